@@ -1,0 +1,27 @@
+# make segment [SCAN=path] [OUT=folder]   segment a scan: left atrium, measurements, picture
+# make test                               lint, types, tests
+
+SCAN ?= Resources/SampleData/LGEHeartPhantom.nrrd
+OUT ?= results
+PYTHON ?= python3
+BIN := .venv/bin
+NAME = $(shell $(BIN)/python -c 'import sys; from DCAMTLib.volume import scan_name; print(scan_name(sys.argv[1]))' '$(SCAN)')
+
+.PHONY: segment test lint
+
+segment: .venv/ready
+	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv'
+	$(BIN)/python -m DCAMTLib.picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
+
+test: .venv/ready lint
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# PIP_CONSTRAINT reaches pip's own build environments, too.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
