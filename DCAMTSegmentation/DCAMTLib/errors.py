@@ -1,0 +1,31 @@
+"""What the engine raises when something is wrong that the person in front of the screen can mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DCAMTError(Exception):
+    """A fault with one line for the person: what happened, to which file, what to do."""
+
+
+class InputError(DCAMTError):
+    """A file, folder or setting that was handed in cannot be used.
+
+    >>> str(InputError("is empty", path="scan.nii.gz", remedy="Copy it again."))
+    'scan.nii.gz: is empty. Copy it again.'
+    """
+
+    def __init__(self, what: str, *, path: str | Path | None = None, remedy: str = "") -> None:
+        where = f"{path}: " if path is not None else ""
+        # One line, whatever a library's own message looked like.
+        text = " ".join(f"{where}{what}".split()).rstrip(".")
+        super().__init__(f"{text}. {remedy}".strip())
+
+
+class OutputError(DCAMTError):
+    """A result could not be written; nothing half-written is left behind."""
+
+
+class Cancelled(DCAMTError):
+    """The person, or the process that started this one, asked to stop."""

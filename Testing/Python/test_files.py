@@ -1,0 +1,121 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from DCAMTLib.errors import InputError, OutputError
+from DCAMTLib.files import atomic_path
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_file_appears_whole_in_new_folders(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "x.seg.nrrd"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.name.endswith(".seg.nrrd")
+        assert temporary != target
+        temporary.write_bytes(b"half")
+        assert not target.exists()
+    assert target.read_bytes() == b"half"
+    assert everything(tmp_path) == ["a", "a/b", "a/b/x.seg.nrrd"]
+
+
+def test_failure_leaves_old_file_and_no_new_folder(tmp_path: Path) -> None:
+    old = tmp_path / "old.json"
+    old.write_text("old")
+    for target in (old, tmp_path / "new" / "deep" / "old.json"):
+        with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the fault comes late
+            temporary.write_text("new")
+            raise KeyError("in the block")
+    assert old.read_text() == "old"
+    assert everything(tmp_path) == ["old.json"]
+
+
+def test_folder_filled_by_another_meanwhile_stays(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "x.txt"
+    with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the fault comes late
+        temporary.write_text("x")
+        (target.parent / "other.txt").write_text("other")
+        raise KeyError
+    assert everything(tmp_path) == ["new", "new/other.txt"]
+
+
+def test_link_is_followed(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.txt", tmp_path / "link.txt"
+    real.write_text("old")
+    link.symlink_to(real)
+    with atomic_path(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    with atomic_path(tmp_path / "x") as temporary:
+        temporary.write_text("")
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
+def test_full_disk(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "x.txt"
+    raises = pytest.raises(OutputError, match=r"x\.txt: the disk is full\. Free")
+    with raises as caught, atomic_path(target) as temporary:
+        temporary.write_text("started")
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")  # raises ENOSPC without a file name, as a write to any file does
+    assert "\n" not in str(caught.value)
+    assert everything(tmp_path) == []
+
+
+def test_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Permissions do not bind an administrator, so the refusal itself is staged.
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    target = tmp_path / "new" / "x.txt"
+    with pytest.raises(OutputError, match=r"x\.txt: may not be written"), atomic_path(target):
+        pytest.fail("the block must not run")
+
+
+def test_target_is_a_folder_or_lies_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a folder"), atomic_path(tmp_path):
+        pytest.fail("the block must not run")
+    with pytest.raises(OutputError, match="not a folder"), atomic_path(tmp_path / "file" / "x.txt"):
+        pytest.fail("the block must not run")
+    with pytest.raises(OutputError, match="not a folder"), atomic_path(tmp_path / "file" / "deep" / "x.txt"):
+        pytest.fail("the block must not run")
+    assert everything(tmp_path) == ["file"]
+
+
+def test_other_faults_of_the_block_pass_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x.txt"):
+        (tmp_path / "input.txt").read_text()
+    with pytest.raises(BrokenPipeError), atomic_path(tmp_path / "x.txt"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    with pytest.raises(InputError), atomic_path(tmp_path / "x.txt"):
+        raise InputError("is damaged")
+    assert everything(tmp_path) == []
+
+
+def test_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError), atomic_path(tmp_path / "x.txt"):
+        pass
+    assert everything(tmp_path) == []
+
+
+def test_long_name(tmp_path: Path) -> None:
+    name = "ä" * 120 + ".txt"  # 244 bytes of the 255 a name may have
+    with atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("x")
+    assert everything(tmp_path) == [name]
