@@ -1,0 +1,171 @@
+"""From a scan's own grid to the network's, and exactly back.
+
+The network's grid has its axes nearest to patient right, anterior and superior, the recipe's spacing, and the scan's
+own centre. It turns with an oblique scan rather than against it, so no voxel is ever interpolated across axes: each
+axis is resampled by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .recipe import Intensity, Recipe
+from .volume import Grid, Labelmap, Volume
+
+
+@dataclass(frozen=True)
+class NetworkGrid:
+    """How a scan's grid and the network's grid lie to one another.
+
+    order: which stored axis lies nearest patient R-L, A-P, S-I. flipped: whether it runs the other way.
+    spacing: of the network's grid, mm. shape: its voxels along R, A, S.
+    """
+
+    source: Grid
+    order: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+    @property
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """The scan's own voxels along R, A, S."""
+        return tuple(self.source.shape[axis] for axis in self.order)  # type: ignore[return-value]
+
+    @property
+    def canonical_spacing(self) -> tuple[float, float, float]:
+        return tuple(float(self.source.spacing[axis]) for axis in self.order)  # type: ignore[return-value]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxel of the network's grid -> RAS mm, (4, 4)."""
+        to_source = np.zeros((4, 4))
+        to_source[3, 3] = 1
+        for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
+            step = self.spacing[axis] / self.canonical_spacing[axis]
+            # Both grids share their centre.
+            start = (self.canonical_shape[axis] - 1) / 2 - step * (self.shape[axis] - 1) / 2
+            to_source[stored, axis] = -step if flip else step
+            to_source[stored, 3] = self.source.shape[stored] - 1 - start if flip else start
+        return np.asarray(self.source.affine @ to_source)
+
+
+def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGrid:
+    """The network's grid for a scan, of the given spacing (mm along R-L, A-P, S-I)."""
+    directions = source.affine[:3, :3] / source.spacing
+    order = max(
+        permutations(range(3)),
+        key=lambda axes: sum(abs(directions[patient, stored]) for patient, stored in enumerate(axes)),
+    )
+    extent = [source.shape[stored] * float(source.spacing[stored]) for stored in order]
+    return NetworkGrid(
+        source=source,
+        order=order,  # type: ignore[arg-type]
+        flipped=tuple(bool(directions[patient, stored] < 0) for patient, stored in enumerate(order)),  # type: ignore[arg-type]
+        spacing=spacing,
+        shape=tuple(max(1, round(mm / step)) for mm, step in zip(extent, spacing, strict=True)),  # type: ignore[arg-type]
+    )
+
+
+def scan_to_network(volume: Volume, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[Tensor, NetworkGrid]:
+    """What the network sees of a scan: float32 (C, X, Y, Z) on the network's grid, intensities by the recipe's rule.
+
+    Raises:
+        InputError: the scan has another number of channels than the recipe.
+    """
+    if volume.voxels.shape[0] != recipe.input_channels:
+        raise InputError(
+            f"has {volume.voxels.shape[0]} channel(s), but the model takes {recipe.input_channels}", path=volume.path
+        )
+    grid = network_grid(volume.grid, recipe.spacing)
+    voxels = torch.from_numpy(np.ascontiguousarray(_canonical(volume.voxels, grid))).to(device).float()
+    return normalise(_resample(voxels, grid, backward=False), recipe.intensity, recipe.spacing), grid
+
+
+def labels_to_network(labelmap: Labelmap, recipe: Recipe) -> Tensor:
+    """Labels on the network's grid, uint8 (X, Y, Z): at each voxel the class that fills most of it."""
+    grid = network_grid(labelmap.grid, recipe.spacing)
+    labels = torch.from_numpy(np.ascontiguousarray(_canonical(labelmap.voxels.astype(np.int16), grid)))
+    shares = torch.stack([_resample((labels == label).float(), grid, backward=False) for label in range(recipe.outputs)])
+    return shares.argmax(dim=0).to(torch.uint8)
+
+
+def to_source(values: Tensor, grid: NetworkGrid) -> np.ndarray:
+    """Values (..., X, Y, Z) on the network's grid, interpolated linearly on the scan's own grid (..., I, J, K)."""
+    array = _resample(values.float(), grid, backward=True).cpu().numpy()
+    lead = array.ndim - 3
+    for axis, flip in enumerate(grid.flipped):
+        if flip:
+            array = np.flip(array, lead + axis)
+    inverse = np.argsort(grid.order)
+    return np.ascontiguousarray(array.transpose(*range(lead), *(lead + inverse)))
+
+
+def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float]) -> Tensor:
+    """Intensities (C, X, Y, Z) as the network takes them, by the recipe's rule, about within [-4, 4]."""
+    if rule.rule == "clip":
+        return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
+    # In double precision, since the variance is a difference of squares.
+    moments = torch.cat([image, image.square()]).double()
+    for axis, step in enumerate(spacing):
+        reach = max(1, round(rule.radius_mm / step))
+        for _ in range(3):
+            moments = _box_mean(moments, 1 + axis, reach)
+    mean, square = moments.chunk(2)
+    deviation = (square - mean.square()).clamp_min(0).sqrt()
+    # Where nothing varies (air set to 0) nothing is amplified.
+    return ((image - mean) / (deviation + 1e-3 * square.sqrt() + 1e-12)).clamp(-4, 4).float()
+
+
+def _box_mean(values: Tensor, axis: int, reach: int) -> Tensor:
+    """Mean over the voxels within `reach` along an axis, of those that lie inside the scan."""
+    length = values.shape[axis]
+    total = torch.cumsum(values, dim=axis)
+    total = torch.cat([torch.zeros_like(total.narrow(axis, 0, 1)), total], dim=axis)
+    index = torch.arange(length, device=values.device)
+    low, high = (index - reach).clamp_min(0), (index + reach + 1).clamp_max(length)
+    count = (high - low).reshape([-1 if dim == axis else 1 for dim in range(values.ndim)])
+    return (total.index_select(axis, high) - total.index_select(axis, low)) / count
+
+
+def _canonical(array: np.ndarray, grid: NetworkGrid) -> np.ndarray:
+    """A view of (..., I, J, K) with its axes along patient right, anterior, superior."""
+    lead = array.ndim - 3
+    array = array.transpose(*range(lead), *(lead + axis for axis in grid.order))
+    for axis, flip in enumerate(grid.flipped):
+        if flip:
+            array = np.flip(array, lead + axis)
+    return array
+
+
+def _resample(values: Tensor, grid: NetworkGrid, *, backward: bool) -> Tensor:
+    """(..., X, Y, Z) from the scan's voxels to the network's, or back, axis by axis."""
+    for axis in range(3):
+        near, far = grid.canonical_shape[axis], grid.shape[axis]
+        step_near, step_far = grid.canonical_spacing[axis], grid.spacing[axis]
+        if backward:
+            near, far, step_near, step_far = far, near, step_far, step_near
+        if near == far and abs(step_near - step_far) < 1e-6 * step_near:
+            continue
+        weights = _interpolation(near, step_near, far, step_far).to(values.device)
+        values = torch.movedim(torch.movedim(values, axis - 3, -1) @ weights.T, -1, axis - 3)
+    return values.contiguous()
+
+
+def _interpolation(inputs: int, step_in: float, outputs: int, step_out: float) -> Tensor:
+    """Linear interpolation along an axis as a matrix (outputs, inputs); both grids share their centre.
+
+    Where the output is coarser, the linear kernel is widened to its spacing, so that fine detail is averaged rather
+    than aliased. Beyond the border the nearest voxels count.
+    """
+    at = (torch.arange(outputs, dtype=torch.float64) - (outputs - 1) / 2) * (step_out / step_in) + (inputs - 1) / 2
+    width = max(1.0, step_out / step_in)
+    distance = (at.clamp(0, inputs - 1)[:, None] - torch.arange(inputs, dtype=torch.float64)).abs()
+    weights = (1 - distance / width).clamp_min(0)
+    return (weights / weights.sum(dim=1, keepdim=True)).float()

@@ -1,0 +1,345 @@
+"""A recipe says what a task is: spacing, intensities, classes, network, objective, schedule. It is data, never code.
+
+A recipe is a JSON file of the same shape as the dataclasses below. Three are shipped in `recipes/`; a user's own
+organ is one more file. What a file leaves out takes the value written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .volume import SegmentInfo
+
+FORMAT = 1
+SHIPPED = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How stored values become what the network sees; neither rule looks at how the scan was cropped.
+
+    `local`: each voxel less the mean of its neighbourhood, over the neighbourhood's standard deviation. For MRI,
+    whose values have no unit. The neighbourhood is a cube of side 2 * `radius_mm`, smoothed (three passes of a box).
+    `clip`: values are clipped to [`low`, `high`] and mapped linearly to [-1, 1]. For CT, in HU.
+    """
+
+    rule: str = "local"
+    radius_mm: float = 15.0
+    low: float = -1000.0
+    high: float = 1000.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """Two V-Nets of one shape and their cross-attention."""
+
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    """Feature channels, one number a level; each level halves the resolution of the one before."""
+    convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)
+    """Convolutions of 3x3x3, one number a level."""
+    normalisation: str = "batch"
+    """`batch`, or `instance` (nothing couples the samples of a batch)."""
+    attention_heads: int = 4
+    """Heads of the cross-attention at the bottleneck; 0 leaves it out."""
+    embedding: int = 32
+    """Channels of the voxel embeddings that the contrast parts compare."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weights of the five parts of L = supervised + ramp(t) (distillation + mmd + intra + inter), and their knobs.
+
+    A part of weight 0 is not computed at all.
+    """
+
+    supervised: float = 1.0
+    distillation: float = 1.0
+    mmd: float = 0.1
+    intra_class: float = 0.1
+    inter_class: float = 0.1
+    distillation_temperature: float = 2.0
+    contrast_temperature: float = 0.1
+    confidence: float = 0.8
+    """Probability above which agreeing branches lend an unlabelled voxel its class."""
+    samples: int = 256
+    """Voxels per class (contrast) and feature vectors per set (MMD) that are drawn at each step."""
+    ramp_up: float = 0.4
+    """The unsupervised weights reach their full height after this share of the iterations."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training patch, drawn anew each time. 0 turns one off."""
+
+    rotation_degrees: float = 15.0
+    """Standard deviation is a third of this; the angle about each axis never exceeds it."""
+    scale: float = 0.15
+    """Largest relative change of size, the same along all axes."""
+    flip: tuple[bool, bool, bool] = (False, False, False)
+    """Mirror at random along R-L, A-P, S-I."""
+    gain: float = 0.2
+    offset: float = 0.2
+    gamma: float = 0.2
+    noise: float = 0.1
+    blur_mm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """The schedule."""
+
+    iterations: int = 6000
+    patch: tuple[int, int, int] = (112, 112, 80)
+    """Voxels of the network's grid along patient R-L, A-P, S-I; a multiple of what the network halves."""
+    batch: int = 4
+    """Patches an iteration, labelled and unlabelled together."""
+    labelled_per_batch: int = 2
+    """How many of them are labelled, where there are unlabelled cases; else all are."""
+    optimiser: str = "sgd"
+    """`sgd` (momentum 0.9) or `adamw`."""
+    learning_rate: float = 0.01
+    """Falls by (1 - t / t_max) ** 0.9 (`sgd`), or by half a cosine (`adamw`)."""
+    weight_decay: float = 1e-4
+    own_tokens: float = 0.5
+    """Probability that a branch attends to its own tokens in place of its partner's, so that it stands alone."""
+    foreground: float = 0.5
+    """Share of labelled patches that are centred on a voxel of some class; the rest lie anywhere."""
+    weight_average: float = 0.0
+    """Decay per step of the moving average of the weights that becomes the model; 0: the last weights."""
+    seed: int = 0
+    checkpoint_every_s: float = 120.0
+    validate_every: int = 500
+    """Iterations between two validations; fewer are made where they would take over a tenth of the time."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What is done with the network's probabilities."""
+
+    largest_component: bool = True
+    """Keep each class's largest connected component only."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole task. `classes` may be any number, labelled 1, 2, ... in order; 0 is the background."""
+
+    name: str
+    title: str
+    modality: str
+    spacing: tuple[float, float, float]
+    """Of the network's grid in mm, along patient R-L, A-P, S-I."""
+    classes: tuple[SegmentInfo, ...]
+    input_channels: int = 1
+    intensity: Intensity = field(default_factory=Intensity)
+    network: Network = field(default_factory=Network)
+    objective: Objective = field(default_factory=Objective)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    training: Training = field(default_factory=Training)
+    inference: Inference = field(default_factory=Inference)
+    format: int = FORMAT
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the network's output: the background and each class."""
+        return 1 + len(self.classes)
+
+    @property
+    def stride(self) -> int:
+        """How many voxels of the network's grid one voxel of its deepest feature map spans, along each axis."""
+        return int(2 ** (len(self.network.channels) - 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers, as in a recipe file."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def recipe_from_dict(data: Mapping[str, Any], source: str | Path) -> Recipe:
+    """A checked recipe from what a recipe file holds; `source` is the file that an error names.
+
+    Raises:
+        InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.
+    """
+    recipe: Recipe = _build(Recipe, data, source, "recipe")
+    _check(recipe, source)
+    return recipe
+
+
+def load_recipe(name_or_file: str | Path) -> Recipe:
+    """A shipped recipe by its name (`la`), or any recipe by its file.
+
+    Raises:
+        InputError: there is no such recipe, or the file is not a recipe.
+    """
+    path = Path(name_or_file)
+    if path.suffix != ".json":
+        path = SHIPPED / f"{name_or_file}.json"
+        if not path.is_file():
+            raise InputError(
+                f"there is no recipe of the name '{name_or_file}'",
+                remedy=f"Shipped are: {', '.join(shipped_recipes())}; or give the path of a .json file.",
+            )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", path=path) from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not JSON (line {error.lineno}: {error.msg})", path=path) from error
+    return recipe_from_dict(data, path)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with DCAMT."""
+    return sorted(path.stem for path in SHIPPED.glob("*.json"))
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """The recipe with `key=value` settings put in, as given to `dcamt train --set`.
+
+    A key is a field of the recipe or of any of its sections (`iterations`, `spacing`, `mmd`), or, in full,
+    `training.iterations`; a list is written with commas (`64,64,32`).
+
+    Raises:
+        InputError: the key is unknown, or the value does not fit it.
+    """
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"the setting '{setting}' is not of the form key=value")
+        section_name, _, name = key.strip().rpartition(".")
+        places = [
+            section
+            for section, section_field in _settable()
+            if section_field.name == name and section_name in ("", section)
+        ]
+        if len(places) != 1:
+            known = ", ".join(sorted(section_field.name for _, section_field in _settable()))
+            raise InputError(f"there is no setting '{key}'", remedy=f"Known are: {known}.")
+        section = places[0]
+        holder: Any = getattr(recipe, section) if section else recipe
+        hint = typing.get_type_hints(type(holder))[name]
+        value = _parse(text.strip(), hint, f"--set {key}")
+        holder = dataclasses.replace(holder, **{name: value})
+        changed: dict[str, Any] = {section: holder}
+        recipe = dataclasses.replace(recipe, **changed) if section else holder
+    _check(recipe, "--set")
+    return recipe
+
+
+def _settable() -> list[tuple[str, dataclasses.Field[Any]]]:
+    """Every field that `--set` reaches, with the name of its section ("" for the recipe itself)."""
+    fields: list[tuple[str, dataclasses.Field[Any]]] = []
+    for recipe_field in dataclasses.fields(Recipe):
+        section = typing.get_type_hints(Recipe)[recipe_field.name]
+        if dataclasses.is_dataclass(section):
+            fields += [(recipe_field.name, inner) for inner in dataclasses.fields(section)]
+        elif recipe_field.name not in ("classes", "format"):
+            fields.append(("", recipe_field))
+    return fields
+
+
+def _parse(text: str, hint: Any, where: str) -> Any:
+    """The value that `text` writes for a field of type `hint`."""
+    if hint is str:
+        return text
+    try:
+        data = json.loads(f"[{text}]") if typing.get_origin(hint) is tuple else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"'{text}' is not a value", path=where) from error
+    return _value(data, hint, where, "value")
+
+
+def _build(kind: type, data: Any, source: str | Path, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise InputError(f"'{where}' must be an object of keys and values", path=source)
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise InputError(
+            f"'{where}' has the unknown key '{unknown[0]}'", path=source, remedy=f"Known are: {', '.join(hints)}."
+        )
+    missing = [
+        known.name
+        for known in dataclasses.fields(kind)
+        if known.name not in data
+        and known.default is dataclasses.MISSING
+        and known.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise InputError(f"'{where}' lacks the key '{missing[0]}'", path=source)
+    return kind(**{key: _value(value, hints[key], source, f"{where}.{key}") for key, value in data.items()})
+
+
+def _value(value: Any, hint: Any, source: str | Path, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, source, where)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _value(value, arguments[0], source, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"'{where}' must be a list", path=source)
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise InputError(f"'{where}' must hold {len(arguments)} values, not {len(value)}", path=source)
+        return tuple(_value(item, arguments[0], source, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"'{where}' must be of type {hint.__name__}, not {value!r}", path=source)
+    return value
+
+
+def _check(recipe: Recipe, source: str | Path) -> None:
+    """Raise InputError where values that are each of the right type do not make a task."""
+
+    def require(holds: bool, what: str) -> None:
+        if not holds:
+            raise InputError(what, path=source)
+
+    network, training, objective = recipe.network, recipe.training, recipe.objective
+    require(recipe.format == FORMAT, f"the recipe's format is {recipe.format}; this DCAMT reads {FORMAT}")
+    require(len(recipe.classes) > 0, "the recipe names no class")
+    require(
+        [info.label for info in recipe.classes] == list(range(1, recipe.outputs)) and recipe.outputs <= 256,
+        "the classes must be labelled 1, 2, 3, ... in order (255 at most)",
+    )
+    require(all(0.05 <= mm <= 20 for mm in recipe.spacing), "each spacing must lie within 0.05 and 20 mm")
+    require(recipe.input_channels >= 1, "input_channels must be at least 1")
+    require(recipe.intensity.rule in ("local", "clip"), "intensity.rule must be 'local' or 'clip'")
+    require(recipe.intensity.low < recipe.intensity.high, "intensity.low must be less than intensity.high")
+    require(recipe.intensity.radius_mm > 0, "intensity.radius_mm must be above 0")
+    require(len(network.channels) >= 2, "network.channels must name at least two levels")
+    require(len(network.channels) == len(network.convolutions), "network.convolutions must be as many as channels")
+    require(min(*network.channels, *network.convolutions) >= 1, "channels and convolutions must be at least 1")
+    require(network.normalisation in ("batch", "instance"), "network.normalisation must be 'batch' or 'instance'")
+    require(network.attention_heads >= 0, "network.attention_heads must not be negative")
+    require(
+        network.attention_heads == 0 or network.channels[-1] % network.attention_heads == 0,
+        "the deepest level's channels must be a multiple of attention_heads",
+    )
+    require(
+        all(voxels > 0 and voxels % recipe.stride == 0 for voxels in training.patch),
+        f"patch must be multiples of {recipe.stride} (the network halves {len(network.channels) - 1} times)",
+    )
+    require(training.iterations >= 1, "iterations must be at least 1")
+    require(1 <= training.labelled_per_batch <= training.batch, "labelled_per_batch must lie within 1 and batch")
+    require(training.optimiser in ("sgd", "adamw"), "optimiser must be 'sgd' or 'adamw'")
+    require(training.learning_rate > 0, "learning_rate must be above 0")
+    require(0 <= training.weight_average < 1, "weight_average must lie within 0 and 1")
+    require(0 <= training.own_tokens <= 1, "own_tokens must lie within 0 and 1")
+    require(training.validate_every >= 1, "validate_every must be at least 1")
+    weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class)
+    require(min(*weights, objective.inter_class) >= 0, "the objective's weights must not be negative")
+    require(objective.samples >= 2, "objective.samples must be at least 2")
+    require(min(objective.distillation_temperature, objective.contrast_temperature) > 0, "temperatures must be above 0")
