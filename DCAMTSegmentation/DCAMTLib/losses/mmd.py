@@ -1,0 +1,27 @@
+"""Maximum mean discrepancy between two sets of features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Multiples of the median heuristic's bandwidth, one Gaussian kernel each."""
+
+
+def mmd2(x: Tensor, y: Tensor) -> Tensor:
+    """Squared MMD of x (N, D) and y (M, D), mean of Gaussian kernels (Gretton et al., JMLR 2012, eq. 5: biased, >= 0).
+
+    k(u, v) = exp(-|u - v|^2 / (2 h m)), h the median of the squared distances of all pairs of both sets
+    (the median heuristic, no gradient), m each of `BANDWIDTHS`.
+    """
+    both = torch.cat([x, y])
+    # By the norm's expansion, as cdist's square root has no gradient where two vectors are equal.
+    norms = both.square().sum(dim=1)
+    distances = (norms[:, None] + norms[None] - 2 * both @ both.T).clamp_min(0)
+    count = len(both)
+    rows, columns = torch.triu_indices(count, count, offset=1, device=both.device)
+    median = distances.detach()[rows, columns].median().clamp_min(1e-12)
+    kernel = torch.stack([torch.exp(-distances / (2 * median * multiple)) for multiple in BANDWIDTHS]).mean(dim=0)
+    n = len(x)
+    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()

@@ -1,0 +1,1 @@
+"""Networks: one V-Net, cross-attention between two, and the two together."""

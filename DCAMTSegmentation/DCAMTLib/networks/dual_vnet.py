@@ -1,0 +1,85 @@
+"""Two V-Nets that err differently and attend to one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..recipe import Recipe
+from .cross_attention import CrossAttention
+from .vnet import TransposedUp, TrilinearUp, VNet
+
+
+@dataclass(frozen=True)
+class BranchOutput:
+    """What one branch makes of a batch.
+
+    logits: (B, K, X, Y, Z). bottleneck: (B, c, x, y, z), before the exchange, what MMD aligns.
+    decoded: (B, e, X/2, Y/2, Z/2), what the projection head embeds.
+    """
+
+    logits: Tensor
+    bottleneck: Tensor
+    decoded: Tensor
+
+
+class DualVNet(nn.Module):
+    """Branch A decodes by transposed convolutions, branch B by trilinear upsampling; neither averages the other."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        shape = recipe.network
+        self.branches = nn.ModuleList(
+            VNet(recipe.input_channels, recipe.outputs, shape.channels, shape.convolutions, shape.normalisation, up)
+            for up in (TransposedUp, TrilinearUp)
+        )
+        self.attentions = nn.ModuleList(
+            CrossAttention(shape.channels[-1], shape.attention_heads) for _ in range(2 if shape.attention_heads else 0)
+        )
+        self.projections = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(shape.channels[1], shape.channels[1]),
+                nn.ReLU(inplace=True),
+                nn.Linear(shape.channels[1], shape.embedding),
+            )
+            for _ in range(2)
+        )
+
+    @property
+    def vnets(self) -> tuple[VNet, VNet]:
+        """Branch A and branch B."""
+        return cast(VNet, self.branches[0]), cast(VNet, self.branches[1])
+
+    def forward(self, image: Tensor, own_tokens: Tensor | None = None) -> tuple[BranchOutput, BranchOutput]:
+        """Both branches on (B, C, X, Y, Z).
+
+        `own_tokens`: (2, B) booleans, where a branch attends to its own tokens in place of its partner's.
+        """
+        a, b = self.vnets
+        features_a, features_b = a.encode(image), b.encode(image)
+        exchanged = self._exchange(features_a[-1], features_b[-1], own_tokens)
+        outputs = []
+        for branch, features, bottleneck in zip((a, b), (features_a, features_b), exchanged, strict=True):
+            logits, decoded = branch.decode([*features[:-1], bottleneck])
+            outputs.append(BranchOutput(logits, features[-1], decoded))
+        return outputs[0], outputs[1]
+
+    def forward_one(self, image: Tensor, branch: int = 0) -> Tensor:
+        """Logits (B, K, X, Y, Z) of one branch alone, which attends to its own tokens: the fast mode."""
+        vnet = self.vnets[branch]
+        features = vnet.encode(image)
+        if len(self.attentions):
+            features[-1] = self.attentions[branch](features[-1], features[-1])
+        return vnet.decode(features)[0]
+
+    def _exchange(self, a: Tensor, b: Tensor, own_tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not len(self.attentions):
+            return a, b
+        context_a, context_b = b, a
+        if own_tokens is not None:
+            own_a, own_b = own_tokens.reshape(2, -1, 1, 1, 1, 1)
+            context_a, context_b = torch.where(own_a, a, b), torch.where(own_b, b, a)
+        return self.attentions[0](a, context_a), self.attentions[1](b, context_b)
