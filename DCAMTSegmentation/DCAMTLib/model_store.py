@@ -1,0 +1,109 @@
+"""The models at hand: those that come with DCAMT, and those that the person imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import InputError, OutputError
+from .files import atomic_path
+from .model_package import ModelPackage, check_weights, open_model
+
+DEFAULT = "left-atrium"
+ENDING = ".dcamt"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model in the store: its name is its file's name without the ending."""
+
+    name: str
+    path: Path
+    shipped: bool
+
+
+def shipped_folders() -> list[Path]:
+    """Where shipped models may lie: in the source tree, in an installed extension, in an installed package."""
+    here = Path(__file__).parent
+    return [here.parent.parent / "Resources" / "Models", here.parent / "Resources" / "Models", here / "shipped_models"]
+
+
+def user_folder() -> Path:
+    """Where imported models lie: $DCAMT_HOME/models, by default ~/.dcamt/models."""
+    return Path(os.environ.get("DCAMT_HOME") or Path.home() / ".dcamt") / "models"
+
+
+def stored_models() -> list[StoredModel]:
+    """All models at hand, shipped ones first, each name once."""
+    found: dict[str, StoredModel] = {}
+    for folder, shipped in [*((folder, True) for folder in shipped_folders()), (user_folder(), False)]:
+        for path in sorted(folder.glob(f"*{ENDING}")) if folder.is_dir() else []:
+            found.setdefault(path.stem, StoredModel(path.stem, path, shipped))
+    return list(found.values())
+
+
+def model_path(name_or_file: str | Path) -> Path:
+    """The file of a model given by its name in the store or by its path.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    by_name = {model.name: model.path for model in stored_models()}
+    if str(name_or_file) in by_name:
+        return by_name[str(name_or_file)]
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise InputError(
+            "there is no such model file, nor a model of that name",
+            path=name_or_file,
+            remedy=f"At hand are: {', '.join(by_name) or 'none'}.",
+        )
+    return path
+
+
+def verify_model(name_or_file: str | Path) -> ModelPackage:
+    """Open a model and check all of it, its weights included; raises InputError that says what is wrong."""
+    path = model_path(name_or_file)
+    package = open_model(path)
+    check_weights(package, path)
+    return package
+
+
+def import_model(path: Path) -> StoredModel:
+    """Check a model file and copy it into the store under its card's name.
+
+    Raises:
+        InputError: the file is no sound model, or a model of that name is there already.
+        OutputError: it cannot be copied.
+    """
+    name = verify_model(path).card.name
+    if not name or name != Path(name).name or name.startswith("."):
+        raise InputError(f"its card names it '{name}', which cannot be a file's name", path=path)
+    if any(model.name == name for model in stored_models()):
+        remedy = f"Remove it first: dcamt models remove {name}"
+        raise InputError(f"a model '{name}' is there already", path=path, remedy=remedy)
+    target = user_folder() / f"{name}{ENDING}"
+    with atomic_path(target) as partial:
+        shutil.copyfile(path, partial)
+    return StoredModel(name, target, shipped=False)
+
+
+def remove_model(name: str) -> StoredModel:
+    """Delete an imported model.
+
+    Raises:
+        InputError: there is none of that name, or it came with DCAMT.
+        OutputError: it cannot be deleted.
+    """
+    for model in stored_models():
+        if model.name == name:
+            if model.shipped:
+                raise InputError(f"the model '{name}' came with DCAMT and stays")
+            try:
+                model.path.unlink()
+            except OSError as error:
+                raise OutputError(f"{model.path}: cannot be removed ({error.strerror}).") from error
+            return model
+    raise InputError(f"there is no model '{name}'", remedy="See: dcamt models list")
