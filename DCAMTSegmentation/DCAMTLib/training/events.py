@@ -1,0 +1,117 @@
+"""What a run says while it goes on: one event, one line of JSON, in the run's `events.jsonl` and to whoever listens."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Started:
+    """The run begins, or goes on, at `step` of `of`."""
+
+    kind: ClassVar[str] = "started"
+    step: int
+    of: int
+    labelled: int
+    unlabelled: int
+    validation: int
+    device: str
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Cases are read before the first step: `step` of `of` are in memory."""
+
+    kind: ClassVar[str] = "loading"
+    step: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Mean losses since the last such event; `eta_s` is the estimated time to the end, `steps_per_s` the speed."""
+
+    kind: ClassVar[str] = "progress"
+    step: int
+    of: int
+    losses: dict[str, float]
+    learning_rate: float
+    steps_per_s: float
+    eta_s: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Mean Dice of the validation cases: per class, of branch A, branch B and their mean; `seconds` it took."""
+
+    kind: ClassVar[str] = "validation"
+    step: int
+    dice: dict[str, dict[str, float]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """All that happened before `step` is safe on the disk."""
+
+    kind: ClassVar[str] = "checkpoint"
+    step: int
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The run was asked to stop; it goes on from `step` with `--resume`."""
+
+    kind: ClassVar[str] = "paused"
+    step: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The model package lies at `model`."""
+
+    kind: ClassVar[str] = "finished"
+    step: int
+    model: str
+    seconds: float
+
+
+Event = Started | Loading | Progress | Validated | Checkpointed | Paused | Finished
+Listener = Callable[[Event], None]
+
+
+def to_line(event: Event) -> str:
+    """`{"event": "progress", "step": 120, "of": 6000, ...}`; a number that is not finite becomes null."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, float):
+            return float(f"{value:.6g}") if math.isfinite(value) else None
+        return value
+
+    return json.dumps({"event": event.kind, **{key: plain(v) for key, v in dataclasses.asdict(event).items()}})
+
+
+@dataclass
+class EventLog:
+    """Appends events to a file and hands them to the listeners. A file of None keeps nothing."""
+
+    path: Path | None
+    listeners: list[Listener] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        if self.path is not None:
+            line = json.loads(to_line(event)) | {"time": round(time.time(), 3)}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        for listener in self.listeners:
+            listener(event)

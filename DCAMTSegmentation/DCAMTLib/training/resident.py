@@ -1,0 +1,71 @@
+"""Cases as training holds them: on the network's grid, 8 bits a voxel, on the device that trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..preprocessing import labels_to_network, scan_to_network
+from ..recipe import Intensity, Recipe
+from ..volume import read_labelmap, read_volume
+from .cases import Case
+
+PLACES_PER_CLASS = 4096
+
+
+@dataclass(frozen=True)
+class ResidentCase:
+    """image: uint8 (C, X, Y, Z). label: uint8 (X, Y, Z) or None.
+
+    places: for each class that the label holds, some of its voxels (N, 3), where patches may be centred.
+    """
+
+    name: str
+    image: Tensor
+    label: Tensor | None
+    places: tuple[Tensor, ...]
+
+
+def quantum(rule: Intensity) -> tuple[float, float]:
+    """(scale, offset): an 8-bit value v stands for the intensity v * scale + offset."""
+    reach = 1.0 if rule.rule == "clip" else 4.0
+    return 2 * reach / 255, -reach
+
+
+def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
+    """Read a case, bring it to the network's grid, and keep it in 8 bits.
+
+    Raises:
+        InputError: a file cannot be used, the label lies on another grid, is empty, or has a class that the recipe
+            has not.
+    """
+    volume = read_volume(case.image, channels=recipe.input_channels)
+    image, _ = scan_to_network(volume, recipe)
+    scale, offset = quantum(recipe.intensity)
+    compact = ((image - offset) / scale).round().clamp(0, 255).to(torch.uint8)
+    label: Tensor | None = None
+    places: tuple[Tensor, ...] = ()
+    if case.label is not None:
+        labelmap = read_labelmap(case.label)
+        if not labelmap.grid.matches(volume.grid):
+            raise InputError(f"lies on another grid than {case.image}", path=case.label, remedy="Export it again.")
+        highest = int(labelmap.voxels.max())
+        if highest == 0:
+            raise InputError("is empty: no voxel is labelled", path=case.label)
+        if highest >= recipe.outputs:
+            known = f"the recipe '{recipe.name}' knows 1 to {recipe.outputs - 1}"
+            raise InputError(f"has the label {highest}, but {known}", path=case.label)
+        label = labels_to_network(labelmap, recipe)
+        places = tuple(_places(label == value) for value in range(1, recipe.outputs) if (label == value).any())
+        label = label.to(device)
+    return ResidentCase(case.name, compact.to(device), label, places)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """At most `PLACES_PER_CLASS` voxels of a mask, spread evenly over it: int64 (N, 3), on the CPU."""
+    voxels = mask.nonzero()
+    step = max(1, len(voxels) // PLACES_PER_CLASS)
+    return voxels[::step].cpu()

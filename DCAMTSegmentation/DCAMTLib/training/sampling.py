@@ -1,0 +1,110 @@
+"""Batches of patches, cut from resident cases and augmented on the device where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..recipe import Recipe
+from .augmentation import change_intensities, random_transform
+from .resident import ResidentCase, quantum
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: float32 (B, C, X, Y, Z), the labelled samples first. labels: int64 (L, X, Y, Z) of those.
+
+    own_tokens: (2, B) booleans, where a branch shall attend to its own tokens.
+    """
+
+    images: Tensor
+    labels: Tensor
+    own_tokens: Tensor
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed of its own for each iteration: what an iteration draws depends on no earlier one, so a run can resume."""
+    return seed * 1_000_003 + step
+
+
+class BatchSampler:
+    """Draws the batch of an iteration; the same step of the same seed always draws the same."""
+
+    def __init__(
+        self,
+        labelled: Sequence[ResidentCase],
+        unlabelled: Sequence[ResidentCase],
+        recipe: Recipe,
+        device: torch.device,
+    ) -> None:
+        self._labelled = labelled
+        self._unlabelled = unlabelled
+        self._recipe = recipe
+        self._device = device
+
+    def draw(self, step: int) -> Batch:
+        training = self._recipe.training
+        seed = step_seed(training.seed, step)
+        choices = torch.Generator().manual_seed(seed)
+        labelled = training.labelled_per_batch if self._unlabelled else training.batch
+        images, labels = [], []
+        for index in range(training.batch):
+            pool = self._labelled if index < labelled else self._unlabelled
+            case = pool[int(torch.randint(len(pool), (), generator=choices))]
+            image, label = self._patch(case, choices)
+            images.append(image)
+            if index < labelled:
+                labels.append(label)
+        on_device = torch.Generator(self._device).manual_seed(seed)
+        own_tokens = torch.rand((2, training.batch), generator=choices) < training.own_tokens
+        return Batch(
+            change_intensities(torch.stack(images), self._recipe.augmentation, on_device),
+            torch.stack(labels),
+            own_tokens.to(self._device),
+        )
+
+    def _patch(self, case: ResidentCase, choices: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A patch (C, X, Y, Z) of a case and its label (X, Y, Z; zeros where the case has none)."""
+        patch = self._recipe.training.patch
+        size = case.image.shape[1:]
+        matrix = random_transform(self._recipe.augmentation, choices)
+        room = torch.tensor([max(0, have - want) for have, want in zip(size, patch, strict=True)])
+        centre = torch.tensor([(have - 1) / 2 for have in size]) + (torch.rand(3, generator=choices) - 0.5) * room
+        if case.places and float(torch.rand((), generator=choices)) < self._recipe.training.foreground:
+            places = case.places[int(torch.randint(len(case.places), (), generator=choices))]
+            wanted = places[int(torch.randint(len(places), (), generator=choices))].float()
+            # Shifted back inside, so that a patch never lies half outside a scan that could fill it.
+            middle = torch.tensor([(have - 1) / 2 for have in size])
+            centre = middle + (wanted - middle).clamp(-room / 2, room / 2)
+        return self._cut(case, centre.double(), matrix)
+
+    def _cut(self, case: ResidentCase, centre: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Sample the voxels centre + matrix @ (u - (patch - 1) / 2); beyond the border the nearest voxel counts."""
+        patch = torch.tensor(self._recipe.training.patch, dtype=torch.float64)
+        # Only the part of the scan that the patch can touch becomes float.
+        reach = matrix.abs() @ (patch / 2) + 2
+        size = torch.tensor(case.image.shape[1:])
+        low = (centre - reach).floor().long().clamp_min(0).minimum(size - 1)
+        high = (centre + reach).ceil().long().clamp_min(1).minimum(size).maximum(low + 1)
+        part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+        # grid_sample wants (z, y, x) and positions from -1 to 1 between the part's outer faces.
+        span = (high - low).double()
+        scale = (2 / span)[:, None] * matrix * (patch / 2)
+        shift = (2 * (centre - low) + 1) / span - 1
+        theta = torch.cat([scale.flip(0, 1), shift.flip(0)[:, None]], dim=1)
+        shape = [1, 1, *self._recipe.training.patch]
+        grid = F.affine_grid(theta[None].float(), shape, align_corners=False).to(self._device)
+
+        def sample(values: Tensor, mode: str) -> Tensor:
+            return F.grid_sample(values[None].float(), grid, mode, padding_mode="border", align_corners=False)[0]
+
+        scale_8bit, offset = quantum(self._recipe.intensity)
+        image = sample(case.image[(slice(None), *part)], "bilinear") * scale_8bit + offset
+        if case.label is None:
+            return image, torch.zeros(self._recipe.training.patch, dtype=torch.int64, device=self._device)
+        return image, sample(case.label[part][None], "nearest")[0].long()

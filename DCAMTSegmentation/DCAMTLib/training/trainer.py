@@ -1,0 +1,263 @@
+"""The training loop: batches in, losses down, a model package out."""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..losses.objective import objective_losses, ramp
+from ..networks.dual_vnet import BranchOutput, DualVNet
+from ..recipe import Recipe
+from ..recipe import Training as Schedule
+from .cases import LABELLED, UNLABELLED, VALIDATION, Case
+from .checkpoint import load_checkpoint, save_checkpoint
+from .events import Checkpointed, EventLog, Finished, Loading, Paused, Progress, Started, Validated
+from .resident import ResidentCase, load_case
+from .run_folder import RunFolder
+from .sampling import Batch, BatchSampler, step_seed
+from .validation import validation_dice
+
+REPORT_EVERY_S = 2.0
+"""Seconds between two progress events: reading the losses back makes a GPU wait."""
+VALIDATION_SHARE = 0.1
+"""Of the time a run has taken so far, validation may have taken this much before another one is left out."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """weights: the state of the final network. finished: False if the run was asked to stop before its end."""
+
+    weights: dict[str, Tensor]
+    step: int
+    seconds: float
+    finished: bool
+    dice: dict[str, dict[str, float]] | None
+
+
+class Trainer:
+    """One run. All that it knows between two iterations is in its `state`, which is what a checkpoint holds."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        device: torch.device,
+        log: EventLog,
+        start_from: dict[str, Tensor] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.device = device
+        self.log = log
+        torch.manual_seed(recipe.training.seed)
+        network = DualVNet(recipe)
+        if start_from is not None:
+            network.load_state_dict(start_from)
+        self.network = network.to(device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network) if recipe.training.weight_average > 0 else None
+        self.optimiser = make_optimiser(self.network, recipe.training)
+        # bfloat16 has float32's range; float16, on older GPUs, needs its gradients scaled up.
+        self.half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and self.half == torch.float16)
+        self.step = 0
+        self.seconds = 0.0
+        self.seconds_validating = 0.0
+        self.stop_asked = False
+
+    def resume(self) -> None:
+        """Take up the state of the run's last checkpoint."""
+        self._load_state(load_checkpoint(self.run.checkpoint, self.device))
+
+    def save(self) -> None:
+        """Write the run's checkpoint."""
+        save_checkpoint(self.run.checkpoint, self._state())
+        self.log(Checkpointed(self.step))
+
+    def fit(self, cases: Sequence[Case], resumed: bool = False) -> Outcome:
+        """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) asks to stop."""
+        by_role = self._load_cases(cases)
+        sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device)
+        iterations = self.recipe.training.iterations
+        counts = {role: len(members) for role, members in by_role.items()}
+        self.log(Started(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
+        dice = None
+        began = checkpointed = time.monotonic() - self.seconds
+        checkpointed = time.monotonic()
+        meter = _Meter(self.step)
+        with self._stopping_on_signals():
+            while self.step < iterations and not self.stop_asked:
+                meter.add(self._iterate(sampler.draw(self.step)))
+                self.step += 1
+                self.seconds = time.monotonic() - began
+                if meter.due or self.step == iterations:
+                    self.log(meter.report(self.step, iterations, self.optimiser.param_groups[0]["lr"]))
+                last = self.step == iterations
+                if by_role[VALIDATION] and (last or self._validation_due()):
+                    dice = self._validate(by_role[VALIDATION])
+                if time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s and not last:
+                    self.save()
+                    checkpointed = time.monotonic()
+        self.seconds = time.monotonic() - began
+        self.save()
+        finished = self.step >= iterations
+        if not finished:
+            self.log(Paused(self.step))
+        return Outcome(dict((self.average or self.network).state_dict()), self.step, self.seconds, finished, dice)
+
+    def finish(self, model: str, outcome: Outcome) -> None:
+        """Say that the run's model lies at `model`."""
+        self.log(Finished(outcome.step, model, outcome.seconds))
+
+    def _load_cases(self, cases: Sequence[Case]) -> dict[str, list[ResidentCase]]:
+        by_role: dict[str, list[ResidentCase]] = {LABELLED: [], UNLABELLED: [], VALIDATION: []}
+        for index, case in enumerate(cases):
+            self.log(Loading(index, len(cases)))
+            by_role[case.role].append(load_case(case, self.recipe, self.device))
+        return by_role
+
+    def _iterate(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of the optimiser; the losses, still on the device."""
+        training = self.recipe.training
+        set_learning_rate(self.optimiser, training, self.step)
+        images = batch.images.contiguous(memory_format=torch.channels_last_3d)
+        mixed = torch.autocast(self.device.type, self.half) if self.device.type == "cuda" else nullcontext()
+        with mixed:
+            outputs = self.network(images, batch.own_tokens)
+        losses = objective_losses(
+            (_in_float32(outputs[0]), _in_float32(outputs[1])),
+            batch.labels,
+            self.network.projections,  # type: ignore[arg-type]
+            self.recipe.objective,
+            ramp(self.step, round(self.recipe.objective.ramp_up * training.iterations)),
+            torch.Generator().manual_seed(step_seed(training.seed, self.step)),
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average is not None:
+            update_average(self.average, self.network, training.weight_average, self.step)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _validation_due(self) -> bool:
+        if self.step % self.recipe.training.validate_every:
+            return False
+        return self.seconds_validating <= VALIDATION_SHARE * self.seconds
+
+    def _validate(self, cases: Sequence[ResidentCase]) -> dict[str, dict[str, float]]:
+        began = time.monotonic()
+        dice = validation_dice(self.average or self.network, cases, self.recipe)
+        seconds = time.monotonic() - began
+        self.seconds_validating += seconds
+        self.log(Validated(self.step, dice, seconds))
+        return dice
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "seconds_validating": self.seconds_validating,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.seconds_validating = state["seconds_validating"]
+        self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM end the loop after the iteration in hand, so that nothing is lost."""
+
+        def ask(number: int, frame: object) -> None:
+            self.stop_asked = True
+
+        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def make_optimiser(network: nn.Module, training: Schedule) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9, or AdamW, in its batched (`foreach`) form."""
+    parameters = network.parameters()
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters, training.learning_rate, momentum=0.9, weight_decay=training.weight_decay, foreach=True
+        )
+    return torch.optim.AdamW(parameters, training.learning_rate, weight_decay=training.weight_decay, foreach=True)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, training: Schedule, step: int) -> None:
+    """Polynomial decay of power 0.9 (SGD), or half a cosine after a short linear warm-up (AdamW)."""
+    progress = step / training.iterations
+    if training.optimiser == "sgd":
+        factor = (1 - progress) ** 0.9
+    else:
+        warm_up = min(1.0, (step + 1) / max(1.0, 0.02 * training.iterations))
+        factor = warm_up * 0.5 * (1 + math.cos(math.pi * progress))
+    for group in optimiser.param_groups:
+        group["lr"] = training.learning_rate * factor
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """average = decay * average + (1 - decay) * network, running statistics included.
+
+    At first the decay is smaller, (1 + t) / (10 + t), so that the random start is soon forgotten.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    kept, new = average.state_dict(), network.state_dict()
+    floats = [name for name, tensor in kept.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_([kept[name] for name in floats], [new[name] for name in floats], 1 - decay)
+
+
+def _in_float32(output: BranchOutput) -> BranchOutput:
+    return replace(
+        output, logits=output.logits.float(), bottleneck=output.bottleneck.float(), decoded=output.decoded.float()
+    )
+
+
+class _Meter:
+    """Sums losses on the device and reads them back only when a report is due."""
+
+    def __init__(self, step: int) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._step = step
+        self._since = time.monotonic()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._since >= REPORT_EVERY_S
+
+    def report(self, step: int, of: int, learning_rate: float) -> Progress:
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        now = time.monotonic()
+        speed = (step - self._step) / max(now - self._since, 1e-9)
+        self._sums, self._counts, self._step, self._since = {}, {}, step, now
+        return Progress(step, of, means, learning_rate, speed, (of - step) / max(speed, 1e-9))
