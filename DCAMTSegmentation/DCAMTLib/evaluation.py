@@ -1,0 +1,290 @@
+"""How well predictions agree with labels: Dice, Jaccard and surface distances by case and class."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from math import nan
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .files import atomic_path
+from .measurements import bounding_box, csv_cell
+from .volume import Grid, Labelmap, ending, read_labelmap, scan_name
+
+_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class SegmentationScore:
+    """Agreement of one class in one case; distances in mm and in voxels (every spacing taken as 1).
+
+    dice: 2 |P and L| / (|P| + |L|). jaccard: |P and L| / |P or L|.
+    Distances are those of `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al.,
+    UA-MT, MICCAI 2019, and those after it). The surface of a mask is its voxels with a face neighbour outside
+    (connectivity 1; the image's border counts as outside), its points are their centres, and each point's
+    distance is that to the nearest point of the other surface.
+    hd95: 95th percentile, linearly interpolated, of both directions' distances pooled into one list.
+    asd: mean distance from the prediction's surface to the label's; this direction only.
+    assd: mean of both directions' distances pooled into one list.
+
+    Both masks empty: Dice and Jaccard 1, distances 0. One empty: Dice and Jaccard 0, distances NaN.
+    """
+
+    dice: float
+    jaccard: float
+    hd95_mm: float
+    asd_mm: float
+    assd_mm: float
+    hd95_voxels: float
+    asd_voxels: float
+    assd_voxels: float
+
+
+_METRICS = tuple(field.name for field in fields(SegmentationScore))
+_VOLUMES = ("prediction_volume_ml", "label_volume_ml")
+COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined")
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One class of one case, or a class's mean or standard deviation (`case` is "mean" or "std").
+
+    undefined: the number of cases among the row's whose distances are undefined (one mask empty).
+    """
+
+    case: str
+    label: int
+    score: SegmentationScore
+    prediction_volume_ml: float
+    label_volume_ml: float
+    undefined: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All cases' rows, sorted by case and label, and each class's `mean` and `std` over the cases.
+
+    The standard deviation is the population's (divided by n). Mean and deviation of the distances leave out
+    the cases in which these are undefined, whose number is `undefined`; with none left they are NaN. Dice,
+    Jaccard and volumes count every case.
+    unscored_labels: label values that occur in predictions but in no label, and are therefore not scored.
+    """
+
+    rows: tuple[EvaluationRow, ...]
+    mean: tuple[EvaluationRow, ...]
+    std: tuple[EvaluationRow, ...]
+    unscored_labels: tuple[int, ...]
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write the rows, then every class's mean and std, under the header `COLUMNS`; NaN stays blank.
+
+        Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
+        """
+        with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for row in (*self.rows, *self.mean, *self.std):
+                cells = [getattr(row.score, name) for name in _METRICS]
+                cells += [getattr(row, name) for name in _VOLUMES]
+                writer.writerow([row.case, row.label, *map(csv_cell, cells), row.undefined])
+
+
+def score(
+    prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray
+) -> SegmentationScore:
+    """Compare two masks (I, J, K) bool of the same grid; `spacing` (3,) in mm.
+
+    Distances in mm take the axes to be orthogonal, in whatever directions; on a sheared grid they are
+    approximate. Raises ValueError if the shapes differ.
+    """
+    if prediction.shape != label.shape:
+        raise ValueError(f"prediction {prediction.shape} and label {label.shape} differ in shape")
+    prediction, label = prediction.astype(bool, copy=False), label.astype(bool, copy=False)
+    box = bounding_box(prediction | label)
+    if box is None:
+        return SegmentationScore(1.0, 1.0, *(0.0,) * 6)
+    # Nothing outside of the box can be surface, and a mask's voxel at the box's side is surface anyhow.
+    prediction, label = prediction[box], label[box]
+    sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
+    if not all(sizes):
+        return SegmentationScore(0.0, 0.0, *(nan,) * 6)
+    common = int(np.count_nonzero(prediction & label))
+    steps = np.asarray(spacing, dtype=np.float64)
+    voxels = _distances(prediction, label, np.ones(prediction.ndim))
+    # Files round their spacings to single precision.
+    even = bool(np.ptp(steps) <= 1e-6 * steps[0])
+    mm = voxels * steps[0] if even else _distances(prediction, label, steps)
+    return SegmentationScore(
+        2.0 * common / sum(sizes), common / (sum(sizes) - common), *mm.tolist(), *voxels.tolist()
+    )
+
+
+def evaluate_folders(
+    predictions: str | Path, labels: str | Path, progress: Callable[[int, int], None] | None = None
+) -> Evaluation:
+    """Score every prediction in a folder against the label of the same case in another.
+
+    A case is named by the file's name up to its first dot, less a final `_image` or `_label`:
+    `la000_image.seg.nrrd` is compared with `la000_label.nii.gz`. Where images lie among the labels, a case's
+    `_image` is passed over. The classes are the label values that occur in any label. A prediction stored on
+    the same lattice with its axes in another order or direction is first brought, exactly, to the label's.
+    `progress(done, total)` is called after each case.
+
+    Raises InputError, naming the file or folder, for a missing or empty folder, two files of one case, a
+    prediction without a label and the reverse, an unreadable file, two different grids, labels that are all
+    empty, and predictions none of whose label values occurs in a label.
+    """
+    predicted, labelled = _cases(Path(predictions)), _cases(Path(labels), skip_images=True)
+    for case in sorted(predicted.keys() - labelled.keys()):
+        remedy = f"Put {case}_label.nii.gz there, or take the prediction out."
+        raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
+    for case in sorted(labelled.keys() - predicted.keys()):
+        remedy = "Segment that case too, or take the label out."
+        raise InputError(f"has no prediction in {predictions}", path=labelled[case], remedy=remedy)
+
+    rows: dict[tuple[str, int], EvaluationRow] = {}
+    in_labels: set[int] = set()
+    in_predictions: set[int] = set()
+    cases = sorted(labelled)
+    for done, case in enumerate(cases, start=1):
+        label = read_labelmap(labelled[case])
+        prediction = _on_grid(read_labelmap(predicted[case]), label)
+        values = [{int(v) for v in np.unique(map_.voxels)} - {0} for map_ in (label, prediction)]
+        in_labels |= values[0]
+        in_predictions |= values[1]
+        for value in sorted(values[0] | values[1]):
+            rows[case, value] = _row(case, value, prediction, label)
+        if progress is not None:
+            progress(done, len(cases))
+    if not in_labels:
+        raise InputError(
+            "holds empty labels only", path=labels, remedy="Choose the folder with the outlined cases."
+        )
+    if in_predictions and not in_predictions & in_labels:
+        raise InputError(
+            f"predicts label values {_listed(in_predictions)} where the labels hold {_listed(in_labels)}",
+            path=predictions,
+            remedy="Give each class the same value in both.",
+        )
+    classes = sorted(in_labels)
+    # A class that is in neither of a case's files was met only elsewhere: both masks are empty.
+    absent = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
+    every = tuple(
+        rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0))
+        for case in cases
+        for value in classes
+    )
+    by_class = [[row for row in every if row.label == value] for value in classes]
+    return Evaluation(
+        rows=every,
+        mean=tuple(_summary("mean", np.mean, group) for group in by_class),
+        std=tuple(_summary("std", np.std, group) for group in by_class),
+        unscored_labels=tuple(sorted(in_predictions - in_labels)),
+    )
+
+
+def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """(3,) hd95, asd and assd of two non-empty masks, in the unit of `spacing`."""
+    from scipy import ndimage
+
+    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, label)]
+    to_label, to_prediction = (
+        ndimage.distance_transform_edt(~other, sampling=spacing)[surface]
+        for surface, other in zip(surfaces, surfaces[::-1], strict=True)
+    )
+    pooled = np.concatenate([to_label, to_prediction])
+    return np.array([np.percentile(pooled, 95), to_label.mean(), pooled.mean()])
+
+
+def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> EvaluationRow:
+    masks = prediction.voxels == value, label.voxels == value
+    result = score(*masks, label.grid.spacing)
+    predicted_ml, labelled_ml = (
+        float(np.count_nonzero(m)) * label.grid.voxel_volume_mm3 / 1000.0 for m in masks
+    )
+    return EvaluationRow(case, value, result, predicted_ml, labelled_ml, int(np.isnan(result.hd95_mm)))
+
+
+def _summary(
+    name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]
+) -> EvaluationRow:
+    """`statistic` of every column over one class's rows, undefined distances left out."""
+
+    def over(values: Sequence[float]) -> float:
+        defined = np.array([value for value in values if not np.isnan(value)])
+        return float(statistic(defined)) if len(defined) else nan
+
+    metrics = [over([getattr(row.score, metric) for row in rows]) for metric in _METRICS]
+    predicted_ml, labelled_ml = (over([getattr(row, volume) for row in rows]) for volume in _VOLUMES)
+    undefined = sum(row.undefined for row in rows)
+    return EvaluationRow(
+        name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, undefined
+    )
+
+
+def _cases(folder: Path, skip_images: bool = False) -> dict[str, Path]:
+    """Every labelmap file of `folder` by its case's name."""
+    if not folder.is_dir():
+        raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in files if ending(path) in _ENDINGS]
+    if not files:
+        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {', '.join(_ENDINGS)}.")
+    if skip_images:
+        outlined = {_case(path) for path in files if _stem(path).endswith("_label")}
+        files = [path for path in files if not (_stem(path).endswith("_image") and _case(path) in outlined)]
+    cases: dict[str, Path] = {}
+    for path in files:
+        case = _case(path)
+        if case in cases:
+            remedy = "Keep one file for each case."
+            raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
+        cases[case] = path
+    return cases
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0] or scan_name(path)
+
+
+def _case(path: Path) -> str:
+    return re.sub(r"(?<=.)_(image|label)$", "", _stem(path))
+
+
+def _listed(values: set[int]) -> str:
+    return ", ".join(str(value) for value in sorted(values))
+
+
+def _on_grid(prediction: Labelmap, label: Labelmap) -> Labelmap:
+    """`prediction` on the label's grid: as it is, or with axes permuted and flipped; never interpolated."""
+    if prediction.grid.matches(label.grid):
+        return prediction
+    # Column a says which axis of the label, and in which direction, the prediction's axis a runs along.
+    turn = np.rint(np.linalg.solve(label.grid.affine[:3, :3], prediction.grid.affine[:3, :3])).astype(int)
+    if (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all():
+        order = [int(axis) for axis in np.abs(turn).argmax(axis=1)]
+        flipped = tuple(axis for axis in range(3) if turn[axis].sum() < 0)
+        voxels = np.flip(prediction.voxels.transpose(order), flipped)
+        # Where voxel (0, 0, 0) of the new order lies in the prediction's own indices.
+        step, start = np.zeros((3, 3)), np.zeros(3)
+        for axis, source in enumerate(order):
+            step[source, axis] = turn[axis, source]
+            start[source] = prediction.voxels.shape[source] - 1 if axis in flipped else 0
+        affine = prediction.grid.affine @ np.vstack([np.column_stack([step, start]), [0, 0, 0, 1]])
+        shape = tuple(int(size) for size in voxels.shape)
+        turned = Labelmap(
+            np.ascontiguousarray(voxels), Grid((shape[0], shape[1], shape[2]), affine), prediction.path
+        )
+        if turned.grid.matches(label.grid):
+            return turned
+    sizes = [" x ".join(str(size) for size in grid.shape) for grid in (prediction.grid, label.grid)]
+    raise InputError(
+        f"lies on another grid ({sizes[0]} voxels) than its label {label.path} ({sizes[1]} voxels)",
+        path=prediction.path,
+        remedy="Segment the very image that was outlined, or resample one of them.",
+    )

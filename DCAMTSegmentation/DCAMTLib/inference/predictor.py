@@ -1,0 +1,161 @@
+"""From a scan and a model to labels on the scan's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model_package import ModelPackage
+from ..preprocessing import scan_to_network, to_source
+from ..recipe import Recipe
+from ..volume import Labelmap, Volume
+from .postprocessing import keep_largest_components
+from .region import Region
+from .windows import ACCURATE, Size, probabilities, window_size
+
+Progress = Callable[[str, float], None]
+"""Called with the stage's name and the share of the work that is done, 0 to 1."""
+
+DEFAULT_MEMORY = 2 << 30
+"""Bytes that a pass may take on a CPU; a laptop runs other programs, too."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A scan's result, on the scan's own grid.
+
+    labelmap: 0 background, 1, 2, ... the recipe's classes.
+    probabilities: float32 (K, I, J, K'), mean of the branches; None unless asked for.
+    agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None if one branch ran.
+    trust: Dice (0 to 1) between what each branch alone would have outlined; None if one branch ran.
+    notes: what the person should know, such as that the GPU's memory did not suffice.
+    """
+
+    labelmap: Labelmap
+    probabilities: np.ndarray | None
+    agreement: np.ndarray | None
+    trust: float | None
+    notes: tuple[str, ...] = field(default=())
+
+
+class Predictor:
+    """A loaded model, ready for one scan after another.
+
+    `memory` bounds, in bytes, what a pass over the network may take: a volume for which it does not suffice is done in
+    overlapping windows. None: 2 GB on a CPU, what is free on a GPU.
+    """
+
+    def __init__(
+        self, package: ModelPackage, device: torch.device | str = "cpu", memory: int | None = None
+    ) -> None:
+        self.recipe: Recipe = package.recipe
+        self.device = torch.device(device)
+        self.network = package.network(self.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._memory = memory
+
+    def segment(
+        self,
+        volume: Volume,
+        quality: str = ACCURATE,
+        region: Region | None = None,
+        keep_probabilities: bool = False,
+        progress: Progress | None = None,
+    ) -> Segmentation:
+        """Segment a scan; `region` (patient mm) limits where, `quality` is `fast` or `accurate`.
+
+        Raises:
+            InputError: the scan does not fit the model, or the region lies outside the scan.
+        """
+
+        def report(stage: str, share: float) -> None:
+            if progress:
+                progress(stage, share)
+
+        report("preparing", 0.0)
+        image, grid = scan_to_network(volume, self.recipe)
+        box = region.box(grid, margin=2 * self.recipe.stride) if region else tuple(slice(0, n) for n in grid.shape)
+        report("segmenting", 0.1)
+        branches, notes = self._run(
+            image[(slice(None), *box)], quality, lambda done, of: report("segmenting", 0.1 + 0.7 * done / of)
+        )
+        branches = _embed(branches, box, grid.shape)
+        report("finishing", 0.8)
+        shares = to_source(branches.mean(dim=0), grid)
+        labels = shares.argmax(axis=0).astype(np.uint8)
+        if region:
+            labels[~region.mask(volume.grid)] = 0
+        if self.recipe.inference.largest_component:
+            labels = keep_largest_components(labels, range(1, self.recipe.outputs))
+        agreement = trust = None
+        if len(branches) == 2:
+            agreement = to_source(agreement_map(branches), grid)
+            trust = branch_dice(branches)
+        report("finishing", 1.0)
+        return Segmentation(
+            Labelmap(labels, volume.grid, volume.path), shares if keep_probabilities else None, agreement, trust, notes
+        )
+
+    def _run(
+        self, image: Tensor, quality: str, tick: Callable[[int, int], None]
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        """The branches' probabilities on the CPU. Out of GPU memory: smaller windows, at last the CPU."""
+        notes: list[str] = []
+        device, memory = self.device, self._memory or _free_memory(self.device)
+        while True:
+            window = window_size(
+                image.shape[1:], self.recipe.stride, lambda size, limit=memory: self.pass_bytes(size) <= limit  # type: ignore[misc]
+            )
+            try:
+                with torch.no_grad():
+                    result = probabilities(self.network.to(device), image.to(device), quality, window, tick)
+                self.network.to(self.device)
+                return result.cpu(), tuple(notes)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                if memory > self.pass_bytes((4 * self.recipe.stride,) * 3):
+                    memory //= 2
+                    notes.append("The GPU's memory did not suffice; smaller windows were used.")
+                else:
+                    device, memory = torch.device("cpu"), DEFAULT_MEMORY
+                    notes.append("The GPU's memory did not suffice; the CPU was used.")
+
+    def pass_bytes(self, size: Size) -> int:
+        """About how many bytes one pass over (X, Y, Z) voxels takes at its peak.
+
+        Both branches' skips wait while the finest level of one is decoded: some ten feature maps of the finest level,
+        measured (Testing/benchmarks/), in float32.
+        """
+        return int(np.prod(size)) * self.recipe.network.channels[0] * 4 * 10
+
+
+def agreement_map(branches: Tensor) -> Tensor:
+    """(2, K, X, Y, Z) -> (X, Y, Z): 1 - half the sum over classes of |p_A - p_B| (1 - total variation distance)."""
+    return 1 - 0.5 * (branches[0] - branches[1]).abs().sum(dim=0)
+
+
+def branch_dice(branches: Tensor) -> float:
+    """Dice between the foregrounds of the two branches of (2, K, X, Y, Z); 1 if both are empty."""
+    a, b = (branch.argmax(dim=0) for branch in branches)
+    total = int((a > 0).sum() + (b > 0).sum())
+    return 2 * int(((a == b) & (a > 0)).sum()) / total if total else 1.0
+
+
+def _embed(branches: Tensor, box: tuple[slice, ...], shape: Size) -> Tensor:
+    """Put the box's probabilities into the whole; outside of it all is background."""
+    if tuple(branches.shape[-3:]) == shape:
+        return branches
+    whole = torch.zeros((*branches.shape[:2], *shape))
+    whole[:, 0] = 1
+    whole[(slice(None), slice(None), *box)] = branches
+    return whole
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(0.8 * torch.cuda.mem_get_info(device)[0])
+    return DEFAULT_MEMORY
+

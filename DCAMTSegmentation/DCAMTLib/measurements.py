@@ -1,0 +1,224 @@
+"""What a segment measures: volume, surface area, diameters and sphericity, on any grid.
+
+The voxels are taken as they are, without a surface being built: the volume from their number, the area from
+how often lines through the lattice enter and leave the segment, the diameters from the mid-points of faces.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import floor, nan, pi
+from pathlib import Path
+
+import numpy as np
+
+from .files import atomic_path
+from .volume import Labelmap, SegmentInfo, scan_name
+
+COLUMNS = (
+    "scan",
+    "segment",
+    "volume_ml",
+    "surface_cm2",
+    "long_diameter_mm",
+    "anteroposterior_diameter_mm",
+    "transverse_diameter_mm",
+    "sphericity",
+)
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """One segment of one scan. An empty segment has volume, area and diameters 0 and sphericity NaN.
+
+    volume_ml: number of voxels times a voxel's volume (|det| of the affine).
+    surface_cm2: see `surface_area`.
+    long_diameter_mm: largest distance between two points of the segment (maximal Feret diameter).
+    anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever
+    the scan's orientation.
+    sphericity: area of the ball of equal volume over the segment's, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
+    J. Geol. 43, 250, 1935): 1 for a ball, less for all else. Not clipped: the area's error can lift a ball
+    just above 1.
+    """
+
+    scan: str
+    segment: str
+    volume_ml: float
+    surface_cm2: float
+    long_diameter_mm: float
+    anteroposterior_diameter_mm: float
+    transverse_diameter_mm: float
+    sphericity: float
+
+
+def measure(
+    labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None
+) -> list[Measurements]:
+    """Measure every one of `segments` in `labelmap`, in their order.
+
+    `scan` names the rows; by default the file name of `labelmap` without its ending, or "" without a file.
+    """
+    if scan is None:
+        scan = scan_name(labelmap.path) if labelmap.path is not None else ""
+    axes = labelmap.grid.affine[:3, :3]
+    return [_measure_mask(labelmap.voxels == info.label, axes, scan, info.name) for info in segments]
+
+
+def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> None:
+    """Write one line a segment under the header `COLUMNS`; what is undefined (NaN) stays blank.
+
+    Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in rows:
+            writer.writerow([csv_cell(getattr(row, column)) for column in COLUMNS])
+
+
+def csv_cell(value: str | float) -> str:
+    """A table cell: numbers to six significant digits, NaN as blank."""
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest box of slices that holds every True voxel of `mask` (any shape), None without one."""
+    box = []
+    for axis in range(mask.ndim):
+        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if not len(used):
+            return None
+        box.append(slice(int(used[0]), int(used[-1]) + 1))
+    return tuple(box)
+
+
+def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
+    """Surface area in mm2 of the True voxels of `mask` (I, J, K).
+
+    The columns of `axes` (3, 3) are the voxel steps in mm, oblique or sheared as they may be. The surface is
+    closed: what is outside of `mask` counts as background.
+
+    Cauchy-Crofton formula: the area is twice the mean, over all directions u, of the number of times that
+    lines along u cross the surface, per unit of area across u. Lines run along lattice vectors d, neighbours
+    on them that differ are counted, and every such pair stands for det(axes) / |d| of area across d. After
+    G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton formula and
+    run-length encoding", Insight Journal 2012, but with directions and weights fitted to the lattice (see
+    `_crofton_directions`), since the fixed 13 neighbours fail for slices thicker than pixels.
+
+    Within 2% of the truth for smooth shapes above some 10 voxels across. Sharp edges are cut short, which
+    costs a box some 5% of its area, or up to 10% where it is but 10 voxels thin; so are details smaller than
+    two voxels.
+    """
+    box = bounding_box(mask)
+    if box is None:
+        return 0.0
+    inside = mask[box]
+    steps, weights = _crofton_directions(axes)
+    count = np.count_nonzero(inside)
+    total = 0.0
+    for step, weight in zip(steps, weights, strict=True):
+        head = tuple(
+            slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True)
+        )
+        tail = tuple(
+            slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True)
+        )
+        # Each voxel inside is one pair's head and another's tail; pairs wholly inside do not differ.
+        both = np.count_nonzero(inside[head] & inside[tail])
+        total += weight * 2.0 * (count - both)
+    return float(2.0 * abs(np.linalg.det(axes)) * total)
+
+
+def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lattice vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
+
+    Short vectors come first and each is taken only when 15 degrees away from all before it. Weights w are the
+    non-negative least-squares solution of sum w |n . u| = 1/2 for normals n all over the sphere: a plane's
+    area then comes out right whichever way it faces. The faces of the lattice count sixfold, as flat ends of
+    a segment (the first and last slice) face along them.
+    """
+    from scipy.optimize import nnls
+
+    spacing = np.sort(np.linalg.norm(axes, axis=0))
+    # Long vectors step over what is curved or thin; short ones leave gaps between the directions, widest
+    # between the plane and the normal of thick slices.
+    reach = max(2.5 * spacing[1], 1.6 * spacing[2])
+    limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
+    steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(
+        -1, 3
+    )
+    # Of d and -d, one; of d and 2d, the shorter.
+    steps = steps[len(steps) // 2 + 1 :]
+    steps = steps[np.gcd.reduce(steps, axis=1) == 1]
+    lengths = np.linalg.norm(steps @ axes.T, axis=1)
+    steps, lengths = steps[lengths <= reach], lengths[lengths <= reach]
+    order = np.argsort(lengths.round(6), kind="stable")
+    steps, lengths = steps[order], lengths[order]
+    units = steps @ axes.T / lengths[:, None]
+    chosen: list[int] = []
+    for index, unit in enumerate(units):
+        if not chosen or np.abs(units[chosen] @ unit).max() < np.cos(np.radians(15.0)):
+            chosen.append(index)
+    faces = np.linalg.inv(axes)
+    faces /= np.linalg.norm(faces, axis=1, keepdims=True)
+    importance = np.concatenate([np.ones(1000), np.full(3, 6.0)])
+    normals = np.concatenate([_hemisphere(1000), faces])
+    weights, _ = nnls(importance[:, None] * np.abs(normals @ units[chosen].T), 0.5 * importance)
+    return steps[chosen], weights / lengths[chosen]
+
+
+def _hemisphere(number: int) -> np.ndarray:
+    """(number, 3) unit vectors spread evenly over half the sphere: Fibonacci's spiral."""
+    rank = np.arange(number) + 0.5
+    z = 1.0 - rank / number
+    angle = pi * (1.0 + 5.0**0.5) * rank
+    radius = np.sqrt(1.0 - z * z)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
+
+
+def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """(N, 3) mm: corners of the convex hull of all face mid-points of the True voxels; at least one is True.
+
+    Mid-points of faces, as the vertices of a marching-cubes surface are, because centres fall short by half a
+    voxel on either side and voxel corners overshoot on oblique lattices.
+    """
+    from scipy.spatial import ConvexHull
+
+    # Only the two ends of a row of voxels can be corners of the hull.
+    any_row = mask.any(axis=0)
+    j, k = np.nonzero(any_row)
+    first = mask.argmax(axis=0)[j, k]
+    last = mask.shape[0] - 1 - mask[::-1].argmax(axis=0)[j, k]
+    ends = np.concatenate([np.stack([i, j, k], axis=1) for i in (first, last)])
+    halves = np.concatenate([np.eye(3), -np.eye(3)]) / 2.0
+    points = (ends[:, None, :] + halves[None]).reshape(-1, 3) @ axes.T
+    corners: np.ndarray = points[ConvexHull(points).vertices]
+    return corners
+
+
+def _measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) -> Measurements:
+    """`Measurements` of the True voxels of `mask` (I, J, K); columns of `axes` (3, 3): steps in RAS mm."""
+    from scipy.spatial.distance import pdist
+
+    box = bounding_box(mask)
+    if box is None:
+        return Measurements(scan, segment, 0.0, 0.0, 0.0, 0.0, 0.0, nan)
+    mask = mask[box]
+    volume_mm3 = float(np.count_nonzero(mask) * abs(np.linalg.det(axes)))
+    surface_mm2 = surface_area(mask, axes)
+    hull = _hull_vertices(mask, axes)
+    transverse, anteroposterior, _ = np.ptp(hull, axis=0)
+    return Measurements(
+        scan=scan,
+        segment=segment,
+        volume_ml=volume_mm3 / 1000.0,
+        surface_cm2=surface_mm2 / 100.0,
+        long_diameter_mm=float(pdist(hull).max()),
+        anteroposterior_diameter_mm=float(anteroposterior),
+        transverse_diameter_mm=float(transverse),
+        sphericity=pi ** (1 / 3) * (6.0 * volume_mm3) ** (2 / 3) / surface_mm2,
+    )

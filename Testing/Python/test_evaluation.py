@@ -1,0 +1,237 @@
+"""Scores against medpy, brute force and closed forms; whole folders against faults placed in them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib.errors import InputError
+from DCAMTLib.evaluation import COLUMNS, SegmentationScore, evaluate_folders, score
+from DCAMTLib.volume import Grid, Labelmap, write_labelmap
+from scipy import ndimage
+from scipy.spatial.distance import cdist
+
+SPACINGS = [(1.0, 1.0, 1.0), (0.625, 0.625, 0.625), (0.625, 0.625, 2.5), (3.0, 0.7, 1.1)]
+AFFINE = np.array(
+    [[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2.5, 3.0], [0.0, 0.0, 0.0, 1.0]]
+)
+
+
+def blob(seed: int, shape: tuple[int, ...] = (22, 25, 18), share: float = 0.12) -> np.ndarray:
+    """A few smooth random lumps, some of them cut by the image's border."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.5)
+    return noise > np.quantile(noise, 1.0 - share)
+
+
+def same(one: SegmentationScore, other: SegmentationScore) -> None:
+    for name in SegmentationScore.__dataclass_fields__:
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12, nan_ok=True), name
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_scores_are_medpys(spacing: tuple[float, float, float]) -> None:
+    medpy = pytest.importorskip("medpy.metric.binary")
+    for seed in range(6):
+        prediction, label = blob(seed), np.roll(blob(seed), 2, axis=seed % 3) | blob(seed + 50, share=0.01)
+        found = score(prediction, label, spacing)
+        assert found.dice == pytest.approx(medpy.dc(prediction, label))
+        assert found.jaccard == pytest.approx(medpy.jc(prediction, label))
+        for unit, steps in (("mm", spacing), ("voxels", None)):
+            for name in ("hd95", "asd", "assd"):
+                expected = getattr(medpy, name)(prediction, label, voxelspacing=steps)
+                assert getattr(found, f"{name}_{unit}") == pytest.approx(expected, rel=1e-9), (name, unit)
+
+
+def test_scores_are_those_of_all_pairs_of_surface_voxels() -> None:
+    """Surfaces found by comparing neighbours and distances between all pairs, without any distance map."""
+
+    def surface(mask: np.ndarray) -> np.ndarray:
+        padded = np.pad(mask, 1)
+        shifted = [np.roll(padded, step, axis)[1:-1, 1:-1, 1:-1] for axis in range(3) for step in (-1, 1)]
+        return np.argwhere(mask & ~np.all(shifted, axis=0)).astype(float)
+
+    spacing = np.array([0.625, 0.8, 2.5])
+    prediction, label = blob(1), blob(2)
+    found = score(prediction, label, spacing)
+    for unit, steps in (("mm", spacing), ("voxels", np.ones(3))):
+        pairs = cdist(surface(prediction) * steps, surface(label) * steps)
+        there, back = pairs.min(axis=1), pairs.min(axis=0)
+        pooled = np.concatenate([there, back])
+        assert getattr(found, f"asd_{unit}") == pytest.approx(there.mean())
+        assert getattr(found, f"assd_{unit}") == pytest.approx(pooled.mean())
+        assert getattr(found, f"hd95_{unit}") == pytest.approx(np.percentile(pooled, 95))
+    assert found.asd_mm != pytest.approx(score(label, prediction, spacing).asd_mm)
+
+
+def test_a_shifted_slab_has_its_closed_form() -> None:
+    """Two plates one voxel thick, three voxels of 2 mm apart: every distance is 6 mm."""
+    prediction, label = np.zeros((2, 12, 12, 12), dtype=bool)
+    prediction[3] = label[6] = True
+    found = score(prediction, label, (2.0, 1.0, 1.0))
+    same(found, SegmentationScore(0.0, 0.0, 6.0, 6.0, 6.0, 3.0, 3.0, 3.0))
+
+
+def test_cropping_changes_nothing_and_neither_does_order_of_axes() -> None:
+    prediction, label = blob(3), blob(4)
+    inner = score(prediction, label, (0.7, 0.9, 2.0))
+    same(score(np.pad(prediction, 7), np.pad(label, 7), (0.7, 0.9, 2.0)), inner)
+    turned = [mask.transpose(2, 0, 1)[:, ::-1] for mask in (prediction, label)]
+    same(score(*turned, (2.0, 0.7, 0.9)), inner)
+
+
+def test_empty_masks() -> None:
+    nothing, something = np.zeros((8, 8, 8), dtype=bool), np.zeros((8, 8, 8), dtype=bool)
+    something[2:5, 2:5, 2:5] = True
+    nan = float("nan")
+    same(score(nothing, nothing, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
+    same(score(something, something, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
+    same(score(nothing, something, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[nan] * 6))
+    same(score(something, nothing, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[nan] * 6))
+    with pytest.raises(ValueError, match="differ in shape"):
+        score(nothing, something[1:], (1, 1, 2))
+
+
+def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_labelmap(Labelmap(voxels.astype(np.uint8), Grid(voxels.shape, affine), None), path, ())
+
+
+def two_classes(seed: int) -> np.ndarray:
+    voxels = blob(seed).astype(np.uint8)
+    voxels[blob(seed + 90, share=0.05)] = 2
+    return voxels
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    predictions, labels = tmp_path / "predictions", tmp_path / "labels"
+    for number in range(3):
+        save(labels / f"la00{number}_label.nii.gz", two_classes(number))
+        save(predictions / f"la00{number}_image.nrrd", two_classes(number + 10))
+    return predictions, labels
+
+
+def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, labels = folders
+    save(labels / "la001_image.nii.gz", np.arange(22 * 25 * 18).reshape(22, 25, 18) % 200)
+    (labels / "cases.csv").write_text("case\n")
+    (labels / ".hidden.nii.gz").write_text("")
+    # Class 2 is missing from one prediction: no distances there.
+    save(predictions / "la001_image.nrrd", np.where(two_classes(11) == 2, 0, two_classes(11)))
+    seen: list[tuple[int, int]] = []
+    found = evaluate_folders(predictions, labels, lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert [(row.case, row.label) for row in found.rows] == [
+        (f"la00{n}", c) for n in range(3) for c in (1, 2)
+    ]
+    for number, row in ((0, found.rows[0]), (2, found.rows[4])):
+        prediction, label = two_classes(number + 10) == 1, two_classes(number) == 1
+        # Columns' lengths of AFFINE, in the order of the voxel axes.
+        same(row.score, score(prediction, label, (1.25, 0.75, 2.5)))
+        assert row.prediction_volume_ml == pytest.approx(prediction.sum() * 1.25 * 0.75 * 2.5 / 1000)
+        assert row.label_volume_ml == pytest.approx(label.sum() * 1.25 * 0.75 * 2.5 / 1000)
+    dice = [row.score.dice for row in found.rows if row.label == 2]
+    hd95 = [row.score.hd95_mm for row in found.rows if row.label == 2]
+    assert dice[1] == 0.0
+    assert np.isnan(hd95[1])
+    assert found.mean[1].score.dice == pytest.approx(np.mean(dice))
+    assert found.mean[1].score.hd95_mm == pytest.approx((hd95[0] + hd95[2]) / 2)
+    assert found.std[1].score.hd95_mm == pytest.approx(abs(hd95[0] - hd95[2]) / 2)
+    assert [row.undefined for row in found.mean] == [0, 1]
+    assert found.unscored_labels == ()
+
+    found.write_csv(tmp_path / "evaluation.csv")
+    with open(tmp_path / "evaluation.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["case"] for row in rows[-4:]] == ["mean", "mean", "std", "std"]
+    assert float(rows[0]["dice"]) == pytest.approx(found.rows[0].score.dice, rel=1e-5)
+    assert rows[3]["hd95_mm"] == ""
+    assert rows[3]["dice"] == "0"
+    assert rows[3]["undefined"] == "1"
+
+
+def test_a_class_of_other_cases_counts_as_both_empty_and_a_foreign_one_is_told(
+    folders: tuple[Path, Path],
+) -> None:
+    predictions, labels = folders
+    for path in (labels / "la000_label.nii.gz", predictions / "la000_image.nrrd"):
+        save(path, blob(0))
+    foreign = two_classes(12)
+    foreign[0, 0, :3] = 7
+    save(predictions / "la002_image.nrrd", foreign)
+    found = evaluate_folders(predictions, labels)
+    assert (found.rows[1].case, found.rows[1].label) == ("la000", 2)
+    same(found.rows[1].score, SegmentationScore(1.0, 1.0, *[0.0] * 6))
+    assert found.unscored_labels == (7,)
+    assert {row.label for row in found.rows} == {1, 2}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (1, 0, 2)])
+def test_a_reordered_prediction_is_turned_back_exactly(folders: tuple[Path, Path], order: tuple) -> None:
+    """SimpleITK does the reordering on file: independent of this engine's own geometry."""
+    sitk = pytest.importorskip("SimpleITK")
+    predictions, labels = folders
+    expected = evaluate_folders(predictions, labels)
+    path = predictions / "la001_image.nrrd"
+    image = sitk.Flip(sitk.PermuteAxes(sitk.ReadImage(str(path)), order), (True, False, True))
+    sitk.WriteImage(image, str(path))
+    found = evaluate_folders(predictions, labels)
+    for row, wanted in zip(found.rows, expected.rows, strict=True):
+        same(row.score, wanted.score)
+
+
+def refused(folders: tuple[Path, Path], *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        evaluate_folders(*folders)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_unpaired_duplicate_and_missing_files_are_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, labels = folders
+    save(predictions / "x7.nii.gz", blob(1))
+    refused(folders, "x7.nii.gz", "no label")
+    (predictions / "x7.nii.gz").rename(labels / "x7.nii.gz")
+    refused(folders, "x7.nii.gz", "no prediction")
+    (labels / "x7.nii.gz").rename(predictions / "la002.nii.gz")
+    refused((predictions, labels), "la002.nii.gz", "la002_image.nrrd", "same case")
+    (predictions / "la002.nii.gz").unlink()
+    refused((tmp_path / "nowhere", labels), "nowhere", "not a folder")
+    (tmp_path / "empty").mkdir()
+    refused((predictions, tmp_path / "empty"), "empty", "no segmentation")
+    (predictions / "la000_image.nrrd").write_bytes(b"")
+    refused((predictions, labels), "la000_image.nrrd")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        np.diag([1.01, 1.0, 1.0, 1.0]),
+        np.array([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]),
+        np.array([[1.0, 0.1, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]),
+        np.diag([-1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_another_grid_is_refused(folders: tuple[Path, Path], fault: np.ndarray) -> None:
+    save(folders[0] / "la001_image.nrrd", two_classes(11), AFFINE @ fault)
+    refused(folders, "la001_image.nrrd", "la001_label.nii.gz", "another grid")
+
+
+def test_another_size_is_refused(folders: tuple[Path, Path]) -> None:
+    save(folders[0] / "la001_image.nrrd", two_classes(11)[:-1])
+    refused(folders, "la001_image.nrrd", "21 x 25 x 18", "22 x 25 x 18")
+
+
+def test_labels_of_other_values_or_empty_ones_are_refused(folders: tuple[Path, Path]) -> None:
+    _predictions, labels = folders
+    for number in range(3):
+        save(labels / f"la00{number}_label.nii.gz", blob(number) * 255)
+    refused(folders, "1, 2", "255")
+    for number in range(3):
+        save(labels / f"la00{number}_label.nii.gz", np.zeros((22, 25, 18)))
+    refused(folders, "labels", "empty labels only")

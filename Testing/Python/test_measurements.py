@@ -1,0 +1,201 @@
+"""Volume, area, diameters and sphericity against closed forms, and against what must not change them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib.errors import OutputError
+from DCAMTLib.measurements import (
+    COLUMNS,
+    Measurements,
+    bounding_box,
+    measure,
+    surface_area,
+    write_measurements_csv,
+)
+from DCAMTLib.volume import Code, Grid, Labelmap, SegmentInfo
+from scipy.spatial.distance import pdist
+from scipy.special import ellipeinc, ellipkinc
+from scipy.stats import special_ortho_group
+
+SHEAR = np.array([[1.0, 0.2, 0.1], [0.0, 1.0, 0.25], [0.0, 0.0, 1.0]])
+LATTICES = {
+    "isotropic": np.diag([0.625, 0.625, 0.625]),
+    "thick slices": np.diag([0.625, 0.625, 2.5]),
+    "thick slices, first axis": np.diag([2.5, 0.625, 0.625]),
+    "clinical": np.diag([1.25, 1.25, 2.5]),
+    "left-handed": np.diag([-1.0, 1.0, 1.5]),
+    "sheared": SHEAR @ np.diag([0.7, 0.9, 2.0]),
+    "oblique": special_ortho_group.rvs(3, random_state=3) @ np.diag([0.8, 0.8, 2.0]),
+}
+BODIES = {"ball": (24.0, 24.0, 24.0), "small ball": (12.0, 12.0, 12.0), "ellipsoid": (40.0, 20.0, 15.0)}
+ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.2, 0.2), Code("SCT", "82471001", "Left atrium"))
+
+
+def ellipsoid(axes: np.ndarray, semi: tuple[float, ...], turn: np.ndarray, seed: int) -> np.ndarray:
+    """Mask of voxel centres inside the ellipsoid of `semi` axes (mm), which `turn` rotates in RAS."""
+    reach = np.linalg.norm(np.linalg.inv(axes) @ turn @ np.diag(semi), axis=1)
+    shape = 2 * np.ceil(reach).astype(int) + 3
+    centre = (shape - 1) / 2 + np.random.default_rng(seed).uniform(-0.5, 0.5, 3)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1) - centre
+    return (((index @ axes.T) @ turn / np.array(semi)) ** 2).sum(axis=-1) <= 1.0
+
+
+def ellipsoid_area(semi: tuple[float, ...]) -> float:
+    """Legendre's closed form with incomplete elliptic integrals."""
+    a, b, c = sorted(semi, reverse=True)
+    if a == c:
+        return 4.0 * np.pi * a * a
+    angle = np.arccos(c / a)
+    m = a**2 * (b**2 - c**2) / (b**2 * (a**2 - c**2))
+    elliptic = ellipeinc(angle, m) * np.sin(angle) ** 2 + ellipkinc(angle, m) * np.cos(angle) ** 2
+    return 2.0 * np.pi * (c**2 + a * b / np.sin(angle) * elliptic)
+
+
+def measured(mask: np.ndarray, axes: np.ndarray) -> Measurements:
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes, (-13.0, 40.0, 7.5)
+    return measure(Labelmap(mask.astype(np.uint8), Grid(mask.shape, affine)), [ATRIUM])[0]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("lattice", LATTICES)
+def test_ellipsoids_agree_with_closed_forms(lattice: str, body: str) -> None:
+    axes, semi = LATTICES[lattice], BODIES[body]
+    volume, area = 4.0 / 3.0 * np.pi * np.prod(semi), ellipsoid_area(semi)
+    voxel = np.linalg.norm(axes, axis=0).max()
+    for seed, turn in enumerate([np.eye(3), *special_ortho_group.rvs(3, size=2, random_state=1)]):
+        found = measured(ellipsoid(axes, semi, turn, seed), axes)
+        extents = 2.0 * np.linalg.norm(turn * np.array(semi), axis=1)
+        assert found.volume_ml * 1000.0 == pytest.approx(volume, rel=0.01)
+        assert found.surface_cm2 * 100.0 == pytest.approx(area, rel=0.02)
+        assert found.long_diameter_mm == pytest.approx(2.0 * max(semi), abs=voxel)
+        assert found.transverse_diameter_mm == pytest.approx(extents[0], abs=voxel)
+        assert found.anteroposterior_diameter_mm == pytest.approx(extents[1], abs=voxel)
+        ideal = np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / area
+        assert found.sphericity == pytest.approx(ideal, rel=0.03)
+
+
+def test_a_capsule_with_flat_ends_keeps_its_area() -> None:
+    """A cylinder along the slices, whose ends are a lattice's faces, on thick slices."""
+    axes, radius, slices = LATTICES["thick slices"], 15.0, 16
+    i, j = np.meshgrid(np.arange(60), np.arange(60), indexing="ij")
+    disc = (np.hypot(i - 29.3, j - 29.6) * 0.625) <= radius
+    height = slices * 2.5
+    area = surface_area(np.repeat(disc[:, :, None], slices, axis=2), axes)
+    assert area == pytest.approx(2 * np.pi * radius * (radius + height), rel=0.06)
+
+
+def test_a_box_has_its_exact_volume_and_extents() -> None:
+    """Patient axes decide, not the order of the voxel axes: the first runs from front to back here."""
+    axes = np.array([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
+    mask = np.zeros((20, 20, 20), dtype=bool)
+    mask[3:15, 5:9, 2:19] = True
+    found = measured(mask, axes)
+    assert found.volume_ml == pytest.approx(12 * 4 * 17 / 1000.0)
+    assert found.anteroposterior_diameter_mm == pytest.approx(12.0)
+    assert found.transverse_diameter_mm == pytest.approx(8.0)
+    assert found.long_diameter_mm == pytest.approx(np.sqrt(12**2 + 8**2 + 8.5**2), abs=1.5)
+
+
+def test_the_long_diameter_is_the_largest_distance_of_all_face_midpoints() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        mask = rng.random((6, 5, 7)) < 0.2
+        axes = rng.normal(size=(3, 3)) + 2 * np.eye(3)
+        offsets = np.concatenate([np.eye(3), -np.eye(3)]) / 2
+        points = (np.argwhere(mask)[:, None, :] + offsets[None]).reshape(-1, 3) @ axes.T
+        found = measured(mask, axes)
+        assert found.long_diameter_mm == pytest.approx(pdist(points).max())
+        assert found.transverse_diameter_mm == pytest.approx(np.ptp(points[:, 0]))
+        assert found.anteroposterior_diameter_mm == pytest.approx(np.ptp(points[:, 1]))
+
+
+def test_the_order_and_direction_of_voxel_axes_change_nothing() -> None:
+    axes = LATTICES["oblique"]
+    mask = ellipsoid(axes, (20.0, 14.0, 10.0), np.eye(3), 0)
+    mask[:4] = False
+    turned_mask = mask.transpose(2, 0, 1)[::-1, :, ::-1]
+    turned_axes = axes[:, [2, 0, 1]] * [-1.0, 1.0, -1.0]
+    one, other = measured(mask, axes), measured(turned_mask, turned_axes)
+    for column in COLUMNS[2:]:
+        # The area's directions are chosen in array order among equally long ones, hence its tolerance.
+        tolerance = 5e-3 if column in ("surface_cm2", "sphericity") else 1e-9
+        assert getattr(other, column) == pytest.approx(getattr(one, column), rel=tolerance), column
+
+
+def test_area_at_the_image_border_is_closed_and_padding_changes_nothing() -> None:
+    axes = LATTICES["clinical"]
+    half = ellipsoid(axes, (20.0, 20.0, 20.0), np.eye(3), 2)
+    half = half[half.shape[0] // 2 :]
+    assert surface_area(half, axes) == surface_area(np.pad(half, 5), axes)
+    assert surface_area(half, axes) == pytest.approx(3 * np.pi * 20.0**2, rel=0.05)
+
+
+def test_two_bodies_have_the_sum_of_their_areas() -> None:
+    axes = LATTICES["isotropic"]
+    ball = np.pad(ellipsoid(axes, (8.0, 8.0, 8.0), np.eye(3), 0), 4)
+    both = np.concatenate([ball, ball])
+    assert surface_area(both, axes) == pytest.approx(surface_area(ball, axes) * 2, rel=1e-9)
+
+
+def test_single_voxel_empty_segment_and_other_labels() -> None:
+    voxels = np.zeros((9, 9, 9), dtype=np.uint16)
+    voxels[4, 4, 4] = 300
+    voxels[0] = 7
+    labelmap = Labelmap(voxels, Grid((9, 9, 9), np.diag([1.0, 2.0, 3.0, 1.0])), Path("in/la7.seg.nrrd"))
+    dot = SegmentInfo(300, "dot", (0, 0, 1), ATRIUM.type)
+    found, empty = measure(labelmap, [dot, ATRIUM])
+    assert (found.scan, found.segment) == ("la7", "dot")
+    assert found.volume_ml == pytest.approx(0.006)
+    assert found.long_diameter_mm == pytest.approx(3.0)
+    assert found.surface_cm2 > 0
+    assert np.isfinite(found.sphericity)
+    assert empty.volume_ml == empty.surface_cm2 == empty.long_diameter_mm == 0.0
+    assert empty.anteroposterior_diameter_mm == empty.transverse_diameter_mm == 0.0
+    assert np.isnan(empty.sphericity)
+
+
+def test_bounding_box_is_the_smallest() -> None:
+    mask = np.zeros((5, 6, 7), dtype=bool)
+    assert bounding_box(mask) is None
+    mask[1, 5, 2] = mask[3, 4, 2] = True
+    assert bounding_box(mask) == (slice(1, 4), slice(4, 6), slice(2, 3))
+
+
+def test_csv_reads_back_with_blanks_for_what_is_undefined(tmp_path: Path) -> None:
+    rows = [
+        Measurements("a", 'Left "atrium", whole', 61.23456, 88.5, 70.0, 40.0, 55.5, 0.75),
+        Measurements("b", "empty", 0.0, 0.0, 0.0, 0.0, 0.0, float("nan")),
+    ]
+    write_measurements_csv(rows, tmp_path / "out" / "m.csv")
+    with open(tmp_path / "out" / "m.csv", newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    assert (
+        list(read[0])
+        == list(COLUMNS)
+        == [
+            "scan",
+            "segment",
+            "volume_ml",
+            "surface_cm2",
+            "long_diameter_mm",
+            "anteroposterior_diameter_mm",
+            "transverse_diameter_mm",
+            "sphericity",
+        ]
+    )
+    assert read[0]["segment"] == 'Left "atrium", whole'
+    assert float(read[0]["volume_ml"]) == pytest.approx(61.23456, rel=1e-5)
+    assert read[1]["volume_ml"] == "0"
+    assert read[1]["sphericity"] == ""
+
+
+def test_csv_onto_a_folder_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").mkdir()
+    with pytest.raises(OutputError):
+        write_measurements_csv([], tmp_path / "m.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
