@@ -1,0 +1,1 @@
+"""What each command of `dcamt` does: options in, the engine called, results printed."""
