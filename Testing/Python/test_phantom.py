@@ -1,0 +1,164 @@
+"""The synthetic scan: the same for the same seed, and a heart in its tones, sizes and places."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from DCAMTLib.errors import InputError
+from DCAMTLib.volume import Labelmap, Volume, read_labelmap, read_volume
+from scipy import ndimage
+
+FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
+SEEDS = (0, 1, 2, 3)
+COARSE_MM = 1.25
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_phantom", FOLDER / "make_phantom.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+phantom = load_script()
+
+
+@pytest.fixture(scope="module")
+def hearts() -> dict[int, tuple[Volume, Labelmap]]:
+    return {seed: phantom.make_phantom(seed, spacing_mm=COARSE_MM) for seed in SEEDS}
+
+
+def test_same_seed_same_scan_and_another_seed_another(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
+    scan, label = phantom.make_phantom(1, spacing_mm=COARSE_MM)
+    assert np.array_equal(scan.voxels, hearts[1][0].voxels)
+    assert np.array_equal(label.voxels, hearts[1][1].voxels)
+    other_scan, other_label = hearts[2]
+    assert np.corrcoef(scan.voxels.ravel(), other_scan.voxels.ravel())[0, 1] < 0.9
+    assert (label.voxels != other_label.voxels).sum() > 0.05 * label.voxels.sum()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_atrium_is_one_piece_of_a_patients_size(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
+    label = hearts[seed][1]
+    assert set(np.unique(label.voxels)) == {0, 1}
+    assert ndimage.label(label.voxels)[1] == 1
+    assert 38 < label.voxels.sum() * COARSE_MM**3 / 1000 < 92
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_blood_is_brighter_than_myocardium_and_that_than_lung(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brightness in the finished picture of blood, of the ventricle's posterior wall, and of its darkest parts."""
+    frame: dict[str, Any] = {}
+    paint = phantom._paint_heart
+
+    def note_frame(canvas: Any, p: Any, s: float, *rest: Any) -> None:
+        frame.update(p=p, s=s)
+        paint(canvas, p, s, *rest)
+
+    monkeypatch.setattr(phantom, "_paint_heart", note_frame)
+    scan, label = phantom.make_phantom(seed, spacing_mm=COARSE_MM)
+    image = scan.voxels[0].astype(float)
+    valve, normal = phantom._mitral_plane(frame["s"])
+    from_centre = np.stack(np.broadcast_arrays(*frame["p"]), -1) - (valve + 29 * normal)
+    along = from_centre @ normal
+    outward = from_centre - along[..., None] * normal
+    across = np.linalg.norm(outward, axis=-1)
+    muscle = (np.abs(along) < 5) & (across > 25) & (across < 28) & (outward[..., 1] > 0.6 * across)
+    assert muscle.sum() > 50
+    blood = np.median(image[ndimage.binary_erosion(label.voxels, iterations=3)])
+    lung = np.percentile(ndimage.uniform_filter(image, 3), 10)
+    assert 1.5 * lung < np.median(image[muscle]) < 0.75 * blood
+    assert lung < 0.25 * blood
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_atrium_lies_where_cropped_scans_have_it(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
+    label = hearts[seed][1]
+    assert nibabel.aff2axcodes(label.grid.affine) == ("L", "P", "S")
+    centre = np.array(ndimage.center_of_mass(label.voxels)) / label.grid.shape
+    assert (np.abs(centre - (0.54, 0.5, 0.55)) < (0.08, 0.08, 0.1)).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_aorta_is_a_bright_tube_behind_the_atrium(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
+    """The descending aorta: round, 16 to 30 mm wide, behind the atrium in every slice through the latter."""
+    scan, label = hearts[seed]
+    middle = round(float(ndimage.center_of_mass(label.voxels)[2]))
+    behind = int(np.argwhere(label.voxels[:, :, middle]).max(0)[1]) - 4
+    image = ndimage.gaussian_filter(scan.voxels[0, :, :, middle].astype(float), 0.8)
+    blood = np.median(image[ndimage.binary_erosion(label.voxels[:, :, middle], iterations=3)])
+    bright = ndimage.binary_opening(image > 0.75 * blood, iterations=2)
+    bright &= ndimage.binary_dilation(label.voxels[:, :, middle], iterations=3) == 0
+    parts, count = ndimage.label(bright)
+    widths = [
+        2 * (np.count_nonzero(parts == n) / np.pi) ** 0.5 * COARSE_MM
+        for n in range(1, count + 1)
+        if ndimage.center_of_mass(parts == n)[1] > behind
+    ]
+    assert any(16 < width < 30 for width in widths), widths
+
+
+def test_nothing_is_clipped(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
+    """Rician noise keeps a floor in dark lung where clipped Gaussian noise would be 0; scar stays below 255."""
+    for scan, _ in hearts.values():
+        image = scan.voxels[0]
+        assert (image == 0).mean() < 0.01
+        assert image.max() < 255
+
+
+def test_voxel_size_changes_the_voxels_and_not_the_heart(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
+    fine = hearts[3][1].voxels
+    assert fine.shape == (95, 72, 44)
+    coarse = phantom.make_phantom(3, spacing_mm=2 * COARSE_MM)[1].voxels.astype(bool)
+    shrunk = fine[:94].reshape(47, 2, 36, 2, 22, 2).mean((1, 3, 5)) >= 0.5
+    coarse = coarse[:47]
+    assert 2 * (shrunk & coarse).sum() / (shrunk.sum() + coarse.sum()) > 0.97
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".nii.gz"])
+def test_script_writes_what_the_engine_reads(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = phantom.make_phantom(5, spacing_mm=2.5)
+    monkeypatch.setattr(phantom, "make_phantom", lambda seed: made if seed == 5 else pytest.fail(f"seed {seed}"))
+    scan, label = tmp_path / f"scan{ending}", tmp_path / f"label{ending}"
+    assert phantom.main(["-o", str(scan), "--label", str(label), "--seed", "5"]) == 0
+    back, back_label = read_volume(scan), read_labelmap(label)
+    assert np.array_equal(back.voxels, made[0].voxels)
+    assert back.grid.matches(made[0].grid)
+    assert np.array_equal(back_label.voxels, made[1].voxels)
+    assert back_label.grid.matches(made[1].grid)
+
+
+def test_shipped_scan_is_seed_0_and_small() -> None:
+    path = FOLDER / "LGEHeartPhantom.nrrd"
+    assert path.stat().st_size < 2_000_000
+    shipped, made = read_volume(path), phantom.make_phantom(0)[0]
+    assert shipped.voxels.shape == (1, 190, 144, 88)
+    assert shipped.grid.matches(made.grid)
+    # Another build of the mathematics library may round a voxel here and there to its neighbour.
+    difference = np.abs(shipped.voxels.astype(int) - made.voxels)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.001
+
+
+@pytest.mark.parametrize(("seed", "spacing"), [(-1, 0.625), (0, 0.0), (0, 10.0), (0, float("nan"))])
+def test_refuses_what_it_cannot_make(seed: int, spacing: float) -> None:
+    with pytest.raises(InputError):
+        phantom.make_phantom(seed, spacing_mm=spacing)
+
+
+def test_one_line_for_an_unknown_ending(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = phantom.make_phantom(0, spacing_mm=3)
+    monkeypatch.setattr(phantom, "make_phantom", lambda seed: made)
+    assert phantom.main(["-o", str(tmp_path / "scan.xyz")]) == 1
+    assert "scan.xyz" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,275 @@
+"""The picture: outlines on the boundary, letters on the right sides, the same whatever the stored axes."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+from pathlib import Path
+
+import matplotlib.image
+import nibabel
+import numpy as np
+import pytest
+from DCAMTLib import picture
+from DCAMTLib.errors import InputError
+from DCAMTLib.picture import draw_picture, render_picture, turn_to_lps
+from DCAMTLib.volume import Code, Grid, Labelmap, SegmentInfo, Volume, write_labelmap, write_volume
+from scipy import ndimage
+
+GREEN = SegmentInfo(1, "Left atrium", (0.0, 1.0, 0.0), Code("SCT", "82471001", "Left atrium"))
+SPACING = np.array([1.0, 1.5, 2.5])  # mm to the left, posterior and superior
+SHAPE = (70, 44, 26)
+
+
+@pytest.fixture(autouse=True)
+def coarse_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer rays: nothing here looks at a surface's finest detail."""
+    monkeypatch.setattr(picture, "SURFACE_PIXELS", 200)
+
+
+def lps_affine(spacing: np.ndarray = SPACING) -> np.ndarray:
+    affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+    affine[:3, 3] = (31, 12, -140)
+    return affine
+
+
+def lopsided_mask() -> np.ndarray:
+    """A ball with a bar to the left and a peg upwards: no flip or swap of axes leaves it as it is."""
+    i, j, k = np.indices(SHAPE)
+    ball = ((i - 30) * SPACING[0]) ** 2 + ((j - 20) * SPACING[1]) ** 2 + ((k - 12) * SPACING[2]) ** 2 < 14**2
+    bar = (i > 30) & (i < 56) & (abs(j - 18) < 3) & (abs(k - 12) < 2)
+    peg = (k > 12) & (k < 22) & (abs(i - 24) < 4) & (abs(j - 24) < 3)
+    return ball | bar | peg
+
+
+def make_case(mask: np.ndarray | None = None) -> tuple[Volume, Labelmap]:
+    mask = lopsided_mask() if mask is None else mask
+    rng = np.random.default_rng(3)
+    grid = Grid(SHAPE, lps_affine())
+    grey = ndimage.gaussian_filter(rng.normal(100, 60, SHAPE), 1.5).astype(np.float32)
+    return Volume(grey[None], grid), Labelmap(mask.astype(np.uint8), grid)
+
+
+def reorder(
+    volume: Volume, labelmap: Labelmap, order: tuple[int, ...], flip: tuple[bool, ...]
+) -> tuple[Volume, Labelmap]:
+    """The same scan stored with other axes, by nibabel."""
+    ornt = np.array([[order.index(a), -1 if flip[a] else 1] for a in range(3)], float)
+
+    def store(voxels: np.ndarray) -> tuple[np.ndarray, Grid]:
+        image = nibabel.Nifti1Image(voxels, volume.grid.affine).as_reoriented(ornt)
+        array = np.asarray(image.dataobj)
+        return array, Grid(array.shape, image.affine)
+
+    grey, grid = store(volume.voxels[0])
+    return Volume(grey[None], grid), Labelmap(store(labelmap.voxels)[0], grid)
+
+
+def pixels(figure) -> np.ndarray:  # type: ignore[no-untyped-def]
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+
+
+def panel(figure, name: str):  # type: ignore[no-untyped-def]
+    return next(axes for axes in figure.axes if axes.get_label() == name)
+
+
+def green_points(figure, name: str) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """(N, 2) mm in the panel's own coordinates of the pixels in the segment's colour."""
+    image, axes = pixels(figure), panel(figure, name)
+    box = axes.get_window_extent()
+    row, column = np.nonzero((image[..., 1] > 200) & (image[..., 0] < 60) & (image[..., 2] < 60))
+    x, y = column + 0.5, image.shape[0] - row - 0.5
+    inside = (x > box.x0) & (x < box.x1) & (y > box.y0) & (y < box.y1)
+    return np.asarray(axes.transData.inverted().transform(np.stack([x[inside], y[inside]], 1)))
+
+
+@pytest.mark.parametrize(("name", "through"), [("Axial", 2), ("Coronal", 1), ("Sagittal", 0)])
+def test_outline_lies_on_the_masks_boundary(name: str, through: int) -> None:
+    volume, labelmap = make_case()
+    drawn = green_points(draw_picture(volume, labelmap, [GREEN]), name)
+    at = round(float(ndimage.center_of_mass(labelmap.voxels)[through]))
+    mask = np.take(labelmap.voxels > 0, at, axis=through)
+    spacing = np.delete(SPACING, through)
+    # Midpoints of all pixel edges between inside and outside: where an exact outline passes.
+    edges = []
+    for axis in (0, 1):
+        index = np.argwhere(np.diff(mask.astype(int), axis=axis) != 0).astype(float)
+        index[:, axis] += 0.5
+        edges.append(index * spacing)
+    expected = np.concatenate(edges)
+    away = np.linalg.norm(drawn[:, None] - expected, axis=2)
+    assert away.min(1).max() < 0.75 * spacing.max()  # no line elsewhere: a step runs half a voxel from a midpoint
+    assert away.min(0).max() < 0.6  # mm: no midpoint without a line
+
+
+def test_an_outline_one_voxel_off_would_be_seen() -> None:
+    volume, labelmap = make_case()
+    moved = Labelmap(np.roll(labelmap.voxels, 1, axis=0), labelmap.grid)
+    first = green_points(draw_picture(volume, labelmap, [GREEN]), "Axial")
+    second = green_points(draw_picture(volume, moved, [GREEN]), "Axial")
+    for extreme in (np.min, np.max):
+        assert extreme(second[:, 0]) - extreme(first[:, 0]) == pytest.approx(SPACING[0], abs=0.15)
+
+
+def test_every_stored_orientation_gives_the_same_picture() -> None:
+    volume, labelmap = make_case()
+    expected = pixels(draw_picture(volume, labelmap, [GREEN]))
+    for order, flip in (((0, 1, 2), (True, True, True)), ((2, 0, 1), (False, True, False))):
+        got = pixels(draw_picture(*reorder(volume, labelmap, order, flip), [GREEN]))
+        assert np.array_equal(got, expected), (order, flip)
+
+
+def test_turning_agrees_with_nibabel_in_all_48_orientations() -> None:
+    volume, labelmap = make_case()
+    for order, flip in product(permutations(range(3)), product((False, True), repeat=3)):
+        stored, _ = reorder(volume, labelmap, order, flip)
+        # A slightly oblique scan has the same nearest axes.
+        tilt = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.2, -0.15, 0.1))
+        turned, spacing = turn_to_lps(stored.voxels[0], tilt @ stored.grid.affine)
+        assert np.array_equal(turned, volume.voxels[0]), (order, flip)
+        assert np.allclose(spacing, SPACING)
+
+
+def test_letters_name_the_side_they_stand_on() -> None:
+    """A landmark put at one place in the patient must appear next to its letters in every panel."""
+    corner = np.zeros(SHAPE, bool)
+    corner[56:62, 34:39, 19:23] = True  # left, posterior, superior
+    corner[32:36, 20:23, 12:14] = True  # near the middle, so that the window is wider than the landmark
+    volume, _ = make_case()
+    grey = np.zeros(SHAPE, np.float32)
+    grey[50:, 30:, 17:] = 1
+    figure = draw_picture(Volume(grey[None], volume.grid), Labelmap(corner.astype(np.uint8), volume.grid), [GREEN])
+    pixels(figure)
+    ends = {"Axial": ((69, 0), (43, 1)), "Coronal": ((69, 0), (25, 2)), "Sagittal": ((43, 1), (25, 2))}
+    names = {0: "RL", 1: "AP", 2: "IS"}
+    for name, axes_mm in ends.items():
+        axes = panel(figure, name)
+        places = {t.get_text(): t.get_window_extent() for t in axes.texts if len(t.get_text()) == 1}
+        for column, (_, axis) in enumerate(axes_mm):
+            low, high = np.zeros(2), np.zeros(2)
+            high[column] = 10  # mm towards the left, posterior or superior end
+            toward = (axes.transData.transform(high) - axes.transData.transform(low))[column]
+            minus, plus = (places[letter] for letter in names[axis])
+            apart = (plus.x0 - minus.x0) if column == 0 else (plus.y0 - minus.y0)
+            assert np.sign(apart) == np.sign(toward), (name, names[axis])
+    assert (
+        panel(figure, "Axial").transData.transform((10, 0))[0] > panel(figure, "Axial").transData.transform((0, 0))[0]
+    )
+
+
+@pytest.mark.parametrize("name", ["Axial", "Coronal", "Sagittal"])
+def test_a_millimetre_is_as_long_in_both_directions_and_in_all_slices(name: str) -> None:
+    figure = draw_picture(*make_case(), [GREEN])
+    pixels(figure)
+
+    def step(panel_name: str) -> np.ndarray:
+        transform = panel(figure, panel_name).transData.transform
+        return np.abs(transform((1.0, 1.0)) - transform((0.0, 0.0)))
+
+    across, along = step(name)
+    assert across == pytest.approx(along, rel=1e-6)
+    assert across == pytest.approx(step("Axial")[0], rel=0.02)
+
+
+def test_surface_shows_the_bar_on_the_patients_left_in_both_views() -> None:
+    figure = draw_picture(*make_case(), [GREEN])
+    image = pixels(figure)
+    for name, side in (("Behind", -1), ("Front", 1)):
+        box = panel(figure, name).get_window_extent()
+        part = image[::-1][int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
+        covered = np.argwhere(part[..., 1] - part[..., 0] > 60)
+        middle = np.median(covered[:, 1])
+        reach = covered[:, 1].max() - middle, middle - covered[:, 1].min()
+        assert np.sign(reach[0] - reach[1]) == side, name
+
+
+def test_surface_of_a_ball_is_a_disc_of_its_size() -> None:
+    i, j, k = np.indices((60, 60, 60))
+    ball = ((i - 29) ** 2 + (j - 31) ** 2 + (k - 30) ** 2) < 20**2
+    labels = ball.astype(np.uint8)
+    grid = Grid(labels.shape, lps_affine(np.ones(3)))
+    scene = picture._scene(Volume(np.ones((1, *labels.shape)), grid), Labelmap(labels, grid), [GREEN], None)
+    screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
+    shaded = picture._shade_surface(scene, [GREEN], screen, 300)
+    half = 1.12 * 19.5 + 1  # the view's half width in mm: margin, then a voxel
+    area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
+    assert area == pytest.approx(np.pi * 20**2, rel=0.05)
+    top, bottom = shaded[200:, 150, 1].max(), shaded[:100, 150, 1].max()
+    assert top > bottom  # the light is above
+
+
+def test_doubt_turns_the_surface_and_the_slices_amber() -> None:
+    volume, labelmap = make_case()
+    agreement = np.ones(SHAPE, np.float32)
+    sure = pixels(draw_picture(volume, labelmap, [GREEN], agreement=agreement))
+    agreement[30:] = 0
+    unsure = pixels(draw_picture(volume, labelmap, [GREEN], agreement=agreement))
+
+    def amber(image: np.ndarray) -> int:
+        return int(((image[..., 0] > 150) & (image[..., 1] > 90) & (image[..., 2] < 90)).sum())
+
+    assert amber(unsure) > 20 * max(amber(sure), 100)
+
+
+def test_empty_segmentation_says_so(tmp_path: Path) -> None:
+    volume, labelmap = make_case(np.zeros(SHAPE, bool))
+    figure = draw_picture(volume, labelmap, [GREEN])
+    assert any("Nothing is segmented" in t.get_text() for axes in figure.axes for t in axes.texts)
+    assert any("14/26" in t.get_text() for t in panel(figure, "Axial").texts)  # the middle slice
+    assert not len(green_points(figure, "Axial"))
+    render_picture(volume, labelmap, [GREEN], tmp_path / "empty.png")
+    assert matplotlib.image.imread(tmp_path / "empty.png").shape[1] > 800
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (69, 43, 25)])
+def test_single_voxel_at_the_scans_edge(corner: tuple[int, int, int]) -> None:
+    mask = np.zeros(SHAPE, bool)
+    mask[corner] = True
+    figure = draw_picture(*make_case(mask), [GREEN])
+    drawn = green_points(figure, "Coronal")
+    assert len(drawn)
+    assert np.abs(drawn - np.array(corner)[[0, 2]] * SPACING[[0, 2]]).max() < SPACING.max()
+
+
+def test_hollow_centre_moves_to_a_slice_with_the_segment() -> None:
+    mask = np.zeros(SHAPE, bool)
+    mask[30:40, 10:30, [4, 5, 6, 19, 20, 21]] = True
+    figure = draw_picture(*make_case(mask), [GREEN])
+    assert len(green_points(figure, "Axial"))
+
+
+def test_measurements_and_names_are_printed(tmp_path: Path) -> None:
+    volume, labelmap = make_case()
+    named = Volume(volume.voxels, volume.grid, tmp_path / "patient7.nii.gz")
+    figure = draw_picture(named, labelmap, [GREEN], {"Volume": "58.2 mL"})
+    printed = [t.get_text() for axes in figure.axes for t in axes.texts] + [t.get_text() for t in figure.texts]
+    assert {"patient7", "Volume", "58.2 mL", "Left atrium"} <= set(printed)
+
+
+def test_other_grid_and_other_ending_are_refused(tmp_path: Path) -> None:
+    volume, labelmap = make_case()
+    moved = labelmap.grid.affine.copy()
+    moved[0, 3] += 5
+    with pytest.raises(InputError, match="scan's voxels"):
+        draw_picture(volume, Labelmap(labelmap.voxels, Grid(SHAPE, moved)), [GREEN])
+    with pytest.raises(InputError, match=r"\.png"):
+        render_picture(volume, labelmap, [GREEN], tmp_path / "picture.jpg")
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_takes_names_and_colours_from_a_segmentation(tmp_path: Path) -> None:
+    volume, labelmap = make_case()
+    write_volume(volume, tmp_path / "scan.nrrd")
+    write_labelmap(labelmap, tmp_path / "atrium.seg.nrrd", [GREEN])
+    found = picture._segments_of(tmp_path / "atrium.seg.nrrd", labelmap)
+    assert [(s.label, s.name, s.color) for s in found] == [(1, "Left atrium", (0.0, 1.0, 0.0))]
+    arguments = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.seg.nrrd"), "-o", str(tmp_path / "p.png")]
+    assert picture.main(arguments) == 0
+    assert (tmp_path / "p.png").stat().st_size > 50_000
+
+
+def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert picture.main([str(tmp_path / "no.nrrd"), str(tmp_path / "no.nrrd"), "-o", str(tmp_path / "p.png")]) == 1
+    error = capsys.readouterr().err
+    assert "no.nrrd" in error
+    assert error.count("\n") == 1
