@@ -1,0 +1,291 @@
+"""The walls between engine and modules, and the one direction in which the engine's imports run."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE_HOME = ROOT / "DCAMTSegmentation"
+ENGINE = ENGINE_HOME / "DCAMTLib"
+APPLICATION = {"slicer", "slicer_core", "qt", "ctk", "vtk", "vtkmodules", "PythonQt", "SampleData"}
+MODULES = {"DCAMTSegmentation", "DCAMTTraining", "DCAMTSlicerLib"}
+HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
+
+# Bottom first: a module imports from its own row and the rows above it here, never from below.
+TIERS: tuple[tuple[str, ...], ...] = (
+    ("__init__", "errors"),
+    ("files", "reading", "tensor_file", "devices"),
+    ("volume", "volume_writers", "dicom_reader", "itk_reader", "nifti_reader", "nrrd_reader", "recipe"),
+    ("preprocessing", "measurements", "evaluation", "picture"),
+    ("networks",),
+    ("losses",),
+    ("model_package", "model_store"),
+    ("inference",),
+    ("training",),
+    ("cli", "commands", "__main__"),
+)
+RANK = {name: rank for rank, row in enumerate(TIERS) for name in row}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import in a file: the dotted module, and whether importing the file runs it."""
+
+    target: str
+    line: int
+    at_import_time: bool
+
+
+def module_name(path: Path, home: Path) -> str:
+    """`home/DCAMTLib/losses/mmd.py` is DCAMTLib.losses.mmd; an `__init__.py` is its package."""
+    parts = path.relative_to(home).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, home: Path) -> Iterator[Import]:
+    """Every import in a file: relative ones made absolute, `import_module("...")` included."""
+    package = module_name(path, home).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+
+    def visit(node: ast.AST, at_import_time: bool) -> Iterator[Import]:
+        deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        unrun = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        at_import_time = at_import_time and not deferred and not unrun
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, line, at_import_time)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            target = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                # `from . import mmd` names a module, `from .mmd import mmd2` what lies in one.
+                inner = home.joinpath(*target.split("."), alias.name)
+                is_module = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
+                yield Import(f"{target}.{alias.name}" if is_module else target, line, at_import_time)
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield Import(str(node.args[0].value), line, at_import_time)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, at_import_time)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+def forbidden(paths: Iterator[Path] | list[Path], home: Path, names: set[str]) -> list[str]:
+    """Where a file imports one of the top-level packages in `names`, at any depth of its code."""
+    return [
+        f"{path.relative_to(home)}:{found.line} imports {found.target}"
+        for path in paths
+        for found in imports_of(path, home)
+        if found.target.split(".")[0] in names
+    ]
+
+
+def tier_of(module: str) -> int | None:
+    """Row of TIERS that an engine module stands in; None for one that has no row yet."""
+    parts = module.split(".")
+    return RANK.get(parts[1] if len(parts) > 1 else "__init__")
+
+
+def upward(home: Path) -> list[str]:
+    """Imports within home/DCAMTLib that run up the tiers."""
+    faults = []
+    for path in sorted((home / "DCAMTLib").rglob("*.py")):
+        own = tier_of(module_name(path, home))
+        for found in imports_of(path, home):
+            if found.target.split(".")[0] != "DCAMTLib":
+                continue
+            theirs = tier_of(found.target)
+            if own is not None and theirs is not None and theirs > own:
+                faults.append(f"{path.relative_to(home)}:{found.line} imports {found.target}")
+    return faults
+
+
+def import_time_graph(home: Path) -> dict[str, set[str]]:
+    """Which modules and outside packages importing each engine module runs, one step far."""
+    return {
+        module_name(path, home): {found.target for found in imports_of(path, home) if found.at_import_time}
+        for path in (home / "DCAMTLib").rglob("*.py")
+    }
+
+
+def reached(graph: dict[str, set[str]], start: str, *, packages: bool = True) -> set[str]:
+    """All that importing `start` imports; with `packages`, also what the packages on the way import."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += [module.rpartition(".")[0]] if packages and "." in module else []
+            waiting += graph.get(module, ())
+    return seen
+
+
+def cycles(graph: dict[str, set[str]]) -> list[str]:
+    """Engine modules whose own import statements lead back to them."""
+    return [
+        module
+        for module, targets in graph.items()
+        if any(module in reached(graph, target, packages=False) for target in targets)
+    ]
+
+
+def module_files() -> list[Path]:
+    """Every Python file that runs inside Slicer."""
+    return [
+        path
+        for folder in (ENGINE_HOME, ROOT / "DCAMTTraining")
+        for path in sorted(folder.rglob("*.py"))
+        if ENGINE not in path.parents
+    ]
+
+
+def test_engine_knows_nothing_of_slicer() -> None:
+    files = sorted(ENGINE.rglob("*.py"))
+    assert len(files) > 5
+    assert forbidden(files, ENGINE_HOME, APPLICATION | MODULES) == []
+
+
+def test_modules_import_no_torch() -> None:
+    files = module_files()
+    assert ENGINE_HOME / "DCAMTSegmentation.py" in files
+    assert forbidden(files, ROOT, {"torch"}) == []
+
+
+def test_modules_use_only_engine_files_that_import_no_torch() -> None:
+    graph = import_time_graph(ENGINE_HOME)
+    # A lazy import counts too: it would still load torch in the application.
+    costly = [
+        f"{path.relative_to(ROOT)}:{found.line} imports {found.target}"
+        for path in module_files()
+        for found in imports_of(path, ENGINE_HOME if ENGINE_HOME in path.parents else ROOT)
+        if found.target.startswith("DCAMTLib")
+        and any(name.split(".")[0] == "torch" for name in reached(graph, found.target))
+    ]
+    assert costly == []
+
+
+def test_every_engine_file_has_a_tier() -> None:
+    unplaced = {
+        name
+        for path in ENGINE.rglob("*.py")
+        if (name := path.relative_to(ENGINE).with_suffix("").parts[0]) not in RANK
+    }
+    assert unplaced == set(), "say in TIERS which row of the engine these belong to"
+
+
+def test_imports_run_one_way() -> None:
+    assert upward(ENGINE_HOME) == []
+
+
+def test_no_import_cycles() -> None:
+    assert cycles(import_time_graph(ENGINE_HOME)) == []
+
+
+@pytest.mark.parametrize("module", ["errors", "volume", "recipe"])
+def test_bottom_of_the_engine_costs_nothing_heavy(module: str) -> None:
+    if not (ENGINE / f"{module}.py").exists():
+        pytest.skip(f"DCAMTLib.{module} does not exist")
+    program = f"import sys, DCAMTLib.{module}; print(*sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+# The rules themselves, against faults placed on purpose.
+
+
+def tree(home: Path, **files: str) -> Path:
+    """A small DCAMTLib; `losses__mmd` is losses/mmd.py."""
+    for name, text in {"__init__": "", **files}.items():
+        path = home / "DCAMTLib" / f"{name.replace('__', '/') if name != '__init__' else name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return home
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "import slicer",
+        "from slicer.util import loadVolume",
+        "import vtk as v",
+        "def show():\n    import qt",
+        "class A:\n    def f(self):\n        from ctk import ctkSliderWidget",
+        "import importlib\nimportlib.import_module('slicer.util')",
+        "__import__('vtk')",
+        "try:\n    import slicer\nexcept ImportError:\n    pass",
+    ],
+)
+def test_an_application_import_is_found(tmp_path: Path, fault: str) -> None:
+    home = tree(tmp_path, volume=fault)
+    assert len(forbidden([home / "DCAMTLib/volume.py"], home, APPLICATION)) == 1
+
+
+def test_names_that_only_begin_alike_are_left_alone(tmp_path: Path) -> None:
+    home = tree(tmp_path, volume="import slicerio\nfrom .slicer import x\nimport qtpy\n'import slicer'")
+    assert forbidden([home / "DCAMTLib/volume.py"], home, APPLICATION) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "fault"),
+    [
+        ("volume", "from .preprocessing import to_network"),
+        ("volume", "def f():\n    from DCAMTLib.training import trainer"),
+        ("losses__mmd", "from ..training.trainer import Trainer"),
+        ("networks__vnet", "from .. import cli"),
+        ("inference__predictor", "import DCAMTLib.training.events"),
+        ("preprocessing", "from .networks import vnet"),
+    ],
+)
+def test_an_import_that_runs_up_is_found(tmp_path: Path, file: str, fault: str) -> None:
+    home = tree(tmp_path, **{"cli": "", "training__trainer": "", file: fault})
+    assert len(upward(home)) == 1
+
+
+def test_imports_that_run_down_are_left_alone(tmp_path: Path) -> None:
+    home = tree(
+        tmp_path, volume="", cli="from .training import trainer", training__trainer="from ..volume import a"
+    )
+    assert upward(home) == []
+
+
+def test_a_cycle_is_found_and_a_lazy_one_is_none(tmp_path: Path) -> None:
+    home = tree(tmp_path, volume="from .recipe import a", recipe="from . import volume")
+    assert sorted(cycles(import_time_graph(home))) == ["DCAMTLib.recipe", "DCAMTLib.volume"]
+    home = tree(tmp_path, recipe="def f():\n    from . import volume")
+    assert cycles(import_time_graph(home)) == []
+
+
+def test_torch_is_seen_through_other_modules(tmp_path: Path) -> None:
+    home = tree(
+        tmp_path,
+        volume="from .recipe import a",
+        recipe="import torch.nn",
+        errors="def f():\n    import torch",
+    )
+    graph = import_time_graph(home)
+    assert "torch.nn" in reached(graph, "DCAMTLib.volume")
+    assert not any(name.startswith("torch") for name in reached(graph, "DCAMTLib.errors"))
