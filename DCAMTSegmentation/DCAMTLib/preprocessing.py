@@ -7,6 +7,7 @@ axis is resampled by itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -17,6 +18,9 @@ from torch import Tensor
 from .errors import InputError
 from .recipe import Intensity, Recipe
 from .volume import Grid, Labelmap, Volume
+
+SLAB = 1 << 18
+"""Voxels that the `local` rule works on at a time: they stay in the processor's cache, and little memory is taken."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,21 @@ class NetworkGrid:
 def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGrid:
     """The network's grid for a scan, of the given spacing (mm along R-L, A-P, S-I)."""
     directions = source.affine[:3, :3] / source.spacing
-    order = max(
-        permutations(range(3)),
-        key=lambda axes: sum(abs(directions[patient, stored]) for patient, stored in enumerate(axes)),
-    )
+
+    def nearness(axes: tuple[int, ...]) -> tuple[float, tuple[float, ...]]:
+        columns = directions[:, axes] * np.where(np.diag(directions[:, axes]) < 0, -1, 1)
+        # Of two orders that lie equally near (axes at 45 degrees), where they point decides, not how they are stored.
+        return round(float(np.trace(columns)), 6), tuple(np.round(columns, 6).ravel().tolist())
+
+    order = max(permutations(range(3)), key=nearness)
     extent = [source.shape[stored] * float(source.spacing[stored]) for stored in order]
     return NetworkGrid(
         source=source,
         order=order,  # type: ignore[arg-type]
         flipped=tuple(bool(directions[patient, stored] < 0) for patient, stored in enumerate(order)),  # type: ignore[arg-type]
         spacing=spacing,
-        shape=tuple(max(1, round(mm / step)) for mm, step in zip(extent, spacing, strict=True)),  # type: ignore[arg-type]
+        # Rounded twice, so that half a voxel falls to the same side whatever a rotation leaves in the last digits.
+        shape=tuple(max(1, round(round(mm / step, 3))) for mm, step in zip(extent, spacing, strict=True)),  # type: ignore[arg-type]
     )
 
 
@@ -84,16 +92,25 @@ def scan_to_network(volume: Volume, recipe: Recipe, device: torch.device | str =
             f"has {volume.voxels.shape[0]} channel(s), but the model takes {recipe.input_channels}", path=volume.path
         )
     grid = network_grid(volume.grid, recipe.spacing)
-    voxels = torch.from_numpy(np.ascontiguousarray(_canonical(volume.voxels, grid))).to(device).float()
+    voxels = torch.from_numpy(np.ascontiguousarray(_canonical(volume.voxels, grid), dtype=np.float32)).to(device)
     return normalise(_resample(voxels, grid, backward=False), recipe.intensity, recipe.spacing), grid
 
 
 def labels_to_network(labelmap: Labelmap, recipe: Recipe) -> Tensor:
     """Labels on the network's grid, uint8 (X, Y, Z): at each voxel the class that fills most of it."""
     grid = network_grid(labelmap.grid, recipe.spacing)
-    labels = torch.from_numpy(np.ascontiguousarray(_canonical(labelmap.voxels.astype(np.int16), grid)))
-    shares = torch.stack([_resample((labels == label).float(), grid, backward=False) for label in range(recipe.outputs)])
-    return shares.argmax(dim=0).to(torch.uint8)
+    stored = _canonical(labelmap.voxels, grid)
+    labels = torch.zeros(grid.shape, dtype=torch.uint8)
+    highest: Tensor | None = None
+    for label in range(recipe.outputs):
+        mask = torch.from_numpy(np.ascontiguousarray(stored == label, dtype=np.float32))
+        share = _resample(mask, grid, backward=False)
+        if highest is None:
+            highest = share
+            continue
+        labels[share > highest] = label
+        highest = torch.maximum(highest, share)
+    return labels
 
 
 def to_source(values: Tensor, grid: NetworkGrid) -> np.ndarray:
@@ -111,27 +128,45 @@ def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float
     """Intensities (C, X, Y, Z) as the network takes them, by the recipe's rule, about within [-4, 4]."""
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
-    # In double precision, since the variance is a difference of squares.
-    moments = torch.cat([image, image.square()]).double()
-    for axis, step in enumerate(spacing):
-        reach = max(1, round(rule.radius_mm / step))
-        for _ in range(3):
-            moments = _box_mean(moments, 1 + axis, reach)
-    mean, square = moments.chunk(2)
-    deviation = (square - mean.square()).clamp_min(0).sqrt()
-    # Where nothing varies (air set to 0) nothing is amplified.
-    return ((image - mean) / (deviation + 1e-3 * square.sqrt() + 1e-12)).clamp(-4, 4).float()
+    reach = [max(1, round(rule.radius_mm / step)) for step in spacing]
+    # In double precision, since the variance is a difference of squares. First along Y and Z, then along X.
+    moments = torch.empty((2, *image.shape), dtype=torch.float64, device=image.device)
+    for slab in _slabs(image, axis=1):
+        part = image[:, slab].double()
+        moments[:, :, slab] = _smooth(_smooth(torch.stack([part, part.square()]), 3, reach[1]), 4, reach[2])
+    result = torch.empty_like(image, memory_format=torch.contiguous_format)
+    for slab in _slabs(image, axis=2):
+        mean, square = _smooth(moments[:, :, :, slab], 2, reach[0])
+        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        # Where nothing varies (air set to 0) nothing is amplified.
+        local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt() + 1e-12)
+        result[:, :, slab] = local.clamp(-4, 4)
+    return result
+
+
+def _slabs(image: Tensor, axis: int) -> Iterator[slice]:
+    """Slices along an axis of (C, X, Y, Z) that hold about `SLAB` voxels each."""
+    length = image.shape[axis]
+    thickness = max(1, SLAB * length // image.numel())
+    return (slice(start, start + thickness) for start in range(0, length, thickness))
+
+
+def _smooth(values: Tensor, axis: int, reach: int) -> Tensor:
+    """Three passes of a box along an axis: nearly a Gaussian, of support 3 * reach on either side."""
+    for _ in range(3):
+        values = _box_mean(values, axis, reach)
+    return values
 
 
 def _box_mean(values: Tensor, axis: int, reach: int) -> Tensor:
     """Mean over the voxels within `reach` along an axis, of those that lie inside the scan."""
     length = values.shape[axis]
-    total = torch.cumsum(values, dim=axis)
-    total = torch.cat([torch.zeros_like(total.narrow(axis, 0, 1)), total], dim=axis)
+    sums = values.new_zeros([length + 1 if dim == axis else n for dim, n in enumerate(values.shape)])
+    torch.cumsum(values, dim=axis, out=sums.narrow(axis, 1, length))
     index = torch.arange(length, device=values.device)
     low, high = (index - reach).clamp_min(0), (index + reach + 1).clamp_max(length)
     count = (high - low).reshape([-1 if dim == axis else 1 for dim in range(values.ndim)])
-    return (total.index_select(axis, high) - total.index_select(axis, low)) / count
+    return sums.index_select(axis, high).sub_(sums.index_select(axis, low)).div_(count)
 
 
 def _canonical(array: np.ndarray, grid: NetworkGrid) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A recipe says what a task is: spacing, intensities, classes, network, objective, schedule. It is data, never code.
 
-A recipe is a JSON file of the same shape as the dataclasses below. Three are shipped in `recipes/`; a user's own
+A recipe is a JSON file of the same shape as the dataclasses below. Those shipped lie in `recipes/`; a user's own
 organ is one more file. What a file leaves out takes the value written here.
 """
 
@@ -85,11 +85,16 @@ class Augmentation:
     """Largest relative change of size, the same along all axes."""
     flip: tuple[bool, bool, bool] = (False, False, False)
     """Mirror at random along R-L, A-P, S-I."""
-    gain: float = 0.2
-    offset: float = 0.2
     gamma: float = 0.2
+    """Largest change of the exponent, on a logarithmic scale."""
+    gain: float = 0.2
+    """Largest change of contrast, on a logarithmic scale."""
+    offset: float = 0.2
+    """Largest shift, in units of the network's intensities."""
     noise: float = 0.1
+    """Largest standard deviation of Gaussian noise, in the same units."""
     blur_mm: float = 0.0
+    """Largest standard deviation of a Gaussian blur, as of a scanner of lower resolution."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +313,7 @@ def _check(recipe: Recipe, source: str | Path) -> None:
             raise InputError(what, path=source)
 
     network, training, objective = recipe.network, recipe.training, recipe.objective
+    augmentation = recipe.augmentation
     require(recipe.format == FORMAT, f"the recipe's format is {recipe.format}; this DCAMT reads {FORMAT}")
     require(len(recipe.classes) > 0, "the recipe names no class")
     require(
@@ -323,6 +329,7 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(len(network.channels) == len(network.convolutions), "network.convolutions must be as many as channels")
     require(min(*network.channels, *network.convolutions) >= 1, "channels and convolutions must be at least 1")
     require(network.normalisation in ("batch", "instance"), "network.normalisation must be 'batch' or 'instance'")
+    require(network.embedding >= 1, "network.embedding must be at least 1")
     require(network.attention_heads >= 0, "network.attention_heads must not be negative")
     require(
         network.attention_heads == 0 or network.channels[-1] % network.attention_heads == 0,
@@ -338,8 +345,20 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(training.learning_rate > 0, "learning_rate must be above 0")
     require(0 <= training.weight_average < 1, "weight_average must lie within 0 and 1")
     require(0 <= training.own_tokens <= 1, "own_tokens must lie within 0 and 1")
+    require(0 <= training.foreground <= 1, "foreground must lie within 0 and 1")
+    require(training.weight_decay >= 0, "weight_decay must not be negative")
+    require(training.checkpoint_every_s > 0, "checkpoint_every_s must be above 0")
     require(training.validate_every >= 1, "validate_every must be at least 1")
+    strengths = (augmentation.scale, augmentation.gamma, augmentation.gain, augmentation.offset, augmentation.noise)
+    require(
+        all(strength >= 0 for strength in (*strengths, augmentation.blur_mm, augmentation.rotation_degrees)),
+        "the augmentation's strengths must not be negative",
+    )
+    require(0 <= objective.confidence <= 1, "confidence must lie within 0 and 1")
+    require(0 <= objective.ramp_up <= 1, "ramp_up must lie within 0 and 1")
     weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class)
-    require(min(*weights, objective.inter_class) >= 0, "the objective's weights must not be negative")
+    # Each by itself, as min() passes over a NaN.
+    require(all(w >= 0 for w in (*weights, objective.inter_class)), "the objective's weights must not be negative")
     require(objective.samples >= 2, "objective.samples must be at least 2")
-    require(min(objective.distillation_temperature, objective.contrast_temperature) > 0, "temperatures must be above 0")
+    temperatures = (objective.distillation_temperature, objective.contrast_temperature)
+    require(all(temperature > 0 for temperature in temperatures), "temperatures must be above 0")

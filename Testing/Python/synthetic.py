@@ -1,0 +1,139 @@
+"""Small made-up scans with a bright ellipsoid, case folders of them, a recipe that trains in seconds, and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import multiprocessing
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nibabel
+import numpy as np
+import torch
+from DCAMTLib.recipe import Recipe, load_recipe, with_settings
+from DCAMTLib.training.resident import ResidentCase
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
+TINY = (
+    "spacing=2,2,2",
+    "channels=4,8,8",
+    "convolutions=1,1,1",
+    "attention_heads=2",
+    "embedding=4",
+    "samples=32",
+    "patch=16,16,16",
+    "batch=2",
+    "labelled_per_batch=1",
+    "iterations=6",
+)
+"""Settings (`dcamt train --set`) of a network of some thousand weights on patches of 16 voxels."""
+UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "blur_mm=0")
+"""Settings that turn the augmentation off."""
+CPU = torch.device("cpu")
+
+
+def tiny_recipe(*settings: str) -> Recipe:
+    """The recipe `la` made tiny, with further settings."""
+    return with_settings(load_recipe("la"), [*TINY, *settings])
+
+
+def set_options(*settings: str) -> list[str]:
+    """The same settings as options of `dcamt train`."""
+    return [word for setting in (*TINY, *settings) for word in ("--set", setting)]
+
+
+def ellipsoid_scan(shape: tuple[int, int, int] = (24, 24, 24), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A scan, float32 of `shape`, and its label, uint8: a bright ellipsoid in noise, placed and sized by the seed."""
+    draw = np.random.default_rng(seed)
+    size = np.array(shape)
+    centre = size / 2 + draw.uniform(-0.08, 0.08, 3) * size
+    radii = draw.uniform(0.2, 0.32, 3) * size
+    at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    label = ((((at - centre) / radii) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
+    image = 100 + 120 * label + draw.normal(0, 15, shape)
+    return image.astype(np.float32), label
+
+
+def write_nifti(path: Path, voxels: np.ndarray, spacing_mm: float = 2.0) -> Path:
+    """Write voxels (I, J, K) with axes along R, A, S."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([spacing_mm] * 3 + [1.0])), path)
+    return path
+
+
+def write_cases_folder(
+    folder: Path,
+    labelled: int = 2,
+    unlabelled: int = 0,
+    validation: int = 0,
+    shape: tuple[int, int, int] = (24, 24, 24),
+    spacing_mm: float = 2.0,
+    seed: int = 0,
+) -> Path:
+    """Scans, labels and the CSV file of a training run in `folder`; returns the CSV file's path."""
+    rows = []
+    for role, count in (("labelled", labelled), ("unlabelled", unlabelled), ("validation", validation)):
+        for index in range(count):
+            name = f"{role}{index}"
+            image, label = ellipsoid_scan(shape, seed=1000 * seed + len(rows))
+            write_nifti(folder / f"{name}.nii.gz", image, spacing_mm)
+            row = [name, f"{name}.nii.gz", "", role]
+            if role != "unlabelled":
+                write_nifti(folder / f"{name}_label.nii.gz", label, spacing_mm)
+                row[2] = f"{name}_label.nii.gz"
+            rows.append(row)
+    return write_table(folder / "cases.csv", rows)
+
+
+def write_table(path: Path, rows: list[list[str]], header: str = "name,image,label,role") -> Path:
+    """A case list with the given rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(header + "\n")
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = True) -> ResidentCase:
+    """A case in memory from 8-bit values (X, Y, Z) or (C, X, Y, Z), with every voxel of every class as a place."""
+    channels = image if image.ndim == 4 else image[None]
+    found = ()
+    if label is not None and places:
+        found = tuple(torch.from_numpy(np.argwhere(label == value)) for value in np.unique(label) if value)
+    return ResidentCase("case", torch.from_numpy(channels), None if label is None else torch.from_numpy(label), found)
+
+
+def fork_server() -> ForkServerContext:
+    """Starts processes by forking one that has imported torch already, so that each takes a fraction of a second."""
+    context = multiprocessing.get_context("forkserver")
+    # torch imports torch._dynamo with the first optimiser that is made.
+    context.set_forkserver_preload(["pytest", "synthetic", "torch._dynamo", "nibabel", "DCAMTLib.commands.train"])
+    return context
+
+
+def start_dcamt(arguments: list[str], output: Path) -> BaseProcess:
+    """`dcamt` in a process of its own, which may be killed; what it prints goes to the file `output`."""
+    process = fork_server().Process(target=_dcamt, args=(arguments, str(output)))
+    process.start()
+    return process
+
+
+def run_dcamt(arguments: list[str], output: Path) -> int | None:
+    """`dcamt` to its end; returns the exit status."""
+    process = start_dcamt(arguments, output)
+    process.join(600)
+    return process.exitcode
+
+
+def _dcamt(arguments: list[str], output: str) -> None:
+    from DCAMTLib.cli import main
+
+    torch.set_num_threads(1)  # so that sums are made in the same order in every process
+    with Path(output).open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        status = main(arguments)
+    sys.exit(status)

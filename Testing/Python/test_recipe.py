@@ -1,0 +1,252 @@
+"""Recipes: what is shipped, what a file may hold, and what is said of one that cannot be used."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from DCAMTLib.errors import InputError
+from DCAMTLib.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes, with_settings
+
+CLASSES = [
+    {"label": label, "name": name, "color": [0, 1, 0.5], "type": {"scheme": "SCT", "value": v, "meaning": is_a}}
+    for label, name, v, is_a in (
+        (1, "Cavity", "1", "Left ventricle"),
+        (2, "Wall", "2", "Myocardium"),
+        (3, "Other cavity", "3", "Right ventricle"),
+    )
+]
+SMALLEST = {"name": "heart", "title": "Heart", "modality": "MRI", "spacing": [1, 1.5, 2.0], "classes": CLASSES}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """The smallest recipe with `section.field` (or a field of its own) set to `value`."""
+    data: dict[str, Any] = copy.deepcopy(SMALLEST)
+    section, _, name = key.rpartition(".")
+    holder = data.setdefault(section, {}) if section else data
+    holder[name] = value
+    return data
+
+
+def settings_by_name() -> Counter[str]:
+    """How often each name occurs among the fields of the recipe and of its sections."""
+    recipe = load_recipe("la")
+    names: Counter[str] = Counter()
+    for recipe_field in dataclasses.fields(recipe):
+        value = getattr(recipe, recipe_field.name)
+        names.update([f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else [])
+        names.update([] if dataclasses.is_dataclass(value) else [recipe_field.name])
+    return names
+
+
+def test_the_left_atrium_recipe_is_what_the_method_says() -> None:
+    recipe = load_recipe("la")
+    assert recipe.spacing == (0.625, 0.625, 0.625)
+    assert recipe.training.patch == (112, 112, 80)
+    assert (recipe.training.batch, recipe.training.labelled_per_batch) == (4, 2)
+    assert recipe.intensity.rule == "local"
+    assert "LGE" in recipe.modality
+    (atrium,) = recipe.classes
+    assert (atrium.label, atrium.name) == (1, "Left atrium")
+    assert (atrium.type.scheme, atrium.type.value, atrium.type.meaning) == ("SCT", "82471001", "Left atrium")
+
+
+def test_the_pancreas_recipe_is_what_the_method_says() -> None:
+    recipe = load_recipe("pancreas")
+    assert recipe.spacing == (1.0, 1.0, 1.0)
+    assert recipe.training.patch == (96, 96, 96)
+    assert (recipe.intensity.rule, recipe.intensity.low, recipe.intensity.high) == ("clip", -125.0, 275.0)
+    assert (recipe.training.batch, recipe.training.labelled_per_batch) == (4, 2)
+    (pancreas,) = recipe.classes
+    assert (pancreas.type.scheme, pancreas.type.value) == ("SCT", "15776009")
+
+
+def test_every_shipped_recipe_trains_all_five_parts_on_both_kinds_of_cases() -> None:
+    assert {"la", "pancreas"} <= set(shipped_recipes())
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        weights = recipe.objective
+        parts = (weights.supervised, weights.distillation, weights.mmd, weights.intra_class, weights.inter_class)
+        assert min(parts) > 0
+        assert recipe.network.attention_heads > 0
+        assert recipe.network.channels == (16, 32, 64, 128, 256)
+        assert recipe.stride == 16
+        assert 0 < recipe.training.labelled_per_batch < recipe.training.batch
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_to_json_and_back_is_the_same_recipe(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert recipe_from_dict(json.loads(recipe.to_json()), "x.json") == recipe
+    settings = ["patch=64,32,48", "flip=true,false,true", "mmd=0", "title=Vorhöfe", "channels=8,16", "convolutions=1,2"]
+    other = with_settings(recipe, settings)
+    path = tmp_path / "other.json"
+    path.write_text(other.to_json(), encoding="utf-8")
+    assert load_recipe(path) == other != recipe
+
+
+def test_any_number_of_classes_and_channels() -> None:
+    recipe = recipe_from_dict({**SMALLEST, "input_channels": 2}, "heart.json")
+    assert recipe.outputs == 4
+    assert recipe.input_channels == 2
+    assert recipe.spacing == (1.0, 1.5, 2.0)
+    assert isinstance(recipe.spacing[0], float)
+    assert [info.type.meaning for info in recipe.classes] == ["Left ventricle", "Myocardium", "Right ventricle"]
+    assert recipe.classes[1].category.meaning == "Anatomical Structure"
+    # What the file leaves out takes the dataclasses' values.
+    assert recipe.training == Recipe("", "", "", (1, 1, 1), ()).training
+    assert recipe_from_dict(json.loads(recipe.to_json()), "heart.json") == recipe
+
+
+@pytest.mark.parametrize(
+    ("setting", "section", "name", "expected"),
+    [
+        ("iterations=50", "training", "iterations", 50),
+        ("training.iterations=50", "training", "iterations", 50),
+        (" iterations = 50 ", "training", "iterations", 50),
+        ("patch=64,64,32", "training", "patch", (64, 64, 32)),
+        ("patch=64, 64, 32", "training", "patch", (64, 64, 32)),
+        ("learning_rate=1e-3", "training", "learning_rate", 1e-3),
+        ("learning_rate=1", "training", "learning_rate", 1.0),
+        ("optimiser=adamw", "training", "optimiser", "adamw"),
+        ("flip=true,false,true", "augmentation", "flip", (True, False, True)),
+        ("mmd=0", "objective", "mmd", 0.0),
+        ("largest_component=false", "inference", "largest_component", False),
+        ("rule=clip", "intensity", "rule", "clip"),
+        ("intensity.low=-125", "intensity", "low", -125.0),
+        ("attention_heads=0", "network", "attention_heads", 0),
+        ("channels=8,16,32,64,128", "network", "channels", (8, 16, 32, 64, 128)),
+        ("spacing=1,1,2.5", "", "spacing", (1.0, 1.0, 2.5)),
+        ("input_channels=2", "", "input_channels", 2),
+        ("title=A = B", "", "title", "A = B"),
+    ],
+)
+def test_a_setting_changes_its_field_and_no_other(setting: str, section: str, name: str, expected: Any) -> None:
+    before = load_recipe("la")
+    after = with_settings(before, [setting])
+    expected_dict = before.to_dict()
+    (expected_dict[section] if section else expected_dict)[name] = expected
+    assert after.to_dict() == expected_dict
+    found = getattr(getattr(after, section) if section else after, name)
+    assert type(found) is type(expected)
+    assert before == load_recipe("la")
+
+
+def test_settings_are_taken_in_order_and_checked_together() -> None:
+    recipe = load_recipe("la")
+    assert with_settings(recipe, []) == recipe
+    assert with_settings(recipe, ["iterations=5", "iterations=7"]).training.iterations == 7
+    # Each alone would not fit the other's old value.
+    both = with_settings(recipe, ["channels=8,16,32", "convolutions=1,1,2"])
+    assert both.stride == 4
+    with pytest.raises(InputError, match="as many as channels"):
+        with_settings(recipe, ["channels=8,16,32"])
+
+
+def test_every_setting_can_be_reached_by_its_short_name() -> None:
+    """No name occurs in two sections; if it did, the short name would be ambiguous."""
+    names = settings_by_name()
+    assert [name for name, count in names.items() if count > 1] == []
+    with pytest.raises(InputError) as caught:
+        with_settings(load_recipe("la"), ["nonsense=1"])
+    known = set(str(caught.value).partition("Known are: ")[2].rstrip(".").split(", "))
+    assert known == set(names) - {"classes", "format"}
+
+
+def test_an_ambiguous_short_name_is_refused_and_its_full_name_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    gain = next(f for f in dataclasses.fields(load_recipe("la").augmentation) if f.name == "gain")
+    monkeypatch.setattr("DCAMTLib.recipe._settable", lambda: [("augmentation", gain), ("intensity", gain)])
+    with pytest.raises(InputError, match="there is no setting 'gain'"):
+        with_settings(load_recipe("la"), ["gain=0.5"])
+    assert with_settings(load_recipe("la"), ["augmentation.gain=0.5"]).augmentation.gain == 0.5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("iterations", "the setting 'iterations' is not of the form key=value"),
+        ("iteration=5", "there is no setting 'iteration'"),
+        ("network.iterations=5", "there is no setting 'network.iterations'"),
+        ("classes=1", "there is no setting 'classes'"),
+        ("format=2", "there is no setting 'format'"),
+        ("training=5", "there is no setting 'training'"),
+        ("iterations=many", "--set iterations: 'many' is not a value"),
+        ("iterations=", "--set iterations: '' is not a value"),
+        ("iterations=5.5", "--set iterations: 'value' must be of type int, not 5.5"),
+        ("iterations=true", "--set iterations: 'value' must be of type int, not True"),
+        ("iterations=5,6", "--set iterations: '5,6' is not a value"),
+        ("mmd=null", "--set mmd: 'value' must be of type float, not None"),
+        ("largest_component=1", "--set largest_component: 'value' must be of type bool, not 1"),
+        ("patch=64,64", "--set patch: 'value' must hold 3 values, not 2"),
+        ("patch=64", "--set patch: 'value' must hold 3 values, not 1"),
+        ("patch=64,64,x", "--set patch: '64,64,x' is not a value"),
+        ("patch=64,64,32.5", "--set patch: 'value' must be of type int, not 32.5"),
+        ("patch=64,64,30", "--set: patch must be multiples of 16 (the network halves 4 times)"),
+        ("iterations=0", "--set: iterations must be at least 1"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        with_settings(load_recipe("la"), [setting])
+    assert str(caught.value).startswith(f"{message}.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("colour", 1, "'recipe' has the unknown key 'colour'. Known are: name, title, "),
+        ("training.steps", 1, "'recipe.training' has the unknown key 'steps'. Known are: iterations, "),
+        ("training", 6000, "'recipe.training' must be an object of keys and values."),
+        ("training", None, "'recipe.training' must be an object of keys and values."),
+        ("name", 5, "'recipe.name' must be of type str, not 5."),
+        ("spacing", 1.0, "'recipe.spacing' must be a list."),
+        ("spacing", "1,1,1", "'recipe.spacing' must be a list."),
+        ("spacing", [1, 1], "'recipe.spacing' must hold 3 values, not 2."),
+        ("spacing", [1, 1, "1"], "'recipe.spacing' must be of type float, not '1'."),
+        ("spacing", [1, 1, True], "'recipe.spacing' must be of type float, not True."),
+        ("input_channels", 1.0, "'recipe.input_channels' must be of type int, not 1.0."),
+        ("training.iterations", True, "'recipe.training.iterations' must be of type int, not True."),
+        ("training.optimiser", None, "'recipe.training.optimiser' must be of type str, not None."),
+        ("augmentation.flip", [0, 0, 0], "'recipe.augmentation.flip' must be of type bool, not 0."),
+        ("classes", {}, "'recipe.classes' must be a list."),
+        ("classes", ["LA"], "'recipe.classes' must be an object of keys and values."),
+        ("classes", [{"label": 1, "name": "x", "color": [1, 1, 1]}], "'recipe.classes' lacks the key 'type'."),
+        ("classes", [{**CLASSES[0], "color": [1, 1]}], "'recipe.classes.color' must hold 3 values, not 2."),
+        ("classes", [{**CLASSES[0], "type": {"scheme": "SCT"}}], "'recipe.classes.type' lacks the key 'value'."),
+    ],
+)
+def test_a_file_of_another_shape_is_told_where(key: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        recipe_from_dict(changed(key, value), "mine.json")
+    assert str(caught.value).startswith(f"mine.json: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", sorted(SMALLEST))
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        recipe_from_dict({other: value for other, value in SMALLEST.items() if other != key}, "mine.json")
+    assert str(caught.value) == f"mine.json: 'recipe' lacks the key '{key}'."
+
+
+def test_files_that_are_no_recipes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no recipe of the name 'liver'\. Shipped are: .*la, .*\.json file\."):
+        load_recipe("liver")
+    with pytest.raises(InputError, match=r"none\.json: cannot be read"):
+        load_recipe(tmp_path / "none.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text('{\n  "name": "la",\n  "title" 5\n}')
+    with pytest.raises(InputError, match=r"broken\.json: is not JSON \(line 3: Expecting ':' delimiter\)"):
+        load_recipe(broken)
+    broken.write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(InputError, match=r"broken\.json: cannot be read"):
+        load_recipe(broken)
+    broken.write_text("[1, 2]")
+    with pytest.raises(InputError, match=r"broken\.json: 'recipe' must be an object"):
+        load_recipe(broken)

@@ -1,0 +1,133 @@
+"""Values of the right type that do not make a task: each refused by its own message, the last good ones taken."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from DCAMTLib.errors import InputError
+from DCAMTLib.recipe import load_recipe, recipe_from_dict
+
+NAN, INFINITE = float("nan"), float("inf")
+PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
+
+
+def la_with(changes: dict[str, Any]) -> dict[str, Any]:
+    """The left-atrium recipe's dictionary with each `section.field` of `changes` put in."""
+    data = copy.deepcopy(load_recipe("la").to_dict())
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        (data[section] if section else data)[name] = value
+    return data
+
+
+def classes(*labels: int) -> list[dict[str, Any]]:
+    (first,) = load_recipe("la").to_dict()["classes"]
+    return [{**first, "label": label, "name": f"class {label}"} for label in labels]
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"format": 2}, "the recipe's format is 2; this DCAMT reads 1"),
+    ({"classes": []}, "the recipe names no class"),
+    *(
+        ({"classes": classes(*labels)}, "the classes must be labelled 1, 2, 3, ... in order (255 at most)")
+        for labels in ((0,), (2,), (1, 3), (2, 1), (1, 1), tuple(range(1, 257)))
+    ),
+    *(
+        ({"spacing": [1.0, mm, 1.0]}, "each spacing must lie within 0.05 and 20 mm")
+        for mm in (0.0, -1.0, 0.049, 20.1, NAN, INFINITE)
+    ),
+    ({"input_channels": 0}, "input_channels must be at least 1"),
+    ({"intensity.rule": "zscore"}, "intensity.rule must be 'local' or 'clip'"),
+    ({"intensity.low": 5.0, "intensity.high": 5.0}, "intensity.low must be less than intensity.high"),
+    ({"intensity.low": NAN}, "intensity.low must be less than intensity.high"),
+    ({"intensity.radius_mm": 0.0}, "intensity.radius_mm must be above 0"),
+    ({"network.channels": [16]}, "network.channels must name at least two levels"),
+    ({"network.channels": []}, "network.channels must name at least two levels"),
+    ({"network.convolutions": [1, 2]}, "network.convolutions must be as many as channels"),
+    ({"network.channels": [0, 32, 64, 128, 256]}, "channels and convolutions must be at least 1"),
+    ({"network.convolutions": [1, 2, 3, 3, 0]}, "channels and convolutions must be at least 1"),
+    ({"network.normalisation": "layer"}, "network.normalisation must be 'batch' or 'instance'"),
+    ({"network.attention_heads": -1}, "network.attention_heads must not be negative"),
+    ({"network.attention_heads": 3}, "the deepest level's channels must be a multiple of attention_heads"),
+    ({"network.embedding": 0}, "network.embedding must be at least 1"),
+    *(
+        ({"training.patch": patch}, "patch must be multiples of 16 (the network halves 4 times)")
+        for patch in ([112, 112, 88], [0, 112, 80], [-16, 112, 80])
+    ),
+    (
+        {"network.channels": [16, 32, 64], "network.convolutions": [1, 2, 3], "training.patch": [112, 112, 82]},
+        "patch must be multiples of 4 (the network halves 2 times)",
+    ),
+    ({"training.iterations": 0}, "iterations must be at least 1"),
+    ({"training.labelled_per_batch": 0}, "labelled_per_batch must lie within 1 and batch"),
+    ({"training.labelled_per_batch": 5}, "labelled_per_batch must lie within 1 and batch"),
+    ({"training.batch": 0}, "labelled_per_batch must lie within 1 and batch"),
+    ({"training.optimiser": "lion"}, "optimiser must be 'sgd' or 'adamw'"),
+    ({"training.learning_rate": 0.0}, "learning_rate must be above 0"),
+    ({"training.learning_rate": NAN}, "learning_rate must be above 0"),
+    ({"training.weight_average": 1.0}, "weight_average must lie within 0 and 1"),
+    ({"training.weight_average": -0.1}, "weight_average must lie within 0 and 1"),
+    ({"training.own_tokens": 1.1}, "own_tokens must lie within 0 and 1"),
+    ({"training.own_tokens": -0.1}, "own_tokens must lie within 0 and 1"),
+    ({"training.validate_every": 0}, "validate_every must be at least 1"),
+    *(
+        ({f"objective.{part}": weight}, "the objective's weights must not be negative")
+        for part in PARTS
+        for weight in (-0.1, NAN)
+    ),
+    ({"training.foreground": 1.1}, "foreground must lie within 0 and 1"),
+    ({"training.foreground": NAN}, "foreground must lie within 0 and 1"),
+    ({"training.weight_decay": -1e-4}, "weight_decay must not be negative"),
+    ({"training.checkpoint_every_s": 0.0}, "checkpoint_every_s must be above 0"),
+    *(
+        ({f"augmentation.{name}": -0.1}, "the augmentation's strengths must not be negative")
+        for name in ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise", "blur_mm")
+    ),
+    ({"objective.confidence": 1.5}, "confidence must lie within 0 and 1"),
+    ({"objective.ramp_up": -0.5}, "ramp_up must lie within 0 and 1"),
+    ({"objective.samples": 1}, "objective.samples must be at least 2"),
+    ({"objective.distillation_temperature": 0.0}, "temperatures must be above 0"),
+    ({"objective.contrast_temperature": 0.0}, "temperatures must be above 0"),
+    ({"objective.contrast_temperature": NAN}, "temperatures must be above 0"),
+]
+
+TAKEN: list[dict[str, Any]] = [
+    {"classes": classes(*range(1, 256))},
+    {"spacing": [0.05, 20.0, 1.0]},
+    {"network.attention_heads": 0},
+    {"network.attention_heads": 3, "network.channels": [16, 32, 64, 128, 96]},
+    {"network.attention_heads": 0, "network.channels": [1, 3, 5, 7, 9]},
+    {"network.embedding": 1},
+    {"training.patch": [16, 16, 16]},
+    {"network.channels": [4, 8], "network.convolutions": [1, 1], "training.patch": [2, 4, 6]},
+    {"training.iterations": 1, "training.validate_every": 1, "training.batch": 1, "training.labelled_per_batch": 1},
+    {"training.labelled_per_batch": 4},
+    {"training.optimiser": "adamw", "training.weight_average": 0.999},
+    {"training.own_tokens": 0.0},
+    {"training.own_tokens": 1.0},
+    {f"objective.{part}": 0.0 for part in PARTS},
+    {"objective.samples": 2},
+    {"objective.confidence": 1.0, "objective.ramp_up": 0.0},
+    {"augmentation.scale": 0.0, "augmentation.blur_mm": 0.0},
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_values_that_make_no_task_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        recipe_from_dict(la_with(changes), "mine.json")
+    assert str(caught.value) == f"mine.json: {message}."
+
+
+@pytest.mark.parametrize("changes", TAKEN)
+def test_the_last_values_that_make_one_are_taken(changes: dict[str, Any]) -> None:
+    data = la_with(changes)
+    recipe = recipe_from_dict(data, "mine.json")
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        found = getattr(getattr(recipe, section) if section else recipe, name)
+        if key != "classes":
+            assert found == (tuple(value) if isinstance(value, list) else value)
+    assert recipe.outputs == 1 + len(data["classes"])
