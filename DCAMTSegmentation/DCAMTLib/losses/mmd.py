@@ -16,6 +16,8 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
     (the median heuristic, no gradient), m each of `BANDWIDTHS`.
     """
     both = torch.cat([x, y])
+    # Distances do not see a shift; features far from 0 would cost the expansion below its digits.
+    both = both - both.mean(dim=0, keepdim=True).detach()
     # By the norm's expansion, as cdist's square root has no gradient where two vectors are equal.
     norms = both.square().sum(dim=1)
     distances = (norms[:, None] + norms[None] - 2 * both @ both.T).clamp_min(0)

@@ -97,9 +97,7 @@ def _alignment(a: BranchOutput, b: BranchOutput, labelled: int, samples: int, ge
     whole = slice(None)
     parts = [mmd2(features(a, whole), features(b, whole))]
     if labelled < len(a.bottleneck):
-        parts += [
-            mmd2(features(branch, slice(labelled)), features(branch, slice(labelled, None))) for branch in (a, b)
-        ]
+        parts += [mmd2(features(branch, slice(labelled)), features(branch, slice(labelled, None))) for branch in (a, b)]
     return torch.stack(parts).sum()
 
 

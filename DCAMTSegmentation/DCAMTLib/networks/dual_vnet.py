@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -71,9 +72,18 @@ class DualVNet(nn.Module):
         """Logits (B, K, X, Y, Z) of one branch alone, which attends to its own tokens: the fast mode."""
         vnet = self.vnets[branch]
         features = vnet.encode(image)
-        if len(self.attentions):
-            features[-1] = self.attentions[branch](features[-1], features[-1])
+        features[-1] = self.exchange_at_inference(features[-1:], (branch,))[0]
         return vnet.decode(features)[0]
+
+    def exchange_at_inference(self, bottlenecks: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:
+        """The bottlenecks of `branches` after attention: to one another if there are two, else to itself."""
+        if not len(self.attentions):
+            return list(bottlenecks)
+        partners = list(bottlenecks)[::-1]
+        return [
+            self.attentions[branch](own, context)
+            for branch, own, context in zip(branches, bottlenecks, partners, strict=True)
+        ]
 
     def _exchange(self, a: Tensor, b: Tensor, own_tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         if not len(self.attentions):

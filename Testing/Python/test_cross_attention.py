@@ -1,0 +1,147 @@
+"""Cross-attention against torch.nn.MultiheadAttention, and its distance bias against a loop over pairs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from DCAMTLib.networks.cross_attention import CrossAttention, distance_bias
+from torch import Tensor, nn
+
+CPU = torch.device("cpu")
+
+
+def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
+    """-(1/2)^h times the Euclidean distance of each pair of tokens, pair by pair."""
+    points = list(itertools.product(*(range(n) for n in size)))
+    pairs = [[math.dist(p, q) for q in points] for p in points]
+    return np.array([[[-(0.5**head) * distance for distance in row] for row in pairs] for head in range(heads)])
+
+
+def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
+    """With every weight random, those that begin at zero or one, too."""
+    torch.manual_seed(seed)
+    module = CrossAttention(channels, heads).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    own, context = torch.randn(2, 2, channels, *size, generator=generator, dtype=torch.float64)
+    return own, context
+
+
+@pytest.mark.parametrize(("channels", "heads", "size"), [(8, 4, (2, 3, 2)), (6, 2, (3, 1, 4)), (4, 1, (2, 2, 2))])
+def test_it_is_torchs_multi_head_attention(channels: int, heads: int, size: tuple[int, int, int]) -> None:
+    module = attention(channels, heads)
+    own, context = feature_maps(channels, size)
+    reference = nn.MultiheadAttention(channels, heads, batch_first=True).double()
+    with torch.no_grad():
+        reference.in_proj_weight.copy_(torch.cat([module.query.weight, module.key_value.weight]))
+        reference.in_proj_bias.copy_(torch.cat([module.query.bias, module.key_value.bias]))
+        reference.out_proj.weight.copy_(module.output.weight)
+        reference.out_proj.bias.copy_(module.output.bias)
+
+        def tokens(maps: Tensor, norm: nn.LayerNorm) -> Tensor:
+            flat = maps.reshape(2, channels, -1).permute(0, 2, 1)
+            deviation = (flat.var(dim=-1, unbiased=False, keepdim=True) + norm.eps).sqrt()
+            return (flat - flat.mean(dim=-1, keepdim=True)) / deviation * norm.weight + norm.bias
+
+        query, keys = tokens(own, module.norm_query), tokens(context, module.norm_context)
+        mask = torch.from_numpy(bias_by_hand(size, heads)).repeat(2, 1, 1)  # (B * heads, N, N), samples outermost
+        mixed, _ = reference(query, keys, keys, attn_mask=mask, need_weights=False)
+        expected = own + mixed.permute(0, 2, 1).reshape(own.shape)
+        assert torch.allclose(module(own, context), expected, atol=1e-6)
+        without_bias, _ = reference(query, keys, keys, need_weights=False)
+        assert not torch.allclose(without_bias, mixed, atol=1e-2)
+
+
+def test_at_first_it_changes_nothing_yet_learns() -> None:
+    torch.manual_seed(0)
+    module = CrossAttention(8, 4).double()
+    own, context = feature_maps(8, (2, 3, 2))
+    enriched = module(own, context)
+    assert torch.equal(enriched, own)
+    (enriched * context).sum().backward()
+    assert module.output.weight.grad is not None
+    assert module.output.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("size", [(2, 3, 4), (1, 1, 1), (7, 7, 5), (1, 9, 1)])
+def test_the_bias_is_a_loop_over_pairs(size: tuple[int, int, int]) -> None:
+    found = distance_bias(size, 3, CPU).double().numpy()
+    assert np.allclose(found, bias_by_hand(size, 3), rtol=1e-6, atol=1e-6)
+    assert (np.diagonal(found, axis1=1, axis2=2) == 0).all()
+
+
+def test_a_window_has_the_same_bias_wherever_it_lies() -> None:
+    whole, window = (6, 5, 7), (3, 2, 4)
+    index = np.arange(math.prod(whole)).reshape(whole)
+    large, small = distance_bias(whole, 2, CPU), distance_bias(window, 2, CPU)
+    for corner in itertools.product(*(range(n - m + 1) for n, m in zip(whole, window, strict=True))):
+        part = tuple(slice(c, c + m) for c, m in zip(corner, window, strict=True))
+        tokens = torch.from_numpy(index[part].ravel())
+        assert torch.allclose(large[:, tokens][:, :, tokens], small, atol=1e-6)
+
+
+def test_each_size_keeps_its_own_bias() -> None:
+    """What is remembered of one size must not be taken for another of as many tokens."""
+    sizes = [(2, 3, 4), (4, 3, 2), (3, 2, 4), (24, 1, 1), (2, 2, 6), (1, 4, 6)]
+    for size in sizes + sizes[::-1]:
+        assert np.allclose(distance_bias(size, 2, CPU).numpy(), bias_by_hand(size, 2), atol=1e-5)
+    assert distance_bias((2, 3, 4), 3, CPU).shape == (3, 24, 24)
+
+
+@pytest.mark.parametrize("axes", [(2,), (3,), (4,), (2, 4), (2, 3, 4)])
+def test_mirrored_maps_give_the_mirrored_result(axes: tuple[int, ...]) -> None:
+    module = attention(8, 4)
+    own, context = feature_maps(8, (2, 3, 4))
+    with torch.no_grad():
+        mirrored = module(own.flip(axes), context.flip(axes))
+        assert torch.allclose(mirrored, module(own, context).flip(axes), atol=1e-6)
+        assert not torch.allclose(module(own, context.flip(axes)), module(own, context), atol=1e-3)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 3, 2, 4), (0, 1, 4, 2, 3), (0, 1, 4, 3, 2)])
+def test_permuted_axes_give_the_permuted_result(order: tuple[int, ...]) -> None:
+    module = attention(8, 4)
+    own, context = feature_maps(8, (2, 3, 4))
+    with torch.no_grad():
+        expected = module(own, context).permute(order)
+        assert torch.allclose(module(own.permute(order), context.permute(order)), expected, atol=1e-6)
+
+
+def test_without_distance_tokens_would_be_a_set() -> None:
+    """Shuffling the context's tokens changes the result, through the bias alone: a token's place counts."""
+    module = attention(8, 4)
+    own, context = feature_maps(8, (2, 3, 4))
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    shuffled = context.flatten(2)[..., order].reshape(own.shape)
+    with torch.no_grad():
+        assert not torch.allclose(module(own, shuffled), module(own, context), atol=1e-3)
+        # One and the same token everywhere: then no place differs from another.
+        constant = context[..., :1, :1, :1].expand_as(context)
+        value = module.key_value(module.norm_context(context[..., 0, 0, 0])).chunk(2, dim=-1)[1]
+        expected = own + module.output(value)[..., None, None, None]
+        assert torch.allclose(module(own, constant), expected, atol=1e-9)
+
+
+def test_the_first_head_looks_nearby_and_the_last_far() -> None:
+    """With all scores alike, the mean distance that a head attends to grows from head to head."""
+    weights = distance_bias((5, 5, 5), 4, CPU).softmax(dim=-1)
+    distances = -distance_bias((5, 5, 5), 1, CPU)[0]
+    mean = (weights * distances).sum(dim=-1).mean(dim=-1)
+    assert (mean.diff() > 0.1).all()
+
+
+def test_gradients_reach_both_maps_and_all_weights() -> None:
+    module = attention(4, 2)
+    own, context = (maps[:1].clone().requires_grad_() for maps in feature_maps(4, (2, 2, 1)))
+    assert torch.autograd.gradcheck(module, (own, context), atol=1e-6)
+    module(own, context).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())

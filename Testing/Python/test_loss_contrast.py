@@ -1,0 +1,125 @@
+"""Prototypes and the two contrast parts against loops, closed forms and the directions they push."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from DCAMTLib.losses.contrast import inter_class, intra_class, prototypes
+from torch import Tensor
+
+
+def unit_vectors(count: int, dimensions: int = 5, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, dimensions, generator=generator, dtype=torch.float64), dim=1)
+
+
+def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Embeddings, their classes (each occurs), and two branches' prototypes."""
+    labels = torch.cat([torch.arange(classes), torch.randint(classes, (12,), generator=torch.manual_seed(seed))])
+    return unit_vectors(len(labels), seed=seed), labels, unit_vectors(classes, seed=7), unit_vectors(classes, seed=8)
+
+
+def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[bool], temperature: float) -> float:
+    """van den Oord et al. (2018), eq. 4, the positive being the own class's prototype, the others negatives."""
+    losses = []
+    for vector, label in zip(e.tolist(), labels.tolist(), strict=True):
+        scores = [math.exp(math.fsum(map(float.__mul__, vector, c)) / temperature) for c in centres.tolist()]
+        losses.append(-math.log(scores[label] / sum(s for s, here in zip(scores, present, strict=True) if here)))
+    return math.fsum(losses) / len(losses)
+
+
+def test_prototypes_are_mean_directions() -> None:
+    e = unit_vectors(9)
+    labels = torch.tensor([0, 2, 2, 0, 3, 0, 2, 2, 0])
+    found, present = prototypes(e, labels, 5)
+    assert present.tolist() == [True, False, True, True, False]
+    for k in range(5):
+        members = e.numpy()[labels.numpy() == k]
+        mean = members.mean(axis=0) if len(members) else np.zeros(5)
+        expected = mean / np.linalg.norm(mean) if len(members) else mean
+        assert np.allclose(found[k].numpy(), expected)
+    assert not prototypes(e.clone().requires_grad_(), labels, 5)[0].requires_grad
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_intra_class_is_a_loop_over_voxels(classes: int) -> None:
+    e, labels, own, partner = random_case(classes)
+    cosines = [
+        0.5 * (e[n].numpy() @ own[k].numpy()) + 0.5 * (e[n].numpy() @ partner[k].numpy())
+        for n, k in enumerate(labels.tolist())
+    ]
+    assert float(intra_class(e, labels, own, partner)) == pytest.approx(1 - float(np.mean(cosines)))
+
+
+def test_intra_class_runs_from_nought_at_the_prototype_to_two_opposite() -> None:
+    centres = unit_vectors(3)
+    labels = torch.tensor([0, 1, 2, 2])
+    e = centres[labels]
+    assert float(intra_class(e, labels, centres, centres)) == pytest.approx(0, abs=1e-12)
+    assert float(intra_class(-e, labels, centres, centres)) == pytest.approx(2)
+    # Each branch's prototypes count by half.
+    assert float(intra_class(e, labels, centres, -centres)) == pytest.approx(1)
+    assert float(intra_class(e, labels, -centres, centres)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_inter_class_is_info_nce(classes: int, temperature: float) -> None:
+    e, labels, own, partner = random_case(classes)
+    present = torch.ones(classes, dtype=torch.bool)
+    expected = [info_nce_by_hand(e, labels, centres, present.tolist(), temperature) for centres in (own, partner)]
+    found = inter_class(e, labels, own, partner, present, temperature)
+    assert float(found) == pytest.approx(sum(expected) / 2, rel=1e-10)
+
+
+def test_inter_class_at_orthogonal_prototypes_has_its_closed_form() -> None:
+    """Every embedding at its own of K orthonormal prototypes: ln(1 + (K - 1) exp(-1 / T))."""
+    for classes, temperature in ((2, 0.5), (4, 0.5), (4, 2.0)):
+        centres = torch.eye(classes, 6, dtype=torch.float64)
+        labels = torch.arange(classes)
+        present = torch.ones(classes, dtype=torch.bool)
+        expected = math.log(1 + (classes - 1) * math.exp(-1 / temperature))
+        found = inter_class(centres, labels, centres, centres, present, temperature)
+        assert float(found) == pytest.approx(expected)
+        worse = inter_class(centres, labels.roll(1), centres, centres, present, temperature)
+        assert float(worse) == pytest.approx(expected + 1 / temperature)
+
+
+def test_an_absent_class_is_no_negative() -> None:
+    e, labels, own, partner = random_case(4)
+    labels = labels.clamp_max(2)
+    everyone, three = torch.tensor([True] * 4), torch.tensor([True, True, True, False])
+    without = float(inter_class(e, labels, own, partner, three, 0.5))
+    assert without == pytest.approx(float(inter_class(e, labels, own[:3], partner[:3], three[:3], 0.5)))
+    assert without < float(inter_class(e, labels, own, partner, everyone, 0.5)) - 0.01
+    # With one class there is nothing to push away from.
+    alone = torch.tensor([False, True, False, False])
+    assert float(inter_class(e, torch.ones_like(labels), own, partner, alone, 0.5)) == pytest.approx(0, abs=1e-12)
+
+
+def test_gradients_pull_to_the_own_class_and_push_from_the_others() -> None:
+    centres = torch.eye(3, dtype=torch.float64)
+    e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()
+    label, present = torch.tensor([1]), torch.ones(3, dtype=torch.bool)
+    (pull,) = torch.autograd.grad(intra_class(e, label, centres, centres), e)
+    assert pull.flatten().tolist() == pytest.approx([0, -1, 0])
+    # InfoNCE: (softmax - one-hot) / T, here softmax = 1/3 each.
+    (push,) = torch.autograd.grad(inter_class(e, label, centres, centres, present, 0.5), e)
+    assert push.flatten().tolist() == pytest.approx([2 / 3, -4 / 3, 2 / 3])
+
+
+def test_prototypes_of_the_embeddings_themselves_pass_no_gradient_on() -> None:
+    """The gradient is that of fixed prototypes, though they are means of the very same embeddings."""
+    e, labels, _, partner = random_case(3)
+    gradients: list[Tensor] = []
+    for live in (True, False):
+        x = e.clone().requires_grad_()
+        own, present = prototypes(x if live else e.clone(), labels, 3)
+        loss = intra_class(x, labels, own, partner) + inter_class(x, labels, own, partner, present, 0.5)
+        gradients += torch.autograd.grad(loss, x)
+    assert torch.equal(*gradients)
+    assert float(gradients[0].abs().max()) > 0

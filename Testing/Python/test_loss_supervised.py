@@ -1,0 +1,92 @@
+"""Dice and cross-entropy against loops over voxels and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from DCAMTLib.losses.supervised import dice_cross_entropy
+from torch import Tensor
+
+
+def by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Half the Dice loss and half the cross-entropy, voxel by voxel, from the formula in the paper's terms."""
+    samples, classes, *size = logits.shape
+    surprise, dice_losses = [], []
+    for sample in range(samples):
+        overlap, predicted, labelled = np.zeros(classes), np.zeros(classes), np.zeros(classes)
+        for voxel in np.ndindex(*size):
+            z = logits[(sample, slice(None), *voxel)]
+            p = np.exp(z) / np.exp(z).sum()
+            truth = labels[(sample, *voxel)]
+            surprise.append(-math.log(p[truth]))
+            overlap[truth] += p[truth]
+            predicted += p
+            labelled[truth] += 1
+        for k in range(1, classes):
+            dice_losses.append(1 - (2 * overlap[k] + 1) / (predicted[k] + labelled[k] + 1))
+    return 0.5 * (float(np.mean(surprise)) + float(np.mean(dice_losses)))
+
+
+def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(3, classes, 3, 4, 2, generator=generator, dtype=torch.float64)
+    return logits, torch.randint(classes, (3, 3, 4, 2), generator=generator)
+
+
+def certain(labels: Tensor, classes: int) -> Tensor:
+    """Logits that are sure of `labels`."""
+    return 60.0 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).double()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_it_is_a_loop_over_voxels(classes: int) -> None:
+    for seed in range(3):
+        logits, labels = random_case(classes, seed)
+        if seed == 2:
+            labels[labels == classes - 1] = 0  # a class that no voxel has
+        expected = by_hand(logits.numpy(), labels.numpy())
+        assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_perfect_prediction_costs_nothing_even_without_the_class(classes: int) -> None:
+    _, labels = random_case(classes)
+    assert float(dice_cross_entropy(certain(labels, classes), labels)) == pytest.approx(0, abs=1e-12)
+    empty = torch.zeros_like(labels)
+    assert float(dice_cross_entropy(certain(empty, classes), empty)) == pytest.approx(0, abs=1e-12)
+    wrong = (labels + 1) % classes
+    assert float(dice_cross_entropy(certain(wrong, classes), labels)) > 20
+
+
+def test_equal_logits_have_their_closed_form() -> None:
+    """p = 1 / K everywhere: cross-entropy is ln K, and Dice follows from the number n of voxels of the class."""
+    labels = torch.zeros(1, 4, 5, 6, dtype=torch.int64)
+    labels[0, :2, :3, :4] = 1  # n = 24 of 120
+    labels[0, 3, 4, 5] = 2  # n = 1
+    dice = [1 - (2 * n / 3 + 1) / (120 / 3 + n + 1) for n in (24, 1)]
+    expected = 0.5 * (math.log(3) + sum(dice) / 2)
+    assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
+
+
+def test_the_gradient_is_the_losss_own_and_leads_downhill() -> None:
+    logits, labels = random_case(3)
+    logits = logits[:1, :, :2, :2].clone().requires_grad_()
+    labels = labels[:1, :2, :2]
+    assert torch.autograd.gradcheck(lambda z: dice_cross_entropy(z, labels), (logits,))
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(dice_cross_entropy(logits, labels), logits)
+        logits = (logits - 5 * gradient).detach().requires_grad_()
+    assert torch.equal(logits.argmax(dim=1), labels)
+    assert float(dice_cross_entropy(logits.detach(), labels)) < 0.05
+
+
+def test_order_of_samples_and_of_classes_does_not_matter() -> None:
+    logits, labels = random_case(4)
+    loss = float(dice_cross_entropy(logits, labels))
+    assert float(dice_cross_entropy(logits.flip(0), labels.flip(0))) == pytest.approx(loss)
+    order = torch.tensor([0, 3, 1, 2])  # the background stays
+    renamed = torch.argsort(order)[labels]
+    assert float(dice_cross_entropy(logits[:, order], renamed)) == pytest.approx(loss)

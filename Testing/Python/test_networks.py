@@ -1,0 +1,259 @@
+"""The two branches: shapes, what is separate and what is exchanged, and layers against NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from DCAMTLib.networks.dual_vnet import BranchOutput, DualVNet
+from DCAMTLib.networks.vnet import TransposedUp, TrilinearUp
+from DCAMTLib.recipe import Recipe, load_recipe
+from torch import Tensor, nn
+
+
+def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> Recipe:
+    """The left-atrium recipe with a network of a few hundred weights."""
+    la = load_recipe("la")
+    shape = {"channels": (4, 6, 8), "convolutions": (1, 2, 1), "attention_heads": 2, "embedding": 5, **network}
+    return replace(
+        la,
+        classes=tuple(replace(la.classes[0], label=label) for label in range(1, classes + 1)),
+        input_channels=input_channels,
+        network=replace(la.network, **shape),
+    )
+
+
+def listening(recipe: Recipe, seed: int = 0) -> DualVNet:
+    """A network, at inference, whose cross-attention no longer leaves the bottleneck as it is."""
+    torch.manual_seed(seed)
+    network = DualVNet(recipe).eval()
+    attentions: Any = network.attentions
+    for attention in attentions:
+        nn.init.normal_(attention.output.weight, std=5.0)
+        nn.init.normal_(attention.output.bias)
+    return network
+
+
+def image(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (16, 12, 8), (4, 20, 8)])
+@pytest.mark.parametrize(("classes", "input_channels", "normalisation"), [(1, 1, "batch"), (3, 2, "instance")])
+def test_shapes(size: tuple[int, int, int], classes: int, input_channels: int, normalisation: str) -> None:
+    network = DualVNet(small_recipe(classes, input_channels, normalisation=normalisation))
+    with torch.no_grad():
+        for output in network(image(2, input_channels, *size)):
+            assert output.logits.shape == (2, 1 + classes, *size)
+            assert output.bottleneck.shape == (2, 8, *(n // 4 for n in size))
+            assert output.decoded.shape == (2, 6, *(n // 2 for n in size))
+            assert network.projections[0](output.decoded.movedim(1, -1)).shape[-1] == 5
+            assert torch.isfinite(output.logits).all()
+        assert network.forward_one(image(1, input_channels, *size), 1).shape == (1, 1 + classes, *size)
+
+
+@pytest.mark.parametrize("name", ["la", "pancreas"])
+def test_the_shipped_recipes_fit_their_own_patches(name: str) -> None:
+    """On PyTorch's meta device, which knows shapes and computes nothing."""
+    recipe = load_recipe(name)
+    patch = recipe.training.patch
+    with torch.device("meta"):
+        network = DualVNet(recipe)
+        outputs = network(torch.empty(recipe.training.batch, 1, *patch))
+    for output in outputs:
+        assert output.logits.shape == (4, 2, *patch)
+        assert output.bottleneck.shape == (4, 256, *(n // 16 for n in patch))
+        assert output.decoded.shape == (4, 32, *(n // 2 for n in patch))
+
+
+def test_the_number_of_weights_is_that_of_the_description() -> None:
+    """Summed up layer by layer: encoder, decoder and head of both branches, cross-attention, projection heads."""
+    recipe = load_recipe("la")
+    widths, counts, embedding = recipe.network.channels, recipe.network.convolutions, recipe.network.embedding
+    expected = 0
+    for kernel_of_up in (8, 1):  # transposed convolution of 2x2x2; trilinear with 1x1x1
+        inputs = recipe.input_channels
+        for level, (width, count) in enumerate(zip(widths, counts, strict=True)):
+            if level:
+                expected += 8 * widths[level - 1] * width + 2 * width  # down, with its normalisation
+                inputs = width
+                expected += kernel_of_up * width * widths[level - 1] + 2 * widths[level - 1]  # up
+            expected += 27 * inputs * width + 27 * (count - 1) * width**2 + 2 * count * width
+            if level < len(widths) - 1:
+                expected += count * (27 * width**2 + 2 * width)  # the decoder's level
+        expected += widths[0] * recipe.outputs + recipe.outputs
+        deep, second = widths[-1], widths[1]
+        expected += 4 * (deep**2 + deep) + 4 * deep
+        expected += second**2 + second + second * embedding + embedding
+    with torch.device("meta"):
+        assert sum(p.numel() for p in DualVNet(recipe).parameters()) == expected
+
+
+def test_instances_do_not_couple_and_batches_do() -> None:
+    batch = image(3, 1, 8, 8, 8)
+    for kind, coupled in (("instance", False), ("batch", True)):
+        torch.manual_seed(0)
+        network = DualVNet(small_recipe(normalisation=kind)).train()
+        with torch.no_grad():
+            together = network(batch)[0].logits[:1]
+            alone = network(batch[:1])[0].logits
+        assert torch.allclose(together, alone, atol=1e-5) is not coupled
+
+
+def test_at_first_the_branches_do_not_hear_one_another() -> None:
+    torch.manual_seed(0)
+    network = DualVNet(small_recipe()).eval()
+    without = DualVNet(small_recipe(attention_heads=0)).eval()
+    assert len(without.attentions) == 0
+    kept = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("attentions")}
+    without.load_state_dict(kept)
+    scan = image(2, 1, 8, 8, 8)
+    with torch.no_grad():
+        for one, other in zip(network(scan), without(scan), strict=True):
+            assert torch.equal(one.logits, other.logits)
+        bias: Any = network.get_parameter("attentions.0.output.bias")
+        nn.init.ones_(bias)
+        assert not torch.allclose(network(scan)[0].logits, without(scan)[0].logits)
+        assert torch.equal(network(scan)[1].logits, without(scan)[1].logits)
+
+
+@pytest.mark.parametrize("branch", [0, 1])
+def test_one_branch_alone_is_that_branch_on_its_own_tokens(branch: int) -> None:
+    network = listening(small_recipe(classes=2, input_channels=2))
+    scan = image(2, 2, 8, 12, 8)
+    own = torch.zeros(2, 2, dtype=torch.bool)
+    own[branch] = True
+    with torch.no_grad():
+        forced, exchanged = network(scan, own), network(scan)
+        assert torch.equal(network.forward_one(scan, branch), forced[branch].logits)
+        # The other branch goes on listening, and what it hears is not what it would have said alone.
+        assert torch.equal(forced[1 - branch].logits, exchanged[1 - branch].logits)
+        assert not torch.allclose(forced[branch].logits, exchanged[branch].logits, atol=1e-3)
+    for one, other in zip(forced, exchanged, strict=True):
+        assert torch.equal(one.bottleneck, other.bottleneck)
+
+
+def test_at_inference_branches_exchange_as_in_training() -> None:
+    network = listening(small_recipe())
+    scan = image(2, 1, 8, 12, 8)
+    with torch.no_grad():
+        encoded = [vnet.encode(scan) for vnet in network.vnets]
+        deepest = [features[-1] for features in encoded]
+        for branches, own in (((0, 1), None), ((0,), True), ((1,), True)):
+            mask = None if own is None else torch.ones(2, 2, dtype=torch.bool)
+            expected = network(scan, mask)
+            exchanged = network.exchange_at_inference([deepest[branch] for branch in branches], branches)
+            assert len(exchanged) == len(branches)
+            for branch, bottleneck in zip(branches, exchanged, strict=True):
+                logits, _ = network.vnets[branch].decode([*encoded[branch][:-1], bottleneck])
+                assert torch.equal(logits, expected[branch].logits)
+        deaf = DualVNet(small_recipe(attention_heads=0))
+        assert all(map(torch.equal, deaf.exchange_at_inference(deepest, (0, 1)), deepest))
+
+
+def test_own_tokens_are_chosen_for_each_sample_and_branch() -> None:
+    network = listening(small_recipe())
+    scan = image(3, 1, 8, 8, 8)
+    own = torch.tensor([[True, False, True], [False, False, True]])
+
+    def logits(mask: Tensor | None) -> list[Tensor]:
+        return [output.logits for output in network(scan, mask)]
+
+    with torch.no_grad():
+        mixed, all_own, none_own = logits(own), logits(torch.ones_like(own)), logits(torch.zeros_like(own))
+        for found, expected in zip(logits(None), none_own, strict=True):
+            assert torch.equal(found, expected)
+    for branch in (0, 1):
+        assert not torch.allclose(all_own[branch], none_own[branch], atol=1e-3)
+        for sample in range(3):
+            expected = (all_own if own[branch, sample] else none_own)[branch][sample]
+            assert torch.allclose(mixed[branch][sample], expected, atol=1e-6)
+
+
+def test_the_branches_share_no_weight_and_decode_differently() -> None:
+    torch.manual_seed(0)
+    network = DualVNet(small_recipe())
+    a, b = network.vnets
+    assert [a, b] == list(network.branches)
+    places = [{p.data_ptr() for p in branch.parameters()} for branch in (a, b)]
+    assert places[0].isdisjoint(places[1])
+    assert not torch.equal(next(a.parameters()), next(b.parameters()))
+    kinds = [{type(module) for module in branch.decoder.modules()} for branch in (a, b)]
+    assert nn.ConvTranspose3d in kinds[0] - kinds[1]
+    assert nn.Upsample in kinds[1] - kinds[0]
+    ups = [type(up) for branch in (a, b) for up in branch.decoder.ups.children()]
+    assert ups == [TransposedUp] * 2 + [TrilinearUp] * 2
+
+
+def reached(network: DualVNet, output: BranchOutput) -> set[str]:
+    """Parts of the network that the gradient of a branch's logits reaches."""
+    network.zero_grad(set_to_none=True)
+    output.logits.square().sum().backward()
+    names = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    return {".".join(name.split(".")[: 3 if name.startswith("branches") else 2]) for name in names}
+
+
+def test_gradients_cross_from_branch_to_branch_only_where_they_listen() -> None:
+    network = listening(small_recipe())
+    scan = image(1, 1, 8, 8, 8)
+    own = {"branches.0.encoder", "branches.0.decoder", "branches.0.head", "attentions.0"}
+    assert reached(network, network(scan)[0]) == own | {"branches.1.encoder"}
+    assert reached(network, network(scan, torch.ones(2, 1, dtype=torch.bool))[0]) == own
+
+
+def test_trilinear_up_is_upsampling_then_a_convolution() -> None:
+    """The layer convolves first, on an eighth of the voxels; the order written in the method gives the same."""
+    torch.manual_seed(0)
+    layer: Any = TrilinearUp(5, 3, "instance").double()
+    x = torch.randn(2, 5, 3, 4, 2, dtype=torch.float64)
+    doubled = x.numpy()
+    for axis in (2, 3, 4):
+        before = np.concatenate([doubled.take([0], axis), doubled.take(range(doubled.shape[axis] - 1), axis)], axis)
+        after = np.concatenate([doubled.take(range(1, doubled.shape[axis]), axis), doubled.take([-1], axis)], axis)
+        # A new voxel lies a quarter of an old one from its centre.
+        pair = np.stack([0.75 * doubled + 0.25 * before, 0.75 * doubled + 0.25 * after], axis + 1)
+        doubled = pair.reshape(*(n * (2 if i == axis else 1) for i, n in enumerate(doubled.shape)))
+    weight = layer[0].weight.detach().numpy()[:, :, 0, 0, 0]
+    convolved = np.einsum("oc,bcxyz->boxyz", weight, doubled)
+    axes = (2, 3, 4)
+    spread = np.sqrt(convolved.var(axes, keepdims=True) + layer[2].eps)
+    expected = np.maximum((convolved - convolved.mean(axes, keepdims=True)) / spread, 0)
+    assert np.allclose(layer(x).detach().numpy(), expected, atol=1e-12)
+
+
+def test_transposed_up_spreads_each_voxel_over_its_eight() -> None:
+    torch.manual_seed(0)
+    layer: Any = TransposedUp(5, 3, "instance").double()
+    x = torch.randn(2, 5, 3, 4, 2, dtype=torch.float64)
+    expected = np.empty((2, 3, 6, 8, 4))
+    for i, j, k in np.ndindex(2, 2, 2):
+        weight = layer[0].weight.detach().numpy()[:, :, i, j, k]
+        expected[:, :, i::2, j::2, k::2] = np.einsum("co,bcxyz->boxyz", weight, x.numpy())
+    assert np.allclose(layer[0](x).detach().numpy(), expected, atol=1e-12)
+
+
+def test_decoding_adds_each_levels_features_of_the_encoder() -> None:
+    """A skip is a sum: with the last level's upsampling silenced, only the encoder's finest features come through."""
+    torch.manual_seed(0)
+    branch: Any = DualVNet(small_recipe()).branches[0].eval()
+    scan = image(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        features = branch.encode(scan)
+        assert [tuple(f.shape[1:3]) for f in features] == [(4, 8), (6, 4), (8, 2)]
+        nn.init.zeros_(branch.decoder.ups[-1][0].weight)
+        nn.init.zeros_(branch.decoder.ups[-1][1].bias)
+        logits, half = branch.decode(features)
+        assert torch.equal(logits, branch.head(branch.decoder.levels[-1](features[0])))
+        assert torch.equal(half, branch.decoder.levels[0](branch.decoder.ups[0](features[2]) + features[1]))
+
+
+def test_a_seed_gives_one_network() -> None:
+    states = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        states.append(DualVNet(small_recipe()).state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["branches.0.head.weight"], states[2]["branches.0.head.weight"])

@@ -1,0 +1,287 @@
+"""The whole objective: its parts and their sum, which voxels enter, where gradients go, and what weight 0 saves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from DCAMTLib.losses import objective as module
+from DCAMTLib.losses.contrast import inter_class, intra_class, prototypes
+from DCAMTLib.losses.distillation import mutual_distillation
+from DCAMTLib.losses.mmd import mmd2
+from DCAMTLib.losses.objective import objective_losses, ramp
+from DCAMTLib.losses.supervised import dice_cross_entropy
+from DCAMTLib.networks.dual_vnet import BranchOutput, DualVNet
+from DCAMTLib.recipe import Network, Objective, load_recipe
+from torch import Tensor, nn
+
+PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
+FUNCTIONS = ("dice_cross_entropy", "mutual_distillation", "mmd2", "intra_class", "inter_class")
+CLASSES, SIZE = 3, (4, 6, 8)
+ALL = Objective(supervised=1.0, distillation=0.7, mmd=0.5, intra_class=0.3, inter_class=0.2, samples=10_000)
+NOTHING: dict[str, Any] = dict.fromkeys(PARTS, 0.0)
+NONE = replace(ALL, **NOTHING)
+
+
+class Case:
+    """Outputs of two branches on a batch of two labelled and one unlabelled sample, with projection heads."""
+
+    def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64).mul(2).requires_grad_()
+
+        def output() -> BranchOutput:
+            half = tuple(n // 2 for n in SIZE)
+            return BranchOutput(random(batch, CLASSES, *SIZE), random(batch, 5, 1, 2, 2), random(batch, 6, *half))
+
+        self.outputs = (output(), output())
+        self.labels = torch.randint(CLASSES, (labelled, *SIZE), generator=generator)
+        torch.manual_seed(seed)
+        self.projections: Any = nn.ModuleList(nn.Linear(6, 4) for _ in range(2)).double()
+
+    def losses(self, weights: Objective, ramp_weight: float = 1.0, seed: int = 0) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return objective_losses(self.outputs, self.labels, self.projections, weights, ramp_weight, generator)
+
+    def reached(self, loss: Tensor) -> dict[str, list[int]]:
+        """Per tensor, the samples of the batch that the gradient of `loss` reaches (projections: 0 for any)."""
+        tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
+        tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}
+        weights = [head.weight for head in self.projections]
+        leaves = [t for name, t in tensors.items() if "projection" not in name] + weights
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
+        found = {}
+        for name, gradient in zip(tensors, gradients, strict=True):
+            if gradient is not None:
+                per_sample = gradient[None] if "projection" in name else gradient
+                found[name] = [i for i, g in enumerate(per_sample) if g.abs().sum() > 0]
+        return {name: samples for name, samples in found.items() if samples}
+
+
+def test_ramp_has_its_closed_form() -> None:
+    assert [ramp(t, 100) for t in (0, 50, 80, 100)] == pytest.approx(
+        [math.exp(-5), math.exp(-1.25), math.exp(-0.2), 1.0]
+    )
+    assert ramp(101, 100) == ramp(5000, 100) == 1
+    assert ramp(0, 0) == ramp(7, 0) == 1  # no ramp-up asked for
+    heights = [ramp(t, 40) for t in range(41)]
+    assert heights == sorted(heights)
+    assert len(set(heights)) == 41
+
+
+def test_the_total_is_the_weighted_sum() -> None:
+    losses = Case().losses(ALL, ramp_weight=0.4)
+    assert list(losses) == [*PARTS, "total"]
+    expected = sum(getattr(ALL, part) * float(losses[part].detach()) for part in PARTS[:1])
+    expected += 0.4 * sum(getattr(ALL, part) * float(losses[part].detach()) for part in PARTS[1:])
+    assert losses["total"].item() == pytest.approx(expected)
+    for part in PARTS:
+        only: dict[str, Any] = {part: 2.0}
+        alone = Case().losses(replace(NONE, **only), ramp_weight=0.4)
+        assert list(alone) == [part, "total"]
+        assert alone[part].item() == pytest.approx(losses[part].item())
+        assert alone["total"].item() == pytest.approx(2.0 * (1 if part == "supervised" else 0.4) * losses[part].item())
+
+
+def test_supervision_distillation_and_alignment_take_what_they_should() -> None:
+    case = Case()
+    a, b = case.outputs
+    losses = case.losses(ALL)
+    expected = dice_cross_entropy(a.logits[:2], case.labels) + dice_cross_entropy(b.logits[:2], case.labels)
+    assert torch.allclose(losses["supervised"], expected)
+    assert torch.allclose(losses["distillation"], mutual_distillation(a.logits, b.logits, 2.0))
+    # Between the branches, and in each between labelled and unlabelled, each voxel of a bottleneck one vector.
+    rows_a, rows_b = (torch.stack([o.bottleneck[n].reshape(5, 4).T for n in range(3)]).float() for o in (a, b))
+    terms = [(rows_a, rows_b), (rows_a[:2], rows_a[2:]), (rows_b[:2], rows_b[2:])]
+    expected = sum((mmd2(x.reshape(-1, 5), y.reshape(-1, 5)) for x, y in terms), torch.zeros(()))
+    assert torch.allclose(losses["mmd"], expected, atol=1e-6)
+
+
+def test_without_unlabelled_samples_the_branches_alone_are_aligned() -> None:
+    case = Case(batch=2)
+    rows_a, rows_b = (o.bottleneck.float().movedim(1, -1).reshape(-1, 5) for o in case.outputs)
+    losses = case.losses(ALL)
+    assert torch.allclose(losses["mmd"], mmd2(rows_a, rows_b), atol=1e-6)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def voxel_classes_by_hand(case: Case, confidence: float) -> dict[tuple[int, ...], int]:
+    """Class of (sample, x, y, z) at half the resolution, voxel by voxel; those without one are left out."""
+    found: dict[tuple[int, ...], int] = {}
+    for sample in range(len(case.outputs[0].logits)):
+        for x in range(0, SIZE[0], 2):
+            for y in range(0, SIZE[1], 2):
+                for z in range(0, SIZE[2], 2):
+                    place = (sample, x // 2, y // 2, z // 2)
+                    if sample < len(case.labels):
+                        found[place] = int(case.labels[sample, x, y, z])
+                        continue
+                    shares = [o.logits[sample, :, x, y, z].detach().softmax(0) for o in case.outputs]
+                    said = [int(p.argmax()) for p in shares]
+                    if said[0] == said[1] and min(float(p.max()) for p in shares) > confidence:
+                        found[place] = said[0]
+    return found
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.7, 0.999])
+def test_contrast_takes_labels_and_what_both_branches_say_with_confidence(confidence: float) -> None:
+    case = Case()
+    places = voxel_classes_by_hand(case, confidence)
+    unlabelled = [place for place in places if place[0] == 2]
+    assert (len(unlabelled) > 0) is (confidence < 0.9)
+    assert len(unlabelled) < 2 * 3 * 4
+    index, classes = torch.tensor(list(places)).T, torch.tensor(list(places.values()))
+    vectors = [
+        F.normalize(head(o.decoded.movedim(1, -1)[tuple(index)]).float(), dim=1)
+        for o, head in zip(case.outputs, case.projections, strict=True)
+    ]
+    (own_a, present), (own_b, _) = (prototypes(v, classes, CLASSES) for v in vectors)
+    losses = case.losses(replace(ALL, confidence=confidence, contrast_temperature=0.3))
+    expected = intra_class(vectors[0], classes, own_a, own_b) + intra_class(vectors[1], classes, own_b, own_a)
+    assert torch.allclose(losses["intra_class"], expected, atol=1e-5)
+    expected = inter_class(vectors[0], classes, own_a, own_b, present, 0.3)
+    expected = expected + inter_class(vectors[1], classes, own_b, own_a, present, 0.3)
+    assert torch.allclose(losses["inter_class"], expected, atol=1e-5)
+
+
+def test_at_most_so_many_voxels_a_class_are_drawn_and_both_branches_at_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every voxel carries its own direction, by which the drawn ones are known again."""
+    case = Case(batch=2)
+    case.labels[:] = 0
+    case.labels[0, :2, :2, :4] = 1  # two voxels at half the resolution
+    angle = torch.linspace(0, 3, 2 * 2 * 3 * 4).reshape(2, 1, 2, 3, 4).double()
+    marked = torch.cat([angle.cos(), angle.sin()], dim=1)
+    case.outputs = (replace(case.outputs[0], decoded=marked), replace(case.outputs[1], decoded=marked))
+    case.projections = nn.ModuleList([nn.Identity(), nn.Identity()])
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def noted(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        seen.append((embeddings, classes))
+        return prototypes(embeddings, classes, count)
+
+    monkeypatch.setattr(module, "prototypes", noted)
+    weights = replace(NONE, intra_class=1.0, samples=7)
+    drawn = []
+    for seed in (0, 0, 1):
+        seen.clear()
+        case.losses(weights, seed=seed)
+        (vectors, classes), (vectors_b, classes_b) = seen
+        assert torch.equal(vectors, vectors_b)
+        assert torch.equal(classes, classes_b)
+        assert torch.bincount(classes, minlength=CLASSES).tolist() == [7, 2, 0]
+        which = torch.cdist(vectors, marked.movedim(1, -1).reshape(-1, 2).float()).argmin(dim=1)
+        assert len(set(which.tolist())) == 9
+        assert torch.equal(case.labels[:, ::2, ::2, ::2].flatten()[which], classes)
+        drawn.append(set(which.tolist()))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_run_repeats_by_its_generator() -> None:
+    few = replace(ALL, samples=3)
+    first, again, other = (Case().losses(few, seed=seed) for seed in (1, 1, 2))
+    assert all(torch.equal(first[part], again[part]) for part in first)
+    assert {part for part in PARTS if not torch.equal(first[part], other[part])} == set(PARTS[2:])
+
+
+def test_where_no_voxel_has_a_class_there_is_no_contrast() -> None:
+    case = Case(batch=1, labelled=0)
+    losses = case.losses(replace(ALL, supervised=0.0, mmd=0.0, confidence=1.0))
+    assert list(losses) == ["distillation", "total"]
+    assert losses["total"].item() == pytest.approx(0.7 * losses["distillation"].item())
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("supervised", {"logits 0": [0, 1], "logits 1": [0, 1]}),
+        ("distillation", {"logits 0": [0, 1, 2], "logits 1": [0, 1, 2]}),
+        ("mmd", {"bottleneck 0": [0, 1, 2], "bottleneck 1": [0, 1, 2]}),
+        *(
+            (
+                part,
+                {"decoded 0": [0, 1, 2], "decoded 1": [0, 1, 2], "projection 0": [0], "projection 1": [0]},
+            )
+            for part in ("intra_class", "inter_class")
+        ),
+    ],
+)
+def test_gradients_go_where_they_should_and_nowhere_else(part: str, expected: dict[str, list[int]]) -> None:
+    case = Case()
+    losses = case.losses(replace(ALL, confidence=0.5))
+    assert case.reached(losses[part]) == expected
+    if part.endswith("class"):  # with no confident voxel the unlabelled sample stays out
+        sure_of_nothing = case.losses(replace(ALL, confidence=1.0))
+        assert case.reached(sure_of_nothing[part])["decoded 0"] == [0, 1]
+
+
+class Called(Exception):
+    """A part that must cost nothing was computed."""
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise Called
+
+
+@pytest.mark.parametrize(("part", "function"), list(zip(PARTS, FUNCTIONS, strict=True)))
+def test_a_part_of_weight_0_is_never_computed(part: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, function, refuse)
+    case = Case()
+    without: dict[str, Any] = {part: 0.0}
+    losses = case.losses(replace(ALL, **without))
+    assert list(losses) == [other for other in (*PARTS, "total") if other != part]
+    with pytest.raises(Called):
+        case.losses(ALL)
+
+
+def test_without_contrast_no_voxel_is_drawn_or_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+    for head in case.projections:
+        head.register_forward_hook(refuse)
+    with pytest.raises(Called):
+        case.losses(replace(ALL, intra_class=0.0))
+    monkeypatch.setattr(module, "_voxel_classes", refuse)
+    losses = case.losses(replace(ALL, intra_class=0.0, inter_class=0.0))
+    assert list(losses) == ["supervised", "distillation", "mmd", "total"]
+
+
+def test_a_ramp_at_0_leaves_supervision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for function in FUNCTIONS[1:]:
+        monkeypatch.setattr(module, function, refuse)
+    losses = Case().losses(ALL, ramp_weight=0.0)
+    assert list(losses) == ["supervised", "total"]
+    assert torch.equal(losses["supervised"].float(), losses["total"].float())
+
+
+def test_four_classes_and_two_channels_are_learnt() -> None:
+    """Network and objective together: every weight gets a finite gradient, and a few steps lower the loss."""
+    la = load_recipe("la")
+    recipe = replace(
+        la,
+        classes=tuple(replace(la.classes[0], label=label) for label in (1, 2, 3)),
+        input_channels=2,
+        network=Network(channels=(4, 6, 8), convolutions=(1, 1, 1), attention_heads=2, embedding=4),
+    )
+    torch.manual_seed(0)
+    network = DualVNet(recipe).train()
+    images = torch.randn(3, 2, 8, 8, 8)
+    labels = (images[:2, 0] > 0).long() + 2 * (images[:2, 1] > 0).long()
+    optimiser = torch.optim.Adam(network.parameters(), 0.02)
+    totals = []
+    for step in range(12):
+        generator = torch.Generator().manual_seed(step)
+        losses = objective_losses(network(images), labels, network.projections, recipe.objective, 0.1, generator)
+        optimiser.zero_grad()
+        losses["total"].backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+        optimiser.step()
+        totals.append(losses["total"].item())
+        assert list(losses) == [*PARTS, "total"]
+    assert totals[-1] < 0.8 * totals[0]
