@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..recipe import Augmentation
@@ -29,13 +31,21 @@ def random_transform(settings: Augmentation, generator: torch.Generator) -> Tens
     return matrix * torch.tensor(signs, dtype=torch.float64)
 
 
-def change_intensities(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Gamma, gain, offset and noise, drawn for each sample and channel of (B, C, X, Y, Z), values about in [-4, 4]."""
+def change_intensities(
+    images: Tensor, settings: Augmentation, spacing: Sequence[float], generator: torch.Generator
+) -> Tensor:
+    """Blur, gamma, gain, offset and noise, drawn for each sample of (B, C, X, Y, Z), values about in [-4, 4].
+
+    `spacing`: the voxels' size in mm. Gamma, gain and offset are drawn for each channel, too.
+    """
 
     def uniform(limit: float) -> Tensor:
         shape = (*images.shape[:2], 1, 1, 1)
         return (2 * torch.rand(shape, generator=generator, device=images.device) - 1) * limit
 
+    if settings.blur_mm > 0:
+        widths = torch.rand(len(images), generator=generator, device=images.device) * settings.blur_mm
+        images = gaussian_blur(images, widths, spacing, reach_mm=3 * settings.blur_mm)
     if settings.gamma > 0:
         images = ((images + 4) / 8).clamp(0, 1).pow(torch.exp(uniform(settings.gamma))) * 8 - 4
     if settings.gain > 0:
@@ -46,4 +56,25 @@ def change_intensities(images: Tensor, settings: Augmentation, generator: torch.
         strength = torch.rand((len(images), 1, 1, 1, 1), generator=generator, device=images.device) * settings.noise
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         images = images + noise * strength
+    return images
+
+
+def gaussian_blur(images: Tensor, widths: Tensor, spacing: Sequence[float], reach_mm: float) -> Tensor:
+    """Each sample of (B, C, X, Y, Z) under a Gaussian of standard deviation `widths` (B,) in mm, cut off at `reach_mm`.
+
+    `spacing`: the voxels' size in mm. Beyond the border the nearest voxel counts.
+    """
+    batch, channels = images.shape[:2]
+    for axis, step in enumerate(spacing):
+        reach = max(1, math.ceil(reach_mm / step))
+        distance = torch.arange(-reach, reach + 1, device=images.device) * step
+        kernel = torch.exp(-0.5 * (distance / widths.clamp_min(1e-3)[:, None]) ** 2)
+        kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+        lines = images.movedim(2 + axis, -1)
+        shape = lines.shape
+        # One convolution for all samples: they are the groups.
+        lines = lines.reshape(batch * channels, -1, shape[-1]).movedim(0, 1)
+        padded = F.pad(lines, (reach, reach), mode="replicate")
+        blurred = F.conv1d(padded, kernel[:, None], groups=batch * channels)
+        images = blurred.movedim(1, 0).reshape(shape).movedim(-1, 2 + axis)
     return images

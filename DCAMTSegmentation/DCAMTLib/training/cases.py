@@ -37,7 +37,7 @@ def read_cases(path: Path) -> list[Case]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot be read as a case list ({error})", path=path) from error
     missing = [column for column in COLUMNS if column not in columns]
@@ -45,7 +45,7 @@ def read_cases(path: Path) -> list[Case]:
         raise InputError(
             f"lacks the column '{missing[0]}'", path=path, remedy=f"Its first line must read {','.join(COLUMNS)}."
         )
-    cases = [_case(row, path, number) for number, row in enumerate(rows, start=2)]
+    cases = [_case(row, path, number) for number, row in rows]
     _check(cases, path)
     return cases
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from ..files import atomic_path
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and dictionaries of them, aside and then renamed: a reader never sees half of it."""
+    """Write tensors, numbers and dictionaries of them, aside and then renamed: a reader never sees half of it.
+
+    Raises:
+        OutputError: it cannot be written; the checkpoint before it stays as it was.
+    """
     with atomic_path(path) as partial:
-        torch.save(state, partial)
+        try:
+            torch.save(state, partial)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OutputError(
+                f"{path}: could not be written, the disk may be full. Free some space and try again."
+            ) from error
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -27,7 +35,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise InputError("there is no checkpoint to go on from", path=path) from error
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError) as error:
+        raise InputError("there is no checkpoint to go on from", path=path, remedy="Start the run anew.") from error
+    except Exception as error:  # the unpickler meets damage with errors of any type
         raise InputError("the checkpoint is damaged", path=path, remedy="Start the run anew.") from error
     return state

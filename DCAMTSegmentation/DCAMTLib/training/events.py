@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
+
+from ..errors import OutputError
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,11 @@ def to_line(event: Event) -> str:
 
 @dataclass
 class EventLog:
-    """Appends events to a file and hands them to the listeners. A file of None keeps nothing."""
+    """Appends events to a file and hands them to the listeners. A file of None keeps nothing.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
 
     path: Path | None
     listeners: list[Listener] = field(default_factory=list)
@@ -111,7 +118,13 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         if self.path is not None:
             line = json.loads(to_line(event)) | {"time": round(time.time(), 3)}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                # A process that was killed may have left half a line: the next one must not be glued to it.
+                with self.path.open("ab+") as file:
+                    file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+                    broken = file.read(1) not in (b"", b"\n")
+                    file.write(b"\n" * broken + json.dumps(line).encode() + b"\n")
+            except OSError as error:
+                raise OutputError(f"{self.path}: could not be written ({error.strerror}).") from error
         for listener in self.listeners:
             listener(event)

@@ -65,7 +65,7 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
 
 
 def _places(mask: Tensor) -> Tensor:
-    """At most `PLACES_PER_CLASS` voxels of a mask, spread evenly over it: int64 (N, 3), on the CPU."""
+    """Voxels of a mask, spread evenly over it, fewer than twice `PLACES_PER_CLASS`: int64 (N, 3), on the CPU."""
     voxels = mask.nonzero()
     step = max(1, len(voxels) // PLACES_PER_CLASS)
     return voxels[::step].cpu()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,18 +39,22 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model.dcamt"
 
-    def create(self, recipe: Recipe, cases: Sequence[Case]) -> None:
-        """Begin a run in a folder that is new or empty.
+    def create(self, recipe: Recipe, cases: Sequence[Case], first_checkpoint: Callable[[], None]) -> None:
+        """Begin a run in a folder that is new, empty, or holds the beginning of a run that was killed right there.
+
+        `first_checkpoint` writes the checkpoint before the first step.
 
         Raises:
             InputError: the folder already holds a run, or anything else.
         """
         if self.recipe.exists():
             raise InputError("already holds a run", path=self.path, remedy="Go on with --resume, or name a new folder.")
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        beginnings = {self.cases, self.events, self.checkpoint.parent}
+        if self.path.exists() and (not self.path.is_dir() or not beginnings.issuperset(self.path.iterdir())):
             raise InputError("is not an empty folder", path=self.path, remedy="Name a new folder for the run.")
         # The recipe comes last: a folder that holds one is a run that can be resumed.
         write_cases(cases, self.cases)
+        first_checkpoint()
         with atomic_path(self.recipe) as partial:
             partial.write_text(recipe.to_json(), encoding="utf-8")
 

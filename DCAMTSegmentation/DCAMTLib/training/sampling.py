@@ -62,7 +62,7 @@ class BatchSampler:
         on_device = torch.Generator(self._device).manual_seed(seed)
         own_tokens = torch.rand((2, training.batch), generator=choices) < training.own_tokens
         return Batch(
-            change_intensities(torch.stack(images), self._recipe.augmentation, on_device),
+            change_intensities(torch.stack(images), self._recipe.augmentation, self._recipe.spacing, on_device),
             torch.stack(labels),
             own_tokens.to(self._device),
         )

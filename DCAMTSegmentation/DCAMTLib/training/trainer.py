@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..losses.objective import objective_losses, ramp
 from ..networks.dual_vnet import BranchOutput, DualVNet
 from ..recipe import Recipe
@@ -74,8 +75,18 @@ class Trainer:
         self.stop_asked = False
 
     def resume(self) -> None:
-        """Take up the state of the run's last checkpoint."""
-        self._load_state(load_checkpoint(self.run.checkpoint, self.device))
+        """Take up the state of the run's last checkpoint.
+
+        Raises:
+            InputError: there is none, it is damaged, or it is of another recipe's network.
+        """
+        state = load_checkpoint(self.run.checkpoint, self.device)
+        try:
+            self._load_state(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                "the checkpoint is not of this run's recipe", path=self.run.checkpoint, remedy="Start the run anew."
+            ) from error
 
     def save(self) -> None:
         """Write the run's checkpoint."""
@@ -90,25 +101,31 @@ class Trainer:
         counts = {role: len(members) for role, members in by_role.items()}
         self.log(Started(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
         dice = None
-        began = checkpointed = time.monotonic() - self.seconds
         checkpointed = time.monotonic()
+        began = checkpointed - self.seconds
         meter = _Meter(self.step)
         with self._stopping_on_signals():
             while self.step < iterations and not self.stop_asked:
                 meter.add(self._iterate(sampler.draw(self.step)))
                 self.step += 1
                 self.seconds = time.monotonic() - began
-                if meter.due or self.step == iterations:
-                    self.log(meter.report(self.step, iterations, self.optimiser.param_groups[0]["lr"]))
                 last = self.step == iterations
+                checkpoint_due = time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s
+                if meter.due or last or checkpoint_due:
+                    # Before a checkpoint in any case: one whose losses are not numbers must not replace a sound one.
+                    self._report(meter)
                 if by_role[VALIDATION] and (last or self._validation_due()):
                     dice = self._validate(by_role[VALIDATION])
-                if time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s and not last:
+                if checkpoint_due and not last:
                     self.save()
                     checkpointed = time.monotonic()
+        if meter.holds_any:  # a signal came between two reports
+            self._report(meter)
+        finished = self.step >= iterations
+        if finished and dice is None and by_role[VALIDATION]:  # taken up after the last iteration
+            dice = self._validate(by_role[VALIDATION])
         self.seconds = time.monotonic() - began
         self.save()
-        finished = self.step >= iterations
         if not finished:
             self.log(Paused(self.step))
         return Outcome(dict((self.average or self.network).state_dict()), self.step, self.seconds, finished, dice)
@@ -147,6 +164,18 @@ class Trainer:
         if self.average is not None:
             update_average(self.average, self.network, training.weight_average, self.step)
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _report(self, meter: _Meter) -> None:
+        """Log the progress; raise InputError if training has gone astray."""
+        iterations = self.recipe.training.iterations
+        progress = meter.report(self.step, iterations, self.optimiser.param_groups[0]["lr"])
+        self.log(progress)
+        if not math.isfinite(progress.losses["total"]):
+            raise InputError(
+                f"the losses are no longer numbers at iteration {self.step}",
+                path=self.run.path,
+                remedy="Start anew with a lower learning_rate.",
+            )
 
     def _validation_due(self) -> bool:
         if self.step % self.recipe.training.validate_every:
@@ -250,6 +279,10 @@ class _Meter:
         for name, loss in losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss
             self._counts[name] = self._counts.get(name, 0) + 1
+
+    @property
+    def holds_any(self) -> bool:
+        return bool(self._sums)
 
     @property
     def due(self) -> bool:

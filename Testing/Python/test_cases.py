@@ -1,0 +1,135 @@
+"""The case list: what is read, what is written, and every fault named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from DCAMTLib.errors import InputError
+from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION, Case, read_cases, write_cases
+from synthetic import write_table
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Empty files a.nii, b.nii, c.nii and l.nii: a case list is checked without reading scans."""
+    for name in "abcl":
+        (tmp_path / f"{name}.nii").touch()
+    return tmp_path
+
+
+def fault(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read_cases(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+def test_roles_and_paths(folder: Path) -> None:
+    rows = [
+        ["one", "a.nii", "l.nii", "labelled"],
+        [" two ", str(folder / "b.nii"), "", " unlabelled"],
+        ["three", "c.nii", "l.nii", "validation"],
+    ]
+    assert read_cases(write_table(folder / "cases.csv", rows)) == [
+        Case("one", folder / "a.nii", folder / "l.nii", LABELLED),
+        Case("two", folder / "b.nii", None, UNLABELLED),
+        Case("three", folder / "c.nii", folder / "l.nii", VALIDATION),
+    ]
+
+
+def test_spreadsheet_habits(folder: Path) -> None:
+    """A byte order mark, other columns, another order, blank lines, Windows line ends."""
+    path = folder / "cases.csv"
+    path.write_bytes('\ufeffrole,note,label,image,name\r\n\r\nlabelled,x,l.nii,a.nii,"a, b"\r\n'.encode())
+    assert read_cases(path) == [Case("a, b", folder / "a.nii", folder / "l.nii", LABELLED)]
+
+
+def test_label_of_an_unlabelled_case_is_not_used(folder: Path) -> None:
+    rows = [["one", "a.nii", "l.nii", "labelled"], ["two", "b.nii", "l.nii", "unlabelled"]]
+    assert read_cases(write_table(folder / "cases.csv", rows))[1].label is None
+
+
+def test_what_is_written_is_read_again_elsewhere(folder: Path) -> None:
+    cases = [
+        Case("one, or two", folder / "a.nii", folder / "l.nii", LABELLED),
+        Case("drei ä", folder / "b.nii", None, UNLABELLED),
+    ]
+    path = folder / "run" / "deep" / "cases.csv"
+    write_cases(cases, path)
+    assert "../../a.nii" in path.read_text(encoding="utf-8")
+    found = read_cases(path)
+    assert [(case.name, case.role) for case in found] == [(case.name, case.role) for case in cases]
+    assert [case.image.resolve() for case in found] == [case.image for case in cases]
+    # The folder as a whole may move.
+    moved = folder.with_name("moved")
+    folder.rename(moved)
+    assert read_cases(moved / "run" / "deep" / "cases.csv")[0].image.resolve() == (moved / "a.nii").resolve()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([["", "a.nii", "l.nii", "labelled"]], "line 2 has no name or no image."),
+        ([["x", "", "l.nii", "labelled"]], "line 2 has no name or no image."),
+        ([["x", "a.nii", "l.nii"]], "line 2 ('x') has the role ''. Use labelled, unlabelled, validation."),
+        (
+            [["x", "a.nii", "l.nii", "test"]],
+            "line 2 ('x') has the role 'test'. Use labelled, unlabelled, validation.",
+        ),
+        ([["x", "a.nii", "", "labelled"]], "line 2 ('x') is for labelled, but names no label."),
+        ([["x", "a.nii", " ", "validation"]], "line 2 ('x') is for validation, but names no label."),
+        (
+            [["x", "a.nii", "l.nii", "labelled"], ["x", "b.nii", "", "unlabelled"]],
+            "the name 'x' comes twice. Give each case its own name.",
+        ),
+        ([["x", "a.nii", "", "unlabelled"]], "no case is labelled, so there is nothing to learn from."),
+        ([], "no case is labelled, so there is nothing to learn from."),
+        (
+            [["x", "a.nii", "l.nii", "labelled"], ["y", "./a.nii", "l.nii", "validation"]],
+            "the scan of 'x' is trained on and also used for validation. Choose one.",
+        ),
+        (
+            [
+                ["x", "b.nii", "l.nii", "labelled"],
+                ["y", "a.nii", "l.nii", "validation"],
+                ["z", "a.nii", "", "unlabelled"],
+            ],
+            "the scan of 'z' is trained on and also used for validation. Choose one.",
+        ),
+    ],
+)
+def test_faults(folder: Path, rows: list[list[str]], message: str) -> None:
+    assert fault(write_table(folder / "cases.csv", rows)) == message
+
+
+def test_missing_files_are_named(folder: Path) -> None:
+    for row in (["x", "gone.nii", "l.nii", "labelled"], ["x", "a.nii", "gone.nii", "labelled"]):
+        message = fault(write_table(folder / "cases.csv", [row]))
+        assert message == f"line 2 names {folder / 'gone.nii'}, which does not exist."
+
+
+@pytest.mark.parametrize("column", ["name", "image", "label", "role"])
+def test_missing_column(folder: Path, column: str) -> None:
+    header = ",".join(name for name in ("name", "image", "label", "role") if name != column)
+    message = fault(write_table(folder / "cases.csv", [], header))
+    assert message == f"lacks the column '{column}'. Its first line must read name,image,label,role."
+
+
+def test_files_that_are_no_case_list(folder: Path) -> None:
+    assert fault(folder / "gone.csv").startswith("cannot be read as a case list")
+    assert fault(folder).startswith("cannot be read as a case list")
+    (folder / "cases.csv").write_bytes(b"\xff\xfe\x00name")
+    assert fault(folder / "cases.csv").startswith("cannot be read as a case list")
+    (folder / "cases.csv").write_bytes(b"")
+    assert fault(folder / "cases.csv").startswith("lacks the column 'name'")
+    (folder / "cases.csv").write_text("name,image,label,role\n" + "x" * 200_000 + ",a.nii,l.nii,labelled\n")
+    assert fault(folder / "cases.csv").startswith("cannot be read as a case list (field larger")
+
+
+def test_the_line_named_is_the_files_own(folder: Path) -> None:
+    path = folder / "cases.csv"
+    path.write_text('name,image,label,role\n\n"x",a.nii,l.nii,labelled\n\n\ny,b.nii,,wrong\n')
+    assert fault(path).startswith("line 6 ('y')")

@@ -1,0 +1,180 @@
+"""Checkpoints are whole or not there, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from DCAMTLib import files
+from DCAMTLib.errors import InputError, OutputError
+from DCAMTLib.training import checkpoint
+from DCAMTLib.training.checkpoint import load_checkpoint, save_checkpoint
+from synthetic import CPU, fork_server
+
+
+def state(step: int, size: int = 1000) -> dict[str, Any]:
+    draw = torch.Generator().manual_seed(step)
+    return {
+        "step": step,
+        "seconds": 0.1 * step,
+        "network": {"weight": torch.randn(size, generator=draw), "count": torch.tensor(step)},
+        "average": None,
+        "optimiser": {"state": {0: {"momentum_buffer": torch.randn(size, generator=draw)}}, "groups": [{"lr": 0.01}]},
+    }
+
+
+def assert_whole(path: Path, step: int) -> None:
+    """The checkpoint of `step` lies there, and nothing beside it."""
+    found, wanted = load_checkpoint(path, CPU), state(step)
+    assert (found["step"], found["seconds"], found["average"]) == (step, 0.1 * step, None)
+    assert torch.equal(found["network"]["weight"], wanted["network"]["weight"])
+    buffers = [s["optimiser"]["state"][0]["momentum_buffer"] for s in (found, wanted)]
+    assert torch.equal(*buffers)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_round_trip_into_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    for step in (3, 4):
+        save_checkpoint(path, state(step))
+        assert_whole(path, step)
+
+
+def test_memory_formats_survive(tmp_path: Path) -> None:
+    tensor = torch.randn(2, 3, 4, 4, 4).contiguous(memory_format=torch.channels_last_3d)
+    save_checkpoint(tmp_path / "x.pt", {"a": tensor})
+    found = load_checkpoint(tmp_path / "x.pt", CPU)["a"]
+    assert found.stride() == tensor.stride()
+    assert torch.equal(found, tensor)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("where", ["fsync", "replace"])
+def test_a_fault_while_writing_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, where: str
+) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, state(1))
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files.os, where, fail)
+    with pytest.raises(OutputError, match=r"last\.pt: ") as caught:
+        save_checkpoint(path, state(2))
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert_whole(path, 1)
+
+
+def _save_on_a_full_disk(path: Path, connection: Any) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow beyond: the system's own fault
+    try:
+        save_checkpoint(path, state(2, 100_000))
+        connection.send("written")
+    except OutputError as error:
+        connection.send(str(error))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process's files are POSIX")
+def test_a_disk_that_fills_up_midway_leaves_the_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, state(1))
+    context = fork_server()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_save_on_a_full_disk, args=(path, theirs))
+    process.start()
+    assert ours.poll(300)
+    message = ours.recv()
+    process.join()
+    assert message.startswith(f"{path}: could not be written, the disk may be full. ")
+    assert "\n" not in message
+    assert_whole(path, 1)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(OutputError, match="is not a folder"):
+        save_checkpoint(tmp_path / "checkpoints" / "last.pt", state(1))
+
+
+def test_interrupted_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, state(1))
+
+    def interrupted(_: object, partial: Path) -> None:
+        partial.write_bytes(b"half a checkpoint")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, state(2))
+    monkeypatch.undo()
+    assert_whole(path, 1)
+
+
+def fault(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path, CPU)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_none_there(tmp_path: Path) -> None:
+    assert fault(tmp_path / "last.pt") == "there is no checkpoint to go on from. Start the run anew."
+
+
+def test_damaged_ones_are_told_from_sound_ones(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, state(1))
+    whole = path.read_bytes()
+    for length in [0, 1, 4, 100, *range(0, len(whole), len(whole) // 25)]:
+        path.write_bytes(whole[:length])
+        assert fault(path) == "the checkpoint is damaged. Start the run anew."
+    for junk in (b"no checkpoint", b"PK\x03\x04", os.urandom(500), pickle.dumps({"step": 1}, 0), b"\x80\x02."):
+        path.write_bytes(junk)
+        assert fault(path) == "the checkpoint is damaged. Start the run anew."
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damage_to_the_structure_raises_nothing_but_input_errors(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, state(1, 2))
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x15]) + whole[place + 1 :])
+        try:
+            load_checkpoint(path, CPU)
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
+class Trap:
+    """A pickle of it makes a folder when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    path, mark = tmp_path / "last.pt", tmp_path / "mark"
+    buffer = io.BytesIO()
+    torch.save({"step": Trap(mark)}, buffer)
+    path.write_bytes(buffer.getvalue())
+    assert fault(path) == "the checkpoint is damaged. Start the run anew."
+    assert not mark.exists()
+    torch.load(path, weights_only=False)
+    assert mark.exists()  # the trap works

@@ -1,0 +1,98 @@
+"""Cases in memory: what 8 bits cost, which voxels patches are centred on, and faults named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from DCAMTLib.errors import InputError
+from DCAMTLib.preprocessing import scan_to_network
+from DCAMTLib.training.cases import LABELLED, UNLABELLED, Case
+from DCAMTLib.training.resident import PLACES_PER_CLASS, load_case, quantum
+from DCAMTLib.volume import read_volume
+from synthetic import CPU, ellipsoid_scan, tiny_recipe, write_nifti
+
+
+def write_case(folder: Path, image: np.ndarray, label: np.ndarray | None) -> Case:
+    scan = write_nifti(folder / "scan.nii.gz", image)
+    if label is None:
+        return Case("x", scan, None, UNLABELLED)
+    return Case("x", scan, write_nifti(folder / "label.nii.gz", label), LABELLED)
+
+
+@pytest.mark.parametrize(("settings", "reach"), [((), 4.0), (("rule=clip", "low=0", "high=300"), 1.0)])
+def test_eight_bits_cost_half_a_step_at_most(tmp_path: Path, settings: tuple[str, ...], reach: float) -> None:
+    recipe = tiny_recipe(*settings)
+    case = write_case(tmp_path, *ellipsoid_scan())
+    exact, _ = scan_to_network(read_volume(case.image), recipe)
+    held = load_case(case, recipe, CPU)
+    scale, offset = quantum(recipe.intensity)
+    assert held.image.dtype == torch.uint8
+    assert held.image.shape == exact.shape
+    error = (held.image * scale + offset - exact).abs()
+    assert float(error.max()) <= reach / 255 * (1 + 1e-4)
+    # The whole range is used, so that the bound is nearly met.
+    assert float(error.max()) > 0.9 * reach / 255
+    assert (offset, 255 * scale + offset) == pytest.approx((-reach, reach))
+
+
+def test_on_the_networks_own_grid_the_label_is_the_files(tmp_path: Path) -> None:
+    image, label = ellipsoid_scan((20, 24, 28))
+    held = load_case(write_case(tmp_path, image, label), tiny_recipe(), CPU)
+    assert held.label is not None
+    assert np.array_equal(held.label.numpy(), label)
+    assert len(held.places) == 1
+    assert np.array_equal(held.places[0].numpy(), np.argwhere(label))
+
+
+def test_places_of_a_large_class_are_spread_over_it(tmp_path: Path) -> None:
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[2:38, 2:38, 2:38] = 1
+    image = label + np.random.default_rng(0).random(label.shape, dtype=np.float32)
+    places = load_case(write_case(tmp_path, image, label), tiny_recipe(), CPU).places[0].numpy()
+    assert PLACES_PER_CLASS <= len(places) < 2 * PLACES_PER_CLASS
+    assert (label[tuple(places.T)] == 1).all()
+    assert len(np.unique(places, axis=0)) == len(places)
+    assert np.allclose(places.mean(axis=0), 19.5, atol=0.5)
+    octants = np.unique(places >= 20, axis=0, return_counts=True)[1]
+    assert len(octants) == 8
+    assert octants.min() > 0.9 * len(places) / 8
+
+
+def test_without_a_label(tmp_path: Path) -> None:
+    held = load_case(write_case(tmp_path, ellipsoid_scan()[0], None), tiny_recipe(), CPU)
+    assert held.label is None
+    assert held.places == ()
+
+
+def fault(case: Case) -> str:
+    with pytest.raises(InputError) as caught:
+        load_case(case, tiny_recipe(), CPU)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_faults_of_a_label_name_its_file(tmp_path: Path) -> None:
+    image, label = ellipsoid_scan()
+    case = write_case(tmp_path, image, label * 0)
+    assert fault(case) == f"{case.label}: is empty: no voxel is labelled."
+    case = write_case(tmp_path, image, label * 7)
+    assert fault(case) == f"{case.label}: has the label 7, but the recipe 'la' knows 1 to 1."
+    case = write_case(tmp_path, image, label[:-1])
+    assert fault(case).startswith(f"{case.label}: lies on another grid than {case.image}. ")
+    moved = np.diag([2.0, 2.0, 2.0, 1.0])
+    moved[0, 3] = 0.5
+    assert case.label is not None
+    nibabel.save(nibabel.Nifti1Image(label, moved), case.label)
+    assert "lies on another grid" in fault(case)
+    case.label.write_bytes(b"no image")
+    assert fault(case).startswith(f"{case.label}: ")
+
+
+def test_a_blank_scan_is_refused(tmp_path: Path) -> None:
+    image, label = ellipsoid_scan()
+    case = write_case(tmp_path, image * 0, label)
+    assert fault(case).startswith(f"{case.image}: is blank")

@@ -1,0 +1,107 @@
+"""A run's folder is all that the run needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from DCAMTLib.errors import InputError, OutputError
+from DCAMTLib.training import run_folder
+from DCAMTLib.training.cases import read_cases
+from DCAMTLib.training.run_folder import RunFolder
+from synthetic import tiny_recipe, write_cases_folder
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return write_cases_folder(tmp_path / "data", labelled=1, unlabelled=1, validation=1, shape=(8, 8, 8))
+
+
+def nothing() -> None:
+    """A first checkpoint that these tests do without."""
+
+
+def test_what_is_created_is_opened(tmp_path: Path, table: Path) -> None:
+    recipe, cases = tiny_recipe("mmd=0.25", "flip=true,false,true"), read_cases(table)
+    run = RunFolder(tmp_path / "runs" / "first")
+    run.create(recipe, cases, nothing)
+    opened, found = RunFolder(run.path).open()
+    assert opened == recipe
+    assert [(c.name, c.role, c.image.resolve(), c.label and c.label.resolve()) for c in found] == [
+        (c.name, c.role, c.image.resolve(), c.label and c.label.resolve()) for c in cases
+    ]
+    assert sorted(path.name for path in run.path.iterdir()) == ["cases.csv", "recipe.json"]
+
+
+def test_run_and_scans_may_move_together(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(table.parent / "run")
+    run.create(tiny_recipe(), read_cases(table), nothing)
+    table.parent.rename(tmp_path / "elsewhere")
+    _, cases = RunFolder(tmp_path / "elsewhere" / "run").open()
+    assert all(case.image.exists() for case in cases)
+
+
+def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path, table: Path) -> None:
+    recipe, cases = tiny_recipe(), read_cases(table)
+    empty = RunFolder(tmp_path / "empty")
+    empty.path.mkdir()
+    empty.create(recipe, cases, nothing)
+    with pytest.raises(InputError, match=r"already holds a run\. Go on with --resume, or name a new folder\.$"):
+        empty.create(recipe, cases, nothing)
+    full = RunFolder(tmp_path / "full")
+    full.path.mkdir()
+    (full.path / "thesis.doc").touch()
+    with pytest.raises(InputError, match="is not an empty folder"):
+        full.create(recipe, cases, nothing)
+    file = RunFolder(tmp_path / "full" / "thesis.doc")
+    with pytest.raises(InputError, match="is not an empty folder"):
+        file.create(recipe, cases, nothing)
+    assert [path.name for path in full.path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_run_killed_before_it_began_can_be_begun_again(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+
+    def killed() -> None:
+        run.checkpoint.parent.mkdir()
+        run.events.touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.create(tiny_recipe(), read_cases(table), killed)
+    with pytest.raises(InputError, match="holds no run"):
+        run.open()
+    run.create(tiny_recipe(), read_cases(table), nothing)
+    run.open()
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(InputError, match=r"holds no run to go on with\. Start one without --resume\.$"):
+            RunFolder(path).open()
+
+
+def test_a_fault_while_creating_leaves_no_run_behind(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+
+    def full_disk(*_: object) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(run_folder, "write_cases", full_disk)
+    with pytest.raises(OutputError):
+        run.create(tiny_recipe(), read_cases(table), nothing)
+    with pytest.raises(InputError, match="holds no run"):
+        run.open()
+    monkeypatch.undo()
+    run.create(tiny_recipe(), read_cases(table), nothing)
+    run.open()
+
+
+def test_a_scan_that_went_missing_is_named(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.create(tiny_recipe(), read_cases(table), nothing)
+    (table.parent / "unlabelled0.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"unlabelled0\.nii\.gz, which does not exist"):
+        run.open()

@@ -1,0 +1,193 @@
+"""Patches against plain slicing and scipy's affine transform; batches by step and seed alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from DCAMTLib.recipe import Recipe
+from DCAMTLib.training.augmentation import random_transform
+from DCAMTLib.training.resident import ResidentCase, quantum
+from DCAMTLib.training.sampling import Batch, BatchSampler, step_seed
+from synthetic import CPU, UNCHANGED, resident, tiny_recipe
+
+PATCH = np.array([16, 16, 16])
+SIZE = (30, 26, 28)
+TO_BYTE = 255 / 8  # 8-bit values per unit of intensity, under the rule `local`
+
+
+def noise(shape: tuple[int, ...], seed: int = 0, high: int = 256) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, high, shape).astype(np.uint8)
+
+
+def sampler_of(
+    labelled: list[ResidentCase], *settings: str, unlabelled: list[ResidentCase] | None = None
+) -> BatchSampler:
+    return BatchSampler(labelled, unlabelled or [], tiny_recipe(*settings), CPU)
+
+
+def cut(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Image (C, 16, 16, 16), in 8-bit values, and label of a patch."""
+    image, label = sampler_of([case])._cut(case, torch.from_numpy(centre), torch.from_numpy(matrix))
+    _, offset = quantum(tiny_recipe().intensity)
+    return (image.numpy() - offset) * TO_BYTE, label.numpy()
+
+
+def as_bytes(batch: Batch) -> np.ndarray:
+    return (batch.images.numpy() + 4) * TO_BYTE
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(getattr(one, part), getattr(other, part)) for part in ("images", "labels", "own_tokens"))
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (3, 7, 12), (14, 10, 12)])
+def test_untransformed_cut_is_a_slice(start: tuple[int, int, int]) -> None:
+    scan, label = noise((2, *SIZE)), noise(SIZE, 1, 3)
+    part = tuple(slice(at, at + 16) for at in start)
+    image, labels = cut(resident(scan, label), np.array(start) + (PATCH - 1) / 2, np.eye(3))
+    assert np.abs(image - scan[(slice(None), *part)]).max() < 0.01
+    assert np.array_equal(labels, label[part])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_mirrored_cut_is_a_mirrored_slice(axis: int) -> None:
+    scan, label = noise(SIZE), noise(SIZE, 1, 3)
+    matrix = np.eye(3)
+    matrix[axis, axis] = -1
+    image, labels = cut(resident(scan, label), np.array([4, 5, 6]) + (PATCH - 1) / 2, matrix)
+    assert np.abs(image[0] - np.flip(scan[4:20, 5:21, 6:22], axis)).max() < 0.01
+    assert np.array_equal(labels, np.flip(label[4:20, 5:21, 6:22], axis))
+
+
+def test_turned_and_scaled_cuts_are_scipys() -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    scan, label = noise((2, *SIZE)), noise(SIZE, 1, 3)
+    settings = tiny_recipe("rotation_degrees=60", "scale=0.5", "flip=true,true,true").augmentation
+    generator = torch.Generator().manual_seed(5)
+    draw = np.random.default_rng(5)
+    compared = 0
+    for _ in range(8):
+        matrix = random_transform(settings, generator).numpy()
+        centre = draw.uniform(-1, SIZE)  # near and beyond the border, too
+        offset = centre - matrix @ ((PATCH - 1) / 2)
+        common = {"offset": offset, "output_shape": (16, 16, 16), "mode": "nearest"}
+        image, labels = cut(resident(scan, label), centre, matrix)
+        for channel in range(2):
+            wanted = ndimage.affine_transform(scan[channel].astype(float), matrix, order=1, **common)
+            assert np.abs(image[channel] - wanted).max() < 0.05
+        # Halfway between two voxels either is the nearest; rounding decides.
+        at = np.moveaxis(np.indices((16, 16, 16)), 0, -1) @ matrix.T + offset
+        clear = (np.abs(at - np.floor(at) - 0.5) > 1e-3).all(axis=-1)
+        wanted = ndimage.affine_transform(label, matrix, order=0, **common)
+        assert np.array_equal(labels[clear], wanted[clear])
+        compared += int(clear.sum())
+    assert compared > 0.98 * 8 * 16**3
+
+
+def test_image_and_label_are_cut_at_the_same_place() -> None:
+    """Image and label both tell the voxel's place along one axis: they agree to half a voxel, however it is turned."""
+    for axis in range(3):
+        places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
+        case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
+        sampler = sampler_of([case], *UNCHANGED[2:], "rotation_degrees=50", "scale=0.4", "flip=true,true,true")
+        for step in range(6):
+            batch = sampler.draw(step)
+            far = np.abs(as_bytes(batch)[:, 0] / 10 - (batch.labels.numpy() - 1))
+            assert far.max() <= 0.51
+            assert far.max() > 0.3
+
+
+def test_a_patch_larger_than_the_scan_repeats_its_border() -> None:
+    scan, label = noise((10, 16, 12)), noise((10, 16, 12), 1, 2)
+    batch = sampler_of([resident(scan, label)], *UNCHANGED).draw(0)
+    sides = ((3, 3), (0, 0), (2, 2))
+    assert np.abs(as_bytes(batch)[:, 0] - np.pad(scan, sides, "edge")).max() < 0.01
+    assert np.array_equal(batch.labels[0].numpy(), np.pad(label, sides, "edge"))
+    turned = sampler_of([resident(scan, label)], "rotation_degrees=90", "scale=1").draw(3)
+    assert torch.isfinite(turned.images).all()
+
+
+@pytest.mark.parametrize("foreground", [0.0, 1.0])
+def test_patches_lie_inside_the_scan(foreground: float) -> None:
+    """On a ramp of 5 a voxel, neighbours differ by 5 everywhere: no voxel of a patch lies beyond the border."""
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[0, 39, 20] = 1  # in an edge of the scan
+    ramp = np.broadcast_to(5 * np.arange(40, dtype=np.uint8)[:, None, None], label.shape).copy()
+    starts = set()
+    for axis in range(3):
+        case = resident(np.ascontiguousarray(np.moveaxis(ramp, 0, axis)), label)
+        sampler = sampler_of([case], *UNCHANGED, f"foreground={foreground}")
+        for step in range(10):
+            values = as_bytes(sampler.draw(step))[:, 0]
+            assert np.allclose(np.diff(values, axis=1 + axis), 5, atol=0.01)
+            starts.add(round(float(values.min()), 1))
+    assert len(starts) > 20 if foreground == 0 else len(starts) == 3
+
+
+def test_share_of_patches_centred_on_a_class() -> None:
+    label = np.zeros((64, 64, 64), np.uint8)
+    label[5:8, 50:53, 30:33] = 1  # rare in patches that lie anywhere
+    label[40:60, 5:25, 5:60] = 2  # many times larger, but chosen as often
+    sampler = sampler_of([resident(noise(label.shape), label)], *UNCHANGED, "foreground=0.5", "batch=4")
+    labels = torch.cat([sampler.draw(step).labels for step in range(50)])
+    centres = labels[:, 6:10, 6:10, 6:10].flatten(1)
+    rare = ((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()
+    # 1/2 * 1/2 by intent, and a few percent by chance; four deviations of a share of 200 are 12 %.
+    assert 0.14 < float(rare) < 0.4
+    assert float((centres == 1).any(dim=1).float().mean()) < float((centres == 2).any(dim=1).float().mean())
+    never = sampler_of([resident(noise(label.shape), label)], *UNCHANGED, "foreground=0", "batch=4")
+    labels = torch.cat([never.draw(step).labels for step in range(50)])
+    assert float(((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()) < 0.08
+
+
+def test_labelled_samples_come_first() -> None:
+    lit = resident(np.full(SIZE, 200, np.uint8), np.ones(SIZE, np.uint8))
+    dark = resident(np.full(SIZE, 50, np.uint8))
+    sampler = sampler_of([lit], *UNCHANGED, "batch=5", "labelled_per_batch=2", unlabelled=[dark])
+    for step in range(4):
+        batch = sampler.draw(step)
+        assert as_bytes(batch)[:, 0, 3, 3, 3] == pytest.approx([200, 200, 50, 50, 50], abs=0.01)
+        assert batch.labels.shape == (2, 16, 16, 16)
+        assert batch.own_tokens.shape == (2, 5)
+        assert bool((batch.labels == 1).all())
+    all_labelled = sampler_of([lit], *UNCHANGED, "batch=5", "labelled_per_batch=2").draw(0)
+    assert all_labelled.labels.shape == (5, 16, 16, 16)
+    assert (all_labelled.images.dtype, all_labelled.labels.dtype) == (torch.float32, torch.int64)
+
+
+def test_all_cases_are_drawn() -> None:
+    cases = [resident(np.full(SIZE, 20 * number, np.uint8), np.ones(SIZE, np.uint8)) for number in range(6)]
+    sampler = sampler_of(cases[:3], *UNCHANGED, unlabelled=cases[3:])
+    drawn = np.stack([as_bytes(sampler.draw(step))[:, 0, 0, 0, 0].round() for step in range(60)])
+    assert set(drawn[:, 0]) == {0, 20, 40}
+    assert set(drawn[:, 1]) == {60, 80, 100}
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    cases = [resident(noise(SIZE, seed), noise(SIZE, seed + 9, 2)) for seed in range(3)]
+    used = sampler_of(cases, unlabelled=cases[:1])
+    earlier = [used.draw(step) for step in range(4)]
+    torch.manual_seed(123)
+    torch.rand(7)
+    fresh = sampler_of(cases, unlabelled=cases[:1])
+    assert equal(fresh.draw(3), earlier[3])
+    assert equal(used.draw(0), earlier[0])
+    assert not torch.allclose(earlier[0].images, earlier[1].images)
+    other = sampler_of(cases, "seed=1", unlabelled=cases[:1]).draw(3)
+    assert not torch.allclose(other.images, earlier[3].images)
+
+
+def test_no_two_iterations_share_a_seed() -> None:
+    steps = [0, 1, 5999, 100_000, 1_000_000]
+    assert len({step_seed(seed, step) for seed in range(50) for step in steps}) == 50 * len(steps)
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
+def test_share_of_own_tokens(share: float, low: float, high: float) -> None:
+    recipe: Recipe = tiny_recipe(*UNCHANGED, f"own_tokens={share}", "batch=8", "patch=4,4,4")
+    sampler = BatchSampler([resident(noise(SIZE), noise(SIZE, 1, 2))], [], recipe, CPU)
+    tokens = torch.stack([sampler.draw(step).own_tokens for step in range(30)])
+    assert low <= float(tokens.float().mean()) <= high
+    if share == 0.25:  # drawn for each branch and sample by itself
+        assert bool((tokens[:, 0] != tokens[:, 1]).any())

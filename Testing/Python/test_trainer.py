@@ -1,0 +1,496 @@
+"""Training: what it learns, how it is paced, and that nothing that stops a run changes its result."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from DCAMTLib import files
+from DCAMTLib.errors import InputError, OutputError
+from DCAMTLib.model_store import verify_model
+from DCAMTLib.networks.dual_vnet import DualVNet
+from DCAMTLib.recipe import Training
+from DCAMTLib.training import trainer as trainer_module
+from DCAMTLib.training import validation
+from DCAMTLib.training.cases import read_cases
+from DCAMTLib.training.checkpoint import load_checkpoint
+from DCAMTLib.training.events import Checkpointed, Event, EventLog, Progress, Validated
+from DCAMTLib.training.resident import load_case
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.trainer import Trainer, make_optimiser, set_learning_rate, update_average
+from DCAMTLib.training.validation import validation_dice
+from synthetic import CPU, resident, run_dcamt, set_options, start_dcamt, tiny_recipe, write_cases_folder
+from torch import Tensor, nn
+
+ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
+processes = pytest.mark.skipif(os.name != "posix", reason="signals and the fork server are POSIX")
+
+STEPS = 24
+FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=7")
+"""A run with all five parts of the objective (the recipe's own weights), an average, and checkpoints all the time."""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=2, unlabelled=2, validation=1)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, table: Path) -> RunFolder:
+    """The run that the interrupted ones are compared with."""
+    folder = tmp_path_factory.mktemp("reference")
+    run = RunFolder(folder / "run")
+    assert run_dcamt(begin(table, run), folder / "output") == 0, (folder / "output").read_text()
+    return run
+
+
+def begin(table: Path, run: RunFolder, settings: tuple[str, ...] = FULL) -> list[str]:
+    return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
+
+
+def go_on(run: RunFolder) -> list[str]:
+    return ["train", "--run", str(run.path), "--device", "cpu", "--resume"]
+
+
+def new_trainer(
+    folder: Path, table: Path | None, *settings: str, heard: Callable[[Event], None] | None = None, **more: Any
+) -> Trainer:
+    recipe, run = tiny_recipe(*settings), RunFolder(folder)
+    if table is not None and not run.recipe.exists():
+        run.create(recipe, read_cases(table), lambda: None)
+    torch.set_num_threads(1)
+    return Trainer(recipe, run, CPU, EventLog(None, [heard] if heard else []), **more)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Tensors bit by bit, everything else by equality, whatever they are nested in."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    elif isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def assert_same_end(run: RunFolder, reference: RunFolder) -> None:
+    states = [load_checkpoint(each.checkpoint, CPU) for each in (run, reference)]
+    for state in states:
+        assert state["step"] == STEPS
+        assert state["average"] is not None
+        assert state["optimiser"]["state"]  # momentum is part of it
+        for clock in ("seconds", "seconds_validating"):
+            del state[clock]
+    assert_same(*states)
+    models = [verify_model(each.model) for each in (run, reference)]
+    assert_same(*({name: torch.from_numpy(w.copy()) for name, w in m.weights.items()} for m in models))
+    cards = [replace(m.card, name="", checksum="", trained_on={}) for m in models]
+    assert cards[0] == cards[1]
+    assert cards[0].measured
+
+
+def wait_for(run: RunFolder, holds: Callable[[list[dict[str, Any]]], bool], process: Any) -> None:
+    """Until the run's events fulfil a condition, or the process ends."""
+    limit = time.monotonic() + 300
+    while process.is_alive() and time.monotonic() < limit and not holds(run.last_events()):
+        time.sleep(0.002)
+
+
+def last_checkpoint(events: list[dict[str, Any]]) -> int:
+    return max((int(event["step"]) for event in events if event["event"] == "checkpoint"), default=-1)
+
+
+@processes
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_and_resumed_is_the_very_run_that_never_stopped(
+    tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
+) -> None:
+    run, draw = RunFolder(tmp_path / "run"), random.Random(seed)
+    arguments, reached, kills = begin(table, run), -1, 0
+    for goal in (0, 6, 13):
+        process = start_dcamt(arguments, tmp_path / "output")
+        wait_for(run, lambda events, goal=goal: last_checkpoint(events) >= goal, process)  # type: ignore[misc]
+        time.sleep(draw.uniform(0, 0.06))  # in the midst of an iteration, of a checkpoint, of anything
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        step = load_checkpoint(run.checkpoint, CPU)["step"]
+        assert step >= reached
+        assert not run.model.exists()
+        reached, arguments = step, go_on(run)
+    assert kills == 3
+    assert run_dcamt(arguments, tmp_path / "output") == 0, (tmp_path / "output").read_text()
+    assert_same_end(run, uninterrupted)
+    started = [event for event in run.last_events() if event["event"] == "started"]
+    assert [event["resumed"] for event in started][-1] is True
+    assert started[-1]["step"] == reached
+
+
+@processes
+def test_the_reference_run_used_all_it_should(uninterrupted: RunFolder) -> None:
+    """Else the comparisons above would compare less than they say."""
+    events = uninterrupted.last_events()
+    parts = {name for event in events if event["event"] == "progress" for name in event["losses"]}  # type: ignore[union-attr]
+    assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
+    started = next(event for event in events if event["event"] == "started")
+    assert (started["labelled"], started["unlabelled"], started["validation"]) == (2, 2, 1)
+    state = load_checkpoint(uninterrupted.checkpoint, CPU)
+    assert not torch.equal(state["network"]["branches.0.head.weight"], state["average"]["branches.0.head.weight"])
+    model = verify_model(uninterrupted.model)
+    assert np.array_equal(model.weights["branches.0.head.bias"], state["average"]["branches.0.head.bias"].numpy())
+    assert [event["event"] for event in events][-2:] == ["checkpoint", "finished"]
+
+
+@processes
+def test_sigterm_pauses_the_run_and_it_goes_on(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
+    run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
+    process = start_dcamt(begin(table, run), output)
+    wait_for(run, lambda events: last_checkpoint(events) >= 4, process)
+    process.terminate()
+    process.join(300)
+    assert process.exitcode == 1
+    events = run.last_events()
+    step = events[-1]["step"]
+    assert [event["event"] for event in events[-2:]] == ["checkpoint", "paused"]
+    assert events[-2]["step"] == step == load_checkpoint(run.checkpoint, CPU)["step"]
+    assert 4 <= int(str(step)) < STEPS
+    told = [line for line in output.read_text().splitlines() if "paused" in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Go on with: dcamt train")
+    assert "Traceback" not in output.read_text()
+    assert not run.model.exists()
+    assert run_dcamt(go_on(run), output) == 0, output.read_text()
+    assert_same_end(run, uninterrupted)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to oneself are POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_iteration_in_hand(tmp_path: Path, table: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    trainer = new_trainer(tmp_path / "run", table, "iterations=50")
+    iterate = trainer._iterate
+
+    def signalled(batch: Any) -> dict[str, Tensor]:
+        if trainer.step == 2:
+            os.kill(os.getpid(), number)
+        return iterate(batch)
+
+    trainer._iterate = signalled  # type: ignore[method-assign]
+    outcome = trainer.fit(read_cases(table))
+    assert (outcome.finished, outcome.step, outcome.dice) == (False, 3, None)
+    assert load_checkpoint(trainer.run.checkpoint, CPU)["step"] == 3
+    assert signal.getsignal(number) == before
+
+
+def test_a_disk_that_fills_up_costs_only_what_came_after_the_last_checkpoint(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("iterations=6", "checkpoint_every_s=0.000001", "weight_average=0.9")
+    whole = new_trainer(tmp_path / "whole", table, *settings).fit(read_cases(table))
+    trainer = new_trainer(tmp_path / "run", table, *settings)
+    real, calls = os.replace, []
+
+    def full(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) > 3:
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OutputError, match=r"last\.pt: the disk is full"):
+        trainer.fit(read_cases(table))
+    monkeypatch.undo()
+    assert os.listdir(trainer.run.checkpoint.parent) == ["last.pt"]
+    resumed = new_trainer(tmp_path / "run", table, *settings)
+    resumed.resume()
+    assert resumed.step == 3
+    assert_same(resumed.fit(read_cases(table), resumed=True).weights, whole.weights)
+
+
+def test_losses_that_are_no_numbers_end_the_run_and_spoil_no_checkpoint(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    settings = ("iterations=40", "learning_rate=1e18", "checkpoint_every_s=0.000001")
+    assert run_dcamt(begin(table, run, settings), tmp_path / "output") == 1
+    assert "no longer numbers" in (tmp_path / "output").read_text()
+    state = load_checkpoint(run.checkpoint, CPU)
+    assert state["step"] < 40
+    assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, table: Path) -> None:
+    new_trainer(tmp_path / "run", table).save()
+    for settings in (("channels=4,4,8",), ("weight_average=0.9",), ("attention_heads=0",)):
+        with pytest.raises(InputError, match=r"last\.pt: the checkpoint is not of this run's recipe"):
+            new_trainer(tmp_path / "run", table, *settings).resume()
+    torch.save({"step": 3}, tmp_path / "run" / "checkpoints" / "last.pt")
+    with pytest.raises(InputError, match="is not of this run's recipe"):
+        new_trainer(tmp_path / "run", table).resume()
+
+
+def test_a_run_taken_up_after_its_last_iteration_still_measures_its_model(tmp_path: Path, table: Path) -> None:
+    first = new_trainer(tmp_path / "run", table, "iterations=3").fit(read_cases(table))
+    again = new_trainer(tmp_path / "run", table, "iterations=3")
+    again.resume()
+    outcome = again.fit(read_cases(table), resumed=True)
+    assert outcome.finished
+    assert first.dice is not None
+    assert outcome.dice == first.dice
+    assert_same(outcome.weights, first.weights)
+
+
+@pytest.mark.parametrize("settings", [("learning_rate=0.1",), ("optimiser=adamw", "learning_rate=0.02")])
+def test_training_learns(tmp_path: Path, table: Path, settings: tuple[str, ...]) -> None:
+    cases = read_cases(table)
+    trainer = new_trainer(tmp_path / "run", table, "iterations=60", *settings)
+    held_out = [load_case(case, trainer.recipe, CPU) for case in cases if case.role == "validation"]
+    before = validation_dice(trainer.network, held_out, trainer.recipe)
+    after = trainer.fit(cases).dice
+    assert after is not None
+    for branch in ("A", "B", "mean"):
+        assert after[branch]["Left atrium"] > 0.8
+        assert after[branch]["Left atrium"] > before[branch]["Left atrium"] + 0.2
+
+
+def test_start_from_begins_with_the_given_weights(tmp_path: Path, table: Path) -> None:
+    torch.manual_seed(55)
+    weights = DualVNet(tiny_recipe()).state_dict()
+    trainer = new_trainer(tmp_path / "run", table, "weight_average=0.9", start_from=weights)
+    assert_same(dict(trainer.network.state_dict()), dict(weights))
+    assert trainer.average is not None
+    assert_same(dict(trainer.average.state_dict()), dict(weights))
+    other = new_trainer(tmp_path / "other", table).network.state_dict()
+    assert not torch.equal(other["branches.0.head.weight"], weights["branches.0.head.weight"])
+
+
+def test_the_seed_decides(tmp_path: Path, table: Path) -> None:
+    results = []
+    for number, seed in enumerate((3, 3, 4)):
+        torch.manual_seed(number)
+        trainer = new_trainer(tmp_path / str(number), table, "iterations=2", f"seed={seed}")
+        results.append(trainer.fit(read_cases(table)).weights)
+    assert_same(results[0], results[1])
+    assert not torch.equal(results[0]["branches.0.head.weight"], results[2]["branches.0.head.weight"])
+
+
+LEAN = """
+import sys
+
+REFUSED = {"scipy", "SimpleITK", "nrrd", "slicerio", "safetensors", "matplotlib", "monai"}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in REFUSED:
+            raise ImportError(f"{name} is refused")
+
+sys.meta_path.insert(0, Refuse())
+try:
+    import scipy
+    sys.exit("the hook does nothing")
+except ImportError:
+    pass
+from DCAMTLib.cli import main
+status = main(sys.argv[1:])
+assert not REFUSED & {name.partition(".")[0] for name in sys.modules}
+sys.exit(status)
+"""
+
+
+def test_training_needs_torch_numpy_and_nibabel_alone(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    arguments = ["train", str(table), "--run", str(run.path), "--json", *set_options("iterations=2")]
+    result = subprocess.run(
+        [sys.executable, "-c", LEAN, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    kinds = [json.loads(line)["event"] for line in result.stdout.splitlines()]
+    assert {"loading", "started", "progress", "validation", "checkpoint", "finished"} == set(kinds)
+    assert verify_model(run.model).card.trained_on["iterations"] == 2
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_learning_rate_is_torchs_own_schedule(optimiser: str) -> None:
+    steps, rate = 200, 0.03
+    training = Training(iterations=steps, optimiser=optimiser, learning_rate=rate)
+    ours = make_optimiser(nn.Linear(2, 2), training)
+    theirs = torch.optim.SGD(nn.Linear(2, 2).parameters(), rate)
+    schedulers = torch.optim.lr_scheduler
+    if optimiser == "sgd":
+        schedule: Any = schedulers.PolynomialLR(theirs, total_iters=steps, power=0.9)
+    else:
+        schedule = schedulers.CosineAnnealingLR(theirs, T_max=steps)
+    for step in range(steps):
+        set_learning_rate(ours, training, step)
+        warm_up = min(1.0, (step + 1) / 4) if optimiser == "adamw" else 1.0  # 2 % of the iterations
+        assert ours.param_groups[0]["lr"] == pytest.approx(warm_up * schedule.get_last_lr()[0], rel=1e-9)
+        theirs.step()
+        schedule.step()
+
+
+def test_sgd_has_momentum_and_decay() -> None:
+    weight = nn.Linear(1, 1, bias=False)
+    optimiser = make_optimiser(weight, Training(learning_rate=0.1, weight_decay=0.01))
+    value = weight.weight.item()
+    velocity = 0.0
+    for _ in range(3):
+        weight.zero_grad()
+        (2 * weight.weight).sum().backward()
+        optimiser.step()
+        velocity = 0.9 * velocity + 2 + 0.01 * value
+        value -= 0.1 * velocity
+        assert weight.weight.item() == pytest.approx(value, rel=1e-5)
+
+
+def test_average_of_weights_closed_form() -> None:
+    average, network = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    with torch.no_grad():
+        wanted = 1.0
+        for step in range(60):
+            network.weight.fill_(math.sin(step))
+            network.running_mean.fill_(math.sin(step))  # type: ignore[union-attr]
+            network.num_batches_tracked.fill_(step)  # type: ignore[union-attr]
+            average.running_mean.fill_(wanted)  # type: ignore[union-attr]
+            update_average(average, network, 0.8, step)
+            decay = min(0.8, (1 + step) / (10 + step))
+            wanted = decay * wanted + (1 - decay) * math.sin(step)
+            assert average.weight.tolist() == pytest.approx([wanted] * 2, rel=1e-4, abs=1e-6)
+            assert average.running_mean.tolist() == pytest.approx([wanted] * 2, rel=1e-4, abs=1e-6)  # type: ignore[union-attr]
+            assert network.weight.tolist() == pytest.approx([math.sin(step)] * 2, rel=1e-6)
+
+
+class Clock:
+    """A time that passes when an iteration or a validation is made, and only then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
+        self.now = 1000.0
+        self.validation_s = validation_s
+        monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(Trainer, "_iterate", self._iterate)
+        monkeypatch.setattr(trainer_module, "validation_dice", self._validate)
+
+    def _iterate(self, batch: Any) -> dict[str, Tensor]:
+        self.now += 1
+        return {"total": torch.tensor(self.now)}
+
+    def _validate(self, *_: Any) -> dict[str, dict[str, float]]:
+        self.now += self.validation_s
+        return {"mean": {"Left atrium": 0.5}}
+
+
+@pytest.mark.parametrize(("every", "seconds"), [(1, 7.0), (10, 7.0), (1, 0.05), (1, 500.0)])
+def test_validation_takes_a_tenth_of_the_time_at_most(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, every: int, seconds: float
+) -> None:
+    clock, heard = Clock(monkeypatch, seconds), []
+    began = clock.now
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Validated):
+            heard.append((event.step, clock.now - event.seconds - began))
+            assert event.seconds == pytest.approx(seconds)
+
+    trainer = new_trainer(
+        tmp_path / "run", table, "iterations=300", f"validate_every={every}", "patch=4,4,4", heard=hear
+    )
+    trainer.fit(read_cases(table))
+    assert heard[-1][0] == 300
+    for number, (step, elapsed) in enumerate(heard[:-1]):
+        assert step % every == 0
+        assert number * seconds <= 0.1 * elapsed + 1e-6  # what came before this one
+    # No more than the share, the last two validations aside; no less, where it is reached at all.
+    total = clock.now - began
+    assert (len(heard) - 2) * seconds <= 0.1 * total
+    if seconds == 7.0:
+        assert len(heard) * seconds >= 0.08 * total
+    assert len(heard) == (300 if seconds == 0.05 else len(heard))
+
+
+def test_share_of_validation_counts_on_when_resumed(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, 50.0)
+    steps: list[int] = []
+    settings = ("iterations=30", "validate_every=1", "patch=4,4,4")
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Validated):
+            steps.append(event.step)
+            trainer.stop_asked = True
+
+    trainer = new_trainer(tmp_path / "run", table, *settings, heard=hear)
+    assert not trainer.fit(read_cases(table)).finished
+    trainer = new_trainer(tmp_path / "run", table, *settings, heard=hear)
+    trainer.resume()
+    outcome = trainer.fit(read_cases(table), resumed=True)
+    assert steps == [1, 30]
+    assert outcome.seconds == pytest.approx(30 + 2 * 50)
+
+
+def test_checkpoints_and_reports_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_cases_folder(tmp_path / "data", labelled=1)
+    clock, heard = Clock(monkeypatch), []
+    trainer = new_trainer(
+        tmp_path / "run", table, "iterations=35", "checkpoint_every_s=10", "patch=4,4,4", heard=heard.append
+    )
+    outcome = trainer.fit(read_cases(table))
+    assert [event.step for event in heard if isinstance(event, Checkpointed)] == [10, 20, 30, 35]
+    reports = [event for event in heard if isinstance(event, Progress)]
+    assert [report.step for report in reports] == [*range(2, 35, 2), 35]
+    for report in reports:
+        assert (report.of, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.step)
+    # Means since the last report: of iterations 1 and 2, of 3 and 4, ...
+    assert [report.losses["total"] for report in reports[:3]] == [1001.5, 1003.5, 1005.5]
+    assert (outcome.seconds, outcome.dice) == (35, None)
+    assert clock.now == 1035
+
+
+def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cases, two classes, branches that say what they are told to."""
+    info = tiny_recipe().classes[0]
+    recipe = replace(tiny_recipe(), classes=(info, replace(info, label=2, name="Scar")))
+    label = np.zeros((4, 4, 4), np.uint8)
+    label[:2] = 1  # 32 voxels
+    other = label.copy()
+    other[3] = 2  # 16 voxels
+    cases = [resident(label * 100, label), resident(other * 100, other)]
+    said_a = np.ones((4, 4, 4), int)  # all class 1
+    said_b = np.zeros((4, 4, 4), int)
+    said_b[:1] = 1  # 16 voxels, all right
+    said_b[3] = 2
+
+    def told(network: nn.Module, image: Tensor, quality: str) -> Tensor:
+        assert not network.training
+        shares = [0.9 * np.eye(3)[said_a] + 0.03, 0.7 * np.eye(3)[said_b] + 0.1]
+        return torch.from_numpy(np.stack(shares)).movedim(-1, 1)
+
+    monkeypatch.setattr(validation, "probabilities", told)
+    network = DualVNet(tiny_recipe())
+    dice = validation_dice(network, cases, recipe)
+    assert network.training
+    a1, b1 = 2 * 32 / (64 + 32), 2 * 16 / (16 + 32)
+    assert dice["A"] == pytest.approx({info.name: a1, "Scar": (1.0 + 0.0) / 2})  # absent from both counts as 1
+    assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
+    assert dice["mean"] == pytest.approx(dice["A"])  # the surer branch decides
