@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..model_package import ModelPackage
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
-from ..volume import Labelmap, Volume
+from ..volume import Grid, Labelmap, Volume
 from .postprocessing import keep_largest_components
 from .region import Region
-from .windows import ACCURATE, Size, probabilities, window_size
+from .tiles import bounded_probabilities
+from .windows import ACCURATE, Size, size_of, window_size
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of the work that is done, 0 to 1."""
@@ -31,8 +33,9 @@ class Segmentation:
     labelmap: 0 background, 1, 2, ... the recipe's classes.
     probabilities: float32 (K, I, J, K'), mean of the branches; None unless asked for.
     agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None if one branch ran.
-    trust: Dice (0 to 1) between what each branch alone would have outlined; None if one branch ran.
-    notes: what the person should know, such as that the GPU's memory did not suffice.
+    trust: Dice (0 to 1) between what each branch alone would have outlined, within the region if one was given; None
+        if one branch ran.
+    notes: what the person should know, such as that the memory did not suffice.
     """
 
     labelmap: Labelmap
@@ -45,13 +48,11 @@ class Segmentation:
 class Predictor:
     """A loaded model, ready for one scan after another.
 
-    `memory` bounds, in bytes, what a pass over the network may take: a volume for which it does not suffice is done in
-    overlapping windows. None: 2 GB on a CPU, what is free on a GPU.
+    `memory` bounds, in bytes, what a pass over the network may take: a volume for which it does not suffice is done
+    part by part, with the same result. None: 2 GB on a CPU, what is free on a GPU.
     """
 
-    def __init__(
-        self, package: ModelPackage, device: torch.device | str = "cpu", memory: int | None = None
-    ) -> None:
+    def __init__(self, package: ModelPackage, device: torch.device | str = "cpu", memory: int | None = None) -> None:
         self.recipe: Recipe = package.recipe
         self.device = torch.device(device)
         self.network = package.network(self.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -68,7 +69,7 @@ class Predictor:
         """Segment a scan; `region` (patient mm) limits where, `quality` is `fast` or `accurate`.
 
         Raises:
-            InputError: the scan does not fit the model, or the region lies outside the scan.
+            InputError: the scan does not fit the model, the region lies outside the scan, or memory does not suffice.
         """
 
         def report(stage: str, share: float) -> None:
@@ -78,6 +79,9 @@ class Predictor:
         report("preparing", 0.0)
         image, grid = scan_to_network(volume, self.recipe)
         box = region.box(grid, margin=2 * self.recipe.stride) if region else tuple(slice(0, n) for n in grid.shape)
+        kept = region.mask(volume.grid) if region else None
+        if kept is not None and not kept.any():
+            raise InputError("the region of interest holds no voxel of the scan", path=volume.path)
         report("segmenting", 0.1)
         branches, notes = self._run(
             image[(slice(None), *box)], quality, lambda done, of: report("segmenting", 0.1 + 0.7 * done / of)
@@ -86,50 +90,77 @@ class Predictor:
         report("finishing", 0.8)
         shares = to_source(branches.mean(dim=0), grid)
         labels = shares.argmax(axis=0).astype(np.uint8)
-        if region:
-            labels[~region.mask(volume.grid)] = 0
+        if kept is not None:
+            labels[~kept] = 0
         if self.recipe.inference.largest_component:
             labels = keep_largest_components(labels, range(1, self.recipe.outputs))
         agreement = trust = None
         if len(branches) == 2:
             agreement = to_source(agreement_map(branches), grid)
+            if region:
+                branches = branches * torch.from_numpy(region.mask(Grid(grid.shape, grid.affine)))
             trust = branch_dice(branches)
         report("finishing", 1.0)
         return Segmentation(
             Labelmap(labels, volume.grid, volume.path), shares if keep_probabilities else None, agreement, trust, notes
         )
 
-    def _run(
-        self, image: Tensor, quality: str, tick: Callable[[int, int], None]
-    ) -> tuple[Tensor, tuple[str, ...]]:
-        """The branches' probabilities on the CPU. Out of GPU memory: smaller windows, at last the CPU."""
+    def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
+        """The branches' probabilities on the CPU. Out of memory: smaller parts, at last the CPU."""
         notes: list[str] = []
-        device, memory = self.device, self._memory or _free_memory(self.device)
+        device = self.device
+        limit = self._part_limit(size_of(image), self._memory or _free_memory(device))
         while True:
-            window = window_size(
-                image.shape[1:], self.recipe.stride, lambda size, limit=memory: self.pass_bytes(size) <= limit  # type: ignore[misc]
-            )
-            try:
-                with torch.no_grad():
-                    result = probabilities(self.network.to(device), image.to(device), quality, window, tick)
+            part = self.part_size(size_of(image), limit)
+            result = self._attempt(device, image, quality, part, tick)
+            if result is not None:
                 self.network.to(self.device)
-                return result.cpu(), tuple(notes)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                if memory > self.pass_bytes((4 * self.recipe.stride,) * 3):
-                    memory //= 2
-                    notes.append("The GPU's memory did not suffice; smaller windows were used.")
-                else:
-                    device, memory = torch.device("cpu"), DEFAULT_MEMORY
-                    notes.append("The GPU's memory did not suffice; the CPU was used.")
+                return result, tuple(dict.fromkeys(notes))
+            torch.cuda.empty_cache()
+            taken = self.pass_bytes(part or size_of(image))
+            memory_of = "computer" if device.type == "cpu" else "GPU"
+            if taken > self.pass_bytes((4 * self.recipe.stride,) * 3):
+                limit = min(limit, taken) // 2
+                notes.append(f"The {memory_of}'s memory did not suffice; smaller parts were used.")
+            elif device.type != "cpu":
+                device, limit = torch.device("cpu"), self._part_limit(size_of(image), DEFAULT_MEMORY)
+                notes.append(f"The {memory_of}'s memory did not suffice; the CPU was used.")
+            else:
+                raise InputError(
+                    "the computer's memory does not suffice for this scan",
+                    remedy="Close other programs, or give a region of interest.",
+                )
+
+    def _attempt(
+        self, device: torch.device, image: Tensor, quality: str, part: Size | None, tick: Callable[[int, int], None]
+    ) -> Tensor | None:
+        """The branches' probabilities on the CPU; None if memory ran out, whose tensors are released by then."""
+        try:
+            with torch.no_grad():
+                return bounded_probabilities(self.network.to(device), image.to(device), quality, part, tick).cpu()
+        except RuntimeError as error:
+            if _out_of_memory(error):
+                return None
+            raise
+
+    def part_size(self, size: Size, limit: int) -> Size | None:
+        """How much of a volume of (X, Y, Z) voxels a pass of `limit` bytes may take; None: all of it."""
+        return window_size(size, self.recipe.stride, lambda part: self.pass_bytes(part) <= limit)
+
+    def _part_limit(self, size: Size, memory: int) -> int:
+        """Bytes that are left of `memory` for a pass, be it over the whole volume or over a part."""
+        if self.pass_bytes(size) <= memory:
+            return memory
+        # What is kept of the whole meanwhile: both branches' results, and features of the coarser levels.
+        return max(0, memory - 4 * int(np.prod(size)) * (2 * self.recipe.outputs + 10))
 
     def pass_bytes(self, size: Size) -> int:
         """About how many bytes one pass over (X, Y, Z) voxels takes at its peak.
 
-        Both branches' skips wait while the finest level of one is decoded: some ten feature maps of the finest level,
-        measured (Testing/benchmarks/), in float32.
+        Both branches' skips wait while the finest level of one is decoded: at most eight float32 feature maps of the
+        finest level, as measured by Testing/benchmarks/inference.py.
         """
-        return int(np.prod(size)) * self.recipe.network.channels[0] * 4 * 10
+        return int(np.prod(size)) * self.recipe.network.channels[0] * 4 * 8
 
 
 def agreement_map(branches: Tensor) -> Tensor:
@@ -159,3 +190,8 @@ def _free_memory(device: torch.device) -> int:
         return int(0.8 * torch.cuda.mem_get_info(device)[0])
     return DEFAULT_MEMORY
 
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has its own exception; the CPU's and Apple's allocators raise a plain RuntimeError."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text or "out of memory" in text

@@ -43,9 +43,11 @@ class Region:
         """
         corners = np.array([[x, y, z, 1.0] for x in self._ends(0) for y in self._ends(1) for z in self._ends(2)])
         voxels = (corners @ np.linalg.inv(grid.affine).T)[:, :3]
+        # Bounded, since a region may reach far beyond what an integer holds.
+        voxels = voxels.clip(-1 - margin, np.array(grid.shape) + margin)
         low, high = np.floor(voxels.min(axis=0)).astype(int), np.ceil(voxels.max(axis=0)).astype(int)
         if (high < 0).any() or (low >= np.array(grid.shape)).any():
-            raise InputError("the region of interest lies outside the scan")
+            raise InputError("the region of interest lies outside the scan", remedy="Give it in RAS millimetres.")
         box = [
             slice(max(0, int(a) - margin), min(n, int(b) + margin + 1))
             for a, b, n in zip(low, high, grid.shape, strict=True)

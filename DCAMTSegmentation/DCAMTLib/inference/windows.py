@@ -1,4 +1,8 @@
-"""Probabilities over a whole volume: in one pass where memory allows, else window by window, blended smoothly."""
+"""Probabilities over a whole volume: in one pass, or window by window, blended smoothly.
+
+Windows serve every network, but what lies at their faces is seen with padding in place of the heart; where the network
+allows, `tiles.py` gives the result of one pass in as little memory.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +32,9 @@ def probabilities(
     `tick(done, of)` is called after each pass. The caller turns gradients off.
     """
     stride = int(2 ** (len(network.vnets[0].encoder.levels) - 1))
-    size = _size(image)
-    padded = _pad(image, stride)
-    whole = _size(padded)
+    size = size_of(image)
+    padded = pad(image, stride)
+    whole = size_of(padded)
     parts = list(_parts(whole, window, stride)) if window else [tuple(slice(0, n) for n in whole)]
     if len(parts) == 1:
         result = _one_pass(network, padded, quality)
@@ -72,12 +76,12 @@ def _blend(
     tick: Tick | None,
 ) -> Tensor:
     total: Tensor | None = None
-    weights = torch.zeros(_size(image), device=image.device)
+    weights = torch.zeros(size_of(image), device=image.device)
     for done, part in enumerate(parts, start=1):
         result = _one_pass(network, image[(slice(None), *part)], quality)
-        weight = _weight(part, _size(image), stride, image.device)
+        weight = _weight(part, size_of(image), stride, image.device)
         if total is None:
-            total = torch.zeros((*result.shape[:2], *_size(image)), device=image.device)
+            total = torch.zeros((*result.shape[:2], *size_of(image)), device=image.device)
         total[(slice(None), slice(None), *part)] += result * weight
         weights[part] += weight
         if tick:
@@ -99,8 +103,7 @@ def _parts(size: Size, window: Size, stride: int) -> Iterator[tuple[slice, ...]]
         count = -(-(length - edge) // step) + 1
         # Spread evenly, then moved onto the stride's multiples; the last one ends with the volume.
         starts = [
-            min(length - edge, -(-i * (length - edge) // max(1, count - 1) // stride) * stride)
-            for i in range(count)
+            min(length - edge, -(-i * (length - edge) // max(1, count - 1) // stride) * stride) for i in range(count)
         ]
         axes.append([slice(start, start + edge) for start in starts])
     yield from itertools.product(*axes)
@@ -117,20 +120,21 @@ def _weight(part: tuple[slice, ...], size: Size, stride: int, device: torch.devi
             inside = torch.minimum(inside, position)
         if place.stop < length:
             inside = torch.minimum(inside, edge - position)
-        # Zero over the first stride, where padding was felt, then rising over the second.
+        # Next to nothing over the first half stride, where padding was felt most, then rising over one stride. It is
+        # never zero, so that windows which barely overlap still cover every voxel.
         rise = ((inside - stride / 2) / stride).clamp(0, 1)
-        ramp = (rise * rise * (3 - 2 * rise)).clamp_min(1e-4)
+        ramp = (rise * rise * (3 - 2 * rise)).clamp_min(1e-6)
         weight = weight * ramp.reshape([-1 if dim == axis else 1 for dim in range(3)])
     return weight
 
 
-def _pad(image: Tensor, stride: int) -> Tensor:
+def pad(image: Tensor, stride: int) -> Tensor:
     """(C, X, Y, Z) with X, Y, Z raised to multiples of the stride; the last voxel is repeated."""
     sides: list[int] = []
-    for length in reversed(_size(image)):
+    for length in reversed(size_of(image)):
         sides += [0, -length % stride]
     return F.pad(image[None], sides, mode="replicate")[0]
 
 
-def _size(image: Tensor) -> Size:
+def size_of(image: Tensor) -> Size:
     return image.shape[-3], image.shape[-2], image.shape[-1]

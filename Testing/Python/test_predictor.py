@@ -1,0 +1,370 @@
+"""From scan to labels: the same in the patient however a scan is stored, and what memory, region and quality change."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import torch
+from conftest import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
+from DCAMTLib.errors import InputError
+from DCAMTLib.inference import predictor as module
+from DCAMTLib.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
+from DCAMTLib.inference.region import Region
+from DCAMTLib.inference.windows import FAST
+from DCAMTLib.model_package import ModelPackage
+from DCAMTLib.preprocessing import network_grid, scan_to_network
+from DCAMTLib.recipe import Inference, Intensity, Recipe
+from DCAMTLib.volume import Grid, Labelmap, Volume, read_volume
+from scipy import ndimage
+from torch import Tensor, nn
+
+
+def labels_at(labelmap: Labelmap, points: np.ndarray) -> np.ndarray:
+    """Labels at places (..., 3) in the patient, RAS mm, of the voxels nearest to them."""
+    offset = points - labelmap.grid.affine[:3, 3]
+    index = np.rint(offset @ np.linalg.inv(labelmap.grid.affine[:3, :3]).T).astype(int)
+    return np.asarray(labelmap.voxels[tuple(np.moveaxis(index, -1, 0))])
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_package: ModelPackage) -> Predictor:
+    return Predictor(tiny_package)
+
+
+@pytest.fixture(scope="module")
+def expected(predictor: Predictor, oblique_scan: Volume) -> Segmentation:
+    result = predictor.segment(oblique_scan, keep_probabilities=True)
+    share = result.labelmap.voxels.mean()
+    assert 0.1 < share < 0.6  # else all that follows would compare nothing with nothing
+    # No axis of it is like another, forwards or backwards, so that a mistaken one shows.
+    counts = [result.labelmap.voxels.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    assert all((count != count[::-1]).any() for count in counts)
+    return result
+
+
+# ---- geometry
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+@pytest.mark.parametrize("flips", list(itertools.product((False, True), repeat=3)), ids=str)
+def test_every_way_to_store_a_scan_gives_the_same_labels_in_the_patient(
+    order: tuple[int, int, int],
+    flips: tuple[bool, bool, bool],
+    predictor: Predictor,
+    oblique_scan: Volume,
+    expected: Segmentation,
+) -> None:
+    shape = tuple(oblique_scan.grid.shape[axis] for axis in order)
+    to_old = np.zeros((4, 4))
+    to_old[3, 3] = 1
+    for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
+        to_old[old, new] = -1 if flip else 1
+        to_old[old, 3] = shape[new] - 1 if flip else 0
+    voxels = oblique_scan.voxels.transpose(0, *(1 + axis for axis in order))
+    voxels = np.flip(voxels, [1 + axis for axis, flip in enumerate(flips) if flip])
+    scan = Volume(voxels, Grid(shape, oblique_scan.grid.affine @ to_old))  # type: ignore[arg-type]
+    result = predictor.segment(scan)
+    assert result.labelmap.grid is scan.grid
+    points = points_of(oblique_scan.grid)
+    assert np.array_equal(labels_at(result.labelmap, points), expected.labelmap.voxels)
+    assert result.trust == expected.trust
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_every_format_gives_the_same_labels_in_the_patient(
+    ending: str, tmp_path: Path, predictor: Predictor, oblique_scan: Volume, expected: Segmentation
+) -> None:
+    image = sitk.GetImageFromArray(oblique_scan.voxels[0].transpose(2, 1, 0))
+    to_lps = np.diag([-1.0, -1.0, 1.0])
+    image.SetSpacing(oblique_scan.grid.spacing.tolist())
+    image.SetDirection((to_lps @ oblique_scan.grid.affine[:3, :3] / oblique_scan.grid.spacing).ravel().tolist())
+    image.SetOrigin((to_lps @ oblique_scan.grid.affine[:3, 3]).tolist())
+    sitk.WriteImage(image, str(tmp_path / f"scan{ending}"))
+    scan = read_volume(tmp_path / f"scan{ending}")
+    assert scan.grid.matches(oblique_scan.grid)
+    result = predictor.segment(scan)
+    assert result.labelmap.path == scan.path
+    # A format keeps its geometry in 32 bits, so that a voxel on the very boundary may change sides.
+    assert (labels_at(result.labelmap, points_of(oblique_scan.grid)) != expected.labelmap.voxels).sum() <= 1
+
+
+def test_turning_or_moving_a_scan_turns_and_moves_its_labels(
+    predictor: Predictor, oblique_scan: Volume, expected: Segmentation
+) -> None:
+    shape, spacing = oblique_scan.grid.shape, (1.5, 1.5, 2.0)
+    for turn, centre in [
+        (np.eye(3), CENTRE),
+        (rotation(-20, 15, 10), CENTRE),
+        (rotation(3, 25, -22), np.array([-300.0, 1e3, 7.0])),
+        (rotation(9, -12, 17), np.zeros(3)),
+    ]:
+        grid = centred_grid(shape, spacing, turn, centre)
+        result = predictor.segment(Volume(oblique_scan.voxels, grid))
+        assert np.array_equal(result.labelmap.voxels, expected.labelmap.voxels)
+        assert result.labelmap.grid is grid
+        assert result.agreement is not None
+        assert expected.agreement is not None
+        assert np.abs(result.agreement - expected.agreement).max() < 1e-3
+
+
+def test_gain_and_the_type_of_the_voxels_change_nothing(
+    predictor: Predictor, oblique_scan: Volume, expected: Segmentation
+) -> None:
+    brighter = predictor.segment(Volume(oblique_scan.voxels.astype(np.float64) * 37.5, oblique_scan.grid))
+    assert (brighter.labelmap.voxels != expected.labelmap.voxels).sum() <= 1
+    whole = predictor.segment(Volume(np.rint(oblique_scan.voxels * 50).astype(np.uint16), oblique_scan.grid))
+    assert (whole.labelmap.voxels != expected.labelmap.voxels).mean() < 0.005
+
+
+# ---- what comes out
+
+
+def test_labels_are_where_the_mean_of_both_branches_is_highest(
+    predictor: Predictor, tiny_package: ModelPackage, oblique_scan: Volume
+) -> None:
+    scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))  # the network's own grid and multiples of 4
+    stages: list[tuple[str, float]] = []
+    result = predictor.segment(scan, keep_probabilities=True, progress=lambda *event: stages.append(event))
+    image, _ = scan_to_network(scan, tiny_package.recipe)
+    with torch.no_grad():
+        both = [output.logits[0].softmax(dim=0).numpy() for output in tiny_package.network()(image[None])]
+    mean = (both[0] + both[1]) / 2
+    assert np.abs(result.probabilities - mean).max() < 1e-5
+    clear = np.abs(mean[1] - mean[0]) > 1e-4
+    assert np.array_equal(result.labelmap.voxels[clear], mean.argmax(axis=0)[clear])
+    assert result.labelmap.voxels.dtype == np.uint8
+    assert np.abs(result.agreement - (1 - np.abs(both[0][1] - both[1][1]))).max() < 1e-5
+    a, b = (share[1] > share[0] for share in both)
+    assert result.trust == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-3)
+    assert result.notes == ()
+    shares = [share for _, share in stages]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+
+
+def test_fast_is_the_first_branch_on_its_own(predictor: Predictor, tiny_package: ModelPackage) -> None:
+    scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))
+    result = predictor.segment(scan, quality=FAST, keep_probabilities=True)
+    image, _ = scan_to_network(scan, tiny_package.recipe)
+    with torch.no_grad():
+        alone = tiny_package.network().forward_one(image[None])[0].softmax(dim=0).numpy()
+    assert np.abs(result.probabilities - alone).max() < 1e-5
+    assert result.agreement is None
+    assert result.trust is None
+    assert result.labelmap.voxels.any()
+
+
+def test_agreement_is_one_less_the_total_variation_distance() -> None:
+    a = torch.tensor([[0.2, 0.7, 0.1], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    b = torch.tensor([[0.3, 0.3, 0.4], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0], [0.9, 0.1, 0.0]])
+    branches = torch.stack([a, b]).permute(0, 2, 1).reshape(2, 3, 4, 1, 1)
+    assert torch.allclose(agreement_map(branches).flatten(), torch.tensor([0.6, 0.0, 1.0, 0.9]))
+
+
+def test_branch_dice_counts_the_voxels_both_call_the_same() -> None:
+    a = torch.tensor([0, 1, 1, 2, 2, 0, 1, 0])
+    b = torch.tensor([0, 1, 2, 2, 0, 0, 1, 0])
+    branches = torch.stack([nn.functional.one_hot(labels, 3).T.reshape(3, 2, 2, 2) for labels in (a, b)]).float()
+    assert branch_dice(branches) == pytest.approx(2 * 3 / (5 + 4))
+    assert branch_dice(branches[:1].repeat(2, 1, 1, 1, 1)) == 1
+    background = torch.zeros(2, 3, 2, 2, 2)
+    background[:, 0] = 1
+    assert branch_dice(background) == 1
+
+
+def test_a_scan_of_too_many_channels_is_refused(predictor: Predictor, oblique_scan: Volume) -> None:
+    doubled = Volume(np.repeat(oblique_scan.voxels, 2, axis=0), oblique_scan.grid, Path("pair.nrrd"))
+    with pytest.raises(InputError, match=r"pair\.nrrd: has 2 channel"):
+        predictor.segment(doubled)
+
+
+# ---- with a network whose answer is written into the scan
+
+
+class Told(nn.Module):
+    """Branch A's lead of foreground is channel 0 of the scan, branch B's is channel 1; `failures` passes fail first."""
+
+    def __init__(self, failure: Exception | None = None, failures: int = 0) -> None:
+        super().__init__()
+        self.vnets = (SimpleNamespace(encoder=SimpleNamespace(levels=[None] * 3)),)
+        self.norm = nn.InstanceNorm3d(1)  # with one of these a network has to be run in windows
+        self.failure, self.failures = failure, failures
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
+        self.sizes.append(tuple(image.shape[2:]))
+        if self.failure and len(self.sizes) <= self.failures:
+            raise self.failure
+        a, b = (torch.stack([-20 * image[:, i], 20 * image[:, i]], dim=1) for i in range(2))
+        return SimpleNamespace(logits=a), SimpleNamespace(logits=b)
+
+
+GRID = centred_grid((40, 36, 32), (1.5, 1.5, 1.5))
+FROM_CENTRE = points_of(GRID) - CENTRE
+
+
+def ball(x: float, radius: float) -> np.ndarray:
+    """A ball about a place `x` mm to the patient's right of the centre: bool (I, J, K)."""
+    return np.asarray(np.linalg.norm(FROM_CENTRE - (x, 0, 0), axis=-1) < radius)
+
+
+BALLS = ball(-17, 8), ball(12, 11)
+"""Branch A sees both; branch B the right one only."""
+
+
+def told(
+    tiny_package: ModelPackage, network: Told, memory: int | None = None, component: bool = False
+) -> tuple[Predictor, Volume]:
+    recipe: Recipe = replace(
+        tiny_package.recipe,
+        input_channels=2,
+        intensity=Intensity("clip", low=-1, high=1),
+        inference=Inference(largest_component=component),
+    )
+    predictor = Predictor(random_package_of(recipe), memory=memory)
+    predictor.network = network  # type: ignore[assignment]
+    left, right = BALLS
+    return predictor, Volume(np.stack([left | right, right]).astype(np.float32) * 2 - 1, GRID)
+
+
+def random_package_of(recipe: Recipe) -> ModelPackage:
+    voxels = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 8)).astype(np.float32)
+    return random_package(recipe, Volume(voxels, centred_grid((8, 8, 8), recipe.spacing)))
+
+
+def test_a_region_limits_labels_trust_and_work(tiny_package: ModelPackage) -> None:
+    left, right = BALLS
+    network = Told()
+    predictor, scan = told(tiny_package, network)
+    whole = predictor.segment(scan)
+    # One sees a ball where the other sees none, so that neither class leads there; background is taken on a tie.
+    assert np.array_equal(whole.labelmap.voxels == 1, right)
+    assert whole.trust == pytest.approx(2 * right.sum() / (2 * right.sum() + left.sum()))
+    assert whole.agreement is not None
+    assert whole.agreement[left].max() < 1e-3
+    assert whole.agreement[~left].min() > 0.999
+
+    corner = CENTRE + np.array([0.0, -6.0, -30.0])
+    region = Region((corner[0], corner[1], corner[2]), (corner[0] + 26, corner[1] + 8, corner[2] + 60))
+    network.sizes.clear()
+    part = predictor.segment(scan, region=region, keep_probabilities=True)
+    inside = region.mask(GRID)
+    assert 0 < (right & inside).sum() < right.sum()
+    assert np.array_equal(part.labelmap.voxels == 1, right & inside)
+    assert part.trust == 1  # the ball the branches disagree on lies outside, if partly within what was computed
+    assert part.agreement is not None
+    assert part.agreement[left].min() < 1e-3
+    assert np.prod(network.sizes) < 0.8 * np.prod(GRID.shape)
+    # What was not computed is background for certain.
+    assert part.probabilities is not None
+    assert np.abs(part.probabilities.sum(axis=0) - 1).max() < 1e-5
+    assert part.probabilities[0, 0, 0, 0] == 1
+
+
+def test_a_region_between_two_voxels_is_refused(tiny_package: ModelPackage) -> None:
+    predictor, scan = told(tiny_package, Told())
+    low = CENTRE + 0.2  # voxel centres lie 0.75 mm off the centre, 1.5 mm apart
+    region = Region((low[0], low[1], low[2]), (low[0] + 0.2, low[1] + 0.2, low[2] + 0.2))
+    with pytest.raises(InputError, match="holds no voxel"):
+        predictor.segment(scan, region=region)
+
+
+def test_the_largest_component_stays_if_the_recipe_says_so(tiny_package: ModelPackage) -> None:
+    left, right = BALLS
+    for component, pieces in ((False, 2), (True, 1)):
+        predictor, scan = told(tiny_package, Told(), component=component)
+        both = Volume(np.repeat(scan.voxels[:1], 2, axis=0), scan.grid)
+        labels = predictor.segment(both).labelmap.voxels
+        assert ndimage.label(labels)[1] == pieces
+        assert np.array_equal(labels == 1, right if component else left | right)
+
+
+def test_a_bound_on_memory_makes_windows_that_keep_it(tiny_package: ModelPackage) -> None:
+    network = Told()
+    predictor, scan = told(tiny_package, network)
+    expected = predictor.segment(scan).labelmap.voxels
+    assert network.sizes == [GRID.shape]
+    for share in (0.6, 0.3):
+        network.sizes.clear()
+        bound = int(share * predictor.pass_bytes(GRID.shape))
+        limited, _ = told(tiny_package, network, memory=bound)
+        labels = limited.segment(scan).labelmap.voxels
+        assert len(network.sizes) > 1
+        assert all(limited.pass_bytes(size) <= bound for size in network.sizes)  # type: ignore[arg-type]
+        assert np.array_equal(labels, expected)
+
+
+def test_a_bound_on_memory_leaves_the_result_as_it_is(
+    tiny_package: ModelPackage, oblique_scan: Volume, expected: Segmentation
+) -> None:
+    predictor = Predictor(tiny_package, memory=Predictor(tiny_package).pass_bytes((16, 16, 16)))
+    whole = network_grid(oblique_scan.grid, predictor.recipe.spacing).shape
+    assert predictor.part_size(whole, predictor.pass_bytes((16, 16, 16))) is not None
+    result = predictor.segment(oblique_scan)
+    assert np.array_equal(result.labelmap.voxels, expected.labelmap.voxels)
+
+
+# ---- memory runs out
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
+]
+
+
+@pytest.mark.parametrize("failure", OUT_OF_MEMORY, ids=["cuda", "cpu", "mps"])
+def test_out_of_memory_leads_to_smaller_windows_and_a_note(tiny_package: ModelPackage, failure: Exception) -> None:
+    network = Told(failure, failures=2)
+    predictor, scan = told(tiny_package, network)
+    result = predictor.segment(scan)
+    assert np.array_equal(result.labelmap.voxels == 1, BALLS[1])
+    tried = [predictor.pass_bytes(size) for size in network.sizes]  # type: ignore[arg-type]
+    assert tried[0] == predictor.pass_bytes(GRID.shape)
+    assert tried[1] <= tried[0] / 2
+    assert max(tried[2:]) <= tried[1] / 2
+    assert len(result.notes) == 1  # once, however often it happened
+    assert "memory did not suffice; smaller parts were used" in result.notes[0]
+    assert predictor.segment(scan).notes == ()  # and the next scan starts afresh
+
+
+def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
+    tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Told()
+    predictor, scan = told(tiny_package, network, memory=10**9)
+    predictor.device = torch.device("meta")  # stands for the GPU, which a machine that tests need not have
+    used: list[str] = []
+    monkeypatch.setattr(network, "to", lambda device: used.append(str(device)) or network)
+    probabilities = module.bounded_probabilities
+
+    def on_device(net: Told, image: Tensor, *rest: object) -> Tensor:
+        if image.device.type == "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return probabilities(net, image, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "bounded_probabilities", on_device)
+    result = predictor.segment(scan)
+    assert np.array_equal(result.labelmap.voxels == 1, BALLS[1])
+    assert [note.split("; ")[1] for note in result.notes] == ["smaller parts were used.", "the CPU was used."]
+    assert used[-2:] == ["cpu", "meta"]  # the network goes back for the next scan
+
+
+def test_memory_that_never_suffices_ends_in_one_line_rather_than_never(tiny_package: ModelPackage) -> None:
+    network = Told(OUT_OF_MEMORY[0], failures=10**9)
+    predictor, scan = told(tiny_package, network)
+    with pytest.raises(InputError, match=r"memory does not suffice.*region of interest"):
+        predictor.segment(scan)
+    assert len(network.sizes) < 20
+
+
+def test_other_failures_are_not_taken_for_a_lack_of_memory(tiny_package: ModelPackage) -> None:
+    predictor, scan = told(tiny_package, Told(RuntimeError("shapes do not fit"), failures=1))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        predictor.segment(scan)

@@ -1,0 +1,111 @@
+"""A pass in tiles is the pass over the whole, whatever the tiles, the network and the volume's size."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from DCAMTLib.inference.tiles import _tiles, bounded_probabilities, is_local, reach, tiled_probabilities
+from DCAMTLib.inference.windows import ACCURATE, FAST, probabilities
+from DCAMTLib.networks.dual_vnet import DualVNet
+from DCAMTLib.recipe import Network, Recipe
+from torch import nn
+
+SHAPES = [
+    Network(channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2),
+    Network(channels=(3, 5, 6, 8), convolutions=(2, 3, 1, 2), attention_heads=4),
+    Network(channels=(4, 6), convolutions=(2, 1), attention_heads=0),
+]
+
+
+def network_of(recipe: Recipe, shape: Network) -> DualVNet:
+    """A network at inference, every weight random, so that nothing is zero or one by chance."""
+    torch.manual_seed(0)
+    network = DualVNet(dataclasses.replace(recipe, network=shape)).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+    for attention in network.attentions:
+        nn.init.normal_(attention.output.weight, std=0.3)  # type: ignore[union-attr, arg-type]
+    return network
+
+
+@pytest.mark.parametrize("quality", [FAST, ACCURATE])
+@pytest.mark.parametrize("shape", SHAPES, ids=["three levels", "four levels", "two levels"])
+def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, quality: str) -> None:
+    network = network_of(tiny_recipe, shape)
+    image = torch.randn(1, 61, 42, 37)
+    with torch.no_grad():
+        whole = probabilities(network, image, quality)
+        # The attention and the deepest levels do matter here: a half of the scan by itself is something else.
+        half = probabilities(network, image[:, :32], quality)
+        assert (half - whole[:, :, :32]).abs().max() > 1e-3
+        margins = 2 * reach(network)
+        for tile in ((margins + 16, 64, 48), (64, margins + 12, margins + 24)):
+            tiled = tiled_probabilities(network, image, quality, tile)
+            assert tiled.shape == whole.shape
+            assert (tiled - whole).abs().max() < 1e-5
+
+
+def test_a_shorter_reach_would_be_seen(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of(tiny_recipe, SHAPES[1])
+    image = torch.randn(1, 64, 48, 40)
+    monkeypatch.setattr("DCAMTLib.inference.tiles.reach", lambda network: 4)
+    with torch.no_grad():
+        tiled = tiled_probabilities(network, image, ACCURATE, (32, 48, 40))
+        assert (tiled - probabilities(network, image, ACCURATE)).abs().max() > 2e-5
+
+
+def test_what_an_output_depends_on_lies_within_the_reach(tiny_recipe: Recipe) -> None:
+    """By the gradient of a voxel of the finest level, the coarser ones held constant: the reach, measured."""
+    network = network_of(tiny_recipe, SHAPES[1])
+    for vnet in network.vnets:
+        image = torch.randn(1, 1, 96, 8, 8, requires_grad=True)
+        features = vnet.encode(image)
+        fixed = [feature if level < 2 else feature.detach() for level, feature in enumerate(features)]
+        logits, _ = vnet.decode(fixed)
+        logits[0, :, 48].sum().backward()  # type: ignore[no-untyped-call]
+        assert image.grad is not None
+        touched = image.grad.abs().sum(dim=(0, 1, 3, 4)).nonzero().flatten()
+        assert 48 - reach(network) <= int(touched.min()) <= int(touched.max()) <= 48 + reach(network)
+        assert int(touched.max()) - 48 > 4
+
+
+def test_tiles_yield_every_voxel_once_and_see_their_surroundings() -> None:
+    size, margin, step = (61 * 4, 40, 36), 8, 4
+    seen = torch.zeros(size)
+    for outer, core, inner in _tiles(size, (64, 40, 24), margin, step):
+        seen[core] += 1
+        for axis, length in enumerate(size):
+            assert outer[axis].start == max(0, core[axis].start - margin)
+            assert outer[axis].stop == min(length, core[axis].stop + margin)
+            assert outer[axis].start % step == core[axis].start % step == 0
+            assert inner[axis].start == core[axis].start - outer[axis].start
+            assert inner[axis].stop - inner[axis].start == core[axis].stop - core[axis].start
+    assert bool((seen == 1).all())
+
+
+def test_instance_normalisation_is_run_in_windows(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = network_of(tiny_recipe, SHAPES[0])
+    instance = network_of(tiny_recipe, dataclasses.replace(SHAPES[0], normalisation="instance"))
+    assert is_local(batch)
+    assert not is_local(instance)
+    monkeypatch.setattr("DCAMTLib.inference.tiles.tiled_probabilities", lambda *_: pytest.fail("it cannot be tiled"))
+    with torch.no_grad():
+        bounded_probabilities(instance, torch.randn(1, 40, 16, 16), FAST, (16, 16, 16))
+
+
+def test_progress_counts_every_tile_to_the_end(tiny_recipe: Recipe) -> None:
+    ticks: list[tuple[int, int]] = []
+    with torch.no_grad():
+        tiled_probabilities(
+            network_of(tiny_recipe, SHAPES[0]),
+            torch.randn(1, 64, 16, 16),
+            ACCURATE,
+            (40, 16, 16),
+            lambda *tick: ticks.append(tick),
+        )
+    assert [done for done, _ in ticks] == list(range(1, len(ticks) + 1))
+    assert {of for _, of in ticks} == {len(ticks)}
