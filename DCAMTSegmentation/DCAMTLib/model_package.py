@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -74,7 +76,7 @@ class ModelPackage:
 
 
 def save_model(path: Path, state: Mapping[str, torch.Tensor], recipe: Recipe, card: Card) -> Card:
-    """Write a package; returns the card with its checksum. Weights of two axes and more are kept in 16 bits.
+    """Write a package; returns the card with its checksum. Weights of two axes and more take 16 bits if they fit.
 
     Raises:
         OutputError: the file cannot be written.
@@ -83,7 +85,8 @@ def save_model(path: Path, state: Mapping[str, torch.Tensor], recipe: Recipe, ca
     for name, tensor in state.items():
         if tensor.is_floating_point():
             array = tensor.detach().cpu().numpy()
-            weights[name] = array.astype(np.float16 if array.ndim > 1 else np.float32)
+            fits = array.ndim > 1 and np.abs(array).max() <= np.finfo(np.float16).max
+            weights[name] = array.astype(np.float16 if fits else np.float32)
     return write_package(path, ModelPackage(card, recipe, weights))
 
 
@@ -114,10 +117,10 @@ def open_model(path: Path) -> ModelPackage:
             for name in sorted(members):
                 if name not in LIMITS:
                     raise InputError(f"holds '{name}', which no model has; nothing of it was read", path=path)
-            if len(archive.infolist()) != len(LIMITS):
+            if sorted(info.filename for info in archive.infolist()) != sorted(LIMITS):
                 raise InputError("is not a whole model: it lacks or repeats a part", path=path, remedy=damaged)
             data = {name: _read(archive, info, path) for name, info in members.items()}
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path, remedy=damaged) from error
     card = _read_card(data[CARD], path)
     if _checksum(data[WEIGHTS], data[RECIPE], replace(card, checksum="")) != card.checksum:
@@ -125,7 +128,7 @@ def open_model(path: Path) -> ModelPackage:
     try:
         weights = unpack_tensors(data[WEIGHTS])
         recipe = recipe_from_dict(json.loads(data[RECIPE]), path)
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"cannot be used: {error}", path=path, remedy=damaged) from error
     return ModelPackage(card, recipe, weights)
 
@@ -136,11 +139,18 @@ def check_weights(package: ModelPackage, path: Path) -> None:
 
     from .networks.dual_vnet import DualVNet
 
-    with torch.device("meta"):
-        network = DualVNet(package.recipe)
+    misfit = InputError("cannot be used: its weights are not those of its recipe's network", path=path)
+    # Each convolution has weights, so a recipe with more of them than these is refused before its network is built.
+    if sum(package.recipe.network.convolutions) > len(package.weights):
+        raise misfit
+    try:
+        with torch.device("meta"):
+            network = DualVNet(package.recipe)
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond what a tensor may have
+        raise misfit from error
     expected = {name: tuple(t.shape) for name, t in network.state_dict().items() if name not in _counters(network)}
     if expected != {name: array.shape for name, array in package.weights.items()}:
-        raise InputError("cannot be used: its weights are not those of its recipe's network", path=path)
+        raise misfit
     for name, array in package.weights.items():
         if not np.isfinite(array).all():
             raise InputError(f"cannot be used: the weights '{name}' are not finite numbers", path=path)
@@ -152,9 +162,13 @@ def _counters(network: DualVNet) -> dict[str, torch.Tensor]:
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
     limit = LIMITS[info.filename]
-    with archive.open(info) as member:
-        data = member.read(limit + 1)  # the size that the archive states may be a lie
-    if len(data) > limit:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"its part '{info.filename}' is packed in a way that no model is", path=path)
+    data = b""
+    if info.file_size <= limit:
+        with archive.open(info) as member:
+            data = member.read(limit + 1)  # the size that the archive states may be a lie
+    if info.file_size > limit or len(data) > limit:
         raise InputError(f"its part '{info.filename}' is larger than {limit >> 20} MB", path=path)
     return data
 
@@ -169,8 +183,11 @@ def _read_card(data: bytes, path: Path) -> Card:
             )
         known = {item.name for item in fields(Card)}
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        texts = [values[item.name] for item in fields(Card) if item.type == "str" and item.name in values]
+        if not all(isinstance(text, str) for text in (*texts, *values["segments"])):
+            raise TypeError("a text is none")
         return Card(**{key: value for key, value in values.items() if key in known})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"its card is not understood ({error})", path=path) from error
 
 

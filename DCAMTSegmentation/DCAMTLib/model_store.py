@@ -13,6 +13,7 @@ from .model_package import ModelPackage, check_weights, open_model
 
 DEFAULT = "left-atrium"
 ENDING = ".dcamt"
+_NOT_IN_NAMES = frozenset('<>:"/\\|?*')  # what some system forbids in a file's name
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def import_model(path: Path) -> StoredModel:
         OutputError: it cannot be copied.
     """
     name = verify_model(path).card.name
-    if not name or name != Path(name).name or name.startswith("."):
+    if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its card names it '{name}', which cannot be a file's name", path=path)
     if any(model.name == name for model in stored_models()):
         remedy = f"Remove it first: dcamt models remove {name}"

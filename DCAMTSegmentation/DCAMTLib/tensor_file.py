@@ -9,12 +9,20 @@ Training has to run with torch, numpy and nibabel alone, and every byte of a mod
 from __future__ import annotations
 
 import json
+import math
+import operator
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "U8": np.dtype("u1")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "I64": np.dtype("<i8"),
+    "U8": np.dtype("u1"),
+}
 
 
 def pack_tensors(tensors: Mapping[str, np.ndarray]) -> bytes:
@@ -64,12 +72,13 @@ def unpack_tensors(data: bytes) -> dict[str, np.ndarray]:
         position = 0
         for name, entry in entries:
             begin, end = entry["data_offsets"]
-            dtype, shape = DTYPES[entry["dtype"]], tuple(int(n) for n in entry["shape"])
-            if begin != position or min((0, *shape)) < 0 or end - begin != dtype.itemsize * int(np.prod(shape)):
+            dtype, shape = DTYPES[entry["dtype"]], tuple(operator.index(n) for n in entry["shape"])
+            fits = begin == position and begin <= end <= len(body) and min((0, *shape)) == 0
+            if not fits or end - begin != dtype.itemsize * math.prod(shape):
                 raise ValueError(f"the weights' entry '{name}' does not fit")
             arrays[name] = np.frombuffer(body[begin:end], dtype).reshape(shape)
             position = end
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"the weights' header is not understood ({error})") from error
     if position != len(body):
         raise ValueError("the weights end too early or too late")

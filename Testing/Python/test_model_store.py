@@ -1,0 +1,167 @@
+"""The store: what is found, imported and removed, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from DCAMTLib import model_store
+from DCAMTLib.errors import InputError, OutputError
+from DCAMTLib.model_package import Card, save_model
+from DCAMTLib.model_store import import_model, model_path, remove_model, stored_models, user_folder, verify_model
+from DCAMTLib.networks.dual_vnet import DualVNet
+from synthetic import tiny_recipe
+
+CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")
+
+
+def write_model(path: Path, name: str) -> Path:
+    torch.manual_seed(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(path, DualVNet(tiny_recipe()).state_dict(), tiny_recipe(), replace(CARD, name=name))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of its own: one model shipped, a home to import to."""
+    monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped", tmp_path / "gone"])
+    return write_model(tmp_path / "shipped" / "left-atrium.dcamt", "left-atrium")
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "downloads" / "model (1).dcamt", "mine")
+
+
+def names() -> list[tuple[str, bool]]:
+    return [(model.name, model.shipped) for model in stored_models()]
+
+
+def test_home_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert user_folder() == tmp_path / "home" / "models"
+    for value in ("", None):
+        if value is None:
+            monkeypatch.delenv("DCAMT_HOME")
+        else:
+            monkeypatch.setenv("DCAMT_HOME", value)
+        assert user_folder() == Path.home() / ".dcamt" / "models"
+
+
+def test_before_any_import(tmp_path: Path, shipped: Path) -> None:
+    assert names() == [("left-atrium", True)]
+    assert not (tmp_path / "home").exists()
+    assert model_path("left-atrium") == shipped
+
+
+def test_import_use_and_remove(tmp_path: Path, download: Path) -> None:
+    model = import_model(download)
+    assert (model.name, model.shipped) == ("mine", False)
+    assert model.path == tmp_path / "home" / "models" / "mine.dcamt"
+    assert model.path.read_bytes() == download.read_bytes()
+    assert names() == [("left-atrium", True), ("mine", False)]
+    assert verify_model("mine").card.name == "mine"
+    assert remove_model("mine") == model
+    assert names() == [("left-atrium", True)]
+    assert list(model.path.parent.iterdir()) == []
+    import_model(download)
+
+
+def test_a_file_is_found_by_its_path(download: Path) -> None:
+    assert model_path(download) == download
+    assert model_path(str(download)) == download
+    assert verify_model(str(download)).card.name == "mine"
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^righ-atrium: there is no such model file, nor .*At hand are: left-atrium"):
+        model_path("righ-atrium")
+    with pytest.raises(InputError, match="there is no such model file"):
+        import_model(tmp_path / "gone.dcamt")
+
+
+def test_a_name_that_is_taken(tmp_path: Path, download: Path) -> None:
+    model = import_model(download)
+    before = model.path.read_bytes()
+    with pytest.raises(InputError, match=r"a model 'mine' is there already\. .*dcamt models remove mine$"):
+        import_model(download)
+    with pytest.raises(InputError, match="a model 'left-atrium' is there already"):
+        import_model(write_model(tmp_path / "x.dcamt", "left-atrium"))
+    assert model.path.read_bytes() == before
+    assert len(stored_models()) == 2
+
+
+def test_a_shipped_model_stays(shipped: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the model 'left-atrium' came with DCAMT and stays"):
+        remove_model("left-atrium")
+    assert shipped.exists()
+    # Nor does a file of its name in the user's folder take its place.
+    write_model(tmp_path / "home" / "models" / "left-atrium.dcamt", "left-atrium")
+    assert names() == [("left-atrium", True)]
+    assert model_path("left-atrium") == shipped
+
+
+def test_removing_what_is_not_there(download: Path) -> None:
+    for name in ("mine", str(download), "../downloads/model (1)", ""):
+        with pytest.raises(InputError, match="there is no model"):
+            remove_model(name)
+    assert download.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "..", ".hidden", "../evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", "\ud800", "what?"]
+)
+def test_names_that_are_no_file_names(tmp_path: Path, name: str) -> None:
+    path = write_model(tmp_path / "x.dcamt", name)
+    with pytest.raises(InputError, match="which cannot be a file's name") as caught:
+        import_model(path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "home").exists()
+
+
+def test_ordinary_names_are_taken(tmp_path: Path) -> None:
+    for name in ("left-atrium 2.0", "Vorhof_ä", "a..b"):
+        assert import_model(write_model(tmp_path / "x.dcamt", name)).name == name
+        assert verify_model(name).card.name == name
+    assert len(stored_models()) == 4
+
+
+def test_a_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None:
+    data = bytearray(download.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    download.write_bytes(data)
+    with pytest.raises(InputError, match=r"model \(1\)\.dcamt: "):
+        import_model(download)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path, download: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(OutputError, match="is not a folder"):
+        import_model(download)
+    assert names() == [("left-atrium", True)]
+
+
+def test_a_copy_cut_short_by_a_full_disk(download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(source: Path, target: Path) -> None:
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_store.shutil, "copyfile", half)
+    with pytest.raises(OutputError, match="the disk is full"):
+        import_model(download)
+    assert names() == [("left-atrium", True)]
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_real_shipped_folders_are_looked_for_beside_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    engine = Path(model_store.__file__).parent
+    assert model_store.shipped_folders() == [
+        engine.parents[1] / "Resources" / "Models",
+        engine.parent / "Resources" / "Models",
+        engine / "shipped_models",
+    ]
