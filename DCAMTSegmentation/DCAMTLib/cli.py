@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from . import __version__
+from .commands.console import StdoutLost, tell
+from .commands.faults import as_fault, quiet_libraries
 from .devices import DEVICES
-from .errors import DCAMTError
 from .recipe import shipped_recipes
 
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
@@ -18,40 +23,76 @@ FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with the given arguments (default: the process's own); returns the exit status."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    # Each command imports what it needs by itself: `dcamt models list` does not wait for torch.
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's alphabet lacks shall not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    options = build_parser().parse_args(_with_signed_roi(sys.argv[1:] if arguments is None else arguments))
     try:
-        if options.command == "segment":
-            from .commands.segment import run_segment
-
-            return run_segment(options, parser.error)
-        if options.command == "train":
-            from .commands.train import run_train
-
-            return run_train(options, parser.error)
-        if options.command == "evaluate":
-            from .commands.evaluate import run_evaluate
-
-            return run_evaluate(options)
-        from .commands.models import run_models
-
-        return run_models(options)
-    except DCAMTError as error:
-        print(f"dcamt: {error}", file=sys.stderr)
-        return 1
+        with quiet_libraries():
+            return _run(options)
+    except StdoutLost as error:
+        tell(f"stopped, since its output cannot be written any more ({error})")
+        _silence_stdout()
     except KeyboardInterrupt:
-        print("dcamt: cancelled", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # Whoever read the output has gone (`dcamt … | head`); Python shall not complain once more at exit.
+        tell("cancelled")
+    except Exception as error:
+        tell(str(as_fault(error)))
+    return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Each command imports what it needs by itself: `dcamt models list` does not wait for torch.
+    if options.command == "segment":
+        from .commands.segment import run_segment
+
+        return run_segment(options, options.usage_error)
+    if options.command == "train":
+        from .commands.train import run_train
+
+        return run_train(options, options.usage_error)
+    if options.command == "evaluate":
+        from .commands.evaluate import run_evaluate
+
+        return run_evaluate(options)
+    from .commands.models import run_models
+
+    return run_models(options)
+
+
+def _with_signed_roi(arguments: Sequence[str]) -> list[str]:
+    """`--roi -10,20,...` as `--roi=-10,20,...`: argparse would take the second word for an option."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == "--roi" and "--" not in words and re.match(r"-[\d.]", word):
+            words[-1] = f"--roi={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _silence_stdout() -> None:
+    """What is still in stdout's buffer would make Python complain once more at exit."""
+    with suppress(OSError, ValueError, AttributeError):  # no stdout, or one that is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong usage in one line, like every other fault."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}. See: {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(prog="dcamt", description="Segment scans with dual V-Nets, and train them.")
+    parser = _Parser(
+        prog="dcamt",
+        description="Segment scans with dual V-Nets, and train them.",
+        epilog="example:\n  dcamt segment scan.nrrd -o results\n\ndcamt COMMAND --help tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"dcamt {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_segment(commands)
@@ -64,27 +105,35 @@ def build_parser() -> argparse.ArgumentParser:
 _Commands = argparse._SubParsersAction
 
 
-def _command(commands: _Commands[argparse.ArgumentParser], name: str, summary: str, example: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+def _command(commands: _Commands[_Parser], name: str, summary: str, example: str) -> _Parser:
+    parser: _Parser = commands.add_parser(
         name,
-        help=summary,
+        help=summary.replace("%", "%%"),  # argparse puts values into help texts, not into descriptions
         description=summary,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.set_defaults(usage_error=parser.error)
     return parser
 
 
-def _add_segment(commands: _Commands[argparse.ArgumentParser]) -> None:
+def _path(text: str) -> Path:
+    """A path; an empty word, such as a shell variable that was never set, would mean the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
+
+
+def _add_segment(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "segment",
         "Segment scans: NRRD, NIfTI, MetaImage, a folder of DICOM slices, or a folder of such files.",
         "dcamt segment scan.nrrd -o results --measurements results/measurements.csv",
     )
-    parser.add_argument("scans", nargs="+", type=Path, metavar="SCAN", help="a scan, or a folder of scans")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE_OR_FOLDER")
+    parser.add_argument("scans", nargs="+", type=_path, metavar="SCAN", help="a scan, or a folder of scans")
+    parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE_OR_FOLDER")
     parser.add_argument("--format", choices=FORMATS, help="of the segmentations (default: seg.nrrd, or the file's)")
     parser.add_argument("--model", default="left-atrium", metavar="NAME_OR_FILE", help="default: %(default)s")
     parser.add_argument(
@@ -93,59 +142,59 @@ def _add_segment(commands: _Commands[argparse.ArgumentParser]) -> None:
     _add_device(parser)
     parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment inside this box only, RAS millimetres")
     parser.add_argument("--agreement", action="store_true", help="also write a map of where the branches agree, 0 to 1")
-    parser.add_argument("--measurements", type=Path, metavar="FILE.csv", help="volume, surface, diameters, sphericity")
+    parser.add_argument("--measurements", type=_path, metavar="FILE.csv", help="volume, surface, diameters, sphericity")
     _add_json(parser)
 
 
-def _add_train(commands: _Commands[argparse.ArgumentParser]) -> None:
+def _add_train(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "train",
         "Train a model from outlined and plain scans listed in a CSV file (name,image,label,role).",
         "dcamt train cases.csv --run runs/first --set iterations=2000",
     )
-    parser.add_argument("cases", type=Path, metavar="CASES.csv", nargs="?", help="not needed with --resume")
-    parser.add_argument("--run", required=True, type=Path, metavar="FOLDER", help="all of the run is kept here")
+    parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="not needed with --resume")
+    parser.add_argument("--run", required=True, type=_path, metavar="FOLDER", help="all of the run is kept here")
     parser.add_argument(
         "--recipe", metavar="NAME_OR_FILE", help=f"{', '.join(shipped_recipes())} or a .json file (default: la)"
     )
     parser.add_argument("--start-from", metavar="MODEL", help="begin with this model's weights, and its recipe")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="key=value", help="change the recipe, e.g. patch=64,64,32"
+        "--set", action="extend", nargs="+", default=[], metavar="key=value", help="change the recipe: patch=64,64,32"
     )
     _add_device(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     _add_json(parser)
 
 
-def _add_evaluate(commands: _Commands[argparse.ArgumentParser]) -> None:
+def _add_evaluate(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "evaluate",
         "Compare segmentations with labels: Dice, Jaccard, 95% Hausdorff and average surface distance.",
         "dcamt evaluate --predictions results --labels labels --csv scores.csv",
     )
-    parser.add_argument("--predictions", required=True, type=Path, metavar="FOLDER")
-    parser.add_argument("--labels", required=True, type=Path, metavar="FOLDER")
-    parser.add_argument("--csv", type=Path, metavar="FILE")
+    parser.add_argument("--predictions", required=True, type=_path, metavar="FOLDER")
+    parser.add_argument("--labels", required=True, type=_path, metavar="FOLDER")
+    parser.add_argument("--csv", type=_path, metavar="FILE")
     _add_json(parser)
 
 
-def _add_models(commands: _Commands[argparse.ArgumentParser]) -> None:
+def _add_models(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands, "models", "List, show, verify, import and remove models.", "dcamt models show left-atrium"
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, argument, summary in (
-        ("list", None, "the models at hand"),
-        ("show", "model", "a model's card"),
-        ("verify", "model", "check a model file whole"),
-        ("import", "file", "copy a model file into your models"),
-        ("remove", "name", "delete one of your models"),
+    for name, argument, summary, example in (
+        ("list", None, "The models at hand.", "dcamt models list"),
+        ("show", "NAME_OR_FILE", "A model's card.", "dcamt models show left-atrium"),
+        ("verify", "NAME_OR_FILE", "Check a model file whole.", "dcamt models verify runs/first/model.dcamt"),
+        ("import", "FILE", "Copy a model file into your models.", "dcamt models import runs/first/model.dcamt"),
+        ("remove", "NAME", "Delete one of your models.", "dcamt models remove first"),
     ):
-        action = actions.add_parser(name, help=summary, description=summary)
+        action = _command(actions, name, summary, example)
         if argument:
-            action.add_argument("model", metavar=argument.upper() if argument != "model" else "NAME_OR_FILE")
+            action.add_argument("model", metavar=argument)
         _add_json(action)
 
 

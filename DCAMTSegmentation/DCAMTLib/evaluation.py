@@ -73,12 +73,14 @@ class Evaluation:
     the cases in which these are undefined, whose number is `undefined`; with none left they are NaN. Dice,
     Jaccard and volumes count every case.
     unscored_labels: label values that occur in predictions but in no label, and are therefore not scored.
+    labels_without_prediction: cases that were outlined but not predicted, and take no part.
     """
 
     rows: tuple[EvaluationRow, ...]
     mean: tuple[EvaluationRow, ...]
     std: tuple[EvaluationRow, ...]
     unscored_labels: tuple[int, ...]
+    labels_without_prediction: tuple[str, ...] = ()
 
     def write_csv(self, path: str | Path) -> None:
         """Write the rows, then every class's mean and std, under the header `COLUMNS`; NaN stays blank.
@@ -94,9 +96,7 @@ class Evaluation:
                 writer.writerow([row.case, row.label, *map(csv_cell, cells), row.undefined])
 
 
-def score(
-    prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray
-) -> SegmentationScore:
+def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray) -> SegmentationScore:
     """Compare two masks (I, J, K) bool of the same grid; `spacing` (3,) in mm.
 
     Distances in mm take the axes to be orthogonal, in whatever directions; on a sheared grid they are
@@ -119,9 +119,7 @@ def score(
     # Files round their spacings to single precision.
     even = bool(np.ptp(steps) <= 1e-6 * steps[0])
     mm = voxels * steps[0] if even else _distances(prediction, label, steps)
-    return SegmentationScore(
-        2.0 * common / sum(sizes), common / (sum(sizes) - common), *mm.tolist(), *voxels.tolist()
-    )
+    return SegmentationScore(2.0 * common / sum(sizes), common / (sum(sizes) - common), *mm.tolist(), *voxels.tolist())
 
 
 def evaluate_folders(
@@ -133,24 +131,23 @@ def evaluate_folders(
     `la000_image.seg.nrrd` is compared with `la000_label.nii.gz`. Where images lie among the labels, a case's
     `_image` is passed over. The classes are the label values that occur in any label. A prediction stored on
     the same lattice with its axes in another order or direction is first brought, exactly, to the label's.
+    Labels without a prediction are left out, and named in the result: a part of a data set can be evaluated.
     `progress(done, total)` is called after each case.
 
     Raises InputError, naming the file or folder, for a missing or empty folder, two files of one case, a
-    prediction without a label and the reverse, an unreadable file, two different grids, labels that are all
+    prediction without a label, an unreadable file, two different grids, labels that are all
     empty, and predictions none of whose label values occurs in a label.
     """
     predicted, labelled = _cases(Path(predictions)), _cases(Path(labels), skip_images=True)
     for case in sorted(predicted.keys() - labelled.keys()):
         remedy = f"Put {case}_label.nii.gz there, or take the prediction out."
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
-    for case in sorted(labelled.keys() - predicted.keys()):
-        remedy = "Segment that case too, or take the label out."
-        raise InputError(f"has no prediction in {predictions}", path=labelled[case], remedy=remedy)
+    left_out = tuple(sorted(labelled.keys() - predicted.keys()))
 
     rows: dict[tuple[str, int], EvaluationRow] = {}
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
-    cases = sorted(labelled)
+    cases = sorted(predicted)
     for done, case in enumerate(cases, start=1):
         label = read_labelmap(labelled[case])
         prediction = _on_grid(read_labelmap(predicted[case]), label)
@@ -162,9 +159,7 @@ def evaluate_folders(
         if progress is not None:
             progress(done, len(cases))
     if not in_labels:
-        raise InputError(
-            "holds empty labels only", path=labels, remedy="Choose the folder with the outlined cases."
-        )
+        raise InputError("holds empty labels only", path=labels, remedy="Choose the folder with the outlined cases.")
     if in_predictions and not in_predictions & in_labels:
         raise InputError(
             f"predicts label values {_listed(in_predictions)} where the labels hold {_listed(in_labels)}",
@@ -175,9 +170,7 @@ def evaluate_folders(
     # A class that is in neither of a case's files was met only elsewhere: both masks are empty.
     absent = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
     every = tuple(
-        rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0))
-        for case in cases
-        for value in classes
+        rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0)) for case in cases for value in classes
     )
     by_class = [[row for row in every if row.label == value] for value in classes]
     return Evaluation(
@@ -185,6 +178,7 @@ def evaluate_folders(
         mean=tuple(_summary("mean", np.mean, group) for group in by_class),
         std=tuple(_summary("std", np.std, group) for group in by_class),
         unscored_labels=tuple(sorted(in_predictions - in_labels)),
+        labels_without_prediction=left_out,
     )
 
 
@@ -204,15 +198,11 @@ def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -
 def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> EvaluationRow:
     masks = prediction.voxels == value, label.voxels == value
     result = score(*masks, label.grid.spacing)
-    predicted_ml, labelled_ml = (
-        float(np.count_nonzero(m)) * label.grid.voxel_volume_mm3 / 1000.0 for m in masks
-    )
+    predicted_ml, labelled_ml = (float(np.count_nonzero(m)) * label.grid.voxel_volume_mm3 / 1000.0 for m in masks)
     return EvaluationRow(case, value, result, predicted_ml, labelled_ml, int(np.isnan(result.hd95_mm)))
 
 
-def _summary(
-    name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]
-) -> EvaluationRow:
+def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]) -> EvaluationRow:
     """`statistic` of every column over one class's rows, undefined distances left out."""
 
     def over(values: Sequence[float]) -> float:
@@ -222,9 +212,7 @@ def _summary(
     metrics = [over([getattr(row.score, metric) for row in rows]) for metric in _METRICS]
     predicted_ml, labelled_ml = (over([getattr(row, volume) for row in rows]) for volume in _VOLUMES)
     undefined = sum(row.undefined for row in rows)
-    return EvaluationRow(
-        name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, undefined
-    )
+    return EvaluationRow(name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, undefined)
 
 
 def _cases(folder: Path, skip_images: bool = False) -> dict[str, Path]:
@@ -277,9 +265,7 @@ def _on_grid(prediction: Labelmap, label: Labelmap) -> Labelmap:
             start[source] = prediction.voxels.shape[source] - 1 if axis in flipped else 0
         affine = prediction.grid.affine @ np.vstack([np.column_stack([step, start]), [0, 0, 0, 1]])
         shape = tuple(int(size) for size in voxels.shape)
-        turned = Labelmap(
-            np.ascontiguousarray(voxels), Grid((shape[0], shape[1], shape[2]), affine), prediction.path
-        )
+        turned = Labelmap(np.ascontiguousarray(voxels), Grid((shape[0], shape[1], shape[2]), affine), prediction.path)
         if turned.grid.matches(label.grid):
             return turned
     sizes = [" x ".join(str(size) for size in grid.shape) for grid in (prediction.grid, label.grid)]

@@ -14,9 +14,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.625, 0.625, 0.625), (0.625, 0.625, 2.5), (3.0, 0.7, 1.1)]
-AFFINE = np.array(
-    [[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2.5, 3.0], [0.0, 0.0, 0.0, 1.0]]
-)
+AFFINE = np.array([[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2.5, 3.0], [0.0, 0.0, 0.0, 1.0]])
 
 
 def blob(seed: int, shape: tuple[int, ...] = (22, 25, 18), share: float = 0.12) -> np.ndarray:
@@ -123,9 +121,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     seen: list[tuple[int, int]] = []
     found = evaluate_folders(predictions, labels, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert [(row.case, row.label) for row in found.rows] == [
-        (f"la00{n}", c) for n in range(3) for c in (1, 2)
-    ]
+    assert [(row.case, row.label) for row in found.rows] == [(f"la00{n}", c) for n in range(3) for c in (1, 2)]
     for number, row in ((0, found.rows[0]), (2, found.rows[4])):
         prediction, label = two_classes(number + 10) == 1, two_classes(number) == 1
         # Columns' lengths of AFFINE, in the order of the voxel axes.
@@ -169,6 +165,17 @@ def test_a_class_of_other_cases_counts_as_both_empty_and_a_foreign_one_is_told(
     assert {row.label for row in found.rows} == {1, 2}
 
 
+def test_a_label_without_prediction_is_left_out_and_named(folders: tuple[Path, Path]) -> None:
+    predictions, labels = folders
+    (predictions / "la001_image.nrrd").unlink()
+    (labels / "la007_label.nii.gz").write_text("never read")
+    found = evaluate_folders(predictions, labels)
+    assert found.labels_without_prediction == ("la001", "la007")
+    assert {row.case for row in found.rows} == {"la000", "la002"}
+    expected = np.mean([row.score.dice for row in found.rows if row.label == 1])
+    assert found.mean[0].score.dice == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (1, 0, 2)])
 def test_a_reordered_prediction_is_turned_back_exactly(folders: tuple[Path, Path], order: tuple) -> None:
     """SimpleITK does the reordering on file: independent of this engine's own geometry."""
@@ -196,9 +203,7 @@ def test_unpaired_duplicate_and_missing_files_are_named(folders: tuple[Path, Pat
     predictions, labels = folders
     save(predictions / "x7.nii.gz", blob(1))
     refused(folders, "x7.nii.gz", "no label")
-    (predictions / "x7.nii.gz").rename(labels / "x7.nii.gz")
-    refused(folders, "x7.nii.gz", "no prediction")
-    (labels / "x7.nii.gz").rename(predictions / "la002.nii.gz")
+    (predictions / "x7.nii.gz").rename(predictions / "la002.nii.gz")
     refused((predictions, labels), "la002.nii.gz", "la002_image.nrrd", "same case")
     (predictions / "la002.nii.gz").unlink()
     refused((tmp_path / "nowhere", labels), "nowhere", "not a folder")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sys
 from typing import Any
 
 BAR = 24
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class StdoutLost(Exception):
+    """Standard output cannot be written any more, most often because its reader has gone (`dcamt ... | head`)."""
 
 
 class Console:
@@ -14,39 +21,55 @@ class Console:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self._bar_shown = False
 
     def event(self, event: str, **fields: Any) -> None:
-        """A line of JSON, if that is what is printed."""
+        """A line of JSON, if that is what is printed; numbers that are not finite become null."""
         if self.as_json:
-            print(json.dumps({"event": event, **fields}), flush=True)
+            self.line(json.dumps({"event": event, **_plain(fields)}, allow_nan=False))
 
     def text(self, line: str) -> None:
         """A line of text, unless JSON is printed."""
         if not self.as_json:
             self.clear()
+            self.line(line)
+
+    def line(self, line: str) -> None:
+        """A line on stdout, whatever is printed. Raises StdoutLost if it cannot be written."""
+        try:
             print(line, flush=True)
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed
+            raise StdoutLost(str(error)) from error
 
     def warn(self, line: str) -> None:
         """A line on stderr, whatever is printed."""
-        self.clear()
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
 
     def bar(self, title: str, share: float) -> None:
         """Draw the bar anew, `share` from 0 to 1."""
-        if self.as_json or not sys.stderr.isatty():
+        if self.as_json or not _is_terminal():
             return
         filled = round(BAR * share)
-        sys.stderr.write(f"\r\x1b[K[{'#' * filled}{'.' * (BAR - filled)}] {share:4.0%} {title}")
+        line = f"[{'#' * filled}{'.' * (BAR - filled)}] {share:4.0%} {title}"
+        # A line that wraps could not be taken away again.
+        sys.stderr.write(_CLEAR_LINE + line[: shutil.get_terminal_size().columns - 1])
         sys.stderr.flush()
-        self._bar_shown = True
 
     def clear(self) -> None:
         """Take the bar away."""
-        if self._bar_shown:
-            sys.stderr.write("\r\x1b[K")
+        if not self.as_json and _is_terminal():
+            sys.stderr.write(_CLEAR_LINE)
             sys.stderr.flush()
-            self._bar_shown = False
+
+
+def tell(message: str) -> None:
+    """One line on stderr, in place of the bar if there is one; lost without complaint if nobody can read it."""
+    if sys.stderr is None:  # closed from the start; `print` would take stdout instead
+        return
+    try:
+        start = _CLEAR_LINE if _is_terminal() else ""
+        print(f"{start}dcamt: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
 
 
 def duration(seconds: float) -> str:
@@ -54,3 +77,18 @@ def duration(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON knows it, which has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -7,20 +7,28 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from ..errors import InputError
 from ..model_package import Card, open_model
 from ..model_store import import_model, model_path, remove_model, stored_models, verify_model
 from .console import Console
 
 
 def run_models(options: argparse.Namespace) -> int:
-    """Carry out the action; returns 0."""
+    """Carry out the action; returns 0, or 1 if a model in the list is damaged."""
     console = Console(options.json)
     if options.action == "list":
+        sound = True
         for model in stored_models():
-            card = open_model(model.path).card
+            try:
+                card = open_model(model.path).card
+            except InputError as error:  # one damaged file shall not hide the others
+                console.warn(str(error))
+                sound = False
+                continue
             console.event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=card.title)
             console.text(f"{model.name:<20} {card.title} ({'shipped' if model.shipped else 'imported'})")
-    elif options.action == "show":
+        return 0 if sound else 1
+    if options.action == "show":
         path = model_path(options.model)
         _show(open_model(path).card, console)
     elif options.action == "verify":

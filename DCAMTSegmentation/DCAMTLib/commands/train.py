@@ -4,57 +4,117 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..devices import choose_device
-from ..errors import Cancelled, InputError
+from ..errors import Cancelled, DCAMTError, InputError, OutputError
 from ..model_package import Card, save_model
 from ..model_store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
 from ..training.cases import LABELLED, ROLES, UNLABELLED, Case, read_cases
 from ..training.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
 from ..training.run_folder import RunFolder
-from ..training.trainer import Outcome, Trainer
-from .console import Console, duration
+from .console import Console, StdoutLost, duration
+from .faults import as_fault, ending_like_ctrl_c
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..training.trainer import Outcome, Trainer
 
 DEFAULT_RECIPE = "la"
 
 
 def run_train(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Begin a run, or go on with one; returns 0 when its model is written."""
+    if options.cases is None and options.set and "=" not in options.set[-1]:
+        options.cases = Path(options.set.pop())  # `--set a=1 b=2 cases.csv`
+    if options.resume and (options.set or options.recipe or options.start_from):
+        usage_error("--resume goes on with the run's own recipe: leave out --recipe, --start-from and --set")
+    if not options.resume and options.cases is None:
+        usage_error("name the CASES.csv to train on")
+    try:
+        return _train(options)
+    except (DCAMTError, StdoutLost):
+        raise
+    except Exception as error:
+        raise as_fault(error, options.run) from error
+
+
+def _train(options: argparse.Namespace) -> int:
     run = RunFolder(options.run)
-    device = choose_device(options.device)
     console = Console(options.json)
     start_from: dict[str, Tensor] | None = None
     if options.resume:
-        if options.set or options.recipe or options.start_from:
-            usage_error("--resume goes on with the run's own recipe: leave out --recipe, --start-from and --set")
         recipe, cases = run.open()
     else:
-        if options.cases is None:
-            usage_error("name the CASES.csv to train on")
         cases = read_cases(options.cases)
         recipe, start_from = starting_point(options)
         check_labelled(recipe, cases)
-        run.create(recipe, cases)
-    log = EventLog(run.events, [lambda event: show(event, console)])
-    trainer = Trainer(recipe, run, device, log, start_from)
+    # What loads torch comes after all that can go wrong without it.
+    from ..devices import choose_device
+    from ..training.trainer import Trainer
+
+    device = choose_device(options.device)
+    folder_was_there = run.path.exists()
+    heard = _Listener(console)
+    trainer = heard.trainer = Trainer(recipe, run, device, EventLog(run.events, [heard]), start_from)
     if options.resume:
         trainer.resume()
+        if trainer.step >= recipe.training.iterations and run.model.exists():
+            show(Finished(trainer.step, str(run.model), trainer.seconds), console)
+            return 0
     else:
-        # Before the first step: however early a run is killed, --resume knows where it began.
-        trainer.save()
-    outcome = trainer.fit(cases, resumed=options.resume)
+        # With a checkpoint before the first step: however early a run is killed, --resume knows where it began.
+        try:
+            run.create(recipe, cases, trainer.save)
+        except OutputError:
+            withdraw(run, folder_was_there)
+            raise
+    try:
+        outcome = trainer.fit(cases, resumed=options.resume)
+    except DCAMTError:
+        if not (options.resume or heard.started):
+            withdraw(run, folder_was_there)
+        raise
     if not outcome.finished:
-        raise Cancelled(f"{run.path}: paused at iteration {outcome.step}. Go on with: dcamt train --run {run.path} --resume")
-    save_model(run.model, outcome.weights, recipe, card(recipe, cases, outcome, run))
+        go_on = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
+        raise Cancelled(f"{run.path}: paused at iteration {outcome.step}. Go on with: {go_on}")
+    with ending_like_ctrl_c():
+        save_model(run.model, outcome.weights, recipe, card(recipe, cases, outcome, run))
     trainer.finish(str(run.model), outcome)
     return 0
+
+
+class _Listener:
+    """Shows a run's events. Where nobody reads them any more, the run pauses rather than dies."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.trainer: Trainer | None = None
+        self.started = False
+
+    def __call__(self, event: Event) -> None:
+        self.started = self.started or isinstance(event, Started)
+        try:
+            show(event, self.console)
+        except StdoutLost:
+            if self.trainer is not None and not isinstance(event, Finished):
+                self.trainer.stop_asked = True
+
+
+def withdraw(run: RunFolder, folder_was_there: bool) -> None:
+    """Take back a new run that came to nothing, so that the same command works once its cause is mended."""
+    for file in (run.recipe, run.cases, run.events, run.checkpoint):
+        with suppress(OSError):
+            file.unlink()
+    for folder in (run.checkpoint.parent,) if folder_was_there else (run.checkpoint.parent, run.path):
+        with suppress(OSError):  # not there, or something else lies in it
+            folder.rmdir()
 
 
 def starting_point(options: argparse.Namespace) -> tuple[Recipe, dict[str, Tensor] | None]:
@@ -122,12 +182,13 @@ def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder
 def show(event: Event, console: Console) -> None:
     """An event as a line of JSON, or as a person wants to see it."""
     if console.as_json:
-        print(to_line(event), flush=True)
+        console.line(to_line(event))
     elif isinstance(event, Loading):
         console.bar("reading the cases", event.step / event.of)
     elif isinstance(event, Started):
         what = f"{event.labelled} labelled, {event.unlabelled} unlabelled, {event.validation} validation cases"
-        console.text(f"{'going on at' if event.resumed else 'starting at'} {event.step} of {event.of}: {what}, on {event.device}")
+        how = "going on at" if event.resumed else "starting at"
+        console.text(f"{how} {event.step} of {event.of}: {what}, on {event.device}")
     elif isinstance(event, Progress):
         loss = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
         title = f"{event.step}/{event.of}  {event.steps_per_s:.2f}/s  {duration(event.eta_s)} left  {loss}"

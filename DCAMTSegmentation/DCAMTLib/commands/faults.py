@@ -1,0 +1,84 @@
+"""What went wrong, in one line for the person, whatever was raised; and the calm around a command's work."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import DCAMTError, InputError, OutputError
+
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+# torch names a lack of memory on the CPU in its text alone.
+_NO_MEMORY = ("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory")
+
+
+def as_fault(error: Exception, path: Path | None = None) -> DCAMTError:
+    """The fault that a person is told of; `path` is what was being worked on, named where `error` names no file.
+
+    The environment variable DCAMT_TRACEBACK=1 has the whole story of an unexpected exception printed, too.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, DCAMTError):
+        return error if path is None or str(path) in str(error) else InputError(text, path=path)
+    if os.environ.get("DCAMT_TRACEBACK"):
+        traceback.print_exception(error)
+    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        remedy = "Close other programs; --roi segments, and a smaller patch or batch trains, in less."
+        return InputError("there is not enough memory", path=path, remedy=remedy)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return OutputError(f"{_named(error, path)}the disk is full. Free some space or choose another folder.")
+    if isinstance(error, OSError) and error.strerror:
+        return OutputError(f"{_named(error, path)}cannot be used ({error.strerror}). Check the name and the rights.")
+    what = f"unexpected fault ({type(error).__name__}{': ' if text else ''}{text[:200]})"
+    return InputError(what, path=path, remedy="Please report it, with what DCAMT_TRACEBACK=1 adds.")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep libraries' warnings and log lines off stderr, where they would stand between our own."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is loaded
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def ending_like_ctrl_c() -> Iterator[None]:
+    """While files are written, make a request to end (SIGTERM, a closed terminal) tidy up as Ctrl-C does.
+
+    Elsewhere the system's own way is better: it ends at once, where Python waits for torch to finish its step.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows it there only
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # What was ignored on purpose (`nohup`) stays ignored.
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                previous[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _named(error: Exception, path: Path | None) -> str:
+    name = error.filename if isinstance(error, OSError) and error.filename is not None else path
+    return f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, Path)) else ""

@@ -1,0 +1,388 @@
+"""Faults placed in what `dcamt segment` is given: one line on stderr, exit status 1 or 2, every folder as it was."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib import cli
+
+nib = pytest.importorskip("nibabel")
+SHAPE = (16, 18, 12)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from DCAMTLib.model_package import Card, save_model
+    from DCAMTLib.networks.dual_vnet import DualVNet
+    from DCAMTLib.recipe import load_recipe
+
+    recipe = load_recipe("la")
+    recipe = replace(
+        recipe,
+        spacing=(2.0, 2.0, 2.0),
+        network=replace(recipe.network, channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2),
+        training=replace(recipe.training, patch=(16, 16, 16)),
+    )
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
+    card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
+    save_model(path, DualVNet(recipe).state_dict(), recipe, card)
+    return path
+
+
+def noise(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+
+
+def save(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...] | None = None) -> None:
+    image = nib.Nifti1Image(noise() if voxels is None else voxels, None)
+    image.header.set_xyzt_units("mm")
+    if spacing is None:
+        image.set_sform(np.diag([2.0, 2.0, 2.0, 1.0]), 1)
+        image.set_qform(np.diag([2.0, 2.0, 2.0, 1.0]), 1)
+    else:
+        image.header["pixdim"][1:4] = spacing
+        image.header["sform_code"] = image.header["qform_code"] = 0
+    nib.save(image, path)
+
+
+def listing(folder: Path) -> dict[str, bytes | None]:
+    """All that lies in a folder, at any depth: files with what is in them."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def status(words: list[str]) -> int:
+    try:
+        return cli.main(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def check_line(errors: str, *parts: str) -> None:
+    """One line, of this program, with the parts, and a remedy behind what is wrong."""
+    assert errors.count("\n") == 1, errors
+    assert errors.startswith("dcamt"), errors
+    assert "Traceback" not in errors
+    assert "unexpected" not in errors
+    assert ". " in errors, f"no remedy: {errors}"
+    for part in parts:
+        assert part in errors, errors
+
+
+def with_voxel(value: float) -> np.ndarray:
+    voxels = noise()
+    voxels[3, 4, 5] = value
+    return voxels
+
+
+def rgb(path: Path) -> None:
+    colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colour["R"] = noise()
+    nib.save(nib.Nifti1Image(colour, np.eye(4)), path)
+
+
+def truncated(path: Path) -> None:
+    save(path)
+    path.write_bytes(path.read_bytes()[:4000])
+
+
+def flipped_bits(path: Path) -> None:
+    save(path)
+    data = bytearray(path.read_bytes())
+    for place in range(20, len(data)):
+        data[place] ^= 0xFF
+    path.write_bytes(data)
+
+
+def wrong_type(path: Path) -> None:
+    save(path)
+    header = bytearray(gzip.decompress(path.read_bytes()))
+    header[70:72] = (12345).to_bytes(2, "little")  # the code of the voxels' type
+    path.write_bytes(gzip.compress(bytes(header)))
+
+
+def flat(path: Path) -> None:
+    save(path)
+    header = bytearray(gzip.decompress(path.read_bytes()))
+    header[312:328] = bytes(16)  # srow_z: all voxels lie in one plane
+    path.write_bytes(gzip.compress(bytes(header)))
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "does not exist"),
+    "text": (lambda path: path.write_text("Dear radiologist,\n" * 50), "NIfTI"),
+    "empty file": (lambda path: path.write_bytes(b""), "empty"),
+    "truncated gzip": (truncated, "early"),
+    "damaged gzip": (flipped_bits, "NIfTI"),
+    "unknown voxel type": (wrong_type, "NIfTI"),
+    "2D": (lambda path: save(path, noise(SHAPE[:2])), "2D"),
+    "4D": (lambda path: save(path, noise((*SHAPE, 3))), "3 volumes (4D)"),
+    "RGB": (rgb, "colour"),
+    "complex": (lambda path: save(path, noise().astype(np.complex64)), "complex"),
+    "NaN": (lambda path: save(path, with_voxel(np.nan)), "1 NaN or infinite"),
+    "infinite": (lambda path: save(path, with_voxel(-np.inf)), "1 NaN or infinite"),
+    "constant": (lambda path: save(path, np.full(SHAPE, 7, np.float32)), "blank"),
+    "one slice": (lambda path: save(path, noise((16, 18, 1))), "one slice"),
+    "one voxel": (lambda path: save(path, noise((1, 1, 1))), "single voxel"),
+    "zero spacing": (lambda path: save(path, spacing=(2.0, 0.0, 2.0)), "spacing"),
+    "singular": (flat, "spacing of zero"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_scan_that_cannot_be_segmented(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    """`capfd` hears what C libraries say past Python, too. An existing output folder and a new one."""
+    make, words = FAULTS[name]
+    scan, out = tmp_path / "scans" / "scan.nii.gz", tmp_path / "out"
+    scan.parent.mkdir()
+    out.mkdir()
+    make(scan)
+    (out / "scan.seg.nrrd").write_text("earlier")
+    before = listing(tmp_path)
+    for output in (out, tmp_path / "new" / "folder", tmp_path / "new.nii.gz"):
+        found = status(["segment", str(scan), "-o", str(output), "--model", str(model), "--agreement"])
+        printed = capfd.readouterr()
+        assert (found, printed.out) == (1, "")
+        check_line(printed.err, str(scan), words)
+        assert listing(tmp_path) == before
+
+
+def test_what_is_wrong_besides_the_scan(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    scan, other, file = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd", tmp_path / "notes.txt"
+    other.parent.mkdir()
+    save(scan)
+    other.write_bytes(scan.read_bytes())
+    file.write_text("notes")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "linked.nii.gz").symlink_to(scan)
+    os.link(scan, tmp_path / "hard.nii.gz")
+    text_model = tmp_path / "text.dcamt"
+    text_model.write_text("no model")
+    cut_model = tmp_path / "cut.dcamt"
+    cut_model.write_bytes(model.read_bytes()[:-200])
+    before = listing(tmp_path)
+    good = ["-o", tmp_path / "out", "--model", model]
+    cases: list[tuple[list, int, tuple[str, ...]]] = [
+        ([tmp_path / "empty", *good], 1, ("empty",)),
+        ([scan, "-o", scan, "--model", model], 1, ("scan.nii.gz", "replaced")),
+        ([scan, "-o", tmp_path / "linked.nii.gz", "--model", model], 1, ("scan.nii.gz", "replaced")),
+        ([scan, "-o", tmp_path / "hard.nii.gz", "--model", model], 1, ("scan.nii.gz", "replaced")),
+        ([scan, "-o", tmp_path, "--format", "nii.gz", "--model", model], 1, ("scan.nii.gz", "replaced")),
+        ([scan, *good, "--measurements", scan], 1, ("scan.nii.gz", "table")),
+        ([scan, *good, "--measurements", tmp_path / "empty"], 1, ("empty", "is a folder")),
+        ([scan, *good, "--measurements", file / "m.csv"], 1, ("m.csv", "not a folder")),
+        ([scan, other, *good], 1, ("scan.nii.gz", str(other), "Rename")),
+        ([scan, "-o", file / "deep" / "out", "--model", model], 1, ("notes.txt", "not a folder")),
+        ([scan, "-o", file, "--model", model], 1, ("notes.txt", "not a folder")),
+        ([scan, "-o", tmp_path / "out", "--model", "no-such-model"], 1, ("no-such-model", "At hand are")),
+        ([scan, "-o", tmp_path / "out", "--model", text_model], 1, ("text.dcamt",)),
+        ([scan, "-o", tmp_path / "out", "--model", cut_model], 1, ("cut.dcamt",)),
+        ([scan, "-o", tmp_path / "out", "--model", tmp_path / "empty"], 1, ("empty",)),
+        ([scan, "-o", tmp_path / "out", "--model", scan], 1, ("scan.nii.gz",)),
+        ([scan, *good, "--roi", "1,2,3"], 1, ("1,2,3", "RAS")),
+        ([scan, *good, "--roi", "-1,2,3,4,nan,6"], 1, ("nan", "RAS")),
+        ([scan, *good, "--roi", "-900,-800,0,10,0,10"], 1, ("scan.nii.gz", "outside")),
+        ([scan, "x" * 300, *good], 1, ("x" * 300,)),
+        ([scan, file, "-o", tmp_path / "one.nii.gz", "--model", model], 2, ("one.nii.gz", "2 scans")),
+        ([scan, "-o", tmp_path / "a.nrrd", "--format", "nii.gz", "--model", model], 2, ("a.nrrd", "nii.gz")),
+        ([scan, "-o", tmp_path / "a.mha", "--model", model], 2, ("a.mha",)),
+        ([scan, *good, "--format", "dcm"], 2, ("--format",)),
+        ([scan, *good, "--quality", "best"], 2, ("--quality",)),
+        ([scan, *good, "--device", "abacus"], 2, ("--device",)),
+        ([scan, *good, "--roi"], 2, ("--roi",)),
+        (["", *good], 2, ("SCAN", "empty")),
+        ([*good], 2, ("SCAN",)),
+        ([scan, "--model", model], 2, ("-o",)),
+    ]
+    for words, code, parts in cases:
+        try:
+            found = status(["segment", *map(str, words)])
+        except BaseException as error:
+            raise AssertionError(words) from error
+        printed = capfd.readouterr()
+        assert found == code, (words, printed.err)
+        assert printed.out == "", words
+        check_line(printed.err, *parts)
+        assert listing(tmp_path) == before, words
+    for words in ([], ["paint"]):
+        assert status(words) == 2
+        check_line(capfd.readouterr().err, "dcamt --help")
+
+
+def test_a_gpu_that_is_not_there(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    absent = [
+        name
+        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
+        if not there
+    ]
+    save(tmp_path / "scan.nii.gz")
+    assert absent, "a machine with both kinds of GPU"
+    for name in absent:
+        words = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out"), "--device", name]
+        assert status([*words, "--model", str(model)]) == 1
+        check_line(capfd.readouterr().err, name, "--device auto")
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="Linux's /proc")
+def test_a_folder_that_even_root_cannot_write(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "scan.nii.gz")
+    for output in ("/proc/new/out", "/proc/self/x.nrrd"):
+        assert status(["segment", str(tmp_path / "scan.nii.gz"), "-o", output, "--model", str(model)]) == 1
+        check_line(capfd.readouterr().err, output)
+
+
+@pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
+@pytest.mark.parametrize("agreement", [False, True])
+def test_a_full_disk(
+    model: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    agreement: bool,
+) -> None:
+    """Whichever file meets it: the flush of the first or, with the map already asked for, of the second."""
+    from DCAMTLib import files
+
+    scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
+    save(scan)
+    out.mkdir()
+    for name in (f"scan.{form}", f"scan_agreement.{form.removeprefix('seg.')}"):
+        (out / name).write_text("earlier")
+    before = listing(tmp_path)
+    calls = []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > agreement:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    words = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(model)]
+    assert status([*words, *(["--agreement"] if agreement else [])]) == 1
+    assert calls
+    check_line(capfd.readouterr().err, str(out / "scan"), "disk is full")
+    monkeypatch.undo()
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+@pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
+def test_a_real_limit_to_the_size_of_files(model: Path, tmp_path: Path, form: str) -> None:
+    """The system itself refuses the bytes, in a real process; so small a limit is met while the file is written."""
+    scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
+    save(scan)
+    out.mkdir()
+    script = (
+        "import resource, sys; from DCAMTLib import cli; import torch, nrrd, nibabel, slicerio, scipy.ndimage\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40)); sys.exit(cli.main(sys.argv[1:]))"
+    )
+    words = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    check_line(done.stderr, str(out / f"scan.{form}"), "disk is full")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "scan.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "parts"),
+    [
+        (MemoryError(), ("scan.nii.gz", "memory", "Close other programs")),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate\nmemory"),
+            ("scan.nii.gz", "memory", "Close other programs"),
+        ),
+        (OSError(errno.EIO, "Input/output error"), ("scan.nii.gz", "Input/output error")),
+        (ZeroDivisionError("float\ndivision"), ("scan.nii.gz", "ZeroDivisionError: float division", "report")),
+        (KeyboardInterrupt(), ("cancelled",)),
+    ],
+)
+def test_whatever_is_raised_ends_in_one_line(
+    model: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    parts: tuple[str, ...],
+) -> None:
+    from DCAMTLib.networks.dual_vnet import DualVNet
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(DualVNet, "forward", fail)
+    scan = tmp_path / "scan.nii.gz"
+    save(scan)
+    words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]
+    assert status(words) == 1
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == 1
+    for part in parts:
+        assert part in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
+    if isinstance(raised, ZeroDivisionError):
+        monkeypatch.setenv("DCAMT_TRACEBACK", "1")
+        assert status(words) == 1
+        assert "Traceback" in capfd.readouterr().err
+
+
+def test_libraries_keep_quiet(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warnings, even where the person made them errors, and log lines without a handler stay off the terminal."""
+    import logging
+    import warnings
+
+    from DCAMTLib.networks.dual_vnet import DualVNet
+
+    genuine, heard = DualVNet.forward, []
+
+    def chatty(*arguments: object, **named: object) -> object:
+        warnings.warn("one, two, three", UserWarning, stacklevel=1)
+        heard.append(logging.getLogger("chatty").isEnabledFor(logging.CRITICAL))
+        return genuine(*arguments, **named)
+
+    monkeypatch.setattr(DualVNet, "forward", chatty)
+    save(tmp_path / "scan.nii.gz", noise() * 0 + np.arange(SHAPE[2], dtype=np.float32))
+    words = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out.nrrd"), "--model", str(model)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert status(words) == 0
+        assert warnings.filters[0][0] == "error"  # and left as they were
+    errors = capfd.readouterr().err
+    assert "three" not in errors
+    assert heard == [False]
+    assert not logging.root.manager.disable
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of bytes")
+def test_names_that_no_terminal_can_print(model: Path, tmp_path: Path) -> None:
+    name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
+    save(tmp_path / "scan.nii.gz")
+    (tmp_path / "scan.nii.gz").rename(tmp_path / name)
+    words = [sys.executable, "-m", "DCAMTLib.cli", "segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([os.fsencode(word) for word in words], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name.replace(".nii.gz", ".seg.nrrd")]

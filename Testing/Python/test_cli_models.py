@@ -1,0 +1,140 @@
+"""`dcamt models`: import, list, show, verify and remove, and files that are no sound model."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib import cli, model_store
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of the test's own, without the models that may be shipped."""
+    monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped"])
+    return tmp_path / "home"
+
+
+def make(path: Path, name: str = "tiny", broken: bool = False) -> Path:
+    import torch
+    from DCAMTLib.model_package import Card, save_model
+    from DCAMTLib.networks.dual_vnet import DualVNet
+    from DCAMTLib.recipe import load_recipe
+
+    recipe = load_recipe("la")
+    network = replace(recipe.network, channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2)
+    recipe = replace(recipe, network=network, training=replace(recipe.training, patch=(16, 16, 16)))
+    torch.manual_seed(0)
+    state = DualVNet(recipe).state_dict()
+    if broken:
+        next(iter(state.values())).fill_(np.nan)
+    card = Card(name, "A tiny model", ("Left atrium",), "LGE-MRI", "7", "CC0", "2020-01-01", trained_on={"labelled": 3})
+    save_model(path, state, recipe, card)
+    return path
+
+
+def run(*words: str | Path) -> int:
+    return cli.main(["models", *map(str, words)])
+
+
+def test_the_life_of_a_model(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = make(tmp_path / "some name.dcamt")
+
+    def told(*words: str | Path) -> list[dict]:
+        assert run(*words, "--json") == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert told("list") == []
+    (imported,) = told("import", file)
+    assert imported["name"] == "tiny"
+    assert Path(imported["path"]).read_bytes() == file.read_bytes()
+    (listed,) = told("list")
+    assert (listed["name"], listed["title"], listed["shipped"]) == ("tiny", "A tiny model", False)
+    (card,) = told("show", "tiny")
+    assert (card["version"], card["licence"], card["trained_on"]) == ("7", "CC0", {"labelled": 3})
+    (verified,) = told("verify", "tiny")
+    assert verified["checksum"] == card["checksum"]
+    assert run("show", file) == 0
+    assert "A tiny model" in capsys.readouterr().out
+    assert run("list") == 0
+    assert capsys.readouterr().out.startswith("tiny ")
+    (removed,) = told("remove", "tiny")
+    assert removed["name"] == "tiny"
+    assert list((home / "models").iterdir()) == []
+
+
+def test_faults_are_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "shipped" / "first.dcamt", "first")
+    good = make(tmp_path / "good.dcamt")
+    assert run("import", good) == 0
+    capsys.readouterr()
+    cut = tmp_path / "cut.dcamt"
+    cut.write_bytes(good.read_bytes()[:-300])
+    altered = tmp_path / "altered.dcamt"
+    data = bytearray(good.read_bytes())
+    data[len(data) // 2] ^= 1
+    altered.write_bytes(data)
+    extra = tmp_path / "extra.dcamt"
+    extra.write_bytes(good.read_bytes())
+    with zipfile.ZipFile(extra, "a") as archive:
+        archive.writestr("code.py", "print('run me')")
+    climbing = make(tmp_path / "climbing.dcamt", "../../climbing")
+    broken = make(tmp_path / "broken.dcamt", "broken", broken=True)
+    (tmp_path / "text.dcamt").write_text("no model")
+    cases = [
+        (("show", "nobody"), ("nobody", "At hand are", "tiny")),
+        (("verify", cut), ("cut.dcamt", "again")),
+        (("verify", altered), ("altered.dcamt", "again")),
+        (("verify", extra), ("extra.dcamt", "code.py")),
+        (("verify", broken), ("broken.dcamt", "finite")),
+        (("import", tmp_path / "text.dcamt"), ("text.dcamt", "again")),
+        (("import", climbing), ("climbing.dcamt", "../../climbing")),
+        (("import", good), ("good.dcamt", "dcamt models remove tiny")),
+        (("import", tmp_path), (str(tmp_path),)),
+        (("remove", "first"), ("first", "came with")),
+        (("remove", "nobody"), ("nobody", "dcamt models list")),
+        (("remove", good), ("good.dcamt",)),
+    ]
+    for words, parts in cases:
+        assert run(*words) == 1, words
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("\n")) == ("", 1), words
+        for part in parts:
+            assert part in printed.err
+        assert [path.name for path in (home / "models").iterdir()] == ["tiny.dcamt"]
+    assert good.exists()
+
+
+def test_a_damaged_model_does_not_hide_the_others(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(home / "models" / "b.dcamt", "b")
+    (home / "models" / "a.dcamt").write_text("no model")
+    assert run("list", "--json") == 1
+    printed = capsys.readouterr()
+    assert [json.loads(line)["name"] for line in printed.out.splitlines()] == ["b"]
+    assert printed.err.count("\n") == 1
+    assert "a.dcamt" in printed.err
+
+
+def test_a_store_that_cannot_be_made(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = make(tmp_path / "good.dcamt")
+    home.write_text("a file where the folder should be")
+    assert run("import", file) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "not a folder" in error
+    assert home.read_text() == "a file where the folder should be"
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["show"], ["paint"]):
+        with pytest.raises(SystemExit) as caught:
+            run(*words)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,334 @@
+"""`dcamt segment` with a tiny random model: its files against other libraries, and against the engine's own parts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib import cli
+from DCAMTLib.volume import Grid, Volume, read_labelmap, read_volume, write_volume
+
+# Turned and flipped, so that RAS, LPS and voxel indices differ.
+AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])
+SHAPE = (22, 26, 18)
+EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of a few random weights, the first that finds something and not everything in noise."""
+    import torch
+    from DCAMTLib.inference.predictor import Predictor
+    from DCAMTLib.model_package import Card, open_model, save_model
+    from DCAMTLib.networks.dual_vnet import DualVNet
+    from DCAMTLib.recipe import load_recipe
+
+    recipe = load_recipe("la")
+    recipe = replace(
+        recipe,
+        spacing=(2.0, 2.0, 2.0),
+        network=replace(recipe.network, channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2),
+        training=replace(recipe.training, patch=(16, 16, 16)),
+        inference=replace(recipe.inference, largest_component=False),
+    )
+    path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
+    card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
+    scan = read_volume(save_scan(path.with_name("scan.nrrd")))
+    for seed in range(100):
+        torch.manual_seed(seed)
+        save_model(path, DualVNet(recipe).state_dict(), recipe, card)
+        predictor = Predictor(open_model(path))
+        shares = [predictor.segment(scan, quality).labelmap.voxels.mean() for quality in ("fast", "accurate")]
+        if all(0.1 < share < 0.9 for share in shares):
+            return path
+    raise AssertionError("no such network among a hundred")
+
+
+def save_scan(path: Path, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Path:
+    voxels = np.random.default_rng(seed).normal(300, 80, (1, *shape)).astype(np.float32)
+    write_volume(Volume(voxels, Grid(shape, AFFINE)), path)
+    return path
+
+
+def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+    """Every line of stdout is JSON."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def run_process(*words: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+@pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
+def test_every_format_lies_on_the_scans_grid(model: Path, tmp_path: Path, form: str) -> None:
+    """Another library reads the results; the formats hold the same voxels at the same places."""
+    sitk = pytest.importorskip("SimpleITK")
+    scan = save_scan(tmp_path / "a.b.nii.gz")
+    assert cli.main(["segment", str(scan), "-o", str(tmp_path / "out"), "--format", form, "--model", str(model)]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"a.b.{form}"]
+    image, source = sitk.ReadImage(str(tmp_path / "out" / f"a.b.{form}")), sitk.ReadImage(str(scan))
+    assert image.GetSize() == source.GetSize()
+    for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(image, name)() == pytest.approx(getattr(source, name)(), abs=1e-4)
+    reference = tmp_path / "reference.nii.gz"
+    assert cli.main(["segment", str(scan), "-o", str(reference), "--model", str(model)]) == 0
+    voxels = sitk.GetArrayFromImage(image)
+    assert 0 < voxels.sum() < voxels.size
+    assert (voxels == sitk.GetArrayFromImage(sitk.ReadImage(str(reference)))).all()
+
+
+def test_json_agreement_and_measurements(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan, out, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "deep" / "out", tmp_path / "tables" / "m.csv"
+    words = ["segment", scan, "-o", out, "--model", model, "--agreement", "--measurements", table, "--json"]
+    assert cli.main([str(word) for word in words]) == 0
+    told = events(capsys)
+    assert [one["event"] for one in told[-2:]] == ["segmented", "done"]
+    assert told[-1] == {"event": "done", "scans": 1, "failed": 0}
+    fractions = [one["fraction"] for one in told[:-2]]
+    assert {one["event"] for one in told[:-2]} == {"progress"}
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    result = told[-2]
+    assert {Path(result["segmentation"]), Path(result["agreement"])} == set(out.iterdir())
+    nrrd = pytest.importorskip("nrrd")
+    agreement, _ = nrrd.read(result["agreement"])
+    assert agreement.shape == SHAPE
+    assert agreement.min() >= 0
+    assert agreement.max() <= 1 + 1e-6
+    assert np.ptp(agreement) > 0
+    # Counted here, by hand: voxels times 1.5 x 2 x 2.5 mm3.
+    count = np.count_nonzero(read_labelmap(result["segmentation"]).voxels)
+    (measured,) = result["measurements"]
+    assert measured["volume_ml"] == pytest.approx(count * 7.5e-3)
+    with open(table, newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["scan"], row["segment"]) == ("x", "Left atrium")
+    assert float(row["volume_ml"]) == pytest.approx(count * 7.5e-3, rel=1e-5)
+
+
+def test_fast_is_branch_a_alone_and_has_no_agreement(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = save_scan(tmp_path / "x.nrrd")
+    base = ["segment", str(scan), "--model", str(model), "--quality", "fast"]
+    assert cli.main([*base, "-o", str(tmp_path / "fast.nrrd"), "--json"]) == 0
+    assert events(capsys)[-2]["trust"] is None
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*base, "-o", str(tmp_path / "no.nrrd"), "--agreement"])
+    assert caught.value.code == 2
+    assert not (tmp_path / "no.nrrd").exists()
+
+
+def test_a_region_is_in_ras_and_may_begin_with_a_minus(model: Path, tmp_path: Path) -> None:
+    """What is kept are the whole result's voxels whose centre, reckoned here from the affine, lies inside."""
+    scan, out = save_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
+    base = ["segment", str(scan), "--model", str(model), "-o", str(out)]
+    assert cli.main([*base, *EVERYWHERE]) == 0
+    whole = read_labelmap(out).voxels
+    box = "-12,10,-22,2.5,8,40"
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)
+    ras = index @ AFFINE[:3, :3].T + AFFINE[:3, 3]
+    inside = ((ras >= (-12, -22, 8)) & (ras <= (10, 2.5, 40))).all(axis=-1)
+    assert whole[~inside].any()
+    for words in ([f"--roi={box}"], ["--roi", box], ["--roi", "10,-12,-22,2.5,40,8"]):
+        assert cli.main([*base, *words]) == 0
+        found = read_labelmap(out).voxels
+        assert found.any()
+        assert not found[~inside].any()
+        np.testing.assert_array_equal(found, whole * inside)
+
+
+def test_a_folder_of_scans_leaves_out_what_is_no_scan(model: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    for name in ("la1_image.nii.gz", "la2.nrrd", "la3_label.nrrd"):
+        save_scan(scans / name)
+    # A label beside its image, a result, a table, and what macOS leaves on foreign disks.
+    save_scan(scans / "la1_label.nii.gz")
+    (scans / "la2.seg.nrrd").write_bytes(b"")
+    (scans / "cases.csv").write_text("x")
+    (scans / "._la2.nrrd").write_bytes(b"x")
+    assert cli.main(["segment", str(scans), "-o", str(tmp_path / "out"), "--model", str(model)]) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["la1_image.seg.nrrd", "la2.seg.nrrd", "la3_label.seg.nrrd"]
+
+
+def test_a_failing_scan_stops_no_other_and_is_told_at_the_end(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [save_scan(tmp_path / f"s{number}.nii.gz", number) for number in range(3)]
+    scans[1].write_text("no image")
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    base = ["segment", *map(str, scans), str(tmp_path / "gone.nrrd"), "-o", str(out), "--model", str(model)]
+    assert cli.main([*base, "--measurements", str(table)]) == 1
+    printed = capsys.readouterr()
+    errors = printed.err.splitlines()
+    assert len(errors) == 2
+    assert str(scans[1]) in errors[0]
+    assert "gone.nrrd" in errors[1]
+    assert "2 of 4 scans segmented" in printed.out
+    assert sorted(path.name for path in out.iterdir()) == ["s0.seg.nrrd", "s2.seg.nrrd"]
+    with open(table, newline="", encoding="utf-8") as file:
+        assert [row["scan"] for row in csv.DictReader(file)] == ["s0", "s2"]
+    assert cli.main([*base, "--json"]) == 1
+    told = events(capsys)
+    assert [one["scan"] for one in told if one["event"] == "failed"] == [str(scans[1]), str(tmp_path / "gone.nrrd")]
+    assert told[-1] == {"event": "done", "scans": 4, "failed": 2}
+
+
+def test_the_bar_is_drawn_on_a_terminal_only_and_taken_away(model: Path, tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    scan = save_scan(tmp_path / "x.nrrd")
+    words = [sys.executable, "-m", "DCAMTLib.cli", "segment", scan, "-o", tmp_path / "out.nrrd", "--model", model]
+    leader, follower = pty.openpty()
+    done = subprocess.run([*map(str, words)], stdout=subprocess.PIPE, stderr=follower, timeout=120, check=True)
+    os.close(follower)
+    drawn = b""
+    try:
+        while part := os.read(leader, 4096):
+            drawn += part
+    except OSError:  # Linux's way to say that the other end is closed
+        pass
+    os.close(leader)
+    assert b"[###" in drawn
+    assert drawn.endswith(b"\r\x1b[K")
+    assert b"[#" not in done.stdout
+    piped = run_process(*words[3:])
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert len(piped.stdout.splitlines()) == 2
+
+
+SLOW_WRITER = """
+import sys, time
+import nrrd
+from DCAMTLib import cli
+
+def write(file, *rest, **more):
+    open(file, "wb").write(b"half")
+    print("writing", flush=True)
+    time.sleep(60)
+
+nrrd.write = write
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_amid_writing_leaves_nothing_half_written(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
+    out.mkdir()
+    (out / "x.nrrd").write_text("earlier")
+    words = ["segment", scan, "-o", out, "--format", "nrrd", "--model", model]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_WRITER, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    assert len(list(out.iterdir())) == 2  # the half-written one is there by now
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == "dcamt: cancelled\n"
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [("x.nrrd", "earlier")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_while_the_network_works(model: Path, tmp_path: Path) -> None:
+    scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
+    words = ["segment", *[scan.with_name(f"x{n}.nii.gz") for n in range(200)], "-o", out, "--model", model, "--json"]
+    for path in words[1:201]:
+        os.link(scan, path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while '"segmented"' not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == "dcamt: cancelled\n"
+    finished = 1 + sum(json.loads(line)["event"] == "segmented" for line in rest.splitlines())
+    assert finished < 200
+    # One more may have been written whose line was not.
+    assert finished <= len(list(out.iterdir())) <= finished + 1
+    for path in out.iterdir():
+        assert not path.name.startswith(".")
+        assert read_labelmap(path).voxels.shape == SHAPE
+
+
+def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from DCAMTLib import cli\n"
+        "try: code = cli.main(sys.argv[1:])\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'torch', 'scipy', 'SimpleITK', 'nibabel', 'nrrd', 'slicerio', 'matplotlib'} & set(sys.modules)\n"
+        "print('loaded', sorted(heavy), code)\n"
+    )
+    environment = os.environ | {"DCAMT_HOME": str(tmp_path)}
+    for words in (
+        ["--help"],
+        ["--version"],
+        ["models", "list"],
+        *([*name.split(), "--help"] for name in ("segment", "train", "evaluate", "models", "models import")),
+        ["segment", "gone.nii", "-o", "x"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, env=environment, check=True
+        )
+        code = 1 if "gone.nii" in words else 0
+        assert done.stdout.splitlines()[-1] == f"loaded [] {code}", words
+        if words[-1] == "--help":
+            assert f"example:\n  dcamt {' '.join(words[:-1])}" in done.stdout
+
+
+def test_it_starts_without_simpleitk_for_nifti_and_nrrd(model: Path, tmp_path: Path) -> None:
+    scan = save_scan(tmp_path / "x.nii.gz")
+    script = (
+        "import sys; from DCAMTLib import cli; code = cli.main(sys.argv[1:])\n"
+        "print(code, {'SimpleITK', 'matplotlib', 'pandas', 'skimage'} & set(sys.modules))"
+    )
+    words = ["segment", scan, "-o", tmp_path / "x.seg.nrrd", "--model", model, "--json"]
+    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 set()"
+    assert done.stderr == ""
+
+
+def test_a_reader_that_leaves_early_is_no_crash(model: Path, tmp_path: Path) -> None:
+    scan = save_scan(tmp_path / "x.nrrd")
+    words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--json"]
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dcamt: stopped")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stderr_that_is_closed_leaves_stdout_pure(model: Path, tmp_path: Path) -> None:
+    """`print` takes stdout where stderr is None; an error line there would spoil the JSON."""
+    (tmp_path / "bad.nrrd").write_text("no image")
+    words = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
+    script = "import sys; sys.stderr = None; from DCAMTLib import cli; sys.exit(cli.main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    told = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    assert told[-2:] == ["failed", "done"]

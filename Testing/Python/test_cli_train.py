@@ -1,0 +1,263 @@
+"""`dcamt train` with a network of some thousand weights: begin, pause, resume, start from a model, and faults."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib import cli
+from DCAMTLib.model_package import open_model
+from DCAMTLib.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
+
+TINY = (
+    "spacing=2,2,2",
+    "channels=4,8,8",
+    "convolutions=1,1,1",
+    "attention_heads=2",
+    "embedding=4",
+    "samples=32",
+    "patch=16,16,16",
+    "batch=2",
+    "labelled_per_batch=1",
+    "iterations=3",
+)
+SHAPE = (20, 20, 20)
+GRID = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
+
+
+def write_table(path: Path, rows: list[tuple[str, ...]], columns: str = "name,image,label,role") -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        file.write(columns + "\n")
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    """One case of each role: a bright ball in noise."""
+    ball = np.linalg.norm(np.indices(SHAPE) - 9.5, axis=0) < 6
+    for seed, name in enumerate("abc"):
+        voxels = np.random.default_rng(seed).normal(100, 10, SHAPE) + 100 * ball
+        write_volume(Volume(voxels[None].astype(np.float32), GRID), tmp_path / "data" / f"{name}.nii.gz")
+    write_labelmap(Labelmap(ball.astype(np.uint8), GRID), tmp_path / "data" / "label.nii.gz")
+    rows = [
+        ("a", "data/a.nii.gz", "data/label.nii.gz", "labelled"),
+        ("b", "data/b.nii.gz", "", "unlabelled"),
+        ("c", "data/c.nii.gz", "data/label.nii.gz", "validation"),
+    ]
+    return write_table(tmp_path / "cases.csv", rows)
+
+
+def settings(**changed: str) -> list[str]:
+    """`--set a=1 b=2`."""
+    return ["--set", *TINY, *(f"{key}={value}" for key, value in changed.items())]
+
+
+def train(*words: str | Path) -> int:
+    try:
+        return cli.main(["train", "--device", "cpu", *map(str, words)])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_a_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "runs" / "first"
+    assert train(cases, "--run", run, *settings(), "--set", "validate_every=1", "--json") == 0
+    printed = capsys.readouterr()
+    told = [json.loads(line) for line in printed.out.splitlines()]
+    assert printed.err == ""
+    kinds = [one["event"] for one in told]
+    assert kinds[-1] == "finished"
+    assert {"started", "progress", "validation", "checkpoint", "loading"} <= set(kinds)
+    assert told[kinds.index("started")]["of"] == 3
+    card = open_model(run / "model.dcamt").card
+    assert (card.name, card.trained_on["labelled"], card.trained_on["iterations"]) == ("first", 1, 3)
+    out = tmp_path / "a.seg.nrrd"
+    words = ["segment", tmp_path / "data" / "a.nii.gz", "-o", out, "--model", run / "model.dcamt"]
+    assert cli.main([*map(str, words)]) == 0
+    assert out.exists()
+
+    # A finished run is left as it is, its measured card included.
+    capsys.readouterr()
+    before = [(run / name).read_bytes() for name in ("model.dcamt", "events.jsonl")]
+    assert card.measured
+    assert train("--run", run, "--resume") == 0
+    assert "model.dcamt" in capsys.readouterr().out
+    assert [(run / name).read_bytes() for name in ("model.dcamt", "events.jsonl")] == before
+
+    # And a second one starts from its model, with its recipe.
+    second = tmp_path / "runs" / "second"
+    assert train(cases, "--run", second, "--start-from", run / "model.dcamt", "--set", "iterations=1") == 0
+    assert open_model(second / "model.dcamt").recipe.network == open_model(run / "model.dcamt").recipe.network
+    output = capsys.readouterr().out
+    assert "starting at 0 of 1: 1 labelled, 1 unlabelled, 1 validation cases" in output
+
+
+def test_settings_in_either_way_and_before_the_table(cases: Path, tmp_path: Path) -> None:
+    each = [word for setting in TINY for word in ("--set", setting)]
+    for number, words in enumerate(([cases, *each], [cases, *settings()], [*settings(), cases])):
+        run = tmp_path / f"run{number}"
+        assert train("--run", run, *words) == 0
+        assert open_model(run / "model.dcamt").recipe.training.iterations == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_pauses_and_resume_goes_on(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "a run"
+    words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while '"progress"' not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert [json.loads(line)["event"] for line in rest.splitlines()][-2:] == ["checkpoint", "paused"]
+    assert errors.count("\n") == 1
+    assert f"dcamt train --run '{run}' --resume" in errors
+    assert not (run / "model.dcamt").exists()
+    recipe = run / "recipe.json"
+    step = json.loads(rest.splitlines()[-1])["step"]
+    recipe.write_text(recipe.read_text().replace("100000", str(step + 2)))
+    assert train("--run", run, "--resume") == 0
+    assert f"going on at {step} of {step + 2}" in capsys.readouterr().out
+    assert (run / "model.dcamt").exists()
+
+
+def test_a_reader_that_leaves_pauses_the_run(cases: Path, tmp_path: Path) -> None:
+    """The modules' process may be gone at any time: what was learnt until then is kept."""
+    run = tmp_path / "run"
+    words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while b'"started"' not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    assert errors.count("\n") == 1
+    assert "paused at iteration" in errors
+    last = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()][-1]
+    assert last["event"] == "paused"
+    assert last["step"] > 0
+
+
+def test_faults_leave_no_run_behind(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    good = list(csv.reader(cases.open()))[1:]
+    other_grid = Labelmap(np.ones(SHAPE, np.uint8), Grid(SHAPE, np.diag([3.0, 2.0, 2.0, 1.0])))
+    write_labelmap(other_grid, data / "elsewhere.nii.gz")
+    (data / "text.nii.gz").write_text("no image")
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "other.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "odd.json").write_text('{"name": "odd", "title": "", "modality": "", "colour": 1}')
+
+    def table(name: str, *rows: tuple[str, ...], columns: str = "name,image,label,role") -> Path:
+        return write_table(tmp_path / f"{name}.csv", [*rows], columns)
+
+    tables = {
+        "column": table("column", *good, columns="name,image,labels,role"),
+        "role": table("role", ("a", "data/a.nii.gz", "data/label.nii.gz", "teacher")),
+        "gone": table("gone", ("a", "data/gone.nii.gz", "data/label.nii.gz", "labelled")),
+        "twice": table("twice", good[0], good[0]),
+        "unlabelled": table("unlabelled", good[1]),
+        "text": table("text", ("a", "data/text.nii.gz", "data/label.nii.gz", "labelled")),
+        "elsewhere": table("elsewhere", ("a", "data/a.nii.gz", "data/elsewhere.nii.gz", "labelled")),
+    }
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    new = ["--run", tmp_path / "runs" / "new"]
+    found = [
+        ([tmp_path / "nowhere.csv", *new], 1, "nowhere.csv"),
+        ([tmp_path / "binary.csv", *new], 1, "binary.csv"),
+        ([tables["column"], *new], 1, "lacks the column 'label'"),
+        ([tables["role"], *new], 1, "teacher"),
+        ([tables["gone"], *new], 1, "gone.nii.gz"),
+        ([tables["twice"], *new], 1, "comes twice"),
+        ([tables["unlabelled"], *new], 1, "no case is labelled"),
+        ([tables["text"], *new, *settings()], 1, "text.nii.gz"),
+        ([tables["elsewhere"], *new, *settings()], 1, "elsewhere.nii.gz"),
+        ([tables["text"], "--run", tmp_path / "empty", *settings()], 1, "text.nii.gz"),
+        ([cases, *new, "--set", "iterations=many"], 1, "many"),
+        ([cases, *new, "--set", "colour=1"], 1, "colour"),
+        ([cases, *new, "--set", "patch=17,17,17"], 1, "patch"),
+        ([cases, *new, "--set", "batch=2", "labelled_per_batch=2"], 1, "unlabelled"),
+        ([cases, *new, "--recipe", "heart"], 1, "heart"),
+        ([cases, *new, "--recipe", tmp_path / "bad.json"], 1, "bad.json"),
+        ([cases, *new, "--recipe", tmp_path / "odd.json"], 1, "odd.json"),
+        ([cases, *new, "--start-from", "nobody"], 1, "nobody"),
+        ([cases, "--run", tmp_path / "full", *settings()], 1, "full"),
+        ([cases, "--run", tmp_path / "notes.txt", *settings()], 1, "notes.txt"),
+        ([cases, "--run", tmp_path / "notes.txt" / "run", *settings()], 1, "notes.txt"),
+        (["--run", tmp_path / "runs" / "new", "--resume"], 1, "no run to go on with"),
+        (["--run", tmp_path / "runs" / "new"], 2, "CASES.csv"),
+        ([cases, *new, "--resume", "--set", "batch=2"], 2, "--resume"),
+        ([cases], 2, "--run"),
+    ]
+    for words, code, part in found:
+        assert train(*words) == code, words
+        printed = capfd.readouterr()
+        assert part in printed.err, printed.err
+        assert (printed.out, printed.err.count("\n")) == ("", 1), words
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before, words
+        assert list((tmp_path / "empty").iterdir()) == []
+        assert not (tmp_path / "runs" / "new").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+@pytest.mark.parametrize("limit", [200, 5000])
+def test_a_disk_that_fills_up(cases: Path, tmp_path: Path, limit: int) -> None:
+    """At 200 bytes the recipe does not fit, at 5000 it does and the first checkpoint does not, which torch writes."""
+    run = tmp_path / "run"
+    script = (
+        "import resource, sys; from DCAMTLib import cli; import torch, DCAMTLib.training.trainer\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(cli.main(sys.argv[1:]))"
+    )
+    words = ["train", cases, "--run", run, "--device", "cpu", *settings()]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "the disk" in done.stderr
+    assert str(run) in done.stderr
+    assert not run.exists()
+
+
+def test_a_lack_of_memory_is_told_in_one_line(
+    cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from DCAMTLib.training import trainer
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(trainer, "objective_losses", fail)
+    assert train(cases, "--run", tmp_path / "run", *settings()) == 1
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == 1
+    assert str(tmp_path / "run") in errors
+    assert "not enough memory" in errors
+    assert "smaller patch or batch" in errors
+    monkeypatch.undo()
+    assert train("--run", tmp_path / "run", "--resume") == 0
