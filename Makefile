@@ -18,6 +18,7 @@ test: .venv/ready lint
 
 lint: .venv/ready
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
 # PIP_CONSTRAINT reaches pip's own build environments, too.

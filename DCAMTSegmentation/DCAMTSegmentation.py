@@ -207,9 +207,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         """
         if self.isRunning():
             raise RuntimeError(_("A segmentation is already running."))
-        folder = tempfile.TemporaryDirectory(
-            prefix="DCAMT-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True
-        )
+        folder = tempfile.TemporaryDirectory(prefix="DCAMT-", dir=slicer.app.temporaryPath, ignore_cleanup_errors=True)
         scan, result = Path(folder.name, "scan.nrrd"), Path(folder.name, "out.seg.nrrd")
         # Exporting, unlike saving, leaves the file name that the volume has in the scene.
         slicer.util.exportNode(volumeNode, str(scan))
@@ -256,9 +254,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
     def _processError(self, error: Any) -> None:
         # Any other error is followed by `finished`.
         if error == qt.QProcess.FailedToStart:
-            self._finish(
-                None, _("Slicer's Python could not be started. Reinstall Slicer or free some memory.")
-            )
+            self._finish(None, _("Slicer's Python could not be started. Reinstall Slicer or free some memory."))
 
     def _processFinished(self, *details: Any) -> None:
         if not self.isRunning():
@@ -269,9 +265,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         if self._cancelled:
             self._finish(None, _("Cancelled."))
         elif process.exitStatus() != qt.QProcess.NormalExit or process.exitCode() != 0:
-            self._finish(
-                None, errors.splitlines()[-1] if errors else _("The segmentation stopped unexpectedly.")
-            )
+            self._finish(None, errors.splitlines()[-1] if errors else _("The segmentation stopped unexpectedly."))
         else:
             try:
                 segmentationNode = self._loadResult()

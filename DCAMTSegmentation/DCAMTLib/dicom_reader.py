@@ -39,14 +39,9 @@ def read_dicom_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     sitk = quiet_sitk()
     with library_errors(folder, "a DICOM series"), quiet_terminal():
         finder = sitk.ImageSeriesReader
-        series = {
-            uid: finder.GetGDCMSeriesFileNames(str(folder), uid)
-            for uid in finder.GetGDCMSeriesIDs(str(folder))
-        }
+        series = {uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in finder.GetGDCMSeriesIDs(str(folder))}
     if not series:
-        raise InputError(
-            "holds no DICOM slices", path=folder, remedy="Choose the folder that holds the slices."
-        )
+        raise InputError("holds no DICOM slices", path=folder, remedy="Choose the folder that holds the slices.")
     if len(series) > 1:
         raise _several(sitk, folder, list(series.values()))
     (files,) = series.values()
@@ -58,9 +53,7 @@ def read_dicom_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         # (J, I) each; a whole-series reader would squeeze every slice into the first one's type.
         planes = [np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(one.file))) for one in slices]
     if any(plane.ndim != 2 for plane in planes):
-        raise InputError(
-            "holds colour or multi-frame slices", path=folder, remedy="A grey-scale scan is needed."
-        )
+        raise InputError("holds colour or multi-frame slices", path=folder, remedy="A grey-scale scan is needed.")
     voxels = np.stack([plane.T for plane in planes], axis=-1)
     if voxels.dtype == np.float64:
         voxels = voxels.astype(np.float32)

@@ -53,9 +53,7 @@ class Measurements:
     sphericity: float
 
 
-def measure(
-    labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None
-) -> list[Measurements]:
+def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None) -> list[Measurements]:
     """Measure every one of `segments` in `labelmap`, in their order.
 
     `scan` names the rows; by default the file name of `labelmap` without its ending, or "" without a file.
@@ -121,12 +119,8 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     count = np.count_nonzero(inside)
     total = 0.0
     for step, weight in zip(steps, weights, strict=True):
-        head = tuple(
-            slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True)
-        )
-        tail = tuple(
-            slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True)
-        )
+        head = tuple(slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True))
+        tail = tuple(slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True))
         # Each voxel inside is one pair's head and another's tail; pairs wholly inside do not differ.
         both = np.count_nonzero(inside[head] & inside[tail])
         total += weight * 2.0 * (count - both)
@@ -148,9 +142,7 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # between the plane and the normal of thick slices.
     reach = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
-    steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(
-        -1, 3
-    )
+    steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)
     # Of d and -d, one; of d and 2d, the shorter.
     steps = steps[len(steps) // 2 + 1 :]
     steps = steps[np.gcd.reduce(steps, axis=1) == 1]

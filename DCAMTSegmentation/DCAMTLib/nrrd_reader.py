@@ -60,9 +60,7 @@ def read_nrrd(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, n
     return voxels, affine
 
 
-def _directions(
-    path: Path, header: dict[str, Any], axes: int, kinds: list[str]
-) -> tuple[np.ndarray, list[int]]:
+def _directions(path: Path, header: dict[str, Any], axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:
     """(3, 3) step in the file's own space along each spatial axis, and which axes those are."""
     stored = header.get("space directions")
     if stored is not None:
@@ -79,9 +77,7 @@ def _directions(
     _need_three(path, spatial, axes)
     spacings = np.asarray(header.get("spacings", [np.nan] * axes), dtype=np.float64)[spatial]
     if np.isnan(spacings).any():
-        raise InputError(
-            "does not say how far its voxels are apart (no space directions)", path=path, remedy=_REMEDY
-        )
+        raise InputError("does not say how far its voxels are apart (no space directions)", path=path, remedy=_REMEDY)
     return np.diag(spacings), spatial
 
 
@@ -90,9 +86,7 @@ def _need_three(path: Path, spatial: list[int], axes: int) -> None:
         found = f"is a {axes}D image" if axes < 3 else f"has {len(spatial)} spatial axes of {axes}"
         raise InputError(found, path=path, remedy="A three-dimensional scan is needed.")
     if len(spatial) > 3:
-        raise InputError(
-            f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume from it."
-        )
+        raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume from it.")
 
 
 def _origin(header: dict[str, Any]) -> np.ndarray:

@@ -17,15 +17,11 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
     except DCAMTError:
         raise
     except MemoryError as error:
-        raise InputError(
-            "does not fit into memory", path=path, remedy="Close other programs, or crop it."
-        ) from error
+        raise InputError("does not fit into memory", path=path, remedy="Close other programs, or crop it.") from error
     except PermissionError as error:
         raise InputError("may not be read", path=path, remedy="Ask for permission to read it.") from error
     except EOFError as error:
-        raise InputError(
-            "ends too early", path=path, remedy="The copy is incomplete; copy it again."
-        ) from error
+        raise InputError("ends too early", path=path, remedy="The copy is incomplete; copy it again.") from error
     except Exception as error:
         why = _shortest(str(error), path) or type(error).__name__
         raise InputError(

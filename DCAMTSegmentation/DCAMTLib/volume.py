@@ -76,9 +76,7 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.grid.shape:
-            raise ValueError(
-                f"voxels {self.voxels.shape} are not (C, I, J, K) on a grid of {self.grid.shape}"
-            )
+            raise ValueError(f"voxels {self.voxels.shape} are not (C, I, J, K) on a grid of {self.grid.shape}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +160,7 @@ def check(volume: Volume) -> None:
         low, high = values.min(), values.max()
         if low == high:
             which = f"channel {channel + 1}" if len(voxels) > 1 else "every voxel"
-            raise InputError(
-                f"is blank: {which} has the value {low:g}", path=path, remedy="Choose another scan."
-            )
+            raise InputError(f"is blank: {which} has the value {low:g}", path=path, remedy="Choose another scan.")
         if max(abs(float(low)), abs(float(high))) > float(np.finfo(np.float32).max):
             raise InputError("holds intensities beyond 3e38", path=path, remedy="Rescale the intensities.")
 
@@ -188,9 +184,7 @@ def check_grid(grid: Grid, path: Path | None) -> None:
     if (grid.spacing <= 0).any():
         raise InputError("has a voxel spacing of zero", path=path, remedy=remedy)
     # Relative to the box of the same edges: 1 for orthogonal axes, 0 for axes in one plane.
-    if grid.voxel_volume_mm3 < 1e-4 * float(np.prod(grid.spacing)) or not np.allclose(
-        grid.affine[3], (0, 0, 0, 1)
-    ):
+    if grid.voxel_volume_mm3 < 1e-4 * float(np.prod(grid.spacing)) or not np.allclose(grid.affine[3], (0, 0, 0, 1)):
         raise InputError("has a singular geometry: its axes lie in one plane", path=path, remedy=remedy)
 
 
@@ -198,9 +192,7 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
     """Refuse an empty or absurdly large image before any memory is taken for it."""
     sizes = " x ".join(str(int(size)) for size in shape)
     if min(shape) < 1:
-        raise InputError(
-            f"holds no voxels ({sizes})", path=path, remedy="The file may be damaged; copy it again."
-        )
+        raise InputError(f"holds no voxels ({sizes})", path=path, remedy="The file may be damaged; copy it again.")
     if len(shape) >= 3 and np.prod([float(size) for size in shape]) > MAXIMUM_VOXELS:
         raise InputError(
             f"claims {sizes} voxels, more than any cardiac scan",

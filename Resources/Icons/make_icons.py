@@ -135,16 +135,12 @@ def segmentation_icon() -> Image.Image:
     paint(tile, ImageChops.multiply(rim(heart, 5), found), CYAN)
     paint(tile, mouths(1.02), DEEP)
     line = Image.new("L", heart.size, 0)
-    ImageDraw.Draw(line).line(
-        (CANVAS // 2, CANVAS * 0.09, CANVAS // 2, CANVAS * 0.91), fill=255, width=2 * SCALE
-    )
+    ImageDraw.Draw(line).line((CANVAS // 2, CANVAS * 0.09, CANVAS // 2, CANVAS * 0.91), fill=255, width=2 * SCALE)
     paint(tile, line, CYAN)
     return tile
 
 
-def arrow(
-    draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], start: float, end: float
-) -> None:
+def arrow(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], start: float, end: float) -> None:
     """A circular arrow within `box`, from angle `start` to `end` in degrees, its head at `end`."""
     x0, y0, x1, y1 = (value * CANVAS for value in box)
     draw.arc((x0, y0, x1, y1), start, end, fill=255, width=6 * SCALE)

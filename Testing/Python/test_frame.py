@@ -229,9 +229,7 @@ def test_citation_names_paper_and_data() -> None:
 
 def test_requirements_leave_slicers_own_packages_alone() -> None:
     lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text().splitlines()
-    names = {
-        re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in lines if line and not line.startswith("#")
-    }
+    names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     assert {"nibabel", "pynrrd", "slicerio", "scipy"} <= names
     assert names & {"numpy", "simpleitk", "torch", "vtk", "pydicom", "requests"} == set()
 

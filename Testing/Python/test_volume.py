@@ -407,9 +407,7 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
     path = tmp_path / "x.seg.nrrd"
     segment = {"color": [1, 0, 0]}
     for values, expected in (((1, 2, 1), (1, 2, 3)), ((7, 2, 9), (7, 2, 9))):
-        layers = np.stack([np.select([first == 1, first == 2], values[:2]), second * values[2]]).astype(
-            np.uint8
-        )
+        layers = np.stack([np.select([first == 1, first == 2], values[:2]), second * values[2]]).astype(np.uint8)
         segmentation = {
             "voxels": layers,
             "ijkToLPS": RAS_TO_LPS @ SHEARED["sheared"],
@@ -675,12 +673,8 @@ def test_dicom_folders_that_are_refused(tmp_path: Path, capfd: pytest.CaptureFix
         path = tmp_path / (name if name != "single" else "1.2.826.0.1.1-99.dcm")
         refused(read(name), path, *words)
     write_dicom(tmp_path / "two", scan("int16"), affine)
-    write_dicom(
-        tmp_path / "two", scan("int16"), affine, uid="1.2.826.0.1.2", description="Cine 4ch", skip=(0,)
-    )
-    refused(
-        read("two"), tmp_path / "two", "2 DICOM series", '"LGE axial" (11 slices)', '"Cine 4ch" (10 slices)'
-    )
+    write_dicom(tmp_path / "two", scan("int16"), affine, uid="1.2.826.0.1.2", description="Cine 4ch", skip=(0,))
+    refused(read("two"), tmp_path / "two", "2 DICOM series", '"LGE axial" (11 slices)', '"Cine 4ch" (10 slices)')
     write_dicom(tmp_path / "turned", scan("int16"), affine, skip=tuple(range(5, 11)))
     write_dicom(tmp_path / "turned", scan("int16"), ORTHOGONAL["axial"], skip=tuple(range(5)))
     refused(read("turned"), tmp_path / "turned", "different size or orientation")

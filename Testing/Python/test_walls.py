@@ -182,9 +182,7 @@ def test_modules_use_only_engine_files_that_import_no_torch() -> None:
 
 def test_every_engine_file_has_a_tier() -> None:
     unplaced = {
-        name
-        for path in ENGINE.rglob("*.py")
-        if (name := path.relative_to(ENGINE).with_suffix("").parts[0]) not in RANK
+        name for path in ENGINE.rglob("*.py") if (name := path.relative_to(ENGINE).with_suffix("").parts[0]) not in RANK
     }
     assert unplaced == set(), "say in TIERS which row of the engine these belong to"
 
@@ -266,9 +264,7 @@ def test_an_import_that_runs_up_is_found(tmp_path: Path, file: str, fault: str) 
 
 
 def test_imports_that_run_down_are_left_alone(tmp_path: Path) -> None:
-    home = tree(
-        tmp_path, volume="", cli="from .training import trainer", training__trainer="from ..volume import a"
-    )
+    home = tree(tmp_path, volume="", cli="from .training import trainer", training__trainer="from ..volume import a")
     assert upward(home) == []
 
 
