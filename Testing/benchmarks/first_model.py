@@ -16,15 +16,17 @@ import argparse
 import csv
 import json
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from DCAMTLib.model_package import open_model, write_package
-from DCAMTLib.training.cases import LABELLED, Case, write_cases
+from DCAMTLib.training.cases import LABELLED, Case, read_cases, write_cases
 
 HELD_OUT = 20
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
@@ -56,7 +58,7 @@ def prepare(la: Path, work: Path) -> None:
         cases.append(Case(f"phantom{seed}", image, label, LABELLED))
     write_cases(cases, work / "cases.csv")
     settings = " ".join(f"--set {setting}" for setting in SETTINGS.split())
-    print(f"dcamt train {work}/cases.csv --run {work}/left-atrium {settings}")
+    print(f"dcamt train {shlex.quote(f'{work}/cases.csv')} --run {shlex.quote(f'{work}/left-atrium')} {settings}")
 
 
 def publish(la: Path, work: Path, out: Path) -> None:
@@ -67,7 +69,8 @@ def publish(la: Path, work: Path, out: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     names = case_names(la)[-HELD_OUT:]
-    measured = []
+    measured: list[dict[str, Any]] = []
+    times: dict[str, float] = {}
     for quality in ("accurate", "fast"):
         scans = [str(la / f"{name}_image.nii.gz") for name in names]
         began = time.monotonic()
@@ -90,23 +93,30 @@ def publish(la: Path, work: Path, out: Path) -> None:
                 "dice_lowest": round(min(s["dice"] for s in scores if s.get("case", "").startswith("la")), 4),
             }
         )
-        print(json.dumps(measured[-1], indent=2), f"{seconds:.1f} s a case, start-up included")
-    print(f"peak memory of the largest command: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.2f} GB")
+        times[quality] = seconds
+    columns = ["quality", *(f"{metric}_mean" for metric in METRICS), "dice_std", "dice_lowest"]
+    for row in [dict(zip(columns, columns, strict=True)), *measured]:
+        print("  ".join(f"{row[column]!s:>16}" for column in columns))
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print(", ".join(f"{q}: {s:.1f} s a case, start-up included" for q, s in times.items()), f"; peak {peak:.2f} GB")
+    (work / "measured.json").write_text(json.dumps(measured, indent=2), encoding="utf-8")
     package = open_model(trained)
+    trained_on = read_cases(work / "left-atrium" / "cases.csv")
+    phantoms = sum(case.name.startswith("phantom") for case in trained_on)
     card = replace(
         package.card,
         name="left-atrium",
         version="1.0",
-        licence="CC BY-NC 4.0: research use only, as the scans that it was trained on",
+        licence="Research use only, as the scans that it was trained on",
         measured=tuple(measured),
         trained_on=package.card.trained_on
         | {
-            "labelled": f"{len(names) * 3} LGE-MRI cases and {len(PHANTOM_SEEDS)} synthetic phantoms",
+            "labelled_patients": len(trained_on) - phantoms,
+            "labelled_phantoms": phantoms,
             "data": "2018 Left Atrial Segmentation Challenge, University of Utah (Xiong et al., Medical Image Analysis "
             "2021), as processed for Yu et al., MICCAI 2019: cropped around the atrium",
-            "objective": "supervised Dice and cross-entropy, two-way mutual distillation, cross-attention",
         },
-        notes="For research, not for diagnosis. Trained on scans cropped around the atrium at one centre; look at "
+        notes="For research, not for diagnosis. Trained on scans cropped around the atrium, of one centre: look at "
         "every result before using it.",
     )
     write_package(out, replace(package, card=card))

@@ -1,0 +1,112 @@
+"""The model that comes with DCAMT: sound, of a sensible size, and able to do its job on the sample scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib.evaluation import score
+from DCAMTLib.inference.predictor import Predictor, Segmentation
+from DCAMTLib.inference.windows import ACCURATE, FAST
+from DCAMTLib.model_package import ModelPackage
+from DCAMTLib.model_store import DEFAULT, model_path, stored_models, verify_model
+from DCAMTLib.volume import Grid, Labelmap, Volume, read_labelmap, read_volume
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
+LA = ROOT.parent / "shared" / "data" / "la"
+
+
+@pytest.fixture(scope="module")
+def package() -> ModelPackage:
+    return verify_model(DEFAULT)
+
+
+@pytest.fixture(scope="module")
+def predictor(package: ModelPackage) -> Predictor:
+    return Predictor(package)
+
+
+@pytest.fixture(scope="module")
+def scan() -> Volume:
+    return read_volume(SAMPLE)
+
+
+@pytest.fixture(scope="module")
+def whole(predictor: Predictor, scan: Volume) -> Segmentation:
+    return predictor.segment(scan)
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Labelmap:
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("phantom")
+    script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
+    command = [sys.executable, script, "-o", folder / "scan.nrrd", "--label", folder / "label.nrrd", "--seed", "0"]
+    subprocess.run(command, check=True, capture_output=True)
+    return read_labelmap(folder / "label.nrrd")
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def test_it_ships_under_the_default_name_and_within_25_mb() -> None:
+    assert [model.name for model in stored_models() if model.shipped] == [DEFAULT]
+    assert model_path(DEFAULT).stat().st_size < 25e6
+
+
+def test_its_card_says_what_it_is_and_how_good(package: ModelPackage) -> None:
+    card = package.card
+    assert card.name == DEFAULT
+    assert card.segments == ("Left atrium",)
+    assert "esearch use only" in card.licence
+    assert card.trained_on["labelled_patients"] == 60
+    for measured in card.measured:
+        assert "20" in measured["on"]
+        assert "never seen" in measured["on"]
+        assert measured["dice_mean"] > 0.88
+
+
+@pytest.mark.parametrize("quality", [ACCURATE, FAST])
+def test_it_finds_the_samples_atrium(predictor: Predictor, scan: Volume, truth: Labelmap, quality: str) -> None:
+    found = predictor.segment(scan, quality).labelmap
+    assert score(found.voxels == 1, truth.voxels == 1, scan.grid.spacing).dice > 0.9
+
+
+def test_little_memory_changes_less_than_one_voxel_in_two_hundred(
+    package: ModelPackage, predictor: Predictor, scan: Volume, whole: Segmentation
+) -> None:
+    bounded = Predictor(package, memory=predictor.pass_bytes((96, 80, 64))).segment(scan)
+    atrium = whole.labelmap.voxels == 1
+    assert (bounded.labelmap.voxels[atrium] == 1).mean() >= 0.995
+    assert dice(bounded.labelmap.voxels == 1, atrium) >= 0.995
+
+
+def test_how_the_scan_was_cropped_changes_little(predictor: Predictor, scan: Volume, whole: Segmentation) -> None:
+    """10 mm less on each side and 5 mm less above and below: the same atrium, but for what was cut off."""
+    margin = (16, 16, 8)
+    part = tuple(slice(m, n - m) for m, n in zip(margin, scan.grid.shape, strict=True))
+    affine = scan.grid.affine.copy()
+    affine[:3, 3] = (scan.grid.affine @ [*margin, 1])[:3]
+    voxels = scan.voxels[(slice(None), *part)]
+    cropped = predictor.segment(Volume(voxels, Grid(voxels.shape[1:], affine), None))
+    inside = whole.labelmap.voxels[part] == 1
+    assert inside.sum() > 0.9 * (whole.labelmap.voxels == 1).sum()
+    assert dice(cropped.labelmap.voxels == 1, inside) > 0.95
+
+
+def test_a_brighter_scan_is_the_same_scan(predictor: Predictor, scan: Volume, whole: Segmentation) -> None:
+    brighter = Volume(scan.voxels.astype(np.float32) * 17.5, scan.grid)
+    assert dice(predictor.segment(brighter).labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.999
+
+
+@pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
+@pytest.mark.parametrize("case", ["la061", "la072", "la079"])
+def test_it_segments_scans_that_it_never_saw(predictor: Predictor, case: str) -> None:
+    scan, label = read_volume(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
+    found = predictor.segment(scan).labelmap
+    assert score(found.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
