@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.networks.cross_attention import CrossAttention, distance_bias
+from DCAMTLib.networks import cross_attention
+from DCAMTLib.networks.cross_attention import BLOCK_BYTES, CrossAttention, distance_bias, queries_at_once
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CPU = torch.device("cpu")
 
@@ -28,6 +32,28 @@ def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5)
     return module
+
+
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation makes, those inside of attention included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple) else (made,):
+            if isinstance(one, Tensor):
+                self.bytes = max(self.bytes, one.numel() * one.element_size())
+        return made
+
+
+def largest_tensor(call: Callable[[], object]) -> int:
+    """Bytes."""
+    with Largest() as largest:
+        call()
+    return largest.bytes
 
 
 def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
@@ -89,12 +115,37 @@ def test_a_window_has_the_same_bias_wherever_it_lies() -> None:
         assert torch.allclose(large[:, tokens][:, :, tokens], small, atol=1e-6)
 
 
-def test_each_size_keeps_its_own_bias() -> None:
-    """What is remembered of one size must not be taken for another of as many tokens."""
-    sizes = [(2, 3, 4), (4, 3, 2), (3, 2, 4), (24, 1, 1), (2, 2, 6), (1, 4, 6)]
-    for size in sizes + sizes[::-1]:
-        assert np.allclose(distance_bias(size, 2, CPU).numpy(), bias_by_hand(size, 2), atol=1e-5)
-    assert distance_bias((2, 3, 4), 3, CPU).shape == (3, 24, 24)
+@pytest.mark.parametrize("block_bytes", [1, 3000, 4 * 3 * 120 * 119])
+def test_block_by_block_it_is_the_same(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One query at a time, a few, and all but one of the 120."""
+    module = attention(6, 3)
+    own, context = feature_maps(6, (4, 6, 5))
+    with torch.no_grad():
+        whole = module(own, context)
+        assert largest_tensor(lambda: module(own, context)) >= 4 * 3 * 120 * 120
+        monkeypatch.setattr(cross_attention, "BLOCK_BYTES", block_bytes)
+        assert (module(own, context) - whole).abs().max() < 1e-6
+    # With gradients, too, though all at once.
+    assert (module(own, context) - whole).abs().max() < 1e-6
+
+
+def test_without_gradients_no_tensor_is_larger_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = attention(4, 4).float()
+    own, context = (maps[:1].float() for maps in feature_maps(4, (12, 11, 10)))
+    tokens, heads = 1320, 4
+    with torch.no_grad():
+        assert largest_tensor(lambda: module(own, context)) == 4 * heads * tokens**2
+        for block_bytes in (4 * heads * tokens * 100, 4 * heads * tokens * 10):
+            monkeypatch.setattr(cross_attention, "BLOCK_BYTES", block_bytes)
+            assert largest_tensor(lambda: module(own, context)) == block_bytes
+
+
+def test_a_whole_scan_of_the_largest_kind_takes_a_block_at_a_time() -> None:
+    tokens = 40 * 40 * 6  # of 640 x 640 x 88 voxels
+    a_query = 4 * 4 * tokens
+    assert a_query * tokens > 1.4e9  # all at once
+    assert BLOCK_BYTES - a_query < a_query * queries_at_once(tokens, 4) <= BLOCK_BYTES
+    assert queries_at_once(7 * 7 * 5, 4) == 7 * 7 * 5
 
 
 @pytest.mark.parametrize("axes", [(2,), (3,), (4,), (2, 4), (2, 3, 4)])

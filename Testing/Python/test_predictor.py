@@ -14,9 +14,11 @@ import torch
 from conftest import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
 from DCAMTLib.errors import InputError
 from DCAMTLib.inference import predictor as module
+from DCAMTLib.inference.memory import part_size, pass_bytes
+from DCAMTLib.inference.one_pass import Size, probabilities
 from DCAMTLib.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
+from DCAMTLib.inference.quality import FAST
 from DCAMTLib.inference.region import Region
-from DCAMTLib.inference.windows import FAST
 from DCAMTLib.model_package import ModelPackage
 from DCAMTLib.preprocessing import network_grid, scan_to_network
 from DCAMTLib.recipe import Inference, Intensity, Recipe
@@ -193,7 +195,6 @@ class Told(nn.Module):
     def __init__(self, failure: Exception | None = None, failures: int = 0) -> None:
         super().__init__()
         self.vnets = (SimpleNamespace(encoder=SimpleNamespace(levels=[None] * 3)),)
-        self.norm = nn.InstanceNorm3d(1)  # with one of these a network has to be run in windows
         self.failure, self.failures = failure, failures
         self.sizes: list[tuple[int, ...]] = []
 
@@ -203,6 +204,18 @@ class Told(nn.Module):
             raise self.failure
         a, b = (torch.stack([-20 * image[:, i], 20 * image[:, i]], dim=1) for i in range(2))
         return SimpleNamespace(logits=a), SimpleNamespace(logits=b)
+
+
+def parts_recorded(monkeypatch: pytest.MonkeyPatch) -> list[Size | None]:
+    """The sizes of the parts that are asked for; the told network, which has no levels, does each in one pass."""
+    parts: list[Size | None] = []
+
+    def record(network: Told, image: Tensor, quality: str, part: Size | None, tick: object) -> Tensor:
+        parts.append(part)
+        return probabilities(network, image, quality)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "bounded_probabilities", record)
+    return parts
 
 
 GRID = centred_grid((40, 36, 32), (1.5, 1.5, 1.5))
@@ -285,27 +298,29 @@ def test_the_largest_component_stays_if_the_recipe_says_so(tiny_package: ModelPa
         assert np.array_equal(labels == 1, right if component else left | right)
 
 
-def test_a_bound_on_memory_makes_windows_that_keep_it(tiny_package: ModelPackage) -> None:
-    network = Told()
-    predictor, scan = told(tiny_package, network)
-    expected = predictor.segment(scan).labelmap.voxels
-    assert network.sizes == [GRID.shape]
+def test_a_bound_on_memory_makes_tiles_that_keep_it(
+    tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_recorded(monkeypatch)
+    predictor, scan = told(tiny_package, Told())
+    predictor.segment(scan)
+    assert parts == [None]
     for share in (0.6, 0.3):
-        network.sizes.clear()
-        bound = int(share * predictor.pass_bytes(GRID.shape))
-        limited, _ = told(tiny_package, network, memory=bound)
-        labels = limited.segment(scan).labelmap.voxels
-        assert len(network.sizes) > 1
-        assert all(limited.pass_bytes(size) <= bound for size in network.sizes)  # type: ignore[arg-type]
-        assert np.array_equal(labels, expected)
+        parts.clear()
+        bound = int(share * pass_bytes(predictor.recipe, GRID.shape))
+        told(tiny_package, Told(), memory=bound)[0].segment(scan)
+        assert len(parts) == 1
+        assert parts[0] is not None
+        assert pass_bytes(predictor.recipe, parts[0]) <= bound
 
 
 def test_a_bound_on_memory_leaves_the_result_as_it_is(
     tiny_package: ModelPackage, oblique_scan: Volume, expected: Segmentation
 ) -> None:
-    predictor = Predictor(tiny_package, memory=Predictor(tiny_package).pass_bytes((16, 16, 16)))
+    memory = pass_bytes(tiny_package.recipe, (16, 16, 16))
+    predictor = Predictor(tiny_package, memory=memory)
     whole = network_grid(oblique_scan.grid, predictor.recipe.spacing).shape
-    assert predictor.part_size(whole, predictor.pass_bytes((16, 16, 16))) is not None
+    assert part_size(predictor.recipe, whole, memory) is not None
     result = predictor.segment(oblique_scan)
     assert np.array_equal(result.labelmap.voxels, expected.labelmap.voxels)
 
@@ -320,15 +335,19 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("failure", OUT_OF_MEMORY, ids=["cuda", "cpu", "mps"])
-def test_out_of_memory_leads_to_smaller_windows_and_a_note(tiny_package: ModelPackage, failure: Exception) -> None:
+def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
+    tiny_package: ModelPackage, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_recorded(monkeypatch)
     network = Told(failure, failures=2)
     predictor, scan = told(tiny_package, network)
     result = predictor.segment(scan)
     assert np.array_equal(result.labelmap.voxels == 1, BALLS[1])
-    tried = [predictor.pass_bytes(size) for size in network.sizes]  # type: ignore[arg-type]
-    assert tried[0] == predictor.pass_bytes(GRID.shape)
+    assert parts[0] is None
+    tried = [pass_bytes(predictor.recipe, part or GRID.shape) for part in parts]
+    assert len(tried) == 3
     assert tried[1] <= tried[0] / 2
-    assert max(tried[2:]) <= tried[1] / 2
+    assert tried[2] <= tried[1] / 2
     assert len(result.notes) == 1  # once, however often it happened
     assert "memory did not suffice; smaller parts were used" in result.notes[0]
     assert predictor.segment(scan).notes == ()  # and the next scan starts afresh
@@ -342,12 +361,13 @@ def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
     predictor.device = torch.device("meta")  # stands for the GPU, which a machine that tests need not have
     used: list[str] = []
     monkeypatch.setattr(network, "to", lambda device: used.append(str(device)) or network)
-    probabilities = module.bounded_probabilities
+    parts_recorded(monkeypatch)
+    on_cpu = module.bounded_probabilities
 
     def on_device(net: Told, image: Tensor, *rest: object) -> Tensor:
         if image.device.type == "meta":
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return probabilities(net, image, *rest)  # type: ignore[arg-type]
+        return on_cpu(net, image, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "bounded_probabilities", on_device)
     result = predictor.segment(scan)
@@ -356,12 +376,16 @@ def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
     assert used[-2:] == ["cpu", "meta"]  # the network goes back for the next scan
 
 
-def test_memory_that_never_suffices_ends_in_one_line_rather_than_never(tiny_package: ModelPackage) -> None:
+def test_memory_that_never_suffices_ends_in_one_line_rather_than_never(
+    tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_recorded(monkeypatch)
     network = Told(OUT_OF_MEMORY[0], failures=10**9)
     predictor, scan = told(tiny_package, network)
     with pytest.raises(InputError, match=r"memory does not suffice.*region of interest"):
         predictor.segment(scan)
-    assert len(network.sizes) < 20
+    assert len(parts) < 20
+    assert parts[-1] == (16, 16, 16)  # the smallest was tried
 
 
 def test_other_failures_are_not_taken_for_a_lack_of_memory(tiny_package: ModelPackage) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from DCAMTLib.evaluation import score
+from DCAMTLib.inference.memory import pass_bytes
 from DCAMTLib.inference.predictor import Predictor, Segmentation
-from DCAMTLib.inference.windows import ACCURATE, FAST
+from DCAMTLib.inference.quality import ACCURATE, FAST
 from DCAMTLib.model_package import ModelPackage
 from DCAMTLib.model_store import DEFAULT, model_path, stored_models, verify_model
 from DCAMTLib.volume import Grid, Labelmap, Volume, read_labelmap, read_volume
@@ -78,9 +79,9 @@ def test_it_finds_the_samples_atrium(predictor: Predictor, scan: Volume, truth: 
 
 
 def test_little_memory_changes_less_than_one_voxel_in_two_hundred(
-    package: ModelPackage, predictor: Predictor, scan: Volume, whole: Segmentation
+    package: ModelPackage, scan: Volume, whole: Segmentation
 ) -> None:
-    bounded = Predictor(package, memory=predictor.pass_bytes((96, 80, 64))).segment(scan)
+    bounded = Predictor(package, memory=pass_bytes(package.recipe, (96, 80, 64))).segment(scan)
     atrium = whole.labelmap.voxels == 1
     assert (bounded.labelmap.voxels[atrium] == 1).mean() >= 0.995
     assert dice(bounded.labelmap.voxels == 1, atrium) >= 0.995

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 import torch
-from DCAMTLib.inference.tiles import _tiles, bounded_probabilities, is_local, reach, tiled_probabilities
-from DCAMTLib.inference.windows import ACCURATE, FAST, probabilities
+from DCAMTLib.inference.one_pass import probabilities
+from DCAMTLib.inference.quality import ACCURATE, FAST
+from DCAMTLib.inference.tiles import _tiles, reach, tiled_probabilities
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.recipe import Network, Recipe
 from torch import nn
@@ -33,10 +34,14 @@ def network_of(recipe: Recipe, shape: Network) -> DualVNet:
 
 
 @pytest.mark.parametrize("quality", [FAST, ACCURATE])
+@pytest.mark.parametrize("normalisation", ["batch", "instance"])
 @pytest.mark.parametrize("shape", SHAPES, ids=["three levels", "four levels", "two levels"])
-def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, quality: str) -> None:
-    network = network_of(tiny_recipe, shape)
-    image = torch.randn(1, 61, 42, 37)
+def test_tiles_give_the_result_of_one_pass(
+    tiny_recipe: Recipe, shape: Network, normalisation: str, quality: str
+) -> None:
+    network = network_of(tiny_recipe, dataclasses.replace(shape, normalisation=normalisation))
+    # Brighter from end to end, so that no part has the statistics of the whole.
+    image = torch.randn(1, 61, 42, 37) + torch.linspace(0, 3, 61)[:, None, None]
     with torch.no_grad():
         whole = probabilities(network, image, quality)
         # The attention and the deepest levels do matter here: a half of the scan by itself is something else.
@@ -87,21 +92,30 @@ def test_tiles_yield_every_voxel_once_and_see_their_surroundings() -> None:
     assert bool((seen == 1).all())
 
 
-def test_instance_normalisation_is_run_in_windows(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = network_of(tiny_recipe, SHAPES[0])
-    instance = network_of(tiny_recipe, dataclasses.replace(SHAPES[0], normalisation="instance"))
-    assert is_local(batch)
-    assert not is_local(instance)
-    monkeypatch.setattr("DCAMTLib.inference.tiles.tiled_probabilities", lambda *_: pytest.fail("it cannot be tiled"))
+def test_instance_normalisation_is_as_it_was_after_tiles(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a pass for which memory did not suffice: what was measured of one scan is none of the next one's."""
+    network = network_of(tiny_recipe, dataclasses.replace(SHAPES[0], normalisation="instance"))
+    one, other = torch.randn(2, 1, 40, 24, 24) * torch.tensor([1.0, 3.0])[:, None, None, None, None]
+    names = list(network.state_dict())
     with torch.no_grad():
-        bounded_probabilities(instance, torch.randn(1, 40, 16, 16), FAST, (16, 16, 16))
+        expected = probabilities(network, other, ACCURATE)
+        tiled_probabilities(network, one, ACCURATE, (32, 24, 24))
+        assert torch.equal(probabilities(network, other, ACCURATE), expected)
+        with monkeypatch.context() as patch:
+            patch.setattr(network.vnets[1].head, "forward", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                tiled_probabilities(network, one, ACCURATE, (32, 24, 24))
+        assert torch.equal(probabilities(network, other, ACCURATE), expected)
+        assert (tiled_probabilities(network, other, ACCURATE, (32, 24, 24)) - expected).abs().max() < 1e-5
+    assert list(network.state_dict()) == names
 
 
-def test_progress_counts_every_tile_to_the_end(tiny_recipe: Recipe) -> None:
+@pytest.mark.parametrize("normalisation", ["batch", "instance"])
+def test_progress_counts_every_tile_to_the_end(tiny_recipe: Recipe, normalisation: str) -> None:
     ticks: list[tuple[int, int]] = []
     with torch.no_grad():
         tiled_probabilities(
-            network_of(tiny_recipe, SHAPES[0]),
+            network_of(tiny_recipe, dataclasses.replace(SHAPES[0], normalisation=normalisation)),
             torch.randn(1, 64, 16, 16),
             ACCURATE,
             (40, 16, 16),

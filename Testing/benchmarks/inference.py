@@ -5,7 +5,7 @@
 Rows: both qualities in one pass; the same in tiles, under a bound of half the pass's memory. Columns: seconds (the
 least of the repeats), the ratio to the arithmetic floor (the multiplications of the convolutions that the pass
 makes, over this machine's rate for one large float32 convolution, measured in the same run), and peak memory in bytes a
-voxel of the network's grid, of which `Predictor.pass_bytes` is the engine's own estimate.
+voxel of the network's grid, of which `memory.pass_bytes` is the engine's own estimate.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from DCAMTLib.inference.memory import part_size, pass_bytes
+from DCAMTLib.inference.one_pass import probabilities, size_of
 from DCAMTLib.inference.predictor import Predictor
+from DCAMTLib.inference.quality import QUALITIES
 from DCAMTLib.inference.tiles import bounded_probabilities
-from DCAMTLib.inference.windows import QUALITIES, probabilities, size_of
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.preprocessing import scan_to_network
 from DCAMTLib.volume import read_volume
@@ -53,7 +55,7 @@ def measure(scan: str, model: str, quality: str, tiled: bool, repeats: int) -> d
     predictor = Predictor(verify_model(model), "cpu")
     image, _ = scan_to_network(read_volume(scan), predictor.recipe)
     whole = size_of(image)
-    tile = predictor.part_size(whole, predictor.pass_bytes(whole) // 2) if tiled else None
+    tile = part_size(predictor.recipe, whole, pass_bytes(predictor.recipe, whole) // 2) if tiled else None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def once() -> None:

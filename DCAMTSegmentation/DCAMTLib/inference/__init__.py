@@ -1,1 +1,1 @@
-"""From a scan to its segmentation: prediction window by window, and what is done to the labels afterwards."""
+"""From a scan to its segmentation: prediction in one pass or in tiles, and what is done to the labels afterwards."""

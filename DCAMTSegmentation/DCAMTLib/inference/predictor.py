@@ -14,16 +14,15 @@ from ..model_package import ModelPackage
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
 from ..volume import Grid, Labelmap, Volume
+from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_bytes
+from .one_pass import Size, size_of
 from .postprocessing import keep_largest_components
+from .quality import ACCURATE
 from .region import Region
 from .tiles import bounded_probabilities
-from .windows import ACCURATE, Size, size_of, window_size
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of the work that is done, 0 to 1."""
-
-DEFAULT_MEMORY = 2 << 30
-"""Bytes that a pass may take on a CPU; a laptop runs other programs, too."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Predictor:
     """A loaded model, ready for one scan after another.
 
     `memory` bounds, in bytes, what a pass over the network may take: a volume for which it does not suffice is done
-    part by part, with the same result. None: 2 GB on a CPU, what is free on a GPU.
+    part by part, with the same result but for rounding; with instance normalisation at several times the work. None:
+    2 GB on a CPU, what is free on a GPU.
     """
 
     def __init__(self, package: ModelPackage, device: torch.device | str = "cpu", memory: int | None = None) -> None:
@@ -109,21 +109,22 @@ class Predictor:
         """The branches' probabilities on the CPU. Out of memory: smaller parts, at last the CPU."""
         notes: list[str] = []
         device = self.device
-        limit = self._part_limit(size_of(image), self._memory or _free_memory(device))
+        size = size_of(image)
+        limit = part_limit(self.recipe, size, self._memory or free_memory(device))
         while True:
-            part = self.part_size(size_of(image), limit)
+            part = part_size(self.recipe, size, limit)
             result = self._attempt(device, image, quality, part, tick)
             if result is not None:
                 self.network.to(self.device)
                 return result, tuple(dict.fromkeys(notes))
             torch.cuda.empty_cache()
-            taken = self.pass_bytes(part or size_of(image))
+            taken = pass_bytes(self.recipe, part or size)
             memory_of = "computer" if device.type == "cpu" else "GPU"
-            if taken > self.pass_bytes((4 * self.recipe.stride,) * 3):
+            if part != part_size(self.recipe, size, 0):  # the smallest
                 limit = min(limit, taken) // 2
                 notes.append(f"The {memory_of}'s memory did not suffice; smaller parts were used.")
             elif device.type != "cpu":
-                device, limit = torch.device("cpu"), self._part_limit(size_of(image), DEFAULT_MEMORY)
+                device, limit = torch.device("cpu"), part_limit(self.recipe, size, DEFAULT_MEMORY)
                 notes.append(f"The {memory_of}'s memory did not suffice; the CPU was used.")
             else:
                 raise InputError(
@@ -142,25 +143,6 @@ class Predictor:
             if _out_of_memory(error):
                 return None
             raise
-
-    def part_size(self, size: Size, limit: int) -> Size | None:
-        """How much of a volume of (X, Y, Z) voxels a pass of `limit` bytes may take; None: all of it."""
-        return window_size(size, self.recipe.stride, lambda part: self.pass_bytes(part) <= limit)
-
-    def _part_limit(self, size: Size, memory: int) -> int:
-        """Bytes that are left of `memory` for a pass, be it over the whole volume or over a part."""
-        if self.pass_bytes(size) <= memory:
-            return memory
-        # What is kept of the whole meanwhile: both branches' results, and features of the coarser levels.
-        return max(0, memory - 4 * int(np.prod(size)) * (2 * self.recipe.outputs + 10))
-
-    def pass_bytes(self, size: Size) -> int:
-        """About how many bytes one pass over (X, Y, Z) voxels takes at its peak.
-
-        Both branches' skips wait while the finest level of one is decoded: at most eight float32 feature maps of the
-        finest level, as measured by Testing/benchmarks/inference.py.
-        """
-        return int(np.prod(size)) * self.recipe.network.channels[0] * 4 * 8
 
 
 def agreement_map(branches: Tensor) -> Tensor:
@@ -183,12 +165,6 @@ def _embed(branches: Tensor, box: tuple[slice, ...], shape: Size) -> Tensor:
     whole[:, 0] = 1
     whole[(slice(None), slice(None), *box)] = branches
     return whole
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(0.8 * torch.cuda.mem_get_info(device)[0])
-    return DEFAULT_MEMORY
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

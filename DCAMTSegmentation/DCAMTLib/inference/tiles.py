@@ -5,30 +5,31 @@ are computed tile by tile, with as much of the neighbourhood as they can see, an
 looks far and the branches attend to one another, see the whole volume. The result is that of one pass, to rounding,
 which overlapping windows cannot give: at their faces a deep network sees padding in place of the heart.
 
-It holds where no layer looks at the whole of its input, that is with batch normalisation at inference; a network with
-instance normalisation has to be run in windows (`windows.py`).
+Batch normalisation at inference sees no voxel but its own. Instance normalisation takes its statistics over the whole
+of its input, so for each such layer of the finest levels they are gathered first, in a sweep over all tiles: the result
+is the same, at several times the work.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..networks.dual_vnet import DualVNet
 from ..networks.vnet import VNet
-from .windows import FAST, Size, Tick, pad, probabilities, size_of
+from .one_pass import Size, Tick, pad, probabilities, size_of
+from .quality import FAST
 
 Box = tuple[slice, slice, slice]
+Tile = tuple[Box, Box, Box]
+"""The part to compute on, the part it yields, and where that lies in the first."""
 
 FINE_LEVELS = 2
-
-
-def is_local(network: DualVNet) -> bool:
-    """Whether the network's layers each look at a bounded neighbourhood only, apart from the attention."""
-    return not any(isinstance(layer, nn.InstanceNorm3d) for layer in network.modules())
 
 
 def fine_levels(network: DualVNet) -> int:
@@ -51,9 +52,13 @@ def reach(network: DualVNet) -> int:
 def bounded_probabilities(
     network: DualVNet, image: Tensor, quality: str, part: Size | None, tick: Tick | None = None
 ) -> Tensor:
-    """As `windows.probabilities`: in one pass, in tiles of the size `part`, or, where it must be, in such windows."""
-    way = tiled_probabilities if part and is_local(network) else probabilities
-    return way(network, image, quality, part, tick)
+    """As `one_pass.probabilities`, in one pass or, if `part` is given, in tiles of that size."""
+    if part:
+        return tiled_probabilities(network, image, quality, part, tick)
+    result = probabilities(network, image, quality)
+    if tick:
+        tick(1, 1)
+    return result
 
 
 def tiled_probabilities(
@@ -73,7 +78,9 @@ def tiled_probabilities(
     tile = tile or size
     tiles = list(_tiles(size, tile, reach(network), step))
     vnets = [network.vnets[branch] for branch in branches]
-    of, done = 2 * len(tiles) * len(vnets), 0
+    ways_down = [_instance_norms(_fine_encoder(vnet, fine)) for vnet in vnets]
+    ways_up = [_instance_norms(_fine_decoder(vnet, fine)) for vnet in vnets]
+    of, done = len(tiles) * (2 * len(vnets) + sum(map(len, ways_down + ways_up))), 0
 
     def count() -> None:
         nonlocal done
@@ -81,35 +88,114 @@ def tiled_probabilities(
         if tick:
             tick(done, of)
 
-    coarse: list[list[Tensor]] = []
-    for vnet in vnets:
-        entering: Tensor | None = None
-        for outer, core, inner in tiles:
-            part = vnet.encoder.downs[fine - 1](_fine_features(vnet, image[(slice(None), *outer)], fine)[-1])
-            if entering is None:
-                entering = part.new_zeros((1, part.shape[1], *(n // step for n in size)))
-            entering[_everywhere(_coarser(core, step))] = part[_everywhere(_coarser(inner, step))]
-            count()
-        assert entering is not None
-        coarse.append(_coarse_features(vnet, entering, fine))
+    def enter(vnet: VNet, outer: Box) -> Tensor:
+        """A tile's way through the encoder's fine levels to the first coarse one."""
+        entered: Tensor = vnet.encoder.downs[fine - 1](_fine_features(vnet, image[(slice(None), *outer)], fine)[-1])
+        return entered
 
-    bottlenecks = [features[-1] for features in coarse]
-    exchanged = network.exchange_at_inference(bottlenecks, branches)
+    def leave(vnet: VNet, decoded: Tensor, outer: Box) -> Tensor:
+        """A tile's logits, `decoded` being what the whole volume's coarse levels made."""
+        skips = _fine_features(vnet, image[(slice(None), *outer)], fine)[::-1]
+        fine_decoded = _decode(vnet, decoded[_everywhere(_coarser(outer, step))], skips, slice(-fine, None))
+        logits: Tensor = vnet.head(fine_decoded)
+        return logits
+
     result: Tensor | None = None
-    for index, (vnet, features) in enumerate(zip(vnets, coarse, strict=True)):
-        decoded = _decode(vnet, exchanged[index], features[:-1][::-1], slice(None, len(features) - 1))
-        for outer, core, inner in tiles:
-            skips = _fine_features(vnet, image[(slice(None), *outer)], fine)[::-1]
-            tile_decoded = decoded[_everywhere(_coarser(outer, step))]
-            logits = vnet.head(_decode(vnet, tile_decoded, skips, slice(len(features) - 1, None)))
-            shares = logits[0].float().softmax(dim=0)
-            if result is None:
-                result = shares.new_zeros((len(vnets), shares.shape[0], *size))
-            result[(index, slice(None), *core)] = shares[(slice(None), *inner)]
-            count()
-        coarse[index] = []  # its memory serves the other branch
+    with _restored_afterwards([norm for norms in ways_down + ways_up for norm in norms]):
+        coarse: list[list[Tensor]] = []
+        for vnet, norms in zip(vnets, ways_down, strict=True):
+            _take_statistics(norms, tiles, partial(enter, vnet), count)
+            entering: Tensor | None = None
+            for outer, core, inner in tiles:
+                part = enter(vnet, outer)
+                if entering is None:
+                    entering = part.new_zeros((1, part.shape[1], *(n // step for n in size)))
+                entering[_everywhere(_coarser(core, step))] = part[_everywhere(_coarser(inner, step))]
+                count()
+            assert entering is not None
+            coarse.append(_coarse_features(vnet, entering, fine))
+
+        bottlenecks = [features[-1] for features in coarse]
+        exchanged = network.exchange_at_inference(bottlenecks, branches)
+        for index, (vnet, features, norms) in enumerate(zip(vnets, coarse, ways_up, strict=True)):
+            decoded = _decode(vnet, exchanged[index], features[:-1][::-1], slice(None, -fine))
+            _take_statistics(norms, tiles, partial(leave, vnet, decoded), count)
+            for outer, core, inner in tiles:
+                shares = leave(vnet, decoded, outer)[0].float().softmax(dim=0)
+                if result is None:
+                    result = shares.new_zeros((len(vnets), shares.shape[0], *size))
+                result[(index, slice(None), *core)] = shares[(slice(None), *inner)]
+                count()
+            coarse[index] = []  # its memory serves the other branch
     assert result is not None
     return result[..., : unpadded[0], : unpadded[1], : unpadded[2]]
+
+
+class _ReachedError(Exception):
+    """Ends a tile's way at the layer whose statistics are taken; what would follow is of no use yet."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+def _take_statistics(
+    norms: Sequence[nn.InstanceNorm3d], tiles: Sequence[Tile], way: Callable[[Box], Tensor], count: Callable[[], None]
+) -> None:
+    """Fix the mean and variance of each of `norms` to those over the whole volume.
+
+    `way(outer)` takes a tile through the layers, `norms` in their order: each sweep needs those before it fixed.
+    """
+
+    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        raise _ReachedError(inputs[0])
+
+    for norm in norms:
+        voxels, means, squares = 0, torch.zeros(()), torch.zeros(())
+        handle = norm.register_forward_pre_hook(stop)
+        try:
+            for outer, _, inner in tiles:
+                try:
+                    way(outer)
+                except _ReachedError as reached:
+                    stride = (outer[0].stop - outer[0].start) // reached.features.shape[2]
+                    part = reached.features[0][(slice(None), *_coarser(inner, stride))].flatten(1)
+                variance, mean = (x.cpu().double() for x in torch.var_mean(part, dim=1, correction=0))
+                voxels += part.shape[1]
+                means, squares = means + part.shape[1] * mean, squares + part.shape[1] * (variance + mean * mean)
+                count()
+        finally:
+            handle.remove()
+        means = means / voxels
+        norm.running_mean, norm.running_var = means.to(part), (squares / voxels - means * means).to(part)
+        norm.track_running_stats = True
+
+
+@contextmanager
+def _restored_afterwards(norms: Sequence[nn.InstanceNorm3d]) -> Iterator[None]:
+    """Let each of `norms` take its statistics from its input again in the end."""
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.running_mean = norm.running_var = None
+            norm.track_running_stats = False
+
+
+def _instance_norms(layers: Sequence[nn.Module]) -> list[nn.InstanceNorm3d]:
+    return [part for layer in layers for part in layer.modules() if isinstance(part, nn.InstanceNorm3d)]
+
+
+def _fine_encoder(vnet: VNet, fine: int) -> list[nn.Module]:
+    """The encoder's layers down to the first coarse level, in the order they are passed."""
+    pairs = zip(list(vnet.encoder.levels)[:fine], list(vnet.encoder.downs)[:fine], strict=True)
+    return [layer for pair in pairs for layer in pair]
+
+
+def _fine_decoder(vnet: VNet, fine: int) -> list[nn.Module]:
+    """The decoder's layers of the fine levels, in the order they are passed."""
+    pairs = zip(list(vnet.decoder.ups)[-fine:], list(vnet.decoder.levels)[-fine:], strict=True)
+    return [layer for pair in pairs for layer in pair]
 
 
 def _fine_features(vnet: VNet, image: Tensor, fine: int) -> list[Tensor]:
@@ -136,8 +222,8 @@ def _decode(vnet: VNet, decoded: Tensor, skips: Sequence[Tensor], which: slice) 
     return decoded
 
 
-def _tiles(size: Size, tile: Size, margin: int, step: int) -> Iterator[tuple[Box, Box, Box]]:
-    """For each tile: the part to compute on, the part it yields, and where that lies in the first."""
+def _tiles(size: Size, tile: Size, margin: int, step: int) -> Iterator[Tile]:
+    """Tiles whose yields make up the volume."""
     axes = []
     for length, edge in zip(size, tile, strict=True):
         core = length if edge >= length else max(step, (edge - 2 * margin) // step * step)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+BLOCK_BYTES = 64 << 20
+"""What the scores' bias may take at a time; for all pairs of tokens at once it would grow with the volume squared."""
 
 
 class CrossAttention(nn.Module):
@@ -39,20 +40,36 @@ class CrossAttention(nn.Module):
         def per_head(x: Tensor) -> Tensor:
             return x.reshape(batch, -1, self.heads, channels // self.heads).transpose(1, 2)
 
-        bias = distance_bias((size[0], size[1], size[2]), self.heads, query.device).to(query.dtype)
-        attended = F.scaled_dot_product_attention(per_head(query), per_head(key), per_head(value), attn_mask=bias)
+        attended = self._attend(per_head(query), per_head(key), per_head(value), (size[0], size[1], size[2]))
         mixed = self.output(attended.transpose(1, 2).reshape(batch, -1, channels))
         enriched: Tensor = own + mixed.transpose(1, 2).reshape(batch, channels, *size)
         return enriched
 
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, size: tuple[int, int, int]) -> Tensor:
+        """Each (B, heads, N, c), so is the result. Without gradients, block of queries by block: the same, in bounded
+        memory; with them each block's bias would be kept for the way back, and nothing would be gained."""
+        tokens = query.shape[2]
+        block = tokens if torch.is_grad_enabled() else queries_at_once(tokens, self.heads)
+        parts = []
+        for start in range(0, tokens, block):
+            queries = slice(start, start + block)
+            bias = distance_bias(size, self.heads, query.device, queries).to(query.dtype)
+            # Of four dimensions, as a CPU's fused attention, which never holds the scores, takes no other.
+            parts.append(F.scaled_dot_product_attention(query[:, :, queries], key, value, attn_mask=bias[None]))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-@lru_cache(maxsize=4)
-def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device) -> Tensor:
-    """-slope_h * |p - q| for every head and pair of tokens of a feature map: (heads, N, N), in tokens.
 
-    The slopes fall from 1 by halves, so that the first head looks nearby and the last far.
+def queries_at_once(tokens: int, heads: int) -> int:
+    """How many tokens' bias against all `tokens` fits into `BLOCK_BYTES`; one at the least."""
+    return min(tokens, max(1, BLOCK_BYTES // (4 * heads * tokens)))
+
+
+def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device, queries: slice = slice(None)) -> Tensor:
+    """-slope_h * |p - q| for every head, p of `queries` and q of all N tokens of a feature map: (heads, n, N), float32.
+
+    Distances are in tokens. The slopes fall from 1 by halves, so that the first head looks nearby and the last far.
     """
     axes = [torch.arange(n, device=device, dtype=torch.float32) for n in size]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     slopes = 0.5 ** torch.arange(heads, device=device, dtype=torch.float32)
-    return -slopes[:, None, None] * torch.cdist(points, points)
+    return -slopes[:, None, None] * torch.cdist(points[queries], points)

@@ -1,0 +1,66 @@
+"""How much memory a pass takes, and what part of a volume fits into a bound."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from DCAMTLib.inference.memory import (
+    DEFAULT_MEMORY,
+    attention_bytes,
+    free_memory,
+    part_limit,
+    part_size,
+    pass_bytes,
+)
+from DCAMTLib.networks.cross_attention import BLOCK_BYTES
+from DCAMTLib.recipe import Network, load_recipe
+from synthetic import CPU, tiny_recipe
+
+RECIPE = load_recipe("la")
+SCAN = (640, 640, 88)
+
+
+def test_a_pass_is_eight_maps_of_the_finest_level_and_the_attention() -> None:
+    alone = dataclasses.replace(RECIPE, network=Network(attention_heads=0))
+    assert pass_bytes(alone, (112, 112, 80)) == 112 * 112 * 80 * 16 * 4 * 8
+    tokens = 7 * 7 * 5
+    assert pass_bytes(RECIPE, (112, 112, 80)) - pass_bytes(alone, (112, 112, 80)) == 3 * 4 * 4 * tokens**2
+    assert attention_bytes(RECIPE, (97, 112, 80)) == attention_bytes(RECIPE, (112, 112, 80))  # the padded volume's
+
+
+def test_the_attentions_memory_does_not_grow_with_the_volume_squared() -> None:
+    for size in (SCAN, (1280, 1280, 176)):
+        assert 0.95 * 3 * BLOCK_BYTES < attention_bytes(RECIPE, size) <= 3 * BLOCK_BYTES
+
+
+@pytest.mark.parametrize("normalisation", ["batch", "instance"])
+def test_a_part_and_what_is_kept_of_the_whole_fit_the_bound(normalisation: str) -> None:
+    recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
+    for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):
+        limit = part_limit(recipe, SCAN, int(memory))
+        results = 4 * math.prod(SCAN) * 2 * recipe.outputs
+        assert limit <= memory - results - attention_bytes(recipe, SCAN)
+        part = part_size(recipe, SCAN, limit)
+        assert part is not None
+        assert pass_bytes(recipe, part) <= limit
+    assert part_limit(recipe, SCAN, 10**12) == 10**12
+    assert part_size(recipe, SCAN, 10**12) is None
+
+
+def test_the_smallest_part_is_four_strides_or_the_volume() -> None:
+    assert part_limit(RECIPE, SCAN, 0) == 0
+    assert part_size(RECIPE, SCAN, 0) == (64, 64, 64)
+    assert part_size(RECIPE, (640, 30, 88), 0) == (64, 32, 64)
+    assert part_size(RECIPE, (64, 60, 10), 0) is None
+    assert part_size(tiny_recipe(), (24, 24, 24), 0) == (16, 16, 16)
+
+
+def test_free_memory_of_a_gpu_counts_what_pytorch_holds_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert free_memory(CPU) == DEFAULT_MEMORY
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 10000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 8000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 3000)
+    assert free_memory(torch.device("cuda")) == 4800

@@ -1,0 +1,72 @@
+"""One pass over a whole volume, and the largest part of one that fits."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from DCAMTLib.inference.one_pass import Size, part_that_fits, probabilities
+from DCAMTLib.inference.quality import ACCURATE, FAST
+from torch import Tensor, nn
+
+
+class LocalNetwork(nn.Module):
+    """In place of the dual V-Net: each branch one convolution, so that a voxel sees `edge` // 2 voxels around it."""
+
+    def __init__(self, edge: int, levels: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(edge)
+        encoder = SimpleNamespace(levels=[None] * levels)
+        self.vnets = (SimpleNamespace(encoder=encoder),)
+        self.a = nn.Conv3d(1, 3, edge, padding=edge // 2)
+        self.b = nn.Conv3d(1, 3, edge, padding=edge // 2)
+        self.sizes: list[Size] = []
+
+    def forward(self, image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
+        self.sizes.append(tuple(image.shape[2:]))  # type: ignore[arg-type]
+        return SimpleNamespace(logits=self.a(image)), SimpleNamespace(logits=self.b(image))
+
+    def forward_one(self, image: Tensor) -> Tensor:
+        self.sizes.append(tuple(image.shape[2:]))  # type: ignore[arg-type]
+        return self.a(image)
+
+
+def run(network: nn.Module, image: Tensor, quality: str) -> Tensor:
+    with torch.no_grad():
+        return probabilities(network, image, quality)  # type: ignore[arg-type]
+
+
+IMAGE = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 41, 36, 22)).astype(np.float32))
+
+
+def test_a_pass_is_the_softmax_of_the_image_padded_with_its_last_voxel() -> None:
+    network = LocalNetwork(3)
+    padded = torch.from_numpy(np.pad(IMAGE.numpy(), ((0, 0), (0, 3), (0, 0), (0, 2)), mode="edge"))
+    with torch.no_grad():
+        exponents = network.b(padded[None])[0, :, :41, :36, :22].exp()
+    found = run(network, IMAGE, ACCURATE)
+    assert torch.allclose(found[1], exponents / exponents.sum(dim=0), atol=1e-6)
+    assert found.shape == (2, 3, 41, 36, 22)
+    assert network.sizes == [(44, 36, 24)]  # padded to multiples of the stride
+    assert torch.equal(run(network, IMAGE, FAST), found[:1])
+
+
+@pytest.mark.parametrize("size", [(100, 90, 80), (33, 200, 64), (64, 64, 64), (10, 10, 300)], ids=str)
+def test_the_part_is_the_first_that_fits(size: Size) -> None:
+    stride = 16
+    padded = [-(-n // stride) * stride for n in size]
+    for bound in np.geomspace(1e3, 2e7, 40):
+        part = part_that_fits(size, stride, lambda shape, bound=bound: np.prod(shape) <= bound)  # type: ignore[misc]
+        if part is None:
+            assert np.prod(padded) <= bound or max(padded) <= 4 * stride
+            continue
+        assert np.prod(padded) > bound
+        assert all(n % stride == 0 for n in part)
+        assert all(min(4 * stride, whole) <= n <= whole for n, whole in zip(part, padded, strict=True))
+        assert np.prod(part) <= bound or max(part) <= 4 * stride
+        # One step larger along its longest axis it would not have fitted.
+        longest = max(range(3), key=lambda axis: padded[axis] - part[axis])
+        larger = [n + stride * (axis == longest) for axis, n in enumerate(part)]
+        assert np.prod(larger) > bound
