@@ -124,8 +124,13 @@ def to_source(values: Tensor, grid: NetworkGrid) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(*range(lead), *(lead + inverse)))
 
 
+def intensity_reach(rule: Intensity) -> float:
+    """Largest magnitude of the intensities that `normalise` gives by the rule."""
+    return 1.0 if rule.rule == "clip" else 4.0
+
+
 def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float]) -> Tensor:
-    """Intensities (C, X, Y, Z) as the network takes them, by the recipe's rule, about within [-4, 4]."""
+    """Intensities (C, X, Y, Z) as the network takes them, by the recipe's rule, within its `intensity_reach`."""
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
     reach = [max(1, round(rule.radius_mm / step)) for step in spacing]
@@ -140,7 +145,7 @@ def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float
         deviation = (square - mean.square()).clamp_min(0).sqrt()
         # Where nothing varies (air set to 0) nothing is amplified.
         local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt() + 1e-12)
-        result[:, :, slab] = local.clamp(-4, 4)
+        result[:, :, slab] = local.clamp(-intensity_reach(rule), intensity_reach(rule))
     return result
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -362,3 +363,25 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(objective.samples >= 2, "objective.samples must be at least 2")
     temperatures = (objective.distillation_temperature, objective.contrast_temperature)
     require(all(temperature > 0 for temperature in temperatures), "temperatures must be above 0")
+    require(objective.supervised > 0, "objective.supervised must be above 0, as nothing is learnt without it")
+    # Far beyond what any machine trains, near enough that no size overflows on the way to that machine's own limits.
+    require(max(network.channels) <= 4096, "channels must be at most 4096")
+    require(max(network.convolutions) <= 64, "convolutions must be at most 64")
+    require(network.embedding <= 4096, "network.embedding must be at most 4096")
+    require(training.batch <= 4096, "batch must be at most 4096")
+    require(0 <= training.seed <= 2**31, "seed must lie within 0 and 2147483648")
+    # Last, so that what says more precisely what is asked comes first.
+    for where, number in _floats(recipe.to_dict()):
+        require(math.isfinite(number), f"{where} must be a finite number")
+
+
+def _floats(value: Any, where: str = "") -> Iterator[tuple[str, float]]:
+    """Every float in a recipe's dictionary, with the key under which it lies (`intensity.high`)."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _floats(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _floats(item, where)
+    elif isinstance(value, float):
+        yield where, value

@@ -28,9 +28,9 @@ def images(samples: int = 40) -> Tensor:
     return torch.rand((samples, 2, 5, 6, 7), generator=torch.Generator().manual_seed(2)) * 8 - 4
 
 
-def changed(settings: Augmentation, source: Tensor) -> Tensor:
+def changed(settings: Augmentation, source: Tensor, reach: float = 4.0) -> Tensor:
     before = source.clone()
-    result = change_intensities(source, settings, SPACING, torch.Generator().manual_seed(3))
+    result = change_intensities(source, settings, SPACING, reach, torch.Generator().manual_seed(3))
     assert torch.equal(source, before)
     return result
 
@@ -114,6 +114,19 @@ def test_gamma_is_a_power_on_the_range_from_minus_4_to_4() -> None:
     assert torch.allclose(changed(only(gamma=0.4), ends), ends.clamp(-4, 4))
 
 
+def test_gamma_takes_the_whole_range_of_the_rule_clip() -> None:
+    """The very same curve on [-1, 1] as on [-4, 4]: its ends stay, and its middle moves as far."""
+    source = images()
+    wide = changed(only(gamma=0.4), source)
+    found = changed(only(gamma=0.4), source / 4, reach=1.0)
+    assert torch.allclose(found, wide / 4, atol=1e-6)
+    middle = changed(only(gamma=0.4), torch.zeros(40, 1, 1, 1, 1), reach=1.0).flatten()
+    assert float(middle.min()) == pytest.approx(2 * 0.5 ** math.exp(0.4) - 1, abs=0.03)
+    assert float(middle.max()) == pytest.approx(2 * 0.5 ** math.exp(-0.4) - 1, abs=0.03)
+    ends = torch.tensor([-1.0, 1.0, -2.0, 2.0]).reshape(1, 1, 1, 2, 2)
+    assert torch.allclose(changed(only(gamma=0.4), ends, reach=1.0), ends.clamp(-1, 1))
+
+
 def _by_sample(source: Tensor, found: Tensor) -> list[Tensor]:
     """Exponents of the middle values of each sample and channel."""
     pairs = zip(source.flatten(0, 1), found.flatten(0, 1), strict=True)
@@ -168,5 +181,5 @@ def test_the_generator_decides_alone() -> None:
     first = changed(settings, images(3))
     torch.manual_seed(99)
     assert torch.equal(changed(settings, images(3)), first)
-    other = change_intensities(images(3), settings, SPACING, torch.Generator().manual_seed(4))
+    other = change_intensities(images(3), settings, SPACING, 4.0, torch.Generator().manual_seed(4))
     assert not torch.allclose(other, first)

@@ -94,8 +94,20 @@ def test_a_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: 
 
     # And a second one starts from its model, with its recipe.
     second = tmp_path / "runs" / "second"
+    assert "started_from" not in card.trained_on
     assert train(cases, "--run", second, "--start-from", run / "model.dcamt", "--set", "iterations=1") == 0
-    assert open_model(second / "model.dcamt").recipe.network == open_model(run / "model.dcamt").recipe.network
+    made = open_model(second / "model.dcamt")
+    assert made.recipe.network == open_model(run / "model.dcamt").recipe.network
+    assert made.card.licence == "as first: not stated"
+    origin = {"name": "first", "title": card.title, "licence": "not stated", "checksum": card.checksum}
+    assert made.card.trained_on["started_from"] == origin
+    assert not (second / "train.lock").exists()
+
+    # Which a run that is taken up after its last checkpoint still knows.
+    (second / "model.dcamt").unlink()
+    assert train("--run", second, "--resume") == 0
+    again = open_model(second / "model.dcamt").card
+    assert (again.licence, again.trained_on["started_from"]) == ("as first: not stated", origin)
     output = capsys.readouterr().out
     assert "starting at 0 of 1: 1 labelled, 1 unlabelled, 1 validation cases" in output
 
@@ -261,3 +273,117 @@ def test_a_lack_of_memory_is_told_in_one_line(
     assert "smaller patch or batch" in errors
     monkeypatch.undo()
     assert train("--run", tmp_path / "run", "--resume") == 0
+
+
+def start(script: str, *words: str | Path) -> subprocess.Popen[str]:
+    """`dcamt train` in a process of its own, after a few lines of Python; waits for it to print `here`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script + RUN, "train", "--device", "cpu", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) != "here\n":
+        assert line or process.poll() is None, process.communicate()
+    return process
+
+
+RUN = "from DCAMTLib import cli; sys.exit(cli.main(sys.argv[1:]))"
+LOADING = """
+import sys, time
+from DCAMTLib.training import trainer
+def load(*_):
+    print("here", flush=True)
+    time.sleep(600)
+trainer.load_case = load
+"""
+WRITING = """
+import os, sys, time
+from DCAMTLib import files
+real = os.replace
+def replace(source, target):
+    if os.path.basename(target) == {name!r}:
+        print("here", flush=True)
+        time.sleep(600)
+    real(source, target)
+files.os.replace = replace
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("there", [True, False])
+def test_ctrl_c_before_the_first_step_takes_the_run_back(cases: Path, tmp_path: Path, there: bool) -> None:
+    run = tmp_path / "runs" / "new"
+    if there:
+        run.mkdir(parents=True)
+    process = start(LOADING, cases, "--run", run, *settings())
+    assert {"recipe.json", "train.lock"} <= {path.name for path in run.iterdir()}
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (1, "dcamt: cancelled\n")
+    assert run.exists() is there
+    assert not there or list(run.iterdir()) == []
+    assert train(cases, "--run", run, *settings()) == 0
+
+
+def test_ctrl_c_does_not_take_back_a_run_that_is_resumed(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from DCAMTLib.training import trainer
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    assert train(cases, "--run", run, *settings()) == 0
+    (run / "model.dcamt").unlink()
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    monkeypatch.setattr(trainer, "load_case", interrupted)
+    assert train("--run", run, "--resume") == 1
+    after = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    del before["events.jsonl"], after["events.jsonl"]
+    assert after == before
+    assert (run / "checkpoints" / "last.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "last.pt", "recipe.json"])
+def test_killed_while_the_run_is_begun_the_same_command_begins_it(cases: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    process = start(WRITING.format(name=name), cases, "--run", run, *settings())
+    process.kill()
+    process.communicate()
+    assert len(list(run.rglob(f".????????-{name}"))) == 1
+    assert (run / "train.lock").exists()
+    assert train(cases, "--run", run, *settings()) == 0
+    names = ["cases.csv", "checkpoints", "checkpoints/last.pt", "events.jsonl", "model.dcamt", "recipe.json"]
+    assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) == names
+
+
+def test_killed_in_a_checkpoint_what_it_left_goes_when_the_run_goes_on(cases: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(WRITING.format(name="model.dcamt"), cases, "--run", run, *settings())
+    process.kill()
+    process.communicate()
+    (run / "checkpoints" / ".deadbeef-last.pt").touch()
+    assert len(list(run.rglob(".????????-*"))) == 2
+    assert train("--run", run, "--resume") == 0
+    assert list(run.rglob(".*")) == []
+    assert (run / "model.dcamt").exists()
+
+
+def test_a_run_has_one_process_at_a_time(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    process = start(LOADING, cases, "--run", run, *settings())
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "train.lock"}
+    for words in ([cases, "--run", run, *settings()], ["--run", run, "--resume"]):
+        assert train(*words) == 1
+        printed = capfd.readouterr()
+        told = f"dcamt: {run}: is being trained by another process. Stop that one first, or let it end.\n"
+        assert (printed.out, printed.err) == ("", told)
+        after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "train.lock"}
+        assert after == before
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert train("--run", run, "--resume") == 0

@@ -11,6 +11,7 @@ from DCAMTLib.recipe import load_recipe, recipe_from_dict
 
 NAN, INFINITE = float("nan"), float("inf")
 PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
+STRENGTHS = ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise", "blur_mm")
 
 
 def la_with(changes: dict[str, Any]) -> dict[str, Any]:
@@ -81,16 +82,39 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"training.foreground": NAN}, "foreground must lie within 0 and 1"),
     ({"training.weight_decay": -1e-4}, "weight_decay must not be negative"),
     ({"training.checkpoint_every_s": 0.0}, "checkpoint_every_s must be above 0"),
-    *(
-        ({f"augmentation.{name}": -0.1}, "the augmentation's strengths must not be negative")
-        for name in ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise", "blur_mm")
-    ),
+    *(({f"augmentation.{name}": -0.1}, "the augmentation's strengths must not be negative") for name in STRENGTHS),
     ({"objective.confidence": 1.5}, "confidence must lie within 0 and 1"),
     ({"objective.ramp_up": -0.5}, "ramp_up must lie within 0 and 1"),
     ({"objective.samples": 1}, "objective.samples must be at least 2"),
     ({"objective.distillation_temperature": 0.0}, "temperatures must be above 0"),
     ({"objective.contrast_temperature": 0.0}, "temperatures must be above 0"),
     ({"objective.contrast_temperature": NAN}, "temperatures must be above 0"),
+    ({"objective.supervised": 0.0}, "objective.supervised must be above 0, as nothing is learnt without it"),
+    ({"network.channels": [16, 4097, 64, 128, 256]}, "channels must be at most 4096"),
+    ({"network.convolutions": [1, 65, 3, 3, 3]}, "convolutions must be at most 64"),
+    ({"network.embedding": 4097}, "network.embedding must be at most 4096"),
+    ({"training.batch": 4097}, "batch must be at most 4096"),
+    ({"training.seed": -1}, "seed must lie within 0 and 2147483648"),
+    ({"training.seed": 2**31 + 1}, "seed must lie within 0 and 2147483648"),
+    *(
+        ({key: INFINITE}, f"{key} must be a finite number")
+        for key in (
+            *(f"objective.{part}" for part in PARTS),
+            *(f"augmentation.{name}" for name in STRENGTHS),
+            "objective.distillation_temperature",
+            "objective.contrast_temperature",
+            "intensity.high",
+            "intensity.radius_mm",
+            "training.learning_rate",
+            "training.weight_decay",
+            "training.checkpoint_every_s",
+        )
+    ),
+    ({"intensity.low": -INFINITE}, "intensity.low must be a finite number"),
+    *(
+        ({"classes": [{**classes(1)[0], "color": [0.1, value, 0.3]}]}, "classes.color must be a finite number")
+        for value in (NAN, INFINITE)
+    ),
 ]
 
 TAKEN: list[dict[str, Any]] = [
@@ -107,7 +131,12 @@ TAKEN: list[dict[str, Any]] = [
     {"training.optimiser": "adamw", "training.weight_average": 0.999},
     {"training.own_tokens": 0.0},
     {"training.own_tokens": 1.0},
-    {f"objective.{part}": 0.0 for part in PARTS},
+    {f"objective.{part}": 0.0 for part in PARTS[1:]},
+    {"objective.supervised": 1e-6},
+    {"network.channels": [4096, 4096], "network.convolutions": [64, 64], "network.embedding": 4096},
+    {"training.batch": 4096, "training.labelled_per_batch": 4096},
+    {"training.seed": 0},
+    {"training.seed": 2**31},
     {"objective.samples": 2},
     {"objective.confidence": 1.0, "objective.ramp_up": 0.0},
     {"augmentation.scale": 0.0, "augmentation.blur_mm": 0.0},
@@ -131,3 +160,15 @@ def test_the_last_values_that_make_one_are_taken(changes: dict[str, Any]) -> Non
         if key != "classes":
             assert found == (tuple(value) if isinstance(value, list) else value)
     assert recipe.outputs == 1 + len(data["classes"])
+
+
+def test_no_float_of_a_recipe_may_be_infinite_or_nan() -> None:
+    """Those that a later field adds, too."""
+    data = load_recipe("la").to_dict()
+    fields = [(name, key) for name, part in data.items() if isinstance(part, dict) for key in part]
+    floats = [(name, key) for name, key in fields if isinstance(data[name][key], float)]
+    assert len(floats) > 20
+    for name, key in floats:
+        for value in (NAN, INFINITE):
+            with pytest.raises(InputError):
+                recipe_from_dict(la_with({f"{name}.{key}": value}), "mine.json")

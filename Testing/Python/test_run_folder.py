@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from DCAMTLib.errors import InputError, OutputError
 from DCAMTLib.training import run_folder
 from DCAMTLib.training.cases import read_cases
-from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_folder import Origin, RunFolder
 from synthetic import tiny_recipe, write_cases_folder
 
 
@@ -73,6 +74,51 @@ def test_a_run_killed_before_it_began_can_be_begun_again(tmp_path: Path, table: 
         run.open()
     run.create(tiny_recipe(), read_cases(table), nothing)
     run.open()
+
+
+def test_what_a_killed_process_left_half_written_is_no_hindrance_and_goes(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.checkpoint.parent.mkdir(parents=True)
+    strays = [run.path / ".0badcafe-recipe.json", run.path / ".12345678-cases.csv"]
+    strays.append(run.checkpoint.parent / ".deadbeef-last.pt")
+    for stray in [*strays, run.lock]:
+        stray.touch()
+    run.create(tiny_recipe(), read_cases(table), nothing)
+    assert not any(stray.exists() for stray in strays)
+    for stray in strays:
+        stray.touch()
+    run.remove_strays()
+    assert not any(stray.exists() for stray in strays)
+    run.open()
+
+
+def test_a_hidden_file_of_someone_else_makes_a_folder_full(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path)
+    (tmp_path / ".hidden").touch()
+    with pytest.raises(InputError, match="is not an empty folder"):
+        run.create(tiny_recipe(), read_cases(table), nothing)
+
+
+def test_where_the_weights_came_from_is_kept(tmp_path: Path, table: Path) -> None:
+    run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
+    run.create(tiny_recipe(), read_cases(table), nothing, origin)
+    assert json.loads(run.origin.read_text())["checksum"] == "abc123"
+    assert RunFolder(run.path).started_from() == origin
+    run.withdraw()
+    assert list(run.path.iterdir()) == []
+
+    # Begun once more, from random weights this time, after a beginning that was killed.
+    run.origin.write_text("{}")
+    run.create(tiny_recipe(), read_cases(table), nothing)
+    assert run.started_from() is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x"}', '{"name":1,"title":"","licence":"","checksum":""}'])
+def test_a_damaged_origin_is_told(tmp_path: Path, text: str) -> None:
+    run = RunFolder(tmp_path)
+    run.origin.write_text(text)
+    with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start the run anew\.$"):
+        run.started_from()
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:

@@ -178,6 +178,21 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert not torch.allclose(other.images, earlier[3].images)
 
 
+@pytest.mark.parametrize("rule", ["local", "clip"])
+def test_gamma_of_a_batch_keeps_the_ends_of_the_rules_range(rule: str) -> None:
+    ends = [resident(np.full(SIZE, value, np.uint8)) for value in (0, 255)]
+    only_gamma = [word for word in UNCHANGED if not word.startswith("gamma")]
+    sampler = sampler_of(ends, *only_gamma, "gamma=0.5", f"rule={rule}", "foreground=0")
+    reach = 1.0 if rule == "clip" else 4.0
+    values = torch.cat([sampler.draw(step).images.flatten() for step in range(5)])
+    assert set(values.sign().tolist()) == {-1, 1}
+    assert torch.allclose(values.abs(), torch.full_like(values, reach), atol=1e-4)
+    middle = resident(np.full(SIZE, 100, np.uint8))
+    drawn = sampler_of([middle], *only_gamma, "gamma=0.5", f"rule={rule}", "foreground=0").draw(0).images[:, 0, 0, 0, 0]
+    plain = reach * (200 / 255 - 1)
+    assert bool(((drawn - plain).abs() > 0.005 * reach).any())
+
+
 def test_no_two_iterations_share_a_seed() -> None:
     steps = [0, 1, 5999, 100_000, 1_000_000]
     assert len({step_seed(seed, step) for seed in range(50) for step in steps}) == 50 * len(steps)

@@ -21,6 +21,7 @@ import pytest
 import torch
 from DCAMTLib import files
 from DCAMTLib.errors import InputError, OutputError
+from DCAMTLib.inference.one_pass import Size
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.recipe import Training
@@ -31,7 +32,7 @@ from DCAMTLib.training.checkpoint import load_checkpoint
 from DCAMTLib.training.events import Checkpointed, Event, EventLog, Progress, Validated
 from DCAMTLib.training.resident import load_case
 from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.trainer import Trainer, make_optimiser, set_learning_rate, update_average
+from DCAMTLib.training.trainer import Trainer, half_precision, make_optimiser, set_learning_rate, update_average
 from DCAMTLib.training.validation import validation_dice
 from synthetic import CPU, resident, run_dcamt, set_options, start_dcamt, tiny_recipe, write_cases_folder
 from torch import Tensor, nn
@@ -331,6 +332,31 @@ def test_training_needs_torch_numpy_and_nibabel_alone(tmp_path: Path, table: Pat
     assert verify_model(run.model).card.trained_on["iterations"] == 2
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_emulated_bfloat16_is_left_for_float16(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    """Older GPUs (Turing) can emulate it, and say so unless asked for more."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert half_precision(torch.device("cuda")) is (torch.bfloat16 if native else torch.float16)
+    assert half_precision(CPU) is torch.float16
+
+
+@pytest.mark.parametrize("saved_with", [True, False])
+@pytest.mark.parametrize("resumed_with", [True, False])
+def test_a_checkpoint_moves_between_devices_that_scale_gradients_and_such_that_do_not(
+    tmp_path: Path, table: Path, saved_with: bool, resumed_with: bool
+) -> None:
+    first, second = new_trainer(tmp_path / "run", table), new_trainer(tmp_path / "run", table)
+    first.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=saved_with)
+    second.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=resumed_with)
+    first.step = 4
+    first.save()
+    second.resume()
+    assert second.step == 4
+    assert second.scaler.is_enabled() is resumed_with
+    if resumed_with:
+        assert second.scaler.get_scale() == (1024.0 if saved_with else 64.0)
+
+
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_learning_rate_is_torchs_own_schedule(optimiser: str) -> None:
     steps, rate = 200, 0.03
@@ -481,12 +507,13 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     said_b[:1] = 1  # 16 voxels, all right
     said_b[3] = 2
 
-    def told(network: nn.Module, image: Tensor, quality: str) -> Tensor:
+    def told(network: nn.Module, image: Tensor, quality: str, part: Size | None) -> Tensor:
         assert not network.training
+        assert part is None
         shares = [0.9 * np.eye(3)[said_a] + 0.03, 0.7 * np.eye(3)[said_b] + 0.1]
         return torch.from_numpy(np.stack(shares)).movedim(-1, 1)
 
-    monkeypatch.setattr(validation, "probabilities", told)
+    monkeypatch.setattr(validation, "bounded_probabilities", told)
     network = DualVNet(tiny_recipe())
     dice = validation_dice(network, cases, recipe)
     assert network.training
@@ -494,3 +521,50 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": (1.0 + 0.0) / 2})  # absent from both counts as 1
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # the surer branch decides
+
+
+@pytest.mark.parametrize("normalisation", ["batch", "instance"])
+def test_validation_of_a_scan_too_large_for_memory_is_done_in_tiles(
+    normalisation: str, tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = new_trainer(
+        tmp_path / "run", table, "iterations=30", "learning_rate=0.1", f"normalisation={normalisation}"
+    )
+    trainer.fit(read_cases(table))
+    recipe, network = trainer.recipe, trainer.network
+    held_out = [load_case(case, recipe, CPU) for case in read_cases(table) if case.role == "validation"]
+    parts: list[Size | None] = []
+    real = validation.bounded_probabilities
+
+    def watched(net: DualVNet, image: Tensor, quality: str, part: Size | None) -> Tensor:
+        parts.append(part)
+        return real(net, image, quality, part)
+
+    monkeypatch.setattr(validation, "bounded_probabilities", watched)
+    expected = validation_dice(network, held_out, recipe)
+    monkeypatch.setattr(validation, "free_memory", lambda device: 1)
+    assert validation_dice(network, held_out, recipe) == expected
+    assert parts == [None, (16, 16, 16)]
+    assert 0.1 < expected["mean"]["Left atrium"] < 1  # else there would be nothing to compare
+
+
+@pytest.mark.parametrize("settings", [(), ("checkpoint_every_s=0.000001", "validate_every=4")])
+def test_a_validation_that_fails_does_not_lose_the_run(
+    tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one, and one on the way, if a checkpoint was due."""
+    whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trainer_module, "validation_dice", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        new_trainer(tmp_path / "run", table, "iterations=6", *settings).fit(read_cases(table))
+    monkeypatch.undo()
+    resumed = new_trainer(tmp_path / "run", table, "iterations=6", *settings)
+    resumed.resume()
+    assert resumed.step == (4 if settings else 6)
+    outcome = resumed.fit(read_cases(table), resumed=True)
+    assert_same(outcome.weights, whole.weights)
+    assert outcome.dice == whole.dice

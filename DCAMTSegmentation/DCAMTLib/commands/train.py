@@ -6,18 +6,19 @@ import argparse
 import datetime
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import Cancelled, DCAMTError, InputError, OutputError
+from ..errors import Cancelled, DCAMTError, InputError
 from ..model_package import Card, save_model
 from ..model_store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
 from ..training.cases import LABELLED, ROLES, UNLABELLED, Case, read_cases
 from ..training.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
-from ..training.run_folder import RunFolder
+from ..training.run_folder import Origin, RunFolder
+from ..training.run_lock import run_lock
 from .console import Console, StdoutLost, duration
 from .faults import as_fault, ending_like_ctrl_c
 
@@ -51,16 +52,36 @@ def _train(options: argparse.Namespace) -> int:
     start_from: dict[str, Tensor] | None = None
     if options.resume:
         recipe, cases = run.open()
+        origin = run.started_from()
     else:
         cases = read_cases(options.cases)
-        recipe, start_from = starting_point(options)
+        recipe, origin, start_from = starting_point(options)
         check_labelled(recipe, cases)
+    if not (options.resume or run.lock.exists()):
+        run.check_new()  # a folder that holds something else is not touched, even for the lock
+    with run_lock(run.lock):
+        if options.resume:
+            run.remove_strays()
+        else:
+            run.check_new()
+        return _train_locked(options, run, recipe, cases, origin, start_from, console)
+
+
+def _train_locked(
+    options: argparse.Namespace,
+    run: RunFolder,
+    recipe: Recipe,
+    cases: Sequence[Case],
+    origin: Origin | None,
+    start_from: dict[str, Tensor] | None,
+    console: Console,
+) -> int:
+    """The run from its first checkpoint, or its last one, to its model, in a folder that is this process's alone."""
     # What loads torch comes after all that can go wrong without it.
     from ..devices import choose_device
     from ..training.trainer import Trainer
 
     device = choose_device(options.device)
-    folder_was_there = run.path.exists()
     heard = _Listener(console)
     trainer = heard.trainer = Trainer(recipe, run, device, EventLog(run.events, [heard]), start_from)
     if options.resume:
@@ -68,24 +89,20 @@ def _train(options: argparse.Namespace) -> int:
         if trainer.step >= recipe.training.iterations and run.model.exists():
             show(Finished(trainer.step, str(run.model), trainer.seconds), console)
             return 0
-    else:
-        # With a checkpoint before the first step: however early a run is killed, --resume knows where it began.
-        try:
-            run.create(recipe, cases, trainer.save)
-        except OutputError:
-            withdraw(run, folder_was_there)
-            raise
     try:
+        if not options.resume:
+            # With a checkpoint before the first step: however early a run is killed, --resume knows where it began.
+            run.create(recipe, cases, trainer.save, origin)
         outcome = trainer.fit(cases, resumed=options.resume)
-    except DCAMTError:
+    except BaseException:  # Ctrl-C, too
         if not (options.resume or heard.started):
-            withdraw(run, folder_was_there)
+            run.withdraw()
         raise
     if not outcome.finished:
         go_on = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
         raise Cancelled(f"{run.path}: paused at iteration {outcome.step}. Go on with: {go_on}")
     with ending_like_ctrl_c():
-        save_model(run.model, outcome.weights, recipe, card(recipe, cases, outcome, run))
+        save_model(run.model, outcome.weights, recipe, card(recipe, cases, outcome, run, origin))
     trainer.finish(str(run.model), outcome)
     return 0
 
@@ -107,24 +124,14 @@ class _Listener:
                 self.trainer.stop_asked = True
 
 
-def withdraw(run: RunFolder, folder_was_there: bool) -> None:
-    """Take back a new run that came to nothing, so that the same command works once its cause is mended."""
-    for file in (run.recipe, run.cases, run.events, run.checkpoint):
-        with suppress(OSError):
-            file.unlink()
-    for folder in (run.checkpoint.parent,) if folder_was_there else (run.checkpoint.parent, run.path):
-        with suppress(OSError):  # not there, or something else lies in it
-            folder.rmdir()
-
-
-def starting_point(options: argparse.Namespace) -> tuple[Recipe, dict[str, Tensor] | None]:
-    """The recipe to train by, and the weights to begin with (None: random).
+def starting_point(options: argparse.Namespace) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
+    """The recipe to train by, and the model and its weights to begin with (None, None: random ones).
 
     Raises:
         InputError: the recipe, a setting or the model cannot be used, or the model has another network.
     """
     if not options.start_from:
-        return with_settings(load_recipe(options.recipe or DEFAULT_RECIPE), options.set), None
+        return with_settings(load_recipe(options.recipe or DEFAULT_RECIPE), options.set), None, None
     package = verify_model(options.start_from)
     base = load_recipe(options.recipe) if options.recipe else package.recipe
     recipe = with_settings(base, options.set)
@@ -135,7 +142,7 @@ def starting_point(options: argparse.Namespace) -> tuple[Recipe, dict[str, Tenso
             path=options.start_from,
             remedy="Leave out --recipe, or start from scratch.",
         )
-    return recipe, dict(package.network().state_dict())
+    return recipe, Origin.of(package.card), dict(package.network().state_dict())
 
 
 def check_labelled(recipe: Recipe, cases: Sequence[Case]) -> None:
@@ -148,8 +155,8 @@ def check_labelled(recipe: Recipe, cases: Sequence[Case]) -> None:
         )
 
 
-def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder) -> Card:
-    """What is known of the model at the end of its run."""
+def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder, origin: Origin | None = None) -> Card:
+    """What is known of the model at the end of its run; `origin`: the model that it began as."""
     counts = {role: sum(case.role == role for case in cases) for role in ROLES}
     measured: tuple[dict[str, Any], ...] = ()
     if outcome.dice is not None:
@@ -165,7 +172,7 @@ def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder
         segments=tuple(info.name for info in recipe.classes),
         modality=recipe.modality,
         version="1",
-        licence="not stated",
+        licence=f"as {origin.name}: {origin.licence}" if origin else "not stated",
         created=datetime.date.today().isoformat(),
         trained_on={
             **counts,
@@ -173,6 +180,7 @@ def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder
             "hours": round(outcome.seconds / 3600, 2),
             "semi_supervised": counts[UNLABELLED] > 0,
             "labelled_share": round(counts[LABELLED] / max(1, counts[LABELLED] + counts[UNLABELLED]), 3),
+            **({"started_from": asdict(origin)} if origin else {}),
         },
         measured=measured,
         made_with=f"dcamt {__version__}",

@@ -115,8 +115,8 @@ def _sample_embeddings(
     """
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
-    # At most `samples` voxels a class: random keys, the highest of each class. No count is read back, so that a GPU
-    # never waits.
+    # At most `samples` voxels a class: random keys, the highest of each class. No class is counted by itself; a GPU
+    # waits once, where the places that hold no voxel are left out and the number of the others is read back.
     keys = torch.rand(classes.shape, generator=generator).to(classes.device)
     chosen, valid = [], []
     for label in range(count):

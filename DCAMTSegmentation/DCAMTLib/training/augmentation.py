@@ -32,11 +32,12 @@ def random_transform(settings: Augmentation, generator: torch.Generator) -> Tens
 
 
 def change_intensities(
-    images: Tensor, settings: Augmentation, spacing: Sequence[float], generator: torch.Generator
+    images: Tensor, settings: Augmentation, spacing: Sequence[float], reach: float, generator: torch.Generator
 ) -> Tensor:
-    """Blur, gamma, gain, offset and noise, drawn for each sample of (B, C, X, Y, Z), values about in [-4, 4].
+    """Blur, gamma, gain, offset and noise, drawn for each sample of (B, C, X, Y, Z), values within [-reach, reach].
 
-    `spacing`: the voxels' size in mm. Gamma, gain and offset are drawn for each channel, too.
+    `spacing`: the voxels' size in mm. Gamma, gain and offset are drawn for each channel, too; gamma takes -reach to 0
+    and reach to 1.
     """
 
     def uniform(limit: float) -> Tensor:
@@ -47,7 +48,8 @@ def change_intensities(
         widths = torch.rand(len(images), generator=generator, device=images.device) * settings.blur_mm
         images = gaussian_blur(images, widths, spacing, reach_mm=3 * settings.blur_mm)
     if settings.gamma > 0:
-        images = ((images + 4) / 8).clamp(0, 1).pow(torch.exp(uniform(settings.gamma))) * 8 - 4
+        share = ((images + reach) / (2 * reach)).clamp(0, 1)
+        images = share.pow(torch.exp(uniform(settings.gamma))) * (2 * reach) - reach
     if settings.gain > 0:
         images = images * torch.exp(uniform(settings.gain))
     if settings.offset > 0:

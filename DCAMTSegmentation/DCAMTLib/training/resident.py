@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..preprocessing import labels_to_network, scan_to_network
+from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
 from ..volume import read_labelmap, read_volume
 from .cases import Case
@@ -31,7 +31,7 @@ class ResidentCase:
 
 def quantum(rule: Intensity) -> tuple[float, float]:
     """(scale, offset): an 8-bit value v stands for the intensity v * scale + offset."""
-    reach = 1.0 if rule.rule == "clip" else 4.0
+    reach = intensity_reach(rule)
     return 2 * reach / 255, -reach
 
 

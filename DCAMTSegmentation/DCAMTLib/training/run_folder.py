@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import atomic_path
+from ..files import atomic_path, stray_temporaries
+from ..model_package import Card
 from ..recipe import Recipe, load_recipe
 from .cases import Case, read_cases, write_cases
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that a run's weights begin with, as its card had it."""
+
+    name: str
+    title: str
+    licence: str
+    checksum: str
+
+    @classmethod
+    def of(cls, card: Card) -> Origin:
+        return cls(card.name, card.title, card.licence, card.checksum)
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,16 @@ class RunFolder:
         return self.path / "cases.csv"
 
     @property
+    def origin(self) -> Path:
+        """Of which model the run's first weights are; not there if they were random."""
+        return self.path / "origin.json"
+
+    @property
+    def lock(self) -> Path:
+        """There while a process trains here; see `run_lock`."""
+        return self.path / "train.lock"
+
+    @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
 
@@ -39,19 +65,37 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model.dcamt"
 
-    def create(self, recipe: Recipe, cases: Sequence[Case], first_checkpoint: Callable[[], None]) -> None:
-        """Begin a run in a folder that is new, empty, or holds the beginning of a run that was killed right there.
+    def check_new(self) -> None:
+        """Raise InputError unless the folder is new, empty, or holds the beginning of a run that was killed there."""
+        if self.recipe.exists():
+            raise InputError("already holds a run", path=self.path, remedy="Go on with --resume, or name a new folder.")
+        if not self.path.exists():
+            return
+        beginnings = {self.cases, self.origin, self.events, self.checkpoint.parent, self.lock, *self._strays()}
+        if not self.path.is_dir() or not beginnings.issuperset(self.path.iterdir()):
+            raise InputError("is not an empty folder", path=self.path, remedy="Name a new folder for the run.")
 
-        `first_checkpoint` writes the checkpoint before the first step.
+    def create(
+        self,
+        recipe: Recipe,
+        cases: Sequence[Case],
+        first_checkpoint: Callable[[], None],
+        origin: Origin | None = None,
+    ) -> None:
+        """Begin a run in a folder that `check_new` takes.
+
+        `first_checkpoint` writes the checkpoint before the first step. `origin`: the model that the weights are of.
 
         Raises:
             InputError: the folder already holds a run, or anything else.
         """
-        if self.recipe.exists():
-            raise InputError("already holds a run", path=self.path, remedy="Go on with --resume, or name a new folder.")
-        beginnings = {self.cases, self.events, self.checkpoint.parent}
-        if self.path.exists() and (not self.path.is_dir() or not beginnings.issuperset(self.path.iterdir())):
-            raise InputError("is not an empty folder", path=self.path, remedy="Name a new folder for the run.")
+        self.check_new()
+        self.remove_strays()
+        if origin is None:
+            self.origin.unlink(missing_ok=True)  # of a beginning that was killed
+        else:
+            with atomic_path(self.origin) as partial:
+                partial.write_text(json.dumps(asdict(origin), indent=2), encoding="utf-8")
         # The recipe comes last: a folder that holds one is a run that can be resumed.
         write_cases(cases, self.cases)
         first_checkpoint()
@@ -67,6 +111,40 @@ class RunFolder:
         if not self.recipe.exists():
             raise InputError("holds no run to go on with", path=self.path, remedy="Start one without --resume.")
         return load_recipe(self.recipe), read_cases(self.cases)
+
+    def started_from(self) -> Origin | None:
+        """The model that the run's first weights are of; None if they were random.
+
+        Raises:
+            InputError: the file that says so is damaged.
+        """
+        try:
+            origin = Origin(**json.loads(self.origin.read_text(encoding="utf-8")))
+            if not all(isinstance(text, str) for text in asdict(origin).values()):
+                raise TypeError("a text is none")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"cannot be read ({error})", path=self.origin, remedy="Start the run anew.") from error
+        return origin
+
+    def remove_strays(self) -> None:
+        """Remove what a killed process left half-written; only for the process that trains here."""
+        for file in self._strays():
+            with suppress(OSError):
+                file.unlink()
+
+    def withdraw(self) -> None:
+        """Take back a new run that came to nothing, so that the same command works once its cause is mended."""
+        self.remove_strays()
+        for file in (self.recipe, self.cases, self.origin, self.events, self.checkpoint):
+            with suppress(OSError):
+                file.unlink()
+        with suppress(OSError):  # not there, or something else lies in it
+            self.checkpoint.parent.rmdir()
+
+    def _strays(self) -> list[Path]:
+        return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def last_events(self) -> list[dict[str, object]]:
         """The events so far; a last line that a crash cut off is left out."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..preprocessing import intensity_reach
 from ..recipe import Recipe
 from .augmentation import change_intensities, random_transform
 from .resident import ResidentCase, quantum
@@ -61,8 +62,9 @@ class BatchSampler:
                 labels.append(label)
         on_device = torch.Generator(self._device).manual_seed(seed)
         own_tokens = torch.rand((2, training.batch), generator=choices) < training.own_tokens
+        reach = intensity_reach(self._recipe.intensity)
         return Batch(
-            change_intensities(torch.stack(images), self._recipe.augmentation, self._recipe.spacing, on_device),
+            change_intensities(torch.stack(images), self._recipe.augmentation, self._recipe.spacing, reach, on_device),
             torch.stack(labels),
             own_tokens.to(self._device),
         )
@@ -98,7 +100,8 @@ class BatchSampler:
         shift = (2 * (centre - low) + 1) / span - 1
         theta = torch.cat([scale.flip(0, 1), shift.flip(0)[:, None]], dim=1)
         shape = [1, 1, *self._recipe.training.patch]
-        grid = F.affine_grid(theta[None].float(), shape, align_corners=False).to(self._device)
+        # Twelve numbers go to the device, which makes the grid of millions there.
+        grid = F.affine_grid(theta[None].float().to(self._device), shape, align_corners=False)
 
         def sample(values: Tensor, mode: str) -> Tensor:
             return F.grid_sample(values[None].float(), grid, mode, padding_mode="border", align_corners=False)[0]

@@ -1,4 +1,9 @@
-"""The training loop: batches in, losses down, a model package out."""
+"""The training loop: batches in, losses down, a model package out.
+
+On a CPU (and the same number of threads) a run that was stopped and resumed ends with the very weights of one that
+never stopped. On CUDA its draws are the same, too, but some kernels add in no fixed order: there, even two runs that
+never stopped differ in the last digits, and the weights drift apart from there.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +71,7 @@ class Trainer:
         self.network = network.to(device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network) if recipe.training.weight_average > 0 else None
         self.optimiser = make_optimiser(self.network, recipe.training)
-        # bfloat16 has float32's range; float16, on older GPUs, needs its gradients scaled up.
-        self.half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+        self.half = half_precision(device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and self.half == torch.float16)
         self.step = 0
         self.seconds = 0.0
@@ -114,11 +118,13 @@ class Trainer:
                 if meter.due or last or checkpoint_due:
                     # Before a checkpoint in any case: one whose losses are not numbers must not replace a sound one.
                     self._report(meter)
-                if by_role[VALIDATION] and (last or self._validation_due()):
-                    dice = self._validate(by_role[VALIDATION])
-                if checkpoint_due and not last:
+                validating = bool(by_role[VALIDATION]) and (last or self._validation_due())
+                if validating if last else checkpoint_due:
+                    # Before a validation, so that one which fails does not take what was learnt with it.
                     self.save()
                     checkpointed = time.monotonic()
+                if validating:
+                    dice = self._validate(by_role[VALIDATION])
         if meter.holds_any:  # a signal came between two reports
             self._report(meter)
         finished = self.step >= iterations
@@ -209,7 +215,9 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
+        # Only where both have one: a run may be taken up on another device, which scales nothing or did not before.
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
@@ -224,6 +232,15 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def half_precision(device: torch.device) -> torch.dtype:
+    """bfloat16, which has float32's range, where the GPU itself computes in it; else float16 (gradients scaled up).
+
+    Older GPUs only emulate bfloat16, several times slower than they compute in float16.
+    """
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
 
 
 def make_optimiser(network: nn.Module, training: Schedule) -> torch.optim.Optimizer:

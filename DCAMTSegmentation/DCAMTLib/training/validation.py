@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from ..inference.windows import ACCURATE, probabilities
+from ..inference.memory import free_memory, part_limit, part_size
+from ..inference.one_pass import size_of
+from ..inference.quality import ACCURATE
+from ..inference.tiles import bounded_probabilities
 from ..networks.dual_vnet import DualVNet
 from ..recipe import Recipe
 from .resident import ResidentCase, quantum
@@ -15,7 +18,8 @@ from .resident import ResidentCase, quantum
 def validation_dice(network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe) -> dict[str, dict[str, float]]:
     """Mean Dice over the cases on the network's grid: {"A" | "B" | "mean": {class name: Dice}}.
 
-    A class that neither label nor prediction holds counts as 1.
+    A class that neither label nor prediction holds counts as 1. A volume for which memory does not suffice is done
+    part by part, as when it is segmented.
     """
     scale, offset = quantum(recipe.intensity)
     names = [info.name for info in recipe.classes]
@@ -24,7 +28,9 @@ def validation_dice(network: DualVNet, cases: Sequence[ResidentCase], recipe: Re
     with torch.no_grad():
         for case in cases:
             assert case.label is not None
-            both = probabilities(network, case.image.float() * scale + offset, ACCURATE)
+            image = case.image.float() * scale + offset
+            limit = part_limit(recipe, size_of(image), free_memory(image.device))
+            both = bounded_probabilities(network, image, ACCURATE, part_size(recipe, size_of(image), limit))
             for key, shares in (("A", both[0]), ("B", both[1]), ("mean", both.mean(dim=0))):
                 said = shares.argmax(dim=0)
                 scores[key].append([_dice(said == v, case.label == v) for v in range(1, recipe.outputs)])
