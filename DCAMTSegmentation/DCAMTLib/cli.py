@@ -16,8 +16,11 @@ from . import __version__
 from .commands.console import StdoutLost, tell
 from .commands.faults import as_fault, quiet_libraries
 from .devices import DEVICES
+from .inference.quality import ACCURATE, QUALITIES
+from .model_store import DEFAULT
 from .recipe import shipped_recipes
 
+# Others script this list; a `.nii` file can still be named as the output.
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
 
 
@@ -135,9 +138,9 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
     parser.add_argument("scans", nargs="+", type=_path, metavar="SCAN", help="a scan, or a folder of scans")
     parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE_OR_FOLDER")
     parser.add_argument("--format", choices=FORMATS, help="of the segmentations (default: seg.nrrd, or the file's)")
-    parser.add_argument("--model", default="left-atrium", metavar="NAME_OR_FILE", help="default: %(default)s")
+    parser.add_argument("--model", default=DEFAULT, metavar="NAME_OR_FILE", help="default: %(default)s")
     parser.add_argument(
-        "--quality", choices=("fast", "accurate"), default="accurate", help="one branch, or both (default: %(default)s)"
+        "--quality", choices=QUALITIES, default=ACCURATE, help="one branch, or both (default: %(default)s)"
     )
     _add_device(parser)
     parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment inside this box only, RAS millimetres")
@@ -182,12 +185,12 @@ def _add_evaluate(commands: _Commands[_Parser]) -> None:
 
 def _add_models(commands: _Commands[_Parser]) -> None:
     parser = _command(
-        commands, "models", "List, show, verify, import and remove models.", "dcamt models show left-atrium"
+        commands, "models", "List, show, verify, import and remove models.", f"dcamt models show {DEFAULT}"
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, argument, summary, example in (
         ("list", None, "The models at hand.", "dcamt models list"),
-        ("show", "NAME_OR_FILE", "A model's card.", "dcamt models show left-atrium"),
+        ("show", "NAME_OR_FILE", "A model's card.", f"dcamt models show {DEFAULT}"),
         ("verify", "NAME_OR_FILE", "Check a model file whole.", "dcamt models verify runs/first/model.dcamt"),
         ("import", "FILE", "Copy a model file into your models.", "dcamt models import runs/first/model.dcamt"),
         ("remove", "NAME", "Delete one of your models.", "dcamt models remove first"),

@@ -13,10 +13,9 @@ import numpy as np
 
 from .errors import InputError
 from .files import atomic_path
+from .formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
 from .measurements import bounding_box, csv_cell
-from .volume import Grid, Labelmap, ending, read_labelmap, scan_name
-
-_ENDINGS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
+from .volume import Grid, Labelmap, read_labelmap
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,9 @@ def evaluate_folders(
 
     A case is named by the file's name up to its first dot, less a final `_image` or `_label`:
     `la000_image.seg.nrrd` is compared with `la000_label.nii.gz`. Where images lie among the labels, a case's
-    `_image` is passed over. The classes are the label values that occur in any label. A prediction stored on
-    the same lattice with its axes in another order or direction is first brought, exactly, to the label's.
+    `_image` is passed over, and so is the map of agreement `x_agreement` beside a segmentation `x`. The classes
+    are the label values that occur in any label. A prediction stored on the same lattice with its axes in another
+    order or direction is first brought, exactly, to the label's.
     Labels without a prediction are left out, and named in the result: a part of a data set can be evaluated.
     `progress(done, total)` is called after each case.
 
@@ -220,9 +220,9 @@ def _cases(folder: Path, skip_images: bool = False) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    files = [path for path in files if ending(path) in _ENDINGS]
+    files = [path for path in without_agreement_maps(files) if ending(path) in LABEL_ENDINGS]
     if not files:
-        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {', '.join(_ENDINGS)}.")
+        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {', '.join(LABEL_ENDINGS)}.")
     if skip_images:
         outlined = {_case(path) for path in files if _stem(path).endswith("_label")}
         files = [path for path in files if not (_stem(path).endswith("_image") and _case(path) in outlined)]

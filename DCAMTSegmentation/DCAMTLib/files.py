@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from .errors import OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 _NAME_KEPT = 60  # characters of the name in the temporary one: systems allow 255 bytes in all
 
 
@@ -55,6 +57,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise
         raise _output_error(error, wanted) from error
     _flush_folder(target.parent)
+
+
+def stray_temporaries(folder: Path) -> list[Path]:
+    """Files in `folder` that `atomic_path` was still writing when its process was killed, or is writing now."""
+    return [path for path in folder.glob(".????????-*") if _TEMPORARY.match(path.name) and path.is_file()]
 
 
 def _make_folders(folder: Path, created: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
 import zipfile
@@ -28,6 +29,7 @@ FORMAT = 1
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.json"
 LIMITS = {WEIGHTS: 1 << 30, RECIPE: 1 << 20, CARD: 1 << 20}
 """Members of a package, and the most bytes that each may hold."""
+_LARGEST = sum(LIMITS.values()) + (1 << 20)  # the members and what the archive adds to them
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,17 @@ class Card:
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """A checked package: `weights` as stored (16- or 32-bit floats)."""
+    """What a package holds, as `open_model` checks it: `weights` as stored (16- or 32-bit floats)."""
 
     card: Card
     recipe: Recipe
     weights: Mapping[str, np.ndarray]
 
     def network(self, device: torch.device | str = "cpu") -> DualVNet:
-        """The dual V-Net with these weights, in float32, ready for inference."""
+        """The dual V-Net with these weights, in float32, ready for inference.
+
+        The weights must be such as `check_weights` lets pass, as those of `model_store.verify_model` are.
+        """
         import torch
 
         from .networks.dual_vnet import DualVNet
@@ -102,32 +107,54 @@ def write_package(path: Path, package: ModelPackage) -> Card:
     return card
 
 
-def open_model(path: Path) -> ModelPackage:
-    """Open and check a package: members, sizes, version, checksum, and that the weights fit the recipe's network.
+def read_model(path: Path) -> bytes:
+    """A package's file as it is, unchecked but for its size.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it is larger than any model.
+    """
+    if not path.is_file():
+        raise InputError("there is no such model file", path=path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+    if len(data) > _LARGEST:
+        raise InputError(f"is larger than any model ({_LARGEST >> 20} MB)", path=path)
+    return data
+
+
+def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
+    """Open a package and check it as a file: members, sizes, version, checksum, card and recipe.
+
+    That is enough to show its card. Whether its weights are those of its recipe's network is asked by
+    `check_weights`, which needs torch; `model_store.verify_model` does both, and comes before any computing.
+    `data` is the file's content, if it was read already.
 
     Raises:
         InputError: it is none, or is cut off, altered, too large, of another version, or holds what it should not.
     """
-    if not path.is_file():
+    if data is None and not path.is_file():
         raise InputError("there is no such model file", path=path)
     damaged = "Get the file again from where it came."
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path if data is None else io.BytesIO(data)) as archive:
             members = {info.filename: info for info in archive.infolist()}
             for name in sorted(members):
                 if name not in LIMITS:
                     raise InputError(f"holds '{name}', which no model has; nothing of it was read", path=path)
             if sorted(info.filename for info in archive.infolist()) != sorted(LIMITS):
                 raise InputError("is not a whole model: it lacks or repeats a part", path=path, remedy=damaged)
-            data = {name: _read(archive, info, path) for name, info in members.items()}
+            parts = {name: _read(archive, info, path) for name, info in members.items()}
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path, remedy=damaged) from error
-    card = _read_card(data[CARD], path)
-    if _checksum(data[WEIGHTS], data[RECIPE], replace(card, checksum="")) != card.checksum:
+    card = _read_card(parts[CARD], path)
+    if _checksum(parts[WEIGHTS], parts[RECIPE], replace(card, checksum="")) != card.checksum:
         raise InputError("was altered after it was made: its checksum does not fit", path=path, remedy=damaged)
     try:
-        weights = unpack_tensors(data[WEIGHTS])
-        recipe = recipe_from_dict(json.loads(data[RECIPE]), path)
+        weights = unpack_tensors(parts[WEIGHTS])
+        recipe = recipe_from_dict(json.loads(parts[RECIPE]), path)
     except (ValueError, RecursionError) as error:
         raise InputError(f"cannot be used: {error}", path=path, remedy=damaged) from error
     return ModelPackage(card, recipe, weights)

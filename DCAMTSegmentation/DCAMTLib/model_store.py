@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError, OutputError
 from .files import atomic_path
-from .model_package import ModelPackage, check_weights, open_model
+from .model_package import ModelPackage, check_weights, open_model, read_model
 
 DEFAULT = "left-atrium"
 ENDING = ".dcamt"
@@ -75,11 +74,16 @@ def verify_model(name_or_file: str | Path) -> ModelPackage:
 def import_model(path: Path) -> StoredModel:
     """Check a model file and copy it into the store under its card's name.
 
+    `path` is a file's, never a stored model's name, and the very bytes that were checked are stored.
+
     Raises:
         InputError: the file is no sound model, or a model of that name is there already.
         OutputError: it cannot be copied.
     """
-    name = verify_model(path).card.name
+    data = read_model(path)
+    package = open_model(path, data)
+    check_weights(package, path)
+    name = package.card.name
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its card names it '{name}', which cannot be a file's name", path=path)
     if any(model.name == name for model in stored_models()):
@@ -87,7 +91,7 @@ def import_model(path: Path) -> StoredModel:
         raise InputError(f"a model '{name}' is there already", path=path, remedy=remedy)
     target = user_folder() / f"{name}{ENDING}"
     with atomic_path(target) as partial:
-        shutil.copyfile(path, partial)
+        partial.write_bytes(data)
     return StoredModel(name, target, shipped=False)
 
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
+from .formats import ending
 from .reading import library_errors
 from .volume import check_size
 
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" are taken as millimetres
+_SCANNER = 1  # the code of a transform to the scanner's own space
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (C, I, J, K) and affine (RAS mm) of a `.nii` or `.nii.gz` file.
 
-    The affine is the sform where its code is set, else the qform, else the spacing alone, as in nibabel; it
-    may shear. A length unit of metres or microns becomes millimetres. Voxels keep the stored type unless the
-    header scales them (`scl_slope`), which makes them float32. Raises InputError for a damaged file, colour
-    voxels, or fewer than three dimensions.
+    The affine is the one that ITK, and so 3D Slicer, takes; see `_affine`. A length unit of metres or microns
+    becomes millimetres. Voxels keep the stored type unless the header scales them (`scl_slope`), which makes
+    them float32. Raises InputError for a damaged file (a `.nii.gz` is read to its end, where its checksum is),
+    colour voxels, or fewer than three dimensions.
     """
     import logging
 
@@ -29,14 +32,16 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     # Its remarks on headers would land on the terminal, between our own lines.
     logging.getLogger("nibabel").setLevel(logging.CRITICAL)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
-    with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
-        loaded = nib.load(path, mmap=False)
-        if not isinstance(loaded, nib.Nifti1Pair):
+    opened = gzip.open if ending(path) == ".nii.gz" else open
+    with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"), opened(path, "rb") as file:
+        kind: Any = type(nib.load(path, mmap=False))  # by the header alone
+        if not issubclass(kind, nib.Nifti1Pair):
             remedy = "Rename or convert it."
             raise InputError("is not a NIfTI image, whatever its ending", path=path, remedy=remedy)
-        image: Any = loaded  # nibabel's own type hints leave most functions out
-        _check_stored_spacing(path, image)
+        stored, mended = _headers(file, kind)
+        image: Any = kind.from_file_map(kind.make_file_map({"image": file}))
         shape = tuple(int(size) for size in image.shape)
+        affine = _affine(path, stored, mended)
         check_size(shape, path)
         if len(shape) < 3:
             remedy = "A three-dimensional scan is needed."
@@ -44,8 +49,10 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if image.get_data_dtype().fields is not None:
             raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
         voxels = np.asanyarray(image.dataobj)
-        affine = np.array(image.affine, dtype=np.float64)
         affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
+        # The checksum of a gzip stream stands behind its last byte, which nibabel has no need to reach.
+        while file.read(1 << 20):
+            pass
     if voxels.dtype == np.float64 and image.get_data_dtype() != np.float64:
         voxels = voxels.astype(np.float32)
     voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
@@ -53,16 +60,36 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(np.moveaxis(voxels.reshape(*shape[:3], -1), -1, 0)), affine
 
 
-def _check_stored_spacing(path: Path, image: Any) -> None:
-    """Refuse a zero or NaN spacing that decides the geometry; nibabel would quietly put 1 mm in its place."""
-    from nibabel.openers import ImageOpener
+def _headers(file: Any, kind: Any) -> tuple[Any, Any]:
+    """The header as it is stored, and as nibabel mends it; `file` stands at its start before and after."""
+    found = []
+    for check in (False, True):
+        found.append(kind.header_class.from_fileobj(file, check=check))
+        file.seek(0)
+    return found[0], found[1]
 
-    with ImageOpener(str(path)) as file:
-        stored: Any = type(image.header).from_fileobj(file, check=False)
+
+def _affine(path: Path, stored: Any, mended: Any) -> np.ndarray:
+    """Voxel index to RAS in the file's unit of length, (4, 4), by ITK's choice among the header's transforms.
+
+    It is the sform if that is of the scanner's space (code 1) or if there is no qform, and may then shear (ITK
+    takes a qform, if there is one, before a sform that shears); else the qform; with neither, the spacing along
+    the patient's left, posterior and superior from 0. (nibabel goes by every sform, whatever its code, and
+    centres a scan that has neither.)
+    """
+    sform, qform = int(stored["sform_code"]), int(stored["qform_code"])
+    if sform == _SCANNER or (sform > 0 and qform <= 0):
+        return np.array(stored.get_sform(), dtype=np.float64)
     spacing = np.asarray(stored["pixdim"][1:4], dtype=np.float64)
-    if int(stored["sform_code"]) == 0 and not (np.isfinite(spacing) & (spacing != 0)).all():
+    # nibabel would quietly put 1 mm in the place of a zero or NaN.
+    if not (np.isfinite(spacing) & (spacing != 0)).all():
         raise InputError(
             f"has an impossible voxel spacing ({' x '.join(f'{s:g}' for s in spacing)} mm)",
             path=path,
             remedy="Repair the scan's geometry, for instance by exporting it again from DICOM.",
         )
+    if qform > 0:
+        affine = np.array(mended.get_qform(), dtype=np.float64)
+        affine[:3, :3] *= np.sign(spacing)  # against the standard, but ITK turns such an axis round
+        return affine
+    return np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])

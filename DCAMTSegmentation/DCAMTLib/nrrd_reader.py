@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,20 @@ _TO_RAS = {
 _SPATIAL_KINDS = ("domain", "space")
 _COLOUR_KINDS = ("RGB-color", "RGBA-color", "HSV-color", "XYZ-color", "3-color", "4-color")
 _REMEDY = "Open it in 3D Slicer and save it again."
+
+
+@dataclass(frozen=True)
+class StoredSegment:
+    """A segment of a segmentation: the voxels of `value` in `layer`, which become `label` in one labelmap.
+
+    name, color (red, green, blue: each 0 to 1): None where the file has none, or none that can be used.
+    """
+
+    layer: int
+    value: int
+    label: int
+    name: str | None = None
+    color: tuple[float, float, float] | None = None
 
 
 def read_nrrd(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +73,21 @@ def read_nrrd(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, n
     if flatten_segments:
         voxels = _flatten_segments(path, voxels, header)
     return voxels, affine
+
+
+def read_nrrd_segments(path: Path) -> tuple[StoredSegment, ...]:
+    """The segments that a NRRD file's header names, with the labels that `read_nrrd` gives them; the first is lowest.
+
+    Raises InputError as `read_nrrd` does for a damaged header.
+    """
+    import nrrd
+
+    with library_errors(path, "a NRRD image"), open(path, "rb") as file:
+        header: dict[str, Any] = dict(nrrd.read_header(file))
+        sizes = [int(size) for size in header["sizes"]]
+        _, spatial = _directions(path, header, len(sizes), [str(kind) for kind in header.get("kinds", [])])
+        layers = int(np.prod([size for axis, size in enumerate(sizes) if axis not in spatial]))
+    return _stored_segments(path, header, layers)
 
 
 def _directions(path: Path, header: dict[str, Any], axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:
@@ -106,26 +136,50 @@ def _space_signs(path: Path, header: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def _flatten_segments(path: Path, layers: np.ndarray, header: dict[str, Any]) -> np.ndarray:
-    """(1, I, J, K) labels of the segments in `layers` (L, I, J, K); unchanged if the header names none.
+    """(1, I, J, K) labels of the segments in `layers` (L, I, J, K); unchanged if the header names none."""
+    segments = _stored_segments(path, header, len(layers))
+    if not segments:
+        return layers
+    labels = np.zeros(layers.shape[1:], dtype=np.min_scalar_type(max(segment.label for segment in segments)))
+    for segment in segments:
+        labels[layers[segment.layer] == segment.value] = segment.label
+    return labels[np.newaxis]
+
+
+def _stored_segments(path: Path, header: dict[str, Any], layers: int) -> tuple[StoredSegment, ...]:
+    """The segments in the file's order; their labels are their values, or 1, 2, ... where these are not unique.
 
     Files of before Slicer 4.11 have no label values or layers: there segment n is the voxels of 1 in layer n.
     """
     found = {int(match[1]) for key in header if (match := re.match(r"Segment(\d+)_", key))}
-    if not found:
-        return layers
-    places: list[tuple[int, int]] = []
+    places: list[tuple[int, int, int]] = []
     for number in sorted(found):
         try:
             value = int(header.get(f"Segment{number}_LabelValue", 1))
-            layer = int(header.get(f"Segment{number}_Layer", number if len(layers) > 1 else 0))
+            layer = int(header.get(f"Segment{number}_Layer", number if layers > 1 else 0))
         except ValueError as error:
             raise InputError(f"has a damaged segment {number}", path=path, remedy=_REMEDY) from error
-        if not 0 <= layer < len(layers):
-            raise InputError(f"names layer {layer} of {len(layers)} in a segment", path=path, remedy=_REMEDY)
-        places.append((layer, value))
-    values = [value for _, value in places]
-    unique = len(set(values)) == len(values) and min(values) > 0
-    labels = np.zeros(layers.shape[1:], dtype=np.min_scalar_type(max([*values, len(values)])))
-    for number, (layer, value) in enumerate(places, start=1):
-        labels[layers[layer] == value] = value if unique else number
-    return labels[np.newaxis]
+        if not 0 <= layer < layers:
+            raise InputError(f"names layer {layer} of {layers} in a segment", path=path, remedy=_REMEDY)
+        places.append((number, layer, value))
+    values = [value for _, _, value in places]
+    unique = len(set(values)) == len(values) and min(values, default=1) > 0
+    return tuple(
+        StoredSegment(
+            layer,
+            value,
+            value if unique else place,
+            str(header.get(f"Segment{number}_Name", "")) or None,
+            _color(str(header.get(f"Segment{number}_Color", ""))),
+        )
+        for place, (number, layer, value) in enumerate(places, start=1)
+    )
+
+
+def _color(text: str) -> tuple[float, float, float] | None:
+    try:
+        red, green, blue = (float(part) for part in text.split())
+    except ValueError:
+        return None
+    color = (red, green, blue)
+    return color if all(0 <= part <= 1 for part in color) else None

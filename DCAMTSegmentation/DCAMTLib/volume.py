@@ -9,16 +9,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import InputError
+from .formats import ending as ending
+from .formats import scan_name as scan_name
+
+if TYPE_CHECKING:
+    from .nrrd_reader import StoredSegment
 
 MINIMUM_AXIS = 8  # voxels; below this the network's own downsampling has nothing left to work on
 MAXIMUM_VOXELS = 2**30  # 1024 cubed: 4 GiB as float32, beyond any cardiac MRI
 
-# Longest first, so that ".nii.gz" is found before ".gz".
-_ENDINGS = (".seg.nrrd", ".seg.nhdr", ".nii.gz", ".img.gz", ".mha.gz", ".nrrd.gz")
+_NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,25 +120,6 @@ class SegmentInfo:
     color: tuple[float, float, float]
     type: Code
     category: Code = ANATOMICAL_STRUCTURE
-
-
-def scan_name(path: str | Path) -> str:
-    """A scan's name without its ending: `la000_image.nii.gz` -> `la000_image`; a folder keeps its name.
-
-    >>> scan_name("patients/x.seg.nrrd")
-    'x'
-    """
-    path = Path(path)
-    if path.is_dir():
-        return path.resolve().name
-    stem = path.name[: len(path.name) - len(ending(path))]
-    return stem or path.name
-
-
-def ending(path: str | Path) -> str:
-    """A file's ending in lower case, double ones whole: ".nii.gz", ".seg.nrrd", ".nrrd"."""
-    name = Path(path).name.lower()
-    return next((e for e in _ENDINGS if name.endswith(e)), Path(name).suffix)
 
 
 def check(volume: Volume) -> None:
@@ -239,6 +225,19 @@ def read_labelmap(path: str | Path) -> Labelmap:
     return Labelmap(as_labels(voxels[0], path), grid, path)
 
 
+def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
+    """What a file says of the segments in it, by the labels that `read_labelmap` gives them; most formats say nothing.
+
+    Raises InputError as `read_labelmap` does for a damaged header.
+    """
+    path = Path(path)
+    if ending(path) not in _NRRD_ENDINGS:
+        return ()
+    from .nrrd_reader import read_nrrd_segments
+
+    return read_nrrd_segments(path)
+
+
 def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
     """`voxels` as the smallest unsigned type that holds them; raises InputError unless they are labels."""
     remedy = "Choose a labelmap rather than a scan."
@@ -269,7 +268,7 @@ def _read(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, np.nd
         from .nifti_reader import read_nifti
 
         return read_nifti(path)
-    if kind in (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr"):
+    if kind in _NRRD_ENDINGS:
         from .nrrd_reader import read_nrrd
 
         return read_nrrd(path, flatten_segments)

@@ -10,7 +10,8 @@ import numpy as np
 
 from .errors import InputError
 from .files import atomic_path
-from .volume import Code, Grid, Labelmap, SegmentInfo, Volume, as_labels, ending
+from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
+from .volume import Code, Grid, Labelmap, SegmentInfo, Volume, as_labels
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPRESSION = 4  # of 9: labelmaps shrink hardly more above it, and large ones take seconds longer
@@ -38,7 +39,7 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
         raise InputError(
             f'has the ending "{kind}", which no labelmap can be written to',
             path=path,
-            remedy="Use .seg.nrrd, .nrrd, .nii.gz or .nii.",
+            remedy=f"Use {' or '.join(LABELMAP_OUTPUTS)}.",
         )
 
 
@@ -63,7 +64,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         raise InputError(
             f'has the ending "{kind}", which no volume can be written to',
             path=path,
-            remedy="Use .nrrd, .nii.gz or .nii.",
+            remedy=f"Use {' or '.join(VOLUME_OUTPUTS)}.",
         )
 
 

@@ -301,14 +301,74 @@ def test_big_endian_and_trailing_axes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.voxels[0], scan("int16"))
 
 
-@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (1, 0), (0, 1), (2, 1)])
-def test_sform_goes_before_qform(tmp_path: Path, sform: int, qform: int) -> None:
-    image = nib.Nifti1Image(scan(), None)
-    image.set_sform(ORTHOGONAL["oblique"], sform)
-    image.set_qform(ORTHOGONAL["permuted"], qform)
-    nib.save(image, tmp_path / "x.nii.gz")
-    expected = ORTHOGONAL["oblique" if sform else "permuted"]
-    assert read_volume(tmp_path / "x.nii.gz").grid.matches(Grid(SHAPE, expected), 1e-4)
+def save_nifti_header(path: Path, sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], **raw: object) -> None:
+    """A `.nii` file with these transforms and codes, and header fields set to what nibabel itself would not store."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(SHAPE)
+    header.set_data_dtype(np.float32)
+    header.set_xyzt_units("mm")
+    header.set_qform(*qform)
+    header.set_sform(*sform)
+    header["vox_offset"] = 352
+    for field, value in raw.items():
+        header[field] = value
+    path.write_bytes(header.binaryblock + bytes(4) + scan().tobytes(order="F"))
+
+
+@pytest.mark.parametrize("sform", range(5))
+@pytest.mark.parametrize("qform", range(5))
+def test_the_transform_is_the_one_that_itk_takes(tmp_path: Path, sform: int, qform: int) -> None:
+    path = tmp_path / "x.nii"
+    turned = affine_of(rotation(5) * (0.625, 0.9, 2.5))
+    turned[:3, 3] = (7, -8, 9)
+    save_nifti_header(path, (ORTHOGONAL["oblique"], sform), (turned, qform))
+    assert_sitk_agrees(path, scan(), read_volume(path).grid.affine)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (0, 1), (2, 1), (5, 0), (5, 1), (0, 5)])
+@pytest.mark.parametrize(
+    "steps", [(1, 0.625, 0.9, 2.5), (-1, 0.625, 0.9, 2.5), (0, 0.625, 0.9, 2.5), (1, -0.625, 0.9, 2.5)]
+)
+def test_unusual_codes_and_signs_are_taken_as_itk_takes_them(
+    tmp_path: Path, codes: tuple[int, int], steps: tuple[float, ...]
+) -> None:
+    if codes == (5, 0) and steps[1] < 0:
+        pytest.skip("ITK turns the sform's axes by the sign of a spacing that the sform does not use")
+    path = tmp_path / "x.nii"
+    pixdim = [*steps, 1, 1, 1, 1]
+    sform, qform = codes
+    save_nifti_header(
+        path,
+        (ORTHOGONAL["oblique"], 1),
+        (affine_of(rotation(5) * (0.625, 0.9, 2.5)), 1),
+        pixdim=pixdim,
+        sform_code=sform,
+        qform_code=qform,
+    )
+    assert_sitk_agrees(path, scan(), read_volume(path).grid.affine)
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 0), (1, 1), (2, 0)])
+def test_a_sform_that_shears_is_kept(tmp_path: Path, sform: int, qform: int) -> None:
+    """ITK cannot hold it: alone, it refuses the file."""
+    path = tmp_path / "x.nii"
+    save_nifti_header(path, (SHEARED["sheared"], sform), (ORTHOGONAL["permuted"], qform))
+    assert read_volume(path).grid.matches(Grid(SHAPE, SHEARED["sheared"]), 1e-4)
+
+
+@pytest.mark.parametrize("part", ["voxels", "checksum", "size"])
+def test_flipped_bits_in_a_gzip_are_found(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "x.nii.gz"
+    save_nifti(path.with_suffix(""), scan())
+    # Stored, not deflated: the stream itself stays sound whatever the bytes of a voxel are.
+    whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(read_volume(path).voxels[0], scan())
+    whole[{"voxels": len(whole) // 2, "checksum": -8, "size": -4}[part]] ^= 0x10
+    path.write_bytes(whole)
+    refused(lambda: read_volume(path), path, "damaged")
+    path.write_bytes(whole[:-8])
+    refused(lambda: read_volume(path), path, "too early")
 
 
 @pytest.mark.parametrize("unit", ["mm", "meter", "micron", "unknown"])

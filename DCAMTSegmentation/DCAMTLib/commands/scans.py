@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, OutputError
-from ..volume import ending, scan_name
+from ..formats import (
+    IMAGE_ENDINGS,
+    LABELMAP_OUTPUTS,
+    SCAN_ENDINGS,
+    agreement_path,
+    ending,
+    scan_name,
+    without_agreement_maps,
+)
 
-SCAN_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-RESULT_ENDINGS = (".seg.nrrd", ".nii.gz", ".nrrd", ".nii")
-# A file name with one of these is meant as a file, though no result can be written to it.
-_OTHER_FILES = (".mha", ".mhd", ".nhdr", ".seg.nhdr", ".img", ".hdr", ".dcm", ".stl", ".gz", ".csv")
+# Besides an image's, a name with one of these is meant as a file's, though no result can be written to it.
+_OTHER_FILES = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
 
@@ -42,9 +48,9 @@ def plan_jobs(
     """
     files = [file for scan in scans for file in expand(scan)]
     output_ending = ending(output)
-    is_file = output_ending in RESULT_ENDINGS and not output.is_dir()
-    if output_ending in _OTHER_FILES and not output.is_dir():
-        usage_error(f"-o {output}: results cannot be written as {output_ending}; use {', '.join(RESULT_ENDINGS)}")
+    is_file = output_ending in LABELMAP_OUTPUTS and not output.is_dir()
+    if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILES) and not output.is_dir():
+        usage_error(f"-o {output}: results cannot be written as {output_ending}; use {', '.join(LABELMAP_OUTPUTS)}")
     if is_file and len(files) > 1:
         usage_error(f"-o {output} is one file, but there are {len(files)} scans: name a folder")
     if is_file and form and f".{form}" != output_ending:
@@ -54,8 +60,7 @@ def plan_jobs(
     taken: dict[Path, Path] = {}
     for scan in files:
         target = output if is_file else output / f"{scan_name(scan)}{suffix}"
-        # A map is not a segmentation: it goes into a plain volume.
-        other = target.with_name(f"{scan_name(target)}_agreement{'.nrrd' if suffix == '.seg.nrrd' else suffix}")
+        other = agreement_path(target)
         for path in (target, other) if agreement else (target,):
             if path in taken:
                 raise InputError(f"and {taken[path]} would both be written to {path}", path=scan, remedy="Rename one.")
@@ -71,12 +76,14 @@ def plan_jobs(
 def expand(scan: Path) -> list[Path]:
     """The scans that a path means: itself, or those in a folder (a folder without any is taken as DICOM slices).
 
-    In a folder, hidden files are passed over, and so is the label `x_label` beside an image `x_image`.
+    In a folder, hidden files are passed over, and so are the label `x_label` beside an image `x_image` and the
+    map of agreement `x_agreement` beside its segmentation `x`.
     """
     if not os.path.isdir(scan):  # pathlib's own raises for names that the system cannot look up
         return [scan]
     entries = sorted(entry for entry in scan.iterdir() if not entry.name.startswith("."))
-    inside = [file for file in entries if file.is_file() and ending(file) in SCAN_ENDINGS]
+    files = without_agreement_maps(entry for entry in entries if entry.is_file())
+    inside = [file for file in files if ending(file) in SCAN_ENDINGS]
     names = {scan_name(file) for file in inside}
     inside = [file for file in inside if not _is_label(scan_name(file), names)]
     if inside:
@@ -108,7 +115,7 @@ def check_place(path: Path, inputs: Iterable[Path]) -> None:
 
 def check_table(path: Path, inputs: Iterable[Path]) -> None:
     """`check_place` for a table, which shall not replace an image of any kind, were it but for a slip of the hand."""
-    if ending(path) in (*SCAN_ENDINGS, *RESULT_ENDINGS):
+    if ending(path) in IMAGE_ENDINGS:
         raise InputError("is an image's name, not a table's", path=path, remedy="Let it end in .csv.")
     check_place(path, inputs)
 

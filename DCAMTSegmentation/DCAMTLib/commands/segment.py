@@ -6,11 +6,12 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import DCAMTError, InputError, OutputError
 from ..files import atomic_path
+from ..inference.quality import FAST
 from ..measurements import Measurements, measure, write_measurements_csv
 from ..model_store import model_path, verify_model
 from ..volume import SegmentInfo, Volume, read_volume, scan_name, write_labelmap, write_volume
@@ -23,9 +24,21 @@ if TYPE_CHECKING:
     from ..inference.region import Region
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A scan whose segmentation is written; it took `seconds`."""
+
+    result: Segmentation
+    measurements: Sequence[Measurements]
+    seconds: float
+
+
 def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
-    """Segment every scan; returns 1 if one failed. Those are told of at the end, each in a line on stderr."""
-    if options.agreement and options.quality == "fast":
+    """Segment every scan; returns 1 if one failed. Those are told of at the end, each in a line on stderr.
+
+    The table of measurements holds every scan whose segmentation was written, even where the work is broken off.
+    """
+    if options.agreement and options.quality == FAST:
         usage_error("--agreement compares both branches: it needs --quality accurate")
     jobs = plan_jobs(
         options.scans, options.output, options.format, usage_error, options.agreement, options.measurements
@@ -43,16 +56,23 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     predictor = Predictor(verify_model(options.model), choose_device(options.device))
     rows: list[Measurements] = []
     failures = []
-    for number, job in enumerate(jobs):
-        try:
-            rows += segment_one(job, predictor, options, region, console, number, len(jobs))
-        except StdoutLost:
-            raise
-        except Exception as error:
-            failures.append(as_fault(error, None if _names_a_file(error, job) else job.scan))
-            console.event("failed", scan=str(job.scan), message=str(failures[-1]))
+    try:
+        for number, job in enumerate(jobs):
+            try:
+                finished = segment_one(job, predictor, options, region, console, number, len(jobs))
+                # Before it is told of, which fails where nobody reads any more.
+                rows += finished.measurements
+                tell_of(job, finished, options.agreement, console)
+            except StdoutLost:
+                raise
+            except Exception as error:
+                failures.append(as_fault(error, None if _names_a_file(error, job) else job.scan))
+                console.event("failed", scan=str(job.scan), message=str(failures[-1]))
+    finally:
+        if rows and options.measurements:
+            with ending_like_ctrl_c():
+                write_measurements_csv(rows, options.measurements)
     if rows and options.measurements:
-        write_measurements_csv(rows, options.measurements)
         console.text(f"measurements: {options.measurements}")
     for failure in failures:
         console.warn(str(failure))
@@ -71,8 +91,8 @@ def segment_one(
     console: Console,
     number: int,
     of: int,
-) -> list[Measurements]:
-    """Read, segment, write and measure one scan."""
+) -> Finished:
+    """Read, segment, measure and write one scan."""
     began = time.monotonic()
     name = scan_name(job.scan)
 
@@ -86,29 +106,33 @@ def segment_one(
     measurements = measure(result.labelmap, predictor.recipe.classes, name)
     with ending_like_ctrl_c():
         write_results(job, result, predictor.recipe.classes, options.agreement)
-    seconds = time.monotonic() - began
+    return Finished(result, measurements, time.monotonic() - began)
+
+
+def tell_of(job: Job, finished: Finished, agreement: bool, console: Console) -> None:
+    """Say what was found in a scan, and where it was written; `agreement`: so was the map."""
+    result, name = finished.result, scan_name(job.scan)
     console.event(
         "segmented",
         scan=str(job.scan),
         segmentation=str(job.segmentation),
-        agreement=str(job.agreement) if options.agreement else None,
-        measurements=[asdict(row) for row in measurements],
+        agreement=str(job.agreement) if agreement else None,
+        measurements=[asdict(row) for row in finished.measurements],
         trust=result.trust,
         notes=list(result.notes),
-        seconds=round(seconds, 3),
+        seconds=round(finished.seconds, 3),
     )
-    for row in measurements:
+    for row in finished.measurements:
         if row.volume_ml == 0:
             console.warn(f"{job.scan}: no {row.segment.lower()} was found")
         trust = f", the branches agree to {result.trust:.0%}" if result.trust is not None else ""
         size = f"{row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²"
-        console.text(f"{name}: {row.segment} {size}{trust} ({seconds:.1f} s)")
+        console.text(f"{name}: {row.segment} {size}{trust} ({finished.seconds:.1f} s)")
     for note in result.notes:
         console.warn(f"{job.scan}: {note}")
     console.text(f"segmentation: {job.segmentation}")
-    if options.agreement:
+    if agreement:
         console.text(f"agreement: {job.agreement}")
-    return measurements
 
 
 def write_results(job: Job, result: Segmentation, classes: Sequence[SegmentInfo], agreement: bool) -> None:

@@ -1,0 +1,82 @@
+"""Which image formats there are by the ending of a file's name, and how results are named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Format:
+    """An ending, and what is done with files that have it.
+
+    scan: in a folder of scans, it is one. labels: in a folder of labelmaps, it is one. writes_labels and
+    writes_volume: labelmaps and other volumes can be written to it. (Whatever ITK knows can be read by name.)
+    """
+
+    ending: str
+    scan: bool = False
+    labels: bool = False
+    writes_labels: bool = False
+    writes_volume: bool = False
+
+
+FORMATS = (
+    Format(".seg.nrrd", labels=True, writes_labels=True),
+    Format(".nii.gz", scan=True, labels=True, writes_labels=True, writes_volume=True),
+    Format(".nrrd", scan=True, labels=True, writes_labels=True, writes_volume=True),
+    Format(".nii", scan=True, labels=True, writes_labels=True, writes_volume=True),
+    Format(".nhdr", scan=True, labels=True),
+    Format(".mha", scan=True, labels=True),
+    Format(".mhd", scan=True, labels=True),
+    Format(".seg.nhdr", labels=True),
+    # Known for what they are, so that a result's name with one of these is not taken for a folder's.
+    *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
+    *map(Format, (".img", ".hdr", ".dcm", ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
+    *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
+)
+SCAN_ENDINGS = tuple(form.ending for form in FORMATS if form.scan)
+LABEL_ENDINGS = tuple(form.ending for form in FORMATS if form.labels)
+LABELMAP_OUTPUTS = tuple(form.ending for form in FORMATS if form.writes_labels)
+VOLUME_OUTPUTS = tuple(form.ending for form in FORMATS if form.writes_volume)
+IMAGE_ENDINGS = tuple(form.ending for form in FORMATS)
+# Longest first, so that ".seg.nrrd" is found before ".nrrd".
+_DOUBLE_ENDINGS = sorted((end for end in IMAGE_ENDINGS if end.count(".") > 1), key=len, reverse=True)
+
+
+def ending(path: str | Path) -> str:
+    """A file's ending in lower case, double ones whole: ".nii.gz", ".seg.nrrd", ".nrrd"."""
+    name = Path(path).name.lower()
+    return next((end for end in _DOUBLE_ENDINGS if name.endswith(end)), Path(name).suffix)
+
+
+def scan_name(path: str | Path) -> str:
+    """A scan's name without its ending: `la000_image.nii.gz` -> `la000_image`; a folder keeps its name.
+
+    >>> scan_name("patients/x.seg.nrrd")
+    'x'
+    """
+    path = Path(path)
+    if path.is_dir():
+        return path.resolve().name
+    stem = path.name[: len(path.name) - len(ending(path))]
+    return stem or path.name
+
+
+def agreement_path(segmentation: Path) -> Path:
+    """Where the map of the branches' agreement lies beside a segmentation; `x.seg.nrrd` has `x_agreement.nrrd`.
+
+    >>> agreement_path(Path("out/x.nii.gz")).name
+    'x_agreement.nii.gz'
+    """
+    kind = ending(segmentation)
+    # A map is not a segmentation: it goes into a plain volume.
+    return segmentation.with_name(f"{scan_name(segmentation)}_agreement{'.nrrd' if kind == '.seg.nrrd' else kind}")
+
+
+def without_agreement_maps(files: Iterable[Path]) -> list[Path]:
+    """`files` less the agreement maps of those among them."""
+    files = list(files)
+    maps = {agreement_path(file) for file in files}
+    return [file for file in files if file not in maps]

@@ -1,0 +1,72 @@
+"""The table of formats: endings, and that reading, writing, folders and the command line go by the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib import cli
+from DCAMTLib.errors import InputError
+from DCAMTLib.formats import (
+    FORMATS,
+    LABEL_ENDINGS,
+    LABELMAP_OUTPUTS,
+    SCAN_ENDINGS,
+    VOLUME_OUTPUTS,
+    Format,
+    agreement_path,
+    ending,
+    scan_name,
+    without_agreement_maps,
+)
+from DCAMTLib.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
+
+GRID = Grid((9, 10, 11), np.diag([1.0, 2.0, 3.0, 1.0]))
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.ending)
+def test_every_ending_is_found_whole(form: Format) -> None:
+    for name in ("x", "a.b", "X.Y"):
+        for end in (form.ending, form.ending.upper()):
+            assert ending(f"folder.d/{name}{end}") == form.ending
+            assert scan_name(f"folder.d/{name}{end}") == name
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.ending)
+def test_what_the_table_says_can_be_written_is_written_and_nothing_else(tmp_path: Path, form: Format) -> None:
+    values = np.arange(9 * 10 * 11, dtype=np.uint16).reshape(GRID.shape)
+    labels = (values % 3).astype(np.uint8)
+    path = tmp_path / f"x{form.ending}"
+    if form.writes_volume:
+        write_volume(Volume(values[None], GRID), path)
+        np.testing.assert_array_equal(read_volume(path).voxels[0], values)
+        path.unlink()
+    else:
+        with pytest.raises(InputError, match=r"Use \.nii\.gz or \.nrrd or \.nii\.$"):
+            write_volume(Volume(values[None], GRID), path)
+    if form.ending == ".seg.nrrd":  # needs segments; test_volume.py has it
+        assert form.writes_labels
+    elif form.writes_labels:
+        write_labelmap(Labelmap(labels, GRID), path)
+        np.testing.assert_array_equal(read_labelmap(path).voxels, labels)
+    else:
+        with pytest.raises(InputError, match=r"Use \.seg\.nrrd or \.nii\.gz or \.nrrd or \.nii\.$"):
+            write_labelmap(Labelmap(labels, GRID), path)
+
+
+def test_what_is_written_is_found_again_in_a_folder() -> None:
+    assert set(LABELMAP_OUTPUTS) <= set(LABEL_ENDINGS)
+    assert set(VOLUME_OUTPUTS) <= set(SCAN_ENDINGS)
+    # A segmentation in a folder of scans is none of them.
+    assert not any("seg" in end for end in SCAN_ENDINGS)
+    assert cli.FORMATS == ("seg.nrrd", "nii.gz", "nrrd")  # others script the command
+    assert {f".{form}" for form in cli.FORMATS} <= set(LABELMAP_OUTPUTS)
+
+
+def test_agreement_maps_are_told_by_their_segmentation() -> None:
+    names = ["x.seg.nrrd", "x_agreement.nrrd", "y_agreement.nrrd", "z.nii.gz", "z_agreement.nii", "z_agreement.nii.gz"]
+    kept = without_agreement_maps(Path("out") / name for name in names)
+    assert [path.name for path in kept] == ["x.seg.nrrd", "y_agreement.nrrd", "z.nii.gz", "z_agreement.nii"]
+    for end in LABELMAP_OUTPUTS:
+        assert ending(agreement_path(Path(f"x{end}"))) in VOLUME_OUTPUTS
