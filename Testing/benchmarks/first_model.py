@@ -13,23 +13,18 @@ sample scan, which is one of their kind (with another seed), is segmented too; n
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from DCAMTLib.model_package import open_model, write_package
 from DCAMTLib.training.cases import LABELLED, Case, read_cases, write_cases
+from la_cases import HELD_OUT, held_out_scores, print_table, training_names
 
-HELD_OUT = 20
-METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 PHANTOM_SEEDS = range(101, 107)
 SETTINGS = (
     "spacing=1.0,1.0,1.0 patch=80,80,48 batch=2 labelled_per_batch=2 channels=16,32,64,128,128"
@@ -38,17 +33,10 @@ SETTINGS = (
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def case_names(la: Path) -> list[str]:
-    """The cases in the benchmark's own order."""
-    with (la / "cases.csv").open(newline="") as file:
-        return [row["case"] for row in csv.DictReader(file)]
-
-
 def prepare(la: Path, work: Path) -> None:
     """Write the training case list, and the phantoms that it names."""
     cases = [
-        Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED)
-        for name in case_names(la)[:-HELD_OUT]
+        Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED) for name in training_names(la)
     ]
     script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
     for seed in PHANTOM_SEEDS:
@@ -64,42 +52,16 @@ def prepare(la: Path, work: Path) -> None:
 def publish(la: Path, work: Path, out: Path) -> None:
     """Segment the held-out cases by the command, evaluate them, and write the model with a card that says so."""
     trained = work / "left-atrium" / "model.dcamt"
-    results, labels = work / "held_out", work / "held_out_labels"
-    for folder in (results, labels):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    names = case_names(la)[-HELD_OUT:]
-    measured: list[dict[str, Any]] = []
-    times: dict[str, float] = {}
-    for quality in ("accurate", "fast"):
-        scans = [str(la / f"{name}_image.nii.gz") for name in names]
-        began = time.monotonic()
-        command = ["segment", *scans, "-o", str(results / quality), "--model", str(trained), "--quality", quality]
-        _dcamt(*command, "--format", "nii.gz", "--device", "cpu")
-        seconds = (time.monotonic() - began) / len(names)
-        for name in names:
-            shutil.copyfile(la / f"{name}_label.nii.gz", labels / f"{name}_label.nii.gz")
-        lines = _dcamt("evaluate", "--predictions", str(results / quality), "--labels", str(labels), "--json")
-        scores = [json.loads(line) for line in lines.splitlines()]
-        mean = next(score for score in scores if score.get("case") == "mean")
-        std = next(score for score in scores if score.get("case") == "std")
-        measured.append(
-            {
-                "on": f"{len(names)} LGE-MRI cases never seen in training (the last {len(names)} of the data set's "
-                "training half), at their own 0.625 mm",
-                "quality": quality,
-                **{f"{key}_mean": round(mean[key], 4) for key in METRICS},
-                "dice_std": round(std["dice"], 4),
-                "dice_lowest": round(min(s["dice"] for s in scores if s.get("case", "").startswith("la")), 4),
-            }
-        )
-        times[quality] = seconds
-    columns = ["quality", *(f"{metric}_mean" for metric in METRICS), "dice_std", "dice_lowest"]
-    for row in [dict(zip(columns, columns, strict=True)), *measured]:
-        print("  ".join(f"{row[column]!s:>16}" for column in columns))
+    on = (
+        f"{HELD_OUT} LGE-MRI cases never seen in training (the last {HELD_OUT} of the data set's training half), "
+        "at their own 0.625 mm"
+    )
+    began = time.monotonic()
+    measured = [{"quality": q, **held_out_scores(la, trained, work, q)} for q in ("accurate", "fast")]
+    seconds = (time.monotonic() - began) / HELD_OUT / 2
+    print_table(measured)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    print(", ".join(f"{q}: {s:.1f} s a case, start-up included" for q, s in times.items()), f"; peak {peak:.2f} GB")
-    (work / "measured.json").write_text(json.dumps(measured, indent=2), encoding="utf-8")
+    print(f"{seconds:.1f} s a case, start-up and comparison included; peak {peak:.2f} GB")
     package = open_model(trained)
     trained_on = read_cases(work / "left-atrium" / "cases.csv")
     phantoms = sum(case.name.startswith("phantom") for case in trained_on)
@@ -108,7 +70,7 @@ def publish(la: Path, work: Path, out: Path) -> None:
         name="left-atrium",
         version="1.0",
         licence="Research use only, as the scans that it was trained on",
-        measured=tuple(measured),
+        measured=tuple({"on": on, **row} for row in measured),
         trained_on=package.card.trained_on
         | {
             "labelled_patients": len(trained_on) - phantoms,
@@ -121,11 +83,6 @@ def publish(la: Path, work: Path, out: Path) -> None:
     )
     write_package(out, replace(package, card=card))
     print(f"written: {out} ({out.stat().st_size / 1e6:.1f} MB)")
-
-
-def _dcamt(*arguments: str) -> str:
-    command = [sys.executable, "-m", "DCAMTLib.cli", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":

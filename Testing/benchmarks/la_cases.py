@@ -1,0 +1,62 @@
+"""The left-atrium cases of the benchmarks, and the two commands that measure a model on the held-out ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HELD_OUT = 20
+"""The last cases of `cases.csv`: nothing but the last measurement ever reads them."""
+METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
+
+
+def case_names(la: Path) -> list[str]:
+    """The cases of a folder, in the benchmark's own order."""
+    with (la / "cases.csv").open(newline="") as file:
+        return [row["case"] for row in csv.DictReader(file)]
+
+
+def training_names(la: Path) -> list[str]:
+    """Those that training may see."""
+    return case_names(la)[:-HELD_OUT]
+
+
+def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str, Any]:
+    """Segment the held-out cases at their own resolution, compare them with their labels.
+
+    -> mean of each of `METRICS`, standard deviation of Dice, and its lowest value.
+    """
+    predictions, labels = work / f"held_out_{quality}", work / "held_out_labels"
+    for folder in (predictions, labels):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    names = case_names(la)[-HELD_OUT:]
+    for name in names:
+        shutil.copyfile(la / f"{name}_label.nii.gz", labels / f"{name}_label.nii.gz")
+    scans = [str(la / f"{name}_image.nii.gz") for name in names]
+    dcamt("segment", *scans, "-o", predictions, "--model", model, "--quality", quality, "--format", "nii.gz")
+    lines = dcamt("evaluate", "--predictions", predictions, "--labels", labels, "--json").splitlines()
+    scores = {row["case"]: row for row in map(json.loads, lines) if "case" in row}
+    return {
+        **{f"{metric}_mean": round(scores["mean"][metric], 4) for metric in METRICS},
+        "dice_std": round(scores["std"]["dice"], 4),
+        "dice_lowest": round(min(scores[name]["dice"] for name in names), 4),
+    }
+
+
+def dcamt(*arguments: str | Path) -> str:
+    """Run the command; what it printed."""
+    command = [sys.executable, "-m", "DCAMTLib.cli", *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """The rows under the names of their columns."""
+    columns = list(rows[0])
+    for row in [dict(zip(columns, columns, strict=True)), *rows]:
+        print("  ".join(f"{row[column]!s:>13}" for column in columns))
