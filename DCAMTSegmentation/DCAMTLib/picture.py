@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DCAMTError, InputError
+from .errors import InputError
+from .surface_shading import DOUBT_COLOR, shade_surface
 from .volume import Code, Labelmap, SegmentInfo, Volume
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ MARGIN_MM = 26.0  # of the scan shown around the segmentation: enough to recogni
 WINDOW_PERCENTILES = (0.5, 99.7)
 SURFACE_PIXELS = 720  # each way: more than the panel has, so that edges come out smooth
 
-_BACKGROUND, _PANEL, _TEXT, _FAINT, _DOUBT = "#14171c", "#000000", "#e9edf2", "#a4aebb", (1.0, 0.72, 0.2)
+_BACKGROUND, _PANEL, _TEXT, _FAINT = "#14171c", "#000000", "#e9edf2", "#a4aebb"
 # Each plane: the LPS axis across the screen, the one along it, whether that points up, letters at the edges.
 _PLANES = {
     "Axial": (0, 1, False, "RLAP"),
@@ -40,6 +41,9 @@ _PALETTE = (
     (0.95, 0.77, 0.28),
     (0.73, 0.52, 0.91),
 )
+
+
+_TISSUE = Code("SCT", "85756007", "Tissue")
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,7 @@ def _draw_slice(axes: Any, plane: str, scene: _Scene, segments: Sequence[Segment
     axes.imshow(grey, cmap="gray", interpolation="bicubic", **limits, **common)
     if scene.doubt is not None:
         haze = np.zeros((*grey.shape, 4), np.float32)
-        haze[..., :3], haze[..., 3] = _DOUBT, 0.6 * cut(scene.doubt)
+        haze[..., :3], haze[..., 3] = DOUBT_COLOR, 0.6 * cut(scene.doubt)
         axes.imshow(haze, interpolation="bilinear", **common)
     labels = cut(scene.labels)
     x, y = ((np.arange(-1, n[a] + 1)) * s[a] for a in (across, along))
@@ -263,7 +267,7 @@ def _draw_text(
         axes.text(0.08, y, segment.name, color=_TEXT, size=12, va="center", transform=axes.transAxes)
         y -= line
     if scene.doubt is not None:
-        axes.plot([0.02], [y], "o", color=_DOUBT, ms=9, transform=axes.transAxes, clip_on=False)
+        axes.plot([0.02], [y], "o", color=DOUBT_COLOR, ms=9, transform=axes.transAxes, clip_on=False)
         axes.text(0.08, y, "The two branches disagree", color=_TEXT, size=12, va="center", transform=axes.transAxes)
         y -= line
     if not scene.labels.any():
@@ -288,128 +292,23 @@ def _draw_surface(axes: Any, title: str, scene: _Scene, segments: Sequence[Segme
     up = np.array([0, turn * np.sin(tilt), np.cos(tilt)])
     view = np.array([0, turn * np.cos(tilt), -np.sin(tilt)])
     _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_FAINT)
-    picture = _shade_surface(scene, segments, np.stack([right, up, view]), SURFACE_PIXELS)
+    screen = np.stack([right, up, view])
+    picture = shade_surface(scene.labels, scene.doubt, scene.spacing, segments, screen, SURFACE_PIXELS)
     axes.imshow(picture, interpolation="antialiased", aspect="equal", origin="lower")
     _write_letters(axes, "RLSI" if front else "LRSI")
 
 
-def _shade_surface(scene: _Scene, segments: Sequence[SegmentInfo], screen: np.ndarray, pixels: int) -> np.ndarray:
-    """Segments as smooth shaded surfaces, orthographic: RGBA (pixels, pixels, 4), 0 to 1, from the bottom up.
-
-    `screen` (3, 3) has the LPS directions to the screen's right, to its top and into it as rows. Rays are
-    traced through each segment's distance map (sphere tracing: Hart, The Visual Computer 12:527, 1996), whose
-    gradient gives the normals, and whose values beside the surface tell how far it lies in a hollow.
-    """
-    from scipy import ndimage
-
-    used = np.argwhere(scene.labels) * scene.spacing
-    corners = used @ screen.T
-    middle = (corners.min(0) + corners.max(0)) / 2
-    half = 1.12 * (corners.max(0) - corners.min(0))[:2].max() / 2 + scene.spacing.max()
-    grid = np.linspace(-half, half, pixels)
-    u, v = (a.ravel() for a in np.meshgrid(grid, grid))
-    near, far = corners.min(0)[2] - 5, corners.max(0)[2] + 5
-    start = (np.stack([u + middle[0], v + middle[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)
-    into = screen[2].astype(np.float32)
-
-    color, nearest = np.zeros((u.size, 4)), np.full(u.size, far - near)
-    for segment in segments:
-        mask = scene.labels == segment.label
-        if not mask.any():
-            continue
-        inside = np.argwhere(mask)
-        low, high = inside.min(0), inside.max(0) + 1
-        # Room for the farthest look away from the surface.
-        room = np.ceil(10 / scene.spacing).astype(int)
-        mask = np.pad(mask[tuple(map(slice, low, high))], [(int(r), int(r)) for r in room])
-        first = low - room
-        outer, inner = (ndimage.distance_transform_edt(m, sampling=scene.spacing) for m in (~mask, mask))
-        step = 0.5 * scene.spacing.min()
-        exact = np.where(mask, step - inner, outer - step).astype(np.float32)
-        smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * scene.spacing.max(), 2.0) / scene.spacing)
-        # Rather show a one-voxel segment unsmoothed than smooth it away.
-        distance = smooth if smooth.min() < 0 else exact
-
-        def look(field: np.ndarray, points: np.ndarray, first: np.ndarray = first) -> np.ndarray:
-            index = (points / scene.spacing - first).T
-            values: np.ndarray = ndimage.map_coordinates(field, index, order=1, mode="nearest")
-            return values
-
-        depth, alive = np.zeros(u.size, np.float32), np.arange(u.size)
-        hits = []
-        for _ in range(200):
-            gap = look(distance, start[alive] + depth[alive, None] * into)
-            hits.append(alive[gap < 0.03])
-            alive, gap = alive[gap >= 0.03], gap[gap >= 0.03]
-            depth[alive] += 0.95 * gap
-            alive = alive[depth[alive] < nearest[alive]]
-        hit = np.concatenate(hits)
-        hit = hit[depth[hit] < nearest[hit]]
-        nearest[hit] = depth[hit]
-        points = start[hit] + depth[hit, None] * into
-        slope = np.gradient(distance, *scene.spacing)
-        normal = np.stack([look(ndimage.gaussian_filter(g, 1.3), points) for g in slope], 1)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-        hollow = sum(
-            (r - look(distance, points + r * normal)) / r * k for r, k in ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
-        )
-        base = np.broadcast_to(np.array(segment.color), (len(hit), 3))
-        if scene.doubt is not None:
-            share = look(_sub(scene.doubt, first, mask.shape), points + 0.7 * scene.spacing.mean() * into)[:, None]
-            base = base * (1 - share) + np.array(_DOUBT) * share
-        color[hit, :3], color[hit, 3] = _light(base, normal @ screen.T, np.clip(1 - hollow, 0, 1)), 1
-    return color.reshape(pixels, pixels, 4)
-
-
-def _sub(voxels: np.ndarray, first: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The box of `voxels` that starts at `first`, 0 outside the scan."""
-    box = np.zeros(shape, np.float32)
-    low, high = np.maximum(first, 0), np.minimum(first + shape, voxels.shape)
-    to = tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))
-    box[to] = voxels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    return box
-
-
-def _light(base: np.ndarray, normal: np.ndarray, open_sky: np.ndarray) -> np.ndarray:
-    """Colours (N, 3) under a key light from the upper left, a cool fill from the right and a soft sky.
-
-    `normal` (N, 3) is in screen axes: right, up, into it.
-    """
-    key, fill = np.array([-0.45, 0.6, -0.66]), np.array([0.8, -0.1, -0.6])
-    half = key + np.array([0, 0, -1.0])
-    half /= np.linalg.norm(half)
-    lit = 0.78 * np.maximum(normal @ key, 0) + 0.2 * np.maximum(normal @ fill, 0) + 0.16 + 0.1 * normal[:, 1]
-    shine = 0.22 * np.maximum(normal @ half, 0) ** 34
-    rim = 0.16 * (1 - np.abs(normal[:, 2])) ** 3
-    linear: np.ndarray = base**2.2 * (lit * (0.35 + 0.65 * open_sky))[:, None] + (shine * open_sky + rim * 0.5)[:, None]
-    screen: np.ndarray = np.clip(linear, 0, 1) ** (1 / 2.2)
-    return screen
-
-
 def _segments_of(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
-    """Names and colours from a `.seg.nrrd`'s header where it has them, else "Segment 1" and so on."""
-    from .volume import ending
+    """Names and colours of the labels that `labelmap` holds, from the segmentation's file where that has them."""
+    from .volume import read_segments
 
-    header: Mapping[str, Any] = {}
-    if ending(path) == ".seg.nrrd":
-        import nrrd
-
-        header = nrrd.read_header(str(path))
-    known = {}
-    for number in range(256):
-        value = header.get(f"Segment{number}_LabelValue")
-        if value is not None and int(value) not in known:
-            known[int(value)] = number
+    stored = {segment.label: segment for segment in read_segments(path)}
     segments = []
-    kind = Code("SCT", "85756007", "Tissue")
     for n, label in enumerate(int(v) for v in np.unique(labelmap.voxels) if v):
-        name, color = f"Segment {label}", _PALETTE[n % len(_PALETTE)]
-        if label in known:
-            name = str(header.get(f"Segment{known[label]}_Name", name))
-            stored = str(header.get(f"Segment{known[label]}_Color", "")).split()
-            if len(stored) == 3:
-                color = (float(stored[0]), float(stored[1]), float(stored[2]))
-        segments.append(SegmentInfo(label, name, color, kind))
+        known = stored.get(label)
+        name = known.name if known and known.name else f"Segment {label}"
+        color = known.color if known and known.color else _PALETTE[n % len(_PALETTE)]
+        segments.append(SegmentInfo(label, name, color, _TISSUE))
     return segments
 
 
@@ -418,6 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import argparse
     import sys
 
+    from .commands.faults import as_fault, quiet_libraries
     from .volume import read_labelmap, read_volume
 
     parser = argparse.ArgumentParser(
@@ -428,14 +328,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture: .png")
     given = parser.parse_args(argv)
     try:
-        volume, labelmap = read_volume(given.scan), read_labelmap(given.segmentation)
-        segments = _segments_of(given.segmentation, labelmap)
-        ml = labelmap.grid.voxel_volume_mm3 / 1000
-        volumes = {f"{s.name}, volume": f"{np.count_nonzero(labelmap.voxels == s.label) * ml:.1f} mL" for s in segments}
-        render_picture(volume, labelmap, segments, given.output, volumes)
-    except DCAMTError as error:
-        print(f"picture: {error}", file=sys.stderr)
+        with quiet_libraries():
+            volume, labelmap = read_volume(given.scan), read_labelmap(given.segmentation)
+            segments = _segments_of(given.segmentation, labelmap)
+            ml = labelmap.grid.voxel_volume_mm3 / 1000
+            volumes = {
+                f"{s.name}, volume": f"{np.count_nonzero(labelmap.voxels == s.label) * ml:.1f} mL" for s in segments
+            }
+            render_picture(volume, labelmap, segments, given.output, volumes)
+    except Exception as error:
+        print(f"picture: {as_fault(error)}", file=sys.stderr)
         return 1
+    print(f"picture: {given.output}")
     return 0
 
 

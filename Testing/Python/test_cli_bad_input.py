@@ -200,7 +200,24 @@ def test_what_is_wrong_besides_the_scan(model: Path, tmp_path: Path, capfd: pyte
         ([scan, "x" * 300, *good], 1, ("x" * 300,)),
         ([scan, file, "-o", tmp_path / "one.nii.gz", "--model", model], 2, ("one.nii.gz", "2 scans")),
         ([scan, "-o", tmp_path / "a.nrrd", "--format", "nii.gz", "--model", model], 2, ("a.nrrd", "nii.gz")),
-        ([scan, "-o", tmp_path / "a.mha", "--model", model], 2, ("a.mha",)),
+        *(
+            ([scan, "-o", tmp_path / f"a{end}", "--model", model], 2, (f"a{end}", f"as {kind};", ".seg.nrrd, .nii.gz"))
+            for end, kind in (
+                (".mha", ".mha"),
+                (".MHD", ".mhd"),
+                (".nrrd.gz", ".nrrd.gz"),
+                (".mha.gz", ".mha.gz"),
+                (".img.gz", ".img.gz"),
+                (".nhdr", ".nhdr"),
+                (".seg.nhdr", ".seg.nhdr"),
+                (".seg.nrrd.gz", ".nrrd.gz"),
+                (".hdr", ".hdr"),
+                (".dcm", ".dcm"),
+                (".png", ".png"),
+                (".stl", ".stl"),
+                (".gz", ".gz"),
+            )
+        ),
         ([scan, *good, "--format", "dcm"], 2, ("--format",)),
         ([scan, *good, "--quality", "best"], 2, ("--quality",)),
         ([scan, *good, "--device", "abacus"], 2, ("--device",)),
@@ -326,12 +343,10 @@ def test_whatever_is_raised_ends_in_one_line(
     raised: BaseException,
     parts: tuple[str, ...],
 ) -> None:
-    from DCAMTLib.networks.dual_vnet import DualVNet
-
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(DualVNet, "forward", fail)
+    monkeypatch.setattr("DCAMTLib.inference.predictor.bounded_probabilities", fail)
     scan = tmp_path / "scan.nii.gz"
     save(scan)
     words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from DCAMTLib import cli
+from DCAMTLib.commands.console import Console, StdoutLost
+from DCAMTLib.commands.scans import expand
 from DCAMTLib.volume import Grid, Volume, read_labelmap, read_volume, write_volume
 
 # Turned and flipped, so that RAS, LPS and voxel indices differ.
@@ -244,12 +246,18 @@ def test_a_signal_amid_writing_leaves_nothing_half_written(model: Path, tmp_path
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [("x.nrrd", "earlier")]
 
 
+def measured_scans(table: Path) -> list[str]:
+    with open(table, newline="", encoding="utf-8") as file:
+        return [row["scan"] for row in csv.DictReader(file)]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_while_the_network_works(model: Path, tmp_path: Path) -> None:
-    scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
+    scan, out, table = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out", tmp_path / "m.csv"
     words = ["segment", *[scan.with_name(f"x{n}.nii.gz") for n in range(200)], "-o", out, "--model", model, "--json"]
     for path in words[1:201]:
         os.link(scan, path)
+    words += ["--measurements", table]
     process = subprocess.Popen(
         [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -270,6 +278,75 @@ def test_ctrl_c_while_the_network_works(model: Path, tmp_path: Path) -> None:
     for path in out.iterdir():
         assert not path.name.startswith(".")
         assert read_labelmap(path).voxels.shape == SHAPE
+    measured = measured_scans(table)
+    assert finished <= len(measured) <= len(list(out.iterdir()))
+    assert measured == [f"x{n}" for n in range(len(measured))]
+
+
+@pytest.mark.parametrize("fault", [StdoutLost("gone"), KeyboardInterrupt()])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_table_holds_every_scan_that_was_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
+) -> None:
+    """Broken off as the third of four is told of, when its segmentation lies there already."""
+    scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    line, told = Console.line, []
+
+    def line_until(self: Console, text: str) -> None:
+        if '"segmented"' in text or " mL" in text:
+            told.append(text)
+            if len(told) == 3:
+                raise fault
+        line(self, text)
+
+    monkeypatch.setattr(Console, "line", line_until)
+    words = ["segment", *scans, "-o", out, "--model", model, "--measurements", table, *["--json"][: int(as_json)]]
+    assert cli.main([str(word) for word in words]) == 1
+    names = [f"s{number}" for number in range(3)]
+    assert sorted(path.name for path in out.iterdir()) == [f"{name}.seg.nrrd" for name in names]
+    assert measured_scans(table) == names
+
+
+def test_nothing_written_leaves_no_table(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("DCAMTLib.commands.segment.read_volume", stop)
+    scan, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
+    words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
+    assert cli.main([str(word) for word in words]) == 1
+    assert not table.exists()
+
+
+@pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
+def test_results_with_agreement_maps_can_be_evaluated_and_lie_beside_scans(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    scans, out, again = tmp_path / "scans", tmp_path / "out", tmp_path / "again"
+    for number in range(2):
+        save_scan(scans / f"la{number}.nrrd", number)
+    words = ["segment", scans, "--model", model, "--agreement"]
+    assert cli.main([str(word) for word in (*words, "-o", out, "--format", form)]) == 0
+    end = "nrrd" if form == "seg.nrrd" else form
+    expected = {f"la{n}.{form}" for n in range(2)} | {f"la{n}_agreement.{end}" for n in range(2)}
+    assert {path.name for path in out.iterdir()} == expected
+    capsys.readouterr()
+    # Against themselves, so that there are maps beside the labels, too.
+    assert cli.main(["evaluate", "--predictions", str(out), "--labels", str(out), "--json"]) == 0
+    scores = [one for one in events(capsys) if one["event"] == "score"]
+    assert [(one["case"], one["dice"]) for one in scores] == [("la0", 1.0), ("la1", 1.0), ("mean", 1.0), ("std", 0.0)]
+    if form == "seg.nrrd":  # put beside their scans, they become no scans
+        for path in out.iterdir():
+            path.rename(scans / path.name)
+        assert cli.main([str(word) for word in (*words, "-o", again)]) == 0
+        assert {path.name for path in again.iterdir()} == expected
+
+
+def test_a_map_without_its_segmentation_is_a_file_like_others(tmp_path: Path) -> None:
+    for name in ("x_agreement.nrrd", "y_agreement.nii.gz", "y.nrrd", "z.seg.nrrd", "z_agreement.nrrd"):
+        (tmp_path / name).touch()
+    assert [path.name for path in expand(tmp_path)] == ["x_agreement.nrrd", "y.nrrd", "y_agreement.nii.gz"]
 
 
 def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:

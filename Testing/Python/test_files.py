@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.files import atomic_path
+from DCAMTLib.files import atomic_path, stray_temporaries
 
 
 def everything(folder: Path) -> list[str]:
@@ -119,3 +119,14 @@ def test_long_name(tmp_path: Path) -> None:
     with atomic_path(tmp_path / name) as temporary:
         temporary.write_text("x")
     assert everything(tmp_path) == [name]
+
+
+def test_what_a_killed_process_left_is_told_from_all_else(tmp_path: Path) -> None:
+    for name in (".hidden", ".deadbeef", "x-y.json", ".DS_Store", ".notahexa-x", "deadbeef-x", ".deadbeef0-x"):
+        (tmp_path / name).touch()
+    (tmp_path / ".deadbeef-folder").mkdir()
+    assert stray_temporaries(tmp_path) == []
+    assert stray_temporaries(tmp_path / "gone") == []
+    with atomic_path(tmp_path / "x.json") as temporary:
+        temporary.touch()
+        assert stray_temporaries(tmp_path) == [temporary]

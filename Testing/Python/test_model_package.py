@@ -394,9 +394,8 @@ def test_weights_that_do_not_fit(model: Path, spoil: Callable[[Weights], None], 
         {"channels": (8, 8, 8)},
         {"channels": (4, 8), "convolutions": (1, 1)},
         {"convolutions": (1, 1, 2)},
-        {"convolutions": (1, 1, 10**9)},  # would take for ever to build
-        {"channels": (4, 2**40, 2**40)},  # beyond any tensor
-        {"channels": (4, 2**70, 2**70)},
+        {"convolutions": (1, 1, 64)},
+        {"channels": (4, 4096, 4096)},
         {"attention_heads": 0},
         {"normalisation": "instance"},
     ],
@@ -407,3 +406,19 @@ def test_a_recipe_of_another_network(model: Path, network: dict[str, Any]) -> No
     recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
     write_package(model, ModelPackage(package.card, recipe, package.weights))
     assert fault(model, verify_model) == "cannot be used: its weights are not those of its recipe's network."
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"convolutions": (1, 1, 10**9)}, "convolutions must be at most 64."),  # would take for ever to build
+        ({"channels": (4, 2**40, 2**40)}, "channels must be at most 4096."),  # beyond any tensor
+        ({"channels": (4, 2**70, 2**70)}, "channels must be at most 4096."),
+    ],
+    ids=str,
+)
+def test_a_recipe_of_a_network_beyond_all_measure(model: Path, network: dict[str, Any], message: str) -> None:
+    package = open_model(model)
+    recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
+    write_package(model, ModelPackage(package.card, recipe, package.weights))
+    assert fault(model, verify_model) == message

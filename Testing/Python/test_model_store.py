@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from DCAMTLib import model_store
+from DCAMTLib import model_package, model_store
 from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.model_package import Card, save_model
+from DCAMTLib.model_package import Card, open_model, save_model, write_package
 from DCAMTLib.model_store import import_model, model_path, remove_model, stored_models, user_folder, verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
 from synthetic import tiny_recipe
@@ -83,6 +84,54 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
         import_model(tmp_path / "gone.dcamt")
 
 
+def test_a_file_named_like_a_stored_model_is_the_one_checked_and_copied(
+    tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("left-atrium").write_bytes(write_model(tmp_path / "x.dcamt", "mine").read_bytes())
+    model = import_model(Path("left-atrium"))
+    assert (model.name, model.path.read_bytes()) == ("mine", (tmp_path / "x.dcamt").read_bytes())
+    assert model.path.read_bytes() != shipped.read_bytes()
+    remove_model("mine")
+    Path("left-atrium").write_text("no model")
+    with pytest.raises(InputError, match=r"^left-atrium: is no DCAMT model"):
+        import_model(Path("left-atrium"))
+    Path("left-atrium").unlink()
+    with pytest.raises(InputError, match=r"^left-atrium: there is no such model file"):
+        import_model(Path("left-atrium"))
+    assert names() == [("left-atrium", True)]
+
+
+def test_the_bytes_that_were_checked_are_stored(download: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program writes to the file between the check and the copy."""
+    sound = download.read_bytes()
+    check = model_store.check_weights
+
+    def check_then_spoil(*words: Any) -> None:
+        check(*words)
+        download.write_bytes(b"spoiled meanwhile")
+
+    monkeypatch.setattr(model_store, "check_weights", check_then_spoil)
+    assert import_model(download).path.read_bytes() == sound
+
+
+def test_weights_of_another_network_are_not_imported(download: Path) -> None:
+    package = open_model(download)
+    weights = dict(package.weights)
+    weights.popitem()
+    write_package(download, replace(package, weights=weights))
+    open_model(download)  # a file as it should be, whose card can be shown
+    for action in (import_model, verify_model):
+        with pytest.raises(InputError, match="its weights are not those of its recipe's network"):
+            action(download)
+
+
+def test_a_file_larger_than_any_model_is_not_read_whole(download: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_package, "_LARGEST", 1000)
+    with pytest.raises(InputError, match="is larger than any model"):
+        import_model(download)
+
+
 def test_a_name_that_is_taken(tmp_path: Path, download: Path) -> None:
     model = import_model(download)
     before = model.path.read_bytes()
@@ -146,11 +195,13 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, download: Path) -> None:
 
 
 def test_a_copy_cut_short_by_a_full_disk(download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(source: Path, target: Path) -> None:
-        Path(target).write_bytes(Path(source).read_bytes()[:100])
+    whole = Path.write_bytes
+
+    def half(path: Path, data: bytes) -> None:
+        whole(path, data[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_store.shutil, "copyfile", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OutputError, match="the disk is full"):
         import_model(download)
     assert names() == [("left-atrium", True)]

@@ -7,12 +7,25 @@ from pathlib import Path
 
 import matplotlib.image
 import nibabel
+import nrrd
 import numpy as np
 import pytest
+import slicerio
 from DCAMTLib import picture
 from DCAMTLib.errors import InputError
 from DCAMTLib.picture import draw_picture, render_picture, turn_to_lps
-from DCAMTLib.volume import Code, Grid, Labelmap, SegmentInfo, Volume, write_labelmap, write_volume
+from DCAMTLib.surface_shading import shade_surface
+from DCAMTLib.volume import (
+    Code,
+    Grid,
+    Labelmap,
+    SegmentInfo,
+    Volume,
+    read_labelmap,
+    read_segments,
+    write_labelmap,
+    write_volume,
+)
 from scipy import ndimage
 
 GREEN = SegmentInfo(1, "Left atrium", (0.0, 1.0, 0.0), Code("SCT", "82471001", "Left atrium"))
@@ -190,7 +203,7 @@ def test_surface_of_a_ball_is_a_disc_of_its_size() -> None:
     grid = Grid(labels.shape, lps_affine(np.ones(3)))
     scene = picture._scene(Volume(np.ones((1, *labels.shape)), grid), Labelmap(labels, grid), [GREEN], None)
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
-    shaded = picture._shade_surface(scene, [GREEN], screen, 300)
+    shaded = shade_surface(scene.labels, scene.doubt, scene.spacing, [GREEN], screen, 300)
     half = 1.12 * 19.5 + 1  # the view's half width in mm: margin, then a voxel
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)
@@ -257,7 +270,9 @@ def test_other_grid_and_other_ending_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_command_takes_names_and_colours_from_a_segmentation(tmp_path: Path) -> None:
+def test_command_takes_names_and_colours_from_a_segmentation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     volume, labelmap = make_case()
     write_volume(volume, tmp_path / "scan.nrrd")
     write_labelmap(labelmap, tmp_path / "atrium.seg.nrrd", [GREEN])
@@ -265,7 +280,46 @@ def test_command_takes_names_and_colours_from_a_segmentation(tmp_path: Path) -> 
     assert [(s.label, s.name, s.color) for s in found] == [(1, "Left atrium", (0.0, 1.0, 0.0))]
     arguments = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.seg.nrrd"), "-o", str(tmp_path / "p.png")]
     assert picture.main(arguments) == 0
+    assert capsys.readouterr() == (f"picture: {tmp_path / 'p.png'}\n", "")
     assert (tmp_path / "p.png").stat().st_size > 50_000
+
+
+@pytest.mark.parametrize("values", [(1, 2, 1), (3, 2, 9)])
+def test_names_follow_labels_that_reading_numbers_anew(tmp_path: Path, values: tuple[int, int, int]) -> None:
+    """Segments of different layers may share a value; then they are numbered 1, 2, 3 when they become one labelmap."""
+    boxes = [np.zeros(SHAPE, bool) for _ in values]
+    for box, start in zip(boxes, (5, 25, 45), strict=True):
+        box[start : start + 10, 10:30, 5:20] = True
+    first, second = boxes[0] * values[0] + boxes[1] * values[1], boxes[2] * values[2]
+    colors = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
+    segments = [
+        {"id": name, "name": name, "color": list(color), "labelValue": value, "layer": layer}
+        for name, color, value, layer in zip(("atrium", "aorta", "vein"), colors, values, (0, 0, 1), strict=True)
+    ]
+    path = tmp_path / "x.seg.nrrd"
+    voxels = np.stack([first, second]).astype(np.uint8)
+    slicerio.write_segmentation(str(path), {"voxels": voxels, "ijkToLPS": np.eye(4), "segments": segments})
+    labelmap = read_labelmap(path)
+    found = {segment.name: segment for segment in picture._segments_of(path, labelmap)}
+    assert set(found) == {"atrium", "aorta", "vein"}
+    for name, box, color in zip(("atrium", "aorta", "vein"), boxes, colors, strict=True):
+        assert np.array_equal(labelmap.voxels == found[name].label, box), name
+        assert found[name].color == color
+
+
+def test_a_segments_header_may_lack_or_garble_name_and_colour(tmp_path: Path) -> None:
+    path = tmp_path / "x.seg.nrrd"
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[2:5], voxels[6:9] = 1, 2
+    header = {"space": "LPS", "space directions": np.eye(3), "kinds": ["domain"] * 3}
+    header |= {"Segment0_LabelValue": "1", "Segment0_Name": "", "Segment0_Color": "red"}
+    header |= {"Segment1_LabelValue": "2", "Segment1_Name": "wall", "Segment1_Color": "0 0.5 7"}
+    nrrd.write(str(path), voxels, header)
+    assert [(s.label, s.name, s.color) for s in read_segments(path)] == [(1, None, None), (2, "wall", None)]
+    found = picture._segments_of(path, read_labelmap(path))
+    assert [(s.name, s.color) for s in found] == [("Segment 1", picture._PALETTE[0]), ("wall", picture._PALETTE[1])]
+    write_labelmap(Labelmap(voxels, Grid(SHAPE, lps_affine())), tmp_path / "x.nii.gz")
+    assert read_segments(tmp_path / "x.nii.gz") == ()
 
 
 def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,3 +327,23 @@ def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest
     error = capsys.readouterr().err
     assert "no.nrrd" in error
     assert error.count("\n") == 1
+
+
+def test_an_unexpected_fault_is_one_line_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volume, labelmap = make_case()
+    write_volume(volume, tmp_path / "scan.nrrd")
+    write_labelmap(labelmap, tmp_path / "atrium.nrrd")
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a fault\nof two lines")
+
+    monkeypatch.setattr(picture, "draw_picture", broken)
+    words = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.nrrd"), "-o", str(tmp_path / "p.png")]
+    assert picture.main(words) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("picture: unexpected fault (ZeroDivisionError: a fault of two lines)")
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "p.png").exists()

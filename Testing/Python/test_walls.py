@@ -22,15 +22,15 @@ HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
 # Bottom first: a module imports from its own row and the rows above it here, never from below.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
-    ("files", "reading", "tensor_file", "devices"),
+    ("files", "formats", "reading", "tensor_file", "devices"),
     ("volume", "volume_writers", "dicom_reader", "itk_reader", "nifti_reader", "nrrd_reader", "recipe"),
-    ("preprocessing", "measurements", "evaluation", "picture"),
+    ("preprocessing", "measurements", "evaluation", "surface_shading"),
     ("networks",),
     ("losses",),
     ("model_package", "model_store"),
     ("inference",),
     ("training",),
-    ("cli", "commands", "__main__"),
+    ("cli", "commands", "picture", "__main__"),
 )
 RANK = {name: rank for rank, row in enumerate(TIERS) for name in row}
 
