@@ -8,6 +8,7 @@ run to the patient's left, posterior and superior. Oblique axes count as the pat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
+from .measurements import measure
 from .surface_shading import DOUBT_COLOR, shade_surface
 from .volume import Code, Labelmap, SegmentInfo, Volume
 
@@ -312,6 +314,22 @@ def _segments_of(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     return segments
 
 
+def measured(labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> dict[str, str]:
+    """What the picture prints of each segment; several are told apart by their names."""
+    texts: dict[str, str] = {}
+    for row in measure(labelmap, segments):
+        name = f"{row.segment}: " if len(segments) > 1 else ""
+        texts |= {
+            f"{name}Volume": f"{row.volume_ml:.1f} mL",
+            f"{name}Surface": f"{row.surface_cm2:.1f} cm²",
+            f"{name}Long diameter": f"{row.long_diameter_mm:.0f} mm",
+            f"{name}Antero-posterior": f"{row.anteroposterior_diameter_mm:.0f} mm",
+            f"{name}Transverse": f"{row.transverse_diameter_mm:.0f} mm",
+            f"{name}Sphericity": "–" if math.isnan(row.sphericity) else f"{row.sphericity:.2f}",
+        }
+    return texts
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw one scan with its segmentation; 0, or 1 with one line on stderr."""
     import argparse
@@ -331,11 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with quiet_libraries():
             volume, labelmap = read_volume(given.scan), read_labelmap(given.segmentation)
             segments = _segments_of(given.segmentation, labelmap)
-            ml = labelmap.grid.voxel_volume_mm3 / 1000
-            volumes = {
-                f"{s.name}, volume": f"{np.count_nonzero(labelmap.voxels == s.label) * ml:.1f} mL" for s in segments
-            }
-            render_picture(volume, labelmap, segments, given.output, volumes)
+            render_picture(volume, labelmap, segments, given.output, measured(labelmap, segments))
     except Exception as error:
         print(f"picture: {as_fault(error)}", file=sys.stderr)
         return 1

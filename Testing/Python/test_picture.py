@@ -13,7 +13,7 @@ import pytest
 import slicerio
 from DCAMTLib import picture
 from DCAMTLib.errors import InputError
-from DCAMTLib.picture import draw_picture, render_picture, turn_to_lps
+from DCAMTLib.picture import draw_picture, measured, render_picture, turn_to_lps
 from DCAMTLib.surface_shading import shade_surface
 from DCAMTLib.volume import (
     Code,
@@ -347,3 +347,15 @@ def test_an_unexpected_fault_is_one_line_too(
     assert printed.err.startswith("picture: unexpected fault (ZeroDivisionError: a fault of two lines)")
     assert printed.err.count("\n") == 1
     assert not (tmp_path / "p.png").exists()
+
+
+def test_the_measurements_of_several_segments_are_told_apart() -> None:
+    voxels = np.zeros((12, 12, 12), np.uint8)
+    voxels[2:6, 2:6, 2:6] = 1
+    labelmap = Labelmap(voxels, Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
+    empty = SegmentInfo(2, "Pancreas", (0, 0, 1), Code("SCT", "15776009", "Pancreas"))
+    assert measured(labelmap, [GREEN])["Volume"] == "0.5 mL"  # 64 voxels of 8 mm3
+    both = measured(labelmap, [GREEN, empty])
+    assert both[f"{GREEN.name}: Transverse"] == "8 mm"
+    assert both["Pancreas: Volume"] == "0.0 mL"
+    assert both["Pancreas: Sphericity"] == "–"
