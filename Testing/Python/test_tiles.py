@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+from DCAMTLib.inference.boxes import tiles_of
 from DCAMTLib.inference.one_pass import probabilities
 from DCAMTLib.inference.quality import ACCURATE, FAST
-from DCAMTLib.inference.tiles import _tiles, reach, tiled_probabilities
+from DCAMTLib.inference.tiles import reach, tiled_probabilities
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.recipe import Network, Recipe
 from torch import nn
@@ -81,7 +82,7 @@ def test_what_an_output_depends_on_lies_within_the_reach(tiny_recipe: Recipe) ->
 def test_tiles_yield_every_voxel_once_and_see_their_surroundings() -> None:
     size, margin, step = (61 * 4, 40, 36), 8, 4
     seen = torch.zeros(size)
-    for outer, core, inner in _tiles(size, (64, 40, 24), margin, step):
+    for outer, core, inner in tiles_of(size, (64, 40, 24), margin, step):
         seen[core] += 1
         for axis, length in enumerate(size):
             assert outer[axis].start == max(0, core[axis].start - margin)

@@ -5,16 +5,12 @@ are computed tile by tile, with as much of the neighbourhood as they can see, an
 looks far and the branches attend to one another, see the whole volume. The result is that of one pass, to rounding,
 which overlapping windows cannot give: at their faces a deep network sees padding in place of the heart.
 
-Batch normalisation at inference sees no voxel but its own. Instance normalisation takes its statistics over the whole
-of its input, so for each such layer of the finest levels they are gathered first, in a sweep over all tiles: the result
-is the same, at several times the work.
+Batch normalisation at inference sees no voxel but its own; for instance normalisation see `instance_statistics.py`.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -22,12 +18,10 @@ from torch import Tensor, nn
 
 from ..networks.dual_vnet import DualVNet
 from ..networks.vnet import VNet
+from .boxes import Box, coarser, everywhere, tiles_of
+from .instance_statistics import instance_norms, restored_afterwards, take_statistics
 from .one_pass import Size, Tick, pad, probabilities, size_of
 from .quality import FAST
-
-Box = tuple[slice, slice, slice]
-Tile = tuple[Box, Box, Box]
-"""The part to compute on, the part it yields, and where that lies in the first."""
 
 FINE_LEVELS = 2
 
@@ -76,10 +70,10 @@ def tiled_probabilities(
     step = 2**fine
     size = size_of(image)
     tile = tile or size
-    tiles = list(_tiles(size, tile, reach(network), step))
+    tiles = list(tiles_of(size, tile, reach(network), step))
     vnets = [network.vnets[branch] for branch in branches]
-    ways_down = [_instance_norms(_fine_encoder(vnet, fine)) for vnet in vnets]
-    ways_up = [_instance_norms(_fine_decoder(vnet, fine)) for vnet in vnets]
+    ways_down = [instance_norms(_fine_encoder(vnet, fine)) for vnet in vnets]
+    ways_up = [instance_norms(_fine_decoder(vnet, fine)) for vnet in vnets]
     of, done = len(tiles) * (2 * len(vnets) + sum(map(len, ways_down + ways_up))), 0
 
     def count() -> None:
@@ -96,21 +90,21 @@ def tiled_probabilities(
     def leave(vnet: VNet, decoded: Tensor, outer: Box) -> Tensor:
         """A tile's logits, `decoded` being what the whole volume's coarse levels made."""
         skips = _fine_features(vnet, image[(slice(None), *outer)], fine)[::-1]
-        fine_decoded = _decode(vnet, decoded[_everywhere(_coarser(outer, step))], skips, slice(-fine, None))
+        fine_decoded = _decode(vnet, decoded[everywhere(coarser(outer, step))], skips, slice(-fine, None))
         logits: Tensor = vnet.head(fine_decoded)
         return logits
 
     result: Tensor | None = None
-    with _restored_afterwards([norm for norms in ways_down + ways_up for norm in norms]):
+    with restored_afterwards([norm for norms in ways_down + ways_up for norm in norms]):
         coarse: list[list[Tensor]] = []
         for vnet, norms in zip(vnets, ways_down, strict=True):
-            _take_statistics(norms, tiles, partial(enter, vnet), count)
+            take_statistics(norms, tiles, partial(enter, vnet), count)
             entering: Tensor | None = None
             for outer, core, inner in tiles:
                 part = enter(vnet, outer)
                 if entering is None:
                     entering = part.new_zeros((1, part.shape[1], *(n // step for n in size)))
-                entering[_everywhere(_coarser(core, step))] = part[_everywhere(_coarser(inner, step))]
+                entering[everywhere(coarser(core, step))] = part[everywhere(coarser(inner, step))]
                 count()
             assert entering is not None
             coarse.append(_coarse_features(vnet, entering, fine))
@@ -119,7 +113,7 @@ def tiled_probabilities(
         exchanged = network.exchange_at_inference(bottlenecks, branches)
         for index, (vnet, features, norms) in enumerate(zip(vnets, coarse, ways_up, strict=True)):
             decoded = _decode(vnet, exchanged[index], features[:-1][::-1], slice(None, -fine))
-            _take_statistics(norms, tiles, partial(leave, vnet, decoded), count)
+            take_statistics(norms, tiles, partial(leave, vnet, decoded), count)
             for outer, core, inner in tiles:
                 shares = leave(vnet, decoded, outer)[0].float().softmax(dim=0)
                 if result is None:
@@ -129,61 +123,6 @@ def tiled_probabilities(
             coarse[index] = []  # its memory serves the other branch
     assert result is not None
     return result[..., : unpadded[0], : unpadded[1], : unpadded[2]]
-
-
-class _ReachedError(Exception):
-    """Ends a tile's way at the layer whose statistics are taken; what would follow is of no use yet."""
-
-    def __init__(self, features: Tensor) -> None:
-        super().__init__()
-        self.features = features
-
-
-def _take_statistics(
-    norms: Sequence[nn.InstanceNorm3d], tiles: Sequence[Tile], way: Callable[[Box], Tensor], count: Callable[[], None]
-) -> None:
-    """Fix the mean and variance of each of `norms` to those over the whole volume.
-
-    `way(outer)` takes a tile through the layers, `norms` in their order: each sweep needs those before it fixed.
-    """
-
-    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        raise _ReachedError(inputs[0])
-
-    for norm in norms:
-        voxels, means, squares = 0, torch.zeros(()), torch.zeros(())
-        handle = norm.register_forward_pre_hook(stop)
-        try:
-            for outer, _, inner in tiles:
-                try:
-                    way(outer)
-                except _ReachedError as reached:
-                    stride = (outer[0].stop - outer[0].start) // reached.features.shape[2]
-                    part = reached.features[0][(slice(None), *_coarser(inner, stride))].flatten(1)
-                variance, mean = (x.cpu().double() for x in torch.var_mean(part, dim=1, correction=0))
-                voxels += part.shape[1]
-                means, squares = means + part.shape[1] * mean, squares + part.shape[1] * (variance + mean * mean)
-                count()
-        finally:
-            handle.remove()
-        means = means / voxels
-        norm.running_mean, norm.running_var = means.to(part), (squares / voxels - means * means).to(part)
-        norm.track_running_stats = True
-
-
-@contextmanager
-def _restored_afterwards(norms: Sequence[nn.InstanceNorm3d]) -> Iterator[None]:
-    """Let each of `norms` take its statistics from its input again in the end."""
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.running_mean = norm.running_var = None
-            norm.track_running_stats = False
-
-
-def _instance_norms(layers: Sequence[nn.Module]) -> list[nn.InstanceNorm3d]:
-    return [part for layer in layers for part in layer.modules() if isinstance(part, nn.InstanceNorm3d)]
 
 
 def _fine_encoder(vnet: VNet, fine: int) -> list[nn.Module]:
@@ -220,29 +159,3 @@ def _decode(vnet: VNet, decoded: Tensor, skips: Sequence[Tensor], which: slice) 
     for up, level, skip in zip(ups, levels, skips, strict=True):
         decoded = level(up(decoded) + skip)
     return decoded
-
-
-def _tiles(size: Size, tile: Size, margin: int, step: int) -> Iterator[Tile]:
-    """Tiles whose yields make up the volume."""
-    axes = []
-    for length, edge in zip(size, tile, strict=True):
-        core = length if edge >= length else max(step, (edge - 2 * margin) // step * step)
-        parts = []
-        for start in range(0, length, core):
-            stop = min(length, start + core)
-            low, high = max(0, start - margin), min(length, stop + margin)
-            parts.append((slice(low, high), slice(start, stop), slice(start - low, stop - low)))
-        axes.append(parts)
-    for x, y, z in itertools.product(*axes):
-        yield (x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2])
-
-
-def _everywhere(box: Box) -> tuple[slice, ...]:
-    """A part of (B, C, X, Y, Z), in all samples and channels."""
-    return (slice(None), slice(None), *box)
-
-
-def _coarser(box: Box, step: int) -> Box:
-    """The same part on a grid `step` times coarser."""
-    x, y, z = (slice(part.start // step, part.stop // step) for part in box)
-    return x, y, z
