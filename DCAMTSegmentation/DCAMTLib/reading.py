@@ -33,5 +33,6 @@ def _shortest(message: str, path: Path) -> str:
     """The telling end of a library's message: without source lines, the path again, or pages of detail."""
     for mark in ("sitk::ERROR:", "ITK ERROR:"):
         message = message.rpartition(mark)[2]
-    message = " ".join(message.split()).replace(str(path), "the file").rstrip(". ")
+    message = " ".join(message.split())
+    message = message.replace(f"File {path}", "the file").replace(str(path), "the file").rstrip(". ")
     return message if len(message) <= 160 else message[:157] + "..."
