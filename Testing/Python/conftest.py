@@ -10,6 +10,9 @@ from DCAMTLib.model_package import Card, ModelPackage
 from DCAMTLib.recipe import Inference, Intensity, Network, Recipe, load_recipe
 from DCAMTLib.volume import Grid, Volume
 
+# Shared helpers assert, too: pytest shows the values of theirs as of a test's own.
+pytest.register_assert_rewrite("synthetic", "scan_files")
+
 CENTRE = np.array([12.0, -34.0, 56.0])
 """Centre of the analytic scan and of its ellipsoid, RAS mm."""
 

@@ -1,20 +1,30 @@
-"""Small made-up scans with a bright ellipsoid, case folders of them, a recipe that trains in seconds, and processes."""
+"""Small made-up scans with a bright ellipsoid, case folders of them, a recipe that trains in seconds, its models and
+trainers, and `dcamt` in processes."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import multiprocessing
+import subprocess
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
 import torch
+from DCAMTLib.model_package import Card, save_model
+from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.recipe import Recipe, load_recipe, with_settings
+from DCAMTLib.training.cases import read_cases
+from DCAMTLib.training.events import Event, EventLog
 from DCAMTLib.training.resident import ResidentCase
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.trainer import Trainer
+from torch import Tensor
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
@@ -45,6 +55,14 @@ def tiny_recipe(*settings: str) -> Recipe:
 def set_options(*settings: str) -> list[str]:
     """The same settings as options of `dcamt train`."""
     return [word for setting in (*TINY, *settings) for word in ("--set", setting)]
+
+
+def save_tiny_model(path: Path, recipe: Recipe, seed: int = 0) -> Path:
+    """A model file of the recipe's network with the random weights it is created with."""
+    torch.manual_seed(seed)
+    card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
+    save_model(path, DualVNet(recipe).state_dict(), recipe, card)
+    return path
 
 
 def ellipsoid_scan(shape: tuple[int, int, int] = (24, 24, 24), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +108,7 @@ def write_cases_folder(
     return write_table(folder / "cases.csv", rows)
 
 
-def write_table(path: Path, rows: list[list[str]], header: str = "name,image,label,role") -> Path:
+def write_table(path: Path, rows: Iterable[Sequence[str]], header: str = "name,image,label,role") -> Path:
     """A case list with the given rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -106,6 +124,34 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
     if label is not None and places:
         found = tuple(torch.from_numpy(np.argwhere(label == value)) for value in np.unique(label) if value)
     return ResidentCase("case", torch.from_numpy(channels), None if label is None else torch.from_numpy(label), found)
+
+
+def new_trainer(
+    folder: Path, table: Path | None, *settings: str, heard: Callable[[Event], None] | None = None, **more: Any
+) -> Trainer:
+    """On the CPU, of a run that is created from `table` unless it is there; `heard` is told of its events."""
+    recipe, run = tiny_recipe(*settings), RunFolder(folder)
+    if table is not None and not run.recipe.exists():
+        run.create(recipe, read_cases(table), lambda: None)
+    torch.set_num_threads(1)
+    return Trainer(recipe, run, CPU, EventLog(None, [heard] if heard else []), **more)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Tensors bit by bit, everything else by equality, whatever they are nested in."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    elif isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
 
 
 def fork_server() -> ForkServerContext:
@@ -137,3 +183,28 @@ def _dcamt(arguments: list[str], output: str) -> None:
     with Path(output).open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         status = main(arguments)
     sys.exit(status)
+
+
+def status(words: Iterable[str | Path]) -> int:
+    """`dcamt` in this process; returns the exit status, that of a wrong usage included."""
+    from DCAMTLib import cli
+
+    try:
+        return cli.main([*map(str, words)])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Popen[str]:
+    """`dcamt` as the shell starts it, or a script that calls it, with its output in pipes."""
+    program = ["-m", "DCAMTLib.cli"] if script is None else ["-c", script]
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def read_until(process: subprocess.Popen[str], event: str) -> None:
+    """Reads a process's lines of JSON to the first one of such an event; the process must not end before."""
+    assert process.stdout is not None
+    while f'"{event}"' not in process.stdout.readline():
+        assert process.poll() is None

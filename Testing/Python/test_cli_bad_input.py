@@ -8,12 +8,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib import cli
+from synthetic import save_tiny_model, status, tiny_recipe
 
 nib = pytest.importorskip("nibabel")
 SHAPE = (16, 18, 12)
@@ -21,23 +20,7 @@ SHAPE = (16, 18, 12)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from DCAMTLib.model_package import Card, save_model
-    from DCAMTLib.networks.dual_vnet import DualVNet
-    from DCAMTLib.recipe import load_recipe
-
-    recipe = load_recipe("la")
-    recipe = replace(
-        recipe,
-        spacing=(2.0, 2.0, 2.0),
-        network=replace(recipe.network, channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2),
-        training=replace(recipe.training, patch=(16, 16, 16)),
-    )
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
-    card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
-    save_model(path, DualVNet(recipe).state_dict(), recipe, card)
-    return path
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny.dcamt", tiny_recipe())
 
 
 def noise(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
@@ -62,13 +45,6 @@ def listing(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
-
-
-def status(words: list[str]) -> int:
-    try:
-        return cli.main(words)
-    except SystemExit as end:
-        return int(end.code or 0)
 
 
 def check_line(errors: str, *parts: str) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from DCAMTLib import cli
 from DCAMTLib.commands.console import Console, StdoutLost
 from DCAMTLib.commands.scans import expand
 from DCAMTLib.volume import Grid, Volume, read_labelmap, read_volume, write_volume
+from synthetic import open_dcamt, read_until, save_tiny_model, tiny_recipe
 
 # Turned and flipped, so that RAS, LPS and voxel indices differ.
 AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])
@@ -27,27 +27,14 @@ EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of a few random weights, the first that finds something and not everything in noise."""
-    import torch
     from DCAMTLib.inference.predictor import Predictor
-    from DCAMTLib.model_package import Card, open_model, save_model
-    from DCAMTLib.networks.dual_vnet import DualVNet
-    from DCAMTLib.recipe import load_recipe
+    from DCAMTLib.model_package import open_model
 
-    recipe = load_recipe("la")
-    recipe = replace(
-        recipe,
-        spacing=(2.0, 2.0, 2.0),
-        network=replace(recipe.network, channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2),
-        training=replace(recipe.training, patch=(16, 16, 16)),
-        inference=replace(recipe.inference, largest_component=False),
-    )
+    recipe = tiny_recipe("largest_component=false")
     path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
-    card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
     scan = read_volume(save_scan(path.with_name("scan.nrrd")))
     for seed in range(100):
-        torch.manual_seed(seed)
-        save_model(path, DualVNet(recipe).state_dict(), recipe, card)
-        predictor = Predictor(open_model(path))
+        predictor = Predictor(open_model(save_tiny_model(path, recipe, seed)))
         shares = [predictor.segment(scan, quality).labelmap.voxels.mean() for quality in ("fast", "accurate")]
         if all(0.1 < share < 0.9 for share in shares):
             return path
@@ -230,12 +217,7 @@ def test_a_signal_amid_writing_leaves_nothing_half_written(model: Path, tmp_path
     out.mkdir()
     (out / "x.nrrd").write_text("earlier")
     words = ["segment", scan, "-o", out, "--format", "nrrd", "--model", model]
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_WRITER, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = open_dcamt(*words, script=SLOW_WRITER)
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
     assert len(list(out.iterdir())) == 2  # the half-written one is there by now
@@ -258,15 +240,8 @@ def test_ctrl_c_while_the_network_works(model: Path, tmp_path: Path) -> None:
     for path in words[1:201]:
         os.link(scan, path)
     words += ["--measurements", table]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    while '"segmented"' not in process.stdout.readline():
-        assert process.poll() is None
+    process = open_dcamt(*words)
+    read_until(process, "segmented")
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -15,28 +15,11 @@ import pytest
 from DCAMTLib import cli
 from DCAMTLib.model_package import open_model
 from DCAMTLib.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
+from synthetic import TINY, open_dcamt, read_until, status, write_table
 
-TINY = (
-    "spacing=2,2,2",
-    "channels=4,8,8",
-    "convolutions=1,1,1",
-    "attention_heads=2",
-    "embedding=4",
-    "samples=32",
-    "patch=16,16,16",
-    "batch=2",
-    "labelled_per_batch=1",
-    "iterations=3",
-)
+THREE_STEPS = (*TINY, "iterations=3")
 SHAPE = (20, 20, 20)
 GRID = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
-
-
-def write_table(path: Path, rows: list[tuple[str, ...]], columns: str = "name,image,label,role") -> Path:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        file.write(columns + "\n")
-        csv.writer(file).writerows(rows)
-    return path
 
 
 @pytest.fixture
@@ -57,14 +40,11 @@ def cases(tmp_path: Path) -> Path:
 
 def settings(**changed: str) -> list[str]:
     """`--set a=1 b=2`."""
-    return ["--set", *TINY, *(f"{key}={value}" for key, value in changed.items())]
+    return ["--set", *THREE_STEPS, *(f"{key}={value}" for key, value in changed.items())]
 
 
 def train(*words: str | Path) -> int:
-    try:
-        return cli.main(["train", "--device", "cpu", *map(str, words)])
-    except SystemExit as end:
-        return int(end.code or 0)
+    return status(["train", "--device", "cpu", *words])
 
 
 def test_a_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +93,7 @@ def test_a_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: 
 
 
 def test_settings_in_either_way_and_before_the_table(cases: Path, tmp_path: Path) -> None:
-    each = [word for setting in TINY for word in ("--set", setting)]
+    each = [word for setting in THREE_STEPS for word in ("--set", setting)]
     for number, words in enumerate(([cases, *each], [cases, *settings()], [*settings(), cases])):
         run = tmp_path / f"run{number}"
         assert train("--run", run, *words) == 0
@@ -124,15 +104,8 @@ def test_settings_in_either_way_and_before_the_table(cases: Path, tmp_path: Path
 def test_ctrl_c_pauses_and_resume_goes_on(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "a run"
     words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    while '"progress"' not in process.stdout.readline():
-        assert process.poll() is None
+    process = open_dcamt(*words)
+    read_until(process, "progress")
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -152,16 +125,13 @@ def test_a_reader_that_leaves_pauses_the_run(cases: Path, tmp_path: Path) -> Non
     """The modules' process may be gone at any time: what was learnt until then is kept."""
     run = tmp_path / "run"
     words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = open_dcamt(*words)
+    read_until(process, "started")
     assert process.stdout is not None
     assert process.stderr is not None
-    while b'"started"' not in process.stdout.readline():
-        assert process.poll() is None
     process.stdout.close()
     assert process.wait(timeout=60) == 1
-    errors = process.stderr.read().decode()
+    errors = process.stderr.read()
     process.stderr.close()
     assert errors.count("\n") == 1
     assert "paused at iteration" in errors
@@ -277,12 +247,7 @@ def test_a_lack_of_memory_is_told_in_one_line(
 
 def start(script: str, *words: str | Path) -> subprocess.Popen[str]:
     """`dcamt train` in a process of its own, after a few lines of Python; waits for it to print `here`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", script + RUN, "train", "--device", "cpu", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = open_dcamt("train", "--device", "cpu", *words, script=script + RUN)
     assert process.stdout is not None
     while (line := process.stdout.readline()) != "here\n":
         assert line or process.poll() is None, process.communicate()

@@ -1,16 +1,12 @@
-"""Training: what it learns, how it is paced, and that nothing that stops a run changes its result."""
+"""Training: what it learns, by which schedule, and how it is paced."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from DCAMTLib import files
-from DCAMTLib.errors import InputError, OutputError
 from DCAMTLib.inference.one_pass import Size
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
@@ -28,235 +22,20 @@ from DCAMTLib.recipe import Training
 from DCAMTLib.training import trainer as trainer_module
 from DCAMTLib.training import validation
 from DCAMTLib.training.cases import read_cases
-from DCAMTLib.training.checkpoint import load_checkpoint
-from DCAMTLib.training.events import Checkpointed, Event, EventLog, Progress, Validated
+from DCAMTLib.training.events import Checkpointed, Event, Progress, Validated
 from DCAMTLib.training.resident import load_case
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.trainer import Trainer, half_precision, make_optimiser, set_learning_rate, update_average
 from DCAMTLib.training.validation import validation_dice
-from synthetic import CPU, resident, run_dcamt, set_options, start_dcamt, tiny_recipe, write_cases_folder
+from synthetic import CPU, assert_same, new_trainer, resident, set_options, tiny_recipe, write_cases_folder
 from torch import Tensor, nn
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
-processes = pytest.mark.skipif(os.name != "posix", reason="signals and the fork server are POSIX")
-
-STEPS = 24
-FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=7")
-"""A run with all five parts of the objective (the recipe's own weights), an average, and checkpoints all the time."""
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=2, unlabelled=2, validation=1)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, table: Path) -> RunFolder:
-    """The run that the interrupted ones are compared with."""
-    folder = tmp_path_factory.mktemp("reference")
-    run = RunFolder(folder / "run")
-    assert run_dcamt(begin(table, run), folder / "output") == 0, (folder / "output").read_text()
-    return run
-
-
-def begin(table: Path, run: RunFolder, settings: tuple[str, ...] = FULL) -> list[str]:
-    return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
-
-
-def go_on(run: RunFolder) -> list[str]:
-    return ["train", "--run", str(run.path), "--device", "cpu", "--resume"]
-
-
-def new_trainer(
-    folder: Path, table: Path | None, *settings: str, heard: Callable[[Event], None] | None = None, **more: Any
-) -> Trainer:
-    recipe, run = tiny_recipe(*settings), RunFolder(folder)
-    if table is not None and not run.recipe.exists():
-        run.create(recipe, read_cases(table), lambda: None)
-    torch.set_num_threads(1)
-    return Trainer(recipe, run, CPU, EventLog(None, [heard] if heard else []), **more)
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """Tensors bit by bit, everything else by equality, whatever they are nested in."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for pair in zip(one, other, strict=True):
-            assert_same(*pair)
-    elif isinstance(one, Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
-
-
-def assert_same_end(run: RunFolder, reference: RunFolder) -> None:
-    states = [load_checkpoint(each.checkpoint, CPU) for each in (run, reference)]
-    for state in states:
-        assert state["step"] == STEPS
-        assert state["average"] is not None
-        assert state["optimiser"]["state"]  # momentum is part of it
-        for clock in ("seconds", "seconds_validating"):
-            del state[clock]
-    assert_same(*states)
-    models = [verify_model(each.model) for each in (run, reference)]
-    assert_same(*({name: torch.from_numpy(w.copy()) for name, w in m.weights.items()} for m in models))
-    cards = [replace(m.card, name="", checksum="", trained_on={}) for m in models]
-    assert cards[0] == cards[1]
-    assert cards[0].measured
-
-
-def wait_for(run: RunFolder, holds: Callable[[list[dict[str, Any]]], bool], process: Any) -> None:
-    """Until the run's events fulfil a condition, or the process ends."""
-    limit = time.monotonic() + 300
-    while process.is_alive() and time.monotonic() < limit and not holds(run.last_events()):
-        time.sleep(0.002)
-
-
-def last_checkpoint(events: list[dict[str, Any]]) -> int:
-    return max((int(event["step"]) for event in events if event["event"] == "checkpoint"), default=-1)
-
-
-@processes
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_and_resumed_is_the_very_run_that_never_stopped(
-    tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
-) -> None:
-    run, draw = RunFolder(tmp_path / "run"), random.Random(seed)
-    arguments, reached, kills = begin(table, run), -1, 0
-    for goal in (0, 6, 13):
-        process = start_dcamt(arguments, tmp_path / "output")
-        wait_for(run, lambda events, goal=goal: last_checkpoint(events) >= goal, process)  # type: ignore[misc]
-        time.sleep(draw.uniform(0, 0.06))  # in the midst of an iteration, of a checkpoint, of anything
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
-        step = load_checkpoint(run.checkpoint, CPU)["step"]
-        assert step >= reached
-        assert not run.model.exists()
-        reached, arguments = step, go_on(run)
-    assert kills == 3
-    assert run_dcamt(arguments, tmp_path / "output") == 0, (tmp_path / "output").read_text()
-    assert_same_end(run, uninterrupted)
-    started = [event for event in run.last_events() if event["event"] == "started"]
-    assert [event["resumed"] for event in started][-1] is True
-    assert started[-1]["step"] == reached
-
-
-@processes
-def test_the_reference_run_used_all_it_should(uninterrupted: RunFolder) -> None:
-    """Else the comparisons above would compare less than they say."""
-    events = uninterrupted.last_events()
-    parts = {name for event in events if event["event"] == "progress" for name in event["losses"]}  # type: ignore[union-attr]
-    assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
-    started = next(event for event in events if event["event"] == "started")
-    assert (started["labelled"], started["unlabelled"], started["validation"]) == (2, 2, 1)
-    state = load_checkpoint(uninterrupted.checkpoint, CPU)
-    assert not torch.equal(state["network"]["branches.0.head.weight"], state["average"]["branches.0.head.weight"])
-    model = verify_model(uninterrupted.model)
-    assert np.array_equal(model.weights["branches.0.head.bias"], state["average"]["branches.0.head.bias"].numpy())
-    assert [event["event"] for event in events][-2:] == ["checkpoint", "finished"]
-
-
-@processes
-def test_sigterm_pauses_the_run_and_it_goes_on(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
-    run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
-    process = start_dcamt(begin(table, run), output)
-    wait_for(run, lambda events: last_checkpoint(events) >= 4, process)
-    process.terminate()
-    process.join(300)
-    assert process.exitcode == 1
-    events = run.last_events()
-    step = events[-1]["step"]
-    assert [event["event"] for event in events[-2:]] == ["checkpoint", "paused"]
-    assert events[-2]["step"] == step == load_checkpoint(run.checkpoint, CPU)["step"]
-    assert 4 <= int(str(step)) < STEPS
-    told = [line for line in output.read_text().splitlines() if "paused" in line]
-    assert len(told) == 1
-    assert told[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Go on with: dcamt train")
-    assert "Traceback" not in output.read_text()
-    assert not run.model.exists()
-    assert run_dcamt(go_on(run), output) == 0, output.read_text()
-    assert_same_end(run, uninterrupted)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals to oneself are POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_iteration_in_hand(tmp_path: Path, table: Path, number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    trainer = new_trainer(tmp_path / "run", table, "iterations=50")
-    iterate = trainer._iterate
-
-    def signalled(batch: Any) -> dict[str, Tensor]:
-        if trainer.step == 2:
-            os.kill(os.getpid(), number)
-        return iterate(batch)
-
-    trainer._iterate = signalled  # type: ignore[method-assign]
-    outcome = trainer.fit(read_cases(table))
-    assert (outcome.finished, outcome.step, outcome.dice) == (False, 3, None)
-    assert load_checkpoint(trainer.run.checkpoint, CPU)["step"] == 3
-    assert signal.getsignal(number) == before
-
-
-def test_a_disk_that_fills_up_costs_only_what_came_after_the_last_checkpoint(
-    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = ("iterations=6", "checkpoint_every_s=0.000001", "weight_average=0.9")
-    whole = new_trainer(tmp_path / "whole", table, *settings).fit(read_cases(table))
-    trainer = new_trainer(tmp_path / "run", table, *settings)
-    real, calls = os.replace, []
-
-    def full(source: Path, target: Path) -> None:
-        calls.append(target)
-        if len(calls) > 3:
-            raise OSError(28, "No space left on device")
-        real(source, target)
-
-    monkeypatch.setattr(files.os, "replace", full)
-    with pytest.raises(OutputError, match=r"last\.pt: the disk is full"):
-        trainer.fit(read_cases(table))
-    monkeypatch.undo()
-    assert os.listdir(trainer.run.checkpoint.parent) == ["last.pt"]
-    resumed = new_trainer(tmp_path / "run", table, *settings)
-    resumed.resume()
-    assert resumed.step == 3
-    assert_same(resumed.fit(read_cases(table), resumed=True).weights, whole.weights)
-
-
-def test_losses_that_are_no_numbers_end_the_run_and_spoil_no_checkpoint(tmp_path: Path, table: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    settings = ("iterations=40", "learning_rate=1e18", "checkpoint_every_s=0.000001")
-    assert run_dcamt(begin(table, run, settings), tmp_path / "output") == 1
-    assert "no longer numbers" in (tmp_path / "output").read_text()
-    state = load_checkpoint(run.checkpoint, CPU)
-    assert state["step"] < 40
-    assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())
-
-
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, table: Path) -> None:
-    new_trainer(tmp_path / "run", table).save()
-    for settings in (("channels=4,4,8",), ("weight_average=0.9",), ("attention_heads=0",)):
-        with pytest.raises(InputError, match=r"last\.pt: the checkpoint is not of this run's recipe"):
-            new_trainer(tmp_path / "run", table, *settings).resume()
-    torch.save({"step": 3}, tmp_path / "run" / "checkpoints" / "last.pt")
-    with pytest.raises(InputError, match="is not of this run's recipe"):
-        new_trainer(tmp_path / "run", table).resume()
-
-
-def test_a_run_taken_up_after_its_last_iteration_still_measures_its_model(tmp_path: Path, table: Path) -> None:
-    first = new_trainer(tmp_path / "run", table, "iterations=3").fit(read_cases(table))
-    again = new_trainer(tmp_path / "run", table, "iterations=3")
-    again.resume()
-    outcome = again.fit(read_cases(table), resumed=True)
-    assert outcome.finished
-    assert first.dice is not None
-    assert outcome.dice == first.dice
-    assert_same(outcome.weights, first.weights)
 
 
 @pytest.mark.parametrize("settings", [("learning_rate=0.1",), ("optimiser=adamw", "learning_rate=0.02")])
@@ -338,23 +117,6 @@ def test_emulated_bfloat16_is_left_for_float16(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
     assert half_precision(torch.device("cuda")) is (torch.bfloat16 if native else torch.float16)
     assert half_precision(CPU) is torch.float16
-
-
-@pytest.mark.parametrize("saved_with", [True, False])
-@pytest.mark.parametrize("resumed_with", [True, False])
-def test_a_checkpoint_moves_between_devices_that_scale_gradients_and_such_that_do_not(
-    tmp_path: Path, table: Path, saved_with: bool, resumed_with: bool
-) -> None:
-    first, second = new_trainer(tmp_path / "run", table), new_trainer(tmp_path / "run", table)
-    first.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=saved_with)
-    second.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=resumed_with)
-    first.step = 4
-    first.save()
-    second.resume()
-    assert second.step == 4
-    assert second.scaler.is_enabled() is resumed_with
-    if resumed_with:
-        assert second.scaler.get_scale() == (1024.0 if saved_with else 64.0)
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
@@ -546,25 +308,3 @@ def test_validation_of_a_scan_too_large_for_memory_is_done_in_tiles(
     assert validation_dice(network, held_out, recipe) == expected
     assert parts == [None, (16, 16, 16)]
     assert 0.1 < expected["mean"]["Left atrium"] < 1  # else there would be nothing to compare
-
-
-@pytest.mark.parametrize("settings", [(), ("checkpoint_every_s=0.000001", "validate_every=4")])
-def test_a_validation_that_fails_does_not_lose_the_run(
-    tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last one, and one on the way, if a checkpoint was due."""
-    whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
-
-    def fail(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(trainer_module, "validation_dice", fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        new_trainer(tmp_path / "run", table, "iterations=6", *settings).fit(read_cases(table))
-    monkeypatch.undo()
-    resumed = new_trainer(tmp_path / "run", table, "iterations=6", *settings)
-    resumed.resume()
-    assert resumed.step == (4 if settings else 6)
-    outcome = resumed.fit(read_cases(table), resumed=True)
-    assert_same(outcome.weights, whole.weights)
-    assert outcome.dice == whole.dice

@@ -1,13 +1,11 @@
-"""Scans keep their voxels and place through every format; what cannot be used is refused in one line."""
+"""Scans and labelmaps keep their voxels and place through every format, written here or by other libraries."""
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -16,12 +14,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import slicerio
-from DCAMTLib.errors import InputError, OutputError
 from DCAMTLib.volume import (
-    Code,
     Grid,
     Labelmap,
-    SegmentInfo,
     Volume,
     read_labelmap,
     read_volume,
@@ -29,11 +24,24 @@ from DCAMTLib.volume import (
     write_labelmap,
     write_volume,
 )
+from scan_files import (
+    LEFT_ATRIUM,
+    ORTHOGONAL,
+    RAS_TO_LPS,
+    SHAPE,
+    SHEARED,
+    WALL,
+    affine_from_sitk,
+    affine_of,
+    labels,
+    refused,
+    rotation,
+    save_nifti,
+    save_nrrd,
+    scan,
+    sitk_image,
+)
 
-SHAPE = (9, 10, 11)
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.25, 0.5), Code("SCT", "82471001", "Left atrium"))
-WALL = SegmentInfo(5, "Atrial wall", (0.1, 0.9, 0.4), Code("SCT", "277631005", "Atrial wall"))
 # As 3D Slicer itself writes it into the Tags of a segment.
 SLICER_TERMINOLOGY = (
     "TerminologyEntry:Segmentation category and type - 3D Slicer General Anatomy list"
@@ -42,37 +50,8 @@ SLICER_TERMINOLOGY = (
 )
 
 
-def rotation(seed: int) -> np.ndarray:
-    return np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
-
-
-def affine_of(matrix: np.ndarray) -> np.ndarray:
-    affine = np.eye(4)
-    affine[:3, :3] = matrix
-    affine[:3, 3] = (-71.3, 40.9, 12.34567)
-    return affine
-
-
-ORTHOGONAL = {
-    "axial": affine_of(np.diag([0.625, 0.625, 2.5])),
-    "flipped": affine_of(np.diag([-0.7, 1.3, -2.5])),
-    "permuted": affine_of(np.array([[0, 0, 2.5], [-0.7, 0, 0], [0, 1.1, 0]])),
-    "oblique": affine_of(rotation(1) * (0.625, 0.9, 2.5)),
-    "oblique, left-handed": affine_of(rotation(1) * (0.625, -0.9, 2.5)),
-}
-SHEARED = {"sheared": affine_of(rotation(3) @ np.array([[0.6, 0.2, 0], [0, 0.9, 0.5], [0, 0, 2.5]]))}
-
-
 def corner_indices() -> list[tuple[int, ...]]:
     return [tuple(int(i) for i in c) for c in itertools.product(*[(0, size - 1) for size in SHAPE])]
-
-
-def scan(dtype: str = "float32", seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(0, 200, SHAPE).astype(dtype)
-
-
-def labels(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).choice([0, 1, 5], SHAPE).astype(np.uint8)
 
 
 def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, tolerance: float = 1e-4) -> None:
@@ -83,18 +62,6 @@ def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, toler
         lps = np.array(image.TransformIndexToPhysicalPoint(index))
         ours = (affine @ (*index, 1))[:3] * (-1, -1, 1)
         np.testing.assert_allclose(lps, ours, atol=tolerance)
-
-
-def refused(action: Callable[[], object], path: Path, *words: str) -> str:
-    """The one line of the InputError that `action` raises: it names `path` and says `words`."""
-    with pytest.raises(InputError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    for word in (path.name, *words):
-        assert word in message, message
-    return message
 
 
 # ---- geometry ----
@@ -199,24 +166,6 @@ def test_segmentation_is_what_slicer_expects(tmp_path: Path, name: str) -> None:
     assert segmentation["segments"][0]["terminology"]["type"] == ["SCT", "82471001", "Left atrium"]
 
 
-def test_label_without_segment_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.seg.nrrd"
-    with pytest.raises(ValueError, match=r"\[5\]"):
-        write_labelmap(Labelmap(labels(), Grid(SHAPE, np.eye(4))), path, [LEFT_ATRIUM])
-    assert not path.exists()
-
-
-def test_writing_elsewhere_and_to_unknown_endings(tmp_path: Path) -> None:
-    grid, path = Grid(SHAPE, np.eye(4)), tmp_path / "x.png"
-    refused(lambda: write_labelmap(Labelmap(labels(), grid), path), path, ".seg.nrrd")
-    refused(lambda: write_volume(Volume(scan()[np.newaxis], grid), path), path, ".nii.gz")
-    (tmp_path / "file").write_text("")
-    for ending in (".nii.gz", ".nrrd", ".seg.nrrd"):
-        with pytest.raises(OutputError):
-            write_labelmap(Labelmap(labels(), grid), tmp_path / "file" / f"x{ending}", [LEFT_ATRIUM, WALL])
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
 def test_channels(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x{ending}"
@@ -254,30 +203,7 @@ def test_files_written_by_sitk(tmp_path: Path, ending: str, name: str) -> None:
     assert volume.grid.matches(Grid(SHAPE, affine), 1e-4)
 
 
-def sitk_image(voxels: np.ndarray, affine: np.ndarray) -> sitk.Image:
-    lps = RAS_TO_LPS @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image = sitk.GetImageFromArray(voxels.transpose(2, 1, 0))
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    return image
-
-
-def affine_from_sitk(image: sitk.Image) -> np.ndarray:
-    points = [image.TransformIndexToPhysicalPoint(i) for i in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
-    affine = np.eye(4)
-    affine[:3, 3] = points[0]
-    affine[:3, :3] = (np.array(points[1:]) - points[0]).T
-    return RAS_TO_LPS @ affine
-
-
 # ---- NIfTI's own ways ----
-
-
-def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1]) if affine is None else affine), path)
-    return path
 
 
 def test_scaling_is_applied(tmp_path: Path) -> None:
@@ -356,21 +282,6 @@ def test_a_sform_that_shears_is_kept(tmp_path: Path, sform: int, qform: int) -> 
     assert read_volume(path).grid.matches(Grid(SHAPE, SHEARED["sheared"]), 1e-4)
 
 
-@pytest.mark.parametrize("part", ["voxels", "checksum", "size"])
-def test_flipped_bits_in_a_gzip_are_found(tmp_path: Path, part: str) -> None:
-    path = tmp_path / "x.nii.gz"
-    save_nifti(path.with_suffix(""), scan())
-    # Stored, not deflated: the stream itself stays sound whatever the bytes of a voxel are.
-    whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
-    path.write_bytes(whole)
-    np.testing.assert_array_equal(read_volume(path).voxels[0], scan())
-    whole[{"voxels": len(whole) // 2, "checksum": -8, "size": -4}[part]] ^= 0x10
-    path.write_bytes(whole)
-    refused(lambda: read_volume(path), path, "damaged")
-    path.write_bytes(whole[:-8])
-    refused(lambda: read_volume(path), path, "too early")
-
-
 @pytest.mark.parametrize("unit", ["mm", "meter", "micron", "unknown"])
 def test_unit_of_length(tmp_path: Path, unit: str) -> None:
     image = nib.Nifti1Image(scan(), ORTHOGONAL["flipped"])
@@ -399,12 +310,6 @@ def test_reading_nifti_imports_nibabel_only(tmp_path: Path) -> None:
 
 
 # ---- NRRD's own ways ----
-
-
-def save_nrrd(path: Path, voxels: np.ndarray, **header: object) -> Path:
-    fields = {key.replace("_", " "): value for key, value in header.items()}
-    nrrd.write(str(path), voxels, fields)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -443,20 +348,6 @@ def test_nrrd_channels_in_the_last_axis(tmp_path: Path) -> None:
 def test_nrrd_with_spacings_alone_lies_where_itk_puts_it(tmp_path: Path) -> None:
     path = save_nrrd(tmp_path / "x.nrrd", scan(), spacings=[0.6, 0.7, 2.5])
     assert read_volume(path).grid.matches(Grid(SHAPE, affine_from_sitk(sitk.ReadImage(str(path)))), 1e-9)
-
-
-def test_nrrd_geometry_that_is_missing_or_unknown(tmp_path: Path) -> None:
-    directions = np.eye(3)
-    cases: list[tuple[dict[str, object], str]] = [
-        ({}, "no space directions"),
-        ({"space_dimension": 3, "space_directions": directions}, "names no space"),
-        ({"space": "scanner-xyz", "space_directions": directions}, "scanner-xyz"),
-        ({"space": "RAS", "space_directions": np.diag([1.0, 1, 0])}, "spacing of zero"),
-        ({"space": "RAS", "space_directions": np.ones((3, 3)) + np.eye(3)[[0, 0, 1]] * 0}, "singular"),
-    ]
-    for number, (header, word) in enumerate(cases):
-        path = save_nrrd(tmp_path / f"{number}.nrrd", scan(), **header)
-        refused(lambda path=path: read_volume(path), path, word)
 
 
 def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
@@ -504,246 +395,3 @@ def test_labels_stored_as_floats_or_blank(tmp_path: Path) -> None:
     assert found.dtype == np.uint16
     np.testing.assert_array_equal(found, labels().astype(int) * 255)
     assert not read_labelmap(save_nifti(path, np.zeros(SHAPE, np.uint8))).voxels.any()
-
-
-def test_what_is_no_labelmap(tmp_path: Path) -> None:
-    path = tmp_path / "x.nii.gz"
-    refused(lambda: read_labelmap(save_nifti(path, scan())), path, "fractional")
-    refused(lambda: read_labelmap(save_nifti(path, labels().astype(np.int16) - 1)), path, "negative label -1")
-    refused(lambda: read_labelmap(save_nifti(path, labels() * np.float32(np.nan))), path, "fractional")
-    refused(lambda: read_labelmap(save_nifti(path, labels() * 1j)), path, "labels")
-
-
-# ---- refused files ----
-
-
-def test_missing_empty_and_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for ending in (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".xyz", ""):
-        path = tmp_path / f"scan{ending}"
-        refused(lambda path=path: read_volume(path), path, "does not exist")
-        path.write_bytes(b"")
-        refused(lambda path=path: read_volume(path), path, "empty")
-        path.write_text("patient,age\n1,62\n" * 50)
-        refused(lambda path=path: read_volume(path), path, "cannot be read")
-        refused(lambda path=path: read_labelmap(path), path, "cannot be read")
-    refused(lambda: read_volume(tmp_path / ("x" * 300)), tmp_path / ("x" * 300), "does not exist")
-    assert capfd.readouterr() == ("", ""), "a library wrote to the terminal"
-
-
-@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
-def test_truncated(tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / f"x{ending}"
-    sitk.WriteImage(sitk_image(scan(), ORTHOGONAL["axial"]), str(path), useCompression=ending != ".nii")
-    whole = path.read_bytes()
-    for part in (0.3, 0.7, 0.97):
-        path.write_bytes(whole[: int(len(whole) * part)])
-        refused(lambda: read_volume(path), path)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_content_other_than_the_ending(tmp_path: Path) -> None:
-    path = tmp_path / "x.nii.gz"
-    path.write_bytes(gzip.compress(b"hello world" * 100))
-    refused(lambda: read_volume(path), path, "NIfTI")
-    save_nrrd(tmp_path / "y.nrrd", scan(), spacings=[1, 1, 1])
-    (tmp_path / "y.nrrd").rename(path)
-    refused(lambda: read_volume(path), path, "NIfTI")
-    save_nifti(tmp_path / "x.nii", scan()).rename(tmp_path / "x.nrrd")
-    refused(lambda: read_volume(tmp_path / "x.nrrd"), tmp_path / "x.nrrd", "NRRD")
-
-
-def test_shapes_that_are_no_scan(tmp_path: Path) -> None:
-    def nifti(*shape: int) -> Callable[[], object]:
-        voxels = np.random.default_rng(0).uniform(0, 9, shape).astype(np.float32)
-        return lambda: read_volume(save_nifti(path, voxels))
-
-    path = tmp_path / "x.nii.gz"
-    refused(nifti(20, 20), path, "2D")
-    refused(nifti(20, 20, 1), path, "one slice")
-    refused(nifti(1, 20, 20), path, "one slice")
-    refused(nifti(1, 1, 1), path, "single voxel")
-    refused(nifti(20, 20, 7), path, "too small: 20 x 20 x 7")
-    refused(nifti(*SHAPE, 5), path, "5 volumes")
-    for ending in (".nrrd", ".mha", ".png"):
-        flat = tmp_path / f"flat{ending}"
-        sitk.WriteImage(sitk.GetImageFromArray(np.arange(400, dtype=np.uint8).reshape(20, 20)), str(flat))
-        refused(lambda flat=flat: read_volume(flat), flat, "2D")
-    four = tmp_path / "four.mha"
-    image = sitk.JoinSeries([sitk_image(scan(seed=n), np.eye(4)) for n in range(3)])
-    sitk.WriteImage(image, str(four))
-    refused(lambda: read_volume(four), four, "3 volumes")
-    np.testing.assert_array_equal(read_volume(four, channels=3).voxels[2], scan(seed=2))
-
-
-def test_voxels_that_are_no_intensities(tmp_path: Path) -> None:
-    path = tmp_path / "x.nii.gz"
-    rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    refused(lambda: read_volume(save_nifti(path, rgb)), path, "RGB")
-    refused(lambda: read_volume(save_nifti(path, scan() * 1j)), path, "complex")
-    voxels = scan()
-    voxels[0, 0, :3], voxels[1, 1, 1] = np.nan, np.inf
-    refused(lambda: read_volume(save_nifti(path, voxels)), path, "4 NaN or infinite voxels out of 990")
-    refused(lambda: read_volume(save_nifti(path, np.full(SHAPE, 7, np.int16))), path, "blank", "7")
-    refused(lambda: read_volume(save_nifti(path, scan("float64") * 1e300)), path, "3e38")
-    colours = np.random.default_rng(0).integers(0, 255, (*SHAPE[::-1], 3)).astype(np.uint8)
-    for ending in (".nrrd", ".mha"):
-        colour = tmp_path / f"c{ending}"
-        sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(colour))
-        if ending == ".nrrd":  # SimpleITK writes "vector"; a true colour image says so
-            colour.write_bytes(colour.read_bytes().replace(b"kinds: vector", b"kinds: RGB-color"))
-        refused(lambda colour=colour: read_volume(colour), colour, "RGB")
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "word"),
-    [
-        ("srow_x", np.nan, "NaN"),
-        ("srow_x", 0, "zero"),
-        ("pixdim", 0, "impossible voxel spacing (0 x 3 x 4 mm)"),
-        ("pixdim", np.nan, "impossible voxel spacing"),
-        ("dim", 30000, "30000 x 10 x 11"),
-        ("dim", -4, ""),
-        ("dim", 0, "no voxels"),
-    ],
-)
-def test_damaged_nifti_header(tmp_path: Path, field: str, value: float, word: str) -> None:
-    path = tmp_path / "x.nii"
-    save_nifti(path, scan())
-    raw = bytearray(path.read_bytes())
-    header = nib.Nifti1Header(bytes(raw[:348]), check=False)
-    if field == "pixdim":
-        header["sform_code"], header["qform_code"] = 0, 1
-        header["pixdim"][1] = value
-    elif field == "dim":
-        header["dim"][1] = value
-        if value == 30000:
-            header["dim"][4], header["dim"][0] = 30000, 4
-    else:
-        header[field] = value
-    raw[:348] = header.binaryblock
-    path.write_bytes(bytes(raw))
-    refused(lambda: read_volume(path), path, word)
-
-
-# ---- DICOM ----
-
-
-def write_dicom(
-    folder: Path,
-    voxels: np.ndarray,
-    affine: np.ndarray,
-    *,
-    uid: str = "1.2.826.0.1.1",
-    description: str = "LGE axial",
-    skip: tuple[int, ...] = (),
-    shift: dict[int, float] | None = None,
-    sop_class: str = "1.2.840.10008.5.1.4.1.1.4",
-) -> None:
-    """One file a slice, named against the order of their places; `shift` moves slices along k, in mm."""
-    folder.mkdir(exist_ok=True)
-    lps = RAS_TO_LPS @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    i, j = lps[:3, 0] / spacing[0], lps[:3, 1] / spacing[1]
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in range(voxels.shape[2]):
-        if k in skip:
-            continue
-        plane = sitk.GetImageFromArray(voxels[:, :, k].T.astype(np.int16))
-        plane.SetSpacing(spacing[:2].tolist())
-        place = lps[:3, 3] + lps[:3, 2] * (k + (shift or {}).get(k, 0.0) / spacing[2])
-        tags = {
-            "0008|0016": sop_class,
-            "0008|0060": "MR",
-            "0008|103e": description,
-            "0008|0018": f"{uid}.{k + 1}",
-            "0020|000d": "1.2.826.0.1",
-            "0020|000e": uid,
-            "0020|0013": str(k + 1),
-            "0020|0032": "\\".join(f"{v:.9f}"[:16] for v in place),
-            "0020|0037": "\\".join(f"{v:.12f}"[:16] for v in (*i, *j)),
-        }
-        for tag, text in tags.items():
-            plane.SetMetaData(tag, text)
-        writer.SetFileName(str(folder / f"{uid}-{99 - k:02}.dcm"))
-        writer.Execute(plane)
-
-
-@pytest.mark.parametrize("name", [*ORTHOGONAL, "tilted"])
-def test_dicom_series(tmp_path: Path, name: str) -> None:
-    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # slices shear against their normal
-    affine = {**ORTHOGONAL, "tilted": affine_of(rotation(4) @ tilted)}[name]
-    voxels, folder = scan("int16"), tmp_path / "series"
-    write_dicom(folder, voxels, affine)
-    (folder / "README.txt").write_text("not a slice")
-    volume = read_volume(folder)
-    assert volume.voxels.shape == (1, *SHAPE)
-    assert scan_name(folder) == "series"
-    # k may run the other way: compare every voxel's value at its own place.
-    to_ours = np.linalg.inv(volume.grid.affine) @ affine
-    index = np.indices(SHAPE).reshape(3, -1)
-    ours = to_ours[:3, :3] @ index + to_ours[:3, 3:]
-    np.testing.assert_allclose(ours, np.rint(ours), atol=1e-3)
-    np.testing.assert_array_equal(volume.voxels[0][tuple(np.rint(ours).astype(int))], voxels.ravel())
-    if name != "tilted":
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-        image = reader.Execute()
-        assert volume.grid.matches(Grid(SHAPE, affine_from_sitk(image)), 1e-3)
-        np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), volume.voxels[0])
-
-
-@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"])  # MR, CT
-def test_dicom_slices_are_rescaled_each_by_its_own_slope(tmp_path: Path, sop_class: str) -> None:
-    folder = tmp_path / "s"
-    write_dicom(folder, scan("int16"), np.diag([1.0, -1, 2, 1]), sop_class=sop_class)
-    slopes = {0: b"1 ", 1: b".5", 2: b"2 "}
-    for k in range(SHAPE[2]):
-        path = folder / f"1.2.826.0.1.1-{99 - k:02}.dcm"
-        # RescaleIntercept and RescaleSlope (implicit VR: tag, length, value) belong just before the pixels.
-        raw, pixels, two = path.read_bytes(), b"\xe0\x7f\x10\x00", b"\x02\x00\x00\x00"
-        intercept, slope = b"\x28\x00\x52\x10" + two, b"\x28\x00\x53\x10" + two
-        raw = raw.replace(intercept + b"0 ", b"").replace(slope + b"1 ", b"")
-        assert raw.count(pixels) == 1
-        assert intercept not in raw
-        assert slope not in raw
-        extra = intercept + b"0 " + slope + slopes[k % 3]
-        path.write_bytes(raw.replace(pixels, extra + pixels))
-    found = read_volume(folder)
-    expected = scan("int16") * np.array([float(slopes[k % 3]) for k in range(SHAPE[2])])
-    if found.grid.affine[2, 2] < 0:
-        expected = expected[:, :, ::-1]
-    np.testing.assert_allclose(found.voxels[0], expected, rtol=1e-6)
-    assert found.voxels.dtype == np.float32
-
-
-def test_dicom_folders_that_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    affine = ORTHOGONAL["oblique"]
-
-    def read(name: str) -> Callable[[], object]:
-        return lambda: read_volume(tmp_path / name)
-
-    for name, options, words in [
-        ("gap", {"skip": (4, 5)}, ["lacks about 2", "2.50 to 7.50 mm"]),
-        ("uneven", {"shift": {4: 0.7}}, ["unevenly spaced"]),
-        ("doubled", {"shift": {4: 2.5}}, ["same place"]),
-        ("single", {"skip": tuple(range(1, SHAPE[2]))}, ["one DICOM slice"]),
-    ]:
-        write_dicom(tmp_path / name, scan("int16"), affine, **options)  # type: ignore[arg-type]
-        path = tmp_path / (name if name != "single" else "1.2.826.0.1.1-99.dcm")
-        refused(read(name), path, *words)
-    write_dicom(tmp_path / "two", scan("int16"), affine)
-    write_dicom(tmp_path / "two", scan("int16"), affine, uid="1.2.826.0.1.2", description="Cine 4ch", skip=(0,))
-    refused(read("two"), tmp_path / "two", "2 DICOM series", '"LGE axial" (11 slices)', '"Cine 4ch" (10 slices)')
-    write_dicom(tmp_path / "turned", scan("int16"), affine, skip=tuple(range(5, 11)))
-    write_dicom(tmp_path / "turned", scan("int16"), ORTHOGONAL["axial"], skip=tuple(range(5)))
-    refused(read("turned"), tmp_path / "turned", "different size or orientation")
-    (tmp_path / "none").mkdir()
-    refused(read("none"), tmp_path / "none", "no DICOM")
-    (tmp_path / "none" / "x.txt").write_text("hello")
-    refused(read("none"), tmp_path / "none", "no DICOM")
-    write_dicom(tmp_path / "cut", scan("int16"), affine)
-    victim = sorted((tmp_path / "cut").iterdir())[5]
-    victim.write_bytes(victim.read_bytes()[:-60])
-    refused(read("cut"), tmp_path / "cut")
-    assert capfd.readouterr() == ("", ""), "a library wrote to the terminal"

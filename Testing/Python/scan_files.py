@@ -1,0 +1,89 @@
+"""Made-up scans on grids of every kind, written by other libraries than the engine's own writers; and `refused`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import nrrd
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from DCAMTLib.errors import InputError
+from DCAMTLib.volume import Code, SegmentInfo
+
+SHAPE = (9, 10, 11)
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.25, 0.5), Code("SCT", "82471001", "Left atrium"))
+WALL = SegmentInfo(5, "Atrial wall", (0.1, 0.9, 0.4), Code("SCT", "277631005", "Atrial wall"))
+
+
+def rotation(seed: int) -> np.ndarray:
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+
+
+def affine_of(matrix: np.ndarray) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    affine[:3, 3] = (-71.3, 40.9, 12.34567)
+    return affine
+
+
+ORTHOGONAL = {
+    "axial": affine_of(np.diag([0.625, 0.625, 2.5])),
+    "flipped": affine_of(np.diag([-0.7, 1.3, -2.5])),
+    "permuted": affine_of(np.array([[0, 0, 2.5], [-0.7, 0, 0], [0, 1.1, 0]])),
+    "oblique": affine_of(rotation(1) * (0.625, 0.9, 2.5)),
+    "oblique, left-handed": affine_of(rotation(1) * (0.625, -0.9, 2.5)),
+}
+SHEARED = {"sheared": affine_of(rotation(3) @ np.array([[0.6, 0.2, 0], [0, 0.9, 0.5], [0, 0, 2.5]]))}
+
+
+def scan(dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 200, SHAPE).astype(dtype)
+
+
+def labels(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).choice([0, 1, 5], SHAPE).astype(np.uint8)
+
+
+def sitk_image(voxels: np.ndarray, affine: np.ndarray) -> sitk.Image:
+    lps = RAS_TO_LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(voxels.transpose(2, 1, 0))
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def affine_from_sitk(image: sitk.Image) -> np.ndarray:
+    points = [image.TransformIndexToPhysicalPoint(i) for i in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    affine = np.eye(4)
+    affine[:3, 3] = points[0]
+    affine[:3, :3] = (np.array(points[1:]) - points[0]).T
+    return RAS_TO_LPS @ affine
+
+
+def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1]) if affine is None else affine), path)
+    return path
+
+
+def save_nrrd(path: Path, voxels: np.ndarray, **header: object) -> Path:
+    fields = {key.replace("_", " "): value for key, value in header.items()}
+    nrrd.write(str(path), voxels, fields)
+    return path
+
+
+def refused(action: Callable[[], object], path: Path, *words: str) -> str:
+    """The one line of the InputError that `action` raises: it names `path` and says `words`."""
+    with pytest.raises(InputError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    for word in (path.name, *words):
+        assert word in message, message
+    return message

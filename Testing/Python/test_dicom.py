@@ -1,0 +1,133 @@
+"""A folder of DICOM slices becomes the volume it is, or is refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from DCAMTLib.volume import Grid, read_volume, scan_name
+from scan_files import ORTHOGONAL, RAS_TO_LPS, SHAPE, affine_from_sitk, affine_of, refused, rotation, scan
+
+
+def write_dicom(
+    folder: Path,
+    voxels: np.ndarray,
+    affine: np.ndarray,
+    *,
+    uid: str = "1.2.826.0.1.1",
+    description: str = "LGE axial",
+    skip: tuple[int, ...] = (),
+    shift: dict[int, float] | None = None,
+    sop_class: str = "1.2.840.10008.5.1.4.1.1.4",
+) -> None:
+    """One file a slice, named against the order of their places; `shift` moves slices along k, in mm."""
+    folder.mkdir(exist_ok=True)
+    lps = RAS_TO_LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    i, j = lps[:3, 0] / spacing[0], lps[:3, 1] / spacing[1]
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for k in range(voxels.shape[2]):
+        if k in skip:
+            continue
+        plane = sitk.GetImageFromArray(voxels[:, :, k].T.astype(np.int16))
+        plane.SetSpacing(spacing[:2].tolist())
+        place = lps[:3, 3] + lps[:3, 2] * (k + (shift or {}).get(k, 0.0) / spacing[2])
+        tags = {
+            "0008|0016": sop_class,
+            "0008|0060": "MR",
+            "0008|103e": description,
+            "0008|0018": f"{uid}.{k + 1}",
+            "0020|000d": "1.2.826.0.1",
+            "0020|000e": uid,
+            "0020|0013": str(k + 1),
+            "0020|0032": "\\".join(f"{v:.9f}"[:16] for v in place),
+            "0020|0037": "\\".join(f"{v:.12f}"[:16] for v in (*i, *j)),
+        }
+        for tag, text in tags.items():
+            plane.SetMetaData(tag, text)
+        writer.SetFileName(str(folder / f"{uid}-{99 - k:02}.dcm"))
+        writer.Execute(plane)
+
+
+@pytest.mark.parametrize("name", [*ORTHOGONAL, "tilted"])
+def test_dicom_series(tmp_path: Path, name: str) -> None:
+    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # slices shear against their normal
+    affine = {**ORTHOGONAL, "tilted": affine_of(rotation(4) @ tilted)}[name]
+    voxels, folder = scan("int16"), tmp_path / "series"
+    write_dicom(folder, voxels, affine)
+    (folder / "README.txt").write_text("not a slice")
+    volume = read_volume(folder)
+    assert volume.voxels.shape == (1, *SHAPE)
+    assert scan_name(folder) == "series"
+    # k may run the other way: compare every voxel's value at its own place.
+    to_ours = np.linalg.inv(volume.grid.affine) @ affine
+    index = np.indices(SHAPE).reshape(3, -1)
+    ours = to_ours[:3, :3] @ index + to_ours[:3, 3:]
+    np.testing.assert_allclose(ours, np.rint(ours), atol=1e-3)
+    np.testing.assert_array_equal(volume.voxels[0][tuple(np.rint(ours).astype(int))], voxels.ravel())
+    if name != "tilted":
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+        image = reader.Execute()
+        assert volume.grid.matches(Grid(SHAPE, affine_from_sitk(image)), 1e-3)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), volume.voxels[0])
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"])  # MR, CT
+def test_dicom_slices_are_rescaled_each_by_its_own_slope(tmp_path: Path, sop_class: str) -> None:
+    folder = tmp_path / "s"
+    write_dicom(folder, scan("int16"), np.diag([1.0, -1, 2, 1]), sop_class=sop_class)
+    slopes = {0: b"1 ", 1: b".5", 2: b"2 "}
+    for k in range(SHAPE[2]):
+        path = folder / f"1.2.826.0.1.1-{99 - k:02}.dcm"
+        # RescaleIntercept and RescaleSlope (implicit VR: tag, length, value) belong just before the pixels.
+        raw, pixels, two = path.read_bytes(), b"\xe0\x7f\x10\x00", b"\x02\x00\x00\x00"
+        intercept, slope = b"\x28\x00\x52\x10" + two, b"\x28\x00\x53\x10" + two
+        raw = raw.replace(intercept + b"0 ", b"").replace(slope + b"1 ", b"")
+        assert raw.count(pixels) == 1
+        assert intercept not in raw
+        assert slope not in raw
+        extra = intercept + b"0 " + slope + slopes[k % 3]
+        path.write_bytes(raw.replace(pixels, extra + pixels))
+    found = read_volume(folder)
+    expected = scan("int16") * np.array([float(slopes[k % 3]) for k in range(SHAPE[2])])
+    if found.grid.affine[2, 2] < 0:
+        expected = expected[:, :, ::-1]
+    np.testing.assert_allclose(found.voxels[0], expected, rtol=1e-6)
+    assert found.voxels.dtype == np.float32
+
+
+def test_dicom_folders_that_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    affine = ORTHOGONAL["oblique"]
+
+    def read(name: str) -> Callable[[], object]:
+        return lambda: read_volume(tmp_path / name)
+
+    for name, options, words in [
+        ("gap", {"skip": (4, 5)}, ["lacks about 2", "2.50 to 7.50 mm"]),
+        ("uneven", {"shift": {4: 0.7}}, ["unevenly spaced"]),
+        ("doubled", {"shift": {4: 2.5}}, ["same place"]),
+        ("single", {"skip": tuple(range(1, SHAPE[2]))}, ["one DICOM slice"]),
+    ]:
+        write_dicom(tmp_path / name, scan("int16"), affine, **options)  # type: ignore[arg-type]
+        path = tmp_path / (name if name != "single" else "1.2.826.0.1.1-99.dcm")
+        refused(read(name), path, *words)
+    write_dicom(tmp_path / "two", scan("int16"), affine)
+    write_dicom(tmp_path / "two", scan("int16"), affine, uid="1.2.826.0.1.2", description="Cine 4ch", skip=(0,))
+    refused(read("two"), tmp_path / "two", "2 DICOM series", '"LGE axial" (11 slices)', '"Cine 4ch" (10 slices)')
+    write_dicom(tmp_path / "turned", scan("int16"), affine, skip=tuple(range(5, 11)))
+    write_dicom(tmp_path / "turned", scan("int16"), ORTHOGONAL["axial"], skip=tuple(range(5)))
+    refused(read("turned"), tmp_path / "turned", "different size or orientation")
+    (tmp_path / "none").mkdir()
+    refused(read("none"), tmp_path / "none", "no DICOM")
+    (tmp_path / "none" / "x.txt").write_text("hello")
+    refused(read("none"), tmp_path / "none", "no DICOM")
+    write_dicom(tmp_path / "cut", scan("int16"), affine)
+    victim = sorted((tmp_path / "cut").iterdir())[5]
+    victim.write_bytes(victim.read_bytes()[:-60])
+    refused(read("cut"), tmp_path / "cut")
+    assert capfd.readouterr() == ("", ""), "a library wrote to the terminal"

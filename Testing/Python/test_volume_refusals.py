@@ -1,0 +1,186 @@
+"""Scans, labelmaps and places to write to that cannot be used are refused in one line."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from DCAMTLib.errors import OutputError
+from DCAMTLib.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
+from scan_files import LEFT_ATRIUM, ORTHOGONAL, SHAPE, WALL, labels, refused, save_nifti, save_nrrd, scan, sitk_image
+
+# ---- files ----
+
+
+def test_missing_empty_and_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for ending in (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".xyz", ""):
+        path = tmp_path / f"scan{ending}"
+        refused(lambda path=path: read_volume(path), path, "does not exist")
+        path.write_bytes(b"")
+        refused(lambda path=path: read_volume(path), path, "empty")
+        path.write_text("patient,age\n1,62\n" * 50)
+        refused(lambda path=path: read_volume(path), path, "cannot be read")
+        refused(lambda path=path: read_labelmap(path), path, "cannot be read")
+    refused(lambda: read_volume(tmp_path / ("x" * 300)), tmp_path / ("x" * 300), "does not exist")
+    assert capfd.readouterr() == ("", ""), "a library wrote to the terminal"
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_truncated(tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"x{ending}"
+    sitk.WriteImage(sitk_image(scan(), ORTHOGONAL["axial"]), str(path), useCompression=ending != ".nii")
+    whole = path.read_bytes()
+    for part in (0.3, 0.7, 0.97):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        refused(lambda: read_volume(path), path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("part", ["voxels", "checksum", "size"])
+def test_flipped_bits_in_a_gzip_are_found(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "x.nii.gz"
+    save_nifti(path.with_suffix(""), scan())
+    # Stored, not deflated: the stream itself stays sound whatever the bytes of a voxel are.
+    whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(read_volume(path).voxels[0], scan())
+    whole[{"voxels": len(whole) // 2, "checksum": -8, "size": -4}[part]] ^= 0x10
+    path.write_bytes(whole)
+    refused(lambda: read_volume(path), path, "damaged")
+    path.write_bytes(whole[:-8])
+    refused(lambda: read_volume(path), path, "too early")
+
+
+def test_content_other_than_the_ending(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(b"hello world" * 100))
+    refused(lambda: read_volume(path), path, "NIfTI")
+    save_nrrd(tmp_path / "y.nrrd", scan(), spacings=[1, 1, 1])
+    (tmp_path / "y.nrrd").rename(path)
+    refused(lambda: read_volume(path), path, "NIfTI")
+    save_nifti(tmp_path / "x.nii", scan()).rename(tmp_path / "x.nrrd")
+    refused(lambda: read_volume(tmp_path / "x.nrrd"), tmp_path / "x.nrrd", "NRRD")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("srow_x", np.nan, "NaN"),
+        ("srow_x", 0, "zero"),
+        ("pixdim", 0, "impossible voxel spacing (0 x 3 x 4 mm)"),
+        ("pixdim", np.nan, "impossible voxel spacing"),
+        ("dim", 30000, "30000 x 10 x 11"),
+        ("dim", -4, ""),
+        ("dim", 0, "no voxels"),
+    ],
+)
+def test_damaged_nifti_header(tmp_path: Path, field: str, value: float, word: str) -> None:
+    path = tmp_path / "x.nii"
+    save_nifti(path, scan())
+    raw = bytearray(path.read_bytes())
+    header = nib.Nifti1Header(bytes(raw[:348]), check=False)
+    if field == "pixdim":
+        header["sform_code"], header["qform_code"] = 0, 1
+        header["pixdim"][1] = value
+    elif field == "dim":
+        header["dim"][1] = value
+        if value == 30000:
+            header["dim"][4], header["dim"][0] = 30000, 4
+    else:
+        header[field] = value
+    raw[:348] = header.binaryblock
+    path.write_bytes(bytes(raw))
+    refused(lambda: read_volume(path), path, word)
+
+
+def test_nrrd_geometry_that_is_missing_or_unknown(tmp_path: Path) -> None:
+    directions = np.eye(3)
+    cases: list[tuple[dict[str, object], str]] = [
+        ({}, "no space directions"),
+        ({"space_dimension": 3, "space_directions": directions}, "names no space"),
+        ({"space": "scanner-xyz", "space_directions": directions}, "scanner-xyz"),
+        ({"space": "RAS", "space_directions": np.diag([1.0, 1, 0])}, "spacing of zero"),
+        ({"space": "RAS", "space_directions": np.ones((3, 3)) + np.eye(3)[[0, 0, 1]] * 0}, "singular"),
+    ]
+    for number, (header, word) in enumerate(cases):
+        path = save_nrrd(tmp_path / f"{number}.nrrd", scan(), **header)
+        refused(lambda path=path: read_volume(path), path, word)
+
+
+# ---- voxels ----
+
+
+def test_shapes_that_are_no_scan(tmp_path: Path) -> None:
+    def nifti(*shape: int) -> Callable[[], object]:
+        voxels = np.random.default_rng(0).uniform(0, 9, shape).astype(np.float32)
+        return lambda: read_volume(save_nifti(path, voxels))
+
+    path = tmp_path / "x.nii.gz"
+    refused(nifti(20, 20), path, "2D")
+    refused(nifti(20, 20, 1), path, "one slice")
+    refused(nifti(1, 20, 20), path, "one slice")
+    refused(nifti(1, 1, 1), path, "single voxel")
+    refused(nifti(20, 20, 7), path, "too small: 20 x 20 x 7")
+    refused(nifti(*SHAPE, 5), path, "5 volumes")
+    for ending in (".nrrd", ".mha", ".png"):
+        flat = tmp_path / f"flat{ending}"
+        sitk.WriteImage(sitk.GetImageFromArray(np.arange(400, dtype=np.uint8).reshape(20, 20)), str(flat))
+        refused(lambda flat=flat: read_volume(flat), flat, "2D")
+    four = tmp_path / "four.mha"
+    image = sitk.JoinSeries([sitk_image(scan(seed=n), np.eye(4)) for n in range(3)])
+    sitk.WriteImage(image, str(four))
+    refused(lambda: read_volume(four), four, "3 volumes")
+    np.testing.assert_array_equal(read_volume(four, channels=3).voxels[2], scan(seed=2))
+
+
+def test_voxels_that_are_no_intensities(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    refused(lambda: read_volume(save_nifti(path, rgb)), path, "RGB")
+    refused(lambda: read_volume(save_nifti(path, scan() * 1j)), path, "complex")
+    voxels = scan()
+    voxels[0, 0, :3], voxels[1, 1, 1] = np.nan, np.inf
+    refused(lambda: read_volume(save_nifti(path, voxels)), path, "4 NaN or infinite voxels out of 990")
+    refused(lambda: read_volume(save_nifti(path, np.full(SHAPE, 7, np.int16))), path, "blank", "7")
+    refused(lambda: read_volume(save_nifti(path, scan("float64") * 1e300)), path, "3e38")
+    colours = np.random.default_rng(0).integers(0, 255, (*SHAPE[::-1], 3)).astype(np.uint8)
+    for ending in (".nrrd", ".mha"):
+        colour = tmp_path / f"c{ending}"
+        sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(colour))
+        if ending == ".nrrd":  # SimpleITK writes "vector"; a true colour image says so
+            colour.write_bytes(colour.read_bytes().replace(b"kinds: vector", b"kinds: RGB-color"))
+        refused(lambda colour=colour: read_volume(colour), colour, "RGB")
+
+
+def test_what_is_no_labelmap(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    refused(lambda: read_labelmap(save_nifti(path, scan())), path, "fractional")
+    refused(lambda: read_labelmap(save_nifti(path, labels().astype(np.int16) - 1)), path, "negative label -1")
+    refused(lambda: read_labelmap(save_nifti(path, labels() * np.float32(np.nan))), path, "fractional")
+    refused(lambda: read_labelmap(save_nifti(path, labels() * 1j)), path, "labels")
+
+
+# ---- writing ----
+
+
+def test_label_without_segment_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.seg.nrrd"
+    with pytest.raises(ValueError, match=r"\[5\]"):
+        write_labelmap(Labelmap(labels(), Grid(SHAPE, np.eye(4))), path, [LEFT_ATRIUM])
+    assert not path.exists()
+
+
+def test_writing_elsewhere_and_to_unknown_endings(tmp_path: Path) -> None:
+    grid, path = Grid(SHAPE, np.eye(4)), tmp_path / "x.png"
+    refused(lambda: write_labelmap(Labelmap(labels(), grid), path), path, ".seg.nrrd")
+    refused(lambda: write_volume(Volume(scan()[np.newaxis], grid), path), path, ".nii.gz")
+    (tmp_path / "file").write_text("")
+    for ending in (".nii.gz", ".nrrd", ".seg.nrrd"):
+        with pytest.raises(OutputError):
+            write_labelmap(Labelmap(labels(), grid), tmp_path / "file" / f"x{ending}", [LEFT_ATRIUM, WALL])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
