@@ -27,5 +27,14 @@ class OutputError(DCAMTError):
     """A result could not be written; nothing half-written is left behind."""
 
 
+# torch names a lack of memory on the CPU, or on Apple's GPU, in its text alone.
+_NO_MEMORY = ("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, or torch on any device, ran out of memory."""
+    return isinstance(error, MemoryError) or any(sign in " ".join(str(error).split()) for sign in _NO_MEMORY)
+
+
 class Cancelled(DCAMTError):
     """The person, or the process that started this one, asked to stop."""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from .errors import OutputError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""Error numbers of a disk, a quota or a file size that is exhausted."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 _NAME_KEPT = 60  # characters of the name in the temporary one: systems allow 255 bytes in all
@@ -104,7 +105,7 @@ def _is_about_writing(error: OSError, temporary: Path, target: Path) -> bool:
 
 
 def _output_error(error: OSError, path: Path) -> OutputError:
-    if error.errno in _FULL:
+    if error.errno in DISK_FULL:
         what, remedy = "the disk is full", "Free some space or choose another folder."
     elif error.errno in _FORBIDDEN:
         what, remedy = "may not be written", "Close programs that use it, or choose another folder."

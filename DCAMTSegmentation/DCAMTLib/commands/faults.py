@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -13,11 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import DCAMTError, InputError, OutputError
-
-_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-# torch names a lack of memory on the CPU in its text alone.
-_NO_MEMORY = ("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory")
+from ..errors import DCAMTError, InputError, OutputError, is_out_of_memory
+from ..files import DISK_FULL
 
 
 def as_fault(error: Exception, path: Path | None = None) -> DCAMTError:
@@ -30,10 +26,10 @@ def as_fault(error: Exception, path: Path | None = None) -> DCAMTError:
         return error if path is None or str(path) in str(error) else InputError(text, path=path)
     if os.environ.get("DCAMT_TRACEBACK"):
         traceback.print_exception(error)
-    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+    if is_out_of_memory(error):
         remedy = "Close other programs; --roi segments, and a smaller patch or batch trains, in less."
         return InputError("there is not enough memory", path=path, remedy=remedy)
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return OutputError(f"{_named(error, path)}the disk is full. Free some space or choose another folder.")
     if isinstance(error, OSError) and error.strerror:
         return OutputError(f"{_named(error, path)}cannot be used ({error.strerror}). Check the name and the rights.")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, is_out_of_memory
 from ..model_package import ModelPackage
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
@@ -140,7 +140,7 @@ class Predictor:
             with torch.no_grad():
                 return bounded_probabilities(self.network.to(device), image.to(device), quality, part, tick).cpu()
         except RuntimeError as error:
-            if _out_of_memory(error):
+            if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
                 return None
             raise
 
@@ -165,9 +165,3 @@ def _embed(branches: Tensor, box: tuple[slice, ...], shape: Size) -> Tensor:
     whole[:, 0] = 1
     whole[(slice(None), slice(None), *box)] = branches
     return whole
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has its own exception; the CPU's and Apple's allocators raise a plain RuntimeError."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text or "out of memory" in text
