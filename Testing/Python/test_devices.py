@@ -1,0 +1,39 @@
+"""Which devices are taken, and which of them are fast in 16 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from DCAMTLib.devices import choose_device, fast_bfloat16
+from DCAMTLib.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no 'cuda' device"):
+        choose_device("cuda")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the processor's features")
+def test_a_cpu_is_fast_in_bfloat16_if_the_system_lists_its_tiles() -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("PyTorch was built without oneDNN")
+    listed = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").split()
+    assert fast_bfloat16(CPU) == ("amx_tile" in listed)
+
+
+def test_without_a_way_to_know_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert fast_bfloat16(CPU) is False
+    assert fast_bfloat16(torch.device("mps")) is False
+
+
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_is_from_ampere_on(capability: tuple[int, int], fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert fast_bfloat16(torch.device("cuda")) is fast
