@@ -1,0 +1,79 @@
+"""What must be installed before the first segmentation, and its installation after one question."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any
+
+import slicer
+from DCAMTLib.errors import DCAMTError
+from slicer.i18n import tr as _
+
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
+TORCH = ">=2.4"
+# Slicer's own builds, which its application has loaded: another one beside them breaks it.
+NEVER_REPLACED = ["numpy", "SimpleITK", "vtk", "torch"]
+
+
+class NotInstalledError(DCAMTError):
+    """What the engine needs is not there; the message says what the person can do."""
+
+
+def missing_packages() -> list[str]:
+    """Names of what is still to be installed; empty if a segmentation can start. Imports none of them."""
+    from slicer.packaging import pip_check
+
+    missing = [str(requirement) for requirement in _requirements() if not pip_check(requirement)]
+    # Looked up, not imported: loading torch takes the application seconds, and only the worker needs it.
+    return missing if find_spec("torch") is not None else [f"torch{TORCH}", *missing]
+
+
+def ensure_packages() -> None:
+    """Install what is missing, after one question; nothing is asked or done if all is there.
+
+    Raises:
+        NotInstalledError: the person declined, the PyTorch extension is missing, or the download failed.
+    """
+    missing = missing_packages()
+    if not missing:
+        return
+    pytorch = _pytorch_extension() if find_spec("torch") is None else None
+    question = _(
+        "DCAMT needs Python packages that are not installed yet: {packages}.\n\nDownload and install them now?"
+        " This takes some minutes and, with PyTorch, up to 3 GB of disk space."
+    ).format(packages=", ".join(missing))
+    if not slicer.util.confirmOkCancelDisplay(question, _("DCAMT: install packages")):
+        raise NotInstalledError(_("Nothing was installed, so nothing can be segmented. Press Apply to be asked again."))
+    from slicer.packaging import pip_ensure
+
+    try:
+        if pytorch is not None:
+            pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
+        pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
+    except (CalledProcessError, RuntimeError, OSError, ImportError) as error:
+        text = _(
+            "The packages could not be installed. Check the network and the free disk space, and press Apply again."
+        )
+        raise NotInstalledError(text) from error
+    still = missing_packages()
+    if still:
+        text = _("Still missing: {packages}. Restart Slicer, and press Apply again.")
+        raise NotInstalledError(text.format(packages=", ".join(still)))
+
+
+def _requirements() -> list[Any]:
+    from slicer.packaging import load_requirements
+
+    return list(load_requirements(REQUIREMENTS))
+
+
+def _pytorch_extension() -> Any:
+    """The extension that chooses torch's build for the machine's GPU."""
+    try:
+        import PyTorchUtils
+    except ModuleNotFoundError:
+        text = _("The PyTorch extension is missing. Install it in the Extensions Manager, and restart Slicer.")
+        raise NotInstalledError(text) from None
+    return PyTorchUtils.PyTorchUtilsLogic()

@@ -1,0 +1,82 @@
+"""A result's measurements as a table node, as a CSV file and as text for the clipboard."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import vtk
+from DCAMTLib.files import atomic_path
+from DCAMTLib.measurements import COLUMNS, csv_cell
+from slicer.i18n import tr as _
+
+TEXTS = ("scan", "segment")
+
+
+def column_titles() -> dict[str, str]:
+    """What the table's head says of each column."""
+    return {
+        "scan": _("Volume"),
+        "segment": _("Segment"),
+        "volume_ml": _("Volume (mL)"),
+        "surface_cm2": _("Surface (cm²)"),
+        "long_diameter_mm": _("Long diameter (mm)"),
+        "anteroposterior_diameter_mm": _("Antero-posterior diameter (mm)"),
+        "transverse_diameter_mm": _("Transverse diameter (mm)"),
+        "sphericity": _("Sphericity"),
+    }
+
+
+def fill_table(node: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put measurements, one mapping of `COLUMNS` a segment, into a table node in place of what it holds."""
+    node.RemoveAllColumns()
+    for column, title in column_titles().items():
+        text = column in TEXTS
+        array = vtk.vtkStringArray() if text else vtk.vtkDoubleArray()
+        array.SetName(column)
+        for row in rows:
+            value = row.get(column)
+            array.InsertNextValue(str(value or "") if text else _number(value))
+        node.AddColumn(array)
+        node.SetColumnTitle(column, title)
+    node.SetUseColumnTitleAsColumnHeader(True)
+
+
+def rows_of(node: Any) -> list[dict[str, str]]:
+    """The measurements that a table node holds, as text: six significant digits, nothing for what is undefined."""
+    table = node.GetTable()
+    return [{column: _cell(table, row, column) for column in COLUMNS} for row in range(table.GetNumberOfRows())]
+
+
+def export_csv(node: Any, path: Path) -> None:
+    """Write the file that `dcamt segment --measurements` writes; raises OutputError if it cannot be written."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows_of(node))
+
+
+def as_text(node: Any) -> str:
+    """The table with its head, cells parted by tabs: what a spreadsheet takes from the clipboard."""
+    buffer, titles = io.StringIO(), column_titles()
+    writer = csv.writer(buffer, "excel-tab", lineterminator="\n")
+    writer.writerow([titles[column] for column in COLUMNS])
+    writer.writerows(row.values() for row in rows_of(node))
+    return buffer.getvalue()
+
+
+def table_name(volume: Any) -> str:
+    return str(_("{volume} measurements").format(volume=volume.GetName()))
+
+
+def _number(value: Any) -> float:
+    # JSON has no NaN: the worker sends null.
+    return float("nan") if value is None else round(float(value), 6)
+
+
+def _cell(table: Any, row: int, column: str) -> str:
+    value = table.GetValueByName(row, column)
+    return str(value.ToString()) if column in TEXTS else csv_cell(value.ToDouble())

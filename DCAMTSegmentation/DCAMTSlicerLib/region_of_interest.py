@@ -1,0 +1,54 @@
+"""The region of interest: a Markups box, what the engine gets of it, and where one is put to begin with."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import slicer
+from DCAMTLib.errors import InputError
+from slicer.i18n import tr as _
+
+EDGE_MM = 140.0
+"""A heart with its great vessels fits into a box of this size."""
+MARGIN_MM = 20.0
+
+
+def box_of(roi: Any, volume: Any) -> dict[str, list[float]]:
+    """`low` and `high` corner, RAS mm in the volume's space, of the box along its patient axes around a Markups ROI.
+
+    Raises:
+        InputError: the region has no extent.
+    """
+    half = np.array(roi.GetSize()) / 2
+    if (half <= 0).any():
+        raise InputError(_("has no extent"), path=roi.GetName(), remedy=_("Draw the region anew, or choose none."))
+    to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
+    corners = []
+    for signs in itertools.product((-1, 1), repeat=3):
+        own = [0.0, 0.0, 0.0]
+        volume.TransformPointFromWorld((to_world @ [*(signs * half), 1.0])[:3], own)
+        corners.append(own)
+    return {"low": np.min(corners, axis=0).tolist(), "high": np.max(corners, axis=0).tolist()}
+
+
+def place_region(roi: Any, volume: Any, result: Any | None) -> None:
+    """Put a Markups ROI around a result with some margin or, without one, about the middle of the volume.
+
+    The heart is not searched for: scans of the heart have it about their middle, and the person moves the box.
+    """
+    bounds = np.zeros(6)
+    shown = result is not None and result.GetSegmentation().GetNumberOfSegments() > 0
+    if shown:
+        result.GetRASBounds(bounds)
+        shown = bool((bounds[1::2] > bounds[::2]).all())
+    if shown:
+        low, high = bounds[::2] - MARGIN_MM, bounds[1::2] + MARGIN_MM
+    else:
+        volume.GetRASBounds(bounds)
+        middle, reach = (bounds[::2] + bounds[1::2]) / 2, np.minimum(bounds[1::2] - bounds[::2], EDGE_MM) / 2
+        low, high = middle - reach, middle + reach
+    roi.SetAndObserveTransformNodeID(None)
+    roi.SetCenterWorld(*map(float, (low + high) / 2))
+    roi.SetSizeWorld(*map(float, high - low))

@@ -1,0 +1,73 @@
+"""What belongs to a result, kept with its segmentation node and so saved with the scene.
+
+References: the volume it was made from, the map of disagreement, the table of measurements. Attributes: the trust
+figure and the doubtful places, these in the segmentation node's own coordinates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+
+VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
+_TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
+
+
+@dataclass(frozen=True)
+class DoubtfulPlace:
+    """A cluster of disagreement: a point inside it, mm, and its volume."""
+
+    position: tuple[float, float, float]
+    volume_ml: float
+
+
+def referenced(segmentation_node: Any, role: str) -> Any | None:
+    """The node that a result refers to as `VOLUME`, `DISAGREEMENT` or `MEASUREMENTS`; None if it was deleted."""
+    return segmentation_node.GetNodeReference(role) if segmentation_node is not None else None
+
+
+def trust(segmentation_node: Any) -> float | None:
+    """Dice between what each branch alone would have outlined, 0 to 1; None if only one ran."""
+    text = segmentation_node.GetAttribute(_TRUST) if segmentation_node is not None else None
+    return float(text) if text else None
+
+
+def keep_doubts(
+    segmentation_node: Any, trust: float | None, doubts: Sequence[Mapping[str, Any]], to_local: np.ndarray
+) -> None:
+    """Keep what the worker's `finished` event says of doubts, worst first.
+
+    `to_local`: (4, 4), from the volume's space, in which the event gives places, to the segmentation's.
+    """
+    places = []
+    for doubt in doubts:
+        x, y, z = (to_local @ [*doubt["position"], 1.0])[:3]
+        places.append(DoubtfulPlace((float(x), float(y), float(z)), float(doubt["volume_ml"])))
+    segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
+    segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
+    segmentation_node.SetAttribute(_AT, None)
+
+
+def doubtful_places(segmentation_node: Any) -> list[DoubtfulPlace]:
+    """A result's doubtful places, worst first, in the segmentation node's coordinates."""
+    text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
+    return [DoubtfulPlace(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
+
+
+def next_place(segmentation_node: Any) -> tuple[int, DoubtfulPlace] | None:
+    """Move every slice view to the next doubtful place, after the last to the first; returns its number from 1."""
+    places = doubtful_places(segmentation_node)
+    if not places:
+        return None
+    index = int(segmentation_node.GetAttribute(_AT) or 0) % len(places)
+    segmentation_node.SetAttribute(_AT, str(index + 1))
+    world = [0.0, 0.0, 0.0]
+    segmentation_node.TransformPointToWorld(places[index].position, world)
+    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        view.JumpSliceByCentering(*world)
+    return index + 1, places[index]

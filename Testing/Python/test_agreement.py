@@ -1,0 +1,89 @@
+"""Doubtful places in maps of disagreement known in closed form, on grids of any orientation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import CENTRE, centred_grid, points_of, rotation
+from DCAMTLib.inference.agreement import SMALLEST_ML, disagreement_levels, doubtful_places
+from DCAMTLib.volume import Grid
+
+TURNED = centred_grid((60, 56, 40), (1.0, 1.0, 1.5), rotation(20, -10, 30) @ np.diag([-1, 1, -1]))
+
+
+def balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) -> np.ndarray:
+    """Disagreement of balls, each by its centre (mm from `CENTRE`), radius (mm) and height; 0 elsewhere."""
+    values = np.zeros(grid.shape)
+    for offset, radius, height in shapes:
+        values[np.linalg.norm(points_of(grid) - CENTRE - offset, axis=-1) <= radius] = height
+    return values
+
+
+def test_a_balls_place_is_its_centre_and_its_volume_the_balls() -> None:
+    place = doubtful_places(balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
+    volume_ml = 4 / 3 * np.pi * 9**3 / 1000
+    np.testing.assert_allclose(place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9)  # half a voxel's diagonal
+    assert place.volume_ml == pytest.approx(volume_ml, rel=0.02)
+    assert place.severity == pytest.approx(0.8 * volume_ml, rel=0.02)
+    np.testing.assert_allclose(TURNED.affine @ [*place.index, 1], [*place.position, 1])
+
+
+def test_the_most_severe_comes_first_not_the_largest() -> None:
+    found = doubtful_places(balls(TURNED, ((-14, 0, 0), 8, 0.5), ((14, 0, 0), 7, 1.0), ((0, 18, 0), 3, 1.0)), TURNED)
+    offsets = [place.position[0] - CENTRE[0] for place in found]
+    np.testing.assert_allclose(offsets, [14, -14, 0], atol=1.1)  # a place is a voxel: half a diagonal off at most
+    assert found[1].volume_ml > found[0].volume_ml
+    assert found[0].severity > found[1].severity > found[2].severity
+
+
+def test_the_place_of_a_shell_lies_on_the_shell_and_not_in_its_empty_middle() -> None:
+    values = balls(TURNED, ((0, 0, 0), 16, 1.0)) - balls(TURNED, ((0, 0, 0), 13, 1.0))
+    (place,) = doubtful_places(values, TURNED)
+    assert values[place.index] == 1
+    assert 13 < np.linalg.norm(np.array(place.position) - CENTRE) <= 16
+
+
+def test_the_place_of_a_dumbbell_is_its_thicker_end() -> None:
+    values = balls(TURNED, ((-14, 0, 0), 4, 1.0), ((12, 0, 0), 8, 1.0))
+    x, y, z = np.moveaxis(points_of(TURNED) - CENTRE, -1, 0)
+    values[(abs(x) < 14) & (np.hypot(y, z) < 2)] = 1  # the bar, which makes one cluster of them
+    (place,) = doubtful_places(values, TURNED)
+    np.testing.assert_allclose(place.position, np.add(CENTRE, (12, 0, 0)), atol=2)
+
+
+def test_places_turn_with_the_grid() -> None:
+    shapes = (((-12, 6, 2), 5.0, 0.9), ((10, -6, -4), 4.0, 0.9))
+    straight = centred_grid((60, 60, 60), (1.0, 1.0, 1.0))
+    turned = Grid((60, 60, 60), straight.affine @ [[0, 0, -1, 59], [1, 0, 0, 0], [0, -1, 0, 59], [0, 0, 0, 1]])
+    one, other = (doubtful_places(balls(grid, *shapes), grid) for grid in (straight, turned))
+    assert len(one) == 2
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a.position, b.position, atol=1.01)
+        assert a.volume_ml == pytest.approx(b.volume_ml)
+
+
+def test_little_and_faint_disagreement_is_no_place() -> None:
+    assert doubtful_places(np.zeros(TURNED.shape), TURNED) == []
+    assert doubtful_places(balls(TURNED, ((0, 0, 0), 10, 0.49)), TURNED) == []
+    few = np.zeros(TURNED.shape)
+    enough = int(np.ceil(SMALLEST_ML * 1000 / TURNED.voxel_volume_mm3))
+    few[20, 20, : enough - 1] = 1
+    assert doubtful_places(few, TURNED) == []
+    few[20, 20, enough - 1] = 1
+    assert len(doubtful_places(few, TURNED)) == 1
+    coarse = Grid((10, 10, 10), np.diag([5.0, 5, 5, 1]))
+    one = np.zeros((10, 10, 10))
+    one[4, 4, 4] = 1  # 0.125 mL, but one voxel
+    assert doubtful_places(one, coarse) == []
+
+
+def test_no_more_than_asked_for() -> None:
+    values = balls(TURNED, *[((x, y, 0), 2.5, 1.0) for x in (-16, -8, 0, 8, 16) for y in (-12, 0, 12)])
+    assert len(doubtful_places(values, TURNED)) == 15
+    assert len(doubtful_places(values, TURNED, most=4)) == 4
+
+
+def test_levels_span_a_byte() -> None:
+    levels = disagreement_levels(np.array([[[1.0, 0.75, 0.5, 0.0, 1.0000001, -1e-7]]], np.float32))
+    assert levels.dtype == np.uint8
+    assert levels.ravel().tolist() == [0, 64, 128, 255, 0, 255]
