@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .itk_reader import LPS_TO_RAS, quiet_sitk, quiet_terminal, read_itk
+from .itk_reader import LPS_TO_RAS, quiet_sitk, quiet_terminal, read_itk, read_itk_header
 from .reading import library_errors
 
 _SPACING_TOLERANCE = 0.02  # of the slice spacing, or 0.01 mm, which is what scanners round their positions to
@@ -37,18 +37,10 @@ def read_dicom_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     files.
     """
     sitk = quiet_sitk()
-    with library_errors(folder, "a DICOM series"), quiet_terminal():
-        finder = sitk.ImageSeriesReader
-        series = {uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in finder.GetGDCMSeriesIDs(str(folder))}
-    if not series:
-        raise InputError("holds no DICOM slices", path=folder, remedy="Choose the folder that holds the slices.")
-    if len(series) > 1:
-        raise _several(sitk, folder, list(series.values()))
-    (files,) = series.values()
+    files = _series_files(sitk, folder)
     if len(files) == 1:
         return read_itk(Path(files[0]))  # a multi-frame file, or a clear word about the single slice
-    slices = [_read_place(sitk, folder, file) for file in files]
-    affine, slices = _stack(folder, slices)
+    affine, slices = _stack(folder, [_read_place(sitk, folder, file) for file in files])
     with library_errors(folder, "a DICOM series"), quiet_terminal():
         # (J, I) each; a whole-series reader would squeeze every slice into the first one's type.
         planes = [np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(one.file))) for one in slices]
@@ -58,6 +50,34 @@ def read_dicom_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     if voxels.dtype == np.float64:
         voxels = voxels.astype(np.float32)
     return voxels[np.newaxis], LPS_TO_RAS @ affine
+
+
+def read_dicom_header(folder: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape (1, I, J, K) and affine (RAS mm) as `read_dicom_folder` gives them, without its voxels.
+
+    Raises InputError as `read_dicom_folder` does, but for what only the voxels show.
+    """
+    sitk = quiet_sitk()
+    files = _series_files(sitk, folder)
+    if len(files) == 1:
+        return read_itk_header(Path(files[0]))
+    affine, slices = _stack(folder, [_read_place(sitk, folder, file) for file in files])
+    return (1, *slices[0].size, len(slices)), LPS_TO_RAS @ affine
+
+
+def _series_files(sitk: Any, folder: Path) -> tuple[str, ...]:
+    """The files of the one series in `folder`."""
+    with library_errors(folder, "a DICOM series"), quiet_terminal():
+        finder = sitk.ImageSeriesReader
+        series: dict[str, tuple[str, ...]] = {
+            uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in finder.GetGDCMSeriesIDs(str(folder))
+        }
+    if not series:
+        raise InputError("holds no DICOM slices", path=folder, remedy="Choose the folder that holds the slices.")
+    if len(series) > 1:
+        raise _several(sitk, folder, list(series.values()))
+    (files,) = series.values()
+    return files
 
 
 def _header(sitk: Any, folder: Path, file: str) -> Any:

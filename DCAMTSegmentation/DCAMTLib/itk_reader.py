@@ -53,32 +53,54 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     A fourth axis or a vector's components become channels. Raises InputError for a damaged or unknown file,
     colour voxels, fewer than three dimensions, or a single DICOM slice.
     """
-    sitk = quiet_sitk()
     with library_errors(path, "an image"), quiet_terminal():
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        size, components = reader.GetSize(), reader.GetNumberOfComponents()
-        if len(size) < 3:
-            remedy = "A three-dimensional scan is needed."
-            raise InputError(f"is a {len(size)}D image", path=path, remedy=remedy)
-        if size[2] == 1 and reader.HasMetaDataKey("0020|000e"):  # a series' own identifier: it is DICOM
-            remedy = "Choose the folder that holds the whole series."
-            raise InputError("is one DICOM slice", path=path, remedy=remedy)
-        check_size([*size, components], path)
-        if components in (3, 4) and reader.GetPixelID() == sitk.sitkVectorUInt8:
-            raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
-        image = reader.Execute()
-    array = sitk.GetArrayViewFromImage(image)  # (..., K, J, I) and, where vectors, components last
-    if components == 1:
+        image = _information(path).Execute()
+    size = image.GetSize()
+    array = quiet_sitk().GetArrayViewFromImage(image)  # (..., K, J, I) and, where vectors, components last
+    if image.GetNumberOfComponentsPerPixel() == 1:
         array = array[..., np.newaxis]
     voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
     axes = voxels.ndim
     voxels = voxels.transpose(*range(axes - 3), axes - 1, axes - 2, axes - 3)
     voxels = np.ascontiguousarray(voxels.reshape(-1, *voxels.shape[-3:]))
-    direction = np.array(image.GetDirection()).reshape(len(size), len(size))[:3, :3]
+    # A view would die with the image.
+    return np.array(voxels), _affine(image, len(size))
+
+
+def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape (C, I, J, K) and affine (RAS mm) as `read_itk` gives them, without its voxels.
+
+    Raises InputError as `read_itk` does, but for damage inside of the voxels.
+    """
+    with library_errors(path, "an image"), quiet_terminal():
+        reader = _information(path)
+    size = reader.GetSize()
+    return (reader.GetNumberOfComponents() * int(np.prod(size[3:])), *size[:3]), _affine(reader, len(size))
+
+
+def _information(path: Path) -> Any:
+    """A reader that knows the file's header; raises InputError for what is no scan."""
+    sitk = quiet_sitk()
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    if len(size) < 3:
+        remedy = "A three-dimensional scan is needed."
+        raise InputError(f"is a {len(size)}D image", path=path, remedy=remedy)
+    if size[2] == 1 and reader.HasMetaDataKey("0020|000e"):  # a series' own identifier: it is DICOM
+        remedy = "Choose the folder that holds the whole series."
+        raise InputError("is one DICOM slice", path=path, remedy=remedy)
+    check_size([*size, components], path)
+    if components in (3, 4) and reader.GetPixelID() == sitk.sitkVectorUInt8:
+        raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
+    return reader
+
+
+def _affine(image: Any, axes: int) -> np.ndarray:
+    """Voxel index to RAS mm, (4, 4), of an image or a reader of `axes` dimensions."""
+    direction = np.array(image.GetDirection()).reshape(axes, axes)[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = direction * np.array(image.GetSpacing()[:3])
     affine[:3, 3] = image.GetOrigin()[:3]
-    # A view would die with the image.
-    return np.array(voxels), LPS_TO_RAS @ affine
+    return np.asarray(LPS_TO_RAS @ affine)

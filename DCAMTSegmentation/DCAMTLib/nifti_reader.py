@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from .errors import InputError
 from .formats import ending
-from .reading import library_errors
+from .reading import check_whole, library_errors
 from .volume import check_size
 
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" are taken as millimetres
@@ -25,6 +27,35 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     them float32. Raises InputError for a damaged file (a `.nii.gz` is read to its end, where its checksum is),
     colour voxels, or fewer than three dimensions.
     """
+    with _opened(path) as (file, image, affine):
+        voxels = np.asanyarray(image.dataobj)
+        # The checksum of a gzip stream stands behind its last byte, which nibabel has no need to reach.
+        while file.read(1 << 20):
+            pass
+    if voxels.dtype == np.float64 and image.get_data_dtype() != np.float64:
+        voxels = voxels.astype(np.float32)
+    voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+    # Time and vector axes (the 4th onwards) become channels.
+    return np.ascontiguousarray(np.moveaxis(voxels.reshape(*voxels.shape[:3], -1), -1, 0)), affine
+
+
+def read_nifti_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape (C, I, J, K) and affine (RAS mm) as `read_nifti` gives them, without its voxels.
+
+    Raises InputError as `read_nifti` does, but for damage inside of the voxels.
+    """
+    with _opened(path) as (_, image, affine):
+        shape = tuple(int(size) for size in image.shape)
+        size = int(np.prod(shape)) * image.get_data_dtype().itemsize
+        packed = ending(path) == ".nii.gz"
+        offset = int(image.dataobj.offset)
+        check_whole(path, size + offset, packed=packed)
+    return (int(np.prod(shape[3:])), *shape[:3]), affine
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any, np.ndarray]]:
+    """The open file, nibabel's image in it, whose voxels are not read yet, and the affine (RAS mm)."""
     import logging
 
     import nibabel as nib
@@ -48,16 +79,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise InputError(f"is a {len(shape)}D image", path=path, remedy=remedy)
         if image.get_data_dtype().fields is not None:
             raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
-        voxels = np.asanyarray(image.dataobj)
         affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
-        # The checksum of a gzip stream stands behind its last byte, which nibabel has no need to reach.
-        while file.read(1 << 20):
-            pass
-    if voxels.dtype == np.float64 and image.get_data_dtype() != np.float64:
-        voxels = voxels.astype(np.float32)
-    voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    # Time and vector axes (the 4th onwards) become channels.
-    return np.ascontiguousarray(np.moveaxis(voxels.reshape(*shape[:3], -1), -1, 0)), affine
+        yield file, image, affine
 
 
 def _headers(file: Any, kind: Any) -> tuple[Any, Any]:

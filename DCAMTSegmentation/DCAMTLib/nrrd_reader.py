@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .reading import library_errors
+from .reading import check_whole, library_errors
 from .volume import check_size
 
 # Signs that take a space's axes to RAS. Other spaces ("scanner-xyz", ...) say nothing of the patient.
@@ -24,6 +24,18 @@ _TO_RAS = {
 }
 _SPATIAL_KINDS = ("domain", "space")
 _COLOUR_KINDS = ("RGB-color", "RGBA-color", "HSV-color", "XYZ-color", "3-color", "4-color")
+_BYTES = {
+    name: size
+    for size, names in (
+        (1, "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t"),
+        (2, "short,short int,signed short,int16,int16_t,ushort,unsigned short,uint16,uint16_t"),
+        (4, "int,signed int,int32,int32_t,uint,unsigned int,uint32,uint32_t,float"),
+        (8, "longlong,long long,int64,int64_t,ulonglong,unsigned long long,uint64,uint64_t,double"),
+    )
+    for name in names.split(",")
+}
+_ELSEWHERE = {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"}
+"""Keys of headers whose voxels do not simply follow them."""
 _REMEDY = "Open it in 3D Slicer and save it again."
 
 
@@ -53,18 +65,7 @@ def read_nrrd(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, n
 
     with library_errors(path, "a NRRD image"), open(path, "rb") as file:
         header: dict[str, Any] = dict(nrrd.read_header(file))
-        sizes = [int(size) for size in header["sizes"]]
-        check_size(sizes, path)
-        kinds = [str(kind) for kind in header.get("kinds", [])]
-        if any(kind in _COLOUR_KINDS for kind in kinds):
-            raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
-        if "complex" in kinds:
-            raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
-        directions, spatial = _directions(path, header, len(sizes), kinds)
-        affine = np.eye(4)
-        affine[:3, :3] = directions.T  # a row is the step along one axis: a column of the affine
-        affine[:3, 3] = _origin(header)
-        affine = np.diag([*_space_signs(path, header), 1.0]) @ affine
+        sizes, spatial, affine = _lattice(path, header)
         voxels = nrrd.read_data(header, file, str(path))
     voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     others = [axis for axis in range(len(sizes)) if axis not in spatial]
@@ -73,6 +74,26 @@ def read_nrrd(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, n
     if flatten_segments:
         voxels = _flatten_segments(path, voxels, header)
     return voxels, affine
+
+
+def read_nrrd_header(path: Path, flatten_segments: bool = False) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape (C, I, J, K) and affine (RAS mm) as `read_nrrd` gives them, without its voxels.
+
+    Raises InputError as `read_nrrd` does, but for damage inside of the voxels.
+    """
+    import nrrd
+
+    with library_errors(path, "a NRRD image"), open(path, "rb") as file:
+        header: dict[str, Any] = dict(nrrd.read_header(file))
+        start = file.tell()
+        sizes, spatial, affine = _lattice(path, header)
+    encoding, bytes_each = str(header.get("encoding", "")).lower(), _BYTES.get(str(header.get("type", "")).lower())
+    if bytes_each and encoding in ("raw", "gzip", "gz") and not _ELSEWHERE & header.keys():
+        check_whole(path, int(np.prod(sizes)) * bytes_each, start, packed=encoding != "raw")
+    channels = int(np.prod([size for axis, size in enumerate(sizes) if axis not in spatial]))
+    if flatten_segments and _stored_segments(path, header, channels):
+        channels = 1
+    return (channels, *(sizes[axis] for axis in spatial)), affine
 
 
 def read_nrrd_segments(path: Path) -> tuple[StoredSegment, ...]:
@@ -88,6 +109,22 @@ def read_nrrd_segments(path: Path) -> tuple[StoredSegment, ...]:
         _, spatial = _directions(path, header, len(sizes), [str(kind) for kind in header.get("kinds", [])])
         layers = int(np.prod([size for axis, size in enumerate(sizes) if axis not in spatial]))
     return _stored_segments(path, header, layers)
+
+
+def _lattice(path: Path, header: dict[str, Any]) -> tuple[list[int], list[int], np.ndarray]:
+    """The stored axes' sizes, which of them are spatial, and the affine (RAS mm)."""
+    sizes = [int(size) for size in header["sizes"]]
+    check_size(sizes, path)
+    kinds = [str(kind) for kind in header.get("kinds", [])]
+    if any(kind in _COLOUR_KINDS for kind in kinds):
+        raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
+    if "complex" in kinds:
+        raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
+    directions, spatial = _directions(path, header, len(sizes), kinds)
+    affine = np.eye(4)
+    affine[:3, :3] = directions.T  # a row is the step along one axis: a column of the affine
+    affine[:3, 3] = _origin(header)
+    return sizes, spatial, np.diag([*_space_signs(path, header), 1.0]) @ affine
 
 
 def _directions(path: Path, header: dict[str, Any], axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,32 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
         raise InputError(
             f"cannot be read as {kind} ({why})", path=path, remedy="It may be damaged or of another format."
         ) from error
+
+
+def check_whole(path: Path, size: int, start: int = 0, packed: bool = False) -> None:
+    """Refuse a file that holds fewer than `size` bytes from byte `start` on, without reading them where possible.
+
+    packed: they are compressed by gzip, whose last four bytes tell their number (RFC 1952). Where these tell another,
+    as in a file that was cut off, or one of several streams, it is read to its end.
+
+    Raises InputError for a file that ends too early.
+    """
+    short = InputError("ends too early", path=path, remedy="The copy is incomplete; copy it again.")
+    if not packed:
+        if os.path.getsize(path) < start + size:
+            raise short
+        return
+    with library_errors(path, "a gzip file"), open(path, "rb") as file:
+        file.seek(-4, os.SEEK_END)
+        if int.from_bytes(file.read(4), "little") == size % 2**32:
+            return
+        file.seek(start)
+        held = 0
+        with gzip.GzipFile(fileobj=file) as stream:
+            while chunk := stream.read(1 << 20):
+                held += len(chunk)
+        if held < size:
+            raise short
 
 
 def _shortest(message: str, path: Path) -> str:

@@ -238,6 +238,43 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     return read_nrrd_segments(path)
 
 
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a file says of itself before any voxel is read: C of its voxels (C, I, J, K), and their grid."""
+
+    channels: int
+    grid: Grid
+
+
+def read_header(path: str | Path, flatten_segments: bool = False) -> Header:
+    """A scan's or, with `flatten_segments`, a labelmap's header, checked as far as it goes; no voxel is kept.
+
+    Raises InputError as `read_volume` and `read_labelmap` do, but for another number of channels and for what only
+    the voxels show.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if kind == "dicom":
+        from .dicom_reader import read_dicom_header
+
+        shape, affine = read_dicom_header(path)
+    elif kind == "nifti":
+        from .nifti_reader import read_nifti_header
+
+        shape, affine = read_nifti_header(path)
+    elif kind == "nrrd":
+        from .nrrd_reader import read_nrrd_header
+
+        shape, affine = read_nrrd_header(path, flatten_segments)
+    else:
+        from .itk_reader import read_itk_header
+
+        shape, affine = read_itk_header(path)
+    grid = Grid((shape[1], shape[2], shape[3]), affine)
+    check_grid(grid, path)
+    return Header(shape[0], grid)
+
+
 def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
     """`voxels` as the smallest unsigned type that holds them; raises InputError unless they are labels."""
     remedy = "Choose a labelmap rather than a scan."
@@ -254,27 +291,36 @@ def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
 
 def _read(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (C, I, J, K) and affine, by the reader that the path's kind and ending ask for."""
-    # os.path, unlike pathlib, answers False to a name the system cannot even look up.
-    if not os.path.exists(path):
-        raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
-    if os.path.isdir(path):
+    kind = _kind(path)
+    if kind == "dicom":
         from .dicom_reader import read_dicom_folder
 
         return read_dicom_folder(path)
-    if os.path.getsize(path) == 0:
-        raise InputError("is an empty file", path=path, remedy="Copy or export it again.")
-    kind = ending(path)
-    if kind in (".nii", ".nii.gz"):
+    if kind == "nifti":
         from .nifti_reader import read_nifti
 
         return read_nifti(path)
-    if kind in _NRRD_ENDINGS:
+    if kind == "nrrd":
         from .nrrd_reader import read_nrrd
 
         return read_nrrd(path, flatten_segments)
     from .itk_reader import read_itk
 
     return read_itk(path)
+
+
+def _kind(path: Path) -> str:
+    """Which reader a path needs: "dicom", "nifti", "nrrd" or "itk"; raises InputError if it is missing or empty."""
+    # os.path, unlike pathlib, answers False to a name the system cannot even look up.
+    if not os.path.exists(path):
+        raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
+    if os.path.isdir(path):
+        return "dicom"
+    if os.path.getsize(path) == 0:
+        raise InputError("is an empty file", path=path, remedy="Copy or export it again.")
+    if ending(path) in (".nii", ".nii.gz"):
+        return "nifti"
+    return "nrrd" if ending(path) in _NRRD_ENDINGS else "itk"
 
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
-from DCAMTLib.volume import Grid, read_volume, scan_name
+from DCAMTLib.volume import Grid, read_header, read_volume, scan_name
 from scan_files import ORTHOGONAL, RAS_TO_LPS, SHAPE, affine_from_sitk, affine_of, refused, rotation, scan
 
 
@@ -63,6 +63,9 @@ def test_dicom_series(tmp_path: Path, name: str) -> None:
     volume = read_volume(folder)
     assert volume.voxels.shape == (1, *SHAPE)
     assert scan_name(folder) == "series"
+    header = read_header(folder)
+    assert header.channels == 1
+    assert header.grid.matches(volume.grid, tolerance_mm=0)
     # k may run the other way: compare every voxel's value at its own place.
     to_ours = np.linalg.inv(volume.grid.affine) @ affine
     index = np.indices(SHAPE).reshape(3, -1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -13,6 +14,8 @@ from ..files import atomic_path
 
 LABELLED, UNLABELLED, VALIDATION = "labelled", "unlabelled", "validation"
 ROLES = (LABELLED, UNLABELLED, VALIDATION)
+LEFT_OUT = "left out"
+"""The role of a line that a case list keeps for later, and no run reads."""
 COLUMNS = ("name", "image", "label", "role")
 
 
@@ -29,10 +32,38 @@ class Case:
 def read_cases(path: Path) -> list[Case]:
     """The cases of a CSV file with the columns `name,image,label,role`, paths relative to the file.
 
+    Lines of the role `left out` are passed over.
+
     Raises:
         InputError: the file, a column, an image or a label is missing, a role is unknown, a name comes twice, no case
             is labelled, or a validation scan is also trained on.
     """
+    cases = []
+    for line, case in _listed(path):
+        if case.role == LEFT_OUT:
+            continue
+        if case.role == UNLABELLED:
+            case = replace(case, label=None)
+        elif case.label is None:
+            raise InputError(f"line {line} ('{case.name}') is for {case.role}, but names no label", path=path)
+        for file in (case.image, case.label):
+            if file is not None and not file.exists():
+                raise InputError(f"line {line} names {file}, which does not exist", path=path)
+        cases.append(case)
+    _check(cases, path)
+    return cases
+
+
+def list_cases(path: Path) -> list[Case]:
+    """All lines of a case list as they are: those left out, too, and whether or not their files are there.
+
+    Raises:
+        InputError: the file or a column is missing, or a line has no name, no image or an unknown role.
+    """
+    return [case for _, case in _listed(path)]
+
+
+def _listed(path: Path) -> list[tuple[int, Case]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -45,9 +76,7 @@ def read_cases(path: Path) -> list[Case]:
         raise InputError(
             f"lacks the column '{missing[0]}'", path=path, remedy=f"Its first line must read {','.join(COLUMNS)}."
         )
-    cases = [_case(row, path, number) for number, row in rows]
-    _check(cases, path)
-    return cases
+    return [(number, _case(row, path, number)) for number, row in rows]
 
 
 def write_cases(cases: Sequence[Case], path: Path) -> None:
@@ -72,25 +101,18 @@ def _case(row: dict[str, str | None], path: Path, line: int) -> Case:
     where = f"line {line}"
     if not values["name"] or not values["image"]:
         raise InputError(f"{where} has no name or no image", path=path)
-    if values["role"] not in ROLES:
+    if values["role"] not in (*ROLES, LEFT_OUT):
         raise InputError(
             f"{where} ('{values['name']}') has the role '{values['role']}'",
             path=path,
             remedy=f"Use {', '.join(ROLES)}.",
         )
-    if values["role"] != UNLABELLED and not values["label"]:
-        raise InputError(f"{where} ('{values['name']}') is for {values['role']}, but names no label", path=path)
-    image = path.parent / values["image"]
-    label = path.parent / values["label"] if values["label"] and values["role"] != UNLABELLED else None
-    for file in (image, label):
-        if file is not None and not file.exists():
-            raise InputError(f"{where} names {file}, which does not exist", path=path)
-    return Case(values["name"], image, label, values["role"])
+    label = path.parent / values["label"] if values["label"] else None
+    return Case(values["name"], path.parent / values["image"], label, values["role"])
 
 
 def _check(cases: Sequence[Case], path: Path) -> None:
-    names = [case.name for case in cases]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(case.name for case in cases).items() if count > 1)
     if twice:
         raise InputError(f"the name '{twice[0]}' comes twice", path=path, remedy="Give each case its own name.")
     if not any(case.role == LABELLED for case in cases):

@@ -1,0 +1,177 @@
+"""What a case list's check finds: every fault put in on purpose, and nothing about sound cases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib.recipe import Recipe, load_recipe
+from DCAMTLib.training.case_checks import CaseFacts, check_cases, list_problems
+from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
+from synthetic import ellipsoid_scan, status, write_cases_folder, write_nifti, write_table
+
+RECIPE = load_recipe("la")
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[Case]:
+    """Two labelled, an unlabelled and a validation case, all sound."""
+    return read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1))
+
+
+def facts_of(cases: list[Case], recipe: Recipe = RECIPE) -> list[CaseFacts]:
+    """The last that is said of each case."""
+    last = {facts.index: facts for facts in check_cases(cases, recipe)}
+    return [last[index] for index in range(len(cases))]
+
+
+def problem(cases: list[Case], index: int, recipe: Recipe = RECIPE) -> str:
+    """The only problem of the case at `index`; no other case has one."""
+    facts = facts_of(cases, recipe)
+    assert [len(fact.problems) for fact in facts] == [int(place == index) for place in range(len(cases))]
+    return facts[index].problems[0]
+
+
+def test_sound_cases(cases: list[Case]) -> None:
+    facts = facts_of(cases)
+    assert {(fact.size, fact.spacing, fact.channels, fact.problems) for fact in facts} == {
+        ((24, 24, 24), (2.0, 2.0, 2.0), 1, ())
+    }
+    assert [fact.labels for fact in facts] == [(1,), (1,), None, (1,)]
+    assert list_problems(cases, facts, RECIPE) == []
+
+
+def test_headers_come_first(cases: list[Case]) -> None:
+    order = [(facts.index, facts.labels is not None) for facts in check_cases(cases, RECIPE)]
+    assert order == [(0, False), (1, False), (2, False), (3, False), (0, True), (1, True), (3, True)]
+
+
+def test_unreadable(cases: list[Case]) -> None:
+    cases[2].image.write_bytes(cases[2].image.read_bytes()[:-500])
+    assert problem(cases, 2).startswith("The scan ends too early")
+    cases[0].label.write_bytes(b"none of it")  # type: ignore[union-attr]
+    assert facts_of(cases)[0].problems[0].startswith("The label cannot be read")
+
+
+def test_missing(cases: list[Case], tmp_path: Path) -> None:
+    cases[2] = replace(cases[2], image=tmp_path / "gone.nii.gz")
+    assert problem(cases, 2) == "The scan does not exist. Check the name and the folder."
+
+
+def test_label_on_another_grid(cases: list[Case]) -> None:
+    assert cases[1].label
+    write_nifti(cases[1].label, ellipsoid_scan((24, 24, 22))[1])
+    assert "another grid than the scan (24 x 24 x 22 and 24 x 24 x 24 voxels)" in problem(cases, 1)
+    write_nifti(cases[1].label, ellipsoid_scan()[1], spacing_mm=2.1)
+    assert "another grid" in problem(cases, 1)
+
+
+def test_no_label_and_empty_label(cases: list[Case]) -> None:
+    cases[0] = replace(cases[0], label=None)
+    assert "has no label" in problem(cases, 0)
+    assert cases[1].label
+    write_nifti(cases[1].label, np.zeros((24, 24, 24), np.uint8))
+    assert [fact.problems[0].split(".")[0] for fact in facts_of(cases)[:2]] == [
+        "The case is for labelled, but has no label",
+        "The label is empty",
+    ]
+
+
+def test_channels_and_unknown_classes(cases: list[Case]) -> None:
+    two = replace(RECIPE, input_channels=2)
+    assert all("holds 1 channel(s), but the recipe takes 2" in fact.problems[0] for fact in facts_of(cases, two))
+    assert cases[3].label
+    write_nifti(cases[3].label, 3 * ellipsoid_scan()[1])
+    assert "The label holds 3, but the recipe 'la' knows 1 to 1" in problem(cases, 3)
+
+
+def test_a_class_that_no_label_holds(cases: list[Case]) -> None:
+    wall = replace(RECIPE.classes[0], label=2, name="Wall")
+    recipe = replace(RECIPE, classes=(*RECIPE.classes, wall))
+    (told,) = list_problems(cases, facts_of(cases, recipe), recipe)
+    assert told.startswith("No labelled case holds the class 'Wall' (label 2)")
+
+
+def test_no_labelled_case(cases: list[Case]) -> None:
+    cases = [replace(case, role=UNLABELLED) for case in cases]
+    (told,) = list_problems(cases, facts_of(cases), RECIPE)
+    assert told.startswith("No case is labelled")
+
+
+@pytest.mark.parametrize("how", ["file", "link", "content"])
+def test_validation_that_overlaps_training(cases: list[Case], tmp_path: Path, how: str) -> None:
+    other = tmp_path / "other.nii.gz"
+    if how == "link":
+        other.symlink_to(cases[2].image)
+    elif how == "content":
+        shutil.copyfile(cases[2].image, other)
+    cases[3] = replace(cases[3], image=cases[2].image if how == "file" else other)
+    facts = facts_of(cases)
+    same = "content" if how == "content" else "file"
+    assert facts[3].problems == (
+        f"The scan is trained on, too: it is of the same {same} as 'unlabelled0'. Leave one of them out.",
+    )
+    assert facts[2].problems == (
+        f"The scan is validated on, too: it is of the same {same} as 'validation0'. Leave one of them out.",
+    )
+    assert facts[0].problems == facts[1].problems == ()
+    cases[2] = replace(cases[2], role=LEFT_OUT)
+    assert facts_of(cases)[3].problems == ()
+
+
+def test_doubled_names(cases: list[Case]) -> None:
+    cases[1] = replace(cases[1], name="labelled0")
+    assert [len(fact.problems) for fact in facts_of(cases)] == [1, 1, 0, 0]
+
+
+def test_lines_left_out_are_listed_but_not_read(tmp_path: Path) -> None:
+    path = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
+    path.write_text(path.read_text() + "old,gone.nii,gone_label.nii,left out\n")
+    assert [case.name for case in read_cases(path)] == ["labelled0", "unlabelled0"]
+    assert [(case.name, case.role) for case in list_cases(path)][-1] == ("old", LEFT_OUT)
+
+
+def test_the_command_streams_facts_without_torch(tmp_path: Path) -> None:
+    path = write_cases_folder(tmp_path, labelled=1, unlabelled=1, validation=1)
+    path.write_text(path.read_text() + "gone,gone.nii,,unlabelled\n")
+    program = (
+        "import sys; from DCAMTLib.cli import main; code = main(sys.argv[1:]);"
+        "print(*sorted({'torch', 'SimpleITK'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    words = [sys.executable, "-c", program, "cases", "check", str(path), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"dcamt: {path}: something is wrong with 1 of 4 cases", ""]
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["case"] * 6 + ["checked"]
+    assert events[0] | {"index": 0, "name": "labelled0", "size": [24] * 3, "channels": 1} == events[0]
+    assert events[3]["problems"] == ["The scan does not exist. Check the name and the folder."]
+    assert events[-1] == {"event": "checked", "cases": 4, "faulty": 1, "problems": []}
+
+
+def test_from_a_folder_to_a_list_that_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_cases_folder(tmp_path / "data", labelled=3, unlabelled=1)
+    (tmp_path / "data" / "cases.csv").unlink()
+    table = tmp_path / "lists" / "cases.csv"
+    assert status(["cases", "find", tmp_path / "data", "-o", table, "--validation", "1"]) == 0
+    assert f"case list: {table}" in capsys.readouterr().out
+    assert [(case.name, case.role) for case in read_cases(table)] == [
+        ("labelled0", LABELLED),
+        ("labelled1", LABELLED),
+        ("labelled2", VALIDATION),
+        ("unlabelled0", UNLABELLED),
+    ]
+    assert status(["cases", "check", table]) == 0
+    assert status(["cases", "find", tmp_path / "data", "--validation", "3"]) == 1
+    assert "3 cannot be for validation" in capsys.readouterr().err
+
+
+def test_a_list_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(["cases", "check", write_table(tmp_path / "cases.csv", [["a", "", "", "labelled"]])]) == 1
+    assert "line 2 has no name or no image" in capsys.readouterr().err
