@@ -1,8 +1,13 @@
-"""Two-way mutual distillation: at each voxel the more confident branch teaches the other."""
+"""Two-way mutual distillation: each branch teaches the other, as much as it is confident.
+
+To let the more confident branch alone teach is a trap where the background is the larger part: whatever one branch
+misses with confidence, the other unlearns, and the segmentation shrinks from step to step. Seen on the left atrium (8
+labelled cases, 2.5 mm): the volume fell to 0.84 of the true one within 400 iterations, and the Dice below that of
+training without the unlabelled scans.
+"""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,15 +15,12 @@ from torch import Tensor
 def mutual_distillation(logits_a: Tensor, logits_b: Tensor, temperature: float) -> Tensor:
     """Sum of both directions of T^2 KL(softmax(z_teacher / T) || softmax(z_pupil / T)), a mean over voxels.
 
-    Logits are (B, K, ...). The teacher's side is constant (no gradient). A voxel counts by its teacher's confidence
-    (see `confidence`) if that exceeds the pupil's, by half of it if they tie, else not at all. T^2 keeps the
-    gradient's size independent of T (Hinton, Vinyals and Dean, 2015).
+    Logits are (B, K, ...). The teacher's side is constant (no gradient). A voxel counts by half of its teacher's
+    confidence (see `confidence`). T^2 keeps the gradient's size independent of T (Hinton, Vinyals and Dean, 2015).
     """
-    confidence_a, confidence_b = confidence(logits_a), confidence(logits_b)
-    leads = 0.5 * (1 + torch.sign(confidence_a - confidence_b))  # 1 where A teaches, 0 where B does, 1/2 at a tie
-    a_from_b = _divergence(logits_b, logits_a, temperature) * confidence_b * (1 - leads)
-    b_from_a = _divergence(logits_a, logits_b, temperature) * confidence_a * leads
-    return temperature**2 * (a_from_b.mean() + b_from_a.mean())
+    a_from_b = _divergence(logits_b, logits_a, temperature) * confidence(logits_b)
+    b_from_a = _divergence(logits_a, logits_b, temperature) * confidence(logits_a)
+    return 0.5 * temperature**2 * (a_from_b.mean() + b_from_a.mean())
 
 
 def confidence(logits: Tensor) -> Tensor:
