@@ -56,7 +56,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the five parts of L = supervised + ramp(t) (distillation + mmd + intra + inter), and their knobs.
+    """Weights of L = supervised + ramp(t) (distillation + mmd + intra + inter + copy_paste), and their knobs.
 
     A part of weight 0 is not computed at all.
     """
@@ -66,6 +66,8 @@ class Objective:
     mmd: float = 0.1
     intra_class: float = 0.1
     inter_class: float = 0.1
+    copy_paste: float = 0.0
+    """Not one of the method's five parts: patches mixed of a labelled and an unlabelled one, for `la-best`."""
     distillation_temperature: float = 2.0
     contrast_temperature: float = 0.1
     confidence: float = 0.8
@@ -357,7 +359,7 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     )
     require(0 <= objective.confidence <= 1, "confidence must lie within 0 and 1")
     require(0 <= objective.ramp_up <= 1, "ramp_up must lie within 0 and 1")
-    weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class)
+    weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class, objective.copy_paste)
     # Each by itself, as min() passes over a NaN.
     require(all(w >= 0 for w in (*weights, objective.inter_class)), "the objective's weights must not be negative")
     require(objective.samples >= 2, "objective.samples must be at least 2")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..preprocessing import intensity_reach
 from ..recipe import Recipe
 from .augmentation import change_intensities, random_transform
+from .distributed import ALONE, Team
 from .resident import ResidentCase, quantum
 
 
@@ -19,17 +20,24 @@ from .resident import ResidentCase, quantum
 class Batch:
     """images: float32 (B, C, X, Y, Z), the labelled samples first. labels: int64 (L, X, Y, Z) of those.
 
+    plain: the unlabelled images before their intensities were changed, for a teacher to look at.
     own_tokens: (2, B) booleans, where a branch shall attend to its own tokens.
     """
 
     images: Tensor
     labels: Tensor
+    plain: Tensor
     own_tokens: Tensor
 
 
 def step_seed(seed: int, step: int) -> int:
     """A seed of its own for each iteration: what an iteration draws depends on no earlier one, so a run can resume."""
     return seed * 1_000_003 + step
+
+
+def sample_seed(seed: int, step: int, sample: int) -> int:
+    """A seed of its own for each sample of a batch, so that a share of the batch is drawn as the whole would be."""
+    return step_seed(seed, step) * 1024 + sample
 
 
 class BatchSampler:
@@ -41,33 +49,44 @@ class BatchSampler:
         unlabelled: Sequence[ResidentCase],
         recipe: Recipe,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         self._labelled = labelled
         self._unlabelled = unlabelled
         self._recipe = recipe
         self._device = device
+        training = recipe.training
+        self._labelled_samples = training.labelled_per_batch if unlabelled else training.batch
+        self._samples = team.share(self._labelled_samples, training.batch)
 
     def draw(self, step: int) -> Batch:
+        """This process's share of the batch of an iteration."""
         training = self._recipe.training
-        seed = step_seed(training.seed, step)
-        choices = torch.Generator().manual_seed(seed)
-        labelled = training.labelled_per_batch if self._unlabelled else training.batch
-        images, labels = [], []
-        for index in range(training.batch):
-            pool = self._labelled if index < labelled else self._unlabelled
+        images, labels, plain, own_tokens = [], [], [], []
+        for sample in self._samples:
+            seed = sample_seed(training.seed, step, sample)
+            choices = torch.Generator().manual_seed(seed)
+            has_label = sample < self._labelled_samples
+            pool = self._labelled if has_label else self._unlabelled
             case = pool[int(torch.randint(len(pool), (), generator=choices))]
             image, label = self._patch(case, choices)
-            images.append(image)
-            if index < labelled:
+            images.append(self._change_intensities(image, torch.Generator(self._device).manual_seed(seed)))
+            own_tokens.append(torch.rand(2, generator=choices) < training.own_tokens)
+            if has_label:
                 labels.append(label)
-        on_device = torch.Generator(self._device).manual_seed(seed)
-        own_tokens = torch.rand((2, training.batch), generator=choices) < training.own_tokens
-        reach = intensity_reach(self._recipe.intensity)
+            else:
+                plain.append(image)
         return Batch(
-            change_intensities(torch.stack(images), self._recipe.augmentation, self._recipe.spacing, reach, on_device),
+            torch.stack(images),
             torch.stack(labels),
-            own_tokens.to(self._device),
+            torch.stack(plain) if plain else images[0].new_empty((0, *images[0].shape)),
+            torch.stack(own_tokens, dim=1).to(self._device),
         )
+
+    def _change_intensities(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        recipe = self._recipe
+        reach = intensity_reach(recipe.intensity)
+        return change_intensities(image[None], recipe.augmentation, recipe.spacing, reach, generator)[0]
 
     def _patch(self, case: ResidentCase, choices: torch.Generator) -> tuple[Tensor, Tensor]:
         """A patch (C, X, Y, Z) of a case and its label (X, Y, Z; zeros where the case has none)."""

@@ -20,12 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..losses.copy_paste import copy_paste, random_box
 from ..losses.objective import objective_losses, ramp
+from ..losses.supervised import dice_cross_entropy
 from ..networks.dual_vnet import BranchOutput, DualVNet
 from ..recipe import Recipe
 from ..recipe import Training as Schedule
 from .cases import LABELLED, UNLABELLED, VALIDATION, Case
 from .checkpoint import load_checkpoint, save_checkpoint
+from .distributed import ALONE, Team, TeamLost, running_statistics
 from .events import Checkpointed, EventLog, Finished, Loading, Paused, Progress, Started, Validated
 from .resident import ResidentCase, load_case
 from .run_folder import RunFolder
@@ -34,6 +37,8 @@ from .validation import validation_dice
 
 REPORT_EVERY_S = 2.0
 """Seconds between two progress events: reading the losses back makes a GPU wait."""
+STOP_READ_EVERY = 16
+"""Iterations between two looks at whether another process of a team on GPUs was asked to stop."""
 VALIDATION_SHARE = 0.1
 """Of the time a run has taken so far, validation may have taken this much before another one is left out."""
 
@@ -50,7 +55,10 @@ class Outcome:
 
 
 class Trainer:
-    """One run. All that it knows between two iterations is in its `state`, which is what a checkpoint holds."""
+    """One run. All that it knows between two iterations is in its `state`, which is what a checkpoint holds.
+
+    Of a team of processes, the leader reports, validates and saves; the others wait for it in the next exchange.
+    """
 
     def __init__(
         self,
@@ -59,7 +67,9 @@ class Trainer:
         device: torch.device,
         log: EventLog,
         start_from: dict[str, Tensor] | None = None,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         self.recipe = recipe
         self.run = run
         self.device = device
@@ -77,6 +87,7 @@ class Trainer:
         self.seconds = 0.0
         self.seconds_validating = 0.0
         self.stop_asked = False
+        self._team_stops = False
 
     def resume(self) -> None:
         """Take up the state of the run's last checkpoint.
@@ -84,7 +95,8 @@ class Trainer:
         Raises:
             InputError: there is none, it is damaged, or it is of another recipe's network.
         """
-        state = load_checkpoint(self.run.checkpoint, self.device)
+        state = self.team.from_leader(load_checkpoint(self.run.checkpoint, self.device) if self.team.leads else None)
+        assert state is not None
         try:
             self._load_state(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -93,14 +105,16 @@ class Trainer:
             ) from error
 
     def save(self) -> None:
-        """Write the run's checkpoint."""
+        """Write the run's checkpoint, if this process leads."""
+        if not self.team.leads:
+            return
         save_checkpoint(self.run.checkpoint, self._state())
         self.log(Checkpointed(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> Outcome:
         """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) asks to stop."""
         by_role = self._load_cases(cases)
-        sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device)
+        sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
         counts = {role: len(members) for role, members in by_role.items()}
         self.log(Started(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
@@ -109,8 +123,12 @@ class Trainer:
         began = checkpointed - self.seconds
         meter = _Meter(self.step)
         with self._stopping_on_signals():
-            while self.step < iterations and not self.stop_asked:
-                meter.add(self._iterate(sampler.draw(self.step)))
+            while self.step < iterations and not self._stops:
+                try:
+                    meter.add(self._iterate(sampler.draw(self.step)))
+                except TeamLost:
+                    self.save()  # every step that all of them made
+                    raise
                 self.step += 1
                 self.seconds = time.monotonic() - began
                 last = self.step == iterations
@@ -143,6 +161,8 @@ class Trainer:
     def _load_cases(self, cases: Sequence[Case]) -> dict[str, list[ResidentCase]]:
         by_role: dict[str, list[ResidentCase]] = {LABELLED: [], UNLABELLED: [], VALIDATION: []}
         for index, case in enumerate(cases):
+            if case.role == VALIDATION and not self.team.leads:
+                continue
             self.log(Loading(index, len(cases)))
             by_role[case.role].append(load_case(case, self.recipe, self.device))
         return by_role
@@ -155,21 +175,60 @@ class Trainer:
         mixed = torch.autocast(self.device.type, self.half) if self.device.type == "cuda" else nullcontext()
         with mixed:
             outputs = self.network(images, batch.own_tokens)
+        draws = torch.Generator().manual_seed(step_seed(training.seed, self.step))
+        height = ramp(self.step, round(self.recipe.objective.ramp_up * training.iterations))
+        weight = height * self.recipe.objective.copy_paste if len(batch.plain) else 0.0
         losses = objective_losses(
             (_in_float32(outputs[0]), _in_float32(outputs[1])),
             batch.labels,
             self.network.projections,  # type: ignore[arg-type]
             self.recipe.objective,
-            ramp(self.step, round(self.recipe.objective.ramp_up * training.iterations)),
-            torch.Generator().manual_seed(step_seed(training.seed, self.step)),
+            height,
+            draws,
         )
+        if weight > 0:
+            with mixed:
+                losses["copy_paste"] = self._copy_paste(batch, draws)
+            losses["total"] = losses["total"] + weight * losses["copy_paste"]
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
+        losses = {name: loss.detach() for name, loss in losses.items()}
+        self._exchange(losses)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:
             update_average(self.average, self.network, training.weight_average, self.step)
-        return {name: loss.detach() for name, loss in losses.items()}
+        return losses
+
+    def _copy_paste(self, batch: Batch, draws: torch.Generator) -> Tensor:
+        """Supervision by mixed patches; where they are unlabelled, the averaged network says what is there."""
+        teacher = self.average or self.network
+        with torch.no_grad():
+            teacher.eval()
+            guesses = teacher(batch.plain.contiguous(memory_format=torch.channels_last_3d))
+            teacher.train()
+            said = sum(guess.logits.float().softmax(dim=1) for guess in guesses).argmax(dim=1)
+        inside = random_box(batch.labels.shape[1:], draws).to(self.device)
+        images, labels = copy_paste(batch.images, batch.labels, said, inside)
+        own_tokens = torch.rand((2, len(images)), generator=draws) < self.recipe.training.own_tokens
+        outputs = self.network(images.contiguous(memory_format=torch.channels_last_3d), own_tokens.to(self.device))
+        a, b = (dice_cross_entropy(output.logits.float(), labels) for output in outputs)
+        return a + b
+
+    @property
+    def _stops(self) -> bool:
+        return self.stop_asked if self.team.size == 1 else self._team_stops
+
+    def _exchange(self, losses: dict[str, Tensor]) -> None:
+        """Average gradients, running statistics and losses over the team; stop together."""
+        if self.team.size == 1:
+            return
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        asked = torch.tensor(float(self.stop_asked), device=self.device)
+        self.team.average([*gradients, *running_statistics(self.network), *losses.values(), asked])
+        # Reading the answer makes a GPU wait, so it is read now and then, by all at the same step.
+        if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
+            self._team_stops = bool(asked > 0)
 
     def _report(self, meter: _Meter) -> None:
         """Log the progress; raise InputError if training has gone astray."""
