@@ -58,6 +58,18 @@ def _run(options: argparse.Namespace) -> int:
         from .commands.evaluate import run_evaluate
 
         return run_evaluate(options)
+    if options.command == "cases":
+        from .commands.cases import run_cases
+
+        return run_cases(options)
+    if options.command == "rank":
+        from .commands.rank import run_rank
+
+        return run_rank(options, options.usage_error)
+    if options.command == "report":
+        from .commands.report import run_report
+
+        return run_report(options)
     from .commands.models import run_models
 
     return run_models(options)
@@ -102,6 +114,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_models(commands)
+    _add_cases(commands)
+    _add_rank(commands)
+    _add_report(commands)
     return parser
 
 
@@ -157,7 +172,15 @@ def _add_train(commands: _Commands[_Parser]) -> None:
         "dcamt train cases.csv --run runs/first --set iterations=2000",
     )
     parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="not needed with --resume")
-    parser.add_argument("--run", required=True, type=_path, metavar="FOLDER", help="all of the run is kept here")
+    parser.add_argument(
+        "--run",
+        "--run-folder",  # `torchrun` takes `--run` for the beginning of an option of its own
+        dest="run",
+        required=True,
+        type=_path,
+        metavar="FOLDER",
+        help="all of the run is kept here; under torchrun, write --run-folder",
+    )
     parser.add_argument(
         "--recipe", metavar="NAME_OR_FILE", help=f"{', '.join(shipped_recipes())} or a .json file (default: la)"
     )
@@ -199,6 +222,62 @@ def _add_models(commands: _Commands[_Parser]) -> None:
         if argument:
             action.add_argument("model", metavar=argument)
         _add_json(action)
+
+
+def _add_cases(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "cases",
+        "Make a case list from a folder, or look one over before training.",
+        "dcamt cases find scans -o cases.csv",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    summary = "Pair scans with labels by name; nnU-Net's and the Decathlon's folders are understood."
+    find = _command(actions, "find", summary, "dcamt cases find scans -o cases.csv --validation 4")
+    find.add_argument("folder", type=_path, metavar="FOLDER")
+    find.add_argument("-o", "--output", type=_path, metavar="CASES.csv", help="default: only show the pairs")
+    find.add_argument("--validation", type=_count, default=0, metavar="N", help="keep N labelled cases for validation")
+    summary = "Each case's size and spacing, and what is wrong with it; exit status 1 if anything is."
+    check = _command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
+    check.add_argument("cases", type=_path, metavar="CASES.csv")
+    check.add_argument("--recipe", default="la", metavar="NAME_OR_FILE", help="default: %(default)s")
+    _add_json(find)
+    _add_json(check)
+
+
+def _count(text: str) -> int:
+    """A number of things, 0 or more."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is no count")
+    return int(text)
+
+
+def _add_rank(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "rank",
+        "Which scan to outline next: unlabelled ones by how much the model's two branches disagree.",
+        "dcamt rank --run runs/first --csv next.csv",
+    )
+    parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="default: those of the run")
+    parser.add_argument("--run", type=_path, metavar="FOLDER", help="take a run's model and its cases")
+    parser.add_argument("--model", metavar="NAME_OR_FILE", help=f"default: the run's, or {DEFAULT}")
+    parser.add_argument("--csv", type=_path, metavar="FILE", help="write the ranking as a table")
+    parser.add_argument("--segmentations", type=_path, metavar="FOLDER", help="keep the proposed segmentations here")
+    _add_device(parser)
+    _add_json(parser)
+
+
+def _add_report(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "report",
+        "Write a run's report: one HTML file with charts, pictures and the validation cases' scores.",
+        "dcamt report runs/first",
+    )
+    parser.add_argument("run", type=_path, metavar="FOLDER", help="of the run")
+    _add_device(parser)
+    _add_json(parser)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -172,12 +172,28 @@ def evaluate_folders(
     every = tuple(
         rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0)) for case in cases for value in classes
     )
-    by_class = [[row for row in every if row.label == value] for value in classes]
+    return summarised(every, tuple(sorted(in_predictions - in_labels)), left_out)
+
+
+def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequence[int]) -> list[EvaluationRow]:
+    """A row for each of the label values `values`, the prediction brought to the label's lattice as in a folder.
+
+    Raises InputError if the two lie on different grids.
+    """
+    prediction = _on_grid(prediction, label)
+    return [_row(case, value, prediction, label) for value in values]
+
+
+def summarised(
+    rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ...] = (), left_out: tuple[str, ...] = ()
+) -> Evaluation:
+    """The rows of all cases and classes with each class's mean and standard deviation."""
+    by_class = [[row for row in rows if row.label == value] for value in sorted({row.label for row in rows})]
     return Evaluation(
-        rows=every,
+        rows=tuple(rows),
         mean=tuple(_summary("mean", np.mean, group) for group in by_class),
         std=tuple(_summary("std", np.std, group) for group in by_class),
-        unscored_labels=tuple(sorted(in_predictions - in_labels)),
+        unscored_labels=unscored_labels,
         labels_without_prediction=left_out,
     )
 

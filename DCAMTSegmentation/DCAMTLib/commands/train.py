@@ -16,6 +16,7 @@ from ..model_package import Card, save_model
 from ..model_store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
 from ..training.cases import LABELLED, ROLES, UNLABELLED, Case, read_cases
+from ..training.distributed import Team, TeamLost, joined, own_device, team_rank, team_size
 from ..training.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
 from ..training.run_folder import Origin, RunFolder
 from ..training.run_lock import run_lock
@@ -23,6 +24,7 @@ from .console import Console, StdoutLost, duration
 from .faults import as_fault, ending_like_ctrl_c
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ..training.trainer import Outcome, Trainer
@@ -47,16 +49,11 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
 
 
 def _train(options: argparse.Namespace) -> int:
+    if team_rank() > 0:
+        return _follow(options)
     run = RunFolder(options.run)
     console = Console(options.json)
-    start_from: dict[str, Tensor] | None = None
-    if options.resume:
-        recipe, cases = run.open()
-        origin = run.started_from()
-    else:
-        cases = read_cases(options.cases)
-        recipe, origin, start_from = starting_point(options)
-        check_labelled(recipe, cases)
+    recipe, cases, origin, start_from = _asked_for(options, run)
     if not (options.resume or run.lock.exists()):
         run.check_new()  # a folder that holds something else is not touched, even for the lock
     with run_lock(run.lock):
@@ -65,6 +62,37 @@ def _train(options: argparse.Namespace) -> int:
         else:
             run.check_new()
         return _train_locked(options, run, recipe, cases, origin, start_from, console)
+
+
+def _asked_for(
+    options: argparse.Namespace, run: RunFolder
+) -> tuple[Recipe, Sequence[Case], Origin | None, dict[str, Tensor] | None]:
+    """What to train on what, and the model and weights to begin with."""
+    if options.resume:
+        recipe, cases = run.open()
+        return recipe, cases, run.started_from(), None
+    cases = read_cases(options.cases)
+    recipe, origin, start_from = starting_point(options)
+    check_labelled(recipe, cases)
+    return recipe, cases, origin, start_from
+
+
+def _follow(options: argparse.Namespace) -> int:
+    """The part of a process that does not lead its team. It joins first: the leader tells of what cannot be used."""
+    from ..devices import choose_device
+    from ..training.trainer import Trainer
+
+    device = own_device(choose_device(options.device))
+    try:
+        with joined(device) as team:
+            run = RunFolder(options.run)
+            recipe, cases, _, start_from = _asked_for(options, run)
+            trainer = Trainer(recipe, run, device, EventLog(None), start_from, team)
+            if options.resume:
+                trainer.resume()
+            return 0 if trainer.fit(cases, resumed=options.resume).finished else 1
+    except TeamLost:
+        return 1  # which the leader tells of
 
 
 def _train_locked(
@@ -81,30 +109,45 @@ def _train_locked(
     from ..devices import choose_device
     from ..training.trainer import Trainer
 
-    device = choose_device(options.device)
+    device = own_device(choose_device(options.device))
     heard = _Listener(console)
-    trainer = heard.trainer = Trainer(recipe, run, device, EventLog(run.events, [heard]), start_from)
-    if options.resume:
-        trainer.resume()
-        if trainer.step >= recipe.training.iterations and run.model.exists():
-            show(Finished(trainer.step, str(run.model), trainer.seconds), console)
-            return 0
-    try:
-        if not options.resume:
-            # With a checkpoint before the first step: however early a run is killed, --resume knows where it began.
-            run.create(recipe, cases, trainer.save, origin)
-        outcome = trainer.fit(cases, resumed=options.resume)
-    except BaseException:  # Ctrl-C, too
-        if not (options.resume or heard.started):
-            run.withdraw()
-        raise
+    with joined(device) as team:
+        trainer = heard.trainer = Trainer(recipe, run, device, EventLog(run.events, [heard]), start_from, team)
+        if options.resume:
+            trainer.resume()
+            if trainer.step >= recipe.training.iterations and run.model.exists():
+                show(Finished(trainer.step, str(run.model), trainer.seconds), console)
+                return 0
+        try:
+            if not options.resume:
+                # With a checkpoint before the first step: however early a run is killed, --resume knows where it began.
+                run.create(recipe, cases, trainer.save, origin)
+            outcome = trainer.fit(cases, resumed=options.resume)
+        except BaseException:  # Ctrl-C, too
+            if not (options.resume or heard.started):
+                run.withdraw()
+            raise
     if not outcome.finished:
         go_on = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
         raise Cancelled(f"{run.path}: paused at iteration {outcome.step}. Go on with: {go_on}")
     with ending_like_ctrl_c():
         save_model(run.model, outcome.weights, recipe, card(recipe, cases, outcome, run, origin))
+    report(run, device, console)
     trainer.finish(str(run.model), outcome)
     return 0
+
+
+def report(run: RunFolder, device: torch.device, console: Console) -> None:
+    """Write the run's report. The model is safe by now: whatever hinders the report is only told of."""
+    from ..report.run_report import write_report
+
+    again = f"Write it with: dcamt report {shlex.quote(str(run.path))}"
+    try:
+        write_report(run, device, lambda done, of: console.bar("measuring the validation cases", done / of))
+    except KeyboardInterrupt:
+        console.warn(f"{run.path}: no report was written, as you wished. {again}")
+    except Exception as error:
+        console.warn(f"no report was written: {as_fault(error, run.path)} {again}")
 
 
 class _Listener:
@@ -153,6 +196,8 @@ def check_labelled(recipe: Recipe, cases: Sequence[Case]) -> None:
             "there are unlabelled cases, but a batch has room for labelled ones only",
             remedy="Set labelled_per_batch below batch, or leave the unlabelled cases out.",
         )
+    training = recipe.training
+    Team(0, team_size()).share(training.labelled_per_batch if mixed else training.batch, training.batch)
 
 
 def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder, origin: Origin | None = None) -> Card:

@@ -65,6 +65,16 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model.dcamt"
 
+    @property
+    def validation(self) -> Path:
+        """The finished model's scores on the validation cases, as `Evaluation.write_csv` writes them."""
+        return self.path / "validation.csv"
+
+    @property
+    def report(self) -> Path:
+        """What may be passed on of a finished run: it names no case."""
+        return self.path / "report.html"
+
     def check_new(self) -> None:
         """Raise InputError unless the folder is new, empty, or holds the beginning of a run that was killed there."""
         if self.recipe.exists():

@@ -1,0 +1,129 @@
+"""The report's HTML: text, tables, charts and pictures in one file, without scripts or anything from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from ..evaluation import Evaluation, EvaluationRow
+from ..recipe import Recipe
+from .charts import Line, line_chart
+
+# Nothing may be fetched, whatever found its way into the page.
+_HEAD = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #1c2430 }}
+h1 {{ margin-bottom: 0 }} h2 {{ margin-top: 2em; border-bottom: 1px solid #ccd3dc }}
+table {{ border-collapse: collapse }} th, td {{ padding: .2em .9em .2em 0; text-align: left; vertical-align: top }}
+td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }} tr.sum td {{ border-top: 1px solid #ccd3dc }}
+figure {{ margin: 1em 0 }} figure img {{ max-width: 100% }} figcaption, .faint {{ color: #5b6675 }}
+.charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(22em, 1fr)); gap: 1em }}
+svg polyline {{ fill: none; stroke-width: 1.6 }} svg text {{ font-size: 11px }} svg .title {{ font-weight: 600 }}
+svg .grid {{ stroke: #e2e7ed }}
+</style></head><body>
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A case's picture: a PNG and what it shows."""
+
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page shows; cases go by "case 1", "case 2", ... and nothing in it names a file.
+
+    facts, versions: lines of two columns. losses, dice: lines of (iteration, value) by their names. evaluation: None
+    where there was no validation case.
+    """
+
+    recipe: Recipe
+    facts: Mapping[str, str]
+    losses: Mapping[str, Line] = field(default_factory=dict)
+    dice: Mapping[str, Line] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    pictures: Sequence[Picture] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def render(report: Report) -> str:
+    """The whole page."""
+    title = f"{report.recipe.title}: training report"
+    parts = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>", _pairs(report.facts)]
+    parts.append("<h2>Validation cases</h2>")
+    parts.append(_scores(report) if report.evaluation else "<p>The run had none, so nothing was measured.</p>")
+    for picture in report.pictures:
+        data = base64.b64encode(picture.png).decode("ascii")
+        caption = escape(picture.caption, quote=True)
+        image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+        parts.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+    charts = [line_chart("Dice of the validation cases", report.dice, bounds=(0, 1))] if report.dice else []
+    charts += [line_chart(f"Loss: {name.replace('_', ' ')}", {name: line}) for name, line in report.losses.items()]
+    if any(charts):
+        parts.append(f'<h2>Curves</h2><p class="faint">Over iterations.</p><div class="charts">{"".join(charts)}</div>')
+    parts += ["<h2>Settings</h2>", _pairs(dict(_flat(report.recipe.to_dict())))]
+    parts += ["<h2>Versions</h2>", _pairs(report.versions)]
+    parts.append('<p class="faint">Cases are numbered in the order of the run\'s case list. ')
+    parts.append("This page holds no patient's name, identifier or file path.</p></body></html>\n")
+    return "\n".join(parts)
+
+
+def _pairs(lines: Mapping[str, str]) -> str:
+    return _table((), ((key, value) for key, value in lines.items()))
+
+
+def _scores(report: Report) -> str:
+    assert report.evaluation is not None
+    names = {info.label: info.name for info in report.recipe.classes}
+    head = ("Case", "Class", "Dice", "Jaccard", "95HD mm", "ASD mm", "Volume mL", "Label mL")
+
+    def cells(row: EvaluationRow) -> tuple[str, ...]:
+        score = row.score
+        overlaps = (_number(score.dice, 3), _number(score.jaccard, 3))
+        distances = (_number(score.hd95_mm, 2), _number(score.asd_mm, 2))
+        volumes = (_number(row.prediction_volume_ml, 1), _number(row.label_volume_ml, 1))
+        return (row.case, names.get(row.label, str(row.label)), *overlaps, *distances, *volumes)
+
+    sums = [*report.evaluation.mean, *report.evaluation.std]
+    return _table(head, map(cells, report.evaluation.rows), map(cells, sums))
+
+
+def _table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = (), words: int = 2
+) -> str:
+    """Rows of text, the cells after the first `words` being numbers."""
+
+    def line(cells: Sequence[str], tag: str, kind: str = "") -> str:
+        kinds = [' class="n"' if n >= words else "" for n in range(len(cells))]
+        inner = (f"<{tag}{of}>{escape(cell)}</{tag}>" for of, cell in zip(kinds, cells, strict=True))
+        return f"<tr{kind}>{''.join(inner)}</tr>"
+
+    parts = [line(head, "th")] if head else []
+    parts += [line(row, "td") for row in rows]
+    parts += [line(row, "td", ' class="sum"') for row in sums]
+    return f"<table>{''.join(parts)}</table>"
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
+    """("training.batch", "4"), ...: nested dictionaries as lines."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value, start=1):
+            yield from _flat(item, f"{name} {number}")
+    else:
+        yield name, ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,128 @@
+"""From a finished run's folder to its report and its validation table."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..evaluation import Evaluation, summarised
+from ..files import atomic_path
+from ..model_package import Card
+from ..model_store import verify_model
+from ..training.cases import ROLES, VALIDATION, Case
+from ..training.run_folder import RunFolder
+from .charts import Line
+from .page import Picture, Report, render
+from .scored_cases import ScoredCase, best_median_worst, score_cases
+
+if TYPE_CHECKING:
+    import torch
+
+_ROLE_NAMES = {"labelled": "Labelled cases", "unlabelled": "Unlabelled cases", "validation": "Validation cases"}
+
+
+def write_report(
+    run: RunFolder, device: torch.device | str = "cpu", progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Measure the run's model on its validation cases; write `validation.csv` and `report.html` into the folder.
+
+    The table names the cases as the case list does; the report numbers them. `progress(done, total)` counts them.
+
+    Raises:
+        InputError: there is no run or no model, or a validation case cannot be read.
+        OutputError: a file cannot be written.
+    """
+    from ..inference.predictor import Predictor
+
+    recipe, cases = run.open()
+    package = verify_model(run.model)
+    held_out = [case for case in cases if case.role == VALIDATION]
+    scored = score_cases(held_out, Predictor(package, device), progress)
+    if scored:
+        summarised([row for case in scored for row in case.rows]).write_csv(run.validation)
+    events = run.last_events()
+    losses, dice = curves(events)
+    report = Report(
+        recipe,
+        facts(package.card, cases, events),
+        losses,
+        dice,
+        anonymous_evaluation(scored) if scored else None,
+        pictures(scored),
+        versions(),
+    )
+    with atomic_path(run.report) as partial:
+        partial.write_text(render(report), encoding="utf-8")
+    return run.report
+
+
+def facts(card: Card, cases: Sequence[Case], events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What was trained, on how many cases of each role, and for how long."""
+    lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
+    lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
+    lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
+    lines["Hours"] = str(card.trained_on.get("hours", "unknown"))
+    devices = [str(event["device"]) for event in events if event.get("event") == "started" and "device" in event]
+    if devices:
+        lines["Computed on"] = ", ".join(dict.fromkeys(devices))
+    origin = card.trained_on.get("started_from")
+    lines["Started from"] = f"the model '{origin['title']}'" if isinstance(origin, dict) else "random weights"
+    lines["Licence"] = card.licence
+    lines["Model's checksum"] = card.checksum
+    return lines
+
+
+def curves(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Line], dict[str, Line]]:
+    """The losses and the validation Dice over iterations; what a resumed run did again counts once, as it went last."""
+    losses: dict[str, dict[int, float]] = {}
+    dice: dict[str, dict[int, float]] = {}
+    for event in events:
+        step = event.get("step")
+        if event.get("event") == "started":
+            for line in (*losses.values(), *dice.values()):
+                for later in [at for at in line if at > int(step or 0)]:
+                    del line[later]
+        elif event.get("event") == "progress":
+            for name, value in event["losses"].items():
+                if value is not None:
+                    losses.setdefault(name, {})[int(step or 0)] = value
+        elif event.get("event") == "validation":
+            for branch, by_class in event["dice"].items():
+                who = "both branches" if branch == "mean" else f"branch {branch}"
+                for name, value in by_class.items():
+                    key = who if len(by_class) == 1 else f"{name}, {who}"
+                    dice.setdefault(key, {})[int(step or 0)] = value
+    return ({n: list(line.items()) for n, line in losses.items()}, {n: list(line.items()) for n, line in dice.items()})
+
+
+def anonymous_evaluation(scored: Sequence[ScoredCase]) -> Evaluation:
+    """The scores of "case 1", "case 2", ..."""
+    return summarised([replace(row, case=f"case {n}") for n, case in enumerate(scored, start=1) for row in case.rows])
+
+
+def pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
+    """Of the best, the median and the worst case."""
+    return [
+        Picture(
+            f"{which} case by Dice: case {index + 1}, {scored[index].dice:.3f}."
+            " The label is outlined in white, the segmentation in its colour.",
+            scored[index].picture,
+        )
+        for which, index in best_median_worst(scored).items()
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Of what computed the run."""
+    found = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
+    for package in ("torch", "numpy", "scipy", "nibabel", "pynrrd", "SimpleITK"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

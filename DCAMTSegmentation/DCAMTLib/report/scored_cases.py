@@ -1,0 +1,64 @@
+"""The run's model on its validation cases, at their own resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..evaluation import EvaluationRow, score_case
+from ..training.cases import Case
+from ..volume import read_labelmap, read_volume
+from .slices import case_picture
+
+if TYPE_CHECKING:
+    from ..inference.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class ScoredCase:
+    """A validation case: a row for each class, the branches' Dice with one another (0 to 1), and a PNG picture."""
+
+    name: str
+    rows: tuple[EvaluationRow, ...]
+    trust: float | None
+    picture: bytes
+
+    @property
+    def dice(self) -> float:
+        """Mean over the classes."""
+        return sum(row.score.dice for row in self.rows) / len(self.rows)
+
+
+def score_cases(
+    cases: Sequence[Case], predictor: Predictor, progress: Callable[[int, int], None] | None = None
+) -> list[ScoredCase]:
+    """Segment each case with both branches and compare it with its label; `progress(done, total)` after each.
+
+    Raises:
+        InputError: a scan or label cannot be used.
+    """
+    recipe, scored = predictor.recipe, []
+    for done, case in enumerate(cases, start=1):
+        assert case.label is not None
+        volume, label = read_volume(case.image, channels=recipe.input_channels), read_labelmap(case.label)
+        result = predictor.segment(volume)
+        rows = score_case(case.name, result.labelmap, label, [info.label for info in recipe.classes])
+        picture = case_picture(volume, result.labelmap, label, recipe)
+        scored.append(ScoredCase(case.name, tuple(rows), result.trust, picture))
+        if progress:
+            progress(done, len(cases))
+    return scored
+
+
+def best_median_worst(scored: Sequence[ScoredCase]) -> dict[str, int]:
+    """{"Best": index, "Median": index, "Worst": index} by Dice; fewer where there are fewer cases."""
+    order = sorted(range(len(scored)), key=lambda index: -scored[index].dice)
+    chosen: dict[str, int] = {}
+    if order:
+        chosen["Best"] = order[0]
+    if len(order) > 2:
+        chosen["Median"] = order[len(order) // 2]
+    if len(order) > 1:
+        chosen["Worst"] = order[-1]
+    return chosen

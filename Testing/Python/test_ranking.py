@@ -1,0 +1,93 @@
+"""Which scan to outline next: scores and places in closed form, and the command from cases to a ranking."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import centred_grid, points_of, rotation
+from DCAMTLib.errors import InputError
+from DCAMTLib.inference.predictor import Segmentation
+from DCAMTLib.training.cases import UNLABELLED, Case
+from DCAMTLib.training.ranking import RankedCase, in_order, place_of_most, rank_case, read_ranking, write_ranking
+from DCAMTLib.volume import Labelmap, Volume, read_labelmap
+from synthetic import save_tiny_model, status, tiny_recipe, write_cases_folder
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 2.5)])
+def test_the_place_is_where_most_of_it_lies(spacing: tuple[float, float, float]) -> None:
+    grid = centred_grid((50, 40, 24), spacing, rotation(20, -10, 30))
+    points = points_of(grid)
+    centre = points[30, 22, 11]
+    blob = np.linalg.norm(points - centre, axis=-1) < 4
+    amount = 0.6 * blob
+    amount[5, 5, 5] = 1.0  # a single voxel's doubt is more, but less in sum
+    assert np.linalg.norm(np.array(place_of_most(amount, grid)) - centre) <= max(spacing)
+
+
+def stub(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
+    """A predictor that always says the same."""
+
+    def segment(volume: Volume) -> Segmentation:
+        return Segmentation(Labelmap(labels, volume.grid), None, agreement, trust)
+
+    return SimpleNamespace(segment=segment, recipe=tiny_recipe())
+
+
+def test_the_score_is_what_the_branches_do_not_share(tmp_path: Path) -> None:
+    write_cases_folder(tmp_path, labelled=0, unlabelled=1)
+    case = Case("a", tmp_path / "unlabelled0.nii.gz", None, UNLABELLED)
+    labels, agreement = np.ones((24, 24, 24), np.uint8), np.ones((24, 24, 24), np.float32)
+    agreement[4:8, 4:8, 4:8] = 0.2
+    ranked, _ = rank_case(case, stub(labels, agreement, 0.75))
+    assert ranked.score == pytest.approx(0.25)
+    assert np.abs(np.array(ranked.place) - 2.0 * 5.5).max() <= 2.0
+    nothing, _ = rank_case(case, stub(0 * labels, np.ones_like(agreement), 1.0))
+    assert nothing.score == 1.0
+
+
+def test_order_and_file(tmp_path: Path) -> None:
+    ranked = [
+        RankedCase(name, tmp_path / f"{name}.nii", score, (1.5, -2.25, 3.0))
+        for name, score in zip("cab", (0.1, 0.5, 0.1), strict=True)
+    ]
+    assert [one.name for one in in_order(ranked)] == ["a", "b", "c"]
+    write_ranking(ranked, tmp_path / "next.csv")
+    assert read_ranking(tmp_path / "next.csv") == in_order(ranked)
+    (tmp_path / "bad.csv").write_text("name,score\na,b\n")
+    with pytest.raises(InputError, match="cannot be read as a ranking"):
+        read_ranking(tmp_path / "bad.csv")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=3, validation=1)
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    (tmp_path / "unlabelled1.nii.gz").write_bytes(b"spoilt")
+    words = ["rank", table, "--model", model, "--device", "cpu", "--csv", tmp_path / "next.csv", "--json"]
+    assert status([*words, "--segmentations", tmp_path / "proposed"]) == 1
+    printed = capsys.readouterr()
+    assert "unlabelled1.nii.gz" in printed.err
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    scored = {event["name"]: event for event in events if event["event"] == "scored"}
+    assert set(scored) == {"unlabelled0", "unlabelled2"}
+    ranking = read_ranking(tmp_path / "next.csv")
+    assert [one.name for one in ranking] == events[-1]["cases"] == sorted(scored, key=lambda n: -scored[n]["score"])
+    for event in scored.values():
+        assert 0 <= event["score"] <= 1
+        assert read_labelmap(event["segmentation"]).grid.shape == (24, 24, 24)
+
+
+def test_nothing_to_rank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_cases_folder(tmp_path, labelled=1)
+    assert status(["rank", table]) == 1
+    assert "holds no unlabelled case" in capsys.readouterr().err
+    assert status(["rank"]) == 2
+    more = write_cases_folder(tmp_path / "run", labelled=1, unlabelled=1)
+    assert more.name == "cases.csv"
+    capsys.readouterr()
+    assert status(["rank", "--run", tmp_path / "run"]) == 1
+    assert "the run has no model yet" in capsys.readouterr().err

@@ -1,0 +1,200 @@
+"""A run's report: one page that needs nothing from elsewhere, says what was measured, and not of whom."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nibabel
+import nrrd
+import numpy as np
+import pytest
+from DCAMTLib.report import slices
+from DCAMTLib.report.charts import POINTS, line_chart, thinned, ticks
+from DCAMTLib.report.run_report import curves
+from DCAMTLib.report.scored_cases import ScoredCase, best_median_worst
+from DCAMTLib.volume import Grid, Labelmap, Volume
+from synthetic import ellipsoid_scan, run_dcamt, set_options, tiny_recipe, write_table
+
+PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
+"""A patient's name, identifier and birthday, which stand in every name, path and header of the run below."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of four validation cases, with a patient's traces wherever files can hold them."""
+    home = tmp_path_factory.mktemp("Hildegard_Mustermann")
+    rows = []
+    for number, role in enumerate(["labelled", "unlabelled", *["validation"] * 4]):
+        image, label = ellipsoid_scan(seed=number)
+        name = f"Mustermann Hildegard PID-4711 {number}"
+        scan = nibabel.Nifti1Image(image, np.diag([2.0, 2, 2, 1]))
+        scan.header["descrip"] = b"Hildegard Mustermann PID-4711"
+        scan.header["db_name"] = b"1961-03-07"
+        nibabel.save(scan, home / f"{name}.nii.gz")
+        frame = {"space": "RAS", "space directions": np.diag([2.0, 2, 2]), "patient": "Mustermann 1961-03-07"}
+        nrrd.write(str(home / f"{name}.seg.nrrd"), label, frame)
+        rows.append([name, f"{name}.nii.gz", "" if role == "unlabelled" else f"{name}.seg.nrrd", role])
+    table = write_table(home / "cases.csv", rows)
+    words = ["train", str(table), "--run", str(home / "PID-4711" / "run"), "--device", "cpu"]
+    output = home / "output.txt"
+    assert run_dcamt([*words, *set_options("validate_every=3")], output) == 0, output.read_text()
+    assert "report" not in output.read_text()  # which is where a fault would be told
+    return home / "PID-4711" / "run"
+
+
+def everything_in(data: bytes) -> Iterator[str]:
+    """A file's content as text, that of archives and pictures within it included."""
+    yield data.decode("latin-1")
+    for found in re.findall(rb"data:image/png;base64,([A-Za-z0-9+/=]+)", data):
+        yield base64.b64decode(found).decode("latin-1")
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                yield name
+                yield archive.read(name).decode("latin-1")
+
+
+@pytest.mark.parametrize("file", ["report.html", "model.dcamt"])
+def test_no_trace_of_the_patients(run: Path, file: str) -> None:
+    texts = list(everything_in((run / file).read_bytes()))
+    parts = {part for part in run.parts if len(part) > 3 and part not in ("run", "root")}
+    for trace in (*PLANTED, *parts, str(run.parent)):
+        assert not any(trace.lower() in text.lower() for text in texts), trace
+    # The search finds what is there: the run's own list names the cases.
+    assert any("Mustermann" in text for text in everything_in((run / "cases.csv").read_bytes()))
+
+
+class Page(HTMLParser):
+    """What a page would fetch, and the rows of its tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] in ("td", "th") and self.rows:
+            self.rows[-1].append(data)
+
+
+def test_the_page_stands_alone(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.tags.count("img") == 3
+    assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
+    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "default-src 'none'" in text
+    for caption in ("Best case", "Median case", "Worst case"):
+        assert f"{caption} by Dice: case " in text
+
+
+def test_what_it_says_is_what_the_run_was(run: Path) -> None:
+    rows = {row[0]: row[1:] for row in Page((run / "report.html").read_text(encoding="utf-8")).rows if row}
+    assert (rows["Labelled cases"], rows["Unlabelled cases"], rows["Validation cases"]) == (["1"], ["1"], ["4"])
+    assert rows["Iterations"] == ["6"]
+    assert rows["training.batch"] == ["2"]
+    assert "torch" in rows
+    with (run / "validation.csv").open() as file:
+        table = list(csv.DictReader(file))
+    for number in range(4):
+        cells, expected = rows[f"case {number + 1}"], table[number]
+        assert cells[:3] == ["Left atrium", f"{float(expected['dice']):.3f}", f"{float(expected['jaccard']):.3f}"]
+        assert expected["case"] == f"Mustermann Hildegard PID-4711 {number + 2}"
+    assert table[4]["case"] == "mean"
+    assert rows["mean"][1] == f"{float(table[4]['dice']):.3f}"
+
+
+def test_curves_are_drawn_from_the_events(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    charts = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S)]
+    titles = [chart.get("aria-label") for chart in charts]
+    assert titles[0] == "Dice of the validation cases"
+    assert {"Loss: supervised", "Loss: distillation", "Loss: total"} <= set(titles)
+    assert len(charts[0].findall("polyline")) == 3
+
+
+def test_the_command_writes_it_anew(run: Path, tmp_path: Path) -> None:
+    before = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    output = tmp_path / "output.txt"
+    assert run_dcamt(["report", str(run), "--json", "--device", "cpu"], output) == 0
+    events = [json.loads(line) for line in output.read_text().splitlines()]
+    assert events[-1] == {"event": "report", "report": str(run / "report.html")}
+    assert (run / "report.html").read_text() == before
+    assert run_dcamt(["report", str(tmp_path)], output) == 1
+    assert "holds no run" in output.read_text()
+
+
+def test_a_resumed_run_is_drawn_once() -> None:
+    def progress(step: int, loss: float | None) -> dict[str, object]:
+        return {"event": "progress", "step": step, "losses": {"total": loss}}
+
+    events = [{"event": "started", "step": 0}, progress(10, 3.0), progress(20, None), progress(30, 2.0)]
+    events += [{"event": "started", "step": 10}, progress(25, 1.5)]
+    events += [{"event": "validation", "step": 25, "dice": {"A": {"LA": 0.5}, "mean": {"LA": 0.6}}}]
+    losses, dice = curves(events)
+    assert losses == {"total": [(10, 3.0), (25, 1.5)]}
+    assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
+
+
+def test_charts_hold_their_lines() -> None:
+    line = [(x, 2.0 if x < 500 else 1.0) for x in range(1000)]
+    short = thinned(line)
+    assert len(short) == POINTS
+    assert sum(y for _, y in short) / POINTS == pytest.approx(1.5)
+    chart = ElementTree.fromstring(line_chart("a <b> & c", {"<i>x</i>": line, "y": [(3, float("nan")), (4, 1.0)]}))
+    assert chart[0].text == "a <b> & c"
+    assert float(chart.findall("polyline")[0].attrib["points"].split(",")[1].split()[0]) < 50
+    assert line_chart("none", {"x": [(1, float("inf"))]}) == ""
+    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(0, 6000, 4) == [0, 2000, 4000, 6000]
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(0, {}), (1, {"Best": 0}), (2, {"Best": 1, "Worst": 0})])
+def test_few_cases(count: int, chosen: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScoredCase, "dice", property(lambda case: float(case.name)))
+    assert best_median_worst([ScoredCase(str(n / 10), (), None, b"") for n in range(count)]) == chosen
+    many = [ScoredCase(str(n), (), None, b"") for n in (0.3, 0.9, 0.1, 0.5, 0.7)]
+    assert best_median_worst(many) == {"Best": 1, "Median": 3, "Worst": 2}
+
+
+def test_pictures_show_the_patient_as_radiologists_do(tmp_path: Path) -> None:
+    """A bright block to the patient's right, front and top, stored along -R, S, A, lies left and up in each slice."""
+    import matplotlib.image
+
+    block = np.zeros((40, 40, 40), np.uint8)
+    block[28:38, 28:38, 28:38] = 1
+    affine = np.array([[-1.0, 0, 0, 39], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    labels = np.ascontiguousarray(np.flip(block.transpose(0, 2, 1), 0))
+    grid, recipe = Grid((40, 40, 40), affine), tiny_recipe()
+    volume = Volume(100.0 * labels[None], grid)
+    inner = labels * (np.abs(np.indices(grid.shape) - np.argwhere(labels).mean(0)[:, None, None, None]) < 3).all(0)
+    data = slices.case_picture(volume, Labelmap(inner.astype(np.uint8), grid), Labelmap(labels, grid), recipe)
+    (tmp_path / "case.png").write_bytes(data)
+    pixels = matplotlib.image.imread(tmp_path / "case.png")
+    side = slices.HEIGHT
+    assert pixels.shape == (side, 3 * side + 12, 3)
+    for number in range(3):
+        panel = pixels[:, number * (side + 6) :][:, :side]
+        # 20 mm about the block are shown: of voxels 8 to 39, counted from the other end, it fills 2 to 11.
+        assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
+        assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()

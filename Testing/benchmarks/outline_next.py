@@ -1,0 +1,113 @@
+"""Does it pay to outline what the branches disagree about, rather than any scan?
+
+    python Testing/benchmarks/outline_next.py LA_FOLDER WORK [--labelled 4] [--add 4] [--draws 3] [--seeds 0] [--set …]
+
+A first model learns from the first `--labelled` cases of LA_FOLDER/cases.csv, the other training cases unlabelled.
+`dcamt rank` orders these by the disagreement of its branches. Then models are trained anew, with the same budget and
+seed: one with the labels of the first `--add` cases of that order on top, and one for each random draw of as many.
+All are measured on the last 20 cases, which training never sees, at their own resolution. What is done is not done
+again, so the command can be repeated after an interruption. The table and `outline_next.json` land in WORK.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from statistics import mean, pstdev
+from typing import Any
+
+from DCAMTLib.training.cases import LABELLED, UNLABELLED, Case, write_cases
+from DCAMTLib.training.ranking import read_ranking
+from la_cases import dcamt, held_out_scores, print_table, training_names
+
+SCALE = (
+    "spacing=2.5,2.5,2.5",
+    "patch=40,40,24",
+    "channels=8,16,32,64",
+    "convolutions=1,2,3,3",
+    "iterations=500",
+    "batch=4",
+    "labelled_per_batch=2",
+    "weight_average=0.99",
+)
+
+
+def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: Sequence[str]) -> Path:
+    """The model of a run with the labels of these cases and the images of all training cases."""
+    run = place / "run"
+    if not (run / "model.dcamt").exists():
+        cases = [
+            Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED)
+            if name in labelled
+            else Case(name, la / f"{name}_image.nii.gz", None, UNLABELLED)
+            for name in training_names(la)
+        ]
+        place.mkdir(parents=True, exist_ok=True)
+        write_cases(cases, place / "cases.csv")
+        options = [word for setting in (*SCALE, f"seed={seed}", *settings) for word in ("--set", setting)]
+        begun = (run / "recipe.json").exists()
+        dcamt("train", "--run", run, *(("--resume",) if begun else (place / "cases.csv", *options)))
+    return run / "model.dcamt"
+
+
+def chosen_by_ranking(place: Path, count: int) -> list[str]:
+    """The cases that the place's run would have outlined next."""
+    ranking = place / "next.csv"
+    if not ranking.exists():
+        dcamt("rank", "--run", place / "run", "--csv", ranking)
+    return [one.name for one in read_ranking(ranking)[:count]]
+
+
+def measured(la: Path, place: Path, model: Path) -> dict[str, Any]:
+    done = place / "scores.json"
+    if not done.exists():
+        done.write_text(json.dumps(held_out_scores(la, model, place, "accurate"), indent=2), encoding="utf-8")
+    return dict(json.loads(done.read_text(encoding="utf-8")))
+
+
+def compare(la: Path, work: Path, options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """The first model, the one with the ranking's cases, and those with random ones."""
+    names = training_names(la)
+    first, rest = names[: options.labelled], names[options.labelled :]
+    start = work / f"start-{options.labelled}-seed{seed}"
+    model = train(la, start, first, seed, options.set)
+    rows = [{"row": "start", "seed": seed, **measured(la, start, model), "added": []}]
+    additions = {"ranking": chosen_by_ranking(start, options.add)}
+    for draw in range(options.draws):
+        # Independent of the training's seed, so that every seed adds the same cases.
+        additions[f"random{draw}"] = Random(draw).sample(rest, options.add)
+    for row, added in additions.items():
+        place = work / f"{row}-{options.labelled}+{options.add}-seed{seed}"
+        model = train(la, place, [*first, *added], seed, options.set)
+        rows.append({"row": row, "seed": seed, **measured(la, place, model), "added": added})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("la", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--labelled", type=int, default=4)
+    parser.add_argument("--add", type=int, default=4)
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="another scale, the same in all rows")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for seed in options.seeds:
+        rows += compare(options.la, options.work, options, seed)
+        (options.work / "outline_next.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    print_table([{key: value for key, value in row.items() if key != "added"} for row in rows])
+    for kind in ("start", "ranking", "random"):
+        dice = [row["dice_mean"] for row in rows if row["row"].startswith(kind)]
+        spread = f" ± {pstdev(dice):.4f}" if len(dice) > 1 else ""
+        print(f"{kind}: Dice {mean(dice):.4f}{spread} over {len(dice)} run(s)" if dice else f"{kind}: none")
+    for row in rows:
+        print(f"{row['row']} (seed {row['seed']}) added: {', '.join(row['added']) or 'nothing'}")
+
+
+if __name__ == "__main__":
+    main()
