@@ -160,6 +160,19 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     return ModelPackage(card, recipe, weights)
 
 
+def read_card(path: Path) -> Card:
+    """A package's card alone, for lists: the weights are neither read nor checked.
+
+    Raises:
+        InputError: there is no such package, or its card is not understood.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_card(_read(archive, archive.getinfo(CARD), path), path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
+
+
 def check_weights(package: ModelPackage, path: Path) -> None:
     """Raise InputError unless every weight that the recipe's network needs is there, in its shape, and finite."""
     import torch

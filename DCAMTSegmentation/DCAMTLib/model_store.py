@@ -71,10 +71,11 @@ def verify_model(name_or_file: str | Path) -> ModelPackage:
     return package
 
 
-def import_model(path: Path) -> StoredModel:
+def import_model(path: Path, weights_too: bool = True) -> StoredModel:
     """Check a model file and copy it into the store under its card's name.
 
-    `path` is a file's, never a stored model's name, and the very bytes that were checked are stored.
+    `path` is a file's, never a stored model's name, and the very bytes that were checked are stored. Without
+    `weights_too`, whether the weights fit the recipe's network is left to whoever loads it: no torch is needed.
 
     Raises:
         InputError: the file is no sound model, or a model of that name is there already.
@@ -82,7 +83,8 @@ def import_model(path: Path) -> StoredModel:
     """
     data = read_model(path)
     package = open_model(path, data)
-    check_weights(package, path)
+    if weights_too:
+        check_weights(package, path)
     name = package.card.name
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its card names it '{name}', which cannot be a file's name", path=path)
