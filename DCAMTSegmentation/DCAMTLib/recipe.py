@@ -116,6 +116,8 @@ class Training:
     learning_rate: float = 0.01
     """Falls by (1 - t / t_max) ** 0.9 (`sgd`), or by half a cosine (`adamw`)."""
     weight_decay: float = 1e-4
+    mixed_precision: bool = True
+    """Compute in 16 bits where the device is faster in them; weights and losses stay in 32."""
     own_tokens: float = 0.5
     """Probability that a branch attends to its own tokens in place of its partner's, so that it stands alone."""
     foreground: float = 0.5

@@ -24,7 +24,14 @@ from synthetic import CPU, new_trainer, set_options, write_cases_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
 
-UNCOUPLED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0", "normalisation=instance")
+UNCOUPLED = (
+    "distillation=0",
+    "mmd=0",
+    "intra_class=0",
+    "inter_class=0",
+    "normalisation=instance",
+    "mixed_precision=false",
+)
 BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
 """Each checkpoint comes with a report: the losses of every iteration are in the run's events."""
 

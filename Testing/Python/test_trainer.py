@@ -111,12 +111,31 @@ def test_training_needs_torch_numpy_and_nibabel_alone(tmp_path: Path, table: Pat
     assert verify_model(run.model).card.trained_on["iterations"] == 2
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_emulated_bfloat16_is_left_for_float16(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    """Older GPUs (Turing) can emulate it, and say so unless asked for more."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert half_precision(torch.device("cuda")) is (torch.bfloat16 if native else torch.float16)
-    assert half_precision(CPU) is torch.float16
+@pytest.mark.parametrize(
+    ("device", "fast", "half"),
+    [("cuda", True, torch.bfloat16), ("cuda", False, torch.float16), ("cpu", True, torch.bfloat16), ("cpu", False, None)],
+)
+def test_16_bits_where_the_device_gains_by_them(
+    monkeypatch: pytest.MonkeyPatch, device: str, fast: bool, half: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(trainer_module, "fast_bfloat16", lambda device: fast)
+    assert half_precision(torch.device(device)) is half
+
+
+def test_mixed_precision_changes_the_digits_of_a_step_and_not_its_direction(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "fast_bfloat16", lambda device: True)  # emulated, if need be
+    steps = []
+    for mixed in ("true", "false"):
+        trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3", "copy_paste=1")
+        before = {name: weight.clone() for name, weight in trainer.network.named_parameters()}
+        trainer.fit(read_cases(table))
+        weights = dict(trainer.network.named_parameters())
+        assert all(weight.dtype == torch.float32 for weight in weights.values())
+        steps.append(torch.cat([(weights[name] - before[name]).detach().flatten() for name in weights]))
+    assert not torch.equal(*steps)
+    assert float(torch.nn.functional.cosine_similarity(*steps, dim=0)) > 0.95
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])

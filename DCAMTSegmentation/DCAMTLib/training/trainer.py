@@ -12,13 +12,14 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..devices import fast_bfloat16
 from ..errors import InputError
 from ..losses.copy_paste import copy_paste, random_box
 from ..losses.objective import objective_losses, ramp
@@ -81,7 +82,7 @@ class Trainer:
         self.network = network.to(device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network) if recipe.training.weight_average > 0 else None
         self.optimiser = make_optimiser(self.network, recipe.training)
-        self.half = half_precision(device)
+        self.half = half_precision(device) if recipe.training.mixed_precision else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and self.half == torch.float16)
         self.step = 0
         self.seconds = 0.0
@@ -172,8 +173,7 @@ class Trainer:
         training = self.recipe.training
         set_learning_rate(self.optimiser, training, self.step)
         images = batch.images.contiguous(memory_format=torch.channels_last_3d)
-        mixed = torch.autocast(self.device.type, self.half) if self.device.type == "cuda" else nullcontext()
-        with mixed:
+        with self._mixed():
             outputs = self.network(images, batch.own_tokens)
         draws = torch.Generator().manual_seed(step_seed(training.seed, self.step))
         height = ramp(self.step, round(self.recipe.objective.ramp_up * training.iterations))
@@ -187,8 +187,7 @@ class Trainer:
             draws,
         )
         if weight > 0:
-            with mixed:
-                losses["copy_paste"] = self._copy_paste(batch, draws)
+            losses["copy_paste"] = self._copy_paste(batch, draws)
             losses["total"] = losses["total"] + weight * losses["copy_paste"]
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
@@ -203,7 +202,8 @@ class Trainer:
     def _copy_paste(self, batch: Batch, draws: torch.Generator) -> Tensor:
         """Supervision by mixed patches; where they are unlabelled, the averaged network says what is there."""
         teacher = self.average or self.network
-        with torch.no_grad():
+        # Two contexts: one would keep the weights it cast without gradients, and train none.
+        with torch.no_grad(), self._mixed():
             teacher.eval()
             guesses = teacher(batch.plain.contiguous(memory_format=torch.channels_last_3d))
             teacher.train()
@@ -211,9 +211,14 @@ class Trainer:
         inside = random_box(batch.labels.shape[1:], draws).to(self.device)
         images, labels = copy_paste(batch.images, batch.labels, said, inside)
         own_tokens = torch.rand((2, len(images)), generator=draws) < self.recipe.training.own_tokens
-        outputs = self.network(images.contiguous(memory_format=torch.channels_last_3d), own_tokens.to(self.device))
+        with self._mixed():
+            outputs = self.network(images.contiguous(memory_format=torch.channels_last_3d), own_tokens.to(self.device))
         a, b = (dice_cross_entropy(output.logits.float(), labels) for output in outputs)
         return a + b
+
+    def _mixed(self) -> AbstractContextManager[Any]:
+        """Within it the network computes in 16 bits, where the device gains by that."""
+        return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
 
     @property
     def _stops(self) -> bool:
@@ -293,13 +298,13 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def half_precision(device: torch.device) -> torch.dtype:
-    """bfloat16, which has float32's range, where the GPU itself computes in it; else float16 (gradients scaled up).
-
-    Older GPUs only emulate bfloat16, several times slower than they compute in float16.
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """bfloat16, which has float32's range, where the device itself computes in it; on older GPUs float16 (gradients
+    scaled up), as they only emulate bfloat16, several times slower; None where 16 bits gain nothing.
     """
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float16
+    if fast_bfloat16(device):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else None
 
 
 def make_optimiser(network: nn.Module, training: Schedule) -> torch.optim.Optimizer:
