@@ -66,6 +66,41 @@ class RunFolder:
         return self.path / "model.dcamt"
 
     @property
+    def best(self) -> Path:
+        """The model with the highest validation Dice; not there if that is the last one."""
+        return self.path / "best.dcamt"
+
+    @property
+    def best_weights(self) -> Path:
+        """What `best` is made of at the end."""
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def request(self) -> Path:
+        """There while another process asks this run to pause or to stop; see `run_requests`."""
+        return self.path / "request"
+
+    @property
+    def fault(self) -> Path:
+        """Why the run's last process failed; see `fault_note`."""
+        return self.path / "fault.txt"
+
+    @property
+    def log(self) -> Path:
+        """What a process that was started in the background printed."""
+        return self.path / "train.log"
+
+    @property
+    def scans(self) -> Path:
+        """Scans and labels that were open in another program when the run began; they go with the run."""
+        return self.path / "scans"
+
+    @property
+    def preview(self) -> Path:
+        """How a chosen validation case is segmented at present; see `preview`."""
+        return self.path / "preview"
+
+    @property
     def validation(self) -> Path:
         """The finished model's scores on the validation cases, as `Evaluation.write_csv` writes them."""
         return self.path / "validation.csv"
@@ -81,7 +116,9 @@ class RunFolder:
             raise InputError("already holds a run", path=self.path, remedy="Go on with --resume, or name a new folder.")
         if not self.path.exists():
             return
-        beginnings = {self.cases, self.origin, self.events, self.checkpoint.parent, self.lock, *self._strays()}
+        given = {self.scans, self.log}
+        begun = {self.cases, self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.fault}
+        beginnings = given | begun | set(self._strays())
         if not self.path.is_dir() or not beginnings.issuperset(self.path.iterdir()):
             raise InputError("is not an empty folder", path=self.path, remedy="Name a new folder for the run.")
 
@@ -147,7 +184,7 @@ class RunFolder:
     def withdraw(self) -> None:
         """Take back a new run that came to nothing, so that the same command works once its cause is mended."""
         self.remove_strays()
-        for file in (self.recipe, self.cases, self.origin, self.events, self.checkpoint):
+        for file in (self.recipe, self.cases, self.origin, self.events, self.checkpoint, self.request):
             with suppress(OSError):
                 file.unlink()
         with suppress(OSError):  # not there, or something else lies in it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import InputError, OutputError
 _HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 """What a system answers where another process holds the lock; any other answer means that it knows no locks here."""
 _ATTEMPTS = 100
+_REFUSALS = 3
 
 
 @contextmanager
@@ -42,9 +44,28 @@ def run_lock(path: Path) -> Iterator[None]:
                 one.rmdir()
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock on the file; False where the file system knows no locks.
+
+    To find out, the lock is taken for an instant, which is why `run_lock` tries more than once.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _lock(handle)
+    except OSError as error:
+        return error.errno in _HELD
+    finally:
+        os.close(handle)
+    return False
+
+
 def _acquire(path: Path) -> int:
     """The open file, locked."""
     fault: OSError | None = None
+    refusals = 0
     for _ in range(_ATTEMPTS):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +88,10 @@ def _acquire(path: Path) -> int:
             if error.errno not in _HELD:
                 return handle
             os.close(handle)
+            refusals += 1
+            if refusals < _REFUSALS:  # somebody may only have looked, with `is_held`
+                time.sleep(0.05)
+                continue
             raise InputError(
                 "is being trained by another process", path=path.parent, remedy="Stop that one first, or let it end."
             ) from error

@@ -1,0 +1,58 @@
+"""`dcamt train --run FOLDER --watch`: a run's events as they happen, whoever trains it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ..errors import InputError
+from ..training.event_tail import EventTail
+from ..training.run_folder import RunFolder
+from ..training.run_state import FAILED, RUNNING, run_state
+from .console import Console, duration
+
+LOOK_EVERY_S = 0.5
+
+
+def watch_run(run: RunFolder, console: Console) -> int:
+    """Show the events so far and those to come, until nobody trains here; returns 1 if the run failed."""
+    if not run.path.is_dir() or not (run.recipe.exists() or run.lock.exists()):
+        raise InputError("holds no run to watch", path=run.path, remedy="Name the folder of a run.")
+    tail = EventTail(run.events)
+    try:
+        while True:
+            state = run_state(run)  # before the events: what was written by then is shown
+            while (event := tail.next()) is not None:
+                show_event(event, console)
+            if state.state != RUNNING:
+                break
+            time.sleep(LOOK_EVERY_S)
+    except KeyboardInterrupt:
+        console.clear()
+        return 0  # the run goes on
+    console.clear()
+    where = f" at {state.step} of {state.of}" if state.of else ""
+    console.text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")
+    return 1 if state.state == FAILED else 0
+
+
+def show_event(event: dict[str, Any], console: Console) -> None:
+    """An event of the log as a line of JSON, or as a person wants to see it."""
+    kind = event["event"]
+    console.event(kind, **{key: value for key, value in event.items() if key != "event"})
+    if kind == "loading":
+        console.bar("reading the cases", event["step"] / max(1, event["of"]))
+    elif kind == "started":
+        counts = ", ".join(f"{event[role]} {role}" for role in ("labelled", "unlabelled", "validation"))
+        how = "going on at" if event["resumed"] else "starting at"
+        console.text(f"{how} {event['step']} of {event['of']}: {counts} cases, on {event['device']}")
+    elif kind == "progress":
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in event["losses"].items() if value is not None)
+        left = duration(event["eta_s"] or 0)
+        title = f"{event['step']}/{event['of']}  {event['steps_per_s'] or 0:.2f}/s  {left} left  {losses}"
+        console.bar(title, event["step"] / max(1, event["of"]))
+    elif kind == "validation":
+        dice = ", ".join(f"{name} {value:.3f}" for name, value in event["dice"]["mean"].items())
+        console.text(f"iteration {event['step']}: Dice of the validation cases: {dice}")
+    elif kind == "finished":
+        console.text(f"finished in {duration(event['seconds'])}\nmodel: {event['model']}")
