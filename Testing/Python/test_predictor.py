@@ -36,7 +36,7 @@ def labels_at(labelmap: Labelmap, points: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def predictor(tiny_package: ModelPackage) -> Predictor:
-    return Predictor(tiny_package)
+    return Predictor(tiny_package, precision=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,17 @@ def test_fast_is_the_first_branch_on_its_own(predictor: Predictor, tiny_package:
     assert result.labelmap.voxels.any()
 
 
+def test_bfloat16_moves_probabilities_by_little(
+    tiny_package: ModelPackage, oblique_scan: Volume, expected: Segmentation
+) -> None:
+    result = Predictor(tiny_package, precision=torch.bfloat16).segment(oblique_scan, keep_probabilities=True)
+    assert result.probabilities is not None
+    assert expected.probabilities is not None
+    difference = np.abs(result.probabilities - expected.probabilities)
+    assert 0 < difference.max() < 0.05  # not the same computation, and no other one
+    assert (result.labelmap.voxels != expected.labelmap.voxels).mean() < 0.005
+
+
 def test_agreement_is_one_less_the_total_variation_distance() -> None:
     a = torch.tensor([[0.2, 0.7, 0.1], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
     b = torch.tensor([[0.3, 0.3, 0.4], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0], [0.9, 0.1, 0.0]])
@@ -240,7 +251,7 @@ def told(
         intensity=Intensity("clip", low=-1, high=1),
         inference=Inference(largest_component=component),
     )
-    predictor = Predictor(random_package_of(recipe), memory=memory)
+    predictor = Predictor(random_package_of(recipe), memory=memory, precision=torch.float32)
     predictor.network = network  # type: ignore[assignment]
     left, right = BALLS
     return predictor, Volume(np.stack([left | right, right]).astype(np.float32) * 2 - 1, GRID)
@@ -318,7 +329,7 @@ def test_a_bound_on_memory_leaves_the_result_as_it_is(
     tiny_package: ModelPackage, oblique_scan: Volume, expected: Segmentation
 ) -> None:
     memory = pass_bytes(tiny_package.recipe, (16, 16, 16))
-    predictor = Predictor(tiny_package, memory=memory)
+    predictor = Predictor(tiny_package, memory=memory, precision=torch.float32)
     whole = network_grid(oblique_scan.grid, predictor.recipe.spacing).shape
     assert part_size(predictor.recipe, whole, memory) is not None
     result = predictor.segment(oblique_scan)
@@ -360,7 +371,7 @@ def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
     predictor, scan = told(tiny_package, network, memory=10**9)
     predictor.device = torch.device("meta")  # stands for the GPU, which a machine that tests need not have
     used: list[str] = []
-    monkeypatch.setattr(network, "to", lambda device: used.append(str(device)) or network)
+    monkeypatch.setattr(network, "to", lambda device, _: used.append(str(device)) or network)
     parts_recorded(monkeypatch)
     on_cpu = module.bounded_probabilities
 

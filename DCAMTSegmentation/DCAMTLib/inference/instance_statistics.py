@@ -49,14 +49,15 @@ def take_statistics(
                 except _ReachedError as reached:
                     stride = (outer[0].stop - outer[0].start) // reached.features.shape[2]
                     part = reached.features[0][(slice(None), *coarser(inner, stride))].flatten(1)
-                variance, mean = (x.cpu().double() for x in torch.var_mean(part, dim=1, correction=0))
+                variance, mean = (x.cpu().double() for x in torch.var_mean(part.float(), dim=1, correction=0))
                 voxels += part.shape[1]
                 means, squares = means + part.shape[1] * mean, squares + part.shape[1] * (variance + mean * mean)
                 count()
         finally:
             handle.remove()
         means = means / voxels
-        norm.running_mean, norm.running_var = means.to(part), (squares / voxels - means * means).to(part)
+        norm.running_mean = means.to(norm.weight)
+        norm.running_var = (squares / voxels - means * means).to(norm.weight)
         norm.track_running_stats = True
 
 

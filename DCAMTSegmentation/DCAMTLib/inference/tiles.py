@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.dual_vnet import DualVNet
-from ..networks.vnet import VNet
+from ..networks.vnet import VNet, joined
 from .boxes import Box, coarser, everywhere, tiles_of
 from .instance_statistics import instance_norms, restored_afterwards, take_statistics
 from .one_pass import Size, Tick, pad, probabilities, size_of
@@ -157,5 +157,5 @@ def _decode(vnet: VNet, decoded: Tensor, skips: Sequence[Tensor], which: slice) 
     """Some of the decoder's levels, coarse to fine, each adding its skip."""
     ups, levels = list(vnet.decoder.ups)[which], list(vnet.decoder.levels)[which]
     for up, level, skip in zip(ups, levels, skips, strict=True):
-        decoded = level(up(decoded) + skip)
+        decoded = level(joined(up(decoded), skip))
     return decoded

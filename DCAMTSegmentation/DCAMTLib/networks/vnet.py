@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 
@@ -97,8 +98,13 @@ class Decoder(nn.Module):
         skips = list(features[:-1])[::-1]
         for up, level, skip in zip(self.ups, self.levels, skips, strict=True):
             half = decoded
-            decoded = level(up(decoded) + skip)
+            decoded = level(joined(up(decoded), skip))
         return decoded, half
+
+
+def joined(upsampled: Tensor, skip: Tensor) -> Tensor:
+    """The sum of both; without gradients in place of `upsampled`, since a feature map of the finest level is large."""
+    return upsampled + skip if torch.is_grad_enabled() else upsampled.add_(skip)
 
 
 class VNet(nn.Module):

@@ -1,0 +1,162 @@
+"""A network made ready for inference: batch normalisation folded into the convolutions, ReLU done along with them.
+
+At inference, batch normalisation is a fixed scale and offset of each channel, which the convolution before it can do
+by itself: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). Interpolation keeps both, as
+its weights sum to 1, so the one between a convolution and its normalisation is no obstacle.
+
+The result is that of the network as it was, to rounding; in bfloat16, to hundredths of a probability.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..networks.dual_vnet import DualVNet
+
+
+class FoldedConvolution(nn.Conv3d):
+    """A convolution with a bias, followed by ReLU if `relu`: (1, inputs, X, Y, Z) -> (1, outputs, ...)."""
+
+    relu: bool = False
+
+    @classmethod
+    def of(cls, plain: nn.Conv3d) -> FoldedConvolution:
+        """With the same weights; without ReLU."""
+        own = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding)  # type: ignore[arg-type]
+        return cast(FoldedConvolution, _take_weights(own, plain))
+
+    def forward(self, image: Tensor) -> Tensor:
+        fused = _fused_with_relu(image)
+        if fused is None:
+            result = super().forward(image)
+            return F.relu_(result) if self.relu else result
+        attribute = "relu" if self.relu else "none"
+        merged: Tensor = fused(
+            image, self.weight, self.bias, self.padding, self.stride, self.dilation, 1, attribute, [], ""
+        )
+        return merged
+
+
+class FoldedTransposedConvolution(nn.ConvTranspose3d):
+    """A transposed convolution with a bias, followed by ReLU if `relu`."""
+
+    relu: bool = False
+
+    @classmethod
+    def of(cls, plain: nn.ConvTranspose3d) -> FoldedTransposedConvolution:
+        """With the same weights; without ReLU."""
+        own = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride)  # type: ignore[arg-type]
+        return cast(FoldedTransposedConvolution, _take_weights(own, plain))
+
+    def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
+        result = super().forward(image, output_size)
+        return F.relu_(result) if self.relu else result
+
+
+Folded = FoldedConvolution | FoldedTransposedConvolution
+
+
+def fold(network: DualVNet) -> DualVNet:
+    """Fold `network`, in place; it is for inference only from then on."""
+    network.eval().requires_grad_(False)
+    for module in list(network.modules()):
+        if isinstance(module, nn.Sequential):
+            _fold_layers(module)
+    for vnet in network.vnets:
+        vnet.head = FoldedConvolution.of(vnet.head)
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+def move(network: nn.Module, device: torch.device, precision: torch.dtype) -> nn.Module:
+    """To a device, in place, with weights of the given precision; instance normalisation stays in float32.
+
+    Its statistics are sums over a whole volume, and PyTorch takes them together with features of 16 bits.
+    """
+    network.to(device, precision)
+    for module in network.modules():
+        if isinstance(module, nn.InstanceNorm3d):
+            module.float()
+    return network
+
+
+def _fold_layers(layers: nn.Sequential) -> None:
+    """Replace its convolutions, and what of normalisation and ReLU follows each, by folded ones."""
+    kept: list[nn.Module] = []
+    last: Folded | None = None
+    for layer in layers:
+        if isinstance(layer, nn.Conv3d):
+            last = FoldedConvolution.of(layer)
+            kept.append(last)
+        elif isinstance(layer, nn.ConvTranspose3d):
+            last = FoldedTransposedConvolution.of(layer)
+            kept.append(last)
+        elif isinstance(layer, nn.BatchNorm3d) and last is not None:
+            _absorb(last, layer)
+        elif isinstance(layer, nn.ReLU) and kept and kept[-1] is last and last is not None:
+            last.relu = True
+        else:
+            kept.append(layer)
+            if not isinstance(layer, nn.Upsample):
+                last = None
+    layers._modules.clear()  # in place, as others may hold the Sequential or be derived from it
+    for index, layer in enumerate(kept):
+        layers.add_module(str(index), layer)
+
+
+def _take_weights(own: Any, plain: nn.Conv3d | nn.ConvTranspose3d) -> nn.Module:
+    own.to(plain.weight)
+    with torch.no_grad():
+        own.weight.copy_(plain.weight)
+        if plain.bias is None:
+            own.bias.zero_()
+        else:
+            own.bias.copy_(plain.bias)
+    return cast(nn.Module, own.requires_grad_(False))
+
+
+def _absorb(convolution: Folded, norm: nn.BatchNorm3d) -> None:
+    """Let the convolution do what `norm` does after it."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert convolution.bias is not None
+    # In double precision, so that folding itself rounds once only.
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    along = (-1, 1, 1, 1, 1) if isinstance(convolution, FoldedConvolution) else (1, -1, 1, 1, 1)
+    with torch.no_grad():
+        offset = (convolution.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
+        convolution.weight.copy_(convolution.weight.double() * scale.reshape(along))
+        convolution.bias.copy_(offset)
+
+
+def _fused_with_relu(image: Tensor) -> Callable[..., Tensor] | None:
+    """oneDNN's convolution for an image on a CPU, as PyTorch's own compiler calls it; None where there is none.
+
+    It takes the ReLU along, and saves small convolutions and those of one channel from a fallback that is several times
+    slower and copies its result.
+    """
+    return _proven(image.dtype) if image.device.type == "cpu" else None
+
+
+@lru_cache
+def _proven(precision: torch.dtype) -> Callable[..., Tensor] | None:
+    """The operator, once it gave what it should in this precision: being PyTorch's own, it may change or go."""
+    operator: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    if operator is None:
+        return None
+    image, weight, bias = (
+        torch.linspace(-1, 1, math.prod(size)).reshape(size).to(precision)
+        for size in ((1, 2, 3, 4, 5), (2, 2, 3, 3, 3), (2,))
+    )
+    try:
+        found = operator(image, weight, bias, [1] * 3, [1] * 3, [1] * 3, 1, "relu", [], "")
+        expected = F.conv3d(image, weight, bias, padding=1).relu()
+    except (RuntimeError, TypeError):
+        return None
+    return operator if torch.allclose(found.float(), expected.float(), rtol=2e-2, atol=2e-2) else None

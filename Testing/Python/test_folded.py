@@ -1,0 +1,97 @@
+"""A folded network gives what the network gives as it was, with fewer layers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from DCAMTLib.inference import folded as module
+from DCAMTLib.inference.folded import fold, move
+from DCAMTLib.inference.one_pass import probabilities
+from DCAMTLib.inference.quality import ACCURATE, FAST
+from DCAMTLib.inference.tiles import reach, tiled_probabilities
+from DCAMTLib.networks.dual_vnet import DualVNet
+from DCAMTLib.recipe import Network, Recipe
+from torch import nn
+
+SHAPE = Network(channels=(3, 5, 6, 8), convolutions=(2, 3, 1, 2), attention_heads=4)
+CPU = torch.device("cpu")
+
+
+def network_of(recipe: Recipe, normalisation: str) -> DualVNet:
+    """At inference, every weight and statistic random, so that nothing is left out unseen."""
+    torch.manual_seed(0)
+    network = DualVNet(
+        dataclasses.replace(recipe, network=dataclasses.replace(SHAPE, normalisation=normalisation))
+    ).eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm3d | nn.InstanceNorm3d):
+            nn.init.uniform_(part.weight, 0.5, 2)
+            nn.init.normal_(part.bias)
+        if isinstance(part, nn.BatchNorm3d):
+            nn.init.normal_(part.running_mean)  # type: ignore[arg-type]
+            nn.init.uniform_(part.running_var, 0.5, 2)  # type: ignore[arg-type]
+    for vnet in network.vnets:
+        nn.init.normal_(vnet.head.bias)  # type: ignore[arg-type]
+    for attention in network.attentions:
+        nn.init.normal_(attention.output.weight, std=0.3)  # type: ignore[union-attr, arg-type]
+    return network
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["oneDNN", "plain"])
+@pytest.mark.parametrize("quality", [FAST, ACCURATE])
+@pytest.mark.parametrize("normalisation", ["batch", "instance"])
+def test_folding_changes_nothing_but_the_layers(
+    tiny_recipe: Recipe, normalisation: str, quality: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        monkeypatch.setattr(module, "_fused_with_relu", lambda image: None)
+    elif module._proven(torch.float32) is None:
+        pytest.skip("PyTorch was built without oneDNN")
+    network = network_of(tiny_recipe, normalisation)
+    image = torch.randn(1, 41, 32, 24)
+    with torch.no_grad():
+        expected = probabilities(network, image, quality)
+        lean = fold(copy.deepcopy(network))
+        found = probabilities(lean, image, quality)
+        assert (found - expected).abs().max() < 2e-5
+        # A sharp test only if the offsets, the norms' and the head's, do matter.
+        for vnet in lean.vnets:
+            for part in vnet.modules():
+                if isinstance(part, nn.Conv3d | nn.ConvTranspose3d | nn.InstanceNorm3d) and part.bias is not None:
+                    part.bias.zero_()
+        assert (probabilities(lean, image, quality) - expected).abs().max() > 0.05
+    kinds = {type(part) for part in lean.modules()}
+    assert nn.BatchNorm3d not in kinds
+    if normalisation == "batch":
+        # What is left are those after an interpolation, which no convolution can take along.
+        left = sum(isinstance(part, nn.ReLU) for vnet in lean.vnets for part in vnet.modules())
+        assert left == len(SHAPE.channels) - 1
+
+
+@pytest.mark.parametrize("normalisation", ["batch", "instance"])
+def test_a_folded_network_runs_in_tiles(tiny_recipe: Recipe, normalisation: str) -> None:
+    network = fold(network_of(tiny_recipe, normalisation))
+    image = torch.randn(1, 61, 40, 32) + torch.linspace(0, 3, 61)[:, None, None]
+    tile = (2 * reach(network) + 16, 40, 32)
+    with torch.no_grad():
+        whole = probabilities(network, image, ACCURATE)
+        assert (tiled_probabilities(network, image, ACCURATE, tile) - whole).abs().max() < 2e-5
+        move(network, CPU, torch.bfloat16)
+        rounded = tiled_probabilities(network, image.bfloat16(), ACCURATE, tile)
+        assert rounded.dtype == torch.float32
+        assert (rounded - whole).abs().mean() < 0.02
+
+
+def test_it_comes_back_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
+    """As after a GPU's memory did not suffice: what runs elsewhere meanwhile comes back and works."""
+    network = fold(network_of(tiny_recipe, "instance"))
+    move(network, CPU, torch.bfloat16)
+    assert {p.dtype for part in network.modules() if isinstance(part, nn.Conv3d) for p in part.parameters()} == {
+        torch.bfloat16
+    }
+    move(network, CPU, torch.float32)
+    with torch.no_grad():
+        assert probabilities(network, torch.randn(1, 16, 16, 16), ACCURATE).isfinite().all()
