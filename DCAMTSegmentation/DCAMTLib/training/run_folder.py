@@ -116,7 +116,7 @@ class RunFolder:
             raise InputError("already holds a run", path=self.path, remedy="Go on with --resume, or name a new folder.")
         if not self.path.exists():
             return
-        given = {self.scans, self.log}
+        given = {self.scans, self.log, self.preview}
         begun = {self.cases, self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.fault}
         beginnings = given | begun | set(self._strays())
         if not self.path.is_dir() or not beginnings.issuperset(self.path.iterdir()):

@@ -1,0 +1,66 @@
+"""What a run shows of a validation case while it learns: on the scan's own grid, and never half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from DCAMTLib.training.cases import read_cases
+from DCAMTLib.training.preview import choose_preview, chosen_preview, read_preview
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.volume import read_labelmap, read_volume
+from synthetic import new_trainer, write_cases_folder
+
+
+def test_the_chosen_case_appears_and_its_dice_is_that_of_the_validation(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path / "data", labelled=1, validation=2)
+    run = RunFolder(tmp_path / "run")
+    assert chosen_preview(run) is None
+    choose_preview(run, "validation1")
+    assert chosen_preview(run) == "validation1"
+    settings = ("iterations=3", "validate_every=1", "learning_rate=0.05")
+    heard: list[object] = []
+    trainer = new_trainer(run.path, table, *settings, heard=heard.append)
+    case = next(case for case in read_cases(table) if case.name == "validation1")
+    trainer.fit(read_cases(table))
+    preview = read_preview(run)
+    assert preview is not None
+    assert (preview.case, preview.step) == ("validation1", 3)
+    volume = read_volume(case.image)
+    np.testing.assert_array_equal(np.load(preview.scan), volume.voxels[0].transpose(2, 1, 0))
+    np.testing.assert_allclose(preview.affine, volume.grid.affine)
+    labels = np.load(preview.labels, mmap_mode="r")
+    assert (labels.shape, labels.dtype) == (volume.voxels[0].T.shape, np.uint8)
+    # The scan has the network's spacing, so the validation's own Dice can be had from the preview.
+    assert case.label is not None
+    truth = read_labelmap(case.label).voxels.transpose(2, 1, 0) > 0
+    other = next(case for case in read_cases(table) if case.name == "validation0")
+    dice = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
+    both = [event.dice["mean"]["Left atrium"] for event in heard if hasattr(event, "dice")]
+    choose_preview(run, "validation0")
+    trainer._held_out.clear()
+    trainer._validate(trainer._load_cases(read_cases(table))["validation"])
+    changed = read_preview(run)
+    assert changed is not None
+    assert changed.case == "validation0"
+    assert other.label is not None
+    truth = read_labelmap(other.label).voxels.transpose(2, 1, 0) > 0
+    labels = np.load(changed.labels)
+    second = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
+    np.testing.assert_allclose((dice + second) / 2, both[-1], atol=1e-6)
+    assert len(list(run.preview.glob("*.npy"))) == 2  # of earlier ones nothing is left
+
+
+def test_no_wish_no_preview_and_a_fault_does_not_disturb(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path / "data", labelled=1, validation=1)
+    run = RunFolder(tmp_path / "run")
+    trainer = new_trainer(run.path, table, "iterations=1")
+    assert trainer.fit(read_cases(table)).finished
+    assert not run.preview.exists()
+    choose_preview(run, "validation0")
+    (run.preview / "preview.json").mkdir()  # where it is to be written
+    again = new_trainer(run.path, None, "iterations=1")
+    assert again.fit(read_cases(table)).finished
+    assert read_preview(run) is None
+    choose_preview(run, None)
+    assert chosen_preview(run) is None

@@ -1,0 +1,259 @@
+"""A run is paused, stopped, watched and told apart by its folder alone, by a process that did not start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from DCAMTLib.model_store import verify_model
+from DCAMTLib.training.fault_note import SIZE, Fault, prepare_note, read_note, write_note
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_lock import is_held, run_lock
+from DCAMTLib.training.run_requests import PAUSE, STOP, ask, asked, withdraw_request
+from DCAMTLib.training.run_state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
+from synthetic import run_dcamt, set_options, start_dcamt, status, write_cases_folder
+
+LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.2")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return write_cases_folder(tmp_path / "data", labelled=1, unlabelled=1, validation=1)
+
+
+def begin(table: Path, run: RunFolder, *settings: str) -> list[str]:
+    return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
+
+
+def events(run: RunFolder) -> list[str]:
+    return [str(event["event"]) for event in run.last_events()]
+
+
+def wait(holds: Callable[[], Any], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    wait(lambda: events(run).count("validation") > 2)
+    assert run_state(run).state == RUNNING
+    ask(run, PAUSE)
+    process.join(60)
+    assert process.exitcode == 1
+    state = run_state(run)
+    assert (state.state, state.reason, state.of, state.resumable) == (PAUSED, "", 100000, True)
+    assert not run.request.exists()
+    assert not run.fault.exists()
+    assert not run.model.exists()
+    again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
+    wait(lambda: events(run).count("started") == 2)
+    assert [e["step"] for e in run.last_events() if e["event"] == "started"] == [0, state.step]
+    ask(run, PAUSE)
+    again.join(60)
+    assert run_state(run).step >= state.step
+
+
+def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    process = start_dcamt(begin(table, run, *LONG, "validate_every=1"), tmp_path / "out")
+
+    def dice() -> list[float]:
+        return [e["dice"]["mean"]["Left atrium"] for e in run.last_events() if e["event"] == "validation"]  # type: ignore[index]
+
+    wait(lambda: len(dice()) > 4)
+    ask(run, STOP)
+    process.join(120)
+    assert process.exitcode == 0, (tmp_path / "out").read_text()
+    state = run_state(run)
+    assert (state.state, state.resumable) == (STOPPED, True)
+    last = verify_model(run.model).card
+    assert last.trained_on["iterations"] == state.step
+    assert last.measured[0]["dice"]["mean"]["Left atrium"] == pytest.approx(dice()[-1], abs=1e-4)
+    steps = [e["step"] for e in run.last_events() if e["event"] == "validation"]
+    best_step = steps[dice().index(max(dice()))]
+    assert run.best.exists() == (best_step != state.step)
+    if run.best.exists():
+        best = verify_model(run.best).card
+        assert best.trained_on["iterations"] == best_step
+        assert best.measured[0]["dice"]["mean"]["Left atrium"] == pytest.approx(max(dice()), abs=1e-4)
+    assert run.report.exists()
+
+
+def test_a_finished_run_keeps_a_better_model_of_before(tmp_path: Path, table: Path) -> None:
+    """A learning rate that ruins what the first steps learnt."""
+    run = RunFolder(tmp_path / "run")
+    assert run_dcamt(begin(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5"), tmp_path / "out") == 0
+    by_step = {
+        e["step"]: e["dice"]["mean"]["Left atrium"]
+        for e in run.last_events()
+        if e["event"] == "validation"  # type: ignore[index]
+    }
+    assert run_state(run).state == FINISHED
+    best = max(by_step, key=lambda step: (by_step[step], -step))  # type: ignore[operator]
+    assert run.best.exists() == (best != 6)
+    if run.best.exists():
+        assert verify_model(run.best).card.trained_on["iterations"] == best
+
+
+def test_a_request_to_an_earlier_process_does_not_end_the_next(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    ask(run, STOP)
+    assert run_dcamt(begin(table, run, "iterations=2"), tmp_path / "out") == 0
+    assert run_state(run).state == FINISHED
+
+
+def test_what_is_asked(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert asked(run) is None
+    for what in (PAUSE, STOP):
+        ask(run, what)
+        assert asked(run) == what
+    withdraw_request(run)
+    withdraw_request(run)
+    assert asked(run) is None
+    run.request.write_text("dance")
+    assert asked(run) is None
+
+
+def test_a_killed_process_leaves_a_run_that_says_so_and_goes_on(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    wait(lambda: events(run).count("checkpoint") > 2)
+    process.kill()
+    process.join(60)
+    state = run_state(run)
+    assert (state.state, state.reason, state.resumable) == (FAILED, KILLED, True)
+    again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
+    wait(lambda: events(run).count("started") == 2)
+    ask(run, PAUSE)
+    again.join(60)
+    assert run_state(run).state == PAUSED
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+def test_a_disk_that_fills_up_pauses_the_run_with_the_reason(tmp_path: Path, table: Path) -> None:
+    """No file may grow beyond a limit that the first checkpoint keeps and the growing log of events does not."""
+    run = RunFolder(tmp_path / "run")
+    script = (
+        "import resource, sys; from DCAMTLib import cli; import torch, DCAMTLib.training.trainer as t\n"
+        "t.save_checkpoint = lambda *_: None\n"  # its size is not what is limited here
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); sys.exit(cli.main(sys.argv[1:]))"
+    )
+    words = begin(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, env=environment, check=False)
+    assert done.returncode == 1
+    run.checkpoint.parent.mkdir(exist_ok=True)
+    run.checkpoint.touch()
+    state = run_state(run)
+    assert (state.state, state.resumable) == (PAUSED, True)
+    assert str(run.events) in state.reason
+    assert state.reason in done.stderr.decode()
+
+
+def test_a_note_is_written_over_in_place(tmp_path: Path) -> None:
+    note = tmp_path / "fault.txt"
+    write_note(note, Fault("nobody prepared it"))
+    assert not note.exists()
+    prepare_note(note)
+    assert note.stat().st_size == SIZE
+    assert read_note(note) is None
+    write_note(note, Fault("the disk is full \N{GREEK SMALL LETTER MU}", unwritten=True))
+    assert note.stat().st_size == SIZE
+    assert read_note(note) == Fault("the disk is full \N{GREEK SMALL LETTER MU}", True)
+    prepare_note(note)
+    assert read_note(note) is None
+    write_note(note, Fault("x" * 9000))
+    kept = read_note(note)
+    assert kept is not None
+    assert set(kept.message) == {"x"}
+    assert len(kept.message) > SIZE // 2
+
+
+def test_whether_a_lock_is_held_is_seen_without_disturbing_it(tmp_path: Path) -> None:
+    path = tmp_path / "train.lock"
+    assert not is_held(path)
+    assert not path.exists()
+    path.touch()
+    assert not is_held(path)
+    code = (
+        "import sys, time; from pathlib import Path; from DCAMTLib.training.run_lock import run_lock\n"
+        "with run_lock(Path(sys.argv[1])):\n  print('held', flush=True)\n  sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    assert is_held(path)
+    assert is_held(path)
+    holder.communicate("")
+    assert not is_held(path)
+    with run_lock(path):
+        pass
+
+
+def test_runs_are_found_the_newest_first(tmp_path: Path) -> None:
+    assert list(find_runs(tmp_path / "none")) == []
+    for number, name in enumerate(("old", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").write_text("{}")
+        os.utime(tmp_path / name / "recipe.json", (1000 + number, 1000 + number))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "file").touch()
+    assert [run.path.name for run in find_runs(tmp_path)] == ["new", "old"]
+
+
+def test_a_run_that_never_began_tells_what_its_process_printed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.log.write_text("dcamt: cases.csv: lacks the column 'role'.\n\n")
+    assert (run_state(run).state, run_state(run).reason) == (FAILED, "cases.csv: lacks the column 'role'.")
+
+
+def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert status(["train", "--run", tmp_path / "none", "--watch"]) == 1
+    assert "holds no run to watch" in capfd.readouterr().err
+    assert status(["train", table, "--run", run.path, "--watch"]) == 2
+    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    wait(lambda: run.recipe.exists())
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "DCAMTLib.cli", "train", "--run", str(run.path), "--watch", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait(lambda: events(run).count("validation") > 3)
+    ask(run, PAUSE)
+    process.join(60)
+    shown, _ = watcher.communicate(timeout=60)
+    assert watcher.returncode == 0
+    assert [json.loads(text)["event"] for text in shown.splitlines()] == events(run)
+    capfd.readouterr()
+    assert status(["train", "--run", run.path, "--watch"]) == 0
+    text = capfd.readouterr().out
+    assert "starting at 0 of 100000: 1 labelled, 1 unlabelled, 1 validation cases, on cpu" in text
+    assert text.rstrip().endswith(f"paused at {run_state(run).step} of 100000")
+
+
+def test_watching_needs_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    code = "import sys; from DCAMTLib import cli; cli.main(sys.argv[1:]); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--run", str(tmp_path), "--watch"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False"
