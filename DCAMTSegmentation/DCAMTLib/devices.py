@@ -23,8 +23,9 @@ def choose_device(name: str) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if not there[name]:
-        raise InputError(f"this machine has no '{name}' device that torch can use", remedy="Use --device auto.")
+    if not there.get(name):
+        remedy = "Let the device be chosen automatically (at a shell: --device auto)."
+        raise InputError(f"this machine has no '{name}' device that torch can use", remedy=remedy)
     return torch.device(name)
 
 

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+from .volume_bridge import SLAB_BYTES
 
 COLOURS = "vtkMRMLColorTableNodeWarm1"  # yellow to red; Slicer brings it
 OPACITY = 0.6
 LEAST_SHOWN = 26  # of 255: below a tenth the slice shows through
 
 
-def fill_map(node: Any, disagreement: np.ndarray, ijk_to_ras: Any) -> None:
-    """Set a scalar volume node's voxels, (K, J, I) from 0 (the branches agree) to 255, its geometry and display."""
-    display = node.GetDisplayNode()
-    if display is None:
-        display = slicer.vtkMRMLScalarVolumeDisplayNode()
-        node.GetScene().AddNode(display)
-        # Slicer would look through every voxel for a fitting window.
-        display.AutoWindowLevelOff()
-        display.SetWindowLevelMinMax(0, 255)
-        display.SetAndObserveColorNodeID(COLOURS)
-        display.SetThreshold(LEAST_SHOWN, 255)
-        display.ApplyThresholdOn()
-        node.SetAndObserveDisplayNodeID(display.GetID())
+def build_image(disagreement: np.ndarray) -> Generator[None, None, Any]:
+    """Image data of (K, J, I) from 0 (the branches agree) to 255, copied some megabytes a step."""
     image = vtk.vtkImageData()
     image.SetDimensions(*reversed(disagreement.shape))
-    values = np.array(disagreement, np.uint8).ravel()
-    image.GetPointData().SetScalars(numpy_to_vtk(values, deep=False))
-    node.SetIJKToRASMatrix(ijk_to_ras)
-    node.SetAndObserveImageData(image)
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(disagreement.shape)
+    thickness = max(1, SLAB_BYTES // max(1, disagreement[:1].nbytes))
+    for start in range(0, len(values), thickness):
+        slab = slice(start, start + thickness)
+        values[slab] = disagreement[slab]
+        yield
+    return image
+
+
+def show_image(node: Any) -> Any:
+    """Give a map's volume node a display node, and return it; the image is to be set afterwards."""
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
+    node.GetScene().AddNode(display)
+    # Slicer would look through every voxel for a fitting window.
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(0, 255)
+    display.SetAndObserveColorNodeID(COLOURS)
+    display.SetThreshold(LEAST_SHOWN, 255)
+    display.ApplyThresholdOn()
+    node.SetAndObserveDisplayNodeID(display.GetID())
+    return display
 
 
 class Overlay:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import slicer
+from DCAMTLib.errors import InputError
 from slicer.i18n import tr as _
 
 from . import review
-from .disagreement_map import fill_map, map_name
+from .disagreement_map import build_image, map_name, show_image
 from .measurements_table import fill_table, table_name
-from .result_segments import build_segments, write_segments
+from .result_segments import BuiltSegment, build_segment, build_surface, closed_surface, write_segments
 from .subject_hierarchy import place_beside
 from .volume_bridge import between, ijk_to_ras
 
@@ -22,7 +23,6 @@ from .volume_bridge import between, ijk_to_ras
 class Result:
     """What the worker's `finished` event says; labels and disagreement (or None) are memory maps, (K, J, I)."""
 
-    scan: str
     labels: np.ndarray
     disagreement: np.ndarray | None
     trust: float | None
@@ -32,96 +32,125 @@ class Result:
 
     @classmethod
     def read(cls, event: Mapping[str, Any]) -> Result:
-        """From the event; raises OSError or ValueError if the files it names cannot be read."""
-        agreement = event.get("agreement")
-        return cls(
-            scan=event["measurements"][0]["scan"] if event["measurements"] else "",
-            labels=np.load(event["labelmap"], mmap_mode="r"),
-            disagreement=np.load(agreement, mmap_mode="r") if agreement else None,
-            trust=event.get("trust"),
-            doubts=event.get("doubts", ()),
-            measurements=event["measurements"],
-            classes=event["segments"],
-        )
+        """From the event.
+
+        Raises:
+            InputError: a file that it names cannot be read.
+        """
+        disagreement = event["disagreement"]
+        try:
+            return cls(
+                labels=np.load(event["labelmap"], mmap_mode="r"),
+                disagreement=np.load(disagreement, mmap_mode="r") if disagreement else None,
+                trust=event["trust"],
+                doubts=event["doubts"],
+                measurements=event["measurements"],
+                classes=event["segments"],
+            )
+        except (OSError, ValueError, EOFError) as error:
+            what = _("could not be read ({reason})").format(reason=error)
+            raise InputError(what, path=_("The result"), remedy=_("Press Apply again.")) from error
 
     def summary(self) -> str:
-        """One line: what was found, and how large it is."""
+        """What was found, how large it is, and how far the branches agree about it."""
         parts = [
             _("{segment}: {volume} mL.").format(segment=row["segment"], volume=f"{row['volume_ml']:.1f}")
             if row["volume_ml"]
             else _("No {segment} was found.").format(segment=row["segment"].lower())
             for row in self.measurements
         ]
+        if self.trust is not None and any(row["volume_ml"] for row in self.measurements):
+            parts.append(_("The two branches agree to {share}.").format(share=f"{self.trust:.0%}"))
         return " ".join(parts)
 
 
-def insert(result: Result, volume: Any, target: Any | None) -> Generator[None, None, Any]:
+def insert(result: Result, volume: Any, target: Any | None, show_3d: bool) -> Generator[None, None, Any]:
     """Write a result into `target`, or a new node, with its map, table and doubts; returns the segmentation node.
 
-    A step between two yields takes some tens of milliseconds. If one fails, or the generator is closed before its
-    end, the nodes that were added go again; the segments of `target` change in the last step only.
+    A step between two yields takes some tens of milliseconds. The scene is touched by the last step alone; should
+    that fail, the nodes that it added go again.
 
     Raises:
         InputError: `target` lies under another transform that is not linear.
     """
-    scene = slicer.mrmlScene
-    if target is not None and not scene.IsNodePresent(target):
-        target = None
-    if target is not None and target.GetSegmentation().GetNumberOfSegments() == 0:
-        target.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    new = target is None
+    target = target if target is not None and slicer.mrmlScene.IsNodePresent(target) else None
+    empty = target is None or target.GetSegmentation().GetNumberOfSegments() == 0
+    to_local = np.eye(4) if empty else between(volume, target)
+    with_surface = show_3d or (not empty and target.GetSegmentation().ContainsRepresentation(closed_surface()))
+    built = []
+    for item in result.classes:
+        built.append(build_segment(result.labels, to_local @ ijk_to_ras(volume), item))
+        yield
+        if with_surface:
+            build_surface(built[-1], target)
+            yield
+    image = None
+    if result.disagreement is not None:
+        image = yield from build_image(result.disagreement)
     added: list[Any] = []
+    try:
+        return _put(result, volume, target, built, image, to_local, show_3d, added)
+    except BaseException:
+        for item in reversed(added):
+            slicer.mrmlScene.RemoveNode(item)
+        raise
+
+
+def _put(
+    result: Result,
+    volume: Any,
+    target: Any | None,
+    built: Sequence[BuiltSegment],
+    image: Any | None,
+    to_local: np.ndarray,
+    show_3d: bool,
+    added: list[Any],
+) -> Any:
+    """All that changes the scene; what is new there is noted in `added`, with its display nodes."""
+    scene = slicer.mrmlScene
+    before = target
 
     def node(kind: str, name: str, role: str) -> Any:
         """The node that an earlier result refers to in this role, or a new one."""
-        found = None if new else review.referenced(target, role)
+        found = review.referenced(before, role)
         if found is None:
             found = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
             added.append(found)
             place_beside(found, volume)
         return found
 
-    try:
-        to_local = np.eye(4) if new else between(volume, target)
-        built = build_segments(result.labels, to_local @ ijk_to_ras(volume), result.classes)
-        yield
-        map_node = None
-        if result.disagreement is not None:
-            map_node = node("vtkMRMLScalarVolumeNode", map_name(volume), review.DISAGREEMENT)
-            matrix = slicer.util.vtkMatrixFromArray(ijk_to_ras(volume))
-            fill_map(map_node, result.disagreement, matrix)
-            map_node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-            yield
-        table = node("vtkMRMLTableNode", table_name(volume), review.MEASUREMENTS)
-        fill_table(table, result.measurements)
-        if new:
-            name = _("{volume} segmentation").format(volume=volume.GetName())
-            target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
-            added.append(target)
-            target.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-            place_beside(target, volume)
-        yield
-        _write(target, volume, built)
-        review.keep_doubts(target, result.trust, result.doubts, to_local)
-        for role, referenced in (
-            (review.DISAGREEMENT, map_node),
-            (review.MEASUREMENTS, table),
-            (review.VOLUME, volume),
-        ):
-            target.SetNodeReferenceID(role, referenced.GetID() if referenced is not None else None)
-    except BaseException:
-        for item in reversed(added):
-            display = item.GetDisplayNode() if item.IsA("vtkMRMLDisplayableNode") else None
-            scene.RemoveNode(item)
-            if display is not None:
-                scene.RemoveNode(display)
-        raise
+    if target is None:
+        name = _("{volume} segmentation").format(volume=volume.GetName())
+        target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
+        added.append(target)
+    if target.GetDisplayNode() is None:
+        target.CreateDefaultDisplayNodes()
+        added.append(target.GetDisplayNode())
+    table = node("vtkMRMLTableNode", table_name(volume), review.MEASUREMENTS)
+    map_node = None
+    if image is not None:
+        map_node = node("vtkMRMLScalarVolumeNode", map_name(volume), review.DISAGREEMENT)
+        if map_node.GetDisplayNode() is None:
+            added.append(show_image(map_node))
+    _write(target, volume, built)
+    place_beside(target, volume)
+    if map_node is not None:
+        map_node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
+        map_node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        map_node.SetAndObserveImageData(image)
+    fill_table(table, result.measurements)
+    review.keep_doubts(target, result.trust, result.doubts, to_local)
+    for role, referenced in ((review.DISAGREEMENT, map_node), (review.MEASUREMENTS, table), (review.VOLUME, volume)):
+        target.SetNodeReferenceID(role, referenced.GetID() if referenced is not None else None)
+    if show_3d:
+        review.show_in_3d(target, True)
     return target
 
 
-def _write(target: Any, volume: Any, built: Sequence[Any]) -> None:
-    target.CreateDefaultDisplayNodes()
+def _write(target: Any, volume: Any, built: Sequence[BuiltSegment]) -> None:
     others = target.GetSegmentation().GetNumberOfSegments() > 0
+    if not others:
+        target.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     reference = target.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
     # What somebody drew on another volume keeps that volume's grid.
     if not others or reference is None:

@@ -26,16 +26,56 @@ class BuiltSegment:
     segment: Any
 
 
-def build_segments(
-    labels: np.ndarray, ijk_to_local: np.ndarray, classes: Sequence[Mapping[str, Any]]
-) -> list[BuiltSegment]:
-    """One segment for each class, with only the box of voxels that it fills.
+def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: Mapping[str, Any]) -> BuiltSegment:
+    """The segment of one class, with only the box of voxels that it fills.
 
     `labels`: (K, J, I), uint8, may be a memory map. `ijk_to_local`: (4, 4), voxel index -> coordinates of the
-    segmentation node, mm. `classes`: as the worker's `finished` event has them in `segments`.
+    segmentation node, mm. `item`: as the worker's `finished` event has it in `segments`; in its `box` lies the class.
     """
-    matrix = slicer.util.vtkMatrixFromArray(ijk_to_local)
-    return [_build(labels == item["label"], matrix, item) for item in classes]
+    category, kind = item["category"], item["type"]
+    own = f"{kind['scheme']} {kind['value']}"
+    segment = slicer.vtkSegment()
+    segment.SetName(item["name"])
+    segment.SetColor(*item["color"])
+    segment.SetTag(OWN_TAG, own)
+    triples = [code[part] for code in (category, kind) for part in ("value", "scheme", "meaning")]
+    entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(TERMINOLOGY, *triples, *[""] * 10)
+    segment.SetTag(segment.GetTerminologyEntryTagName(), entry)
+    image = slicer.vtkOrientedImageData()
+    if item["box"] is None:
+        image.SetExtent(0, -1, 0, -1, 0, -1)
+        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    else:
+        image.SetExtent(*(edge for low, high in item["box"] for edge in (low, high - 1)))
+        i, j, k = (slice(low, high) for low, high in item["box"])
+        voxels = np.ascontiguousarray(labels[k, j, i] == item["label"], np.uint8)
+        image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_local))
+    segment.AddRepresentation(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName(), image)
+    return BuiltSegment(own, segment)
+
+
+def build_surface(built: BuiltSegment, segmentation_node: Any | None) -> None:
+    """Give a segment its closed surface, as the node that it will be put into smooths it; None: a new node."""
+    apart = slicer.vtkSegmentation()
+    apart.SetSourceRepresentationName(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName())
+    if segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments() > 0:
+        parameters = segmentation_node.GetSegmentation().SerializeAllConversionParameters()
+        apart.DeserializeConversionParameters(parameters)
+    else:
+        _set_conversion(apart)
+    apart.AddSegment(built.segment)
+    apart.CreateRepresentation(closed_surface())
+
+
+def closed_surface() -> str:
+    """Slicer's name of this representation."""
+    return str(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName())
+
+
+def _set_conversion(segmentation: Any) -> None:
+    for name, value in SURFACE.items():
+        segmentation.SetConversionParameter(name, value)
 
 
 def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> None:
@@ -45,8 +85,7 @@ def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> Non
     for identifier in before.values():
         segmentation.RemoveSegment(identifier)
     if segmentation.GetNumberOfSegments() == 0:
-        for name, value in SURFACE.items():
-            segmentation.SetConversionParameter(name, value)
+        _set_conversion(segmentation)
     for item in built:
         # The same identifier as before, so that what refers to the segment still finds it.
         wanted = before.get(item.own) or segmentation.GenerateUniqueSegmentID(item.segment.GetName())
@@ -60,40 +99,3 @@ def own_segments(segmentation_node: Any) -> dict[str, str]:
         if segmentation.GetSegment(identifier).GetTag(OWN_TAG, text):
             found[str(text.get())] = identifier
     return found
-
-
-def _build(mask: np.ndarray, matrix: Any, item: Mapping[str, Any]) -> BuiltSegment:
-    category, kind = item["category"], item["type"]
-    own = f"{kind['scheme']} {kind['value']}"
-    segment = slicer.vtkSegment()
-    segment.SetName(item["name"])
-    segment.SetColor(*item["color"])
-    segment.SetTag(OWN_TAG, own)
-    triples = [code[part] for code in (category, kind) for part in ("value", "scheme", "meaning")]
-    entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(TERMINOLOGY, *triples, *[""] * 10)
-    segment.SetTag(segment.GetTerminologyEntryTagName(), entry)
-    image = slicer.vtkOrientedImageData()
-    box = _box(mask)
-    if box is None:
-        image.SetExtent(0, -1, 0, -1, 0, -1)
-        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    else:
-        extent = [edge for axis in reversed(box) for edge in (axis.start, axis.stop - 1)]
-        image.SetExtent(*extent)
-        voxels = np.ascontiguousarray(mask[box], np.uint8)
-        image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
-    image.SetGeometryFromImageToWorldMatrix(matrix)
-    name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
-    segment.AddRepresentation(name, image)
-    return BuiltSegment(own, segment)
-
-
-def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The smallest box of (K, J, I) with all that is set; None if nothing is."""
-    slices = np.flatnonzero(mask.any(axis=(1, 2)))
-    if not len(slices):
-        return None
-    flat = mask[slices[0] : slices[-1] + 1].any(axis=0)
-    found = (slices, np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0)))
-    k, j, i = (slice(int(at[0]), int(at[-1]) + 1) for at in found)
-    return k, j, i

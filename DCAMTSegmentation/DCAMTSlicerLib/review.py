@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import slicer
 
+from .result_segments import closed_surface
+
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 
@@ -71,3 +73,12 @@ def next_place(segmentation_node: Any) -> tuple[int, DoubtfulPlace] | None:
     for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         view.JumpSliceByCentering(*world)
     return index + 1, places[index]
+
+
+def show_in_3d(segmentation_node: Any, shown: bool) -> None:
+    """Show or hide the surfaces in the 3D views, making them if there are none yet."""
+    segmentation_node.CreateDefaultDisplayNodes()
+    if shown:
+        segmentation_node.CreateClosedSurfaceRepresentation()
+        segmentation_node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(closed_surface())
+    segmentation_node.GetDisplayNode().SetVisibility3D(shown)

@@ -11,26 +11,27 @@ from typing import Any
 import numpy as np
 import qt
 import slicer
-from DCAMTLib.errors import DCAMTError, InputError
+from DCAMTLib.errors import DCAMTError, InputError, OutputError
 from slicer.i18n import tr as _
 
-from . import review
 from .region_of_interest import box_of
 from .result_insertion import Result, insert
-from .volume_bridge import ijk_to_ras, save_in_slabs, voxels_of
+from .volume_bridge import FREE_SPACE, ijk_to_ras, save_in_slabs, voxels_of
 
 
 @dataclass(frozen=True)
 class Request:
     """What to segment: a scalar volume node, and how; `region` is a Markups ROI node or None.
 
-    `target`: the segmentation node to write to, None for a new one. `model` is a name in the store or a file,
-    `quality` "accurate" or "fast", `device` "automatic", "cuda", "mps" or "cpu".
+    `target`: the segmentation node to write to, None for a new one. `show_3d`: with its surface in the 3D views.
+    `model` is a name in the store or a file, `quality` "accurate" or "fast", `device` "automatic", "cuda", "mps" or
+    "cpu".
     """
 
     volume: Any
     target: Any = None
     region: Any = None
+    show_3d: bool = True
     model: str = "left-atrium"
     quality: str = "accurate"
     device: str = "automatic"
@@ -65,6 +66,7 @@ class SegmentationJob:
 
     Raises:
         InputError: the volume or the region cannot be used.
+        OutputError: there is no room to hand the volume over.
     """
 
     def __init__(
@@ -82,7 +84,11 @@ class SegmentationJob:
         voxels = voxels_of(request.volume)
         region = box_of(request.region, request.volume) if request.region is not None else None
         self._shape = voxels.shape
-        self._folder = Path(worker.makeFolder())
+        try:
+            self._folder = Path(worker.makeFolder())
+        except OSError as error:
+            what = _("No temporary folder could be made ({reason}).").format(reason=error.strerror)
+            raise OutputError(f"{what} {FREE_SPACE}") from error
         self._take_steps(self._hand_over(voxels, region))
 
     @property
@@ -133,11 +139,10 @@ class SegmentationJob:
         yield
         volume = self._request.volume
         if not slicer.mrmlScene.IsNodePresent(volume) or voxels_of(volume).shape != self._shape:
-            raise InputError(_("was removed or changed meanwhile, so its segmentation was dropped"), path=result.scan)
-        segmentation = yield from insert(result, volume, self._request.target)
-        share = review.trust(segmentation)
-        agree = _(" The two branches agree to {share}.").format(share=f"{share:.0%}") if share is not None else ""
-        self._end(Outcome(segmentation, result.summary() + agree, tuple(self._notes)))
+            what = _("was removed or changed meanwhile, so its segmentation was dropped")
+            raise InputError(what, path=volume.GetName())
+        segmentation = yield from insert(result, volume, self._request.target, self._request.show_3d)
+        self._end(Outcome(segmentation, result.summary(), tuple(self._notes)))
 
     def _take_steps(self, steps: Iterator[None]) -> None:
         """Take the steps one by one, with a turn of the event loop before each."""

@@ -14,7 +14,8 @@ from DCAMTLib.files import DISK_FULL
 from slicer.i18n import tr as _
 
 SLAB_BYTES = 8 << 20
-"""What is written between two turns of the event loop: some milliseconds' worth."""
+"""What is copied between two turns of the event loop: some milliseconds' worth."""
+FREE_SPACE = _("Free some space, or choose another temporary folder in the application's settings.")
 
 
 def voxels_of(volume: Any) -> np.ndarray:
@@ -72,5 +73,4 @@ def save_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[float]:
     except OSError as error:
         full = error.errno in DISK_FULL
         what = _("the disk is full") if full else _("could not be written ({reason})").format(reason=error.strerror)
-        remedy = _("Free some space, or choose another temporary folder in the application's settings.")
-        raise OutputError(f"{path.parent}: {what}. {remedy}") from error
+        raise OutputError(f"{path.parent}: {what}. {FREE_SPACE}") from error

@@ -78,6 +78,14 @@ def read_request(line: str) -> Request:
         raise InputError(f"the request is not understood ({type(error).__name__}: {error})") from error
 
 
+def identifier_of(line: str) -> str | None:
+    """The `id` of a request that is otherwise not understood; None if it has none."""
+    try:
+        return str(json.loads(line)["id"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def read_scan(request: SegmentRequest) -> Volume:
     """The scan of a request, memory-mapped, its axes as the engine has them; errors call it by the person's name.
 
