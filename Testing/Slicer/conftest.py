@@ -1,0 +1,38 @@
+"""Puts the Slicer harness in place before the tests of this folder are read; without its packages they skip."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTING = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTING))
+
+try:
+    import slicer_harness
+
+    slicer_harness.install()
+    MISSING = ""
+except ImportError as error:
+    MISSING = f"the Slicer tests need the wheels of slicer-core and PySide6-Essentials: {error}"
+
+
+class _Skipped(pytest.Module):
+    """A test file that is not read, as what it imports is not there."""
+
+    def collect(self) -> list[pytest.Item]:
+        pytest.skip(MISSING, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return _Skipped.from_parent(parent, path=module_path) if MISSING else None
+
+
+@pytest.fixture(autouse=True)
+def _hidden_errors() -> Iterator[None]:
+    """What Slicer would only print fails the test."""
+    yield
+    slicer_harness.expect_no_hidden_errors()

@@ -1,0 +1,41 @@
+"""What stands in for the Slicer application in tests; in a real Slicer it steps aside. See README.md.
+
+Call `install()` before anything that imports `qt`, `ctk` or a module of the extension.
+"""
+
+from importlib import import_module
+
+from .installation import in_real_slicer, install
+
+__all__ = [
+    "LoopMonitor",
+    "Person",
+    "Question",
+    "UnexpectedQuestion",
+    "choose",
+    "click",
+    "close_scene",
+    "expect_no_hidden_errors",
+    "in_real_slicer",
+    "install",
+    "open_module",
+    "pip",
+    "process_events",
+    "process_events_until",
+]
+
+
+_PLACES = {
+    "LoopMonitor": "loop_monitor",
+    "Person": "person",
+    "Question": "person",
+    "UnexpectedQuestion": "person",
+    "pip": "pip_recorder",
+}
+
+
+def __getattr__(name: str) -> object:
+    # These import slicer, which may be missing where tests are only collected.
+    if name not in __all__:
+        raise AttributeError(name)
+    return getattr(import_module(f".{_PLACES.get(name, 'driving')}", __name__), name)

@@ -1,0 +1,90 @@
+"""What opens a window and waits for the person: each goes to the scripted person, and fails if nobody answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6 import QtCore, QtWidgets
+
+from .enums import EnumValue
+from .person import Question, answer
+from .wrapping import BoundMethod, QtMethod, unwrap, wrapper_class
+
+_Buttons = QtWidgets.QMessageBox.StandardButton
+
+
+def run_message_box(box: QtWidgets.QMessageBox) -> int:
+    """The button that the person presses on a message box."""
+    kind = {
+        QtWidgets.QMessageBox.Icon.Question: "question",
+        QtWidgets.QMessageBox.Icon.Information: "information",
+        QtWidgets.QMessageBox.Icon.Warning: "warning",
+        QtWidgets.QMessageBox.Icon.Critical: "error",
+    }.get(box.icon(), "question")
+    question = Question(kind, box.windowTitle(), box.text(), box.detailedText(), _names(box.standardButtons()))
+    return int(_Buttons[answer(question)].value)
+
+
+def choose_path(kind: str, title: str) -> Any:
+    """What the person chooses in a file dialog: `kind` is "open", "open several", "save" or "directory"."""
+    return answer(Question(kind, title, title, "", ()))
+
+
+def install(qt_module: Any) -> None:
+    """Put the person behind the static functions of Qt's dialogs, and refuse dialogs that nobody expects."""
+    box = wrapper_class(QtWidgets.QMessageBox)
+    for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
+        setattr(box, name, _static_box(kind))
+    box.critical = _static_box("error")
+    box.exec = box.exec_ = _Exec()
+    files = wrapper_class(QtWidgets.QFileDialog)
+    files.getOpenFileName = staticmethod(lambda parent=None, title="", *_: choose_path("open", title))
+    files.getSaveFileName = staticmethod(lambda parent=None, title="", *_: choose_path("save", title))
+    files.getExistingDirectory = staticmethod(lambda parent=None, title="", *_: choose_path("directory", title))
+    files.getOpenFileNames = staticmethod(lambda parent=None, title="", *_: tuple(choose_path("open several", title)))
+    texts = wrapper_class(QtWidgets.QInputDialog)
+    texts.getText = staticmethod(lambda parent, title, label, *_: answer(Question("text", title, label, "", ())))
+    dialog = wrapper_class(QtWidgets.QDialog)
+    dialog.exec = dialog.exec_ = _DialogExec()
+    qt_module.QUrl  # noqa: B018
+
+
+def _static_box(kind: str) -> Any:
+    def show(parent: Any, title: str, text: str, buttons: Any = None, default: Any = None) -> EnumValue:
+        offered = _names(unwrap(buttons)) if buttons is not None else ("Yes", "No") if kind == "question" else ("Ok",)
+        chosen = answer(Question(kind, title, text, "", offered))
+        return getattr(wrapper_class(QtWidgets.QMessageBox), chosen)
+
+    return staticmethod(show)
+
+
+def _names(buttons: Any) -> tuple[str, ...]:
+    value = int(getattr(buttons, "value", buttons))
+    single = [(name, int(button.value)) for name, button in _Buttons.__members__.items()]
+    found = {code: name for name, code in reversed(single) if code and code & value == code and code & (code - 1) == 0}
+    return tuple(found.values()) or ("Ok",)
+
+
+class _Exec(QtMethod):
+    """QMessageBox.exec."""
+
+    def __init__(self) -> None:
+        super().__init__("exec", QtWidgets.QMessageBox)
+
+    def __get__(self, wrapper: Any, owner: type) -> Any:
+        return lambda: run_message_box(wrapper._object)
+
+
+class _DialogExec(QtMethod):
+    """QDialog.exec: the person's own function works on the open dialog, which is a window of the module's."""
+
+    def __init__(self) -> None:
+        super().__init__("exec", QtWidgets.QDialog)
+
+    def __get__(self, wrapper: Any, owner: type) -> Any:
+        return lambda: self._run(wrapper)
+
+    def _run(self, wrapper: Any) -> Any:
+        work = answer(Question("dialog", wrapper.windowTitle, wrapper.windowTitle, "", ()))
+        QtCore.QTimer.singleShot(0, lambda: work(wrapper))
+        return BoundMethod(self, wrapper)()

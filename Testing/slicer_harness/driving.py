@@ -1,0 +1,121 @@
+"""What a test does as a person would: open a module, click, choose, wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from . import slot_errors
+from .installation import in_real_slicer
+from .person import shown_errors, take_unanswered
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class OpenModule:
+    """A module that is open: its Python widget and what hangs on it."""
+
+    name: str
+
+    @property
+    def widget(self) -> Any:
+        return getattr(slicer.modules, f"{self.name}Widget")
+
+    @property
+    def ui(self) -> Any:
+        return self.widget.ui
+
+    @property
+    def logic(self) -> Any:
+        return self.widget.logic
+
+    @property
+    def panel(self) -> Any:
+        """The panel that the module's widget lies in."""
+        return self.widget.parent
+
+    def leave(self) -> None:
+        """Select another module."""
+        slicer.util.selectModule("Data")
+
+    def enter(self) -> None:
+        slicer.util.selectModule(self.name)
+
+    def close(self) -> None:
+        """What Slicer does as it ends; in a real Slicer the module is only left."""
+        self.leave()
+        if not in_real_slicer():
+            getattr(slicer.modules, self.name.lower()).unload()
+            process_events()
+
+
+def open_module(name: str) -> OpenModule:
+    """Load a module of this repository, if need be, and select it."""
+    if not in_real_slicer() and not hasattr(slicer.modules, name.lower()):
+        from .modules import ScriptedModule
+
+        module = ScriptedModule(name, str(ROOT / name / f"{name}.py"))
+        setattr(slicer.modules, name.lower(), module)
+        setattr(slicer.modules, f"{name}Instance", module.self())
+    slicer.util.selectModule(name)
+    process_events()
+    return OpenModule(name)
+
+
+def process_events() -> None:
+    slicer.app.processEvents()
+
+
+def process_events_until(condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> None:
+    """Let Slicer work until `condition()` holds; AssertionError after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout:g} s: {what or condition}")
+        slicer.app.processEvents()
+        time.sleep(0.002)
+
+
+def click(button: Any) -> None:
+    """Click a button that a person could click: it must be enabled."""
+    if not button.enabled:
+        raise AssertionError(f"{button.name or button.text} cannot be clicked: it is disabled")
+    button.click()
+    process_events()
+
+
+def choose(combo: Any, choice: Any) -> None:
+    """Choose in a combo box: a node (or None) in a node selector, a text in any other."""
+    if not combo.enabled:
+        raise AssertionError(f"nothing can be chosen in {combo.name}: it is disabled")
+    if combo.className() == "qMRMLNodeComboBox":
+        combo.setCurrentNode(choice)
+        if combo.currentNode() is not choice:
+            raise AssertionError(f"{combo.name} does not offer {choice.GetName() if choice else choice}")
+    else:
+        index = combo.findText(choice)
+        if index < 0:
+            texts = [combo.itemText(place) for place in range(combo.count)]
+            raise AssertionError(f"{combo.name} does not offer {choice}, but {texts}")
+        combo.currentIndex = index
+    process_events()
+
+
+def close_scene() -> None:
+    """Close the scene as "File, Close scene" does."""
+    slicer.mrmlScene.Clear(0)
+    process_events()
+
+
+def expect_no_hidden_errors() -> None:
+    """Raise AssertionError if a slot or an observer failed, and nobody was told, or a question had no answer."""
+    silent = [error for error in slot_errors.take() if not any(str(error) in text for text in shown_errors())]
+    unanswered = take_unanswered()
+    if silent or unanswered:
+        raise AssertionError(f"errors that no person saw: {silent}; questions without an answer: {unanswered}")

@@ -1,0 +1,251 @@
+"""`slicer.modules` and the ways to a module: the manager, the selector, and Slicer's own modules as far as needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from functools import cache
+from typing import Any
+
+import slicer
+import vtk
+from PySide6 import QtCore
+
+from .mrml_widgets import qSlicerScriptedLoadableModuleWidget
+from .wrapping import wrap, wrapper_class
+
+
+class CoreModule:
+    """A module of Slicer's own: its name and its logic, and a panel where the harness has a stand-in."""
+
+    def __init__(self, name: str, logic: Any = None, widget: Any = None) -> None:
+        self.name, self.title = name, name
+        self._logic, self._widget = logic, widget
+
+    def logic(self) -> Any:
+        return self._logic
+
+    def widgetRepresentation(self) -> Any:
+        if self._widget is None:
+            raise NotImplementedError(f"the harness has no panel of the module {self.name}")
+        return self._widget
+
+
+class _ScriptedModuleParent:
+    """What a scripted module's class gets as `parent`; only the properties of Slicer's C++ class may be set."""
+
+    __slots__ = (
+        "acknowledgementText",
+        "associatedNodeTypes",
+        "categories",
+        "contributors",
+        "dependencies",
+        "helpText",
+        "hidden",
+        "icon",
+        "index",
+        "name",
+        "path",
+        "title",
+        "widgetRepresentationCreationEnabled",
+    )
+
+
+class ScriptedModule(_ScriptedModuleParent):
+    __slots__ = ("_python", "_source", "_widget")
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name, self.path, self.hidden, self.index = name, path, False, -1
+        self._widget: Any = None
+        folder = os.path.dirname(path)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        self._source = importlib.util.module_from_spec(spec)
+        sys.modules[name] = self._source
+        spec.loader.exec_module(self._source)
+        self._python = getattr(self._source, name)(self)
+
+    def widgetRepresentation(self) -> Any:
+        if self._widget is None:
+            panel = qSlicerScriptedLoadableModuleWidget()
+            panel.setMRMLScene(slicer.mrmlScene)
+            self._widget = wrap(panel)
+            python = getattr(sys.modules[self.name], f"{self.name}Widget")(self._widget)
+            panel._python = python
+            setattr(slicer.modules, f"{self.name}Widget", python)
+            python.setup()
+        return self._widget
+
+    def self(self) -> Any:
+        return self._python
+
+    def enter(self) -> None:
+        panel = self.widgetRepresentation()._object
+        panel._entered = True
+        if hasattr(panel._python, "enter"):
+            panel._python.enter()
+
+    def exit(self) -> None:
+        panel = self._widget._object
+        panel._entered = False
+        if hasattr(panel._python, "exit"):
+            panel._python.exit()
+
+    def unload(self) -> None:
+        """What Slicer does with a module as it ends."""
+        if self._widget is not None:
+            if self._widget.isEntered:
+                self.exit()
+            module_manager().moduleAboutToBeUnloaded.emit(self.name)
+            self._widget.hide()
+            self._widget.deleteLater()
+            QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+            self._widget = None
+        for name in (self.name.lower(), f"{self.name}Widget", f"{self.name}Instance"):
+            slicer.modules.__dict__.pop(name, None)
+
+
+class Modules:
+    """`slicer.modules`: each module under its name in small letters."""
+
+
+class qSlicerModuleManager(QtCore.QObject):
+    moduleAboutToBeUnloaded = QtCore.Signal(str)
+    moduleLoaded = QtCore.Signal(str)
+
+    def module(self, name: str) -> Any:
+        return getattr(slicer.modules, name.lower(), None)
+
+    def modulesNames(self) -> list[str]:
+        return [module.name for module in _all()]
+
+    loadedModulesNames = modulesNames
+
+    def factoryManager(self) -> Any:
+        return _Factory()
+
+
+class _Factory:
+    def loadedModuleNames(self) -> list[str]:
+        return [module.name for module in _all()]
+
+    def isLoaded(self, name: str) -> bool:
+        return name in self.loadedModuleNames()
+
+
+def _all() -> list[Any]:
+    return [module for module in vars(slicer.modules).values() if isinstance(module, CoreModule | ScriptedModule)]
+
+
+@cache
+def module_manager() -> Any:
+    return wrapper_class(qSlicerModuleManager)()
+
+
+class qSlicerModuleSelectorToolBar(QtCore.QObject):
+    """Which module is shown; selecting another leaves the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._selected = ""
+
+    selectedModule = QtCore.Property(str, lambda self: self._selected)
+
+    def selectModule(self, name: str) -> None:
+        before = module_manager().module(self._selected) if self._selected else None
+        found = module_manager().module(name)
+        if found is None:
+            raise RuntimeError(f"There is no module {name}")
+        if isinstance(before, ScriptedModule) and before.name != name:
+            before.exit()
+        self._selected = name
+        if isinstance(found, ScriptedModule) and not found.widgetRepresentation().isEntered:
+            found.enter()
+
+
+@cache
+def module_selector() -> Any:
+    return wrapper_class(qSlicerModuleSelectorToolBar)()
+
+
+class SegmentEditorPanel:
+    """The Segment Editor's panel, as modules use it: `widgetRepresentation().self().editor`."""
+
+    def __init__(self) -> None:
+        self.editor = SegmentEditor()
+
+    def self(self) -> SegmentEditorPanel:
+        return self
+
+
+class SegmentEditor:
+    """Remembers what it was opened with; in Slicer a qMRMLSegmentEditorWidget."""
+
+    def __init__(self) -> None:
+        self._segmentation: Any = None
+        self._source: Any = None
+        self._segment = ""
+        self._parameters: Any = None
+
+    def setSegmentationNode(self, node: Any) -> None:
+        self._segmentation = node
+
+    def segmentationNode(self) -> Any:
+        return self._segmentation
+
+    def setSourceVolumeNode(self, node: Any) -> None:
+        self._source = node
+
+    def sourceVolumeNode(self) -> Any:
+        return self._source
+
+    def setCurrentSegmentID(self, segment: str) -> None:
+        self._segment = segment
+
+    def currentSegmentID(self) -> str:
+        return self._segment
+
+    def setMRMLSegmentEditorNode(self, node: Any) -> None:
+        self._parameters = node
+
+    def mrmlSegmentEditorNode(self) -> Any:
+        return self._parameters
+
+
+def install_core_modules(application_logic: Any) -> None:
+    """Slicer's own modules, with their real logic on the scene."""
+    slicer.modules = Modules()
+    scene = slicer.mrmlScene
+    # The wheel lacks the files of terminologies and colours, and the logics complain of it.
+    shown = vtk.vtkLogger.GetCurrentVerbosityCutoff()
+    vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
+    for name, kind in (
+        ("Colors", "vtkSlicerColorLogic"),
+        ("Terminologies", "vtkSlicerTerminologiesModuleLogic"),
+        ("SubjectHierarchy", "vtkSlicerSubjectHierarchyModuleLogic"),
+        ("Volumes", "vtkSlicerVolumesLogic"),
+        ("Segmentations", "vtkSlicerSegmentationsModuleLogic"),
+        ("Markups", "vtkSlicerMarkupsLogic"),
+        ("Models", "vtkSlicerModelsLogic"),
+        ("Tables", "vtkSlicerTablesLogic"),
+        ("Plots", "vtkSlicerPlotsLogic"),
+        ("Transforms", "vtkSlicerTransformLogic"),
+        ("Texts", "vtkSlicerTextsLogic"),
+    ):
+        logic = getattr(slicer, kind)()
+        if hasattr(logic, "SetMRMLApplicationLogic"):
+            logic.SetMRMLApplicationLogic(application_logic)
+        if name == "Colors":
+            application_logic.SetColorLogic(logic)
+        application_logic.SetModuleLogic(name, logic)
+        logic.SetMRMLScene(scene)
+        setattr(slicer.modules, name.lower(), CoreModule(name, logic))
+    slicer.modules.colors.logic().AddDefaultColorNodes()
+    vtk.vtkLogger.SetStderrVerbosity(shown)
+    slicer.modules.segmenteditor = CoreModule("SegmentEditor", widget=SegmentEditorPanel())
+    for name in ("Data", "SampleData", "Welcome"):
+        setattr(slicer.modules, name.lower(), CoreModule(name))

@@ -1,0 +1,251 @@
+"""The qMRML widgets that the modules' panels name, beside the node selector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from PySide6 import QtGui, QtWidgets
+from PySide6.QtCore import Property, Signal, Slot
+
+from .ctk_widgets import ctkCollapsibleButton, ctkMenuButton
+from .observation import Observation
+from .stored_property import stored
+
+_SCENE_SIGNAL = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged(PyObject)"}
+
+
+class qMRMLWidget(QtWidgets.QWidget):
+    """A widget with a scene, which it hands on."""
+
+    SIGNATURES = _SCENE_SIGNAL
+    mrmlSceneChanged = Signal(object)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._scene: Any = None
+
+    @Slot(object)
+    def setMRMLScene(self, scene: Any) -> None:
+        if scene is not self._scene:
+            self._scene = scene
+            self.mrmlSceneChanged.emit(scene)
+
+    def mrmlScene(self) -> Any:
+        return self._scene
+
+
+class qMRMLCollapsibleButton(ctkCollapsibleButton):
+    """A collapsible button with a scene."""
+
+    SIGNATURES = _SCENE_SIGNAL
+    mrmlSceneChanged = Signal(object)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._scene: Any = None
+
+    @Slot(object)
+    def setMRMLScene(self, scene: Any) -> None:
+        if scene is not self._scene:
+            self._scene = scene
+            self.mrmlSceneChanged.emit(scene)
+
+    def mrmlScene(self) -> Any:
+        return self._scene
+
+
+class qMRMLTableView(QtWidgets.QTableView):
+    """Shows a table node's cells, and follows them."""
+
+    SIGNATURES = _SCENE_SIGNAL
+    mrmlSceneChanged = Signal(object)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._scene: Any = None
+        self._node: Any = None
+        self._observation = Observation(self, qMRMLTableView._fill)
+        self._cells = QtGui.QStandardItemModel(self)
+        self.setModel(self._cells)
+
+    transposed = stored(bool, False, lambda self: self._fill())
+    firstRowLocked = stored(bool, False, lambda self: self._fill())
+    firstColumnLocked = stored(bool, False, lambda self: self._fill())
+
+    @Slot(object)
+    def setMRMLScene(self, scene: Any) -> None:
+        if scene is not self._scene:
+            self._scene = scene
+            self.mrmlSceneChanged.emit(scene)
+
+    def mrmlScene(self) -> Any:
+        return self._scene
+
+    @Slot(object)
+    def setMRMLTableNode(self, node: Any) -> None:
+        if node is not None and not isinstance(node, slicer.vtkMRMLTableNode):
+            raise ValueError(f"setMRMLTableNode takes a vtkMRMLTableNode, not {type(node).__name__}")
+        self._node = node
+        self._observation.follow(node)
+        self._fill()
+
+    def mrmlTableNode(self) -> Any:
+        return self._node
+
+    def _fill(self) -> None:
+        self._cells.clear()
+        table = self._node.GetTable() if self._node is not None else None
+        if table is None:
+            return
+        names = [table.GetColumnName(column) or "" for column in range(table.GetNumberOfColumns())]
+        rows = [
+            [table.GetValue(row, column).ToString() for column in range(len(names))]
+            for row in range(table.GetNumberOfRows())
+        ]
+        if self.property("transposed"):
+            rows = [[name, *cells] for name, *cells in zip(names, *rows, strict=True)]
+        else:
+            self._cells.setHorizontalHeaderLabels(names)
+        for cells in rows:
+            self._cells.appendRow([QtGui.QStandardItem(cell) for cell in cells])
+        if self._node.GetUseColumnTitleAsColumnHeader() and not self.property("transposed"):
+            titles = [self._node.GetColumnTitle(name) or name for name in names]
+            self._cells.setHorizontalHeaderLabels(titles)
+
+    @Slot()
+    def copySelection(self) -> None:
+        """Put the selected cells on the clipboard, tabs between columns."""
+        chosen = sorted((index.row(), index.column(), str(index.data())) for index in self.selectedIndexes())
+        lines: dict[int, list[str]] = {}
+        for row, _column, text in chosen:
+            lines.setdefault(row, []).append(text)
+        QtGui.QGuiApplication.clipboard().setText("\n".join("\t".join(line) for line in lines.values()))
+
+
+class qMRMLSegmentsTableView(qMRMLWidget):
+    """Lists a segmentation's segments."""
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._node: Any = None
+        self._table = QtWidgets.QTableWidget(0, 1, self)
+        layout = QtWidgets.QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._table)
+
+    selectionMode = stored(int, 3)
+    headerVisible = stored(bool, True)
+    visibilityColumnVisible = stored(bool, True)
+    colorColumnVisible = stored(bool, True)
+    opacityColumnVisible = stored(bool, True)
+    statusColumnVisible = stored(bool, True)
+    layerColumnVisible = stored(bool, False)
+    readOnly = stored(bool, False)
+    filterBarVisible = stored(bool, False)
+
+    def segmentationNode(self) -> Any:
+        return self._node
+
+    @Slot(object)
+    def setSegmentationNode(self, node: Any) -> None:
+        self._node = node
+        ids = list(node.GetSegmentation().GetSegmentIDs()) if node is not None else []
+        self._table.setRowCount(len(ids))
+        for row, segment in enumerate(ids):
+            name = node.GetSegmentation().GetSegment(segment).GetName()
+            self._table.setItem(row, 0, QtWidgets.QTableWidgetItem(name))
+
+    segmentCount = Property(int, lambda self: self._table.rowCount())
+
+
+class qMRMLSegmentationShow3DButton(ctkMenuButton):
+    """Makes and shows a segmentation's closed surface, or hides and removes it."""
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setText("Show 3D")
+        self.setCheckable(True)
+        self._node: Any = None
+        self._observation = Observation(self, qMRMLSegmentationShow3DButton._update)
+        self.toggled.connect(self._on_toggled)
+        self._update()
+
+    locked = stored(bool, False, lambda self: self._update())
+
+    def segmentationNode(self) -> Any:
+        return self._node
+
+    @Slot(object)
+    def setSegmentationNode(self, node: Any) -> None:
+        if node is not None and not isinstance(node, slicer.vtkMRMLSegmentationNode):
+            raise ValueError(f"setSegmentationNode takes a vtkMRMLSegmentationNode, not {type(node).__name__}")
+        self._node = node
+        self._observation.follow(node, ("AnyEvent",))
+        self._update()
+
+    def _shown(self) -> bool:
+        return self._node is not None and self._node.GetSegmentation().ContainsRepresentation(_surface())
+
+    def _on_toggled(self, shown: bool) -> None:
+        if self._node is None or shown == self._shown():
+            return
+        if shown:
+            self._node.CreateClosedSurfaceRepresentation()
+        else:
+            self._node.RemoveClosedSurfaceRepresentation()
+
+    def _update(self) -> None:
+        segments = self._node.GetSegmentation().GetNumberOfSegments() if self._node is not None else 0
+        self.setEnabled(segments > 0 and not self.property("locked"))
+        self.blockSignals(True)
+        self.setChecked(self._shown())
+        self.blockSignals(False)
+
+
+def _surface() -> str:
+    return slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+
+
+class qMRMLPlotView(QtWidgets.QWidget):
+    """Holds a plot view node; nothing is drawn."""
+
+    SIGNATURES = _SCENE_SIGNAL
+    mrmlSceneChanged = Signal(object)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._scene: Any = None
+        self._node: Any = None
+        self.fits = 0
+
+    @Slot(object)
+    def setMRMLScene(self, scene: Any) -> None:
+        self._scene = scene
+        self.mrmlSceneChanged.emit(scene)
+
+    @Slot(object)
+    def setMRMLPlotViewNode(self, node: Any) -> None:
+        if node is not None and not isinstance(node, slicer.vtkMRMLPlotViewNode):
+            raise ValueError(f"setMRMLPlotViewNode takes a vtkMRMLPlotViewNode, not {type(node).__name__}")
+        self._node = node
+
+    @Slot()
+    def fitToContent(self) -> None:
+        self.fits += 1
+
+
+class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
+    """The panel that Slicer gives to a scripted module."""
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        QtWidgets.QVBoxLayout(self)
+        self._entered = False
+        self._python: Any = None
+
+    isEntered = Property(bool, lambda self: self._entered)
+
+    def self(self) -> Any:
+        """The module's Python widget."""
+        return self._python

@@ -1,0 +1,209 @@
+"""qMRMLNodeComboBox: the scene's nodes of some types to choose from, kept up with the scene."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from PySide6 import QtWidgets
+from PySide6.QtCore import Property, Signal, Slot
+
+from .observation import Observation
+from .stored_property import stored
+
+
+def _refresh(combo: Any) -> None:
+    combo._refresh()
+
+
+def _on_scene(combo: Any) -> None:
+    if not combo._scene.IsBatchProcessing():
+        combo._refresh()
+
+
+class qMRMLNodeComboBox(QtWidgets.QWidget):
+    """Disabled until it has a scene. Without a "None" item, the first node is current as soon as there is one."""
+
+    SIGNATURES: ClassVar[dict[str, str]] = {
+        f"{name}(vtkMRMLNode*)": f"{name}(PyObject)"
+        for name in ("currentNodeChanged", "nodeActivated", "nodeAdded", "nodeAddedByUser", "nodeAddedByUserAction")
+    }
+
+    currentNodeChanged = Signal(object)
+    currentNodeIDChanged = Signal(str)
+    nodeActivated = Signal(object)
+    nodeAdded = Signal(object)
+    nodeAddedByUser = Signal(object)
+    nodeAddedByUserAction = Signal(object)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._box = QtWidgets.QComboBox(self)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._box)
+        self._box.activated.connect(self._on_activated)
+        self._scene: Any = None
+        self._observation = Observation(self, _on_scene)
+        self._rows: list[Any] = []
+        self._current: Any = None
+        self._attributes: dict[tuple[str, str], str | None] = {}
+        self._base_names: dict[str, str] = {}
+        self.setEnabled(False)
+
+    nodeTypes = stored("QStringList", [], _refresh)
+    showHidden = stored(bool, False, _refresh)
+    showChildNodeTypes = stored(bool, True, _refresh)
+    hideChildNodeTypes = stored("QStringList", [], _refresh)
+    noneEnabled = stored(bool, False, _refresh)
+    noneDisplay = stored(str, "None", _refresh)
+    addEnabled = stored(bool, True)
+    removeEnabled = stored(bool, True)
+    editEnabled = stored(bool, False)
+    renameEnabled = stored(bool, False)
+    selectNodeUponCreation = stored(bool, True)
+    interactionNodeSingletonTag = stored(str, "Singleton")
+
+    def _base_name(self) -> str:
+        types = self.property("nodeTypes")
+        return self._base_names.get(types[0], "") if types else ""
+
+    def _set_base_name(self, name: str) -> None:
+        self._base_names = dict.fromkeys(self.property("nodeTypes"), name)
+
+    baseName = Property(str, _base_name, _set_base_name)
+
+    @Slot(object)
+    def setMRMLScene(self, scene: Any) -> None:
+        self._scene = scene
+        kinds = ("NodeAddedEvent", "NodeRemovedEvent", "EndBatchProcessEvent", "EndCloseEvent")
+        self._observation.follow(scene, [getattr(scene, kind) for kind in kinds] if scene is not None else ())
+        self.setEnabled(scene is not None)
+        self._refresh()
+
+    def mrmlScene(self) -> Any:
+        return self._scene
+
+    def currentNode(self) -> Any:
+        return self._current
+
+    def _current_id(self) -> str:
+        return self._current.GetID() if self._current is not None else ""
+
+    @Slot(object)
+    def setCurrentNode(self, node: Any) -> None:
+        if isinstance(node, str):
+            self.setCurrentNodeID(node)
+        else:
+            self._select(node if node in self._nodes() else None)
+
+    @Slot(str)
+    def setCurrentNodeID(self, node_id: str) -> None:
+        self._select(next((node for node in self._nodes() if node.GetID() == node_id), None))
+
+    currentNodeID = Property(str, _current_id, setCurrentNodeID)
+
+    @Slot(int)
+    def setCurrentNodeIndex(self, index: int) -> None:
+        self._select(self.nodeFromIndex(index))
+
+    def nodeCount(self) -> int:
+        return len(self._nodes())
+
+    def nodeFromIndex(self, index: int) -> Any:
+        nodes = self._nodes()
+        return nodes[index] if 0 <= index < len(nodes) else None
+
+    def addAttribute(self, node_type: str, name: str, value: str | None = None) -> None:
+        self._attributes[node_type, name] = value
+        self._refresh()
+
+    def removeAttribute(self, node_type: str, name: str) -> None:
+        self._attributes.pop((node_type, name), None)
+        self._refresh()
+
+    @Slot(result=object)
+    def addNode(self, node_type: str | None = None) -> Any:
+        """What "Create new" in the menu does."""
+        types = self.property("nodeTypes")
+        wanted = node_type or types[0]
+        if wanted not in types or self._scene is None:
+            return None
+        base = self._base_names.get(wanted, "")
+        node = self._scene.CreateNodeByClass(wanted)
+        node.UnRegister(None)
+        node.SetName(self._scene.GenerateUniqueName(base or node.GetNodeTagName()))
+        for (kind, name), value in self._attributes.items():
+            if kind == wanted and value is not None:
+                node.SetAttribute(name, value)
+        self._scene.AddNode(node)
+        if self.property("selectNodeUponCreation"):
+            self._select(node)
+        self.nodeAddedByUser.emit(node)
+        self.nodeAddedByUserAction.emit(node)
+        return node
+
+    @Slot()
+    def removeCurrentNode(self) -> None:
+        if self._scene is not None and self._current is not None:
+            self._scene.RemoveNode(self._current)
+
+    def _on_activated(self, row: int) -> None:
+        node = self._rows[row]
+        self._select(node)
+        self.nodeActivated.emit(node)
+
+    def _nodes(self) -> list[Any]:
+        """The nodes on offer, in the scene's order."""
+        if self._scene is None:
+            return []
+        nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
+        return [node for node in nodes if self._offers(node)]
+
+    def _offers(self, node: Any) -> bool:
+        if node.GetHideFromEditors() and not self.property("showHidden"):
+            return False
+        hidden = self.property("hideChildNodeTypes")
+        for kind in self.property("nodeTypes"):
+            exact = node.GetClassName() == kind
+            is_child = self.property("showChildNodeTypes") and node.IsA(kind) and node.GetClassName() not in hidden
+            if (exact or is_child) and self._has_attributes(node, kind):
+                return True
+        return False
+
+    def _has_attributes(self, node: Any, kind: str) -> bool:
+        wanted = {name: value for (of, name), value in self._attributes.items() if of == kind}
+        return all(
+            node.GetAttribute(name) is not None if value is None else node.GetAttribute(name) == value
+            for name, value in wanted.items()
+        )
+
+    def _refresh(self) -> None:
+        """Bring the rows up to date; a current node that is gone gives way to the row before it, as in QComboBox."""
+        before, rows = self._rows, self._nodes()
+        added = [node for node in rows if node not in before]
+        if self.property("noneEnabled"):
+            rows.insert(0, None)
+        self._rows = rows
+        current = self._current
+        if current is not None and current not in rows:
+            place = before.index(current) if current in before else 0
+            current = rows[min(len(rows) - 1, max(place - 1, 0))] if rows else None
+        elif current is None and rows and not self.property("noneEnabled"):
+            current = rows[0]
+        self._select(current)
+        for node in added:
+            self.nodeAdded.emit(node)
+
+    def _select(self, node: Any) -> None:
+        self._show(node)
+        if node is not self._current:
+            self._current = node
+            self.currentNodeChanged.emit(node)
+            self.currentNodeIDChanged.emit(self._current_id())
+
+    def _show(self, node: Any) -> None:
+        names = [self.property("noneDisplay") if row is None else row.GetName() or "" for row in self._rows]
+        if names != [self._box.itemText(index) for index in range(self._box.count())]:
+            self._box.clear()
+            self._box.addItems(names)
+        self._box.setCurrentIndex(self._rows.index(node) if node in self._rows else -1)

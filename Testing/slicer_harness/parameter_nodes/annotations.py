@@ -1,0 +1,114 @@
+"""What may stand in `Annotated[type, …]` beside a parameter's type."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class Validator:
+    """Refuses values; raises ValueError or TypeError."""
+
+    def validate(self, value: Any) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class NotNone(Validator):
+    def validate(self, value: Any) -> None:
+        if value is None:
+            raise ValueError("Value must not be None")
+
+
+@dataclass
+class IsInstance(Validator):
+    classtype: Any
+
+    def validate(self, value: Any) -> None:
+        if value is not None and not isinstance(value, self.classtype):
+            raise TypeError(f"Value must be of type '{self.classtype}', is type '{type(value)}' value '{value}'")
+
+
+@dataclass
+class WithinRange(Validator):
+    minimum: float
+    maximum: float
+
+    def validate(self, value: Any) -> None:
+        if not self.minimum <= value <= self.maximum:
+            raise ValueError(f"Value must be within range [{self.minimum}, {self.maximum}], is {value}")
+
+
+@dataclass
+class Minimum(Validator):
+    minimum: float
+
+    def validate(self, value: Any) -> None:
+        if value < self.minimum:
+            raise ValueError(f"Value must be at least {self.minimum}, is {value}")
+
+
+@dataclass
+class Maximum(Validator):
+    maximum: float
+
+    def validate(self, value: Any) -> None:
+        if value > self.maximum:
+            raise ValueError(f"Value must be at most {self.maximum}, is {value}")
+
+
+@dataclass
+class Choice(Validator):
+    choices: list[Any]
+
+    def validate(self, value: Any) -> None:
+        if value not in self.choices:
+            raise ValueError(f"Value is {value}, but must be in one of the following: {self.choices}")
+
+
+@dataclass
+class Exclude(Validator):
+    excludedValues: list[Any]
+
+    def validate(self, value: Any) -> None:
+        if value in self.excludedValues:
+            raise ValueError(f"Value {value} is excluded")
+
+
+@dataclass
+class Decimals:
+    """How many decimals a number's widget shows."""
+
+    value: int
+
+
+@dataclass
+class SingleStep:
+    """The step of a number's widget."""
+
+    value: float
+
+
+class Default:
+    """A parameter's value before it is set, or what generates it."""
+
+    def __init__(self, value: Any = None, *, generator: Callable[[], Any] | None = None) -> None:
+        self._generator = generator or (lambda: value)
+
+    @property
+    def value(self) -> Any:
+        return self._generator()
+
+
+def split(annotated: Any) -> tuple[Any, list[Any]]:
+    """A type and what annotates it."""
+    if typing.get_origin(annotated) is typing.Annotated:
+        bare, *annotations = typing.get_args(annotated)
+        return bare, annotations
+    return annotated, []
+
+
+def first(annotations: list[Any], kind: type) -> Any:
+    return next((annotation for annotation in annotations if isinstance(annotation, kind)), None)

@@ -1,0 +1,162 @@
+"""`slicer.packaging` that installs nothing: a test says what is missing and how an installation ends."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any
+
+import slicer
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+
+@dataclass
+class PipRecorder:
+    """What was asked of pip. `missing`: packages that count as absent; `returncode`: how installations end, other
+    than 0 where there is no network; `updates_imported`: packages that an installation would change under a running
+    Slicer, so that a restart is offered."""
+
+    missing: set[str] = field(default_factory=set)
+    returncode: int = 0
+    updates_imported: set[str] = field(default_factory=set)
+    installed: list[list[str]] = field(default_factory=list)
+    skipped: list[list[str]] = field(default_factory=list)
+
+    def reset(self) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def run(self, requirements: list[str], skip: list[str]) -> int:
+        self.installed.append(requirements)
+        self.skipped.append(skip)
+        if self.returncode == 0:
+            names = {canonicalize_name(Requirement(text).name) for text in requirements}
+            self.missing = {name for name in self.missing if canonicalize_name(name) not in names}
+        return self.returncode
+
+    def version(self, name: str) -> str | None:
+        if canonicalize_name(name) in {canonicalize_name(missing) for missing in self.missing}:
+            return None
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+
+pip = PipRecorder()
+
+
+def load_requirements(path: str | Path) -> list[Requirement]:
+    """A requirements file's lines, its comments and options left out."""
+    lines = [line.strip() for line in Path(path).read_text().splitlines()]
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+
+
+def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = None) -> bool:
+    """Whether requirements, their extras' own among them, are met."""
+    seen = set() if _seen is None else _seen
+    if isinstance(req, list):
+        return all(pip_check(one, seen) for one in req)
+    if not isinstance(req, Requirement):
+        raise AttributeError(f"pip_check takes a packaging.requirements.Requirement, not {type(req).__name__}")
+    key = (req.name.lower(), frozenset(req.extras))
+    if (req.marker is not None and not req.marker.evaluate()) or key in seen:
+        return True
+    seen.add(key)
+    version = pip.version(req.name)
+    if version is None or version not in req.specifier:
+        return False
+    for text in importlib.metadata.requires(req.name) or [] if req.extras else []:
+        needed = Requirement(text)
+        if needed.marker is None:
+            continue
+        if any(needed.marker.evaluate({**default_environment(), "extra": extra}) for extra in req.extras):
+            needed.marker = None
+            if not pip_check(needed, seen):
+                return False
+    return True
+
+
+def pip_ensure(
+    requirements: list[Requirement],
+    constraints: str | Path | None = None,
+    skip_packages: list[str] | None = None,
+    prompt_install: bool = True,
+    prompt_restart: bool = True,
+    requester: str | None = None,
+    skip_in_testing: bool = True,
+    show_progress: bool = True,
+) -> list[str] | None:
+    """Install what is missing after asking. Raises RuntimeError if the person declines, CalledProcessError if pip
+    fails."""
+    missing = [req for req in requirements if not pip_check(req)]
+    if not missing:
+        return None
+    prefix = f"{requester} - " if requester else ""
+    if prompt_install:
+        message = f"{len(missing)} Python packages need to be installed.\n\nThis will modify Slicer's environment."
+        detail = "\n".join(str(req) for req in missing)
+        if not slicer.util.confirmOkCancelDisplay(message, f"{prefix}Install Python Packages", detailedText=detail):
+            raise RuntimeError("User declined package installation")
+    skipped = pip_install(
+        [str(req) for req in missing],
+        constraints=constraints,
+        skip_packages=skip_packages,
+        show_progress=show_progress,
+        requester=requester,
+    )
+    if prompt_restart and pip.updates_imported:
+        message = "Updated packages were already loaded in memory. Would you like to restart now?"
+        if slicer.util.confirmYesNoDisplay(message, f"{prefix}Restart Recommended"):
+            slicer.util.restart()
+    return skipped
+
+
+def pip_install(
+    requirements: str | list[str],
+    constraints: str | Path | None = None,
+    no_deps_requirements: str | list[str] | None = None,
+    skip_packages: list[str] | None = None,
+    blocking: bool = True,
+    show_progress: bool = True,
+    requester: str | None = None,
+    parent: Any = None,
+    logCallback: Callable[[str], None] | None = None,
+    completedCallback: Callable[[int], None] | None = None,
+) -> list[str] | None:
+    """Note down an installation. Raises CalledProcessError if it fails and blocks."""
+    if skip_packages is not None and no_deps_requirements is not None:
+        raise ValueError("skip_packages and no_deps_requirements are mutually exclusive.")
+    if skip_packages is not None and not blocking:
+        raise ValueError("skip_packages requires blocking=True.")
+    wanted = shlex.split(requirements) if isinstance(requirements, str) else list(requirements)
+    skip = {canonicalize_name(name) for name in skip_packages or []}
+    skipped = [text for text in wanted if canonicalize_name(Requirement(text).name) in skip] if skip else []
+    code = pip.run([text for text in wanted if text not in skipped], list(skip_packages or []))
+    if not blocking:
+        import qt
+
+        if logCallback is not None:
+            qt.QTimer.singleShot(0, lambda: logCallback(f"pip install {' '.join(wanted)}"))
+        if completedCallback is not None:
+            qt.QTimer.singleShot(0, lambda: completedCallback(code))
+        return None
+    if code != 0:
+        if show_progress and skip_packages is None:
+            slicer.util.errorDisplay("Package installation failed.", windowTitle="Installation Failed")
+        raise CalledProcessError(code, "pip install")
+    return skipped if skip_packages is not None else None
+
+
+def make_module() -> types.ModuleType:
+    made = types.ModuleType("slicer.packaging")
+    for function in (load_requirements, pip_check, pip_ensure, pip_install):
+        setattr(made, function.__name__, function)
+    made.Requirement = Requirement  # type: ignore[attr-defined]
+    return made

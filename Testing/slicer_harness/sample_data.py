@@ -1,0 +1,83 @@
+"""`SampleData`: sources that modules register, and their files loaded from where they lie."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import slicer
+
+
+@dataclass
+class Source:
+    category: str
+    sampleName: str
+    sampleDescription: str
+    uris: Any
+    fileNames: Any
+    nodeNames: Any
+    loadFileType: Any
+    thumbnailFileName: str | None
+    checksums: Any
+    customDownloader: Any
+
+
+sources: dict[str, Source] = {}
+
+
+class SampleDataLogic:
+    @staticmethod
+    def registerCustomSampleDataSource(
+        category: str = "Custom",
+        sampleName: str | None = None,
+        uris: Any = None,
+        fileNames: Any = None,
+        nodeNames: Any = None,
+        customDownloader: Any = None,
+        thumbnailFileName: str | None = None,
+        loadFileType: Any = None,
+        loadFiles: Any = None,
+        loadFileProperties: Any = None,
+        checksums: Any = None,
+        sampleDescription: str | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Raises TypeError for an argument that Slicer does not know, ValueError without a name or a place."""
+        if unknown:
+            raise TypeError(f"registerCustomSampleDataSource got unknown arguments {sorted(unknown)}")
+        if not sampleName or (uris is None and customDownloader is None):
+            raise ValueError("a sample needs a sampleName, and uris or a customDownloader")
+        sources[sampleName] = Source(
+            category,
+            sampleName,
+            sampleDescription or sampleName,
+            uris,
+            fileNames,
+            nodeNames,
+            loadFileType,
+            thumbnailFileName,
+            checksums,
+            customDownloader,
+        )
+
+    def downloadSample(self, sampleName: str) -> Any:
+        """Load a sample whose place is a file; nothing is fetched from elsewhere."""
+        source = sources[sampleName]
+        if source.customDownloader is not None:
+            return source.customDownloader(source)
+        uri = source.uris if isinstance(source.uris, str) else source.uris[0]
+        name = source.nodeNames if isinstance(source.nodeNames, str) else (source.nodeNames or [sampleName])[0]
+        parts = urlparse(uri)
+        if parts.scheme != "file":
+            raise RuntimeError(f"the harness fetches nothing from the network: {uri}")
+        return slicer.util.loadVolume(url2pathname(parts.path), {"name": name})
+
+
+def make_module() -> types.ModuleType:
+    made = types.ModuleType("SampleData")
+    made.SampleDataLogic = SampleDataLogic  # type: ignore[attr-defined]
+    made.downloadSample = lambda name: SampleDataLogic().downloadSample(name)  # type: ignore[attr-defined]
+    return made

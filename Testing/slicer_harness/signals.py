@@ -1,0 +1,147 @@
+"""Connections as PythonQt makes them: by attribute or signature, with as many arguments as a function takes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from PySide6 import QtCore
+
+from . import slot_errors
+
+
+class Signal:
+    """A signal of one object."""
+
+    def __init__(self, wrapper: Any, name: str) -> None:
+        self._wrapper, self._name = wrapper, name
+
+    def connect(self, receiver: Callable[..., Any]) -> bool:
+        return SignalConnections.of(self._wrapper).connect(self._name, receiver)
+
+    def disconnect(self, receiver: Callable[..., Any] | None = None) -> bool:
+        return SignalConnections.of(self._wrapper).disconnect(self._name, receiver)
+
+    def emit(self, *args: Any) -> None:
+        from .wrapping import unwrap
+
+        getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
+
+    def __call__(self, *args: Any) -> None:
+        self.emit(*args)
+
+    def __repr__(self) -> str:
+        return f"<qt signal {self._name} of {self._wrapper!r}>"
+
+
+class SignalConnections:
+    """The Python receivers of one Qt object's signals, kept as long as the object lives."""
+
+    _all: ClassVar[weakref.WeakKeyDictionary[QtCore.QObject, SignalConnections]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, target: QtCore.QObject) -> None:
+        self._target = weakref.ref(target)
+        self._slots: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = []
+
+    @classmethod
+    def of(cls, wrapper: Any) -> SignalConnections:
+        from .wrapping import valid_object
+
+        target = valid_object(wrapper, "connect")
+        found = cls._all.get(target)
+        if found is None:
+            found = cls._all[target] = cls(target)
+        return found
+
+    def connect(self, signal: str, receiver: Callable[..., Any]) -> bool:
+        """Raises ValueError for a signal that the object lacks, TypeError for a receiver that cannot be called."""
+        if not callable(receiver):
+            raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
+        target, signature = self._found(signal)
+        slot = slot_of(receiver)
+        self._slots.append((signature, receiver, slot))
+        QtCore.QObject.connect(target, QtCore.SIGNAL(signature), slot)
+        return True
+
+    def disconnect(self, signal: str, receiver: Callable[..., Any] | None) -> bool:
+        """Undo a connection, or all of a signal's; False if there was none."""
+        target, signature = self._found(signal)
+        gone = [slot for slot in self._slots if slot[0] == signature and (receiver is None or slot[1] == receiver)]
+        for connected in gone:
+            QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), connected[2])
+            self._slots.remove(connected)
+        return bool(gone)
+
+    def _found(self, signal: str) -> tuple[QtCore.QObject, str]:
+        """The object and the signature as Qt has it; `signal` is a signature, or a name for the first of that name."""
+        target = self._target()
+        assert target is not None
+        meta = target.metaObject()
+        methods = [meta.method(index) for index in range(meta.methodCount())]
+        signals = [
+            bytes(method.methodSignature().data()).decode()
+            for method in methods
+            if method.methodType() == QtCore.QMetaMethod.MethodType.Signal
+        ]
+        wanted = _normalized(signal)
+        for signature in signals:
+            if wanted == signature or wanted == signature.split("(")[0]:
+                return target, signature
+        # Slicer's widgets name C++ classes that Qt's own meta-object cannot know here.
+        told = getattr(type(target), "SIGNATURES", {}).get(wanted)
+        if told is not None:
+            return target, told
+        raise ValueError(f"QObject::connect() signal '{signal}' does not exist on {type(target).__name__}")
+
+
+def _normalized(signature: str) -> str:
+    """A signature as Qt's meta-object writes it: no spaces, no `const` and no reference."""
+    return re.sub(r"\bconst\b|[\s&]", "", signature)
+
+
+def slot_of(receiver: Callable[..., Any]) -> Callable[..., Any]:
+    """What Qt calls: the receiver, with as many arguments as it takes; its errors are kept for the test."""
+    from .wrapping import wrap
+
+    most = _most_arguments(receiver)
+
+    def slot(*args: Any) -> None:
+        with slot_errors.kept():
+            receiver(*(wrap(argument) for argument in (args if most is None else args[:most])))
+
+    return slot
+
+
+def _most_arguments(receiver: Callable[..., Any]) -> int | None:
+    """How many positional arguments a receiver takes; None if any number."""
+    from .wrapping import BoundMethod
+
+    if isinstance(receiver, BoundMethod):
+        return _slot_arguments(receiver)
+    if isinstance(receiver, Signal):
+        return None
+    try:
+        parameters = inspect.signature(receiver).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in positional for parameter in parameters)
+
+
+def _slot_arguments(receiver: Any) -> int | None:
+    """How many arguments a Qt slot takes, after Qt's own meta-object."""
+    target = receiver.wrapper._object
+    if not isinstance(target, QtCore.QObject):
+        return None
+    meta = target.metaObject()
+    counts = [
+        meta.method(index).parameterCount()
+        for index in range(meta.methodCount())
+        if bytes(meta.method(index).name().data()).decode() == receiver.method.name
+    ]
+    return max(counts) if counts else None

@@ -1,0 +1,119 @@
+"""Loads .ui files as Slicer does, and refuses what Slicer would: unknown classes, wrong headers, unknown properties."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+from PySide6 import QtCore, QtUiTools, QtWidgets
+
+from . import ctk_widgets, mrml_widgets, node_combo_box
+from .wrapping import property_names, wrap, wrapper_class
+
+# Each custom class with what Qt Designer writes as its base; each has a header of its own name.
+CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {
+    cls.__name__: (cls, bases)
+    for cls, bases in (
+        (ctk_widgets.ctkCollapsibleButton, ("QWidget", "QAbstractButton")),
+        (ctk_widgets.ctkCollapsibleGroupBox, ("QGroupBox",)),
+        (ctk_widgets.ctkComboBox, ("QComboBox",)),
+        (ctk_widgets.ctkDoubleSpinBox, ("QWidget",)),
+        (ctk_widgets.ctkMenuButton, ("QPushButton",)),
+        (ctk_widgets.ctkPathLineEdit, ("QWidget",)),
+        (ctk_widgets.ctkSliderWidget, ("QWidget",)),
+        (mrml_widgets.qMRMLWidget, ("QWidget",)),
+        (mrml_widgets.qMRMLCollapsibleButton, ("ctkCollapsibleButton",)),
+        (mrml_widgets.qMRMLPlotView, ("QWidget", "ctkVTKChartView")),
+        (mrml_widgets.qMRMLSegmentationShow3DButton, ("ctkMenuButton", "QPushButton")),
+        (mrml_widgets.qMRMLSegmentsTableView, ("qMRMLWidget", "QWidget")),
+        (mrml_widgets.qMRMLTableView, ("QTableView",)),
+        (node_combo_box.qMRMLNodeComboBox, ("QWidget",)),
+    )
+}
+
+# What Qt's form builder sets by itself, though it is no property of the widget.
+_BUILDER_PROPERTIES = {"QLabel": {"buddy"}, "Line": {"orientation"}, "QComboBox": {"currentText"}}
+
+
+class UiFileError(RuntimeError):
+    """A .ui file asks for something that Slicer does not have."""
+
+
+class QUiLoader:
+    """The loader that `slicer.util.loadUI` uses."""
+
+    def load(self, device: Any, parent: Any = None) -> Any:
+        text = bytes(device._object.readAll().data()).decode()
+        form = ElementTree.fromstring(text)
+        check(form)
+        connections = [
+            tuple(connection.findtext(part, "") for part in ("sender", "signal", "receiver", "slot"))
+            for connection in form.iterfind("connections/connection")
+        ]
+        # Qt's own loader cannot connect signals whose C++ types it does not know.
+        for element in form.findall("connections"):
+            form.remove(element)
+        buffer = QtCore.QBuffer()
+        buffer.setData(ElementTree.tostring(form))
+        buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
+        widget = _Loader().load(buffer, parent._object if parent is not None else None)
+        if widget is None:
+            raise UiFileError("Qt could not make the form")
+        panel = wrap(widget)
+        for sender, signal, receiver, slot in connections:
+            _named(panel, sender).connect(signal, getattr(_named(panel, receiver), slot.split("(")[0]))
+        return panel
+
+
+class _Loader(QtUiTools.QUiLoader):
+    def createWidget(self, class_name: str, parent: Any = None, name: str = "") -> Any:
+        if class_name not in CUSTOM_WIDGETS:
+            return super().createWidget(class_name, parent, name)
+        widget = CUSTOM_WIDGETS[class_name][0](parent)
+        widget.setObjectName(name)
+        return widget
+
+
+def check(form: ElementTree.Element) -> None:
+    """Raise UiFileError at the first widget, header, base or property that Slicer would not know."""
+    declared = {
+        (entry.findtext("class") or ""): (entry.findtext("header") or "", entry.findtext("extends") or "")
+        for entry in form.iterfind("customwidgets/customwidget")
+    }
+    for name, (header, base) in declared.items():
+        if name not in CUSTOM_WIDGETS:
+            raise UiFileError(f"no widget class {name} is known")
+        if header != f"{name}.h":
+            raise UiFileError(f"the header of {name} is {name}.h, not {header}")
+        if base not in CUSTOM_WIDGETS[name][1]:
+            raise UiFileError(f"{name} extends {' or '.join(CUSTOM_WIDGETS[name][1])}, not {base}")
+    for widget in form.iter("widget"):
+        kind = widget.get("class", "")
+        if kind in CUSTOM_WIDGETS and kind not in declared:
+            raise UiFileError(f"{kind} has no entry among the custom widgets")
+        _check_properties(widget, property_names(_class_of(kind)))
+
+
+def _class_of(kind: str) -> type:
+    if kind in CUSTOM_WIDGETS:
+        return CUSTOM_WIDGETS[kind][0]
+    qt_class = getattr(QtWidgets, "QFrame" if kind == "Line" else kind, None)
+    if qt_class is None:
+        raise UiFileError(f"no widget class {kind} is known")
+    return qt_class
+
+
+def _check_properties(widget: ElementTree.Element, known: list[str]) -> None:
+    kind = widget.get("class", "")
+    for entry in widget.findall("property"):
+        name = entry.get("name", "")
+        # stdset="0" marks what Qt Designer sets by name, dynamic properties among it.
+        if name not in (*known, *_BUILDER_PROPERTIES.get(kind, ())) and entry.get("stdset") != "0":
+            raise UiFileError(f"{kind} {widget.get('name')} has no property {name}")
+
+
+def _named(panel: Any, name: str) -> Any:
+    for widget in (panel, *panel.findChildren(wrapper_class(QtCore.QObject))):
+        if widget.objectName == name:
+            return widget
+    raise UiFileError(f"a connection names {name}, which the form lacks")
