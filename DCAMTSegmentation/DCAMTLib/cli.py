@@ -19,6 +19,7 @@ from .devices import DEVICES
 from .inference.quality import ACCURATE, QUALITIES
 from .model_store import DEFAULT
 from .recipe import shipped_recipes
+from .training.distributed import team_rank
 
 # Others script this list; a `.nii` file can still be named as the output.
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
@@ -93,9 +94,11 @@ def _silence_stdout() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a wrong usage in one line, like every other fault."""
+    """Tells a wrong usage in one line, like every other fault; of processes that train together, one tells it."""
 
     def error(self, message: str) -> NoReturn:
+        if team_rank() > 0:
+            self.exit(2)
         self.exit(2, f"{self.prog}: {' '.join(message.split())}. See: {self.prog} --help\n")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,14 +25,8 @@ from synthetic import CPU, new_trainer, set_options, write_cases_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
 
-UNCOUPLED = (
-    "distillation=0",
-    "mmd=0",
-    "intra_class=0",
-    "inter_class=0",
-    "normalisation=instance",
-    "mixed_precision=false",
-)
+SUPERVISED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
+UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0")
 BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
 """Each checkpoint comes with a report: the losses of every iteration are in the run's events."""
 
@@ -64,6 +59,11 @@ def train(processes: int, run: Path, *words: str | Path) -> tuple[int, str, str]
     return process.returncode, output, errors
 
 
+def told(errors: str) -> list[str]:
+    """The lines that are DCAMT's own, not torchrun's."""
+    return [line for line in errors.splitlines() if line.startswith("dcamt")]
+
+
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
     lines = (run / "events.jsonl").read_text().splitlines() if (run / "events.jsonl").exists() else []
     return [event for event in map(json.loads, lines) if event["event"] == kind]
@@ -77,27 +77,47 @@ def test_a_team_shares_the_batch() -> None:
         teams[0].share(3, 5)
 
 
-def test_two_processes_have_the_losses_of_one(table: Path, tmp_path: Path) -> None:
-    settings = set_options(*BATCH, *UNCOUPLED, "iterations=5")
-    runs = [tmp_path / name for name in ("one", "two")]
+@pytest.mark.parametrize(
+    "parts", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "copy_paste=1", "weight_average=0.9")]
+)
+def test_two_processes_have_the_losses_of_one(table: Path, tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """Where nothing couples samples: supervision; distillation and copy-paste, too."""
+    runs = one_and_two(table, tmp_path, *UNCOUPLED, *parts)
+    one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
+    assert len(one) == 5
+    for name in one[0]:
+        assert [losses[name] for losses in two] == pytest.approx([losses[name] for losses in one], abs=1e-4), name
+    totals = [losses["total"] for losses in one]
+    assert max(totals) - min(totals) > 0.01  # they learnt something
+    states = [load_checkpoint(RunFolder(run).checkpoint, CPU) for run in runs]
+    for part in ("network", "average") if states[0]["average"] else ("network",):
+        for name, tensor in states[0][part].items():
+            assert torch.allclose(states[1][part][name], tensor, atol=1e-4), name
+
+
+def test_the_comparison_sees_what_couples_samples(table: Path, tmp_path: Path) -> None:
+    """Batch normalisation over half the batch is another one than over the whole, and the losses show it."""
+    runs = one_and_two(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
+    one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
+
+
+def one_and_two(table: Path, folder: Path, *settings: str) -> list[Path]:
+    """Five iterations by one process, and by two."""
+    runs = [folder / name for name in ("one", "two")]
     for processes, run in enumerate(runs, start=1):
-        status, output, errors = train(processes, run, table, *settings)
+        status, output, errors = train(processes, run, table, *set_options(*BATCH, *settings, "iterations=5"))
         assert status == 0, errors
         assert output.count("starting at 0 of 5") == 1  # one of them speaks
-    one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
-    assert len(one) == 5
-    assert two == pytest.approx(one, abs=1e-4)
-    assert max(one) - min(one) > 0.01  # they learnt something
-    states = [load_checkpoint(RunFolder(run).checkpoint, CPU)["network"] for run in runs]
-    for name, tensor in states[0].items():
-        assert torch.allclose(states[1][name], tensor, atol=1e-4), name
+        assert told(errors) == []
+    return runs
 
 
 def test_what_couples_samples_is_done_within_each_share(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All five parts and batch normalisation: the losses are the mean of what each share of the batch gives alone."""
-    settings = (*BATCH, "ramp_up=0", "iterations=1")
+    """All parts and batch normalisation: the losses are the mean of what each share of the batch gives alone."""
+    settings = (*BATCH, "ramp_up=0", "iterations=1", "copy_paste=1")
     assert train(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
     monkeypatch.setattr(Team, "average", lambda team, tensors: None)
@@ -107,7 +127,8 @@ def test_what_couples_samples_is_done_within_each_share(
         by_role = trainer._load_cases(read_cases(table))
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], trainer.recipe, CPU, trainer.team)
         alone.append(trainer._iterate(sampler.draw(0)))
-    assert set(together) == {*alone[0]} == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
+    parts = {"supervised", "distillation", "mmd", "intra_class", "inter_class", "copy_paste", "total"}
+    assert set(together) == {*alone[0]} == parts
     for name, loss in together.items():
         assert loss == pytest.approx((float(alone[0][name]) + float(alone[1][name])) / 2, abs=1e-5)
         assert float(alone[0][name]) != pytest.approx(float(alone[1][name]), abs=1e-5)
@@ -116,8 +137,105 @@ def test_what_couples_samples_is_done_within_each_share(
 def test_a_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> None:
     status, _, errors = train(2, tmp_path / "run", table, *set_options("batch=3", "labelled_per_batch=1"))
     assert status != 0
-    assert errors.count("cannot be split among 2 processes. Set batch and labelled_per_batch") == 1
+    assert len(told(errors)) == 1
+    assert "cannot be split among 2 processes. Set batch and labelled_per_batch" in told(errors)[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_fault_that_all_meet_is_told_once(table: Path, tmp_path: Path) -> None:
+    """Of the command itself; of a file that the leader looks at; of a scan that each reads by itself."""
+    rows = table.read_text().splitlines()
+    broken = table.with_name("broken.csv")
+    (table.parent / "broken.nii.gz").write_bytes(b"no scan")
+    broken.write_text("\n".join([*rows, "broken,broken.nii.gz,,unlabelled"]) + "\n")
+    for words, message in (
+        ([table, "--set", "colour=1"], "there is no setting 'colour'"),
+        ([table, "--colour"], "unrecognized arguments: --colour"),
+        ([table.with_name("none.csv")], "none.csv"),
+        ([table, "--recipe", "none"], "none"),
+        (["--resume"], "holds no run to go on with"),
+        ([broken, *set_options(*BATCH)], "broken.nii.gz"),
+    ):
+        status, output, errors = train(2, tmp_path / "run", *words)
+        assert status != 0
+        assert output == ""
+        assert len(told(errors)) == 1, errors
+        assert message in told(errors)[0]
+        assert not (tmp_path / "run").exists()
+
+
+TEAM_SCRIPT = """
+import os, sys
+import torch
+from DCAMTLib.errors import InputError
+from DCAMTLib.training.distributed import TeamLost, joined
+
+def say(*words):
+    sys.stdout.write(f"{os.environ['RANK']} {' '.join(map(str, words))}\\n")
+
+with joined(torch.device("cpu")) as team:
+    say(team.from_leader("news" if team.leads else None))
+    for failing in ((), (0,), (1, 2), (0, 1)):
+        try:
+            with team.agreed():
+                if team.rank in failing:
+                    raise InputError(f"fault of {team.rank}")
+            say(failing, "no fault")
+        except (InputError, TeamLost) as error:
+            say(failing, type(error).__name__, error)
+    try:
+        with team.agreed(scales=team.rank == 2):
+            pass
+    except (InputError, TeamLost) as error:
+        say("scales", type(error).__name__, error)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    torch.optim.SGD([parameter], 0.1, foreach=True).step()
+    team.average([parameter.data])
+threads = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+say("gloo" if any("gloo" in thread for thread in threads) else "no thread of the team is left")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the threads in /proc")
+def test_a_team_agrees_on_faults_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TEAM_SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr
+    host = socket.gethostname()
+    kinds = "the GPUs are of different kinds: not all of them compute in bfloat16. Set mixed_precision=false."
+    gives_up = "TeamLost a process of the run gives up"
+    expected = [
+        *(f"{rank} news" for rank in range(3)),
+        *(f"{rank} () no fault" for rank in range(3)),
+        "0 (0,) InputError fault of 0.",
+        f"0 (1, 2) InputError process 1 on {host}: fault of 1.",
+        "0 (0, 1) InputError fault of 0.",
+        f"0 scales InputError {kinds}",
+        *(f"{rank} {failing} {gives_up}" for rank in (1, 2) for failing in ("(0,)", "(1, 2)", "(0, 1)", "scales")),
+        *(f"{rank} no thread of the team is left" for rank in range(3)),
+    ]
+    assert sorted(result.stdout.splitlines()) == sorted(expected)
+
+
+def test_a_signal_to_torchrun_pauses_all_and_the_end_is_known_to_all(table: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
+    wait_for_checkpoints(run)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    (line,) = told(errors)
+    step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
+    assert f"paused at iteration {step}. Go on with: dcamt train" in line
+    set_target(run, step + 2)
+    for words in ("going on at", "finished"):  # the second time there is nothing left to do
+        status, output, errors = train(2, run, "--resume")
+        assert status == 0, errors
+        assert words in output
+        assert output.count("finished") == 1
+        assert told(errors) == []
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
@@ -125,27 +243,39 @@ def test_a_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) ->
 def test_a_killed_process_ends_the_run_and_any_number_goes_on(table: Path, tmp_path: Path, victim: int) -> None:
     run = tmp_path / "run"
     process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
-    limit = time.monotonic() + 120
-    while not events(run, "checkpoint")[3:] and time.monotonic() < limit:
-        time.sleep(0.05)
+    wait_for_checkpoints(run)
     os.kill(process_of(process.pid, victim), signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    if victim == 1:
-        assert "another process of the run has ended" in errors
+    if victim == 0:
+        assert told(errors) == []
+    else:
+        (line,) = told(errors)
+        assert line == f"dcamt: {run}: another process of the run has ended. Go on with --resume."
         assert not RunFolder(run).lock.exists()
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
     assert step >= 3
     for processes, target in ((1, step + 2), (2, step + 4)):
-        recipe = run / "recipe.json"
-        data = json.loads(recipe.read_text())
-        data["training"]["iterations"] = target
-        recipe.write_text(json.dumps(data))
-        RunFolder(run).model.unlink(missing_ok=True)
+        set_target(run, target)
         status, _, errors = train(processes, run, "--resume")
         assert status == 0, errors
         assert load_checkpoint(RunFolder(run).checkpoint, CPU)["step"] == target
         assert verify_model(RunFolder(run).model).card.trained_on["iterations"] == target
+
+
+def wait_for_checkpoints(run: Path) -> None:
+    limit = time.monotonic() + 120
+    while not events(run, "checkpoint")[3:] and time.monotonic() < limit:
+        time.sleep(0.05)
+
+
+def set_target(run: Path, iterations: int) -> None:
+    """Let the run end after so many iterations."""
+    recipe = run / "recipe.json"
+    data = json.loads(recipe.read_text())
+    data["training"]["iterations"] = iterations
+    recipe.write_text(json.dumps(data))
+    RunFolder(run).model.unlink(missing_ok=True)
 
 
 def process_of(launcher: int, rank: int) -> int:

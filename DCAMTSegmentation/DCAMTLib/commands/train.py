@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import shlex
+import signal
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,11 @@ from ..model_package import Card, save_model
 from ..model_store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
 from ..training.cases import LABELLED, ROLES, UNLABELLED, Case, read_cases
-from ..training.distributed import Team, TeamLost, joined, own_device, team_rank, team_size
+from ..training.distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
 from ..training.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
 from ..training.run_folder import Origin, RunFolder
 from ..training.run_lock import run_lock
-from .console import Console, StdoutLost, duration
+from .console import Console, StdoutLost, duration, tell
 from .faults import as_fault, ending_like_ctrl_c
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
         usage_error("name the CASES.csv to train on")
     try:
         return _train(options)
+    except TeamLost as error:
+        raise as_fault(error, options.run) from error
     except (DCAMTError, StdoutLost):
         raise
     except Exception as error:
@@ -78,21 +81,42 @@ def _asked_for(
 
 
 def _follow(options: argparse.Namespace) -> int:
-    """The part of a process that does not lead its team. It joins first: the leader tells of what cannot be used."""
+    """The part of a process that does not lead its team: step by step what `_train_locked` does, less what it tells."""
     from ..devices import choose_device
     from ..training.trainer import Trainer
 
-    device = own_device(choose_device(options.device))
+    try:
+        device = own_device(choose_device(options.device))
+    except InputError:
+        if first_of_machine():
+            raise  # the leader is on another machine, and cannot know
+        return 1
     try:
         with joined(device) as team:
-            run = RunFolder(options.run)
-            recipe, cases, _, start_from = _asked_for(options, run)
-            trainer = Trainer(recipe, run, device, EventLog(None), start_from, team)
-            if options.resume:
+            job: _Job = team.from_leader(None)
+            with team.agreed():
+                trainer = Trainer(job.recipe, RunFolder(options.run), device, EventLog(None), job.start_from, team)
+            if job.resume:
                 trainer.resume()
-            return 0 if trainer.fit(cases, resumed=options.resume).finished else 1
-    except TeamLost:
+                if team.from_leader(None):
+                    return 0
+            trainer.fit(job.cases, resumed=job.resume)
+        return 0  # paused, too: torchrun would end the leader, which is not done, for another status
+    except DCAMTError:
         return 1  # which the leader tells of
+    except Exception as error:
+        tell(f"{whoami()}: {as_fault(error)}")
+        return 1
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the leader hands to the others, who may be on machines without these files."""
+
+    recipe: Recipe
+    cases: Sequence[Case]
+    start_from: dict[str, Tensor] | None
+    resume: bool
 
 
 def _train_locked(
@@ -112,10 +136,15 @@ def _train_locked(
     device = own_device(choose_device(options.device))
     heard = _Listener(console)
     with joined(device) as team:
-        trainer = heard.trainer = Trainer(recipe, run, device, EventLog(run.events, [heard]), start_from, team)
+        if team.size > 1:
+            # torchrun ends all once one has ended. That must not take this one away before it has saved and said so.
+            signal.signal(signal.SIGTERM, lambda number, frame: heard.pause())
+        team.from_leader(_Job(recipe, cases, start_from, options.resume))
+        with team.agreed():
+            trainer = heard.trainer = Trainer(recipe, run, device, EventLog(run.events, [heard]), start_from, team)
         if options.resume:
             trainer.resume()
-            if trainer.step >= recipe.training.iterations and run.model.exists():
+            if team.from_leader(trainer.step >= recipe.training.iterations and run.model.exists()):
                 show(Finished(trainer.step, str(run.model), trainer.seconds), console)
                 return 0
         try:
@@ -163,8 +192,13 @@ class _Listener:
         try:
             show(event, self.console)
         except StdoutLost:
-            if self.trainer is not None and not isinstance(event, Finished):
-                self.trainer.stop_asked = True
+            if not isinstance(event, Finished):
+                self.pause()
+
+    def pause(self) -> None:
+        """Ask the run to end after the iteration in hand."""
+        if self.trainer is not None:
+            self.trainer.stop_asked = True
 
 
 def starting_point(options: argparse.Namespace) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:

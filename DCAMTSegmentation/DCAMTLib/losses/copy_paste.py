@@ -27,15 +27,20 @@ def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
     return inside
 
 
+def partners(labelled: int, unlabelled: int, device: torch.device) -> Tensor:
+    """Which unlabelled patch each labelled one is mixed with: patch i with patch i, counted round; (L,)."""
+    return torch.arange(labelled, device=device) % unlabelled
+
+
 def copy_paste(images: Tensor, labels: Tensor, pseudo_labels: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Mixed patches and their labels: first each labelled patch with a box of an unlabelled one, then the mirror.
 
     `images` (L + U, C, X, Y, Z), the labelled ones first; `labels` (L, X, Y, Z); `pseudo_labels` (U, X, Y, Z);
-    `inside` (X, Y, Z), True in the box. -> images (2L, C, X, Y, Z) and labels (2L, X, Y, Z). Labelled patch i meets
-    unlabelled patch i, counted round where there are fewer.
+    `inside` (X, Y, Z), True in the box. -> images (2L, C, X, Y, Z) and labels (2L, X, Y, Z). Who meets whom: see
+    `partners`.
     """
     labelled = len(labels)
-    partner = torch.arange(labelled, device=images.device) % len(pseudo_labels)
+    partner = partners(labelled, len(pseudo_labels), images.device)
     own, other = images[:labelled], images[labelled:][partner]
     guessed = pseudo_labels[partner]
     mixed = torch.cat([torch.where(inside, other, own), torch.where(inside, own, other)])

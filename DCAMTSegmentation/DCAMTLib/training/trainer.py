@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..devices import fast_bfloat16
 from ..errors import InputError
-from ..losses.copy_paste import copy_paste, random_box
+from ..losses.copy_paste import copy_paste, partners, random_box
 from ..losses.objective import objective_losses, ramp
 from ..losses.supervised import dice_cross_entropy
 from ..networks.dual_vnet import BranchOutput, DualVNet
@@ -97,7 +97,6 @@ class Trainer:
             InputError: there is none, it is damaged, or it is of another recipe's network.
         """
         state = self.team.from_leader(load_checkpoint(self.run.checkpoint, self.device) if self.team.leads else None)
-        assert state is not None
         try:
             self._load_state(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -114,7 +113,8 @@ class Trainer:
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> Outcome:
         """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) asks to stop."""
-        by_role = self._load_cases(cases)
+        with self.team.agreed(scales=self.scaler.is_enabled()):
+            by_role = self._load_cases(cases)
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
         counts = {role: len(members) for role, members in by_role.items()}
@@ -210,9 +210,11 @@ class Trainer:
             said = sum(guess.logits.float().softmax(dim=1) for guess in guesses).argmax(dim=1)
         inside = random_box(batch.labels.shape[1:], draws).to(self.device)
         images, labels = copy_paste(batch.images, batch.labels, said, inside)
-        own_tokens = torch.rand((2, len(images)), generator=draws) < self.recipe.training.own_tokens
+        # As the patch that each lies in, so that they depend on the samples' places in the whole batch alone.
+        own, other = batch.own_tokens[:, : len(batch.labels)], batch.own_tokens[:, len(batch.labels) :]
+        own_tokens = torch.cat([own, other[:, partners(len(batch.labels), len(batch.plain), self.device)]], dim=1)
         with self._mixed():
-            outputs = self.network(images.contiguous(memory_format=torch.channels_last_3d), own_tokens.to(self.device))
+            outputs = self.network(images.contiguous(memory_format=torch.channels_last_3d), own_tokens)
         a, b = (dice_cross_entropy(output.logits.float(), labels) for output in outputs)
         return a + b
 
