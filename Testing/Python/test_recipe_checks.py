@@ -10,7 +10,7 @@ from DCAMTLib.errors import InputError
 from DCAMTLib.recipe import load_recipe, recipe_from_dict
 
 NAN, INFINITE = float("nan"), float("inf")
-PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
+PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class", "copy_paste")
 STRENGTHS = ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise", "blur_mm")
 
 
@@ -133,6 +133,7 @@ TAKEN: list[dict[str, Any]] = [
     {"training.own_tokens": 1.0},
     {f"objective.{part}": 0.0 for part in PARTS[1:]},
     {"objective.supervised": 1e-6},
+    {"objective.copy_paste": 1.5},
     {"network.channels": [4096, 4096], "network.convolutions": [64, 64], "network.embedding": 4096},
     {"training.batch": 4096, "training.labelled_per_batch": 4096},
     {"training.seed": 0},
