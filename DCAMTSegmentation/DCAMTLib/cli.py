@@ -20,6 +20,7 @@ from .inference.quality import ACCURATE, QUALITIES
 from .model_store import DEFAULT
 from .recipe import shipped_recipes
 from .training.distributed import team_rank
+from .training.efforts import EFFORTS
 
 # Others script this list; a `.nii` file can still be named as the output.
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
@@ -55,6 +56,10 @@ def _run(options: argparse.Namespace) -> int:
         from .commands.train import run_train
 
         return run_train(options, options.usage_error)
+    if options.command == "estimate":
+        from .commands.estimate import run_estimate
+
+        return run_estimate(options)
     if options.command == "evaluate":
         from .commands.evaluate import run_evaluate
 
@@ -115,6 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_segment(commands)
     _add_train(commands)
+    _add_estimate(commands)
     _add_evaluate(commands)
     _add_models(commands)
     _add_cases(commands)
@@ -192,8 +198,26 @@ def _add_train(commands: _Commands[_Parser]) -> None:
         "--set", action="extend", nargs="+", default=[], metavar="key=value", help="change the recipe: patch=64,64,32"
     )
     _add_device(parser)
+    parser.add_argument("--effort", choices=EFFORTS, help="a share of the recipe's iterations (default: thorough, all)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument("--watch", action="store_true", help="only show how the run in the folder goes on")
+    _add_json(parser)
+
+
+def _add_estimate(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "estimate",
+        "How long a run would take on this machine, and how much memory and disk; takes some steps to find out.",
+        "dcamt estimate cases.csv --recipe la",
+    )
+    parser.add_argument("cases", type=_path, metavar="CASES.csv")
+    parser.add_argument("--recipe", metavar="NAME_OR_FILE", help="as for dcamt train")
+    parser.add_argument("--start-from", metavar="MODEL", help="as for dcamt train")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
+    parser.add_argument("--effort", action="append", choices=EFFORTS, help="default: each of them")
+    parser.add_argument("--run", type=_path, metavar="FOLDER", help="where the run would be kept (default: here)")
+    _add_device(parser)
     _add_json(parser)
 
 

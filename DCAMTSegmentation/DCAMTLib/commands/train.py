@@ -7,22 +7,26 @@ import datetime
 import shlex
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import Cancelled, DCAMTError, InputError
+from ..errors import Cancelled, DCAMTError, InputError, OutputError
 from ..model_package import Card, save_model
 from ..model_store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
 from ..training.cases import LABELLED, ROLES, UNLABELLED, Case, read_cases
 from ..training.distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
+from ..training.efforts import effort_settings
 from ..training.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
+from ..training.fault_note import Fault, prepare_note, write_note
 from ..training.run_folder import Origin, RunFolder
 from ..training.run_lock import run_lock
+from ..training.run_requests import withdraw_request
 from .console import Console, StdoutLost, duration, tell
 from .faults import as_fault, ending_like_ctrl_c
+from .watch import watch_run
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +39,14 @@ DEFAULT_RECIPE = "la"
 
 def run_train(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Begin a run, or go on with one; returns 0 when its model is written."""
+    if options.watch:
+        if options.cases or options.resume or options.set or options.recipe or options.start_from:
+            usage_error("--watch only looks on: give it --run and nothing else")
+        return watch_run(RunFolder(options.run), Console(options.json))
     if options.cases is None and options.set and "=" not in options.set[-1]:
         options.cases = Path(options.set.pop())  # `--set a=1 b=2 cases.csv`
-    if options.resume and (options.set or options.recipe or options.start_from):
-        usage_error("--resume goes on with the run's own recipe: leave out --recipe, --start-from and --set")
+    if options.resume and (options.set or options.recipe or options.start_from or options.effort):
+        usage_error("--resume goes on with the run's own recipe: leave out --recipe, --start-from, --effort and --set")
     if not options.resume and options.cases is None:
         usage_error("name the CASES.csv to train on")
     try:
@@ -64,7 +72,26 @@ def _train(options: argparse.Namespace) -> int:
             run.remove_strays()
         else:
             run.check_new()
-        return _train_locked(options, run, recipe, cases, origin, start_from, console)
+        withdraw_request(run)
+        prepare_note(run.fault)
+        try:
+            status = _train_locked(options, run, recipe, cases, origin, start_from, console)
+        except Cancelled:
+            run.fault.unlink(missing_ok=True)
+            raise
+        except Exception as error:
+            fault = as_fault(error, options.run)
+            write_note(run.fault, Fault(str(fault), isinstance(fault, OutputError)))
+            raise
+        except BaseException:
+            run.fault.unlink(missing_ok=True)
+            raise
+        finally:
+            withdraw_request(run)
+            if not run.recipe.exists():  # taken back: it leaves nothing
+                run.fault.unlink(missing_ok=True)
+        run.fault.unlink(missing_ok=True)
+        return status
 
 
 def _asked_for(
@@ -156,11 +183,17 @@ def _train_locked(
             if not (options.resume or heard.started):
                 run.withdraw()
             raise
-    if not outcome.finished:
+    if not (outcome.finished or outcome.stopped):
         go_on = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
         raise Cancelled(f"{run.path}: paused at iteration {outcome.step}. Go on with: {go_on}")
     with ending_like_ctrl_c():
         save_model(run.model, outcome.weights, recipe, card(recipe, cases, outcome, run, origin))
+        best = trainer.best()
+        if best is None:
+            run.best.unlink(missing_ok=True)
+        else:
+            named = card(recipe, cases, best, run, origin)
+            save_model(run.best, best.weights, recipe, replace(named, name=f"{named.name}-best"))
     report(run, device, console)
     trainer.finish(str(run.model), outcome)
     return 0
@@ -208,10 +241,10 @@ def starting_point(options: argparse.Namespace) -> tuple[Recipe, Origin | None, 
         InputError: the recipe, a setting or the model cannot be used, or the model has another network.
     """
     if not options.start_from:
-        return with_settings(load_recipe(options.recipe or DEFAULT_RECIPE), options.set), None, None
+        return _with_effort(load_recipe(options.recipe or DEFAULT_RECIPE), options), None, None
     package = verify_model(options.start_from)
     base = load_recipe(options.recipe) if options.recipe else package.recipe
-    recipe = with_settings(base, options.set)
+    recipe = _with_effort(base, options)
     same = ("network", "input_channels", "outputs")
     if any(getattr(recipe, name) != getattr(package.recipe, name) for name in same):
         raise InputError(
@@ -220,6 +253,11 @@ def starting_point(options: argparse.Namespace) -> tuple[Recipe, Origin | None, 
             remedy="Leave out --recipe, or start from scratch.",
         )
     return recipe, Origin.of(package.card), dict(package.network().state_dict())
+
+
+def _with_effort(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    effort = effort_settings(recipe, options.effort) if isinstance(options.effort, str) else []
+    return with_settings(recipe, [*effort, *options.set])
 
 
 def check_labelled(recipe: Recipe, cases: Sequence[Case]) -> None:

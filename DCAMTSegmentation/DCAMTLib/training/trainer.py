@@ -31,13 +31,17 @@ from .cases import LABELLED, UNLABELLED, VALIDATION, Case
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distributed import ALONE, Team, TeamLost, running_statistics
 from .events import Checkpointed, EventLog, Finished, Loading, Paused, Progress, Started, Validated
+from .preview import update_preview
 from .resident import ResidentCase, load_case
 from .run_folder import RunFolder
+from .run_requests import STOP, asked
 from .sampling import Batch, BatchSampler, step_seed
 from .validation import validation_dice
 
 REPORT_EVERY_S = 2.0
 """Seconds between two progress events: reading the losses back makes a GPU wait."""
+REQUEST_EVERY_S = 0.5
+"""Seconds between two looks at whether another process asks the run to pause or to stop."""
 STOP_READ_EVERY = 16
 """Iterations between two looks at whether another process of a team on GPUs was asked to stop."""
 VALIDATION_SHARE = 0.1
@@ -46,13 +50,17 @@ VALIDATION_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """weights: the state of the final network. finished: False if the run was asked to stop before its end."""
+    """weights: the state of the final network. finished: False if the run was asked to end before its last iteration.
+
+    stopped: it was asked to make its models of what was learnt so far, not only to pause.
+    """
 
     weights: dict[str, Tensor]
     step: int
     seconds: float
     finished: bool
     dice: dict[str, dict[str, float]] | None
+    stopped: bool = False
 
 
 class Trainer:
@@ -89,6 +97,11 @@ class Trainer:
         self.seconds_validating = 0.0
         self.stop_asked = False
         self._team_stops = False
+        self._request: str | None = None
+        self._looked = 0.0
+        self._validated_at: int | None = None
+        self._best_dice: float | None = None
+        self._held_out: list[Case] = []
 
     def resume(self) -> None:
         """Take up the state of the run's last checkpoint.
@@ -112,9 +125,12 @@ class Trainer:
         self.log(Checkpointed(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> Outcome:
-        """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) asks to stop."""
+        """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) or a request asks to end."""
         with self.team.agreed(scales=self.scaler.is_enabled()):
             by_role = self._load_cases(cases)
+        if self.stop_asked and self.team.size == 1:  # while the cases were read
+            self.log(Paused(self.step))
+            return Outcome(self._final_weights(), self.step, self.seconds, False, None)
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
         counts = {role: len(members) for role, members in by_role.items()}
@@ -132,6 +148,7 @@ class Trainer:
                     raise
                 self.step += 1
                 self.seconds = time.monotonic() - began
+                self._look_for_request()
                 last = self.step == iterations
                 checkpoint_due = time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s
                 if meter.due or last or checkpoint_due:
@@ -147,13 +164,33 @@ class Trainer:
         if meter.holds_any:  # a signal came between two reports
             self._report(meter)
         finished = self.step >= iterations
-        if finished and dice is None and by_role[VALIDATION]:  # taken up after the last iteration
+        stopped = not finished and self._request == STOP
+        if (finished or stopped) and self._validated_at != self.step and by_role[VALIDATION]:
             dice = self._validate(by_role[VALIDATION])
         self.seconds = time.monotonic() - began
         self.save()
-        if not finished:
+        if not (finished or stopped):
             self.log(Paused(self.step))
-        return Outcome(dict((self.average or self.network).state_dict()), self.step, self.seconds, finished, dice)
+        return Outcome(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
+
+    def best(self) -> Outcome | None:
+        """The network at its best validation; None if that is the last one, or there was none."""
+        if not self.run.best_weights.exists():
+            return None
+        kept = load_checkpoint(self.run.best_weights, torch.device("cpu"))
+        if kept["step"] == self.step:
+            return None
+        return Outcome(kept["weights"], kept["step"], kept["seconds"], False, kept["dice"])
+
+    def _final_weights(self) -> dict[str, Tensor]:
+        return dict((self.average or self.network).state_dict())
+
+    def _look_for_request(self) -> None:
+        """Whether another process asks this one to end; looked up now and then, as a network drive is slow."""
+        if self.team.leads and time.monotonic() - self._looked >= REQUEST_EVERY_S:
+            self._looked = time.monotonic()
+            self._request = asked(self.run)
+            self.stop_asked = self.stop_asked or self._request is not None
 
     def finish(self, model: str, outcome: Outcome) -> None:
         """Say that the run's model lies at `model`."""
@@ -164,6 +201,11 @@ class Trainer:
         for index, case in enumerate(cases):
             if case.role == VALIDATION and not self.team.leads:
                 continue
+            self._look_for_request()
+            if self.stop_asked and self.team.size == 1:
+                break
+            if case.role == VALIDATION:
+                self._held_out.append(case)
             self.log(Loading(index, len(cases)))
             by_role[case.role].append(load_case(case, self.recipe, self.device))
         return by_role
@@ -256,11 +298,25 @@ class Trainer:
 
     def _validate(self, cases: Sequence[ResidentCase]) -> dict[str, dict[str, float]]:
         began = time.monotonic()
-        dice = validation_dice(self.average or self.network, cases, self.recipe)
+        network = self.average or self.network
+        dice = validation_dice(network, cases, self.recipe)
+        self._keep_if_best(dice)
+        update_preview(self.run, self.step, network, list(zip(self._held_out, cases, strict=True)), self.recipe)
         seconds = time.monotonic() - began
         self.seconds_validating += seconds
+        self._validated_at = self.step
         self.log(Validated(self.step, dice, seconds))
         return dice
+
+    def _keep_if_best(self, dice: dict[str, dict[str, float]]) -> None:
+        """Keep the weights if the classes' mean Dice is the run's highest so far, its earlier processes included."""
+        mean = sum(dice["mean"].values()) / len(dice["mean"])
+        if self._best_dice is None and self.run.best_weights.exists():
+            self._best_dice = load_checkpoint(self.run.best_weights, torch.device("cpu"))["mean_dice"]
+        if self._best_dice is None or mean > self._best_dice:
+            self._best_dice = mean
+            kept = {"step": self.step, "seconds": self.seconds, "mean_dice": mean, "dice": dice}
+            save_checkpoint(self.run.best_weights, {**kept, "weights": self._final_weights()})
 
     def _state(self) -> dict[str, Any]:
         return {

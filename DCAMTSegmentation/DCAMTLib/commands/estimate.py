@@ -1,0 +1,64 @@
+"""`dcamt estimate`: how long a run would take here, and how much memory and disk."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..recipe import with_settings
+from ..training.cases import VALIDATION, list_cases
+from ..training.efforts import EFFORTS, effort_settings
+from ..volume import Grid, read_header
+from .console import Console, duration
+from .train import starting_point
+
+if TYPE_CHECKING:
+    from ..training.estimate import Trial
+
+HEADERS = 200
+"""Cases whose headers are read, at most; the others are taken to be like them."""
+
+
+def run_estimate(options: argparse.Namespace) -> int:
+    """Measure a few steps, and say of each effort what it would take."""
+    console = Console(options.json)
+    cases = list_cases(options.cases)
+    settings, options.set = options.set, []
+    recipe, _, _ = starting_point(options)
+    grids = _grids([case.image for case in cases])
+    validated = any(case.role == VALIDATION for case in cases)
+    # What loads torch comes after all that can go wrong without it.
+    from ..devices import choose_device
+    from ..training.estimate import estimate, try_steps
+
+    device = choose_device(options.device)
+    measured: dict[tuple[object, ...], Trial] = {}
+    for effort in options.effort or EFFORTS:
+        one = with_settings(recipe, [*effort_settings(recipe, effort), *settings])
+        key = (one.training.patch, one.training.batch, one.training.optimiser)
+        if key not in measured:
+            console.bar(f"measuring a step ({effort})", 0.5)
+            measured[key] = try_steps(one, device)
+        found = estimate(one, measured[key], grids, validated, device, options.run or Path())
+        console.event("estimate", effort=effort, iterations=one.training.iterations, **asdict(found))
+        memory = f"{found.memory_bytes / 1e9:.1f} GB" if found.memory_bytes else "unknown"
+        console.text(
+            f"{effort:<9} {one.training.iterations:>6} iterations  {duration(found.seconds):>10}"
+            f"  memory {memory} ({found.device})  disk {found.disk_bytes / 1e9:.1f} GB"
+        )
+    return 0
+
+
+def _grids(images: list[Path]) -> list[Grid]:
+    """The cases' grids; of a long list some are read and counted several times. Unreadable ones are passed over."""
+    step = max(1, len(images) // HEADERS)
+    grids = []
+    for image in images[::step]:
+        try:
+            grids.append(read_header(image).grid)
+        except InputError:
+            continue
+    return grids * step

@@ -1,0 +1,62 @@
+"""How much memory this machine has left, and how much this process has taken, on every system."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that programs may still take without swapping; None where the system does not say."""
+    if sys.platform == "win32":
+        return _windows_free_memory()
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:  # macOS says how much there is, not how much is left
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def peak_memory_bytes() -> int | None:
+    """The most that this process has taken so far; None where the system does not say."""
+    if sys.platform == "win32":
+        return _windows_peak_memory()
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if sys.platform == "win32":
+    from ctypes import wintypes
+
+    class _Status(ctypes.Structure):
+        _fields_ = (
+            ("length", wintypes.DWORD),
+            ("load", wintypes.DWORD),
+            *((name, ctypes.c_ulonglong) for name in ("physical", "free", "b", "c", "d", "e", "f")),
+        )
+
+    class _Counters(ctypes.Structure):
+        _fields_ = (
+            ("length", wintypes.DWORD),
+            ("faults", wintypes.DWORD),
+            ("peak", ctypes.c_size_t),
+            *((name, ctypes.c_size_t) for name in ("working", "a", "b", "c", "d", "e", "f")),
+        )
+
+    def _windows_free_memory() -> int | None:
+        status = _Status(length=ctypes.sizeof(_Status))
+        return int(status.free) if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None
+
+    def _windows_peak_memory() -> int | None:
+        counters = _Counters(length=ctypes.sizeof(_Counters))
+        process = wintypes.HANDLE(-1)  # this one
+        done = ctypes.windll.kernel32.K32GetProcessMemoryInfo(process, ctypes.byref(counters), counters.length)
+        return int(counters.peak) if done else None

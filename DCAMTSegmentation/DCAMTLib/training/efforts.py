@@ -1,0 +1,24 @@
+"""How long a run is: a quick try, the standard, or thorough, as settings of a recipe."""
+
+from __future__ import annotations
+
+from ..recipe import Recipe
+
+QUICK, STANDARD, THOROUGH = "quick", "standard", "thorough"
+EFFORTS = (QUICK, STANDARD, THOROUGH)
+_SHARE = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
+"""Of the recipe's own iterations, which are those of the publications."""
+
+
+def effort_settings(recipe: Recipe, effort: str) -> list[str]:
+    """What the effort changes of a recipe, as for `dcamt train --set`.
+
+    A quick try also takes smaller patches (two thirds of each edge): it shows whether cases and classes are right.
+    """
+    training = recipe.training
+    iterations = max(1, round(training.iterations * _SHARE[effort]))
+    settings = [f"iterations={iterations}", f"validate_every={max(1, min(training.validate_every, iterations // 5))}"]
+    if effort == QUICK:
+        smaller = [max(recipe.stride, round(n * 2 / 3 / recipe.stride) * recipe.stride) for n in training.patch]
+        settings.append(f"patch={','.join(map(str, smaller))}")
+    return settings

@@ -1,0 +1,136 @@
+"""What a run would take, measured before it starts, against what runs do take."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib.machine import free_memory_bytes, peak_memory_bytes
+from DCAMTLib.recipe import load_recipe, with_settings
+from DCAMTLib.training.cases import read_cases
+from DCAMTLib.training.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
+from DCAMTLib.training.estimate import disk_bytes, resident_bytes, trial_patches, try_steps
+from DCAMTLib.training.resident import load_case
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.volume import read_header
+from synthetic import CPU, new_trainer, run_dcamt, set_options, status, tiny_recipe, write_cases_folder
+
+
+def test_efforts_grow_and_thorough_is_the_recipe_itself() -> None:
+    for name in ("la", "pancreas"):
+        recipe = load_recipe(name)
+        by_effort = [with_settings(recipe, effort_settings(recipe, effort)) for effort in EFFORTS]
+        assert [one.training.iterations for one in by_effort] == [500, 3000, 6000]
+        assert by_effort[-1] == recipe
+        assert effort_settings(recipe, THOROUGH)
+        assert math.prod(by_effort[0].training.patch) < 0.5 * math.prod(recipe.training.patch)
+    tiny = tiny_recipe("iterations=1")
+    assert with_settings(tiny, effort_settings(tiny, QUICK)).training.iterations == 1
+
+
+def test_trials_grow_to_the_recipe_s_own_patch() -> None:
+    recipe = load_recipe("la")
+    patches = trial_patches(recipe)
+    assert patches[-1] == recipe.training.patch
+    assert patches[0] == (32, 32, 32)
+    volumes = [math.prod(patch) for patch in patches]
+    assert volumes == sorted(set(volumes))
+    assert all(n % recipe.stride == 0 for patch in patches for n in patch)
+    lowest = tiny_recipe("patch=4,4,4")
+    assert trial_patches(lowest) == [(4, 4, 4)]
+
+
+def test_a_step_takes_about_as_long_as_estimated(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(40, 40, 40))
+    settings = ("patch=32,32,32", "iterations=12")
+    trainer = new_trainer(tmp_path / "run", table, *settings)
+    found = try_steps(trainer.recipe, CPU)
+    assert found.measured == 1
+    cases = read_cases(table)
+    trainer.fit(cases[:1] + cases[1:])
+    began = time.monotonic()
+    again = new_trainer(tmp_path / "run2", table, *settings)
+    again.fit(cases)
+    # Another program's load changes a step's time by far more than the estimate's own fault.
+    assert 0.1 < found.step_s / ((time.monotonic() - began) / 12) < 2
+
+
+def test_without_time_a_smaller_patch_stands_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from DCAMTLib.training import estimate as module
+
+    # Of 2 s and 100 MB whatever the patch, and 8 s and 800 MB for a whole one.
+    recipe = tiny_recipe("patch=32,32,32")
+    whole = math.prod(recipe.training.patch)
+    shares: list[float] = []
+
+    def measured(trainer: object, recipe: object, patch: tuple[int, ...], device: object) -> tuple[float, int]:
+        shares.append(math.prod(patch) / whole)
+        return 2 + 8 * shares[-1], round((100 + 800 * shares[-1]) * 1e6)
+
+    monkeypatch.setattr(module, "_measure", measured)
+    found = try_steps(recipe, CPU, budget_s=20)
+    assert shares == [1 / 64]
+    assert found.step_s > 10
+    found = try_steps(recipe, CPU, budget_s=70)
+    assert shares[1:] == [1 / 64, 1 / 8]
+    assert found.measured == 1 / 8
+    assert found.step_s == pytest.approx(10)
+    assert found.memory_bytes == pytest.approx(900e6)
+
+
+def test_disk_and_memory_are_what_runs_take(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1, shape=(24, 20, 16), spacing_mm=1.5)
+    recipe = tiny_recipe("channels=16,32,64")
+    grids = [read_header(case.image).grid for case in read_cases(table)]
+    held = [load_case(case, recipe, CPU) for case in read_cases(table)]
+    exact = sum(case.image.numel() + (0 if case.label is None else case.label.numel()) for case in held)
+    assert exact <= resident_bytes(recipe, grids) * 1.2
+    assert resident_bytes(recipe, grids) < 1.5 * exact
+    run = RunFolder(tmp_path / "run")
+    words = ["train", str(table), "--run", str(run.path), *set_options("channels=16,32,64", "validate_every=1")]
+    assert run_dcamt(words, tmp_path / "out") == 0
+    taken = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+    # While the next checkpoint is written, the last one is still there.
+    assert taken + run.checkpoint.stat().st_size < disk_bytes(recipe, validated=True)
+    assert disk_bytes(recipe, validated=True) - (4 << 20) < 3 * taken
+
+
+def test_this_machine_s_memory() -> None:
+    before = peak_memory_bytes()
+    assert before is not None
+    held = np.ones(before // 8 + 20_000_000)
+    after = peak_memory_bytes()
+    assert after is not None
+    assert after - before > 0.8 * (held.nbytes - before)
+    free = free_memory_bytes()
+    assert free is not None
+    assert 1e8 < free < 1e14
+
+
+def test_the_command_says_it_for_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
+    words = ["estimate", table, "--device", "cpu", "--run", tmp_path / "not" / "there", *set_options("iterations=60")]
+    assert status([*words, "--json"]) == 0
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [event["effort"] for event in events] == list(EFFORTS)
+    assert all(event["seconds"] == event["step_s"] * event["iterations"] for event in events)
+    assert all(event["disk_free"] > 0 for event in events)
+    assert not (tmp_path / "not").exists()
+    assert status([*words, "--effort", QUICK]) == 0
+    assert capfd.readouterr().out.startswith("quick")
+
+
+def test_an_effort_is_a_setting_of_a_run(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path / "data", labelled=1)
+    run = RunFolder(tmp_path / "run")
+    recipe = replace(tiny_recipe(), training=replace(tiny_recipe().training, iterations=24))
+    (tmp_path / "own.json").write_text(recipe.to_json())
+    words = ["train", table, "--run", run.path, "--recipe", tmp_path / "own.json", "--device", "cpu"]
+    assert status([*words, "--effort", QUICK]) == 0
+    assert run.open()[0].training.iterations == 2
+    assert status(["train", "--run", run.path, "--resume", "--effort", QUICK]) == 2
