@@ -47,6 +47,16 @@ macro(slicerMacroBuildScriptedModule)
     DESTINATION "${Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR}" COMPONENT RuntimeLibraries
     USE_SOURCE_PERMISSIONS)
 endmacro()
+macro(slicer_add_python_unittest)
+  cmake_parse_arguments(MY "" "TESTNAME_PREFIX;SCRIPT" "SLICER_ARGS" ${ARGN})
+  if(MY_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "unknown keywords: ${MY_UNPARSED_ARGUMENTS}")
+  endif()
+  if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${MY_SCRIPT}")
+    message(FATAL_ERROR "given nonexistent test '${MY_SCRIPT}'")
+  endif()
+  file(APPEND "${CMAKE_BINARY_DIR}/tests.txt" "${MY_SCRIPT}\\n")
+endmacro()
 """
 FAKE_GENERATE_CONFIG = """
 foreach(key HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DEPENDS LICENSE_FILE
@@ -237,8 +247,8 @@ def test_requirements_leave_slicers_own_packages_alone() -> None:
 # Configuring and installing for real, with a Slicer of a few lines in the place of the true one.
 
 
-def build_and_install(source: Path, place: Path) -> subprocess.CompletedProcess[str]:
-    """Configure, build and install `source` into place/installed; the first failing step's result."""
+def build_and_install(source: Path, place: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Configure with `options`, build and install `source` into place/installed; the first failing step's result."""
     slicer = place / "slicer"
     slicer.mkdir()
     (slicer / "SlicerConfig.cmake").write_text(FAKE_SLICER)
@@ -248,7 +258,7 @@ def build_and_install(source: Path, place: Path) -> subprocess.CompletedProcess[
     build = place / "build"
     done = subprocess.CompletedProcess([], 0, "", "")
     for arguments in (
-        ["-S", str(source), "-B", str(build), f"-DSlicer_DIR={slicer}"],
+        ["-S", str(source), "-B", str(build), f"-DSlicer_DIR={slicer}", *options],
         ["--build", str(build)],
         ["--install", str(build), "--prefix", str(place / "installed")],
     ):
@@ -271,7 +281,7 @@ def copied_tree(tmp_path: Path) -> Path:
     source.mkdir()
     for name in ("CMakeLists.txt", "LICENSE.txt"):
         shutil.copy(ROOT / name, source)
-    for name in (*MODULES, "Resources"):
+    for name in (*MODULES, "Resources", "Testing/Slicer", "Testing/slicer_harness"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Models/left-atrium.dcamt", "SampleData/LGEHeartPhantom.nrrd"):
         path = source / "Resources" / name
@@ -312,3 +322,20 @@ def test_cmake_configures_before_any_model_is_there(copied_tree: Path, tmp_path:
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "installed" / LIBRARY / "Resources/Models").exists()
+
+
+def test_cmake_gives_slicer_every_module_test(copied_tree: Path, tmp_path: Path) -> None:
+    extra = copied_tree / "Testing/Slicer/test_extra.py"
+    extra.write_text("")
+    lists = copied_tree / "Testing/Slicer/CMakeLists.txt"
+    lists.write_text(lists.read_text().replace("set(MODULE_TESTS\n", "set(MODULE_TESTS\n  test_extra.py\n"))
+    done = build_and_install(copied_tree, tmp_path, "-DBUILD_TESTING=ON")
+    assert done.returncode == 0, done.stderr
+    tests = {path.name for path in (copied_tree / "Testing/Slicer").glob("test_*.py")}
+    own = {name for name in tests if name.startswith("test_harness_")}
+    assert own
+    assert set((tmp_path / "build/tests.txt").read_text().split()) == tests - own
+    # The macro puts this folder of the build on the path of the tests.
+    assert (tmp_path / "build/Testing/Slicer/slicer_harness/__init__.py").is_file()
+    # Nothing of the tests is installed with the extension.
+    assert not [name for name in files_below(tmp_path / "installed") if "test" in name or "harness" in name]
