@@ -7,6 +7,7 @@ axis is resampled by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
@@ -20,7 +21,7 @@ from .recipe import Intensity, Recipe
 from .volume import Grid, Labelmap, Volume
 
 SLAB = 1 << 18
-"""Voxels that the `local` rule works on at a time: they stay in the processor's cache, and little memory is taken."""
+"""Voxels that are worked on at a time: they stay in the processor's cache, and little memory is taken."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,20 @@ def scan_to_network(volume: Volume, recipe: Recipe, device: torch.device | str =
             f"has {volume.voxels.shape[0]} channel(s), but the model takes {recipe.input_channels}", path=volume.path
         )
     grid = network_grid(volume.grid, recipe.spacing)
-    voxels = torch.from_numpy(np.ascontiguousarray(_canonical(volume.voxels, grid), dtype=np.float32)).to(device)
-    return normalise(_resample(voxels, grid, backward=False), recipe.intensity, recipe.spacing), grid
+    return normalise(resampled(volume, grid, device), recipe.intensity, recipe.spacing), grid
+
+
+def resampled(volume: Volume, grid: NetworkGrid, device: torch.device | str = "cpu") -> Tensor:
+    """A scan's intensities on the network's grid, float32 (C, X, Y, Z), in little memory besides."""
+    canonical = _canonical(volume.voxels, grid)
+    channels, *size = canonical.shape
+    x, y, z = (_axis_weights(grid, axis, backward=False) for axis in range(3))
+    # Slices of X by themselves along Y and Z first, so that a large scan is never held in float32 as a whole.
+    flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]), device=device)
+    for slab in _slabs(canonical, axis=1):
+        part = torch.from_numpy(np.ascontiguousarray(canonical[:, slab], dtype=np.float32)).to(device)
+        flat[:, slab] = _weigh(_weigh(part, z, -1), y, -2)
+    return _weigh(flat, x, -3)
 
 
 def labels_to_network(labelmap: Labelmap, recipe: Recipe) -> Tensor:
@@ -134,44 +147,38 @@ def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
     reach = [max(1, round(rule.radius_mm / step)) for step in spacing]
+    x, y, z = (_smoothing(length, n, image.device) for length, n in zip(image.shape[1:], reach, strict=True))
     # In double precision, since the variance is a difference of squares. First along Y and Z, then along X.
     moments = torch.empty((2, *image.shape), dtype=torch.float64, device=image.device)
     for slab in _slabs(image, axis=1):
         part = image[:, slab].double()
-        moments[:, :, slab] = _smooth(_smooth(torch.stack([part, part.square()]), 3, reach[1]), 4, reach[2])
+        moments[:, :, slab] = _weigh(_weigh(torch.stack([part, part.square()]), z, -1), y, -2)
     result = torch.empty_like(image, memory_format=torch.contiguous_format)
     for slab in _slabs(image, axis=2):
-        mean, square = _smooth(moments[:, :, :, slab], 2, reach[0])
-        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        mean, square = _weigh(moments[:, :, :, slab], x, -3)
+        deviation = (square - mean.square()).clamp_min_(0).sqrt_()
         # Where nothing varies (air set to 0) nothing is amplified.
-        local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt() + 1e-12)
-        result[:, :, slab] = local.clamp(-intensity_reach(rule), intensity_reach(rule))
+        local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt_() + 1e-12)
+        result[:, :, slab] = local.clamp_(-intensity_reach(rule), intensity_reach(rule))
     return result
 
 
-def _slabs(image: Tensor, axis: int) -> Iterator[slice]:
+def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
     """Slices along an axis of (C, X, Y, Z) that hold about `SLAB` voxels each."""
     length = image.shape[axis]
-    thickness = max(1, SLAB * length // image.numel())
+    thickness = max(1, SLAB * length // math.prod(image.shape))
     return (slice(start, start + thickness) for start in range(0, length, thickness))
 
 
-def _smooth(values: Tensor, axis: int, reach: int) -> Tensor:
-    """Three passes of a box along an axis: nearly a Gaussian, of support 3 * reach on either side."""
-    for _ in range(3):
-        values = _box_mean(values, axis, reach)
-    return values
+def _smoothing(length: int, reach: int, device: torch.device) -> Tensor:
+    """Three passes of a box of `reach` to either side, as one matrix (length, length): nearly a Gaussian.
 
-
-def _box_mean(values: Tensor, axis: int, reach: int) -> Tensor:
-    """Mean over the voxels within `reach` along an axis, of those that lie inside the scan."""
-    length = values.shape[axis]
-    sums = values.new_zeros([length + 1 if dim == axis else n for dim, n in enumerate(values.shape)])
-    torch.cumsum(values, dim=axis, out=sums.narrow(axis, 1, length))
-    index = torch.arange(length, device=values.device)
-    low, high = (index - reach).clamp_min(0), (index + reach + 1).clamp_max(length)
-    count = (high - low).reshape([-1 if dim == axis else 1 for dim in range(values.ndim)])
-    return sums.index_select(axis, high).sub_(sums.index_select(axis, low)).div_(count)
+    At the border each pass is the mean of what lies inside the scan.
+    """
+    index = torch.arange(length, device=device)
+    near = (index[:, None] - index).abs() <= reach
+    box = near.double() / near.sum(dim=1, keepdim=True)
+    return box @ box @ box
 
 
 def _canonical(array: np.ndarray, grid: NetworkGrid) -> np.ndarray:
@@ -187,15 +194,31 @@ def _canonical(array: np.ndarray, grid: NetworkGrid) -> np.ndarray:
 def _resample(values: Tensor, grid: NetworkGrid, *, backward: bool) -> Tensor:
     """(..., X, Y, Z) from the scan's voxels to the network's, or back, axis by axis."""
     for axis in range(3):
-        near, far = grid.canonical_shape[axis], grid.shape[axis]
-        step_near, step_far = grid.canonical_spacing[axis], grid.spacing[axis]
-        if backward:
-            near, far, step_near, step_far = far, near, step_far, step_near
-        if near == far and abs(step_near - step_far) < 1e-6 * step_near:
-            continue
-        weights = _interpolation(near, step_near, far, step_far).to(values.device)
-        values = torch.movedim(torch.movedim(values, axis - 3, -1) @ weights.T, -1, axis - 3)
+        values = _weigh(values, _axis_weights(grid, axis, backward=backward), axis - 3)
     return values.contiguous()
+
+
+def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | None:
+    """From the scan's voxels to the network's along an axis, or back, as `_interpolation`; None: they are the same."""
+    near, far = grid.canonical_shape[axis], grid.shape[axis]
+    step_near, step_far = grid.canonical_spacing[axis], grid.spacing[axis]
+    if backward:
+        near, far, step_near, step_far = far, near, step_far, step_near
+    if near == far and abs(step_near - step_far) < 1e-6 * step_near:
+        return None
+    return _interpolation(near, step_near, far, step_far)
+
+
+def _weigh(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
+    """Weighted sums of (..., X, Y, Z) along axis -3, -2 or -1 by a matrix (outputs, inputs); None: as it is."""
+    if weights is None:
+        return values
+    weights = weights.to(values)
+    if axis == -1:
+        return values @ weights.T
+    if axis == -2:
+        return weights @ values
+    return (weights @ values.flatten(-2)).reshape(*values.shape[:-3], -1, *values.shape[-2:])
 
 
 def _interpolation(inputs: int, step_in: float, outputs: int, step_out: float) -> Tensor:
