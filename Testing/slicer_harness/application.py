@@ -16,6 +16,12 @@ from .wrapping import wrap
 SLICE_VIEWS = (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))
 
 
+class qSlicerApplication(QtWidgets.QApplication):
+    """Qt's application with the signals of Slicer's own that modules connect to."""
+
+    startupCompleted = QtCore.Signal()
+
+
 class Application:
     """Only what is written down here is there; the rest of Slicer's application the harness does not have."""
 
@@ -47,7 +53,7 @@ class Application:
         self._remote_io.AddDataIOToScene()
         self._io = IOManager(self._application_logic)
         self._layout = LayoutManager()
-        self.aboutToQuit = self._qt.aboutToQuit
+        self.aboutToQuit, self.startupCompleted = self._qt.aboutToQuit, self._qt.startupCompleted
 
     def connect(self, signal: str, receiver: Any) -> bool:
         return bool(self._qt.connect(signal, receiver))

@@ -30,7 +30,9 @@ def install() -> bool:
     slicer._harness = True
     slicer.mrmlScene = slicer.vtkMRMLScene()
     slicer.selfTests = {}
-    qt_application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
+    from .application import qSlicerApplication
+
+    qt_application = QtWidgets.QApplication.instance() or qSlicerApplication(["Slicer"])
     _install_qt()
     _install_application(qt_application)
     _install_slicer_packages()

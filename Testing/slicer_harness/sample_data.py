@@ -15,11 +15,10 @@ import slicer
 class Source:
     category: str
     sampleName: str
-    sampleDescription: str
     uris: Any
     fileNames: Any
     nodeNames: Any
-    loadFileType: Any
+    loadFileTypes: Any
     thumbnailFileName: str | None
     checksums: Any
     customDownloader: Any
@@ -42,22 +41,18 @@ class SampleDataLogic:
         loadFiles: Any = None,
         loadFileProperties: Any = None,
         checksums: Any = None,
-        sampleDescription: str | None = None,
-        **unknown: Any,
+        loadFileTypes: Any = None,
     ) -> None:
-        """Raises TypeError for an argument that Slicer does not know, ValueError without a name or a place."""
-        if unknown:
-            raise TypeError(f"registerCustomSampleDataSource got unknown arguments {sorted(unknown)}")
+        """Raises ValueError without a name or a place."""
         if not sampleName or (uris is None and customDownloader is None):
             raise ValueError("a sample needs a sampleName, and uris or a customDownloader")
         sources[sampleName] = Source(
             category,
             sampleName,
-            sampleDescription or sampleName,
             uris,
             fileNames,
             nodeNames,
-            loadFileType,
+            loadFileTypes if loadFileTypes is not None else loadFileType,
             thumbnailFileName,
             checksums,
             customDownloader,
