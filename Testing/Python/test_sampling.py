@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.augmentation import random_transform
+from DCAMTLib.training.augmentation import in_voxels, random_transform
 from DCAMTLib.training.resident import ResidentCase, quantum
 from DCAMTLib.training.sampling import Batch, BatchSampler, step_seed
 from synthetic import CPU, UNCHANGED, resident, tiny_recipe
@@ -206,3 +206,30 @@ def test_share_of_own_tokens(share: float, low: float, high: float) -> None:
     assert low <= float(tokens.float().mean()) <= high
     if share == 0.25:  # drawn for each branch and sample by itself
         assert bool((tokens[:, 0] != tokens[:, 1]).any())
+
+
+def test_what_is_round_stays_round_where_voxels_are_long() -> None:
+    """A ball in voxels of 1 x 1 x 4 mm, turned: its extent in mm is the same along all axes, its volume, too."""
+    sides = np.array([1.0, 1.0, 4.0])
+    places = np.moveaxis(np.indices((48, 48, 12)), 0, -1)
+    ball = ((((places - [23.5, 23.5, 5.5]) * sides) ** 2).sum(axis=-1) <= 14**2).astype(np.uint8)
+    case = resident(ball * 200, ball, places=False)
+    settings = (*UNCHANGED[1:], "rotation_degrees=90", "spacing=1,1,4", "patch=48,48,12", "batch=1", "foreground=0")
+    sampler = sampler_of([case], *settings)
+    turned = 0
+    for step in range(8):
+        label = sampler.draw(step).labels[0].numpy()
+        spread = (np.argwhere(label) * sides).std(axis=0)
+        assert np.allclose(spread, 14 / np.sqrt(5), rtol=0.06)
+        assert label.sum() == pytest.approx(ball.sum(), rel=0.06)
+        turned += not np.array_equal(label, ball)
+    assert turned == 8
+
+
+def test_equal_sides_leave_a_transform_as_it_is() -> None:
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(in_voxels(matrix, (0.7, 0.7, 0.7)), matrix)
+    moved = in_voxels(matrix, (1.0, 2.0, 4.0))
+    # An offset of v voxels is one of v * sides mm; what comes out in mm, divided by the sides, is in voxels.
+    sides, offset = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
+    assert torch.allclose(moved @ offset, (matrix @ (offset * sides)) / sides)

@@ -13,7 +13,7 @@ from ..recipe import Augmentation
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """A random rotation, scaling and mirroring: (3, 3), from offsets in a patch to offsets in the scan, in voxels."""
+    """A random rotation, scaling and mirroring: (3, 3), from offsets in a patch to offsets in the scan, in mm."""
 
     def normal(limit: float) -> float:
         return float(torch.randn((), generator=generator).div(3).clamp(-1, 1)) * limit
@@ -29,6 +29,15 @@ def random_transform(settings: Augmentation, generator: torch.Generator) -> Tens
     mirrored = torch.rand(3, generator=generator) < 0.5
     signs = [-1.0 if flip and allowed else 1.0 for flip, allowed in zip(mirrored, settings.flip, strict=True)]
     return matrix * torch.tensor(signs, dtype=torch.float64)
+
+
+def in_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
+    """A transform of offsets in mm (3, 3) as one of offsets in voxels of the given spacing, in mm.
+
+    Where voxels are longer one way than another, a rotation of voxels' numbers would shear what it turns.
+    """
+    sides = torch.tensor(spacing, dtype=matrix.dtype)
+    return matrix * (sides / sides[:, None])
 
 
 def change_intensities(

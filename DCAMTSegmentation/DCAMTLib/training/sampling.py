@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..preprocessing import intensity_reach
 from ..recipe import Recipe
-from .augmentation import change_intensities, random_transform
+from .augmentation import change_intensities, in_voxels, random_transform
 from .distributed import ALONE, Team
 from .resident import ResidentCase, quantum
 
@@ -92,7 +92,7 @@ class BatchSampler:
         """A patch (C, X, Y, Z) of a case and its label (X, Y, Z; zeros where the case has none)."""
         patch = self._recipe.training.patch
         size = case.image.shape[1:]
-        matrix = random_transform(self._recipe.augmentation, choices)
+        matrix = in_voxels(random_transform(self._recipe.augmentation, choices), self._recipe.spacing)
         room = torch.tensor([max(0, have - want) for have, want in zip(size, patch, strict=True)])
         centre = torch.tensor([(have - 1) / 2 for have in size]) + (torch.rand(3, generator=choices) - 0.5) * room
         if case.places and float(torch.rand((), generator=choices)) < self._recipe.training.foreground:
