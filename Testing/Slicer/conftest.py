@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 TESTING = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTING))
+# Slicer has the folders of the modules that it loads on its path, too.
+sys.path[:0] = [str(TESTING), *(str(TESTING.parent / module) for module in ("DCAMTSegmentation", "DCAMTTraining"))]
 
 try:
     import slicer_harness

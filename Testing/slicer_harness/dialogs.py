@@ -21,7 +21,8 @@ def run_message_box(box: QtWidgets.QMessageBox) -> int:
         QtWidgets.QMessageBox.Icon.Warning: "warning",
         QtWidgets.QMessageBox.Icon.Critical: "error",
     }.get(box.icon(), "question")
-    question = Question(kind, box.windowTitle(), box.text(), box.detailedText(), _names(box.standardButtons()))
+    # Slicer pads the title of a box with details, which makes the box wide.
+    question = Question(kind, box.windowTitle().strip(), box.text(), box.detailedText(), _names(box.standardButtons()))
     return int(_Buttons[answer(question)].value)
 
 

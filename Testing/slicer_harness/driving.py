@@ -12,7 +12,7 @@ import slicer
 
 from . import slot_errors
 from .installation import in_real_slicer
-from .person import shown_errors, take_unanswered
+from .person import take_shown, take_unanswered
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,7 +115,8 @@ def close_scene() -> None:
 
 def expect_no_hidden_errors() -> None:
     """Raise AssertionError if a slot or an observer failed, and nobody was told, or a question had no answer."""
-    silent = [error for error in slot_errors.take() if not any(str(error) in text for text in shown_errors())]
+    shown = take_shown()
+    silent = [error for error in slot_errors.take() if not any(str(error) in text for text in shown)]
     unanswered = take_unanswered()
     if silent or unanswered:
         raise AssertionError(f"errors that no person saw: {silent}; questions without an answer: {unanswered}")

@@ -181,7 +181,8 @@ class qMRMLSegmentationShow3DButton(ctkMenuButton):
         if node is not None and not isinstance(node, slicer.vtkMRMLSegmentationNode):
             raise ValueError(f"setSegmentationNode takes a vtkMRMLSegmentationNode, not {type(node).__name__}")
         self._node = node
-        self._observation.follow(node, ("AnyEvent",))
+        kinds = ("SegmentAdded", "SegmentRemoved", "RepresentationModified", "ContainedRepresentationNamesModified")
+        self._observation.follow(node, [getattr(slicer.vtkSegmentation, kind) for kind in kinds] if node else ())
         self._update()
 
     def _shown(self) -> bool:

@@ -14,7 +14,9 @@ class Observation:
 
     def __init__(self, widget: Any, changed: Callable[[Any], None]) -> None:
         """`changed(widget)` is called after each event."""
-        self._widget, self._changed = weakref.ref(widget), changed
+        # The observer holds no reference back to what it observes: Python would collect such a cycle with a node's
+        # wrapper while the node itself lives on in the scene.
+        self._observer = _observer(weakref.ref(widget), changed)
         self._subject: Any = None
         self._tags: list[int] = []
 
@@ -23,11 +25,13 @@ class Observation:
         for tag in self._tags:
             self._subject.RemoveObserver(tag)
         self._subject = subject
-        self._tags = [] if subject is None else [subject.AddObserver(event, self._on_event) for event in events]
+        self._tags = [] if subject is None else [subject.AddObserver(event, self._observer) for event in events]
 
-    def _on_event(self, caller: Any, event: str) -> None:
-        widget = self._widget()
-        if widget is None or not shiboken6.isValid(widget):
-            self.follow(None)
-        else:
-            self._changed(widget)
+
+def _observer(held: weakref.ref[Any], changed: Callable[[Any], None]) -> Callable[[Any, str], None]:
+    def observe(caller: Any, event: str) -> None:
+        widget = held()
+        if widget is not None and shiboken6.isValid(widget):
+            changed(widget)
+
+    return observe

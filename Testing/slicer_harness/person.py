@@ -51,6 +51,7 @@ class Person:
 
     def answer(self, question: Question) -> Any:
         self.seen.append(question)
+        _shown.append(question.text)
         for expected in self._expected:
             if expected[0].lower() in f"{question.title}\n{question.text}\n{question.detail}".lower():
                 self._expected.remove(expected)
@@ -102,9 +103,14 @@ def take_unanswered() -> list[Question]:
     return taken
 
 
-def shown_errors() -> list[str]:
-    """All that the persons present have been shown."""
-    return [question.text for person in _present for question in person.seen]
+_shown: list[str] = []
+
+
+def take_shown() -> list[str]:
+    """The texts since the last call that a person was shown."""
+    taken = list(_shown)
+    _shown.clear()
+    return taken
 
 
 def _is_harness() -> bool:

@@ -166,7 +166,8 @@ class Wrapped(metaclass=ClassWrapper):
         if isinstance(found, EnumValue | ClassWrapper):
             raise AttributeError(f"EnumValue '{name}' can not be overwritten on {type(self).__name__} object")
         target = self.__dict__.get("_object")
-        if isinstance(target, QtCore.QObject) and name in _dynamic_properties(target):
+        is_alive = isinstance(target, QtCore.QObject) and shiboken6.isValid(target)
+        if is_alive and name in _dynamic_properties(target):
             target.setProperty(name, _for_property(value))
         elif not is_plain(type(self)):
             object.__setattr__(self, name, value)

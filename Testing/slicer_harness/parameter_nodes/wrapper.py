@@ -63,7 +63,7 @@ class _Methods:
         self.parameterNode = parameterNode
         self._guis: dict[int, dict[str, Any]] = {}
         self._nextTag = 0
-        self._updatingGui = False
+        self._updatingGui = self._observed = False
         self._parameters = {
             name: _Parameter(f"{prefix or ''}{name}", serializer, default, parameterNode)
             for name, (serializer, default, _hint) in self.allParameters.items()  # type: ignore[attr-defined]
@@ -118,7 +118,11 @@ class _Methods:
         for name, connector in connectors.items():
             connector.write(self.getValue(name))
             connector.onChanged(lambda name=name, connector=connector: self._onGuiChanged(name, connector))
-        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._updateGui())
+        if not self._observed:
+            self._observed = True
+            held = weakref.ref(self)
+            observer = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: _update_gui(held))
+            weakref.finalize(self, self.parameterNode.RemoveObserver, observer)
         return tag
 
     def disconnectGui(self, tag: int | None) -> None:
@@ -163,6 +167,12 @@ class _Methods:
 
     def Modified(self) -> None:
         self.parameterNode.Modified()
+
+
+def _update_gui(held: weakref.ref[_Methods]) -> None:
+    wrapper = held()
+    if wrapper is not None:
+        wrapper._updateGui()
 
 
 def parameterNodeWrapper(cls: Any = None) -> Any:

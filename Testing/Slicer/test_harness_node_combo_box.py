@@ -1,0 +1,193 @@
+"""The node selector follows the scene."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import slicer
+from slicer_harness import close_scene, process_events
+
+
+class NodeComboBoxTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+        self.combo = slicer.qMRMLNodeComboBox()
+        self.combo.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        self.combo.setMRMLScene(slicer.mrmlScene)
+        self.heard: list[object] = []
+        self.combo.currentNodeChanged.connect(self.heard.append)
+
+    def add(self, name: str, kind: str = "vtkMRMLScalarVolumeNode") -> object:
+        return slicer.mrmlScene.AddNewNodeByClass(kind, name)
+
+    def test_disabled_without_a_scene(self) -> None:
+        self.assertFalse(slicer.qMRMLNodeComboBox().enabled)
+        self.assertTrue(self.combo.enabled)
+
+    def test_the_first_node_is_current_where_none_is_no_choice(self) -> None:
+        first = self.add("first")
+        self.add("second")
+        self.assertIs(self.combo.currentNode(), first)
+        self.assertEqual((self.combo.currentNodeID, self.combo.nodeCount()), (first.GetID(), 2))
+        self.assertEqual(self.heard, [first])
+
+    def test_none_stays_current_where_it_is_a_choice(self) -> None:
+        self.combo.noneEnabled = True
+        self.add("first")
+        self.assertIsNone(self.combo.currentNode())
+        self.assertEqual(self.combo.currentNodeID, "")
+
+    def test_choosing(self) -> None:
+        self.combo.noneEnabled = True
+        first, second = self.add("first"), self.add("second")
+        self.combo.setCurrentNode(second)
+        self.combo.currentNodeID = first.GetID()
+        self.combo.setCurrentNode(None)
+        self.assertEqual(self.heard, [second, first, None])
+
+    def test_the_old_way_to_connect(self) -> None:
+        heard: list[object] = []
+        self.combo.connect("currentNodeChanged(vtkMRMLNode*)", heard.append)
+        self.combo.connect("currentNodeIDChanged(QString)", heard.append)
+        node = self.add("first")
+        self.assertEqual(heard, [node, node.GetID()])
+        with self.assertRaises(ValueError):
+            self.combo.connect("currentNodeChanged(vtkMRMLVolumeNode*)", heard.append)
+
+    def test_a_removed_node_is_current_no_more(self) -> None:
+        self.combo.noneEnabled = True
+        node = self.add("first")
+        self.combo.setCurrentNode(node)
+        slicer.mrmlScene.RemoveNode(node)
+        self.assertIsNone(self.combo.currentNode())
+        self.assertEqual(self.heard, [node, None])
+
+    def test_a_closed_scene_leaves_nothing(self) -> None:
+        self.add("first")
+        close_scene()
+        self.assertIsNone(self.combo.currentNode())
+        self.assertEqual(self.combo.nodeCount(), 0)
+
+    def test_a_loaded_scene_fills_it(self) -> None:
+        self.add("first")
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "scene.mrb"))
+            self.assertTrue(slicer.util.saveScene(path))
+            close_scene()
+            slicer.util.loadScene(path)
+        self.assertEqual(self.combo.currentNode().GetName(), "first")
+
+    def test_only_its_types_are_offered(self) -> None:
+        self.combo.showChildNodeTypes = False
+        self.add("labels", "vtkMRMLLabelMapVolumeNode")
+        self.add("surface", "vtkMRMLModelNode")
+        self.assertEqual(self.combo.nodeCount(), 0)
+        self.combo.showChildNodeTypes = True
+        self.assertEqual(self.combo.nodeCount(), 1)
+
+    def test_hidden_nodes_are_not_offered(self) -> None:
+        node = slicer.vtkMRMLScalarVolumeNode()
+        node.SetHideFromEditors(True)
+        slicer.mrmlScene.AddNode(node)
+        self.assertEqual(self.combo.nodeCount(), 0)
+        self.combo.showHidden = True
+        self.assertEqual(self.combo.nodeCount(), 1)
+
+    def test_an_attribute_filters(self) -> None:
+        self.combo.addAttribute("vtkMRMLScalarVolumeNode", "Role", "scan")
+        node = self.add("first")
+        self.assertEqual(self.combo.nodeCount(), 0)
+        node.SetAttribute("Role", "scan")
+        self.combo.setMRMLScene(slicer.mrmlScene)
+        self.assertEqual(self.combo.nodeCount(), 1)
+
+    def test_creating_a_node(self) -> None:
+        self.combo.baseName = "Result"
+        self.combo.addAttribute("vtkMRMLScalarVolumeNode", "Role", "map")
+        heard: list[object] = []
+        self.combo.nodeAddedByUser.connect(heard.append)
+        node = self.combo.addNode()
+        self.assertEqual((node.GetName(), node.GetAttribute("Role")), ("Result", "map"))
+        self.assertIs(self.combo.currentNode(), node)
+        self.assertEqual(heard, [node])
+
+    def test_a_destroyed_selector_hears_nothing(self) -> None:
+        self.combo.deleteLater()
+        process_events()
+        self.combo = None
+        self.add("first")
+
+
+class OtherWidgetsTest(unittest.TestCase):
+    """The widgets beside the selector that panels name."""
+
+    def setUp(self) -> None:
+        close_scene()
+
+    def test_a_table_view_shows_and_follows_its_node(self) -> None:
+        import numpy as np
+        import qt
+
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures")
+        slicer.util.updateTableFromArray(node, np.array([[1.0, 2.0], [3.0, 4.0]]), ["mL", "mm"])
+        view = slicer.qMRMLTableView()
+        view.setMRMLTableNode(node)
+        self.assertEqual(view.model().rowCount(), 2)
+        node.AddEmptyRow()
+        self.assertEqual(view.model().rowCount(), 3)
+        view.selectAll()
+        view.copySelection()
+        self.assertEqual(slicer.app.clipboard().text().splitlines()[0], "1\t2")
+        self.assertEqual(view.model().headerData(1, qt.Qt.Horizontal), "mm")
+        with self.assertRaises(ValueError):
+            view.setMRMLTableNode(slicer.vtkMRMLModelNode())
+
+    def test_show_3d_makes_the_surface(self) -> None:
+        import numpy as np
+
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+        mask = np.zeros((12, 12, 12), np.uint8)
+        slicer.util.updateVolumeFromArray(volume, mask)
+        mask[3:9, 3:9, 3:9] = 1
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        button = slicer.qMRMLSegmentationShow3DButton()
+        button.setSegmentationNode(node)
+        self.assertFalse(button.enabled)
+        segment = node.GetSegmentation().AddEmptySegment("atrium")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, volume)
+        self.assertTrue(button.enabled)
+        button.click()
+        self.assertGreater(node.GetClosedSurfaceInternalRepresentation(segment).GetNumberOfPoints(), 0)
+        self.assertTrue(button.checked)
+        button.click()
+        self.assertFalse(node.GetSegmentation().ContainsRepresentation("Closed surface"))
+
+    def test_a_collapsible_button_hides_what_it_holds(self) -> None:
+        import ctk
+        import qt
+
+        button, heard = ctk.ctkCollapsibleButton(), []
+        inner = qt.QLabel("inner")
+        qt.QVBoxLayout(button).addWidget(inner)
+        button.contentsCollapsed.connect(heard.append)
+        button.collapsed = True
+        self.assertTrue(inner.isHidden())
+        button.collapsed = False
+        self.assertFalse(inner.isHidden())
+        self.assertEqual(heard, [True, False])
+        with self.assertRaises(AttributeError):
+            button.setCollapsed(True)
+
+    def test_a_slider_with_a_number(self) -> None:
+        import ctk
+
+        slider, heard = ctk.ctkSliderWidget(), []
+        slider.valueChanged.connect(heard.append)
+        slider.minimum, slider.maximum, slider.decimals = 1.0, 5.0, 1
+        slider.value = 2.5
+        self.assertEqual((slider.value, heard[-1]), (2.5, 2.5))
+        slider.value = 9.0
+        self.assertEqual(slider.value, 5.0)

@@ -1,0 +1,82 @@
+"""The harness's `slicer.packaging` asks and tells as Slicer's, and installs nothing."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from pathlib import Path
+from subprocess import CalledProcessError
+
+import slicer
+from packaging.requirements import Requirement
+from slicer.packaging import load_requirements, pip_check, pip_ensure, pip_install
+from slicer_harness import Person, pip, process_events
+
+
+class PackagingTest(unittest.TestCase):
+    def setUp(self) -> None:
+        pip.reset()
+        self.addCleanup(pip.reset)
+
+    def test_requirements_files(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "requirements.txt")
+            path.write_text("# what we need\n\n-r other.txt\nnumpy>=1.26\nscipy ; python_version < '3'\n")
+            self.assertEqual([req.name for req in load_requirements(path)], ["numpy", "scipy"])
+
+    def test_checking(self) -> None:
+        self.assertTrue(pip_check(Requirement("numpy>=1.0")))
+        self.assertFalse(pip_check(Requirement("numpy>=1000")))
+        self.assertFalse(pip_check(Requirement("no-such-package")))
+        self.assertTrue(pip_check(Requirement("no-such-package; python_version < '3'")))
+        self.assertFalse(pip_check([Requirement("numpy"), Requirement("no-such-package")]))
+        pip.missing = {"NumPy"}
+        self.assertFalse(pip_check(Requirement("numpy")))
+
+    def test_nothing_is_asked_if_all_is_there(self) -> None:
+        pip_ensure([Requirement("numpy")], requester="DCAMT")
+        self.assertEqual(pip.installed, [])
+
+    def test_one_question_then_the_installation(self) -> None:
+        pip.missing = {"scipy"}
+        with Person() as person:
+            person.expects("need to be installed")
+            pip_ensure([Requirement("numpy"), Requirement("scipy>=1")], skip_packages=["torch"], requester="DCAMT")
+        self.assertEqual(person.seen[0].title, "DCAMT - Install Python Packages")
+        self.assertEqual((pip.installed, pip.skipped), ([["scipy>=1"]], [["torch"]]))
+        self.assertTrue(pip_check(Requirement("scipy")))
+
+    def test_declining(self) -> None:
+        pip.missing = {"scipy"}
+        with Person() as person, self.assertRaisesRegex(RuntimeError, "declined"):
+            person.expects("need to be installed", "Cancel")
+            pip_ensure([Requirement("scipy")])
+        self.assertEqual(pip.installed, [])
+
+    def test_failing(self) -> None:
+        pip.missing, pip.returncode = {"scipy"}, 1
+        with Person() as person, self.assertRaises(CalledProcessError):
+            person.expects("need to be installed").expects("installation failed")
+            pip_ensure([Requirement("scipy")])
+        self.assertFalse(pip_check(Requirement("scipy")))
+
+    def test_a_restart_is_offered(self) -> None:
+        pip.missing, pip.updates_imported = {"scipy"}, {"scipy"}
+        before = slicer.app.restarts
+        with Person() as person:
+            person.expects("restart", "Yes")
+            pip_ensure([Requirement("scipy")], prompt_install=False)
+        self.assertEqual(slicer.app.restarts, before + 1)
+
+    def test_in_the_background(self) -> None:
+        ends: list[int] = []
+        slicer.util.pip_install("scipy", blocking=False, completedCallback=ends.append)
+        self.assertEqual(ends, [])
+        process_events()
+        self.assertEqual(ends, [0])
+
+    def test_arguments_that_exclude_each_other(self) -> None:
+        with self.assertRaises(ValueError):
+            pip_install("scipy", skip_packages=["torch"], blocking=False)
+        with self.assertRaises(ValueError):
+            pip_install("scipy", skip_packages=["torch"], no_deps_requirements="x")

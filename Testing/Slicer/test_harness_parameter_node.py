@@ -1,0 +1,268 @@
+"""Parameter nodes lie in the scene as Slicer writes them, outlive it in files, and move with the panel."""
+
+from __future__ import annotations
+
+import enum
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Annotated, Optional, Union
+
+import ctk
+import qt
+import slicer
+import vtk
+from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterNodeWrapper, parameterPack
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer_harness import close_scene
+
+
+class Effort(enum.Enum):
+    QUICK = "quick"
+    THOROUGH = "thorough"
+
+
+@parameterPack
+class Weights:
+    supervised: float = 1.0
+    contrast: float = 0.1
+
+
+@parameterNodeWrapper
+class Choices:
+    volume: slicer.vtkMRMLScalarVolumeNode
+    region: Optional[slicer.vtkMRMLMarkupsROINode]  # noqa: UP045
+    quality: Annotated[str, Choice(["accurate", "fast"])] = "accurate"
+    iterations: Annotated[int, WithinRange(1, 1000)] = 600
+    rate: Annotated[float, WithinRange(0.0, 1.0), Default(0.01)]
+    show3D: bool  # noqa: N815
+    folder: Path
+    effort: Effort
+    names: list[str]
+    spacing: tuple[float, float, float]
+    weights: Weights
+    note: str
+
+
+class _Logic(ScriptedLoadableModuleLogic):
+    def __init__(self) -> None:
+        super().__init__()
+        self.moduleName = "HarnessTest"
+
+    def choices(self) -> Choices:
+        return Choices(self.getParameterNode())
+
+
+class ParameterNodeTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+        self.logic = _Logic()
+        self.choices = self.logic.choices()
+        self.node = self.choices.parameterNode
+
+    def test_defaults(self) -> None:
+        choices = self.choices
+        self.assertEqual((choices.quality, choices.iterations, choices.rate), ("accurate", 600, 0.01))
+        self.assertEqual((choices.show3D, choices.note, choices.effort), (False, "", Effort.QUICK))
+        self.assertEqual((choices.names, choices.spacing), ([], (0, 0, 0)))
+        self.assertIsNone(choices.volume)
+        self.assertIsNone(choices.region)
+        self.assertEqual(choices.weights, Weights(1.0, 0.1))
+
+    def test_the_text_in_the_node(self) -> None:
+        """Names and forms as Slicer's own serializers write them."""
+        self.choices.show3D = True
+        self.choices.names = ["a", "b"]
+        self.choices.weights.contrast = 0.5
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+        self.choices.volume = volume
+        written = {
+            name: self.node.GetParameter(name)
+            for name in ("show3D", "names_len", "names_1", "weights.contrast", "volume", "iterations", "effort")
+        }
+        self.assertEqual(
+            written,
+            {
+                "show3D": "True",
+                "names_len": "2",
+                "names_1": "b",
+                "weights.contrast": "0.5",
+                "volume": "",
+                "iterations": "600",
+                "effort": "QUICK",
+            },
+        )
+        self.assertEqual(self.node.GetNodeReferenceID("volume"), volume.GetID())
+        self.assertEqual(self.node.GetParameter("region_1"), "True")
+
+    def test_values_are_checked(self) -> None:
+        for name, value, error in (
+            ("quality", "best", ValueError),
+            ("iterations", 0, ValueError),
+            ("iterations", "many", TypeError),
+            ("note", None, ValueError),
+            ("show3D", 1, TypeError),
+            ("volume", self.node, TypeError),
+            ("names", ["a", 3], TypeError),
+        ):
+            with self.subTest(name), self.assertRaises(error):
+                setattr(self.choices, name, value)
+
+    def test_a_list_writes_its_changes(self) -> None:
+        self.choices.names.append("first")
+        self.choices.names += ["second", "third"]
+        del self.choices.names[0]
+        self.assertEqual(self.logic.choices().names, ["second", "third"])
+        self.assertFalse(self.node.HasParameter("names_2"))
+
+    def test_a_removed_node_is_none(self) -> None:
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+        self.choices.volume = volume
+        slicer.mrmlScene.RemoveNode(volume)
+        self.assertIsNone(self.logic.choices().volume)
+
+    def test_optional_nodes(self) -> None:
+        region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+        self.choices.region = region
+        self.assertIs(self.logic.choices().region, region)
+        self.choices.region = None
+        self.assertIsNone(self.logic.choices().region)
+
+    def test_observers_hear_of_changes(self) -> None:
+        heard: list[str] = []
+        tag = self.choices.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: heard.append(self.choices.note))
+        self.choices.note = "new"
+        self.choices.RemoveObserver(tag)
+        self.choices.note = "newer"
+        self.assertEqual(heard, ["new"])
+
+    def test_another_wrapper_of_the_node_sees_the_change(self) -> None:
+        other = self.logic.choices()
+        self.choices.iterations = 7
+        self.assertEqual(other.iterations, 7)
+
+    def test_one_node_a_scene(self) -> None:
+        self.assertIs(self.logic.getParameterNode(), self.node)
+        self.assertEqual(self.logic.getAllParameterNodes(), [self.node])
+
+    def test_saving_closing_and_loading(self) -> None:
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+        self.choices.volume = volume
+        self.choices.quality = "fast"
+        self.choices.folder = Path("some/folder")
+        self.choices.effort = Effort.THOROUGH
+        self.choices.spacing = (0.5, 0.5, 2.0)
+        self.choices.names = ["a", "ß & <b>"]
+        self.choices.weights.contrast = 0.25
+        for ending in ("mrb", "mrml"):
+            with self.subTest(ending), tempfile.TemporaryDirectory() as folder:
+                path = str(Path(folder, f"scene.{ending}"))
+                self.assertTrue(slicer.util.saveScene(path))
+                close_scene()
+                self.assertEqual(self.logic.choices().quality, "accurate")
+                slicer.util.loadScene(path)
+                loaded = self.logic.choices()
+                self.assertEqual((loaded.quality, loaded.folder), ("fast", Path("some/folder")))
+                self.assertEqual((loaded.effort, loaded.spacing), (Effort.THOROUGH, (0.5, 0.5, 2.0)))
+                self.assertEqual((loaded.names, loaded.weights), (["a", "ß & <b>"], Weights(1.0, 0.25)))
+                self.assertEqual(loaded.volume.GetName(), "scan")
+
+
+class RefusalTest(unittest.TestCase):
+    def test_what_slicer_cannot_store(self) -> None:
+        for kind in (dict, object, "int | None"):
+            with self.subTest(kind), self.assertRaises(TypeError):
+                parameterNodeWrapper(type("Bad", (), {"__annotations__": {"member": kind}}))
+
+    def test_reserved_names(self) -> None:
+        with self.assertRaisesRegex(ValueError, "reserved name 'Modified'"):
+            parameterNodeWrapper(type("Bad", (), {"__annotations__": {"Modified": int}}))
+
+    def test_unions_take_what_fits(self) -> None:
+        close_scene()
+        wrapper = parameterNodeWrapper(type("Either", (), {"__annotations__": {"member": Union[int, str]}}))  # noqa: UP007
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+        either = wrapper(node)
+        either.member = "text"
+        self.assertEqual(wrapper(node).member, "text")
+        either.member = 3
+        self.assertEqual(wrapper(node).member, 3)
+        with self.assertRaises(TypeError):
+            either.member = 2.5
+
+
+class GuiTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+        self.choices = _Logic().choices()
+        self.ui = type("Ui", (), {})()
+        self.add("volume", slicer.qMRMLNodeComboBox()).setMRMLScene(slicer.mrmlScene)
+        self.ui.volume.noneEnabled = True
+        self.add("quality", qt.QComboBox())
+        self.add("iterations", qt.QSpinBox())
+        self.add("rate", ctk.ctkSliderWidget())
+        self.add("show3D", qt.QCheckBox())
+        self.add("note", qt.QLineEdit())
+        self.add("folder", ctk.ctkPathLineEdit())
+        self.add("effort", qt.QComboBox())
+        self.ui.plain = qt.QLabel()
+        self.tag = self.choices.connectGui(self.ui)
+
+    def add(self, name: str, widget: object) -> object:
+        widget.setProperty("SlicerParameterName", name)
+        setattr(self.ui, name, widget)
+        return widget
+
+    def test_widgets_take_the_values_and_their_limits(self) -> None:
+        ui = self.ui
+        self.assertEqual([ui.quality.itemText(row) for row in range(ui.quality.count)], ["accurate", "fast"])
+        self.assertEqual((ui.iterations.value, ui.iterations.maximum), (600, 1000))
+        self.assertEqual((ui.rate.value, ui.rate.maximum), (0.01, 1.0))
+        self.assertEqual(ui.volume.nodeTypes, ("vtkMRMLScalarVolumeNode",))
+        self.assertEqual(ui.effort.currentText, "QUICK")
+
+    def test_from_the_panel_to_the_node(self) -> None:
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+        self.ui.volume.setCurrentNode(volume)
+        self.ui.quality.currentIndex = 1
+        self.ui.iterations.value = 5
+        self.ui.rate.value = 0.5
+        self.ui.show3D.click()
+        self.ui.note.text = "written"
+        self.ui.folder.currentPath = "/data"
+        self.ui.effort.currentIndex = 1
+        choices = self.choices
+        self.assertIs(choices.volume, volume)
+        self.assertEqual((choices.quality, choices.iterations, choices.rate), ("fast", 5, 0.5))
+        self.assertEqual((choices.show3D, choices.note, choices.folder), (True, "written", Path("/data")))
+        self.assertIs(choices.effort, Effort.THOROUGH)
+
+    def test_from_the_node_to_the_panel(self) -> None:
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+        self.choices.volume = volume
+        self.choices.quality = "fast"
+        self.choices.show3D = True
+        self.choices.note = "written"
+        ui = self.ui
+        self.assertIs(ui.volume.currentNode(), volume)
+        self.assertEqual((ui.quality.currentText, ui.show3D.checked, ui.note.text), ("fast", True, "written"))
+
+    def test_disconnected_they_go_their_own_ways(self) -> None:
+        self.choices.disconnectGui(self.tag)
+        self.ui.note.text = "panel"
+        self.choices.quality = "fast"
+        self.assertEqual((self.choices.note, self.ui.quality.currentText), ("", "accurate"))
+
+    def test_widgets_that_slicer_cannot_connect(self) -> None:
+        for widget, name in (
+            (qt.QLabel(), "note"),
+            (ctk.ctkComboBox(), "quality"),
+            (qt.QSpinBox(), "rate"),
+            (ctk.ctkCollapsibleButton(), "show3D"),
+        ):
+            with self.subTest(name), self.assertRaisesRegex(RuntimeError, "Unable to create GUI connector"):
+                self.choices.connectParametersToGui({name: widget})
+        with self.assertRaisesRegex(RuntimeError, "Choice annotation"):
+            self.choices.connectParametersToGui({"note": qt.QComboBox()})
+        with self.assertRaisesRegex(ValueError, "Cannot find a param"):
+            self.choices.connectParametersToGui({"nothing": qt.QLineEdit()})

@@ -1,0 +1,149 @@
+"""The scripted person answers what was foreseen, and nothing comes up unseen."""
+
+from __future__ import annotations
+
+import unittest
+
+import qt
+import slicer
+from slicer_harness import LoopMonitor, Person, UnexpectedQuestion, expect_no_hidden_errors, process_events, slot_errors
+from slicer_harness.person import take_unanswered
+
+
+class QuestionTest(unittest.TestCase):
+    def test_answers_decide(self) -> None:
+        with Person() as person:
+            person.expects("go on", "Ok").expects("really", "Cancel").expects("sure", "No")
+            self.assertTrue(slicer.util.confirmOkCancelDisplay("Go on?", "DCAMT"))
+            self.assertFalse(slicer.util.confirmOkCancelDisplay("Really?"))
+            self.assertFalse(slicer.util.confirmYesNoDisplay("Sure?"))
+        self.assertEqual([question.kind for question in person.seen], ["question"] * 3)
+        self.assertEqual((person.seen[0].title, person.seen[0].text), ("DCAMT", "Go on?"))
+
+    def test_messages_are_seen(self) -> None:
+        with Person() as person:
+            person.expects("failed").expects("careful").expects("note")
+            slicer.util.errorDisplay("It failed.", detailedText="at line 3")
+            slicer.util.warningDisplay("Be careful.")
+            slicer.util.infoDisplay("A note.")
+        self.assertEqual([question.kind for question in person.seen], ["error", "warning", "information"])
+        self.assertEqual(person.errors(), ["It failed."])
+        self.assertEqual(person.seen[0].detail, "at line 3")
+
+    def test_an_unforeseen_question_fails(self) -> None:
+        with self.assertRaises(UnexpectedQuestion):
+            slicer.util.confirmOkCancelDisplay("Go on?")
+        with Person() as person, self.assertRaises(UnexpectedQuestion):
+            person.expects("something else")
+            try:
+                slicer.util.errorDisplay("Go on?")
+            finally:
+                person._expected.clear()
+        self.assertEqual(len(take_unanswered()), 2)
+
+    def test_a_question_that_never_came_fails(self) -> None:
+        with self.assertRaisesRegex(AssertionError, "never asked: \\['go on'\\]"), Person() as person:
+            person.expects("go on")
+
+    def test_a_button_that_is_not_there_fails(self) -> None:
+        with self.assertRaisesRegex(UnexpectedQuestion, "no button Yes"), Person() as person:
+            person.expects("go on", "Yes")
+            slicer.util.confirmOkCancelDisplay("Go on?")
+        take_unanswered()
+
+    def test_files_and_texts(self) -> None:
+        with Person() as person:
+            person.expects("save", "/tmp/out.csv").expects("open", ["/a", "/b"]).expects("name", "mine")
+            person.expects("folder", "/data")
+            self.assertEqual(qt.QFileDialog.getSaveFileName(None, "Save table", "", "*.csv"), "/tmp/out.csv")
+            self.assertEqual(qt.QFileDialog.getOpenFileNames(None, "Open models"), ("/a", "/b"))
+            self.assertEqual(qt.QInputDialog.getText(None, "Model", "Name:"), "mine")
+            self.assertEqual(qt.QFileDialog.getExistingDirectory(None, "Folder"), "/data")
+
+    def test_qt_message_boxes(self) -> None:
+        with Person() as person:
+            person.expects("remove", "Yes").expects("broken")
+            self.assertEqual(qt.QMessageBox.question(None, "DCAMT", "Remove it?"), qt.QMessageBox.Yes)
+            box = qt.QMessageBox()
+            box.text = "Broken."
+            box.setStandardButtons(qt.QMessageBox.Ok)
+            self.assertEqual(box.exec_(), qt.QMessageBox.Ok)
+
+    def test_a_dialog_of_the_modules_own(self) -> None:
+        dialog = qt.QDialog()
+        dialog.windowTitle = "Pairs"
+        edit = qt.QLineEdit(dialog)
+
+        def work(shown: object) -> None:
+            edit.text = "chosen"
+            shown.accept()
+
+        with Person() as person:
+            person.expects("pairs", work)
+            self.assertEqual(dialog.exec_(), qt.QDialog.Accepted)
+        self.assertEqual(edit.text, "chosen")
+
+
+class HiddenErrorTest(unittest.TestCase):
+    """What Slicer would only print must not pass unseen."""
+
+    def fail(self, *_: object) -> None:
+        raise RuntimeError("the slot failed")
+
+    def test_slots_timers_and_observers(self) -> None:
+        button, node = qt.QPushButton(), slicer.vtkMRMLTextNode()
+        button.clicked.connect(self.fail)
+        node.AddObserver("ModifiedEvent", self.fail)
+        button.click()
+        qt.QTimer.singleShot(0, self.fail)
+        process_events()
+        node.Modified()
+        errors = slot_errors.take()
+        self.assertEqual([str(error) for error in errors], ["the slot failed"] * 3)
+
+    def test_they_fail_the_test(self) -> None:
+        button = qt.QPushButton()
+        button.clicked.connect(self.fail)
+        button.click()
+        with self.assertRaisesRegex(AssertionError, "the slot failed"):
+            expect_no_hidden_errors()
+        expect_no_hidden_errors()
+
+    def test_an_error_that_the_person_saw_is_not_hidden(self) -> None:
+        def apply() -> None:
+            with slicer.util.tryWithErrorDisplay("It did not start."):
+                self.fail()
+
+        button = qt.QPushButton()
+        button.clicked.connect(apply)
+        with Person() as person:
+            person.expects("did not start")
+            button.click()
+        expect_no_hidden_errors()
+
+
+class LoopMonitorTest(unittest.TestCase):
+    def test_it_sees_a_pause(self) -> None:
+        import time
+
+        with LoopMonitor() as monitor:
+            process_events()
+            time.sleep(0.15)
+            process_events()
+        self.assertGreaterEqual(monitor.longest_pause, 0.15)
+        self.assertLess(monitor.longest_work, 0.15)
+
+    def test_it_sees_work(self) -> None:
+        import time
+
+        def work() -> None:
+            end = time.process_time() + 0.1
+            while time.process_time() < end:
+                pass
+
+        with LoopMonitor() as monitor:
+            qt.QTimer.singleShot(0, work)
+            for _ in range(5):
+                process_events()
+        self.assertGreaterEqual(monitor.longest_work, 0.1)
+        self.assertGreater(monitor.turns, 1)

@@ -1,0 +1,293 @@
+"""The harness's `qt` has PythonQt's manners, refusals included."""
+
+from __future__ import annotations
+
+import unittest
+from pathlib import Path
+
+import qt
+from slicer_harness import process_events, process_events_until
+
+
+class PropertyTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.button = qt.QPushButton("Apply")
+
+    def test_a_property_is_read_and_set_as_an_attribute(self) -> None:
+        self.button.enabled = False
+        self.button.text = "Cancel"
+        self.assertEqual((self.button.enabled, self.button.text), (False, "Cancel"))
+
+    def test_a_property_cannot_be_called(self) -> None:
+        with self.assertRaisesRegex(TypeError, "'str' object is not callable"):
+            self.button.text()
+
+    def test_a_getter_of_another_name_is_a_call(self) -> None:
+        self.assertTrue(self.button.isEnabled())
+        self.button.setEnabled(False)
+        self.assertFalse(self.button.isEnabled())
+
+    def test_name_stands_for_object_name(self) -> None:
+        self.button.name = "applyButton"
+        self.assertEqual(self.button.objectName, "applyButton")
+
+    def test_an_unknown_attribute_cannot_be_set(self) -> None:
+        with self.assertRaisesRegex(AttributeError, "creating new attributes on C"):
+            self.button.enable = False
+
+    def test_an_unknown_attribute_cannot_be_read(self) -> None:
+        with self.assertRaisesRegex(AttributeError, "has no attribute named 'caption'"):
+            _ = self.button.caption
+
+    def test_a_property_without_a_setter_cannot_be_set(self) -> None:
+        with self.assertRaisesRegex(AttributeError, "not writable"):
+            qt.QComboBox().count = 3
+
+    def test_a_value_of_the_wrong_kind_is_refused(self) -> None:
+        with self.assertRaisesRegex(AttributeError, "does not accept"):
+            self.button.icon = "no icon"
+        with self.assertRaisesRegex(AttributeError, "does not accept"):
+            self.button.text = Path("folder")
+
+    def test_methods_and_signals_cannot_be_overwritten(self) -> None:
+        with self.assertRaisesRegex(AttributeError, "Slot 'click' can not be overwritten"):
+            self.button.click = print
+        with self.assertRaisesRegex(AttributeError, "Signal 'clicked' can not be overwritten"):
+            self.button.clicked = print
+
+    def test_a_dynamic_property_is_an_attribute_once_it_is_there(self) -> None:
+        self.button.setProperty("SlicerParameterName", "quality")
+        self.assertEqual(self.button.SlicerParameterName, "quality")
+        self.assertEqual(self.button.property("SlicerParameterName"), "quality")
+        self.assertIsNone(self.button.property("other"))
+
+    def test_properties_with_enumerations(self) -> None:
+        label = qt.QLabel()
+        label.alignment = qt.Qt.AlignRight
+        self.assertEqual(label.alignment, qt.Qt.AlignRight)
+        self.button.focusPolicy = qt.Qt.NoFocus
+        self.assertEqual(self.button.focusPolicy, qt.Qt.NoFocus)
+
+    def test_a_destroyed_object_says_so(self) -> None:
+        self.button.delete()
+        self.assertFalse(self.button)
+        with self.assertRaisesRegex(ValueError, "destroyed QPushButton"):
+            _ = self.button.text
+
+    def test_a_child_is_an_attribute_by_its_name(self) -> None:
+        box = qt.QWidget()
+        child = qt.QLabel("inner", box)
+        child.name = "innerLabel"
+        self.assertIs(box.innerLabel, child)
+
+
+class ModuleTest(unittest.TestCase):
+    def test_no_new_signal_can_be_declared(self) -> None:
+        for name in ("Signal", "Slot", "Property", "QtWidgets", "NoSuchClass"):
+            with self.assertRaisesRegex(AttributeError, name):
+                getattr(qt, name)
+
+    def test_keywords_are_refused(self) -> None:
+        with self.assertRaisesRegex(TypeError, "no keyword arguments"):
+            qt.QPushButton(text="Apply")
+        with self.assertRaisesRegex(TypeError, "no keyword arguments"):
+            qt.QPushButton().setText(text="Apply")
+
+    def test_paths_are_refused(self) -> None:
+        with self.assertRaisesRegex(ValueError, r"pass str\(path\)"):
+            qt.QFile(Path("scan.nrrd"))
+        with self.assertRaisesRegex(ValueError, r"pass str\(path\)"):
+            qt.QProcess().setWorkingDirectory(Path("folder"))
+
+    def test_enumerations_are_numbers(self) -> None:
+        self.assertEqual(qt.QProcess.NotRunning, 0)
+        self.assertEqual(qt.Qt.UserRole + 1, 257)
+        both = qt.QMessageBox.Ok | qt.QMessageBox.Cancel
+        self.assertEqual(both, int(qt.QMessageBox.Ok) + int(qt.QMessageBox.Cancel))
+        self.assertEqual(both & qt.QMessageBox.Ok, qt.QMessageBox.Ok)
+
+    def test_lists_come_back_as_tuples(self) -> None:
+        layout = qt.QVBoxLayout(parent := qt.QWidget())
+        button = qt.QPushButton()
+        layout.addWidget(button)
+        self.assertIsInstance(parent.children(), tuple)
+        self.assertIs(parent.findChildren(qt.QPushButton)[0], button)
+        self.assertIs(button.parent(), parent)
+
+
+class SignalTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.button = qt.QPushButton()
+        self.button.checkable = True
+        self.heard: list[object] = []
+
+    def test_a_function_gets_as_many_arguments_as_it_takes(self) -> None:
+        self.button.clicked.connect(lambda: self.heard.append("none"))
+        self.button.clicked.connect(lambda checked: self.heard.append(checked))
+        self.button.clicked.connect(lambda *all_: self.heard.append(all_))
+        self.button.click()
+        self.assertEqual(self.heard, ["none", True, (True,)])
+
+    def test_by_signature(self) -> None:
+        self.button.connect("clicked(bool)", self.heard.append)
+        self.button.connect("clicked()", lambda: self.heard.append("no argument"))
+        self.button.click()
+        self.assertEqual(self.heard, [True, "no argument"])
+
+    def test_an_unknown_signature_is_refused(self) -> None:
+        for signature in ("clicked(int)", "pushed()"):
+            with self.assertRaisesRegex(ValueError, "does not exist on QPushButton"):
+                self.button.connect(signature, print)
+
+    def test_disconnect(self) -> None:
+        self.button.clicked.connect(self.heard.append)
+        self.button.connect("toggled(bool)", self.heard.append)
+        self.assertTrue(self.button.clicked.disconnect(self.heard.append))
+        self.assertTrue(self.button.disconnect("toggled(bool)", self.heard.append))
+        self.assertFalse(self.button.disconnect("toggled(bool)", self.heard.append))
+        self.button.click()
+        self.assertEqual(self.heard, [])
+
+    def test_all_receivers_of_a_signal_at_once(self) -> None:
+        self.button.clicked.connect(self.heard.append)
+        self.button.clicked.connect(lambda: self.heard.append("second"))
+        self.button.clicked.disconnect()
+        self.button.click()
+        self.assertEqual(self.heard, [])
+
+    def test_a_signal_drives_a_slot(self) -> None:
+        edit, label = qt.QLineEdit(), qt.QLabel()
+        edit.textChanged.connect(label.setText)
+        edit.text = "written"
+        self.assertEqual(label.text, "written")
+
+    def test_a_receiver_that_cannot_be_called_is_refused(self) -> None:
+        with self.assertRaises(TypeError):
+            self.button.clicked.connect("onClicked")
+
+    def test_emitting(self) -> None:
+        self.button.toggled.connect(self.heard.append)
+        self.button.toggled.emit(True)
+        self.assertEqual(self.heard, [True])
+
+
+class TableModelTest(unittest.TestCase):
+    """Python classes derive from Qt's and override their virtual methods."""
+
+    def setUp(self) -> None:
+        class Cells(qt.QAbstractTableModel):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rows = [["b", 2], ["a", 1]]
+
+            def rowCount(self, parent: object = None) -> int:  # noqa: N802
+                return len(self.rows)
+
+            def columnCount(self, parent: object = None) -> int:  # noqa: N802
+                return 2
+
+            def data(self, index: object, role: int = 0) -> object:
+                if role == qt.Qt.DisplayRole:
+                    return self.rows[index.row()][index.column()]
+                return qt.Qt.Checked if role == qt.Qt.CheckStateRole else None
+
+            def setData(self, index: object, value: object, role: int = 2) -> bool:  # noqa: N802
+                self.rows[index.row()][index.column()] = value
+                self.dataChanged.emit(index, index)
+                return True
+
+            def flags(self, index: object) -> int:
+                return super().flags(index) | qt.Qt.ItemIsEditable
+
+        self.cells = Cells()
+
+    def test_a_view_shows_what_the_model_says(self) -> None:
+        view = qt.QTableView()
+        view.setModel(self.cells)
+        self.assertIs(view.model(), self.cells)
+        self.assertEqual(view.model().index(0, 0).data(), "b")
+        self.assertEqual(self.cells.index(0, 0).data(qt.Qt.CheckStateRole), 2)
+
+    def test_flags_of_the_base_are_reached(self) -> None:
+        flags = self.cells.flags(self.cells.index(0, 0))
+        self.assertTrue(flags & qt.Qt.ItemIsEditable)
+        self.assertTrue(flags & qt.Qt.ItemIsEnabled)
+
+    def test_a_proxy_sorts_it(self) -> None:
+        proxy = qt.QSortFilterProxyModel()
+        proxy.setSourceModel(self.cells)
+        proxy.sort(0)
+        self.assertEqual([proxy.index(row, 0).data() for row in range(proxy.rowCount())], ["a", "b"])
+        self.assertEqual(proxy.mapToSource(proxy.index(0, 0)).row(), 1)
+
+    def test_changes_are_told(self) -> None:
+        heard: list[object] = []
+        self.cells.dataChanged.connect(lambda first, last: heard.append((first.row(), last.column())))
+        self.cells.setData(self.cells.index(1, 0), "c")
+        self.assertEqual((heard, self.cells.rows[1][0]), ([(1, 0)], "c"))
+
+    def test_inserting_rows(self) -> None:
+        view = qt.QTableView()
+        view.setModel(self.cells)
+        self.cells.beginInsertRows(qt.QModelIndex(), 2, 2)
+        self.cells.rows.append(["d", 4])
+        self.cells.endInsertRows()
+        view.selectRow(2)
+        self.assertEqual([index.row() for index in view.selectionModel().selectedRows()], [2])
+
+    def test_attributes_of_its_own(self) -> None:
+        self.cells.remark = "kept"
+        self.assertEqual(self.cells.remark, "kept")
+
+    def test_a_standard_model_with_check_marks(self) -> None:
+        model = qt.QStandardItemModel()
+        item = qt.QStandardItem("case")
+        item.setCheckable(True)
+        item.setCheckState(qt.Qt.Checked)
+        item.setData("path", qt.Qt.UserRole)
+        model.appendRow([item, qt.QStandardItem("role")])
+        self.assertEqual(model.item(0, 0).checkState(), qt.Qt.Checked)
+        self.assertEqual(model.index(0, 0).data(qt.Qt.UserRole), "path")
+        self.assertEqual(model.rowCount(), 1)
+
+
+class ProcessTest(unittest.TestCase):
+    def test_output_and_end(self) -> None:
+        import sys
+
+        process, ends = qt.QProcess(), []
+        process.finished.connect(lambda code, status: ends.append((code, status)))
+        process.start(sys.executable, ["-c", "print(input()); raise SystemExit(3)"])
+        process.write(b"hello\n")
+        process_events_until(lambda: ends, what="the end of the process")
+        self.assertEqual(ends, [(3, qt.QProcess.NormalExit)])
+        self.assertEqual(process.readAllStandardOutput().data().decode().strip(), "hello")
+        self.assertEqual(process.state(), qt.QProcess.NotRunning)
+
+    def test_a_program_that_is_not_there(self) -> None:
+        process, errors = qt.QProcess(), []
+        process.errorOccurred.connect(errors.append)
+        process.start("/no/such/program", [])
+        process_events_until(lambda: errors)
+        self.assertEqual(errors, [qt.QProcess.FailedToStart])
+
+
+class TimerTest(unittest.TestCase):
+    def test_single_shots_and_timers(self) -> None:
+        heard: list[str] = []
+        qt.QTimer.singleShot(0, lambda: heard.append("shot"))
+        timer = qt.QTimer()
+        timer.singleShot = True
+        timer.timeout.connect(lambda: heard.append("timer"))
+        timer.start(1)
+        process_events_until(lambda: len(heard) == 2)
+        self.assertEqual(sorted(heard), ["shot", "timer"])
+        self.assertFalse(timer.active)
+
+    def test_menus_and_actions(self) -> None:
+        menu, heard = qt.QMenu(), []
+        action = menu.addAction("Import…")
+        action.triggered.connect(lambda: heard.append("import"))
+        action.trigger()
+        process_events()
+        self.assertEqual((action.text, heard), ("Import…", ["import"]))
