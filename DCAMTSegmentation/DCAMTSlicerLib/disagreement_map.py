@@ -56,7 +56,9 @@ class Overlay:
         """Lay `volume` over the slices; None takes it off."""
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             if volume is not None:
-                shown = (view.GetForegroundVolumeID(), view.GetForegroundOpacity())
+                foreground = view.GetForegroundVolumeID()
+                # A saved scene comes back with the map laid over it.
+                shown = (None, 0.0) if foreground == volume.GetID() else (foreground, view.GetForegroundOpacity())
                 self._before.setdefault(view.GetID(), shown)
                 view.SetForegroundVolumeID(volume.GetID())
                 view.SetForegroundOpacity(OPACITY)

@@ -14,6 +14,8 @@ from DCAMTLib.measurements import COLUMNS, csv_cell
 from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")
+DECIMALS = {"sphericity": 3}
+"""Two for all others: more would claim an accuracy that no measurement on voxels has."""
 
 
 def column_titles() -> dict[str, str]:
@@ -39,20 +41,20 @@ def fill_table(node: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         array.SetName(column)
         for row in rows:
             value = row.get(column)
-            array.InsertNextValue(str(value or "") if text else _number(value))
+            array.InsertNextValue(str(value or "") if text else _number(value, DECIMALS.get(column, 2)))
         node.AddColumn(array)
         node.SetColumnTitle(column, title)
     node.SetUseColumnTitleAsColumnHeader(True)
 
 
 def rows_of(node: Any) -> list[dict[str, str]]:
-    """The measurements that a table node holds, as text: six significant digits, nothing for what is undefined."""
+    """The measurements that a table node holds, as text; nothing for what is undefined."""
     table = node.GetTable()
     return [{column: _cell(table, row, column) for column in COLUMNS} for row in range(table.GetNumberOfRows())]
 
 
 def export_csv(node: Any, path: Path) -> None:
-    """Write the file that `dcamt segment --measurements` writes; raises OutputError if it cannot be written."""
+    """Write them with the columns of `dcamt segment --measurements`; raises OutputError if it cannot be written."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -72,9 +74,9 @@ def table_name(volume: Any) -> str:
     return str(_("{volume} measurements").format(volume=volume.GetName()))
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, decimals: int) -> float:
     # JSON has no NaN: the worker sends null.
-    return float("nan") if value is None else round(float(value), 6)
+    return float("nan") if value is None else round(float(value), decimals)
 
 
 def _cell(table: Any, row: int, column: str) -> str:

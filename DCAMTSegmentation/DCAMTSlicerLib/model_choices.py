@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from DCAMTLib.errors import InputError
 from DCAMTLib.model_package import Card, read_card
-from DCAMTLib.model_store import StoredModel, stored_models
+from DCAMTLib.model_store import StoredModel, import_model, remove_model, stored_models
 from slicer.i18n import tr as _
 
 
@@ -25,6 +26,25 @@ class ModelChoice:
 def model_choices() -> list[ModelChoice]:
     """All models at hand, those that come with DCAMT first; a damaged file is listed with what is wrong."""
     return [_choice(model) for model in stored_models()]
+
+
+def import_choice(path: Path) -> str:
+    """Take a model file into the store; returns its name.
+
+    Raises:
+        InputError: it is no sound model, or there is one of that name.
+        OutputError: it cannot be copied.
+    """
+    if any(model.name == read_card(path).name for model in stored_models()):
+        remedy = _("Remove that one first, if it is not the same.")
+        raise InputError(_("a model of that name is in the list already"), path=path, remedy=remedy)
+    # Whether the weights fit is left to the worker, since that needs torch.
+    return import_model(path, weights_too=False).name
+
+
+def remove_choice(name: str) -> None:
+    """Delete an imported model; raises InputError or OutputError if it cannot be."""
+    remove_model(name)
 
 
 def card_text(card: Card) -> str:

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from DCAMTLib.errors import InputError
 from slicer.i18n import tr as _
+
+from .result_segments import own_segments
 
 EDGE_MM = 140.0
 """A heart with its great vessels fits into a box of this size."""
@@ -38,17 +41,35 @@ def place_region(roi: Any, volume: Any, result: Any | None) -> None:
 
     The heart is not searched for: scans of the heart have it about their middle, and the person moves the box.
     """
-    bounds = np.zeros(6)
-    shown = result is not None and result.GetSegmentation().GetNumberOfSegments() > 0
-    if shown:
-        result.GetRASBounds(bounds)
-        shown = bool((bounds[1::2] > bounds[::2]).all())
-    if shown:
-        low, high = bounds[::2] - MARGIN_MM, bounds[1::2] + MARGIN_MM
+    corners = _corners_of(result) if result is not None else np.empty((0, 3))
+    if len(corners):
+        low, high = corners.min(axis=0) - MARGIN_MM, corners.max(axis=0) + MARGIN_MM
     else:
+        bounds = np.zeros(6)
         volume.GetRASBounds(bounds)
         middle, reach = (bounds[::2] + bounds[1::2]) / 2, np.minimum(bounds[1::2] - bounds[::2], EDGE_MM) / 2
         low, high = middle - reach, middle + reach
     roi.SetAndObserveTransformNodeID(None)
+    upright = vtk.vtkMatrix4x4()
+    roi.GetObjectToNodeMatrix().DeepCopy(upright)
     roi.SetCenterWorld(*map(float, (low + high) / 2))
     roi.SetSizeWorld(*map(float, high - low))
+
+
+def _corners_of(result: Any) -> np.ndarray:
+    """(N, 3): corners, RAS mm in the world, of the boxes of voxels that DCAMT's segments fill."""
+    corners: list[list[float]] = []
+    for identifier in own_segments(result).values():
+        image, extent = slicer.vtkOrientedImageData(), [0] * 6
+        result.GetBinaryLabelmapRepresentation(identifier, image)
+        # An edited segment's image is larger than what is set in it.
+        if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
+            continue
+        matrix = vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(matrix)
+        ends = [(low - 0.5, high + 0.5) for low, high in zip(extent[::2], extent[1::2], strict=True)]
+        for corner in itertools.product(*ends):
+            world = [0.0, 0.0, 0.0]
+            result.TransformPointToWorld(matrix.MultiplyPoint((*corner, 1.0))[:3], world)
+            corners.append(world)
+    return np.array(corners).reshape(-1, 3)

@@ -18,6 +18,7 @@ from .result_segments import closed_surface
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
+_CORRECTED = "DCAMT.corrected"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,30 @@ def keep_doubts(
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
     segmentation_node.SetAttribute(_AT, None)
+    segmentation_node.SetAttribute(_CORRECTED, None)
+
+
+def mark_corrected(segmentation_node: Any) -> None:
+    """A person has taken a result in hand: it is theirs now, and its measurements may be of the past."""
+    segmentation_node.SetAttribute(_CORRECTED, "1")
+
+
+def is_corrected(segmentation_node: Any | None) -> bool:
+    """Whether a person has taken the result in hand since it was written."""
+    return segmentation_node is not None and segmentation_node.GetAttribute(_CORRECTED) is not None
+
+
+def result_of(volume: Any | None) -> Any | None:
+    """The newest segmentation node that holds a result of this volume."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    found = [node for node in nodes if volume is not None and referenced(node, VOLUME) is volume]
+    return found[-1] if found else None
+
+
+def is_map(volume: Any) -> bool:
+    """Whether a scalar volume node is a result's map of disagreement rather than a scan."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return any(referenced(node, DISAGREEMENT) is volume for node in nodes)
 
 
 def doubtful_places(segmentation_node: Any) -> list[DoubtfulPlace]:
@@ -61,11 +86,15 @@ def doubtful_places(segmentation_node: Any) -> list[DoubtfulPlace]:
     return [DoubtfulPlace(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
 
 
-def next_place(segmentation_node: Any) -> tuple[int, DoubtfulPlace] | None:
-    """Move every slice view to the next doubtful place, after the last to the first; returns its number from 1."""
+def next_place(segmentation_node: Any) -> tuple[int, DoubtfulPlace]:
+    """Move every slice view to the next doubtful place, after the last to the first; returns its number from 1.
+
+    Raises:
+        ValueError: there is none.
+    """
     places = doubtful_places(segmentation_node)
     if not places:
-        return None
+        raise ValueError(f"{segmentation_node.GetName()} has no doubtful places")
     index = int(segmentation_node.GetAttribute(_AT) or 0) % len(places)
     segmentation_node.SetAttribute(_AT, str(index + 1))
     world = [0.0, 0.0, 0.0]

@@ -51,11 +51,13 @@ class Outcome:
     """segmentation: the node with the result; None if there is none, and then the scene is as it was.
 
     message: one line for the person. notes: what else there is to know, such as that the GPU's memory did not suffice.
+    detail: what the log shows of a failure.
     """
 
     segmentation: Any | None
     message: str
     notes: tuple[str, ...] = ()
+    detail: str = ""
     cancelled: bool = False
 
 
@@ -79,7 +81,6 @@ class SegmentationJob:
         self._worker, self._request = worker, request
         self._on_progress, self._on_finished = on_progress, on_finished
         self._notes: list[str] = []
-        self._detail = ""
         self.running = True
         voxels = voxels_of(request.volume)
         region = box_of(request.region, request.volume) if request.region is not None else None
@@ -90,11 +91,6 @@ class SegmentationJob:
             what = _("No temporary folder could be made ({reason}).").format(reason=error.strerror)
             raise OutputError(f"{what} {FREE_SPACE}") from error
         self._take_steps(self._hand_over(voxels, region))
-
-    @property
-    def detail(self) -> str:
-        """What the log shows of a failure; empty without one."""
-        return self._detail
 
     def cancel(self) -> None:
         """Stop at once; the scene stays as it was."""
@@ -129,8 +125,7 @@ class SegmentationJob:
         elif kind == "note":
             self._notes.append(event["message"])
         elif kind == "failed":
-            self._detail = event.get("detail") or ""
-            self._end(Outcome(None, event["message"]))
+            self._end(Outcome(None, event["message"], detail=event.get("detail") or ""))
         elif kind == "finished":
             self._take_steps(self._bring_in(event))
 
@@ -158,10 +153,9 @@ class SegmentationJob:
         except StopIteration:
             return
         except Exception as error:
-            self._detail = "".join(traceback.format_exception(error))
             told = isinstance(error, DCAMTError)
             text = str(error) if told else _("An unexpected fault: {error}. The log says more.").format(error=error)
-            self._end(Outcome(None, text))
+            self._end(Outcome(None, text, detail="".join(traceback.format_exception(error))))
         else:
             self._take_steps(steps)
 

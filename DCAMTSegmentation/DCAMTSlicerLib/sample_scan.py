@@ -1,0 +1,31 @@
+"""The sample scan that comes with DCAMT (synthetic: it shows nobody), in Slicer's Sample Data module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NAME = "LGEHeartPhantom"
+CHECKSUM = "SHA256:e8e2e4d1939a570de575045b0b9aab2faa510268bc73e7bcc902f7794e041200"
+
+
+def sample_path() -> Path:
+    """Where it lies: beside the module in an installed extension, a folder up in the source tree."""
+    home = Path(__file__).resolve().parents[1]
+    near = home / "Resources" / "SampleData" / f"{NAME}.nrrd"
+    return near if near.exists() else home.parent / "Resources" / "SampleData" / f"{NAME}.nrrd"
+
+
+def register_sample_scan() -> None:
+    """To be called once Slicer has started: Sample Data is a module itself."""
+    import SampleData
+
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="DCAMT",
+        sampleName=NAME,
+        uris=sample_path().as_uri(),
+        fileNames=f"{NAME}.nrrd",
+        nodeNames=NAME,
+        checksums=CHECKSUM,
+        loadFileTypes="VolumeFile",
+        thumbnailFileName=str(Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "DCAMTSegmentation.png"),
+    )

@@ -1,0 +1,54 @@
+"""What the person chooses in the segmentation module; it lives in a parameter node and so is saved with the scene."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from DCAMTLib.model_store import DEFAULT
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+
+class Quality(Enum):
+    """How thoroughly: the engine's word for it, and the panel's."""
+
+    ACCURATE = "accurate"
+    FAST = "fast"
+
+    def label(self) -> str:
+        return {
+            Quality.ACCURATE: _("Accurate: both branches, with their doubts"),
+            Quality.FAST: _("Fast: one branch"),
+        }[self]
+
+
+class Device(Enum):
+    """What computes: the engine's word for it, and the panel's."""
+
+    AUTOMATIC = "automatic"
+    CUDA = "cuda"
+    MPS = "mps"
+    CPU = "cpu"
+
+    def label(self) -> str:
+        return {
+            Device.AUTOMATIC: _("Automatic"),
+            Device.CUDA: _("GPU (NVIDIA or AMD)"),
+            Device.MPS: _("GPU (Apple)"),
+            Device.CPU: _("CPU"),
+        }[self]
+
+
+@parameterNodeWrapper
+class SegmentationSettings:
+    """`model` is a name in the store of models."""
+
+    inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815
+    model: str = DEFAULT
+    region: vtkMRMLMarkupsROINode
+    outputSegmentation: vtkMRMLSegmentationNode  # noqa: N815
+    show3D: bool = True  # noqa: N815
+    quality: Quality = Quality.ACCURATE
+    device: Device = Device.AUTOMATIC
+    showDisagreement: bool = False  # noqa: N815

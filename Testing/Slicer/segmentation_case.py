@@ -1,0 +1,159 @@
+"""What the tests of the segmentation module share: scans in the scene, a tiny model, the panel in a person's hands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer_harness import LoopMonitor, Person, choose, click, close_scene, open_module, process_events_until
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 120.0
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
+
+# In a process of its own: the application, of which the test is a part, never imports torch.
+MAKE_MODEL = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+import numpy as np
+import torch
+from conftest import analytic_scan, centred_grid, random_package
+from dataclasses import replace
+from DCAMTLib.model_package import save_model
+from DCAMTLib.recipe import Inference, Intensity, Network, load_recipe
+recipe = replace(
+    load_recipe("la"), name="tiny", spacing=(1.5, 1.5, 1.5), intensity=Intensity("local", radius_mm=6.0),
+    network=Network(channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2, embedding=4),
+    inference=Inference(largest_component=False),
+)
+for name, seed in (("tiny", 0), ("other", 3)):
+    package = random_package(recipe, analytic_scan(centred_grid((24, 20, 16), (1.5, 1.5, 1.5))), seed)
+    card = replace(package.card, name=name, title=name.capitalize())
+    weights = {key: torch.from_numpy(array) for key, array in package.weights.items()}
+    save_model(Path(sys.argv[1]) / f"{name}.dcamt", weights, recipe, card)
+"""
+_made: dict[str, str] = {}
+
+
+def model_folder() -> Path:
+    """A folder with the models tiny.dcamt and other.dcamt, of random weights, made once a run of the tests."""
+    if "folder" not in _made:
+        folder = tempfile.mkdtemp(prefix="dcamt-models-")
+        paths = [str(ROOT / "DCAMTSegmentation"), str(ROOT / "Testing" / "Python")]
+        python = shutil.which("PythonSlicer") or sys.executable
+        subprocess.run([python, "-c", MAKE_MODEL, folder, *paths], check=True, timeout=PATIENCE_S)
+        _made["folder"] = folder
+    return Path(_made["folder"])
+
+
+def add_scan(
+    name: str = "LGE",
+    shape: tuple[int, int, int] = (16, 20, 24),
+    affine: np.ndarray | None = None,
+    seed: int = 0,
+) -> Any:
+    """A scalar volume node of (K, J, I) voxels with a bright ellipsoid in noise; `affine`: (4, 4), IJK to RAS mm."""
+    draw = np.random.default_rng(seed)
+    k, j, i = np.ogrid[[slice(-1, 1, complex(n)) for n in shape]]
+    inside = (k / 0.6) ** 2 + (j / 0.5) ** 2 + (i / 0.7) ** 2 <= 1
+    voxels = (100 + 150 * inside + draw.normal(0, 15, shape)).astype(np.int16)
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(volume, voxels)
+    matrix = np.diag([-1.5, -1.5, 1.5, 1.0]) if affine is None else affine
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    volume.CreateDefaultDisplayNodes()
+    return volume
+
+
+def own_mask(segmentation: Any, volume: Any, index: int = 0) -> np.ndarray:
+    """The voxels (K, J, I) of a segment on the volume's grid, resampled by Slicer itself."""
+    identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+
+
+def scene_state() -> list[tuple[str, str, str | None]]:
+    """Every node of the scene but the module's own settings, to tell whether anything changed."""
+    nodes = [slicer.mrmlScene.GetNthNode(index) for index in range(slicer.mrmlScene.GetNumberOfNodes())]
+    return [
+        (node.GetID(), node.GetName(), node.GetNodeReferenceID("display"))
+        for node in nodes
+        if not node.IsA("vtkMRMLScriptedModuleNode")
+    ]
+
+
+class SegmentationCase(unittest.TestCase):
+    """A fresh scene and the module's panel, with a store of models that holds the tiny one."""
+
+    def setUp(self) -> None:
+        close_scene()
+        home = tempfile.TemporaryDirectory(prefix="dcamt-home-")
+        self.addCleanup(home.cleanup)
+        self.home = Path(home.name)
+        (self.home / "models").mkdir()
+        shutil.copy(model_folder() / "tiny.dcamt", self.home / "models")
+        self._before = os.environ.get("DCAMT_HOME")
+        os.environ["DCAMT_HOME"] = str(self.home)
+        self.addCleanup(self._restore_home)
+        self.module = open_module("DCAMTSegmentation")
+        self.addCleanup(self.module.close)
+        self.ui, self.logic = self.module.ui, self.module.logic
+
+    def _restore_home(self) -> None:
+        os.environ.pop("DCAMT_HOME", None)
+        if self._before is not None:
+            os.environ["DCAMT_HOME"] = self._before
+
+    @property
+    def settings(self) -> Any:
+        return self.logic.getParameterNode()
+
+    def prepare(self, volume: Any, model: str = "Tiny") -> None:
+        """Choose a volume and a model, as a person does."""
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.modelComboBox, model)
+
+    def wait(self, timeout: float = PATIENCE_S) -> None:
+        """Until the segmentation has come to its end."""
+        process_events_until(lambda: not self.logic.isRunning(), timeout, "the segmentation's end")
+        process_events_until(lambda: self.ui.applyButton.text == "Apply", 5, "the button")
+
+    def segment(self, volume: Any, model: str = "Tiny") -> Any:
+        """Choose, click Apply, wait; returns the segmentation node."""
+        self.prepare(volume, model)
+        click(self.ui.applyButton)
+        self.wait()
+        self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
+        return self.settings.outputSegmentation
+
+    def wait_for_stage(self, *stages: str) -> None:
+        """Until the panel says one of these."""
+        process_events_until(
+            lambda: any(self.ui.statusLabel.text.startswith(stage) for stage in stages), PATIENCE_S, str(stages)
+        )
+
+
+__all__ = [
+    "PATIENCE_S",
+    "ROOT",
+    "LoopMonitor",
+    "Person",
+    "SegmentationCase",
+    "add_scan",
+    "choose",
+    "click",
+    "close_scene",
+    "model_folder",
+    "open_module",
+    "own_mask",
+    "process_events_until",
+    "scene_state",
+]

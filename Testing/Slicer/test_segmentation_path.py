@@ -1,0 +1,289 @@
+"""The panel in a person's hands: choose, click, see the result, measurements and doubts, correct, teach."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import slicer
+from DCAMTSlicerLib import review
+from DCAMTSlicerLib.training_cases import scene_cases
+from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder, own_mask
+
+
+class WholeWayTest(SegmentationCase):
+    def test_from_a_volume_to_a_training_case(self) -> None:
+        volume = add_scan()
+        self.assertFalse(self.ui.nextPlaceButton.enabled)
+        segmentation = self.segment(volume)
+
+        self.assertEqual(segmentation.GetName(), "LGE segmentation")
+        self.assertEqual(self.ui.outputSelector.currentNode(), segmentation)
+        mask = own_mask(segmentation, volume)
+        self.assertGreater(int(mask.sum()), 50)
+
+        row = self.logic.measurements(segmentation)[0]
+        voxel_ml = float(np.prod(volume.GetSpacing())) / 1000
+        self.assertAlmostEqual(float(row["volume_ml"]), mask.sum() * voxel_ml, delta=0.006)
+        self.assertEqual(self.ui.measurementsTable.mrmlTableNode().GetName(), "LGE measurements")
+        self.assertIn(f"Left atrium: {mask.sum() * voxel_ml:.1f} mL.", self.ui.statusLabel.text)
+
+        self.assertIn("agree to", self.ui.trustLabel.text)
+        places = self.logic.doubtfulPlaces(segmentation)
+        self.assertGreater(len(places), 0)
+        click(self.ui.nextPlaceButton)
+        self.assertIn(f"1 of {len(places)}", self.ui.placeLabel.text)
+
+        click(self.ui.correctButton)
+        self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        self.assertEqual(editor.segmentationNode(), segmentation)
+        self.assertEqual(editor.sourceVolumeNode(), volume)
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        self.assertEqual(editor.currentSegmentID(), identifier)
+        corrected = np.zeros_like(mask)
+        corrected[4:9, 5:12, 6:15] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, segmentation, identifier, volume)
+
+        self.module.enter()
+        self.assertIn("before the correction", self.ui.trustLabel.text)
+        click(self.ui.teachButton)
+        self.assertIn("LGE with this segmentation is a training case now", self.ui.teachLabel.text)
+        (case,) = scene_cases()
+        self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
+        np.testing.assert_array_equal(own_mask(case.segmentation, volume), corrected)
+
+    def test_fast_quality_says_that_it_cannot_doubt(self) -> None:
+        volume = add_scan()
+        choose(self.ui.qualityComboBox, "Fast: one branch")
+        segmentation = self.segment(volume)
+        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertIsNone(self.logic.trust(segmentation))
+        self.assertIn("one branch", self.ui.trustLabel.text)
+        self.assertFalse(self.ui.nextPlaceButton.enabled)
+        self.assertFalse(self.ui.disagreementCheckBox.enabled)
+
+    def test_a_corrected_result_is_replaced_only_after_a_question(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        click(self.ui.correctButton)
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        corrected = np.zeros_like(own_mask(segmentation, volume))
+        corrected[4:9, 5:12, 6:15] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, segmentation, identifier, volume)
+        self.module.enter()
+        with Person() as person:
+            person.expects("may hold corrections", "Cancel")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        np.testing.assert_array_equal(own_mask(segmentation, volume), corrected)
+        with Person() as person:
+            person.expects("may hold corrections", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertTrue((own_mask(segmentation, volume) != corrected).any())
+
+
+class ReviewTest(SegmentationCase):
+    def test_the_measurements_are_copied_as_a_spreadsheet_takes_them(self) -> None:
+        segmentation = self.segment(add_scan())
+        click(self.ui.copyButton)
+        head, row = slicer.app.clipboard().text().splitlines()
+        self.assertEqual(head.split("\t")[:3], ["Volume", "Segment", "Volume (mL)"])
+        values = row.split("\t")
+        self.assertEqual(values[:2], ["LGE", "Left atrium"])
+        self.assertEqual(values[2], self.logic.measurements(segmentation)[0]["volume_ml"])
+        self.assertEqual(len(values), 8)
+
+    def test_the_measurements_are_exported(self) -> None:
+        segmentation = self.segment(add_scan())
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            path = Path(folder, "atrium.csv")
+            person.expects("Export measurements", str(path))
+            click(self.ui.exportButton)
+            lines = path.read_text().splitlines()
+        self.assertTrue(lines[0].startswith("scan,segment,volume_ml,surface_cm2,long_diameter_mm"))
+        self.assertEqual(lines[1].split(","), list(self.logic.measurements(segmentation)[0].values()))
+
+    def test_an_export_that_fails_says_why(self) -> None:
+        self.segment(add_scan())
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            person.expects("Export measurements", str(Path(folder)))
+            person.expects("is a folder", "Ok")
+            click(self.ui.exportButton)
+        self.assertEqual(len(person.errors()), 1)
+
+    def test_no_file_chosen_exports_nothing(self) -> None:
+        self.segment(add_scan())
+        with Person() as person:
+            person.expects("Export measurements", "")
+            click(self.ui.exportButton)
+
+    def test_the_slices_go_to_one_doubtful_place_after_the_other(self) -> None:
+        segmentation = self.segment(add_scan())
+        doubts = [{"position": at, "volume_ml": 0.5} for at in ([-20, -9, 12], [-12, -15, 6], [-9, -21, 20])]
+        review.keep_doubts(segmentation, 0.9, doubts, np.eye(4))
+        self.module.enter()
+        places = self.logic.doubtfulPlaces(segmentation)
+        self.assertEqual([list(place.position) for place in places], [doubt["position"] for doubt in doubts])
+        for place in [*places, places[0]]:
+            click(self.ui.nextPlaceButton)
+            for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+                to_xy = slicer.util.arrayFromVTKMatrix(view.GetXYToRAS())
+                x, y, z = np.linalg.inv(to_xy)[:3] @ [*place.position, 1]
+                self.assertAlmostEqual(z, 0, places=3)  # in the slice's plane
+                width, height, _depth = view.GetDimensions()
+                self.assertAlmostEqual(x, width / 2, delta=1)  # and in its middle
+                self.assertAlmostEqual(y, height / 2, delta=1)
+        self.assertEqual(self.ui.placeLabel.text, "1 of 3: 0.50 mL in doubt")
+
+    def test_the_map_is_laid_over_the_slices_and_taken_off_again(self) -> None:
+        volume, before = add_scan(), add_scan("CT", seed=5)
+        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        self.assertEqual(len(composites), 3)
+        for composite in composites:
+            composite.SetForegroundVolumeID(before.GetID())
+            composite.SetForegroundOpacity(0.25)
+        self.segment(volume)
+        self.ui.disagreementCheckBox.click()
+        map_node = slicer.util.getNode("LGE disagreement")
+        for composite in composites:
+            self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+            self.assertGreater(composite.GetForegroundOpacity(), 0.3)
+        self.ui.disagreementCheckBox.click()
+        for composite in composites:
+            self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
+            self.assertEqual(composite.GetForegroundOpacity(), 0.25)
+
+    def test_the_map_lies_on_the_volume_and_is_high_at_the_doubtful_places(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        map_node = slicer.util.getNode("LGE disagreement")
+        values = slicer.util.arrayFromVolume(map_node)
+        self.assertEqual(values.shape, slicer.util.arrayFromVolume(volume).shape)
+        to_ijk = np.linalg.inv(np.diag([-1.5, -1.5, 1.5, 1.0]))
+        for place in self.logic.doubtfulPlaces(segmentation):
+            i, j, k = np.rint(to_ijk[:3] @ [*place.position, 1]).astype(int)
+            self.assertGreaterEqual(values[k, j, i], 127)
+
+    def test_show_3d_makes_and_hides_the_surface(self) -> None:
+        segmentation = self.segment(add_scan())
+        display = segmentation.GetDisplayNode()
+        surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        self.assertTrue(segmentation.GetSegmentation().ContainsRepresentation(surface))
+        self.assertTrue(display.GetVisibility3D())
+        self.ui.show3DCheckBox.click()
+        self.assertFalse(display.GetVisibility3D())
+        self.ui.show3DCheckBox.click()
+        self.assertTrue(display.GetVisibility3D())
+
+    def test_without_show_3d_no_surface_is_made(self) -> None:
+        self.ui.show3DCheckBox.click()
+        segmentation = self.segment(add_scan())
+        surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        self.assertFalse(segmentation.GetSegmentation().ContainsRepresentation(surface))
+
+
+class ModelListTest(SegmentationCase):
+    def titles(self) -> list[str]:
+        return [self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count)]
+
+    def test_the_shipped_model_comes_first_and_its_tooltip_tells_of_it(self) -> None:
+        self.assertEqual(self.titles(), ["Left atrium in LGE-MRI", "Tiny"])
+        self.assertEqual(self.ui.modelComboBox.currentText, "Left atrium in LGE-MRI")
+        for text in ("Segments: Left atrium", "LGE-MRI", "Dice 0.92 (accurate)", "never seen in training"):
+            self.assertIn(text, self.ui.modelComboBox.toolTip)
+        self.assertFalse(self.ui.removeModelButton.enabled)  # it came with DCAMT
+
+    def test_a_model_is_imported_chosen_and_removed(self) -> None:
+        with Person() as person:
+            person.expects("Import a model", str(model_folder() / "other.dcamt"))
+            click(self.ui.importModelButton)
+        self.assertIn("Other", self.titles())
+        self.assertEqual(self.ui.modelComboBox.currentText, "Other")
+        self.assertEqual(self.settings.model, "other")
+        self.assertTrue((self.home / "models" / "other.dcamt").exists())
+        with Person() as person:
+            person.expects("Delete the model", "Cancel")
+            click(self.ui.removeModelButton)
+        self.assertIn("Other", self.titles())
+        with Person() as person:
+            person.expects("Delete the model", "Ok")
+            click(self.ui.removeModelButton)
+        self.assertNotIn("Other", self.titles())
+        self.assertFalse((self.home / "models" / "other.dcamt").exists())
+        self.assertEqual(self.settings.model, "left-atrium")
+
+    def test_a_file_that_is_no_model_is_refused(self) -> None:
+        bad = self.home / "bad.dcamt"
+        bad.write_bytes(b"no model")
+        with Person() as person:
+            person.expects("Import a model", str(bad))
+            person.expects("bad.dcamt", "Ok")
+            click(self.ui.importModelButton)
+        self.assertEqual(len(person.errors()), 1)
+        self.assertEqual(len(self.titles()), 2)
+
+    def test_a_second_model_of_one_name_is_refused(self) -> None:
+        with Person() as person:
+            person.expects("Import a model", str(model_folder() / "tiny.dcamt"))
+            person.expects("in the list already", "Ok")
+            click(self.ui.importModelButton)
+        self.assertEqual(len(person.errors()), 1)
+
+    def test_a_model_that_is_gone_is_shown_as_missing_and_told_of(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        (self.home / "models" / "tiny.dcamt").unlink()
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(self.ui.modelComboBox.currentText, "tiny (missing)")
+        with Person() as person:
+            person.expects("no such model file", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertIsNone(self.settings.outputSegmentation)
+
+
+class RegionTest(SegmentationCase):
+    def test_a_box_is_placed_and_limits_the_result(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        click(self.ui.placeRegionButton)
+        region = self.ui.regionSelector.currentNode()
+        bounds, own = np.zeros(6), np.zeros(6)
+        volume.GetRASBounds(bounds)
+        region.GetRASBounds(own)
+        np.testing.assert_allclose(own, bounds, atol=1e-6)  # the volume is smaller than a heart
+        middle = (bounds[::2] + bounds[1::2]) / 2
+        region.SetSizeWorld(14.0, 12.0, 10.0)
+        click(self.ui.applyButton)
+        self.wait()
+        k, j, i = np.nonzero(own_mask(self.settings.outputSegmentation, volume))
+        points = np.stack([-1.5 * i, -1.5 * j, 1.5 * k], axis=1)
+        self.assertGreater(len(points), 0)
+        self.assertTrue((abs(points - middle) <= np.array([7, 6, 5]) + 1e-3).all())
+
+    def test_the_box_is_placed_around_a_result(self) -> None:
+        volume = add_scan(shape=(60, 60, 60))
+        segmentation = self.segment(volume)
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        mask = np.zeros((60, 60, 60), np.uint8)
+        mask[20:30, 25:40, 30:44] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        click(self.ui.placeRegionButton)
+        region = self.ui.regionSelector.currentNode()
+        np.testing.assert_allclose(region.GetCenterWorld(), [-1.5 * 36.5, -1.5 * 32, 1.5 * 24.5], atol=1e-3)
+        np.testing.assert_allclose(region.GetSize(), [1.5 * 14 + 40, 1.5 * 15 + 40, 1.5 * 10 + 40], atol=1e-3)
+
+    def test_a_box_outside_is_told_of(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        click(self.ui.placeRegionButton)
+        self.ui.regionSelector.currentNode().SetCenterWorld(500.0, 500.0, 500.0)
+        with Person() as person:
+            person.expects("outside the scan", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertIsNone(self.settings.outputSegmentation)
