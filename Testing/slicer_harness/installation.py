@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import types
@@ -25,6 +26,7 @@ def install() -> bool:
     if hasattr(slicer, "app"):
         return getattr(slicer, "_harness", False)
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    _keep_none_alive()
     from PySide6 import QtWidgets
 
     slicer._harness = True
@@ -38,6 +40,12 @@ def install() -> bool:
     _install_slicer_packages()
     slot_errors.watch_observers()
     return True
+
+
+def _keep_none_alive() -> None:
+    """PySide6 6.12 gives None up once too often with every call that returns nothing; Python 3.12 does not mind."""
+    if sys.version_info < (3, 12):
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 def _install_qt() -> None:
@@ -70,10 +78,6 @@ def _install_application(qt_application: object) -> None:
 
     slicer.app = application.Application(qt_application)  # type: ignore[arg-type]
     modules.install_core_modules(slicer.app.applicationLogic())
-    slicer.app.layoutManager().fill(slicer.mrmlScene)
-    slicer.mrmlScene.AddObserver(
-        slicer.mrmlScene.EndCloseEvent, lambda scene, _event: slicer.app.layoutManager().fill(scene)
-    )
     slicer._main_window = wrapper_class(application.qSlicerMainWindow)()
 
 
