@@ -14,7 +14,7 @@ from DCAMTLib.training import events
 from DCAMTLib.training.events import Checkpointed, Event, EventLog, Progress, Validated, to_line
 from DCAMTLib.training.run_folder import RunFolder
 
-EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: 'a "b"\nc\u2028d', bool: True}
+EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: 'a "b"\nc\u2028d', bool: True, int | None: 7}
 
 
 def example(kind: type) -> Event:

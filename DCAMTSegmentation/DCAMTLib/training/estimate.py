@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from ..machine import free_memory_bytes, peak_memory_bytes
+from ..machine import free_memory_bytes
 from ..recipe import Recipe
 from ..volume import Grid
 from .events import EventLog
 from .resident import ResidentCase
 from .run_folder import RunFolder
 from .sampling import BatchSampler
-from .trainer import VALIDATION_SHARE, Trainer
+from .trainer import VALIDATION_SHARE, Trainer, memory_taken
 
 BUDGET_S = 15.0
 """Seconds after which no larger trial is begun."""
@@ -122,7 +122,7 @@ def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device
         trainer._iterate(sampler.draw(1))
         _wait(device)
         seconds.append(time.monotonic() - began)
-    return min(seconds), torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes()
+    return min(seconds), memory_taken(device)
 
 
 def _made_up(recipe: Recipe, patch: Size, device: torch.device, labelled: bool) -> ResidentCase:

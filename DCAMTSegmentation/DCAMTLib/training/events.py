@@ -40,7 +40,10 @@ class Loading:
 
 @dataclass(frozen=True)
 class Progress:
-    """Mean losses since the last such event; `eta_s` is the estimated time to the end, `steps_per_s` the speed."""
+    """Mean losses since the last such event; `eta_s` is the estimated time to the end, `steps_per_s` the speed.
+
+    memory_bytes: the most that the run has taken so far, of the GPU's memory if it computes there.
+    """
 
     kind: ClassVar[str] = "progress"
     step: int
@@ -49,6 +52,7 @@ class Progress:
     learning_rate: float
     steps_per_s: float
     eta_s: float
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)

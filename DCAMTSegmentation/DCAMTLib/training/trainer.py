@@ -24,6 +24,7 @@ from ..errors import InputError
 from ..losses.copy_paste import copy_paste, partners, random_box
 from ..losses.objective import objective_losses, ramp
 from ..losses.supervised import dice_cross_entropy
+from ..machine import peak_memory_bytes
 from ..networks.dual_vnet import BranchOutput, DualVNet
 from ..recipe import Recipe
 from ..recipe import Training as Schedule
@@ -283,7 +284,7 @@ class Trainer:
         """Log the progress; raise InputError if training has gone astray."""
         iterations = self.recipe.training.iterations
         progress = meter.report(self.step, iterations, self.optimiser.param_groups[0]["lr"])
-        self.log(progress)
+        self.log(replace(progress, memory_bytes=memory_taken(self.device)))
         if not math.isfinite(progress.losses["total"]):
             raise InputError(
                 f"the losses are no longer numbers at iteration {self.step}",
@@ -354,6 +355,11 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def memory_taken(device: torch.device) -> int | None:
+    """The most that this process has taken so far, of the GPU's memory where it computes on one."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes()
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:
