@@ -1,5 +1,6 @@
 # make segment [SCAN=path] [OUT=folder]   segment a scan: left atrium, measurements, picture
 # make test                               lint, types, tests
+# make pictures                           draw the tutorials' pictures again
 
 SCAN ?= Resources/SampleData/LGEHeartPhantom.nrrd
 OUT ?= results
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NAME = $(shell $(BIN)/python -c 'import sys; from DCAMTLib.volume import scan_name; print(scan_name(sys.argv[1]))' '$(SCAN)')
 
-.PHONY: segment test lint
+.PHONY: segment test lint pictures
 
 segment: .venv/ready
 	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv'
@@ -15,6 +16,9 @@ segment: .venv/ready
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest
+
+pictures: .venv/ready
+	PYTHONPATH=Testing $(BIN)/python -m pictures Resources/Screenshots
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,0 +1,25 @@
+"""PNG files small enough for a repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+MOST_BYTES = 400_000
+
+
+def write_png(pixels: np.ndarray, path: Path) -> None:
+    """Write (rows, columns, 3), 0 to 255, with as many colours as keep the file under `MOST_BYTES`.
+
+    Raises:
+        ValueError: it is too large with 32 colours, too.
+    """
+    image = Image.fromarray(pixels)
+    for colours in (256, 128, 64, 32):
+        # Without dithering: letters stay clean, and noise would compress badly.
+        image.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+        if path.stat().st_size <= MOST_BYTES:
+            return
+    raise ValueError(f"{path.name} has {path.stat().st_size} bytes: make it smaller")

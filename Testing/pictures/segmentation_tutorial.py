@@ -1,0 +1,73 @@
+"""The first tutorial's pictures: choose the sample scan, segment it, see the result, see where to doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import SampleData
+from DCAMTSlicerLib.sample_scan import NAME, register_sample_scan
+from slicer_harness import choose, click, close_scene, open_module, process_events_until
+
+from .views import show_volume, zoom_slices
+from .window import beside, grab_panel, grab_views, save
+
+TITLE = "DCAMT Segmentation"
+FROM_BEHIND = {"turn": 200.0, "tilt": 15.0, "zoom": 1.2}
+PATIENCE_S = 300.0
+
+
+def draw(folder: Path) -> Iterator[Path]:
+    """Go through the tutorial, and write its pictures; yields each as it is there."""
+    close_scene()
+    register_sample_scan()
+    module = open_module("DCAMTSegmentation")
+    try:
+        for name, image in _steps(module):
+            path = folder / f"{name}.png"
+            save(image, path)
+            yield path
+    finally:
+        module.close()
+
+
+def _steps(module: Any) -> Iterator[tuple[str, Any]]:
+    ui = module.ui
+    volume = SampleData.downloadSample(NAME)
+    show_volume(volume)
+    choose(ui.inputSelector, volume)
+    yield "tutorial-1-choose", beside(grab_panel(module, TITLE), grab_views(**FROM_BEHIND))
+
+    yield "tutorial-2-running", segment_and_watch(module, lambda: grab_panel(module, TITLE))
+
+    yield "tutorial-3-result", beside(grab_panel(module, TITLE), grab_views(**FROM_BEHIND))
+
+    ui.disagreementCheckBox.checked = True
+    click(ui.nextPlaceButton)
+    zoom_slices(2)
+    yield "tutorial-4-doubts", beside(grab_panel(module, TITLE), grab_views(**FROM_BEHIND))
+
+
+def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
+    """Click Apply and wait; returns what `grab` gave while about half of it was done.
+
+    Raises:
+        RuntimeError: there is no result, with what the panel says.
+    """
+    ui, taken = module.ui, []
+
+    def done() -> bool:
+        # The first segmentation waits for the model first; its remaining time shows once it computes.
+        if module.logic.isRunning() and ui.progressBar.value >= 300 and "left" in ui.statusLabel.text and not taken:
+            taken.append(grab())
+        return not module.logic.isRunning()
+
+    click(ui.applyButton)
+    process_events_until(done, PATIENCE_S, "the segmentation's end")
+    process_events_until(lambda: ui.applyButton.text == "Apply", 5, "the button")
+    if module.logic.getParameterNode().outputSegmentation is None:
+        raise RuntimeError(ui.statusLabel.text)
+    if not taken:
+        raise RuntimeError("the segmentation was over before it could be pictured")
+    return taken[0]

@@ -1,0 +1,126 @@
+"""Slicer's slice and 3D views without a screen: its own displayable managers draw into VTK's windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+SLICE_MANAGERS = (
+    "vtkMRMLModelSliceDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLCrosshairDisplayableManager",
+)
+THREE_D_MANAGERS = (
+    "vtkMRMLCameraDisplayableManager",
+    "vtkMRMLViewDisplayableManager",
+    "vtkMRMLModelDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager3D",
+    "vtkMRMLMarkupsDisplayableManager",
+)
+
+
+@dataclass
+class _Window:
+    """A window off-screen with the managers that draw a view node into it."""
+
+    window: Any
+    renderers: Sequence[Any]
+    managers: Any
+    interactor: Any
+
+    def pixels(self) -> np.ndarray:
+        """(rows, columns, 3), 0 to 255, from the top."""
+        self.window.Render()
+        grab = vtk.vtkWindowToImageFilter()
+        grab.SetInput(self.window)
+        grab.ReadFrontBufferOff()
+        grab.Update()
+        image = grab.GetOutput()
+        width, height, _ = image.GetDimensions()
+        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
+
+
+def slice_picture(name: str, size: tuple[int, int]) -> np.ndarray:
+    """The slice view of the present layout with this name, (rows, columns, 3), of `size` (width, height) pixels.
+
+    The slice stays where it is, in the middle of the view, and so does its scale.
+    """
+    logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
+    logic.ResizeSliceNode(*size)
+    # Slicer has the managers draw on a layer of their own, over the image.
+    view = _window(slicer.vtkMRMLSliceViewDisplayableManagerFactory, SLICE_MANAGERS, logic.GetSliceNode(), size, 2)
+    mapper = vtk.vtkImageMapper()
+    mapper.SetColorWindow(255)
+    mapper.SetColorLevel(127.5)
+    mapper.SetInputConnection(logic.GetImageDataConnection())
+    image = vtk.vtkActor2D()
+    image.SetMapper(mapper)
+    image.GetProperty().SetDisplayLocationToBackground()
+    view.renderers[0].AddViewProp(image)
+    return view.pixels()
+
+
+def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0, zoom: float = 1.0) -> np.ndarray:
+    """The 3D view, (rows, columns, 3), from the front, turned and tilted by degrees, closer by `zoom`."""
+    node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()
+    node.SetBoxVisible(False)
+    node.SetAxisLabelsVisible(False)
+    view = _window(slicer.vtkMRMLThreeDViewDisplayableManagerFactory, THREE_D_MANAGERS, node, size, 1)
+    (renderer,) = view.renderers
+    camera = renderer.GetActiveCamera()
+    camera.SetFocalPoint(0, 0, 0)
+    camera.SetPosition(0, 1, 0)
+    camera.SetViewUp(0, 0, 1)
+    camera.Azimuth(turn)
+    camera.Elevation(tilt)
+    renderer.ResetCamera()
+    camera.Zoom(zoom)
+    return view.pixels()
+
+
+def show_volume(volume: Any) -> None:
+    """Lay a volume behind all slice views and fit them, as Slicer does with what it loads."""
+    layout = slicer.app.layoutManager()
+    for name in layout.sliceViewNames():
+        logic = layout.sliceWidget(name).sliceLogic()
+        logic.GetSliceCompositeNode().SetBackgroundVolumeID(volume.GetID())
+        logic.FitSliceToBackground()
+        logic.SnapSliceOffsetToIJK()
+
+
+def zoom_slices(factor: float) -> None:
+    """Show `factor` times less in all slice views, their middle staying where it is."""
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        width, height, depth = node.GetFieldOfView()
+        node.SetFieldOfView(width / factor, height / factor, depth)
+
+
+def _window(factory_class: Any, names: Sequence[str], node: Any, size: tuple[int, int], layers: int) -> _Window:
+    window = vtk.vtkRenderWindow()
+    window.SetOffScreenRendering(1)
+    window.SetAlphaBitPlanes(1)
+    window.SetMultiSamples(8 if layers == 1 else 0)
+    window.SetNumberOfLayers(layers)
+    window.SetSize(*size)
+    renderers = [vtk.vtkRenderer() for _ in range(layers)]
+    for layer, renderer in enumerate(renderers):
+        renderer.SetLayer(layer)
+        window.AddRenderer(renderer)
+    interactor = vtk.vtkRenderWindowInteractor()
+    interactor.SetRenderWindow(window)
+    factory = factory_class.GetInstance()
+    factory.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+    for name in names:
+        if not factory.IsDisplayableManagerRegistered(name):
+            factory.RegisterDisplayableManager(name)
+    managers = slicer.vtkMRMLDisplayableManagerGroup()
+    managers.Initialize(factory, renderers[-1])
+    managers.SetMRMLDisplayableNode(node)
+    return _Window(window, renderers, managers, interactor)
