@@ -133,14 +133,22 @@ class OtherWidgetsTest(unittest.TestCase):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures")
         slicer.util.updateTableFromArray(node, np.array([[1.0, 2.0], [3.0, 4.0]]), ["mL", "mm"])
         view = slicer.qMRMLTableView()
+        view.transposed = True  # without a node Slicer does not hear of it
         view.setMRMLTableNode(node)
-        self.assertEqual(view.model().rowCount(), 2)
+        self.assertEqual(view.model().rowCount(), 3)  # the names lie in cells of their own
         node.AddEmptyRow()
-        self.assertEqual(view.model().rowCount(), 3)
+        self.assertEqual(view.model().rowCount(), 4)
         view.selectAll()
         view.copySelection()
-        self.assertEqual(slicer.app.clipboard().text().splitlines()[0], "1\t2")
-        self.assertEqual(view.model().headerData(1, qt.Qt.Horizontal), "mm")
+        self.assertEqual(slicer.app.clipboard().text().splitlines()[:2], ["mL\tmm", "1\t2"])
+
+        node.SetColumnTitle("mm", "Diameter")
+        node.SetUseColumnTitleAsColumnHeader(True)
+        self.assertEqual(view.model().rowCount(), 3)
+        self.assertEqual(view.model().headerData(1, qt.Qt.Horizontal), "Diameter")
+        view.transposed = True
+        self.assertEqual(view.model().rowCount(), 2)
+        self.assertEqual(view.model().headerData(1, qt.Qt.Vertical), "Diameter")
         with self.assertRaises(ValueError):
             view.setMRMLTableNode(slicer.vtkMRMLModelNode())
 

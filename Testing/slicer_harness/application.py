@@ -7,13 +7,11 @@ import tempfile
 from typing import Any
 
 import slicer
-import vtk
 from PySide6 import QtCore, QtWidgets
 
 from .io_manager import IOManager
+from .layout_manager import LayoutManager
 from .wrapping import wrap
-
-SLICE_VIEWS = (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))
 
 
 class qSlicerApplication(QtWidgets.QApplication):
@@ -45,14 +43,12 @@ class Application:
         self._application_logic = slicer.vtkMRMLApplicationLogic()
         self._application_logic.SetTemporaryPath(self.temporaryPath)
         self._application_logic.SetMRMLScene(slicer.mrmlScene)
-        self._application_logic.SetSliceLogics(vtk.vtkCollection())
-        self._application_logic.SetViewLogics(vtk.vtkCollection())
         self._remote_io = slicer.vtkMRMLRemoteIOLogic()
         self._remote_io.GetDataIOManager().GetCacheManager().SetRemoteCacheDirectory(self.temporaryPath)
         self._remote_io.SetMRMLScene(slicer.mrmlScene)
         self._remote_io.AddDataIOToScene()
         self._io = IOManager(self._application_logic)
-        self._layout = LayoutManager()
+        self._layout = LayoutManager(slicer.mrmlScene, self._application_logic)
         self.aboutToQuit, self.startupCompleted = self._qt.aboutToQuit, self._qt.startupCompleted
 
     def connect(self, signal: str, receiver: Any) -> bool:
@@ -112,95 +108,6 @@ class Application:
 
     def moduleDocumentationUrl(self, name: str) -> str:
         return f"https://slicer.readthedocs.io/en/latest/user_guide/modules/{name.lower()}.html"
-
-
-class _MRMLSliceWidget:
-    """A slice view, of which only its nodes and its logic are there."""
-
-    def __init__(self, logic: Any) -> None:
-        self._logic = logic
-
-    def mrmlSliceNode(self) -> Any:
-        return self._logic.GetSliceNode()
-
-    def mrmlSliceCompositeNode(self) -> Any:
-        return self._logic.GetSliceCompositeNode()
-
-    def sliceLogic(self) -> Any:
-        return self._logic
-
-
-class _PlotWidget:
-    def __init__(self, node: Any) -> None:
-        self._node = node
-
-    def mrmlPlotViewNode(self) -> Any:
-        return self._node
-
-
-class LayoutManager:
-    """Three slice views, a 3D and a plot view; they come back after the scene was closed."""
-
-    def __init__(self) -> None:
-        self.layout = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
-        self.resets = 0
-        self._logics: dict[str, Any] = {}
-
-    def fill(self, scene: Any) -> None:
-        """Add the views' nodes to the scene."""
-        logics = vtk.vtkCollection()
-        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
-        for name, orientation in SLICE_VIEWS:
-            logic = self._logics.get(name)
-            if logic is None:
-                logic = self._logics[name] = slicer.vtkMRMLSliceLogic()
-                logic.SetMRMLScene(scene)
-            if logic.GetSliceNode() is None or scene.GetNodeByID(logic.GetSliceNode().GetID() or "") is None:
-                node = logic.AddSliceNode(name)
-                node.SetOrientation(orientation)
-            logics.AddItem(logic)
-        self._collection = logics
-        for kind in ("vtkMRMLViewNode", "vtkMRMLPlotViewNode", "vtkMRMLTableViewNode"):
-            if scene.GetFirstNodeByClass(kind) is None:
-                node = scene.CreateNodeByClass(kind)
-                node.UnRegister(None)
-                node.SetSingletonTag("1")
-                node.SetLayoutName("1")
-                scene.AddNode(node)
-        layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-        if layout is None:
-            layout = scene.CreateNodeByClass("vtkMRMLLayoutNode")
-            layout.UnRegister(None)
-            scene.AddNode(layout)
-
-    def setLayout(self, layout: int) -> None:
-        self.layout = layout
-
-    def sliceViewNames(self) -> tuple[str, ...]:
-        return tuple(name for name, _orientation in SLICE_VIEWS)
-
-    def sliceWidget(self, name: str) -> Any:
-        return _MRMLSliceWidget(self._logics[name]) if name in self._logics else None
-
-    def mrmlSliceLogics(self) -> Any:
-        return self._collection
-
-    def resetSliceViews(self) -> None:
-        self.resets += 1
-
-    def resetThreeDViews(self) -> None:
-        self.resets += 1
-
-    @property
-    def threeDViewCount(self) -> int:
-        return 0
-
-    @property
-    def plotViewCount(self) -> int:
-        return 1
-
-    def plotWidget(self, index: int) -> Any:
-        return _PlotWidget(slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotViewNode")) if index == 0 else None
 
 
 class qSlicerMainWindow(QtWidgets.QMainWindow):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 
 from .enums import EnumValue
 from .person import Question, answer
@@ -31,7 +31,7 @@ def choose_path(kind: str, title: str) -> Any:
     return answer(Question(kind, title, title, "", ()))
 
 
-def install(qt_module: Any) -> None:
+def install() -> None:
     """Put the person behind the static functions of Qt's dialogs, and refuse dialogs that nobody expects."""
     box = wrapper_class(QtWidgets.QMessageBox)
     for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
@@ -47,7 +47,8 @@ def install(qt_module: Any) -> None:
     texts.getText = staticmethod(lambda parent, title, label, *_: answer(Question("text", title, label, "", ())))
     dialog = wrapper_class(QtWidgets.QDialog)
     dialog.exec = dialog.exec_ = _DialogExec()
-    qt_module.QUrl  # noqa: B018
+    links = wrapper_class(QtGui.QDesktopServices)
+    links.openUrl = staticmethod(lambda url: answer(Question("link", "", url.toString(), "", ())) is not False)
 
 
 def _static_box(kind: str) -> Any:

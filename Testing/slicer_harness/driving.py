@@ -48,7 +48,9 @@ class OpenModule:
         slicer.util.selectModule(self.name)
 
     def close(self) -> None:
-        """What Slicer does as it ends; in a real Slicer the module is only left."""
+        """What Slicer does as it ends; in a real Slicer the module is only left. A second time it does nothing."""
+        if not hasattr(slicer.modules, self.name.lower()):
+            return
         self.leave()
         if not in_real_slicer():
             getattr(slicer.modules, self.name.lower()).unload()

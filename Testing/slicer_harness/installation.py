@@ -56,7 +56,7 @@ def _install_qt() -> None:
 
     qt = qt_module.make()
     qt.QUiLoader = ui_files.QUiLoader  # type: ignore[attr-defined]
-    dialogs.install(qt)
+    dialogs.install()
     sys.modules["qt"] = qt
     ctk = types.ModuleType("ctk")
     for name, member in vars(ctk_widgets).items():

@@ -146,6 +146,8 @@ def _storage(node: Any) -> Any:
     if storage is None:
         raise ValueError(f"{node.GetName()} cannot be written: a {node.GetClassName()} has no storage")
     storage.UnRegister(None)
+    # The scene knows the formats that volumes can be written in.
+    storage.SetScene(slicer.mrmlScene)
     return storage
 
 

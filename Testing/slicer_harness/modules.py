@@ -73,12 +73,17 @@ class ScriptedModule(_ScriptedModuleParent):
         if self._widget is None:
             panel = qSlicerScriptedLoadableModuleWidget()
             panel.setMRMLScene(slicer.mrmlScene)
+            panel._fill = self._fill
             self._widget = wrap(panel)
-            python = getattr(sys.modules[self.name], f"{self.name}Widget")(self._widget)
-            panel._python = python
-            setattr(slicer.modules, f"{self.name}Widget", python)
-            python.setup()
+            self._fill()
         return self._widget
+
+    def _fill(self) -> None:
+        """Make the module's Python widget, of the source as it is now, in the panel."""
+        python = getattr(sys.modules[self.name], f"{self.name}Widget")(self._widget)
+        self._widget._object._python = python
+        setattr(slicer.modules, f"{self.name}Widget", python)
+        python.setup()
 
     def self(self) -> Any:
         return self._python

@@ -65,13 +65,24 @@ class qMRMLTableView(QtWidgets.QTableView):
         super().__init__(parent)
         self._scene: Any = None
         self._node: Any = None
+        self._transposed = False
         self._observation = Observation(self, qMRMLTableView._fill)
         self._cells = QtGui.QStandardItemModel(self)
         self.setModel(self._cells)
 
-    transposed = stored(bool, False, lambda self: self._fill())
     firstRowLocked = stored(bool, False, lambda self: self._fill())
     firstColumnLocked = stored(bool, False, lambda self: self._fill())
+
+    def _is_transposed(self) -> bool:
+        return self._node is not None and self._transposed
+
+    def _transpose(self, transposed: bool) -> None:
+        # Without a table node Slicer only prints a warning, when a panel is loaded, too.
+        if self._node is not None:
+            self._transposed = transposed
+            self._fill()
+
+    transposed = Property(bool, _is_transposed, _transpose)
 
     @Slot(object)
     def setMRMLScene(self, scene: Any) -> None:
@@ -89,11 +100,14 @@ class qMRMLTableView(QtWidgets.QTableView):
         self._node = node
         self._observation.follow(node)
         self._fill()
+        self.horizontalHeader().setMinimumSectionSize(60)
+        self.resizeColumnsToContents()
 
     def mrmlTableNode(self) -> Any:
         return self._node
 
     def _fill(self) -> None:
+        """As Slicer does: titles in the header if the node says so, else names in cells of their own."""
         self._cells.clear()
         table = self._node.GetTable() if self._node is not None else None
         if table is None:
@@ -103,15 +117,17 @@ class qMRMLTableView(QtWidgets.QTableView):
             [table.GetValue(row, column).ToString() for column in range(len(names))]
             for row in range(table.GetNumberOfRows())
         ]
-        if self.property("transposed"):
-            rows = [[name, *cells] for name, *cells in zip(names, *rows, strict=True)]
-        else:
-            self._cells.setHorizontalHeaderLabels(names)
-        for cells in rows:
+        titled = self._node.GetUseColumnTitleAsColumnHeader()
+        if not titled:
+            rows = [names, *rows]
+        for cells in zip(*rows, strict=True) if self._transposed else rows:
             self._cells.appendRow([QtGui.QStandardItem(cell) for cell in cells])
-        if self._node.GetUseColumnTitleAsColumnHeader() and not self.property("transposed"):
-            titles = [self._node.GetColumnTitle(name) or name for name in names]
-            self._cells.setHorizontalHeaderLabels(titles)
+        letters = [chr(ord("A") + place % 26) for place in range(len(names))]
+        labels = [self._node.GetColumnTitle(name) or name for name in names] if titled else letters
+        if self._transposed:
+            self._cells.setVerticalHeaderLabels(labels)
+        else:
+            self._cells.setHorizontalHeaderLabels(labels)
 
     @Slot()
     def copySelection(self) -> None:
@@ -244,9 +260,14 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         QtWidgets.QVBoxLayout(self)
         self._entered = False
         self._python: Any = None
+        self._fill: Any = None
 
     isEntered = Property(bool, lambda self: self._entered)
 
     def self(self) -> Any:
         """The module's Python widget."""
         return self._python
+
+    def reload(self) -> None:
+        """Make the module's Python widget anew."""
+        self._fill()

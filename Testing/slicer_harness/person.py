@@ -14,7 +14,7 @@ import slicer
 @dataclass(frozen=True)
 class Question:
     """What a window asks or says. `kind`: "question", "information", "warning", "error", "open", "open several",
-    "save", "directory", "text" or "dialog"."""
+    "save", "directory", "text", "link" or "dialog"."""
 
     kind: str
     title: str
@@ -117,41 +117,54 @@ def _is_harness() -> bool:
     return getattr(slicer, "_harness", False)
 
 
-def _in_real_slicer(person: Person) -> Any:
-    """Message boxes go to the person; in testing mode Slicer shows none and answers for itself."""
-    stack = ExitStack()
+def _in_real_slicer(person: Person) -> ExitStack:
+    """Windows of a real Slicer go to the person; in testing mode Slicer shows none and answers for itself."""
+    import qt
 
-    def show(kind: str, answers: Callable[[str], Any]) -> Callable[..., Any]:
-        def display(text: str, windowTitle: str | None = None, **rest: Any) -> Any:
-            buttons = {"question": ("Ok", "Cancel", "Yes", "No", "Retry", "Close")}.get(kind, ("Ok",))
-            given = person.answer(Question(kind, windowTitle or "", text, rest.get("detailedText", ""), buttons))
-            return answers(given)
+    def ask(kind: str, title: str | None, text: str, detail: str = "", buttons: tuple[str, ...] = ()) -> Any:
+        return person.answer(Question(kind, title or "", text, detail, buttons))
+
+    def message(kind: str, buttons: tuple[str, ...]) -> Callable[..., bool]:
+        def display(text: str, windowTitle: str | None = None, **rest: Any) -> bool:
+            return ask(kind, windowTitle, text, rest.get("detailedText") or "", buttons) == buttons[0]
 
         return display
 
-    agreed = ("Ok", "Yes", "Retry")
-    for name, kind in (
-        ("confirmOkCancelDisplay", "question"),
-        ("confirmYesNoDisplay", "question"),
-        ("confirmRetryCloseDisplay", "question"),
-        ("infoDisplay", "information"),
-        ("warningDisplay", "warning"),
-        ("errorDisplay", "error"),
+    def path(kind: str) -> Callable[..., Any]:
+        return lambda parent=None, title="", *_: ask(kind, title, title)
+
+    stack = ExitStack()
+    for name, kind, buttons in (
+        ("confirmOkCancelDisplay", "question", ("Ok", "Cancel")),
+        ("confirmYesNoDisplay", "question", ("Yes", "No")),
+        ("confirmRetryCloseDisplay", "question", ("Retry", "Close")),
+        ("infoDisplay", "information", ("Ok",)),
+        ("warningDisplay", "warning", ("Ok",)),
+        ("errorDisplay", "error", ("Ok",)),
     ):
-        display = show(kind, lambda given: given in agreed)
-        stack.enter_context(mock.patch.object(slicer.util, name, display))
-    stack.enter_context(mock.patch.object(slicer, "app", _NotTesting(slicer.app)))
+        stack.enter_context(mock.patch.object(slicer.util, name, message(kind, buttons)))
+    app = _Changed(slicer.app, testingEnabled=lambda: False)
+    files = _Changed(
+        qt.QFileDialog,
+        getOpenFileName=path("open"),
+        getOpenFileNames=path("open several"),
+        getSaveFileName=path("save"),
+        getExistingDirectory=path("directory"),
+    )
+    texts = _Changed(qt.QInputDialog, getText=lambda parent, title, label, *_: ask("text", title, label))
+    for place, name, changed in ((slicer, "app", app), (qt, "QFileDialog", files), (qt, "QInputDialog", texts)):
+        stack.enter_context(mock.patch.object(place, name, changed))
     return stack
 
 
-class _NotTesting:
-    """The application, which does not say that it is being tested."""
+class _Changed:
+    """An object or class of Slicer's with some of its functions replaced."""
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+    def __init__(self, original: Any, **replaced: Any) -> None:
+        self.__dict__.update(replaced, _original=original)
 
-    def testingEnabled(self) -> bool:
-        return False
+    def __call__(self, *args: Any) -> Any:
+        return self._original(*args)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._app, name)
+        return getattr(self._original, name)

@@ -242,7 +242,7 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
         member = pyside_class.__dict__.get(name)
         if member is None:
             continue
-        if type(member) is QtCore.Signal:  # isinstance() with it spoils a reference count in PySide6
+        if isinstance(member, QtCore.Signal):
             names[name] = QtSignal(name)
         elif isinstance(member, type) and issubclass(member, enum.Enum):
             names[name] = enum_class(member)

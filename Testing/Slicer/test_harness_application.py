@@ -1,0 +1,318 @@
+"""The application around the modules: files, layout, settings, modules, sample data, and the four classes."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import types
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import qt
+import slicer
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer_harness import Person, click, close_scene, open_module, process_events
+from slicer_harness.modules import ScriptedModule
+
+
+def scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    node.SetSpacing(0.5, 1.0, 2.0)
+    node.SetOrigin(10, -20, 30)
+    return node
+
+
+class FilesTest(unittest.TestCase):
+    """`exportNode` gets properties of its own: the default ones are kept between calls, in Slicer too."""
+
+    def setUp(self) -> None:
+        close_scene()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def test_a_volume_comes_back_as_it_was(self) -> None:
+        node = scan()
+        for name, ending in (("first", "nrrd"), ("second", "nii.gz")):
+            with self.subTest(ending):
+                path = self.folder / f"{name}.{ending}"
+                before = slicer.mrmlScene.GetNumberOfNodes()
+                self.assertTrue(slicer.util.exportNode(node, str(path), {}))
+                self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
+                self.assertIsNone(node.GetStorageNode())
+                loaded = slicer.util.loadVolume(str(path))
+                self.assertEqual(loaded.GetName(), name)
+                np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), slicer.util.arrayFromVolume(node))
+                np.testing.assert_allclose(loaded.GetOrigin(), node.GetOrigin())
+                np.testing.assert_allclose(loaded.GetSpacing(), node.GetSpacing())
+                slicer.mrmlScene.RemoveNode(loaded)
+
+    def test_a_segmentation_comes_back_as_it_was(self) -> None:
+        volume = scan()
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        segment = node.GetSegmentation().AddEmptySegment("atrium", "Left atrium", (1.0, 0.0, 0.0))
+        mask = (slicer.util.arrayFromVolume(volume) > 30).astype(np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment, volume)
+        path = self.folder / "out.seg.nrrd"
+        self.assertTrue(slicer.util.exportNode(node, str(path), {}))
+        loaded = slicer.util.loadSegmentation(str(path))
+        self.assertEqual(loaded.GetSegmentation().GetNthSegment(0).GetName(), "Left atrium")
+        identifier = loaded.GetSegmentation().GetNthSegmentID(0)
+        array = slicer.util.arrayFromSegmentBinaryLabelmap(loaded, identifier, volume)
+        np.testing.assert_array_equal(array, mask)
+
+    def test_tables_and_markups(self) -> None:
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures")
+        slicer.util.updateTableFromArray(table, np.array([[1.5, 2.5]]), ["a", "b"])
+        self.assertTrue(slicer.util.exportNode(table, str(self.folder / "t.csv"), {}))
+        self.assertEqual((self.folder / "t.csv").read_text().split(), ['"a","b"', "1.5,2.5"])
+        box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+        box.SetSize(10, 20, 30)
+        self.assertTrue(slicer.util.saveNode(box, str(self.folder / "box.mrk.json")))
+        loaded = slicer.util.loadMarkups(str(self.folder / "box.mrk.json"))
+        self.assertEqual(tuple(loaded.GetSize()), (10, 20, 30))
+
+    def test_a_file_that_is_not_there(self) -> None:
+        with self.assertRaisesRegex(RuntimeError, "Failed to load node from file"):
+            slicer.util.loadVolume(str(self.folder / "none.nrrd"))
+
+    def test_a_file_that_cannot_be_written(self) -> None:
+        (self.folder / "file").write_text("no folder")
+        self.assertFalse(slicer.util.exportNode(scan(), str(self.folder / "file" / "out.nrrd"), {}))
+
+    def test_an_unknown_format(self) -> None:
+        with self.assertRaisesRegex(ValueError, "no known file format"):
+            slicer.util.exportNode(scan(), str(self.folder / "out.xyz"), {})
+
+
+class LayoutTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+        self.manager = slicer.app.layoutManager()
+        self.addCleanup(self.manager.setLayout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
+
+    def test_slice_views(self) -> None:
+        self.assertEqual(self.manager.sliceViewNames(), ("Red", "Green", "Yellow"))
+        node = scan()
+        slicer.util.setSliceViewerLayers(background=node, fit=True)
+        widget = self.manager.sliceWidget("Red")
+        self.assertEqual(widget.mrmlSliceCompositeNode().GetBackgroundVolumeID(), node.GetID())
+        self.assertEqual(widget.mrmlSliceNode().GetOrientation(), "Axial")
+        self.assertIs(widget.sliceLogic().GetBackgroundLayer().GetVolumeNode(), node)
+
+    def test_views_outlive_the_scene(self) -> None:
+        close_scene()
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSliceNode")), 3)
+        self.assertIsNotNone(self.manager.sliceWidget("Green").mrmlSliceCompositeNode())
+
+    def test_a_layout_with_a_plot(self) -> None:
+        self.assertEqual(self.manager.plotViewCount, 0)
+        self.manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
+        self.assertEqual(self.manager.plotViewCount, 1)
+        chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", "losses")
+        view = self.manager.plotWidget(0).mrmlPlotViewNode()
+        view.SetPlotChartNodeID(chart.GetID())
+        self.assertIs(view.GetPlotChartNode(), chart)
+
+    def test_a_chart_brings_a_plot_layout(self) -> None:
+        chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", "losses")
+        slicer.modules.plots.logic().ShowChartInLayout(chart)
+        self.assertEqual(self.manager.plotViewCount, 1)
+
+
+class ApplicationTest(unittest.TestCase):
+    def test_settings_are_the_tests_own(self) -> None:
+        settings = qt.QSettings()
+        settings.setValue("DCAMT/folder", "/data")
+        self.assertEqual(slicer.util.settingsValue("DCAMT/folder", "none"), "/data")
+        self.assertTrue(settings.fileName().startswith(str(Path(slicer.app.temporaryPath).parent)))
+        settings.remove("DCAMT/folder")
+        self.assertEqual(slicer.util.settingsValue("DCAMT/folder", "none"), "none")
+
+    def test_what_is_not_there_fails(self) -> None:
+        for name in ("extensionsManagerModel", "commandOptions", "errorLogModel"):
+            with self.assertRaises(AttributeError):
+                getattr(slicer.app, name)
+        with self.assertRaises(AttributeError):
+            _ = slicer.modules.volumerendering
+        with self.assertRaisesRegex(RuntimeError, "There is no module Nothing"):
+            slicer.util.selectModule("Nothing")
+
+    def test_the_end_is_told(self) -> None:
+        heard: list[str] = []
+        slicer.app.connect("aboutToQuit()", lambda: heard.append("end"))
+        slicer.app.aboutToQuit.emit()
+        self.assertEqual(heard, ["end"])
+
+    def test_main_window_and_clipboard(self) -> None:
+        self.assertEqual(slicer.util.mainWindow().name, "qSlicerMainWindow")
+        self.assertTrue(slicer.util.showStatusMessage("working", 100))
+        slicer.app.clipboard().setText("copied")
+        self.assertEqual(qt.QApplication.clipboard().text(), "copied")
+
+    def test_links_go_to_the_person(self) -> None:
+        with Person() as person:
+            person.expects("example.org", None)
+            self.assertTrue(qt.QDesktopServices.openUrl(qt.QUrl("https://example.org/help")))
+
+    def test_the_segment_editor_remembers(self) -> None:
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        slicer.util.selectModule("SegmentEditor")
+        editor.setSegmentationNode(node)
+        self.assertIs(editor.segmentationNode(), node)
+        self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")
+
+
+class SampleDataTest(unittest.TestCase):
+    def test_a_registered_sample_loads(self) -> None:
+        import SampleData
+
+        close_scene()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "scan.nrrd")
+            slicer.util.exportNode(scan(), str(path))
+            SampleData.SampleDataLogic.registerCustomSampleDataSource(
+                category="DCAMT",
+                sampleName="HarnessScan",
+                uris=path.as_uri(),
+                fileNames="scan.nrrd",
+                nodeNames="Sample",
+            )
+            self.assertEqual(SampleData.downloadSample("HarnessScan").GetName(), "Sample")
+
+    def test_refusals(self) -> None:
+        import SampleData
+
+        register = SampleData.SampleDataLogic.registerCustomSampleDataSource
+        with self.assertRaisesRegex(TypeError, "sampleNames"):
+            register(sampleNames="x", sampleName="x", uris="file:///x")
+        with self.assertRaises(ValueError):
+            register(sampleName="x")
+        register(sampleName="far", uris="https://example.org/x.nrrd")
+        with self.assertRaisesRegex(RuntimeError, "nothing from the network"):
+            SampleData.downloadSample("far")
+
+
+SOURCE = """
+from slicer.ScriptedLoadableModule import *
+runs = []
+class HarnessSample(ScriptedLoadableModule):
+    def __init__(self, parent):
+        super().__init__(parent)
+        parent.title = "Sample"
+class HarnessSampleWidget(ScriptedLoadableModuleWidget):
+    calls = []
+    def setup(self):
+        super().setup()
+        self.calls.append("setup")
+    def enter(self): self.calls.append("enter")
+    def exit(self): self.calls.append("exit")
+    def cleanup(self): self.calls.append("cleanup")
+class HarnessSampleTest(ScriptedLoadableModuleTest):
+    def runTest(self): runs.append("run")
+"""
+
+
+class ScriptedModuleTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name, "HarnessSample.py")
+        self.path.write_text(SOURCE)
+        self.addCleanup(lambda: qt.QSettings().remove("Developer/DeveloperMode"))
+
+    def open(self) -> ScriptedModule:
+        slicer.modules.harnesssample = ScriptedModule("HarnessSample", str(self.path))
+        self.addCleanup(lambda: hasattr(slicer.modules, "harnesssample") and slicer.modules.harnesssample.unload())
+        slicer.util.selectModule("HarnessSample")
+        return slicer.modules.harnesssample
+
+    def test_a_modules_life(self) -> None:
+        module = self.open()
+        calls = slicer.modules.HarnessSampleWidget.calls
+        slicer.util.selectModule("Data")
+        module.unload()
+        self.assertEqual(calls, ["setup", "enter", "exit", "cleanup"])
+        self.assertFalse(hasattr(slicer.modules, "HarnessSampleWidget"))
+
+    def test_the_modules_own_properties_only(self) -> None:
+        module = self.open()
+        self.assertEqual(module.title, "Sample")
+        with self.assertRaises(AttributeError):
+            module.titel = "Sample"
+
+    def test_paths_of_resources(self) -> None:
+        self.open()
+        expected = str(self.path.parent / "Resources" / "UI" / "x.ui")
+        self.assertEqual(slicer.modules.HarnessSampleWidget.resourcePath("UI/x.ui"), expected)
+
+    def test_developers_reload_and_test(self) -> None:
+        qt.QSettings().setValue("Developer/DeveloperMode", True)
+        self.open()
+        first = slicer.modules.HarnessSampleWidget
+        click(first.testButton)
+        self.assertEqual(sys.modules["HarnessSample"].runs, ["run"])
+        click(first.reloadButton)
+        process_events()
+        self.assertIsNot(slicer.modules.HarnessSampleWidget, first)
+        self.assertEqual(first.calls[-1], "cleanup")
+
+    def test_without_developer_mode_there_is_no_such_section(self) -> None:
+        self.open()
+        self.assertFalse(hasattr(slicer.modules.HarnessSampleWidget, "reloadButton"))
+
+    def test_a_logic_without_a_widget(self) -> None:
+        logic = ScriptedLoadableModuleLogic()
+        node = logic.getParameterNode()
+        self.assertIs(logic.getParameterNode(), node)
+        logic.isSingletonParameterNode = False
+        self.assertIs(logic.getParameterNode(), node)
+
+    def test_names_of_the_four_classes(self) -> None:
+        names = set(sys.modules["slicer.ScriptedLoadableModule"].__all__)
+        classes = (
+            ScriptedLoadableModule,
+            ScriptedLoadableModuleWidget,
+            ScriptedLoadableModuleLogic,
+            ScriptedLoadableModuleTest,
+        )
+        self.assertEqual(names, {cls.__name__ for cls in classes})
+
+
+class RealSlicerPersonTest(unittest.TestCase):
+    """What the person does in a real Slicer in testing mode, where no window is shown."""
+
+    def test_windows_go_to_the_person_and_come_back(self) -> None:
+        own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
+        display, files = slicer.util.errorDisplay, qt.QFileDialog
+        with mock.patch.object(slicer, "_harness", False), mock.patch.object(slicer, "app", own):
+            with Person() as person:
+                person.expects("go on", "Cancel").expects("it failed").expects("table", "/out.csv")
+                self.assertFalse(slicer.app.testingEnabled())
+                self.assertEqual(slicer.app.temporaryPath, "/tmp")
+                self.assertFalse(slicer.util.confirmOkCancelDisplay("Go on?", windowTitle="DCAMT"))
+                with self.assertRaises(KeyError), slicer.util.tryWithErrorDisplay("It failed."):
+                    raise KeyError("x")
+                self.assertEqual(qt.QFileDialog.getSaveFileName(None, "Table"), "/out.csv")
+            self.assertTrue(slicer.app.testingEnabled())
+        self.assertIs(slicer.util.errorDisplay, display)
+        self.assertIs(qt.QFileDialog, files)
+        self.assertEqual([question.kind for question in person.seen], ["question", "error", "save"])
+
+
+class OpenModuleAgainTest(unittest.TestCase):
+    def test_closing_twice_does_no_harm(self) -> None:
+        module = open_module("DCAMTSegmentation")
+        module.close()
+        module.close()

@@ -1,0 +1,57 @@
+"""The harness steps aside in a real Slicer, and its tests skip where its packages are missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def run(code: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, str(HERE.parent)])}
+    return subprocess.run(
+        [sys.executable, *code], env=environment, capture_output=True, text=True, timeout=120, check=False, cwd=HERE
+    )
+
+
+class InstallationTest(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def test_a_real_slicer_is_left_alone(self) -> None:
+        (self.folder / "slicer.py").write_text("class app: pass\n")
+        code = (
+            "import sys, slicer, slicer_harness as h; print(h.install(), h.in_real_slicer());"
+            "print([n for n in ('qt', 'ctk', 'SampleData', 'PySide6') if n in sys.modules], dir(slicer)[-1])"
+        )
+        done = run(["-c", code], str(self.folder))
+        self.assertEqual(done.stdout.split("\n")[:2], ["False True", "[] app"], done.stderr)
+
+    def test_it_installs_once(self) -> None:
+        code = (
+            "import slicer_harness as h; print(h.install()); import slicer, qt; app = slicer.app;"
+            "print(h.install(), slicer.app is app, h.in_real_slicer())"
+        )
+        done = run(["-c", code])
+        self.assertEqual(done.stdout.split("\n")[:2], ["True", "True True False"], done.stderr)
+
+    def test_without_its_packages_the_tests_skip_and_say_why(self) -> None:
+        (self.folder / "PySide6.py").write_text("raise ImportError('no wheel for this machine')\n")
+        done = run(["-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_harness_packaging.py"], str(self.folder))
+        self.assertIn("skipped", done.stdout)
+        self.assertIn("need the wheels of slicer-core and PySide6-Essentials: no wheel for this machine", done.stdout)
+        self.assertNotIn("error", done.stdout.lower())
+
+    def test_the_harness_loads_nothing_heavy(self) -> None:
+        code = (
+            "import sys, slicer_harness; slicer_harness.install();"
+            "print([n for n in ('torch', 'monai', 'SimpleITK', 'pytest') if n in sys.modules])"
+        )
+        self.assertEqual(run(["-c", code]).stdout.split("\n")[0], "[]")
