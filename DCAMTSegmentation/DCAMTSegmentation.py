@@ -142,8 +142,9 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         settings = self._settings
         if settings.inputVolume is not self._shownVolume:
             self._shownVolume = settings.inputVolume
-            # One volume's result must not be written over another's.
-            settings.outputSegmentation = review.result_of(settings.inputVolume)
+            # One volume's result must not be written over another's; what the person drew stays chosen.
+            if not review.is_open_to(settings.outputSegmentation, settings.inputVolume):
+                settings.outputSegmentation = review.result_of(settings.inputVolume)
         if settings.show3D != self._shown3D:
             self._shown3D = settings.show3D
             if settings.outputSegmentation is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import slicer
 
-from .result_segments import closed_surface
+from .result_segments import closed_surface, own_segments
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
@@ -72,6 +72,13 @@ def result_of(volume: Any | None) -> Any | None:
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     found = [node for node in nodes if volume is not None and referenced(node, VOLUME) is volume]
     return found[-1] if found else None
+
+
+def is_open_to(segmentation_node: Any | None, volume: Any) -> bool:
+    """Whether a result of this volume may go into a segmentation node: it holds no other volume's result."""
+    if segmentation_node is None:
+        return False
+    return not own_segments(segmentation_node) or referenced(segmentation_node, VOLUME) is volume
 
 
 def is_map(volume: Any) -> bool:

@@ -10,6 +10,7 @@ import slicer
 def place_beside(node: Any, volume: Any) -> None:
     """Give `node` the parent that `volume` has: its study, its folder, or the scene itself."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
-    item, beside = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volume)
-    if item and beside:
-        hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
+    beside = hierarchy.GetItemByDataNode(volume)
+    if beside:
+        # An item that the node has already moves there.
+        hierarchy.CreateItem(hierarchy.GetItemParent(beside), node)

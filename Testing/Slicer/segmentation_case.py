@@ -86,7 +86,7 @@ def scene_state() -> list[tuple[str, str, str | None]]:
     return [
         (node.GetID(), node.GetName(), node.GetNodeReferenceID("display"))
         for node in nodes
-        if not node.IsA("vtkMRMLScriptedModuleNode")
+        if not node.IsA("vtkMRMLScriptedModuleNode") and not node.IsA("vtkMRMLSubjectHierarchyNode")
     ]
 
 

@@ -1,0 +1,423 @@
+"""What goes wrong midway ends in one clear message, the scene as it was, and the next Apply working."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from segmentation_case import (
+    PATIENCE_S,
+    Person,
+    SegmentationCase,
+    add_scan,
+    choose,
+    click,
+    close_scene,
+    own_mask,
+    process_events_until,
+    scene_state,
+)
+
+LARGE = (120, 150, 150)
+"""Voxels of a scan that takes the tiny model some seconds."""
+WORKING = ("Preparing", "Segmenting", "Finding")
+
+# What breaks the worker: run in its interpreter before it.
+HIDE_TORCH = """
+import importlib.machinery as machinery
+real = machinery.PathFinder.find_spec
+machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == "torch" else real(name, *a))
+"""
+GPU_TOO_SMALL = """
+import torch
+from DCAMTLib import model_package
+from DCAMTLib.inference import serving
+serving.choose_device = lambda name: torch.device("cuda")
+real = model_package.ModelPackage.network
+def network(package, device="cpu"):
+    if torch.device(device).type == "cuda":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    return real(package, device)
+model_package.ModelPackage.network = network
+"""
+BUG = """
+from DCAMTLib.inference import predictor
+def segment(self, *a, **k):
+    raise AssertionError("a bug")
+predictor.Predictor.segment = segment
+"""
+RUN = "import runpy; runpy.run_module('DCAMTLib.inference.worker', run_name='__main__')"
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class FaultCase(SegmentationCase):
+    @property
+    def worker(self) -> Any:
+        return self.logic._worker
+
+    def pid(self) -> int:
+        process_events_until(lambda: self.worker._process is not None, 10, "the worker's start")
+        return int(self.worker._process.processId())
+
+    def begin(self, volume: Any) -> int:
+        """Start, and wait until the network computes; returns the worker's process number."""
+        self.prepare(volume)
+        self.state = scene_state()
+        click(self.ui.applyButton)
+        self.wait_for_stage(*WORKING)
+        return self.pid()
+
+    def assert_the_next_apply_works(self, volume: Any = None) -> None:
+        volume = volume or add_scan("next")
+        segmentation = self.segment(volume)
+        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+
+    def broken_worker(self, program: str) -> None:
+        """Let the worker's interpreter run `program` first."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        Path(folder.name, "broken.py").write_text(f"{program}\n{RUN}\n")
+        script = Path(folder.name, "python")
+        python = shutil.which("PythonSlicer") or sys.executable
+        code = f"import sys; sys.path.insert(0, ''); exec(open('{folder.name}/broken.py').read())"
+        script.write_text(f'#!/bin/sh\nexec "{python}" -c "{code}"\n')
+        script.chmod(0o755)
+        self.whole = self.worker._python
+        self.worker._python = str(script)
+
+    def repaired_worker(self) -> None:
+        self.worker._python = self.whole
+
+
+class CancelTest(FaultCase):
+    def test_cancel_stops_at_once_and_leaves_the_scene_as_it_was(self) -> None:
+        pid = self.begin(add_scan(shape=LARGE))
+        self.assertEqual(self.ui.applyButton.text, "Cancel")
+        folders = self.worker._root
+        clicked = time.monotonic()
+        click(self.ui.applyButton)
+        self.assertLess(time.monotonic() - clicked, 0.5)
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(self.ui.applyButton.text, "Apply")
+        self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
+        self.assertEqual(os.listdir(folders), [])
+        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        self.assertEqual(scene_state(), self.state)
+        self.assert_the_next_apply_works()
+
+    def test_cancel_before_the_worker_is_up(self) -> None:
+        self.prepare(add_scan())
+        state = scene_state()
+        click(self.ui.applyButton)
+        click(self.ui.applyButton)
+        self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
+        for _turn in range(20):
+            slicer.app.processEvents()
+        self.assertEqual(scene_state(), state)
+        self.assertIsNone(self.settings.outputSegmentation)
+        self.assert_the_next_apply_works()
+
+    def test_cancel_and_apply_again_many_times(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        for turn in range(6):
+            click(self.ui.applyButton)
+            until = time.monotonic() + 0.15 * turn
+            while time.monotonic() < until:
+                slicer.app.processEvents()
+            if self.logic.isRunning():
+                click(self.ui.applyButton)
+        self.assert_the_next_apply_works(volume)
+
+    def test_cancel_while_the_result_comes_in_leaves_an_earlier_one_whole(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        mask, rows = own_mask(segmentation, volume), self.logic.measurements(segmentation)
+        state = scene_state()
+        from DCAMTSlicerLib import segmentation_job
+
+        steps, real = [], segmentation_job.insert
+
+        def slowly(*arguments: Any) -> Any:
+            inner = real(*arguments)
+            while True:
+                try:
+                    next(inner)
+                except StopIteration as end:
+                    return end.value
+                steps.append(1)
+                if len(steps) == 2:
+                    self.logic.cancel()
+                yield
+
+        segmentation_job.insert = slowly
+        self.addCleanup(setattr, segmentation_job, "insert", real)
+        choose(self.ui.qualityComboBox, "Fast: one branch")
+        click(self.ui.applyButton)
+        self.wait()
+        self.assertGreaterEqual(len(steps), 2)
+        self.assertEqual(scene_state(), state)
+        np.testing.assert_array_equal(own_mask(segmentation, volume), mask)
+        self.assertEqual(self.logic.measurements(segmentation), rows)
+        self.assertIsNotNone(self.logic.trust(segmentation))
+
+
+class WorkerFaultTest(FaultCase):
+    def fails(self, said: str, start: Callable[[], None]) -> str:
+        """Exactly one error is shown, and it says so; the scene is as it was."""
+        with Person() as person:
+            person.expects(said, "Ok")
+            start()
+            self.wait()
+        self.assertEqual(len(person.seen), 1)
+        self.assertEqual(scene_state(), self.state)
+        self.assertEqual(self.ui.statusLabel.text, person.seen[0].text)
+        self.assertFalse(self.ui.progressBar.visible)
+        return str(person.seen[0].text)
+
+    def apply(self) -> None:
+        self.state = scene_state()
+        click(self.ui.applyButton)
+
+    def test_killed_by_the_system(self) -> None:
+        pid = self.begin(add_scan(shape=LARGE))
+        self.fails("memory ran out", lambda: os.kill(pid, signal.SIGKILL))
+        self.assert_the_next_apply_works()
+
+    def test_crashed(self) -> None:
+        pid = self.begin(add_scan(shape=LARGE))
+        self.fails("crashed", lambda: os.kill(pid, signal.SIGSEGV))
+        self.assert_the_next_apply_works()
+
+    def test_a_bug_in_the_engine(self) -> None:
+        self.broken_worker(BUG)
+        volume = add_scan()
+        self.prepare(volume)
+        self.fails("AssertionError: a bug", self.apply)
+        self.assertIn("Traceback", self.logic.log())
+        self.repaired_worker()
+        self.assert_the_next_apply_works(volume)
+
+    def test_a_package_that_is_missing(self) -> None:
+        self.broken_worker(HIDE_TORCH)
+        volume = add_scan()
+        self.prepare(volume)
+        self.fails("packages are missing: torch", self.apply)
+        self.repaired_worker()
+        self.assert_the_next_apply_works(volume)
+
+    def test_an_interpreter_that_cannot_be_started(self) -> None:
+        self.whole = self.worker._python
+        self.worker._python = "/nowhere/PythonSlicer"
+        volume = add_scan()
+        self.prepare(volume)
+        self.fails("could not be started (/nowhere/PythonSlicer)", self.apply)
+        self.repaired_worker()
+        self.assert_the_next_apply_works(volume)
+
+    def test_a_gpu_without_room_leads_to_the_cpu_and_says_so(self) -> None:
+        self.broken_worker(GPU_TOO_SMALL)
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertIn("The GPU's memory did not suffice; the CPU was used.", self.ui.statusLabel.text)
+        self.assertIn("The GPU's memory did not suffice", self.logic.log())
+
+    def test_a_device_that_is_not_there(self) -> None:
+        choose(self.ui.deviceComboBox, "GPU (Apple)")
+        volume = add_scan()
+        self.prepare(volume)
+        self.fails("'mps'", self.apply)
+        choose(self.ui.deviceComboBox, "Automatic")
+        self.assert_the_next_apply_works(volume)
+
+    def full(self, file: str) -> None:
+        """From now on there is no room for this file."""
+        real = self.worker.makeFolder
+
+        def make() -> str:
+            folder = real()
+            Path(folder, file).symlink_to("/dev/full")
+            return str(folder)
+
+        self.worker.makeFolder = make
+        self.addCleanup(self.worker.__dict__.pop, "makeFolder", None)
+
+    def test_a_disk_that_is_full_as_the_volume_is_handed_over(self) -> None:
+        if not os.path.exists("/dev/full"):
+            self.skipTest("needs /dev/full")
+        volume = add_scan()
+        self.prepare(volume)
+        self.full("volume.npy")
+        self.fails("the disk is full", self.apply)
+        del self.worker.makeFolder
+        self.assert_the_next_apply_works(volume)
+
+    def test_a_disk_that_is_full_as_the_result_is_written(self) -> None:
+        if not os.path.exists("/dev/full"):
+            self.skipTest("needs /dev/full")
+        volume = add_scan()
+        self.prepare(volume)
+        self.full("disagreement.npy")
+        self.fails("The disk is full", self.apply)
+        del self.worker.makeFolder
+        self.assert_the_next_apply_works(volume)
+
+    def test_no_temporary_folder(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        before, self.worker._temporaryFolder = self.worker._temporaryFolder, "/nowhere/at/all"
+        self.fails("No temporary folder", self.apply)
+        self.worker._temporaryFolder = before
+        self.assert_the_next_apply_works(volume)
+
+    def test_a_volume_without_an_image(self) -> None:
+        empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+        self.prepare(empty)
+        self.fails("empty: holds no image", self.apply)
+        self.assert_the_next_apply_works()
+
+    def test_a_failure_is_shown_when_the_module_was_left(self) -> None:
+        pid = self.begin(add_scan(shape=LARGE))
+        self.module.leave()
+        with Person() as person:
+            person.expects("memory ran out", "Ok")
+            os.kill(pid, signal.SIGKILL)
+            process_events_until(lambda: not self.logic.isRunning(), 10, "the end")
+        self.assertEqual(len(person.seen), 1)
+        self.module.enter()
+        self.assertEqual(self.ui.applyButton.text, "Apply")
+        self.assert_the_next_apply_works()
+
+
+class SceneMidwayTest(FaultCase):
+    def test_closing_the_scene(self) -> None:
+        pid = self.begin(add_scan(shape=LARGE))
+        close_scene()
+        self.assertFalse(self.logic.isRunning())
+        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assertEqual(self.ui.applyButton.text, "Apply")
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assert_the_next_apply_works()
+
+    def test_closing_the_scene_while_the_volume_is_handed_over(self) -> None:
+        self.prepare(add_scan(shape=LARGE))
+        click(self.ui.applyButton)
+        close_scene()
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assert_the_next_apply_works()
+
+    def test_deleting_the_volume(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        self.begin(volume)
+        with Person() as person:
+            person.expects("removed or changed meanwhile", "Ok")
+            slicer.mrmlScene.RemoveNode(volume)
+            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
+        self.assert_the_next_apply_works()
+
+    def test_deleting_the_output_makes_a_new_one(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        first = self.segment(volume)
+        self.begin(volume)
+        slicer.mrmlScene.RemoveNode(first)
+        self.wait()
+        (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertEqual(self.settings.outputSegmentation, segmentation)
+
+    def test_another_selection_does_not_turn_the_result_aside(self) -> None:
+        volume, other = add_scan("one", shape=(60, 80, 80)), add_scan("two", seed=4)
+        self.begin(volume)
+        choose(self.ui.inputSelector, other)
+        self.wait()
+        self.assertIsNone(self.settings.outputSegmentation)  # it belongs to the other volume
+        (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.assertEqual(segmentation.GetName(), "one segmentation")
+        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        choose(self.ui.inputSelector, volume)
+        self.assertEqual(self.settings.outputSegmentation, segmentation)
+
+    def test_a_volume_that_is_resampled_midway(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        self.begin(volume)
+        with Person() as person:
+            person.expects("removed or changed meanwhile", "Ok")
+            slicer.util.updateVolumeFromArray(volume, np.zeros((5, 6, 7), np.int16))
+            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+
+
+class ProcessTest(FaultCase):
+    def test_the_process_ends_with_the_module(self) -> None:
+        self.segment(add_scan())
+        pid, root = self.pid(), self.worker._root
+        self.assertTrue(alive(pid))
+        self.module.close()
+        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        self.assertFalse(os.path.exists(root))
+
+    def test_the_process_ends_with_slicer(self) -> None:
+        self.segment(add_scan())
+        pid = self.pid()
+        slicer.app.aboutToQuit.emit()
+        process_events_until(lambda: not alive(pid), 5, "the process's end")
+
+    def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
+        self.worker._idleMs = 200
+        volume = add_scan()
+        self.segment(volume)
+        pid = self.pid()
+        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        self.assert_the_next_apply_works(volume)
+
+    def test_the_process_starts_with_the_first_apply_and_not_before(self) -> None:
+        self.prepare(add_scan())
+        self.assertIsNone(self.worker._process)
+
+    def test_files_that_were_handed_over_are_gone_afterwards(self) -> None:
+        self.segment(add_scan())
+        self.assertEqual(os.listdir(self.worker._root), [])
+
+
+class LogTest(FaultCase):
+    def test_the_log_opens_on_demand_and_tells_of_every_stage(self) -> None:
+        self.assertTrue(self.ui.logCollapsibleButton.collapsed)
+        self.segment(add_scan(shape=(60, 80, 80)))
+        self.assertEqual(self.ui.logView.plainText, "")
+        self.ui.logCollapsibleButton.collapsed = False
+        for text in ("LGE, model tiny, accurate", "Loading the model", "Left atrium:"):
+            self.assertIn(text, self.ui.logView.plainText)
+
+    def test_progress_has_a_stage_and_a_remaining_time(self) -> None:
+        volume = add_scan(shape=(60, 90, 90))
+        self.prepare(volume)
+        said, shares = set(), []
+        click(self.ui.applyButton)
+        self.assertTrue(self.ui.progressBar.visible or not self.module.panel.visible)
+        while self.logic.isRunning():
+            process_events_until(lambda: True)
+            said.add(self.ui.statusLabel.text)
+            shares.append(self.ui.progressBar.value)
+        self.assertTrue(any(text.startswith("Segmenting, ") and text.endswith(" left") for text in said), said)
+        self.assertGreater(len(set(shares)), 3)

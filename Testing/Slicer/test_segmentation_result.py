@@ -1,0 +1,369 @@
+"""What comes into the scene: geometry, names, codes, places; and what stays as it was."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from DCAMTSlicerLib.result_insertion import Result, insert
+from segmentation_case import (
+    ROOT,
+    SegmentationCase,
+    add_scan,
+    choose,
+    click,
+    close_scene,
+    model_folder,
+    own_mask,
+    scene_state,
+)
+
+
+def oblique(degrees: float = 25.0) -> np.ndarray:
+    """(4, 4): unequal spacings on axes that are none of the patient's, one of them flipped."""
+    turn = np.radians(degrees)
+    about_s = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    about_r = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_s @ about_r @ np.diag([1.4, -1.6, 2.0])
+    affine[:3, 3] = [12, -34, 56]
+    return affine
+
+
+def command_line(volume: Any) -> np.ndarray:
+    """What `dcamt segment`, in a process of its own, makes of the same voxels and geometry: (K, J, I)."""
+    with tempfile.TemporaryDirectory() as folder:
+        scan, result = Path(folder, "scan.nrrd"), Path(folder, "out.seg.nrrd")
+        saved = slicer.mrmlScene.CopyNode(volume)
+        saved.SetAndObserveTransformNodeID(None)
+        slicer.util.saveNode(saved, str(scan))
+        slicer.mrmlScene.RemoveNode(saved)
+        python = shutil.which("PythonSlicer") or sys.executable
+        arguments = ["segment", str(scan), "-o", str(result), "--model", str(model_folder() / "tiny.dcamt")]
+        subprocess.run(
+            [python, "-m", "DCAMTLib.cli", *arguments, "--device", "cpu"],
+            cwd=ROOT / "DCAMTSegmentation",
+            check=True,
+            capture_output=True,
+        )
+        loaded = slicer.util.loadSegmentation(str(result))
+        try:
+            return np.array(own_mask(loaded, saved))
+        finally:
+            slicer.mrmlScene.RemoveNode(loaded)
+
+
+def tag(segment: Any, name: str) -> str:
+    text = vtk.reference("")
+    segment.GetTag(name, text)
+    return str(text.get())
+
+
+class GridTest(SegmentationCase):
+    def assert_equals_the_command_line(self, volume: Any, segmentation: Any) -> None:
+        mask = own_mask(segmentation, volume)
+        expected = command_line(volume)
+        self.assertGreater(int(mask.sum()), 50)
+        differing = int((mask != expected).sum())
+        # Threads may sum in another order, which can tip a voxel that lies on the border.
+        self.assertLessEqual(differing, 2)
+
+    def test_any_orientation(self) -> None:
+        axes = np.diag([-1.5, -1.5, 1.5, 1.0])
+        sagittal = np.array([[0, 0, 2.0, 5], [1.4, 0, 0, -7], [0, -1.4, 0, 9], [0, 0, 0, 1]])
+        for name, affine in (("axial", axes), ("sagittal", sagittal), ("oblique", oblique())):
+            with self.subTest(name):
+                volume = add_scan(name, affine=affine, seed=len(name))
+                self.assert_equals_the_command_line(volume, self.segment(volume))
+
+    def test_the_result_lies_on_the_volumes_own_grid(self) -> None:
+        volume = add_scan(affine=oblique())
+        segmentation = self.segment(volume)
+        image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
+        matrix = vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(matrix)
+        np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(matrix), oblique(), atol=1e-9)
+        geometry = segmentation.GetSegmentation().GetConversionParameter(
+            slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+        )
+        reference = slicer.vtkOrientedImageData()
+        slicer.vtkSegmentationConverter.DeserializeImageGeometry(geometry, reference, False)
+        reference.GetImageToWorldMatrix(matrix)
+        np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(matrix), oblique(), atol=1e-5)
+        self.assertEqual(reference.GetExtent(), (0, 23, 0, 19, 0, 15))
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        self.assertEqual(segmentation.GetNodeReference(role), volume)
+
+    def test_under_a_linear_transform_the_result_moves_with_the_volume(self) -> None:
+        volume = add_scan(affine=oblique())
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "to atlas")
+        moved = vtk.vtkTransform()
+        moved.RotateZ(30)
+        moved.Translate(5, -20, 40)
+        transform.SetMatrixTransformToParent(moved.GetMatrix())
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+        segmentation = self.segment(volume)
+        self.assertEqual(segmentation.GetParentTransformNode(), transform)
+        self.assert_equals_the_command_line(volume, segmentation)
+        map_node = slicer.util.getNode("LGE disagreement")
+        self.assertEqual(map_node.GetParentTransformNode(), transform)
+
+    def test_into_a_segmentation_under_another_linear_transform(self) -> None:
+        volume = add_scan()
+        expected = np.array(own_mask(self.segment(volume), volume))
+        target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+        target.CreateDefaultDisplayNodes()
+        target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        foreign = target.GetSegmentation().AddEmptySegment("Mine")
+        drawn = np.zeros_like(expected)
+        drawn[2:4, 2:4, 2:4] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, target, foreign, volume)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        moved = vtk.vtkTransform()
+        moved.Translate(1.5, 3.0, -1.5)  # whole voxels, so that resampling loses nothing
+        transform.SetMatrixTransformToParent(moved.GetMatrix())
+        target.SetAndObserveTransformNodeID(transform.GetID())
+        choose(self.ui.outputSelector, target)
+        self.segment(volume)
+        identifier = next(name for name in target.GetSegmentation().GetSegmentIDs() if name != foreign)
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(target, identifier, volume)
+        np.testing.assert_array_equal(mask, expected)
+
+
+class SurfaceTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+
+    def test_the_surface_is_closed_and_encloses_what_the_voxels_fill(self) -> None:
+        shape = (44, 56, 60)
+        volume = add_scan(shape=shape, affine=oblique())
+        index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
+        points = (index - index.mean(axis=(0, 1, 2))) @ oblique()[:3, :3].T
+        labels = (((points / [30, 24, 27]) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
+        segmentation = put(result_of(labels), volume)
+        name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        surface = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(name)
+        edges = vtk.vtkFeatureEdges()
+        edges.SetInputData(surface)
+        edges.FeatureEdgesOff()
+        edges.ManifoldEdgesOff()
+        edges.NonManifoldEdgesOff()
+        edges.Update()
+        self.assertEqual(edges.GetOutput().GetNumberOfCells(), 0)
+        triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
+        triangles.SetInputData(surface)
+        mass.SetInputConnection(triangles.GetOutputPort())
+        self.assertAlmostEqual(mass.GetVolume() / (4 / 3 * np.pi * 30 * 24 * 27), 1, delta=0.02)
+        bounds = np.array(surface.GetBounds())
+        centre = oblique() @ [*((np.array(shape[::-1]) - 1) / 2), 1]
+        np.testing.assert_allclose((bounds[::2] + bounds[1::2]) / 2, centre[:3], atol=0.7)
+
+    def test_nothing_found_is_an_empty_segment(self) -> None:
+        volume = add_scan()
+        segmentation = put(result_of(np.zeros((16, 20, 24), np.uint8)), volume)
+        self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
+        self.assertEqual(int(own_mask(segmentation, volume).sum()), 0)
+
+    def test_a_step_that_fails_takes_back_what_was_added(self) -> None:
+        volume = add_scan()
+        state = scene_state()
+        labels = np.zeros((16, 20, 24), np.uint8)
+        labels[4:8, 4:8, 4:8] = 1
+        broken = replace(result_of(labels), measurements=[{"volume_ml": "no number"}])
+        with self.assertRaises(ValueError):
+            put(broken, volume)
+        self.assertEqual(scene_state(), state)
+
+
+def result_of(labels: np.ndarray) -> Result:
+    """A result as the worker's event tells of it, with a map of disagreement."""
+    kind = {"scheme": "SCT", "value": "82471001", "meaning": "Left atrium"}
+    category = {"scheme": "SCT", "value": "123037004", "meaning": "Anatomical Structure"}
+    filled = np.argwhere(labels)[:, ::-1]
+    box = [[low, high + 1] for low, high in zip(filled.min(0), filled.max(0), strict=True)] if len(filled) else None
+    item = {"label": 1, "name": "Left atrium", "color": [0.8, 0.3, 0.3], "category": category, "type": kind, "box": box}
+    row = {"scan": "LGE", "segment": "Left atrium", "volume_ml": 1.0}
+    return Result(labels, np.zeros_like(labels), 0.9, [], [row], [item])
+
+
+def put(result: Result, volume: Any) -> Any:
+    """Take all steps of bringing a result into the scene; returns the segmentation node."""
+    steps = insert(result, volume, None, True)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+class NameTest(SegmentationCase):
+    def test_name_colour_and_code(self) -> None:
+        segmentation = self.segment(add_scan())
+        self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
+        segment = segmentation.GetSegmentation().GetNthSegment(0)
+        self.assertEqual(segment.GetName(), "Left atrium")
+        red, green, blue = segment.GetColor()
+        self.assertGreater(red, max(green, blue))
+        entry = slicer.vtkSlicerTerminologyEntry()
+        logic = slicer.vtkSlicerTerminologiesModuleLogic()
+        logic.DeserializeTerminologyEntry(tag(segment, segment.GetTerminologyEntryTagName()), entry)
+        for code, expected in (
+            (entry.GetCategoryObject(), ("SCT", "123037004", "Anatomical Structure")),
+            (entry.GetTypeObject(), ("SCT", "82471001", "Left atrium")),
+        ):
+            found = (code.GetCodingSchemeDesignator(), code.GetCodeValue(), code.GetCodeMeaning())
+            self.assertEqual(found, expected)
+
+    def test_it_stands_beside_the_volume_in_the_study(self) -> None:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Somebody")
+        study = hierarchy.CreateStudyItem(subject, "MR 2026")
+        volume = add_scan()
+        hierarchy.CreateItem(study, volume)  # in Slicer it has an item already, which moves there
+        segmentation = self.segment(volume)
+        for node in (segmentation, slicer.util.getNode("LGE disagreement"), slicer.util.getNode("LGE measurements")):
+            self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)), study, node.GetName())
+
+
+class ExistingSegmentationTest(SegmentationCase):
+    def test_only_own_segments_are_replaced(self) -> None:
+        volume = add_scan()
+        target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+        target.CreateDefaultDisplayNodes()
+        target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        foreign = target.GetSegmentation().AddEmptySegment("scar", "Left atrium", [0.1, 0.9, 0.2])
+        drawn = np.zeros((16, 20, 24), np.uint8)
+        drawn[1:5, 2:8, 3:9] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, target, foreign, volume)
+        choose(self.ui.outputSelector, target)
+        segmentation = self.segment(volume)
+        self.assertEqual(segmentation, target)
+        self.assertEqual(target.GetName(), "mine")
+        first = list(target.GetSegmentation().GetSegmentIDs())
+        self.assertEqual(len(first), 2)
+        accurate = np.array(own_mask(target, volume, 1))
+
+        choose(self.ui.qualityComboBox, "Fast: one branch")
+        nodes = slicer.mrmlScene.GetNumberOfNodes()
+        self.segment(volume)
+        self.assertEqual(list(target.GetSegmentation().GetSegmentIDs()), first)  # no second atrium, same identifier
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+        self.assertTrue((own_mask(target, volume, 1) != accurate).any())
+        np.testing.assert_array_equal(own_mask(target, volume, 0), drawn)
+        segment = target.GetSegmentation().GetSegment(foreign)
+        self.assertEqual((segment.GetName(), segment.GetColor()), ("Left atrium", (0.1, 0.9, 0.2)))
+
+    def test_the_map_of_an_earlier_result_goes_out_of_use_in_fast_quality(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.assertIsNotNone(self.logic.trust(segmentation))
+        choose(self.ui.qualityComboBox, "Fast: one branch")
+        self.segment(volume)
+        self.assertIsNone(self.logic.trust(segmentation))
+        self.assertEqual(self.logic.doubtfulPlaces(segmentation), [])
+        self.assertFalse(self.ui.disagreementCheckBox.enabled)
+
+    def test_two_volumes_never_mix(self) -> None:
+        one, two = add_scan("one", affine=oblique()), add_scan("two", shape=(14, 22, 18), seed=7)
+        results = {}
+        for volume in (one, two):
+            results[volume.GetName()] = self.segment(volume)
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")), 2)
+        masks = {volume.GetName(): np.array(own_mask(results[volume.GetName()], volume)) for volume in (one, two)}
+        for volume in (one, two):
+            expected = command_line(volume)
+            self.assertLessEqual(int((masks[volume.GetName()] != expected).sum()), 2)
+        # Again in turn: each goes into its own node, and the other's stays.
+        for volume in (two, one):
+            self.assertEqual(self.segment(volume), results[volume.GetName()])
+        for volume in (one, two):
+            np.testing.assert_array_equal(own_mask(results[volume.GetName()], volume), masks[volume.GetName()])
+            rows = self.logic.measurements(results[volume.GetName()])
+            self.assertEqual(rows[0]["scan"], volume.GetName())
+
+
+class PersistenceTest(SegmentationCase):
+    def test_choices_and_result_survive_saving_closing_and_loading(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        choose(self.ui.qualityComboBox, "Fast: one branch")
+        choose(self.ui.deviceComboBox, "CPU")
+        self.ui.disagreementCheckBox.click()
+        click(self.ui.placeRegionButton)
+        click(self.ui.teachButton)
+        mask, rows = np.array(own_mask(segmentation, volume)), self.logic.measurements(segmentation)
+        places, trust = self.logic.doubtfulPlaces(segmentation), self.logic.trust(segmentation)
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "scene.mrb"))
+            self.assertTrue(slicer.util.saveScene(path))
+            close_scene()
+            self.assertIsNone(self.ui.inputSelector.currentNode())
+            self.assertEqual(self.ui.qualityComboBox.currentText, "Accurate: both branches, with their doubts")
+            slicer.util.loadScene(path)
+        slicer.app.processEvents()
+        self.assertEqual(self.ui.inputSelector.currentNode().GetName(), "LGE")
+        self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
+        self.assertEqual(self.ui.regionSelector.currentNode().GetName(), "Heart region")
+        self.assertEqual(self.ui.modelComboBox.currentText, "Tiny")
+        self.assertEqual(self.ui.qualityComboBox.currentText, "Fast: one branch")
+        self.assertEqual(self.ui.deviceComboBox.currentText, "CPU")
+        self.assertTrue(self.ui.disagreementCheckBox.checked)
+        loaded, volume = self.settings.outputSegmentation, self.settings.inputVolume
+        np.testing.assert_array_equal(own_mask(loaded, volume), mask)
+        self.assertEqual(self.logic.measurements(loaded), rows)
+        self.assertEqual(self.logic.doubtfulPlaces(loaded), places)
+        self.assertEqual(self.logic.trust(loaded), trust)
+        self.assertTrue(self.ui.nextPlaceButton.enabled)
+        self.assertIn("training case", self.ui.teachLabel.text)
+        # The map was shown when the scene was saved; it can be taken off.
+        self.ui.disagreementCheckBox.click()
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            self.assertNotEqual(composite.GetForegroundVolumeID(), slicer.util.getNode("LGE disagreement").GetID())
+        # And the same segments are known as DCAMT's own.
+        choose(self.ui.qualityComboBox, "Accurate: both branches, with their doubts")
+        self.segment(volume)
+        self.assertEqual(loaded.GetSegmentation().GetNumberOfSegments(), 1)
+
+
+class AnalyticMeasurementTest(unittest.TestCase):
+    """Measurements of shapes whose size is known, from the worker's own code to the table."""
+
+    def setUp(self) -> None:
+        close_scene()
+
+    def test_ball_and_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
+        from DCAMTLib.measurements import measure
+        from DCAMTLib.recipe import load_recipe
+        from DCAMTLib.volume import Grid, Labelmap
+        from DCAMTSlicerLib.measurements_table import fill_table, rows_of
+
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+        affine = oblique() @ np.diag([0.5, 0.5, 0.6, 1])
+        shape = (130, 130, 110)
+        index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+        points = (index - (np.array(shape) - 1) / 2) @ affine[:3, :3].T
+        for radii in ((30.0, 30.0, 30.0), (38.0, 22.0, 30.0)):
+            with self.subTest(radii):
+                inside = ((points / radii) ** 2).sum(axis=-1) <= 1
+                rows = measure(Labelmap(inside.astype(np.uint8), Grid(shape, affine)), load_recipe("la").classes, "x")
+                fill_table(table, [vars(row) for row in rows])
+                (row,) = rows_of(table)
+                a, b, c = radii
+                volume_ml = 4 / 3 * np.pi * a * b * c / 1000
+                p = 1.6075  # K. Thomsen's formula, within 1.1 %
+                mean = ((a * b) ** p + (a * c) ** p + (b * c) ** p) / 3
+                surface_cm2 = 4 * np.pi * mean ** (1 / p) / 100
+                self.assertAlmostEqual(float(row["volume_ml"]) / volume_ml, 1, delta=0.02)
+                self.assertAlmostEqual(float(row["surface_cm2"]) / surface_cm2, 1, delta=0.02)
+                self.assertAlmostEqual(float(row["long_diameter_mm"]) / (2 * max(radii)), 1, delta=0.02)
+                self.assertAlmostEqual(float(row["transverse_diameter_mm"]) / (2 * a), 1, delta=0.02)
+                self.assertAlmostEqual(float(row["anteroposterior_diameter_mm"]) / (2 * b), 1, delta=0.02)
