@@ -56,7 +56,7 @@ class QtProperty:
         prop = meta.property(meta.indexOfProperty(self.name))
         if not prop.isWritable():
             raise AttributeError(f"Property '{self.name}' of {wrapper.className()} object is not writable")
-        if isinstance(value, os.PathLike) or not prop.write(target, _for_property(value)):
+        if not _accepts(prop.typeName(), value) or not prop.write(target, _for_property(value)):
             raise AttributeError(
                 f"Property '{self.name}' of type '{prop.typeName()}' does not accept an object of type"
                 f" {type(value).__name__} ({value!r})"
@@ -249,6 +249,8 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
             names.update({key: value for key, value in enum_class(member).named().items() if key not in properties})
         elif isinstance(member, type):
             names[name] = wrapper_class(member) if _is_qt(member) else member
+        elif type(member) is int:  # an enum value of a custom widget
+            names[name] = member
         elif callable(member):
             names[name] = QtMethod(name, pyside_class)
     # Its properties win over all names, inherited methods' included; `name` stands for `objectName`.
@@ -324,6 +326,13 @@ def unwrap(value: Any) -> Any:
         return type(value)(unwrap(item) for item in value)
     # Only functions that Qt calls later are handed to it, by QTimer.singleShot for one.
     return slot_of(value) if callable(value) and not isinstance(value, type | vtkObjectBase) else value
+
+
+def _accepts(kind: str, value: Any) -> bool:
+    """Whether PythonQt would try to convert a value to a property's type, which Qt itself does more readily."""
+    if kind in ("bool", "int", "double"):
+        return isinstance(value, int | float)
+    return value is not None and not isinstance(value, os.PathLike)
 
 
 def _for_property(value: Any) -> Any:
