@@ -1,0 +1,105 @@
+"""The case table as a view shows it: a cell is made when it is looked at, so ten thousand cases cost nothing."""
+# ruff: noqa: N802
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from slicer.i18n import tr as _
+
+from .case_rows import ALL_ROLES, CaseRow, CaseTable, FileScan
+
+NAME, IMAGE, LABEL, ROLE, SIZE, SPACING, REMARK = range(7)
+
+
+class CaseTableModel(qt.QAbstractTableModel):
+    """Over a `CaseTable`, whose changes it passes on to its views."""
+
+    def __init__(self, table: CaseTable) -> None:
+        qt.QAbstractTableModel.__init__(self)
+        self._table = table
+        self._length = len(table)
+        table.on_reset.append(self._onReset)
+        table.on_changed.append(self._onChanged)
+
+    def rowCount(self, parent: Any = None) -> int:
+        return self._length
+
+    def columnCount(self, parent: Any = None) -> int:
+        return 7
+
+    def headerData(self, section: int, orientation: int, role: int = 0) -> Any:
+        if role != qt.Qt.DisplayRole:
+            return None
+        return column_titles()[section] if orientation == qt.Qt.Horizontal else section + 1
+
+    def data(self, index: Any, role: int = 0) -> Any:
+        row = self._table.rows[index.row()]
+        if role == qt.Qt.DisplayRole:
+            return cell(row, index.column())
+        if role == qt.Qt.ToolTipRole:
+            return row.remark if row.remark else full_cell(row, index.column())
+        if role == qt.Qt.ForegroundRole and row.remark and index.column() in (NAME, REMARK):
+            return qt.QBrush(qt.QColor(200, 40, 40))
+        return None
+
+    def _onReset(self) -> None:
+        self.beginResetModel()
+        self._length = len(self._table)
+        self.endResetModel()
+
+    def _onChanged(self, first: int, last: int) -> None:
+        self.dataChanged.emit(self.index(first, 0), self.index(last, 6))
+
+
+def column_titles() -> tuple[str, ...]:
+    return (_("Name"), _("Image"), _("Label"), _("Role"), _("Size"), _("Spacing (mm)"), _("Remark"))
+
+
+def role_title(role: str) -> str:
+    return str(
+        {
+            LABELLED: _("labelled"),
+            UNLABELLED: _("unlabelled"),
+            VALIDATION: _("validation"),
+            LEFT_OUT: _("left out"),
+        }[role]
+    )
+
+
+def next_role(row: CaseRow) -> str:
+    """The role that a click gives: the next one in order that the case can have."""
+    possible = [role for role in ALL_ROLES if row.has_label or role not in (LABELLED, VALIDATION)]
+    return possible[(possible.index(row.role) + 1) % len(possible)] if row.role in possible else possible[0]
+
+
+def cell(row: CaseRow, column: int) -> str:
+    """What a cell says; of paths their last part."""
+    if column in (IMAGE, LABEL):
+        return full_cell(row, column).replace("\\", "/").rsplit("/", 1)[-1]
+    if column == ROLE:
+        return role_title(row.role)
+    if column == SIZE:
+        return " x ".join(map(str, row.size)) if row.size else ""
+    if column == SPACING:
+        return " x ".join(f"{mm:g}" for mm in row.spacing) if row.spacing else ""
+    return row.name if column == NAME else row.remark
+
+
+def full_cell(row: CaseRow, column: int) -> str:
+    """What its tooltip says: whole paths, or which node it is."""
+    source = row.source
+    if column == IMAGE:
+        return source.image if isinstance(source, FileScan) else _node_name(source.volume)
+    if column == LABEL:
+        return source.label if isinstance(source, FileScan) else _node_name(source.segmentation)
+    return cell(row, column)
+
+
+def _node_name(identifier: str) -> str:
+    import slicer
+
+    node = slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
+    return _("{name} (in the scene)").format(name=node.GetName()) if node is not None else ""

@@ -1,0 +1,105 @@
+"""The current segmentation of a validation case, in the scene and in the slice views."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import slicer
+from DCAMTLib.recipe import Recipe
+from DCAMTLib.training.preview import Preview
+from DCAMTSlicerLib.result_segments import build_segment, write_segments
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import numpy_to_vtk
+
+_RUN = "DCAMT.previewOf"
+SLAB_VOXELS = 4 << 20
+
+
+def show_preview(
+    preview: Preview, recipe: Recipe, run: str, scene_volume: Any | None = None
+) -> Generator[None, None, None]:
+    """Bring the preview of a run into the scene, in short steps; the same nodes are used for the next one.
+
+    scene_volume: the node that the case came from, if it is in the scene; else the scan becomes a node of its own.
+    """
+    first = _find("vtkMRMLSegmentationNode", run) is None
+    labels = np.load(preview.labels, mmap_mode="r")
+    volume = scene_volume
+    if volume is None or volume.GetImageData() is None or volume.GetImageData().GetDimensions() != labels.shape[::-1]:
+        volume = yield from _volume(preview, run)
+    segmentation = _find("vtkMRMLSegmentationNode", run)
+    if segmentation is None:
+        segmentation = _add("vtkMRMLSegmentationNode", run, _("{run}: preview").format(run=run))
+        segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    built = []
+    for info in recipe.classes:
+        item = {**asdict(info), "box": box_of(labels, info.label)}
+        yield
+        built.append(build_segment(labels, ijk_to_ras(volume), item))
+        yield
+    write_segments(segmentation, built)
+    segmentation.SetName(_("{run}: preview, iteration {step}").format(run=run, step=preview.step))
+    if first:
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
+def remove_preview(run: str) -> None:
+    """Take a run's preview out of the scene."""
+    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"):
+        node = _find(kind, run)
+        if node is not None:
+            slicer.mrmlScene.RemoveNode(node)
+
+
+def box_of(labels: np.ndarray, label: int) -> list[list[int]] | None:
+    """[[low, high] of i, of j, of k], high excluded, of the voxels of a label in (K, J, I); None if there is none."""
+    found = labels == label
+    sides = [np.flatnonzero(found.any(axis=other)) for other in ((0, 1), (0, 2), (1, 2))]
+    if any(len(side) == 0 for side in sides):
+        return None
+    return [[int(side[0]), int(side[-1]) + 1] for side in sides]
+
+
+def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
+    """The scan as a volume node, made when the case is shown for the first time."""
+    volume = _find("vtkMRMLScalarVolumeNode", run)
+    if volume is not None and volume.GetAttribute(f"{_RUN}.scan") == preview.scan and volume.GetImageData() is not None:
+        return volume
+    voxels = np.load(preview.scan, mmap_mode="r")
+    import vtk
+
+    copied = np.empty(voxels.shape, voxels.dtype.newbyteorder("="))
+    thickness = max(1, SLAB_VOXELS // max(1, voxels[0].size))
+    for start in range(0, len(voxels), thickness):
+        copied[start : start + thickness] = voxels[start : start + thickness]
+        yield
+    image = vtk.vtkImageData()
+    image.SetDimensions(*voxels.shape[::-1])
+    # The array keeps the memory; VTK only looks at it.
+    image.GetPointData().SetScalars(numpy_to_vtk(copied.reshape(-1), deep=False))
+    if volume is None:
+        volume = _add("vtkMRMLScalarVolumeNode", run, _("{run}: {case}").format(run=run, case=preview.case))
+    volume.SetName(_("{run}: {case}").format(run=run, case=preview.case))
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(preview.affine)))
+    volume.SetAndObserveImageData(image)
+    volume.SetAttribute(f"{_RUN}.scan", preview.scan)
+    yield
+    volume.CreateDefaultDisplayNodes()
+    return volume
+
+
+def _find(kind: str, run: str) -> Any | None:
+    return next((node for node in slicer.util.getNodesByClass(kind) if node.GetAttribute(_RUN) == run), None)
+
+
+def _add(kind: str, run: str, name: str) -> Any:
+    node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
+    node.SetAttribute(_RUN, run)
+    node.SetSaveWithScene(False)
+    return node

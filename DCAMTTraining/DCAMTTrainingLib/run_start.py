@@ -1,0 +1,146 @@
+"""Starts the process that trains a run: it outlives the module, the scene and the application."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from DCAMTLib.errors import InputError, OutputError
+from DCAMTLib.recipe import Recipe
+from DCAMTLib.training.cases import LEFT_OUT, Case, write_cases
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_lock import is_held
+from slicer.i18n import tr as _
+
+from .case_rows import CaseRow
+from .engine_command import ENGINE_FOLDER, python_program
+from .scene_export import export_case
+
+_started: list[subprocess.Popen[bytes]] = []
+"""Processes of this session: on Unix, one that ended stays in the system's list until it is asked for its status."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What to train: by `recipe` on the cases of `rows`, in the folder `run`.
+
+    settings: `key=value` as for `dcamt train --set`. start_from: a model's name or file, empty for random weights.
+    """
+
+    run: RunFolder
+    recipe: Recipe
+    rows: Sequence[CaseRow]
+    effort: str
+    settings: tuple[str, ...] = ()
+    start_from: str = ""
+    device: str = "auto"
+
+
+def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
+    """Write the cases that are in the scene, then start the process; yields (done, of) between short steps.
+
+    If a step fails, or the generator is closed before its end, nothing is left of the folder.
+
+    Raises:
+        InputError: the folder is taken, or a case cannot be used.
+        OutputError: something cannot be written.
+    """
+    run = plan.run
+    if run.path.exists():
+        raise InputError(_("is there already"), path=run.path, remedy=_("Choose another name for the run."))
+    used = [row for row in plan.rows if row.role != LEFT_OUT]
+    try:
+        _make_folder(run.scans)
+        cases: list[Case] = []
+        for number, row in enumerate(used, start=1):
+            yield len(cases), len(used)
+            writing = export_case(row, run.scans, number)
+            while True:
+                try:
+                    next(writing)
+                except StopIteration as end:
+                    cases.append(end.value)
+                    break
+                yield len(cases), len(used)
+        write_cases(cases, run.scans / "cases.csv")
+        (run.scans / "recipe.json").write_text(plan.recipe.to_json(), encoding="utf-8")
+        yield len(used), len(used)
+        start_process(run, train_words(plan))
+    except BaseException as error:
+        discard(run)
+        if isinstance(error, OSError):
+            raise OutputError(f"{run.path}: {_('could not be written')} ({error.strerror}).") from error
+        raise
+
+
+def train_words(plan: RunPlan) -> list[str]:
+    """The command line, `dcamt` left out."""
+    words = ["train", str(plan.run.scans / "cases.csv"), "--run", str(plan.run.path), "--device", plan.device]
+    words += ["--recipe", str(plan.run.scans / "recipe.json"), "--effort", plan.effort]
+    words += ["--start-from", plan.start_from] if plan.start_from else []
+    return words + (["--set", *plan.settings] if plan.settings else [])
+
+
+def resume(run: RunFolder, device: str = "auto") -> None:
+    """Go on with a run; raises InputError if a process trains it already, OutputError if none can be started."""
+    if is_held(run.lock):
+        raise InputError(_("is being trained by another process"), path=run.path, remedy=_("Watch that one."))
+    start_process(run, ["train", "--run", str(run.path), "--resume", "--device", device])
+
+
+def start_process(run: RunFolder, words: Sequence[str]) -> None:
+    """Start `dcamt` on its own: no pipe, no terminal and no group of processes ties it to the application."""
+    for process in list(_started):
+        if process.poll() is not None:
+            _started.remove(process)
+    flags = 0
+    if os.name == "nt":
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
+    command = [python_program(), "-m", "DCAMTLib.cli", *words]
+    try:
+        with run.log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=ENGINE_FOLDER,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=os.name != "nt",
+                creationflags=flags,
+                close_fds=True,
+            )
+    except OSError as error:
+        text = _("the training process could not be started ({reason}). Free some memory and disk, and try again.")
+        raise OutputError(f"{run.path}: {text.format(reason=error.strerror)}") from error
+    _started.append(process)
+
+
+def just_started(run: RunFolder) -> bool:
+    """Whether a process of this session was started in the folder and has not ended; it may not hold the lock yet."""
+    return any(str(run.path) in map(str, process.args) and process.poll() is None for process in _started)  # type: ignore[union-attr]
+
+
+def discard(run: RunFolder) -> None:
+    """Remove a run's folder and all in it; raises InputError while it is trained, OutputError if a file stays."""
+    import shutil
+
+    if is_held(run.lock):
+        raise InputError(_("is being trained"), path=run.path, remedy=_("Pause or stop the run first."))
+    try:
+        shutil.rmtree(run.path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        what = _("could not be removed ({reason}). Close programs that use it, and discard it again.")
+        raise OutputError(f"{run.path}: {what.format(reason=error.strerror)}") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        what = _("cannot be made ({reason}). Choose another folder for the runs.").format(reason=error.strerror)
+        raise OutputError(f"{folder.parent}: {what}") from error

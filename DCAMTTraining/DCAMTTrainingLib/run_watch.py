@@ -1,0 +1,67 @@
+"""Follows a run, whoever trains it: its events into curves and charts, its state, its preview; in small turns."""
+# ruff: noqa: N802, N803
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import qt
+from DCAMTLib.training.event_tail import EventTail
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_state import RunState, run_state
+
+from .curves import RunCurves
+from .training_charts import TrainingCharts
+
+TURN_S = 0.02
+"""How long events are taken in before the window has its turn."""
+LOOK_MS = 500
+"""Between two looks at a run that says nothing new."""
+
+
+class RunWatch:
+    """Watches one run until `close`; `onLook(state)` is called after each look that found something new.
+
+    On the event loop alone: some milliseconds a turn, however many events the run has.
+    """
+
+    def __init__(self, run: RunFolder, onLook: Callable[[RunState], None]) -> None:
+        self.run = run
+        self.curves = RunCurves()
+        self.charts = TrainingCharts(run.path.name)
+        self.state = run_state(run)
+        self._onLook = onLook
+        self._tail = EventTail(run.events)
+        self._changed = True
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._look)
+        self._timer.start(0)
+
+    @property
+    def caughtUp(self) -> bool:
+        """Whether all events so far are in the curves."""
+        return self._tail.at_end and not self._changed
+
+    def close(self) -> None:
+        self._timer.stop()
+
+    def _look(self) -> None:
+        until = time.monotonic() + TURN_S
+        while time.monotonic() < until:
+            event = self._tail.next()
+            if event is None:
+                break
+            self._changed = self.curves.take(event) or self._changed
+        if not self._tail.at_end:
+            self._timer.start(0)
+            return
+        state = run_state(self.run)
+        if self._changed:
+            self._changed = False
+            self.charts.update(self.curves)
+        self.state = state
+        self._timer.start(LOOK_MS)
+        # Last, as it may close this.
+        self._onLook(state)

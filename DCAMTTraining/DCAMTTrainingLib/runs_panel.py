@@ -1,0 +1,243 @@
+"""The part of the panel that runs: start, the list of runs, pause, resume, stop and discard."""
+# ruff: noqa: N802, N803
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ctk
+import slicer
+from DCAMTLib.errors import DCAMTError
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_requests import PAUSE, STOP, ask, asked
+from DCAMTLib.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunState, find_runs, run_state
+from DCAMTSlicerLib.installation import ensure_packages
+from slicer.i18n import tr as _
+
+from .effort_panel import spoken_duration
+from .preflight import in_gigabytes
+from .run_folders import free_name, runs_folder, set_runs_folder
+from .run_start import discard, just_started, resume
+from .run_watch import RunWatch
+from .session import TrainingSession
+from .start_job import StartJob
+
+
+class RunsPanel:
+    """Drives the widgets of the section Run; `onRun(watch)` hears which run is shown, `onLook(watch)` of its news."""
+
+    def __init__(
+        self,
+        ui: Any,
+        session: TrainingSession,
+        onRun: Callable[[RunWatch | None], None],
+        onLook: Callable[[RunWatch], None],
+    ) -> None:
+        self._ui, self._session = ui, session
+        self._onRun, self._onLook = onRun, onLook
+        self.watch: RunWatch | None = None
+        self.job: StartJob | None = None
+        self._runs: list[RunFolder] = []
+        self._shown = ""
+        self._filling = False
+        for button, slot in (
+            (ui.startButton, self._onStart),
+            (ui.pauseButton, lambda checked=False: self._ask(PAUSE)),
+            (ui.stopButton, lambda checked=False: self._ask(STOP)),
+            (ui.resumeButton, self._onResume),
+            (ui.discardButton, self._onDiscard),
+        ):
+            button.connect("clicked(bool)", slot)
+        ui.progressBar.setRange(0, 1000)
+        ui.runsFolderEdit.filters = ctk.ctkPathLineEdit.Dirs
+        ui.runSelector.connect("currentIndexChanged(int)", self._onSelected)
+        ui.runsFolderEdit.connect("currentPathChanged(QString)", self._onFolder)
+        session.on_news.append(self.refreshProblems)
+
+    def refresh(self) -> None:
+        """List the runs that there are, and attach to the one that was shown, or one that is trained now."""
+        self._filling = True
+        if self._ui.runsFolderEdit.currentPath != str(runs_folder()):
+            self._ui.runsFolderEdit.currentPath = str(runs_folder())
+        self._runs = list(find_runs(runs_folder()))
+        states = [run_state(run) for run in self._runs]
+        self._ui.runSelector.clear()
+        for run, state in zip(self._runs, states, strict=True):
+            self._ui.runSelector.addItem(f"{run.path.name}: {state_title(state.state)}")
+        names = [run.path.name for run in self._runs]
+        running = [run.path.name for run, state in zip(self._runs, states, strict=True) if state.state == RUNNING]
+        wanted = next((name for name in (self._shown, *running, *names) if name in names), "")
+        if wanted:
+            self._ui.runSelector.setCurrentIndex(names.index(wanted))
+        self._filling = False
+        self._attach(self._runs[names.index(wanted)] if wanted else None)
+        self.refreshProblems()
+
+    def close(self) -> None:
+        """Let go of everything; the runs go on."""
+        if self.job is not None:
+            self.job.cancel()
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
+
+    def show(self, run: RunFolder) -> None:
+        """Show a run of the folder."""
+        self._shown = run.path.name
+        self.refresh()
+
+    def refreshProblems(self) -> None:
+        """What hinders a run, and whether Start can be pressed."""
+        problems = self._session.problems()
+        starting = self.job is not None and self.job.running
+        self._ui.problemsLabel.text = "\n".join(problem.text for problem in problems)
+        self._ui.startButton.text = _("Cancel start") if starting else _("Start")
+        self._ui.startButton.enabled = starting or not any(problem.blocks for problem in problems)
+
+    def _attach(self, run: RunFolder | None) -> None:
+        if self.watch is not None:
+            if run is not None and self.watch.run.path == run.path:
+                self._showState(self.watch.state)
+                return
+            self.watch.close()
+        self._shown = run.path.name if run is not None else ""
+        self.watch = RunWatch(run, self._onWatched) if run is not None else None
+        self._onRun(self.watch)
+        self._showState(self.watch.state if self.watch is not None else None)
+
+    def _onWatched(self, state: RunState) -> None:
+        if self.watch is not None:
+            self._showState(state)
+            self._onLook(self.watch)
+
+    def _showState(self, state: RunState | None) -> None:
+        watch = self.watch
+        running = state is not None and state.state == RUNNING
+        starting = watch is not None and not running and just_started(watch.run)
+        request = asked(watch.run) if watch is not None else None
+        self._ui.pauseButton.enabled = self._ui.stopButton.enabled = running and request is None
+        self._ui.resumeButton.enabled = state is not None and state.resumable and not running and not starting
+        self._ui.discardButton.enabled = state is not None and not running and not starting
+        if state is None or watch is None:
+            self._ui.progressBar.setValue(0)
+            self._ui.runStatusLabel.text = _("No runs yet.")
+            return
+        self._ui.progressBar.setValue(round(1000 * state.step / state.of) if state.of else 0)
+        if starting:
+            self._ui.runStatusLabel.text = _("Starting…")
+        elif running and request is not None:
+            told = _("Pausing") if request == PAUSE else _("Stopping")
+            self._ui.runStatusLabel.text = _("{what} after the iteration in hand…").format(what=told)
+        else:
+            self._ui.runStatusLabel.text = status_text(watch, state)
+        index = (
+            [run.path for run in self._runs].index(watch.run.path)
+            if watch.run.path in [run.path for run in self._runs]
+            else -1
+        )
+        text = f"{watch.run.path.name}: {state_title(state.state)}"
+        if index >= 0 and self._ui.runSelector.itemText(index) != text:
+            self._ui.runSelector.setItemText(index, text)
+
+    def _onSelected(self, index: int) -> None:
+        if not self._filling and 0 <= index < len(self._runs):
+            self._attach(self._runs[index])
+
+    def _onFolder(self, path: str) -> None:
+        # While a path is typed, most of it is no folder.
+        if not self._filling and path != str(runs_folder()) and Path(path).is_absolute() and Path(path).is_dir():
+            set_runs_folder(path)
+            self._shown = ""
+            self.refresh()
+
+    def _onStart(self, checked: bool = False) -> None:
+        if self.job is not None and self.job.running:
+            self.job.cancel()
+            return
+        try:
+            ensure_packages()
+            self.job = StartJob(self._session, "auto", self._say, self._onStarted)
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Start"))
+        self.refreshProblems()
+
+    def _onStarted(self, run: RunFolder | None, message: str) -> None:
+        if run is not None:
+            if self._session.settings is not None:
+                self._session.settings.runName = free_name()
+            self.show(run)
+        self.refreshProblems()
+        if message:
+            self._say(message)
+
+    def _say(self, text: str) -> None:
+        self._ui.runStatusLabel.text = text
+
+    def _ask(self, what: str) -> None:
+        if self.watch is None:
+            return
+        try:
+            ask(self.watch.run, what)
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Run"))
+        self._showState(self.watch.state)
+
+    def _onResume(self, checked: bool = False) -> None:
+        if self.watch is None:
+            return
+        try:
+            ensure_packages()
+            resume(self.watch.run)
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Resume"))
+        self._showState(self.watch.state)
+
+    def _onDiscard(self, checked: bool = False) -> None:
+        if self.watch is None:
+            return
+        run = self.watch.run
+        question = _("Delete the run “{name}” with its models, checkpoints and the scans written for it? {folder}")
+        text = question.format(name=run.path.name, folder=run.path)
+        if not slicer.util.confirmOkCancelDisplay(text, _("Discard a run")):
+            return
+        watch, self.watch = self.watch, None
+        watch.close()
+        try:
+            discard(run)
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Discard a run"))
+        else:
+            watch.charts.remove()
+        self._onRun(None)
+        self.refresh()
+
+
+def state_title(state: str) -> str:
+    return str(
+        {
+            RUNNING: _("running"),
+            PAUSED: _("paused"),
+            STOPPED: _("stopped"),
+            FAILED: _("failed"),
+            FINISHED: _("finished"),
+        }[state]
+    )
+
+
+def status_text(watch: RunWatch, state: RunState) -> str:
+    """Where the run is, how fast it goes, and why it ended, if by itself."""
+    curves = watch.curves
+    parts = [_("{step} of {of} iterations").format(step=state.step, of=state.of)] if state.of else []
+    if state.state == RUNNING:
+        if curves.loading is not None:
+            parts = [_("reading case {done} of {of}").format(done=curves.loading[0] + 1, of=curves.loading[1])]
+        if curves.steps_per_s:
+            parts.append(_("{speed} a second").format(speed=f"{curves.steps_per_s:.2f}"))
+        if curves.eta_s is not None:
+            parts.append(_("{time} left").format(time=spoken_duration(curves.eta_s)))
+        if curves.memory_bytes:
+            parts.append(_("{memory} of memory").format(memory=in_gigabytes(curves.memory_bytes)))
+    text = ", ".join([state_title(state.state), *parts])
+    return f"{text[:1].upper()}{text[1:]}. {state.reason}".strip()

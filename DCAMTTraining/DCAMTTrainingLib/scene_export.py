@@ -1,0 +1,102 @@
+"""The scene's cases as files beside a run, in the engine's form; the nodes stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from DCAMTLib.errors import InputError
+from DCAMTLib.training.cases import LABELLED, VALIDATION, Case
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
+
+from .case_rows import CaseRow, FileScan
+from .nrrd_slabs import write_slabs
+
+
+def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None, Case]:
+    """The case of a row, its scan and label written into `folder` if they are the scene's; short steps between yields.
+
+    The files are numbered, so that no patient's name comes into a path.
+
+    Raises:
+        InputError: a node is gone, or cannot be used.
+        OutputError: a file cannot be written.
+    """
+    source = row.source
+    outlined = row.role in (LABELLED, VALIDATION)
+    if isinstance(source, FileScan):
+        return Case(row.name, Path(source.image), Path(source.label) if source.label and outlined else None, row.role)
+    volume = slicer.mrmlScene.GetNodeByID(source.volume)
+    if volume is None:
+        raise InputError(_("is no longer in the scene"), path=row.name, remedy=_("Remove the case."))
+    image = folder / f"{number:05d}.nrrd"
+    yield from write_slabs(voxels_of(volume), ijk_to_ras(volume), image)
+    if not outlined:
+        return Case(row.name, image, None, row.role)
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
+    if segmentation is None:
+        raise InputError(_("has no segmentation any more"), path=row.name, remedy=_("Make the case unlabelled."))
+    labels = yield from label_array(segmentation, source.segments, volume)
+    label = folder / f"{number:05d}-label.nrrd"
+    yield from write_slabs(labels, ijk_to_ras(volume), label)
+    return Case(row.name, image, label, row.role)
+
+
+def label_array(
+    segmentation: Any, segments: tuple[tuple[str, int], ...], volume: Any
+) -> Generator[None, None, np.ndarray]:
+    """(K, J, I), uint8: the segments on the volume's own grid, each as its label; where they overlap the last wins."""
+    columns, rows, slices = volume.GetImageData().GetDimensions()
+    labels = np.zeros((slices, rows, columns), np.uint8)
+    reference = _grid_of(volume)
+    between = slicer.vtkMRMLTransformNode
+    to_volume = vtk.vtkGeneralTransform()
+    between.GetTransformBetweenNodes(segmentation.GetParentTransformNode(), volume.GetParentTransformNode(), to_volume)
+    for identifier, label in segments:
+        image = slicer.vtkOrientedImageData()
+        if segmentation.GetSegmentation().GetSegment(identifier) is None or not _binary(
+            segmentation, identifier, image
+        ):
+            continue
+        yield
+        resampled = slicer.vtkOrientedImageData()
+        done = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+            image, reference, resampled, False, False, to_volume
+        )
+        if done and resampled.GetPointData().GetScalars() is not None:
+            i0, i1, j0, j1, k0, k1 = resampled.GetExtent()
+            shape = (k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1)
+            mask = vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(shape) > 0
+            labels[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1][mask] = label
+        yield
+    return labels
+
+
+def _binary(segmentation: Any, identifier: str, image: Any) -> bool:
+    """The segment's voxels in the segmentation's own space; made from its surface, aside, if it has that alone."""
+    name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    if segmentation.GetSegmentation().ContainsRepresentation(name):
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        return bool(logic.GetSegmentBinaryLabelmapRepresentation(segmentation, identifier, image, False))
+    copy = slicer.vtkSegmentation()
+    copy.DeepCopy(segmentation.GetSegmentation())
+    if not copy.CreateRepresentation(name):
+        return False
+    image.DeepCopy(copy.GetSegment(identifier).GetRepresentation(name))
+    return True
+
+
+def _grid_of(volume: Any) -> Any:
+    """The volume's grid, without voxels of its own, in the volume's own space."""
+    grid = slicer.vtkOrientedImageData()
+    grid.SetExtent(volume.GetImageData().GetExtent())
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    grid.SetGeometryFromImageToWorldMatrix(matrix)
+    return grid

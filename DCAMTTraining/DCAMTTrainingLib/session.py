@@ -1,0 +1,236 @@
+"""What the parts of the panel share: the case table, the task, and what is known of both."""
+# ruff: noqa: N802, N803
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from DCAMTLib.errors import InputError
+from DCAMTLib.recipe import Recipe, with_settings
+from DCAMTLib.training.cases import Case, list_cases, write_cases
+from DCAMTLib.training.efforts import effort_settings
+from DCAMTSlicerLib.installation import missing_packages
+
+from .case_inspection import CaseInspection
+from .case_rows import CaseRow, CaseTable, FileScan
+from .case_store import load_rows, save_rows
+from .engine_command import EngineCommand
+from .preflight import Problem, case_problems, machine_problems
+from .task import classes_from_json, recipe_of
+from .training_settings import TrainingSettings, chosen_settings
+
+SETTLE_MS = 400
+"""After an edit, before the cases are kept and looked over: more edits may follow."""
+
+
+class TrainingSession:
+    """The table and the settings of the scene that is open; `on_news` hears when what is known has changed."""
+
+    def __init__(self) -> None:
+        self.table = CaseTable()
+        self.settings: TrainingSettings | None = None
+        self.on_news: list[Callable[[], None]] = []
+        self.inspectionFault = ""
+        self._node: Any = None
+        self._inspection: CaseInspection | None = None
+        self._inspected = False
+        self._estimation: EngineCommand | None = None
+        self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._settling = qt.QTimer()
+        self._settling.setSingleShot(True)
+        self._settling.timeout.connect(self._onSettled)
+        self.table.on_edited.append(self._onEdited)
+
+    def attach(self, node: Any, settings: TrainingSettings) -> None:
+        """Take up the cases and settings of a scene: `node` is the parameter node, `settings` its wrapper."""
+        self._node, self.settings = None, settings
+        self.table.replace_all(load_rows(node))
+        self._node = node
+        self._settling.start(SETTLE_MS)
+
+    def detach(self) -> None:
+        """The scene goes: keep what is to be kept, and forget it."""
+        self.keep()
+        self._stopInspection()
+        self._node = self.settings = None
+        self.table.replace_all([])
+        self._settling.stop()
+
+    def close(self) -> None:
+        self.detach()
+        if self._estimation is not None:
+            self._estimation.cancel()
+
+    def keep(self) -> None:
+        """Put the cases into the scene's parameter node."""
+        if self._node is not None:
+            save_rows(self._node, self.table.rows)
+
+    def recipe(self) -> Recipe:
+        """The recipe of the task, before effort and single settings; raises InputError if it cannot be made."""
+        assert self.settings is not None
+        return recipe_of(self.settings.task, classes_from_json(self.settings.ownClasses))
+
+    def plannedRecipe(self) -> Recipe:
+        """The recipe with effort and settings, as the run will have it; raises InputError if they do not fit."""
+        assert self.settings is not None
+        recipe = self.recipe()
+        changes = [*effort_settings(recipe, self.settings.effort.value), *chosen_settings(self.settings)]
+        return with_settings(recipe, changes)
+
+    # Cases
+
+    def addFiles(self, cases: list[Case]) -> int:
+        """Add cases that are files; returns how many are new."""
+        return self.table.add(
+            CaseRow(case.name, FileScan(str(case.image), str(case.label or "")), case.role) for case in cases
+        )
+
+    def addList(self, path: Path) -> int:
+        """Add the cases of a CSV file; raises InputError if it cannot be read as one."""
+        return self.addFiles(list_cases(path))
+
+    def exportList(self, path: Path) -> int:
+        """Write the table as `dcamt train` reads it; returns how many rows are left out, as they are no files.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        cases = [
+            Case(row.name, Path(row.source.image), Path(row.source.label) if row.source.label else None, row.role)
+            for row in self.table.rows
+            if isinstance(row.source, FileScan)
+        ]
+        write_cases(cases, path)
+        return len(self.table) - len(cases)
+
+    @property
+    def inspecting(self) -> bool:
+        return self._inspection is not None and self._inspection.running
+
+    @property
+    def inspected(self) -> bool:
+        """Whether all cases were looked over since the last change."""
+        return self._inspected
+
+    def inspect(self) -> None:
+        """Look all cases over in the background."""
+        self._stopInspection()
+        try:
+            recipe = self.recipe()
+        except InputError as error:
+            self.inspectionFault = str(error)
+            self._news()
+            return
+        self._inspected, self.inspectionFault = False, ""
+        self._inspection = CaseInspection(self.table, recipe, self._onInspected)
+
+    def _onInspected(self, message: str) -> None:
+        self._inspected, self.inspectionFault = not message, message
+        self._news()
+
+    def _stopInspection(self) -> None:
+        if self._inspection is not None:
+            self._inspection.cancel()
+            self._inspection = None
+        self._inspected = False
+
+    def _onEdited(self) -> None:
+        self._stopInspection()
+        if self._node is not None:
+            self._settling.start(SETTLE_MS)
+        self._news()
+
+    def _onSettled(self) -> None:
+        self.keep()
+        # Before the engine's packages are there, nothing asks for them unless the person wants something done.
+        if len(self.table) and not missing_packages():
+            self.inspect()
+
+    # What a run would take
+
+    def estimate(self) -> dict[str, Any] | None:
+        """The event of `dcamt estimate` for what is chosen at present; None if that was not measured."""
+        return self._estimates.get(self._estimateKey())
+
+    @property
+    def estimating(self) -> bool:
+        return self._estimation is not None and self._estimation.running
+
+    def measure(self, place: Path, device: str, onEnd: Callable[[str], None]) -> None:
+        """Measure a few steps in the background; `onEnd(message)`, the message empty if all went well.
+
+        Raises:
+            InputError: the task or a setting cannot be used.
+        """
+        recipe = self.plannedRecipe()
+        key = self._estimateKey()
+        folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
+        cases = [Case(row.name, Path(row.scan), None, row.role) for row in self.table.rows]
+        write_cases(cases, folder / "cases.csv")
+        (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+
+        def hear(event: dict[str, Any]) -> None:
+            if event["event"] == "estimate":
+                self._estimates[key] = self._withScene(event, recipe)
+
+        def end(message: str) -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._news()
+            onEnd(message)
+
+        words = ["estimate", str(folder / "cases.csv"), "--recipe", str(folder / "recipe.json")]
+        self._estimation = EngineCommand(
+            # The recipe has its effort already.
+            [*words, "--effort", "thorough", "--run", str(place), "--device", device],
+            hear,
+            end,
+        )
+
+    def cancelMeasuring(self) -> None:
+        if self._estimation is not None:
+            self._estimation.cancel()
+            self._news()
+
+    def _withScene(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+        """The estimate, and the memory for the scene's volumes, which are no files yet."""
+        voxel = recipe.spacing[0] * recipe.spacing[1] * recipe.spacing[2]
+        more = 0.0
+        for row in self.table.rows:
+            if not isinstance(row.source, FileScan) and row.size and row.spacing:
+                count = row.size[0] * row.size[1] * row.size[2]
+                more += 2 * count * row.spacing[0] * row.spacing[1] * row.spacing[2] / voxel
+        taken = event["memory_bytes"]
+        return event if taken is None else {**event, "memory_bytes": taken + round(more)}
+
+    def _estimateKey(self) -> tuple[Any, ...]:
+        assert self.settings is not None
+        settings = self.settings
+        roles = tuple(sorted({row.role for row in self.table.rows}))
+        chosen = chosen_settings(settings)
+        return settings.task, settings.ownClasses, settings.effort, chosen, len(self.table), roles
+
+    def problems(self) -> list[Problem]:
+        """What hinders a run at present, as far as it is known."""
+        if self.settings is None:
+            return []
+        try:
+            recipe = self.plannedRecipe()
+        except InputError as error:
+            return [Problem(str(error))]
+        held = self._inspection.held if self._inspection is not None and self._inspected else {}
+        problems = case_problems(self.table.rows, recipe, held)
+        if self.inspectionFault:
+            problems.append(Problem(self.inspectionFault))
+        estimate = self.estimate()
+        return problems + (machine_problems(estimate) if estimate is not None else [])
+
+    def _news(self) -> None:
+        for hear in self.on_news:
+            hear()

@@ -1,0 +1,78 @@
+"""What is to be learnt: a shipped recipe, or one's own classes in MRI or CT."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from DCAMTLib.errors import InputError
+from DCAMTLib.recipe import Recipe, load_recipe
+from DCAMTLib.volume import Code, SegmentInfo
+from slicer.i18n import tr as _
+
+OWN_MRI, OWN_CT = "own-mri", "own-ct"
+BASES = {OWN_MRI: "la", OWN_CT: "pancreas"}
+"""The shipped recipe that gives one's own task its intensities, network and schedule."""
+TISSUE = Code("SCT", "85756007", "Tissue")
+COLOURS = (
+    (0.84, 0.42, 0.38),
+    (0.36, 0.61, 0.84),
+    (0.47, 0.75, 0.42),
+    (0.93, 0.75, 0.35),
+    (0.66, 0.5, 0.78),
+    (0.45, 0.78, 0.76),
+)
+
+
+@dataclass(frozen=True)
+class OwnClass:
+    """A class that the person named. color: (red, green, blue), 0 to 1. code: scheme, value and meaning of its type."""
+
+    name: str
+    color: tuple[float, float, float]
+    code: tuple[str, str, str] = (TISSUE.scheme, TISSUE.value, TISSUE.meaning)
+
+
+def recipe_of(task: str, classes: Sequence[OwnClass]) -> Recipe:
+    """The recipe of a task: a shipped one's name, `OWN_MRI` or `OWN_CT`.
+
+    Raises:
+        InputError: the person's own task names no class, or one name twice.
+    """
+    if task not in BASES:
+        return load_recipe(task)
+    names = [own.name.strip() for own in classes]
+    if not names or not all(names):
+        raise InputError(_("each class needs a name"), path=_("Task"), remedy=_("Name what is to be outlined."))
+    if len({name.lower() for name in names}) < len(names):
+        raise InputError(_("two classes have one name"), path=_("Task"), remedy=_("Give each its own."))
+    infos = tuple(
+        SegmentInfo(number, own.name.strip(), own.color, Code(*own.code)) for number, own in enumerate(classes, start=1)
+    )
+    base = load_recipe(BASES[task])
+    modality = _("MRI") if task == OWN_MRI else _("CT")
+    return replace(base, name=task, title=", ".join(names), modality=modality, classes=infos)
+
+
+def new_class(classes: Sequence[OwnClass]) -> OwnClass:
+    """One more class, with a colour that the first few others do not have."""
+    number = len(classes) + 1
+    return OwnClass(_("Class {number}").format(number=number), COLOURS[(number - 1) % len(COLOURS)])
+
+
+def classes_to_json(classes: Sequence[OwnClass]) -> str:
+    return json.dumps([asdict(own) for own in classes])
+
+
+def classes_from_json(text: str) -> list[OwnClass]:
+    """What `classes_to_json` wrote; none where it is nothing of the kind."""
+    try:
+        found = []
+        for data in json.loads(text or "[]"):
+            red, green, blue = data["color"]
+            scheme, value, meaning = data["code"]
+            found.append(OwnClass(str(data["name"]), (float(red), float(green), float(blue)), (scheme, value, meaning)))
+        return found
+    except (ValueError, TypeError, KeyError):
+        return []

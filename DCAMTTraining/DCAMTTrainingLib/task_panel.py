@@ -1,0 +1,121 @@
+"""The part of the panel that says what is to be learnt: recipe, own classes, and from which model to start."""
+# ruff: noqa: N802
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import qt
+from DCAMTLib.recipe import load_recipe, shipped_recipes
+from DCAMTSlicerLib.model_choices import model_choices
+from slicer.i18n import tr as _
+
+from .session import TrainingSession
+from .task import BASES, OWN_CT, OWN_MRI, OwnClass, classes_from_json, classes_to_json, new_class
+
+NAME, COLOUR, CODE = range(3)
+
+
+class TaskPanel:
+    """Drives the widgets of the section Task."""
+
+    def __init__(self, ui: Any, session: TrainingSession) -> None:
+        self._ui, self._session = ui, session
+        self._tasks = [*shipped_recipes(), OWN_MRI, OWN_CT]
+        self._models: list[str] = []
+        self._filling = True
+        for task in self._tasks:
+            title = {OWN_MRI: _("My own classes, in MRI"), OWN_CT: _("My own classes, in CT")}.get(task)
+            ui.taskSelector.addItem(title or load_recipe(task).title)
+        ui.classesTable.setHorizontalHeaderLabels([_("Class"), _("Colour"), _("Code (scheme value meaning)")])
+        ui.classesTable.horizontalHeader().setStretchLastSection(True)
+        self._filling = False
+        ui.taskSelector.connect("currentIndexChanged(int)", self._onTask)
+        ui.startFromSelector.connect("currentIndexChanged(int)", self._onStartFrom)
+        ui.classesTable.connect("cellChanged(int,int)", self._onCell)
+        ui.addClassButton.connect("clicked(bool)", self._onAddClass)
+        ui.removeClassButton.connect("clicked(bool)", self._onRemoveClass)
+
+    def refresh(self) -> None:
+        """Show what the scene's settings say, and the models that there are now."""
+        settings = self._session.settings
+        if settings is None:
+            return
+        self._filling = True
+        task = settings.task if settings.task in self._tasks else self._tasks[0]
+        self._ui.taskSelector.setCurrentIndex(self._tasks.index(task))
+        self._ui.ownClassesWidget.visible = task in BASES
+        self._models = ["", *(choice.name for choice in model_choices())]
+        self._ui.startFromSelector.clear()
+        self._ui.startFromSelector.addItem(_("Scratch (random weights)"))
+        for choice in model_choices():
+            title = choice.title if choice.title == choice.name else f"{choice.title} ({choice.name})"
+            self._ui.startFromSelector.addItem(title)
+        known = settings.startFrom in self._models
+        self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom) if known else 0)
+        self._showClasses(classes_from_json(settings.ownClasses))
+        self._filling = False
+
+    def _showClasses(self, classes: list[OwnClass]) -> None:
+        table = self._ui.classesTable
+        table.setRowCount(len(classes))
+        for row, own in enumerate(classes):
+            colour = "#" + "".join(f"{round(255 * part):02x}" for part in own.color)
+            for column, text in ((NAME, own.name), (COLOUR, colour), (CODE, " ".join(own.code))):
+                item = qt.QTableWidgetItem(text)
+                if column == COLOUR:
+                    item.setBackground(qt.QBrush(qt.QColor(colour)))
+                table.setItem(row, column, item)
+
+    def _classes(self) -> list[OwnClass]:
+        settings = self._session.settings
+        return classes_from_json(settings.ownClasses) if settings is not None else []
+
+    def _keep(self, classes: list[OwnClass]) -> None:
+        if self._session.settings is not None:
+            self._session.settings.ownClasses = classes_to_json(classes)
+        self._filling = True
+        self._showClasses(classes)
+        self._filling = False
+        self._session.inspect()
+
+    def _onTask(self, index: int) -> None:
+        if self._filling or self._session.settings is None:
+            return
+        task = self._tasks[index]
+        self._session.settings.task = task
+        self._ui.ownClassesWidget.visible = task in BASES
+        if task in BASES and not self._classes():
+            self._keep([new_class([])])
+        else:
+            self._session.inspect()
+
+    def _onStartFrom(self, index: int) -> None:
+        if not self._filling and self._session.settings is not None and 0 <= index < len(self._models):
+            self._session.settings.startFrom = self._models[index]
+
+    def _onAddClass(self, checked: bool = False) -> None:
+        classes = self._classes()
+        self._keep([*classes, new_class(classes)])
+
+    def _onRemoveClass(self, checked: bool = False) -> None:
+        self._keep(self._classes()[:-1])
+
+    def _onCell(self, row: int, column: int) -> None:
+        if self._filling:
+            return
+        classes = self._classes()
+        text = self._ui.classesTable.item(row, column).text().strip()
+        if column == NAME:
+            classes[row] = replace(classes[row], name=text)
+        elif column == COLOUR:
+            colour = qt.QColor(text)
+            if colour.isValid():
+                parts = (colour.red() / 255, colour.green() / 255, colour.blue() / 255)
+                classes[row] = replace(classes[row], color=parts)
+        else:
+            words = text.split(None, 2)
+            if len(words) == 3:
+                classes[row] = replace(classes[row], code=(words[0], words[1], words[2]))
+        self._keep(classes)

@@ -1,0 +1,416 @@
+"""The training module's cases: rows, roles, the scene's nodes, what is written of them, and what is kept."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import numpy as np
+import qt
+import slicer
+import training_scenes
+import vtk
+from DCAMTLib.recipe import load_recipe
+from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from DCAMTLib.volume import read_labelmap, read_volume
+from DCAMTSlicerLib import training_cases
+from DCAMTTrainingLib.case_inspection import CaseInspection, scene_remark
+from DCAMTTrainingLib.case_rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
+from DCAMTTrainingLib.case_store import load_rows, save_rows
+from DCAMTTrainingLib.case_table_model import REMARK, ROLE, CaseTableModel, next_role
+from DCAMTTrainingLib.scene_export import export_case, label_array
+from DCAMTTrainingLib.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
+from slicer_harness import LoopMonitor, close_scene, process_events_until
+from training_scenes import add_case, add_outline, add_volume, ellipsoid
+
+
+def file_row(name: str, role: str = UNLABELLED, label: str = "") -> CaseRow:
+    return CaseRow(name, FileScan(f"/scans/{name}.nrrd", label), role)
+
+
+def run_to_end(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+class RowsTest(unittest.TestCase):
+    def setUp(self):
+        self.table = CaseTable()
+        self.heard = []
+        self.table.on_reset.append(lambda: self.heard.append("reset"))
+        self.table.on_changed.append(lambda first, last: self.heard.append((first, last)))
+
+    def test_a_scan_is_added_once_and_names_are_told_apart(self):
+        same_name = CaseRow("a", FileScan("/other/a.nrrd"), UNLABELLED)
+        self.assertEqual(self.table.add([file_row("a"), file_row("b"), same_name]), 3)
+        self.assertEqual([row.name for row in self.table.rows], ["a", "b", "a_2"])
+        outlined = CaseRow("again", FileScan("/scans/b.nrrd", "/scans/b_label.nrrd"), LABELLED)
+        self.assertEqual(self.table.add([outlined]), 0)
+        self.assertEqual(self.table.rows[1], CaseRow("b", outlined.source, LABELLED))
+        self.assertEqual(self.heard, ["reset", "reset"])
+
+    def test_a_role_that_needs_a_label_is_refused_without_one(self):
+        self.table.add([file_row("a"), file_row("b", LABELLED, "/b_label.nrrd")])
+        self.assertEqual(self.table.set_role([0, 1], VALIDATION), 1)
+        self.assertEqual([row.role for row in self.table.rows], [UNLABELLED, VALIDATION])
+        self.assertEqual(self.table.set_role([0, 1], LEFT_OUT), 0)
+        self.assertEqual(self.heard[-1], (0, 1))
+        with self.assertRaises(ValueError):
+            self.table.set_role([0], "dancer")
+
+    def test_some_are_kept_for_validation_but_one_is_learnt_from(self):
+        self.table.add([file_row(f"l{n}", LABELLED, f"/l{n}.nrrd") for n in range(4)] + [file_row("u")])
+        self.assertEqual(self.table.use_for_validation(2), 2)
+        self.assertEqual([row.role for row in self.table.rows], [LABELLED] * 2 + [VALIDATION] * 2 + [UNLABELLED])
+        self.assertEqual(self.table.use_for_validation(1), 1)
+        self.assertEqual(self.table.count(LABELLED), 3)
+        self.assertEqual(self.table.use_for_validation(9), 3)
+        self.assertEqual(self.table.use_for_validation(0), 0)
+        self.assertEqual(self.table.count(VALIDATION), 0)
+
+    def test_removing_and_keeping_as_text(self):
+        self.table.add([file_row(f"c{n}") for n in range(3)])
+        self.table.note(2, (4, 5, 6), (1.0, 1.0, 2.5), "wrong")
+        self.table.remove([0, 1])
+        kept = rows_from_json(rows_to_json(self.table.rows))
+        self.assertEqual(kept, [CaseRow("c2", FileScan("/scans/c2.nrrd"), UNLABELLED, (4, 5, 6), (1.0, 1.0, 2.5))])
+        for text in ("[1]", "{}x", '[{"name": "a", "source": {"image": "i", "label": ""}, "role": "dancer"}]'):
+            with self.assertRaises(ValueError):
+                rows_from_json(text)
+
+    def test_a_click_goes_through_the_roles_that_a_case_can_have(self):
+        row = file_row("a", LABELLED, "/label.nrrd")
+        seen = []
+        for _ in range(5):
+            seen.append(row.role)
+            row = CaseRow(row.name, row.source, next_role(row))
+        self.assertEqual(seen, [LABELLED, UNLABELLED, VALIDATION, LEFT_OUT, LABELLED])
+        self.assertEqual(next_role(file_row("b")), LEFT_OUT)
+        self.assertEqual(next_role(file_row("b", LEFT_OUT)), UNLABELLED)
+
+
+class TableModelTest(unittest.TestCase):
+    def test_a_view_shows_the_rows_and_hears_of_changes(self):
+        table = CaseTable()
+        model = CaseTableModel(table)
+        view = qt.QTableView()
+        view.setModel(model)
+        self.assertEqual((model.rowCount(), model.columnCount()), (0, 7))
+        table.add([file_row("a", LABELLED, "/x/a_label.nrrd"), file_row("b")])
+        self.assertEqual(view.model().rowCount(), 2)
+        texts = [view.model().data(view.model().index(0, column), qt.Qt.DisplayRole) for column in range(7)]
+        self.assertEqual(texts, ["a", "a.nrrd", "a_label.nrrd", "labelled", "", "", ""])
+        self.assertEqual(model.data(model.index(0, 2), qt.Qt.ToolTipRole), "/x/a_label.nrrd")
+        self.assertEqual(model.headerData(3, qt.Qt.Horizontal, qt.Qt.DisplayRole), "Role")
+        changes = []
+        model.dataChanged.connect(lambda first, last: changes.append((first.row(), last.row())))
+        table.note(1, (10, 20, 30), (0.5, 0.5, 1.0), "is gone")
+        self.assertEqual(changes, [(1, 1)])
+        texts = [model.data(model.index(1, column), qt.Qt.DisplayRole) for column in range(4, 7)]
+        self.assertEqual(texts, ["10 x 20 x 30", "0.5 x 0.5 x 1", "is gone"])
+        self.assertIsNotNone(model.data(model.index(1, REMARK), qt.Qt.ForegroundRole))
+        self.assertIsNone(model.data(model.index(1, ROLE), qt.Qt.ForegroundRole))
+
+    def test_ten_thousand_cases_are_workable(self):
+        table = CaseTable()
+        model = CaseTableModel(table)
+        view = qt.QTableView()
+        view.setModel(model)
+        view.show()
+        rows = [file_row(f"case{n:05d}", LABELLED, f"/labels/{n}.nrrd") for n in range(10000)]
+
+        def slowest(action):
+            """Seconds of processor time, at best of three: another program may disturb one."""
+            taken = []
+            for _ in range(3):
+                began = time.process_time()
+                action()
+                slicer.app.processEvents()
+                taken.append(time.process_time() - began)
+            return min(taken)
+
+        self.assertLess(slowest(lambda: table.replace_all(rows)), 0.1)
+        self.assertLess(slowest(lambda: table.set_role([5000], VALIDATION)), 0.1)
+        self.assertLess(slowest(lambda: table.use_for_validation(200)), 0.1)
+        self.assertLess(slowest(lambda: table.note(9999, (1, 2, 3), (1, 1, 1), "")), 0.1)
+        self.assertLess(slowest(lambda: view.scrollToBottom()), 0.1)
+
+
+class SceneSourceTest(unittest.TestCase):
+    def setUp(self):
+        close_scene()
+        self.recipe = load_recipe("la")
+
+    def test_each_volume_comes_with_the_segmentation_drawn_on_it(self):
+        first, outline = add_case("one", 1)
+        second = add_volume("two", ellipsoid(2)[0])
+        rows = scene_rows(self.recipe)
+        self.assertEqual([row.name for row in rows], ["one", "two"])
+        self.assertEqual([row.role for row in rows], [LABELLED, UNLABELLED])
+        segment = outline.GetSegmentation().GetNthSegmentID(0)
+        self.assertEqual(rows[0].source, SceneScan(first.GetID(), outline.GetID(), ((segment, 1),)))
+        self.assertEqual(rows[1].source, SceneScan(second.GetID()))
+        self.assertEqual((rows[0].size, rows[0].spacing), ((24, 22, 20), (2.0, 2.0, 2.0)))
+
+    def test_labelmaps_maps_and_empty_volumes_are_no_scans(self):
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labelmap")
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")
+        _volume, outline = add_case("scan")
+        disagreement = add_volume("map", ellipsoid(3)[0])
+        outline.SetNodeReferenceID("DCAMT.disagreement", disagreement.GetID())
+        self.assertEqual([row.name for row in scene_rows(self.recipe)], ["scan"])
+
+    def test_segments_are_known_by_code_by_name_or_as_the_only_one(self):
+        pair = training_scenes.tiny_recipe()
+        from dataclasses import replace
+
+        from DCAMTLib.volume import Code, SegmentInfo
+
+        other = SegmentInfo(2, "Aorta", (1, 0, 0), Code("SCT", "15825003", "Aorta"))
+        pair = replace(pair, classes=(*pair.classes, other))
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label, ("something", "aorta", "Left Atrium"))
+        ids = outline.GetSegmentation().GetSegmentIDs()
+        self.assertEqual(segments_of(outline, pair), ((ids[2], 1), (ids[1], 2)))
+        coded = outline.GetSegmentation().GetSegment(ids[0])
+        entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
+            "any", "123037004", "SCT", "Anatomical Structure", "82471001", "SCT", "Left atrium", *[""] * 10
+        )
+        coded.SetTag(coded.GetTerminologyEntryTagName(), entry)
+        self.assertEqual(segments_of(outline, pair), ((ids[0], 1), (ids[1], 2)))
+        only = add_outline(volume, label, ("Segment_1",))
+        self.assertEqual(len(segments_of(only, self.recipe)), 1)
+        self.assertEqual(segments_of(only, pair), ())
+
+    def test_a_corrected_result_that_was_sent_over_goes_before_others(self):
+        volume, sent = add_case("scan", 1)
+        add_outline(volume, ellipsoid(2)[1])
+        self.assertIsNot(outline_of(volume, self.recipe), sent)
+        self.assertEqual(sent_rows(self.recipe), [])
+        training_cases.add_case(volume, sent)
+        self.assertEqual([row.source.segmentation for row in sent_rows(self.recipe)], [sent.GetID()])
+        self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [sent.GetID()])
+
+    def test_what_is_wrong_with_a_case_of_the_scene(self):
+        volume, outline = add_case("scan")
+        row = row_of(volume, outline, self.recipe)
+        self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))
+        empty = add_outline(volume, np.zeros_like(ellipsoid()[1]))
+        text, held = scene_remark(row_of(volume, empty, self.recipe).source, LABELLED, self.recipe)
+        self.assertIn("empty", text)
+        self.assertEqual(held, ())
+        self.assertEqual(scene_remark(row_of(volume, empty, self.recipe).source, UNLABELLED, self.recipe)[0], "")
+        slicer.mrmlScene.RemoveNode(outline)
+        self.assertIn("no longer in the scene", scene_remark(row.source, LABELLED, self.recipe)[0])
+        slicer.mrmlScene.RemoveNode(volume)
+        self.assertIn("volume is no longer", scene_remark(row.source, UNLABELLED, self.recipe)[0])
+
+
+class ExportTest(unittest.TestCase):
+    def setUp(self):
+        close_scene()
+        self.recipe = load_recipe("la")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def test_scan_and_label_are_the_nodes_own_voxels_on_their_own_grid(self):
+        image, label = ellipsoid(4)
+        for kind in (np.float32, np.int16, np.uint8, np.float64):
+            close_scene()
+            volume = add_volume("Jane Doe", image.astype(kind), turned=True)
+            outline = add_outline(volume, label)
+            before = slicer.util.arrayFromVolume(volume).copy()
+            nodes = slicer.mrmlScene.GetNumberOfNodes()
+            case = run_to_end(export_case(row_of(volume, outline, self.recipe), self.folder, 7))
+            self.assertNotIn("Jane", str(case.image) + str(case.label))
+            written, outlined = read_volume(case.image), read_labelmap(case.label)
+            self.assertEqual(written.voxels.dtype, kind)
+            np.testing.assert_array_equal(written.voxels[0].transpose(2, 1, 0), image.astype(kind))
+            np.testing.assert_array_equal(outlined.voxels.transpose(2, 1, 0), label)
+            matrix = vtk.vtkMatrix4x4()
+            volume.GetIJKToRASMatrix(matrix)
+            affine = slicer.util.arrayFromVTKMatrix(matrix)
+            np.testing.assert_allclose(written.grid.affine, affine, atol=1e-9)
+            self.assertTrue(outlined.grid.matches(written.grid))
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), before)
+            self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+            self.assertIsNone(volume.GetStorageNode())
+
+    def test_under_a_transform_the_label_still_lies_on_the_scan(self):
+        image, label = ellipsoid(5)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+        turn = vtk.vtkTransform()
+        turn.RotateZ(30)
+        turn.Translate(10, 20, 30)
+        transform.SetMatrixTransformToParent(turn.GetMatrix())
+        for node in (volume, outline):
+            node.SetAndObserveTransformNodeID(transform.GetID())
+        segments = segments_of(outline, self.recipe)
+        np.testing.assert_array_equal(run_to_end(label_array(outline, segments, volume)), label)
+        # The segmentation alone: it then lies elsewhere, and so must its label.
+        volume.SetAndObserveTransformNodeID(None)
+        moved = run_to_end(label_array(outline, segments, volume))
+        self.assertTrue((moved != label).any())
+
+    def test_a_segmentation_on_a_finer_grid_and_one_of_surfaces_alone(self):
+        image, label = ellipsoid(6)
+        volume = add_volume("scan", image)
+        fine = add_volume("fine", np.kron(image, np.ones((2, 2, 2), np.float32)), spacing=1.0)
+        matrix = vtk.vtkMatrix4x4()
+        volume.GetIJKToRASMatrix(matrix)
+        shift = [matrix.GetElement(row, 3) - 0.5 for row in range(3)]
+        fine.SetOrigin(*shift)
+        outline = add_outline(fine, np.kron(label, np.ones((2, 2, 2), np.uint8)))
+        segments = segments_of(outline, self.recipe)
+        found = run_to_end(label_array(outline, segments, volume))
+        self.assertGreater(2 * (found & label).sum() / (found.sum() + label.sum()), 0.9)
+        surface = add_outline(volume, label)
+        self.assertTrue(surface.CreateClosedSurfaceRepresentation())
+        name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        surface.GetSegmentation().SetSourceRepresentationName(name)
+        surface.GetSegmentation().RemoveRepresentation("Binary labelmap")
+        found = run_to_end(label_array(surface, segments_of(surface, self.recipe), volume))
+        self.assertGreater(2 * (found & label).sum() / (found.sum() + label.sum()), 0.85)
+        self.assertFalse(surface.GetSegmentation().ContainsRepresentation("Binary labelmap"))
+
+    def test_where_segments_overlap_or_are_gone(self):
+        image, label = ellipsoid(7)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label, ("Left atrium",))
+        inner = outline.GetSegmentation().AddEmptySegment("", "inner")
+        mask = np.zeros_like(label)
+        mask[8:12, 8:12, 8:12] = label[8:12, 8:12, 8:12]
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, outline, inner, volume)
+        first = outline.GetSegmentation().GetNthSegmentID(0)
+        found = run_to_end(label_array(outline, ((first, 1), (inner, 2), ("gone", 3)), volume))
+        np.testing.assert_array_equal(found == 2, mask > 0)
+        np.testing.assert_array_equal(found > 0, label > 0)
+
+    def test_it_goes_in_steps_that_the_window_does_not_notice(self):
+        rng = np.random.default_rng(0)
+        voxels = rng.integers(0, 1000, (160, 320, 320), dtype=np.int16)
+        volume = add_volume("large", voxels)
+        label = np.zeros(voxels.shape, np.uint8)
+        label[60:100, 100:200, 100:200] = 1
+        outline = add_outline(volume, label)
+        steps = export_case(row_of(volume, outline, self.recipe), self.folder, 1)
+        longest, ended = 0.0, False
+        while not ended:
+            began = time.process_time()
+            ended = next(steps, "end") == "end"
+            longest = max(longest, time.process_time() - began)
+        self.assertLess(longest, 0.1)
+        np.testing.assert_array_equal(read_volume(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
+        np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
+
+
+class KeptWithTheSceneTest(unittest.TestCase):
+    def test_rows_come_back_with_their_nodes_from_a_saved_scene(self):
+        close_scene()
+        recipe = load_recipe("la")
+        volume, _outline = add_case("scan")
+        plain = add_volume("plain", ellipsoid(1)[0])
+        rows = [*scene_rows(recipe), CaseRow('quoted "name" %3A;', FileScan("/a b/c;d.nrrd", "/l.nrrd"), VALIDATION)]
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "DCAMTTraining")
+        save_rows(node, rows)
+        self.assertEqual(load_rows(node), rows)
+        with tempfile.TemporaryDirectory() as folder:
+            slicer.util.saveScene(os.path.join(folder, "scene.mrb"))
+            close_scene()
+            # Nodes that are there already take the IDs that the saved ones had.
+            add_case("already here", 3)
+            add_volume("another", ellipsoid(4)[0])
+            slicer.util.loadScene(os.path.join(folder, "scene.mrb"))
+        node = slicer.util.getFirstNodeByName("DCAMTTraining")
+        loaded = load_rows(node)
+        self.assertEqual([row.name for row in loaded], [row.name for row in rows])
+        self.assertEqual(loaded[2], rows[2])
+        names = [slicer.mrmlScene.GetNodeByID(row.source.volume).GetName() for row in loaded[:2]]
+        self.assertEqual(names, ["scan", "plain"])
+        outline = slicer.mrmlScene.GetNodeByID(loaded[0].source.segmentation)
+        self.assertEqual(outline.GetName(), "scan outline")
+        self.assertEqual(loaded[1].source.segmentation, "")
+        self.assertIsNotNone(plain)
+        self.assertIsNotNone(volume)
+
+    def test_damage_is_no_rows(self):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "any")
+        self.assertEqual(load_rows(node), [])
+        for text in ("x", "[1]", '[{"source": 1}]'):
+            node.SetParameter("cases", text)
+            self.assertEqual(load_rows(node), [])
+
+
+class InspectionTest(unittest.TestCase):
+    def setUp(self):
+        close_scene()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.ended = []
+
+    def inspect(self, table, recipe="la"):
+        found = CaseInspection(table, load_recipe(recipe), self.ended.append)
+        process_events_until(lambda: self.ended, timeout=60)
+        return found
+
+    def test_headers_labels_and_nodes_are_looked_at_in_the_background(self):
+        from synthetic import ellipsoid_scan, write_nifti
+
+        image, label = ellipsoid_scan()
+        write_nifti(self.folder / "a.nii.gz", image)
+        write_nifti(self.folder / "a_label.nii.gz", label)
+        write_nifti(self.folder / "small_label.nii.gz", label[:20])
+        volume, outline = add_case("in the scene")
+        table = CaseTable()
+        a = str(self.folder / "a.nii.gz")
+        table.add([row_of(volume, outline, load_recipe("la"))])
+        table.add([CaseRow("a", FileScan(a, str(self.folder / "a_label.nii.gz")), LABELLED)])
+        table.add([CaseRow("gone", FileScan(str(self.folder / "gone.nii.gz")), UNLABELLED)])
+        with LoopMonitor() as monitor:
+            found = self.inspect(table)
+        self.assertLess(monitor.longest_work, 0.1)
+        self.assertEqual(self.ended, [""])
+        self.assertEqual([bool(row.remark) for row in table.rows], [False, False, True])
+        self.assertEqual((table.rows[1].size, table.rows[1].spacing), ((24, 24, 24), (2.0, 2.0, 2.0)))
+        self.assertIn("does not exist", table.rows[2].remark)
+        self.assertEqual(found.held, {0: (1,), 1: (1,)})
+        table.put(1, CaseRow("a", FileScan(a, str(self.folder / "small_label.nii.gz")), LABELLED))
+        self.ended.clear()
+        self.inspect(table)
+        self.assertIn("another grid", table.rows[1].remark)
+
+    def test_the_file_of_a_node_is_not_trained_on_and_validated_on(self):
+        volume, outline = add_case("scan")
+        path = str(self.folder / "scan.nrrd")
+        self.assertTrue(slicer.util.saveNode(volume, path))
+        table = CaseTable()
+        row = row_of(volume, outline, load_recipe("la"))
+        table.add([CaseRow(row.name, row.source, VALIDATION, row.size, row.spacing)])
+        table.add([CaseRow("file", FileScan(path), UNLABELLED)])
+        self.inspect(table)
+        self.assertIn("validated on, too", table.rows[0].remark)
+
+    def test_cancelled_it_says_nothing_more(self):
+        table = CaseTable()
+        table.add([file_row(f"c{n}") for n in range(50)])
+        found = CaseInspection(table, load_recipe("la"), self.ended.append)
+        found.cancel()
+        self.assertFalse(found.running)
+        began = time.monotonic()
+        process_events_until(lambda: time.monotonic() - began > 1)
+        self.assertEqual(self.ended, [])
+
+
+if __name__ == "__main__":
+    unittest.main()

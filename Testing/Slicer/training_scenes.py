@@ -1,0 +1,90 @@
+"""Scenes for the training module's tests: scans with a bright ellipsoid and its outline, made by a script."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in (ROOT / "DCAMTTraining", ROOT / "DCAMTSegmentation", ROOT / "Testing" / "Python"):
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+SHAPE = (24, 22, 20)
+"""Voxels (I, J, K) of a scan."""
+
+
+def ellipsoid(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """A scan, float32 (K, J, I), and its label, uint8."""
+    draw = np.random.default_rng(seed)
+    size = np.array(shape)
+    centre = size / 2 + draw.uniform(-0.08, 0.08, 3) * size
+    radii = draw.uniform(0.2, 0.32, 3) * size
+    at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    label = ((((at - centre) / radii) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
+    image = (100 + 120 * label + draw.normal(0, 15, shape)).astype(np.float32)
+    return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(label.transpose(2, 1, 0))
+
+
+def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool = False) -> Any:
+    """A volume node; `turned`: on axes that are none of the patient's."""
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(volume, voxels)
+    matrix = vtk.vtkMatrix4x4()
+    if turned:
+        turn = vtk.vtkTransform()
+        turn.RotateZ(20)
+        turn.RotateX(-10)
+        matrix.DeepCopy(turn.GetMatrix())
+    for row in range(3):
+        for column in range(3):
+            matrix.SetElement(row, column, matrix.GetElement(row, column) * spacing)
+        matrix.SetElement(row, 3, 5.0 * row - 7)
+    volume.SetIJKToRASMatrix(matrix)
+    volume.CreateDefaultDisplayNodes()
+    return volume
+
+
+def add_outline(volume: Any, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
+    """A segmentation node of the volume with one segment for each label 1, 2, ..."""
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} outline")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    for label, name in enumerate(names, start=1):
+        identifier = segmentation.GetSegmentation().AddEmptySegment("", name)
+        mask = (labels == label).astype(np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+    return segmentation
+
+
+def add_case(name: str, seed: int = 0, turned: bool = False) -> tuple[Any, Any]:
+    """A volume node and the segmentation node that outlines its ellipsoid."""
+    image, label = ellipsoid(seed)
+    volume = add_volume(name, image, turned=turned)
+    return volume, add_outline(volume, label)
+
+
+def tiny_recipe(*settings: str) -> Any:
+    """The left atrium's recipe with a network of some thousand weights."""
+    from DCAMTLib.recipe import load_recipe, with_settings
+
+    return with_settings(load_recipe("la"), [*TINY, *settings])
+
+
+TINY = (
+    "spacing=2,2,2",
+    "channels=4,8,8",
+    "convolutions=1,1,1",
+    "attention_heads=2",
+    "embedding=4",
+    "samples=32",
+    "patch=16,16,16",
+    "batch=2",
+    "labelled_per_batch=1",
+)
