@@ -105,8 +105,8 @@ def resampled(volume: Volume, grid: NetworkGrid, device: torch.device | str = "c
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]), device=device)
     for slab in _slabs(canonical, axis=1):
         part = torch.from_numpy(np.ascontiguousarray(canonical[:, slab], dtype=np.float32)).to(device)
-        flat[:, slab] = _weigh(_weigh(part, z, -1), y, -2)
-    return _weigh(flat, x, -3)
+        flat[:, slab] = weigh(weigh(part, z, -1), y, -2)
+    return weigh(flat, x, -3)
 
 
 def labels_to_network(labelmap: Labelmap, recipe: Recipe) -> Tensor:
@@ -147,15 +147,15 @@ def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
     reach = [max(1, round(rule.radius_mm / step)) for step in spacing]
-    x, y, z = (_smoothing(length, n, image.device) for length, n in zip(image.shape[1:], reach, strict=True))
+    x, y, z = (smoothing(length, n, image.device) for length, n in zip(image.shape[1:], reach, strict=True))
     # In double precision, since the variance is a difference of squares. First along Y and Z, then along X.
     moments = torch.empty((2, *image.shape), dtype=torch.float64, device=image.device)
     for slab in _slabs(image, axis=1):
         part = image[:, slab].double()
-        moments[:, :, slab] = _weigh(_weigh(torch.stack([part, part.square()]), z, -1), y, -2)
+        moments[:, :, slab] = weigh(weigh(torch.stack([part, part.square()]), z, -1), y, -2)
     result = torch.empty_like(image, memory_format=torch.contiguous_format)
     for slab in _slabs(image, axis=2):
-        mean, square = _weigh(moments[:, :, :, slab], x, -3)
+        mean, square = weigh(moments[:, :, :, slab], x, -3)
         deviation = (square - mean.square()).clamp_min_(0).sqrt_()
         # Where nothing varies (air set to 0) nothing is amplified.
         local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt_() + 1e-12)
@@ -170,7 +170,7 @@ def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
     return (slice(start, start + thickness) for start in range(0, length, thickness))
 
 
-def _smoothing(length: int, reach: int, device: torch.device) -> Tensor:
+def smoothing(length: int, reach: int, device: torch.device) -> Tensor:
     """Three passes of a box of `reach` to either side, as one matrix (length, length): nearly a Gaussian.
 
     At the border each pass is the mean of what lies inside the scan.
@@ -194,7 +194,7 @@ def _canonical(array: np.ndarray, grid: NetworkGrid) -> np.ndarray:
 def _resample(values: Tensor, grid: NetworkGrid, *, backward: bool) -> Tensor:
     """(..., X, Y, Z) from the scan's voxels to the network's, or back, axis by axis."""
     for axis in range(3):
-        values = _weigh(values, _axis_weights(grid, axis, backward=backward), axis - 3)
+        values = weigh(values, _axis_weights(grid, axis, backward=backward), axis - 3)
     return values.contiguous()
 
 
@@ -209,7 +209,7 @@ def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | N
     return _interpolation(near, step_near, far, step_far)
 
 
-def _weigh(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
+def weigh(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
     """Weighted sums of (..., X, Y, Z) along axis -3, -2 or -1 by a matrix (outputs, inputs); None: as it is."""
     if weights is None:
         return values

@@ -111,3 +111,23 @@ def test_it_segments_scans_that_it_never_saw(predictor: Predictor, case: str) ->
     scan, label = read_volume(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     found = predictor.segment(scan).labelmap
     assert score(found.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
+
+
+@pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
+@pytest.mark.parametrize("surroundings", ["air", "noise", "mirrored tissue"])
+def test_it_finds_the_atrium_in_a_field_of_576_by_576(predictor: Predictor, surroundings: str) -> None:
+    scan, label = read_volume(LA / "la064_image.nii.gz"), read_labelmap(LA / "la064_label.nii.gz")
+    cropped = dice(predictor.segment(scan).labelmap.voxels == 1, label.voxels == 1)
+    margins = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip((576, 576, 88), scan.grid.shape, strict=True)]
+    part = tuple(slice(before, before + n) for (before, _), n in zip(margins, scan.grid.shape, strict=True))
+    tissue = scan.voxels[0]
+    voxels = np.zeros((576, 576, 88), np.float32)
+    if surroundings == "noise":
+        voxels = np.abs(np.random.default_rng(0).normal(tissue.mean(), tissue.std(), voxels.shape)).astype(np.float32)
+    if surroundings == "mirrored tissue":
+        voxels = np.pad(tissue, margins, mode="reflect").astype(np.float32)
+    voxels[part] = tissue
+    truth = np.zeros(voxels.shape, bool)
+    truth[part] = label.voxels == 1
+    field = Volume(voxels[None], Grid(voxels.shape, scan.grid.affine))  # type: ignore[arg-type]
+    assert abs(dice(predictor.segment(field).labelmap.voxels == 1, truth) - cropped) < 0.02

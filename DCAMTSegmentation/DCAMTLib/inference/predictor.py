@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,16 +15,24 @@ from ..model_package import ModelPackage
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
 from ..volume import Grid, Labelmap, Volume
+from .boxes import Box
+from .cropping import crop, grown, paste
+from .finding import is_large, margin, organ_box
 from .folded import fold, move
 from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_bytes
-from .one_pass import Size, size_of
+from .one_pass import Size, most_likely, size_of
 from .postprocessing import keep_largest_components
-from .quality import ACCURATE
+from .quality import ACCURATE, FAST
 from .region import Region
 from .tiles import bounded_probabilities
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of the work that is done, 0 to 1."""
+
+FOUND = 0.3
+"""Share of the work that is done once the organ is found in a large scan."""
+ROUNDS = 3
+"""How often the box around a found organ is segmented, larger each time, before the whole scan is."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +89,39 @@ class Predictor:
     ) -> Segmentation:
         """Segment a scan; `region` (patient mm) limits where, `quality` is `fast` or `accurate`.
 
+        In a large scan the organ is found first, and segmented in a box around it, which grows while the result
+        touches it. What lies outside of it is background for certain. Where nothing is found, the whole is segmented.
+
         Raises:
             InputError: the scan does not fit the model, the region lies outside the scan, or memory does not suffice.
         """
 
-        def report(stage: str, share: float) -> None:
-            if progress:
-                progress(stage, share)
+        report = progress or _silent
+        if region is not None or not is_large(self.recipe, volume.grid):
+            return self._segment_all(volume, quality, region, keep_probabilities, report)
+        report("preparing", 0.0)
+        box = organ_box(volume, self.recipe, lambda image: self._run(image, FAST, _uncounted)[0])
+        done = FOUND
+        for _ in range(ROUNDS if box else 0):
+            assert box is not None
+            # A second round is rare: most of the time that is left goes to the first.
+            share, done = done, (done + 9) / 10
+            part = crop(volume, box)
+            result = self._segment_all(part, quality, None, keep_probabilities, _between(share, done, report))
+            if not result.labelmap.voxels.any():
+                break
+            larger = grown(box, result.labelmap, margin(self.recipe, volume.grid), volume.grid.shape)
+            if larger == box:
+                result = _put_back(result, box, volume)
+                report("finishing", 1.0)
+                return result
+            box = larger
+        return self._segment_all(volume, quality, None, keep_probabilities, _between(done, 1.0, report))
 
+    def _segment_all(
+        self, volume: Volume, quality: str, region: Region | None, keep_probabilities: bool, report: Progress
+    ) -> Segmentation:
+        """Segment the whole of a scan, or the region's part of it."""
         report("preparing", 0.0)
         image, grid = scan_to_network(volume, self.recipe)
         box = region.box(grid, margin=2 * self.recipe.stride) if region else tuple(slice(0, n) for n in grid.shape)
@@ -102,7 +135,7 @@ class Predictor:
         branches = _embed(branches, box, grid.shape)
         report("finishing", 0.8)
         shares = to_source(branches.mean(dim=0), grid)
-        labels = shares.argmax(axis=0).astype(np.uint8)
+        labels = most_likely(torch.from_numpy(shares)).numpy()
         if kept is not None:
             labels[~kept] = 0
         if self.recipe.inference.largest_component:
@@ -165,6 +198,36 @@ class Predictor:
             raise
 
 
+def _silent(stage: str, share: float) -> None:
+    """Progress that nobody watches."""
+
+
+def _uncounted(done: int, of: int) -> None:
+    """Parts that nobody counts."""
+
+
+def _between(start: float, stop: float, report: Progress) -> Progress:
+    """Progress of a part of the work as one of the whole, of which it is what lies between two shares."""
+    return lambda stage, share: report(stage, min(stop, start + (stop - start) * share))
+
+
+def _put_back(part: Segmentation, box: Box, volume: Volume) -> Segmentation:
+    """The result of a part of a scan as one of the whole; outside of it all is background."""
+    shape = volume.grid.shape
+    probabilities = part.probabilities
+    if probabilities is not None:
+        probabilities = paste(probabilities, box, shape, 0)
+        background = np.ones(shape, probabilities.dtype)
+        background[box] = probabilities[(0, *box)]
+        probabilities[0] = background
+    return replace(
+        part,
+        labelmap=Labelmap(paste(part.labelmap.voxels, box, shape, 0), volume.grid, volume.path),
+        probabilities=probabilities,
+        agreement=None if part.agreement is None else paste(part.agreement, box, shape, 1),
+    )
+
+
 def agreement_map(branches: Tensor) -> Tensor:
     """(2, K, X, Y, Z) -> (X, Y, Z): 1 - half the sum over classes of |p_A - p_B| (1 - total variation distance)."""
     return 1 - 0.5 * (branches[0] - branches[1]).abs().sum(dim=0)
@@ -172,9 +235,9 @@ def agreement_map(branches: Tensor) -> Tensor:
 
 def branch_dice(branches: Tensor) -> float:
     """Dice between the foregrounds of the two branches of (2, K, X, Y, Z); 1 if both are empty."""
-    a, b = (branch.argmax(dim=0) for branch in branches)
-    total = int((a > 0).sum() + (b > 0).sum())
-    return 2 * int(((a == b) & (a > 0)).sum()) / total if total else 1.0
+    a, b = (most_likely(branch) for branch in branches)
+    total = int(a.count_nonzero() + b.count_nonzero())
+    return 2 * int(((a == b) & (a > 0)).count_nonzero()) / total if total else 1.0
 
 
 def _embed(branches: Tensor, box: tuple[slice, ...], shape: Size) -> Tensor:

@@ -1,0 +1,221 @@
+"""Where in a large scan the organ lies, so that only its surroundings need be segmented.
+
+First the anatomy: air and noise, whose intensities hardly vary once they are averaged over some millimetres, are left
+out. If that leaves a large scan still, one branch looks over it on a grid 1.5 times as coarse as the network's own. (At
+twice, organs look smaller than any that the network has seen in training, and it finds few of them.) It looks in the
+scan's middle first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..preprocessing import NetworkGrid, network_grid, resampled, scan_to_network, smoothing, weigh
+from ..recipe import Recipe
+from ..volume import Grid, Volume
+from .boxes import Box
+from .cropping import crop
+from .one_pass import most_likely
+
+LARGE_IN_PATCHES, LARGE = 5, 1 << 20
+"""A scan is large if the network's grid has more voxels than so many training patches, and than the second number.
+
+A scan cropped about the heart has two to four patches of the left atrium's recipe.
+"""
+COARSER = 1.5
+"""Spacing of the grid on which the organ is looked for, in the network's own spacings."""
+MARGIN = 0.3
+"""How much of its surroundings an organ is given on each side, in edges of the training patch."""
+MIDDLE, SIZEABLE = 0.6, 0.02
+"""So much of each axis is looked at first; what is found there counts if it fills so much of a training patch."""
+SPECK = 64
+"""Voxels of the coarser grid below which a piece is no organ."""
+CENTRAL = 4.0
+"""How much less a piece counts the further it lies from the scan's centre: 1 / (1 + 4 r^2), r = 1 at the border.
+
+A scan is planned about what it is made for. Where two pieces are alike, the one in the middle is meant.
+"""
+
+AVERAGED, VARIED_WITHIN = 4, 1
+"""Anatomy is looked for on a grid of 4 times the network's finest spacing, three voxels to either side of each."""
+STRUCTURE = 0.1
+"""Standard deviation over mean, of such averages, above which there is anatomy. LGE-MRI: 0.11 to 1.6; noise: 0.05."""
+
+Run = Callable[[Tensor], Tensor]
+"""From an image (C, X, Y, Z) on a coarser grid to one branch's probabilities (1, K, X, Y, Z)."""
+
+
+def is_large(recipe: Recipe, grid: Grid) -> bool:
+    """Whether finding the organ first pays."""
+    voxels = math.prod(network_grid(grid, recipe.spacing).shape)
+    return voxels > max(LARGE, LARGE_IN_PATCHES * math.prod(recipe.training.patch))
+
+
+def margin(recipe: Recipe, grid: Grid) -> tuple[int, int, int]:
+    """How many of the scan's voxels, along its own axes, an organ's box is larger than the organ on each side."""
+    at = network_grid(grid, recipe.spacing)
+    voxels = [0, 0, 0]
+    for axis, stored in enumerate(at.order):
+        mm = MARGIN * recipe.training.patch[axis] * recipe.spacing[axis]
+        voxels[stored] = math.ceil(mm / at.canonical_spacing[axis])
+    return voxels[0], voxels[1], voxels[2]
+
+
+def organ_box(volume: Volume, recipe: Recipe, run: Run) -> Box | None:
+    """The part of a large scan, in its own voxels, that holds the organ and its surroundings; None: it is not found."""
+    anatomy = anatomy_box(volume, recipe)
+    if anatomy is None:
+        return None
+    if not is_large(recipe, crop(volume, anatomy).grid):
+        return anatomy
+    if recipe.inference.largest_component:
+        middle = _overlap(anatomy, middle_box(volume.grid, recipe))
+        found = middle and _look(volume, middle, recipe, run, anatomy)
+        if found:
+            return found
+    return _look(volume, anatomy, recipe, run)
+
+
+def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | None = None) -> Box | None:
+    """The organ's box within a part of a scan; None: it is not there.
+
+    `beyond`: a larger part, where the organ may lie instead. Then it counts only if it is of some size, and whole.
+    """
+    x, y, z = (COARSER * step for step in recipe.spacing)
+    image, grid = scan_to_network(crop(volume, within), replace(recipe, spacing=(x, y, z)))
+    core = tuple(_without_a_scant_stride(length, recipe.stride) for length in grid.shape)
+    shares = run(image[(slice(None), *core)])[0]
+    centre = _centre_in(volume.grid, grid) - [side.start for side in core]
+    chosen = pieces(shares, recipe, centre, _half_extent(volume.grid, grid))
+    if beyond:
+        enough = SIZEABLE * math.prod(recipe.training.patch) / COARSER**3
+        for label in range(1, recipe.outputs):
+            certainty = 2 * shares[label].numpy()[chosen == label] - 1
+            if certainty.sum() < enough:
+                return None
+    mask = np.zeros(grid.shape, bool)
+    mask[core] = chosen > 0
+    there = _source_box(mask, grid)
+    if there is None or (beyond and _is_cut(_shifted(there, within), within, beyond)):
+        return None
+    more = margin(recipe, volume.grid)
+    i, j, k = (
+        slice(max(0, side.start - m), min(n, side.stop + m))
+        for side, m, n in zip(_shifted(there, within), more, volume.grid.shape, strict=True)
+    )
+    return i, j, k
+
+
+def middle_box(grid: Grid, recipe: Recipe) -> Box:
+    """The middle of a scan, in its own voxels: `MIDDLE` of each axis, but no less than two training patches."""
+    at = network_grid(grid, recipe.spacing)
+    box = [slice(0)] * 3
+    for axis, stored in enumerate(at.order):
+        length = grid.shape[stored]
+        least = 2 * recipe.training.patch[axis] * recipe.spacing[axis] / at.canonical_spacing[axis]
+        rim = max(0, math.floor((length - max(MIDDLE * length, least)) / 2))
+        box[stored] = slice(rim, length - rim)
+    return box[0], box[1], box[2]
+
+
+def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
+    """The part of a scan, in its own voxels, in which intensities vary over more than a few voxels; None: nowhere."""
+    spacing = AVERAGED * min(recipe.spacing)
+    grid = network_grid(volume.grid, (spacing, spacing, spacing))
+    image = resampled(volume, grid)
+    if recipe.intensity.rule == "clip":
+        image = image.clamp(recipe.intensity.low, recipe.intensity.high) - recipe.intensity.low
+    moments = torch.stack([image, image.square()]).double()
+    for axis in range(3):
+        moments = weigh(moments, smoothing(grid.shape[axis], VARIED_WITHIN, image.device), axis - 3)
+    mean, square = moments
+    varies = (square - mean.square()).clamp_min(0).sqrt() > STRUCTURE * mean.abs() + 1e-6 * square.max().sqrt()
+    return _source_box(varies.any(dim=0).numpy(), grid)
+
+
+def pieces(shares: Tensor, recipe: Recipe, centre: np.ndarray, half_extent: np.ndarray) -> np.ndarray:
+    """Which voxels belong to what is looked for: their classes, else 0, uint8 (X, Y, Z), by probabilities (K, X, Y, Z).
+
+    Where only a class's largest component is kept in the end, one piece of each class: that with the most certainty in
+    it, and the more so the nearer to the scan's `centre`; `half_extent` is how far the scan reaches from there.
+    """
+    from scipy import ndimage
+
+    labels = most_likely(shares).numpy()
+    chosen = np.zeros_like(labels)
+    for label in range(1, len(shares)):
+        components, number = ndimage.label(labels == label, structure=np.ones((3, 3, 3)))
+        sizes = np.bincount(components.ravel(), minlength=number + 1)
+        sizes[0] = 0
+        if sizes.max() < SPECK:
+            continue
+        if not recipe.inference.largest_component:
+            chosen[(sizes >= SPECK)[components]] = label
+            continue
+        at = np.nonzero(components)
+        piece = components[at]
+        middles = [np.bincount(piece, axis, number + 1) / np.maximum(sizes, 1) for axis in at]
+        away = (((np.stack(middles, axis=1) - centre) / half_extent) ** 2).sum(axis=1)
+        certainty = np.bincount(piece, shares[label].numpy()[at], number + 1) - sizes / 2
+        weight = np.where(sizes >= SPECK, certainty / (1 + CENTRAL * away), -np.inf)
+        chosen[components == weight.argmax()] = label
+    return chosen
+
+
+def _without_a_scant_stride(length: int, stride: int) -> slice:
+    """The middle of an axis without its ends, if these would have it padded by more than two thirds of a stride."""
+    excess = length % stride if length > stride else 0
+    return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)
+
+
+def _source_box(mask: np.ndarray, grid: NetworkGrid) -> Box | None:
+    """The box, in the scan's own voxels, about a mask on another grid of the same scan; None: the mask is empty."""
+    if not mask.any():
+        return None
+    box = [slice(0)] * 3
+    for axis, (stored, flipped) in enumerate(zip(grid.order, grid.flipped, strict=True)):
+        there = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        length, step = grid.canonical_shape[axis], grid.spacing[axis] / grid.canonical_spacing[axis]
+        # Faces of voxels rather than centres, from the centre that both grids share.
+        low, high = (float(face - grid.shape[axis] / 2) * step + length / 2 for face in (there[0], there[-1] + 1))
+        # Rounded first, so that what a flip leaves in the last digits decides nothing.
+        start, stop = max(0, math.floor(round(low, 6))), min(length, math.ceil(round(high, 6)))
+        box[stored] = slice(length - stop, length - start) if flipped else slice(start, stop)
+    return box[0], box[1], box[2]
+
+
+def _shifted(inner: Box, outer: Box) -> Box:
+    """A box within another, as one of the whole."""
+    i, j, k = (slice(b.start + a.start, b.start + a.stop) for a, b in zip(inner, outer, strict=True))
+    return i, j, k
+
+
+def _overlap(one: Box, other: Box) -> Box | None:
+    i, j, k = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return (i, j, k) if all(side.start < side.stop for side in (i, j, k)) else None
+
+
+def _is_cut(box: Box, within: Box, beyond: Box) -> bool:
+    """Whether `box` touches a face of `within` that is none of `beyond`."""
+    return any(
+        (a.start <= b.start and b.start > c.start) or (a.stop >= b.stop and b.stop < c.stop)
+        for a, b, c in zip(box, within, beyond, strict=True)
+    )
+
+
+def _centre_in(whole: Grid, grid: NetworkGrid) -> np.ndarray:
+    """The centre of the whole scan, in voxels of a grid of a part of it."""
+    centre = whole.affine @ [*((np.array(whole.shape) - 1) / 2), 1]
+    return np.asarray((np.linalg.inv(grid.affine) @ centre)[:3])
+
+
+def _half_extent(whole: Grid, grid: NetworkGrid) -> np.ndarray:
+    """Half the whole scan's edges along the axes of `grid`, in its voxels."""
+    edges = [whole.shape[stored] * float(whole.spacing[stored]) for stored in grid.order]
+    return np.array(edges) / grid.spacing / 2

@@ -1,0 +1,284 @@
+"""In a large scan the organ is found first: the same labels as of the whole, by a network that sees a small part of it.
+
+The network's answer is written into the scan: what is bright is the organ.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CENTRE, centred_grid, points_of, rotation
+from DCAMTLib.inference import finding
+from DCAMTLib.inference import predictor as module
+from DCAMTLib.inference.cropping import crop, grown
+from DCAMTLib.inference.finding import anatomy_box, is_large, middle_box, organ_box, pieces
+from DCAMTLib.inference.predictor import Predictor
+from DCAMTLib.inference.quality import FAST
+from DCAMTLib.model_package import Card, ModelPackage
+from DCAMTLib.networks.dual_vnet import DualVNet
+from DCAMTLib.recipe import Inference, Intensity, Recipe
+from DCAMTLib.volume import Grid, Labelmap, Volume
+from synthetic import tiny_recipe
+from torch import Tensor, nn
+
+RECIPE: Recipe = replace(
+    tiny_recipe(), intensity=Intensity("clip", low=-1, high=1), inference=Inference(largest_component=True)
+)
+"""2 mm, patches of 16 x 16 x 16."""
+SPACING = (1.0, 1.0, 2.0)
+CASE = (48, 40, 24)
+FIELD = (120, 144, 24)
+AT = (41, 60, 0)
+"""Where the case lies in the field; its middle is not the field's."""
+
+
+class Bright(nn.Module):
+    """Says organ where the image is positive; remembers the sizes it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vnets = (SimpleNamespace(encoder=SimpleNamespace(levels=[None] * 3)),)
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward_one(self, image: Tensor) -> Tensor:
+        self.sizes.append(tuple(image.shape[2:]))
+        return torch.cat([-20 * image, 20 * image], dim=1)
+
+    def forward(self, image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
+        logits = self.forward_one(image)
+        return SimpleNamespace(logits=logits), SimpleNamespace(logits=logits)
+
+
+@pytest.fixture(autouse=True)
+def toy_scans_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "LARGE", 0)
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    weights = {name: t.numpy().copy() for name, t in DualVNet(RECIPE).state_dict().items() if t.is_floating_point()}
+    card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "0", "none", "2000-01-01")
+    made = Predictor(ModelPackage(card, RECIPE, weights), precision=torch.float32)
+    made.network = Bright()  # type: ignore[assignment]
+    return made
+
+
+def case() -> np.ndarray:
+    """Waving tissue, all negative, with a bright ellipsoid off its middle: (I, J, K)."""
+    i, j, k = np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij")
+    tissue = -0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3) + 0.15 * np.sin(k / 1.5 + i / 4)
+    organ = ((i - 22) / 14) ** 2 + ((j - 21) / 12) ** 2 + ((k - 12) / 8) ** 2 < 1
+    return np.where(organ, 0.9, tissue).astype(np.float32)
+
+
+def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
+    """The case in a large field, and where its own organ lies."""
+    room = [(at, n - m - at) for at, n, m in zip(AT, FIELD, CASE, strict=True)]
+    if kind == "mirrored tissue":
+        # Its copies lie about it, so that the middle of what is shown is its own.
+        room = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, CASE, strict=True)]
+        voxels = np.pad(case(), room, mode="symmetric")
+    else:
+        voxels = np.full(FIELD, -1, np.float32)
+        if kind == "noise":
+            voxels = np.random.default_rng(0).normal(-0.6, 0.1, FIELD).astype(np.float32)
+        voxels[tuple(slice(low, low + n) for (low, _), n in zip(room, CASE, strict=True))] = case()
+    own = np.zeros(FIELD, bool)
+    own[tuple(slice(low, low + n) for (low, _), n in zip(room, CASE, strict=True))] = case() > 0
+    return Volume(voxels[None], centred_grid(FIELD, SPACING)), own
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+@pytest.mark.parametrize("kind", ["air", "noise", "mirrored tissue"])
+def test_the_organ_is_found_whatever_surrounds_it(kind: str, predictor: Predictor) -> None:
+    scan, own = scan_in(kind)
+    result = predictor.segment(scan, keep_probabilities=True)
+    labels = result.labelmap.voxels == 1
+    assert labels.shape == FIELD
+    assert dice(labels, own) > 0.95
+    network = predictor.network
+    whole = np.prod([n * s / 2 for n, s in zip(FIELD, SPACING, strict=True)])
+    assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
+    # What was not looked at is background, of which the branches are certain.
+    assert result.probabilities is not None
+    assert result.agreement is not None
+    assert np.abs(result.probabilities.sum(axis=0) - 1).max() < 1e-5
+    assert result.probabilities[0, 0, 0, 0] == 1
+    assert result.agreement.shape == FIELD
+    assert result.agreement[0, 0, 0] == 1
+    assert result.labelmap.grid is scan.grid
+
+
+def test_the_box_gives_what_the_whole_gives(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan, _ = scan_in("air")
+    found = predictor.segment(scan)
+    monkeypatch.setattr(module, "is_large", lambda *_: False)
+    whole = predictor.segment(scan)
+    # Both grids have voxels of 2 mm, but not at the same places.
+    assert dice(found.labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.95
+    assert found.trust == whole.trust == 1
+
+
+@pytest.mark.parametrize("kind", ["air", "mirrored tissue"])
+def test_every_way_to_store_a_large_scan_gives_the_same_labels(kind: str, predictor: Predictor) -> None:
+    scan, _ = scan_in(kind)
+    turned = Grid(FIELD, centred_grid(FIELD, SPACING, rotation(9, -12, 17)).affine)
+    scan = Volume(scan.voxels, turned)
+    expected = predictor.segment(scan, FAST).labelmap.voxels
+    assert expected.any()
+    for order in itertools.permutations(range(3)):
+        for flips in ((True, False, False), (False, True, True)):
+            to_old = np.zeros((4, 4))
+            to_old[3, 3] = 1
+            for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
+                to_old[old, new] = -1 if flip else 1
+                to_old[old, 3] = FIELD[old] - 1 if flip else 0
+            axes = [axis for axis, flip in enumerate(flips) if flip]
+            voxels = np.flip(scan.voxels[0].transpose(order), axes)
+            stored = Volume(voxels[None], Grid(voxels.shape, turned.affine @ to_old))  # type: ignore[arg-type]
+            labels = predictor.segment(stored, FAST).labelmap.voxels
+            assert np.array_equal(np.flip(labels, axes), expected.transpose(order))
+
+
+def test_nothing_found_means_the_whole_scan_is_segmented(predictor: Predictor) -> None:
+    scan, _ = scan_in("mirrored tissue")
+    dark = Volume(np.minimum(scan.voxels, -0.3), scan.grid)
+    shares: list[float] = []
+    result = predictor.segment(dark, progress=lambda _, share: shares.append(share))
+    assert not result.labelmap.voxels.any()
+    assert predictor.network.sizes[-1] == (60, 72, 24)  # type: ignore[union-attr]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    empty = Volume(np.full_like(scan.voxels, -1), scan.grid)
+    assert not predictor.segment(empty).labelmap.voxels.any()
+
+
+def test_a_box_that_the_result_touches_grows(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan, own = scan_in("air")
+    i, j, k = (np.flatnonzero(own.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    small = (slice(i[0] + 4, i[-1] + 9), slice(j[0] - 8, j[-1] + 9), slice(k[0] - 2, k[-1] - 1))
+    monkeypatch.setattr(module, "organ_box", lambda *_: small)
+    shares: list[float] = []
+    result = predictor.segment(scan, progress=lambda _, share: shares.append(share))
+    assert dice(result.labelmap.voxels == 1, own) > 0.95
+    assert len(predictor.network.sizes) == 2  # type: ignore[union-attr]
+    assert shares == sorted(shares)
+
+
+def test_a_region_is_segmented_without_looking_elsewhere(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    from DCAMTLib.inference.region import Region
+
+    scan, own = scan_in("air")
+    monkeypatch.setattr(module, "organ_box", lambda *_: 1 / 0)
+    low, high = points_of(scan.grid)[own].min(axis=0) - 3, points_of(scan.grid)[own].max(axis=0) + 3
+    result = predictor.segment(scan, region=Region(tuple(low), tuple(high)))  # type: ignore[arg-type]
+    assert dice(result.labelmap.voxels == 1, own) > 0.95
+
+
+def test_a_small_scan_is_done_whole(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = Volume(case()[None], centred_grid(CASE, SPACING))
+    monkeypatch.setattr(module, "organ_box", lambda *_: 1 / 0)
+    assert not is_large(RECIPE, centred_grid((24, 24, 16), SPACING))
+    monkeypatch.setattr(finding, "LARGE", 1 << 20)
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, case() > 0) > 0.95
+
+
+# ---- its parts
+
+
+def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
+    for kind in ("air", "noise"):
+        scan, _ = scan_in(kind)
+        box = anatomy_box(scan, RECIPE)
+        assert box is not None
+        for side, at, n, length in zip(box, AT, CASE, FIELD, strict=True):
+            assert side.start <= at + 8
+            assert side.stop >= at + n - 8
+            assert side.start >= max(0, at - 36)
+            assert side.stop <= min(length, at + n + 36)
+    noise = np.random.default_rng(1).normal(300, 100, (1, *FIELD)).astype(np.float32)
+    local = replace(RECIPE, intensity=Intensity("local"))
+    assert anatomy_box(Volume(np.abs(noise), centred_grid(FIELD, SPACING)), replace(local, spacing=(3.0,) * 3)) is None
+    assert anatomy_box(Volume(np.zeros_like(noise), centred_grid(FIELD, SPACING)), local) is None
+
+
+def shares_of(*balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)) -> Tensor:
+    at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    organ = np.zeros(shape, np.float32)
+    for place, radius in balls:
+        organ[np.linalg.norm(at - place, axis=-1) < radius] = 0.9
+    return torch.from_numpy(np.stack([1 - organ, organ]))
+
+
+MIDDLE_OF = np.array([29.5, 19.5, 19.5])
+
+
+def test_of_two_alike_the_middle_one_is_meant_but_a_speck_never_is() -> None:
+    alike = shares_of(((26, 20, 20), 7), ((50, 20, 20), 7.4))
+    chosen = pieces(alike, RECIPE, MIDDLE_OF, MIDDLE_OF + 0.5)
+    assert chosen[26, 20, 20] == 1
+    assert chosen[50, 20, 20] == 0
+    unlike = shares_of(((29, 20, 20), 2.2), ((50, 20, 20), 8))
+    assert pieces(unlike, RECIPE, MIDDLE_OF, MIDDLE_OF + 0.5)[50, 20, 20] == 1
+    assert not pieces(shares_of(((29, 20, 20), 2.2)), RECIPE, MIDDLE_OF, MIDDLE_OF + 0.5).any()
+    every = replace(RECIPE, inference=Inference(largest_component=False))
+    assert (pieces(alike, every, MIDDLE_OF, MIDDLE_OF + 0.5) == alike.argmax(dim=0).numpy()).all()
+
+
+def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off the middle, the organ; in it, more than a speck that is much too small."""
+    monkeypatch.setattr(finding, "SIZEABLE", 0.2)
+    grid = centred_grid((160, 160, 24), SPACING)
+    i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
+    voxels = (-0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3)).astype(np.float32)
+    little = ((i - 80) / 7) ** 2 + ((j - 80) / 7) ** 2 + ((k - 12) / 4) ** 2 < 1
+    organ = ((i - 142) / 12) ** 2 + ((j - 40) / 12) ** 2 + ((k - 12) / 8) ** 2 < 1
+    voxels[little | organ] = 0.9
+    asked: list[tuple[int, ...]] = []
+
+    def run(image: Tensor) -> Tensor:
+        asked.append(tuple(image.shape[1:]))
+        return torch.cat([-20 * image, 20 * image]).softmax(dim=0)[None]
+
+    box = organ_box(Volume(voxels[None], grid), RECIPE, run)
+    assert box is not None
+    assert all(side.start <= at < side.stop for side, at in zip(box, (142, 40, 12), strict=True))
+    assert len(asked) == 2
+    assert np.prod(asked[0]) < 0.7 * np.prod(asked[1])
+    monkeypatch.setattr(finding, "SIZEABLE", 0.001)
+    box = organ_box(Volume(voxels[None], grid), RECIPE, run)
+    assert box is not None
+    assert box[0].start < 80 < box[0].stop < 130
+    assert len(asked) == 3
+
+
+def test_the_middle_is_two_patches_at_least() -> None:
+    assert middle_box(centred_grid((400, 100, 40), (1.0, 2.0, 2.0)), RECIPE) == (
+        slice(80, 320),  # 60%
+        slice(20, 80),
+        slice(4, 36),  # 64 mm
+    )
+
+
+def test_a_part_lies_where_it_lay() -> None:
+    scan, _ = scan_in("air")
+    turned = Volume(scan.voxels, Grid(FIELD, centred_grid(FIELD, SPACING, rotation(9, -12, 17), CENTRE).affine))
+    part = crop(turned, (slice(5, 25), slice(7, 50), slice(3, 20)))
+    assert np.allclose(points_of(part.grid), points_of(turned.grid)[5:25, 7:50, 3:20])
+    assert np.shares_memory(part.voxels, turned.voxels)
+
+
+def test_a_box_grows_only_where_it_is_touched_and_never_beyond_the_scan() -> None:
+    box = (slice(10, 20), slice(2, 12), slice(0, 10))
+    labels = np.zeros((10, 10, 10), np.uint8)
+    labels[3:10, 0:4, 0] = 2
+    found = grown(box, Labelmap(labels, Grid((10, 10, 10), np.eye(4))), (5, 5, 5), (22, 30, 30))
+    assert found == (slice(10, 22), slice(0, 12), slice(0, 10))
