@@ -1,0 +1,318 @@
+"""Iterations a second of DCAMT's training loop beside the field's usual way, with the same network and losses.
+
+    python Testing/benchmarks/training_speed.py LA_FOLDER [--device cuda] [--patch 112,112,80] [--spacing 0.625] …
+
+The usual way is written as published code for semi-supervised segmentation has it: float32, PyTorch's default memory
+layout, a plain optimiser, the loss read back at each iteration, and a DataLoader whose workers read a sample's whole
+case from its file (on the network's grid already, normalised), turn it by right angles, mirror it and crop a patch from
+it, all in NumPy. DCAMT's way is the trainer's own loop, which also turns by any angle, scales and changes intensities.
+Further rows leave one measure out each.
+
+Each way lives in a process of its own, so that it has its own peak memory; they take turns, round by round, so that a
+machine's other work falls on all alike. Per way the median round counts. `waiting` is the share of the time in which
+the loop had no batch: for the loader, until it hands one over; for DCAMT, while patches are cut (a GPU cuts them by
+itself, and the loop only asks for them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import nibabel
+import numpy as np
+import torch
+from DCAMTLib.losses.objective import objective_losses
+from DCAMTLib.networks.dual_vnet import DualVNet
+from DCAMTLib.preprocessing import labels_to_network, scan_to_network
+from DCAMTLib.recipe import Recipe, load_recipe, with_settings
+from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION, Case
+from DCAMTLib.training.events import EventLog
+from DCAMTLib.training.resident import load_case
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.sampling import Batch, BatchSampler
+from DCAMTLib.training.trainer import Trainer
+from DCAMTLib.training.validation import validation_dice
+from DCAMTLib.volume import read_labelmap, read_volume
+from la_cases import print_table, training_names
+from torch.utils.data import DataLoader, Dataset
+
+Step = Callable[[], float]
+"""One iteration; returns the seconds that it waited for its batch."""
+
+WAYS = {
+    "usual": "the field's usual way",
+    "dcamt": "DCAMT",
+    "float32": "DCAMT without mixed precision",
+    "layout": "DCAMT in the default memory layout",
+    "loader": "DCAMT fed by the loader",
+}
+
+
+class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The cases' files; a sample is a random patch of one: image (1, X, Y, Z) and label (X, Y, Z)."""
+
+    def __init__(self, folder: Path, names: list[str], patch: tuple[int, int, int]) -> None:
+        self.folder = folder
+        self.names = names
+        self.patch = patch
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = nibabel.load(self.folder / f"{self.names[index]}_image.nii.gz").get_fdata(dtype=np.float32)
+        label = np.asarray(nibabel.load(self.folder / f"{self.names[index]}_label.nii.gz").dataobj)
+        quarter, axis = np.random.randint(4), np.random.randint(2)
+        image, label = (np.flip(np.rot90(array, quarter), axis) for array in (image, label))
+        missing = [max(0, want - have) for want, have in zip(self.patch, image.shape, strict=True)]
+        sides = [(lack // 2, lack - lack // 2) for lack in missing]
+        image, label = np.pad(image, sides), np.pad(label, sides)
+        start = [np.random.randint(have - want + 1) for have, want in zip(image.shape, self.patch, strict=True)]
+        part = tuple(slice(at, at + want) for at, want in zip(start, self.patch, strict=True))
+        return torch.from_numpy(image[part][None].copy()), torch.from_numpy(label[part].astype(np.int64))
+
+
+class TwoStreams:
+    """Endless batches of case numbers: some of the first `labelled` ones, then some of the others."""
+
+    def __init__(self, labelled: int, cases: int, recipe: Recipe) -> None:
+        self.labelled, self.cases, self.training = labelled, cases, recipe.training
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first, rest = self.training.labelled_per_batch, self.training.batch - self.training.labelled_per_batch
+        while True:
+            yield [
+                *np.random.randint(0, self.labelled, first).tolist(),
+                *np.random.randint(self.labelled, self.cases, rest).tolist(),
+            ]
+
+
+def seed_worker(number: int) -> None:
+    np.random.seed(torch.initial_seed() % 2**32)
+
+
+def make_files(la: Path, names: list[str], recipe: Recipe, folder: Path) -> None:
+    """The cases on the network's grid, normalised, one file for the image and one for the label."""
+    for name in names:
+        image, _ = scan_to_network(read_volume(la / f"{name}_image.nii.gz"), recipe)
+        label = labels_to_network(read_labelmap(la / f"{name}_label.nii.gz"), recipe)
+        nibabel.save(nibabel.Nifti1Image(image[0].numpy(), np.eye(4)), folder / f"{name}_image.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label.numpy(), np.eye(4)), folder / f"{name}_label.nii.gz")
+
+
+def batches(options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path) -> Iterator[Any]:
+    dataset = CaseFiles(files, names, recipe.training.patch)
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=TwoStreams(options.labelled, len(names), recipe),  # type: ignore[arg-type]
+            num_workers=options.workers,
+            pin_memory=options.device == "cuda",
+            worker_init_fn=seed_worker,
+        )
+    )
+
+
+def usual_way(options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path) -> Step:
+    device = torch.device(options.device)
+    torch.manual_seed(recipe.training.seed)
+    network = DualVNet(recipe).to(device).train()
+    training = recipe.training
+    optimiser = torch.optim.SGD(
+        network.parameters(), training.learning_rate, 0.9, weight_decay=training.weight_decay, foreach=False
+    )
+    loader = batches(options, recipe, names, files)
+    draws = torch.Generator().manual_seed(0)
+
+    def step() -> float:
+        began = time.perf_counter()
+        images, labels = next(loader)
+        waited = time.perf_counter() - began
+        images, labels = images.to(device), labels.to(device)
+        own_tokens = torch.rand((2, len(images)), device=device) < training.own_tokens
+        outputs = network(images, own_tokens)
+        known = labels[: training.labelled_per_batch]
+        losses = objective_losses(outputs, known, network.projections, recipe.objective, 1.0, draws)
+        optimiser.zero_grad()
+        losses["total"].backward()
+        optimiser.step()
+        losses["total"].item()
+        return waited
+
+    return step
+
+
+def dcamt_way(
+    options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path, loaded: bool = False
+) -> tuple[Step, Trainer]:
+    """`loaded`: the batches come from the loader instead of cases that lie on the device."""
+    device = torch.device(options.device)
+    trainer = Trainer(recipe, RunFolder(files / "run"), device, EventLog(None))
+    training = recipe.training
+    if loaded:
+        loader = batches(options, recipe, names, files)
+    else:
+        roles = [LABELLED] * options.labelled + [UNLABELLED] * (len(names) - options.labelled)
+        held = [load_case(case_of(options.la, *pair), recipe, device) for pair in zip(names, roles, strict=True)]
+        sampler = BatchSampler(held[: options.labelled], held[options.labelled :], recipe, device)
+
+    def step() -> float:
+        began = time.perf_counter()
+        if loaded:
+            images, labels = next(loader)
+            count = training.labelled_per_batch
+            images = images.to(device, non_blocking=True)
+            own_tokens = torch.rand((2, len(images)), device=device) < training.own_tokens
+            batch = Batch(images, labels[:count].to(device, non_blocking=True), images[count:], own_tokens)
+        else:
+            batch = sampler.draw(trainer.step)
+        waited = time.perf_counter() - began
+        trainer._iterate(batch)
+        trainer.step += 1
+        return waited
+
+    return step, trainer
+
+
+def case_of(la: Path, name: str, role: str) -> Case:
+    label = None if role == UNLABELLED else la / f"{name}_label.nii.gz"
+    return Case(name, la / f"{name}_image.nii.gz", label, role)
+
+
+def serve(way: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
+    """In a process of its own: make iterations whenever asked for some, and answer with what they took."""
+    torch.set_num_threads(options.threads)
+    recipe = recipe_of(options, mixed_precision=way != "float32")
+    # The trainer asks for the layout by this name.
+    layout = torch.contiguous_format if way == "layout" else torch.channels_last_3d
+    trainer: Trainer | None = None
+    with mock.patch.object(torch, "channels_last_3d", layout):
+        if way == "usual":
+            step = usual_way(options, recipe, names, files)
+        else:
+            step, trainer = dcamt_way(options, recipe, names, files, loaded=way == "loader")
+        for asked in iter(pipe.recv, None):
+            if asked == "validate":
+                assert trainer is not None
+                pipe.send(validation_seconds(options, trainer, names))
+                continue
+            began = time.perf_counter()
+            waited = sum(step() for _ in range(asked))
+            if options.device == "cuda":
+                torch.cuda.synchronize()
+            pipe.send((time.perf_counter() - began, waited, peak_bytes(options.device)))
+
+
+def validation_seconds(options: argparse.Namespace, trainer: Trainer, names: list[str]) -> float:
+    """What the trainer's validation takes for one case."""
+    held = [load_case(case_of(options.la, name, VALIDATION), trainer.recipe, trainer.device) for name in names[:2]]
+    began = time.perf_counter()
+    validation_dice(trainer.network, held, trainer.recipe)
+    return (time.perf_counter() - began) / len(held)
+
+
+def peak_bytes(device: str) -> int:
+    """Of GPU memory, or of this process's own."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def recipe_of(options: argparse.Namespace, mixed_precision: bool = True) -> Recipe:
+    settings = [
+        f"spacing={','.join([str(options.spacing)] * 3)}",
+        f"patch={options.patch}",
+        f"batch={options.batch}",
+        f"labelled_per_batch={max(1, options.batch // 2)}",
+        f"mixed_precision={str(mixed_precision).lower()}",
+        "ramp_up=0",
+    ]
+    return with_settings(load_recipe("la"), [*settings, *options.set])
+
+
+def measure(options: argparse.Namespace, names: list[str], files: Path) -> tuple[list[dict[str, Any]], float]:
+    """A row a way, and the seconds that one case takes in DCAMT's validation."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for way in options.ways:
+        pipes[way], other = context.Pipe()
+        process = context.Process(target=serve, args=(way, options, names, files, other))
+        process.start()
+        other.close()  # so that a process that dies ends the benchmark
+        processes.append(process)
+    rounds: dict[str, list[tuple[float, float, int]]] = {way: [] for way in options.ways}
+    for index in range(options.rounds + 1):
+        for way, pipe in pipes.items():
+            pipe.send(options.iterations if index else options.warm_up)
+            answer = pipe.recv()
+            if index:
+                rounds[way].append(answer)
+    pipes["dcamt"].send("validate")
+    validation: float = pipes["dcamt"].recv()
+    for pipe in pipes.values():
+        pipe.send(None)
+    for process in processes:
+        process.join()
+    speeds = {way: options.iterations / median(seconds for seconds, _, _ in took) for way, took in rounds.items()}
+    rows = [
+        {
+            "way": WAYS[way],
+            "it_per_s": round(speeds[way], 3),
+            "times_usual": round(speeds[way] / speeds["usual"], 2),
+            "waiting": round(sum(waited for _, waited, _ in took) / sum(seconds for seconds, _, _ in took), 3),
+            "peak_gb": round(max(peak for _, _, peak in took) / 1e9, 2),
+        }
+        for way, took in rounds.items()
+    ]
+    return rows, validation
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("la", type=Path, metavar="LA_FOLDER")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--patch", default="64,64,32")
+    parser.add_argument("--spacing", type=float, default=1.25)
+    parser.add_argument("--batch", type=int, default=4, help="half of it labelled")
+    parser.add_argument("--cases", type=int, default=8)
+    parser.add_argument("--labelled", type=int, default=2, help="of the cases")
+    parser.add_argument("--iterations", type=int, default=10, help="a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=3, help="iterations before the first round")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="usual and dcamt are always measured"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="change the recipe")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    options.ways = [way for way in WAYS if way in {"usual", "dcamt", *options.ways}]
+    names = training_names(options.la)[: options.cases]
+    recipe = recipe_of(options)
+    with tempfile.TemporaryDirectory() as folder:
+        make_files(options.la, names, recipe, Path(folder))
+        rows, validation = measure(options, names, Path(folder))
+    print_table(rows)
+    every = recipe.training.validate_every
+    share = validation / (validation + every / rows[options.ways.index("dcamt")]["it_per_s"])
+    print(f"validation: {validation:.2f} s a case; {share:.1%} of the time for each case, every {every} iterations")
+    if options.json:
+        machine = {"device": options.device, "threads": options.threads, "torch": torch.__version__}
+        result = {"rows": rows, "validation_s_a_case": validation, "validation_share_a_case": share, **machine}
+        options.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
