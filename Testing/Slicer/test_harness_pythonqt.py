@@ -44,10 +44,17 @@ class PropertyTest(unittest.TestCase):
             qt.QComboBox().count = 3
 
     def test_a_value_of_the_wrong_kind_is_refused(self) -> None:
-        with self.assertRaisesRegex(AttributeError, "does not accept"):
-            self.button.icon = "no icon"
-        with self.assertRaisesRegex(AttributeError, "does not accept"):
-            self.button.text = Path("folder")
+        for name, value in (
+            ("icon", "no icon"),
+            ("text", Path("folder")),
+            ("text", None),
+            ("enabled", None),
+            ("enabled", "yes"),
+            ("enabled", self.button),
+            ("maximumWidth", "3"),
+        ):
+            with self.subTest(name), self.assertRaisesRegex(AttributeError, f"Property '{name}' .* does not accept"):
+                setattr(self.button, name, value)
 
     def test_methods_and_signals_cannot_be_overwritten(self) -> None:
         with self.assertRaisesRegex(AttributeError, "Slot 'click' can not be overwritten"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import types
@@ -26,7 +25,6 @@ def install() -> bool:
     if hasattr(slicer, "app"):
         return getattr(slicer, "_harness", False)
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    _keep_none_alive()
     from PySide6 import QtWidgets
 
     slicer._harness = True
@@ -40,12 +38,6 @@ def install() -> bool:
     _install_slicer_packages()
     slot_errors.watch_observers()
     return True
-
-
-def _keep_none_alive() -> None:
-    """PySide6 6.12 gives None up once too often with every call that returns nothing; Python 3.12 does not mind."""
-    if sys.version_info < (3, 12):
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 def _install_qt() -> None:
