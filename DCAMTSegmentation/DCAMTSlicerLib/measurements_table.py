@@ -21,7 +21,7 @@ DECIMALS = {"sphericity": 3}
 def column_titles() -> dict[str, str]:
     """What the table's head says of each column."""
     return {
-        "scan": _("Volume"),
+        "scan": _("Scan"),
         "segment": _("Segment"),
         "volume_ml": _("Volume (mL)"),
         "surface_cm2": _("Surface (cm²)"),

@@ -33,6 +33,11 @@ class ReviewPanel:
         table = review.referenced(segmentation, review.MEASUREMENTS)
         if ui.measurementsTable.mrmlTableNode() is not table:
             ui.measurementsTable.setMRMLTableNode(table)
+            if table is not None:
+                # Slicer turns no table that is not there yet: the panel's file cannot ask for it.
+                ui.measurementsTable.transposed = True
+                ui.measurementsTable.resizeColumnsToContents()
+        ui.measurementsTable.visible = table is not None
         ui.copyButton.enabled = ui.exportButton.enabled = table is not None
         ui.trustLabel.text = self._trustText()
         ui.disagreementCheckBox.enabled = review.referenced(segmentation, review.DISAGREEMENT) is not None

@@ -26,7 +26,10 @@ class WholeWayTest(SegmentationCase):
         row = self.logic.measurements(segmentation)[0]
         voxel_ml = float(np.prod(volume.GetSpacing())) / 1000
         self.assertAlmostEqual(float(row["volume_ml"]), mask.sum() * voxel_ml, delta=0.006)
-        self.assertEqual(self.ui.measurementsTable.mrmlTableNode().GetName(), "LGE measurements")
+        table = self.ui.measurementsTable
+        self.assertEqual(table.mrmlTableNode().GetName(), "LGE measurements")
+        # One measurement a line, however many segments: side by side they would not fit the panel.
+        self.assertTrue(table.transposed)
         self.assertIn(f"Left atrium: {mask.sum() * voxel_ml:.1f} mL.", self.ui.statusLabel.text)
 
         self.assertIn("agree to", self.ui.trustLabel.text)
@@ -90,7 +93,7 @@ class ReviewTest(SegmentationCase):
         segmentation = self.segment(add_scan())
         click(self.ui.copyButton)
         head, row = slicer.app.clipboard().text().splitlines()
-        self.assertEqual(head.split("\t")[:3], ["Volume", "Segment", "Volume (mL)"])
+        self.assertEqual(head.split("\t")[:3], ["Scan", "Segment", "Volume (mL)"])
         values = row.split("\t")
         self.assertEqual(values[:2], ["LGE", "Left atrium"])
         self.assertEqual(values[2], self.logic.measurements(segmentation)[0]["volume_ml"])
