@@ -26,8 +26,8 @@ def column_titles() -> dict[str, str]:
         "volume_ml": _("Volume (mL)"),
         "surface_cm2": _("Surface (cm²)"),
         "long_diameter_mm": _("Long diameter (mm)"),
-        "anteroposterior_diameter_mm": _("Antero-posterior diameter (mm)"),
-        "transverse_diameter_mm": _("Transverse diameter (mm)"),
+        "anteroposterior_diameter_mm": _("Antero-posterior (mm)"),
+        "transverse_diameter_mm": _("Transverse (mm)"),
         "sphericity": _("Sphericity"),
     }
 
