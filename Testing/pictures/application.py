@@ -1,4 +1,4 @@
-"""The harness's application as pictures need it: Qt and VTK off-screen, one style, one font, twice as fine a grain."""
+"""The harness's application as pictures need it: Qt and VTK off-screen, one style, one font, a finer grain."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCALE = 1.5
-"""Pixels of a picture to one of the screen: enough for small print, and on fine screens."""
+SCALE = 1.25
+"""Pixels of a picture to one of the screen: small print stays legible, and files small."""
 FONT_PIXELS = 13
 
 

@@ -11,10 +11,10 @@ from DCAMTSlicerLib.sample_scan import NAME, register_sample_scan
 from slicer_harness import choose, click, close_scene, open_module, process_events_until
 
 from .views import show_volume, zoom_slices
-from .window import beside, grab_panel, grab_views, save
+from .window import beside_views, grab_panel, save
 
 TITLE = "DCAMT Segmentation"
-FROM_BEHIND = {"turn": 200.0, "tilt": 15.0, "zoom": 1.2}
+FROM_BEHIND = {"turn": 200.0, "tilt": 15.0, "zoom": 1.0}
 PATIENCE_S = 300.0
 
 
@@ -37,16 +37,22 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
     volume = SampleData.downloadSample(NAME)
     show_volume(volume)
     choose(ui.inputSelector, volume)
-    yield "tutorial-1-choose", beside(grab_panel(module, TITLE), grab_views(**FROM_BEHIND))
+    yield "tutorial-1-choose", beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
 
-    yield "tutorial-2-running", segment_and_watch(module, lambda: grab_panel(module, TITLE))
+    def grab_run() -> Any:
+        return grab_panel(module, TITLE, down_to="logCollapsibleButton")
 
-    yield "tutorial-3-result", beside(grab_panel(module, TITLE), grab_views(**FROM_BEHIND))
+    yield "tutorial-2-running", segment_and_watch(module, grab_run)
+
+    # What has been chosen is done with; the rest of the panel then fits a laptop's screen.
+    for section in (ui.inputsCollapsibleButton, ui.outputCollapsibleButton):
+        section.collapsed = True
+    yield "tutorial-3-result", beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
 
     ui.disagreementCheckBox.checked = True
     click(ui.nextPlaceButton)
     zoom_slices(2)
-    yield "tutorial-4-doubts", beside(grab_panel(module, TITLE), grab_views(**FROM_BEHIND))
+    yield "tutorial-4-doubts", beside_views(grab_panel(module, TITLE), fit=False, **FROM_BEHIND)
 
 
 def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:

@@ -47,13 +47,16 @@ class _Window:
         return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
 
 
-def slice_picture(name: str, size: tuple[int, int]) -> np.ndarray:
+def slice_picture(name: str, size: tuple[int, int], fit: bool) -> np.ndarray:
     """The slice view of the present layout with this name, (rows, columns, 3), of `size` (width, height) pixels.
 
-    The slice stays where it is, in the middle of the view, and so does its scale.
+    `fit`: show all of the background volume; else the view keeps its middle and its scale.
     """
     logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
     logic.ResizeSliceNode(*size)
+    if fit:
+        logic.FitSliceToBackground()
+        logic.SnapSliceOffsetToIJK()
     # Slicer has the managers draw on a layer of their own, over the image.
     view = _window(slicer.vtkMRMLSliceViewDisplayableManagerFactory, SLICE_MANAGERS, logic.GetSliceNode(), size, 2)
     mapper = vtk.vtkImageMapper()
@@ -86,7 +89,7 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
 
 
 def show_volume(volume: Any) -> None:
-    """Lay a volume behind all slice views and fit them, as Slicer does with what it loads."""
+    """Lay a volume behind all slice views and go to its middle, as Slicer does with what it loads."""
     layout = slicer.app.layoutManager()
     for name in layout.sliceViewNames():
         logic = layout.sliceWidget(name).sliceLogic()

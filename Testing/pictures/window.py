@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +15,51 @@ from .png import write_png
 from .views import slice_picture, three_d_picture
 
 PANEL_WIDTH = 400
-VIEWS_SIZE = (640, 600)
+VIEWS_WIDTH = 700
 BAR = 20
+MARGIN, EDGE = 16, 4
 COLOURS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
 THREE_D_COLOUR = "#7483be"
 
 
-def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH) -> QtGui.QImage:
-    """A module's open panel in full length, under the bar that names the module."""
+def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str = "") -> QtGui.QImage:
+    """A module's open panel in full length, under the bar that names the module.
+
+    `down_to`: the name of the widget after which to cut, if not all is to be seen.
+    """
     panel = module.panel._object  # the harness's Qt object under PythonQt's manners
     panel.setFixedWidth(width)
     panel.show()
-    height = _settled_height(panel)
-    panel.resize(width, height)
-    slicer.app.processEvents()
+    _settle_height(panel)
+    last = panel.findChild(QtWidgets.QWidget, down_to) if down_to else None
+    bottom = _bottom(panel, [last] if last else panel.findChildren(QtWidgets.QWidget))
     head = QtWidgets.QLabel(title)
     head.setFixedSize(width, 2 * BAR)
     head.setIndent(14)
     head.setStyleSheet("background: #dcdcdc; font-weight: bold")
-    return _stacked([head.grab().toImage(), panel.grab(QtCore.QRect(0, 0, width, height)).toImage()], down=True)
+    shown = QtCore.QRect(0, 0, width, bottom + (EDGE if last else MARGIN))
+    return _stacked([head.grab().toImage(), panel.grab(shown).toImage()], down=True)
 
 
-def grab_views(size: tuple[int, int] = VIEWS_SIZE, **camera: float) -> QtGui.QImage:
-    """Slicer's conventional four views of the scene: axial, 3D, coronal, sagittal; `size` of all, screen pixels."""
-    width, height = size[0] // 2, size[1] // 2
-    pixels = (round(width * SCALE), round((height - BAR) * SCALE))
+def beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
+    """A panel's picture, and right of it Slicer's conventional four views of the scene, as high as it."""
+    return _stacked([panel, grab_views(VIEWS_WIDTH, round(panel.height() / SCALE), fit, **camera)])
+
+
+def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QImage:
+    """Axial, 3D, coronal and sagittal view, of `width` and `height` together, in pixels of the screen.
+
+    `fit`: show all of the volume; else slices keep their middle and scale. `camera`: see `views.three_d_picture`.
+    """
+    size = (round(width * SCALE / 2), round((height / 2 - BAR) * SCALE))
     layout = slicer.app.layoutManager()
-    parts = {"3D": _under_bar(three_d_picture(pixels, **camera), "1", "", THREE_D_COLOUR)}
+    parts = {"3D": _under_bar(three_d_picture(size, **camera), "1", "", THREE_D_COLOUR)}
     for name, letter in (("Red", "S"), ("Green", "A"), ("Yellow", "R")):
+        pixels = slice_picture(name, size, fit)
         offset = layout.sliceWidget(name).sliceLogic().GetSliceOffset()
-        parts[name] = _under_bar(slice_picture(name, pixels), name[0], f"{letter}: {offset:.1f} mm", COLOURS[name])
+        parts[name] = _under_bar(pixels, name[0], f"{letter}: {offset:.1f} mm", COLOURS[name])
     rows = [_stacked([parts[left], parts[right]]) for left, right in (("Red", "3D"), ("Green", "Yellow"))]
     return _stacked(rows, down=True)
-
-
-def beside(*images: QtGui.QImage, at: str = "") -> QtGui.QImage:
-    return _stacked(list(images))
 
 
 def save(image: QtGui.QImage, path: Path) -> None:
@@ -58,15 +68,21 @@ def save(image: QtGui.QImage, path: Path) -> None:
     write_png(rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3), path)
 
 
-def _settled_height(panel: QtWidgets.QWidget) -> int:
-    """The height in which everything in a panel of fixed width finds place, no spacer stretched."""
+def _settle_height(panel: QtWidgets.QWidget) -> None:
+    """Give a panel of fixed width the height in which everything finds place."""
     for _ in range(3):  # texts that wrap ask for their height only once they have a width
         slicer.app.processEvents()
         layout = panel.layout()
         wanted = layout.totalHeightForWidth(panel.width()) if layout.hasHeightForWidth() else 0
-        height = max(panel.sizeHint().height(), panel.minimumSizeHint().height(), wanted)
-        panel.resize(panel.width(), height)
-    return height
+        panel.resize(panel.width(), max(panel.sizeHint().height(), panel.minimumSizeHint().height(), wanted))
+    slicer.app.processEvents()
+
+
+def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:
+    """How far down the lowest of these reaches that has no others within it."""
+    shown = [widget for widget in widgets if widget.isVisible()]
+    ends = [widget for widget in shown if len(widgets) == 1 or not widget.findChildren(QtWidgets.QWidget)]
+    return max(widget.mapTo(panel, QtCore.QPoint(0, widget.height())).y() for widget in ends)
 
 
 def _under_bar(pixels: np.ndarray, name: str, note: str, colour: str) -> QtGui.QImage:
