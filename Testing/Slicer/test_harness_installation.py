@@ -55,3 +55,9 @@ class InstallationTest(unittest.TestCase):
             "print([n for n in ('torch', 'monai', 'SimpleITK', 'pytest') if n in sys.modules])"
         )
         self.assertEqual(run(["-c", code]).stdout.split("\n")[0], "[]")
+
+    def test_the_modules_know_nothing_of_it(self) -> None:
+        root = HERE.parents[1]
+        sources = [path for folder in ("DCAMTSegmentation", "DCAMTTraining") for path in (root / folder).rglob("*.py")]
+        self.assertGreater(len(sources), 10)
+        self.assertEqual([path.name for path in sources if "harness" in path.read_text(encoding="utf-8").lower()], [])

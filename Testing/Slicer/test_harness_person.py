@@ -84,6 +84,14 @@ class QuestionTest(unittest.TestCase):
         self.assertEqual(edit.text, "chosen")
 
 
+    def test_a_dialog_that_is_left_open_is_closed_and_fails(self) -> None:
+        dialog = qt.QDialog()
+        with Person() as person:
+            person.expects("", lambda shown: None)
+            self.assertEqual(dialog.exec_(), qt.QDialog.Rejected)
+        self.assertIn("was left open", str(slot_errors.take()[0]))
+
+
 class HiddenErrorTest(unittest.TestCase):
     """What Slicer would only print must not pass unseen."""
 

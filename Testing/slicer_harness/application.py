@@ -9,9 +9,9 @@ from typing import Any
 import slicer
 from PySide6 import QtCore, QtWidgets
 
+from .conversion import wrap
 from .io_manager import IOManager
 from .layout_manager import LayoutManager
-from .wrapping import wrap
 
 
 class qSlicerApplication(QtWidgets.QApplication):

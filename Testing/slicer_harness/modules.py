@@ -12,8 +12,9 @@ import slicer
 import vtk
 from PySide6 import QtCore
 
+from .conversion import wrap
 from .mrml_widgets import qSlicerScriptedLoadableModuleWidget
-from .wrapping import wrap, wrapper_class
+from .wrapping import wrapper_class
 
 
 class CoreModule:

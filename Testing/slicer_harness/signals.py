@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import weakref
 from collections.abc import Callable
@@ -10,7 +9,9 @@ from typing import Any, ClassVar
 
 from PySide6 import QtCore
 
-from . import slot_errors
+from .conversion import unwrap
+from .handles import valid_object
+from .slots import slot_of
 
 
 class Signal:
@@ -26,9 +27,11 @@ class Signal:
         return SignalConnections.of(self._wrapper).disconnect(self._name, receiver)
 
     def emit(self, *args: Any) -> None:
-        from .wrapping import unwrap
-
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
+
+    def argument_count(self) -> int | None:
+        """Another signal hands all arguments on."""
+        return None
 
     def __call__(self, *args: Any) -> None:
         self.emit(*args)
@@ -48,8 +51,6 @@ class SignalConnections:
 
     @classmethod
     def of(cls, wrapper: Any) -> SignalConnections:
-        from .wrapping import valid_object
-
         target = valid_object(wrapper, "connect")
         found = cls._all.get(target)
         if found is None:
@@ -100,48 +101,3 @@ class SignalConnections:
 def _normalized(signature: str) -> str:
     """A signature as Qt's meta-object writes it: no spaces, no `const` and no reference."""
     return re.sub(r"\bconst\b|[\s&]", "", signature)
-
-
-def slot_of(receiver: Callable[..., Any]) -> Callable[..., Any]:
-    """What Qt calls: the receiver, with as many arguments as it takes; its errors are kept for the test."""
-    from .wrapping import wrap
-
-    most = _most_arguments(receiver)
-
-    def slot(*args: Any) -> None:
-        with slot_errors.kept():
-            receiver(*(wrap(argument) for argument in (args if most is None else args[:most])))
-
-    return slot
-
-
-def _most_arguments(receiver: Callable[..., Any]) -> int | None:
-    """How many positional arguments a receiver takes; None if any number."""
-    from .wrapping import BoundMethod
-
-    if isinstance(receiver, BoundMethod):
-        return _slot_arguments(receiver)
-    if isinstance(receiver, Signal):
-        return None
-    try:
-        parameters = inspect.signature(receiver).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        return None
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(parameter.kind in positional for parameter in parameters)
-
-
-def _slot_arguments(receiver: Any) -> int | None:
-    """How many arguments a Qt slot takes, after Qt's own meta-object."""
-    target = receiver.wrapper._object
-    if not isinstance(target, QtCore.QObject):
-        return None
-    meta = target.metaObject()
-    counts = [
-        meta.method(index).parameterCount()
-        for index in range(meta.methodCount())
-        if bytes(meta.method(index).name().data()).decode() == receiver.method.name
-    ]
-    return max(counts) if counts else None

@@ -8,7 +8,8 @@ from typing import Any
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from . import ctk_widgets, mrml_widgets, node_combo_box
-from .wrapping import property_names, wrap, wrapper_class
+from .conversion import wrap
+from .wrapping import property_names, wrapper_class
 
 # Each custom class with what Qt Designer writes as its base; each has a header of its own name.
 CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {

@@ -10,15 +10,17 @@ import enum
 import os
 import weakref
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import shiboken6
 from PySide6 import QtCore
-from vtkmodules.vtkCommonCore import vtkObjectBase
 
+from .conversion import for_property, unwrap, wrap
 from .enums import EnumValue, enum_class
-from .signals import Signal, SignalConnections, slot_of
+from .handles import ClassWrapper, Handle, is_plain
+from .members import QtMethod, QtProperty, QtSignal
+from .signals import SignalConnections
 
 _HIDDEN = {"connect", "disconnect", "emit", "receivers", "staticMetaObject", "tr", "inherits", "sender"}
 
@@ -26,105 +28,7 @@ _classes: dict[type, type] = {}
 _wrappers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
-class ClassWrapper(type):
-    """The class of Qt's classes."""
-
-
-class QtProperty:
-    """A Qt property, read and written as an attribute."""
-
-    def __init__(self, name: str, pyside_class: type) -> None:
-        self.name, self.pyside_class = name, pyside_class
-
-    def __get__(self, wrapper: Any, owner: type) -> Any:
-        if wrapper is None:
-            # QTimer.singleShot is a static method of the class and a property of its objects.
-            if _is_static(getattr(self.pyside_class, self.name, None)):
-                return BoundMethod(QtMethod(self.name, self.pyside_class), None)
-            raise AttributeError(f"type object '{owner.__name__}' has no attribute '{self.name}'")
-        return wrap(self._read(valid_object(wrapper, f"read property '{self.name}'")))
-
-    def _read(self, target: Any) -> Any:
-        try:
-            return target.property(self.name)
-        except RuntimeError:  # PySide6 has no converter for some of Qt's enumerations
-            return getattr(self.pyside_class, self.name)(target)
-
-    def __set__(self, wrapper: Any, value: Any) -> None:
-        target = valid_object(wrapper, f"set property '{self.name}'")
-        meta = target.metaObject()
-        prop = meta.property(meta.indexOfProperty(self.name))
-        if not prop.isWritable():
-            raise AttributeError(f"Property '{self.name}' of {wrapper.className()} object is not writable")
-        if not _accepts(prop.typeName(), value) or not prop.write(target, _for_property(value)):
-            raise AttributeError(
-                f"Property '{self.name}' of type '{prop.typeName()}' does not accept an object of type"
-                f" {type(value).__name__} ({value!r})"
-            )
-
-
-class QtMethod:
-    """A method or slot of a Qt class."""
-
-    def __init__(self, name: str, pyside_class: type) -> None:
-        self.name, self.pyside_class = name, pyside_class
-
-    def __get__(self, wrapper: Any, owner: type) -> Any:
-        return BoundMethod(self, wrapper)
-
-    def __set__(self, wrapper: Any, value: Any) -> None:
-        raise AttributeError(f"Slot '{self.name}' can not be overwritten on {wrapper.className()} object")
-
-
-class BoundMethod:
-    """A Qt method with the object, or none for the class, that it was taken from."""
-
-    def __init__(self, method: QtMethod, wrapper: Any) -> None:
-        self.method, self.wrapper = method, wrapper
-        self.__name__ = method.name
-
-    def __call__(self, *args: Any, **keywords: Any) -> Any:
-        if keywords:
-            raise TypeError(f"{self.method.name}: Qt methods take no keyword arguments")
-        if any(isinstance(argument, os.PathLike) for argument in args):
-            raise ValueError(f"{self.method.name}: Qt converts no pathlib.Path; pass str(path)")
-        return wrap(self._function()(*(unwrap(argument) for argument in args)))
-
-    def _function(self) -> Callable[..., Any]:
-        name, pyside_class = self.method.name, self.method.pyside_class
-        if self.wrapper is None:
-            return getattr(pyside_class, name)
-        target = valid_object(self.wrapper, f"call '{name}'")
-        if is_plain(type(self.wrapper)):
-            return getattr(target, name)
-        # What a Python class overrides is reached here from its own super().
-        function = getattr(pyside_class, name)
-        return function if _is_static(function) else partial(function, target)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BoundMethod) and (self.method, self.wrapper) == (other.method, other.wrapper)
-
-    def __hash__(self) -> int:
-        return hash((self.method, id(self.wrapper)))
-
-    def __repr__(self) -> str:
-        return f"<qt slot {self.method.name} of {self.wrapper!r}>"
-
-
-class QtSignal:
-    """A signal of a Qt class, bound to an object when it is read."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, wrapper: Any, owner: type) -> Any:
-        return self if wrapper is None else Signal(wrapper, self.name)
-
-    def __set__(self, wrapper: Any, value: Any) -> None:
-        raise AttributeError(f"Signal '{self.name}' can not be overwritten on {wrapper.className()} object")
-
-
-class Wrapped(metaclass=ClassWrapper):
+class Wrapped(Handle):
     """What every Qt object is in Python."""
 
     _pyside_class: type
@@ -168,7 +72,7 @@ class Wrapped(metaclass=ClassWrapper):
         target = self.__dict__.get("_object")
         is_alive = isinstance(target, QtCore.QObject) and shiboken6.isValid(target)
         if is_alive and name in _dynamic_properties(target):
-            target.setProperty(name, _for_property(value))
+            target.setProperty(name, for_property(value))
         elif not is_plain(type(self)):
             object.__setattr__(self, name, value)
         else:
@@ -214,11 +118,6 @@ class WrappedQObject(Wrapped):
 
     def delete(self) -> None:
         shiboken6.delete(self._object)
-
-
-def is_plain(wrapper_class: type) -> bool:
-    """Whether this is one of Qt's own classes rather than one that was derived in Python."""
-    return "_pyside_class" in wrapper_class.__dict__
 
 
 def wrapper_class(pyside_class: type) -> type:
@@ -301,45 +200,8 @@ def _virtual(name: str) -> Callable[..., Any]:
     return call
 
 
-def wrap(value: Any) -> Any:
-    """What PythonQt hands to Python for a value of PySide6's."""
-    if isinstance(value, enum.Enum) and type(value).__module__.startswith("PySide6"):
-        return enum_class(type(value))(value)
-    if isinstance(value, shiboken6.Object):
-        return _wrapper_of(value)
-    if isinstance(value, list | tuple):
-        return tuple(wrap(item) for item in value)
-    if isinstance(value, dict):
-        return {key: wrap(item) for key, item in value.items()}
-    return value
-
-
-def unwrap(value: Any) -> Any:
-    """What PySide6 takes for a value of Python's."""
-    if isinstance(value, EnumValue):
-        return value.member
-    if isinstance(value, Wrapped):
-        return value._object
-    if isinstance(value, ClassWrapper):
-        return value._pyside_class  # type: ignore[attr-defined]
-    if isinstance(value, list | tuple):
-        return type(value)(unwrap(item) for item in value)
-    # Only functions that Qt calls later are handed to it, by QTimer.singleShot for one.
-    return slot_of(value) if callable(value) and not isinstance(value, type | vtkObjectBase) else value
-
-
-def _accepts(kind: str, value: Any) -> bool:
-    """Whether PythonQt would try to convert a value to a property's type, which Qt itself does more readily."""
-    if kind in ("bool", "int", "double"):
-        return isinstance(value, int | float)
-    return value is not None and not isinstance(value, os.PathLike)
-
-
-def _for_property(value: Any) -> Any:
-    return int(value) if isinstance(value, EnumValue) else unwrap(value)
-
-
-def _wrapper_of(target: Any) -> Any:
+def wrapper_of(target: Any) -> Any:
+    """The one wrapper of a PySide6 object."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own
@@ -361,21 +223,9 @@ def _adopt(wrapper: Any, target: Any) -> None:
         _wrappers[id(target)] = wrapper
 
 
-def valid_object(wrapper: Any, purpose: str) -> Any:
-    """The Qt object of a wrapper; raises ValueError if Qt has destroyed it."""
-    target = wrapper._object
-    if not shiboken6.isValid(target):
-        raise ValueError(f"Trying to {purpose} of a destroyed {type(wrapper).__name__} object")
-    return target
-
-
 def _dynamic_properties(target: QtCore.QObject) -> list[str]:
     return [bytes(name.data()).decode() for name in target.dynamicPropertyNames()]
 
 
 def _lookup(cls: type, name: str) -> Any:
     return next((base.__dict__[name] for base in cls.__mro__ if name in base.__dict__), None)
-
-
-def _is_static(function: Any) -> bool:
-    return type(function).__name__ == "builtin_function_or_method"

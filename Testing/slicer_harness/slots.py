@@ -1,0 +1,35 @@
+"""What Qt calls when a signal comes: a Python function, with as many arguments as it takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from . import slot_errors
+from .conversion import wrap
+
+
+def slot_of(receiver: Callable[..., Any]) -> Callable[..., Any]:
+    """What Qt calls: the receiver, with as many arguments as it takes; its errors are kept for the test."""
+    most = _most_arguments(receiver)
+
+    def slot(*args: Any) -> None:
+        with slot_errors.kept():
+            receiver(*(wrap(argument) for argument in (args if most is None else args[:most])))
+
+    return slot
+
+
+def _most_arguments(receiver: Callable[..., Any]) -> int | None:
+    """How many positional arguments a receiver takes; None if any number."""
+    if hasattr(receiver, "argument_count"):
+        return receiver.argument_count()
+    try:
+        parameters = inspect.signature(receiver).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in positional for parameter in parameters)
