@@ -17,10 +17,14 @@ class StdoutLost(Exception):
 
 
 class Console:
-    """Prints events (`as_json`) or text. The bar goes to stderr, and only if that is a terminal."""
+    """Prints events (`as_json`) or text. The bar goes to stderr, and only if that is a terminal.
 
-    def __init__(self, as_json: bool) -> None:
+    `draws_bar`: of processes that share a terminal, one draws it.
+    """
+
+    def __init__(self, as_json: bool, draws_bar: bool = True) -> None:
         self.as_json = as_json
+        self.draws_bar = draws_bar
 
     def event(self, event: str, **fields: Any) -> None:
         """A line of JSON, if that is what is printed; numbers that are not finite become null."""
@@ -36,7 +40,8 @@ class Console:
     def line(self, line: str) -> None:
         """A line on stdout, whatever is printed. Raises StdoutLost if it cannot be written."""
         try:
-            print(line, flush=True)
+            # With its end in one piece, since another process may be writing to the same place.
+            print(f"{line}\n", end="", flush=True)
         except (OSError, ValueError) as error:  # ValueError: the stream was closed
             raise StdoutLost(str(error)) from error
 
@@ -46,7 +51,7 @@ class Console:
 
     def bar(self, title: str, share: float) -> None:
         """Draw the bar anew, `share` from 0 to 1."""
-        if self.as_json or not _is_terminal():
+        if self.as_json or not self.draws_bar or not _is_terminal():
             return
         filled = round(BAR * share)
         line = f"[{'#' * filled}{'.' * (BAR - filled)}] {share:4.0%} {title}"
@@ -67,7 +72,7 @@ def tell(message: str) -> None:
         return
     try:
         start = _CLEAR_LINE if _is_terminal() else ""
-        print(f"{start}dcamt: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"{start}dcamt: {' '.join(message.split())}\n", end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import DCAMTError, InputError, OutputError
@@ -14,6 +15,7 @@ from ..files import atomic_path
 from ..inference.quality import FAST
 from ..measurements import Measurements, measure, write_measurements_csv
 from ..model_store import model_path, verify_model
+from ..training.distributed import Team, TeamLost, joined, own_device, team_rank
 from ..volume import SegmentInfo, Volume, read_volume, scan_name, write_labelmap, write_volume
 from .console import Console, StdoutLost
 from .faults import as_fault, ending_like_ctrl_c
@@ -22,6 +24,9 @@ from .scans import Job, plan_jobs
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor, Segmentation
     from ..inference.region import Region
+
+PATIENCE = timedelta(days=7)
+"""How long a process that is done waits for the others' scans. One that has ended is not waited for."""
 
 
 @dataclass(frozen=True)
@@ -33,52 +38,94 @@ class Finished:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the scan `number` of all: rows of the table, or why it failed. It is sent between processes."""
+
+    number: int
+    measurements: tuple[Measurements, ...] = ()
+    failure: str | None = None
+
+
 def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Segment every scan; returns 1 if one failed. Those are told of at the end, each in a line on stderr.
 
     The table of measurements holds every scan whose segmentation was written, even where the work is broken off.
+
+    Started by `torchrun`, each process takes its share of the scans and tells of them as they are done; the first one
+    says which these are, and in the end writes the table and tells what failed. Where the work of several is broken
+    off, the table holds the first one's scans.
     """
     if options.agreement and options.quality == FAST:
         usage_error("--agreement compares both branches: it needs --quality accurate")
-    jobs = plan_jobs(
-        options.scans, options.output, options.format, usage_error, options.agreement, options.measurements
-    )
-    if len(jobs) == 1 and not jobs[0].scan.exists():
-        raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
-    model_path(options.model)
+    jobs: list[Job] | None = None
+    if team_rank() == 0:
+        jobs = plan_jobs(
+            options.scans, options.output, options.format, usage_error, options.agreement, options.measurements
+        )
+        if len(jobs) == 1 and not jobs[0].scan.exists():
+            raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
+        model_path(options.model)
     # What loads torch comes after all that can go wrong without it.
+    import torch
+
+    try:
+        with joined(torch.device("cpu"), PATIENCE) as team:
+            return _segment_share(options, team, team.from_leader(jobs))
+    except TeamLost:
+        if team_rank() > 0:  # the leader tells what there is to tell
+            return 1
+        raise
+
+
+def _segment_share(options: argparse.Namespace, team: Team, jobs: Sequence[Job]) -> int:
     from ..devices import choose_device
     from ..inference.predictor import Predictor
     from ..inference.region import Region
 
-    region = Region.parse(options.roi) if options.roi is not None else None
-    console = Console(options.json)
-    predictor = Predictor(verify_model(options.model), choose_device(options.device))
-    rows: list[Measurements] = []
-    failures = []
+    console = Console(options.json, draws_bar=team.leads)
+    with team.agreed():
+        region = Region.parse(options.roi) if options.roi is not None else None
+        predictor = Predictor(verify_model(options.model), own_device(choose_device(options.device)))
+    outcomes: list[Outcome] = []
+    lost: str | None = None
     try:
-        for number, job in enumerate(jobs):
+        for number in range(team.rank, len(jobs), team.size):
+            job = jobs[number]
             try:
                 finished = segment_one(job, predictor, options, region, console, number, len(jobs))
                 # Before it is told of, which fails where nobody reads any more.
-                rows += finished.measurements
+                outcomes.append(Outcome(number, tuple(finished.measurements)))
                 tell_of(job, finished, options.agreement, console)
             except StdoutLost:
                 raise
             except Exception as error:
-                failures.append(as_fault(error, None if _names_a_file(error, job) else job.scan))
-                console.event("failed", scan=str(job.scan), message=str(failures[-1]))
+                fault = str(as_fault(error, None if _names_a_file(error, job) else job.scan))
+                outcomes.append(Outcome(number, failure=fault))
+                console.event("failed", scan=str(job.scan), message=fault)
+        try:
+            outcomes = [one for share in team.gathered(outcomes) for one in share]
+        except TeamLost:
+            lost = "another process has ended before its scans were done. Segment those again that have no result."
+            if not team.leads:
+                raise
     finally:
-        if rows and options.measurements:
+        outcomes.sort(key=lambda one: one.number)
+        rows = [row for one in outcomes for row in one.measurements]
+        if rows and options.measurements and team.leads:
             with ending_like_ctrl_c():
                 write_measurements_csv(rows, options.measurements)
+    if not team.leads:
+        return 0  # what failed is the leader's to tell, and torchrun would end it on any other status
     if rows and options.measurements:
         console.text(f"measurements: {options.measurements}")
+    failures = [one.failure for one in outcomes if one.failure is not None] + ([lost] if lost else [])
     for failure in failures:
-        console.warn(str(failure))
+        console.warn(failure)
+    segmented = sum(one.failure is None for one in outcomes)
     if len(jobs) > 1:
-        console.text(f"{len(jobs) - len(failures)} of {len(jobs)} scans segmented")
-    console.event("done", scans=len(jobs), failed=len(failures))
+        console.text(f"{segmented} of {len(jobs)} scans segmented")
+    console.event("done", scans=len(jobs), failed=len(jobs) - segmented)
     console.clear()
     return 1 if failures else 0
 
@@ -112,6 +159,7 @@ def segment_one(
 def tell_of(job: Job, finished: Finished, agreement: bool, console: Console) -> None:
     """Say what was found in a scan, and where it was written; `agreement`: so was the map."""
     result, name = finished.result, scan_name(job.scan)
+    lines: list[str] = []
     console.event(
         "segmented",
         scan=str(job.scan),
@@ -127,12 +175,14 @@ def tell_of(job: Job, finished: Finished, agreement: bool, console: Console) -> 
             console.warn(f"{job.scan}: no {row.segment.lower()} was found")
         trust = f", the branches agree to {result.trust:.0%}" if result.trust is not None else ""
         size = f"{row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²"
-        console.text(f"{name}: {row.segment} {size}{trust} ({finished.seconds:.1f} s)")
+        lines.append(f"{name}: {row.segment} {size}{trust} ({finished.seconds:.1f} s)")
     for note in result.notes:
         console.warn(f"{job.scan}: {note}")
-    console.text(f"segmentation: {job.segmentation}")
+    lines.append(f"segmentation: {job.segmentation}")
     if agreement:
-        console.text(f"agreement: {job.agreement}")
+        lines.append(f"agreement: {job.agreement}")
+    # In one piece, since other processes may be telling of theirs.
+    console.text("\n".join(lines))
 
 
 def write_results(job: Job, result: Segmentation, classes: Sequence[SegmentInfo], agreement: bool) -> None:

@@ -133,6 +133,14 @@ class Team:
             "the GPUs are of different kinds: not all of them compute in bfloat16", remedy="Set mixed_precision=false."
         )
 
+    def gathered(self, value: T) -> list[T]:
+        """Every process's value, in order of their numbers.
+
+        Raises:
+            TeamLost: see there.
+        """
+        return self._gather(value) if self.size > 1 else [value]
+
     def _gather(self, value: Any) -> list[Any]:
         """Every process's value, in order of their numbers; a text of another process than the leader says of which."""
         import torch.distributed as dist
@@ -208,8 +216,10 @@ def own_device(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Team]:
+def joined(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
     """Join the team that `torchrun` started, over NCCL on CUDA GPUs, else over Gloo.
+
+    `patience`: how long a process waits for the others.
 
     Raises:
         TeamLost: the others cannot be reached.
@@ -224,7 +234,7 @@ def joined(device: torch.device) -> Iterator[Team]:
     import torch.distributed.nn  # noqa: F401
 
     with _together("the other processes of the run cannot be reached. Start all of them by torchrun."):
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:

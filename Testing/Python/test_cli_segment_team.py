@@ -1,0 +1,119 @@
+"""`dcamt segment` on a folder, split over two processes that torchrun starts: what one process would do."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from DCAMTLib.volume import Grid, Volume, read_labelmap, write_volume
+from synthetic import save_tiny_model, tiny_recipe
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's processes are started the POSIX way")
+
+SHAPE = (22, 26, 18)
+REGION = "-1000,1000,-1000,1000,-1000,1000"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny.dcamt", tiny_recipe("largest_component=false"))
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Five scans, the fourth of which is none."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number in range(5):
+        voxels = np.random.default_rng(number).normal(300, 80, (1, *SHAPE)).astype(np.float32)
+        write_volume(Volume(voxels, Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))), folder / f"s{number}.nii.gz")
+    (folder / "s3.nii.gz").write_bytes(b"not a scan")
+    return folder
+
+
+def segment(processes: int, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "DCAMTLib.cli", "segment", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
+
+
+def own_lines(text: str) -> list[str]:
+    """Those that are DCAMT's, not torchrun's."""
+    return [line for line in text.splitlines() if line.startswith("dcamt: ")]
+
+
+def rows_of(table: Path) -> Sequence[dict[str, str]]:
+    with open(table, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_two_processes_do_what_one_does(model: Path, scans: Path, tmp_path: Path) -> None:
+    """Every option comes through torchrun; results lie among the scans, where a late look would take them for scans."""
+    told, tables, outputs = [], [], []
+    for processes in (1, 2):
+        out, table = tmp_path / f"out{processes}", tmp_path / f"m{processes}.csv"
+        words = ["-o", out, "--model", model, "--format", "nii.gz", "--quality", "accurate", "--device", "cpu"]
+        result = segment(processes, scans, *words, "--roi", REGION, "--agreement", "--measurements", table, "--json")
+        assert result.returncode == 1, result.stderr
+        (line,) = own_lines(result.stderr)
+        assert "s3.nii.gz" in line
+        events = [json.loads(line) for line in result.stdout.splitlines()]
+        assert events[-1] == {"event": "done", "scans": 5, "failed": 1}
+        assert sum(one["event"] == "done" for one in events) == 1
+        assert {one["of"] for one in events if one["event"] == "progress"} == {5}
+        told.append(sorted((one["event"], Path(one["scan"]).name) for one in events if one["event"] != "done"))
+        tables.append(rows_of(table))
+        outputs.append({path.name: path for path in out.iterdir()})
+    assert told[0] == told[1]
+    assert [row["scan"] for row in tables[1]] == ["s0", "s1", "s2", "s4"]
+    assert tables[0] == tables[1]
+    assert set(outputs[0]) == set(outputs[1])
+    assert len(outputs[0]) == 8  # each segmentation with its map of agreement
+    for name in ("s0.nii.gz", "s1.nii.gz", "s2.nii.gz", "s4.nii.gz"):
+        one, two = (read_labelmap(output[name]).voxels for output in outputs)
+        assert np.array_equal(one, two)
+
+
+def test_text_stays_in_one_piece_and_ends_once(model: Path, scans: Path) -> None:
+    (scans / "s3.nii.gz").unlink()
+    result = segment(2, scans, "-o", scans, "--model", model)  # among the scans
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "4 of 4 scans segmented"
+    assert len(lines) == 9
+    for number in (0, 1, 2, 4):
+        at = next(index for index, line in enumerate(lines) if line.startswith(f"s{number}: "))
+        assert lines[at + 1] == f"segmentation: {scans / f's{number}.seg.nrrd'}"
+    assert own_lines(result.stderr) == []
+
+
+def test_fewer_scans_than_processes(model: Path, scans: Path, tmp_path: Path) -> None:
+    result = segment(2, scans / "s0.nii.gz", "-o", tmp_path / "one.nrrd", "--model", model)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "one.nrrd").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(["--roi", "1,2,3"], 1), (["--model", "no-such-model"], 1), (["--quality", "fast", "--agreement"], 2)],
+    ids=["region", "model", "usage"],
+)
+def test_what_is_wrong_for_all_is_told_once(
+    words: list[str], status: int, model: Path, scans: Path, tmp_path: Path
+) -> None:
+    words = [*(["--model", str(model)] if "--model" not in words else []), *words]
+    alone = segment(1, scans, "-o", tmp_path / "out", *words)
+    assert alone.returncode == status
+    result = segment(2, scans, "-o", tmp_path / "out", *words)
+    assert result.returncode != 0
+    told = [line for line in result.stderr.splitlines() if line.startswith("dcamt")]
+    assert told == [line for line in alone.stderr.splitlines() if line.startswith("dcamt")]
+    assert not (tmp_path / "out").exists()
