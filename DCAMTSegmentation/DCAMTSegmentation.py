@@ -201,7 +201,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
 
     def _showError(self, message: str, detail: str) -> None:
         self._run.showMessage(message)
-        slicer.util.errorDisplay(message, windowTitle=_("DCAMT Segmentation"), detailedText=detail or None)
+        slicer.util.errorDisplay(message, windowTitle=_("DCAMT Segmentation"), detailedText=detail)
 
 
 class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import importlib
+import importlib.metadata
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -14,7 +15,7 @@ from slicer.i18n import tr as _
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
 # Slicer's own builds, which its application has loaded: another one beside them breaks it.
-NEVER_REPLACED = ["numpy", "SimpleITK", "vtk", "torch"]
+NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 
 
 class NotInstalledError(DCAMTError):
@@ -25,21 +26,23 @@ def missing_packages() -> list[str]:
     """Names of what is still to be installed; empty if a segmentation can start. Imports none of them."""
     from slicer.packaging import pip_check
 
+    importlib.invalidate_caches()  # what was installed a moment ago counts
     missing = [str(requirement) for requirement in _requirements() if not pip_check(requirement)]
-    # Looked up, not imported: loading torch takes the application seconds, and only the worker needs it.
-    return missing if find_spec("torch") is not None else [f"torch{TORCH}", *missing]
+    return missing if _torch_version() is not None else [f"torch{TORCH}", *missing]
 
 
 def ensure_packages() -> None:
     """Install what is missing, after one question; nothing is asked or done if all is there.
 
     Raises:
-        NotInstalledError: the person declined, the PyTorch extension is missing, or the download failed.
+        NotInstalledError: the person declined, the PyTorch extension is missing, PyTorch is too old, the download
+            failed, or Slicer must be restarted first.
     """
+    _refuse_old_torch()
     missing = missing_packages()
     if not missing:
         return
-    pytorch = _pytorch_extension() if find_spec("torch") is None else None
+    pytorch = _pytorch_extension() if _torch_version() is None else None
     question = _(
         "DCAMT needs Python packages that are not installed yet: {packages}.\n\nDownload and install them now?"
         " This takes some minutes and, with PyTorch, up to 3 GB of disk space."
@@ -52,10 +55,11 @@ def ensure_packages() -> None:
         if pytorch is not None:
             pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
         pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
-    except (CalledProcessError, RuntimeError, OSError, ImportError) as error:
-        text = _(
-            "The packages could not be installed. Check the network and the free disk space, and press Apply again."
-        )
+    except ImportError as error:  # installed, but it does not load beside what is loaded already
+        text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and press Apply again.")
+        raise NotInstalledError(text.format(reason=error)) from error
+    except (CalledProcessError, RuntimeError, OSError) as error:
+        text = _("The packages could not be installed. Check the network and the free disk space, then press Apply.")
         raise NotInstalledError(text) from error
     still = missing_packages()
     if still:
@@ -67,6 +71,27 @@ def _requirements() -> list[Any]:
     from slicer.packaging import load_requirements
 
     return list(load_requirements(REQUIREMENTS))
+
+
+def _torch_version() -> str | None:
+    # Looked up, not imported: loading torch takes the application seconds, and only the worker needs it.
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _refuse_old_torch() -> None:
+    """Other extensions may rely on it: it is the person's to replace."""
+    from packaging.specifiers import SpecifierSet
+
+    version = _torch_version()
+    if version is not None and not SpecifierSet(TORCH).contains(version, prereleases=True):
+        text = _(
+            "PyTorch {version} is too old: DCAMT needs {wanted}. Uninstall it in the module PyTorch Util,"
+            " restart Slicer, and press Apply again."
+        )
+        raise NotInstalledError(text.format(version=version, wanted=TORCH))
 
 
 def _pytorch_extension() -> Any:

@@ -199,6 +199,8 @@ class WorkerProcess:
             qt.QTimer.singleShot(0, lambda: self._onEnded(process, message))
 
     def _onFinished(self, process: Any) -> None:
+        if process is not self._process and process not in self._ending:
+            return  # it was let go while its last events waited for their turn
         self._onLog(process)
         self._onOutput(process)
         if process is self._process and self._stream.waiting():

@@ -1,0 +1,184 @@
+"""Packages at the first Apply: one question, nothing of Slicer's own replaced, and every way it can fail."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+import types
+import unittest
+from subprocess import CalledProcessError
+from typing import Any
+from unittest import mock
+
+import slicer
+from segmentation_case import Person, SegmentationCase, add_scan, click, own_mask
+from slicer_harness import in_real_slicer, pip
+
+QUESTION = "packages that are not installed yet"
+
+
+class FakePyTorch:
+    """The PyTorch extension: what it was asked for, and whether torch is there now. `outcome` raises or returns."""
+
+    def __init__(self, test: unittest.TestCase, outcome: Any = "installed", version: str | None = None) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.version, self._outcome = version, outcome
+        module = types.ModuleType("PyTorchUtils")
+        module.PyTorchUtilsLogic = lambda: self  # type: ignore[attr-defined]
+        patches = [
+            mock.patch.dict(sys.modules, {"PyTorchUtils": module}),
+            mock.patch.object(importlib.metadata, "version", self._version_of(importlib.metadata.version)),
+        ]
+        for patch in patches:
+            patch.start()
+            test.addCleanup(patch.stop)
+
+    def _version_of(self, real: Any) -> Any:
+        def version(name: str) -> str:
+            if name != "torch":
+                return real(name)
+            if self.version is None:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return self.version
+
+        return version
+
+    def installTorch(self, **settings: Any) -> Any:  # noqa: N802
+        self.asked.append(settings)
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        if self._outcome is not None:
+            self.version = "2.13.0"
+        return self._outcome
+
+
+@unittest.skipIf(in_real_slicer(), "a running Slicer is not to be changed")
+class InstallationTest(SegmentationCase):
+    def setUp(self) -> None:
+        super().setUp()
+        pip.reset()
+        self.addCleanup(pip.reset)
+        self.volume = add_scan()
+        self.prepare(self.volume)
+
+    def refuse(self, *windows: tuple[str, str]) -> Person:
+        """Apply, with these windows and answers; nothing may have started."""
+        with Person() as person:
+            for text, answer in windows:
+                person.expects(text, answer)
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(self.ui.applyButton.text, "Apply")
+        self.assertEqual(self.ui.statusLabel.text, person.errors()[-1])
+        self.assertIsNone(self.logic._worker._process)
+        return person
+
+    def assert_apply_works(self) -> None:
+        segmentation = self.segment(self.volume)
+        self.assertGreater(int(own_mask(segmentation, self.volume).sum()), 0)
+
+    def test_nothing_is_asked_if_all_is_there(self) -> None:
+        with Person() as person:
+            self.segment(self.volume)
+        self.assertEqual(person.seen, [])
+        self.assertEqual(pip.installed, [])
+
+    def test_one_question_then_it_installs_and_goes_on(self) -> None:
+        pip.missing = {"slicerio", "pynrrd"}
+        with Person() as person:
+            person.expects(QUESTION, "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertEqual(len(person.seen), 1)
+        for name in ("slicerio", "pynrrd"):
+            self.assertIn(name, person.seen[0].text)
+        self.assertEqual([[text.split(">")[0] for text in texts] for texts in pip.installed], [["pynrrd", "slicerio"]])
+        self.assertIsNotNone(self.settings.outputSegmentation)
+
+    def test_nothing_of_slicers_own_is_replaced(self) -> None:
+        pip.missing = {"slicerio"}
+        with Person() as person:
+            person.expects(QUESTION, "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        (skipped,) = pip.skipped
+        self.assertLessEqual({"numpy", "scipy", "SimpleITK", "vtk", "torch", "requests", "pydicom"}, set(skipped))
+
+    def test_refusal(self) -> None:
+        pip.missing = {"slicerio"}
+        person = self.refuse((QUESTION, "Cancel"), ("Nothing was installed", "Ok"))
+        self.assertEqual(pip.installed, [])
+        self.assertIn("Press Apply to be asked again", person.errors()[0])
+        pip.reset()
+        self.assert_apply_works()
+
+    def test_no_network(self) -> None:
+        pip.missing, pip.returncode = {"slicerio"}, 1
+        with Person() as person:
+            person.expects(QUESTION, "Ok")
+            person.expects("Check the network", "Ok")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        self.assertIn("Check the network", person.errors()[-1])
+        pip.reset()
+        self.assert_apply_works()
+
+    def test_a_restart_that_is_needed_is_offered(self) -> None:
+        for answer, restarts in (("No", 0), ("Yes", 1)):
+            pip.missing, pip.updates_imported = {"slicerio"}, {"packaging"}
+            before = slicer.app.restarts
+            with self.subTest(answer), Person() as person:
+                person.expects(QUESTION, "Ok")
+                person.expects("restart", answer)
+                click(self.ui.applyButton)
+                self.wait()  # the process of its own has loaded nothing yet, and works without a restart
+            self.assertEqual(slicer.app.restarts - before, restarts)
+            self.assertIsNotNone(self.settings.outputSegmentation)
+
+    def test_torch_comes_through_the_pytorch_extension_with_one_question(self) -> None:
+        pytorch = FakePyTorch(self)
+        with Person() as person:
+            person.expects(QUESTION, "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertEqual(len(person.seen), 1)
+        self.assertIn("torch>=2.4", person.seen[0].text)
+        self.assertEqual(pytorch.asked, [{"askConfirmation": False, "torchVersionRequirement": ">=2.4"}])
+        self.assertEqual(pip.installed, [])
+        self.assertIsNotNone(self.settings.outputSegmentation)
+
+    def test_without_the_pytorch_extension_it_says_what_to_install(self) -> None:
+        FakePyTorch(self)
+        with mock.patch.dict(sys.modules, {"PyTorchUtils": None}):
+            self.refuse(("PyTorch extension is missing", "Ok"))
+
+    def test_torch_that_cannot_be_downloaded(self) -> None:
+        FakePyTorch(self, CalledProcessError(1, "pip install"))
+        self.refuse((QUESTION, "Ok"), ("Check the network", "Ok"))
+
+    def test_torch_that_loads_only_after_a_restart(self) -> None:
+        FakePyTorch(self, ImportError("DLL load failed while importing _C"))
+        self.refuse((QUESTION, "Ok"), ("Restart Slicer", "Ok"))
+
+    def test_an_extension_that_installs_nothing(self) -> None:
+        FakePyTorch(self, None)
+        self.refuse((QUESTION, "Ok"), ("Still missing: torch>=2.4. Restart Slicer", "Ok"))
+
+    def test_a_torch_that_is_too_old_is_left_to_the_person(self) -> None:
+        pytorch = FakePyTorch(self, version="1.13.1")
+        person = self.refuse(("PyTorch 1.13.1 is too old", "Ok"))
+        self.assertIn("PyTorch Util", person.errors()[0])
+        self.assertEqual(pytorch.asked, [])
+
+    def test_looking_for_packages_imports_none(self) -> None:
+        from DCAMTSlicerLib.installation import missing_packages
+
+        loaded = set(sys.modules)
+        self.assertEqual(missing_packages(), [])
+        heavy = {name.split(".")[0] for name in set(sys.modules) - loaded}
+        self.assertFalse(heavy & {"torch", "nibabel", "slicerio", "scipy", "nrrd"})
+
+
+if __name__ == "__main__":
+    unittest.main()
