@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 
 if find_spec("DCAMTSlicerLib") is None:
     # Installed, both modules lie in one folder; in the source tree each has its own.
@@ -120,6 +121,9 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._detach()
         self._attach()
 
+    def onSettingsModified(self, caller: Any, event: Any) -> None:
+        self.logic.session.settingsChanged()
+
     def onCheck(self, checked: bool = False) -> None:
         self.logic.session.inspect()
         self.cases.refresh()
@@ -137,6 +141,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _attach(self) -> None:
         settings = self.logic.attach()
         self._guiTag = settings.connectGui(self.ui)
+        self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self.onSettingsModified)
         for part in (self.cases, self.task, self.effort, self.runs):
             part.refresh()
 
@@ -144,6 +149,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         settings = self.logic.session.settings
         if settings is not None:
             settings.disconnectGui(self._guiTag)
+            self.removeObserver(settings, vtk.vtkCommand.ModifiedEvent, self.onSettingsModified)
             self.logic.session.detach()
 
 

@@ -173,6 +173,19 @@ def read_card(path: Path) -> Card:
         raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
 
 
+def read_recipe(path: Path) -> Recipe:
+    """A package's recipe alone: what learning on from it keeps. The weights are neither read nor checked.
+
+    Raises:
+        InputError: there is no such package, or its recipe is not understood.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return recipe_from_dict(json.loads(_read(archive, archive.getinfo(RECIPE), path)), path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
+
+
 def check_weights(package: ModelPackage, path: Path) -> None:
     """Raise InputError unless every weight that the recipe's network needs is there, in its shape, and finite."""
     import torch

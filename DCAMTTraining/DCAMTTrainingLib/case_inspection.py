@@ -30,6 +30,7 @@ class CaseInspection:
     def __init__(self, table: CaseTable, recipe: Recipe, onEnd: Callable[[str], None]) -> None:
         self._table, self._onEnd = table, onEnd
         self.held: dict[int, tuple[int, ...]] = {}
+        self.running = True
         self._folder = Path(tempfile.mkdtemp(prefix="dcamt-cases-", dir=slicer.app.temporaryPath))
         self._command: EngineCommand | None = None
         self._index: list[int] = []
@@ -49,11 +50,8 @@ class CaseInspection:
         words = ["cases", "check", str(self._folder / "cases.csv"), "--recipe", str(self._folder / "recipe.json")]
         self._command = EngineCommand(words, self._hear, self._ended)
 
-    @property
-    def running(self) -> bool:
-        return self._command is not None and self._command.running
-
     def cancel(self) -> None:
+        self.running = False
         if self._command is not None:
             self._command.cancel()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -72,7 +70,9 @@ class CaseInspection:
 
     def _end(self, message: str) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._onEnd(message)
+        if self.running:
+            self.running = False
+            self._onEnd(message)
 
     def _inspectScene(self, recipe: Recipe) -> None:
         by_file: defaultdict[str, list[int]] = defaultdict(list)

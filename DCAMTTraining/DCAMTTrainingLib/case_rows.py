@@ -136,10 +136,9 @@ class CaseTable:
 
     def note(self, index: int, size: Sequence[int] | None, spacing: Sequence[float] | None, remark: str) -> None:
         """What was found out about the case at `index`."""
-        sizes = tuple(size) if size else None
-        self.put(
-            index, replace(self.rows[index], size=sizes, spacing=tuple(spacing) if spacing else None, remark=remark)
-        )
+        sizes, steps = tuple(size) if size else None, tuple(spacing) if spacing else None
+        self.rows[index] = replace(self.rows[index], size=sizes, spacing=steps, remark=remark)
+        self._changed(index, index)
 
     def count(self, role: str) -> int:
         return sum(row.role == role for row in self.rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,18 @@ from .case_rows import CaseRow
 from .engine_command import ENGINE_FOLDER, python_program
 from .scene_export import export_case
 
-_started: list[subprocess.Popen[bytes]] = []
-"""Processes of this session: on Unix, one that ended stays in the system's list until it is asked for its status."""
+
+@dataclass
+class StartedProcess:
+    """A process of this session; `seen`: it was seen to hold the run's lock."""
+
+    run: RunFolder
+    process: subprocess.Popen[bytes]
+    seen: bool = False
+
+
+started: list[StartedProcess] = []
+"""On Unix, a process that ended stays in the system's list until it is asked for its status."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +104,7 @@ def resume(run: RunFolder, device: str = "auto") -> None:
 
 def start_process(run: RunFolder, words: Sequence[str]) -> None:
     """Start `dcamt` on its own: no pipe, no terminal and no group of processes ties it to the application."""
-    for process in list(_started):
-        if process.poll() is not None:
-            _started.remove(process)
+    started[:] = [one for one in started if one.process.poll() is None]
     flags = 0
     if os.name == "nt":
         flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
@@ -115,18 +124,22 @@ def start_process(run: RunFolder, words: Sequence[str]) -> None:
     except OSError as error:
         text = _("the training process could not be started ({reason}). Free some memory and disk, and try again.")
         raise OutputError(f"{run.path}: {text.format(reason=error.strerror)}") from error
-    _started.append(process)
+    started.append(StartedProcess(run, process))
 
 
 def just_started(run: RunFolder) -> bool:
-    """Whether a process of this session was started in the folder and has not ended; it may not hold the lock yet."""
-    return any(str(run.path) in map(str, process.args) and process.poll() is None for process in _started)  # type: ignore[union-attr]
+    """Whether a process of this session was started in the folder, and does not hold the lock yet."""
+    held = is_held(run.lock)
+    waiting = False
+    for one in started:
+        if one.run.path == run.path and one.process.poll() is None:
+            one.seen = one.seen or held
+            waiting = waiting or not one.seen
+    return waiting
 
 
 def discard(run: RunFolder) -> None:
     """Remove a run's folder and all in it; raises InputError while it is trained, OutputError if a file stays."""
-    import shutil
-
     if is_held(run.lock):
         raise InputError(_("is being trained"), path=run.path, remedy=_("Pause or stop the run first."))
     try:

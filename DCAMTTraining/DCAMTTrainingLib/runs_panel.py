@@ -115,7 +115,7 @@ class RunsPanel:
     def _showState(self, state: RunState | None) -> None:
         watch = self.watch
         running = state is not None and state.state == RUNNING
-        starting = watch is not None and not running and just_started(watch.run)
+        starting = watch is not None and just_started(watch.run) and not running
         request = asked(watch.run) if watch is not None else None
         self._ui.pauseButton.enabled = self._ui.stopButton.enabled = running and request is None
         self._ui.resumeButton.enabled = state is not None and state.resumable and not running and not starting
@@ -132,14 +132,13 @@ class RunsPanel:
             self._ui.runStatusLabel.text = _("{what} after the iteration in hand…").format(what=told)
         else:
             self._ui.runStatusLabel.text = status_text(watch, state)
-        index = (
-            [run.path for run in self._runs].index(watch.run.path)
-            if watch.run.path in [run.path for run in self._runs]
-            else -1
-        )
-        text = f"{watch.run.path.name}: {state_title(state.state)}"
-        if index >= 0 and self._ui.runSelector.itemText(index) != text:
-            self._ui.runSelector.setItemText(index, text)
+        self._showInList(watch.run, state)
+
+    def _showInList(self, run: RunFolder, state: RunState) -> None:
+        text = f"{run.path.name}: {state_title(state.state)}"
+        for index, listed in enumerate(self._runs):
+            if listed.path == run.path and self._ui.runSelector.itemText(index) != text:
+                self._ui.runSelector.setItemText(index, text)
 
     def _onSelected(self, index: int) -> None:
         if not self._filling and 0 <= index < len(self._runs):

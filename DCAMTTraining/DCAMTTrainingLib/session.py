@@ -22,7 +22,7 @@ from .case_rows import CaseRow, CaseTable, FileScan
 from .case_store import load_rows, save_rows
 from .engine_command import EngineCommand
 from .preflight import Problem, case_problems, machine_problems
-from .task import classes_from_json, recipe_of
+from .task import classes_from_json, recipe_of, started_from
 from .training_settings import TrainingSettings, chosen_settings
 
 SETTLE_MS = 400
@@ -63,9 +63,15 @@ class TrainingSession:
         self._settling.stop()
 
     def close(self) -> None:
+        """Nobody is told of anything any more."""
+        self.on_news.clear()
         self.detach()
         if self._estimation is not None:
             self._estimation.cancel()
+
+    def settingsChanged(self) -> None:
+        """A setting was changed, in the panel or by a script."""
+        self._news()
 
     def keep(self) -> None:
         """Put the cases into the scene's parameter node."""
@@ -75,7 +81,8 @@ class TrainingSession:
     def recipe(self) -> Recipe:
         """The recipe of the task, before effort and single settings; raises InputError if it cannot be made."""
         assert self.settings is not None
-        return recipe_of(self.settings.task, classes_from_json(self.settings.ownClasses))
+        recipe = recipe_of(self.settings.task, classes_from_json(self.settings.ownClasses))
+        return started_from(self.settings.startFrom, recipe) if self.settings.startFrom else recipe
 
     def plannedRecipe(self) -> Recipe:
         """The recipe with effort and settings, as the run will have it; raises InputError if they do not fit."""

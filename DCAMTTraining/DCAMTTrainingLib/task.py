@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from DCAMTLib.errors import InputError
+from DCAMTLib.model_package import read_recipe
+from DCAMTLib.model_store import model_path
 from DCAMTLib.recipe import Recipe, load_recipe
 from DCAMTLib.volume import Code, SegmentInfo
 from slicer.i18n import tr as _
@@ -53,6 +55,24 @@ def recipe_of(task: str, classes: Sequence[OwnClass]) -> Recipe:
     base = load_recipe(BASES[task])
     modality = _("MRI") if task == OWN_MRI else _("CT")
     return replace(base, name=task, title=", ".join(names), modality=modality, classes=infos)
+
+
+def started_from(model: str, recipe: Recipe) -> Recipe:
+    """The recipe by which learning goes on from a model: the model's own, with the task's classes and iterations.
+
+    Raises:
+        InputError: there is no such model, or it outlines another number of classes.
+    """
+    own = read_recipe(model_path(model))
+    if own.outputs != recipe.outputs or own.input_channels != recipe.input_channels:
+        what = _("outlines {has} class(es), and the task has {wanted}")
+        remedy = _("Start from scratch, or from another model.")
+        raise InputError(what.format(has=own.outputs - 1, wanted=recipe.outputs - 1), path=model, remedy=remedy)
+    training = replace(
+        own.training, iterations=recipe.training.iterations, validate_every=recipe.training.validate_every
+    )
+    named = {"name": recipe.name, "title": recipe.title, "modality": recipe.modality, "classes": recipe.classes}
+    return replace(own, training=training, **named)
 
 
 def new_class(classes: Sequence[OwnClass]) -> OwnClass:

@@ -21,6 +21,7 @@ from DCAMTTrainingLib.case_inspection import CaseInspection, scene_remark
 from DCAMTTrainingLib.case_rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
 from DCAMTTrainingLib.case_store import load_rows, save_rows
 from DCAMTTrainingLib.case_table_model import REMARK, ROLE, CaseTableModel, next_role
+from DCAMTTrainingLib.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.scene_export import export_case, label_array
 from DCAMTTrainingLib.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
 from slicer_harness import LoopMonitor, close_scene, process_events_until
@@ -365,27 +366,25 @@ class InspectionTest(unittest.TestCase):
         return found
 
     def test_headers_labels_and_nodes_are_looked_at_in_the_background(self):
-        from synthetic import ellipsoid_scan, write_nifti
-
-        image, label = ellipsoid_scan()
-        write_nifti(self.folder / "a.nii.gz", image)
-        write_nifti(self.folder / "a_label.nii.gz", label)
-        write_nifti(self.folder / "small_label.nii.gz", label[:20])
+        image, label = ellipsoid()
+        for name, voxels in (("a", image), ("a_label", label), ("small_label", label[:18])):
+            for _ in write_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), self.folder / f"{name}.nrrd"):
+                pass
         volume, outline = add_case("in the scene")
         table = CaseTable()
-        a = str(self.folder / "a.nii.gz")
+        a = str(self.folder / "a.nrrd")
         table.add([row_of(volume, outline, load_recipe("la"))])
-        table.add([CaseRow("a", FileScan(a, str(self.folder / "a_label.nii.gz")), LABELLED)])
-        table.add([CaseRow("gone", FileScan(str(self.folder / "gone.nii.gz")), UNLABELLED)])
+        table.add([CaseRow("a", FileScan(a, str(self.folder / "a_label.nrrd")), LABELLED)])
+        table.add([CaseRow("gone", FileScan(str(self.folder / "gone.nrrd")), UNLABELLED)])
         with LoopMonitor() as monitor:
             found = self.inspect(table)
         self.assertLess(monitor.longest_work, 0.1)
         self.assertEqual(self.ended, [""])
         self.assertEqual([bool(row.remark) for row in table.rows], [False, False, True])
-        self.assertEqual((table.rows[1].size, table.rows[1].spacing), ((24, 24, 24), (2.0, 2.0, 2.0)))
+        self.assertEqual((table.rows[1].size, table.rows[1].spacing), ((24, 22, 20), (2.0, 2.0, 2.0)))
         self.assertIn("does not exist", table.rows[2].remark)
         self.assertEqual(found.held, {0: (1,), 1: (1,)})
-        table.put(1, CaseRow("a", FileScan(a, str(self.folder / "small_label.nii.gz")), LABELLED))
+        table.put(1, CaseRow("a", FileScan(a, str(self.folder / "small_label.nrrd")), LABELLED))
         self.ended.clear()
         self.inspect(table)
         self.assertIn("another grid", table.rows[1].remark)

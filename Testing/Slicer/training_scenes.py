@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
-
-ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT / "DCAMTTraining", ROOT / "DCAMTSegmentation", ROOT / "Testing" / "Python"):
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
 
 SHAPE = (24, 22, 20)
 """Voxels (I, J, K) of a scan."""

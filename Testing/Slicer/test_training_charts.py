@@ -1,0 +1,182 @@
+"""A run's curves in Slicer's own plot view: what they show, and that a long run does not hold the window up."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import slicer
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTTrainingLib.curves import POINTS, Curve, RunCurves
+from DCAMTTrainingLib.run_watch import RunWatch
+from DCAMTTrainingLib.training_charts import LOSSES, SCORES, TrainingCharts
+from slicer_harness import LoopMonitor, close_scene, process_events_until
+from vtk.util.numpy_support import vtk_to_numpy
+
+
+def progress(step: int, of: int, **losses: float) -> dict:
+    speed = {"learning_rate": 0.01, "steps_per_s": 4.0, "eta_s": (of - step) / 4, "memory_bytes": 5 * 10**8}
+    return {"event": "progress", "step": step, "of": of, "losses": losses, **speed}
+
+
+def validation(step: int, a: float, b: float, mean: float) -> dict:
+    dice = {key: {"Left atrium": value} for key, value in (("A", a), ("B", b), ("mean", mean))}
+    return {"event": "validation", "step": step, "dice": dice, "seconds": 1.0}
+
+
+def started(step: int, of: int) -> dict:
+    counts = {"labelled": 1, "unlabelled": 1, "validation": 1}
+    return {"event": "started", "step": step, "of": of, **counts, "device": "cpu", "resumed": step > 0}
+
+
+class CurvesTest(unittest.TestCase):
+    def test_a_curve_is_thinned_and_keeps_its_course(self):
+        curve = Curve()
+        for step in range(100_000):
+            curve.add(step, step / 100_000)
+        self.assertLess(len(curve.steps), POINTS)
+        self.assertGreater(len(curve.steps), POINTS // 3)
+        np.testing.assert_allclose(np.array(curve.values), np.array(curve.steps) / 100_000)
+        self.assertEqual(curve.steps, sorted(curve.steps))
+        self.assertGreater(curve.steps[-1], 99_000)
+
+    def test_what_a_resumed_run_did_again_counts_once(self):
+        curves = RunCurves()
+        for event in [
+            started(0, 100),
+            progress(10, 100, total=3.0),
+            progress(20, 100, total=2.0),
+            validation(20, 0.1, 0.2, 0.3),
+            started(10, 100),
+            progress(15, 100, total=2.5),
+        ]:
+            curves.take(event)
+        self.assertEqual(curves.losses["total"].steps, [10, 15])
+        self.assertEqual(curves.dice["Left atrium", "A"].steps, [])
+        self.assertEqual((curves.step, curves.of, curves.eta_s, curves.steps_per_s), (15, 100, 85 / 4, 4.0))
+        self.assertEqual(curves.memory_bytes, 5 * 10**8)
+
+    def test_what_is_no_number_is_left_out(self):
+        curves = RunCurves()
+        self.assertTrue(curves.take({**progress(1, 2, total=1.0), "losses": {"total": None, "mmd": 0.5}}))
+        self.assertEqual(list(curves.losses), ["mmd"])
+        self.assertFalse(curves.take({"event": "checkpoint", "step": 1}))
+        self.assertFalse(curves.take({"event": "loading", "step": 1, "of": 4}))
+        self.assertEqual(curves.loading, (1, 4))
+
+
+class ChartsTest(unittest.TestCase):
+    def setUp(self):
+        close_scene()
+        self.curves = RunCurves()
+        for step in range(1, 6):
+            self.curves.take(progress(step, 5, total=5.0 - step, mmd=0.1 * step))
+        self.curves.take(validation(5, 0.7, 0.6, 0.8))
+
+    def columns(self, charts, kind, name):
+        series = [
+            node
+            for node in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")
+            if node.GetName() == name and charts.chart(kind).HasPlotSeriesNodeID(node.GetID())
+        ]
+        self.assertEqual(len(series), 1)
+        table = series[0].GetTableNode().GetTable()
+        names = (series[0].GetXColumnName(), series[0].GetYColumnName())
+        return [vtk_to_numpy(table.GetColumnByName(column)) for column in names]
+
+    def test_each_loss_and_each_branch_is_a_series_of_a_chart(self):
+        charts = TrainingCharts("first")
+        charts.update(self.curves)
+        steps, values = self.columns(charts, LOSSES, "total")
+        np.testing.assert_array_equal(steps, [1, 2, 3, 4, 5])
+        np.testing.assert_array_equal(values, [4, 3, 2, 1, 0])
+        np.testing.assert_allclose(self.columns(charts, LOSSES, "MMD")[1], [0.1, 0.2, 0.3, 0.4, 0.5])
+        for name, value in (("branch A", 0.7), ("branch B", 0.6), ("both branches", 0.8)):
+            np.testing.assert_array_equal(self.columns(charts, SCORES, f"Left atrium, {name}")[1], [value])
+        self.assertEqual(charts.chart(LOSSES).GetYAxisTitle(), "loss")
+        self.assertEqual(charts.chart(SCORES).GetYAxisTitle(), "Dice")
+
+    def test_more_events_lengthen_the_same_nodes(self):
+        charts = TrainingCharts("first")
+        charts.update(self.curves)
+        before = slicer.mrmlScene.GetNumberOfNodes()
+        for step in range(6, 10):
+            self.curves.take(progress(step, 9, total=1.0))
+        charts.update(self.curves)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
+        self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
+        # The shorter curve ends in what a chart leaves out.
+        self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
+
+    def test_deleted_nodes_come_again_and_two_runs_keep_apart(self):
+        charts, other = TrainingCharts("first"), TrainingCharts("second")
+        for one in (charts, other):
+            one.update(self.curves)
+        self.assertIsNot(charts.chart(LOSSES), other.chart(LOSSES))
+        slicer.mrmlScene.RemoveNode(charts.chart(LOSSES))
+        charts.update(self.curves)
+        self.assertEqual(charts.chart(LOSSES).GetNumberOfPlotSeriesNodes(), 2)
+        charts.remove()
+        self.assertIsNone(charts.chart(LOSSES))
+        self.assertIsNotNone(other.chart(LOSSES))
+
+    def test_a_chart_is_shown_in_a_layout_with_a_plot_view(self):
+        charts = TrainingCharts("first")
+        charts.show(LOSSES)  # nothing yet, and no fault
+        charts.update(self.curves)
+        charts.show(SCORES)
+        views = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
+        self.assertEqual([view.GetPlotChartNodeID() for view in views], [charts.chart(SCORES).GetID()] * len(views))
+        layout = slicer.app.layoutManager().layout
+        self.assertEqual(slicer.modules.plots.logic().GetLayoutWithPlot(layout), layout)
+
+    def test_the_scene_does_not_keep_them(self):
+        TrainingCharts("first").update(self.curves)
+        for kind in ("vtkMRMLTableNode", "vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode"):
+            self.assertFalse(any(node.GetSaveWithScene() for node in slicer.util.getNodesByClass(kind)))
+
+
+class LongRunTest(unittest.TestCase):
+    def test_a_hundred_thousand_events_never_hold_the_window_up(self):
+        close_scene()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        run = RunFolder(Path(folder.name, "long"))
+        run.path.mkdir()
+        names = ("total", "supervised", "distillation", "mmd", "intra_class", "inter_class")
+        count = 100_000
+        with run.events.open("w") as file:
+            file.write(json.dumps(started(0, count)) + "\n")
+            for step in range(1, count + 1):
+                event = progress(step, count, **dict.fromkeys(names, 1 / step))
+                if step % 500 == 0:
+                    file.write(json.dumps(validation(step, 0.5, 0.6, 0.7)) + "\n")
+                file.write(json.dumps(event) + "\n")
+        best = 10.0
+        for _ in range(3):  # another program may disturb one
+            watch = RunWatch(run, lambda state: None)
+            with LoopMonitor() as monitor:
+                process_events_until(lambda watch=watch: watch.caughtUp, timeout=120)
+            best = min(best, monitor.longest_work)
+            watch.close()
+            if best < 0.1:
+                break
+        self.assertLess(best, 0.1)
+        self.assertEqual(watch.curves.step, count)
+        self.assertLess(len(watch.curves.losses["total"].steps), POINTS)
+        # And so do those that come in while it is watched.
+        watch = RunWatch(run, lambda state: None)
+        process_events_until(lambda: watch.caughtUp, timeout=120)
+        with run.events.open("a") as file:
+            file.write(json.dumps(progress(count + 1, count + 1, total=7.0)) + "\n")
+        with LoopMonitor() as monitor:
+            process_events_until(lambda: watch.curves.step == count + 1, timeout=20)
+        self.assertLess(monitor.longest_work, 0.1)
+        watch.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,184 @@
+"""Runs from the panel: started in the background, paused, resumed, stopped, discarded, found again, never disturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import unittest
+
+import slicer
+from DCAMTLib.model_store import verify_model
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_lock import is_held
+from DCAMTLib.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
+from DCAMTTrainingLib.run_start import RunPlan, just_started, prepare_and_start, resume, started
+from slicer_harness import LoopMonitor, Person, click, close_scene, open_module, process_events_until
+from training_case import TrainingCase
+from training_scenes import add_case
+
+
+class RunsTest(TrainingCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(3):
+            add_case(f"scan{number}", number)
+        click(self.ui.addSceneButton)
+        self.ui.validationSpinBox.value = 1
+        click(self.ui.validationButton)
+
+    def start(self, **changes: str) -> RunFolder:
+        """Press Start and wait for the first iterations."""
+        self.make_small(**changes)
+        self.take_as_measured()
+        name = self.session.settings.runName
+        click(self.ui.startButton)
+        run = RunFolder(self.runs / name)
+        self.wait_for(lambda: run_state(run).step > 0 or not self.job_running(), f"the first steps of {name}")
+        self.assertGreater(run_state(run).step, 0, self.ui.runStatusLabel.text)
+        return run
+
+    def job_running(self) -> bool:
+        job = self.module.widget.runs.job
+        runs = [RunFolder(path) for path in self.runs.iterdir()]
+        return (job is not None and job.running) or any(just_started(run) or is_held(run.lock) for run in runs)
+
+    def state(self, run: RunFolder) -> str:
+        return run_state(run).state
+
+    def test_a_run_goes_to_its_end_with_charts_and_results(self) -> None:
+        with LoopMonitor() as monitor:
+            run = self.start(iterations="30")
+            self.wait_for(lambda: self.state(run) == FINISHED, "the end of the run")
+            self.wait_for(lambda: self.ui.useModelButton.enabled, "its results in the panel")
+        self.assertLess(monitor.longest_work, 0.1)
+        self.assertIn("Finished", self.ui.runStatusLabel.text)
+        self.assertEqual(verify_model(run.model).card.trained_on["iterations"], 30)
+        charts = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLPlotChartNode")}
+        self.assertEqual(charts, {"run-1: losses", "run-1: validation"})
+        self.assertEqual(self.ui.resultsTable.model().rowCount(), 3)  # the case, mean and standard deviation
+        self.assertTrue(self.ui.reportButton.enabled)
+        self.assertEqual(self.session.settings.runName, "run-2")
+        # The scene's volumes were written beside the run, and stay as they are in the scene.
+        self.assertEqual(len(list(run.scans.glob("*.nrrd"))), 6)
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 3)
+
+    def test_pause_resume_and_stop(self) -> None:
+        run = self.start(iterations="100000")
+        self.wait_for(lambda: self.ui.pauseButton.enabled, "the run to be seen running")
+        self.assertFalse(self.ui.discardButton.enabled)
+        click(self.ui.pauseButton)
+        self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
+        self.assertFalse(is_held(run.lock))
+        self.wait_for(lambda: self.ui.resumeButton.enabled, "the pause in the panel")
+        self.assertIn("Paused", self.ui.runStatusLabel.text)
+        step = run_state(run).step
+        click(self.ui.resumeButton)
+        self.wait_for(lambda: run_state(run).step > step, "the run to go on")
+        started = [event["step"] for event in run.last_events() if event["event"] == "started"]
+        self.assertEqual(started, [0, step])
+        self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be seen running")
+        click(self.ui.stopButton)
+        self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
+        self.wait_for(lambda: self.ui.useModelButton.enabled, "its model in the panel")
+        self.assertTrue(run.model.is_file())
+        self.assertIn("Stopped", self.ui.runStatusLabel.text)
+
+    def test_it_outlives_scene_module_and_application_and_is_found_again(self) -> None:
+        run = self.start(iterations="100000")
+        close_scene()
+        self.assertEqual(self.state(run), RUNNING)
+        self.close_module()
+        step = run_state(run).step
+        process_events_until(lambda: run_state(run).step > step, timeout=60)
+        self.module = open_module("DCAMTTraining")
+        self.ui = self.module.ui
+        self.wait_for(lambda: "Running" in self.ui.runStatusLabel.text, "the run to be found running")
+        self.assertIn("run-1: running", self.ui.runSelector.currentText)
+        self.wait_for(lambda: slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), "its charts in the new scene")
+        click(self.ui.pauseButton)
+        self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
+
+    @unittest.skipIf(os.name == "nt", "POSIX signals")
+    def test_killed_it_says_so_and_goes_on(self) -> None:
+        run = self.start(iterations="100000")
+        process = next(one.process for one in started if one.run.path == run.path)
+        # It belongs neither to the application's session nor hangs on its pipes.
+        self.assertNotEqual(os.getsid(process.pid), os.getsid(0))
+        self.wait_for(lambda: any(event["event"] == "checkpoint" for event in run.last_events()), "a checkpoint")
+        process.send_signal(signal.SIGKILL)
+        self.wait_for(lambda: self.state(run) == FAILED, "the end")
+        self.wait_for(lambda: self.ui.resumeButton.enabled, "the failure in the panel")
+        self.assertIn("ended from outside", self.ui.runStatusLabel.text)
+        click(self.ui.resumeButton)
+        self.wait_for(lambda: self.state(run) == RUNNING, "the run to go on")
+
+    def test_discard_asks_first(self) -> None:
+        run = self.start(iterations="2")
+        self.wait_for(lambda: self.state(run) == FINISHED and self.ui.discardButton.enabled, "the end of the run")
+        with Person() as person:
+            person.expects("Delete the run", "Cancel")
+            click(self.ui.discardButton)
+        self.assertTrue(run.path.exists())
+        with Person() as person:
+            person.expects("Delete the run", "Ok")
+            click(self.ui.discardButton)
+        self.assertFalse(run.path.exists())
+        self.assertEqual(self.ui.runStatusLabel.text, "No runs yet.")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
+
+    def test_two_runs_never_write_one_folder(self) -> None:
+        run = self.start(iterations="100000")
+        self.session.settings.runName = "run-1"
+        click(self.ui.startButton)
+        self.wait_for(lambda: not self.module.widget.runs.job.running, "the refusal")
+        self.assertIn("is there already", self.ui.runStatusLabel.text)
+        self.assertEqual(self.state(run), RUNNING)
+        with self.assertRaisesRegex(Exception, "by another process"):
+            resume(run)
+
+    def test_cancelled_before_it_began_it_leaves_nothing(self) -> None:
+        self.make_small()
+        click(self.ui.startButton)
+        self.assertEqual(self.ui.startButton.text, "Cancel start")
+        click(self.ui.startButton)
+        self.assertEqual(list(self.runs.iterdir()), [])
+        self.assertIn("Cancelled", self.ui.runStatusLabel.text)
+        self.assertEqual(self.ui.startButton.text, "Start")
+        plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), self.session.table.rows, "quick")
+        steps = prepare_and_start(plan)
+        for _ in range(3):
+            next(steps)
+        steps.close()
+        self.assertEqual(list(self.runs.iterdir()), [])
+
+    def test_a_process_that_cannot_begin_tells_why(self) -> None:
+        self.make_small()
+        plan = RunPlan(
+            RunFolder(self.runs / "faulty"),
+            self.session.recipe(),
+            self.session.table.rows,
+            "quick",
+            ("patch=15,15,15",),
+        )
+        for _ in prepare_and_start(plan):
+            pass
+        self.wait_for(lambda: not just_started(plan.run), "its end")
+        self.module.widget.runs.show(plan.run)
+        self.assertIn("Failed", self.ui.runStatusLabel.text)
+        self.assertIn("patch must be multiples", self.ui.runStatusLabel.text)
+        self.assertFalse(self.ui.resumeButton.enabled)
+
+    def test_what_hinders_a_run_is_said_before(self) -> None:
+        for index in range(3):
+            self.session.table.set_role([index], "unlabelled")
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("No case is labelled", self.ui.problemsLabel.text)
+        self.session.table.set_role([0], "labelled")
+        self.assertTrue(self.ui.startButton.enabled)
+        self.session.settings.patch = "15,15,15"
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("patch must be multiples", self.ui.problemsLabel.text)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,106 @@
+"""What the training module's tests share: the open panel, a folder of runs, and a task of some seconds."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+from DCAMTLib.model_store import user_folder
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_lock import is_held
+from DCAMTLib.training.run_requests import PAUSE, ask
+from DCAMTTrainingLib.run_folders import set_runs_folder
+from slicer_harness import close_scene, open_module, process_events_until
+
+ROOT = Path(__file__).resolve().parents[2]
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
+SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
+"""Edits of the panel that make the recipe's task small; its network is that of `model`."""
+
+
+# In a process of its own: the application, of which the test is a part, never imports torch.
+MAKE_MODEL = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from synthetic import save_tiny_model, tiny_recipe
+save_tiny_model(Path(sys.argv[1], "tiny.dcamt"), tiny_recipe())
+"""
+
+
+@cache
+def tiny_model() -> Path:
+    """A model file with random weights."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    places = [str(ROOT / "Testing" / "Python"), str(ROOT / "DCAMTSegmentation")]
+    subprocess.run([sys.executable, "-c", MAKE_MODEL, str(folder), *places], check=True)
+    return folder / "tiny.dcamt"
+
+
+class TrainingCase(unittest.TestCase):
+    """`self.module`: the open panel; `self.folder`: a temporary folder, in which runs and models are kept."""
+
+    def setUp(self) -> None:
+        close_scene()
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.runs = self.folder / "runs"
+        self.runs.mkdir()
+        set_runs_folder(str(self.runs))
+        self.use_own_store()
+        self.module = open_module("DCAMTTraining")
+        self.addCleanup(self.end_runs)
+        self.addCleanup(self.close_module)
+        self.ui = self.module.ui
+        self.session = self.module.logic.session
+
+    def use_own_store(self) -> None:
+        """Models that the tests import come into a folder of theirs."""
+        patch = mock.patch.dict(os.environ, {"DCAMT_HOME": str(self.folder)})
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.assertIn(str(self.folder), str(user_folder()))
+
+    def close_module(self) -> None:
+        if self.module is not None:
+            self.module.close()
+            self.module = None
+
+    def end_runs(self) -> None:
+        """No process outlives its test."""
+        for path in self.runs.iterdir() if self.runs.exists() else ():
+            run = RunFolder(path)
+            if is_held(run.lock):
+                ask(run, PAUSE)
+                process_events_until(lambda run=run: not is_held(run.lock), timeout=60)
+
+    def make_small(self, **changes: str) -> None:
+        """Make the task one of seconds, starting from a tiny model."""
+        if not (user_folder() / "tiny.dcamt").exists():
+            user_folder().mkdir(parents=True, exist_ok=True)
+            shutil.copy(tiny_model(), user_folder())
+        settings = self.session.settings
+        settings.startFrom = "tiny"
+        for name, value in {**SMALL, "iterations": "40", **changes}.items():
+            setattr(settings, name, value)
+        self.module.widget.task.refresh()
+
+    def take_as_measured(self, **estimate: object) -> None:
+        """As if the person had pressed Measure before, which takes its time."""
+        known = {"seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12, "device": "cpu"}
+        known |= {"disk_bytes": 10**7, "disk_free": 10**12}
+        self.session._estimates[self.session._estimateKey()] = {**known, **estimate}
+        self.session.settingsChanged()
+
+    def wait_for(self, condition, what: str = "", timeout: float = 120) -> None:
+        process_events_until(condition, timeout=timeout, what=what)
