@@ -216,7 +216,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
     >>> logic = DCAMTSegmentationLogic()
     >>> for volume in volumes:
     ...     segmentation = logic.process(volume, quality="accurate", show_3d=False)
-    ...     slicer.util.saveNode(segmentation, str(results / f"{volume.GetName()}.seg.nrrd"))
+    ...     saved = slicer.util.saveNode(segmentation, str(results / f"{volume.GetName()}.seg.nrrd"))
     ...     logic.exportMeasurements(segmentation, results / f"{volume.GetName()}.csv")
     >>> logic.shutdown()
 

@@ -178,7 +178,3 @@ class InstallationTest(SegmentationCase):
         self.assertEqual(missing_packages(), [])
         heavy = {name.split(".")[0] for name in set(sys.modules) - loaded}
         self.assertFalse(heavy & {"torch", "nibabel", "slicerio", "scipy", "nrrd"})
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -16,7 +16,7 @@ TRIES = 4
 
 class PaceTest(SegmentationCase):
     def test_the_window_never_waits_from_apply_to_the_result(self) -> None:
-        volume = add_scan(shape=(60, 90, 90))
+        volume = add_scan(shape=(36, 60, 60))
         self.prepare(volume)
         self.settings.showDisagreement = True
         pauses = []

@@ -1,0 +1,162 @@
+"""The module itself: what loading it costs, its help and icon, the sample scan, the script in the logic's docstring."""
+
+from __future__ import annotations
+
+import csv
+import doctest
+import hashlib
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import slicer
+from segmentation_case import ROOT, SegmentationCase, add_scan, close_scene
+from slicer_harness import in_real_slicer, open_module
+
+# Opens the panel in a fresh interpreter and tells what that has imported.
+LOAD = """
+import sys
+sys.path.insert(0, {testing!r})
+import slicer_harness
+slicer_harness.install()
+before = set(sys.modules)
+module = slicer_harness.open_module("DCAMTSegmentation")
+
+print(*sorted({{name.split(".")[0] for name in sys.modules}}))
+print(*sorted({{name.split(".")[0] for name in set(sys.modules) - before}}))
+"""
+
+
+class LoadingTest(unittest.TestCase):
+    @unittest.skipIf(in_real_slicer(), "other modules of a real Slicer import what they like")
+    def test_opening_the_panel_imports_no_network(self) -> None:
+        program = LOAD.format(testing=str(ROOT / "Testing"))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        everything, by_the_module = (set(line.split()) for line in done.stdout.splitlines()[-2:])
+        self.assertIn("DCAMTSlicerLib", by_the_module)
+        self.assertFalse(everything & {"torch", "monai", "SimpleITK"})
+        self.assertFalse(by_the_module & {"scipy", "nibabel", "nrrd", "slicerio", "matplotlib"})
+
+    def test_the_measure_itself_finds_torch(self) -> None:
+        program = "import torch, sys; print('torch' in {name.split('.')[0] for name in sys.modules})"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.stdout.strip(), "True", done.stderr)
+
+
+class ModuleTest(SegmentationCase):
+    def test_title_help_and_icon(self) -> None:
+        module = slicer.modules.dcamtsegmentation
+        self.assertEqual(module.title, "DCAMT Segmentation")
+        self.assertEqual(list(module.categories), ["Segmentation"])
+        for text in ("Apply", "Nothing leaves this computer", "research use only", "https://github.com/"):
+            self.assertIn(text, module.helpText)
+        self.assertIn("e0352358", module.acknowledgementText)
+        self.assertFalse(module.icon.isNull())
+
+    def test_every_choice_carries_its_parameters_name(self) -> None:
+        named = {
+            widget.property("SlicerParameterName"): name
+            for name, widget in vars(self.ui).items()
+            if hasattr(widget, "property") and widget.property("SlicerParameterName")
+        }
+        parameters = set(type(self.settings).allParameters)
+        # The list of models grows and shrinks, which no connector of Slicer's handles.
+        self.assertEqual(set(named), parameters - {"model"})
+
+    def test_everything_that_can_be_clicked_explains_itself(self) -> None:
+        silent = [
+            name
+            for name, widget in vars(self.ui).items()
+            if name.endswith(("Button", "Selector", "ComboBox", "CheckBox"))
+            and "Collapsible" not in name
+            and not widget.toolTip
+        ]
+        self.assertEqual(silent, [])
+
+    def test_the_ui_file_names_real_classes_with_their_headers(self) -> None:
+        tree = ElementTree.parse(ROOT / "DCAMTSegmentation" / "Resources" / "UI" / "DCAMTSegmentation.ui").getroot()
+        headers = {item.findtext("class"): item.findtext("header") for item in tree.iter("customwidget")}
+        used = {item.get("class") for item in tree.iter("widget")}
+        custom = {name for name in used if name and name.startswith(("q", "ctk"))}
+        self.assertEqual(custom, set(headers))
+        self.assertTrue(all(header == f"{name}.h" for name, header in headers.items()))
+        top = tree.find("widget")
+        assert top is not None
+        self.assertEqual(top.get("class"), "qMRMLWidget")
+
+    def test_a_volume_that_is_there_is_chosen_and_a_map_is_not(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.module.close()
+        slicer.mrmlScene.RemoveNode(self.settings.parameterNode)
+        self.module = open_module("DCAMTSegmentation")
+        self.addCleanup(self.module.close)
+        self.assertEqual(self.module.ui.inputSelector.currentNode(), volume)
+        self.assertIsNotNone(segmentation)
+
+
+class SampleScanTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+        self.module = open_module("DCAMTSegmentation")
+        self.addCleanup(self.module.close)
+
+    def test_the_sample_scan_is_registered_and_loads(self) -> None:
+        if not in_real_slicer():
+            slicer.app.startupCompleted.emit()
+        import SampleData
+
+        volume = SampleData.SampleDataLogic().downloadSample("LGEHeartPhantom")
+        volume = volume[0] if isinstance(volume, (list, tuple)) else volume
+        self.assertEqual(volume.GetName(), "LGEHeartPhantom")
+        self.assertEqual(volume.GetImageData().GetDimensions(), (190, 144, 88))
+        np.testing.assert_allclose(volume.GetSpacing(), 0.625)
+
+    def test_its_checksum_is_the_files(self) -> None:
+        from DCAMTSlicerLib.sample_scan import CHECKSUM, sample_path
+
+        self.assertEqual(CHECKSUM, f"SHA256:{hashlib.sha256(sample_path().read_bytes()).hexdigest()}")
+
+
+class ScriptTest(SegmentationCase):
+    def test_the_script_of_the_docstring_segments_a_folder(self) -> None:
+        import DCAMTSegmentation
+
+        with tempfile.TemporaryDirectory() as folder:
+            scans, results = Path(folder, "scans"), Path(folder, "results")
+            scans.mkdir()
+            results.mkdir()
+            for seed, name in enumerate(("one", "two")):
+                volume = add_scan(name, seed=seed)
+                slicer.util.saveNode(volume, str(scans / f"{name}.nrrd"))
+                slicer.mrmlScene.RemoveNode(volume)
+            text = DCAMTSegmentation.DCAMTSegmentationLogic.__doc__ or ""
+            text = text.replace("/data/scans", str(scans)).replace("/data/results", str(results))
+            text = text.replace('quality="accurate"', 'model="tiny", quality="accurate"')
+            known: dict[str, Any] = {"slicer": slicer}
+            test = doctest.DocTestParser().get_doctest(text, known, "script", None, None)
+            self.assertGreater(len(test.examples), 4)
+            failed, _tried = doctest.DocTestRunner(verbose=False).run(test, clear_globs=False)
+            self.assertEqual(failed, 0)
+            for name in ("one", "two"):
+                with open(results / f"{name}.csv", newline="") as file:
+                    (row,) = csv.DictReader(file)
+                self.assertEqual(row["scan"], name)
+                loaded = slicer.util.loadSegmentation(str(results / f"{name}.seg.nrrd"))
+                self.assertEqual(loaded.GetSegmentation().GetNthSegment(0).GetName(), "Left atrium")
+
+    def test_a_script_hears_why_there_is_no_result(self) -> None:
+        with self.assertRaisesRegex(RuntimeError, "no such model file"):
+            self.logic.process(add_scan(), model="nowhere")
+
+    def test_a_second_segmentation_at_the_same_time_is_refused(self) -> None:
+        self.logic.segment(add_scan(), model="tiny")
+        with self.assertRaisesRegex(RuntimeError, "under way"):
+            self.logic.segment(add_scan("other"), model="tiny")
+        self.logic.cancel()

@@ -1,0 +1,112 @@
+"""The sample scan and the shipped model: the whole way of the tutorial, against the sample's exact label."""
+
+from __future__ import annotations
+
+import sys
+import unittest
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from DCAMTSlicerLib import review
+from DCAMTSlicerLib.sample_scan import sample_path
+from DCAMTSlicerLib.training_cases import scene_cases
+from segmentation_case import (
+    ROOT,
+    LoopMonitor,
+    click,
+    close_scene,
+    open_module,
+    own_mask,
+    process_events_until,
+)
+
+PATIENCE_S = 900
+
+
+def exact_label() -> np.ndarray:
+    """(K, J, I): the left atrium that the sample scan was drawn with."""
+    folder = str(ROOT / "Resources" / "SampleData")
+    sys.path.insert(0, folder)
+    try:
+        from make_phantom import make_phantom
+    finally:
+        sys.path.remove(folder)
+    return np.ascontiguousarray(make_phantom(0)[1].voxels.transpose(2, 1, 0))
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+class TutorialTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+        self.module = open_module("DCAMTSegmentation")
+        self.addCleanup(self.module.close)
+        self.ui, self.logic = self.module.ui, self.module.logic
+
+    def apply(self) -> float:
+        """Click Apply and wait; returns the longest pause of the window meanwhile, s of processor time at most."""
+        with LoopMonitor() as monitor:
+            self.ui.applyButton.click()
+            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the segmentation's end")
+        return min(monitor.longest_pause, monitor.longest_work)
+
+    def test_from_the_sample_scan_to_a_training_case(self) -> None:
+        volume = slicer.util.loadVolume(str(sample_path()))
+        self.ui.inputSelector.setCurrentNode(volume)
+        self.assertEqual(self.ui.modelComboBox.currentText, "Left atrium in LGE-MRI")
+        pause = self.apply()
+        segmentation = self.ui.outputSelector.currentNode()
+        self.assertIsNotNone(segmentation, self.ui.statusLabel.text)
+        self.assertLess(pause, 0.1)
+
+        label = exact_label()
+        mask = own_mask(segmentation, volume)
+        self.assertGreater(dice(mask == 1, label == 1), 0.85)
+        voxel_ml = 0.625**3 / 1000
+        row = self.logic.measurements(segmentation)[0]
+        self.assertAlmostEqual(float(row["volume_ml"]), int(mask.sum()) * voxel_ml, delta=0.01)
+        self.assertAlmostEqual(float(row["volume_ml"]) / (int(label.sum()) * voxel_ml), 1, delta=0.2)
+        k, j, i = np.nonzero(mask)
+        self.assertAlmostEqual(float(row["transverse_diameter_mm"]), 0.625 * (np.ptp(i) + 1), delta=0.7)
+        self.assertAlmostEqual(float(row["anteroposterior_diameter_mm"]), 0.625 * (np.ptp(j) + 1), delta=0.7)
+        self.assertGreater(float(row["long_diameter_mm"]), 0.625 * np.ptp(k))
+        self.assertLess(float(row["sphericity"]), 1)
+
+        self.assert_surface(segmentation, float(row["volume_ml"]), float(row["surface_cm2"]))
+        self.assertGreater(self.logic.trust(segmentation), 0.5)
+        self.ui.disagreementCheckBox.click()
+        map_node = review.referenced(segmentation, review.DISAGREEMENT)
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+        places = self.logic.doubtfulPlaces(segmentation)
+        if places:  # a better model may leave none
+            click(self.ui.nextPlaceButton)
+            self.assertIn(f"1 of {len(places)}", self.ui.placeLabel.text)
+
+        click(self.ui.correctButton)
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        self.assertEqual(editor.segmentationNode(), segmentation)
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label, segmentation, identifier, volume)
+        self.module.enter()
+        click(self.ui.teachButton)
+        (case,) = scene_cases()
+        self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
+        np.testing.assert_array_equal(own_mask(case.segmentation, volume), label)
+
+    def assert_surface(self, segmentation: Any, volume_ml: float, surface_cm2: float) -> None:
+        """The surface, which Slicer makes, agrees with the measurements, which are made of voxels."""
+        name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
+        triangles.SetInputData(segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(name))
+        mass.SetInputConnection(triangles.GetOutputPort())
+        self.assertAlmostEqual(mass.GetVolume() / 1000 / volume_ml, 1, delta=0.03)
+        self.assertAlmostEqual(mass.GetSurfaceArea() / 100 / surface_cm2, 1, delta=0.1)
+        self.assertTrue(segmentation.GetDisplayNode().GetVisibility3D())
+
+    def test_the_self_test_passes(self) -> None:
+        slicer.selfTests["DCAMTSegmentation"]()
