@@ -15,13 +15,15 @@ import vtk
 from DCAMTLib.errors import DCAMTError
 from DCAMTSlicerLib import installation, measurements_table, region_of_interest, review, training_cases
 from DCAMTSlicerLib.disagreement_map import Overlay
+from DCAMTSlicerLib.measuring_job import MeasuringJob
 from DCAMTSlicerLib.model_list import ModelList
 from DCAMTSlicerLib.review_panel import ReviewPanel
 from DCAMTSlicerLib.run_panel import RunPanel
 from DCAMTSlicerLib.sample_scan import register_sample_scan, sample_path
-from DCAMTSlicerLib.segmentation_job import Outcome, Progress, Request, SegmentationJob
+from DCAMTSlicerLib.segmentation_job import Progress, Request, SegmentationJob
 from DCAMTSlicerLib.segmentation_log import SegmentationLog
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
+from DCAMTSlicerLib.worker_job import Outcome, WorkerJob
 from DCAMTSlicerLib.worker_process import WorkerProcess
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import (
@@ -89,6 +91,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self._overlay = Overlay()
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.placeRegionButton.connect("clicked(bool)", self.onPlaceRegion)
+        self.ui.measureButton.connect("clicked(bool)", self.onMeasure)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
@@ -156,6 +159,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         segmentation = settings.outputSegmentation
         self._run.showRunning(self.logic.isRunning(), settings.inputVolume is not None)
         self._review.show(segmentation)
+        self.ui.measureButton.enabled = self.ui.exportButton.enabled and not self.logic.isRunning()
         self.ui.placeRegionButton.enabled = settings.inputVolume is not None
         map_ = review.referenced(segmentation, review.DISAGREEMENT)
         self._overlay.show(map_ if settings.showDisagreement else None)
@@ -184,6 +188,15 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
             self._showError(str(error), "" if isinstance(error, DCAMTError) else traceback.format_exc())
         else:
             self.onProgress(Progress(_("Starting"), 0.0))
+        self._update()
+
+    def onMeasure(self, checked: bool = False) -> None:
+        try:
+            self.logic.measure(self._settings.outputSegmentation, self.onFinished)
+        except Exception as error:
+            self._showError(str(error), "" if isinstance(error, DCAMTError) else traceback.format_exc())
+        else:
+            self.onProgress(Progress(_("Measuring"), 0.0))
         self._update()
 
     def onProgress(self, progress: Progress) -> None:
@@ -227,7 +240,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
     def __init__(self, worker: Any = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         self._worker = worker or WorkerProcess(temporaryFolder=slicer.app.temporaryPath)
-        self._job: SegmentationJob | None = None
+        self._job: WorkerJob | None = None
         self._log = SegmentationLog()
         slicer.app.connect("aboutToQuit()", self.shutdown)
 
@@ -327,6 +340,17 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         if outcomes[0].segmentation is None:
             raise RuntimeError(outcomes[0].message)
         return outcomes[0].segmentation
+
+    def measure(self, segmentation: Any, onFinished: OnFinished | None = None) -> None:
+        """Start measuring a result's segments as they are now, after a correction; `onFinished` is called once.
+
+        Raises:
+            RuntimeError: a segmentation is under way.
+            OutputError: there is no room to hand the segments over.
+        """
+        if self.isRunning():
+            raise RuntimeError(_("A segmentation is under way."))
+        self._job = MeasuringJob(self._worker, segmentation, onFinished or (lambda outcome: None))
 
     def cancel(self) -> None:
         """Stop the segmentation, if there is one, at once; `onFinished` hears of it."""

@@ -61,7 +61,7 @@ def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | Non
     if scan is None:
         scan = scan_name(labelmap.path) if labelmap.path is not None else ""
     axes = labelmap.grid.affine[:3, :3]
-    return [_measure_mask(labelmap.voxels == info.label, axes, scan, info.name) for info in segments]
+    return [measure_mask(labelmap.voxels == info.label, axes, scan, info.name) for info in segments]
 
 
 def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> None:
@@ -192,7 +192,7 @@ def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
     return corners
 
 
-def _measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) -> Measurements:
+def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) -> Measurements:
     """`Measurements` of the True voxels of `mask` (I, J, K); columns of `axes` (3, 3): steps in RAS mm."""
     from scipy.spatial.distance import pdist
 

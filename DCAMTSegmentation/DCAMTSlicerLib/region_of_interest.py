@@ -11,7 +11,7 @@ import vtk
 from DCAMTLib.errors import InputError
 from slicer.i18n import tr as _
 
-from .result_segments import own_segments
+from .result_segments import filled_extent, own_segments
 
 EDGE_MM = 140.0
 """A heart with its great vessels fits into a box of this size."""
@@ -60,10 +60,10 @@ def _corners_of(result: Any) -> np.ndarray:
     """(N, 3): corners, RAS mm in the world, of the boxes of voxels that DCAMT's segments fill."""
     corners: list[list[float]] = []
     for identifier in own_segments(result).values():
-        image, extent = slicer.vtkOrientedImageData(), [0] * 6
+        image = slicer.vtkOrientedImageData()
         result.GetBinaryLabelmapRepresentation(identifier, image)
-        # An edited segment's image is larger than what is set in it.
-        if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
+        extent = filled_extent(image)
+        if extent is None:
             continue
         matrix = vtk.vtkMatrix4x4()
         image.GetImageToWorldMatrix(matrix)

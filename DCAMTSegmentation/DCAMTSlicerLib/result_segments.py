@@ -68,6 +68,14 @@ def build_surface(built: BuiltSegment, segmentation_node: Any | None) -> None:
     apart.CreateRepresentation(closed_surface())
 
 
+def filled_extent(image: Any) -> tuple[int, ...] | None:
+    """First and last index along i, j, k of what is set in a segment's image; None if nothing is."""
+    extent = [0] * 6
+    # An edited segment's image is larger than what is set in it.
+    found = slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent)
+    return tuple(extent) if found else None
+
+
 def closed_surface() -> str:
     """Slicer's name of this representation."""
     return str(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName())

@@ -18,7 +18,7 @@ from .result_segments import closed_surface, own_segments
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
-_CORRECTED = "DCAMT.corrected"
+_CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,23 @@ def keep_doubts(
     segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
     segmentation_node.SetAttribute(_AT, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
+    mark_measured(segmentation_node)
 
 
 def mark_corrected(segmentation_node: Any) -> None:
     """A person has taken a result in hand: it is theirs now, and its measurements may be of the past."""
     segmentation_node.SetAttribute(_CORRECTED, "1")
+    segmentation_node.SetAttribute(_OUTDATED, "1")
+
+
+def mark_measured(segmentation_node: Any) -> None:
+    """The table holds what the segments measure now."""
+    segmentation_node.SetAttribute(_OUTDATED, None)
+
+
+def is_outdated(segmentation_node: Any | None) -> bool:
+    """Whether the measurements may be those of before a correction."""
+    return segmentation_node is not None and segmentation_node.GetAttribute(_OUTDATED) is not None
 
 
 def is_corrected(segmentation_node: Any | None) -> bool:

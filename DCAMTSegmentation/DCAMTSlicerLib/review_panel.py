@@ -58,8 +58,8 @@ class ReviewPanel:
         else:
             places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
             text = _("The two branches agree to {share}; {places}.").format(share=f"{trust:.0%}", places=places)
-        if review.is_corrected(self._node):
-            text += " " + _("The measurements are from before the correction.")
+        if review.is_outdated(self._node):
+            text += " " + _("The measurements may be from before the correction: measure again.")
         return str(text)
 
     def onCopy(self, checked: bool = False) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import qt
 import slicer
-from DCAMTLib.errors import DCAMTError, InputError, OutputError
+from DCAMTLib.errors import InputError
 from slicer.i18n import tr as _
 
 from .region_of_interest import box_of
 from .result_insertion import Result, insert
-from .volume_bridge import FREE_SPACE, ijk_to_ras, save_in_slabs, voxels_of
+from .volume_bridge import ijk_to_ras, save_in_slabs, voxels_of
+from .worker_job import Outcome, WorkerJob
 
 
 @dataclass(frozen=True)
@@ -46,25 +43,8 @@ class Progress:
     remaining_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """segmentation: the node with the result; None if there is none, and then the scene is as it was.
-
-    message: one line for the person. notes: what else there is to know, such as that the GPU's memory did not suffice.
-    detail: what the log shows of a failure.
-    """
-
-    segmentation: Any | None
-    message: str
-    notes: tuple[str, ...] = ()
-    detail: str = ""
-    cancelled: bool = False
-
-
-class SegmentationJob:
-    """Hands a volume to the worker and its result to the scene; tells of both, and of the end exactly once.
-
-    `worker` is a `worker_process.WorkerProcess`.
+class SegmentationJob(WorkerJob):
+    """Hands a volume to the worker and its result to the scene; the outcome's node is the segmentation.
 
     Raises:
         InputError: the volume or the region cannot be used.
@@ -78,32 +58,17 @@ class SegmentationJob:
         on_progress: Callable[[Progress], None],
         on_finished: Callable[[Outcome], None],
     ) -> None:
-        self._worker, self._request = worker, request
-        self._on_progress, self._on_finished = on_progress, on_finished
-        self._notes: list[str] = []
-        self.running = True
-        voxels = voxels_of(request.volume)
-        region = box_of(request.region, request.volume) if request.region is not None else None
-        self._shape = voxels.shape
-        try:
-            self._folder = Path(worker.makeFolder())
-        except OSError as error:
-            what = _("No temporary folder could be made ({reason}).").format(reason=error.strerror)
-            raise OutputError(f"{what} {FREE_SPACE}") from error
-        self._take_steps(self._hand_over(voxels, region))
+        self._request, self._on_progress = request, on_progress
+        self._voxels = voxels_of(request.volume)
+        self._region = box_of(request.region, request.volume) if request.region is not None else None
+        super().__init__(worker, on_finished)
 
-    def cancel(self) -> None:
-        """Stop at once; the scene stays as it was."""
-        if self.running:
-            self._worker.cancel()
-            self._end(Outcome(None, _("Cancelled."), cancelled=True))
-
-    def _hand_over(self, voxels: np.ndarray, region: dict[str, list[float]] | None) -> Iterator[None]:
-        request, file = self._request, self._folder / "volume.npy"
-        for share in save_in_slabs(voxels, file):
+    def hand_over(self) -> Iterator[dict[str, Any] | None]:
+        request, file = self._request, self.folder / "volume.npy"
+        for share in save_in_slabs(self._voxels, file):
             self._on_progress(Progress(_("Reading the volume"), 0.01 * share))
-            yield
-        message = {
+            yield None
+        yield {
             "request": "segment",
             "name": request.volume.GetName(),
             "volume": str(file),
@@ -111,58 +76,22 @@ class SegmentationJob:
             "model": request.model,
             "quality": request.quality,
             "device": request.device,
-            "region": region,
-            "output": str(self._folder),
+            "region": self._region,
+            "output": str(self.folder),
         }
-        self._worker.request(message, self._hear)
 
-    def _hear(self, event: dict[str, Any]) -> None:
-        if not self.running:
-            return
-        kind = event["event"]
-        if kind == "progress":
-            self._on_progress(Progress(stage_name(event["stage"]), event["share"], event.get("eta_s")))
-        elif kind == "note":
-            self._notes.append(event["message"])
-        elif kind == "failed":
-            self._end(Outcome(None, event["message"], detail=event.get("detail") or ""))
-        elif kind == "finished":
-            self._take_steps(self._bring_in(event))
+    def progressed(self, event: Mapping[str, Any]) -> None:
+        self._on_progress(Progress(stage_name(event["stage"]), event["share"], event.get("eta_s")))
 
-    def _bring_in(self, event: dict[str, Any]) -> Iterator[None]:
+    def bring_in(self, event: Mapping[str, Any]) -> Iterator[Outcome | None]:
         result = Result.read(event)
-        yield
+        yield None
         volume = self._request.volume
-        if not slicer.mrmlScene.IsNodePresent(volume) or voxels_of(volume).shape != self._shape:
+        if not slicer.mrmlScene.IsNodePresent(volume) or voxels_of(volume).shape != self._voxels.shape:
             what = _("was removed or changed meanwhile, so its segmentation was dropped")
             raise InputError(what, path=volume.GetName())
         segmentation = yield from insert(result, volume, self._request.target, self._request.show_3d)
-        self._end(Outcome(segmentation, result.summary(), tuple(self._notes)))
-
-    def _take_steps(self, steps: Iterator[None]) -> None:
-        """Take the steps one by one, with a turn of the event loop before each."""
-        qt.QTimer.singleShot(0, lambda: self._take_step(steps))
-
-    def _take_step(self, steps: Iterator[None]) -> None:
-        if not self.running:
-            # Lets the steps undo what they began.
-            steps.close()  # type: ignore[attr-defined]
-            return
-        try:
-            next(steps)
-        except StopIteration:
-            return
-        except Exception as error:
-            told = isinstance(error, DCAMTError)
-            text = str(error) if told else _("An unexpected fault: {error}. The log says more.").format(error=error)
-            self._end(Outcome(None, text, detail="".join(traceback.format_exception(error))))
-        else:
-            self._take_steps(steps)
-
-    def _end(self, outcome: Outcome) -> None:
-        self.running = False
-        self._worker.removeFolder(str(self._folder))
-        self._on_finished(outcome)
+        yield Outcome(segmentation, result.summary())
 
 
 def stage_name(stage: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import analytic_scan, centred_grid, rotation
+from conftest import CENTRE, analytic_scan, centred_grid, points_of, rotation
 from DCAMTLib.inference.agreement import disagreement_levels
 from DCAMTLib.inference.predictor import Predictor
 from DCAMTLib.measurements import measure
@@ -401,6 +401,24 @@ def test_a_bug_is_told_of_with_its_traceback_and_ends_the_worker(
     assert "AssertionError: a bug" in failed["message"]
     assert "Traceback" in failed["detail"]
     assert child.ends() == 1
+
+
+def test_a_corrected_outline_is_measured(shared_child: Child, tmp_path: Path) -> None:
+    grid = centred_grid((60, 50, 44), (1.0, 1.2, 1.5), rotation(20, -10, 30))
+    ball = np.linalg.norm(points_of(grid) - CENTRE, axis=-1) <= 20
+    np.save(tmp_path / "ball.npy", ball.transpose(2, 1, 0).astype(np.uint8))
+    outline = {"name": "Ball", "mask": str(tmp_path / "ball.npy"), "affine": grid.affine.tolist()}
+    shared_child.send({"request": "measure", "id": "m", "name": "LGE", "outlines": [outline]})
+    finished, _ = shared_child.wait_for(last("m"))
+    (row,) = finished["measurements"]
+    assert (row["scan"], row["segment"]) == ("LGE", "Ball")
+    assert row["volume_ml"] == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
+    assert row["surface_cm2"] == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
+    assert row["long_diameter_mm"] == pytest.approx(40, rel=0.02)
+    shared_child.send({"request": "measure", "id": "n", "outlines": [{**outline, "mask": "nowhere.npy"}]})
+    failed, _ = shared_child.wait_for(last("n"))
+    assert failed["reason"] == "input"
+    assert "Ball: could not be handed over" in failed["message"]
 
 
 def test_it_ends_as_stdin_closes_even_while_it_computes(

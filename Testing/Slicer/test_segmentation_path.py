@@ -51,6 +51,14 @@ class WholeWayTest(SegmentationCase):
 
         self.module.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        again = self.logic.measurements(segmentation)[0]
+        self.assertEqual((again["scan"], again["segment"]), ("LGE", "Left atrium"))
+        self.assertAlmostEqual(float(again["volume_ml"]), 5 * 7 * 9 * voxel_ml, delta=0.006)
+        self.assertAlmostEqual(float(again["transverse_diameter_mm"]), 9 * 1.5, delta=0.01)
+        self.assertAlmostEqual(float(again["anteroposterior_diameter_mm"]), 7 * 1.5, delta=0.01)
         click(self.ui.teachButton)
         self.assertIn("LGE with this segmentation is a training case now", self.ui.teachLabel.text)
         (case,) = scene_cases()

@@ -44,7 +44,25 @@ class SegmentRequest:
     output: Path
 
 
-Request = LoadRequest | SegmentRequest
+@dataclass(frozen=True)
+class Outline:
+    """A segment as a person has corrected it. mask: a `.npy` file, (K, J, I), not 0 inside. affine: as above."""
+
+    name: str
+    mask: Path
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class MeasureRequest:
+    """Measure outlines; name: what the person calls the scan that they were drawn on."""
+
+    id: str
+    name: str
+    outlines: tuple[Outline, ...]
+
+
+Request = LoadRequest | SegmentRequest | MeasureRequest
 
 
 def read_request(line: str) -> Request:
@@ -56,6 +74,11 @@ def read_request(line: str) -> Request:
     try:
         values = json.loads(line)
         kind = values["request"]
+        if kind == "measure":
+            outlines = [
+                Outline(str(item["name"]), Path(item["mask"]), _affine(item["affine"])) for item in values["outlines"]
+            ]
+            return MeasureRequest(str(values["id"]), str(values.get("name") or "The volume"), tuple(outlines))
         device = {"automatic": "auto"}.get(values["device"], values["device"])
         common = {"id": str(values["id"]), "model": str(values["model"]), "device": str(device)}
         if kind == "load":
@@ -69,7 +92,7 @@ def read_request(line: str) -> Request:
             **common,
             name=str(values.get("name") or "The volume"),
             volume=Path(values["volume"]),
-            affine=np.array(values["affine"], dtype=np.float64).reshape(4, 4),
+            affine=_affine(values["affine"]),
             quality=quality,
             region=_region(values.get("region")),
             output=Path(values["output"]),
@@ -105,6 +128,19 @@ def read_scan(request: SegmentRequest) -> Volume:
     volume = Volume(voxels, Grid(voxels.shape[1:], request.affine), name)
     check(volume)
     return volume
+
+
+def read_mask(outline: Outline) -> np.ndarray:
+    """Which voxels lie inside, (I, J, K); raises InputError if the file cannot be read."""
+    try:
+        mask = np.load(outline.mask, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"could not be handed over ({error})", path=outline.name, remedy="Try again.") from error
+    return np.asarray(mask.transpose() != 0)
+
+
+def _affine(values: Any) -> np.ndarray:
+    return np.array(values, dtype=np.float64).reshape(4, 4)
 
 
 def _region(values: Mapping[str, Any] | None) -> Region | None:

@@ -15,7 +15,7 @@ import numpy as np
 from ..devices import choose_device
 from ..errors import OutputError, is_out_of_memory
 from ..files import DISK_FULL
-from ..measurements import bounding_box, measure
+from ..measurements import bounding_box, measure, measure_mask
 from ..model_store import model_path, verify_model
 from ..volume import Grid, Volume
 from .agreement import disagreement_levels, doubtful_places
@@ -23,7 +23,16 @@ from .faults import fault
 from .pace import Pace
 from .predictor import Predictor
 from .quality import QUALITIES
-from .requests import Request, SegmentRequest, identifier_of, read_request, read_scan
+from .requests import (
+    LoadRequest,
+    MeasureRequest,
+    Request,
+    SegmentRequest,
+    identifier_of,
+    read_mask,
+    read_request,
+    read_scan,
+)
 
 TICK_S = 0.2
 """Between two tellings of the progress."""
@@ -54,6 +63,8 @@ class Worker:
             request = read_request(line)
             if isinstance(request, SegmentRequest):
                 self._segment(request)
+            elif isinstance(request, MeasureRequest):
+                self._measure(request)
             else:
                 with self._telling(request, None) as pace:
                     predictor, notes = self._load(request, pace)
@@ -65,6 +76,13 @@ class Worker:
             self._tell("failed", id=identifier, reason=reason, message=message, detail=detail)
             return reason != "internal"
         return True
+
+    def _measure(self, request: MeasureRequest) -> None:
+        rows = [
+            measure_mask(read_mask(outline), outline.affine[:3, :3], request.name, outline.name)
+            for outline in request.outlines
+        ]
+        self._tell("finished", id=request.id, measurements=[asdict(row) for row in rows], notes=[])
 
     def _segment(self, request: SegmentRequest) -> None:
         began = time.monotonic()
@@ -110,7 +128,7 @@ class Worker:
             device=str(predictor.device),
         )
 
-    def _load(self, request: Request, pace: Pace) -> tuple[Predictor, list[str]]:
+    def _load(self, request: LoadRequest | SegmentRequest, pace: Pace) -> tuple[Predictor, list[str]]:
         """The model on its device, from before if it is the same file; what the person should know of it."""
         path = model_path(request.model)
         device = choose_device(request.device)

@@ -11,6 +11,7 @@ Requests are those of `requests.py`. Events, each with the request's `id` (null 
 - `finished`: `labelmap` and `disagreement` (files of uint8 (K, J, I); the latter null in fast quality), `trust`,
   `doubts` (places in RAS mm), `measurements`, `segments` (the classes, each with the `box` of voxels that it fills:
   first and last + 1 along i, j, k; null if it is empty), `notes`, `seconds`, `device`.
+  Of a request to measure it holds `measurements` alone.
 - `failed`: `reason` (`input`, `memory`, `disk`, `missing_package` or `internal`), `message` for the person, `detail`.
   After `internal` the process ends with status 1, for its state can no longer be relied on; after `missing_package` at
   the start, with 3.
