@@ -1,16 +1,28 @@
-"""How long segmenting takes, and how much memory: one scan, the network already loaded, and cold from the shell.
+"""What segmenting costs on a CPU: against the field's protocol, against the arithmetic, and on a whole scan.
 
-    python Testing/benchmarks/inference.py SCAN [--model NAME_OR_FILE] [--repeats 3] [--json FILE]
+    python Testing/benchmarks/inference.py LA_FOLDER [--model NAME_OR_FILE] [--cases 4] [--protocol-cases 1]
+        [--repeats 3] [--threads 1] [--parts pass segment protocol whole cold] [--json FILE]
 
-Rows: both qualities in one pass; the same in tiles, under a bound of half the pass's memory. Columns: seconds (the
-least of the repeats), the ratio to the arithmetic floor (the multiplications of the convolutions that the pass
-makes, over this machine's rate for one large float32 convolution, measured in the same run), and peak memory in bytes a
-voxel of the network's grid, of which `memory.pass_bytes` is the engine's own estimate.
+LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`, whose last 20 cases are measured. Parts:
+
+pass      One pass over the network's grid, in one pass and in tiles; `times floor` is the time over that of the pass's
+          own multiplications at the rate of one large float32 convolution, measured in turns with it.
+segment   `Predictor.segment`, all of it: from the scan to labels on the scan's own grid, model loaded.
+protocol  The field's: overlapping windows of the training patch, the mean of the softmax of all, the largest component;
+          with the same weights, on the network's grid. Windows and strides are those of the published ones, 112x112x80
+          at 18x18x4 voxels of 0.625 mm, in the patch's own proportion of the stride.
+whole     The same scans in a field of 576x576x88 voxels, of air, noise or mirrored tissue.
+cold      From the shell: from the command's start to the file on the disk.
+
+Seconds are the least of the repeats, and of the process's own time, which other work on the machine disturbs less:
+with one thread it is what a clock shows on an idle machine. Each precision that the CPU has is measured; float32 is
+every CPU's, bfloat16 is what is used where a CPU has matrix tiles for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import multiprocessing
 import resource
@@ -18,93 +30,304 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from DCAMTLib.devices import fast_bfloat16
 from DCAMTLib.inference.memory import part_size, pass_bytes
 from DCAMTLib.inference.one_pass import probabilities, size_of
+from DCAMTLib.inference.postprocessing import keep_largest_components
 from DCAMTLib.inference.predictor import Predictor
-from DCAMTLib.inference.quality import QUALITIES
+from DCAMTLib.inference.quality import ACCURATE, QUALITIES
 from DCAMTLib.inference.tiles import bounded_probabilities
 from DCAMTLib.model_store import verify_model
-from DCAMTLib.preprocessing import scan_to_network
-from DCAMTLib.volume import read_volume
+from DCAMTLib.networks.dual_vnet import DualVNet
+from DCAMTLib.preprocessing import scan_to_network, to_source
+from DCAMTLib.volume import Grid, Volume, read_labelmap, read_volume
+
+HELD_OUT = 20
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FIELD = (576, 576, 88)
+PARTS = ("cold", "pass", "segment", "protocol", "whole")
+SURROUNDINGS = ("air", "noise", "mirrored")
+PUBLISHED_PATCH, PUBLISHED_STRIDE = (112, 112, 80), (18, 18, 4)
+COLUMNS = (
+    "part", "what", "quality", "precision", "cases", "seconds", "ratio", "of", "dice", "points", "peak_gb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a process that measures needs to know."""
+
+    folder: Path
+    model: str
+    repeats: int
+    threads: int
+    precision: str
+
+    def predictor(self) -> Predictor:
+        torch.set_num_threads(self.threads)
+        return Predictor(verify_model(self.model), "cpu", precision=PRECISIONS[self.precision])
+
+    def scan(self, case: str) -> tuple[Volume, np.ndarray]:
+        """A case and its atrium, bool (I, J, K)."""
+        label = read_labelmap(self.folder / f"{case}_label.nii.gz")
+        return read_volume(self.folder / f"{case}_image.nii.gz"), label.voxels > 0
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """The process's own time."""
+    began = time.process_time()
+    call()
+    return time.process_time() - began
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def dice(found: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * (found & truth).sum() / max(1, found.sum() + truth.sum()))
+
+
+# ---- against the arithmetic
 
 
 def convolution_rate() -> float:
     """Floating-point operations a second of one large 3x3x3 convolution in float32, channels last."""
     layer = torch.nn.Conv3d(32, 32, 3, padding=1).to(memory_format=torch.channels_last_3d)
     image = torch.randn(1, 32, 96, 96, 64).contiguous(memory_format=torch.channels_last_3d)
-    operations = 2 * 32 * 32 * 27 * image[0, 0].numel()
     with torch.no_grad():
-        return operations / min(_seconds(lambda: layer(image)) for _ in range(4))
+        layer(image)
+        return 2 * 32 * 32 * 27 * image[0, 0].numel() / min(seconds_of(lambda: layer(image)) for _ in range(2))
 
 
-def pass_operations(predictor: Predictor, image: torch.Tensor, quality: str) -> float:
-    """Floating-point operations of the convolutions and matrix products of one pass."""
+def pass_operations(network: DualVNet, image: torch.Tensor, quality: str) -> float:
+    """Floating-point operations of the convolutions and matrix products of one pass, of the network as it is built."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        probabilities(predictor.network, image, quality)
+        probabilities(network, image, quality)
     return float(counter.get_total_flops())
 
 
-def measure(scan: str, model: str, quality: str, tiled: bool, repeats: int) -> dict[str, Any]:
-    """One row, in a process of its own, since peak memory only ever rises."""
-    predictor = Predictor(verify_model(model), "cpu")
-    image, _ = scan_to_network(read_volume(scan), predictor.recipe)
-    whole = size_of(image)
-    tile = part_size(predictor.recipe, whole, pass_bytes(predictor.recipe, whole) // 2) if tiled else None
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    def once() -> None:
-        with torch.no_grad():
-            bounded_probabilities(predictor.network, image, quality, tile)
-
-    seconds = min(_seconds(once) for _ in range(repeats))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    floor = pass_operations(predictor, image, quality) / convolution_rate()
-    return {
-        "quality": quality,
-        "tiles": "x".join(map(str, tile)) if tile else "one pass",
-        "seconds": round(seconds, 3),
-        "times_floor": round(seconds / floor, 2),
-        "bytes_a_voxel": round((peak - before) * 1024 / image[0].numel()),
-        "peak_gb": round(peak * 1024 / 1e9, 2),
-    }
-
-
-def cold(scan: str, model: str, quality: str) -> dict[str, Any]:
-    """From the command's start to the file on the disk."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["segment", scan, "-o", folder, "--model", model, "--quality", quality, "--device", "cpu"]
-        seconds = _seconds(lambda: subprocess.run([sys.executable, "-m", "DCAMTLib.cli", *command], check=True))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
-    return {"quality": quality, "tiles": "dcamt segment", "seconds": round(seconds, 3), "peak_gb": round(peak, 2)}
+def measure_passes(options: Options, case: str, tiled: bool) -> list[dict[str, Any]]:
+    predictor = options.predictor()
+    image, _ = scan_to_network(options.scan(case)[0], predictor.recipe)
+    given = image.to(PRECISIONS[options.precision])
+    tile = None
+    if tiled:
+        tile = part_size(predictor.recipe, size_of(image), pass_bytes(predictor.recipe, size_of(image)) // 2)
+    best = dict.fromkeys(QUALITIES, float("inf"))
+    rate = 0.0
+    for _ in range(options.repeats + 1):  # in turns, so that what disturbs one disturbs all
+        rate = max(rate, convolution_rate())
+        for quality in QUALITIES:
+            with torch.no_grad():
+                took = seconds_of(partial(bounded_probabilities, predictor.network, given, quality, tile))
+            best[quality] = min(best[quality], took)
+    plain = verify_model(options.model).network(torch.device("cpu"))
+    rows = []
+    for quality, seconds in best.items():
+        floor = pass_operations(plain, image, quality) / rate
+        ratio = {"ratio": round(seconds / floor, 2), "of": "float32 floor"}
+        what = f"tiles {'x'.join(map(str, tile))}" if tile else "one pass"
+        rows.append(
+            {"part": "pass", "what": what, "quality": quality, "cases": 1, "seconds": round(seconds, 3), **ratio}
+        )
+    return [*rows, _speed_up("pass", rows)] if not tiled else rows
 
 
-def _seconds(call: Any) -> float:
+def _speed_up(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    fast, accurate = (row["seconds"] for row in rows)
+    return {"part": part, "what": "accurate over fast", "ratio": round(accurate / fast, 2), "of": "fast"}
+
+
+# ---- the whole way, and the field's protocol
+
+
+def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
+    predictor = options.predictor()
+    rows = []
+    for quality in QUALITIES:
+        seconds, dices = [], []
+        for case in cases:
+            scan, truth = options.scan(case)
+            dices.append(dice(predictor.segment(scan, quality).labelmap.voxels > 0, truth))
+            again = partial(predictor.segment, scan, quality)
+            seconds.append(min(seconds_of(again) for _ in range(options.repeats)))
+        rows.append(
+            {
+                "part": "segment", "what": "ours", "quality": quality, "cases": len(cases),
+                "seconds": round(float(np.mean(seconds)), 3), "dice": round(float(np.mean(dices)), 4),
+                "peak_gb": round(peak_gb(), 2),
+            }
+        )  # fmt: skip
+    return [*rows, _speed_up("segment", rows)]
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin: at every stride, the last one at the border."""
+    return [min(start * stride, length - window) for start in range(-(-max(0, length - window) // stride) + 1)]
+
+
+def protocol(network: DualVNet, image: torch.Tensor, window: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
+    """Mean probabilities (K, X, Y, Z) of both branches over all windows, as in the code of the published results."""
+    size = size_of(image)
+    room = [max(0, w - n) for w, n in zip(window, size, strict=True)]
+    sides = [side for r in reversed(room) for side in (r // 2, r - r // 2)]
+    image = torch.nn.functional.pad(image, sides)
+    x, y, z = (window_starts(n, w, s) for n, w, s in zip(image.shape[1:], window, stride, strict=True))
+    sums, counts = torch.zeros(2, *image.shape[1:]), torch.zeros(image.shape[1:])
+    with torch.no_grad():
+        for at in ((a, b, c) for a in x for b in y for c in z):
+            part = tuple(slice(start, start + edge) for start, edge in zip(at, window, strict=True))
+            shares = [output.logits.softmax(dim=1)[0] for output in network(image[(slice(None), *part)][None])]
+            sums[(slice(None), *part)] += (shares[0] + shares[1]) / 2
+            counts[part] += 1
+    inner = tuple(slice(r // 2, r // 2 + n) for r, n in zip(room, size, strict=True))
+    return (sums / counts)[(slice(None), *inner)]
+
+
+def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]:
+    """The protocol and, in turns with it, ours: in float32, with the same weights, on the same grid."""
+    predictor = options.predictor()
+    network = verify_model(options.model).network(torch.device("cpu"))
+    recipe = predictor.recipe
+    window = recipe.training.patch
+    stride = tuple(max(1, round(w * s / p)) for w, s, p in zip(window, PUBLISHED_STRIDE, PUBLISHED_PATCH, strict=True))
+    theirs, ours, their_dice, our_dice = [], [], [], []
+    for case in cases:
+        scan, truth = options.scan(case)
+        image, grid = scan_to_network(scan, recipe)
+        began = time.process_time()
+        shares = protocol(network, image, window, stride)
+        theirs.append(time.process_time() - began)
+        labels = to_source(shares, grid).argmax(axis=0).astype(np.uint8)
+        their_dice.append(dice(keep_largest_components(labels, [1]) > 0, truth))
+        our_dice.append(dice(predictor.segment(scan).labelmap.voxels > 0, truth))
+        ours.append(min(seconds_of(partial(predictor.segment, scan)) for _ in range(options.repeats)))
+    windows = f"windows {'x'.join(map(str, window))} at {'x'.join(map(str, stride))}"
+    shared = {"part": "protocol", "quality": ACCURATE, "cases": len(cases)}
+    (slow, quick), (usual, own) = (map(float, map(np.mean, pair)) for pair in ((theirs, ours), (their_dice, our_dice)))
+    ratio = {"ratio": round(slow / quick, 1), "of": "ours"}
+    points = {"points": round(100 * (own - usual), 2)}
+    return [
+        {**shared, "what": windows, "seconds": round(slow, 3), "dice": round(usual, 4), **ratio},
+        {**shared, "what": "ours, all of segment", "seconds": round(quick, 3), "dice": round(own, 4), **points},
+    ]
+
+
+# ---- the whole scan
+
+
+def in_a_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[Volume, np.ndarray]:
+    """The scan in the middle of a larger field, and its atrium there."""
+    room = [max(0, n - m) for n, m in zip(FIELD, scan.grid.shape, strict=True)]
+    sides = [(r // 2, r - r // 2) for r in room]
+    tissue = scan.voxels[0].astype(np.float32)
+    size = tuple(n + r for n, r in zip(tissue.shape, room, strict=True))
+    if surroundings == "mirrored":
+        voxels = np.pad(tissue, sides, mode="reflect")
+    else:
+        voxels = np.zeros(size, np.float32)
+        if surroundings == "noise":
+            noise = np.random.default_rng(0).normal(tissue.mean(), tissue.std(), size)
+            voxels = np.abs(noise).astype(np.float32)
+        voxels[tuple(slice(low, low + n) for (low, _), n in zip(sides, tissue.shape, strict=True))] = tissue
+    return Volume(voxels[None], Grid(size, scan.grid.affine)), np.pad(truth, sides)  # type: ignore[arg-type]
+
+
+def measure_whole(options: Options, cases: list[str], surroundings: str) -> list[dict[str, Any]]:
+    """In a process of its own, since peak memory only ever rises."""
+    predictor = options.predictor()
+    ratios, seconds, dices, points = [], [], [], []
+    for case in cases:
+        scan, truth = options.scan(case)
+        field, there = in_a_field(scan, truth, surroundings)
+        cropped = dice(predictor.segment(scan).labelmap.voxels > 0, truth)
+        dices.append(dice(predictor.segment(field).labelmap.voxels > 0, there))
+        points.append(100 * (dices[-1] - cropped))
+        best = [float("inf")] * 2
+        for _ in range(options.repeats):
+            for index, volume in enumerate((scan, field)):
+                best[index] = min(best[index], seconds_of(partial(predictor.segment, volume)))
+        seconds.append(best[1])
+        ratios.append(best[1] / best[0])
+    return [
+        {
+            "part": "whole", "what": surroundings, "quality": ACCURATE, "cases": len(cases),
+            "seconds": round(float(np.mean(seconds)), 3), "ratio": round(float(np.mean(ratios)), 2), "of": "cropped",
+            "dice": round(float(np.mean(dices)), 4), "points": round(max(points, key=abs), 2),
+            "worst_ratio": round(max(ratios), 2), "peak_gb": round(peak_gb(), 2),
+        }
+    ]  # fmt: skip
+
+
+def cold(options: Options, case: str, quality: str) -> dict[str, Any]:
+    """From the command's start to the file on the disk, by the clock, in the precision that is used here."""
     began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        scan = options.folder / f"{case}_image.nii.gz"
+        command = ["segment", scan, "-o", folder, "--model", options.model, "--quality", quality, "--device", "cpu"]
+        subprocess.run([sys.executable, "-m", "DCAMTLib.cli", *map(str, command)], check=True, capture_output=True)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    return {
+        "part": "cold", "what": "dcamt segment", "quality": quality, "precision": options.precision, "cases": 1,
+        "seconds": round(seconds, 2), "peak_gb": round(peak, 2),
+    }  # fmt: skip
+
+
+def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    with open(options.folder / "cases.csv", newline="", encoding="utf-8") as file:
+        names = [row["case"] for row in csv.DictReader(file)][-HELD_OUT:]
+    cases = names[:: max(1, HELD_OUT // options.cases)][: options.cases]
+    used = "bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32"
+
+    def given(precision: str) -> Options:
+        return Options(options.folder, options.model, options.repeats, options.threads, precision)
+
+    if "cold" in options.parts:
+        yield from (cold(given(used), cases[0], quality) for quality in QUALITIES)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for precision in dict.fromkeys(("float32", used)):
+            tasks: dict[str, list[tuple[Callable[..., list[dict[str, Any]]], tuple[Any, ...]]]] = {
+                "pass": [(measure_passes, (cases[0], tiled)) for tiled in (False, True)],
+                "segment": [(measure_segment, (cases,))],
+                "whole": [(measure_whole, (cases, around)) for around in SURROUNDINGS],
+            }
+            if precision == "float32":
+                tasks["protocol"] = [(measure_protocol, (cases[: options.protocol_cases],))]
+            for task, arguments in (one for part in PARTS if part in options.parts for one in tasks.get(part, [])):
+                for row in pool.apply(task, (given(precision), *arguments)):
+                    yield {**row, "precision": precision}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scan")
+    parser.add_argument("folder", type=Path, metavar="LA_FOLDER")
     parser.add_argument("--model", default="left-atrium")
+    parser.add_argument("--cases", type=int, default=4, help="of the 20 held out (default: 4)")
+    parser.add_argument("--protocol-cases", type=int, default=1, help="for the slow protocol")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = [cold(options.scan, options.model, quality) for quality in QUALITIES]
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for quality in QUALITIES:
-            for tiled in (False, True):
-                rows.append(pool.apply(measure, (options.scan, options.model, quality, tiled, options.repeats)))
-    columns = ("quality", "tiles", "seconds", "times_floor", "bytes_a_voxel", "peak_gb")
-    for row in [dict(zip(columns, columns, strict=True)), *rows]:
-        print("  ".join(f"{row.get(column, ''):>14}" for column in columns))
+    widths = [max(len(column), {"what": 34, "of": 13}.get(column, 9)) for column in COLUMNS]
+    rows = []
+    print("  ".join(f"{column:>{width}}" for column, width in zip(COLUMNS, widths, strict=True)), flush=True)
+    for row in rows_of(options):
+        rows.append(row)
+        line = (f"{row.get(column, ''):>{width}}" for column, width in zip(COLUMNS, widths, strict=True))
+        print("  ".join(line), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
 
