@@ -79,7 +79,9 @@ class TrainingCharts:
             if series is None:
                 series = self._node("vtkMRMLPlotSeriesNode", key, name)
                 series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-                series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
+                markers = slicer.vtkMRMLPlotSeriesNode
+                # The first validation is a single point: a line alone would not show it.
+                series.SetMarkerStyle(markers.MarkerStyleCircle if kind == SCORES else markers.MarkerStyleNone)
                 series.SetLineWidth(2)
                 series.SetColor(*COLOURS[number % len(COLOURS)])
             if series.GetTableNode() is not table:
