@@ -91,6 +91,12 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
             child.setVisible(expanded)
         self._hidden = [] if expanded else shown
 
+    def showEvent(self, event: QtGui.QShowEvent) -> None:
+        # A panel's file says that it is collapsed before it says what lies in it.
+        if not self.isChecked() and not self._hidden:
+            self._on_toggled(False)
+        super().showEvent(event)
+
     collapsed = Property(bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value))
     collapsedHeight = stored(int, 14)
 
