@@ -83,7 +83,6 @@ class QuestionTest(unittest.TestCase):
             self.assertEqual(dialog.exec_(), qt.QDialog.Accepted)
         self.assertEqual(edit.text, "chosen")
 
-
     def test_a_dialog_that_is_left_open_is_closed_and_fails(self) -> None:
         dialog = qt.QDialog()
         with Person() as person:
