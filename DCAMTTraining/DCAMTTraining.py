@@ -90,6 +90,8 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        # A scene that comes in brings cases and settings of its own.
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
         self._attach()
 
@@ -118,8 +120,8 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.watching.sceneClosed()
 
     def onSceneEndClose(self, caller: Any, event: Any) -> None:
-        self._detach()
-        self._attach()
+        if self.logic.session.settings is None:
+            self._attach()
 
     def onSettingsModified(self, caller: Any, event: Any) -> None:
         self.logic.session.settingsChanged()

@@ -13,10 +13,11 @@ from typing import Any
 import qt
 import slicer
 from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.cases import LABELLED, VALIDATION, Case, write_cases
+from DCAMTLib.training.cases import LABELLED, VALIDATION, Case
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from .case_lists import write_list
 from .case_rows import CaseTable, FileScan, SceneScan
 from .engine_command import EngineCommand
 
@@ -45,7 +46,7 @@ class CaseInspection:
             # Not from within here: nobody has this object yet.
             qt.QTimer.singleShot(0, lambda: self._end(""))
             return
-        write_cases(cases, self._folder / "cases.csv")
+        write_list(cases, self._folder / "cases.csv")
         (self._folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
         words = ["cases", "check", str(self._folder / "cases.csv"), "--recipe", str(self._folder / "recipe.json")]
         self._command = EngineCommand(words, self._hear, self._ended)

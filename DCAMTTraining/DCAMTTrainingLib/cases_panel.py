@@ -20,7 +20,7 @@ from .pairs_dialog import confirm_pairs
 from .plain_table import selected_rows
 from .scene_source import scene_rows, sent_rows
 from .segments_dialog import choose_segments
-from .session import TrainingSession
+from .session import SETTLE_MS, TrainingSession
 
 LISTS = "*.csv"
 
@@ -50,9 +50,14 @@ class CasesPanel:
         ):
             button.connect("clicked(bool)", slot)
         session.on_news.append(self.refresh)
-        session.table.on_changed.append(lambda first, last: self._showSummary())
+        # Headers come in by the thousand.
+        self._counting = qt.QTimer()
+        self._counting.setSingleShot(True)
+        self._counting.timeout.connect(self._showSummary)
+        session.table.on_changed.append(lambda first, last: self._counting.start(SETTLE_MS))
 
     def close(self) -> None:
+        self._counting.stop()
         if self._search is not None:
             self._search.cancel()
 

@@ -40,5 +40,5 @@ class PlainTableModel(qt.QAbstractTableModel):
 
 
 def selected_rows(view: Any) -> list[int]:
-    """The rows of a QTableView in which something is selected."""
-    return sorted({index.row() for index in view.selectionModel().selectedIndexes()})
+    """The rows of a QTableView that are selected."""
+    return sorted(index.row() for index in view.selectionModel().selectedRows())

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from DCAMTLib.errors import InputError, OutputError
 from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.cases import LEFT_OUT, Case, write_cases
+from DCAMTLib.training.cases import LEFT_OUT, Case
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.run_lock import is_held
 from slicer.i18n import tr as _
 
+from .case_lists import write_list
 from .case_rows import CaseRow
 from .engine_command import ENGINE_FOLDER, python_program
 from .scene_export import export_case
@@ -76,7 +77,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
                     cases.append(end.value)
                     break
                 yield len(cases), len(used)
-        write_cases(cases, run.scans / "cases.csv")
+        write_list(cases, run.scans / "cases.csv")
         (run.scans / "recipe.json").write_text(plan.recipe.to_json(), encoding="utf-8")
         yield len(used), len(used)
         start_process(run, train_words(plan))

@@ -41,6 +41,7 @@ class RunsPanel:
         self.job: StartJob | None = None
         self._runs: list[RunFolder] = []
         self._shown = ""
+        self._startText = ""
         self._filling = False
         for button, slot in (
             (ui.startButton, self._onStart),
@@ -92,7 +93,8 @@ class RunsPanel:
         """What hinders a run, and whether Start can be pressed."""
         problems = self._session.problems()
         starting = self.job is not None and self.job.running
-        self._ui.problemsLabel.text = "\n".join(problem.text for problem in problems)
+        told = [self._startText] if self._startText else []
+        self._ui.problemsLabel.text = "\n".join([*told, *(problem.text for problem in problems)])
         self._ui.startButton.text = _("Cancel start") if starting else _("Start")
         self._ui.startButton.enabled = starting or not any(problem.blocks for problem in problems)
 
@@ -157,7 +159,7 @@ class RunsPanel:
             return
         try:
             ensure_packages()
-            self.job = StartJob(self._session, "auto", self._say, self._onStarted)
+            self.job = StartJob(self._session, "auto", self._sayOfStart, self._onStarted)
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Start"))
         self.refreshProblems()
@@ -167,12 +169,12 @@ class RunsPanel:
             if self._session.settings is not None:
                 self._session.settings.runName = free_name()
             self.show(run)
-        self.refreshProblems()
-        if message:
-            self._say(message)
+        self._sayOfStart(message)
 
-    def _say(self, text: str) -> None:
-        self._ui.runStatusLabel.text = text
+    def _sayOfStart(self, text: str) -> None:
+        """How far a start is, or why nothing was started: told until the next one."""
+        self._startText = text
+        self.refreshProblems()
 
     def _ask(self, what: str) -> None:
         if self.watch is None:

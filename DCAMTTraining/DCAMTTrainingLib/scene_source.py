@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import slicer
@@ -11,6 +10,7 @@ from DCAMTLib.recipe import Recipe
 from DCAMTSlicerLib import review, training_cases
 
 from .case_rows import CaseRow, SceneScan, default_role
+from .task import TISSUE
 
 _REFERENCE = "referenceImageGeometryRef"
 
@@ -56,17 +56,23 @@ def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
 
 def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...]:
     """Which segment stands for which class: by its code, else its name, else as the only one for the only class."""
+    parts = segmentation.GetSegmentation()
+    free: list[str] = list(parts.GetSegmentIDs())
     found: dict[int, str] = {}
-    identifiers: Sequence[str] = segmentation.GetSegmentation().GetSegmentIDs()
-    for identifier in identifiers:
-        segment = segmentation.GetSegmentation().GetSegment(identifier)
-        code = _type_code(segment)
-        for info in recipe.classes:
-            same = code == (info.type.scheme, info.type.value) or segment.GetName().lower() == info.name.lower()
-            if same and info.label not in found:
-                found[info.label] = identifier
-    if not found and len(recipe.classes) == len(identifiers) == 1:
-        found = {recipe.classes[0].label: identifiers[0]}
+    if len(recipe.classes) == len(free) == 1:
+        return ((free[0], recipe.classes[0].label),)
+    codes = {identifier: _type_code(parts.GetSegment(identifier)) for identifier in free}
+    names = {identifier: parts.GetSegment(identifier).GetName().lower() for identifier in free}
+    for known, wanted in (
+        # Slicer codes a new segment as tissue, whatever it is.
+        (codes, {c.label: (c.type.scheme, c.type.value) for c in recipe.classes if c.type.value != TISSUE.value}),
+        (names, {c.label: c.name.lower() for c in recipe.classes}),
+    ):
+        for label, key in wanted.items():
+            same = next((identifier for identifier in free if known[identifier] == key), None)
+            if label not in found and same is not None:
+                found[label] = same
+                free.remove(same)
     return tuple((identifier, label) for label, identifier in sorted(found.items()))
 
 

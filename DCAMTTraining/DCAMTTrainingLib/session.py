@@ -18,6 +18,7 @@ from DCAMTLib.training.efforts import effort_settings
 from DCAMTSlicerLib.installation import missing_packages
 
 from .case_inspection import CaseInspection
+from .case_lists import write_list
 from .case_rows import CaseRow, CaseTable, FileScan
 from .case_store import load_rows, save_rows
 from .engine_command import EngineCommand
@@ -27,6 +28,9 @@ from .training_settings import TrainingSettings, chosen_settings
 
 SETTLE_MS = 400
 """After an edit, before the cases are kept and looked over: more edits may follow."""
+
+KEPT_AT_ONCE = 1000
+"""Cases up to which the scene is given each change at once, without the window's noticing."""
 
 
 class TrainingSession:
@@ -50,7 +54,7 @@ class TrainingSession:
     def attach(self, node: Any, settings: TrainingSettings) -> None:
         """Take up the cases and settings of a scene: `node` is the parameter node, `settings` its wrapper."""
         self._node, self.settings = None, settings
-        self.table.replace_all(load_rows(node))
+        self.table.replace_all(load_rows(node))  # which is no change to be kept
         self._node = node
         self._settling.start(SETTLE_MS)
 
@@ -151,6 +155,9 @@ class TrainingSession:
     def _onEdited(self) -> None:
         self._stopInspection()
         if self._node is not None:
+            # Not every way of saving a scene announces itself.
+            if len(self.table) <= KEPT_AT_ONCE:
+                self.keep()
             self._settling.start(SETTLE_MS)
         self._news()
 
@@ -180,7 +187,7 @@ class TrainingSession:
         key = self._estimateKey()
         folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
         cases = [Case(row.name, Path(row.scan), None, row.role) for row in self.table.rows]
-        write_cases(cases, folder / "cases.csv")
+        write_list(cases, folder / "cases.csv")
         (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
 
         def hear(event: dict[str, Any]) -> None:

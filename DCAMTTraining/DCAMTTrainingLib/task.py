@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 from DCAMTLib.errors import InputError
 from DCAMTLib.model_package import read_recipe
@@ -63,7 +65,8 @@ def started_from(model: str, recipe: Recipe) -> Recipe:
     Raises:
         InputError: there is no such model, or it outlines another number of classes.
     """
-    own = read_recipe(model_path(model))
+    path = model_path(model)
+    own = _recipe_in(path, path.stat().st_mtime_ns)
     if own.outputs != recipe.outputs or own.input_channels != recipe.input_channels:
         what = _("outlines {has} class(es), and the task has {wanted}")
         remedy = _("Start from scratch, or from another model.")
@@ -73,6 +76,12 @@ def started_from(model: str, recipe: Recipe) -> Recipe:
     )
     named = {"name": recipe.name, "title": recipe.title, "modality": recipe.modality, "classes": recipe.classes}
     return replace(own, training=training, **named)
+
+
+@lru_cache(maxsize=16)
+def _recipe_in(path: Path, changed: int) -> Recipe:
+    """The recipe of a model file, asked for at every change of a setting."""
+    return read_recipe(path)
 
 
 def new_class(classes: Sequence[OwnClass]) -> OwnClass:

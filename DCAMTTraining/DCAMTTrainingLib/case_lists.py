@@ -1,0 +1,18 @@
+"""Case lists for a child process: with whole paths, since to make ten thousand of them relative takes a second."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from DCAMTLib.files import atomic_path
+from DCAMTLib.training.cases import COLUMNS, Case
+
+
+def write_list(cases: Iterable[Case], path: Path) -> None:
+    """Write cases as `dcamt` reads them; raises OutputError if the file cannot be written."""
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows((case.name, case.image, case.label or "", case.role) for case in cases)

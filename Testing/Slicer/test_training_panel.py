@@ -1,0 +1,298 @@
+"""The training panel in a person's hands: sources of cases, roles, the task, estimates, what a scene keeps."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import slicer
+from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION, list_cases
+from DCAMTSlicerLib import training_cases
+from DCAMTTrainingLib.case_rows import FileScan
+from DCAMTTrainingLib.case_table_model import REMARK, ROLE
+from DCAMTTrainingLib.nrrd_slabs import write_slabs
+from DCAMTTrainingLib.task import classes_from_json
+from slicer_harness import LoopMonitor, Person, choose, click, close_scene, open_module, process_events
+from training_case import TrainingCase
+from training_scenes import add_case, add_outline, add_volume, ellipsoid
+
+
+def write(path: Path, voxels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in write_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), path):
+        pass
+    return path
+
+
+class SourcesTest(TrainingCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.table = self.session.table
+
+    def test_a_folder_s_pairs_are_shown_before_they_are_taken(self) -> None:
+        data = self.folder / "data"
+        for number in range(3):
+            image, label = ellipsoid(number)
+            write(data / f"p{number}_image.nrrd", image)
+            if number < 2:
+                write(data / f"p{number}_label.nrrd", label)
+        write(data / "lost_label.nrrd", label)
+        seen = []
+
+        def look(answer):
+            def act(dialog):
+                tables = [child for child in dialog.children() if child.className() == "QTableView"]
+                for table in tables:
+                    model = table.model()
+                    seen.append([model.data(model.index(row, 0)) for row in range(model.rowCount())])
+                getattr(dialog, answer)()
+
+            return act
+
+        with Person() as person:
+            person.expects("Folder of scans", str(data))
+            person.expects("Cases in the folder", look("reject"))
+            click(self.ui.addFolderButton)
+            self.wait_for(lambda: len(seen) == 2, "the pairs")
+            process_events()
+        self.assertEqual(seen[0], ["p0", "p1", "p2"])
+        self.assertTrue(seen[1][0].endswith("lost_label.nrrd"))
+        self.assertEqual(len(self.table), 0)
+        with Person() as person:
+            person.expects("Folder of scans", str(data))
+            person.expects("Cases in the folder", look("accept"))
+            click(self.ui.addFolderButton)
+            self.wait_for(lambda: len(self.table) == 3, "the cases")
+        self.assertEqual([row.role for row in self.table.rows], [LABELLED, LABELLED, UNLABELLED])
+        self.wait_for(lambda: self.session.inspected, "their headers")
+        self.assertEqual([row.size for row in self.table.rows], [(24, 22, 20)] * 3)
+        self.assertEqual(self.ui.casesTable.model().rowCount(), 3)
+
+    def test_a_folder_without_scans_is_told_of(self) -> None:
+        with Person() as person:
+            person.expects("Folder of scans", str(self.folder / "runs"))
+            person.expects("holds no scan", "Ok")
+            click(self.ui.addFolderButton)
+            self.wait_for(lambda: person.errors(), "the message")
+
+    def test_a_list_comes_in_and_goes_out_as_dcamt_train_reads_it(self) -> None:
+        image, label = ellipsoid(1)
+        write(self.folder / "a.nrrd", image)
+        write(self.folder / "a_label.nrrd", label)
+        given = self.folder / "cases.csv"
+        given.write_text("name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\nB,b.nrrd,,left out\n")
+        add_case("in the scene")
+        with Person() as person:
+            person.expects("List of cases", str(given))
+            click(self.ui.addListButton)
+        click(self.ui.addSceneButton)
+        self.assertEqual([row.name for row in self.table.rows], ["A", "B", "in the scene"])
+        written = self.folder / "out" / "cases.csv"
+        written.parent.mkdir()
+        with Person() as person:
+            person.expects("Save the list", str(written))
+            person.expects("1 case(s) are in the scene only", "Ok")
+            click(self.ui.exportListButton)
+        cases = list_cases(written)
+        self.assertEqual([(case.name, case.role) for case in cases], [("A", "labelled"), ("B", "left out")])
+        self.assertEqual(cases[0].image.resolve(), (self.folder / "a.nrrd").resolve())
+        self.assertEqual(cases[0].label.resolve(), (self.folder / "a_label.nrrd").resolve())
+        given.write_text("name,image\n")
+        with Person() as person:
+            person.expects("List of cases", str(given))
+            person.expects("lacks the column 'label'", "Ok")
+            click(self.ui.addListButton)
+
+    def test_corrected_results_come_over_from_the_segmentation_module(self) -> None:
+        click(self.ui.addSentButton)
+        self.assertIn("Nothing was sent over", self.ui.casesSummary.text)
+        volume, outline = add_case("corrected")
+        add_case("not sent", 1)
+        training_cases.add_case(volume, outline)
+        click(self.ui.addSentButton)
+        self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
+
+    def test_roles_change_by_click_and_a_problem_is_marked_in_its_row(self) -> None:
+        add_case("scan", 1)
+        empty = add_volume("empty outline", ellipsoid(2)[0])
+        add_outline(empty, np.zeros_like(ellipsoid(2)[1]))
+        click(self.ui.addSceneButton)
+        self.wait_for(lambda: self.session.inspected, "the inspection")
+        model = self.ui.casesTable.model()
+        self.assertEqual(model.data(model.index(0, REMARK)), "")
+        self.assertIn("empty", model.data(model.index(1, REMARK)))
+        self.assertIn("empty outline: The label is empty", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.ui.casesTable.clicked.emit(model.index(1, ROLE))
+        self.assertEqual(model.data(model.index(1, ROLE)), "unlabelled")
+        self.ui.casesTable.clicked.emit(model.index(1, REMARK))
+        self.assertEqual(model.data(model.index(1, ROLE)), "unlabelled")
+        self.wait_for(lambda: self.session.inspected, "the inspection")
+        self.assertEqual(model.data(model.index(1, REMARK)), "")
+        self.assertTrue(self.ui.startButton.enabled)
+        self.ui.casesTable.selectRow(0)
+        choose(self.ui.roleSelector, "validation")
+        click(self.ui.setRoleButton)
+        self.assertEqual(self.table.rows[0].role, VALIDATION)
+        self.assertFalse(self.ui.startButton.enabled)
+        click(self.ui.removeButton)
+        self.assertEqual([row.name for row in self.table.rows], ["empty outline"])
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 2)
+
+    def test_segments_are_chosen_for_classes(self) -> None:
+        image, label = ellipsoid(3)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label * 2, ("something", "else"))
+        click(self.ui.addSceneButton)
+        self.assertEqual(self.table.rows[0].role, UNLABELLED)
+        self.ui.casesTable.selectRow(0)
+
+        def answer(dialog):
+            boxes = {child.objectName: child for child in dialog.children() if child.className() == "QComboBox"}
+            choose(boxes["segmentationSelector"], outline.GetName())
+            choose(boxes["classSelector1"], "else")
+            dialog.accept()
+
+        with Person() as person:
+            person.expects("Segments of the case", answer)
+            click(self.ui.segmentsButton)
+        second = outline.GetSegmentation().GetNthSegmentID(1)
+        self.assertEqual(self.table.rows[0].source.segments, ((second, 1),))
+        self.assertEqual(self.table.rows[0].role, LABELLED)
+
+
+class KeptTest(TrainingCase):
+    def test_cases_and_settings_come_back_with_the_scene(self) -> None:
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        self.session.addFiles(list_cases(self._list()))
+        self.ui.iterationsEdit.text = "123"
+        choose(self.ui.effortSelector, "Quick try")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "scene.mrb")
+            slicer.util.saveScene(path)
+            close_scene()
+            self.assertEqual(len(self.session.table), 0)
+            self.assertEqual(self.ui.iterationsEdit.text, "")
+            slicer.util.loadScene(path)
+            process_events()
+        self.assertEqual([row.name for row in self.session.table.rows], ["scan", "A"])
+        self.assertEqual(self.ui.iterationsEdit.text, "123")
+        self.assertEqual(self.ui.effortSelector.currentText, "Quick try")
+        self.assertEqual(self.ui.casesTable.model().rowCount(), 2)
+
+    def test_they_outlive_the_module(self) -> None:
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        self.close_module()
+        self.module = open_module("DCAMTTraining")
+        self.assertEqual([row.name for row in self.module.logic.session.table.rows], ["scan"])
+
+    def _list(self) -> Path:
+        path = self.folder / "cases.csv"
+        path.write_text("name,image,label,role\nA,a.nrrd,,unlabelled\n")
+        return path
+
+
+class TaskTest(TrainingCase):
+    def test_own_classes_have_names_colours_and_terminology(self) -> None:
+        self.assertFalse(self.ui.ownClassesWidget.visible)
+        choose(self.ui.taskSelector, "My own classes, in MRI")
+        self.assertFalse(self.ui.ownClassesWidget.isHidden())
+        click(self.ui.addClassButton)
+        table = self.ui.classesTable
+        self.assertEqual(table.rowCount, 2)
+        table.item(0, 0).setText("Scar")
+        table.item(0, 1).setText("#ff0000")
+        table.item(1, 0).setText("Wall")
+        table.item(1, 2).setText("SCT 39607008 Lung")
+        recipe = self.session.recipe()
+        self.assertEqual([info.name for info in recipe.classes], ["Scar", "Wall"])
+        self.assertEqual(recipe.classes[0].color, (1.0, 0.0, 0.0))
+        code = recipe.classes[1].type
+        self.assertEqual((code.scheme, code.value, code.meaning), ("SCT", "39607008", "Lung"))
+        self.assertEqual(len(classes_from_json(self.session.settings.ownClasses)), 2)
+        table.item(1, 0).setText("scar")
+        self.assertIn("two classes have one name", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        click(self.ui.removeClassButton)
+        self.assertEqual([info.name for info in self.session.recipe().classes], ["Scar"])
+
+    def test_a_class_that_no_label_holds_is_told_before_start(self) -> None:
+        add_case("scan", 1)
+        choose(self.ui.taskSelector, "My own classes, in MRI")
+        click(self.ui.addClassButton)
+        self.ui.classesTable.item(0, 0).setText("Left atrium")
+        self.ui.classesTable.item(1, 0).setText("Aorta")
+        click(self.ui.addSceneButton)
+        self.wait_for(lambda: self.session.inspected, "the inspection")
+        self.assertIn("No labelled case holds “Aorta” (label 2)", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+
+    def test_a_model_of_other_classes_is_no_start(self) -> None:
+        self.make_small()
+        self.assertEqual(self.session.recipe().network.channels, (4, 8, 8))
+        choose(self.ui.taskSelector, "My own classes, in MRI")
+        click(self.ui.addClassButton)
+        self.assertIn("outlines 1 class(es), and the task has 2", self.ui.problemsLabel.text)
+        choose(self.ui.startFromSelector, "Scratch (random weights)")
+        self.assertEqual(self.session.settings.startFrom, "")
+
+
+class EstimateTest(TrainingCase):
+    def test_time_and_memory_are_measured_on_this_machine(self) -> None:
+        add_case("one", 1)
+        add_case("two", 2)
+        click(self.ui.addSceneButton)
+        self.make_small(iterations="")
+        choose(self.ui.effortSelector, "Quick try")
+        self.assertIn("Measure", self.ui.estimateLabel.text)
+        with LoopMonitor() as monitor:
+            click(self.ui.measureButton)
+            self.assertEqual(self.ui.measureButton.text, "Stop measuring")
+            self.wait_for(lambda: self.ui.measureButton.text == "Measure", "the measurement")
+        self.assertLess(monitor.longest_work, 0.1)
+        self.assertRegex(self.ui.estimateLabel.text, r"About \d+ (s|min) on the CPU for 500 iterations, .* of memory")
+        choose(self.ui.effortSelector, "Thorough")
+        self.assertIn("Measure", self.ui.estimateLabel.text)
+        click(self.ui.measureButton)
+        click(self.ui.measureButton)
+        self.assertEqual(self.ui.measureButton.text, "Measure")
+
+    def test_too_little_disk_or_memory_is_told_before_start(self) -> None:
+        add_case("one", 1)
+        click(self.ui.addSceneButton)
+        self.make_small()
+        self.take_as_measured()
+        self.assertTrue(self.ui.startButton.enabled)
+        self.take_as_measured(disk_free=5 * 10**6)
+        self.assertIn("Free some space, or choose another folder", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.take_as_measured(memory_free=5 * 10**7)
+        self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+
+
+class TenThousandTest(TrainingCase):
+    def test_ten_thousand_cases_never_hold_the_window_up(self) -> None:
+        table = self.folder / "cases.csv"
+        rows = [f"case{n:05d},images/{n}.nrrd,labels/{n}.nrrd,labelled" for n in range(10_000)]
+        table.write_text("\n".join(["name,image,label,role", *rows]))
+        with LoopMonitor() as monitor:
+            self.session.addList(table)
+            process_events()
+            self.session.inspect()
+            self.wait_for(lambda: self.session.table.rows[2000].remark, "some of the headers")
+            self.session.table.set_role([5], VALIDATION)
+            process_events()
+        self.assertEqual(self.ui.casesTable.model().rowCount(), 10_000)
+        self.assertIsInstance(self.session.table.rows[7].source, FileScan)
+        # Adding the list, keeping it with the scene and a click are each one turn of the event loop.
+        self.assertLess(monitor.longest_work, 0.5)
+
+
+if __name__ == "__main__":
+    unittest.main()
