@@ -98,6 +98,8 @@ def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> Non
         # The same identifier as before, so that what refers to the segment still finds it.
         wanted = before.get(item.own) or segmentation.GenerateUniqueSegmentID(item.segment.GetName())
         segmentation.AddSegment(item.segment, wanted)
+        # Only now does the segmentation begin to watch the labelmap, and tell of edits.
+        item.segment.Modified()
 
 
 def own_segments(segmentation_node: Any) -> dict[str, str]:

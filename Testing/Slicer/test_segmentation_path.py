@@ -125,6 +125,32 @@ class ReviewTest(SegmentationCase):
             click(self.ui.exportButton)
         self.assertEqual(len(person.errors()), 1)
 
+    def test_an_edit_is_noticed_wherever_it_comes_from(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.ui.show3DCheckBox.click()
+        self.ui.show3DCheckBox.click()
+        self.assertFalse(review.is_corrected(segmentation))  # its surface is no edit
+        self.assertNotIn("correction", self.ui.trustLabel.text)
+        self.module.leave()
+        mask = np.zeros_like(own_mask(segmentation, volume))
+        mask[4:8, 4:8, 4:8] = 1
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        self.assertTrue(review.is_corrected(segmentation))
+        self.module.enter()
+        self.assertIn("before the correction", self.ui.trustLabel.text)
+
+    def test_a_result_whose_table_is_deleted_offers_no_export(self) -> None:
+        self.segment(add_scan())
+        self.assertTrue(self.ui.exportButton.enabled)
+        slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE measurements"))
+        self.assertFalse(self.ui.exportButton.enabled)
+        self.assertFalse(self.ui.copyButton.enabled)
+        self.assertFalse(self.ui.measureButton.enabled)
+        slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE disagreement"))
+        self.assertFalse(self.ui.disagreementCheckBox.enabled)
+
     def test_no_file_chosen_exports_nothing(self) -> None:
         self.segment(add_scan())
         with Person() as person:
