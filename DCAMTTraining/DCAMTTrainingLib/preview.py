@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from DCAMTLib.recipe import Recipe
 from DCAMTLib.training.preview import Preview
 from DCAMTSlicerLib.result_segments import build_segment, write_segments
@@ -54,7 +55,10 @@ def remove_preview(run: str) -> None:
     for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"):
         node = _find(kind, run)
         if node is not None:
+            display = node.GetDisplayNode()
             slicer.mrmlScene.RemoveNode(node)
+            if display is not None:
+                slicer.mrmlScene.RemoveNode(display)
 
 
 def box_of(labels: np.ndarray, label: int) -> list[list[int]] | None:
@@ -72,8 +76,6 @@ def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
     if volume is not None and volume.GetAttribute(f"{_RUN}.scan") == preview.scan and volume.GetImageData() is not None:
         return volume
     voxels = np.load(preview.scan, mmap_mode="r")
-    import vtk
-
     copied = np.empty(voxels.shape, voxels.dtype.newbyteorder("="))
     thickness = max(1, SLAB_VOXELS // max(1, voxels[0].size))
     for start in range(0, len(voxels), thickness):
@@ -87,11 +89,24 @@ def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
         volume = _add("vtkMRMLScalarVolumeNode", run, _("{run}: {case}").format(run=run, case=preview.case))
     volume.SetName(_("{run}: {case}").format(run=run, case=preview.case))
     volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(preview.affine)))
+    yield
+    _set_window(volume, voxels)
     volume.SetAndObserveImageData(image)
     volume.SetAttribute(f"{_RUN}.scan", preview.scan)
     yield
-    volume.CreateDefaultDisplayNodes()
     return volume
+
+
+def _set_window(volume: Any, voxels: np.ndarray) -> None:
+    """Brightness by some of the voxels; left to itself, Slicer looks at each of them, and the window waits."""
+    if volume.GetDisplayNode() is None:
+        display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+        volume.SetAndObserveDisplayNodeID(display.GetID())
+    low, high = np.percentile(voxels[::4, ::8, ::8], (0.5, 99.5))
+    display = volume.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(float(low), max(float(high), float(low) + 1e-6))
 
 
 def _find(kind: str, run: str) -> Any | None:

@@ -151,7 +151,11 @@ class ResultsPanel:
 
     def _onReport(self, checked: bool = False) -> None:
         if self._watch is not None:
-            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._watch.run.report)))
+            open_in_browser(self._watch.run.report)
+
+
+def open_in_browser(path: Path) -> None:
+    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
 
 
 def choose_in_segmentation(name: str) -> None:

@@ -1,0 +1,219 @@
+"""Watching a run and what comes after it: preview, scores, report, the model's way on, and what to outline next."""
+
+from __future__ import annotations
+
+import re
+import unittest
+import zipfile
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import slicer
+from DCAMTLib.model_store import stored_models, verify_model
+from DCAMTLib.training.cases import LABELLED
+from DCAMTLib.training.preview import Preview, read_preview
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_state import FINISHED, run_state
+from DCAMTSlicerLib import training_cases
+from DCAMTTrainingLib import results_panel
+from DCAMTTrainingLib.preview import box_of, remove_preview, show_preview
+from slicer_harness import LoopMonitor, Person, choose, click, close_scene, process_events
+from training_case import TrainingCase
+from training_scenes import add_case, add_volume, ellipsoid, tiny_recipe
+
+PATIENT = "Doe^Jane_19470311"
+
+
+class AfterARunTest(TrainingCase):
+    """One run, since a run takes its time; then each thing that a person does with it."""
+
+    def test_preview_results_and_what_to_outline_next(self) -> None:
+        volume, outline = add_case(f"{PATIENT} baseline", 1)
+        held_out, _ = add_case(f"{PATIENT} follow-up", 2)
+        for seed in (3, 4):
+            add_volume(f"{PATIENT} plain {seed}", ellipsoid(seed)[0])
+        click(self.ui.addSceneButton)
+        self.session.table.set_role([1], "validation")
+        self.make_small(iterations="60")
+        self.take_as_measured()
+        run = RunFolder(self.runs / "run-1")
+        click(self.ui.startButton)
+        self.wait_for(lambda: self.ui.previewSelector.enabled, "the run's validation cases")
+        choose(self.ui.previewSelector, f"{PATIENT} follow-up")
+        self.wait_for(lambda: run_state(run).state == FINISHED, "the end of the run")
+        self.wait_for(lambda: self.ui.useModelButton.enabled, "its results")
+        self.check_preview(run, held_out)
+        self.check_results(run)
+        self.check_that_nobody_is_named(run)
+        self.check_use_and_export(run)
+        self.check_what_to_outline_next(run)
+        self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(outline.GetID()))
+        self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(volume.GetID()))
+
+    def check_preview(self, run: RunFolder, held_out) -> None:
+        preview = read_preview(run)
+        self.assertEqual(preview.step, 60)
+        self.wait_for(lambda: "iteration 60" in self.ui.previewStatusLabel.text, "the last preview")
+        shown = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if "preview" in n.GetName()]
+        self.assertEqual(len(shown), 1)
+        # The case is of the scene: it is shown on the very volume that it came from.
+        self.assertIs(shown[0].GetNodeReference("referenceImageGeometryRef"), held_out)
+        segment = shown[0].GetSegmentation().GetNthSegmentID(0)
+        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(shown[0], segment, held_out)
+        np.testing.assert_array_equal(drawn, np.load(preview.labels))
+        choose(self.ui.previewSelector, "none")
+        self.assertEqual(
+            [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if "preview" in n.GetName()], []
+        )
+
+    def check_results(self, run: RunFolder) -> None:
+        model = self.ui.resultsTable.model()
+        rows = [[model.data(model.index(row, column)) for column in range(6)] for row in range(model.rowCount())]
+        self.assertEqual([row[0] for row in rows], [f"{PATIENT} follow-up", "mean", "std"])
+        written = run.validation.read_text().splitlines()[1].split(",")
+        self.assertEqual(rows[0][2], f"{float(written[2]):.3f}")
+        opened = []
+        with mock.patch.object(results_panel, "open_in_browser", opened.append):
+            click(self.ui.reportButton)
+        self.assertEqual(opened, [run.report])
+        html = run.report.read_text(encoding="utf-8")
+        self.assertNotIn("http://", re.sub(r"http://www\.w3\.org/\S+", "", html))
+        self.assertNotIn("https://", html)
+
+    def check_that_nobody_is_named(self, run: RunFolder) -> None:
+        """Neither model nor report says who the patients were, or where their scans lie."""
+        with zipfile.ZipFile(run.model) as archive:
+            parts = b"".join(archive.read(name) for name in archive.namelist())
+        for data in (run.model.read_bytes(), parts, run.report.read_bytes()):
+            for word in ("Doe", "Jane", "19470311", "baseline", "follow-up", str(self.folder), str(Path.home())):
+                self.assertNotIn(word.encode(), data)
+
+    def check_use_and_export(self, run: RunFolder) -> None:
+        target = self.folder / "given.dcamt"
+        with Person() as person:
+            person.expects("Export the model", str(target))
+            click(self.ui.exportModelButton)
+        self.assertEqual(target.read_bytes(), run.model.read_bytes())
+        click(self.ui.useModelButton)
+        self.wait_for(lambda: "is in the list" in self.ui.resultsStatusLabel.text, "the import")
+        self.assertIn("run-1", [model.name for model in stored_models()])
+        self.assertEqual(verify_model("run-1").card.trained_on["iterations"], 60)
+        # The next run can start from it.
+        texts = [self.ui.startFromSelector.itemText(index) for index in range(self.ui.startFromSelector.count)]
+        self.assertTrue(any("run-1" in text for text in texts), texts)
+        with Person() as person:
+            person.expects("is in the list already", "Ok")
+            click(self.ui.useModelButton)
+            self.wait_for(lambda: "is in the list of" in self.ui.resultsStatusLabel.text, "the second import")
+
+    def check_what_to_outline_next(self, run: RunFolder) -> None:
+        with LoopMonitor() as monitor:
+            click(self.ui.rankButton)
+            self.assertEqual(self.ui.rankButton.text, "Cancel")
+            self.wait_for(lambda: self.ui.rankButton.text != "Cancel", "the ranking")
+        self.assertLess(monitor.longest_work, 0.1)
+        model = self.ui.rankTable.model()
+        self.assertEqual(model.rowCount(), 2)
+        scores = [float(model.data(model.index(row, 1)).rstrip("%")) for row in range(2)]
+        self.assertEqual(scores, sorted(scores, reverse=True))
+        name = model.data(model.index(0, 0))
+        click(self.ui.addCaseButton)
+        self.assertIn("Open", self.ui.rankStatusLabel.text)
+        volumes = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
+        click(self.ui.openCaseButton)
+        self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        self.assertEqual(editor.sourceVolumeNode().GetName(), name)
+        proposal = editor.segmentationNode()
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), volumes)
+        seed = int(name.split()[-1])
+        label = ellipsoid(seed)[1]
+        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label, proposal, identifier, editor.sourceVolumeNode())
+        self.module.enter()
+        click(self.ui.addCaseButton)
+        self.assertIn("is a labelled case now", self.ui.rankStatusLabel.text)
+        row = next(row for row in self.session.table.rows if row.name == name)
+        self.assertEqual((row.role, row.source.segmentation), (LABELLED, proposal.GetID()))
+        self.assertTrue(training_cases.is_case(proposal))
+        self.assertEqual(len(self.session.table), 4)
+        # Another time the ranking is there at once.
+        self.module.widget.outlining.setRun(self.module.widget.runs.watch)
+        self.assertEqual(model.rowCount(), 2)
+
+
+class PreviewTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+
+    def test_a_scan_that_is_no_node_comes_with_its_preview(self) -> None:
+        import tempfile
+
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        image, label = ellipsoid(1)
+        affine = np.array([[0, -2.0, 0, 5], [2.0, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+        scan, labels = str(Path(folder.name, "scan.npy")), str(Path(folder.name, "labels.npy"))
+        np.save(scan, image)
+        np.save(labels, label)
+        preview = Preview("case", 10, affine.tolist(), scan, labels)
+        for _ in range(2):  # the second time, the same nodes are used
+            for _step in show_preview(preview, tiny_recipe(), "run"):
+                process_events()
+            volume = slicer.util.getFirstNodeByName("run: case")
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
+            matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(volume))
+            np.testing.assert_allclose(matrix, affine)
+            segmentation = slicer.util.getFirstNodeByName("run: preview, iteration 10")
+            segment = segmentation.GetSegmentation().GetNthSegmentID(0)
+            drawn = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment, volume)
+            np.testing.assert_array_equal(drawn, label)
+            self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
+            self.assertFalse(volume.GetSaveWithScene() or segmentation.GetSaveWithScene())
+        remove_preview("run")
+        for kind in ("Segmentation", "ScalarVolume"):
+            for part in ("Node", "DisplayNode"):
+                self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}{part}"), [])
+
+    def test_the_box_of_a_label(self) -> None:
+        labels = np.zeros((4, 5, 6), np.uint8)
+        self.assertIsNone(box_of(labels, 1))
+        labels[1:3, 2, 3:6] = 1
+        self.assertEqual(box_of(labels, 1), [[3, 6], [2, 3], [1, 3]])
+
+    def test_its_steps_are_short(self) -> None:
+        import tempfile
+        import time
+
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        draw = np.random.default_rng(0)
+        scan, labels = str(Path(folder.name, "scan.npy")), str(Path(folder.name, "labels.npy"))
+        np.save(scan, draw.integers(0, 500, (160, 320, 320), dtype=np.int16))
+        label = np.zeros((160, 320, 320), np.uint8)
+        label[40:110, 100:220, 100:220] = 1
+        np.save(labels, label)
+        preview = Preview("case", 1, np.eye(4).tolist(), scan, labels)
+        best = 9.0
+        for _ in range(3):
+            close_scene()
+            longest, steps, ended = 0.0, show_preview(preview, tiny_recipe(), "run"), False
+            while not ended:
+                began = time.process_time()
+                ended = next(steps, "end") == "end"
+                longest = max(longest, time.process_time() - began)
+            best = min(best, longest)
+        self.assertLess(best, 0.1)
+
+
+def _ijk_to_ras(volume):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+if __name__ == "__main__":
+    unittest.main()

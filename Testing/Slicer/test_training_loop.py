@@ -1,0 +1,95 @@
+"""The loop that the product is: segment, correct, add, train from the current model, segment better with the new."""
+
+from __future__ import annotations
+
+import unittest
+
+import numpy as np
+import slicer
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_state import FINISHED, run_state
+from slicer_harness import choose, click, open_module, process_events_until
+from training_case import TrainingCase
+from training_scenes import add_case, add_volume, ellipsoid
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * np.sum((one > 0) & (other > 0)) / max(1, np.sum(one > 0) + np.sum(other > 0))
+
+
+class LoopTest(TrainingCase):
+    def test_all_the_way_round(self) -> None:
+        image, truth = ellipsoid(11)
+        volume = add_volume("patient", image)
+        unseen_image, unseen_truth = ellipsoid(12)
+        unseen = add_volume("next patient", unseen_image)
+        add_case("for validation", 13)
+        self.make_small(iterations="250", learningRate="0.05")
+
+        # Segment with the model that there is: its weights are random.
+        segmentation_module = open_module("DCAMTSegmentation")
+        self.addCleanup(segmentation_module.close)
+        first = self.segment(segmentation_module, volume, "Tiny")
+        before = dice(self.drawn(first, volume), truth)
+        unseen_before = dice(self.drawn(self.segment(segmentation_module, unseen, "Tiny"), unseen), unseen_truth)
+
+        # Correct it in the scene, and send it over.
+        identifier = first.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(truth, first, identifier, volume)
+        choose(segmentation_module.ui.inputSelector, volume)
+        choose(segmentation_module.ui.outputSelector, first)
+        click(segmentation_module.ui.teachButton)
+
+        # Train from the current model.
+        slicer.util.selectModule("DCAMTTraining")
+        click(self.ui.addSentButton)
+        self.assertEqual([row.name for row in self.session.table.rows], ["patient"])
+        click(self.ui.addSceneButton)
+        names = [row.name for row in self.session.table.rows]
+        self.session.table.set_role([names.index("for validation")], "validation")
+        self.session.table.set_role([names.index("next patient")], "unlabelled")
+        self.take_as_measured()
+        self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
+        click(self.ui.startButton)
+        run = RunFolder(self.runs / "run-1")
+        self.wait_for(lambda: run_state(run).state == FINISHED, "the end of the run", timeout=300)
+        self.wait_for(lambda: self.ui.useModelButton.enabled, "its model")
+        self.assertEqual(run.started_from().name, "tiny")
+
+        # The charts have filled.
+        charts = {node.GetName(): node for node in slicer.util.getNodesByClass("vtkMRMLPlotChartNode")}
+        self.assertGreaterEqual(charts["run-1: losses"].GetNumberOfPlotSeriesNodes(), 4)
+        self.assertEqual(charts["run-1: validation"].GetNumberOfPlotSeriesNodes(), 3)
+
+        # Use the new model, and segment again.
+        click(self.ui.useModelButton)
+        self.wait_for(lambda: "is in the list" in self.ui.resultsStatusLabel.text, "the import")
+        segmentation_module.enter()
+        self.assertEqual(segmentation_module.logic.getParameterNode().model, "run-1")
+        choose(segmentation_module.ui.outputSelector, None)
+        again = dice(self.drawn(self.segment(segmentation_module, volume), volume), truth)
+        choose(segmentation_module.ui.outputSelector, None)
+        unseen_again = dice(self.drawn(self.segment(segmentation_module, unseen), unseen), unseen_truth)
+        self.assertGreater(again, before + 0.2)
+        self.assertGreater(unseen_again, unseen_before + 0.2)
+        self.assertGreater(unseen_again, 0.7)
+
+    def segment(self, module, volume, model: str = ""):
+        """Choose, click Apply, wait; the segmentation node that came of it."""
+        choose(module.ui.inputSelector, volume)
+        if model:
+            choose(module.ui.modelComboBox, model)
+        choose(module.ui.outputSelector, None)
+        click(module.ui.applyButton)
+        process_events_until(lambda: not module.logic.isRunning(), 120, "the segmentation's end")
+        found = module.logic.getParameterNode().outputSegmentation
+        self.assertIsNotNone(found, module.ui.statusLabel.text)
+        return found
+
+    def drawn(self, segmentation, volume) -> np.ndarray:
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+
+
+if __name__ == "__main__":
+    unittest.main()
