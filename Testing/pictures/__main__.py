@@ -11,13 +11,22 @@ from . import application
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pictures", description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--only", choices=("segmentation", "training"), help="draw one tutorial's pictures")
+    parser.add_argument("--first", action="store_true", help="stop after the first picture of each")
+    given = parser.parse_args()
+    folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)
     application.start()
-    from . import segmentation_tutorial
+    from . import segmentation_tutorial, training_tutorial
 
-    for path in segmentation_tutorial.draw(folder):
-        print(f"{path} ({path.stat().st_size // 1000} kB)")
+    tutorials = {"segmentation": segmentation_tutorial, "training": training_tutorial}
+    for name, tutorial in tutorials.items():
+        if given.only in (None, name):
+            drawing = tutorial.draw(folder)
+            for path in drawing:
+                print(f"{path} ({path.stat().st_size // 1000} kB)", flush=True)
+                if given.first:
+                    drawing.close()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from .application import SCALE
+from .charts import chart_picture
 from .png import write_png
 from .views import slice_picture, three_d_picture
 
@@ -62,6 +63,12 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
     return _stacked(rows, down=True)
 
 
+def beside_charts(panel: QtGui.QImage, charts: Sequence[Any]) -> QtGui.QImage:
+    """A panel's picture, and right of it chart nodes one below the other, together as high as it."""
+    size = (round(VIEWS_WIDTH * SCALE), panel.height() // len(charts))
+    return _stacked([panel, _stacked([_image(chart_picture(chart, size, SCALE)) for chart in charts], down=True)])
+
+
 def save(image: QtGui.QImage, path: Path) -> None:
     image = image.convertToFormat(QtGui.QImage.Format.Format_RGB888)
     rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
@@ -79,10 +86,10 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
 
 
 def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:
-    """How far down the lowest of these reaches that has no others within it."""
-    shown = [widget for widget in widgets if widget.isVisible()]
-    ends = [widget for widget in shown if len(widgets) == 1 or not widget.findChildren(QtWidgets.QWidget)]
-    return max(widget.mapTo(panel, QtCore.QPoint(0, widget.height())).y() for widget in ends)
+    """How far down the lowest of these reaches, of what can be seen and holds no other."""
+    ends = [widget for widget in widgets if len(widgets) == 1 or not widget.findChildren(QtWidgets.QWidget)]
+    seen = [(widget, widget.visibleRegion().boundingRect()) for widget in ends]
+    return max(widget.mapTo(panel, shown.bottomLeft()).y() for widget, shown in seen if not shown.isEmpty()) + 1
 
 
 def _under_bar(pixels: np.ndarray, name: str, note: str, colour: str) -> QtGui.QImage:

@@ -1,0 +1,82 @@
+"""The README's pictures are there and fit to be shown, and the command that draws them still does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = ROOT / "Resources" / "Screenshots"
+MOST_BYTES, MOST_BYTES_TOGETHER = 400_000, 2_500_000
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def shown_pictures() -> list[str]:
+    """The pictures that README shows, as paths from the repository's root."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", text)
+
+
+def test_readme_shows_pictures_that_are_there() -> None:
+    shown = shown_pictures()
+    assert shown
+    assert [name for name in shown if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("path", sorted(SCREENSHOTS.glob("*")), ids=lambda path: path.name)
+def test_each_picture_is_a_png_of_sensible_size(path: Path) -> None:
+    assert path.stat().st_size <= MOST_BYTES
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert 400 <= image.width <= 2000
+        assert 300 <= image.height <= 2000
+        assert np.asarray(image.convert("L")).std() > 10, "nothing is on it"
+
+
+def test_all_pictures_together_stay_small() -> None:
+    assert sum(path.stat().st_size for path in SCREENSHOTS.glob("*")) <= MOST_BYTES_TOGETHER
+
+
+def test_the_command_draws_panel_and_views(tmp_path: Path) -> None:
+    pytest.importorskip("slicer")
+    pytest.importorskip("PySide6")
+    words = [sys.executable, "-m", "pictures", str(tmp_path), "--only", "segmentation", "--first"]
+    place = {**os.environ, "PYTHONPATH": str(ROOT / "Testing"), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, env=place, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (path,) = tmp_path.glob("*.png")
+    assert path.name == "tutorial-1-choose.png"
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert pixels.shape[1] > 1000
+    height, width, _ = pixels.shape
+    panel, views = pixels[:, : width * 4 // 11], pixels[:, width * 4 // 11 :]
+    # Light and grey with dark letters.
+    assert (panel.min(axis=2) > 200).mean() > 0.7
+    assert (panel.max(axis=2) < 80).sum() > 500
+    # The bar of the axial view is red; the slices below are of the scan, in all shades of grey.
+    assert (views[5, 100] - [243, 74, 51] < 20).all()
+    grey = views[height // 4, : views.shape[1] // 2]
+    assert np.ptp(grey, axis=1).max() < 40
+    assert len(np.unique(grey[:, 0])) > 20
+
+
+def test_a_picture_too_rich_gets_fewer_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "Testing"))
+    from pictures import png
+
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 1), dtype=np.uint8)
+    png.write_png(noise.repeat(3, axis=2), tmp_path / "noise.png")
+    assert (tmp_path / "noise.png").stat().st_size <= png.MOST_BYTES
+    with Image.open(tmp_path / "noise.png") as image:
+        assert 32 <= len(image.getcolors()) < 256
+    with pytest.raises(ValueError, match="smaller"):
+        png.write_png(np.tile(noise.repeat(3, axis=2), (2, 2, 1)), tmp_path / "large.png")
