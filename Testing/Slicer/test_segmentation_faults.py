@@ -415,9 +415,12 @@ class LogTest(FaultCase):
         said, shares = set(), []
         click(self.ui.applyButton)
         self.assertTrue(self.ui.progressBar.visible or not self.module.panel.visible)
-        while self.logic.isRunning():
-            process_events_until(lambda: True)
+
+        def look() -> bool:
             said.add(self.ui.statusLabel.text)
             shares.append(self.ui.progressBar.value)
+            return not self.logic.isRunning()
+
+        process_events_until(look, PATIENCE_S, "the end")
         self.assertTrue(any(text.startswith("Segmenting, ") and text.endswith(" left") for text in said), said)
         self.assertGreater(len(set(shares)), 3)
