@@ -26,6 +26,5 @@ def register_sample_scan() -> None:
         fileNames=f"{NAME}.nrrd",
         nodeNames=NAME,
         checksums=CHECKSUM,
-        loadFileTypes="VolumeFile",
         thumbnailFileName=str(Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "DCAMTSegmentation.png"),
     )

@@ -244,6 +244,26 @@ def test_requirements_leave_slicers_own_packages_alone() -> None:
     assert names & {"numpy", "simpleitk", "torch", "vtk", "pydicom", "requests"} == set()
 
 
+def test_requirements_are_those_of_the_pip_package() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    dependencies = re.findall(r'"([^"]+)"', re.search(r"\ndependencies = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
+    lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text().splitlines()
+    asked = {line for line in lines if line and not line.startswith("#")}
+    others = {"torch", "numpy", "SimpleITK"}  # from Slicer and its PyTorch extension
+    assert asked == {line for line in dependencies if re.split("[><=]", line)[0] not in others}
+
+
+def test_the_pip_package_holds_the_engine_alone() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    packages = re.findall(r'"([^"]+)"', re.search(r"\npackages = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
+    assert all(name.split(".")[0] == "DCAMTLib" for name in packages)
+    tree = {
+        ".".join(path.parent.relative_to(ROOT / "DCAMTSegmentation").parts)
+        for path in (ROOT / "DCAMTSegmentation/DCAMTLib").rglob("__init__.py")
+    }
+    assert set(packages) == tree | {"DCAMTLib.shipped_models"}
+
+
 # Configuring and installing for real, with a Slicer of a few lines in the place of the true one.
 
 

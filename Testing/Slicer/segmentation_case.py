@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -51,6 +52,7 @@ def model_folder() -> Path:
         paths = [str(ROOT / "DCAMTSegmentation"), str(ROOT / "Testing" / "Python")]
         python = shutil.which("PythonSlicer") or sys.executable
         subprocess.run([python, "-c", MAKE_MODEL, folder, *paths], check=True, timeout=PATIENCE_S)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         _made["folder"] = folder
     return Path(_made["folder"])
 
