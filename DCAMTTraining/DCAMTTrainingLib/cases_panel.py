@@ -23,6 +23,8 @@ from .segments_dialog import choose_segments
 from .session import SETTLE_MS, TrainingSession
 
 LISTS = "*.csv"
+WIDTHS = (74, 62, 62, 80, 104, 92)
+"""Pixels of the columns but the last: name, role, size and spacing are read; of files a tooltip tells all."""
 
 
 class CasesPanel:
@@ -34,6 +36,8 @@ class CasesPanel:
         self._model = CaseTableModel(session.table)
         ui.casesTable.setModel(self._model)
         ui.casesTable.horizontalHeader().setStretchLastSection(True)
+        for column, width in enumerate(WIDTHS):
+            ui.casesTable.setColumnWidth(column, width)
         for role in ALL_ROLES:
             ui.roleSelector.addItem(role_title(role))
         ui.casesTable.connect("clicked(QModelIndex)", self._onCell)
