@@ -1,0 +1,64 @@
+"""A chart node drawn without a screen, as Slicer's plot view draws it: VTK's own chart, fed from the chart's series."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+import vtkmodules.vtkRenderingContextOpenGL2  # noqa: F401  (draws what the context paints)
+from vtk.util.numpy_support import vtk_to_numpy
+
+WHITE = (1.0, 1.0, 1.0)
+TITLE_POINTS, AXIS_POINTS, LABEL_POINTS = 14, 12, 11
+
+
+def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
+    """A vtkMRMLPlotChartNode with line series, (rows, columns, 3), of `size` (width, height) pixels.
+
+    `scale`: how many pixels the font has to each of the screen's.
+    """
+    view = vtk.vtkContextView()
+    window = view.GetRenderWindow()
+    window.SetOffScreenRendering(1)
+    window.SetMultiSamples(8)
+    window.SetSize(*size)
+    view.GetRenderer().SetBackground(*WHITE)
+    chart = vtk.vtkChartXY()
+    view.GetScene().AddItem(chart)
+    chart.SetTitle(node.GetTitle() or "")
+    chart.GetTitleProperties().SetFontSize(round(TITLE_POINTS * scale))
+    for place, title in ((vtk.vtkAxis.BOTTOM, node.GetXAxisTitle()), (vtk.vtkAxis.LEFT, node.GetYAxisTitle())):
+        axis = chart.GetAxis(place)
+        axis.SetTitle(title or "")
+        axis.GetTitleProperties().SetFontSize(round(AXIS_POINTS * scale))
+        axis.GetLabelProperties().SetFontSize(round(LABEL_POINTS * scale))
+    chart.SetShowLegend(bool(node.GetLegendVisibility()))
+    chart.GetLegend().SetLabelSize(round(LABEL_POINTS * scale))
+    for index in range(node.GetNumberOfPlotSeriesNodes()):
+        _add_line(chart, node.GetNthPlotSeriesNode(index), scale)
+    window.Render()
+    grab = vtk.vtkWindowToImageFilter()
+    grab.SetInput(window)
+    grab.ReadFrontBufferOff()
+    grab.Update()
+    scalars = grab.GetOutput().GetPointData().GetScalars()
+    return vtk_to_numpy(scalars).reshape(size[1], size[0], -1)[::-1, :, :3].copy()
+
+
+def _add_line(chart: Any, series: Any, scale: float) -> None:
+    """One series: a line between its points, with markers where the node has them."""
+    if series.GetPlotType() != slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter:
+        raise ValueError(f"{series.GetName()} is no scatter plot: only those are drawn here")
+    line = chart.AddPlot(vtk.vtkChart.LINE)
+    line.SetInputData(series.GetTableNode().GetTable(), series.GetXColumnName(), series.GetYColumnName())
+    line.SetLabel(series.GetName())
+    line.SetColorF(*series.GetColor())
+    line.SetWidth(series.GetLineWidth() * scale)
+    markers = slicer.vtkMRMLPlotSeriesNode
+    if series.GetMarkerStyle() != markers.MarkerStyleNone:
+        line.SetMarkerStyle(series.GetMarkerStyle())
+        line.SetMarkerSize(series.GetMarkerSize() * scale)
+    else:
+        line.SetMarkerStyle(vtk.vtkPlotPoints.NONE)

@@ -1,0 +1,126 @@
+"""The second tutorial's pictures: gather cases, train on them in the background, see charts, scores and a ranking."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer_harness import Person, choose, click, close_scene, open_module, process_events, process_events_until
+
+from .application import ROOT
+from .window import beside_charts, grab_panel, save
+
+TITLE = "DCAMT Training"
+WIDTH = 560
+SCANS, LABELLED, FOR_VALIDATION = 9, 5, 2
+SETTINGS = {
+    "iterationsEdit": "300",
+    "spacingEdit": "3,3,3",
+    "patchEdit": "32,32,16",
+    "batchEdit": "2",
+    "labelledPerBatchEdit": "1",
+}
+"""A coarse grid and small patches: some minutes without a GPU, and the model learns something all the same."""
+PATIENCE_S = 1800.0
+
+
+def draw(folder: Path) -> Iterator[Path]:
+    """Go through the tutorial, and write its pictures; yields each as it is there."""
+    with tempfile.TemporaryDirectory(prefix="dcamt-") as home:
+        scans = make_scans(Path(home) / "scans")
+        close_scene()
+        module = open_module("DCAMTTraining")
+        try:
+            for name, image in _steps(module, scans, Path(home) / "runs"):
+                path = folder / f"{name}.png"
+                save(image, path)
+                yield path
+        finally:
+            module.close()
+
+
+def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Path:
+    """Synthetic hearts `heart-1.nrrd`, …, the first `labelled` of them with a label beside them."""
+    folder.mkdir()
+    script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
+    for number in range(1, count + 1):
+        words = ["-o", str(folder / f"heart-{number}_image.nrrd"), "--seed", str(number)]
+        words += ["--label", str(folder / f"heart-{number}_label.nrrd")] if number <= labelled else []
+        subprocess.run([sys.executable, str(script), *words], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def gather(module: Any, scans: Path) -> None:
+    """Add the folder, and keep some of its outlined scans for validation."""
+    ui = module.ui
+    with Person() as person:
+        person.expects("Folder of scans", str(scans))
+        person.expects("Cases in the folder", lambda dialog: dialog.accept())
+        click(ui.addFolderButton)
+        process_events_until(lambda: len(module.logic.session.table), PATIENCE_S, "the cases of the folder")
+    ui.validationSpinBox.value = FOR_VALIDATION
+    click(ui.validationButton)
+    rows = module.logic.session.table.rows
+    process_events_until(lambda: all(row.size for row in rows), PATIENCE_S, "the look over the cases")
+
+
+def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
+    ui = module.ui
+    runs.mkdir()
+    ui.runsFolderEdit.currentPath = str(runs)
+    process_events()
+    gather(module, scans)
+    choose(ui.effortSelector, "Quick try")
+    for name, text in SETTINGS.items():
+        getattr(ui, name).text = text
+    click(ui.measureButton)
+    process_events_until(lambda: not module.logic.session.estimating, PATIENCE_S, "the measurement")
+    _open(ui, "casesButton", "taskButton", "effortButton")
+    yield "training-1-cases", grab_panel(module, TITLE, WIDTH)
+
+    if module.logic.session.estimate() is None:
+        raise RuntimeError(ui.estimateLabel.text)
+    click(ui.startButton)
+    process_events_until(lambda: _step(module) >= _of(module) * 4 // 5 > 0, PATIENCE_S, "four fifths of the run")
+    _open(ui, "runButton", "watchButton")
+    charts = _charts(module)
+    yield "training-2-charts", beside_charts(grab_panel(module, TITLE, WIDTH), charts)
+
+    process_events_until(lambda: ui.useModelButton.enabled, PATIENCE_S, "the end of the run")
+    click(ui.rankButton)
+    process_events_until(lambda: ui.rankButton.text != "Cancel", PATIENCE_S, "the ranking")
+    _open(ui, "resultsButton", "outlineButton")
+    yield "training-3-results", grab_panel(module, TITLE, WIDTH)
+
+
+def _open(ui: Any, *names: str) -> None:
+    """Unfold these sections, and fold the others."""
+    for name in ("casesButton", "taskButton", "effortButton", "runButton", "watchButton", "resultsButton"):
+        getattr(ui, name).collapsed = name not in names
+    ui.outlineButton.collapsed = "outlineButton" not in names
+    process_events()
+
+
+def _step(module: Any) -> int:
+    watch = module.widget.runs.watch
+    return watch.state.step if watch is not None else 0
+
+
+def _of(module: Any) -> int:
+    watch = module.widget.runs.watch
+    return watch.state.of if watch is not None else 0
+
+
+def _charts(module: Any) -> list[Any]:
+    """The chart nodes of the losses and of the validation, as the buttons bring them into the plot view."""
+    charts = []
+    for button in (module.ui.lossesButton, module.ui.scoresButton):
+        click(button)
+        (view,) = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
+        charts.append(view.GetPlotChartNode())
+    return charts
