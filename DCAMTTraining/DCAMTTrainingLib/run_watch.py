@@ -9,10 +9,10 @@ from collections.abc import Callable
 import qt
 from DCAMTLib.training.event_tail import EventTail
 from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_state import RunState, run_state
+from DCAMTLib.training.run_state import FAILED, RUNNING, RunState, run_state
 
 from .curves import RunCurves
-from .training_charts import TrainingCharts
+from .training_charts import LOSSES, TrainingCharts
 
 TURN_S = 0.02
 """How long events are taken in before the window has its turn."""
@@ -34,6 +34,7 @@ class RunWatch:
         self._onLook = onLook
         self._tail = EventTail(run.events)
         self._changed = True
+        self._doubted = False
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._look)
@@ -58,9 +59,17 @@ class RunWatch:
             self._timer.start(0)
             return
         state = run_state(self.run)
+        if state.state == FAILED and self.state.state == RUNNING and not self._doubted:
+            # Looked at between its last event and its fault note, a run may seem killed.
+            self._doubted = True
+            self._timer.start(LOOK_MS)
+            return
+        self._doubted = False
         if self._changed:
             self._changed = False
-            self.charts.update(self.curves)
+            # A run of the past is drawn when somebody wants to see it.
+            if RUNNING in (state.state, self.state.state) or self.charts.chart(LOSSES) is not None:
+                self.charts.update(self.curves)
         self.state = state
         self._timer.start(LOOK_MS)
         # Last, as it may close this.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -15,8 +18,8 @@ from DCAMTTrainingLib.case_rows import FileScan
 from DCAMTTrainingLib.case_table_model import REMARK, ROLE
 from DCAMTTrainingLib.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.task import classes_from_json
-from slicer_harness import LoopMonitor, Person, choose, click, close_scene, open_module, process_events
-from training_case import TrainingCase
+from slicer_harness import LoopMonitor, Person, choose, click, close_scene, in_real_slicer, open_module, process_events
+from training_case import ROOT, TrainingCase
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 
@@ -292,6 +295,25 @@ class TenThousandTest(TrainingCase):
         self.assertIsInstance(self.session.table.rows[7].source, FileScan)
         # Adding the list, keeping it with the scene and a click are each one turn of the event loop.
         self.assertLess(monitor.longest_work, 0.5)
+
+
+@unittest.skipIf(in_real_slicer(), "measures what the harness' application imports")
+class ModuleTest(TrainingCase):
+    def test_the_self_test_passes(self) -> None:
+        slicer.selfTests["DCAMTTraining"]()
+
+    def test_opening_it_imports_no_torch_and_nothing_that_computes(self) -> None:
+        code = (
+            "import sys; sys.path[:0] = sys.argv[1:]; import slicer_harness; slicer_harness.install()\n"
+            "before = set(sys.modules)\n"
+            "slicer_harness.open_module('DCAMTTraining')\n"
+            "print(sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+        )
+        places = [str(ROOT / "Testing"), str(ROOT / "DCAMTSegmentation"), str(ROOT / "DCAMTTraining")]
+        done = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=True)
+        imported = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+        self.assertIn("DCAMTTraining", imported)
+        self.assertEqual(imported & {"torch", "monai", "SimpleITK", "scipy", "nibabel", "nrrd", "matplotlib"}, set())
 
 
 if __name__ == "__main__":

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import unittest
 
 import slicer
+import training_scenes
 from DCAMTLib.model_store import verify_model
+from DCAMTLib.training.fault_note import Fault, prepare_note, write_note
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.run_lock import is_held
+from DCAMTLib.training.run_requests import PAUSE, ask
 from DCAMTLib.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
 from DCAMTTrainingLib.run_start import RunPlan, just_started, prepare_and_start, resume, started
-from slicer_harness import LoopMonitor, Person, click, close_scene, open_module, process_events, process_events_until
-from training_case import TrainingCase
+from DCAMTTrainingLib.training_settings import chosen_settings
+from slicer_harness import (
+    LoopMonitor,
+    Person,
+    choose,
+    click,
+    close_scene,
+    in_real_slicer,
+    open_module,
+    process_events,
+    process_events_until,
+)
+from training_case import ROOT, TrainingCase
 from training_scenes import add_case
 
 
@@ -181,6 +198,107 @@ class RunsTest(TrainingCase):
         self.session.settings.patch = "15,15,15"
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("patch must be multiples", self.ui.problemsLabel.text)
+
+
+class ListOfRunsTest(TrainingCase):
+    """Runs as their folders tell of them, without a process."""
+
+    def make(self, name: str, events: list[dict], fault: Fault | None = None, killed: bool = False) -> RunFolder:
+        run = RunFolder(self.runs / name)
+        run.checkpoint.parent.mkdir(parents=True)
+        run.checkpoint.touch()
+        run.recipe.write_text(training_scenes.tiny_recipe().to_json())
+        run.cases.write_text("name,image,label,role\n")
+        run.events.write_text("".join(json.dumps(event) + "\n" for event in events))
+        if fault or killed:
+            prepare_note(run.fault)
+        if fault:
+            write_note(run.fault, fault)
+        return run
+
+    def test_each_state_is_listed_with_its_reason(self) -> None:
+        counts = {"labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu", "resumed": False}
+        begun = [{"event": "started", "step": 0, "of": 10, **counts}, {"event": "checkpoint", "step": 4}]
+        self.make("paused", [*begun, {"event": "paused", "step": 4}])
+        self.make("stopped", [*begun, {"event": "finished", "step": 4, "model": "", "seconds": 1.0}])
+        self.make("finished", [*begun, {"event": "finished", "step": 10, "model": "", "seconds": 1.0}])
+        self.make("killed", begun, killed=True)
+        self.make("full", begun, Fault("events.jsonl: the disk is full. Free some space.", unwritten=True))
+        self.make("faulty", begun, Fault("the losses are no longer numbers. Start anew."))
+        self.module.widget.runs.refresh()
+        texts = {self.ui.runSelector.itemText(index) for index in range(self.ui.runSelector.count)}
+        states = {"paused", "stopped", "finished"}
+        expected = {f"{name}: {name}" for name in states} | {"killed: failed", "full: paused", "faulty: failed"}
+        self.assertEqual(texts, expected)
+        for name, told, resumable in (
+            ("paused: paused", "Paused, 4 of 10 iterations.", True),
+            ("stopped: stopped", "Stopped, 4 of 10 iterations.", True),
+            ("finished: finished", "Finished, 10 of 10 iterations.", False),
+            ("killed: failed", "ended from outside", True),
+            ("full: paused", "the disk is full. Free some space.", True),
+            ("faulty: failed", "Failed, 4 of 10 iterations. the losses are no longer numbers.", True),
+        ):
+            choose(self.ui.runSelector, name)
+            self.assertIn(told, self.ui.runStatusLabel.text)
+            self.assertEqual(self.ui.resumeButton.enabled, resumable, name)
+            self.assertFalse(self.ui.pauseButton.enabled or self.ui.stopButton.enabled)
+            self.assertTrue(self.ui.discardButton.enabled)
+        # Runs of the past are not drawn into the scene before somebody asks for it.
+        process_events_until(lambda: self.module.widget.runs.watch.caughtUp)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
+
+    def test_a_damaged_folder_does_not_wedge_the_module(self) -> None:
+        run = self.make("damaged", [])
+        run.recipe.write_text("{")
+        run.events.write_bytes(b"\xff\xfe\n{\n[]\n")
+        (self.runs / "no run").mkdir()
+        (self.runs / "file").touch()
+        self.module.widget.runs.refresh()
+        self.assertEqual(self.ui.runSelector.count, 1)
+        self.assertIn("Failed", self.ui.runStatusLabel.text)
+
+
+# An application that starts a run and is killed the moment after.
+KILLED_APPLICATION = """
+import os, signal, sys
+sys.path[:0] = sys.argv[2:]
+import slicer_harness
+slicer_harness.install()
+from pathlib import Path
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTTrainingLib.run_start import start_process
+run = RunFolder(Path(sys.argv[1]))
+start_process(run, ["train", "--run", str(run.path), "--resume", "--device", "cpu"])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@unittest.skipIf(os.name == "nt" or in_real_slicer(), "starts an application of the harness, and kills it")
+class KilledApplicationTest(TrainingCase):
+    def test_the_run_goes_on_without_it(self) -> None:
+        for number in range(2):
+            add_case(f"scan{number}", number)
+        click(self.ui.addSceneButton)
+        self.make_small(iterations="60")
+        plan = self.plan()
+        steps = prepare_and_start(plan)
+        for _ in steps:
+            pass
+        self.wait_for(lambda: plan.run.checkpoint.exists() and is_held(plan.run.lock), "the run")
+        ask(plan.run, PAUSE)
+        self.wait_for(lambda: run_state(plan.run).state == PAUSED, "the pause")
+        words = [sys.executable, "-c", KILLED_APPLICATION, str(plan.run.path)]
+        places = [str(ROOT / name) for name in ("Testing", "DCAMTSegmentation", "DCAMTTraining")]
+        killed = subprocess.run([*words, *places], check=False, capture_output=True)
+        self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
+        self.wait_for(lambda: run_state(plan.run).state == FINISHED, "the end of the run")
+        self.assertEqual(verify_model(plan.run.model).card.trained_on["iterations"], 60)
+
+    def plan(self) -> RunPlan:
+        session = self.session
+        settings = chosen_settings(session.settings)
+        rows = tuple(session.table.rows)
+        return RunPlan(RunFolder(self.runs / "x"), session.recipe(), rows, "quick", settings, "tiny", "cpu")
 
 
 if __name__ == "__main__":
