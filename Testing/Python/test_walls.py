@@ -165,6 +165,7 @@ def test_engine_knows_nothing_of_slicer() -> None:
 def test_modules_import_no_torch() -> None:
     files = module_files()
     assert ENGINE_HOME / "DCAMTSegmentation.py" in files
+    assert {ROOT / "DCAMTTraining" / name for name in ("DCAMTTraining.py", "DCAMTTrainingLib/session.py")} <= set(files)
     assert forbidden(files, ROOT, {"torch"}) == []
 
 
