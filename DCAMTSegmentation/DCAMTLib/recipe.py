@@ -62,7 +62,7 @@ class Objective:
     """
 
     supervised: float = 1.0
-    distillation: float = 1.0
+    distillation: float = 2.0
     mmd: float = 0.1
     intra_class: float = 0.1
     inter_class: float = 0.1
@@ -98,6 +98,11 @@ class Augmentation:
     """Largest standard deviation of Gaussian noise, in the same units."""
     blur_mm: float = 0.0
     """Largest standard deviation of a Gaussian blur, as of a scanner of lower resolution."""
+    mix: float = 1.0
+    """Probability that a batch's unlabelled patches are mixed: in a box, each shows the next one. Teachers look at them
+    unmixed."""
+    mix_labelled: float = 0.0
+    """The same for labelled patches, their labels mixed along."""
 
 
 @dataclass(frozen=True)
@@ -359,6 +364,8 @@ def _check(recipe: Recipe, source: str | Path) -> None:
         all(strength >= 0 for strength in (*strengths, augmentation.blur_mm, augmentation.rotation_degrees)),
         "the augmentation's strengths must not be negative",
     )
+    require(0 <= augmentation.mix <= 1, "mix must lie within 0 and 1")
+    require(0 <= augmentation.mix_labelled <= 1, "mix_labelled must lie within 0 and 1")
     require(0 <= objective.confidence <= 1, "confidence must lie within 0 and 1")
     require(0 <= objective.ramp_up <= 1, "ramp_up must lie within 0 and 1")
     weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class, objective.copy_paste)

@@ -42,7 +42,7 @@ TINY = (
     "iterations=6",
 )
 """Settings (`dcamt train --set`) of a network of some thousand weights on patches of 16 voxels."""
-UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "blur_mm=0")
+UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "blur_mm=0", "mix=0")
 """Settings that turn the augmentation off."""
 CPU = torch.device("cpu")
 

@@ -229,12 +229,12 @@ def test_a_disk_that_fills_up(cases: Path, tmp_path: Path, limit: int) -> None:
 def test_a_lack_of_memory_is_told_in_one_line(
     cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from DCAMTLib.training import trainer
+    from DCAMTLib.training import learner
 
     def fail(*_: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(trainer, "objective_losses", fail)
+    monkeypatch.setattr(learner, "objective_losses", fail)
     assert train(cases, "--run", tmp_path / "run", *settings()) == 1
     errors = capfd.readouterr().err
     assert errors.count("\n") == 1

@@ -26,7 +26,7 @@ from synthetic import CPU, new_trainer, set_options, write_cases_folder
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
 
 SUPERVISED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
-UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0")
+UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0", "mix=0")
 BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
 """Each checkpoint comes with a report: the losses of every iteration are in the run's events."""
 
@@ -126,7 +126,7 @@ def test_what_couples_samples_is_done_within_each_share(
         trainer = new_trainer(tmp_path / f"share{rank}", table, *settings, team=Team(rank, 2))
         by_role = trainer._load_cases(read_cases(table))
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], trainer.recipe, CPU, trainer.team)
-        alone.append(trainer._iterate(sampler.draw(0)))
+        alone.append(trainer.iterate(sampler.draw(0)))
     parts = {"supervised", "distillation", "mmd", "intra_class", "inter_class", "copy_paste", "total"}
     assert set(together) == {*alone[0]} == parts
     for name, loss in together.items():

@@ -95,7 +95,13 @@ def test_supervision_distillation_and_alignment_take_what_they_should() -> None:
     losses = case.losses(ALL)
     expected = dice_cross_entropy(a.logits[:2], case.labels) + dice_cross_entropy(b.logits[:2], case.labels)
     assert torch.allclose(losses["supervised"], expected)
-    assert torch.allclose(losses["distillation"], mutual_distillation(a.logits, b.logits, 2.0))
+    # On the unlabelled sample the teachers may have looked at an easier picture.
+    said = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
+    teachers = (torch.cat([a.logits[:2], said[0]]), torch.cat([b.logits[:2], said[1]]))
+    taught = objective_losses(case.outputs, case.labels, case.projections, ALL, 1.0, torch.Generator(), said)
+    assert torch.allclose(taught["distillation"], mutual_distillation((a.logits, b.logits), teachers, 2.0))
+    assert not torch.allclose(taught["distillation"], losses["distillation"])
+    assert torch.allclose(losses["distillation"], mutual_distillation((a.logits, b.logits), (a.logits, b.logits), 2.0))
     # Between the branches, and in each between labelled and unlabelled, each voxel of a bottleneck one vector.
     rows_a, rows_b = (torch.stack([o.bottleneck[n].reshape(5, 4).T for n in range(3)]).float() for o in (a, b))
     terms = [(rows_a, rows_b), (rows_a[:2], rows_a[2:]), (rows_b[:2], rows_b[2:])]

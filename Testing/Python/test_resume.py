@@ -148,14 +148,14 @@ def test_sigterm_pauses_the_run_and_it_goes_on(tmp_path: Path, table: Path, unin
 def test_a_signal_ends_the_run_after_the_iteration_in_hand(tmp_path: Path, table: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     trainer = new_trainer(tmp_path / "run", table, "iterations=50")
-    iterate = trainer._iterate
+    iterate = trainer.iterate
 
     def signalled(batch: Any) -> dict[str, Tensor]:
         if trainer.step == 2:
             os.kill(os.getpid(), number)
         return iterate(batch)
 
-    trainer._iterate = signalled  # type: ignore[method-assign]
+    trainer.iterate = signalled  # type: ignore[method-assign]
     outcome = trainer.fit(read_cases(table))
     assert (outcome.finished, outcome.step, outcome.dice) == (False, 3, None)
     assert load_checkpoint(trainer.run.checkpoint, CPU)["step"] == 3
@@ -224,15 +224,15 @@ def test_a_checkpoint_moves_between_devices_that_scale_gradients_and_such_that_d
     tmp_path: Path, table: Path, saved_with: bool, resumed_with: bool
 ) -> None:
     first, second = new_trainer(tmp_path / "run", table), new_trainer(tmp_path / "run", table)
-    first.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=saved_with)
-    second.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=resumed_with)
+    first.learner.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=saved_with)
+    second.learner.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=resumed_with)
     first.step = 4
     first.save()
     second.resume()
     assert second.step == 4
-    assert second.scaler.is_enabled() is resumed_with
+    assert second.learner.scaler.is_enabled() is resumed_with
     if resumed_with:
-        assert second.scaler.get_scale() == (1024.0 if saved_with else 64.0)
+        assert second.learner.scaler.get_scale() == (1024.0 if saved_with else 64.0)
 
 
 @pytest.mark.parametrize("settings", [(), ("checkpoint_every_s=0.000001", "validate_every=4")])

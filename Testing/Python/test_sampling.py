@@ -233,3 +233,49 @@ def test_equal_sides_leave_a_transform_as_it_is() -> None:
     # An offset of v voxels is one of v * sides mm; what comes out in mm, divided by the sides, is in voxels.
     sides, offset = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
     assert torch.allclose(moved @ offset, (matrix @ (offset * sides)) / sides)
+
+
+def test_mixed_patches_hold_a_box_of_another_of_their_kind() -> None:
+    """Two labelled and three unlabelled scans, each of one value: the box holds another's, label included."""
+    labelled = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
+    unlabelled = [resident(np.full(SIZE, 10 * n, np.uint8)) for n in (3, 4, 5)]
+    settings = (*UNCHANGED, "batch=5", "labelled_per_batch=2", "foreground=0")
+    still = sampler_of(labelled, *settings, unlabelled=unlabelled)
+    one = sampler_of(labelled, *settings, "mix=1", unlabelled=unlabelled)
+    both = sampler_of(labelled, *settings, "mix=1", "mix_labelled=1", unlabelled=unlabelled)
+    corners = set()
+    for step in range(30):
+        before, batch, mixed = still.draw(step), one.draw(step), both.draw(step)
+        assert before.box is None
+        assert batch.box is not None
+        assert torch.equal(batch.plain, before.plain)  # teachers look at whole patches
+        where = batch.box.nonzero()
+        low, high = where.min(dim=0).values, where.max(dim=0).values + 1
+        assert (high - low).tolist() == [round(2 / 3 * 16)] * 3
+        assert len(where) == int((high - low).prod())  # a box, all of it
+        corners.add(tuple(low.tolist()))
+        for own, other in ((2, 3), (3, 4), (4, 2)):
+            assert torch.equal(batch.images[own], torch.where(batch.box, before.images[other], before.images[own]))
+        assert torch.equal(batch.mixed(before.images[2:]), batch.images[2:])
+        assert torch.equal(batch.images[:2], before.images[:2])
+        assert torch.equal(batch.labels, before.labels)
+        assert torch.equal(mixed.images[2:], batch.images[2:])
+    assert len(corners) > 20
+
+
+def test_labels_are_mixed_along_with_their_patches() -> None:
+    cases = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
+    sampler = sampler_of(cases, *UNCHANGED, "mix_labelled=1", "foreground=0", "batch=4")
+    mixtures = 0
+    for step in range(20):
+        batch = sampler.draw(step)
+        assert torch.equal(batch.labels == 1, torch.from_numpy(as_bytes(batch)[:, 0].round() == 10))
+        mixtures += int((batch.labels.flatten(1).float().mean(dim=1) % 1 > 0).sum())
+    assert mixtures > 20
+
+
+def test_patches_are_mixed_as_often_as_asked() -> None:
+    case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
+    sampler = sampler_of([case], "mix=0.3", unlabelled=[resident(noise(SIZE))])
+    share = sum(sampler.draw(step).box is not None for step in range(200)) / 200
+    assert share == pytest.approx(0.3, abs=0.1)

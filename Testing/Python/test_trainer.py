@@ -19,13 +19,15 @@ from DCAMTLib.inference.one_pass import Size
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.recipe import Training
+from DCAMTLib.training import learner, meter, validation
 from DCAMTLib.training import trainer as trainer_module
-from DCAMTLib.training import validation
 from DCAMTLib.training.cases import read_cases
 from DCAMTLib.training.events import Checkpointed, Event, Progress, Validated
+from DCAMTLib.training.learner import half_precision
+from DCAMTLib.training.optimiser import make_optimiser, set_learning_rate, update_average
 from DCAMTLib.training.resident import load_case
 from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.trainer import Trainer, half_precision, make_optimiser, set_learning_rate, update_average
+from DCAMTLib.training.trainer import Trainer
 from DCAMTLib.training.validation import validation_dice
 from synthetic import CPU, assert_same, new_trainer, resident, set_options, tiny_recipe, write_cases_folder
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ def test_training_learns(tmp_path: Path, table: Path, settings: tuple[str, ...])
     cases = read_cases(table)
     trainer = new_trainer(tmp_path / "run", table, "iterations=60", *settings)
     held_out = [load_case(case, trainer.recipe, CPU) for case in cases if case.role == "validation"]
-    before = validation_dice(trainer.network, held_out, trainer.recipe)
+    before = validation_dice(trainer.learner.network, held_out, trainer.recipe)
     after = trainer.fit(cases).dice
     assert after is not None
     for branch in ("A", "B", "mean"):
@@ -55,10 +57,10 @@ def test_start_from_begins_with_the_given_weights(tmp_path: Path, table: Path) -
     torch.manual_seed(55)
     weights = DualVNet(tiny_recipe()).state_dict()
     trainer = new_trainer(tmp_path / "run", table, "weight_average=0.9", start_from=weights)
-    assert_same(dict(trainer.network.state_dict()), dict(weights))
-    assert trainer.average is not None
-    assert_same(dict(trainer.average.state_dict()), dict(weights))
-    other = new_trainer(tmp_path / "other", table).network.state_dict()
+    assert_same(dict(trainer.learner.network.state_dict()), dict(weights))
+    assert trainer.learner.average is not None
+    assert_same(dict(trainer.learner.average.state_dict()), dict(weights))
+    other = new_trainer(tmp_path / "other", table).learner.network.state_dict()
     assert not torch.equal(other["branches.0.head.weight"], weights["branches.0.head.weight"])
 
 
@@ -113,25 +115,30 @@ def test_training_needs_torch_numpy_and_nibabel_alone(tmp_path: Path, table: Pat
 
 @pytest.mark.parametrize(
     ("device", "fast", "half"),
-    [("cuda", True, torch.bfloat16), ("cuda", False, torch.float16), ("cpu", True, torch.bfloat16), ("cpu", False, None)],
+    [
+        ("cuda", True, torch.bfloat16),
+        ("cuda", False, torch.float16),
+        ("cpu", True, torch.bfloat16),
+        ("cpu", False, None),
+    ],
 )
 def test_16_bits_where_the_device_gains_by_them(
     monkeypatch: pytest.MonkeyPatch, device: str, fast: bool, half: torch.dtype | None
 ) -> None:
-    monkeypatch.setattr(trainer_module, "fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: fast)
     assert half_precision(torch.device(device)) is half
 
 
 def test_mixed_precision_changes_the_digits_of_a_step_and_not_its_direction(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer_module, "fast_bfloat16", lambda device: True)  # emulated, if need be
+    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # emulated, if need be
     steps = []
     for mixed in ("true", "false"):
         trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3", "copy_paste=1")
-        before = {name: weight.clone() for name, weight in trainer.network.named_parameters()}
+        before = {name: weight.clone() for name, weight in trainer.learner.network.named_parameters()}
         trainer.fit(read_cases(table))
-        weights = dict(trainer.network.named_parameters())
+        weights = dict(trainer.learner.network.named_parameters())
         assert all(weight.dtype == torch.float32 for weight in weights.values())
         steps.append(torch.cat([(weights[name] - before[name]).detach().flatten() for name in weights]))
     assert not torch.equal(*steps)
@@ -194,11 +201,12 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
         self.now = 1000.0
         self.validation_s = validation_s
-        monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(Trainer, "_iterate", self._iterate)
+        for module in (trainer_module, meter):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(Trainer, "iterate", self.iterate)
         monkeypatch.setattr(trainer_module, "validation_dice", self._validate)
 
-    def _iterate(self, batch: Any) -> dict[str, Tensor]:
+    def iterate(self, batch: Any) -> dict[str, Tensor]:
         self.now += 1
         return {"total": torch.tensor(self.now)}
 
@@ -312,7 +320,7 @@ def test_validation_of_a_scan_too_large_for_memory_is_done_in_tiles(
         tmp_path / "run", table, "iterations=30", "learning_rate=0.1", f"normalisation={normalisation}"
     )
     trainer.fit(read_cases(table))
-    recipe, network = trainer.recipe, trainer.network
+    recipe, network = trainer.recipe, trainer.learner.network
     held_out = [load_case(case, recipe, CPU) for case in read_cases(table) if case.role == "validation"]
     parts: list[Size | None] = []
     real = validation.bounded_probabilities

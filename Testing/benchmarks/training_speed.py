@@ -178,7 +178,7 @@ def dcamt_way(
         else:
             batch = sampler.draw(trainer.step)
         waited = time.perf_counter() - began
-        trainer._iterate(batch)
+        trainer.iterate(batch)
         trainer.step += 1
         return waited
 
@@ -218,7 +218,7 @@ def validation_seconds(options: argparse.Namespace, trainer: Trainer, names: lis
     """What the trainer's validation takes for one case."""
     held = [load_case(case_of(options.la, name, VALIDATION), trainer.recipe, trainer.device) for name in names[:2]]
     began = time.perf_counter()
-    validation_dice(trainer.network, held, trainer.recipe)
+    validation_dice(trainer.learner.network, held, trainer.recipe)
     return (time.perf_counter() - began) / len(held)
 
 

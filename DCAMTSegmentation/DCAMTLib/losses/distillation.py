@@ -1,9 +1,9 @@
-"""Two-way mutual distillation: each branch teaches the other, as much as it is confident.
+"""Two-way mutual distillation: each branch teaches the other, voxel by voxel and by overlap.
 
-To let the more confident branch alone teach is a trap where the background is the larger part: whatever one branch
-misses with confidence, the other unlearns, and the segmentation shrinks from step to step. Seen on the left atrium (8
-labelled cases, 2.5 mm): the volume fell to 0.84 of the true one within 400 iterations, and the Dice below that of
-training without the unlabelled scans.
+Voxel by voxel alone it is a trap where the background is the larger part: a branch that misses something does so with
+confidence, the other unlearns it, and the segmentation shrinks from step to step. Seen on the left atrium (8 labelled
+cases, 2.5 mm, 1000 iterations): to 0.83 of the true volume; to 0.6 points of Dice below where it stood without. With
+the overlap, which pulls harder towards what a teacher found than towards what it missed, the volume was right.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from .supervised import soft_dice_loss
 
-def mutual_distillation(logits_a: Tensor, logits_b: Tensor, temperature: float) -> Tensor:
-    """Sum of both directions of T^2 KL(softmax(z_teacher / T) || softmax(z_pupil / T)), a mean over voxels.
+SHARPENING = 0.5
+"""Temperature of what a teacher says for the overlap, so that pupils grow surer where teachers are."""
 
-    Logits are (B, K, ...). The teacher's side is constant (no gradient). A voxel counts by half of its teacher's
-    confidence (see `confidence`). T^2 keeps the gradient's size independent of T (Hinton, Vinyals and Dean, 2015).
+
+def mutual_distillation(pupils: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], temperature: float) -> Tensor:
+    """Mean of both directions of T^2 KL(softmax(z_teacher / T) || softmax(z_pupil / T)) + Dice loss.
+
+    `pupils` and `teachers` are logits (B, K, X, Y, Z) of branch A and branch B: A's pupil learns from B's teacher and
+    the reverse. A teacher has no gradient; it may be the same tensor as the pupil, or what the branch says of the same
+    voxels in an easier picture. KL is a mean over voxels, each counted by its teacher's `confidence`; T^2 keeps the
+    gradient's size independent of T (Hinton, Vinyals and Dean, 2015).
     """
-    a_from_b = _divergence(logits_b, logits_a, temperature) * confidence(logits_b)
-    b_from_a = _divergence(logits_a, logits_b, temperature) * confidence(logits_a)
-    return 0.5 * temperature**2 * (a_from_b.mean() + b_from_a.mean())
+    (pupil_a, pupil_b), (teacher_a, teacher_b) = pupils, teachers
+    return 0.5 * (_lesson(teacher_b, pupil_a, temperature) + _lesson(teacher_a, pupil_b, temperature))
 
 
 def confidence(logits: Tensor) -> Tensor:
@@ -30,7 +36,14 @@ def confidence(logits: Tensor) -> Tensor:
     return (highest - 1 / classes) / (1 - 1 / classes)
 
 
+def _lesson(teacher: Tensor, pupil: Tensor, temperature: float) -> Tensor:
+    teacher = teacher.detach()
+    divergence = (_divergence(teacher, pupil, temperature) * confidence(teacher)).mean()
+    overlap = soft_dice_loss(pupil.softmax(dim=1), (teacher / SHARPENING).softmax(dim=1))
+    return temperature**2 * divergence + overlap
+
+
 def _divergence(teacher: Tensor, pupil: Tensor, temperature: float) -> Tensor:
     """KL(teacher || pupil) at temperature T, in nats at each voxel: (B, ...)."""
-    target = (teacher.detach() / temperature).log_softmax(dim=1)
+    target = (teacher / temperature).log_softmax(dim=1)
     return F.kl_div((pupil / temperature).log_softmax(dim=1), target, reduction="none", log_target=True).sum(dim=1)

@@ -32,13 +32,15 @@ def objective_losses(
     weights: Objective,
     ramp_weight: float,
     generator: torch.Generator,
+    said: tuple[Tensor, Tensor] | None = None,
 ) -> Losses:
     """Each part of the objective that has a weight, unweighted, and their weighted `total`.
 
     A part of weight 0 is not computed.
 
     `outputs` are of a batch whose first len(labels) samples are labelled: `labels` (L, X, Y, Z), int64. `generator`
-    draws the sampled voxels (a CPU generator, so that a run repeats on any device).
+    draws the sampled voxels (a CPU generator, so that a run repeats on any device). `said`: logits (U, K, X, Y, Z) of
+    each branch by which it teaches on the unlabelled samples, where these are not the outputs' own.
     """
     a, b = outputs
     labelled = len(labels)
@@ -59,7 +61,7 @@ def objective_losses(
     add(
         "distillation",
         ramp_weight * weights.distillation,
-        lambda: mutual_distillation(a.logits, b.logits, weights.distillation_temperature),
+        lambda: mutual_distillation((a.logits, b.logits), _teachers(a, b, said), weights.distillation_temperature),
     )
     add("mmd", ramp_weight * weights.mmd, lambda: _alignment(a, b, labelled, weights.samples, generator))
     if ramp_weight * (weights.intra_class + weights.inter_class) > 0:
@@ -84,6 +86,13 @@ def objective_losses(
             )
     losses["total"] = total
     return losses
+
+
+def _teachers(a: BranchOutput, b: BranchOutput, said: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    if said is None:
+        return a.logits, b.logits
+    labelled = len(a.logits) - len(said[0])
+    return torch.cat([a.logits[:labelled], said[0]]), torch.cat([b.logits[:labelled], said[1]])
 
 
 def _alignment(a: BranchOutput, b: BranchOutput, labelled: int, samples: int, generator: torch.Generator) -> Tensor:

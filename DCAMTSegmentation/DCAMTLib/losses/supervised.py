@@ -8,16 +8,18 @@ from torch import Tensor
 
 
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of soft Dice loss and cross-entropy of logits (B, K, X, Y, Z) against labels (B, X, Y, Z) of int64.
+    """Mean of soft Dice loss and cross-entropy of logits (B, K, X, Y, Z) against labels (B, X, Y, Z) of int64."""
+    target = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)
+    return 0.5 * (soft_dice_loss(logits.softmax(dim=1), target) + F.cross_entropy(logits, labels))
 
-    Dice loss is 1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1) (Milletari et al., 3DV 2016, without the squares), of
-    each sample and each class but the background; the 1 voxel lets a patch without the class reach a loss of 0.
+
+def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
+    """1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1), a mean over samples and classes but the background.
+
+    Both (B, K, X, Y, Z); a target may be soft, too. Source: Milletari et al., 3DV 2016, without the squares; the 1
+    voxel lets a patch without the class reach a loss of 0.
     """
-    cross_entropy = F.cross_entropy(logits, labels)
-    probabilities = logits.softmax(dim=1)[:, 1:]
-    target = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)[:, 1:].to(probabilities.dtype)
+    p, y = probabilities[:, 1:], target[:, 1:].to(probabilities.dtype)
     axes = (2, 3, 4)
-    overlap = (probabilities * target).sum(axes)
-    size = probabilities.sum(axes) + target.sum(axes)
-    dice = 1 - ((2 * overlap + 1) / (size + 1)).mean()
-    return 0.5 * (torch.as_tensor(dice) + cross_entropy)
+    dice = (2 * (p * y).sum(axes) + 1) / (p.sum(axes) + y.sum(axes) + 1)
+    return torch.as_tensor(1 - dice.mean())

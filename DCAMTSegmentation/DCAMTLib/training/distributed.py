@@ -11,12 +11,13 @@ weights. What couples samples is done within each process's share:
 
 - Batch normalisation takes its statistics from the share; the running ones are averaged over the team.
 - MMD, and the prototypes of the contrast parts, compare the share's samples. All shares draw the same places.
+- Patches are mixed (CutMix) with others of the share. All shares mix by the same box.
 - Copy-paste pairs the share's labelled patches with its unlabelled ones, by one box for the whole batch. Where a batch
   holds as many of the one as of the other, the pairs are those of one process.
 
 A share should therefore hold labelled and unlabelled patches, two of each or more. Supervision, distillation and
-copy-paste (of equal numbers) are means over samples: with `normalisation` set to `instance`, and MMD and contrast left
-out, a team's losses are those of one process.
+copy-paste (of equal numbers) are means over samples: with `normalisation` set to `instance`, and mixing, MMD and
+contrast left out, a team's losses are those of one process.
 
 Whatever ends one process ends the run: the next exchange fails in all others, the leader saves what was learnt and
 says so, and any number of processes can go on with the run.

@@ -114,12 +114,12 @@ def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device
     small = replace(recipe, training=replace(recipe.training, patch=patch))
     cases = [_made_up(small, patch, device, labelled) for labelled in (True, False)]
     sampler = BatchSampler(cases[:1], cases[1:], small, device)
-    trainer._iterate(sampler.draw(0))
+    trainer.iterate(sampler.draw(0))
     _wait(device)
     seconds: list[float] = []
     while not seconds or (sum(seconds) < STEADY_S and len(seconds) < 10):
         began = time.monotonic()
-        trainer._iterate(sampler.draw(1))
+        trainer.iterate(sampler.draw(1))
         _wait(device)
         seconds.append(time.monotonic() - began)
     return min(seconds), memory_taken(device)

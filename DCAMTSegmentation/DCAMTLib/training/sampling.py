@@ -9,25 +9,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..losses.copy_paste import random_box
 from ..preprocessing import intensity_reach
 from ..recipe import Recipe
 from .augmentation import change_intensities, in_voxels, random_transform
 from .distributed import ALONE, Team
 from .resident import ResidentCase, quantum
 
+BOX, LABELLED_BOX = 1023, 1022
+"""In the place of a sample's number: seeds for what a whole batch shares."""
+
 
 @dataclass(frozen=True)
 class Batch:
     """images: float32 (B, C, X, Y, Z), the labelled samples first. labels: int64 (L, X, Y, Z) of those.
 
-    plain: the unlabelled images before their intensities were changed, for a teacher to look at.
+    plain: the unlabelled images before they were changed, for a teacher to look at.
     own_tokens: (2, B) booleans, where a branch shall attend to its own tokens.
+    box: (X, Y, Z) booleans, where each unlabelled patch holds what the next one had there; None if none does.
     """
 
     images: Tensor
     labels: Tensor
     plain: Tensor
     own_tokens: Tensor
+    box: Tensor | None = None
+
+    def mixed(self, patches: Tensor) -> Tensor:
+        """What belongs to the unlabelled patches, (U, ..., X, Y, Z), mixed as these are."""
+        return patches if self.box is None else cut_mix(patches, self.box)
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -38,6 +48,14 @@ def step_seed(seed: int, step: int) -> int:
 def sample_seed(seed: int, step: int, sample: int) -> int:
     """A seed of its own for each sample of a batch, so that a share of the batch is drawn as the whole would be."""
     return step_seed(seed, step) * 1024 + sample
+
+
+def cut_mix(patches: Tensor, box: Tensor) -> Tensor:
+    """Patches (N, ..., X, Y, Z) with, in the box (X, Y, Z), what the next one has there (the first, for the last).
+
+    Source: Yun et al., "CutMix", ICCV 2019; for consistency between predictions French et al., BMVC 2020.
+    """
+    return torch.where(box, patches.roll(-1, dims=0), patches)
 
 
 class BatchSampler:
@@ -61,7 +79,7 @@ class BatchSampler:
 
     def draw(self, step: int) -> Batch:
         """This process's share of the batch of an iteration."""
-        training = self._recipe.training
+        training, augmentation = self._recipe.training, self._recipe.augmentation
         images, labels, plain, own_tokens = [], [], [], []
         for sample in self._samples:
             seed = sample_seed(training.seed, step, sample)
@@ -76,12 +94,30 @@ class BatchSampler:
                 labels.append(label)
             else:
                 plain.append(image)
-        return Batch(
-            torch.stack(images),
-            torch.stack(labels),
-            torch.stack(plain) if plain else images[0].new_empty((0, *images[0].shape)),
-            torch.stack(own_tokens, dim=1).to(self._device),
+        box, labelled_box = (
+            self._box(step, BOX, augmentation.mix),
+            self._box(step, LABELLED_BOX, augmentation.mix_labelled),
         )
+        mixed, known = torch.stack(images), torch.stack(labels)
+        if labelled_box is not None:
+            known = cut_mix(known, labelled_box)
+            mixed[: len(labels)] = cut_mix(mixed[: len(labels)], labelled_box)
+        if box is not None and plain:
+            mixed[len(labels) :] = cut_mix(mixed[len(labels) :], box)
+        return Batch(
+            mixed,
+            known,
+            torch.stack(plain) if plain else mixed.new_empty((0, *mixed.shape[1:])),
+            torch.stack(own_tokens, dim=1).to(self._device),
+            box,
+        )
+
+    def _box(self, step: int, number: int, probability: float) -> Tensor | None:
+        """One for the whole batch, on every process of a team the same."""
+        draws = torch.Generator().manual_seed(sample_seed(self._recipe.training.seed, step, number))
+        if float(torch.rand((), generator=draws)) >= probability:
+            return None
+        return random_box(self._recipe.training.patch, draws).to(self._device)
 
     def _change_intensities(self, image: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self._recipe

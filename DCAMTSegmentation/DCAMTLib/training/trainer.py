@@ -7,40 +7,33 @@ never stopped differ in the last digits, and the weights drift apart from there.
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..devices import fast_bfloat16
 from ..errors import InputError
-from ..losses.copy_paste import copy_paste, partners, random_box
-from ..losses.objective import objective_losses, ramp
-from ..losses.supervised import dice_cross_entropy
 from ..machine import peak_memory_bytes
-from ..networks.dual_vnet import BranchOutput, DualVNet
 from ..recipe import Recipe
-from ..recipe import Training as Schedule
 from .cases import LABELLED, UNLABELLED, VALIDATION, Case
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distributed import ALONE, Team, TeamLost, running_statistics
-from .events import Checkpointed, EventLog, Finished, Loading, Paused, Progress, Started, Validated
+from .events import Checkpointed, EventLog, Finished, Loading, Paused, Started, Validated
+from .learner import Learner
+from .meter import Meter
 from .preview import update_preview
 from .resident import ResidentCase, load_case
 from .run_folder import RunFolder
 from .run_requests import STOP, asked
-from .sampling import Batch, BatchSampler, step_seed
+from .sampling import Batch, BatchSampler
 from .validation import validation_dice
 
-REPORT_EVERY_S = 2.0
-"""Seconds between two progress events: reading the losses back makes a GPU wait."""
 REQUEST_EVERY_S = 0.5
 """Seconds between two looks at whether another process asks the run to pause or to stop."""
 STOP_READ_EVERY = 16
@@ -84,15 +77,7 @@ class Trainer:
         self.run = run
         self.device = device
         self.log = log
-        torch.manual_seed(recipe.training.seed)
-        network = DualVNet(recipe)
-        if start_from is not None:
-            network.load_state_dict(start_from)
-        self.network = network.to(device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network) if recipe.training.weight_average > 0 else None
-        self.optimiser = make_optimiser(self.network, recipe.training)
-        self.half = half_precision(device) if recipe.training.mixed_precision else None
-        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and self.half == torch.float16)
+        self.learner = Learner(recipe, device, start_from)
         self.step = 0
         self.seconds = 0.0
         self.seconds_validating = 0.0
@@ -127,7 +112,7 @@ class Trainer:
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> Outcome:
         """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) or a request asks to end."""
-        with self.team.agreed(scales=self.scaler.is_enabled()):
+        with self.team.agreed(scales=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
         if self.stop_asked and self.team.size == 1:  # while the cases were read
             self.log(Paused(self.step))
@@ -139,11 +124,11 @@ class Trainer:
         dice = None
         checkpointed = time.monotonic()
         began = checkpointed - self.seconds
-        meter = _Meter(self.step)
+        meter = Meter(self.step)
         with self._stopping_on_signals():
             while self.step < iterations and not self._stops:
                 try:
-                    meter.add(self._iterate(sampler.draw(self.step)))
+                    meter.add(self.iterate(sampler.draw(self.step)))
                 except TeamLost:
                     self.save()  # every step that all of them made
                     raise
@@ -184,7 +169,7 @@ class Trainer:
         return Outcome(kept["weights"], kept["step"], kept["seconds"], False, kept["dice"])
 
     def _final_weights(self) -> dict[str, Tensor]:
-        return dict((self.average or self.network).state_dict())
+        return dict(self.learner.model.state_dict())
 
     def _look_for_request(self) -> None:
         """Whether another process asks this one to end; looked up now and then, as a network drive is slow."""
@@ -211,59 +196,12 @@ class Trainer:
             by_role[case.role].append(load_case(case, self.recipe, self.device))
         return by_role
 
-    def _iterate(self, batch: Batch) -> dict[str, Tensor]:
+    def iterate(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the optimiser; the losses, still on the device."""
-        training = self.recipe.training
-        set_learning_rate(self.optimiser, training, self.step)
-        images = batch.images.contiguous(memory_format=torch.channels_last_3d)
-        with self._mixed():
-            outputs = self.network(images, batch.own_tokens)
-        draws = torch.Generator().manual_seed(step_seed(training.seed, self.step))
-        height = ramp(self.step, round(self.recipe.objective.ramp_up * training.iterations))
-        weight = height * self.recipe.objective.copy_paste if len(batch.plain) else 0.0
-        losses = objective_losses(
-            (_in_float32(outputs[0]), _in_float32(outputs[1])),
-            batch.labels,
-            self.network.projections,  # type: ignore[arg-type]
-            self.recipe.objective,
-            height,
-            draws,
-        )
-        if weight > 0:
-            losses["copy_paste"] = self._copy_paste(batch, draws)
-            losses["total"] = losses["total"] + weight * losses["copy_paste"]
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
-        losses = {name: loss.detach() for name, loss in losses.items()}
+        losses = self.learner.learn(batch, self.step)
         self._exchange(losses)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        if self.average is not None:
-            update_average(self.average, self.network, training.weight_average, self.step)
+        self.learner.update(self.step)
         return losses
-
-    def _copy_paste(self, batch: Batch, draws: torch.Generator) -> Tensor:
-        """Supervision by mixed patches; where they are unlabelled, the averaged network says what is there."""
-        teacher = self.average or self.network
-        # Two contexts: one would keep the weights it cast without gradients, and train none.
-        with torch.no_grad(), self._mixed():
-            teacher.eval()
-            guesses = teacher(batch.plain.contiguous(memory_format=torch.channels_last_3d))
-            teacher.train()
-            said = sum(guess.logits.float().softmax(dim=1) for guess in guesses).argmax(dim=1)
-        inside = random_box(batch.labels.shape[1:], draws).to(self.device)
-        images, labels = copy_paste(batch.images, batch.labels, said, inside)
-        # As the patch that each lies in, so that they depend on the samples' places in the whole batch alone.
-        own, other = batch.own_tokens[:, : len(batch.labels)], batch.own_tokens[:, len(batch.labels) :]
-        own_tokens = torch.cat([own, other[:, partners(len(batch.labels), len(batch.plain), self.device)]], dim=1)
-        with self._mixed():
-            outputs = self.network(images.contiguous(memory_format=torch.channels_last_3d), own_tokens)
-        a, b = (dice_cross_entropy(output.logits.float(), labels) for output in outputs)
-        return a + b
-
-    def _mixed(self) -> AbstractContextManager[Any]:
-        """Within it the network computes in 16 bits, where the device gains by that."""
-        return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
 
     @property
     def _stops(self) -> bool:
@@ -273,17 +211,17 @@ class Trainer:
         """Average gradients, running statistics and losses over the team; stop together."""
         if self.team.size == 1:
             return
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
         asked = torch.tensor(float(self.stop_asked), device=self.device)
-        self.team.average([*gradients, *running_statistics(self.network), *losses.values(), asked])
+        self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), asked])
         # Reading the answer makes a GPU wait, so it is read now and then, by all at the same step.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
             self._team_stops = bool(asked > 0)
 
-    def _report(self, meter: _Meter) -> None:
+    def _report(self, meter: Meter) -> None:
         """Log the progress; raise InputError if training has gone astray."""
         iterations = self.recipe.training.iterations
-        progress = meter.report(self.step, iterations, self.optimiser.param_groups[0]["lr"])
+        progress = meter.report(self.step, iterations, self.learner.learning_rate)
         self.log(replace(progress, memory_bytes=memory_taken(self.device)))
         if not math.isfinite(progress.losses["total"]):
             raise InputError(
@@ -299,7 +237,7 @@ class Trainer:
 
     def _validate(self, cases: Sequence[ResidentCase]) -> dict[str, dict[str, float]]:
         began = time.monotonic()
-        network = self.average or self.network
+        network = self.learner.model
         dice = validation_dice(network, cases, self.recipe)
         self._keep_if_best(dice)
         update_preview(self.run, self.step, network, list(zip(self._held_out, cases, strict=True)), self.recipe)
@@ -320,27 +258,14 @@ class Trainer:
             save_checkpoint(self.run.best_weights, {**kept, "weights": self._final_weights()})
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "seconds_validating": self.seconds_validating,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict() if self.average is not None else None,
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        counts = {name: getattr(self, name) for name in ("step", "seconds", "seconds_validating")}
+        return counts | self.learner.state()
 
     def _load_state(self, state: dict[str, Any]) -> None:
+        self.learner.load_state(state)
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.seconds_validating = state["seconds_validating"]
-        self.network.load_state_dict(state["network"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        # Only where both have one: a run may be taken up on another device, which scales nothing or did not before.
-        if self.scaler.is_enabled() and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
@@ -360,82 +285,3 @@ class Trainer:
 def memory_taken(device: torch.device) -> int | None:
     """The most that this process has taken so far, of the GPU's memory where it computes on one."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes()
-
-
-def half_precision(device: torch.device) -> torch.dtype | None:
-    """bfloat16, which has float32's range, where the device itself computes in it; on older GPUs float16 (gradients
-    scaled up), as they only emulate bfloat16, several times slower; None where 16 bits gain nothing.
-    """
-    if fast_bfloat16(device):
-        return torch.bfloat16
-    return torch.float16 if device.type == "cuda" else None
-
-
-def make_optimiser(network: nn.Module, training: Schedule) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9, or AdamW, in its batched (`foreach`) form."""
-    parameters = network.parameters()
-    if training.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters, training.learning_rate, momentum=0.9, weight_decay=training.weight_decay, foreach=True
-        )
-    return torch.optim.AdamW(parameters, training.learning_rate, weight_decay=training.weight_decay, foreach=True)
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, training: Schedule, step: int) -> None:
-    """Polynomial decay of power 0.9 (SGD), or half a cosine after a short linear warm-up (AdamW)."""
-    progress = step / training.iterations
-    if training.optimiser == "sgd":
-        factor = (1 - progress) ** 0.9
-    else:
-        warm_up = min(1.0, (step + 1) / max(1.0, 0.02 * training.iterations))
-        factor = warm_up * 0.5 * (1 + math.cos(math.pi * progress))
-    for group in optimiser.param_groups:
-        group["lr"] = training.learning_rate * factor
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """average = decay * average + (1 - decay) * network, running statistics included.
-
-    At first the decay is smaller, (1 + t) / (10 + t), so that the random start is soon forgotten.
-    """
-    decay = min(decay, (1 + step) / (10 + step))
-    kept, new = average.state_dict(), network.state_dict()
-    floats = [name for name, tensor in kept.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([kept[name] for name in floats], [new[name] for name in floats], 1 - decay)
-
-
-def _in_float32(output: BranchOutput) -> BranchOutput:
-    return replace(
-        output, logits=output.logits.float(), bottleneck=output.bottleneck.float(), decoded=output.decoded.float()
-    )
-
-
-class _Meter:
-    """Sums losses on the device and reads them back only when a report is due."""
-
-    def __init__(self, step: int) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._step = step
-        self._since = time.monotonic()
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, loss in losses.items():
-            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    @property
-    def holds_any(self) -> bool:
-        return bool(self._sums)
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self._since >= REPORT_EVERY_S
-
-    def report(self, step: int, of: int, learning_rate: float) -> Progress:
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        now = time.monotonic()
-        speed = (step - self._step) / max(now - self._since, 1e-9)
-        self._sums, self._counts, self._step, self._since = {}, {}, step, now
-        return Progress(step, of, means, learning_rate, speed, (of - step) / max(speed, 1e-9))
