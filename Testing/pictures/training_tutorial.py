@@ -19,7 +19,7 @@ TITLE = "DCAMT Training"
 WIDTH = 560
 SCANS, LABELLED, FOR_VALIDATION = 9, 5, 2
 SETTINGS = {
-    "iterationsEdit": "300",
+    "iterationsEdit": "240",
     "spacingEdit": "3,3,3",
     "patchEdit": "32,32,16",
     "batchEdit": "2",
@@ -86,7 +86,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     if module.logic.session.estimate() is None:
         raise RuntimeError(ui.estimateLabel.text)
     click(ui.startButton)
-    process_events_until(lambda: _step(module) >= _of(module) * 4 // 5 > 0, PATIENCE_S, "four fifths of the run")
+    process_events_until(lambda: _step(module) >= _of(module) * 7 // 8 > 0, PATIENCE_S, "most of the run")
     _open(ui, "runButton", "watchButton")
     charts = _charts(module)
     yield "training-2-charts", beside_charts(grab_panel(module, TITLE, WIDTH), charts)
