@@ -116,6 +116,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.session.keep()
 
     def onSceneStartClose(self, caller: Any, event: Any) -> None:
+        self.runs.cancelStart()
         self._detach()
         self.watching.sceneClosed()
 

@@ -76,10 +76,14 @@ class RunsPanel:
         self._attach(self._runs[names.index(wanted)] if wanted else None)
         self.refreshProblems()
 
-    def close(self) -> None:
-        """Let go of everything; the runs go on."""
+    def cancelStart(self) -> None:
+        """What was being started is not, and leaves nothing behind."""
         if self.job is not None:
             self.job.cancel()
+
+    def close(self) -> None:
+        """Let go of everything; the runs go on."""
+        self.cancelStart()
         if self.watch is not None:
             self.watch.close()
             self.watch = None

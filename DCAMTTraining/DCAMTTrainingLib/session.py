@@ -213,15 +213,19 @@ class TrainingSession:
             self._news()
 
     def _withScene(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-        """The estimate, and the memory for the scene's volumes, which are no files yet."""
+        """The estimate with memory and disk for the scene's volumes, which are no files yet."""
         voxel = recipe.spacing[0] * recipe.spacing[1] * recipe.spacing[2]
-        more = 0.0
+        memory, disk = 0.0, 0
         for row in self.table.rows:
             if not isinstance(row.source, FileScan) and row.size and row.spacing:
                 count = row.size[0] * row.size[1] * row.size[2]
-                more += 2 * count * row.spacing[0] * row.spacing[1] * row.spacing[2] / voxel
+                memory += 2 * count * row.spacing[0] * row.spacing[1] * row.spacing[2] / voxel
+                volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
+                image = volume.GetImageData() if volume is not None else None
+                disk += count * (1 + (image.GetScalarSize() if image is not None else 0))
         taken = event["memory_bytes"]
-        return event if taken is None else {**event, "memory_bytes": taken + round(more)}
+        more = {"memory_bytes": None if taken is None else taken + round(memory)}
+        return {**event, **more, "disk_bytes": event["disk_bytes"] + disk}
 
     def _estimateKey(self) -> tuple[Any, ...]:
         assert self.settings is not None

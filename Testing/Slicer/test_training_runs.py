@@ -171,6 +171,25 @@ class RunsTest(TrainingCase):
         steps.close()
         self.assertEqual(list(self.runs.iterdir()), [])
 
+    def test_with_the_scene_closed_meanwhile_nothing_is_started(self) -> None:
+        self.make_small()
+        self.take_as_measured()
+        click(self.ui.startButton)
+        close_scene()
+        process_events()
+        self.assertEqual(list(self.runs.iterdir()), [])
+        self.assertEqual(self.ui.startButton.text, "Start")
+        self.assertFalse(self.ui.startButton.enabled)
+        add_case("of the next scene")
+        click(self.ui.addSceneButton)
+        self.make_small()
+        click(self.ui.startButton)  # it measures first, and the scene goes meanwhile
+        self.wait_for(lambda: self.session.estimating, "the measurement")
+        close_scene()
+        process_events()
+        self.assertFalse(self.session.estimating)
+        self.assertEqual(list(self.runs.iterdir()), [])
+
     def test_a_process_that_cannot_begin_tells_why(self) -> None:
         self.make_small()
         plan = RunPlan(
