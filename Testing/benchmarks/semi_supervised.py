@@ -4,8 +4,9 @@
 
 Each row trains by `dcamt train` on the first cases of LA_FOLDER/cases.csv (those beyond `--labelled` as unlabelled
 images, or left out), then segments and evaluates the last 20, which training never sees, at their own resolution. All
-rows share iterations, labelled patches an iteration, augmentation and seed. A row that is done is not done again, so
-the command can be repeated after an interruption. The table and `semi_supervised.json` land in WORK.
+rows share iterations, patches an iteration, augmentation and seed. A row that is done is not done again, so the
+command can be repeated after an interruption, and rows can be shared among processes; `--rows` with nothing to do
+only draws up the results. The table, `semi_supervised.json` and `semi_supervised.svg` land in WORK.
 """
 
 from __future__ import annotations
@@ -23,11 +24,20 @@ SCALE = (
     "patch=64,64,32",
     "channels=16,32,64,128,128",
     "iterations=1000",
+    "batch=4",
+    "labelled_per_batch=2",
     "weight_average=0.99",
+)
+COARSE = (
+    "spacing=2.5,2.5,2.5",
+    "patch=40,40,24",
+    "channels=8,16,32,64",
+    "convolutions=1,2,3,3",
 )
 SUPERVISED_ONLY = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0", "attention_heads=0")
 ROWS: dict[str, tuple[str, ...]] = {
     "labelled-only": SUPERVISED_ONLY,
+    "labelled-mixed": (*SUPERVISED_ONLY, "mix_labelled=1"),
     "all-labelled": SUPERVISED_ONLY,
     "dca-mt": (),
     "no-attention": ("attention_heads=0",),
@@ -35,43 +45,68 @@ ROWS: dict[str, tuple[str, ...]] = {
     "no-mmd": ("mmd=0",),
     "no-intra-class": ("intra_class=0",),
     "no-inter-class": ("inter_class=0",),
+    "la-best": (),
 }
 """What each row changes. `labelled-only` is two V-Nets that never meet: `fast` measures one of them alone, `accurate`
-their mean. `all-labelled` is the same with every training case labelled: what the missing labels are worth."""
+their mean. `labelled-mixed` also mixes labelled patches, as DCA-MT mixes unlabelled ones. `all-labelled` is the same
+with every training case labelled: what the missing labels are worth. `la-best` is the recipe of that name."""
+ALONE = ("labelled-only", "labelled-mixed")
+"""Rows that see no unlabelled scan."""
 
 
 def cases(la: Path, row: str, labelled: int) -> list[Case]:
     """The row's case list."""
     names = training_names(la)
     count = len(names) if row == "all-labelled" else labelled
-    roles = [LABELLED] * count + ([] if row == "labelled-only" else [UNLABELLED] * (len(names) - count))
+    roles = [LABELLED] * count + ([] if row in ALONE else [UNLABELLED] * (len(names) - count))
     return [
         Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz" if role == LABELLED else None, role)
         for name, role in zip(names, roles, strict=False)
     ]
 
 
-def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> list[dict[str, Any]]:
-    """Train, then measure both qualities."""
+def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> None:
+    """Train, then measure both qualities, unless that is done."""
     place = work / f"{row}-{labelled}-seed{seed}"
     done = place / "scores.json"
-    if not done.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        members = cases(la, row, labelled)
-        write_cases(members, place / "cases.csv")
-        # Two labelled patches an iteration in every row; unlabelled ones come on top.
-        mixed = any(case.role == UNLABELLED for case in members)
-        batch = ["batch=4" if mixed else "batch=2", "labelled_per_batch=2", f"seed={seed}"]
-        options = [option for setting in (*SCALE, *ROWS[row], *batch, *settings) for option in ("--set", setting)]
-        run = place / "run"
-        begun = (run / "recipe.json").exists()
-        dcamt("train", "--run", run, *(("--resume",) if begun else (place / "cases.csv", *options)))
-        scores = [
-            {"row": row, "seed": seed, "quality": quality, **held_out_scores(la, run / "model.dcamt", place, quality)}
-            for quality in ("fast", "accurate")
-        ]
-        done.write_text(json.dumps(scores, indent=2), encoding="utf-8")
-    return list(json.loads(done.read_text(encoding="utf-8")))
+    if done.exists():
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    write_cases(cases(la, row, labelled), place / "cases.csv")
+    options = ["--recipe", "la-best" if row == "la-best" else "la"]
+    options += [word for setting in (*SCALE, *ROWS[row], f"seed={seed}", *settings) for word in ("--set", setting)]
+    run = place / "run"
+    begun = (run / "recipe.json").exists()
+    dcamt("train", "--run", run, *(("--resume",) if begun else (place / "cases.csv", *options)))
+    scores = [
+        {"row": row, "seed": seed, "quality": quality, **held_out_scores(la, run / "model.dcamt", place, quality)}
+        for quality in ("fast", "accurate")
+    ]
+    done.write_text(json.dumps(scores, indent=2), encoding="utf-8")
+
+
+def draw(table: list[dict[str, Any]], file: Path) -> None:
+    """Dice of each row, a mark for each seed and a bar at their mean; both qualities side by side."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    rows = [row for row in ROWS if any(entry["row"] == row for entry in table)]
+    figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(rows) + 1.2), layout="constrained")
+    for shift, quality, colour in ((-0.15, "accurate", "#c0392b"), (0.15, "fast", "#2c7fb8")):
+        for place, row in enumerate(rows):
+            dice = [entry["dice_mean"] for entry in table if (entry["row"], entry["quality"]) == (row, quality)]
+            label = {"accurate": "both branches", "fast": "one branch"}[quality] if place == 0 else None
+            axes.plot(dice, [place + shift] * len(dice), "o", color=colour, alpha=0.6, label=label)
+            axes.plot([sum(dice) / len(dice)], [place + shift], "|", color=colour, markersize=14, markeredgewidth=2)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.invert_yaxis()
+    axes.set_xlabel("Dice on 20 cases never seen (a dot a seed, a bar for the mean)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(file)
+    pyplot.close(figure)
 
 
 def main() -> None:
@@ -81,13 +116,17 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--labelled", type=int, default=8)
+    parser.add_argument("--coarse", action="store_true", help="2.5 mm and half the channels: minutes a row")
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="another scale, the same in all rows")
     options = parser.parse_args()
-    table: list[dict[str, Any]] = []
+    settings = [*(COARSE if options.coarse else ()), *options.set]
     for seed in options.seeds:
         for row in options.rows:
-            table += run_row(options.la, options.work, row, seed, options.labelled, options.set)
-            (options.work / "semi_supervised.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
+            run_row(options.la, options.work, row, seed, options.labelled, settings)
+    done = (options.work / f"{row}-{options.labelled}-seed{seed}/scores.json" for row in ROWS for seed in range(10))
+    table = [entry for file in done if file.exists() for entry in json.loads(file.read_text(encoding="utf-8"))]
+    (options.work / "semi_supervised.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
+    draw(table, options.work / "semi_supervised.svg")
     print_table(table)
 
 
