@@ -56,6 +56,18 @@ def test_the_left_atrium_recipe_is_what_the_method_says() -> None:
     assert (atrium.type.scheme, atrium.type.value, atrium.type.meaning) == ("SCT", "82471001", "Left atrium")
 
 
+def test_the_second_left_atrium_recipe_is_the_first_with_copy_paste() -> None:
+    first, second = load_recipe("la").to_dict(), load_recipe("la-best").to_dict()
+    assert first["objective"]["copy_paste"] == 0
+    assert second["objective"].pop("copy_paste") > 0
+    assert first["objective"].pop("copy_paste") == 0
+    for key in ("name", "title"):
+        assert first.pop(key) != second.pop(key)
+    for recipe in (first, second):
+        recipe["training"].pop("weight_average")
+    assert first == second
+
+
 def test_the_pancreas_recipe_is_what_the_method_says() -> None:
     recipe = load_recipe("pancreas")
     assert recipe.spacing == (1.0, 1.0, 1.0)
@@ -67,7 +79,7 @@ def test_the_pancreas_recipe_is_what_the_method_says() -> None:
 
 
 def test_every_shipped_recipe_trains_all_five_parts_on_both_kinds_of_cases() -> None:
-    assert {"la", "pancreas"} <= set(shipped_recipes())
+    assert {"la", "la-best", "pancreas"} <= set(shipped_recipes())
     for name in shipped_recipes():
         recipe = load_recipe(name)
         assert recipe.name == name
