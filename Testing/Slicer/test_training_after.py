@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unittest
 import zipfile
@@ -11,7 +12,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from DCAMTLib.model_store import stored_models, verify_model
-from DCAMTLib.training.cases import LABELLED
+from DCAMTLib.training.cases import LABELLED, Case
 from DCAMTLib.training.preview import Preview, read_preview
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.run_state import FINISHED, run_state
@@ -20,7 +21,7 @@ from DCAMTTrainingLib import results_panel
 from DCAMTTrainingLib.preview import box_of, remove_preview, show_preview
 from slicer_harness import LoopMonitor, Person, choose, click, close_scene, process_events
 from training_case import TrainingCase
-from training_scenes import add_case, add_volume, ellipsoid, tiny_recipe
+from training_scenes import add_case, add_outline, add_volume, ellipsoid, tiny_recipe
 
 PATIENT = "Doe^Jane_19470311"
 
@@ -141,6 +142,51 @@ class AfterARunTest(TrainingCase):
         # Another time the ranking is there at once.
         self.module.widget.outlining.setRun(self.module.widget.runs.watch)
         self.assertEqual(model.rowCount(), 2)
+
+
+class OutlineFilesTest(TrainingCase):
+    """A ranking that an earlier session of Slicer left, of cases that are files."""
+
+    def test_a_case_of_the_disk_comes_with_its_proposal(self) -> None:
+        image, label = ellipsoid(5)
+        volume = add_volume("to be written", image)
+        guess = np.roll(label, 3, axis=2)
+        outline = add_outline(volume, guess)
+        scan, proposed = self.folder / "plain.nrrd", self.folder / "plain.seg.nrrd"
+        self.assertTrue(slicer.util.saveNode(volume, str(scan)))
+        self.assertTrue(slicer.util.saveNode(outline, str(proposed)))
+        close_scene()
+        run = RunFolder(self.runs / "earlier")
+        (run.path / "ranking").mkdir(parents=True)
+        run.recipe.write_text(tiny_recipe().to_json())
+        ranked = {"name": "plain", "image": str(scan), "score": 0.4, "place": [1, 2, 3], "segmentation": str(proposed)}
+        (run.path / "ranking" / "ranking.json").write_text(json.dumps([ranked]))
+        self.session.addFiles([Case("plain", scan, None, "unlabelled")])
+        self.module.widget.runs.refresh()
+        self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
+        click(self.ui.openCaseButton)
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        loaded, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
+        self.assertEqual((loaded.GetName(), proposal.GetName()), ("plain", "plain (proposed)"))
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
+        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
+        np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, loaded), guess)
+        # What is saved of it later must not go into the run's folder.
+        self.assertIsNone(proposal.GetStorageNode())
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            matrix = view.GetSliceToRAS()
+            np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [1, 2, 3], atol=1e-6)
+        # Opened again, what the person has done to it is still there.
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label, proposal, identifier, loaded)
+        click(self.ui.openCaseButton)
+        self.assertIs(editor.segmentationNode(), proposal)
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 1)
+        self.module.enter()
+        click(self.ui.addCaseButton)
+        (row,) = self.session.table.rows
+        self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
+        np.testing.assert_array_equal(found, label)
 
 
 class PreviewTest(unittest.TestCase):
