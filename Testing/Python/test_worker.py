@@ -414,7 +414,7 @@ def test_a_corrected_outline_is_measured(shared_child: Child, tmp_path: Path) ->
     assert (row["scan"], row["segment"]) == ("LGE", "Ball")
     assert row["volume_ml"] == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row["surface_cm2"] == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
-    assert row["long_diameter_mm"] == pytest.approx(40, rel=0.02)
+    assert 40 < row["long_diameter_mm"] < 40 + 1.5  # it ends on faces of voxels, the thickest of which has 1.5 mm
     shared_child.send({"request": "measure", "id": "n", "outlines": [{**outline, "mask": "nowhere.npy"}]})
     failed, _ = shared_child.wait_for(last("n"))
     assert failed["reason"] == "input"
