@@ -247,6 +247,19 @@ def test_the_second_request_computes_at_once(
     assert min(waits) < 0.3, waits
 
 
+def test_a_model_can_be_loaded_ahead(
+    start: Callable[..., Child], model: Path, oblique_scan: Volume, tmp_path: Path
+) -> None:
+    child = start()
+    child.send({"request": "load", "id": "l", "model": str(model), "device": "cpu"})
+    loaded, _ = child.wait_for(last("l"))
+    assert (loaded["event"], loaded["device"], loaded["notes"]) == ("finished", "cpu", [])
+    child.send(request(oblique_scan, model, tmp_path / "scan"))
+    finished, told = child.wait_for(last("1"))
+    assert finished["event"] == "finished"
+    assert not any(event.get("stage") == "loading" for event in told)
+
+
 def test_progress_grows_to_the_end_and_knows_the_rest(start: Callable[..., Child], model: Path, tmp_path: Path) -> None:
     child = start()
     large = analytic_scan(centred_grid((128, 128, 96), (1.0, 1.0, 1.0)))
