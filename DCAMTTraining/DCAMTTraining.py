@@ -85,7 +85,6 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.results = ResultsPanel(self.ui, lambda name: self.task.refresh())
         self.outlining = OutlinePanel(self.ui, session)
         self.runs = RunsPanel(self.ui, session, self.onRun, self.onLook)
-        self.ui.checkButton.connect("clicked(bool)", self.onCheck)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
@@ -126,10 +125,6 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSettingsModified(self, caller: Any, event: Any) -> None:
         self.logic.session.settingsChanged()
-
-    def onCheck(self, checked: bool = False) -> None:
-        self.logic.session.inspect()
-        self.cases.refresh()
 
     def onRun(self, watch: RunWatch | None) -> None:
         """Another run is shown."""

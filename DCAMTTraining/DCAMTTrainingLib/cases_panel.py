@@ -11,6 +11,7 @@ import qt
 import slicer
 from DCAMTLib.errors import DCAMTError
 from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION, Case
+from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 
 from .case_rows import ALL_ROLES, SceneScan
@@ -51,6 +52,7 @@ class CasesPanel:
             (ui.segmentsButton, self._onSegments),
             (ui.removeButton, self._onRemove),
             (ui.exportListButton, self._onExport),
+            (ui.checkButton, self._onCheck),
         ):
             button.connect("clicked(bool)", slot)
         session.on_news.append(self.refresh)
@@ -148,6 +150,15 @@ class CasesPanel:
                 "{count} case(s) are in the scene only and so not in the list. Save their volumes, and add the files."
             )
             slicer.util.infoDisplay(text.format(count=left), windowTitle=title)
+
+    def _onCheck(self, checked: bool = False) -> None:
+        try:
+            ensure_packages()
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Check the cases"))
+            return
+        self._session.inspect()
+        self.refresh()
 
     def _onCell(self, index: Any) -> None:
         if index.column() == ROLE:

@@ -17,7 +17,7 @@ from DCAMTLib.training.run_lock import is_held
 from slicer.i18n import tr as _
 
 from .case_lists import write_list
-from .case_rows import CaseRow
+from .case_rows import CaseRow, SceneScan
 from .engine_command import ENGINE_FOLDER, python_program
 from .scene_export import export_case
 
@@ -68,7 +68,8 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         _make_folder(run.scans)
         cases: list[Case] = []
         for number, row in enumerate(used, start=1):
-            yield len(cases), len(used)
+            if isinstance(row.source, SceneScan) or number % 500 == 0:  # a file is only named
+                yield len(cases), len(used)
             writing = export_case(row, run.scans, number)
             while True:
                 try:

@@ -42,6 +42,7 @@ class RunsPanel:
         self._runs: list[RunFolder] = []
         self._shown = ""
         self._startText = ""
+        self._problems: list[str] = []
         self._filling = False
         for button, slot in (
             (ui.startButton, self._onStart),
@@ -97,10 +98,13 @@ class RunsPanel:
         """What hinders a run, and whether Start can be pressed."""
         problems = self._session.problems()
         starting = self.job is not None and self.job.running
-        told = [self._startText] if self._startText else []
-        self._ui.problemsLabel.text = "\n".join([*told, *(problem.text for problem in problems)])
+        self._problems = [problem.text for problem in problems]
+        self._showProblems()
         self._ui.startButton.text = _("Cancel start") if starting else _("Start")
         self._ui.startButton.enabled = starting or not any(problem.blocks for problem in problems)
+
+    def _showProblems(self) -> None:
+        self._ui.problemsLabel.text = "\n".join(filter(None, [self._startText, *self._problems]))
 
     def _attach(self, run: RunFolder | None) -> None:
         if self.watch is not None:
@@ -174,11 +178,12 @@ class RunsPanel:
                 self._session.settings.runName = free_name()
             self.show(run)
         self._sayOfStart(message)
+        self.refreshProblems()
 
     def _sayOfStart(self, text: str) -> None:
         """How far a start is, or why nothing was started: told until the next one."""
         self._startText = text
-        self.refreshProblems()
+        self._showProblems()
 
     def _ask(self, what: str) -> None:
         if self.watch is None:

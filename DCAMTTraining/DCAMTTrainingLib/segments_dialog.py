@@ -45,7 +45,8 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 
     fill(selector.currentIndex)
     selector.connect("currentIndexChanged(int)", fill)
-    buttons = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
+    buttons = qt.QDialogButtonBox()
+    buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
     buttons.accepted.connect(dialog.accept)
     buttons.rejected.connect(dialog.reject)
     form.addRow(buttons)

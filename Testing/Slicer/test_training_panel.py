@@ -18,7 +18,17 @@ from DCAMTTrainingLib.case_rows import FileScan
 from DCAMTTrainingLib.case_table_model import REMARK, ROLE
 from DCAMTTrainingLib.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.task import classes_from_json
-from slicer_harness import LoopMonitor, Person, choose, click, close_scene, in_real_slicer, open_module, process_events
+from slicer_harness import (
+    LoopMonitor,
+    Person,
+    choose,
+    click,
+    close_scene,
+    in_real_slicer,
+    open_module,
+    pip,
+    process_events,
+)
 from training_case import ROOT, TrainingCase
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
@@ -277,6 +287,29 @@ class EstimateTest(TrainingCase):
         self.take_as_measured(memory_free=5 * 10**7)
         self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
+
+
+class PackagesTest(TrainingCase):
+    """What is missing is asked for when the person wants something done, and never before."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        pip.reset()
+        self.addCleanup(pip.reset)
+        pip.missing = {"nibabel"}
+
+    def test_nothing_is_asked_until_something_is_to_be_computed(self) -> None:
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        process_events()
+        for button in (self.ui.checkButton, self.ui.measureButton, self.ui.startButton):
+            with Person() as person:
+                person.expects("DCAMT needs Python packages", "Cancel")
+                person.expects("Nothing was installed", "Ok")
+                click(button)
+        self.assertFalse(self.session.estimating or self.session.inspecting)
+        self.assertEqual(list(self.runs.iterdir()), [])
+        self.assertTrue(self.ui.startButton.enabled)
 
 
 class TenThousandTest(TrainingCase):
