@@ -38,6 +38,9 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
     chart.GetLegend().SetLabelSize(round(LABEL_POINTS * scale))
     for index in range(node.GetNumberOfPlotSeriesNodes()):
         _add_line(chart, node.GetNthPlotSeriesNode(index), scale)
+    if _rises(node):
+        # Slicer's legend can be dragged out of the way; here it makes room by itself.
+        chart.GetLegend().SetVerticalAlignment(vtk.vtkChartLegend.BOTTOM)
     window.Render()
     grab = vtk.vtkWindowToImageFilter()
     grab.SetInput(window)
@@ -62,3 +65,12 @@ def _add_line(chart: Any, series: Any, scale: float) -> None:
         line.SetMarkerSize(series.GetMarkerSize() * scale)
     else:
         line.SetMarkerStyle(vtk.vtkPlotPoints.NONE)
+
+
+def _rises(node: Any) -> bool:
+    """Whether the first series ends higher than it begins."""
+    series = node.GetNthPlotSeriesNode(0) if node.GetNumberOfPlotSeriesNodes() else None
+    column = series.GetTableNode().GetTable().GetColumnByName(series.GetYColumnName()) if series is not None else None
+    values = vtk_to_numpy(column) if column is not None else np.empty(0)
+    values = values[np.isfinite(values)]
+    return len(values) > 1 and bool(values[-1] > values[0])

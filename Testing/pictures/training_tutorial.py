@@ -18,13 +18,7 @@ from .window import beside_charts, grab_panel, save
 TITLE = "DCAMT Training"
 WIDTH = 560
 SCANS, LABELLED, FOR_VALIDATION = 9, 5, 2
-SETTINGS = {
-    "iterationsEdit": "240",
-    "spacingEdit": "3,3,3",
-    "patchEdit": "32,32,16",
-    "batchEdit": "2",
-    "labelledPerBatchEdit": "1",
-}
+SETTINGS = {"iterationsEdit": "400", "spacingEdit": "2.5,2.5,2.5", "patchEdit": "32,32,16"}
 """A coarse grid and small patches: some minutes without a GPU, and the model learns something all the same."""
 PATIENCE_S = 1800.0
 
@@ -86,7 +80,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     if module.logic.session.estimate() is None:
         raise RuntimeError(ui.estimateLabel.text)
     click(ui.startButton)
-    process_events_until(lambda: _step(module) >= _of(module) * 7 // 8 > 0, PATIENCE_S, "most of the run")
+    process_events_until(lambda: _step(module) >= _of(module) * 5 // 6 > 0, PATIENCE_S, "most of the run")
     _open(ui, "runButton", "watchButton")
     charts = _charts(module)
     yield "training-2-charts", beside_charts(grab_panel(module, TITLE, WIDTH), charts)
