@@ -69,4 +69,7 @@ SETTINGS = {
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:
     """What was edited, as `key=value` for `dcamt train --set`."""
     texts = {key: getattr(settings, name).strip() for name, key in SETTINGS.items()}
+    if texts["iterations"].isdigit():
+        # However short the run, its charts show more than the end.
+        texts["validate_every"] = str(max(1, min(500, int(texts["iterations"]) // 5)))
     return tuple(f"{key}={text}" for key, text in texts.items() if text)
