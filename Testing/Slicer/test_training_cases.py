@@ -322,7 +322,7 @@ class KeptWithTheSceneTest(unittest.TestCase):
         volume, _outline = add_case("scan")
         plain = add_volume("plain", ellipsoid(1)[0])
         rows = [*scene_rows(recipe), CaseRow('quoted "name" %3A;', FileScan("/a b/c;d.nrrd", "/l.nrrd"), VALIDATION)]
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "DCAMTTraining")
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "keeper of cases")
         save_rows(node, rows)
         self.assertEqual(load_rows(node), rows)
         with tempfile.TemporaryDirectory() as folder:
@@ -332,7 +332,7 @@ class KeptWithTheSceneTest(unittest.TestCase):
             add_case("already here", 3)
             add_volume("another", ellipsoid(4)[0])
             slicer.util.loadScene(os.path.join(folder, "scene.mrb"))
-        node = slicer.util.getFirstNodeByName("DCAMTTraining")
+        node = slicer.util.getFirstNodeByName("keeper of cases")
         loaded = load_rows(node)
         self.assertEqual([row.name for row in loaded], [row.name for row in rows])
         self.assertEqual(loaded[2], rows[2])
