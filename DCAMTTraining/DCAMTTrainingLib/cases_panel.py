@@ -20,6 +20,7 @@ from .engine_command import EngineCommand
 from .pairs_dialog import confirm_pairs
 from .plain_table import selected_rows
 from .scene_source import scene_rows, sent_rows
+from .segmentation_model import current_model
 from .segments_dialog import choose_segments
 from .session import SETTLE_MS, TrainingSession
 
@@ -102,6 +103,7 @@ class CasesPanel:
         if recipe is not None:
             rows = sent_rows(recipe)
             self._table.add(rows)
+            self._session.suggestStart(current_model() if rows else "")
             if not rows:
                 self._say(_("Nothing was sent over. Correct a result in DCAMT Segmentation, and add it there."))
 

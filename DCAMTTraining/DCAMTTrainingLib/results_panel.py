@@ -16,12 +16,12 @@ from DCAMTLib.files import atomic_path
 from DCAMTLib.model_package import read_card
 from DCAMTLib.model_store import ENDING, stored_models
 from DCAMTLib.training.run_state import FINISHED, STOPPED
-from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 from slicer.i18n import tr as _
 
 from .engine_command import EngineCommand
 from .plain_table import PlainTableModel
 from .run_watch import RunWatch
+from .segmentation_model import use_model
 
 COLUMNS = ("case", "label", "dice", "jaccard", "hd95_mm", "asd_mm")
 
@@ -127,7 +127,7 @@ class ResultsPanel:
                 self._say(message)
                 return
             self._say(_("“{name}” is in the list of DCAMT Segmentation, and chosen there.").format(name=name))
-            choose_in_segmentation(name)
+            use_model(name)
             self._onModel(name)
 
         # In a process of its own: to check a model's weights needs torch.
@@ -156,13 +156,6 @@ class ResultsPanel:
 
 def open_in_browser(path: Path) -> None:
     qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
-
-
-def choose_in_segmentation(name: str) -> None:
-    """Let the segmentation module of this scene use a model."""
-    node = slicer.mrmlScene.GetSingletonNode("DCAMTSegmentation", "vtkMRMLScriptedModuleNode")
-    if node is not None:
-        SegmentationSettings(node).model = name
 
 
 def _shown(text: str) -> str:

@@ -95,6 +95,17 @@ class TrainingSession:
         changes = [*effort_settings(recipe, self.settings.effort.value), *chosen_settings(self.settings)]
         return with_settings(recipe, changes)
 
+    def suggestStart(self, model: str) -> None:
+        """Learn on from a model, unless the person chose one, or it outlines something else."""
+        if self.settings is None or self.settings.startFrom or not model:
+            return
+        try:
+            started_from(model, self.recipe())
+        except InputError:
+            return
+        self.settings.startFrom = model
+        self._news()
+
     # Cases
 
     def addFiles(self, cases: list[Case]) -> int:

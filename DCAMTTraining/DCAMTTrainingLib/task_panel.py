@@ -36,6 +36,7 @@ class TaskPanel:
         ui.classesTable.connect("cellChanged(int,int)", self._onCell)
         ui.addClassButton.connect("clicked(bool)", self._onAddClass)
         ui.removeClassButton.connect("clicked(bool)", self._onRemoveClass)
+        session.on_news.append(self._showStart)
 
     def refresh(self) -> None:
         """Show what the scene's settings say, and the models that there are now."""
@@ -56,6 +57,14 @@ class TaskPanel:
         self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom) if known else 0)
         self._showClasses(classes_from_json(settings.ownClasses))
         self._filling = False
+
+    def _showStart(self) -> None:
+        """The model to start from may have been suggested."""
+        settings, selector = self._session.settings, self._ui.startFromSelector
+        if settings is not None and settings.startFrom in self._models and not self._filling:
+            self._filling = True
+            selector.setCurrentIndex(self._models.index(settings.startFrom))
+            self._filling = False
 
     def _showClasses(self, classes: list[OwnClass]) -> None:
         table = self._ui.classesTable

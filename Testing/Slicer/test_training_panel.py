@@ -128,6 +128,23 @@ class SourcesTest(TrainingCase):
         click(self.ui.addSentButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
+    def test_with_them_learning_goes_on_from_the_model_in_use(self) -> None:
+        self.make_small()
+        self.session.settings.startFrom = ""
+        segmentation_module = open_module("DCAMTSegmentation")
+        self.addCleanup(segmentation_module.close)
+        segmentation_module.logic.getParameterNode().model = "tiny"
+        training_cases.add_case(*add_case("corrected"))
+        slicer.util.selectModule("DCAMTTraining")
+        click(self.ui.addSentButton)
+        self.assertEqual(self.session.settings.startFrom, "tiny")
+        self.assertIn("tiny", self.ui.startFromSelector.currentText)
+        # What the person chose stays.
+        choose(self.ui.startFromSelector, "Scratch (random weights)")
+        self.session.settings.startFrom = "left-atrium"
+        click(self.ui.addSentButton)
+        self.assertEqual(self.session.settings.startFrom, "left-atrium")
+
     def test_roles_change_by_click_and_a_problem_is_marked_in_its_row(self) -> None:
         add_case("scan", 1)
         empty = add_volume("empty outline", ellipsoid(2)[0])
