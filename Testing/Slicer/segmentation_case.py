@@ -25,9 +25,9 @@ MAKE_MODEL = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-import numpy as np
+sys.modules["pytest"] = None  # Slicer's Python has none, so it is not to be needed here either
 import torch
-from conftest import analytic_scan, centred_grid, random_package
+from analytic_scans import analytic_scan, centred_grid, random_package
 from dataclasses import replace
 from DCAMTLib.model_package import save_model
 from DCAMTLib.recipe import Inference, Intensity, Network, load_recipe
