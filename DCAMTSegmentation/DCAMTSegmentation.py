@@ -249,6 +249,7 @@ class DCAMTSegmentationTest(ScriptedLoadableModuleTest):
         volume = slicer.util.loadVolume(str(sample_path()))
         logic = DCAMTSegmentationLogic()
         try:
+            logic.ensurePackages()
             segmentation = logic.process(volume, quality="fast")
         finally:
             logic.shutdown()

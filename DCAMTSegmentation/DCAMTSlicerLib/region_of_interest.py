@@ -26,7 +26,8 @@ def box_of(roi: Any, volume: Any) -> dict[str, list[float]]:
     """
     half = np.array(roi.GetSize()) / 2
     if (half <= 0).any():
-        raise InputError(_("has no extent"), path=roi.GetName(), remedy=_("Draw the region anew, or choose none."))
+        remedy = _("Press Place around the heart, which gives it one, or choose the whole volume.")
+        raise InputError(_("has no extent"), path=roi.GetName(), remedy=remedy)
     to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
     corners = []
     for signs in itertools.product((-1, 1), repeat=3):

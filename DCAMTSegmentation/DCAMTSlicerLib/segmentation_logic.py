@@ -34,6 +34,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
     >>> scans, results = Path("/data/scans"), Path("/data/results")
     >>> volumes = [slicer.util.loadVolume(str(path)) for path in sorted(scans.glob("*.nrrd"))]
     >>> logic = DCAMTSegmentationLogic()
+    >>> logic.ensurePackages()
     >>> for volume in volumes:
     ...     segmentation = logic.process(volume, quality="accurate", show_3d=False)
     ...     saved = slicer.util.saveNode(segmentation, str(results / f"{volume.GetName()}.seg.nrrd"))

@@ -324,3 +324,19 @@ class RegionTest(SegmentationCase):
             click(self.ui.applyButton)
             self.wait()
         self.assertIsNone(self.settings.outputSegmentation)
+
+    def test_a_box_that_was_only_added_is_told_of_and_then_placed(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+        region.SetSize(0.0, 0.0, 0.0)
+        choose(self.ui.regionSelector, region)
+        with Person() as person:
+            person.expects("box: has no extent. Press Place around the heart", "Ok")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        click(self.ui.placeRegionButton)
+        self.assertEqual(self.ui.regionSelector.currentNode(), region)
+        click(self.ui.applyButton)
+        self.wait()
+        self.assertGreater(int(own_mask(self.settings.outputSegmentation, volume).sum()), 0)
