@@ -11,7 +11,8 @@ from slicer.i18n import tr as _
 
 from .case_rows import ALL_ROLES, CaseRow, CaseTable, FileScan
 
-NAME, IMAGE, LABEL, ROLE, SIZE, SPACING, REMARK = range(7)
+NAME, ROLE, REMARK, SIZE, SPACING, IMAGE, LABEL = range(7)
+"""What a person acts on comes first: a panel is too narrow for all columns."""
 
 
 class CaseTableModel(qt.QAbstractTableModel):
@@ -40,7 +41,8 @@ class CaseTableModel(qt.QAbstractTableModel):
         if role == qt.Qt.DisplayRole:
             return cell(row, index.column())
         if role == qt.Qt.ToolTipRole:
-            return row.remark if row.remark else full_cell(row, index.column())
+            told = [full_cell(row, index.column())] if index.column() != REMARK else []
+            return "\n".join(filter(None, [*told, row.remark]))
         if role == qt.Qt.ForegroundRole and row.remark and index.column() in (NAME, REMARK):
             return qt.QBrush(qt.QColor(200, 40, 40))
         return None
@@ -55,7 +57,7 @@ class CaseTableModel(qt.QAbstractTableModel):
 
 
 def column_titles() -> tuple[str, ...]:
-    return (_("Name"), _("Image"), _("Label"), _("Role"), _("Size"), _("Spacing (mm)"), _("Remark"))
+    return (_("Name"), _("Role"), _("Remark"), _("Size"), _("Spacing (mm)"), _("Image"), _("Label"))
 
 
 def role_title(role: str) -> str:
@@ -82,10 +84,16 @@ def cell(row: CaseRow, column: int) -> str:
     if column == ROLE:
         return role_title(row.role)
     if column == SIZE:
-        return " x ".join(map(str, row.size)) if row.size else ""
+        return "×".join(map(str, row.size)) if row.size else ""
     if column == SPACING:
-        return " x ".join(f"{mm:g}" for mm in row.spacing) if row.spacing else ""
+        return spacing_text(row.spacing) if row.spacing else ""
     return row.name if column == NAME else row.remark
+
+
+def spacing_text(spacing: tuple[float, ...]) -> str:
+    """One number where all directions have the same: `0.625`, `0.625×0.625×2.5`."""
+    texts = [f"{mm:g}" for mm in spacing]
+    return texts[0] if len(set(texts)) == 1 else "×".join(texts)
 
 
 def full_cell(row: CaseRow, column: int) -> str:

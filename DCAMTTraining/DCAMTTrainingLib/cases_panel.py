@@ -25,8 +25,8 @@ from .segments_dialog import choose_segments
 from .session import SETTLE_MS, TrainingSession
 
 LISTS = "*.csv"
-WIDTHS = (74, 62, 62, 80, 104, 92)
-"""Pixels of the columns but the last: name, role, size and spacing are read; of files a tooltip tells all."""
+WIDTHS = (80, 80, 144, 88, 92, 100)
+"""Pixels of the columns but the last; those up to the spacing are seen in a panel of 560. Tooltips tell all."""
 
 
 class CasesPanel:

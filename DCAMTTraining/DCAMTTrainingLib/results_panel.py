@@ -15,6 +15,7 @@ from DCAMTLib.errors import DCAMTError
 from DCAMTLib.files import atomic_path
 from DCAMTLib.model_package import read_card
 from DCAMTLib.model_store import ENDING, stored_models
+from DCAMTLib.recipe import load_recipe
 from DCAMTLib.training.run_state import FINISHED, STOPPED
 from slicer.i18n import tr as _
 
@@ -23,7 +24,9 @@ from .plain_table import PlainTableModel
 from .run_watch import RunWatch
 from .segmentation_model import use_model
 
-COLUMNS = ("case", "label", "dice", "jaccard", "hd95_mm", "asd_mm")
+SCORES = ("dice", "jaccard", "hd95_mm", "asd_mm")
+WIDTHS = (96, 56, 64, 84, 84)
+"""Pixels of the columns but the first, which takes the rest."""
 
 
 class ResultsPanel:
@@ -35,12 +38,14 @@ class ResultsPanel:
         self._command: EngineCommand | None = None
         self._models: list[Path] = []
         self._stamp: tuple[str, float] | None = None
+        self._classes: dict[str, str] = {}
         self._scores = PlainTableModel(
-            (_("Case"), _("Class"), _("Dice"), _("Jaccard"), _("95HD (mm)"), _("ASD (mm)")),
-            lambda row: [_shown(row.get(column, "")) for column in COLUMNS],
+            (_("Case"), _("Class"), _("Dice"), _("Jaccard"), _("95HD (mm)"), _("ASD (mm)")), self._cells
         )
         ui.resultsTable.setModel(self._scores)
-        ui.resultsTable.horizontalHeader().setStretchLastSection(True)
+        ui.resultsTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column, width in enumerate(WIDTHS, start=1):
+            ui.resultsTable.setColumnWidth(column, width)
         ui.useModelButton.connect("clicked(bool)", self._onUse)
         ui.exportModelButton.connect("clicked(bool)", self._onExport)
         ui.reportButton.connect("clicked(bool)", self._onReport)
@@ -79,7 +84,8 @@ class ResultsPanel:
             return
         self._stamp = stamp
         rows: list[dict[str, str]] = []
-        if stamp is not None and path is not None:
+        if stamp is not None and path is not None and self._watch is not None:
+            self._classes = class_names(self._watch.run.recipe)
             try:
                 with path.open(newline="", encoding="utf-8") as file:
                     rows = list(csv.DictReader(file))
@@ -87,6 +93,11 @@ class ResultsPanel:
                 rows = []
         if rows or self._scores.rows:
             self._scores.show(rows)
+
+    def _cells(self, row: dict[str, str]) -> list[str]:
+        label = row.get("label", "")
+        scores = [score_text(row.get(column, "")) for column in SCORES]
+        return [row.get("case", ""), self._classes.get(label, label), *scores]
 
     def _chosen(self) -> Path | None:
         index = self._ui.modelSelector.currentIndex
@@ -158,7 +169,15 @@ def open_in_browser(path: Path) -> None:
     qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
 
 
-def _shown(text: str) -> str:
+def class_names(recipe: Path) -> dict[str, str]:
+    """The classes of a run by their labels, as its table of scores writes them; none if its recipe cannot be read."""
+    try:
+        return {str(info.label): info.name for info in load_recipe(recipe).classes}
+    except DCAMTError:
+        return {}
+
+
+def score_text(text: str) -> str:
     """A number with the digits that count; anything else as it is."""
     try:
         return f"{float(text):.3f}"

@@ -72,6 +72,7 @@ class AfterARunTest(TrainingCase):
         model = self.ui.resultsTable.model()
         rows = [[model.data(model.index(row, column)) for column in range(6)] for row in range(model.rowCount())]
         self.assertEqual([row[0] for row in rows], [f"{PATIENT} follow-up", "mean", "std"])
+        self.assertEqual([row[1] for row in rows], ["Left atrium"] * 3)
         written = run.validation.read_text().splitlines()[1].split(",")
         self.assertEqual(rows[0][2], f"{float(written[2]):.3f}")
         opened = []

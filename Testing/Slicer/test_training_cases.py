@@ -20,7 +20,7 @@ from DCAMTSlicerLib import training_cases
 from DCAMTTrainingLib.case_inspection import CaseInspection, scene_remark
 from DCAMTTrainingLib.case_rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
 from DCAMTTrainingLib.case_store import load_rows, save_rows
-from DCAMTTrainingLib.case_table_model import REMARK, ROLE, CaseTableModel, next_role
+from DCAMTTrainingLib.case_table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
 from DCAMTTrainingLib.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.scene_export import export_case, label_array
 from DCAMTTrainingLib.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
@@ -106,17 +106,20 @@ class TableModelTest(unittest.TestCase):
         table.add([file_row("a", LABELLED, "/x/a_label.nrrd"), file_row("b")])
         self.assertEqual(view.model().rowCount(), 2)
         texts = [view.model().data(view.model().index(0, column), qt.Qt.DisplayRole) for column in range(7)]
-        self.assertEqual(texts, ["a", "a.nrrd", "a_label.nrrd", "labelled", "", "", ""])
-        self.assertEqual(model.data(model.index(0, 2), qt.Qt.ToolTipRole), "/x/a_label.nrrd")
-        self.assertEqual(model.headerData(3, qt.Qt.Horizontal, qt.Qt.DisplayRole), "Role")
+        self.assertEqual(texts, ["a", "labelled", "", "", "", "a.nrrd", "a_label.nrrd"])
+        self.assertEqual(model.data(model.index(0, LABEL), qt.Qt.ToolTipRole), "/x/a_label.nrrd")
+        self.assertEqual(model.headerData(ROLE, qt.Qt.Horizontal, qt.Qt.DisplayRole), "Role")
         changes = []
         model.dataChanged.connect(lambda first, last: changes.append((first.row(), last.row())))
         table.note(1, (10, 20, 30), (0.5, 0.5, 1.0), "is gone")
         self.assertEqual(changes, [(1, 1)])
-        texts = [model.data(model.index(1, column), qt.Qt.DisplayRole) for column in range(4, 7)]
-        self.assertEqual(texts, ["10 x 20 x 30", "0.5 x 0.5 x 1", "is gone"])
+        texts = [model.data(model.index(1, column), qt.Qt.DisplayRole) for column in (SIZE, SPACING, REMARK)]
+        self.assertEqual(texts, ["10×20×30", "0.5×0.5×1", "is gone"])
+        self.assertEqual(model.data(model.index(1, SIZE), qt.Qt.ToolTipRole), "10×20×30\nis gone")
         self.assertIsNotNone(model.data(model.index(1, REMARK), qt.Qt.ForegroundRole))
         self.assertIsNone(model.data(model.index(1, ROLE), qt.Qt.ForegroundRole))
+        table.note(1, (10, 20, 30), (0.625, 0.625, 0.625), "")
+        self.assertEqual(model.data(model.index(1, SPACING), qt.Qt.DisplayRole), "0.625")
 
     def test_ten_thousand_cases_are_workable(self):
         table = CaseTable()

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -192,6 +193,28 @@ class SourcesTest(TrainingCase):
         second = outline.GetSegmentation().GetNthSegmentID(1)
         self.assertEqual(self.table.rows[0].source.segments, ((second, 1),))
         self.assertEqual(self.table.rows[0].role, LABELLED)
+
+
+class WidthTest(TrainingCase):
+    """A panel as wide as Slicer's usual one shows what is to be acted on, without scrolling sideways."""
+
+    def edges(self, view: Any, columns: range) -> list[int]:
+        """Where the columns end, in pixels from the view's left."""
+        return [view.columnViewportPosition(column) + view.columnWidth(column) for column in columns]
+
+    def test_remarks_and_scores_are_seen(self) -> None:
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        self.ui.resultsButton.collapsed = False
+        panel = self.module.panel
+        panel.setFixedWidth(560)
+        panel.show()
+        process_events()
+        cases, results = self.ui.casesTable, self.ui.resultsTable
+        self.assertLessEqual(max(self.edges(cases, range(REMARK + 1))), cases.viewport().width)
+        self.assertGreater(cases.columnWidth(REMARK), 120)
+        self.assertLessEqual(max(self.edges(results, range(6))), results.viewport().width)
+        self.assertGreater(results.columnWidth(0), 80)
 
 
 class KeptTest(TrainingCase):
