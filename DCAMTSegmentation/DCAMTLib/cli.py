@@ -200,6 +200,7 @@ def _add_train(commands: _Commands[_Parser]) -> None:
     _add_device(parser)
     parser.add_argument("--effort", choices=EFFORTS, help="a share of the recipe's iterations (default: thorough, all)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument("--stop", action="store_true", help="end the run in the folder here, and make its models")
     parser.add_argument("--watch", action="store_true", help="only show how the run in the folder goes on")
     _add_json(parser)
 

@@ -104,6 +104,13 @@ def resume(run: RunFolder, device: str = "auto") -> None:
     start_process(run, ["train", "--run", str(run.path), "--resume", "--device", device])
 
 
+def stop_here(run: RunFolder, device: str = "auto") -> None:
+    """Make the models of a run that nobody trains at present, from its last checkpoint; raises as `resume` does."""
+    if is_held(run.lock):
+        raise InputError(_("is being trained by another process"), path=run.path, remedy=_("Stop that one."))
+    start_process(run, ["train", "--run", str(run.path), "--stop", "--device", device])
+
+
 def start_process(run: RunFolder, words: Sequence[str]) -> None:
     """Start `dcamt` on its own: no pipe, no terminal and no group of processes ties it to the application."""
     started[:] = [one for one in started if one.process.poll() is None]

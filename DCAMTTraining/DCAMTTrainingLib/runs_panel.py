@@ -19,7 +19,7 @@ from slicer.i18n import tr as _
 from .effort_panel import spoken_duration
 from .preflight import in_gigabytes
 from .run_folders import free_name, runs_folder, set_runs_folder
-from .run_start import discard, just_started, resume
+from .run_start import discard, just_started, resume, stop_here
 from .run_watch import RunWatch
 from .session import TrainingSession
 from .start_job import StartJob
@@ -47,7 +47,7 @@ class RunsPanel:
         for button, slot in (
             (ui.startButton, self._onStart),
             (ui.pauseButton, lambda checked=False: self._ask(PAUSE)),
-            (ui.stopButton, lambda checked=False: self._ask(STOP)),
+            (ui.stopButton, self._onStop),
             (ui.resumeButton, self._onResume),
             (ui.discardButton, self._onDiscard),
         ):
@@ -127,9 +127,11 @@ class RunsPanel:
         running = state is not None and state.state == RUNNING
         starting = watch is not None and just_started(watch.run) and not running
         request = asked(watch.run) if watch is not None else None
-        self._ui.pauseButton.enabled = self._ui.stopButton.enabled = running and request is None
-        self._ui.resumeButton.enabled = state is not None and state.resumable and not running and not starting
-        self._ui.discardButton.enabled = state is not None and not running and not starting
+        idle = state is not None and not running and not starting
+        self._ui.pauseButton.enabled = running and request is None
+        self._ui.stopButton.enabled = (running and request is None) or (idle and can_end_here(state))
+        self._ui.resumeButton.enabled = idle and state.resumable
+        self._ui.discardButton.enabled = idle
         if state is None or watch is None:
             self._ui.progressBar.setValue(0)
             self._ui.runStatusLabel.text = _("No runs yet.")
@@ -194,14 +196,24 @@ class RunsPanel:
             slicer.util.errorDisplay(str(error), windowTitle=_("Run"))
         self._showState(self.watch.state)
 
+    def _onStop(self, checked: bool = False) -> None:
+        if self.watch is None or run_state(self.watch.run).state == RUNNING:
+            self._ask(STOP)
+        else:
+            self._begin(stop_here, _("Stop"))
+
     def _onResume(self, checked: bool = False) -> None:
+        self._begin(resume, _("Resume"))
+
+    def _begin(self, begin: Callable[[RunFolder], None], title: str) -> None:
+        """Start a process for the run that is shown."""
         if self.watch is None:
             return
         try:
             ensure_packages()
-            resume(self.watch.run)
+            begin(self.watch.run)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Resume"))
+            slicer.util.errorDisplay(str(error), windowTitle=title)
         self._showState(self.watch.state)
 
     def _onDiscard(self, checked: bool = False) -> None:
@@ -222,6 +234,11 @@ class RunsPanel:
             watch.charts.remove()
         self._onRun(None)
         self.refresh()
+
+
+def can_end_here(state: RunState) -> bool:
+    """Whether models can be made of what a run has learnt, though nobody trains it at present."""
+    return state.state in (PAUSED, FAILED) and state.resumable and state.step > 0
 
 
 def state_title(state: str) -> str:

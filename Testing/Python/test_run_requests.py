@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.training.fault_note import SIZE, Fault, prepare_note, read_note, write_note
 from DCAMTLib.training.run_folder import RunFolder
@@ -88,6 +89,48 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
         assert best.trained_on["iterations"] == best_step
         assert best.measured[0]["dice"]["mean"]["Left atrium"] == pytest.approx(max(dice()), abs=1e-4)
     assert run.report.exists()
+
+
+def test_a_paused_run_is_stopped_from_its_checkpoint(
+    tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    stop = ["train", "--run", str(run.path), "--stop", "--device", "cpu"]
+    assert status(stop) == 1
+    assert "no run to go on with" in capfd.readouterr().err
+    assert status([*stop, "--set", "batch=2"]) == 2
+    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    wait(lambda: events(run).count("validation") > 2)
+    ask(run, PAUSE)
+    process.join(60)
+    paused = run_state(run)
+    assert not run.model.exists()
+    assert run_dcamt(stop, tmp_path / "out") == 0, (tmp_path / "out").read_text()
+    state = run_state(run)
+    assert (state.state, state.step, state.resumable) == (STOPPED, paused.step, True)
+    assert verify_model(run.model).card.trained_on["iterations"] == paused.step
+    assert run.validation.exists()
+    assert run.report.exists()
+    first = next(iter(verify_model(run.model).network().state_dict().values()))
+    of_its_shape = [one for one in _tensors(torch.load(run.checkpoint, weights_only=True)) if one.shape == first.shape]
+    assert any(torch.allclose(one, first, rtol=1e-3, atol=1e-6) for one in of_its_shape)  # a model is kept in 16 bits
+
+
+def test_a_run_in_training_is_stopped_from_a_shell(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    wait(lambda: events(run).count("validation") > 0)
+    assert status(["train", "--run", run.path, "--stop"]) == 0
+    process.join(120)
+    assert run_state(run).state == STOPPED
+
+
+def _tensors(state: Any) -> list[torch.Tensor]:
+    """All tensors of a checkpoint, however deep they lie."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return [tensor for part in inner for tensor in _tensors(part)]
 
 
 def test_a_finished_run_keeps_a_better_model_of_before(tmp_path: Path, table: Path) -> None:

@@ -103,6 +103,20 @@ class RunsTest(TrainingCase):
         self.assertTrue(run.model.is_file())
         self.assertIn("Stopped", self.ui.runStatusLabel.text)
 
+    def test_a_paused_run_is_stopped_and_keeps_its_models(self) -> None:
+        run = self.start(iterations="100000")
+        self.wait_for(lambda: self.ui.pauseButton.enabled, "the run to be seen running")
+        click(self.ui.pauseButton)
+        self.wait_for(lambda: self.state(run) == PAUSED and self.ui.stopButton.enabled, "the pause in the panel")
+        step = run_state(run).step
+        click(self.ui.stopButton)
+        self.assertFalse(self.ui.stopButton.enabled)
+        self.assertFalse(self.ui.resumeButton.enabled)
+        self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
+        self.wait_for(lambda: self.ui.useModelButton.enabled, "its model in the panel")
+        self.assertEqual(verify_model(run.model).card.trained_on["iterations"], step)
+        self.assertFalse(self.ui.stopButton.enabled)
+
     def test_it_outlives_scene_module_and_application_and_is_found_again(self) -> None:
         run = self.start(iterations="100000")
         close_scene()
@@ -260,7 +274,9 @@ class ListOfRunsTest(TrainingCase):
             choose(self.ui.runSelector, name)
             self.assertIn(told, self.ui.runStatusLabel.text)
             self.assertEqual(self.ui.resumeButton.enabled, resumable, name)
-            self.assertFalse(self.ui.pauseButton.enabled or self.ui.stopButton.enabled)
+            self.assertFalse(self.ui.pauseButton.enabled)
+            # Of what was learnt before a pause or a fault, models can be made.
+            self.assertEqual(self.ui.stopButton.enabled, resumable and not name.startswith("stopped"), name)
             self.assertTrue(self.ui.discardButton.enabled)
         # Runs of the past are not drawn into the scene before somebody asks for it.
         process_events_until(lambda: self.module.widget.runs.watch.caughtUp)

@@ -22,8 +22,8 @@ from ..training.efforts import effort_settings
 from ..training.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
 from ..training.fault_note import Fault, prepare_note, write_note
 from ..training.run_folder import Origin, RunFolder
-from ..training.run_lock import run_lock
-from ..training.run_requests import withdraw_request
+from ..training.run_lock import is_held, run_lock
+from ..training.run_requests import STOP, ask, withdraw_request
 from .console import Console, StdoutLost, duration, tell
 from .faults import as_fault, ending_like_ctrl_c
 from .watch import watch_run
@@ -43,6 +43,15 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
         if options.cases or options.resume or options.set or options.recipe or options.start_from:
             usage_error("--watch only looks on: give it --run and nothing else")
         return watch_run(RunFolder(options.run), Console(options.json))
+    if options.stop:
+        others = (options.cases, options.resume, options.set, options.recipe, options.start_from, options.effort)
+        if any(others) or team_size() > 1:
+            usage_error("--stop ends a run that is there, in one process: give it --run and nothing else")
+        if is_held(RunFolder(options.run).lock):
+            ask(RunFolder(options.run), STOP)
+            Console(options.json).text(f"{options.run}: asked to stop after the iteration in hand")
+            return 0
+        options.resume = True
     if options.cases is None and options.set and "=" not in options.set[-1]:
         options.cases = Path(options.set.pop())  # `--set a=1 b=2 cases.csv`
     if options.resume and (options.set or options.recipe or options.start_from or options.effort):
@@ -178,7 +187,7 @@ def _train_locked(
             if not options.resume:
                 # With a checkpoint before the first step: however early a run is killed, --resume knows where it began.
                 run.create(recipe, cases, trainer.save, origin)
-            outcome = trainer.fit(cases, resumed=options.resume)
+            outcome = trainer.conclude(cases) if options.stop else trainer.fit(cases, resumed=options.resume)
         except BaseException:  # Ctrl-C, too
             if not (options.resume or heard.started):
                 run.withdraw()

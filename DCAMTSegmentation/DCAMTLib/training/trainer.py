@@ -159,6 +159,17 @@ class Trainer:
             self.log(Paused(self.step))
         return Outcome(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
 
+    def conclude(self, cases: Sequence[Case]) -> Outcome:
+        """End a run that was resumed where its checkpoint has it: it is measured, and learns no more."""
+        self._held_out = [case for case in cases if case.role == VALIDATION]
+        resident = []
+        for index, case in enumerate(self._held_out):
+            self.log(Loading(index, len(self._held_out)))
+            resident.append(load_case(case, self.recipe, self.device))
+        dice = self._validate(resident) if resident else None
+        finished = self.step >= self.recipe.training.iterations
+        return Outcome(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
+
     def best(self) -> Outcome | None:
         """The network at its best validation; None if that is the last one, or there was none."""
         if not self.run.best_weights.exists():
