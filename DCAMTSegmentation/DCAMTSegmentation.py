@@ -13,6 +13,7 @@ from DCAMTLib.errors import DCAMTError
 from DCAMTSlicerLib import review
 from DCAMTSlicerLib.disagreement_map import Overlay
 from DCAMTSlicerLib.model_list import ModelList
+from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import own_segments
 from DCAMTSlicerLib.review_panel import ReviewPanel
 from DCAMTSlicerLib.run_panel import RunPanel
@@ -146,7 +147,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         if self._settings.inputVolume is None:
             self._settings.inputVolume = self.logic.firstVolume()
         self._shownVolume, self._shown3D = self._settings.inputVolume, self._settings.show3D
-        self._guiTag = self._settings.connectGui(self.ui)
+        self._guiTag = self._settings.connectParametersToGui(parameter_widgets(self.ui))
         self.addObserver(self._settings, vtk.vtkCommand.ModifiedEvent, self.onSettingsModified)
         self._models.show(self._settings.model)
         self._update()

@@ -18,6 +18,7 @@ if find_spec("DCAMTSlicerLib") is None:
     sys.path.append(str(Path(__file__).resolve().parents[1] / "DCAMTSegmentation"))
 
 from DCAMTLib.training.run_folder import RunFolder
+from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTTrainingLib.cases_panel import CasesPanel
 from DCAMTTrainingLib.effort_panel import EffortPanel
 from DCAMTTrainingLib.outline_panel import OutlinePanel
@@ -138,7 +139,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _attach(self) -> None:
         settings = self.logic.attach()
-        self._guiTag = settings.connectGui(self.ui)
+        self._guiTag = settings.connectParametersToGui(parameter_widgets(self.ui))
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self.onSettingsModified)
         for part in (self.cases, self.task, self.effort, self.runs):
             part.refresh()

@@ -206,7 +206,7 @@ class GuiTest(unittest.TestCase):
         self.add("folder", ctk.ctkPathLineEdit())
         self.add("effort", qt.QComboBox())
         self.ui.plain = qt.QLabel()
-        self.tag = self.choices.connectGui(self.ui)
+        self.choices.connectGui(self.ui)
 
     def add(self, name: str, widget: object) -> object:
         widget.setProperty("SlicerParameterName", name)
@@ -248,10 +248,18 @@ class GuiTest(unittest.TestCase):
         self.assertEqual((ui.quality.currentText, ui.show3D.checked, ui.note.text), ("fast", True, "written"))
 
     def test_disconnected_they_go_their_own_ways(self) -> None:
-        self.choices.disconnectGui(self.tag)
-        self.ui.note.text = "panel"
+        note, quality = qt.QLineEdit(), qt.QComboBox()
+        tag = self.choices.connectParametersToGui({"note": note, "quality": quality})
+        self.choices.disconnectGui(tag)
+        note.text = "panel"
         self.choices.quality = "fast"
-        self.assertEqual((self.choices.note, self.ui.quality.currentText), ("", "accurate"))
+        self.assertEqual((self.choices.note, quality.currentText), ("", "accurate"))
+
+    def test_a_panel_that_stayed_connected_loses_its_choices_when_it_connects_again(self) -> None:
+        self.choices.disconnectGui(self.choices.connectGui(self.ui))
+        self.choices.quality = "fast"
+        _Logic().choices().connectGui(self.ui)
+        self.assertEqual(self.choices.quality, "accurate")
 
     def test_widgets_that_slicer_cannot_connect(self) -> None:
         for widget, name in (

@@ -96,6 +96,24 @@ class WholeWayTest(SegmentationCase):
         self.assertTrue((own_mask(segmentation, volume) != corrected).any())
 
 
+class ChoicesTest(SegmentationCase):
+    def test_choices_stay_when_the_module_is_left_and_entered_again(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        choose(self.ui.qualityComboBox, "Fast: one branch")
+        choose(self.ui.deviceComboBox, "CPU")
+        self.ui.show3DCheckBox.click()
+        for _turn in range(2):
+            self.module.leave()
+            self.module.enter()
+            self.assertEqual(self.ui.qualityComboBox.currentText, "Fast: one branch")
+            self.assertEqual(self.ui.deviceComboBox.currentText, "CPU")
+            self.assertEqual(self.ui.modelComboBox.currentText, "Tiny")
+            self.assertEqual(self.ui.inputSelector.currentNode(), volume)
+            self.assertFalse(self.ui.show3DCheckBox.checked)
+            self.assertEqual(self.settings.quality.value, "fast")
+
+
 class ReviewTest(SegmentationCase):
     def test_the_measurements_are_copied_as_a_spreadsheet_takes_them(self) -> None:
         segmentation = self.segment(add_scan())

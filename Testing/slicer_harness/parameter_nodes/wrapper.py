@@ -94,9 +94,9 @@ class _Methods:
         hint = self.allParameters[top][2]  # type: ignore[attr-defined]
         return hint.dataType(member) if member else hint
 
-    def connectGui(self, gui: Any) -> int:
+    def connectGui(self, gui: Any) -> None:
         """Connect every widget with the property SlicerParameterName among a widget's children or an object's
-        attributes; gives what `disconnectGui` takes."""
+        attributes. As in Slicer's releases it does not say what `disconnectGui` takes."""
         import qt
 
         is_widget = getattr(gui, "isWidgetType", lambda: False)()
@@ -104,9 +104,10 @@ class _Methods:
         mapping = {widget.property(SlicerParameterNamePropertyName): widget for widget in widgets}
         mapping.pop(None, None)
         mapping.pop("", None)
-        return self.connectParametersToGui(mapping)
+        self.connectParametersToGui(mapping)
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
+        """Connect widgets by the name of their parameter; gives what `disconnectGui` takes."""
         for name in mapping:
             self._checked(name)
         connectors = {
