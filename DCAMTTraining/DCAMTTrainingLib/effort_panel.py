@@ -58,7 +58,7 @@ class EffortPanel:
             return
         try:
             ensure_packages()
-            self._session.measure(runs_folder(), "auto", self._onMeasured)
+            self._session.measure(runs_folder(), self._session.device(), self._onMeasured)
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Measure"))
         self.refresh()

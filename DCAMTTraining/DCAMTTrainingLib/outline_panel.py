@@ -106,6 +106,7 @@ class OutlinePanel:
             self.look()
 
         words = ["rank", "--run", str(self._watch.run.path), "--segmentations", str(folder)]
+        words += ["--device", self._session.device()]
         self._command = EngineCommand(words, hear, ended)
         self.look()
 

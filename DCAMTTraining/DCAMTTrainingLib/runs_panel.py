@@ -169,7 +169,7 @@ class RunsPanel:
             return
         try:
             ensure_packages()
-            self.job = StartJob(self._session, "auto", self._sayOfStart, self._onStarted)
+            self.job = StartJob(self._session, self._session.device(), self._sayOfStart, self._onStarted)
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Start"))
         self.refreshProblems()
@@ -205,13 +205,13 @@ class RunsPanel:
     def _onResume(self, checked: bool = False) -> None:
         self._begin(resume, _("Resume"))
 
-    def _begin(self, begin: Callable[[RunFolder], None], title: str) -> None:
+    def _begin(self, begin: Callable[[RunFolder, str], None], title: str) -> None:
         """Start a process for the run that is shown."""
         if self.watch is None:
             return
         try:
             ensure_packages()
-            begin(self.watch.run)
+            begin(self.watch.run, self._session.device())
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=title)
         self._showState(self.watch.state)

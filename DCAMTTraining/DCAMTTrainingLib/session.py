@@ -24,7 +24,7 @@ from .case_store import load_rows, save_rows
 from .engine_command import EngineCommand
 from .preflight import Problem, case_problems, machine_problems
 from .task import classes_from_json, recipe_of, started_from
-from .training_settings import TrainingSettings, chosen_settings
+from .training_settings import TrainingSettings, chosen_settings, device_word
 
 SETTLE_MS = 400
 """After an edit, before the cases are kept and looked over: more edits may follow."""
@@ -94,6 +94,10 @@ class TrainingSession:
         recipe = self.recipe()
         changes = [*effort_settings(recipe, self.settings.effort.value), *chosen_settings(self.settings)]
         return with_settings(recipe, changes)
+
+    def device(self) -> str:
+        """What computes, as `dcamt` calls it."""
+        return device_word(self.settings) if self.settings is not None else "auto"
 
     def suggestStart(self, model: str) -> None:
         """Learn on from a model, unless the person chose one, or it outlines something else."""
@@ -243,7 +247,8 @@ class TrainingSession:
         settings = self.settings
         roles = tuple(sorted({row.role for row in self.table.rows}))
         chosen = chosen_settings(settings)
-        return settings.task, settings.ownClasses, settings.effort, chosen, len(self.table), roles
+        what = (settings.task, settings.ownClasses, settings.effort, settings.device)
+        return *what, chosen, len(self.table), roles
 
     def problems(self) -> list[Problem]:
         """What hinders a run at present, as far as it is known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from DCAMTLib.training.efforts import QUICK, STANDARD, THOROUGH
+from DCAMTSlicerLib.segmentation_settings import Device
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
@@ -35,6 +36,7 @@ class TrainingSettings:
     ownClasses: str = ""  # noqa: N815
     startFrom: str = ""  # noqa: N815
     effort: Effort = Effort.STANDARD
+    device: Device = Device.AUTOMATIC
     runName: str = "run-1"  # noqa: N815
     validationCount: int = 2  # noqa: N815
     iterations: str = ""
@@ -64,6 +66,11 @@ SETTINGS = {
     "interClass": "inter_class",
 }
 """The edits, and the settings of a recipe that they are."""
+
+
+def device_word(settings: TrainingSettings) -> str:
+    """The device as `dcamt` calls it."""
+    return "auto" if settings.device is Device.AUTOMATIC else str(settings.device.value)
 
 
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
 from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION, list_cases
 from DCAMTSlicerLib import training_cases
+from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.case_rows import FileScan
 from DCAMTTrainingLib.case_table_model import REMARK, ROLE
 from DCAMTTrainingLib.nrrd_slabs import write_slabs
@@ -314,6 +316,19 @@ class EstimateTest(TrainingCase):
         click(self.ui.measureButton)
         click(self.ui.measureButton)
         self.assertEqual(self.ui.measureButton.text, "Measure")
+
+    def test_what_was_measured_on_another_device_does_not_count(self) -> None:
+        add_case("one", 1)
+        click(self.ui.addSceneButton)
+        self.make_small()
+        self.take_as_measured(device="cuda")
+        self.assertIn("on the GPU", self.ui.estimateLabel.text)
+        choose(self.ui.deviceSelector, "CPU")
+        self.assertIn("Measure to see", self.ui.estimateLabel.text)
+        begun = []
+        with mock.patch.object(session_module, "EngineCommand", lambda words, *rest: begun.append(words)):
+            self.session.measure(self.folder, self.session.device(), print)
+        self.assertEqual(begun[0][begun[0].index("--device") + 1], "cpu")
 
     def test_too_little_disk_or_memory_is_told_before_start(self) -> None:
         add_case("one", 1)

@@ -109,7 +109,10 @@ class RunsTest(TrainingCase):
         click(self.ui.pauseButton)
         self.wait_for(lambda: self.state(run) == PAUSED and self.ui.stopButton.enabled, "the pause in the panel")
         step = run_state(run).step
+        choose(self.ui.deviceSelector, "CPU")
         click(self.ui.stopButton)
+        words = [one.process.args for one in started if one.run.path == run.path][-1]
+        self.assertEqual(words[-2:], ["--device", "cpu"])
         self.assertFalse(self.ui.stopButton.enabled)
         self.assertFalse(self.ui.resumeButton.enabled)
         self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
