@@ -119,7 +119,9 @@ class GridTest(SegmentationCase):
 
     def test_into_a_segmentation_under_another_linear_transform(self) -> None:
         volume = add_scan()
-        expected = np.array(own_mask(self.segment(volume), volume))
+        alone = self.segment(volume)
+        expected, places = np.array(own_mask(alone, volume)), self.logic.doubtfulPlaces(alone)
+        self.assertGreater(len(places), 0)
         target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
         target.CreateDefaultDisplayNodes()
         target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
@@ -137,6 +139,10 @@ class GridTest(SegmentationCase):
         identifier = next(name for name in target.GetSegmentation().GetSegmentIDs() if name != foreign)
         mask = slicer.util.arrayFromSegmentBinaryLabelmap(target, identifier, volume)
         np.testing.assert_array_equal(mask, expected)
+        for place, own in zip(places, self.logic.doubtfulPlaces(target), strict=True):
+            world = [0.0, 0.0, 0.0]
+            target.TransformPointToWorld(own.position, world)
+            np.testing.assert_allclose(world, place.position, atol=1e-6)
 
 
 class SurfaceTest(unittest.TestCase):
