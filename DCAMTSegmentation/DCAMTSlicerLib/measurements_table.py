@@ -34,16 +34,20 @@ def column_titles() -> dict[str, str]:
 
 def fill_table(node: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Put measurements, one mapping of `COLUMNS` a segment, into a table node in place of what it holds."""
-    node.RemoveAllColumns()
-    for column, title in column_titles().items():
+    titles, arrays = column_titles(), []
+    for column in titles:
         text = column in TEXTS
         array = vtk.vtkStringArray() if text else vtk.vtkDoubleArray()
         array.SetName(column)
         for row in rows:
             value = row.get(column)
             array.InsertNextValue(str(value or "") if text else _number(value, DECIMALS.get(column, 2)))
+        arrays.append(array)
+    # Only now, as a value that is none must leave what the node holds.
+    node.RemoveAllColumns()
+    for array in arrays:
         node.AddColumn(array)
-        node.SetColumnTitle(column, title)
+        node.SetColumnTitle(array.GetName(), titles[array.GetName()])
     node.SetUseColumnTitleAsColumnHeader(True)
 
 

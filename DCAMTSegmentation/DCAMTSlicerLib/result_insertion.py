@@ -132,13 +132,13 @@ def _put(
         map_node = node("vtkMRMLScalarVolumeNode", map_name(volume), review.DISAGREEMENT)
         if map_node.GetDisplayNode() is None:
             added.append(show_image(map_node))
+    fill_table(table, result.measurements)
     _write(target, volume, built)
     place_beside(target, volume)
     if map_node is not None:
         map_node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
         map_node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         map_node.SetAndObserveImageData(image)
-    fill_table(table, result.measurements)
     review.keep_doubts(target, result.trust, result.doubts, to_local)
     for role, referenced in ((review.DISAGREEMENT, map_node), (review.MEASUREMENTS, table), (review.VOLUME, volume)):
         target.SetNodeReferenceID(role, referenced.GetID() if referenced is not None else None)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from DCAMTSlicerLib import review
+from DCAMTSlicerLib.measurements_table import rows_of
 from DCAMTSlicerLib.result_insertion import Result, insert
 from segmentation_case import (
     ROOT,
@@ -189,6 +191,21 @@ class SurfaceTest(unittest.TestCase):
             put(broken, volume)
         self.assertEqual(scene_state(), state)
 
+    def test_a_step_that_fails_leaves_an_earlier_result_whole(self) -> None:
+        volume = add_scan()
+        labels = np.zeros((16, 20, 24), np.uint8)
+        labels[4:8, 4:8, 4:8] = 1
+        segmentation = put(result_of(labels), volume)
+        mask = np.array(own_mask(segmentation, volume))
+        rows = rows_of(review.referenced(segmentation, review.MEASUREMENTS))
+        state = scene_state()
+        broken = replace(result_of(np.ones_like(labels)), measurements=[{"volume_ml": "no number"}])
+        with self.assertRaises(ValueError):
+            put(broken, volume, segmentation)
+        self.assertEqual(scene_state(), state)
+        np.testing.assert_array_equal(own_mask(segmentation, volume), mask)
+        self.assertEqual(rows_of(review.referenced(segmentation, review.MEASUREMENTS)), rows)
+
 
 def result_of(labels: np.ndarray) -> Result:
     """A result as the worker's event tells of it, with a map of disagreement."""
@@ -201,9 +218,9 @@ def result_of(labels: np.ndarray) -> Result:
     return Result(labels, np.zeros_like(labels), 0.9, [], [row], [item])
 
 
-def put(result: Result, volume: Any) -> Any:
+def put(result: Result, volume: Any, target: Any = None) -> Any:
     """Take all steps of bringing a result into the scene; returns the segmentation node."""
-    steps = insert(result, volume, None, True)
+    steps = insert(result, volume, target, True)
     while True:
         try:
             next(steps)
@@ -350,7 +367,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
         from DCAMTLib.measurements import measure
         from DCAMTLib.recipe import load_recipe
         from DCAMTLib.volume import Grid, Labelmap
-        from DCAMTSlicerLib.measurements_table import fill_table, rows_of
+        from DCAMTSlicerLib.measurements_table import fill_table
 
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
         affine = oblique() @ np.diag([0.5, 0.5, 0.6, 1])
