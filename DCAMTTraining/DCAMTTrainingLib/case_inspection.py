@@ -6,20 +6,23 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.cases import LABELLED, VALIDATION, Case
+from DCAMTLib.training.cases import LABELLED, VALIDATION
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .case_lists import write_list
+from .case_lists import write_lines
 from .case_rows import CaseTable, FileScan, SceneScan
 from .engine_command import EngineCommand
+from .stepping import Stepping
+
+RESOLVED = 200
+"""Paths that are looked up between two turns of the event loop."""
 
 
 class CaseInspection:
@@ -35,27 +38,34 @@ class CaseInspection:
         self._folder = Path(tempfile.mkdtemp(prefix="dcamt-cases-", dir=slicer.app.temporaryPath))
         self._command: EngineCommand | None = None
         self._index: list[int] = []
-        self._inspectScene(recipe)
-        cases = []
-        for index, row in enumerate(table.rows):
-            if isinstance(row.source, FileScan):
-                label = Path(row.source.label) if row.source.label else None
-                cases.append(Case(row.name, Path(row.source.image), label, row.role))
-                self._index.append(index)
-        if not cases:
-            # Not from within here: nobody has this object yet.
-            qt.QTimer.singleShot(0, lambda: self._end(""))
-            return
-        write_list(cases, self._folder / "cases.csv")
-        (self._folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
-        words = ["cases", "check", str(self._folder / "cases.csv"), "--recipe", str(self._folder / "recipe.json")]
-        self._command = EngineCommand(words, self._hear, self._ended)
+        self._beginning = Stepping(self._begin(recipe), lambda step: None, self._onBegun)
 
     def cancel(self) -> None:
         self.running = False
+        self._beginning.cancel()
         if self._command is not None:
             self._command.cancel()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _begin(self, recipe: Recipe) -> Generator[None, None, None]:
+        """Look at the scene's cases, and have a child process look at the others."""
+        yield from self._inspectScene(recipe)
+        lines = []
+        for index, row in enumerate(self._table.rows):
+            if isinstance(row.source, FileScan):
+                lines.append((row.name, row.source.image, row.source.label, row.role))
+                self._index.append(index)
+        if lines:
+            yield
+            write_lines(lines, self._folder / "cases.csv")
+            (self._folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
+            yield
+            words = ["cases", "check", str(self._folder / "cases.csv"), "--recipe", str(self._folder / "recipe.json")]
+            self._command = EngineCommand(words, self._hear, self._ended)
+
+    def _onBegun(self, message: str) -> None:
+        if message or self._command is None:
+            self._end(message)
 
     def _hear(self, event: dict[str, Any]) -> None:
         if event["event"] == "case":
@@ -75,14 +85,19 @@ class CaseInspection:
             self.running = False
             self._onEnd(message)
 
-    def _inspectScene(self, recipe: Recipe) -> None:
+    def _inspectScene(self, recipe: Recipe) -> Generator[None, None, None]:
+        if not any(isinstance(row.source, SceneScan) for row in self._table.rows):
+            return
         by_file: defaultdict[str, list[int]] = defaultdict(list)
         for index, row in enumerate(self._table.rows):
             if isinstance(row.source, FileScan):
                 by_file[str(Path(row.source.image).resolve())].append(index)
+                if index % RESOLVED == 0:  # each path is looked up on the disk
+                    yield
         for index, row in enumerate(self._table.rows):
             if not isinstance(row.source, SceneScan):
                 continue
+            yield
             remark, held = scene_remark(row.source, row.role, recipe)
             volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
             others = by_file.get(_file_of(volume), []) if volume is not None else []

@@ -12,7 +12,12 @@ from DCAMTLib.training.cases import COLUMNS, Case
 
 def write_list(cases: Iterable[Case], path: Path) -> None:
     """Write cases as `dcamt` reads them; raises OutputError if the file cannot be written."""
+    write_lines(((case.name, str(case.image), str(case.label or ""), case.role) for case in cases), path)
+
+
+def write_lines(lines: Iterable[tuple[str, str, str, str]], path: Path) -> None:
+    """`write_list` for lines of name, image, label (or an empty text) and role."""
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows((case.name, case.image, case.label or "", case.role) for case in cases)
+        writer.writerows(lines)

@@ -82,8 +82,10 @@ class CaseTable:
                 index = at[row.scan]
                 self.rows[index] = replace(row, name=self.rows[index].name)
                 continue
-            row = replace(row, name=_own_name(row.name, names))
-            names.add(row.name)
+            name = _own_name(row.name, names)
+            if name != row.name:
+                row = replace(row, name=name)
+            names.add(name)
             at[row.scan] = len(self.rows)
             self.rows.append(row)
             added += 1
@@ -173,8 +175,13 @@ def rows_to_json(rows: Sequence[CaseRow]) -> str:
 
 def rows_from_json(text: str) -> list[CaseRow]:
     """What `rows_to_json` wrote; raises ValueError if it is nothing of the kind."""
+    return rows_of(json.loads(text))
+
+
+def rows_of(listed: Any) -> list[CaseRow]:
+    """The rows of what JSON made of their text; raises ValueError if it is nothing of the kind."""
     try:
-        return [_row(data) for data in json.loads(text)]
+        return [_row(data) for data in listed]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"no case rows: {error}") from error
 

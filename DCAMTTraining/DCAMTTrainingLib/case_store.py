@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
-from .case_rows import CaseRow, SceneScan, rows_from_json, rows_to_json
+from .case_rows import CaseRow, SceneScan, rows_of, rows_to_json
 
 _CASES = "cases"
 _ROLES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 
 
+SLICE = 1000
+"""Rows that are made text of between two turns of the event loop."""
+
+
 def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
     """Keep the rows with a vtkMRMLScriptedModuleNode. References, unlike IDs, survive a scene's coming into another."""
+    for _step in saving_rows(node, rows):
+        pass
+
+
+def saving_rows(node: Any, rows: Sequence[CaseRow]) -> Generator[None, None, None]:
+    """`save_rows` in steps; the node changes in the last one."""
+    texts = []
+    for start in range(0, len(rows), SLICE):
+        texts.append(rows_to_json(rows[start : start + SLICE])[1:-1])
+        yield
     changing = node.StartModify()
     try:
         for role in _ROLES:
@@ -23,7 +37,7 @@ def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
                 node.AddNodeReferenceID(_ROLES[0], row.source.volume)
                 # A reference must be there for each row, so that they can be told apart by their place.
                 node.AddNodeReferenceID(_ROLES[1], row.source.segmentation or row.source.volume)
-        node.SetParameter(_CASES, rows_to_json(rows))
+        node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
 
@@ -43,6 +57,6 @@ def load_rows(node: Any) -> list[CaseRow]:
                 if source["segmentation"]:
                     source["segmentation"] = node.GetNthNodeReferenceID(_ROLES[1], place) or source["segmentation"]
                 place += 1
-        return rows_from_json(json.dumps(listed))
+        return rows_of(listed)
     except (ValueError, TypeError, KeyError):
         return []

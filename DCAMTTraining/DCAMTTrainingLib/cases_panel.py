@@ -10,11 +10,11 @@ from typing import Any
 import qt
 import slicer
 from DCAMTLib.errors import DCAMTError
-from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION, Case
+from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 
-from .case_rows import ALL_ROLES, SceneScan
+from .case_rows import ALL_ROLES, CaseRow, FileScan, SceneScan
 from .case_table_model import ROLE, CaseTableModel, next_role, role_title
 from .engine_command import EngineCommand
 from .pairs_dialog import confirm_pairs
@@ -23,6 +23,7 @@ from .scene_source import scene_rows, sent_rows
 from .segmentation_model import current_model
 from .segments_dialog import choose_segments
 from .session import SETTLE_MS, TrainingSession
+from .stepping import Stepping
 
 LISTS = "*.csv"
 WIDTHS = (80, 80, 144, 88, 92, 100)
@@ -35,6 +36,7 @@ class CasesPanel:
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session, self._table = ui, session, session.table
         self._search: EngineCommand | None = None
+        self._reading: Stepping | None = None
         self._model = CaseTableModel(session.table)
         ui.casesTable.setModel(self._model)
         ui.casesTable.horizontalHeader().setStretchLastSection(True)
@@ -67,6 +69,8 @@ class CasesPanel:
         self._counting.stop()
         if self._search is not None:
             self._search.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
 
     def refresh(self) -> None:
         self._ui.validationSpinBox.enabled = bool(len(self._table))
@@ -126,16 +130,19 @@ class CasesPanel:
     def _takeFound(self, event: dict[str, Any]) -> None:
         """Show the pairs, and take those that the person agrees to."""
         if confirm_pairs(event):
-            self._session.addFiles([_case(found) for found in event["cases"]])
+            self._table.add([_row(found) for found in event["cases"]])
 
     def _onAddList(self, checked: bool = False) -> None:
         title = _("List of cases")
         path = qt.QFileDialog.getOpenFileName(None, title, "", f"CSV ({LISTS})")
-        if path:
-            try:
-                self._session.addList(Path(path))
-            except DCAMTError as error:
-                slicer.util.errorDisplay(str(error), windowTitle=title)
+        if not path or (self._reading is not None and self._reading.running):
+            return
+
+        def ended(message: str) -> None:
+            if message:
+                slicer.util.errorDisplay(message, windowTitle=title)
+
+        self._reading = Stepping(self._session.addingList(Path(path)), lambda step: None, ended)
 
     def _onExport(self, checked: bool = False) -> None:
         title = _("Save the list of cases")
@@ -199,7 +206,6 @@ class CasesPanel:
             self._table.put(selected[0], replace(row, source=source, role=role))
 
 
-def _case(found: dict[str, Any]) -> Case:
+def _row(found: dict[str, Any]) -> CaseRow:
     """A case of the event of `dcamt cases find`."""
-    label = Path(found["label"]) if found["label"] else None
-    return Case(found["name"], Path(found["image"]), label, found["role"])
+    return CaseRow(found["name"], FileScan(found["image"], found["label"] or ""), found["role"])

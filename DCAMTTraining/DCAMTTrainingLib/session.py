@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ import qt
 import slicer
 from DCAMTLib.errors import InputError
 from DCAMTLib.recipe import Recipe, with_settings
-from DCAMTLib.training.cases import Case, list_cases, write_cases
+from DCAMTLib.training.cases import Case, listed_cases, write_cases
 from DCAMTLib.training.efforts import effort_settings
 from DCAMTSlicerLib.installation import missing_packages
 
 from .case_inspection import CaseInspection
-from .case_lists import write_list
+from .case_lists import write_lines
 from .case_rows import CaseRow, CaseTable, FileScan
-from .case_store import load_rows, save_rows
+from .case_store import SLICE, load_rows, save_rows, saving_rows
 from .engine_command import EngineCommand
 from .preflight import Problem, case_problems, machine_problems
+from .stepping import Stepping
 from .task import classes_from_json, recipe_of, started_from
 from .training_settings import TrainingSettings, chosen_settings, device_word
 
@@ -46,6 +47,7 @@ class TrainingSession:
         self._inspected = False
         self._estimation: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._keeping: Stepping | None = None
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
         self._settling.timeout.connect(self._onSettled)
@@ -79,6 +81,7 @@ class TrainingSession:
 
     def keep(self) -> None:
         """Put the cases into the scene's parameter node."""
+        self._stopKeeping()
         if self._node is not None:
             save_rows(self._node, self.table.rows)
 
@@ -118,9 +121,21 @@ class TrainingSession:
             CaseRow(case.name, FileScan(str(case.image), str(case.label or "")), case.role) for case in cases
         )
 
-    def addList(self, path: Path) -> int:
+    def addList(self, path: Path) -> None:
         """Add the cases of a CSV file; raises InputError if it cannot be read as one."""
-        return self.addFiles(list_cases(path))
+        for _step in self.addingList(path):
+            pass
+
+    def addingList(self, path: Path) -> Generator[None, None, None]:
+        """`addList` in steps; all cases come in with the last one, or none if a line is faulty."""
+        settings, rows = self.settings, []
+        for number, case in enumerate(listed_cases(path), start=1):
+            rows.append(CaseRow(case.name, FileScan(str(case.image), str(case.label or "")), case.role))
+            if number % SLICE == 0:
+                yield
+        yield
+        if self.settings is settings:  # else another scene was opened meanwhile
+            self.table.add(rows)
 
     def exportList(self, path: Path) -> int:
         """Write the table as `dcamt train` reads it; returns how many rows are left out, as they are no files.
@@ -167,8 +182,14 @@ class TrainingSession:
             self._inspection = None
         self._inspected = False
 
+    def _stopKeeping(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._keeping = None
+
     def _onEdited(self) -> None:
         self._stopInspection()
+        self._stopKeeping()
         if self._node is not None:
             # Not every way of saving a scene announces itself.
             if len(self.table) <= KEPT_AT_ONCE:
@@ -177,7 +198,12 @@ class TrainingSession:
         self._news()
 
     def _onSettled(self) -> None:
-        self.keep()
+        self._stopKeeping()
+        if self._node is not None:
+            steps = saving_rows(self._node, tuple(self.table.rows))
+            self._keeping = Stepping(steps, lambda step: None, self._onKept)
+
+    def _onKept(self, message: str) -> None:
         # Before the engine's packages are there, nothing asks for them unless the person wants something done.
         if len(self.table) and not missing_packages():
             self.inspect()
@@ -201,8 +227,7 @@ class TrainingSession:
         recipe = self.plannedRecipe()
         key = self._estimateKey()
         folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
-        cases = [Case(row.name, Path(row.scan), None, row.role) for row in self.table.rows]
-        write_list(cases, folder / "cases.csv")
+        write_lines(((row.name, row.scan, "", row.role) for row in self.table.rows), folder / "cases.csv")
         (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
 
         def hear(event: dict[str, Any]) -> None:

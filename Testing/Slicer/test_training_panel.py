@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +19,7 @@ from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION, list_cases
 from DCAMTSlicerLib import training_cases
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.case_rows import FileScan
+from DCAMTTrainingLib.case_store import load_rows
 from DCAMTTrainingLib.case_table_model import REMARK, ROLE
 from DCAMTTrainingLib.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.task import classes_from_json
@@ -104,6 +106,7 @@ class SourcesTest(TrainingCase):
         with Person() as person:
             person.expects("List of cases", str(given))
             click(self.ui.addListButton)
+        self.wait_for(lambda: len(self.table), "the list")
         click(self.ui.addSceneButton)
         self.assertEqual([row.name for row in self.table.rows], ["A", "B", "in the scene"])
         written = self.folder / "out" / "cases.csv"
@@ -121,6 +124,26 @@ class SourcesTest(TrainingCase):
             person.expects("List of cases", str(given))
             person.expects("lacks the column 'label'", "Ok")
             click(self.ui.addListButton)
+            self.wait_for(lambda: person.errors(), "the message")
+        self.assertEqual(len(self.table), 3)
+
+    def test_a_faulty_line_brings_in_no_case_and_neither_does_a_closed_scene(self) -> None:
+        lines = [f"case{n},{n}.nrrd,,unlabelled" for n in range(5000)]
+        table = self.folder / "cases.csv"
+        table.write_text("\n".join(["name,image,label,role", *lines, "last,x.nrrd,,dancer"]))
+        with Person() as person:
+            person.expects("List of cases", str(table))
+            person.expects("line 5002 ('last') has the role 'dancer'", "Ok")
+            click(self.ui.addListButton)
+            self.wait_for(lambda: person.errors(), "the message")
+        self.assertEqual(len(self.table), 0)
+        table.write_text("\n".join(["name,image,label,role", *lines]))
+        steps = self.session.addingList(table)
+        next(steps)
+        close_scene()
+        process_events()
+        self.assertEqual(list(steps), [None] * 5)
+        self.assertEqual(len(self.table), 0)
 
     def test_corrected_results_come_over_from_the_segmentation_module(self) -> None:
         click(self.ui.addSentButton)
@@ -372,17 +395,21 @@ class TenThousandTest(TrainingCase):
         table = self.folder / "cases.csv"
         rows = [f"case{n:05d},images/{n}.nrrd,labels/{n}.nrrd,labelled" for n in range(10_000)]
         table.write_text("\n".join(["name,image,label,role", *rows]))
+        add_case("in the scene")  # which is compared to each file
+        with Person() as person:
+            person.expects("List of cases", str(table))
+            click(self.ui.addSceneButton)
+            click(self.ui.addListButton)
         with LoopMonitor() as monitor:
-            self.session.addList(table)
-            process_events()
-            self.session.inspect()
+            self.wait_for(lambda: len(self.session.table) == 10_001, "the list")
             self.wait_for(lambda: self.session.table.rows[2000].remark, "some of the headers")
             self.session.table.set_role([5], VALIDATION)
-            process_events()
-        self.assertEqual(self.ui.casesTable.model().rowCount(), 10_000)
+            node = self.session._node
+            self.wait_for(lambda: f'"{VALIDATION}"' in node.GetParameter("cases"), "the change in the scene")
+        self.assertEqual(self.ui.casesTable.model().rowCount(), 10_001)
         self.assertIsInstance(self.session.table.rows[7].source, FileScan)
-        # Adding the list, keeping it with the scene and a click are each one turn of the event loop.
-        self.assertLess(monitor.longest_work, 0.5)
+        self.assertEqual(load_rows(node), [replace(row, remark="") for row in self.session.table.rows])
+        self.assertLess(monitor.longest_work, 0.1)
 
 
 @unittest.skipIf(in_real_slicer(), "measures what the harness' application imports")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,23 +60,27 @@ def list_cases(path: Path) -> list[Case]:
     Raises:
         InputError: the file or a column is missing, or a line has no name, no image or an unknown role.
     """
-    return [case for _, case in _listed(path)]
+    return list(listed_cases(path))
 
 
-def _listed(path: Path) -> list[tuple[int, Case]]:
+def listed_cases(path: Path) -> Iterator[Case]:
+    """What `list_cases` returns, a line at a time: a list may be long. Raises as it does, where the fault lies."""
+    for _, case in _listed(path):
+        yield case
+
+
+def _listed(path: Path) -> Iterator[tuple[int, Case]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            rows = [(reader.line_num, row) for row in reader]
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
+            if missing:
+                remedy = f"Its first line must read {','.join(COLUMNS)}."
+                raise InputError(f"lacks the column '{missing[0]}'", path=path, remedy=remedy)
+            for row in reader:
+                yield reader.line_num, _case(row, path, reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot be read as a case list ({error})", path=path) from error
-    missing = [column for column in COLUMNS if column not in columns]
-    if missing:
-        raise InputError(
-            f"lacks the column '{missing[0]}'", path=path, remedy=f"Its first line must read {','.join(COLUMNS)}."
-        )
-    return [(number, _case(row, path, number)) for number, row in rows]
 
 
 def write_cases(cases: Sequence[Case], path: Path) -> None:
