@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import slicer
 from DCAMTLib.errors import DCAMTError
-from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.cases import VALIDATION, list_cases
+from DCAMTLib.recipe import Recipe, load_recipe
+from DCAMTLib.training.cases import VALIDATION, listed_cases
 from DCAMTLib.training.preview import choose_preview, chosen_preview, read_preview
+from DCAMTLib.training.run_folder import RunFolder
 from slicer.i18n import tr as _
 
 from .case_rows import SceneScan
+from .case_store import SLICE
 from .preview import remove_preview, show_preview
 from .run_watch import RunWatch
 from .session import TrainingSession
@@ -30,6 +33,7 @@ class WatchPanel:
         self._cases: list[str] = []
         self._shown: tuple[str, str, int] | None = None
         self._loading: Stepping | None = None
+        self._listing: Stepping | None = None
         self._filling = False
         ui.lossesButton.connect("clicked(bool)", lambda checked=False: self._showChart(LOSSES))
         ui.scoresButton.connect("clicked(bool)", lambda checked=False: self._showChart(SCORES))
@@ -43,6 +47,8 @@ class WatchPanel:
 
     def close(self) -> None:
         self._stopLoading()
+        if self._listing is not None:
+            self._listing.cancel()
         self._watch = None
 
     def sceneClosed(self) -> None:
@@ -97,17 +103,34 @@ class WatchPanel:
         self._filling = True
         self._ui.previewSelector.clear()
         self._ui.previewSelector.addItem(_("none"))
+        self._ui.previewSelector.enabled = False
+        self._filling = False
         self._cases = []
+        if self._listing is not None:
+            self._listing.cancel()
         watch = self._watch
         if watch is not None and watch.run.recipe.exists():
             try:
-                self._recipe, _cases = watch.run.open()
-                self._cases = [case.name for case in list_cases(watch.run.cases) if case.role == VALIDATION]
+                self._recipe = load_recipe(watch.run.recipe)
             except DCAMTError:
-                self._recipe = None
+                return
+            self._listing = Stepping(self._readCases(watch.run), lambda step: None, lambda message: self._showCases())
+
+    def _readCases(self, run: RunFolder) -> Generator[None, None, None]:
+        """The names of the run's validation cases; whether their files are still there does not matter."""
+        for number, case in enumerate(listed_cases(run.cases), start=1):
+            if case.role == VALIDATION:
+                self._cases.append(case.name)
+            if number % SLICE == 0:
+                yield
+
+    def _showCases(self) -> None:
+        if self._watch is None:
+            return
+        self._filling = True
         for name in self._cases:
             self._ui.previewSelector.addItem(name)
-        chosen = chosen_preview(watch.run) if watch is not None else None
+        chosen = chosen_preview(self._watch.run)
         if chosen in self._cases:
             self._ui.previewSelector.setCurrentIndex(self._cases.index(chosen) + 1)
         self._ui.previewSelector.enabled = bool(self._cases)

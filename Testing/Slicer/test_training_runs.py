@@ -285,6 +285,18 @@ class ListOfRunsTest(TrainingCase):
         process_events_until(lambda: self.module.widget.runs.watch.caughtUp)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
 
+    def test_the_validation_cases_of_a_long_list_are_offered_though_their_drive_is_gone(self) -> None:
+        begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
+        run = self.make("long", begun)
+        lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
+        lines += ["held out,/gone/a.nrrd,/gone/b.nrrd,validation"]
+        run.cases.write_text("\n".join(["name,image,label,role", *lines]))
+        self.module.widget.runs.refresh()
+        with LoopMonitor() as monitor:
+            self.wait_for(lambda: self.ui.previewSelector.enabled, "the cases")
+        self.assertLess(monitor.longest_work, 0.1)
+        self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "held out"])
+
     def test_a_damaged_folder_does_not_wedge_the_module(self) -> None:
         run = self.make("damaged", [])
         run.recipe.write_text("{")
