@@ -129,8 +129,10 @@ class OutlinePanel:
         if case is None:
             return
         try:
-            volume = self._volume(case)
-            segmentation = _proposal(case, volume)
+            # Slicer reads files on the window's own thread: the cursor says that it waits.
+            with slicer.util.WaitCursor():
+                volume = self._volume(case)
+                segmentation = _proposal(case, volume)
         except RuntimeError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("What to outline next"))
             return

@@ -116,7 +116,8 @@ def start_process(run: RunFolder, words: Sequence[str]) -> None:
     started[:] = [one for one in started if one.process.poll() is None]
     flags = 0
     if os.name == "nt":
-        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
+        # Detached altogether, PythonSlicer's own child would open a console window, and to close it would end the run.
+        flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
     command = [python_program(), "-m", "DCAMTLib.cli", *words]
     try:
         with run.log.open("ab") as log:

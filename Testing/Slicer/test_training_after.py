@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import qt
 import slicer
 from DCAMTLib.model_store import stored_models, verify_model
 from DCAMTLib.training.cases import LABELLED, Case
@@ -165,7 +166,17 @@ class OutlineFilesTest(TrainingCase):
         self.session.addFiles([Case("plain", scan, None, "unlabelled")])
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
-        click(self.ui.openCaseButton)
+        waiting = []
+        load = slicer.util.loadVolume
+
+        def load_while_waiting(*words):
+            waiting.append(qt.QApplication.overrideCursor() is not None)
+            return load(*words)
+
+        with mock.patch.object(slicer.util, "loadVolume", load_while_waiting):
+            click(self.ui.openCaseButton)
+        self.assertEqual(waiting, [True])
+        self.assertIsNone(qt.QApplication.overrideCursor())
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         loaded, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
         self.assertEqual((loaded.GetName(), proposal.GetName()), ("plain", "plain (proposed)"))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import unittest
+from pathlib import Path
 
 import slicer
 import training_scenes
@@ -17,6 +18,7 @@ from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.run_lock import is_held
 from DCAMTLib.training.run_requests import PAUSE, ask
 from DCAMTLib.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
+from DCAMTTrainingLib.run_folders import runs_folder
 from DCAMTTrainingLib.run_start import RunPlan, just_started, prepare_and_start, resume, started
 from DCAMTTrainingLib.training_settings import chosen_settings
 from slicer_harness import (
@@ -296,6 +298,13 @@ class ListOfRunsTest(TrainingCase):
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the cases")
         self.assertLess(monitor.longest_work, 0.1)
         self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "held out"])
+
+    def test_they_lie_under_the_person_s_home_unless_another_folder_is_chosen(self) -> None:
+        slicer.app.userSettings().remove("DCAMT/RunsFolder")
+        self.module.widget.runs.refresh()
+        self.assertEqual(Path(self.ui.runsFolderEdit.currentPath), Path.home() / "DCAMT runs")
+        self.ui.runsFolderEdit.currentPath = str(self.runs)
+        self.assertEqual(runs_folder(), self.runs)
 
     def test_a_damaged_folder_does_not_wedge_the_module(self) -> None:
         run = self.make("damaged", [])
