@@ -15,6 +15,7 @@ from typing import NoReturn
 from . import __version__
 from .commands.console import StdoutLost, tell
 from .commands.faults import as_fault, quiet_libraries
+from .commands.tied import end_with_stdin
 from .devices import DEVICES
 from .inference.quality import ACCURATE, QUALITIES
 from .model_store import DEFAULT
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(_with_signed_roi(sys.argv[1:] if arguments is None else arguments))
     try:
+        if options.end_with_stdin:
+            end_with_stdin()
         with quiet_libraries():
             return _run(options)
     except StdoutLost as error:
@@ -315,6 +318,8 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one line of JSON an event")
+    # Of applications alone: a shell gives many a command a stdin that is closed.
+    parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
 
 
 if __name__ == "__main__":

@@ -46,10 +46,10 @@ class EngineCommand:
         self._process.readyReadStandardError.connect(self._onErrors)
         self._process.finished.connect(self._onFinished)
         self._process.errorOccurred.connect(self._onError)
-        self._process.start(python_program(), ["-m", "DCAMTLib.cli", *words, "--json"])
+        self._process.start(python_program(), ["-m", "DCAMTLib.cli", *words, "--json", "--end-with-stdin"])
 
     def cancel(self) -> None:
-        """End the process at once."""
+        """End the process at once; PythonSlicer may be a launcher, whose child ends as its stdin closes."""
         if self.running:
             self.running = False
             self._process.closeWriteChannel()

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import slicer
 import training_scenes
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.training.fault_note import Fault, prepare_note, write_note
 from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_lock import is_held
+from DCAMTLib.training.run_lock import is_held, run_lock
 from DCAMTLib.training.run_requests import PAUSE, ask
 from DCAMTLib.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
+from DCAMTTrainingLib import engine_command
 from DCAMTTrainingLib.run_folders import runs_folder
 from DCAMTTrainingLib.run_start import RunPlan, just_started, prepare_and_start, resume, started
 from DCAMTTrainingLib.training_settings import chosen_settings
@@ -315,6 +317,49 @@ class ListOfRunsTest(TrainingCase):
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.runSelector.count, 1)
         self.assertIn("Failed", self.ui.runStatusLabel.text)
+
+
+# As PythonSlicer is on Linux and Windows: it starts the interpreter, and waits for it.
+LAUNCHER = """#!{python}
+import pathlib, subprocess, sys
+child = subprocess.Popen([{python!r}, *sys.argv[1:]])
+pathlib.Path(__file__).with_name("child").write_text(str(child.pid))
+sys.exit(child.wait())
+"""
+
+
+@unittest.skipUnless(sys.platform == "linux", "looks processes up under /proc")
+class LauncherTest(TrainingCase):
+    def test_a_command_that_is_cancelled_ends_behind_its_launcher(self) -> None:
+        launcher = self.folder / "launcher"
+        launcher.write_text(LAUNCHER.format(python=sys.executable))
+        launcher.chmod(0o755)
+        heard = []
+        with mock.patch.object(engine_command, "python_program", return_value=str(launcher)):
+            # It says nothing, and would not end by itself while the other run goes on.
+            run = RunFolder(self.runs / "watched")
+            run.path.mkdir()
+            with run_lock(run.lock):
+                words = ["train", "--run", str(run.path), "--watch"]
+                command = engine_command.EngineCommand(words, heard.append, heard.append)
+                pid = self.folder / "child"
+                self.wait_for(lambda: pid.exists() and pid.read_text(), "the launcher's child")
+                child = int(pid.read_text())
+                process_events_until(
+                    lambda: len(os.listdir(f"/proc/{child}/task")) > 1 or not command.running, timeout=60
+                )
+                self.assertTrue(command.running)
+                command.cancel()
+                self.wait_for(lambda: not is_alive(child), "the child's end", timeout=20)
+        self.assertEqual(heard, [])
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits to be asked for its status does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 # An application that starts a run and is killed the moment after.
