@@ -308,6 +308,19 @@ class ListOfRunsTest(TrainingCase):
         self.ui.runsFolderEdit.currentPath = str(self.runs)
         self.assertEqual(runs_folder(), self.runs)
 
+    def test_how_it_goes_is_told_with_speed_time_left_and_memory(self) -> None:
+        losses = {"total": 1.0}
+        begun = {"event": "started", "step": 0, "of": 400, "labelled": 1, "unlabelled": 0, "validation": 0}
+        begun |= {"device": "cpu", "resumed": False}
+        going = {"event": "progress", "step": 343, "of": 400, "losses": losses, "steps_per_s": 0.741, "eta_s": 77.4}
+        run = self.make("going", [begun, {**going, "memory_bytes": 820_000_000}])
+        with run_lock(run.lock):
+            self.module.widget.runs.refresh()
+            told = "Running, 343 of 400 iterations, 0.74 a second, 77 s left, 0.8 GB of memory."
+            self.wait_for(lambda: self.ui.runStatusLabel.text == told, self.ui.runStatusLabel.text, timeout=20)
+            self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
+            self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
+
     def test_a_damaged_folder_does_not_wedge_the_module(self) -> None:
         run = self.make("damaged", [])
         run.recipe.write_text("{")

@@ -21,6 +21,7 @@ SCANS, LABELLED, FOR_VALIDATION = 9, 5, 2
 SETTINGS = {"iterationsEdit": "400", "spacingEdit": "2.5,2.5,2.5", "patchEdit": "32,32,16"}
 """A coarse grid and small patches: some minutes without a GPU, and the model learns something all the same."""
 PATIENCE_S = 1800.0
+RUNS_SHOWN = "/home/you/DCAMT runs"
 
 
 def draw(folder: Path) -> Iterator[Path]:
@@ -83,6 +84,8 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     process_events_until(lambda: _step(module) >= _of(module) * 5 // 6 > 0, PATIENCE_S, "most of the run")
     _open(ui, "runButton", "watchButton")
     charts = _charts(module)
+    # Where a person's runs lie by default; as there is no such folder here, the panel keeps to its own.
+    ui.runsFolderEdit.currentPath = RUNS_SHOWN
     yield "training-2-charts", beside_charts(grab_panel(module, TITLE, WIDTH), charts)
 
     process_events_until(lambda: ui.useModelButton.enabled, PATIENCE_S, "the end of the run")
