@@ -26,7 +26,7 @@ from .session import SETTLE_MS, TrainingSession
 from .stepping import Stepping
 
 LISTS = "*.csv"
-WIDTHS = (80, 80, 144, 88, 92, 100)
+WIDTHS = (76, 80, 130, 98, 96, 100)
 """Pixels of the columns but the last; those up to the spacing are seen in a panel of 560. Tooltips tell all."""
 
 
