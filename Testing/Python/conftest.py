@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,9 @@ from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, rando
 from DCAMTLib.model_package import ModelPackage
 from DCAMTLib.recipe import Inference, Intensity, Network, Recipe, load_recipe
 from DCAMTLib.volume import Volume
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and whatever they start would ignore it, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared helpers assert, too: pytest shows the values of theirs as of a test's own.
 pytest.register_assert_rewrite("synthetic", "scan_files")
