@@ -6,7 +6,7 @@ import signal
 from dataclasses import replace
 
 import pytest
-from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
+from analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from DCAMTLib.model_package import ModelPackage
 from DCAMTLib.recipe import Inference, Intensity, Network, Recipe, load_recipe
 from DCAMTLib.volume import Volume
@@ -16,8 +16,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared helpers assert, too: pytest shows the values of theirs as of a test's own.
 pytest.register_assert_rewrite("synthetic", "scan_files")
-
-__all__ = ["CENTRE", "analytic_scan", "centred_grid", "points_of", "random_package", "rotation"]
 
 
 @pytest.fixture(scope="session")

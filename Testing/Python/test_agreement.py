@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import CENTRE, centred_grid, points_of, rotation
+from analytic_scans import CENTRE, centred_grid, points_of, rotation
 from DCAMTLib.inference.agreement import SMALLEST_ML, disagreement_levels, doubtful_places
 from DCAMTLib.volume import Grid
 

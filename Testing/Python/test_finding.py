@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import CENTRE, centred_grid, points_of, rotation
+from analytic_scans import CENTRE, centred_grid, points_of, rotation
 from DCAMTLib.inference import finding
 from DCAMTLib.inference import predictor as module
 from DCAMTLib.inference.cropping import crop, grown

@@ -9,7 +9,7 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
-from conftest import centred_grid, rotation
+from analytic_scans import centred_grid, rotation
 from DCAMTLib.errors import InputError
 from DCAMTLib.volume import Labelmap, Volume, read_header, read_labelmap, read_volume, write_labelmap, write_volume
 

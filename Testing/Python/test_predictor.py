@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
-from conftest import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
+from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
 from DCAMTLib.errors import InputError
 from DCAMTLib.inference import predictor as module
 from DCAMTLib.inference.memory import part_size, pass_bytes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
-from conftest import analytic_scan, centred_grid, points_of, rotation
+from analytic_scans import analytic_scan, centred_grid, points_of, rotation
 from DCAMTLib import preprocessing
 from DCAMTLib.errors import InputError
 from DCAMTLib.preprocessing import (

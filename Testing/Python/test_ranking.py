@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import centred_grid, points_of, rotation
+from analytic_scans import centred_grid, points_of, rotation
 from DCAMTLib.errors import InputError
 from DCAMTLib.inference.predictor import Segmentation
 from DCAMTLib.training.cases import UNLABELLED, Case

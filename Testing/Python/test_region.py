@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import CENTRE, centred_grid, points_of, rotation
+from analytic_scans import CENTRE, centred_grid, points_of, rotation
 from DCAMTLib.errors import InputError
 from DCAMTLib.inference.region import Region
 from DCAMTLib.preprocessing import network_grid

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CENTRE, analytic_scan, centred_grid, points_of, rotation
+from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, rotation
 from DCAMTLib.inference.agreement import disagreement_levels
 from DCAMTLib.inference.predictor import Predictor
 from DCAMTLib.measurements import measure
