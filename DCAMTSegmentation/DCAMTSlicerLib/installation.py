@@ -35,9 +35,10 @@ def ensure_packages() -> None:
     """Install what is missing, after one question; nothing is asked or done if all is there.
 
     Raises:
-        NotInstalledError: the person declined, the PyTorch extension is missing, PyTorch is too old, the download
-            failed, or Slicer must be restarted first.
+        NotInstalledError: the person declined, the PyTorch extension is missing, PyTorch or Slicer is too old, the
+            download failed, or Slicer must be restarted first.
     """
+    _refuse_old_slicer()
     _refuse_old_torch()
     missing = missing_packages()
     if not missing:
@@ -79,6 +80,15 @@ def _torch_version() -> str | None:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _refuse_old_slicer() -> None:
+    """Before 5.12 Slicer had no way to install packages that leaves its own alone."""
+    try:
+        import slicer.packaging  # noqa: F401
+    except ImportError:
+        text = _("This version of Slicer cannot install what DCAMT needs. Update to Slicer 5.12 or later.")
+        raise NotInstalledError(text) from None
 
 
 def _refuse_old_torch() -> None:

@@ -171,6 +171,10 @@ class InstallationTest(SegmentationCase):
         self.assertIn("PyTorch Util", person.errors()[0])
         self.assertEqual(pytorch.asked, [])
 
+    def test_a_slicer_that_is_too_old_says_so(self) -> None:
+        with mock.patch.dict(sys.modules, {"slicer.packaging": None}):
+            self.refuse(("Update to Slicer 5.12", "Ok"))
+
     def test_looking_for_packages_imports_none(self) -> None:
         from DCAMTSlicerLib.installation import missing_packages
 
