@@ -2,8 +2,9 @@
 
 Voxel by voxel alone it is a trap where the background is the larger part: a branch that misses something does so with
 confidence, the other unlearns it, and the segmentation shrinks from step to step. Seen on the left atrium (8 labelled
-cases, 2.5 mm, 1000 iterations): to 0.83 of the true volume; to 0.6 points of Dice below where it stood without. With
-the overlap, which pulls harder towards what a teacher found than towards what it missed, the volume was right.
+cases, 2.5 mm, 1000 iterations): to 0.83 of the true volume, and to 1.7 points of Dice below that of the labelled cases
+alone. With the overlap, which pulls harder towards what a teacher found than towards what it missed, the volume was
+right.
 """
 
 from __future__ import annotations
