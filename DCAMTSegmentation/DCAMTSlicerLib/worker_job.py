@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ class Outcome:
     cancelled: bool = False
 
 
-class WorkerJob:
+class WorkerJob(ABC):
     """One request to a `worker_process.WorkerProcess`, with a folder for what is handed over; tells of its end once.
 
     A subclass says in `hand_over` what is asked for, and in `bring_in` what becomes of the answer.
@@ -56,15 +57,15 @@ class WorkerJob:
             self._worker.cancel()
             self._end(Outcome(None, _("Cancelled."), cancelled=True))
 
+    @abstractmethod
     def hand_over(self) -> Iterator[dict[str, Any] | None]:
         """Write what is handed over, step by step; the last step gives the request."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bring_in(self, event: Mapping[str, Any]) -> Iterator[Outcome | None]:
         """Take the answer into the scene, step by step; the last step gives the outcome."""
-        raise NotImplementedError
 
-    def progressed(self, event: Mapping[str, Any]) -> None:
+    def progressed(self, event: Mapping[str, Any]) -> None:  # noqa: B027 - a short job need not care
         """Hear how far the worker is."""
 
     def _ask(self) -> Iterator[None]:
