@@ -16,7 +16,7 @@ from analytic_scans import CENTRE, centred_grid, points_of, rotation
 from DCAMTLib.inference import finding
 from DCAMTLib.inference import predictor as module
 from DCAMTLib.inference.cropping import crop, grown
-from DCAMTLib.inference.finding import anatomy_box, is_large, middle_box, organ_box, pieces
+from DCAMTLib.inference.finding import Found, anatomy_box, find_organ, is_large, middle_box, pieces
 from DCAMTLib.inference.predictor import Predictor
 from DCAMTLib.inference.quality import FAST
 from DCAMTLib.model_package import Card, ModelPackage
@@ -165,7 +165,7 @@ def test_a_box_that_the_result_touches_grows(predictor: Predictor, monkeypatch: 
     scan, own = scan_in("air")
     i, j, k = (np.flatnonzero(own.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     small = (slice(i[0] + 4, i[-1] + 9), slice(j[0] - 8, j[-1] + 9), slice(k[0] - 2, k[-1] - 1))
-    monkeypatch.setattr(module, "organ_box", lambda *_: small)
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(small))
     shares: list[float] = []
     result = predictor.segment(scan, progress=lambda _, share: shares.append(share))
     assert dice(result.labelmap.voxels == 1, own) > 0.95
@@ -177,7 +177,7 @@ def test_a_region_is_segmented_without_looking_elsewhere(predictor: Predictor, m
     from DCAMTLib.inference.region import Region
 
     scan, own = scan_in("air")
-    monkeypatch.setattr(module, "organ_box", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "find_organ", lambda *_: 1 / 0)
     low, high = points_of(scan.grid)[own].min(axis=0) - 3, points_of(scan.grid)[own].max(axis=0) + 3
     result = predictor.segment(scan, region=Region(tuple(low), tuple(high)))  # type: ignore[arg-type]
     assert dice(result.labelmap.voxels == 1, own) > 0.95
@@ -185,7 +185,7 @@ def test_a_region_is_segmented_without_looking_elsewhere(predictor: Predictor, m
 
 def test_a_small_scan_is_done_whole(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = Volume(case()[None], centred_grid(CASE, SPACING))
-    monkeypatch.setattr(module, "organ_box", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "find_organ", lambda *_: 1 / 0)
     assert not is_large(RECIPE, centred_grid((24, 24, 16), SPACING))
     monkeypatch.setattr(finding, "LARGE", 1 << 20)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, case() > 0) > 0.95
@@ -248,14 +248,16 @@ def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: p
         asked.append(tuple(image.shape[1:]))
         return torch.cat([-20 * image, 20 * image]).softmax(dim=0)[None]
 
-    box = organ_box(Volume(voxels[None], grid), RECIPE, run)
-    assert box is not None
+    found = find_organ(Volume(voxels[None], grid), RECIPE, run)
+    assert found is not None
+    box = found.box
     assert all(side.start <= at < side.stop for side, at in zip(box, (142, 40, 12), strict=True))
     assert len(asked) == 2
     assert np.prod(asked[0]) < 0.7 * np.prod(asked[1])
     monkeypatch.setattr(finding, "SIZEABLE", 0.001)
-    box = organ_box(Volume(voxels[None], grid), RECIPE, run)
-    assert box is not None
+    found = find_organ(Volume(voxels[None], grid), RECIPE, run)
+    assert found is not None
+    box = found.box
     assert box[0].start < 80 < box[0].stop < 130
     assert len(asked) == 3
 
@@ -282,3 +284,31 @@ def test_a_box_grows_only_where_it_is_touched_and_never_beyond_the_scan() -> Non
     labels[3:10, 0:4, 0] = 2
     found = grown(box, Labelmap(labels, Grid((10, 10, 10), np.eye(4))), (5, 5, 5), (22, 30, 30))
     assert found == (slice(10, 22), slice(0, 12), slice(0, 10))
+
+
+def test_a_larger_neighbour_does_not_take_the_place_of_what_was_found(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the box about the organ lies part of something larger, as where tissue is mirrored."""
+    scan, own = scan_in("air")
+    i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
+    neighbour = ((i - 63) / 18) ** 2 + ((j - 112) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
+    assert neighbour.sum() > own.sum()
+    scan.voxels[0, neighbour] = 0.9
+    box = (slice(40, 90), slice(60, 125), slice(0, 24))
+    organ = (slice(50, 78), slice(68, 94), slice(4, 21))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box))
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, organ))
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
+
+
+def test_what_varies_only_by_what_it_sees_of_the_anatomy_is_left_out() -> None:
+    mask = np.zeros((20, 20, 20), bool)
+    mask[3:15, :, 8:10] = True
+    sharp = finding._sharpened(mask, 2)
+    assert np.array_equal(np.flatnonzero(sharp.any(axis=(1, 2))), np.arange(5, 13))
+    # At the scan's border there is nothing beyond; and too thin an axis is left as it is.
+    assert sharp[5, 0, 8]
+    assert sharp[12, 19, 9]
+    assert not finding._sharpened(np.zeros_like(mask), 2).any()

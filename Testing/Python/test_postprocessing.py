@@ -66,3 +66,15 @@ def test_each_class_keeps_its_own_and_others_stay() -> None:
     assert np.array_equal(tidied, expected)
     assert np.array_equal(labelmap, before)
     assert tidied.dtype == labelmap.dtype
+
+
+def test_of_components_only_what_lies_near_counts() -> None:
+    mask = np.zeros((20, 8, 8), bool)
+    mask[1:4, 2:6, 2:6] = True
+    mask[6:19, 1:7, 1:7] = True
+    near = (slice(0, 8), slice(0, 8), slice(0, 8))
+    assert largest_component(mask)[7, 2, 2]
+    assert not largest_component(mask, (slice(0, 7), *near[1:]))[7, 2, 2]
+    assert largest_component(mask, (slice(0, 7), *near[1:]))[2, 3, 3]
+    # Where nothing lies near, as without it.
+    assert largest_component(mask, (slice(0, 1), *near[1:]))[7, 2, 2]

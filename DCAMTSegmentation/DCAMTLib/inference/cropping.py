@@ -33,6 +33,12 @@ def paste(part: np.ndarray, box: Box, shape: tuple[int, int, int], outside: floa
     return pasted
 
 
+def seen_from(outer: Box, inner: Box) -> Box:
+    """A box of a whole as one of its part `outer`, which holds it."""
+    i, j, k = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, inner, strict=True))
+    return i, j, k
+
+
 def grown(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:
     """`box`, of a whole of `shape`, by `margin` larger on those sides where a label within it touches them."""
     sides = []

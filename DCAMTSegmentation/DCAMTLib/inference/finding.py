@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,13 +42,22 @@ CENTRAL = 4.0
 A scan is planned about what it is made for. Where two pieces are alike, the one in the middle is meant.
 """
 
-AVERAGED, VARIED_WITHIN = 4, 1
-"""Anatomy is looked for on a grid of 4 times the network's finest spacing, three voxels to either side of each."""
+AVERAGED, VARIED_WITHIN, BLUR = 4, 1, 2
+"""Anatomy is looked for on a grid of 4 times the network's finest spacing, three voxels to either side of each. Where it
+ends, two voxels beyond it vary as well, by what they see of it."""
 STRUCTURE = 0.1
 """Standard deviation over mean, of such averages, above which there is anatomy. LGE-MRI: 0.11 to 1.6; noise: 0.05."""
 
 Run = Callable[[Tensor], Tensor]
 """From an image (C, X, Y, Z) on a coarser grid to one branch's probabilities (1, K, X, Y, Z)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Parts of a scan, in its own voxels. box: the organ with its surroundings. organ: itself, if it was seen."""
+
+    box: Box
+    organ: Box | None = None
 
 
 def is_large(recipe: Recipe, grid: Grid) -> bool:
@@ -67,13 +76,13 @@ def margin(recipe: Recipe, grid: Grid) -> tuple[int, int, int]:
     return voxels[0], voxels[1], voxels[2]
 
 
-def organ_box(volume: Volume, recipe: Recipe, run: Run) -> Box | None:
-    """The part of a large scan, in its own voxels, that holds the organ and its surroundings; None: it is not found."""
+def find_organ(volume: Volume, recipe: Recipe, run: Run) -> Found | None:
+    """Where in a large scan the organ and its surroundings lie; None: it is not found."""
     anatomy = anatomy_box(volume, recipe)
     if anatomy is None:
         return None
     if not is_large(recipe, crop(volume, anatomy).grid):
-        return anatomy
+        return Found(anatomy)
     if recipe.inference.largest_component:
         middle = _overlap(anatomy, middle_box(volume.grid, recipe))
         found = middle and _look(volume, middle, recipe, run, anatomy)
@@ -82,8 +91,8 @@ def organ_box(volume: Volume, recipe: Recipe, run: Run) -> Box | None:
     return _look(volume, anatomy, recipe, run)
 
 
-def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | None = None) -> Box | None:
-    """The organ's box within a part of a scan; None: it is not there.
+def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | None = None) -> Found | None:
+    """The organ within a part of a scan; None: it is not there.
 
     `beyond`: a larger part, where the organ may lie instead. Then it counts only if it is of some size, and whole.
     """
@@ -102,14 +111,17 @@ def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | N
     mask = np.zeros(grid.shape, bool)
     mask[core] = chosen > 0
     there = _source_box(mask, grid)
-    if there is None or (beyond and _is_cut(_shifted(there, within), within, beyond)):
+    if there is None:
+        return None
+    organ = _shifted(there, within)
+    if beyond and _is_cut(organ, within, beyond):
         return None
     more = margin(recipe, volume.grid)
     i, j, k = (
         slice(max(0, side.start - m), min(n, side.stop + m))
-        for side, m, n in zip(_shifted(there, within), more, volume.grid.shape, strict=True)
+        for side, m, n in zip(organ, more, volume.grid.shape, strict=True)
     )
-    return i, j, k
+    return Found((i, j, k), organ)
 
 
 def middle_box(grid: Grid, recipe: Recipe) -> Box:
@@ -136,7 +148,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
         moments = weigh(moments, smoothing(grid.shape[axis], VARIED_WITHIN, image.device), axis - 3)
     mean, square = moments
     varies = (square - mean.square()).clamp_min(0).sqrt() > STRUCTURE * mean.abs() + 1e-6 * square.max().sqrt()
-    return _source_box(varies.any(dim=0).numpy(), grid)
+    return _source_box(_sharpened(varies.any(dim=0).numpy(), BLUR), grid)
 
 
 def pieces(shares: Tensor, recipe: Recipe, centre: np.ndarray, half_extent: np.ndarray) -> np.ndarray:
@@ -166,6 +178,25 @@ def pieces(shares: Tensor, recipe: Recipe, centre: np.ndarray, half_extent: np.n
         weight = np.where(sizes >= SPECK, certainty / (1 + CENTRAL * away), -np.inf)
         chosen[components == weight.argmax()] = label
     return chosen
+
+
+def _sharpened(mask: np.ndarray, blur: int) -> np.ndarray:
+    """`mask` without what lies in its bounding box's outermost `blur` voxels, but for the sides at the volume's border.
+
+    Of an axis on which nothing would be left, all stays.
+    """
+    inner = [slice(None)] * 3
+    for axis in range(3):
+        there = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        if len(there) == 0:
+            continue
+        start = there[0] + blur if there[0] > 0 else 0
+        stop = there[-1] + 1 - blur if there[-1] + 1 < mask.shape[axis] else mask.shape[axis]
+        if start < stop:
+            inner[axis] = slice(start, stop)
+    sharp = np.zeros_like(mask)
+    sharp[tuple(inner)] = mask[tuple(inner)]
+    return sharp
 
 
 def _without_a_scant_stride(length: int, stride: int) -> slice:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..measurements import bounding_box
+from .boxes import Box
 
 
-def largest_component(mask: np.ndarray) -> np.ndarray:
+def largest_component(mask: np.ndarray, near: Box | None = None) -> np.ndarray:
     """The largest connected component of `mask` (I, J, K) bool, as a new mask of that shape.
+
+    `near`: where what is meant was seen before. Of a component only the voxels there count, unless none has any.
 
     Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the
     published left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` at its default);
@@ -27,14 +30,18 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     if number == 1:
         kept[box] = mask[box]
         return kept
-    sizes = np.bincount(components.ravel())
+    whole = np.zeros(mask.shape, components.dtype)
+    whole[box] = components
+    sizes = np.bincount(whole[near or ...].ravel(), minlength=number + 1)
+    if not sizes[1:].any():
+        sizes = np.bincount(components.ravel())
     sizes[0] = 0
     kept[box] = components == sizes.argmax()
     return kept
 
 
-def keep_largest_components(labelmap: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """A copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component`.
+def keep_largest_components(labelmap: np.ndarray, labels: Sequence[int], near: Box | None = None) -> np.ndarray:
+    """A copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component`, `near` as there.
 
     What is dropped becomes background (0); classes not in `labels` stay as they are. Every class is judged on
     its own, so that it may be held together by nothing but its own voxels.
@@ -42,5 +49,5 @@ def keep_largest_components(labelmap: np.ndarray, labels: Sequence[int]) -> np.n
     tidied = labelmap.copy()
     for label in labels:
         mask = labelmap == label
-        tidied[mask & ~largest_component(mask)] = 0
+        tidied[mask & ~largest_component(mask, near)] = 0
     return tidied

@@ -16,8 +16,8 @@ from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
 from ..volume import Grid, Labelmap, Volume
 from .boxes import Box
-from .cropping import crop, grown, paste
-from .finding import is_large, margin, organ_box
+from .cropping import crop, grown, paste, seen_from
+from .finding import find_organ, is_large, margin
 from .folded import fold, move
 from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_bytes
 from .one_pass import Size, most_likely, size_of
@@ -100,28 +100,35 @@ class Predictor:
         if region is not None or not is_large(self.recipe, volume.grid):
             return self._segment_all(volume, quality, region, keep_probabilities, report)
         report("preparing", 0.0)
-        box = organ_box(volume, self.recipe, lambda image: self._run(image, FAST, _uncounted)[0])
-        done = FOUND
-        for _ in range(ROUNDS if box else 0):
-            assert box is not None
-            # A second round is rare: most of the time that is left goes to the first.
-            share, done = done, (done + 9) / 10
-            part = crop(volume, box)
-            result = self._segment_all(part, quality, None, keep_probabilities, _between(share, done, report))
-            if not result.labelmap.voxels.any():
-                break
-            larger = grown(box, result.labelmap, margin(self.recipe, volume.grid), volume.grid.shape)
-            if larger == box:
-                result = _put_back(result, box, volume)
-                report("finishing", 1.0)
-                return result
-            box = larger
-        return self._segment_all(volume, quality, None, keep_probabilities, _between(done, 1.0, report))
+        found = find_organ(volume, self.recipe, lambda image: self._run(image, FAST, _uncounted)[0])
+        done, organ = FOUND, None
+        if found:
+            box, organ = found.box, found.organ
+            for _ in range(ROUNDS):
+                # A second round is rare: most of the time that is left goes to the first.
+                share, done = done, (done + 9) / 10
+                part, near = crop(volume, box), organ and seen_from(box, organ)
+                result = self._segment_all(part, quality, None, keep_probabilities, _between(share, done, report), near)
+                if not result.labelmap.voxels.any():
+                    break
+                larger = grown(box, result.labelmap, margin(self.recipe, volume.grid), volume.grid.shape)
+                if larger == box:
+                    result = _put_back(result, box, volume)
+                    report("finishing", 1.0)
+                    return result
+                box = larger
+        return self._segment_all(volume, quality, None, keep_probabilities, _between(done, 1.0, report), organ)
 
     def _segment_all(
-        self, volume: Volume, quality: str, region: Region | None, keep_probabilities: bool, report: Progress
+        self,
+        volume: Volume,
+        quality: str,
+        region: Region | None,
+        keep_probabilities: bool,
+        report: Progress,
+        near: Box | None = None,
     ) -> Segmentation:
-        """Segment the whole of a scan, or the region's part of it."""
+        """Segment the whole of a scan, or the region's part of it. `near`: the voxels where the organ was seen."""
         report("preparing", 0.0)
         image, grid = scan_to_network(volume, self.recipe)
         box = region.box(grid, margin=2 * self.recipe.stride) if region else tuple(slice(0, n) for n in grid.shape)
@@ -139,7 +146,7 @@ class Predictor:
         if kept is not None:
             labels[~kept] = 0
         if self.recipe.inference.largest_component:
-            labels = keep_largest_components(labels, range(1, self.recipe.outputs))
+            labels = keep_largest_components(labels, range(1, self.recipe.outputs), near)
         agreement = trust = None
         if len(branches) == 2:
             agreement = to_source(agreement_map(branches), grid)
