@@ -43,8 +43,8 @@ A scan is planned about what it is made for. Where two pieces are alike, the one
 """
 
 AVERAGED, VARIED_WITHIN, BLUR = 4, 1, 2
-"""Anatomy is looked for on a grid of 4 times the network's finest spacing, three voxels to either side of each. Where it
-ends, two voxels beyond it vary as well, by what they see of it."""
+"""Anatomy is looked for on a grid of 4 times the network's finest spacing, three voxels to either side of each. Where
+it ends, two voxels beyond it vary as well, by what they see of it."""
 STRUCTURE = 0.1
 """Standard deviation over mean, of such averages, above which there is anatomy. LGE-MRI: 0.11 to 1.6; noise: 0.05."""
 
