@@ -98,6 +98,8 @@ class Augmentation:
     """Largest standard deviation of Gaussian noise, in the same units."""
     blur_mm: float = 0.0
     """Largest standard deviation of a Gaussian blur, as of a scanner of lower resolution."""
+    surroundings: float = 0.0
+    """Probability that a patch ends within itself, in air, noise or its own mirror image, as a cropped scan may."""
     mix: float = 1.0
     """Probability that a batch's unlabelled patches are mixed: in a box, each shows the next one. Teachers look at them
     unmixed."""
@@ -364,6 +366,7 @@ def _check(recipe: Recipe, source: str | Path) -> None:
         all(strength >= 0 for strength in (*strengths, augmentation.blur_mm, augmentation.rotation_degrees)),
         "the augmentation's strengths must not be negative",
     )
+    require(0 <= augmentation.surroundings <= 1, "surroundings must lie within 0 and 1")
     require(0 <= augmentation.mix <= 1, "mix must lie within 0 and 1")
     require(0 <= augmentation.mix_labelled <= 1, "mix_labelled must lie within 0 and 1")
     require(0 <= objective.confidence <= 1, "confidence must lie within 0 and 1")

@@ -141,6 +141,7 @@ TAKEN: list[dict[str, Any]] = [
     {"objective.samples": 2},
     {"objective.confidence": 1.0, "objective.ramp_up": 0.0},
     {"augmentation.scale": 0.0, "augmentation.blur_mm": 0.0, "augmentation.mix": 0.5, "augmentation.mix_labelled": 1.0},
+    {"augmentation.surroundings": 1.0},
 ]
 
 

@@ -15,6 +15,7 @@ from ..recipe import Recipe
 from .augmentation import change_intensities, in_voxels, random_transform
 from .distributed import ALONE, Team
 from .resident import ResidentCase, quantum
+from .surroundings import surround
 
 BOX, LABELLED_BOX = 1023, 1022
 """In the place of a sample's number: seeds for what a whole batch shares."""
@@ -87,7 +88,7 @@ class BatchSampler:
             has_label = sample < self._labelled_samples
             pool = self._labelled if has_label else self._unlabelled
             case = pool[int(torch.randint(len(pool), (), generator=choices))]
-            image, label = self._patch(case, choices)
+            image, label = surround(*self._patch(case, choices), augmentation.surroundings, choices)
             images.append(self._change_intensities(image, torch.Generator(self._device).manual_seed(seed)))
             own_tokens.append(torch.rand(2, generator=choices) < training.own_tokens)
             if has_label:

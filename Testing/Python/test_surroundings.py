@@ -1,0 +1,89 @@
+"""Patches that end within themselves: what lies beyond, by what each kind is, and that the rest stays as it was."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import torch
+from DCAMTLib.training.surroundings import DEEPEST, surround
+from torch import Tensor
+
+SHAPE = (12, 15, 18)
+
+
+def patch() -> tuple[Tensor, Tensor]:
+    """Every voxel unlike every other, and a label everywhere, so that what is copied tells where it comes from."""
+    image = torch.stack(
+        [torch.arange(float(np.prod(SHAPE))).reshape(SHAPE), -torch.arange(float(np.prod(SHAPE))).reshape(SHAPE)]
+    )
+    return image / 100, 1 + (image[0] % 7).long()
+
+
+def side_that_changed(before: Tensor, after: Tensor) -> tuple[int, int, bool] | None:
+    """Axis, depth and whether at the end, of the one slab in which channel 0 differs; None if nothing does."""
+    differs = (before != after)[0].numpy()
+    if not differs.any():
+        return None
+    extents = [np.flatnonzero(differs.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    (axis,) = [axis for axis, there in enumerate(extents) if len(there) < SHAPE[axis]]
+    there = extents[axis]
+    assert there[0] == 0 or there[-1] == SHAPE[axis] - 1
+    return axis, len(there), there[0] > 0
+
+
+def test_turned_off_nothing_changes_and_nothing_is_drawn() -> None:
+    image, label = patch()
+    draws = torch.Generator().manual_seed(0)
+    before = draws.get_state()
+    found = surround(image, label, 0.0, draws)
+    assert torch.equal(found[0], image)
+    assert torch.equal(found[1], label)
+    assert torch.equal(draws.get_state(), before)
+
+
+def test_it_happens_as_often_as_is_asked() -> None:
+    image, label = patch()
+    draws = torch.Generator().manual_seed(1)
+    changed = sum(not torch.equal(surround(image, label, 0.4, draws)[0], image) for _ in range(400))
+    # A depth of less than a voxel leaves a patch as it is: about a fifth of the time in patches as small as these.
+    assert 0.24 < changed / 400 < 0.4
+
+
+def test_each_kind_is_what_it_is_called_on_every_side() -> None:
+    image, label = patch()
+    draws = torch.Generator().manual_seed(2)
+    seen: Counter[tuple[str, int, bool]] = Counter()
+    for _ in range(600):
+        was_image, was_label = image.clone(), label.clone()
+        found, found_label = surround(image, label, 1.0, draws)
+        assert torch.equal(image, was_image)
+        assert torch.equal(label, was_label)
+        side = side_that_changed(image, found)
+        if side is None:
+            assert torch.equal(found_label, label)
+            continue
+        axis, depth, at_the_end = side
+        assert depth <= DEEPEST * SHAPE[axis]
+        flip = (lambda t, axis=axis: t.flip(axis)) if at_the_end else (lambda t: t)
+        # With the slab at the beginning, as far as the axis goes.
+        now, old = flip(found.movedim(0, -1)).movedim(axis, 0), flip(image.movedim(0, -1)).movedim(axis, 0)
+        now_label, old_label = flip(found_label).movedim(axis, 0), flip(label).movedim(axis, 0)
+        assert torch.equal(now[depth:], old[depth:])
+        assert torch.equal(now_label[depth:], old_label[depth:])
+        if torch.equal(now[:depth], old[depth : 2 * depth].flip(0)):
+            kind = "mirror"
+            assert torch.equal(now_label[:depth], old_label[depth : 2 * depth].flip(0))
+        else:
+            assert not now_label[:depth].any()
+            kind = "noise" if now[:depth, ..., 0].std() > 0 else "air"
+            for channel in range(2):
+                slab = now[:depth, ..., channel]
+                if kind == "air":
+                    assert (slab == image[channel].min()).all()
+                else:
+                    assert abs(slab.mean() - image[channel].mean()) < 0.25 * image[channel].std()
+                    assert 0.8 < slab.std() / image[channel].std() < 1.2
+        seen[kind, axis, at_the_end] += 1
+    assert set(seen) == set(itertools.product(("air", "noise", "mirror"), range(3), (False, True)))
