@@ -1,0 +1,189 @@
+"""Why a part of DCA-MT helps or does not: what each has changed in networks that were trained with it and without.
+
+    python Testing/benchmarks/parts_at_work.py LA_FOLDER WORK [--seeds 0 1]
+
+WORK is the folder of `semi_supervised.py` with the rows `labelled-only`, `dca-mt`, `no-mmd`, `no-intra-class` and
+`no-inter-class`. Patches come from training cases alone: their labels are used to measure, also of those that were
+unlabelled in training. Three tables come out:
+
+attention: how much it adds to a bottleneck (root mean squares, added over own), and the Dice of both branches together
+    when each attends to its partner, to itself, or when attention is left out.
+mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases within a branch; `alike` is the
+    same measure between two halves of one set, which the biased estimator gives where there is no difference at all.
+contrast: share of voxels, background and atrium counted alike, whose features are nearest (by cosine) to the prototype
+    of their own class. Prototypes are of the labelled cases, voxels of the unlabelled ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from DCAMTLib.losses.mmd import mmd2
+from DCAMTLib.networks.dual_vnet import BranchOutput, DualVNet
+from DCAMTLib.recipe import Recipe, load_recipe, with_settings
+from DCAMTLib.training.cases import LABELLED, Case
+from DCAMTLib.training.checkpoint import load_checkpoint
+from DCAMTLib.training.resident import load_case
+from DCAMTLib.training.sampling import Batch, BatchSampler
+from la_cases import print_table, training_names
+from torch import Tensor
+
+UNCHANGED = [
+    "rotation_degrees=0",
+    "scale=0",
+    "gamma=0",
+    "gain=0",
+    "offset=0",
+    "noise=0",
+    "blur_mm=0",
+    "mix=0",
+    "mix_labelled=0",
+]
+BATCHES = 40
+SAMPLES = 256
+CPU = torch.device("cpu")
+
+
+def trained(run: Path) -> tuple[Recipe, DualVNet]:
+    """A run's recipe and its averaged network."""
+    recipe = load_recipe(str(run / "recipe.json"))
+    state = load_checkpoint(run / "checkpoints" / "last.pt", CPU)
+    network = DualVNet(recipe)
+    network.load_state_dict(state["average"] or state["network"])
+    return recipe, network.eval()
+
+
+def batches_of(la: Path, names: list[str], recipe: Recipe) -> list[Batch]:
+    """Patches of these cases as they are, with their labels; the same for every network of one scale."""
+    cases = [Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED) for name in names]
+    sampler = BatchSampler([load_case(case, recipe, CPU) for case in cases], [], with_settings(recipe, UNCHANGED), CPU)
+    return [sampler.draw(step) for step in range(BATCHES)]
+
+
+def run_all(network: DualVNet, batches: list[Batch]) -> list[tuple[BranchOutput, BranchOutput]]:
+    with torch.no_grad():
+        return [network(batch.images) for batch in batches]
+
+
+# ---- attention
+
+
+def attention_row(network: DualVNet, batches: list[Batch]) -> dict[str, Any]:
+    added: list[float] = []
+
+    def note(module: torch.nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+        added.append(float((result - given[0]).square().mean().sqrt() / given[0].square().mean().sqrt()))
+
+    hooks = [attention.register_forward_hook(note) for attention in network.attentions]
+    partner = dice_of(network, batches, lambda batch: network(batch.images))
+    for hook in hooks:
+        hook.remove()
+    themselves = torch.ones((2, len(batches[0].images)), dtype=torch.bool)
+    own = dice_of(network, batches, lambda batch: network(batch.images, themselves))
+    kept, network.attentions = network.attentions, torch.nn.ModuleList()
+    none = dice_of(network, batches, lambda batch: network(batch.images))
+    network.attentions = kept
+    return {"added": round(sum(added) / len(added), 3), "partner": partner, "itself": own, "left out": none}
+
+
+def dice_of(
+    network: DualVNet, batches: list[Batch], forward: Callable[[Batch], tuple[BranchOutput, BranchOutput]]
+) -> float:
+    """Dice of both branches together over all patches as one."""
+    both = total = 0
+    for batch in batches:
+        with torch.no_grad():
+            a, b = forward(batch)
+        found = (a.logits.softmax(dim=1) + b.logits.softmax(dim=1)).argmax(dim=1) == 1
+        truth = batch.labels == 1
+        both += int((found & truth).sum())
+        total += int(found.sum() + truth.sum())
+    return round(2 * both / total, 4)
+
+
+# ---- MMD
+
+
+def mmd_row(network: DualVNet, labelled: list[Batch], unlabelled: list[Batch]) -> dict[str, Any]:
+    draws = torch.Generator().manual_seed(0)
+
+    def tokens(outputs: list[tuple[BranchOutput, BranchOutput]], branch: int) -> Tensor:
+        features = torch.cat([output[branch].bottleneck for output in outputs])
+        return features.movedim(1, -1).flatten(0, -2)
+
+    def distance(x: Tensor, y: Tensor) -> float:
+        drawn = [
+            mmd2(*(t[torch.randperm(len(t), generator=draws)[:SAMPLES]] for t in (x, y))).item() for _ in range(20)
+        ]
+        return round(sum(drawn) / len(drawn), 4)
+
+    known, plain = run_all(network, labelled), run_all(network, unlabelled)
+    a, b = (tokens(plain, branch) for branch in (0, 1))
+    return {
+        "branches": distance(a, b),
+        "labelled, unlabelled": distance(tokens(known, 0), a),
+        "alike": distance(a[::2], a[1::2]),
+    }
+
+
+# ---- contrast
+
+
+def contrast_row(network: DualVNet, labelled: list[Batch], unlabelled: list[Batch]) -> dict[str, Any]:
+    def voxels(batches: list[Batch], branch: int) -> tuple[Tensor, Tensor]:
+        features = torch.cat([output[branch].decoded for output in run_all(network, batches)])
+        classes = torch.cat([batch.labels[:, ::2, ::2, ::2] for batch in batches]).flatten()
+        return F.normalize(features.movedim(1, -1).flatten(0, -2), dim=1), classes
+
+    row = {}
+    for branch, name in enumerate("AB"):
+        features, classes = voxels(labelled, branch)
+        centres = F.normalize(torch.stack([features[classes == label].mean(dim=0) for label in (0, 1)]), dim=1)
+        features, classes = voxels(unlabelled, branch)
+        right = (features @ centres.T).argmax(dim=1) == classes
+        row[f"branch {name}"] = round(float(sum(right[classes == label].float().mean() for label in (0, 1)) / 2), 4)
+        row[f"between {name}"] = round(float(centres[0] @ centres[1]), 3)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("la", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--labelled", type=int, default=8)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    options = parser.parse_args()
+    names = training_names(options.la)
+    recipe, _ = trained(options.work / f"dca-mt-{options.labelled}-seed{options.seeds[0]}" / "run")
+    labelled = batches_of(options.la, names[: options.labelled], recipe)
+    unlabelled = batches_of(options.la, names[options.labelled :], recipe)
+    tables: dict[str, list[dict[str, Any]]] = {"attention": [], "mmd": [], "contrast": []}
+    rows_of = {
+        "attention": ("dca-mt",),
+        "mmd": ("labelled-only", "no-mmd", "dca-mt"),
+        "contrast": ("labelled-only", "no-intra-class", "no-inter-class", "dca-mt"),
+    }
+    for seed in options.seeds:
+        for table, rows in rows_of.items():
+            for row in rows:
+                _, network = trained(options.work / f"{row}-{options.labelled}-seed{seed}" / "run")
+                measured = {
+                    "attention": lambda network=network: attention_row(network, unlabelled),
+                    "mmd": lambda network=network: mmd_row(network, labelled, unlabelled),
+                    "contrast": lambda network=network: contrast_row(network, labelled, unlabelled),
+                }[table]()
+                tables[table].append({"row": row, "seed": seed, **measured})
+    for table, rows in tables.items():
+        print(f"\n{table}")
+        print_table(rows)
+    (options.work / "parts_at_work.json").write_text(json.dumps(tables, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
