@@ -1,21 +1,28 @@
-"""What several tests share: a tiny recipe, a tiny model with random weights, and a small scan known in closed form."""
+"""What several tests share: a tiny recipe, a tiny model, a small scan known in closed form, and running workers."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from analytic_scans import analytic_scan, centred_grid, random_package, rotation
-from DCAMTLib.model_package import ModelPackage
+from DCAMTLib.model_package import ModelPackage, open_model
 from DCAMTLib.recipe import Inference, Intensity, Network, Recipe, load_recipe
 from DCAMTLib.volume import Volume
+
+# Fixtures import it as they run: pytest is to know of its asserts first (below), and not every test needs its torch.
+if TYPE_CHECKING:
+    from worker_child import Child
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and whatever they start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared helpers assert, too: pytest shows the values of theirs as of a test's own.
-pytest.register_assert_rewrite("synthetic", "scan_files")
+pytest.register_assert_rewrite("synthetic", "scan_files", "worker_child")
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +47,42 @@ def oblique_scan() -> Volume:
 @pytest.fixture(scope="session")
 def tiny_package(tiny_recipe: Recipe, oblique_scan: Volume) -> ModelPackage:
     return random_package(tiny_recipe, oblique_scan)
+
+
+@pytest.fixture
+def start_worker() -> Iterator[Callable[..., Child]]:
+    """Starts workers, which are killed after the test; its argument is that of `Child`."""
+    from worker_child import Child
+
+    children: list[Child] = []
+
+    def begin(broken: str = "") -> Child:
+        children.append(Child(broken))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.close()
+
+
+@pytest.fixture(scope="module")
+def shared_worker() -> Iterator[Child]:
+    """One for all tests of a file that leave it whole."""
+    from worker_child import Child
+
+    child = Child()
+    yield child
+    child.close()
+
+
+@pytest.fixture(scope="module")
+def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from worker_child import save
+
+    return save(tiny_package.weights, tiny_recipe, tiny_package.card, tmp_path_factory.mktemp("models") / "tiny.dcamt")
+
+
+@pytest.fixture(scope="module")
+def worker_package(worker_model: Path) -> ModelPackage:
+    """What the file holds: weights are rounded as they are saved."""
+    return open_model(worker_model)

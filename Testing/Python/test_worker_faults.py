@@ -1,0 +1,242 @@
+"""The worker as things go wrong: requests it must refuse, and whatever breaks in it or around it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from analytic_scans import analytic_scan, centred_grid
+from DCAMTLib.model_package import ModelPackage
+from DCAMTLib.volume import Volume
+from worker_child import ENGINE_HOME, PATIENCE_S, Child, Event, assert_result_of, last, request
+
+# What is put before the worker's `main` to break something on purpose.
+HIDE = """
+import importlib.machinery as machinery
+real = machinery.PathFinder.find_spec
+machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
+"""
+GPU_TOO_SMALL_FOR_THE_MODEL = """
+import torch
+from DCAMTLib import model_package
+from DCAMTLib.inference import serving
+serving.choose_device = lambda name: torch.device("cuda")
+real = model_package.ModelPackage.network
+def network(package, device="cpu"):
+    if torch.device(device).type == "cuda":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    return real(package, device)
+model_package.ModelPackage.network = network
+"""
+GPU_TOO_SMALL_FOR_THE_SCAN = """
+import torch
+from DCAMTLib.inference import predictor, serving
+# No test machine has a GPU: the network stays where it is, and whatever is called "cuda" runs out of memory.
+serving.choose_device = lambda name: torch.device("cuda")
+predictor.free_memory = lambda device: 1 << 30
+first = predictor.Predictor.__init__
+def init(self, package, device="cpu", memory=None):
+    first(self, package, "cpu", memory)
+    self.device = torch.device(device)
+    self.network.to = lambda *a, **k: self.network
+predictor.Predictor.__init__ = init
+attempt = predictor.Predictor._attempt
+def fails_on_cuda(self, device, *more):
+    return None if torch.device(device).type == "cuda" else attempt(self, device, *more)
+predictor.Predictor._attempt = fails_on_cuda
+"""
+FAULT_WITHIN = """
+from DCAMTLib.inference import predictor
+def segment(self, *a, **k):
+    raise AssertionError("a bug")
+predictor.Predictor.segment = segment
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("not json", "not understood"),
+        ("[]", "not understood"),
+        ('{"request": "dance", "id": "1", "model": "m", "device": "cpu"}', "'dance' is not known"),
+        ('{"request": "segment", "id": "1", "model": "m", "device": "cpu"}', "not understood"),
+    ],
+)
+def test_a_request_that_is_none_is_refused_and_the_next_served(
+    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path, line: str, said: str
+) -> None:
+    child = start_worker()
+    child.send(line)
+    failed, _ = child.wait_for(lambda event: event["event"] == "failed")
+    assert failed["reason"] == "input"
+    assert said in failed["message"]
+    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
+    assert child.wait_for(last("1"))[0]["event"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": "no-such-model"}, "no such model file"),
+        ({"volume": "nowhere.npy"}, "LGE: could not be handed over"),
+        ({"device": "tpu"}, "'tpu'"),
+        ({"quality": "best"}, "'best' is not known"),
+        ({"affine": np.zeros((4, 4)).tolist()}, "LGE"),
+        ({"region": {"low": [900, 900, 900], "high": [950, 950, 950]}}, "outside the scan"),
+        ({"region": {"low": [0, 0, 0], "high": [0, 10, 10]}}, "is not a region"),
+    ],
+)
+def test_input_that_cannot_be_used_is_told_of_and_the_next_request_served(
+    shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, change: Event, said: str
+) -> None:
+    shared_worker.send(request(oblique_scan, worker_model, tmp_path / "bad", "bad", **change))
+    failed, _ = shared_worker.wait_for(last("bad"))
+    assert failed["event"] == "failed"
+    assert failed["reason"] == "input"
+    assert said in failed["message"]
+    assert "\n" not in failed["message"]
+    shared_worker.send(request(oblique_scan, worker_model, tmp_path / "good", "good"))
+    assert shared_worker.wait_for(last("good"))[0]["event"] == "finished"
+
+
+@pytest.mark.parametrize("file", ["labelmap.npy", "disagreement.npy"])
+def test_a_full_disk_is_told_of_and_the_next_request_served(
+    shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, file: str
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full, where nothing can be written for want of space")
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / file).symlink_to("/dev/full")
+    shared_worker.send(request(oblique_scan, worker_model, folder, "full"))
+    failed, _ = shared_worker.wait_for(last("full"))
+    assert failed["event"] == "failed"
+    assert failed["reason"] == "disk"
+    assert "disk is full" in failed["message"]
+    assert str(folder) in failed["message"]
+    shared_worker.send(request(oblique_scan, worker_model, tmp_path / "good", "good"))
+    assert shared_worker.wait_for(last("good"))[0]["event"] == "finished"
+
+
+@pytest.mark.parametrize("name", ["torch", "scipy"])
+def test_a_missing_package_is_named_and_ends_the_worker(start_worker: Callable[..., Child], name: str) -> None:
+    child = start_worker(HIDE.format(name=name))
+    failed, before = child.wait_for(lambda event: event["event"] == "failed")
+    assert before == []
+    assert failed["reason"] == "missing_package"
+    assert failed["packages"] == [name]
+    assert f"missing: {name}" in failed["message"]
+    assert child.ends() == 3
+
+
+def test_a_gpu_too_small_for_the_model(
+    start_worker: Callable[..., Child],
+    worker_model: Path,
+    worker_package: ModelPackage,
+    oblique_scan: Volume,
+    tmp_path: Path,
+) -> None:
+    child = start_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
+    child.send(request(oblique_scan, worker_model, tmp_path / "scan", device="automatic"))
+    finished, told = child.wait_for(last("1"))
+    assert finished["event"] == "finished", finished
+    assert finished["device"] == "cpu"
+    assert finished["notes"] == ["The GPU's memory did not suffice; the CPU was used."]
+    assert [event["message"] for event in told if event["event"] == "note"] == finished["notes"]
+    assert_result_of(finished, oblique_scan, worker_package)
+
+
+def test_a_gpu_too_small_for_the_scan_goes_on_in_smaller_parts_and_then_on_the_cpu(
+    start_worker: Callable[..., Child],
+    worker_model: Path,
+    worker_package: ModelPackage,
+    oblique_scan: Volume,
+    tmp_path: Path,
+) -> None:
+    child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
+    # Large enough to be parted: the smallest part is four strides along each axis.
+    large = analytic_scan(centred_grid((80, 72, 64), (1.5, 1.5, 1.5)))
+    child.send(request(large, worker_model, tmp_path / "scan", device="automatic"))
+    finished, told = child.wait_for(last("1"))
+    assert finished["event"] == "finished", finished
+    assert finished["notes"] == [
+        "The GPU's memory did not suffice; smaller parts were used.",
+        "The GPU's memory did not suffice; the CPU was used.",
+    ]
+    assert [event["message"] for event in told if event["event"] == "note"] == finished["notes"]
+    assert_result_of(finished, large, worker_package)
+
+
+def test_a_bug_is_told_of_with_its_traceback_and_ends_the_worker(
+    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
+) -> None:
+    child = start_worker(FAULT_WITHIN)
+    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
+    failed, _ = child.wait_for(last("1"))
+    assert failed["reason"] == "internal"
+    assert "AssertionError: a bug" in failed["message"]
+    assert "Traceback" in failed["detail"]
+    assert child.ends() == 1
+
+
+def test_it_ends_as_stdin_closes_even_while_it_computes(
+    start_worker: Callable[..., Child], worker_model: Path, tmp_path: Path
+) -> None:
+    child = start_worker()
+    child.send(request(analytic_scan(centred_grid((200, 200, 160), (1.0, 1.0, 1.0))), worker_model, tmp_path / "scan"))
+    child.wait_for(lambda event: event.get("stage") in ("preparing", "segmenting"))
+    assert child.process.stdin is not None
+    child.process.stdin.close()
+    closed = time.monotonic()
+    assert child.ends() == 0
+    assert time.monotonic() - closed < 5
+    assert not (tmp_path / "scan" / "labelmap.npy").exists()
+
+
+def test_it_ends_as_nobody_listens_any_more() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "DCAMTLib.inference.worker"],
+        cwd=ENGINE_HOME,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    try:
+        assert process.wait(timeout=PATIENCE_S) == 0  # with the first event, `ready`
+    finally:
+        process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_killed_it_leaves_no_result_and_a_new_one_serves(
+    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
+) -> None:
+    child = start_worker()
+    child.send(request(analytic_scan(centred_grid((200, 200, 160), (1.0, 1.0, 1.0))), worker_model, tmp_path / "scan"))
+    child.wait_for(lambda event: event["event"] == "progress")
+    child.process.kill()
+    assert child.ends() != 0
+    assert sorted(path.name for path in (tmp_path / "scan").iterdir()) == ["volume.npy"]
+    again = start_worker()
+    again.send(request(oblique_scan, worker_model, tmp_path / "again"))
+    assert again.wait_for(last("1"))[0]["event"] == "finished"
+
+
+def test_a_library_that_prints_does_not_disturb_the_events(
+    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
+) -> None:
+    noisy = "from DCAMTLib.inference import predictor\nreal = predictor.scan_to_network\n"
+    noisy += (
+        "def scan_to_network(*a):\n    import os\n    print('chatter')\n    os.write(1, b'more')\n    return real(*a)\n"
+    )
+    child = start_worker(noisy + "predictor.scan_to_network = scan_to_network\n")
+    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
+    assert child.wait_for(last("1"))[0]["event"] == "finished"  # `Child` refuses what is no event

@@ -1,0 +1,133 @@
+"""A worker as an application starts it, in a process of its own: requests on its stdin, events on its stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from analytic_scans import analytic_scan, centred_grid, rotation
+from DCAMTLib.inference.agreement import disagreement_levels
+from DCAMTLib.inference.predictor import Predictor
+from DCAMTLib.measurements import measure
+from DCAMTLib.model_package import Card, ModelPackage, save_model
+from DCAMTLib.recipe import Recipe
+from DCAMTLib.volume import Volume
+
+ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
+PATIENCE_S = 120
+Event = dict[str, Any]
+
+
+class Child:
+    """A worker in a process of its own; `broken`: what is run in it beforehand."""
+
+    def __init__(self, broken: str = "") -> None:
+        program = ["-m", "DCAMTLib.inference.worker"]
+        if broken:
+            program = ["-c", f"{broken}\nimport sys\nfrom DCAMTLib.inference.worker import main\nsys.exit(main())"]
+        self.process = subprocess.Popen(
+            [sys.executable, *program],
+            cwd=ENGINE_HOME,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event = json.loads(line)  # nothing but events may come this way
+            event["heard_at"] = time.monotonic()
+            self._events.put(event)
+        self._events.put(None)
+
+    def send(self, request: Event | str) -> float:
+        """Returns the time at which it was sent."""
+        assert self.process.stdin is not None
+        line = request if isinstance(request, str) else json.dumps(request)
+        now = time.monotonic()
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+        return now
+
+    def wait_for(self, wanted: Callable[[Event], bool]) -> tuple[Event, list[Event]]:
+        """The first such event, and those before it."""
+        before: list[Event] = []
+        while True:
+            event = self._events.get(timeout=PATIENCE_S)
+            assert event is not None, f"the worker ended; before that it told of {before}"
+            if wanted(event):
+                return event, before
+            before.append(event)
+
+    def ends(self) -> int:
+        """Exit status, once it has ended by itself."""
+        return self.process.wait(timeout=PATIENCE_S)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def save(weights: Mapping[str, np.ndarray], recipe: Recipe, card: Card, path: Path) -> Path:
+    save_model(path, {name: torch.from_numpy(array) for name, array in weights.items()}, recipe, card)
+    return path
+
+
+def request(scan: Volume, model: Path, folder: Path, identifier: str = "1", /, **more: Any) -> Event:
+    """A request to segment `scan`, handed over in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))
+    return {
+        "request": "segment",
+        "id": identifier,
+        "name": "LGE",
+        "volume": str(folder / "volume.npy"),
+        "affine": scan.grid.affine.tolist(),
+        "model": str(model),
+        "quality": "accurate",
+        "device": "cpu",
+        "region": None,
+        "output": str(folder),
+        **more,
+    }
+
+
+def last(identifier: str) -> Callable[[Event], bool]:
+    return lambda event: event["event"] in ("finished", "failed") and event["id"] == identifier
+
+
+def other_scan() -> Volume:
+    return analytic_scan(centred_grid((25, 17, 16), (1.2, 1.5, 1.8), rotation(-15, 8, 100)))
+
+
+def assert_result_of(event: Event, scan: Volume, package: ModelPackage) -> None:
+    """The event and its files hold what the engine, called directly, makes of this scan."""
+    expected = Predictor(package).segment(scan)
+    labels = np.load(event["labelmap"])
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels.transpose(2, 1, 0), expected.labelmap.voxels)
+    assert expected.agreement is not None
+    difference = np.load(event["disagreement"]).transpose(2, 1, 0).astype(int) - disagreement_levels(expected.agreement)
+    assert abs(difference).max() <= 1
+    assert event["trust"] == pytest.approx(expected.trust)
+    rows = measure(expected.labelmap, package.recipe.classes, "LGE")
+    assert [row["volume_ml"] for row in event["measurements"]] == [row.volume_ml for row in rows]
+    assert event["measurements"][0]["scan"] == "LGE"
