@@ -202,8 +202,9 @@ def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
         for side, at, n, length in zip(box, AT, CASE, FIELD, strict=True):
             assert side.start <= at + 8
             assert side.stop >= at + n - 8
-            assert side.start >= max(0, at - 36)
-            assert side.stop <= min(length, at + n + 36)
+            # Two voxels of the grid on which it is looked for are 16 mm.
+            assert side.start >= max(0, at - 20)
+            assert side.stop <= at + n + 20 or side.stop == length
     noise = np.random.default_rng(1).normal(300, 100, (1, *FIELD)).astype(np.float32)
     local = replace(RECIPE, intensity=Intensity("local"))
     assert anatomy_box(Volume(np.abs(noise), centred_grid(FIELD, SPACING)), replace(local, spacing=(3.0,) * 3)) is None
@@ -233,6 +234,14 @@ def test_of_two_alike_the_middle_one_is_meant_but_a_speck_never_is() -> None:
     assert (pieces(alike, every, MIDDLE_OF, MIDDLE_OF + 0.5) == alike.argmax(dim=0).numpy()).all()
 
 
+def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
+    """Whether a box is that of a mask, but for the voxels of 3 mm on which it was found."""
+    there = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    return all(
+        abs(side.start - at[0]) <= 4 and abs(side.stop - at[-1] - 1) <= 4 for side, at in zip(box, there, strict=True)
+    )
+
+
 def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Off the middle, the organ; in it, more than a speck that is much too small."""
     monkeypatch.setattr(finding, "SIZEABLE", 0.2)
@@ -252,6 +261,7 @@ def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: p
     assert found is not None
     box = found.box
     assert all(side.start <= at < side.stop for side, at in zip(box, (142, 40, 12), strict=True))
+    assert lies_about(found.organs[1], organ)
     assert len(asked) == 2
     assert np.prod(asked[0]) < 0.7 * np.prod(asked[1])
     monkeypatch.setattr(finding, "SIZEABLE", 0.001)
@@ -259,7 +269,30 @@ def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: p
     assert found is not None
     box = found.box
     assert box[0].start < 80 < box[0].stop < 130
+    assert lies_about(found.organs[1], little)
     assert len(asked) == 3
+
+
+def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
+    two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
+    grid = centred_grid((160, 160, 24), SPACING)
+    i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
+    voxels = (-0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3)).astype(np.float32)
+    first, second = (
+        ((i - a) / 12) ** 2 + ((j - b) / 14) ** 2 + ((k - 12) / 8) ** 2 < 1 for a, b in ((50, 60), (100, 110))
+    )
+    voxels[first], voxels[second] = 0.9, 0.4
+
+    def run(image: Tensor) -> Tensor:
+        return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
+
+    found = find_organ(Volume(voxels[None], grid), two, run)
+    assert found is not None
+    assert set(found.organs) == {1, 2}
+    assert lies_about(found.organs[1], second)
+    assert lies_about(found.organs[2], first)
+    for organ in found.organs.values():
+        assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(found.box, organ, strict=True))
 
 
 def test_the_middle_is_two_patches_at_least() -> None:
@@ -286,21 +319,47 @@ def test_a_box_grows_only_where_it_is_touched_and_never_beyond_the_scan() -> Non
     assert found == (slice(10, 22), slice(0, 12), slice(0, 10))
 
 
-def test_a_larger_neighbour_does_not_take_the_place_of_what_was_found(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Within the box about the organ lies part of something larger, as where tissue is mirrored."""
+def scan_beside_something_larger() -> tuple[Volume, np.ndarray, np.ndarray]:
+    """The scan in air, its organ, and a larger one that was put beside it."""
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 18) ** 2 + ((j - 112) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
     assert neighbour.sum() > own.sum()
     scan.voxels[0, neighbour] = 0.9
+    return scan, own, neighbour
+
+
+def test_a_larger_neighbour_does_not_take_the_place_of_what_was_found(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the box about the organ lies part of something larger, as where tissue is mirrored."""
+    scan, own, _ = scan_beside_something_larger()
     box = (slice(40, 90), slice(60, 125), slice(0, 24))
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
     monkeypatch.setattr(module, "find_organ", lambda *_: Found(box))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, organ))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
+    # Nor where the result outgrows every box, and the whole is segmented.
+    monkeypatch.setattr(module, "ROUNDS", 0)
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
+
+
+def test_what_a_closer_look_does_not_confirm_decides_nothing(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, _, neighbour = scan_beside_something_larger()
+    organ = (slice(50, 78), slice(68, 94), slice(4, 21))
+    monkeypatch.setattr(
+        module, "find_organ", lambda *_: Found((slice(40, 90), slice(60, 125), slice(0, 24)), {1: organ})
+    )
+    bright = predictor.network.forward
+
+    def only_in_the_whole(image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
+        return bright(image if image.shape[2] == FIELD[0] / 2 else -image.abs())
+
+    monkeypatch.setattr(predictor.network, "forward", only_in_the_whole)
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, neighbour) > 0.95
 
 
 def test_what_varies_only_by_what_it_sees_of_the_anatomy_is_left_out() -> None:

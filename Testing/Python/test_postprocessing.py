@@ -78,3 +78,13 @@ def test_of_components_only_what_lies_near_counts() -> None:
     assert largest_component(mask, (slice(0, 7), *near[1:]))[2, 3, 3]
     # Where nothing lies near, as without it.
     assert largest_component(mask, (slice(0, 1), *near[1:]))[7, 2, 2]
+    assert largest_component(mask, (near[0], near[1], slice(0, 1)))[7, 2, 2]
+
+
+def test_where_one_class_was_seen_says_nothing_of_another() -> None:
+    labelmap = np.zeros((20, 8, 8), np.uint8)
+    labelmap[1:4], labelmap[6:19] = 1, 1
+    labelmap[4:5, 2:4, 2:4] = 2
+    labelmap[19, :6, :6] = 2
+    tidied = keep_largest_components(labelmap, (1, 2), {1: (slice(0, 6), slice(0, 8), slice(0, 8))})
+    assert [tidied[at, 2, 2] for at in (2, 4, 8, 19)] == [1, 0, 0, 2]

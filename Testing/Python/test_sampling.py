@@ -274,6 +274,24 @@ def test_labels_are_mixed_along_with_their_patches() -> None:
     assert mixtures > 20
 
 
+def test_patches_that_end_within_themselves_end_for_their_teachers_and_labels_too() -> None:
+    case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
+    settings = (*UNCHANGED, "batch=4", "labelled_per_batch=2")
+    plain = sampler_of([case], *settings, unlabelled=[resident(noise(SIZE, 1))])
+    ending = sampler_of([case], *settings, "surroundings=1", unlabelled=[resident(noise(SIZE, 1))])
+    changed, unlabelled_voxels = np.zeros(4, int), 0
+    for step in range(12):
+        before, batch = plain.draw(step), ending.draw(step)
+        assert torch.equal(batch.plain, batch.images[2:])
+        changed += (batch.images != before.images).flatten(1).any(dim=1).numpy()
+        # What has no label any more is no tissue either.
+        gone = batch.labels == 0
+        assert bool((batch.images[:2, 0] != before.images[:2, 0])[gone].float().mean() > 0.9) or not gone.any()
+        unlabelled_voxels += int(gone.sum())
+    assert changed.min() >= 6
+    assert unlabelled_voxels > 0
+
+
 def test_patches_are_mixed_as_often_as_asked() -> None:
     case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
     sampler = sampler_of([case], "mix=0.3", unlabelled=[resident(noise(SIZE))])

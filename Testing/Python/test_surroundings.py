@@ -43,6 +43,17 @@ def test_turned_off_nothing_changes_and_nothing_is_drawn() -> None:
     assert torch.equal(draws.get_state(), before)
 
 
+def test_all_is_drawn_from_the_generator_that_is_given() -> None:
+    image, label = patch()
+    for seed in range(30):
+        torch.manual_seed(0)
+        one = surround(image, label, 1.0, torch.Generator().manual_seed(seed))
+        torch.manual_seed(1)
+        other = surround(image, label, 1.0, torch.Generator().manual_seed(seed))
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
 def test_it_happens_as_often_as_is_asked() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(1)

@@ -9,8 +9,8 @@ scan's middle first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -54,10 +54,10 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Found:
-    """Parts of a scan, in its own voxels. box: the organ with its surroundings. organ: itself, if it was seen."""
+    """Parts of a scan, in its own voxels. box: the organ with its surroundings. organs: each class that was seen."""
 
     box: Box
-    organ: Box | None = None
+    organs: Mapping[int, Box] = field(default_factory=dict)
 
 
 def is_large(recipe: Recipe, grid: Grid) -> bool:
@@ -108,12 +108,16 @@ def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | N
             certainty = 2 * shares[label].numpy()[chosen == label] - 1
             if certainty.sum() < enough:
                 return None
-    mask = np.zeros(grid.shape, bool)
-    mask[core] = chosen > 0
-    there = _source_box(mask, grid)
-    if there is None:
+    organs: dict[int, Box] = {}
+    for label in range(1, recipe.outputs):
+        mask = np.zeros(grid.shape, bool)
+        mask[core] = chosen == label
+        there = _source_box(mask, grid)
+        if there:
+            organs[label] = _shifted(there, within)
+    if not organs:
         return None
-    organ = _shifted(there, within)
+    organ = _about(organs.values())
     if beyond and _is_cut(organ, within, beyond):
         return None
     more = margin(recipe, volume.grid)
@@ -121,7 +125,7 @@ def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | N
         slice(max(0, side.start - m), min(n, side.stop + m))
         for side, m, n in zip(organ, more, volume.grid.shape, strict=True)
     )
-    return Found((i, j, k), organ)
+    return Found((i, j, k), organs)
 
 
 def middle_box(grid: Grid, recipe: Recipe) -> Box:
@@ -230,6 +234,12 @@ def _shifted(inner: Box, outer: Box) -> Box:
 def _overlap(one: Box, other: Box) -> Box | None:
     i, j, k = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
     return (i, j, k) if all(side.start < side.stop for side in (i, j, k)) else None
+
+
+def _about(boxes: Collection[Box]) -> Box:
+    """The smallest box that holds all of these."""
+    i, j, k = (slice(min(a.start for a in sides), max(a.stop for a in sides)) for sides in zip(*boxes, strict=True))
+    return i, j, k
 
 
 def _is_cut(box: Box, within: Box, beyond: Box) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,24 +30,27 @@ def largest_component(mask: np.ndarray, near: Box | None = None) -> np.ndarray:
     if number == 1:
         kept[box] = mask[box]
         return kept
-    whole = np.zeros(mask.shape, components.dtype)
-    whole[box] = components
-    sizes = np.bincount(whole[near or ...].ravel(), minlength=number + 1)
-    if not sizes[1:].any():
-        sizes = np.bincount(components.ravel())
+    sizes = np.bincount(components.ravel())
+    if near is not None:
+        there = (slice(max(0, n.start - b.start), max(0, n.stop - b.start)) for n, b in zip(near, box, strict=True))
+        seen = np.bincount(components[tuple(there)].ravel(), minlength=number + 1)
+        sizes = seen if seen[1:].any() else sizes
     sizes[0] = 0
     kept[box] = components == sizes.argmax()
     return kept
 
 
-def keep_largest_components(labelmap: np.ndarray, labels: Sequence[int], near: Box | None = None) -> np.ndarray:
-    """A copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component`, `near` as there.
+def keep_largest_components(
+    labelmap: np.ndarray, labels: Sequence[int], near: Mapping[int, Box] | None = None
+) -> np.ndarray:
+    """A copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component`, `near` by class as there.
 
     What is dropped becomes background (0); classes not in `labels` stay as they are. Every class is judged on
     its own, so that it may be held together by nothing but its own voxels.
     """
     tidied = labelmap.copy()
+    near = near or {}
     for label in labels:
         mask = labelmap == label
-        tidied[mask & ~largest_component(mask, near)] = 0
+        tidied[mask & ~largest_component(mask, near.get(label))] = 0
     return tidied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -101,15 +101,17 @@ class Predictor:
             return self._segment_all(volume, quality, region, keep_probabilities, report)
         report("preparing", 0.0)
         found = find_organ(volume, self.recipe, lambda image: self._run(image, FAST, _uncounted)[0])
-        done, organ = FOUND, None
+        done = FOUND
+        organs: Mapping[int, Box] = {}
         if found:
-            box, organ = found.box, found.organ
+            box, organs = found.box, found.organs
             for _ in range(ROUNDS):
                 # A second round is rare: most of the time that is left goes to the first.
                 share, done = done, (done + 9) / 10
-                part, near = crop(volume, box), organ and seen_from(box, organ)
+                part, near = crop(volume, box), {label: seen_from(box, organ) for label, organ in organs.items()}
                 result = self._segment_all(part, quality, None, keep_probabilities, _between(share, done, report), near)
                 if not result.labelmap.voxels.any():
+                    organs = {}  # a closer look saw none
                     break
                 larger = grown(box, result.labelmap, margin(self.recipe, volume.grid), volume.grid.shape)
                 if larger == box:
@@ -117,7 +119,7 @@ class Predictor:
                     report("finishing", 1.0)
                     return result
                 box = larger
-        return self._segment_all(volume, quality, None, keep_probabilities, _between(done, 1.0, report), organ)
+        return self._segment_all(volume, quality, None, keep_probabilities, _between(done, 1.0, report), organs)
 
     def _segment_all(
         self,
@@ -126,9 +128,9 @@ class Predictor:
         region: Region | None,
         keep_probabilities: bool,
         report: Progress,
-        near: Box | None = None,
+        near: Mapping[int, Box] | None = None,
     ) -> Segmentation:
-        """Segment the whole of a scan, or the region's part of it. `near`: the voxels where the organ was seen."""
+        """Segment the whole of a scan, or the region's part of it. `near`: the voxels where each class was seen."""
         report("preparing", 0.0)
         image, grid = scan_to_network(volume, self.recipe)
         box = region.box(grid, margin=2 * self.recipe.stride) if region else tuple(slice(0, n) for n in grid.shape)
