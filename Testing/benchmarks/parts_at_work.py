@@ -8,10 +8,11 @@ unlabelled in training. Three tables come out:
 
 attention: how much it adds to a bottleneck (root mean squares, added over own), and the Dice of both branches together
     when each attends to its partner, to itself, or when attention is left out.
-mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases within a branch; `alike` is the
+mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases within branch A; `alike` is the
     same measure between two halves of one set, which the biased estimator gives where there is no difference at all.
 contrast: share of voxels, background and atrium counted alike, whose features are nearest (by cosine) to the prototype
     of their own class. Prototypes are of the labelled cases, voxels of the unlabelled ones.
+    `between`: the cosine of the two prototypes.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ UNCHANGED = [
     "blur_mm=0",
     "mix=0",
     "mix_labelled=0",
+    "surroundings=0",
 ]
 BATCHES = 40
 SAMPLES = 256

@@ -6,9 +6,10 @@
 
 `labelled` learns from the first 60 cases of LA_FOLDER/cases.csv and six phantoms. From there two runs go on alike, with
 patches that end in air, noise or a mirror: `twin` with the same cases, so that the last 20 are new to it, images and
-all; and `shipped`, which sees the images of the last 20 as unlabelled scans. Their labels are read by the last step
-alone. The phantoms are there so that the sample scan, which is one of their kind (with another seed), is segmented too;
-no accuracy is reported on them.
+all; and `shipped`, which sees the images of the last 20 as unlabelled scans. Of four patches an iteration all are
+labelled for `twin`, two for `shipped`. The labels of the last 20 are read by the last step alone. The phantoms are
+there so that the sample scan, which is one of their kind (with another seed), is segmented too; no accuracy is reported
+on them.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def publish(la: Path, work: Path, out: Path) -> None:
     ]
     seconds = (time.monotonic() - began) / HELD_OUT / len(measured)
     print_table(measured)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     print(f"{seconds:.1f} s a case, start-up and comparison included; peak {peak:.2f} GB")
     package = open_model(work / "shipped" / "model.dcamt")
     trained_on = read_cases(work / "shipped" / "cases.csv")
