@@ -371,3 +371,20 @@ def test_what_varies_only_by_what_it_sees_of_the_anatomy_is_left_out() -> None:
     assert sharp[5, 0, 8]
     assert sharp[12, 19, 9]
     assert not finding._sharpened(np.zeros_like(mask), 2).any()
+
+
+def test_a_box_does_not_grow_into_something_larger_that_the_organ_touches(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bridge leads from the organ to a larger neighbour, as a vein does to its mirror image."""
+    scan, own = scan_in("air")
+    i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
+    neighbour = ((i - 63) / 26) ** 2 + ((j - 120) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
+    bridge = (abs(i - 63) < 3) & (j > 85) & (j < 115) & (abs(k - 12) < 3)
+    scan.voxels[0, neighbour | bridge] = 0.9
+    box = (slice(40, 90), slice(60, 98), slice(0, 24))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box))
+    found = predictor.segment(scan).labelmap.voxels == 1
+    assert dice(found, own) > 0.8
+    monkeypatch.setattr(module, "JOINED", 100.0)
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.7

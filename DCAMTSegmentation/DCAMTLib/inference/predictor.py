@@ -16,8 +16,8 @@ from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
 from ..volume import Grid, Labelmap, Volume
 from .boxes import Box
-from .cropping import crop, grown, paste, seen_from
-from .finding import find_organ, is_large, margin
+from .cropping import crop, grown, paste, seen_from, whole
+from .finding import Found, find_organ, is_large, margin
 from .folded import fold, move
 from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_bytes
 from .one_pass import Size, most_likely, size_of
@@ -33,6 +33,8 @@ FOUND = 0.3
 """Share of the work that is done once the organ is found in a large scan."""
 ROUNDS = 3
 """How often the box around a found organ is segmented, larger each time, before the whole scan is."""
+JOINED = 1.5
+"""How much larger than in the first box what is found may become: beyond that it was joined to something else."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class Predictor:
         """Segment a scan; `region` (patient mm) limits where, `quality` is `fast` or `accurate`.
 
         In a large scan the organ is found first, and segmented in a box around it, which grows while the result
-        touches it. What lies outside of it is background for certain. Where nothing is found, the whole is segmented.
+        touches it, unless that joins the organ to something else. What lies outside of it is background for certain.
+        Where nothing is found, the whole is segmented.
 
         Raises:
             InputError: the scan does not fit the model, the region lies outside the scan, or memory does not suffice.
@@ -102,24 +105,41 @@ class Predictor:
         report("preparing", 0.0)
         found = find_organ(volume, self.recipe, lambda image: self._run(image, FAST, _uncounted)[0])
         done = FOUND
-        organs: Mapping[int, Box] = {}
         if found:
-            box, organs = found.box, found.organs
-            for _ in range(ROUNDS):
-                # A second round is rare: most of the time that is left goes to the first.
-                share, done = done, (done + 9) / 10
-                part, near = crop(volume, box), {label: seen_from(box, organ) for label, organ in organs.items()}
-                result = self._segment_all(part, quality, None, keep_probabilities, _between(share, done, report), near)
-                if not result.labelmap.voxels.any():
-                    organs = {}  # a closer look saw none
-                    break
-                larger = grown(box, result.labelmap, margin(self.recipe, volume.grid), volume.grid.shape)
-                if larger == box:
-                    result = _put_back(result, box, volume)
-                    report("finishing", 1.0)
-                    return result
-                box = larger
-        return self._segment_all(volume, quality, None, keep_probabilities, _between(done, 1.0, report), organs)
+            result, done = self._segment_found(volume, quality, found, keep_probabilities, report)
+            if result:
+                return result
+        return self._segment_all(volume, quality, None, keep_probabilities, _between(done, 1.0, report))
+
+    def _segment_found(
+        self, volume: Volume, quality: str, found: Found, keep_probabilities: bool, report: Progress
+    ) -> tuple[Segmentation | None, float]:
+        """Segment the part of a scan where the organ was seen, and larger ones while the result touches their border.
+
+        -> the result in its place, None if a closer look sees nothing; and the share of the work that is done.
+        """
+        box, done = found.box, FOUND
+        kept: tuple[Box, Segmentation] | None = None
+        first = 0
+        for more in reversed(range(ROUNDS + 1)):
+            # A second round is rare: most of the time that is left goes to the first.
+            share, done = done, (done + 9) / 10
+            part, near = crop(volume, box), {label: seen_from(box, organ) for label, organ in found.organs.items()}
+            result = self._segment_all(part, quality, None, keep_probabilities, _between(share, done, report), near)
+            size = int(np.count_nonzero(result.labelmap.voxels))
+            if size == 0:
+                return None, done
+            first = first or size
+            if kept and size > JOINED * first:
+                break
+            kept = box, result
+            larger = grown(box, result.labelmap, margin(self.recipe, volume.grid), volume.grid.shape)
+            if larger == box:
+                break
+            box = larger if more > 1 else whole(volume.grid)
+        assert kept is not None
+        report("finishing", 1.0)
+        return _put_back(kept[1], kept[0], volume), 1.0
 
     def _segment_all(
         self,
