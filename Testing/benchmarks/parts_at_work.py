@@ -138,20 +138,28 @@ def mmd_row(network: DualVNet, labelled: list[Batch], unlabelled: list[Batch]) -
 
 
 def contrast_row(network: DualVNet, labelled: list[Batch], unlabelled: list[Batch]) -> dict[str, Any]:
-    def voxels(batches: list[Batch], branch: int) -> tuple[Tensor, Tensor]:
-        features = torch.cat([output[branch].decoded for output in run_all(network, batches)])
-        classes = torch.cat([batch.labels[:, ::2, ::2, ::2] for batch in batches]).flatten()
-        return F.normalize(features.movedim(1, -1).flatten(0, -2), dim=1), classes
-
+    known, plain = run_all(network, labelled), run_all(network, unlabelled)
+    known_classes, plain_classes = classes_of(labelled), classes_of(unlabelled)
     row = {}
     for branch, name in enumerate("AB"):
-        features, classes = voxels(labelled, branch)
-        centres = F.normalize(torch.stack([features[classes == label].mean(dim=0) for label in (0, 1)]), dim=1)
-        features, classes = voxels(unlabelled, branch)
-        right = (features @ centres.T).argmax(dim=1) == classes
-        row[f"branch {name}"] = round(float(sum(right[classes == label].float().mean() for label in (0, 1)) / 2), 4)
+        features = embedded(known, branch)
+        centres = F.normalize(torch.stack([features[known_classes == label].mean(dim=0) for label in (0, 1)]), dim=1)
+        right = (embedded(plain, branch) @ centres.T).argmax(dim=1) == plain_classes
+        shares = [right[plain_classes == label].float().mean() for label in (0, 1)]
+        row[f"branch {name}"] = round(float(sum(shares) / 2), 4)
         row[f"between {name}"] = round(float(centres[0] @ centres[1]), 3)
     return row
+
+
+def embedded(outputs: list[tuple[BranchOutput, BranchOutput]], branch: int) -> Tensor:
+    """Unit vectors (N, D) of all voxels at half the resolution."""
+    features = torch.cat([output[branch].decoded for output in outputs])
+    return F.normalize(features.movedim(1, -1).flatten(0, -2), dim=1)
+
+
+def classes_of(batches: list[Batch]) -> Tensor:
+    """Their classes (N,)."""
+    return torch.cat([batch.labels[:, ::2, ::2, ::2] for batch in batches]).flatten()
 
 
 def main() -> None:
@@ -165,22 +173,20 @@ def main() -> None:
     recipe, _ = trained(options.work / f"dca-mt-{options.labelled}-seed{options.seeds[0]}" / "run")
     labelled = batches_of(options.la, names[: options.labelled], recipe)
     unlabelled = batches_of(options.la, names[options.labelled :], recipe)
-    tables: dict[str, list[dict[str, Any]]] = {"attention": [], "mmd": [], "contrast": []}
-    rows_of = {
-        "attention": ("dca-mt",),
-        "mmd": ("labelled-only", "no-mmd", "dca-mt"),
-        "contrast": ("labelled-only", "no-intra-class", "no-inter-class", "dca-mt"),
+    looks: dict[str, tuple[Callable[[DualVNet], dict[str, Any]], tuple[str, ...]]] = {
+        "attention": (lambda network: attention_row(network, unlabelled), ("dca-mt",)),
+        "mmd": (lambda network: mmd_row(network, labelled, unlabelled), ("labelled-only", "no-mmd", "dca-mt")),
+        "contrast": (
+            lambda network: contrast_row(network, labelled, unlabelled),
+            ("labelled-only", "no-intra-class", "no-inter-class", "dca-mt"),
+        ),
     }
+    tables: dict[str, list[dict[str, Any]]] = {table: [] for table in looks}
     for seed in options.seeds:
-        for table, rows in rows_of.items():
+        for table, (look, rows) in looks.items():
             for row in rows:
                 _, network = trained(options.work / f"{row}-{options.labelled}-seed{seed}" / "run")
-                measured = {
-                    "attention": lambda network=network: attention_row(network, unlabelled),
-                    "mmd": lambda network=network: mmd_row(network, labelled, unlabelled),
-                    "contrast": lambda network=network: contrast_row(network, labelled, unlabelled),
-                }[table]()
-                tables[table].append({"row": row, "seed": seed, **measured})
+                tables[table].append({"row": row, "seed": seed, **look(network)})
     for table, rows in tables.items():
         print(f"\n{table}")
         print_table(rows)
