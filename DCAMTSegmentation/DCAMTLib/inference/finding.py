@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..measurements import bounding_box
 from ..preprocessing import NetworkGrid, network_grid, resampled, scan_to_network, smoothing, weigh
 from ..recipe import Recipe
 from ..volume import Grid, Volume
@@ -189,16 +190,16 @@ def _sharpened(mask: np.ndarray, blur: int) -> np.ndarray:
 
     Of an axis on which nothing would be left, all stays.
     """
-    inner = [slice(None)] * 3
-    for axis in range(3):
-        there = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        if len(there) == 0:
-            continue
-        start = there[0] + blur if there[0] > 0 else 0
-        stop = there[-1] + 1 - blur if there[-1] + 1 < mask.shape[axis] else mask.shape[axis]
+    sharp = np.zeros_like(mask)
+    box = bounding_box(mask)
+    if box is None:
+        return sharp
+    inner = list(box)
+    for axis, (side, length) in enumerate(zip(box, mask.shape, strict=True)):
+        start = side.start + blur if side.start > 0 else 0
+        stop = side.stop - blur if side.stop < length else length
         if start < stop:
             inner[axis] = slice(start, stop)
-    sharp = np.zeros_like(mask)
     sharp[tuple(inner)] = mask[tuple(inner)]
     return sharp
 
@@ -211,14 +212,16 @@ def _without_a_scant_stride(length: int, stride: int) -> slice:
 
 def _source_box(mask: np.ndarray, grid: NetworkGrid) -> Box | None:
     """The box, in the scan's own voxels, about a mask on another grid of the same scan; None: the mask is empty."""
-    if not mask.any():
+    there = bounding_box(mask)
+    if there is None:
         return None
     box = [slice(0)] * 3
     for axis, (stored, flipped) in enumerate(zip(grid.order, grid.flipped, strict=True)):
-        there = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
         length, step = grid.canonical_shape[axis], grid.spacing[axis] / grid.canonical_spacing[axis]
         # Faces of voxels rather than centres, from the centre that both grids share.
-        low, high = (float(face - grid.shape[axis] / 2) * step + length / 2 for face in (there[0], there[-1] + 1))
+        low, high = (
+            float(face - grid.shape[axis] / 2) * step + length / 2 for face in (there[axis].start, there[axis].stop)
+        )
         # Rounded first, so that what a flip leaves in the last digits decides nothing.
         start, stop = max(0, math.floor(round(low, 6))), min(length, math.ceil(round(high, 6)))
         box[stored] = slice(length - stop, length - start) if flipped else slice(start, stop)
