@@ -6,10 +6,12 @@ looked through for the organ, what lies beyond would be new to it and disturb it
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-DEEPEST = 1 / 3
+DEEPEST = 1 / 2
 """How much of a patch may lie beyond the tissue, as a share of its edge."""
 KINDS = ("air", "noise", "mirror")
 
@@ -17,15 +19,17 @@ KINDS = ("air", "noise", "mirror")
 def surround(image: Tensor, label: Tensor, probability: float, choices: torch.Generator) -> tuple[Tensor, Tensor]:
     """Replace, with a `probability`, what lies beyond a plane across one axis: image (C, X, Y, Z), label (X, Y, Z).
 
-    Air is the darkest of each channel; noise has each channel's own mean and deviation; a mirror repeats the tissue,
-    and its label, back to front. In air and noise there is nothing to find: label 0. `choices` is a CPU generator.
+    Air is the darkest of each channel; noise has each channel's own mean and deviation, within its own range; a mirror
+    repeats the tissue back to front. Beyond the plane there is nothing to find, label 0: not in a mirror either, for
+    nobody's organs lie the wrong way round. `choices` is a CPU generator.
     """
     # Nothing is drawn where it is turned off, so that all else is drawn as without it.
     if probability == 0 or float(torch.rand((), generator=choices)) >= probability:
         return image, label
     axis = int(torch.randint(3, (), generator=choices))
     length = label.shape[axis]
-    depth = int(float(torch.rand((), generator=choices)) * DEEPEST * length)
+    # A voxel at least, and never so deep that a mirror would have to show what lies beyond the other face.
+    depth = min(math.ceil(float(torch.rand((), generator=choices)) * DEEPEST * length), length // 2)
     at_the_end = bool(torch.rand((), generator=choices) < 0.5)
     kind = KINDS[int(torch.randint(len(KINDS), (), generator=choices))]
     if depth == 0:
@@ -33,17 +37,18 @@ def surround(image: Tensor, label: Tensor, probability: float, choices: torch.Ge
     index = torch.arange(length, device=image.device)
     edge = length - depth
     beyond = index >= edge if at_the_end else index < depth
+    across = [1, 1, 1]
+    across[axis] = length
+    inside = label.masked_fill(beyond.reshape(across), 0)
     if kind == "mirror":
         # The face between two voxels is the mirror: the first beyond it shows the last before it.
         source = torch.where(beyond, 2 * edge - 1 - index if at_the_end else 2 * depth - 1 - index, index)
-        return image.index_select(1 + axis, source), label.index_select(axis, source)
-    across = [1, 1, 1]
-    across[axis] = length
-    beyond = beyond.reshape(across)
+        return image.index_select(1 + axis, source), inside
+    lowest = image.amin(dim=(1, 2, 3), keepdim=True)
     if kind == "air":
-        filling = image.amin(dim=(1, 2, 3), keepdim=True)
+        filling = lowest
     else:
         noise = torch.randn(image.shape, generator=choices).to(image.device)
         deviation, mean = torch.std_mean(image, dim=(1, 2, 3), keepdim=True)
-        filling = mean + deviation * noise
-    return torch.where(beyond, filling, image), label.masked_fill(beyond, 0)
+        filling = (mean + deviation * noise).clamp(lowest, image.amax(dim=(1, 2, 3), keepdim=True))
+    return torch.where(beyond.reshape(across), filling, image), inside
