@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .recipe import Intensity, Recipe
-from .volume import Grid, Labelmap, Volume
+from .volume import Box, Grid, Labelmap, Volume
 
 SLAB = 1 << 18
 """Voxels that are worked on at a time: they stay in the processor's cache, and little memory is taken."""
@@ -117,7 +117,9 @@ def labels_to_network(labelmap: Labelmap, recipe: Recipe) -> Tensor:
     highest: Tensor | None = None
     for label in range(recipe.outputs):
         mask = torch.from_numpy(np.ascontiguousarray(stored == label, dtype=np.float32))
-        share = _resample(mask, grid, backward=False)
+        share = mask
+        for axis in range(3):
+            share = weigh(share, _axis_weights(grid, axis, backward=False), axis - 3)
         if highest is None:
             highest = share
             continue
@@ -126,15 +128,39 @@ def labels_to_network(labelmap: Labelmap, recipe: Recipe) -> Tensor:
     return labels
 
 
-def to_source(values: Tensor, grid: NetworkGrid) -> np.ndarray:
-    """Values (..., X, Y, Z) on the network's grid, interpolated linearly on the scan's own grid (..., I, J, K)."""
-    array = _resample(values.float(), grid, backward=True).cpu().numpy()
+def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.ndarray:
+    """Values (..., X, Y, Z) on the network's grid, interpolated linearly on the scan's own grid (..., I, J, K).
+
+    `part`: only on these of the scan's voxels.
+    """
+    values = values.float()
+    for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
+        side = _turned(part[stored], grid.canonical_shape[axis], flip) if part else slice(None)
+        weights = _axis_weights(grid, axis, backward=True)
+        if weights is None:
+            values = values.movedim(axis - 3, 0)[side].movedim(0, axis - 3)
+        else:
+            values = weigh(values, weights[side], axis - 3)
+    array = values.cpu().numpy()
     lead = array.ndim - 3
     for axis, flip in enumerate(grid.flipped):
         if flip:
             array = np.flip(array, lead + axis)
     inverse = np.argsort(grid.order)
     return np.ascontiguousarray(array.transpose(*range(lead), *(lead + inverse)))
+
+
+def reached_from(box: Box, grid: NetworkGrid) -> Box:
+    """Those of the scan's own voxels (I, J, K) that `to_source` takes anything to from a box of the network's grid."""
+    reached = [slice(0)] * 3
+    for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
+        weights = _axis_weights(grid, axis, backward=True)
+        side = box[axis]
+        if weights is not None:
+            (there,) = torch.nonzero(weights[:, side].any(dim=1), as_tuple=True)
+            side = slice(int(there[0]), int(there[-1]) + 1)
+        reached[stored] = _turned(side, grid.canonical_shape[axis], flip)
+    return reached[0], reached[1], reached[2]
 
 
 def intensity_reach(rule: Intensity) -> float:
@@ -191,11 +217,9 @@ def _canonical(array: np.ndarray, grid: NetworkGrid) -> np.ndarray:
     return array
 
 
-def _resample(values: Tensor, grid: NetworkGrid, *, backward: bool) -> Tensor:
-    """(..., X, Y, Z) from the scan's voxels to the network's, or back, axis by axis."""
-    for axis in range(3):
-        values = weigh(values, _axis_weights(grid, axis, backward=backward), axis - 3)
-    return values.contiguous()
+def _turned(side: slice, length: int, flipped: bool) -> slice:
+    """A slice of an axis as one of the same axis, run through the other way if `flipped`."""
+    return slice(length - side.stop, length - side.start) if flipped else side
 
 
 def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | None:

@@ -26,6 +26,10 @@ MAXIMUM_VOXELS = 2**30  # 1024 cubed: 4 GiB as float32, beyond any cardiac MRI
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 
 
+Box = tuple[slice, slice, slice]
+"""Part of a grid: the voxels within bounds along each axis."""
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """A voxel lattice in the patient: `shape` (I, J, K) and `affine` (4, 4), voxel index -> RAS mm.

@@ -19,6 +19,7 @@ from DCAMTLib.preprocessing import (
     labels_to_network,
     network_grid,
     normalise,
+    reached_from,
     scan_to_network,
     to_source,
 )
@@ -192,6 +193,39 @@ def test_what_came_to_the_networks_grid_goes_back_in_its_place() -> None:
         assert back.shape == (*scan.grid.shape, 3)
         error = np.abs(back - points_of(scan.grid))[2:-2, 2:-2, 2:-2]
         assert error.max() < 0.1 * 1.1  # mm; downwards, a ramp is kept to a tenth of a voxel
+
+
+STORED = [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (False, True, True))]
+SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]
+"""Of the network's grid: near the scan's, much coarser, and its own along two or three axes, depending on storage."""
+
+
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+@pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
+def test_a_part_of_what_goes_back_is_that_part_of_the_whole(
+    order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
+) -> None:
+    scan = stored_otherwise(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
+    grid = network_grid(scan.grid, spacing)
+    values = torch.rand((2, *grid.shape), generator=torch.Generator().manual_seed(0))
+    part = (slice(3, 9), slice(0, 7), slice(5, 14))
+    assert np.allclose(to_source(values, grid, part), to_source(values, grid)[(slice(None), *part)], atol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS, ids=str)
+@pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
+def test_what_a_box_reaches_is_what_changes_with_it(
+    order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
+) -> None:
+    scan = stored_otherwise(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
+    grid = network_grid(scan.grid, spacing)
+    box = (slice(2, 5), slice(0, 3), slice(3, 4))
+    values = torch.zeros(grid.shape)
+    values[box] = 1
+    changed = np.argwhere(to_source(values, grid) > 0)
+    found = np.array([(side.start, side.stop) for side in reached_from(box, grid)])
+    assert found[:, 0].tolist() == changed.min(axis=0).tolist()
+    assert found[:, 1].tolist() == (changed.max(axis=0) + 1).tolist()
 
 
 def smooth_label(grid: Grid) -> Labelmap:

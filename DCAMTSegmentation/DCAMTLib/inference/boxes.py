@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from ..volume import Box
 from .one_pass import Size
 
-Box = tuple[slice, slice, slice]
 Tile = tuple[Box, Box, Box]
 """The part to compute on, the part it yields, and where that lies in the first."""
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..volume import Grid, Labelmap, Volume
-from .boxes import Box
+from ..volume import Box, Grid, Labelmap, Volume
 
 
 def whole(grid: Grid) -> Box:

@@ -19,10 +19,9 @@ from torch import Tensor
 from ..measurements import bounding_box
 from ..preprocessing import NetworkGrid, network_grid, resampled, scan_to_network, smoothing, weigh
 from ..recipe import Recipe
-from ..volume import Grid, Volume
-from .boxes import Box
+from ..volume import Box, Grid, Volume
 from .cropping import crop
-from .one_pass import most_likely
+from .labelling import most_likely
 
 LARGE_IN_PATCHES, LARGE = 5, 1 << 20
 """A scan is large if the network's grid has more voxels than so many training patches, and than the second number.

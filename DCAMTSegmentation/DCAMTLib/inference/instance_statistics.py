@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .boxes import Box, Tile, coarser
+from ..volume import Box
+from .boxes import Tile, coarser
 
 
 def instance_norms(layers: Sequence[nn.Module]) -> list[nn.InstanceNorm3d]:

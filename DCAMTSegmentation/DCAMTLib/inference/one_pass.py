@@ -27,19 +27,6 @@ def probabilities(network: DualVNet, image: Tensor, quality: str) -> Tensor:
     return torch.cat(logits).float().softmax(dim=1)[..., : size[0], : size[1], : size[2]]
 
 
-def most_likely(shares: Tensor) -> Tensor:
-    """The class of the highest of probabilities (K, X, Y, Z) at each voxel, uint8; on a tie the first.
-
-    As `argmax`, which is many times slower along an axis that is not the last.
-    """
-    labels = torch.zeros(shares.shape[1:], dtype=torch.uint8, device=shares.device)
-    highest = shares[0]
-    for label in range(1, len(shares)):
-        labels.masked_fill_(shares[label] > highest, label)
-        highest = torch.maximum(highest, shares[label])
-    return labels
-
-
 def part_that_fits(size: Sequence[int], stride: int, fits: Callable[[Size], bool]) -> Size | None:
     """The largest part of a volume that fits, made by shortening its longest axis again and again.
 

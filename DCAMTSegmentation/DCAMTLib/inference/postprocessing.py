@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..measurements import bounding_box
-from .boxes import Box
+from ..volume import Box
 
 
 def largest_component(mask: np.ndarray, near: Box | None = None) -> np.ndarray:

@@ -14,13 +14,13 @@ from ..errors import InputError, is_out_of_memory
 from ..model_package import ModelPackage
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
-from ..volume import Grid, Labelmap, Volume
-from .boxes import Box
+from ..volume import Box, Grid, Labelmap, Volume
 from .cropping import crop, grown, paste, seen_from, whole
 from .finding import Found, find_organ, is_large, margin
 from .folded import fold, move
+from .labelling import labels_on_scan, most_likely
 from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_bytes
-from .one_pass import Size, most_likely, size_of
+from .one_pass import Size, size_of
 from .postprocessing import keep_largest_components
 from .quality import ACCURATE, FAST
 from .region import Region
@@ -163,8 +163,8 @@ class Predictor:
         )
         branches = _embed(branches, box, grid.shape)
         report("finishing", 0.8)
-        shares = to_source(branches.mean(dim=0), grid)
-        labels = most_likely(torch.from_numpy(shares)).numpy()
+        shares = branches.mean(dim=0)
+        labels = labels_on_scan(shares, grid)
         if kept is not None:
             labels[~kept] = 0
         if self.recipe.inference.largest_component:
@@ -177,7 +177,11 @@ class Predictor:
             trust = branch_dice(branches)
         report("finishing", 1.0)
         return Segmentation(
-            Labelmap(labels, volume.grid, volume.path), shares if keep_probabilities else None, agreement, trust, notes
+            Labelmap(labels, volume.grid, volume.path),
+            to_source(shares, grid) if keep_probabilities else None,
+            agreement,
+            trust,
+            notes,
         )
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
@@ -190,7 +194,6 @@ class Predictor:
             part = part_size(self.recipe, size, limit)
             result = self._attempt(device, image, quality, part, tick)
             if result is not None:
-                move(self.network, self.device, self._precision_on(self.device))
                 return result, tuple(dict.fromkeys(notes))
             torch.cuda.empty_cache()
             taken = pass_bytes(self.recipe, part or size)
@@ -218,13 +221,18 @@ class Predictor:
         """The branches' probabilities on the CPU; None if memory ran out, whose tensors are released by then."""
         try:
             precision = self._precision_on(device)
-            move(self.network, device, precision)
+            # A walk over all weights, even if they are there already: only where it is needed.
+            if device != self.device:
+                move(self.network, device, precision)
             with torch.no_grad():
                 return bounded_probabilities(self.network, image.to(device, precision), quality, part, tick).cpu()
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
                 return None
             raise
+        finally:
+            if device != self.device:
+                move(self.network, self.device, self._precision_on(self.device))
 
 
 def _silent(stage: str, share: float) -> None:

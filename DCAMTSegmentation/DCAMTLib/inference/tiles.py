@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..networks.dual_vnet import DualVNet
 from ..networks.vnet import VNet, joined
-from .boxes import Box, coarser, everywhere, tiles_of
+from ..volume import Box
+from .boxes import coarser, everywhere, tiles_of
 from .instance_statistics import instance_norms, restored_afterwards, take_statistics
 from .one_pass import Size, Tick, pad, probabilities, size_of
 from .quality import FAST

@@ -84,11 +84,12 @@ def _labels(network: DualVNet, case: Case, held: ResidentCase, recipe: Recipe) -
     """(I, J, K), uint8: the case's segmentation by both branches on the scan's own grid."""
     import torch
 
+    from ..inference.labelling import labels_on_scan
     from ..inference.memory import free_memory, part_limit, part_size
     from ..inference.one_pass import size_of
     from ..inference.quality import ACCURATE
     from ..inference.tiles import bounded_probabilities
-    from ..preprocessing import network_grid, to_source
+    from ..preprocessing import network_grid
     from ..volume import read_header
     from .resident import quantum
 
@@ -100,7 +101,7 @@ def _labels(network: DualVNet, case: Case, held: ResidentCase, recipe: Recipe) -
         branches = bounded_probabilities(network, image, ACCURATE, part_size(recipe, size_of(image), limit))
     network.train()
     grid = network_grid(read_header(case.image).grid, recipe.spacing)
-    return np.asarray(to_source(branches.mean(dim=0).cpu(), grid).argmax(axis=0).astype(np.uint8))
+    return labels_on_scan(branches.mean(dim=0).cpu(), grid)
 
 
 def _write(run: RunFolder, step: int, case: Case, labels: np.ndarray) -> None:
