@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from DCAMTLib.model_package import ModelPackage, open_model
-from DCAMTLib.recipe import Inference, Intensity, Network, Recipe, load_recipe
+from DCAMTLib.recipe import Recipe
 from DCAMTLib.volume import Volume
+from shared_by_tests.tiny_recipes import tiny_recipe_that_drops_nothing
 
 # Fixtures import it as they run: pytest is to know of its asserts first (below), and not every test needs its torch.
 if TYPE_CHECKING:
@@ -27,15 +27,7 @@ pytest.register_assert_rewrite("synthetic", "scan_files", "worker_child")
 
 @pytest.fixture(scope="session")
 def tiny_recipe() -> Recipe:
-    """The left atrium's recipe with a network of three levels; every voxel counts, so no component is dropped."""
-    return replace(
-        load_recipe("la"),
-        name="tiny",
-        spacing=(1.5, 1.5, 1.5),
-        intensity=Intensity("local", radius_mm=6.0),
-        network=Network(channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2, embedding=4),
-        inference=Inference(largest_component=False),
-    )
+    return tiny_recipe_that_drops_nothing()
 
 
 @pytest.fixture(scope="session")

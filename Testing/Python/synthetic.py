@@ -18,38 +18,21 @@ import numpy as np
 import torch
 from DCAMTLib.model_package import Card, save_model
 from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.recipe import Recipe, load_recipe, with_settings
+from DCAMTLib.recipe import Recipe
 from DCAMTLib.training.cases import read_cases
 from DCAMTLib.training.events import Event, EventLog
 from DCAMTLib.training.resident import ResidentCase
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.trainer import Trainer
+from shared_by_tests.tiny_recipes import TINY, tiny_recipe
 from torch import Tensor
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
-TINY = (
-    "spacing=2,2,2",
-    "channels=4,8,8",
-    "convolutions=1,1,1",
-    "attention_heads=2",
-    "embedding=4",
-    "samples=32",
-    "patch=16,16,16",
-    "batch=2",
-    "labelled_per_batch=1",
-    "iterations=6",
-)
-"""Settings (`dcamt train --set`) of a network of some thousand weights on patches of 16 voxels."""
 UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "blur_mm=0", "mix=0")
 """Settings that turn the augmentation off."""
 CPU = torch.device("cpu")
-
-
-def tiny_recipe(*settings: str) -> Recipe:
-    """The recipe `la` made tiny, with further settings."""
-    return with_settings(load_recipe("la"), [*TINY, *settings])
 
 
 def set_options(*settings: str) -> list[str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import save_tiny_model, status, tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import save_tiny_model, status
 
 nib = pytest.importorskip("nibabel")
 SHAPE = (16, 18, 12)

@@ -16,7 +16,8 @@ from DCAMTLib import cli
 from DCAMTLib.commands.console import Console, StdoutLost
 from DCAMTLib.commands.scans import expand
 from DCAMTLib.volume import Grid, Volume, read_labelmap, read_volume, write_volume
-from synthetic import open_dcamt, read_until, save_tiny_model, tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import open_dcamt, read_until, save_tiny_model
 
 # Turned and flipped, so that RAS, LPS and voxel indices differ.
 AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])

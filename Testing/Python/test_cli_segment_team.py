@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from DCAMTLib.volume import Grid, Volume, read_labelmap, write_volume
-from synthetic import save_tiny_model, tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import save_tiny_model
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's processes are started the POSIX way")
 

@@ -15,7 +15,8 @@ import pytest
 from DCAMTLib import cli
 from DCAMTLib.model_package import open_model
 from DCAMTLib.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
-from synthetic import TINY, open_dcamt, read_until, status, write_table
+from shared_by_tests.tiny_recipes import TINY
+from synthetic import open_dcamt, read_until, status, write_table
 
 THREE_STEPS = (*TINY, "iterations=3")
 SHAPE = (20, 20, 20)

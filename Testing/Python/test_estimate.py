@@ -18,7 +18,8 @@ from DCAMTLib.training.estimate import disk_bytes, resident_bytes, trial_patches
 from DCAMTLib.training.resident import load_case
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.volume import read_header
-from synthetic import CPU, new_trainer, run_dcamt, set_options, status, tiny_recipe, write_cases_folder
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import CPU, new_trainer, run_dcamt, set_options, status, write_cases_folder
 
 
 def test_efforts_grow_and_thorough_is_the_recipe_itself() -> None:

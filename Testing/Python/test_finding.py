@@ -23,7 +23,7 @@ from DCAMTLib.model_package import Card, ModelPackage
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.recipe import Inference, Intensity, Recipe
 from DCAMTLib.volume import Grid, Labelmap, Volume
-from synthetic import tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
 from torch import Tensor, nn
 
 RECIPE: Recipe = replace(

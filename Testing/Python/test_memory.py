@@ -17,7 +17,8 @@ from DCAMTLib.inference.memory import (
 )
 from DCAMTLib.networks.cross_attention import BLOCK_BYTES
 from DCAMTLib.recipe import Network, load_recipe
-from synthetic import CPU, tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import CPU
 
 RECIPE = load_recipe("la")
 SCAN = (640, 640, 88)

@@ -31,7 +31,7 @@ from DCAMTLib.model_package import (
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.tensor_file import pack_tensors
-from synthetic import tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
 
 BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")
 

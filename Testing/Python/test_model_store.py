@@ -13,7 +13,7 @@ from DCAMTLib.errors import InputError, OutputError
 from DCAMTLib.model_package import Card, open_model, save_model, write_package
 from DCAMTLib.model_store import import_model, model_path, remove_model, stored_models, user_folder, verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
-from synthetic import tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
 
 CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")
 

@@ -15,7 +15,8 @@ from DCAMTLib.inference.predictor import Segmentation
 from DCAMTLib.training.cases import UNLABELLED, Case
 from DCAMTLib.training.ranking import RankedCase, in_order, place_of_most, rank_case, read_ranking, write_ranking
 from DCAMTLib.volume import Labelmap, Volume, read_labelmap
-from synthetic import save_tiny_model, status, tiny_recipe, write_cases_folder
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import save_tiny_model, status, write_cases_folder
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 2.5)])

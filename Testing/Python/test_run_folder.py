@@ -10,7 +10,8 @@ from DCAMTLib.errors import InputError, OutputError
 from DCAMTLib.training import run_folder
 from DCAMTLib.training.cases import read_cases
 from DCAMTLib.training.run_folder import Origin, RunFolder
-from synthetic import tiny_recipe, write_cases_folder
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import write_cases_folder
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from DCAMTLib.recipe import Recipe
 from DCAMTLib.training.augmentation import in_voxels, random_transform
 from DCAMTLib.training.resident import ResidentCase, quantum
 from DCAMTLib.training.sampling import Batch, BatchSampler, step_seed
-from synthetic import CPU, UNCHANGED, resident, tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import CPU, UNCHANGED, resident
 
 PATCH = np.array([16, 16, 16])
 SIZE = (30, 26, 28)

@@ -29,7 +29,8 @@ from DCAMTLib.training.resident import load_case
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.trainer import Trainer
 from DCAMTLib.training.validation import validation_dice
-from synthetic import CPU, assert_same, new_trainer, resident, set_options, tiny_recipe, write_cases_folder
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import CPU, assert_same, new_trainer, resident, set_options, write_cases_folder
 from torch import Tensor, nn
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"

@@ -13,26 +13,10 @@ import pytest
 from analytic_scans import analytic_scan, centred_grid
 from DCAMTLib.model_package import ModelPackage
 from DCAMTLib.volume import Volume
+from shared_by_tests.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from worker_child import ENGINE_HOME, PATIENCE_S, Child, Event, assert_result_of, last, request
 
-# What is put before the worker's `main` to break something on purpose.
-HIDE = """
-import importlib.machinery as machinery
-real = machinery.PathFinder.find_spec
-machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
-"""
-GPU_TOO_SMALL_FOR_THE_MODEL = """
-import torch
-from DCAMTLib import model_package
-from DCAMTLib.inference import serving
-serving.choose_device = lambda name: torch.device("cuda")
-real = model_package.ModelPackage.network
-def network(package, device="cpu"):
-    if torch.device(device).type == "cuda":
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-    return real(package, device)
-model_package.ModelPackage.network = network
-"""
+# Put before the worker, to break it on purpose.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from DCAMTLib.inference import predictor, serving
@@ -49,12 +33,6 @@ attempt = predictor.Predictor._attempt
 def fails_on_cuda(self, device, *more):
     return None if torch.device(device).type == "cuda" else attempt(self, device, *more)
 predictor.Predictor._attempt = fails_on_cuda
-"""
-FAULT_WITHIN = """
-from DCAMTLib.inference import predictor
-def segment(self, *a, **k):
-    raise AssertionError("a bug")
-predictor.Predictor.segment = segment
 """
 
 
@@ -125,7 +103,7 @@ def test_a_full_disk_is_told_of_and_the_next_request_served(
 
 @pytest.mark.parametrize("name", ["torch", "scipy"])
 def test_a_missing_package_is_named_and_ends_the_worker(start_worker: Callable[..., Child], name: str) -> None:
-    child = start_worker(HIDE.format(name=name))
+    child = start_worker(without_package(name))
     failed, before = child.wait_for(lambda event: event["event"] == "failed")
     assert before == []
     assert failed["reason"] == "missing_package"
@@ -175,7 +153,7 @@ def test_a_gpu_too_small_for_the_scan_goes_on_in_smaller_parts_and_then_on_the_c
 def test_a_bug_is_told_of_with_its_traceback_and_ends_the_worker(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
-    child = start_worker(FAULT_WITHIN)
+    child = start_worker(BUG)
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
     failed, _ = child.wait_for(last("1"))
     assert failed["reason"] == "internal"

@@ -30,12 +30,8 @@ import torch
 from analytic_scans import analytic_scan, centred_grid, random_package
 from dataclasses import replace
 from DCAMTLib.model_package import save_model
-from DCAMTLib.recipe import Inference, Intensity, Network, load_recipe
-recipe = replace(
-    load_recipe("la"), name="tiny", spacing=(1.5, 1.5, 1.5), intensity=Intensity("local", radius_mm=6.0),
-    network=Network(channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2, embedding=4),
-    inference=Inference(largest_component=False),
-)
+from shared_by_tests.tiny_recipes import tiny_recipe_that_drops_nothing
+recipe = tiny_recipe_that_drops_nothing()
 for name, seed in (("tiny", 0), ("other", 3)):
     package = random_package(recipe, analytic_scan(centred_grid((24, 20, 16), (1.5, 1.5, 1.5))), seed)
     card = replace(package.card, name=name, title=name.capitalize())
@@ -49,7 +45,7 @@ def model_folder() -> Path:
     """A folder with the models tiny.dcamt and other.dcamt, of random weights, made once a run of the tests."""
     if "folder" not in _made:
         folder = tempfile.mkdtemp(prefix="dcamt-models-")
-        paths = [str(ROOT / "DCAMTSegmentation"), str(ROOT / "Testing" / "Python")]
+        paths = [str(ROOT / place) for place in ("Testing", "Testing/Python", "DCAMTSegmentation")]
         python = shutil.which("PythonSlicer") or sys.executable
         subprocess.run([python, "-c", MAKE_MODEL, folder, *paths], check=True, timeout=PATIENCE_S)
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

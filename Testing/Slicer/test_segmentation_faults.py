@@ -26,35 +26,12 @@ from segmentation_case import (
     process_events_until,
     scene_state,
 )
+from shared_by_tests.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 
 LARGE = (120, 150, 150)
 """Voxels of a scan that takes the tiny model some seconds."""
 WORKING = ("Preparing", "Segmenting", "Finding")
 
-# What breaks the worker: run in its interpreter before it.
-HIDE_TORCH = """
-import importlib.machinery as machinery
-real = machinery.PathFinder.find_spec
-machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == "torch" else real(name, *a))
-"""
-GPU_TOO_SMALL = """
-import torch
-from DCAMTLib import model_package
-from DCAMTLib.inference import serving
-serving.choose_device = lambda name: torch.device("cuda")
-real = model_package.ModelPackage.network
-def network(package, device="cpu"):
-    if torch.device(device).type == "cuda":
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-    return real(package, device)
-model_package.ModelPackage.network = network
-"""
-BUG = """
-from DCAMTLib.inference import predictor
-def segment(self, *a, **k):
-    raise AssertionError("a bug")
-predictor.Predictor.segment = segment
-"""
 RUN = "import runpy; runpy.run_module('DCAMTLib.inference.worker', run_name='__main__')"
 
 
@@ -215,7 +192,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works(volume)
 
     def test_a_package_that_is_missing(self) -> None:
-        self.broken_worker(HIDE_TORCH)
+        self.broken_worker(without_package("torch"))
         volume = add_scan()
         self.prepare(volume)
         self.fails("packages are missing: torch", self.apply)
@@ -232,7 +209,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works(volume)
 
     def test_a_gpu_without_room_leads_to_the_cpu_and_says_so(self) -> None:
-        self.broken_worker(GPU_TOO_SMALL)
+        self.broken_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
         volume = add_scan()
         segmentation = self.segment(volume)
         self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)

@@ -20,9 +20,10 @@ from DCAMTLib.training.run_state import FINISHED, run_state
 from DCAMTSlicerLib import training_cases
 from DCAMTTrainingLib import results_panel
 from DCAMTTrainingLib.preview import box_of, remove_preview, show_preview
+from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import LoopMonitor, Person, choose, click, close_scene, process_events
 from training_case import TrainingCase
-from training_scenes import add_case, add_outline, add_volume, ellipsoid, tiny_recipe
+from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 PATIENT = "Nachtigall^Hildegard_19470311"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import qt
 import slicer
-import training_scenes
 import vtk
 from DCAMTLib.recipe import load_recipe
 from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
@@ -24,6 +23,7 @@ from DCAMTTrainingLib.case_table_model import LABEL, REMARK, ROLE, SIZE, SPACING
 from DCAMTTrainingLib.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.scene_export import export_case, label_array
 from DCAMTTrainingLib.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
+from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import LoopMonitor, close_scene, process_events_until
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
@@ -171,7 +171,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual([row.name for row in scene_rows(self.recipe)], ["scan"])
 
     def test_segments_are_known_by_code_by_name_or_as_the_only_one(self):
-        pair = training_scenes.tiny_recipe()
+        pair = tiny_recipe()
         from dataclasses import replace
 
         from DCAMTLib.volume import Code, SegmentInfo

@@ -12,7 +12,6 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
-import training_scenes
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.training.fault_note import Fault, prepare_note, write_note
 from DCAMTLib.training.run_folder import RunFolder
@@ -23,6 +22,7 @@ from DCAMTTrainingLib import engine_command
 from DCAMTTrainingLib.run_folders import runs_folder
 from DCAMTTrainingLib.run_start import RunPlan, just_started, prepare_and_start, resume, started
 from DCAMTTrainingLib.training_settings import chosen_settings
+from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -247,7 +247,7 @@ class ListOfRunsTest(TrainingCase):
         run = RunFolder(self.runs / name)
         run.checkpoint.parent.mkdir(parents=True)
         run.checkpoint.touch()
-        run.recipe.write_text(training_scenes.tiny_recipe().to_json())
+        run.recipe.write_text(tiny_recipe().to_json())
         run.cases.write_text("name,image,label,role\n")
         run.events.write_text("".join(json.dumps(event) + "\n" for event in events))
         if fault or killed:

@@ -31,7 +31,8 @@ MAKE_MODEL = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from synthetic import save_tiny_model, tiny_recipe
+from shared_by_tests.tiny_recipes import tiny_recipe
+from synthetic import save_tiny_model
 save_tiny_model(Path(sys.argv[1], "tiny.dcamt"), tiny_recipe())
 """
 
@@ -41,7 +42,7 @@ def tiny_model() -> Path:
     """A model file with random weights."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    places = [str(ROOT / "Testing" / "Python"), str(ROOT / "DCAMTSegmentation")]
+    places = [str(ROOT / place) for place in ("Testing", "Testing/Python", "DCAMTSegmentation")]
     subprocess.run([sys.executable, "-c", MAKE_MODEL, str(folder), *places], check=True)
     return folder / "tiny.dcamt"
 

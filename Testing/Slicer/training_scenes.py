@@ -61,23 +61,3 @@ def add_case(name: str, seed: int = 0, turned: bool = False) -> tuple[Any, Any]:
     image, label = ellipsoid(seed)
     volume = add_volume(name, image, turned=turned)
     return volume, add_outline(volume, label)
-
-
-def tiny_recipe(*settings: str) -> Any:
-    """The left atrium's recipe with a network of some thousand weights."""
-    from DCAMTLib.recipe import load_recipe, with_settings
-
-    return with_settings(load_recipe("la"), [*TINY, *settings])
-
-
-TINY = (
-    "spacing=2,2,2",
-    "channels=4,8,8",
-    "convolutions=1,1,1",
-    "attention_heads=2",
-    "embedding=4",
-    "samples=32",
-    "patch=16,16,16",
-    "batch=2",
-    "labelled_per_batch=1",
-)

@@ -1,0 +1,1 @@
+"""What the tests of the engine and those of the modules share; it runs in Slicer's Python, too."""

@@ -1,0 +1,44 @@
+"""Recipes of networks small enough for a test; the engine is imported as they are made, torch never."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from DCAMTLib.recipe import Recipe
+
+TINY = (
+    "spacing=2,2,2",
+    "channels=4,8,8",
+    "convolutions=1,1,1",
+    "attention_heads=2",
+    "embedding=4",
+    "samples=32",
+    "patch=16,16,16",
+    "batch=2",
+    "labelled_per_batch=1",
+    "iterations=6",
+)
+"""Settings (`dcamt train --set`) of a network of some thousand weights on patches of 16 voxels."""
+
+
+def tiny_recipe(*settings: str) -> Recipe:
+    """The recipe `la` made tiny, to train with, and with further settings."""
+    from DCAMTLib.recipe import load_recipe, with_settings
+
+    return with_settings(load_recipe("la"), [*TINY, *settings])
+
+
+def tiny_recipe_that_drops_nothing() -> Recipe:
+    """The left atrium's recipe with a network of three levels, to segment with; every voxel counts."""
+    from DCAMTLib.recipe import Inference, Intensity, Network, load_recipe
+
+    return replace(
+        load_recipe("la"),
+        name="tiny",
+        spacing=(1.5, 1.5, 1.5),
+        intensity=Intensity("local", radius_mm=6.0),
+        network=Network(channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2, embedding=4),
+        inference=Inference(largest_component=False),
+    )
