@@ -1,5 +1,4 @@
-"""Small made-up scans with a bright ellipsoid, case folders of them, a recipe that trains in seconds, its models and
-trainers, and `dcamt` in processes."""
+"""Folders of small made-up cases, models of a recipe that trains in seconds, trainers, and `dcamt` in processes."""
 
 from __future__ import annotations
 
@@ -24,6 +23,7 @@ from DCAMTLib.training.events import Event, EventLog
 from DCAMTLib.training.resident import ResidentCase
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.trainer import Trainer
+from shared_by_tests.ellipsoids import ellipsoid_scan
 from shared_by_tests.tiny_recipes import TINY, tiny_recipe
 from torch import Tensor
 
@@ -46,18 +46,6 @@ def save_tiny_model(path: Path, recipe: Recipe, seed: int = 0) -> Path:
     card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
     save_model(path, DualVNet(recipe).state_dict(), recipe, card)
     return path
-
-
-def ellipsoid_scan(shape: tuple[int, int, int] = (24, 24, 24), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A scan, float32 of `shape`, and its label, uint8: a bright ellipsoid in noise, placed and sized by the seed."""
-    draw = np.random.default_rng(seed)
-    size = np.array(shape)
-    centre = size / 2 + draw.uniform(-0.08, 0.08, 3) * size
-    radii = draw.uniform(0.2, 0.32, 3) * size
-    at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
-    label = ((((at - centre) / radii) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
-    image = 100 + 120 * label + draw.normal(0, 15, shape)
-    return image.astype(np.float32), label
 
 
 def write_nifti(path: Path, voxels: np.ndarray, spacing_mm: float = 2.0) -> Path:

@@ -14,7 +14,8 @@ import pytest
 from DCAMTLib.recipe import Recipe, load_recipe
 from DCAMTLib.training.case_checks import CaseFacts, check_cases, list_problems
 from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
-from synthetic import ellipsoid_scan, status, write_cases_folder, write_nifti, write_table
+from shared_by_tests.ellipsoids import ellipsoid_scan
+from synthetic import status, write_cases_folder, write_nifti, write_table
 
 RECIPE = load_recipe("la")
 

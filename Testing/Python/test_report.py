@@ -22,8 +22,9 @@ from DCAMTLib.report.charts import POINTS, line_chart, thinned, ticks
 from DCAMTLib.report.run_report import curves
 from DCAMTLib.report.scored_cases import ScoredCase, best_median_worst
 from DCAMTLib.volume import Grid, Labelmap, Volume
+from shared_by_tests.ellipsoids import ellipsoid_scan
 from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import ellipsoid_scan, run_dcamt, set_options, write_table
+from synthetic import run_dcamt, set_options, write_table
 
 PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
 """A patient's name, identifier and birthday, which stand in every name, path and header of the run below."""

@@ -13,8 +13,9 @@ from DCAMTLib.preprocessing import scan_to_network
 from DCAMTLib.training.cases import LABELLED, UNLABELLED, Case
 from DCAMTLib.training.resident import PLACES_PER_CLASS, load_case, quantum
 from DCAMTLib.volume import read_volume
+from shared_by_tests.ellipsoids import ellipsoid_scan
 from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import CPU, ellipsoid_scan, write_nifti
+from synthetic import CPU, write_nifti
 
 
 def write_case(folder: Path, image: np.ndarray, label: np.ndarray | None) -> Case:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from shared_by_tests.ellipsoids import ellipsoid_scan
 
 SHAPE = (24, 22, 20)
 """Voxels (I, J, K) of a scan."""
@@ -14,13 +15,7 @@ SHAPE = (24, 22, 20)
 
 def ellipsoid(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
     """A scan, float32 (K, J, I), and its label, uint8."""
-    draw = np.random.default_rng(seed)
-    size = np.array(shape)
-    centre = size / 2 + draw.uniform(-0.08, 0.08, 3) * size
-    radii = draw.uniform(0.2, 0.32, 3) * size
-    at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
-    label = ((((at - centre) / radii) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
-    image = (100 + 120 * label + draw.normal(0, 15, shape)).astype(np.float32)
+    image, label = ellipsoid_scan(shape, seed)
     return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(label.transpose(2, 1, 0))
 
 
