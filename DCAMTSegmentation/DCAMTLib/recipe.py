@@ -67,7 +67,7 @@ class Objective:
     intra_class: float = 0.1
     inter_class: float = 0.1
     copy_paste: float = 0.0
-    """Not one of the method's five parts: patches mixed of a labelled and an unlabelled one, for `la-best`."""
+    """Not one of the method's five parts: patches mixed of a labelled and an unlabelled one."""
     distillation_temperature: float = 2.0
     contrast_temperature: float = 0.1
     confidence: float = 0.8
