@@ -147,7 +147,8 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         if flip:
             array = np.flip(array, lead + axis)
     inverse = np.argsort(grid.order)
-    return np.ascontiguousarray(array.transpose(*range(lead), *(lead + inverse)))
+    # A copy, as `ascontiguousarray` takes an axis of one voxel that runs backwards for contiguous, and torch does not.
+    return array.transpose(*range(lead), *(lead + inverse)).copy()
 
 
 def reached_from(box: Box, grid: NetworkGrid) -> Box:

@@ -9,6 +9,7 @@ from analytic_scans import centred_grid, rotation
 from DCAMTLib.inference import labelling
 from DCAMTLib.inference.labelling import labels_on_scan, most_likely
 from DCAMTLib.preprocessing import network_grid, to_source
+from DCAMTLib.volume import Grid
 from scipy import ndimage
 
 SHAPE, SPACING = (34, 29, 21), (1.1, 0.8, 2.0)
@@ -39,6 +40,30 @@ def test_they_are_those_of_interpolating_everything(classes: int, spacing: tuple
     # From organs all over the scan to few.
     assert counts[0] > 0.4
     assert 0 < counts[-1] < 0.2
+
+
+@pytest.mark.parametrize("spacing", [(5.0, 4.0, 9.0), (0.6, 0.9, 1.3), (2.5, 1.6, 3.0), SPACING], ids=str)
+def test_an_organ_whose_lead_is_less_than_half_is_interpolated_as_far_as_it_reaches(
+    spacing: tuple[float, float, float],
+) -> None:
+    grid = network_grid(centred_grid(SHAPE, SPACING, rotation(10, -15, 170)), spacing)
+    shares = torch.tensor([0.36, 0, 0.32, 0.32])[:, None, None, None].repeat(1, *grid.shape)
+    x, y, z = (slice(n // 2 - 1, n // 2 + 1) for n in grid.shape)
+    shares[:, x, y, z] = torch.tensor([0.25, 0, 0.45, 0.3])[:, None, None, None]
+    expected = to_source(shares, grid).argmax(axis=0)
+    assert 0 < np.count_nonzero(expected) / expected.size < 0.2
+    assert np.array_equal(labels_on_scan(shares, grid), expected)
+
+
+@pytest.mark.parametrize("flips", [(-1, 1, 1), (1, -1, 1), (-1, -1, 1)], ids=str)
+def test_an_organ_one_voxel_wide_on_an_axis_that_runs_backwards(flips: tuple[int, int, int]) -> None:
+    grid = network_grid(Grid((12, 12, 12), np.diag([1.5 * flips[0], 1.5 * flips[1], 6.0, 1.0])), (1.5, 1.5, 1.5))
+    shares = torch.zeros((2, *grid.shape))
+    shares[0] = 1
+    shares[:, 4, 7, 20:26] = torch.tensor([0.0, 1.0])[:, None]
+    labels = labels_on_scan(shares, grid)
+    assert np.array_equal(labels, to_source(shares, grid).argmax(axis=0))
+    assert labels.any()
 
 
 def test_only_what_can_be_an_organ_is_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
 from DCAMTLib.errors import InputError
 from DCAMTLib.inference import predictor as module
+from DCAMTLib.inference.folded import fold
 from DCAMTLib.inference.memory import part_size, pass_bytes
 from DCAMTLib.inference.one_pass import Size, probabilities
 from DCAMTLib.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
@@ -44,6 +45,9 @@ def expected(predictor: Predictor, oblique_scan: Volume) -> Segmentation:
     result = predictor.segment(oblique_scan, keep_probabilities=True)
     share = result.labelmap.voxels.mean()
     assert 0.1 < share < 0.6  # else all that follows would compare nothing with nothing
+    assert result.probabilities is not None
+    assert result.probabilities.shape[1:] == oblique_scan.grid.shape
+    assert np.array_equal(result.probabilities.argmax(axis=0), result.labelmap.voxels)
     # No axis of it is like another, forwards or backwards, so that a mistaken one shows.
     counts = [result.labelmap.voxels.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     assert all((count != count[::-1]).any() for count in counts)
@@ -370,8 +374,10 @@ def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
     network = Told()
     predictor, scan = told(tiny_package, network, memory=10**9)
     predictor.device = torch.device("meta")  # stands for the GPU, which a machine that tests need not have
-    used: list[str] = []
-    monkeypatch.setattr(network, "to", lambda device, _: used.append(str(device)) or network)
+    monkeypatch.setattr(network, "to", lambda *_: pytest.fail("the GPU's network is for the next scan"))
+    asked: list[torch.device] = []
+    spare = Told()
+    monkeypatch.setattr(predictor, "_network_on", lambda device: asked.append(device) or spare)
     parts_recorded(monkeypatch)
     on_cpu = module.bounded_probabilities
 
@@ -384,7 +390,37 @@ def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
     result = predictor.segment(scan)
     assert np.array_equal(result.labelmap.voxels == 1, BALLS[1])
     assert [note.split("; ")[1] for note in result.notes] == ["smaller parts were used.", "the CPU was used."]
-    assert used[-2:] == ["cpu", "meta"]  # the network goes back for the next scan
+    assert asked == [torch.device("cpu")]
+    assert predictor.network is network
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_a_network_made_for_the_cpu_takes_its_precision_and_leaves_the_first_as_it_was(
+    tiny_package: ModelPackage, oblique_scan: Volume, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(tiny_package, precision=precision)
+    expected = predictor.segment(oblique_scan, keep_probabilities=True)
+    predictor.network = fold(tiny_package.network()).float()  # what a GPU holds
+    predictor.device = torch.device("meta")
+    before = {name: tensor.clone() for name, tensor in predictor.network.state_dict().items()}
+    on_cpu = module.bounded_probabilities
+
+    def on_device(net: nn.Module, image: Tensor, *rest: object) -> Tensor:
+        if image.device.type == "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        assert next(net.parameters()).dtype == image.dtype == precision
+        return on_cpu(net, image, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "bounded_probabilities", on_device)
+    monkeypatch.setattr(module, "free_memory", lambda device: 1 << 30)
+    for _ in range(2):
+        result = predictor.segment(oblique_scan, keep_probabilities=True)
+        assert result.notes
+        assert expected.probabilities is not None
+        assert result.probabilities is not None
+        assert np.abs(result.probabilities - expected.probabilities).max() < 1e-5
+    after = predictor.network.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
 
 
 def test_memory_that_never_suffices_ends_in_one_line_rather_than_never(

@@ -78,6 +78,7 @@ def test_each_kind_is_what_it_is_called_on_every_side() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(2)
     seen: Counter[tuple[str, int, bool]] = Counter()
+    depths: list[set[int]] = [set(), set(), set()]
     for _ in range(600):
         was_image, was_label = image.clone(), label.clone()
         found, found_label = surround(image, label, 1.0, draws)
@@ -110,4 +111,6 @@ def test_each_kind_is_what_it_is_called_on_every_side() -> None:
                     assert image[channel].min() <= slab.min()
                     assert slab.max() <= image[channel].max()
         seen[kind, axis, at_the_end] += 1
+        depths[axis].add(depth)
+    assert depths == [set(range(1, length // 2 + 1)) for length in SHAPE]
     assert set(seen) == set(itertools.product(("air", "noise", "mirror"), range(3), (False, True)))

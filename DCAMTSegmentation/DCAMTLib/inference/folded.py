@@ -74,7 +74,7 @@ def fold(network: DualVNet) -> DualVNet:
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
-def move(network: nn.Module, device: torch.device, precision: torch.dtype) -> nn.Module:
+def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> DualVNet:
     """To a device, in place, with weights of the given precision; instance normalisation stays in float32.
 
     Its statistics are sums over a whole volume, and PyTorch takes them together with features of 16 bits.

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..devices import fast_bfloat16
 from ..errors import InputError, is_out_of_memory
 from ..model_package import ModelPackage
+from ..networks.dual_vnet import DualVNet
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
 from ..volume import Box, Grid, Labelmap, Volume
@@ -76,10 +77,10 @@ class Predictor:
     ) -> None:
         self.recipe: Recipe = package.recipe
         self.device = torch.device(device)
-        self.network = fold(package.network(self.device))
+        self._package = package
         self._memory = memory
         self._precision = precision
-        move(self.network, self.device, self._precision_on(self.device))
+        self.network = self._network_on(self.device)
 
     def segment(
         self,
@@ -169,6 +170,7 @@ class Predictor:
             labels[~kept] = 0
         if self.recipe.inference.largest_component:
             labels = keep_largest_components(labels, range(1, self.recipe.outputs), near)
+        probabilities = to_source(shares, grid) if keep_probabilities else None
         agreement = trust = None
         if len(branches) == 2:
             agreement = to_source(agreement_map(branches), grid)
@@ -176,23 +178,17 @@ class Predictor:
                 branches = branches * torch.from_numpy(region.mask(Grid(grid.shape, grid.affine)))
             trust = branch_dice(branches)
         report("finishing", 1.0)
-        return Segmentation(
-            Labelmap(labels, volume.grid, volume.path),
-            to_source(shares, grid) if keep_probabilities else None,
-            agreement,
-            trust,
-            notes,
-        )
+        return Segmentation(Labelmap(labels, volume.grid, volume.path), probabilities, agreement, trust, notes)
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
         """The branches' probabilities on the CPU. Out of memory: smaller parts, at last the CPU."""
         notes: list[str] = []
-        device = self.device
+        network, device = self.network, self.device
         size = size_of(image)
         limit = part_limit(self.recipe, size, self._memory or free_memory(device))
         while True:
             part = part_size(self.recipe, size, limit)
-            result = self._attempt(device, image, quality, part, tick)
+            result = self._attempt(network, device, image, quality, part, tick)
             if result is not None:
                 return result, tuple(dict.fromkeys(notes))
             torch.cuda.empty_cache()
@@ -202,7 +198,9 @@ class Predictor:
                 limit = min(limit, taken) // 2
                 notes.append(f"The {memory_of}'s memory did not suffice; smaller parts were used.")
             elif device.type != "cpu":
+                # One of its own: that on the GPU stays as it is, for the next scan.
                 device, limit = torch.device("cpu"), part_limit(self.recipe, size, DEFAULT_MEMORY)
+                network = self._network_on(device)
                 notes.append(f"The {memory_of}'s memory did not suffice; the CPU was used.")
             else:
                 raise InputError(
@@ -210,29 +208,33 @@ class Predictor:
                     remedy="Close other programs, or give a region of interest.",
                 )
 
+    def _network_on(self, device: torch.device) -> DualVNet:
+        """The package's network, ready for inference there."""
+        return move(fold(self._package.network(device)), device, self._precision_on(device))
+
     def _precision_on(self, device: torch.device) -> torch.dtype:
         if device.type != "cpu":
             return torch.float32
         return self._precision or (torch.bfloat16 if fast_bfloat16(device) else torch.float32)
 
     def _attempt(
-        self, device: torch.device, image: Tensor, quality: str, part: Size | None, tick: Callable[[int, int], None]
+        self,
+        network: DualVNet,
+        device: torch.device,
+        image: Tensor,
+        quality: str,
+        part: Size | None,
+        tick: Callable[[int, int], None],
     ) -> Tensor | None:
         """The branches' probabilities on the CPU; None if memory ran out, whose tensors are released by then."""
         try:
-            precision = self._precision_on(device)
-            # A walk over all weights, even if they are there already: only where it is needed.
-            if device != self.device:
-                move(self.network, device, precision)
             with torch.no_grad():
-                return bounded_probabilities(self.network, image.to(device, precision), quality, part, tick).cpu()
+                placed = image.to(device, self._precision_on(device))
+                return bounded_probabilities(network, placed, quality, part, tick).cpu()
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
                 return None
             raise
-        finally:
-            if device != self.device:
-                move(self.network, self.device, self._precision_on(self.device))
 
 
 def _silent(stage: str, share: float) -> None:

@@ -19,9 +19,10 @@ KINDS = ("air", "noise", "mirror")
 def surround(image: Tensor, label: Tensor, probability: float, choices: torch.Generator) -> tuple[Tensor, Tensor]:
     """Replace, with a `probability`, what lies beyond a plane across one axis: image (C, X, Y, Z), label (X, Y, Z).
 
-    Air is the darkest of each channel; noise has each channel's own mean and deviation, within its own range; a mirror
-    repeats the tissue back to front. Beyond the plane there is nothing to find, label 0: not in a mirror either, for
-    nobody's organs lie the wrong way round. `choices` is a CPU generator.
+    Air is the darkest of each channel; noise has each channel's own mean and deviation, but stays within its range; a
+    mirror repeats the tissue back to front. Beyond the plane there is nothing to find, label 0: not in a mirror either,
+    for nobody's organs lie the wrong way round. (What teaches unlabelled patches is told nothing of the plane, and
+    finds there what it finds.) `choices` is a CPU generator.
     """
     # Nothing is drawn where it is turned off, so that all else is drawn as without it.
     if probability == 0 or float(torch.rand((), generator=choices)) >= probability:
