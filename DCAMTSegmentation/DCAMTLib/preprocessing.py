@@ -135,7 +135,7 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
     """
     values = values.float()
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
-        side = _turned(part[stored], grid.canonical_shape[axis], flip) if part else slice(None)
+        side = turned(part[stored], grid.canonical_shape[axis], flip) if part else slice(None)
         weights = _axis_weights(grid, axis, backward=True)
         if weights is None:
             values = values.movedim(axis - 3, 0)[side].movedim(0, axis - 3)
@@ -160,7 +160,7 @@ def reached_from(box: Box, grid: NetworkGrid) -> Box:
         if weights is not None:
             (there,) = torch.nonzero(weights[:, side].any(dim=1), as_tuple=True)
             side = slice(int(there[0]), int(there[-1]) + 1)
-        reached[stored] = _turned(side, grid.canonical_shape[axis], flip)
+        reached[stored] = turned(side, grid.canonical_shape[axis], flip)
     return reached[0], reached[1], reached[2]
 
 
@@ -218,7 +218,7 @@ def _canonical(array: np.ndarray, grid: NetworkGrid) -> np.ndarray:
     return array
 
 
-def _turned(side: slice, length: int, flipped: bool) -> slice:
+def turned(side: slice, length: int, flipped: bool) -> slice:
     """A slice of an axis as one of the same axis, run through the other way if `flipped`."""
     return slice(length - side.stop, length - side.start) if flipped else side
 

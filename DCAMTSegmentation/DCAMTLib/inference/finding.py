@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..measurements import bounding_box
-from ..preprocessing import NetworkGrid, network_grid, resampled, scan_to_network, smoothing, weigh
+from ..preprocessing import NetworkGrid, network_grid, resampled, scan_to_network, smoothing, turned, weigh
 from ..recipe import Recipe
 from ..volume import Box, Grid, Volume
 from .cropping import crop
@@ -223,7 +223,7 @@ def _source_box(mask: np.ndarray, grid: NetworkGrid) -> Box | None:
         )
         # Rounded first, so that what a flip leaves in the last digits decides nothing.
         start, stop = max(0, math.floor(round(low, 6))), min(length, math.ceil(round(high, 6)))
-        box[stored] = slice(length - stop, length - start) if flipped else slice(start, stop)
+        box[stored] = turned(slice(start, stop), length, flipped)
     return box[0], box[1], box[2]
 
 
