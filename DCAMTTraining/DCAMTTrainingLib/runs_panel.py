@@ -122,6 +122,10 @@ class RunsPanel:
             self._showState(state)
             self._onLook(self.watch)
 
+    def _showAsItIs(self, run: RunFolder) -> None:
+        """After a click: the watch may not have looked yet since the run changed, and would leave a button to click on."""
+        self._showState(run_state(run))
+
     def _showState(self, state: RunState | None) -> None:
         watch = self.watch
         running = state is not None and state.state == RUNNING
@@ -194,7 +198,7 @@ class RunsPanel:
             ask(self.watch.run, what)
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Run"))
-        self._showState(self.watch.state)
+        self._showAsItIs(self.watch.run)
 
     def _onStop(self, checked: bool = False) -> None:
         if self.watch is None or run_state(self.watch.run).state == RUNNING:
@@ -214,7 +218,7 @@ class RunsPanel:
             begin(self.watch.run, self._session.device())
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=title)
-        self._showState(self.watch.state)
+        self._showAsItIs(self.watch.run)
 
     def _onDiscard(self, checked: bool = False) -> None:
         if self.watch is None:

@@ -124,6 +124,19 @@ class RunsTest(TrainingCase):
         self.assertEqual(verify_model(run.model).card.trained_on["iterations"], step)
         self.assertFalse(self.ui.stopButton.enabled)
 
+    def test_stopped_before_the_panel_has_seen_the_pause_it_starts_one_process(self) -> None:
+        run = self.start(iterations="100000")
+        self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be seen running")
+        self.module.widget.runs.watch.close()
+        ask(run, PAUSE)
+        self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
+        self.assertIn("Running", self.ui.runStatusLabel.text)
+        click(self.ui.stopButton)
+        for button in (self.ui.stopButton, self.ui.pauseButton, self.ui.resumeButton, self.ui.discardButton):
+            self.assertFalse(button.enabled)
+        self.assertIn("Starting", self.ui.runStatusLabel.text)
+        self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
+
     def test_it_outlives_scene_module_and_application_and_is_found_again(self) -> None:
         run = self.start(iterations="100000")
         close_scene()
