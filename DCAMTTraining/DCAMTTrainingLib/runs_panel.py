@@ -123,7 +123,7 @@ class RunsPanel:
             self._onLook(self.watch)
 
     def _showAsItIs(self, run: RunFolder) -> None:
-        """After a click: the watch may not have looked yet since the run changed, and would leave a button to click on."""
+        """After a click: the watch may not have looked since the run changed, and would leave a button to click on."""
         self._showState(run_state(run))
 
     def _showState(self, state: RunState | None) -> None:
