@@ -13,16 +13,26 @@ import numpy as np
 import pytest
 import torch
 from analytic_scans import CENTRE, centred_grid, points_of, rotation
-from DCAMTLib.inference import finding
+from DCAMTLib.inference import finding, middle
 from DCAMTLib.inference import predictor as module
 from DCAMTLib.inference.cropping import crop, grown
-from DCAMTLib.inference.finding import Found, anatomy_box, find_organ, is_large, middle_box, pieces
+from DCAMTLib.inference.finding import (
+    Found,
+    _without_empty_faces,
+    anatomy_box,
+    find_organ,
+    is_large,
+    middle_box,
+    pieces,
+)
+from DCAMTLib.inference.middle import Middle
 from DCAMTLib.inference.predictor import Predictor
 from DCAMTLib.inference.quality import FAST
 from DCAMTLib.model_package import Card, ModelPackage
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.recipe import Inference, Intensity, Recipe
 from DCAMTLib.volume import Grid, Labelmap, Volume
+from scipy.ndimage import gaussian_filter
 from shared_by_tests.tiny_recipes import tiny_recipe
 from torch import Tensor, nn
 
@@ -211,6 +221,31 @@ def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
     assert anatomy_box(Volume(np.zeros_like(noise), centred_grid(FIELD, SPACING)), local) is None
 
 
+def test_padding_is_no_part_of_the_anatomy_to_the_voxel() -> None:
+    scan, _ = scan_in("air")
+    i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
+    assert anatomy_box(scan, RECIPE) == (i, j, k)
+    # A few voxels that belong together are not cut off.
+    scan.voxels[0, AT[0] - 3, AT[1] : AT[1] + 5, 7:10] = 2
+    assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
+    noisy, _ = scan_in("noise")
+    box = anatomy_box(noisy, RECIPE)
+    assert box is not None
+    assert all(part.start >= side.start and part.stop <= side.stop for part, side in zip(box, (i, j, k), strict=True))
+
+
+def test_what_is_cut_off_is_empty_and_where_all_is_empty_nothing_is() -> None:
+    box = (slice(1, 25), slice(0, 25), slice(2, 24))
+    noise = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
+    assert _without_empty_faces(np.full((1, 26, 25, 24), 0.1, np.float32), box) == box
+    assert _without_empty_faces(noise, box) == box
+    noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
+    assert _without_empty_faces(noise, box) == (slice(5, 20), slice(5, 21), slice(5, 22))
+    # With a second channel that is empty all over the answer is the same.
+    two = np.concatenate([np.full_like(noise, 7), noise])
+    assert _without_empty_faces(two, box) == (slice(5, 20), slice(5, 21), slice(5, 22))
+
+
 def shares_of(*balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)) -> Tensor:
     at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
     organ = np.zeros(shape, np.float32)
@@ -219,19 +254,19 @@ def shares_of(*balls: tuple[tuple[int, int, int], float], shape: tuple[int, int,
     return torch.from_numpy(np.stack([1 - organ, organ]))
 
 
-MIDDLE_OF = np.array([29.5, 19.5, 19.5])
+MIDDLE = Middle(np.array([29.5, 19.5, 19.5]), np.array([30.0, 20.0, 20.0]))
 
 
 def test_of_two_alike_the_middle_one_is_meant_but_a_speck_never_is() -> None:
     alike = shares_of(((26, 20, 20), 7), ((50, 20, 20), 7.4))
-    chosen = pieces(alike, RECIPE, MIDDLE_OF, MIDDLE_OF + 0.5)
+    chosen = pieces(alike, RECIPE, MIDDLE)
     assert chosen[26, 20, 20] == 1
     assert chosen[50, 20, 20] == 0
     unlike = shares_of(((29, 20, 20), 2.2), ((50, 20, 20), 8))
-    assert pieces(unlike, RECIPE, MIDDLE_OF, MIDDLE_OF + 0.5)[50, 20, 20] == 1
-    assert not pieces(shares_of(((29, 20, 20), 2.2)), RECIPE, MIDDLE_OF, MIDDLE_OF + 0.5).any()
+    assert pieces(unlike, RECIPE, MIDDLE)[50, 20, 20] == 1
+    assert not pieces(shares_of(((29, 20, 20), 2.2)), RECIPE, MIDDLE).any()
     every = replace(RECIPE, inference=Inference(largest_component=False))
-    assert (pieces(alike, every, MIDDLE_OF, MIDDLE_OF + 0.5) == alike.argmax(dim=0).numpy()).all()
+    assert (pieces(alike, every, MIDDLE) == alike.argmax(dim=0).numpy()).all()
 
 
 def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
@@ -343,6 +378,19 @@ def test_a_larger_neighbour_does_not_take_the_place_of_what_was_found(
     # Nor where the result outgrows every box, and the whole is segmented.
     monkeypatch.setattr(module, "ROUNDS", 0)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
+
+
+def test_where_the_first_look_joins_two_alike_the_one_in_the_middle_is_meant(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the organ and its mirror image touch on the coarser grid, and the image is the larger."""
+    scan, own, neighbour = scan_beside_something_larger()
+    both = (slice(40, 90), slice(60, 112), slice(0, 24))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(both, {1: both}))
+    assert own[both].sum() < neighbour[both].sum() < 2 * own[both].sum()
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
+    monkeypatch.setattr(middle, "CENTRAL", 0.0)
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
 def test_what_a_closer_look_does_not_confirm_decides_nothing(

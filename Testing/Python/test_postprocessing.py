@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from DCAMTLib.inference.cropping import crop
+from DCAMTLib.inference.middle import Middle
 from DCAMTLib.inference.postprocessing import keep_largest_components, largest_component
+from DCAMTLib.preprocessing import network_grid
+from DCAMTLib.volume import Grid, Volume
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -88,3 +92,35 @@ def test_where_one_class_was_seen_says_nothing_of_another() -> None:
     labelmap[19, :6, :6] = 2
     tidied = keep_largest_components(labelmap, (1, 2), {1: (slice(0, 6), slice(0, 8), slice(0, 8))})
     assert [tidied[at, 2, 2] for at in (2, 4, 8, 19)] == [1, 0, 0, 2]
+
+
+def test_of_components_the_one_in_the_middle_of_the_scan_counts_more() -> None:
+    """By the closed form: a component at the border, r = 1, must be five times as large as one in the middle."""
+    for across, central_stays in ((4, True), (5, True), (6, False)):
+        mask = np.zeros((21, 9, 9), bool)
+        mask[10, 4, 4] = True
+        mask[20, 4, 5 - across // 2 : 5 - across // 2 + across] = True
+        middle = Middle(np.array([10.0, 4.0, 4.0]), np.array([10.0, 4.5, 4.5]))
+        assert largest_component(mask)[20, 4, 4]
+        kept = largest_component(mask, middle=middle)
+        assert kept[10, 4, 4] == central_stays
+        # Of a part of the scan the answer is the same.
+        part = mask[4:, 1:]
+        assert np.array_equal(
+            largest_component(part, middle=middle.seen_from((slice(4, 21), slice(1, 9), slice(0, 9)))), kept[4:, 1:]
+        )
+
+
+def test_the_middle_of_a_scan_is_the_same_in_a_part_of_it_and_on_another_grid() -> None:
+    turn = np.array([[0, -2.0, 0, 40], [1.5, 0, 0, -30], [0, 0, -2.5, 70], [0, 0, 0, 1]])
+    whole = Grid((60, 80, 40), turn)
+    box = (slice(10, 50), slice(30, 75), slice(5, 33))
+    here = Middle.in_part(whole, box)
+    part = crop(Volume(np.zeros((1, *whole.shape), np.float32), whole), box).grid
+    grid = network_grid(part, (1.0, 1.2, 3.0))
+    there = Middle.on_network(whole, grid)
+    mm = turn @ [29.5, 39.5, 19.5, 1]
+    assert np.allclose(part.affine @ [*here.centre, 1], mm)
+    assert np.allclose(grid.affine @ [*there.centre, 1], mm)
+    assert np.allclose(here.half_edges * (1.5, 2, 2.5), (45, 80, 50))
+    assert np.allclose(there.half_edges * (1, 1.2, 3), (80, 45, 50))

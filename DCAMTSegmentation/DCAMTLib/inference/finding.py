@@ -22,6 +22,7 @@ from ..recipe import Recipe
 from ..volume import Box, Grid, Volume
 from .cropping import crop
 from .labelling import most_likely
+from .middle import Middle
 
 LARGE_IN_PATCHES, LARGE = 5, 1 << 20
 """A scan is large if the network's grid has more voxels than so many training patches, and than the second number.
@@ -36,17 +37,14 @@ MIDDLE, SIZEABLE = 0.6, 0.02
 """So much of each axis is looked at first; what is found there counts if it fills so much of a training patch."""
 SPECK = 64
 """Voxels of the coarser grid below which a piece is no organ."""
-CENTRAL = 4.0
-"""How much less a piece counts the further it lies from the scan's centre: 1 / (1 + 4 r^2), r = 1 at the border.
-
-A scan is planned about what it is made for. Where two pieces are alike, the one in the middle is meant.
-"""
 
 AVERAGED, VARIED_WITHIN, BLUR = 4, 1, 2
 """Anatomy is looked for on a grid of 4 times the network's finest spacing, three voxels to either side of each. Where
 it ends, two voxels beyond it vary as well, by what they see of it."""
 STRUCTURE = 0.1
 """Standard deviation over mean, of such averages, above which there is anatomy. LGE-MRI: 0.11 to 1.6; noise: 0.05."""
+DISORDER = 1.8
+"""Of neighbours' mean squared difference over the variance, from which a plane is empty: 2 in noise, 0.1 in tissue."""
 
 Run = Callable[[Tensor], Tensor]
 """From an image (C, X, Y, Z) on a coarser grid to one branch's probabilities (1, K, X, Y, Z)."""
@@ -98,10 +96,10 @@ def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | N
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop(volume, within), replace(recipe, spacing=(x, y, z)))
-    core = tuple(_without_a_scant_stride(length, recipe.stride) for length in grid.shape)
+    i, j, k = (_without_a_scant_stride(length, recipe.stride) for length in grid.shape)
+    core = i, j, k
     shares = run(image[(slice(None), *core)])[0]
-    centre = _centre_in(volume.grid, grid) - [side.start for side in core]
-    chosen = pieces(shares, recipe, centre, _half_extent(volume.grid, grid))
+    chosen = pieces(shares, recipe, Middle.on_network(volume.grid, grid).seen_from(core))
     if beyond:
         enough = SIZEABLE * math.prod(recipe.training.patch) / COARSER**3
         for label in range(1, recipe.outputs):
@@ -141,7 +139,10 @@ def middle_box(grid: Grid, recipe: Recipe) -> Box:
 
 
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
-    """The part of a scan, in its own voxels, in which intensities vary over more than a few voxels; None: nowhere."""
+    """The part of a scan, in its own voxels, in which intensities vary over more than a few voxels; None: nowhere.
+
+    Where a scan was padded by a value or by noise, the padding is no part of it, to the voxel.
+    """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
     image = resampled(volume, grid)
@@ -152,14 +153,15 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
         moments = weigh(moments, smoothing(grid.shape[axis], VARIED_WITHIN, image.device), axis - 3)
     mean, square = moments
     varies = (square - mean.square()).clamp_min(0).sqrt() > STRUCTURE * mean.abs() + 1e-6 * square.max().sqrt()
-    return _source_box(_sharpened(varies.any(dim=0).numpy(), BLUR), grid)
+    box = _source_box(_sharpened(varies.any(dim=0).numpy(), BLUR), grid)
+    return box and _without_empty_faces(volume.voxels, box)
 
 
-def pieces(shares: Tensor, recipe: Recipe, centre: np.ndarray, half_extent: np.ndarray) -> np.ndarray:
+def pieces(shares: Tensor, recipe: Recipe, middle: Middle) -> np.ndarray:
     """Which voxels belong to what is looked for: their classes, else 0, uint8 (X, Y, Z), by probabilities (K, X, Y, Z).
 
     Where only a class's largest component is kept in the end, one piece of each class: that with the most certainty in
-    it, and the more so the nearer to the scan's `centre`; `half_extent` is how far the scan reaches from there.
+    it, and the more so the nearer to the scan's `middle`.
     """
     from scipy import ndimage
 
@@ -174,12 +176,9 @@ def pieces(shares: Tensor, recipe: Recipe, centre: np.ndarray, half_extent: np.n
         if not recipe.inference.largest_component:
             chosen[(sizes >= SPECK)[components]] = label
             continue
-        at = np.nonzero(components)
-        piece = components[at]
-        middles = [np.bincount(piece, axis, number + 1) / np.maximum(sizes, 1) for axis in at]
-        away = (((np.stack(middles, axis=1) - centre) / half_extent) ** 2).sum(axis=1)
-        certainty = np.bincount(piece, shares[label].numpy()[at], number + 1) - sizes / 2
-        weight = np.where(sizes >= SPECK, certainty / (1 + CENTRAL * away), -np.inf)
+        shares_of = np.bincount(components.ravel(), shares[label].numpy().ravel(), number + 1)
+        certainty = (shares_of - sizes / 2) * middle.weights(components, number)
+        weight = np.where(sizes >= SPECK, certainty, -np.inf)
         chosen[components == weight.argmax()] = label
     return chosen
 
@@ -201,6 +200,32 @@ def _sharpened(mask: np.ndarray, blur: int) -> np.ndarray:
             inner[axis] = slice(start, stop)
     sharp[tuple(inner)] = mask[tuple(inner)]
     return sharp
+
+
+def _without_empty_faces(voxels: np.ndarray, box: Box) -> Box:
+    """`box` of voxels (C, I, J, K) less its outermost planes, as long as these are empty; if all are, as it is."""
+    part = voxels[(slice(None), *box)]
+    sides = list(box)
+    for axis, side in enumerate(box):
+        planes = np.moveaxis(part, axis + 1, 0)
+        first = next((at for at, plane in enumerate(planes) if not _is_empty(plane)), None)
+        if first is not None:
+            last = next(at for at in reversed(range(len(planes))) if not _is_empty(planes[at]))
+            sides[axis] = slice(side.start + first, side.start + last + 1)
+    return sides[0], sides[1], sides[2]
+
+
+def _is_empty(plane: np.ndarray) -> bool:
+    """Whether each channel of (C, A, B) holds one value only, or noise: neighbours differ as any two voxels do.
+
+    By the mean square of successive differences over the variance: 2 where there is no order (J. von Neumann, Annals of
+    Mathematical Statistics 1941), a few tenths in tissue.
+    """
+    values = plane - plane[:, :1, :1].astype(np.float64)  # so that of one value nothing is left
+    squares = [np.diff(values, axis=axis) ** 2 for axis in (1, 2)]
+    differences = sum(square.sum(axis=(1, 2)) for square in squares)
+    variance = values.var(axis=(1, 2))
+    return bool((differences >= DISORDER * variance * sum(square[0].size for square in squares)).all())
 
 
 def _without_a_scant_stride(length: int, stride: int) -> slice:
@@ -250,15 +275,3 @@ def _is_cut(box: Box, within: Box, beyond: Box) -> bool:
         (a.start <= b.start and b.start > c.start) or (a.stop >= b.stop and b.stop < c.stop)
         for a, b, c in zip(box, within, beyond, strict=True)
     )
-
-
-def _centre_in(whole: Grid, grid: NetworkGrid) -> np.ndarray:
-    """The centre of the whole scan, in voxels of a grid of a part of it."""
-    centre = whole.affine @ [*((np.array(whole.shape) - 1) / 2), 1]
-    return np.asarray((np.linalg.inv(grid.affine) @ centre)[:3])
-
-
-def _half_extent(whole: Grid, grid: NetworkGrid) -> np.ndarray:
-    """Half the whole scan's edges along the axes of `grid`, in its voxels."""
-    edges = [whole.shape[stored] * float(whole.spacing[stored]) for stored in grid.order]
-    return np.array(edges) / grid.spacing / 2

@@ -8,12 +8,14 @@ import numpy as np
 
 from ..measurements import bounding_box
 from ..volume import Box
+from .middle import Middle
 
 
-def largest_component(mask: np.ndarray, near: Box | None = None) -> np.ndarray:
+def largest_component(mask: np.ndarray, near: Box | None = None, middle: Middle | None = None) -> np.ndarray:
     """The largest connected component of `mask` (I, J, K) bool, as a new mask of that shape.
 
     `near`: where what is meant was seen before. Of a component only the voxels there count, unless none has any.
+    `middle`: that of the scan, of which the mask is a part. A component counts less the further it lies from there.
 
     Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the
     published left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` at its default);
@@ -35,15 +37,22 @@ def largest_component(mask: np.ndarray, near: Box | None = None) -> np.ndarray:
         there = (slice(max(0, n.start - b.start), max(0, n.stop - b.start)) for n, b in zip(near, box, strict=True))
         seen = np.bincount(components[tuple(there)].ravel(), minlength=number + 1)
         sizes = seen if seen[1:].any() else sizes
+    if middle is not None:
+        sizes = sizes * middle.seen_from(box).weights(components, number)
     sizes[0] = 0
     kept[box] = components == sizes.argmax()
     return kept
 
 
 def keep_largest_components(
-    labelmap: np.ndarray, labels: Sequence[int], near: Mapping[int, Box] | None = None
+    labelmap: np.ndarray,
+    labels: Sequence[int],
+    near: Mapping[int, Box] | None = None,
+    middle: Middle | None = None,
 ) -> np.ndarray:
-    """A copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component`, `near` by class as there.
+    """A copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component`.
+
+    `near`, by class, and `middle` are as there.
 
     What is dropped becomes background (0); classes not in `labels` stay as they are. Every class is judged on
     its own, so that it may be held together by nothing but its own voxels.
@@ -52,5 +61,5 @@ def keep_largest_components(
     near = near or {}
     for label in labels:
         mask = labelmap == label
-        tidied[mask & ~largest_component(mask, near.get(label))] = 0
+        tidied[mask & ~largest_component(mask, near.get(label), middle)] = 0
     return tidied

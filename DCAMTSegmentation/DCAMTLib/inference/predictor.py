@@ -21,6 +21,7 @@ from .finding import Found, find_organ, is_large, margin
 from .folded import fold, move
 from .labelling import labels_on_scan, most_likely
 from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_bytes
+from .middle import Middle
 from .one_pass import Size, size_of
 from .postprocessing import keep_largest_components
 from .quality import ACCURATE, FAST
@@ -126,7 +127,10 @@ class Predictor:
             # A second round is rare: most of the time that is left goes to the first.
             share, done = done, (done + 9) / 10
             part, near = crop(volume, box), {label: seen_from(box, organ) for label, organ in found.organs.items()}
-            result = self._segment_all(part, quality, None, keep_probabilities, _between(share, done, report), near)
+            middle = Middle.in_part(volume.grid, box)
+            result = self._segment_all(
+                part, quality, None, keep_probabilities, _between(share, done, report), near, middle
+            )
             size = int(np.count_nonzero(result.labelmap.voxels))
             if size == 0:
                 return None, done
@@ -150,8 +154,12 @@ class Predictor:
         keep_probabilities: bool,
         report: Progress,
         near: Mapping[int, Box] | None = None,
+        middle: Middle | None = None,
     ) -> Segmentation:
-        """Segment the whole of a scan, or the region's part of it. `near`: the voxels where each class was seen."""
+        """Segment the whole of a scan, or the region's part of it.
+
+        `near`: the voxels where each class was seen. `middle`: that of the scan of which this is a part.
+        """
         report("preparing", 0.0)
         image, grid = scan_to_network(volume, self.recipe)
         box = region.box(grid, margin=2 * self.recipe.stride) if region else tuple(slice(0, n) for n in grid.shape)
@@ -169,7 +177,7 @@ class Predictor:
         if kept is not None:
             labels[~kept] = 0
         if self.recipe.inference.largest_component:
-            labels = keep_largest_components(labels, range(1, self.recipe.outputs), near)
+            labels = keep_largest_components(labels, range(1, self.recipe.outputs), near, middle)
         probabilities = to_source(shares, grid) if keep_probabilities else None
         agreement = trust = None
         if len(branches) == 2:
