@@ -28,11 +28,13 @@ def labels_on_scan(shares: Tensor, grid: NetworkGrid) -> np.ndarray:
 
     As `most_likely` of `to_source`, but only what can be other than background is interpolated: each of the scan's
     voxels is a weighted mean of some of the network's; where background leads in all of these, it leads in the mean.
+    Nor is background itself: it is what the others leave of 1.
     """
     labels = np.zeros(grid.source.shape, np.uint8)
-    organs = bounding_box(most_likely(shares).numpy())
-    if organs is not None:
-        x, y, z = organs
+    there = bounding_box(most_likely(shares).numpy())
+    if there is not None:
+        x, y, z = there
         part = reached_from((x, y, z), grid)
-        labels[part] = most_likely(torch.from_numpy(to_source(shares, grid, part))).numpy()
+        organs = torch.from_numpy(to_source(shares[1:], grid, part))
+        labels[part] = most_likely(torch.cat([1 - organs.sum(dim=0, keepdim=True), organs])).numpy()
     return labels
