@@ -269,6 +269,23 @@ def test_of_two_alike_the_middle_one_is_meant_but_a_speck_never_is() -> None:
     assert (pieces(alike, every, MIDDLE) == alike.argmax(dim=0).numpy()).all()
 
 
+def test_two_that_touch_part_where_the_network_is_not_certain() -> None:
+    """As an organ and its mirror image do on a coarse grid."""
+    two = shares_of(((24, 20, 20), 9), ((45, 20, 20), 10))
+    for certain, bridge in ((0.99, 0.7), (0.99, 0.97), (0.9, 0.7)):
+        organ = torch.where(two[1] > 0.5, certain, 0.01)
+        organ[32:37, 18:23, 18:23] = bridge
+        chosen = pieces(torch.stack([1 - organ, organ]), RECIPE, MIDDLE)
+        assert chosen[24, 20, 20] == 1
+        parted = certain >= finding.SURE > bridge
+        assert chosen[45, 20, 20] == (not parted)
+        assert (chosen > 0).sum() == ((organ[:34] > finding.SURE) if parted else organ > 0.5).sum()
+    # A few certain voxels in another place say nothing of a scan that is seen less clearly.
+    organ = torch.where(shares_of(((40, 20, 20), 11))[1] > 0.5, 0.9, 0.01)
+    organ[28:33, 3:8, 18:23] = 0.99
+    assert pieces(torch.stack([1 - organ, organ]), RECIPE, MIDDLE)[40, 20, 20] == 1
+
+
 def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
     """Whether a box is that of a mask, but for the voxels of 3 mm on which it was found."""
     there = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))

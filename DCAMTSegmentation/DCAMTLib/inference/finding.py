@@ -37,6 +37,8 @@ MIDDLE, SIZEABLE = 0.6, 0.02
 """So much of each axis is looked at first; what is found there counts if it fills so much of a training patch."""
 SPECK = 64
 """Voxels of the coarser grid below which a piece is no organ."""
+SURE, CORE = 0.95, 0.1
+"""Probability of what is all but certain. It counts if it has so much of the weight of what is likelier than not."""
 
 AVERAGED, VARIED_WITHIN, BLUR = 4, 1, 2
 """Anatomy is looked for on a grid of 4 times the network's finest spacing, three voxels to either side of each. Where
@@ -161,26 +163,43 @@ def pieces(shares: Tensor, recipe: Recipe, middle: Middle) -> np.ndarray:
     """Which voxels belong to what is looked for: their classes, else 0, uint8 (X, Y, Z), by probabilities (K, X, Y, Z).
 
     Where only a class's largest component is kept in the end, one piece of each class: that with the most certainty in
-    it, and the more so the nearer to the scan's `middle`.
+    it, and the more so the nearer to the scan's `middle`. Of that piece, what is all but certain: organs that touch
+    their like on a coarse grid part there.
     """
-    from scipy import ndimage
-
     labels = most_likely(shares).numpy()
     chosen = np.zeros_like(labels)
     for label in range(1, len(shares)):
-        components, number = ndimage.label(labels == label, structure=np.ones((3, 3, 3)))
-        sizes = np.bincount(components.ravel(), minlength=number + 1)
-        sizes[0] = 0
-        if sizes.max() < SPECK:
-            continue
+        mask, probability = labels == label, shares[label].numpy()
+        certainty = probability - 1 / len(shares)
         if not recipe.inference.largest_component:
+            components, sizes = _components(mask)
             chosen[(sizes >= SPECK)[components]] = label
             continue
-        shares_of = np.bincount(components.ravel(), shares[label].numpy().ravel(), number + 1)
-        certainty = (shares_of - sizes / 2) * middle.weights(components, number)
-        weight = np.where(sizes >= SPECK, certainty, -np.inf)
-        chosen[components == weight.argmax()] = label
+        piece, weight = _heaviest(mask, certainty, middle)
+        core, core_weight = _heaviest(mask & (probability >= SURE), certainty, middle)
+        # Of a scan that the network is never certain about, a speck of certainty says nothing.
+        chosen[core if core_weight >= CORE * weight else piece] = label
     return chosen
+
+
+def _heaviest(mask: np.ndarray, certainty: np.ndarray, middle: Middle) -> tuple[np.ndarray, float]:
+    """The component of a mask with the most certainty in it, (X, Y, Z) bool, and how much; of specks none, 0."""
+    components, sizes = _components(mask)
+    number = len(sizes) - 1
+    sums = np.bincount(components.ravel(), certainty.ravel(), number + 1)
+    weights = np.where(sizes >= SPECK, sums * middle.weights(components, number), 0)
+    best = int(weights.argmax())
+    return (components == best) & mask, float(weights[best])
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The connected components 1, 2, ... of a mask, as labels of its shape, and their voxels; of 0, none."""
+    from scipy import ndimage
+
+    components, number = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(components.ravel(), minlength=number + 1)
+    sizes[0] = 0
+    return components, sizes
 
 
 def _sharpened(mask: np.ndarray, blur: int) -> np.ndarray:
