@@ -16,35 +16,16 @@ from analytic_scans import CENTRE, centred_grid, points_of, rotation
 from DCAMTLib.inference import finding, middle
 from DCAMTLib.inference import predictor as module
 from DCAMTLib.inference.cropping import crop, grown
-from DCAMTLib.inference.finding import (
-    Found,
-    _without_empty_faces,
-    anatomy_box,
-    find_organ,
-    is_large,
-    middle_box,
-    pieces,
-)
+from DCAMTLib.inference.finding import Found, find_organ, is_large, middle_box, pieces
 from DCAMTLib.inference.middle import Middle
 from DCAMTLib.inference.predictor import Predictor
 from DCAMTLib.inference.quality import FAST
 from DCAMTLib.model_package import Card, ModelPackage
 from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.recipe import Inference, Intensity, Recipe
+from DCAMTLib.recipe import Inference
 from DCAMTLib.volume import Grid, Labelmap, Volume
-from scipy.ndimage import gaussian_filter
-from shared_by_tests.tiny_recipes import tiny_recipe
+from large_scans import CASE, FIELD, RECIPE, SPACING, case, scan_in
 from torch import Tensor, nn
-
-RECIPE: Recipe = replace(
-    tiny_recipe(), intensity=Intensity("clip", low=-1, high=1), inference=Inference(largest_component=True)
-)
-"""2 mm, patches of 16 x 16 x 16."""
-SPACING = (1.0, 1.0, 2.0)
-CASE = (48, 40, 24)
-FIELD = (120, 144, 24)
-AT = (41, 60, 0)
-"""Where the case lies in the field; its middle is not the field's."""
 
 
 class Bright(nn.Module):
@@ -76,31 +57,6 @@ def predictor() -> Predictor:
     made = Predictor(ModelPackage(card, RECIPE, weights), precision=torch.float32)
     made.network = Bright()  # type: ignore[assignment]
     return made
-
-
-def case() -> np.ndarray:
-    """Waving tissue, all negative, with a bright ellipsoid off its middle: (I, J, K)."""
-    i, j, k = np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij")
-    tissue = -0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3) + 0.15 * np.sin(k / 1.5 + i / 4)
-    organ = ((i - 22) / 14) ** 2 + ((j - 21) / 12) ** 2 + ((k - 12) / 8) ** 2 < 1
-    return np.where(organ, 0.9, tissue).astype(np.float32)
-
-
-def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
-    """The case in a large field, and where its own organ lies."""
-    room = [(at, n - m - at) for at, n, m in zip(AT, FIELD, CASE, strict=True)]
-    if kind == "mirrored tissue":
-        # Its copies lie about it, so that the middle of what is shown is its own.
-        room = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, CASE, strict=True)]
-        voxels = np.pad(case(), room, mode="symmetric")
-    else:
-        voxels = np.full(FIELD, -1, np.float32)
-        if kind == "noise":
-            voxels = np.random.default_rng(0).normal(-0.6, 0.1, FIELD).astype(np.float32)
-        voxels[tuple(slice(low, low + n) for (low, _), n in zip(room, CASE, strict=True))] = case()
-    own = np.zeros(FIELD, bool)
-    own[tuple(slice(low, low + n) for (low, _), n in zip(room, CASE, strict=True))] = case() > 0
-    return Volume(voxels[None], centred_grid(FIELD, SPACING)), own
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -202,48 +158,6 @@ def test_a_small_scan_is_done_whole(predictor: Predictor, monkeypatch: pytest.Mo
 
 
 # ---- its parts
-
-
-def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
-    for kind in ("air", "noise"):
-        scan, _ = scan_in(kind)
-        box = anatomy_box(scan, RECIPE)
-        assert box is not None
-        for side, at, n, length in zip(box, AT, CASE, FIELD, strict=True):
-            assert side.start <= at + 8
-            assert side.stop >= at + n - 8
-            # Two voxels of the grid on which it is looked for are 16 mm.
-            assert side.start >= max(0, at - 20)
-            assert side.stop <= at + n + 20 or side.stop == length
-    noise = np.random.default_rng(1).normal(300, 100, (1, *FIELD)).astype(np.float32)
-    local = replace(RECIPE, intensity=Intensity("local"))
-    assert anatomy_box(Volume(np.abs(noise), centred_grid(FIELD, SPACING)), replace(local, spacing=(3.0,) * 3)) is None
-    assert anatomy_box(Volume(np.zeros_like(noise), centred_grid(FIELD, SPACING)), local) is None
-
-
-def test_padding_is_no_part_of_the_anatomy_to_the_voxel() -> None:
-    scan, _ = scan_in("air")
-    i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
-    assert anatomy_box(scan, RECIPE) == (i, j, k)
-    # A few voxels that belong together are not cut off.
-    scan.voxels[0, AT[0] - 3, AT[1] : AT[1] + 5, 7:10] = 2
-    assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
-    noisy, _ = scan_in("noise")
-    box = anatomy_box(noisy, RECIPE)
-    assert box is not None
-    assert all(part.start >= side.start and part.stop <= side.stop for part, side in zip(box, (i, j, k), strict=True))
-
-
-def test_what_is_cut_off_is_empty_and_where_all_is_empty_nothing_is() -> None:
-    box = (slice(1, 25), slice(0, 25), slice(2, 24))
-    noise = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
-    assert _without_empty_faces(np.full((1, 26, 25, 24), 0.1, np.float32), box) == box
-    assert _without_empty_faces(noise, box) == box
-    noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
-    assert _without_empty_faces(noise, box) == (slice(5, 20), slice(5, 21), slice(5, 22))
-    # With a second channel that is empty all over the answer is the same.
-    two = np.concatenate([np.full_like(noise, 7), noise])
-    assert _without_empty_faces(two, box) == (slice(5, 20), slice(5, 21), slice(5, 22))
 
 
 def shares_of(*balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)) -> Tensor:
@@ -425,17 +339,6 @@ def test_what_a_closer_look_does_not_confirm_decides_nothing(
 
     monkeypatch.setattr(predictor.network, "forward", only_in_the_whole)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, neighbour) > 0.95
-
-
-def test_what_varies_only_by_what_it_sees_of_the_anatomy_is_left_out() -> None:
-    mask = np.zeros((20, 20, 20), bool)
-    mask[3:15, :, 8:10] = True
-    sharp = finding._sharpened(mask, 2)
-    assert np.array_equal(np.flatnonzero(sharp.any(axis=(1, 2))), np.arange(5, 13))
-    # At the scan's border there is nothing beyond; and too thin an axis is left as it is.
-    assert sharp[5, 0, 8]
-    assert sharp[12, 19, 9]
-    assert not finding._sharpened(np.zeros_like(mask), 2).any()
 
 
 def test_a_box_does_not_grow_into_something_larger_that_the_organ_touches(

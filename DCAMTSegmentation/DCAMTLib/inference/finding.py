@@ -1,9 +1,8 @@
 """Where in a large scan the organ lies, so that only its surroundings need be segmented.
 
-First the anatomy: air and noise, whose intensities hardly vary once they are averaged over some millimetres, are left
-out. If that leaves a large scan still, one branch looks over it on a grid 1.5 times as coarse as the network's own. (At
-twice, organs look smaller than any that the network has seen in training, and it finds few of them.) It looks in the
-scan's middle first.
+First the anatomy. If that leaves a large scan still, one branch looks over it on a grid 1.5 times as coarse as the
+network's own. (At twice, organs look smaller than any that the network has seen in training, and it finds few of them.)
+It looks in the scan's middle first.
 """
 
 from __future__ import annotations
@@ -13,14 +12,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from ..measurements import bounding_box
-from ..preprocessing import NetworkGrid, network_grid, resampled, scan_to_network, smoothing, turned, weigh
+from ..preprocessing import network_grid, scan_to_network
 from ..recipe import Recipe
 from ..volume import Box, Grid, Volume
-from .cropping import crop
+from .anatomy import anatomy_box
+from .cropping import crop, source_box
 from .labelling import most_likely
 from .middle import Middle
 
@@ -39,14 +37,6 @@ SPECK = 64
 """Voxels of the coarser grid below which a piece is no organ."""
 SURE, CORE = 0.95, 0.1
 """Probability of what is all but certain. It counts if it has so much of the weight of what is likelier than not."""
-
-AVERAGED, VARIED_WITHIN, BLUR = 4, 1, 2
-"""Anatomy is looked for on a grid of 4 times the network's finest spacing, three voxels to either side of each. Where
-it ends, two voxels beyond it vary as well, by what they see of it."""
-STRUCTURE = 0.1
-"""Standard deviation over mean, of such averages, above which there is anatomy. LGE-MRI: 0.11 to 1.6; noise: 0.05."""
-DISORDER = 1.8
-"""Of neighbours' mean squared difference over the variance, from which a plane is empty: 2 in noise, 0.1 in tissue."""
 
 Run = Callable[[Tensor], Tensor]
 """From an image (C, X, Y, Z) on a coarser grid to one branch's probabilities (1, K, X, Y, Z)."""
@@ -112,7 +102,7 @@ def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | N
     for label in range(1, recipe.outputs):
         mask = np.zeros(grid.shape, bool)
         mask[core] = chosen == label
-        there = _source_box(mask, grid)
+        there = source_box(mask, grid)
         if there:
             organs[label] = _shifted(there, within)
     if not organs:
@@ -138,25 +128,6 @@ def middle_box(grid: Grid, recipe: Recipe) -> Box:
         rim = max(0, math.floor((length - max(MIDDLE * length, least)) / 2))
         box[stored] = slice(rim, length - rim)
     return box[0], box[1], box[2]
-
-
-def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
-    """The part of a scan, in its own voxels, in which intensities vary over more than a few voxels; None: nowhere.
-
-    Where a scan was padded by a value or by noise, the padding is no part of it, to the voxel.
-    """
-    spacing = AVERAGED * min(recipe.spacing)
-    grid = network_grid(volume.grid, (spacing, spacing, spacing))
-    image = resampled(volume, grid)
-    if recipe.intensity.rule == "clip":
-        image = image.clamp(recipe.intensity.low, recipe.intensity.high) - recipe.intensity.low
-    moments = torch.stack([image, image.square()]).double()
-    for axis in range(3):
-        moments = weigh(moments, smoothing(grid.shape[axis], VARIED_WITHIN, image.device), axis - 3)
-    mean, square = moments
-    varies = (square - mean.square()).clamp_min(0).sqrt() > STRUCTURE * mean.abs() + 1e-6 * square.max().sqrt()
-    box = _source_box(_sharpened(varies.any(dim=0).numpy(), BLUR), grid)
-    return box and _without_empty_faces(volume.voxels, box)
 
 
 def pieces(shares: Tensor, recipe: Recipe, middle: Middle) -> np.ndarray:
@@ -202,73 +173,10 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return components, sizes
 
 
-def _sharpened(mask: np.ndarray, blur: int) -> np.ndarray:
-    """`mask` without what lies in its bounding box's outermost `blur` voxels, but for the sides at the volume's border.
-
-    Of an axis on which nothing would be left, all stays.
-    """
-    sharp = np.zeros_like(mask)
-    box = bounding_box(mask)
-    if box is None:
-        return sharp
-    inner = list(box)
-    for axis, (side, length) in enumerate(zip(box, mask.shape, strict=True)):
-        start = side.start + blur if side.start > 0 else 0
-        stop = side.stop - blur if side.stop < length else length
-        if start < stop:
-            inner[axis] = slice(start, stop)
-    sharp[tuple(inner)] = mask[tuple(inner)]
-    return sharp
-
-
-def _without_empty_faces(voxels: np.ndarray, box: Box) -> Box:
-    """`box` of voxels (C, I, J, K) less its outermost planes, as long as these are empty; if all are, as it is."""
-    part = voxels[(slice(None), *box)]
-    sides = list(box)
-    for axis, side in enumerate(box):
-        planes = np.moveaxis(part, axis + 1, 0)
-        first = next((at for at, plane in enumerate(planes) if not _is_empty(plane)), None)
-        if first is not None:
-            last = next(at for at in reversed(range(len(planes))) if not _is_empty(planes[at]))
-            sides[axis] = slice(side.start + first, side.start + last + 1)
-    return sides[0], sides[1], sides[2]
-
-
-def _is_empty(plane: np.ndarray) -> bool:
-    """Whether each channel of (C, A, B) holds one value only, or noise: neighbours differ as any two voxels do.
-
-    By the mean square of successive differences over the variance: 2 where there is no order (J. von Neumann, Annals of
-    Mathematical Statistics 1941), a few tenths in tissue.
-    """
-    values = plane - plane[:, :1, :1].astype(np.float64)  # so that of one value nothing is left
-    squares = [np.diff(values, axis=axis) ** 2 for axis in (1, 2)]
-    differences = sum(square.sum(axis=(1, 2)) for square in squares)
-    variance = values.var(axis=(1, 2))
-    return bool((differences >= DISORDER * variance * sum(square[0].size for square in squares)).all())
-
-
 def _without_a_scant_stride(length: int, stride: int) -> slice:
     """The middle of an axis without its ends, if these would have it padded by more than two thirds of a stride."""
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)
-
-
-def _source_box(mask: np.ndarray, grid: NetworkGrid) -> Box | None:
-    """The box, in the scan's own voxels, about a mask on another grid of the same scan; None: the mask is empty."""
-    there = bounding_box(mask)
-    if there is None:
-        return None
-    box = [slice(0)] * 3
-    for axis, (stored, flipped) in enumerate(zip(grid.order, grid.flipped, strict=True)):
-        length, step = grid.canonical_shape[axis], grid.spacing[axis] / grid.canonical_spacing[axis]
-        # Faces of voxels rather than centres, from the centre that both grids share.
-        low, high = (
-            float(face - grid.shape[axis] / 2) * step + length / 2 for face in (there[axis].start, there[axis].stop)
-        )
-        # Rounded first, so that what a flip leaves in the last digits decides nothing.
-        start, stop = max(0, math.floor(round(low, 6))), min(length, math.ceil(round(high, 6)))
-        box[stored] = turned(slice(start, stop), length, flipped)
-    return box[0], box[1], box[2]
 
 
 def _shifted(inner: Box, outer: Box) -> Box:
