@@ -25,6 +25,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite("synthetic", "scan_files", "worker_child")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _scraps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What started processes leave among temporary files, as torchrun does and killed ones, lies with the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scraps")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_recipe() -> Recipe:
     return tiny_recipe_that_drops_nothing()

@@ -419,7 +419,8 @@ class KilledApplicationTest(TrainingCase):
         self.wait_for(lambda: run_state(plan.run).state == PAUSED, "the pause")
         words = [sys.executable, "-c", KILLED_APPLICATION, str(plan.run.path)]
         places = [str(ROOT / name) for name in ("Testing", "DCAMTSegmentation", "DCAMTTraining")]
-        killed = subprocess.run([*words, *places], check=False, capture_output=True)
+        environment = {**os.environ, "TMPDIR": str(self.folder)}  # killed, it leaves its temporary files
+        killed = subprocess.run([*words, *places], check=False, capture_output=True, env=environment)
         self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
         self.wait_for(lambda: run_state(plan.run).state == FINISHED, "the end of the run")
         self.assertEqual(verify_model(plan.run.model).card.trained_on["iterations"], 60)
