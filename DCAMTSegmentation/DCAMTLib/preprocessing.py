@@ -8,7 +8,7 @@ axis is resampled by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -162,6 +162,24 @@ def reached_from(box: Box, grid: NetworkGrid) -> Box:
             side = slice(int(there[0]), int(there[-1]) + 1)
         reached[stored] = turned(side, grid.canonical_shape[axis], flip)
     return reached[0], reached[1], reached[2]
+
+
+def covered_by(box: Sequence[slice], grid: NetworkGrid) -> Box:
+    """Those of the scan's own voxels (I, J, K) that a box of the network's grid covers, if only in part.
+
+    What reaches the end of the network's grid reaches that of the scan, whose extent is rounded to whole voxels there.
+    """
+    covered = [slice(0)] * 3
+    for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
+        side, cells, length = box[axis], grid.shape[axis], grid.canonical_shape[axis]
+        step = grid.spacing[axis] / grid.canonical_spacing[axis]
+        # Faces of voxels rather than centres, from the centre that both grids share; and rounded first, so that what a
+        # flip leaves in the last digits decides nothing.
+        low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
+        start = max(0, math.floor(low)) if side.start > 0 else 0
+        stop = min(length, math.ceil(high)) if side.stop < cells else length
+        covered[stored] = turned(slice(start, stop), length, flip)
+    return covered[0], covered[1], covered[2]
 
 
 def intensity_reach(rule: Intensity) -> float:

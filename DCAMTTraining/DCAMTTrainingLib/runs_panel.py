@@ -109,7 +109,7 @@ class RunsPanel:
     def _attach(self, run: RunFolder | None) -> None:
         if self.watch is not None:
             if run is not None and self.watch.run.path == run.path:
-                self._showState(self.watch.state)
+                self._showAsItIs()
                 return
             self.watch.close()
         self._shown = run.path.name if run is not None else ""
@@ -122,9 +122,10 @@ class RunsPanel:
             self._showState(state)
             self._onLook(self.watch)
 
-    def _showAsItIs(self, run: RunFolder) -> None:
-        """After a click: the watch may not have looked since the run changed, and would leave a button to click on."""
-        self._showState(run_state(run))
+    def _showAsItIs(self) -> None:
+        """Show the run as it is now: the watch looks twice a second, and buttons of a moment ago could be clicked."""
+        if self.watch is not None:
+            self._showState(run_state(self.watch.run))
 
     def _showState(self, state: RunState | None) -> None:
         watch = self.watch
@@ -198,7 +199,7 @@ class RunsPanel:
             ask(self.watch.run, what)
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Run"))
-        self._showAsItIs(self.watch.run)
+        self._showAsItIs()
 
     def _onStop(self, checked: bool = False) -> None:
         if self.watch is None or run_state(self.watch.run).state == RUNNING:
@@ -218,7 +219,7 @@ class RunsPanel:
             begin(self.watch.run, self._session.device())
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=title)
-        self._showAsItIs(self.watch.run)
+        self._showAsItIs()
 
     def _onDiscard(self, checked: bool = False) -> None:
         if self.watch is None:

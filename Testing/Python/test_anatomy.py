@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from analytic_scans import centred_grid
-from DCAMTLib.inference.anatomy import anatomy_box, sharpened, without_empty_faces
+from DCAMTLib.inference.anatomy import VARIED_WITHIN, _is_empty, _sharpened, _without_empty_faces, anatomy_box
 from DCAMTLib.recipe import Intensity
-from DCAMTLib.volume import Volume
+from DCAMTLib.volume import Box, Volume
 from large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
 from scipy.ndimage import gaussian_filter
 
@@ -30,10 +31,18 @@ def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
     assert anatomy_box(Volume(np.zeros_like(noise), centred_grid(FIELD, SPACING)), local) is None
 
 
+def where_the_case_lies() -> Box:
+    i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
+    return i, j, k
+
+
 def test_padding_is_no_part_of_the_anatomy_to_the_voxel() -> None:
     scan, _ = scan_in("air")
-    i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
+    i, j, k = where_the_case_lies()
     assert anatomy_box(scan, RECIPE) == (i, j, k)
+    flat = np.full_like(scan.voxels, 7)
+    for channels in ((flat, scan.voxels), (scan.voxels, flat)):
+        assert anatomy_box(Volume(np.concatenate(channels), scan.grid), RECIPE) == (i, j, k)
     # A few voxels that belong together are not cut off.
     scan.voxels[0, AT[0] - 3, AT[1] : AT[1] + 5, 7:10] = 2
     assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
@@ -43,24 +52,75 @@ def test_padding_is_no_part_of_the_anatomy_to_the_voxel() -> None:
     assert all(part.start >= side.start and part.stop <= side.stop for part, side in zip(box, (i, j, k), strict=True))
 
 
-def test_what_is_cut_off_is_empty_and_where_all_is_empty_nothing_is() -> None:
-    box = (slice(1, 25), slice(0, 25), slice(2, 24))
-    noise = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
-    assert without_empty_faces(np.full((1, 26, 25, 24), 0.1, np.float32), box) == box
-    assert without_empty_faces(noise, box) == box
+def test_tissue_that_reaches_the_border_is_anatomy_to_the_border() -> None:
+    """Of 2 mm voxels in whole numbers its extent is a little more or less than the scan's."""
+    for shape in ((171, 33, 29), (50, 61, 43)):
+        noise = np.random.default_rng(0).normal(0, 1, (1, *shape))
+        tissue = Volume(gaussian_filter(noise, 3).astype(np.float32) * 20, centred_grid(shape, (0.625, 0.7, 1.1)))
+        assert anatomy_box(tissue, RECIPE) == tuple(slice(0, n) for n in shape)
+
+
+def test_padding_that_changes_slowly_is_left_out_but_for_some_millimetres() -> None:
+    """Such planes are not empty: here the coarse grid decides, and what it sees of the anatomy from beyond."""
+    scan, _ = scan_in("air")
+    where = where_the_case_lies()
+    ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
+    padded = ramp.copy()
+    padded[where] = scan.voxels[0][where]
+    box = anatomy_box(Volume(padded[None], scan.grid), RECIPE)
+    assert box is not None
+    for side, tissue in zip(box[:2], where[:2], strict=True):
+        # Two voxels of the grid on which it is looked for are 16 mm.
+        assert -16 <= side.start - tissue.start <= 8
+        assert -8 <= side.stop - tissue.stop <= 16
+
+
+def test_wild_voxels_take_no_more_than_a_rim() -> None:
+    """As of metal in CT: planes with some are without order, but tissue lies between them."""
+    scan, _ = scan_in("air")
+    wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
+    box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
+    assert box is not None
+    rim = (3 * VARIED_WITHIN + 1.5) * 8
+    for side, tissue in zip(box[:2], where_the_case_lies()[:2], strict=True):
+        assert side.start <= tissue.start + rim
+        assert side.stop >= tissue.stop - rim
+
+
+NOISE = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
+BOX: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
+
+
+def test_what_is_cut_off_is_empty_and_no_more_than_is_allowed() -> None:
+    noise = NOISE.copy()
     noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
-    assert without_empty_faces(noise, box) == (slice(5, 20), slice(5, 21), slice(5, 22))
+    inner = (slice(5, 20), slice(5, 21), slice(5, 22))
+    assert _without_empty_faces(noise, BOX, (9, 9, 9)) == inner
     # With a second channel that is empty all over the answer is the same.
-    two = np.concatenate([np.full_like(noise, 7), noise])
-    assert without_empty_faces(two, box) == (slice(5, 20), slice(5, 21), slice(5, 22))
+    assert _without_empty_faces(np.concatenate([np.full_like(noise, 7), noise]), BOX, (9, 9, 9)) == inner
+    assert _without_empty_faces(noise, BOX, (4, 3, 0)) == (slice(5, 21), slice(3, 22), slice(2, 24))
+    for everything in (NOISE, np.full_like(NOISE, 0.1)):
+        assert _without_empty_faces(everything, BOX, (99, 99, 99)) == BOX
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.float32])
+def test_a_plane_of_any_type_is_judged_by_its_values(kind: type) -> None:
+    """Differences of whole numbers would wrap, and 0.1 is none that floats hold."""
+    values = np.random.default_rng(3).integers(0, 120, (1, 40, 50))
+    steps = np.repeat(np.repeat(values[:, ::8, ::8], 8, axis=1), 8, axis=2)[:, :40, :50]
+    spread = 60000 / 120 if kind is np.uint16 else 1
+    assert _is_empty((values * spread).astype(kind))
+    assert not _is_empty((steps * spread).astype(kind))
+    assert _is_empty(np.full((1, 40, 50), 0.1).astype(kind))
+    assert _is_empty(np.full((1, 40, 50), np.float32(0.1)) * np.ones(1, np.float32))
 
 
 def test_what_varies_only_by_what_it_sees_of_the_anatomy_is_left_out() -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[3:15, :, 8:10] = True
-    sharp = sharpened(mask, 2)
+    sharp = _sharpened(mask)
     assert np.array_equal(np.flatnonzero(sharp.any(axis=(1, 2))), np.arange(5, 13))
     # At the scan's border there is nothing beyond; and too thin an axis is left as it is.
     assert sharp[5, 0, 8]
     assert sharp[12, 19, 9]
-    assert not sharpened(np.zeros_like(mask), 2).any()
+    assert not _sharpened(np.zeros_like(mask)).any()

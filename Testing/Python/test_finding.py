@@ -13,19 +13,23 @@ import numpy as np
 import pytest
 import torch
 from analytic_scans import CENTRE, centred_grid, points_of, rotation
-from DCAMTLib.inference import finding, middle
+from DCAMTLib.inference import finding
+from DCAMTLib.inference import middle as centrality
 from DCAMTLib.inference import predictor as module
 from DCAMTLib.inference.cropping import crop, grown
-from DCAMTLib.inference.finding import Found, find_organ, is_large, middle_box, pieces
+from DCAMTLib.inference.finding import Found, find_organ, inner_box, is_large, pieces
 from DCAMTLib.inference.middle import Middle
+from DCAMTLib.inference.postprocessing import Expected
 from DCAMTLib.inference.predictor import Predictor
 from DCAMTLib.inference.quality import FAST
 from DCAMTLib.model_package import Card, ModelPackage
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.recipe import Inference
-from DCAMTLib.volume import Grid, Labelmap, Volume
+from DCAMTLib.volume import Box, Grid, Labelmap, Volume
 from large_scans import CASE, FIELD, RECIPE, SPACING, case, scan_in
 from torch import Tensor, nn
+
+EVERYWHERE: Box = (slice(0, FIELD[0]), slice(0, FIELD[1]), slice(0, FIELD[2]))
 
 
 class Bright(nn.Module):
@@ -131,7 +135,7 @@ def test_a_box_that_the_result_touches_grows(predictor: Predictor, monkeypatch: 
     scan, own = scan_in("air")
     i, j, k = (np.flatnonzero(own.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     small = (slice(i[0] + 4, i[-1] + 9), slice(j[0] - 8, j[-1] + 9), slice(k[0] - 2, k[-1] - 1))
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(small))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(small, EVERYWHERE))
     shares: list[float] = []
     result = predictor.segment(scan, progress=lambda _, share: shares.append(share))
     assert dice(result.labelmap.voxels == 1, own) > 0.95
@@ -168,19 +172,44 @@ def shares_of(*balls: tuple[tuple[int, int, int], float], shape: tuple[int, int,
     return torch.from_numpy(np.stack([1 - organ, organ]))
 
 
-MIDDLE = Middle(np.array([29.5, 19.5, 19.5]), np.array([30.0, 20.0, 20.0]))
+CENTRE_OF_SHARES = Middle(np.array([29.5, 19.5, 19.5]), np.array([30.0, 20.0, 20.0]))
 
 
 def test_of_two_alike_the_middle_one_is_meant_but_a_speck_never_is() -> None:
     alike = shares_of(((26, 20, 20), 7), ((50, 20, 20), 7.4))
-    chosen = pieces(alike, RECIPE, MIDDLE)
+    chosen = pieces(alike, RECIPE, CENTRE_OF_SHARES)
     assert chosen[26, 20, 20] == 1
     assert chosen[50, 20, 20] == 0
     unlike = shares_of(((29, 20, 20), 2.2), ((50, 20, 20), 8))
-    assert pieces(unlike, RECIPE, MIDDLE)[50, 20, 20] == 1
-    assert not pieces(shares_of(((29, 20, 20), 2.2)), RECIPE, MIDDLE).any()
+    assert pieces(unlike, RECIPE, CENTRE_OF_SHARES)[50, 20, 20] == 1
+    assert not pieces(shares_of(((29, 20, 20), 2.2)), RECIPE, CENTRE_OF_SHARES).any()
     every = replace(RECIPE, inference=Inference(largest_component=False))
-    assert (pieces(alike, every, MIDDLE) == alike.argmax(dim=0).numpy()).all()
+    assert (pieces(alike, every, CENTRE_OF_SHARES) == alike.argmax(dim=0).numpy()).all()
+
+
+def test_certainty_counts_rather_than_size_and_it_is_what_exceeds_chance() -> None:
+    large, small = shares_of(((14, 20, 20), 8))[1] > 0.5, shares_of(((45, 20, 20), 6))[1] > 0.5
+    assert large.sum() > 2 * small.sum()
+    organ = torch.where(large, 0.55, 0.01)
+    organ[small] = 0.9
+    assert pieces(torch.stack([1 - organ, organ]), RECIPE, CENTRE_OF_SHARES)[45, 20, 20] == 1
+    # Of three classes, one that leads by 0.4 is seen, though less likely than not.
+    first = torch.where(large, 0.4, 0.01)
+    chosen = pieces(torch.stack([0.7 * (1 - first), first, 0.3 * (1 - first)]), RECIPE, CENTRE_OF_SHARES)
+    assert chosen[14, 20, 20] == 0
+    shares = torch.stack([0.5 * (1 - first), first, 0.5 * (1 - first)])
+    chosen = pieces(shares, RECIPE, CENTRE_OF_SHARES)
+    assert (chosen == 1).sum() == large.sum()
+    # But not before one that leads by more, however much smaller.
+    shares[:, small] = torch.tensor([0.05, 0.9, 0.05])[:, None]
+    assert pieces(shares, RECIPE, CENTRE_OF_SHARES)[45, 20, 20] == 1
+
+
+def test_a_little_more_certainty_elsewhere_does_not_outweigh_a_larger_piece() -> None:
+    central, away = shares_of(((26, 20, 20), 11))[1] > 0.5, shares_of(((52, 20, 20), 7.5))[1] > 0.5
+    organ = torch.where(central, finding.SURE - 0.01, 0.01)
+    organ[away] = finding.SURE + 0.01
+    assert pieces(torch.stack([1 - organ, organ]), RECIPE, CENTRE_OF_SHARES)[26, 20, 20] == 1
 
 
 def test_two_that_touch_part_where_the_network_is_not_certain() -> None:
@@ -189,7 +218,7 @@ def test_two_that_touch_part_where_the_network_is_not_certain() -> None:
     for certain, bridge in ((0.99, 0.7), (0.99, 0.97), (0.9, 0.7)):
         organ = torch.where(two[1] > 0.5, certain, 0.01)
         organ[32:37, 18:23, 18:23] = bridge
-        chosen = pieces(torch.stack([1 - organ, organ]), RECIPE, MIDDLE)
+        chosen = pieces(torch.stack([1 - organ, organ]), RECIPE, CENTRE_OF_SHARES)
         assert chosen[24, 20, 20] == 1
         parted = certain >= finding.SURE > bridge
         assert chosen[45, 20, 20] == (not parted)
@@ -197,7 +226,7 @@ def test_two_that_touch_part_where_the_network_is_not_certain() -> None:
     # A few certain voxels in another place say nothing of a scan that is seen less clearly.
     organ = torch.where(shares_of(((40, 20, 20), 11))[1] > 0.5, 0.9, 0.01)
     organ[28:33, 3:8, 18:23] = 0.99
-    assert pieces(torch.stack([1 - organ, organ]), RECIPE, MIDDLE)[40, 20, 20] == 1
+    assert pieces(torch.stack([1 - organ, organ]), RECIPE, CENTRE_OF_SHARES)[40, 20, 20] == 1
 
 
 def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
@@ -213,7 +242,7 @@ def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: p
     monkeypatch.setattr(finding, "SIZEABLE", 0.2)
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
-    voxels = (-0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3)).astype(np.float32)
+    voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # anatomy everywhere
     little = ((i - 80) / 7) ** 2 + ((j - 80) / 7) ** 2 + ((k - 12) / 4) ** 2 < 1
     organ = ((i - 142) / 12) ** 2 + ((j - 40) / 12) ** 2 + ((k - 12) / 8) ** 2 < 1
     voxels[little | organ] = 0.9
@@ -261,8 +290,8 @@ def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
         assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(found.box, organ, strict=True))
 
 
-def test_the_middle_is_two_patches_at_least() -> None:
-    assert middle_box(centred_grid((400, 100, 40), (1.0, 2.0, 2.0)), RECIPE) == (
+def test_the_inner_part_is_two_patches_at_least() -> None:
+    assert inner_box(centred_grid((400, 100, 40), (1.0, 2.0, 2.0)), RECIPE) == (
         slice(80, 320),  # 60%
         slice(20, 80),
         slice(4, 36),  # 64 mm
@@ -302,9 +331,9 @@ def test_a_larger_neighbour_does_not_take_the_place_of_what_was_found(
     scan, own, _ = scan_beside_something_larger()
     box = (slice(40, 90), slice(60, 125), slice(0, 24))
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, EVERYWHERE))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, {1: organ}))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, EVERYWHERE, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
     # Nor where the result outgrows every box, and the whole is segmented.
     monkeypatch.setattr(module, "ROUNDS", 0)
@@ -317,11 +346,62 @@ def test_where_the_first_look_joins_two_alike_the_one_in_the_middle_is_meant(
     """As where the organ and its mirror image touch on the coarser grid, and the image is the larger."""
     scan, own, neighbour = scan_beside_something_larger()
     both = (slice(40, 90), slice(60, 112), slice(0, 24))
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(both, {1: both}))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(both, EVERYWHERE, {1: both}))
     assert own[both].sum() < neighbour[both].sum() < 2 * own[both].sum()
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    monkeypatch.setattr(middle, "CENTRAL", 0.0)
+    monkeypatch.setattr(centrality, "CENTRAL", 0.0)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
+
+
+def test_the_middle_is_that_of_the_anatomy_in_both_looks(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it lies in the scan, and however the first look's grid falls."""
+    field = tuple(n + 43 for n in FIELD)
+    small, _ = scan_in("mirrored tissue")
+    middles: list[tuple[Middle, tuple[int, ...]]] = []
+
+    def seen_first(shares: Tensor, recipe: object, middle: Middle) -> np.ndarray:
+        middles.append((middle, tuple(shares.shape[1:])))
+        return pieces(shares, RECIPE, middle)
+
+    def seen_then(labels: np.ndarray, classes: object, expected: Expected | None = None) -> np.ndarray:
+        assert expected is not None
+        middles.append((expected.middle, labels.shape))
+        return labels
+
+    monkeypatch.setattr(finding, "INNER", 1.0)
+    monkeypatch.setattr(finding, "pieces", seen_first)
+    monkeypatch.setattr(module, "keep_largest_components", seen_then)
+    boxes: list[Box] = []
+    monkeypatch.setattr(module, "crop", lambda volume, box: (boxes.append(box), crop(volume, box))[1])
+    for corner in ((0, 0, 0), (43, 20, 43), (7, 43, 11)):
+        voxels = np.full((1, *field), -1, np.float32)
+        where = tuple(slice(at, at + n) for at, n in zip(corner, FIELD, strict=True))
+        voxels[(0, *where)] = small.voxels[0]
+        middles.clear()
+        boxes.clear()
+        predictor.segment(Volume(voxels, centred_grid(field, SPACING)))
+        first, looked_at = middles[0]
+        assert np.allclose(first.centre, (np.array(looked_at) - 1) / 2, atol=0.5)
+        assert np.allclose(first.half_edges, np.array(FIELD) * SPACING / 3 / 2)
+        for (then, _), box in zip(middles[1:], boxes, strict=True):
+            expected = [at + (n - 1) / 2 - side.start for at, n, side in zip(corner, FIELD, box, strict=True)]
+            assert then.centre.tolist() == expected
+            assert then.half_edges.tolist() == [n / 2 for n in FIELD]
+
+
+def test_a_padded_scan_gives_what_it_gives_unpadded(predictor: Predictor) -> None:
+    """Of two organs the larger, wherever the padding lets the other come nearer to the middle."""
+    case_and_another = case()
+    i, j, k = np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij")
+    case_and_another[((i - 42) / 5) ** 2 + ((j - 6) / 5) ** 2 + ((k - 6) / 5) ** 2 < 1] = 0.9
+    unpadded = predictor.segment(Volume(case_and_another[None], centred_grid(CASE, SPACING))).labelmap.voxels
+    for corner in ((0, 0, 0), (72, 104, 0), (10, 104, 0)):
+        where = tuple(slice(at, at + n) for at, n in zip(corner, CASE, strict=True))
+        voxels = np.full(FIELD, -1, np.float32)
+        voxels[where] = case_and_another
+        padded = predictor.segment(Volume(voxels[None], centred_grid(FIELD, SPACING))).labelmap.voxels
+        assert np.array_equal(padded[where], unpadded)
+        assert padded.sum() == unpadded.sum()
 
 
 def test_what_a_closer_look_does_not_confirm_decides_nothing(
@@ -330,7 +410,7 @@ def test_what_a_closer_look_does_not_confirm_decides_nothing(
     scan, _, neighbour = scan_beside_something_larger()
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
     monkeypatch.setattr(
-        module, "find_organ", lambda *_: Found((slice(40, 90), slice(60, 125), slice(0, 24)), {1: organ})
+        module, "find_organ", lambda *_: Found((slice(40, 90), slice(60, 125), slice(0, 24)), EVERYWHERE, {1: organ})
     )
     bright = predictor.network.forward
 
@@ -351,7 +431,7 @@ def test_a_box_does_not_grow_into_something_larger_that_the_organ_touches(
     bridge = (abs(i - 63) < 3) & (j > 85) & (j < 115) & (abs(k - 12) < 3)
     scan.voxels[0, neighbour | bridge] = 0.9
     box = (slice(40, 90), slice(60, 98), slice(0, 24))
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box))
+    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, EVERYWHERE))
     found = predictor.segment(scan).labelmap.voxels == 1
     assert dice(found, own) > 0.8
     monkeypatch.setattr(module, "JOINED", 100.0)

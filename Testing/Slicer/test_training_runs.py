@@ -132,9 +132,11 @@ class RunsTest(TrainingCase):
         self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
         self.assertIn("Running", self.ui.runStatusLabel.text)
         click(self.ui.stopButton)
-        for button in (self.ui.stopButton, self.ui.pauseButton, self.ui.resumeButton, self.ui.discardButton):
-            self.assertFalse(button.enabled)
-        self.assertIn("Starting", self.ui.runStatusLabel.text)
+        for _ in range(2):
+            for button in (self.ui.stopButton, self.ui.pauseButton, self.ui.resumeButton, self.ui.discardButton):
+                self.assertFalse(button.enabled)
+            self.assertIn("Starting", self.ui.runStatusLabel.text)
+            self.module.widget.runs.refresh()  # as when the module is entered again
         self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
 
     def test_it_outlives_scene_module_and_application_and_is_found_again(self) -> None:

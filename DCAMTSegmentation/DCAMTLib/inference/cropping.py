@@ -1,13 +1,9 @@
-"""Parts of a scan: one as a scan of its own, what was found in it back in its place, and what another grid shows."""
+"""A part of a scan as a scan of its own, and what was found in it back in its place."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from ..measurements import bounding_box
-from ..preprocessing import NetworkGrid, turned
 from ..volume import Box, Grid, Labelmap, Volume
 
 
@@ -51,21 +47,3 @@ def grown(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tuple
         stop = min(length, part.stop + more) if last else part.stop
         sides.append(slice(start, stop))
     return sides[0], sides[1], sides[2]
-
-
-def source_box(mask: np.ndarray, grid: NetworkGrid) -> Box | None:
-    """The box, in the scan's own voxels, about a mask on another grid of the same scan; None: the mask is empty."""
-    there = bounding_box(mask)
-    if there is None:
-        return None
-    box = [slice(0)] * 3
-    for axis, (stored, flipped) in enumerate(zip(grid.order, grid.flipped, strict=True)):
-        length, step = grid.canonical_shape[axis], grid.spacing[axis] / grid.canonical_spacing[axis]
-        # Faces of voxels rather than centres, from the centre that both grids share.
-        low, high = (
-            float(face - grid.shape[axis] / 2) * step + length / 2 for face in (there[axis].start, there[axis].stop)
-        )
-        # Rounded first, so that what a flip leaves in the last digits decides nothing.
-        start, stop = max(0, math.floor(round(low, 6))), min(length, math.ceil(round(high, 6)))
-        box[stored] = turned(slice(start, stop), length, flipped)
-    return box[0], box[1], box[2]

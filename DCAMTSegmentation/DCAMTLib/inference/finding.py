@@ -2,7 +2,8 @@
 
 First the anatomy. If that leaves a large scan still, one branch looks over it on a grid 1.5 times as coarse as the
 network's own. (At twice, organs look smaller than any that the network has seen in training, and it finds few of them.)
-It looks in the scan's middle first.
+It looks at the
+scan's inner part first.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from ..preprocessing import network_grid, scan_to_network
+from ..measurements import bounding_box
+from ..preprocessing import covered_by, network_grid, scan_to_network
 from ..recipe import Recipe
 from ..volume import Box, Grid, Volume
 from .anatomy import anatomy_box
-from .cropping import crop, source_box
+from .cropping import crop
 from .labelling import most_likely
 from .middle import Middle
 
@@ -31,12 +33,12 @@ COARSER = 1.5
 """Spacing of the grid on which the organ is looked for, in the network's own spacings."""
 MARGIN = 0.3
 """How much of its surroundings an organ is given on each side, in edges of the training patch."""
-MIDDLE, SIZEABLE = 0.6, 0.02
+INNER, SIZEABLE = 0.6, 0.02
 """So much of each axis is looked at first; what is found there counts if it fills so much of a training patch."""
 SPECK = 64
 """Voxels of the coarser grid below which a piece is no organ."""
 SURE, CORE = 0.95, 0.1
-"""Probability of what is all but certain. It counts if it has so much of the weight of what is likelier than not."""
+"""Probability of what is all but certain. It counts if it has so much of the weight of the piece that it is part of."""
 
 Run = Callable[[Tensor], Tensor]
 """From an image (C, X, Y, Z) on a coarser grid to one branch's probabilities (1, K, X, Y, Z)."""
@@ -44,9 +46,14 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Found:
-    """Parts of a scan, in its own voxels. box: the organ with its surroundings. organs: each class that was seen."""
+    """Parts of a scan, in its own voxels.
+
+    box: the organ with its surroundings. anatomy: what the scan shows of a person. organs: each class that was seen;
+    none where the anatomy is all that need be segmented.
+    """
 
     box: Box
+    anatomy: Box
     organs: Mapping[int, Box] = field(default_factory=dict)
 
 
@@ -71,61 +78,57 @@ def find_organ(volume: Volume, recipe: Recipe, run: Run) -> Found | None:
     anatomy = anatomy_box(volume, recipe)
     if anatomy is None:
         return None
-    if not is_large(recipe, crop(volume, anatomy).grid):
-        return Found(anatomy)
-    if recipe.inference.largest_component:
-        middle = _overlap(anatomy, middle_box(volume.grid, recipe))
-        found = middle and _look(volume, middle, recipe, run, anatomy)
+    shown = crop(volume, anatomy).grid
+    if not is_large(recipe, shown):
+        return Found(anatomy, anatomy)
+    inner = _shifted(inner_box(shown, recipe), anatomy)
+    if recipe.inference.largest_component and inner != anatomy:
+        found = _look(volume, inner, anatomy, recipe, run)
         if found:
             return found
-    return _look(volume, anatomy, recipe, run)
+    return _look(volume, anatomy, anatomy, recipe, run)
 
 
-def _look(volume: Volume, within: Box, recipe: Recipe, run: Run, beyond: Box | None = None) -> Found | None:
-    """The organ within a part of a scan; None: it is not there.
+def _look(volume: Volume, within: Box, anatomy: Box, recipe: Recipe, run: Run) -> Found | None:
+    """The organ within the anatomy or a part of it; None: it is not there.
 
-    `beyond`: a larger part, where the organ may lie instead. Then it counts only if it is of some size, and whole.
+    In a part it counts only if it is of some size, and whole: it may lie elsewhere.
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop(volume, within), replace(recipe, spacing=(x, y, z)))
-    i, j, k = (_without_a_scant_stride(length, recipe.stride) for length in grid.shape)
-    core = i, j, k
-    shares = run(image[(slice(None), *core)])[0]
-    chosen = pieces(shares, recipe, Middle.on_network(volume.grid, grid).seen_from(core))
-    if beyond:
-        enough = SIZEABLE * math.prod(recipe.training.patch) / COARSER**3
-        for label in range(1, recipe.outputs):
-            certainty = 2 * shares[label].numpy()[chosen == label] - 1
-            if certainty.sum() < enough:
-                return None
+    fitting = tuple(_without_a_scant_stride(length, recipe.stride) for length in grid.shape)
+    shares = run(image[(slice(None), *fitting)])[0]
+    middle = Middle.on_network(crop(volume, anatomy).grid, grid).within(fitting)
+    chosen = np.zeros(grid.shape, np.uint8)
+    chosen[fitting] = pieces(shares, recipe, middle)
     organs: dict[int, Box] = {}
     for label in range(1, recipe.outputs):
-        mask = np.zeros(grid.shape, bool)
-        mask[core] = chosen == label
-        there = source_box(mask, grid)
+        there = bounding_box(chosen == label)
         if there:
-            organs[label] = _shifted(there, within)
+            organs[label] = _shifted(covered_by(there, grid), within)
     if not organs:
         return None
     organ = _about(organs.values())
-    if beyond and _is_cut(organ, within, beyond):
+    if within != anatomy and not (
+        _is_sizeable(shares, chosen[fitting], recipe) and not _is_cut(organ, within, anatomy)
+    ):
         return None
     more = margin(recipe, volume.grid)
     i, j, k = (
-        slice(max(0, side.start - m), min(n, side.stop + m))
-        for side, m, n in zip(organ, more, volume.grid.shape, strict=True)
+        slice(max(part.start, side.start - m), min(part.stop, side.stop + m))
+        for side, m, part in zip(organ, more, anatomy, strict=True)
     )
-    return Found((i, j, k), organs)
+    return Found((i, j, k), anatomy, organs)
 
 
-def middle_box(grid: Grid, recipe: Recipe) -> Box:
-    """The middle of a scan, in its own voxels: `MIDDLE` of each axis, but no less than two training patches."""
+def inner_box(grid: Grid, recipe: Recipe) -> Box:
+    """The inner part of a scan, in its own voxels: `INNER` of each axis, but no less than two training patches."""
     at = network_grid(grid, recipe.spacing)
     box = [slice(0)] * 3
     for axis, stored in enumerate(at.order):
         length = grid.shape[stored]
         least = 2 * recipe.training.patch[axis] * recipe.spacing[axis] / at.canonical_spacing[axis]
-        rim = max(0, math.floor((length - max(MIDDLE * length, least)) / 2))
+        rim = max(0, math.floor((length - max(INNER * length, least)) / 2))
         box[stored] = slice(rim, length - rim)
     return box[0], box[1], box[2]
 
@@ -134,33 +137,55 @@ def pieces(shares: Tensor, recipe: Recipe, middle: Middle) -> np.ndarray:
     """Which voxels belong to what is looked for: their classes, else 0, uint8 (X, Y, Z), by probabilities (K, X, Y, Z).
 
     Where only a class's largest component is kept in the end, one piece of each class: that with the most certainty in
-    it, and the more so the nearer to the scan's `middle`. Of that piece, what is all but certain: organs that touch
-    their like on a coarse grid part there.
+    it, and the more so the nearer to the scan's `middle`. Else all that are no specks.
     """
     labels = most_likely(shares).numpy()
     chosen = np.zeros_like(labels)
     for label in range(1, len(shares)):
-        mask, probability = labels == label, shares[label].numpy()
-        certainty = probability - 1 / len(shares)
-        if not recipe.inference.largest_component:
+        mask = labels == label
+        if recipe.inference.largest_component:
+            chosen[_meant(mask, shares, label, middle)] = label
+        else:
             components, sizes = _components(mask)
             chosen[(sizes >= SPECK)[components]] = label
-            continue
-        piece, weight = _heaviest(mask, certainty, middle)
-        core, core_weight = _heaviest(mask & (probability >= SURE), certainty, middle)
-        # Of a scan that the network is never certain about, a speck of certainty says nothing.
-        chosen[core if core_weight >= CORE * weight else piece] = label
     return chosen
 
 
+def _meant(mask: np.ndarray, shares: Tensor, label: int, middle: Middle) -> np.ndarray:
+    """The piece of a class's mask (X, Y, Z) that is meant.
+
+    Of it, what is all but certain: organs that touch their like on a coarse grid part there. But of a scan that the
+    network is never certain about, a speck of certainty says nothing.
+    """
+    certainty = _certainty(shares, label)
+    piece, weight = _heaviest(mask, certainty, middle)
+    core, core_weight = _heaviest(piece & (shares[label].numpy() >= SURE), certainty, middle)
+    return core if core_weight >= CORE * weight else piece
+
+
+def _certainty(shares: Tensor, label: int) -> np.ndarray:
+    """How much a class's probability (X, Y, Z) of (K, X, Y, Z) exceeds chance, 1/K, at most 1."""
+    chance = 1 / len(shares)
+    return np.asarray((shares[label].numpy() - chance) / (1 - chance))
+
+
 def _heaviest(mask: np.ndarray, certainty: np.ndarray, middle: Middle) -> tuple[np.ndarray, float]:
-    """The component of a mask with the most certainty in it, (X, Y, Z) bool, and how much; of specks none, 0."""
+    """The component of a mask (X, Y, Z) with the most weight, and this: its certainty, less away from the middle.
+
+    Specks have none; where there is nothing else, the component is empty.
+    """
     components, sizes = _components(mask)
-    number = len(sizes) - 1
-    sums = np.bincount(components.ravel(), certainty.ravel(), number + 1)
-    weights = np.where(sizes >= SPECK, sums * middle.weights(components, number), 0)
+    sums = np.bincount(components.ravel(), certainty.ravel(), len(sizes))
+    weights = np.where(sizes >= SPECK, sums * middle.weights(components, len(sizes)), 0)
     best = int(weights.argmax())
     return (components == best) & mask, float(weights[best])
+
+
+def _is_sizeable(shares: Tensor, chosen: np.ndarray, recipe: Recipe) -> bool:
+    """Whether each class that was chosen, (X, Y, Z), has enough certainty in it to be an organ."""
+    enough = SIZEABLE * math.prod(recipe.training.patch) / COARSER**3
+    labels = range(1, recipe.outputs)
+    return all(_certainty(shares, label)[chosen == label].sum() >= enough for label in labels)
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,11 +208,6 @@ def _shifted(inner: Box, outer: Box) -> Box:
     """A box within another, as one of the whole."""
     i, j, k = (slice(b.start + a.start, b.start + a.stop) for a, b in zip(inner, outer, strict=True))
     return i, j, k
-
-
-def _overlap(one: Box, other: Box) -> Box | None:
-    i, j, k = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
-    return (i, j, k) if all(side.start < side.stop for side in (i, j, k)) else None
 
 
 def _about(boxes: Collection[Box]) -> Box:

@@ -1,8 +1,9 @@
-"""Tidying a segmentation: of every class, the largest connected piece stays."""
+"""Tidying a segmentation: of every class, the largest connected piece stays, or the one that is meant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,15 +12,23 @@ from ..volume import Box
 from .middle import Middle
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Where something is expected, in voxels of a labelmap: where each class was seen before, and the scan's middle."""
+
+    places: Mapping[int, Box]
+    middle: Middle
+
+
 def largest_component(mask: np.ndarray, near: Box | None = None, middle: Middle | None = None) -> np.ndarray:
     """The largest connected component of `mask` (I, J, K) bool, as a new mask of that shape.
 
     `near`: where what is meant was seen before. Of a component only the voxels there count, unless none has any.
-    `middle`: that of the scan, of which the mask is a part. A component counts less the further it lies from there.
+    `middle`: that of the scan, in voxels of the mask. A component counts less the further it lies from there.
 
     Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the
     published left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` at its default);
-    thin oblique veins so stay attached. Of components of equal size the first in array order stays. An empty
+    thin oblique veins so stay attached. Of components that count the same the first in array order stays. An empty
     mask stays empty.
     """
     from scipy import ndimage
@@ -38,28 +47,26 @@ def largest_component(mask: np.ndarray, near: Box | None = None, middle: Middle 
         seen = np.bincount(components[tuple(there)].ravel(), minlength=number + 1)
         sizes = seen if seen[1:].any() else sizes
     if middle is not None:
-        sizes = sizes * middle.seen_from(box).weights(components, number)
+        sizes = sizes * middle.within(box).weights(components, len(sizes))
     sizes[0] = 0
     kept[box] = components == sizes.argmax()
     return kept
 
 
 def keep_largest_components(
-    labelmap: np.ndarray,
-    labels: Sequence[int],
-    near: Mapping[int, Box] | None = None,
-    middle: Middle | None = None,
+    labelmap: np.ndarray, labels: Sequence[int], expected: Expected | None = None
 ) -> np.ndarray:
-    """A copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component`.
-
-    `near`, by class, and `middle` are as there.
+    """A copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component`, by what is expected.
 
     What is dropped becomes background (0); classes not in `labels` stay as they are. Every class is judged on
     its own, so that it may be held together by nothing but its own voxels.
     """
     tidied = labelmap.copy()
-    near = near or {}
     for label in labels:
         mask = labelmap == label
-        tidied[mask & ~largest_component(mask, near.get(label), middle)] = 0
+        if expected:
+            kept = largest_component(mask, expected.places.get(label), expected.middle)
+        else:
+            kept = largest_component(mask)
+        tidied[mask & ~kept] = 0
     return tidied

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from .labelling import labels_on_scan, most_likely
 from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_bytes
 from .middle import Middle
 from .one_pass import Size, size_of
-from .postprocessing import keep_largest_components
+from .postprocessing import Expected, keep_largest_components
 from .quality import ACCURATE, FAST
 from .region import Region
 from .tiles import bounded_probabilities
@@ -95,7 +95,8 @@ class Predictor:
 
         In a large scan the organ is found first, and segmented in a box around it, which grows while the result
         touches it, unless that joins the organ to something else. What lies outside of it is background for certain.
-        Where nothing is found, the whole is segmented.
+        Where two pieces are alike, the one nearer to the scan's middle is taken. Where nothing is found, the whole is
+        segmented.
 
         Raises:
             InputError: the scan does not fit the model, the region lies outside the scan, or memory does not suffice.
@@ -126,10 +127,13 @@ class Predictor:
         for more in reversed(range(ROUNDS + 1)):
             # A second round is rare: most of the time that is left goes to the first.
             share, done = done, (done + 9) / 10
-            part, near = crop(volume, box), {label: seen_from(box, organ) for label, organ in found.organs.items()}
-            middle = Middle.in_part(volume.grid, box)
             result = self._segment_all(
-                part, quality, None, keep_probabilities, _between(share, done, report), near, middle
+                crop(volume, box),
+                quality,
+                None,
+                keep_probabilities,
+                _between(share, done, report),
+                _expected(found, box),
             )
             size = int(np.count_nonzero(result.labelmap.voxels))
             if size == 0:
@@ -153,13 +157,9 @@ class Predictor:
         region: Region | None,
         keep_probabilities: bool,
         report: Progress,
-        near: Mapping[int, Box] | None = None,
-        middle: Middle | None = None,
+        expected: Expected | None = None,
     ) -> Segmentation:
-        """Segment the whole of a scan, or the region's part of it.
-
-        `near`: the voxels where each class was seen. `middle`: that of the scan of which this is a part.
-        """
+        """Segment the whole of a scan, or the region's part of it; `expected`: where, if the organ was seen before."""
         report("preparing", 0.0)
         image, grid = scan_to_network(volume, self.recipe)
         box = region.box(grid, margin=2 * self.recipe.stride) if region else tuple(slice(0, n) for n in grid.shape)
@@ -177,7 +177,7 @@ class Predictor:
         if kept is not None:
             labels[~kept] = 0
         if self.recipe.inference.largest_component:
-            labels = keep_largest_components(labels, range(1, self.recipe.outputs), near, middle)
+            labels = keep_largest_components(labels, range(1, self.recipe.outputs), expected)
         probabilities = to_source(shares, grid) if keep_probabilities else None
         agreement = trust = None
         if len(branches) == 2:
@@ -256,6 +256,14 @@ def _uncounted(done: int, of: int) -> None:
 def _between(start: float, stop: float, report: Progress) -> Progress:
     """Progress of a part of the work as one of the whole, of which it is what lies between two shares."""
     return lambda stage, share: report(stage, min(stop, start + (stop - start) * share))
+
+
+def _expected(found: Found, box: Box) -> Expected | None:
+    """What was found, in voxels of a part of the scan; None where nothing was looked for."""
+    if not found.organs:
+        return None
+    places = {label: seen_from(box, organ) for label, organ in found.organs.items()}
+    return Expected(places, Middle.of(found.anatomy).within(box))
 
 
 def _put_back(part: Segmentation, box: Box, volume: Volume) -> Segmentation:
