@@ -21,12 +21,22 @@ AT = (41, 60, 0)
 """Where the case lies in the field; its middle is not the field's."""
 
 
-def case() -> np.ndarray:
-    """Waving tissue, all negative, with a bright ellipsoid off its middle: (I, J, K)."""
+def tissue() -> np.ndarray:
+    """It waves, and is negative all over: (I, J, K)."""
     i, j, k = np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij")
-    tissue = -0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3) + 0.15 * np.sin(k / 1.5 + i / 4)
-    organ = ((i - 22) / 14) ** 2 + ((j - 21) / 12) ** 2 + ((k - 12) / 8) ** 2 < 1
-    return np.where(organ, 0.9, tissue).astype(np.float32)
+    waves = -0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3) + 0.15 * np.sin(k / 1.5 + i / 4)
+    return np.asarray(waves.astype(np.float32))
+
+
+def ellipsoid(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.ndarray:
+    """Of a case's voxels those in an ellipsoid: (I, J, K) bool."""
+    at = np.stack(np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij"), axis=-1)
+    return np.asarray((((at - centre) / radii) ** 2).sum(axis=-1) < 1)
+
+
+def case() -> np.ndarray:
+    """Tissue with a bright organ off its middle: (I, J, K)."""
+    return np.where(ellipsoid((22, 21, 12), (14, 12, 8)), np.float32(0.9), tissue())
 
 
 def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
