@@ -2,8 +2,7 @@
 
 First the anatomy. If that leaves a large scan still, one branch looks over it on a grid 1.5 times as coarse as the
 network's own. (At twice, organs look smaller than any that the network has seen in training, and it finds few of them.)
-It looks at the
-scan's inner part first.
+It looks at the scan's inner part first.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from ..recipe import Recipe
 from ..volume import Box, Grid, Volume
 from .anatomy import anatomy_box
 from .cropping import crop
-from .labelling import most_likely
 from .middle import Middle
+from .pieces import certainty, pieces
 
 LARGE_IN_PATCHES, LARGE = 5, 1 << 20
 """A scan is large if the network's grid has more voxels than so many training patches, and than the second number.
@@ -35,10 +34,6 @@ MARGIN = 0.3
 """How much of its surroundings an organ is given on each side, in edges of the training patch."""
 INNER, SIZEABLE = 0.6, 0.02
 """So much of each axis is looked at first; what is found there counts if it fills so much of a training patch."""
-SPECK = 64
-"""Voxels of the coarser grid below which a piece is no organ."""
-SURE, CORE = 0.95, 0.1
-"""Probability of what is all but certain. It counts if it has so much of the weight of the piece that it is part of."""
 
 Run = Callable[[Tensor], Tensor]
 """From an image (C, X, Y, Z) on a coarser grid to one branch's probabilities (1, K, X, Y, Z)."""
@@ -109,9 +104,7 @@ def _look(volume: Volume, within: Box, anatomy: Box, recipe: Recipe, run: Run) -
     if not organs:
         return None
     organ = _about(organs.values())
-    if within != anatomy and not (
-        _is_sizeable(shares, chosen[fitting], recipe) and not _is_cut(organ, within, anatomy)
-    ):
+    if within != anatomy and (_is_cut(organ, within, anatomy) or not _is_sizeable(shares, chosen[fitting], recipe)):
         return None
     more = margin(recipe, volume.grid)
     i, j, k = (
@@ -133,69 +126,11 @@ def inner_box(grid: Grid, recipe: Recipe) -> Box:
     return box[0], box[1], box[2]
 
 
-def pieces(shares: Tensor, recipe: Recipe, middle: Middle) -> np.ndarray:
-    """Which voxels belong to what is looked for: their classes, else 0, uint8 (X, Y, Z), by probabilities (K, X, Y, Z).
-
-    Where only a class's largest component is kept in the end, one piece of each class: that with the most certainty in
-    it, and the more so the nearer to the scan's `middle`. Else all that are no specks.
-    """
-    labels = most_likely(shares).numpy()
-    chosen = np.zeros_like(labels)
-    for label in range(1, len(shares)):
-        mask = labels == label
-        if recipe.inference.largest_component:
-            chosen[_meant(mask, shares, label, middle)] = label
-        else:
-            components, sizes = _components(mask)
-            chosen[(sizes >= SPECK)[components]] = label
-    return chosen
-
-
-def _meant(mask: np.ndarray, shares: Tensor, label: int, middle: Middle) -> np.ndarray:
-    """The piece of a class's mask (X, Y, Z) that is meant.
-
-    Of it, what is all but certain: organs that touch their like on a coarse grid part there. But of a scan that the
-    network is never certain about, a speck of certainty says nothing.
-    """
-    certainty = _certainty(shares, label)
-    piece, weight = _heaviest(mask, certainty, middle)
-    core, core_weight = _heaviest(piece & (shares[label].numpy() >= SURE), certainty, middle)
-    return core if core_weight >= CORE * weight else piece
-
-
-def _certainty(shares: Tensor, label: int) -> np.ndarray:
-    """How much a class's probability (X, Y, Z) of (K, X, Y, Z) exceeds chance, 1/K, at most 1."""
-    chance = 1 / len(shares)
-    return np.asarray((shares[label].numpy() - chance) / (1 - chance))
-
-
-def _heaviest(mask: np.ndarray, certainty: np.ndarray, middle: Middle) -> tuple[np.ndarray, float]:
-    """The component of a mask (X, Y, Z) with the most weight, and this: its certainty, less away from the middle.
-
-    Specks have none; where there is nothing else, the component is empty.
-    """
-    components, sizes = _components(mask)
-    sums = np.bincount(components.ravel(), certainty.ravel(), len(sizes))
-    weights = np.where(sizes >= SPECK, sums * middle.weights(components, len(sizes)), 0)
-    best = int(weights.argmax())
-    return (components == best) & mask, float(weights[best])
-
-
 def _is_sizeable(shares: Tensor, chosen: np.ndarray, recipe: Recipe) -> bool:
     """Whether each class that was chosen, (X, Y, Z), has enough certainty in it to be an organ."""
     enough = SIZEABLE * math.prod(recipe.training.patch) / COARSER**3
     labels = range(1, recipe.outputs)
-    return all(_certainty(shares, label)[chosen == label].sum() >= enough for label in labels)
-
-
-def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The connected components 1, 2, ... of a mask, as labels of its shape, and their voxels; of 0, none."""
-    from scipy import ndimage
-
-    components, number = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(components.ravel(), minlength=number + 1)
-    sizes[0] = 0
-    return components, sizes
+    return all(certainty(shares, label)[chosen == label].sum() >= enough for label in labels)
 
 
 def _without_a_scant_stride(length: int, stride: int) -> slice:
