@@ -36,7 +36,7 @@ class OutlinePanel:
         self._command: EngineCommand | None = None
         self._ranked = PlainTableModel(
             (_("Case"), _("Disagreement"), _("Most at (R, A, S mm)")),
-            lambda one: (one["name"], f"{one['score']:.1%}", ", ".join(f"{mm:.0f}" for mm in one["place"])),
+            lambda one: (one["name"], f"{one['score']:.1%}", ", ".join(str(round(mm)) for mm in one["place"])),
         )
         ui.rankTable.setModel(self._ranked)
         ui.rankTable.horizontalHeader().setStretchLastSection(True)

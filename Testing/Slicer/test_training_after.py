@@ -162,11 +162,15 @@ class OutlineFilesTest(TrainingCase):
         run = RunFolder(self.runs / "earlier")
         (run.path / "ranking").mkdir(parents=True)
         run.recipe.write_text(tiny_recipe().to_json())
-        ranked = {"name": "plain", "image": str(scan), "score": 0.4, "place": [1, 2, 3], "segmentation": str(proposed)}
+        place = [1.2, 2, -0.3]
+        ranked = {"name": "plain", "image": str(scan), "score": 0.4, "place": place, "segmentation": str(proposed)}
         (run.path / "ranking" / "ranking.json").write_text(json.dumps([ranked]))
         self.session.addFiles([Case("plain", scan, None, "unlabelled")])
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
+        cells = self.ui.rankTable.model()
+        told = [str(cells.data(cells.index(0, column))) for column in range(cells.columnCount())]
+        self.assertEqual(told, ["plain", "40.0%", "1, 2, 0"])
         waiting = []
         load = slicer.util.loadVolume
 
@@ -188,7 +192,7 @@ class OutlineFilesTest(TrainingCase):
         self.assertIsNone(proposal.GetStorageNode())
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             matrix = view.GetSliceToRAS()
-            np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], [1, 2, 3], atol=1e-6)
+            np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
         # Opened again, what the person has done to it is still there.
         slicer.util.updateSegmentBinaryLabelmapFromArray(label, proposal, identifier, loaded)
         click(self.ui.openCaseButton)

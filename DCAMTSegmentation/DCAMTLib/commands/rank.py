@@ -53,7 +53,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     if options.csv and ranked:
         write_ranking(ranked, options.csv)
     for number, one in enumerate(in_order(ranked), start=1):
-        place = ", ".join(f"{mm:.0f}" for mm in one.place)
+        place = ", ".join(str(round(mm)) for mm in one.place)
         console.text(f"{number:>4}  {one.name:<20} {one.score:>6.1%} disagreement, most at RAS {place} mm")
     for failure in failures:
         console.warn(str(failure))
