@@ -11,7 +11,8 @@ segment   `Predictor.segment`, all of it: from the scan to labels on the scan's 
 protocol  The field's: overlapping windows of the training patch, the mean of the softmax of all, the largest component;
           with the same weights, on the network's grid. They move by 18x18x4 voxels, as the published ones do, and by
           that stride in the training patch's proportion to the published window of 112x112x80.
-whole     The same scans in a field of 576x576x88 voxels, of air, noise or mirrored tissue.
+whole     The same scans in a field of 576x576x88 voxels, of air, of noise, of noise blurred by a voxel, or of mirrored
+          tissue.
 cold      From the shell: from the command's start to the file on the disk.
 
 Seconds are the least of the repeats, and of the process's own time, which other work on the machine disturbs less:
@@ -49,12 +50,13 @@ from DCAMTLib.model_store import verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.preprocessing import scan_to_network, to_source
 from DCAMTLib.volume import Grid, Volume, read_labelmap, read_volume
+from scipy.ndimage import gaussian_filter
 
 HELD_OUT = 20
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FIELD = (576, 576, 88)
 PARTS = ("cold", "pass", "segment", "protocol", "whole")
-SURROUNDINGS = ("air", "noise", "mirrored")
+SURROUNDINGS = ("air", "noise", "blurred noise", "mirrored")
 PUBLISHED_PATCH, PUBLISHED_STRIDE = (112, 112, 80), (18, 18, 4)
 OURS = "ours, all of segment"
 COLUMNS = (
@@ -255,9 +257,12 @@ def in_a_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[Volu
         voxels = np.pad(tissue, sides, mode="reflect")
     else:
         voxels = np.zeros(size, np.float32)
-        if surroundings == "noise":
-            noise = np.random.default_rng(0).normal(tissue.mean(), tissue.std(), size)
-            voxels = np.abs(noise).astype(np.float32)
+        if surroundings != "air":
+            noise = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
+            if surroundings == "blurred noise":
+                noise = gaussian_filter(noise, 1.0)
+                noise /= noise.std()
+            voxels = np.abs(tissue.mean() + tissue.std() * noise)
         voxels[tuple(slice(low, low + n) for (low, _), n in zip(sides, tissue.shape, strict=True))] = tissue
     return Volume(voxels[None], Grid(size, scan.grid.affine)), np.pad(truth, sides)  # type: ignore[arg-type]
 
