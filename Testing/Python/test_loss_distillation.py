@@ -27,7 +27,7 @@ def by_hand(pupils: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], temp
 
 
 def lesson_by_hand(teacher: Tensor, pupil: Tensor, temperature: float) -> float:
-    divergence, voxels, overlaps = 0.0, 0, []
+    divergence, voxels, missed = 0.0, 0, []
     for sample_t, sample_p in zip(teacher, pupil, strict=True):
         rows_t, rows_p = (z.flatten(1).T.tolist() for z in (sample_t, sample_p))
         for z_t, z_p in zip(rows_t, rows_p, strict=True):
@@ -37,8 +37,10 @@ def lesson_by_hand(teacher: Tensor, pupil: Tensor, temperature: float) -> float:
         sharp, said = [softmax(z, 0.5) for z in rows_t], [softmax(z) for z in rows_p]
         for k in range(1, len(sample_t)):
             both = sum(s[k] * p[k] for s, p in zip(sharp, said, strict=True))
-            overlaps.append((2 * both + 1) / (sum(s[k] for s in sharp) + sum(p[k] for p in said) + 1))
-    return temperature**2 * divergence / voxels + 1 - sum(overlaps) / len(overlaps)
+            found = sum(s[k] for s in sharp)
+            overlap = (2 * both + 1) / (found + sum(p[k] for p in said) + 1)
+            missed.append((1 - overlap) * found / (found + 1))
+    return temperature**2 * divergence / voxels + sum(missed) / len(missed)
 
 
 def random_logits(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:

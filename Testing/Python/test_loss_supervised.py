@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.losses.supervised import dice_cross_entropy
+from DCAMTLib.losses.supervised import dice_cross_entropy, soft_dice_loss
 from torch import Tensor
 
 
@@ -26,7 +26,8 @@ def by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
             predicted += p
             labelled[truth] += 1
         for k in range(1, classes):
-            dice_losses.append(1 - (2 * overlap[k] + 1) / (predicted[k] + labelled[k] + 1))
+            missed = 1 - (2 * overlap[k] + 1) / (predicted[k] + labelled[k] + 1)
+            dice_losses.append(missed * labelled[k] / (labelled[k] + 1))
     return 0.5 * (float(np.mean(surprise)) + float(np.mean(dice_losses)))
 
 
@@ -51,6 +52,25 @@ def test_it_is_a_loop_over_voxels(classes: int) -> None:
         assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_of_a_class_that_a_sample_does_not_show_cross_entropy_alone_speaks() -> None:
+    """However much of it is suspected; and what is shown counts as before."""
+    logits, labels = random_case(3)
+    labels[0][labels[0] == 2] = 0
+    logits[0, 2] += 3
+    probabilities, target = logits.softmax(dim=1), torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
+    (gradient,) = torch.autograd.grad(
+        soft_dice_loss(probabilities.requires_grad_(), target), probabilities, retain_graph=True
+    )
+    assert not gradient[0, 2].any()
+    assert (gradient[0, 1] != 0).all()
+    assert (gradient[1:, 1:] != 0).all()
+    # Half a voxel that a teacher suspects counts a third.
+    suspected = torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64)
+    suspected[0, 1, 0, 0, 0] = 0.5
+    nothing = torch.zeros_like(suspected)
+    assert float(soft_dice_loss(nothing, suspected)) == pytest.approx(0.5 / 1.5 * (1 - 1 / 1.5))
+
+
 @pytest.mark.parametrize("classes", [2, 4])
 def test_a_perfect_prediction_costs_nothing_even_without_the_class(classes: int) -> None:
     _, labels = random_case(classes)
@@ -66,7 +86,7 @@ def test_equal_logits_have_their_closed_form() -> None:
     labels = torch.zeros(1, 4, 5, 6, dtype=torch.int64)
     labels[0, :2, :3, :4] = 1  # n = 24 of 120
     labels[0, 3, 4, 5] = 2  # n = 1
-    dice = [1 - (2 * n / 3 + 1) / (120 / 3 + n + 1) for n in (24, 1)]
+    dice = [n / (n + 1) * (1 - (2 * n / 3 + 1) / (120 / 3 + n + 1)) for n in (24, 1)]
     expected = 0.5 * (math.log(3) + sum(dice) / 2)
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 

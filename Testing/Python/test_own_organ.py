@@ -20,8 +20,9 @@ from DCAMTLib.training.cases import read_cases
 from synthetic import run_dcamt
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"
-LEARNT = 0.5
-"""A Dice that no organ reaches by chance: the untrained network, and a guess by size alone, stay far below."""
+LEARNT = 0.85
+"""A Dice that no organ reaches by chance, and that the aorta, the smallest, did not reach while Dice punished patches
+without it: it had 0.74."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_an_untrained_network_does_not_pass(scans: Path, tmp_path: Path) -> None
     torch.manual_seed(0)
     card = Card("none", "None", ("Liver",), "CT", "1", "none", "2020-01-01")
     save_model(tmp_path / "none.dcamt", DualVNet(recipe).state_dict(), recipe, card)
-    assert max(dice_of_new_scan(tmp_path / "none.dcamt", scans, tmp_path).values()) < LEARNT / 2
+    assert max(dice_of_new_scan(tmp_path / "none.dcamt", scans, tmp_path).values()) < LEARNT / 3
 
 
 def test_phantoms_are_as_the_example_says(scans: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,12 +13,15 @@ def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
-    """1 - (2 sum(p y) + 1) / (sum(p) + sum(y) + 1), a mean over samples and classes but the background.
+    """n / (n + 1) times 1 - (2 sum(p y) + 1) / (sum(p) + n + 1), where n = sum(y): a mean over samples and classes.
 
-    Both (B, K, X, Y, Z); a target may be soft, too. Source: Milletari et al., 3DV 2016, without the squares; the 1
-    voxel lets a patch without the class reach a loss of 0.
+    Both (B, K, X, Y, Z), the background left out; a target may be soft, too. Source: Milletari et al., 3DV 2016,
+    without the squares. The first factor leaves a class that a sample does not show to the cross-entropy: there Dice
+    punishes one doubtful voxel half as hard as missing all of a class, and of several classes the small ones, which
+    few patches show, would rather never be learned.
     """
     p, y = probabilities[:, 1:], target[:, 1:].to(probabilities.dtype)
     axes = (2, 3, 4)
-    dice = (2 * (p * y).sum(axes) + 1) / (p.sum(axes) + y.sum(axes) + 1)
-    return torch.as_tensor(1 - dice.mean())
+    size = y.sum(axes)
+    dice = (2 * (p * y).sum(axes) + 1) / (p.sum(axes) + size + 1)
+    return ((1 - dice) * size / (size + 1)).mean()
