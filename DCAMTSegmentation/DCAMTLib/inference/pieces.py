@@ -8,6 +8,7 @@ from torch import Tensor
 from ..recipe import Recipe
 from .labelling import most_likely
 from .middle import Middle
+from .postprocessing import connected_components
 
 SPECK = 64
 """Voxels of the coarser grid below which a piece is no organ."""
@@ -28,7 +29,7 @@ def pieces(shares: Tensor, recipe: Recipe, middle: Middle) -> np.ndarray:
         if recipe.inference.largest_component:
             chosen[_meant(mask, shares, label, middle)] = label
         else:
-            components, sizes = _components(mask)
+            components, sizes = _sized_components(mask)
             chosen[(sizes >= SPECK)[components]] = label
     return chosen
 
@@ -56,18 +57,16 @@ def _heaviest(mask: np.ndarray, certain: np.ndarray, middle: Middle) -> tuple[np
 
     Specks have none; where there is nothing else, the component is empty.
     """
-    components, sizes = _components(mask)
+    components, sizes = _sized_components(mask)
     sums = np.bincount(components.ravel(), certain.ravel(), len(sizes))
     weights = np.where(sizes >= SPECK, sums * middle.weights(components, len(sizes)), 0)
     best = int(weights.argmax())
     return (components == best) & mask, float(weights[best])
 
 
-def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sized_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The connected components 1, 2, ... of a mask, as labels of its shape, and their voxels; of 0, none."""
-    from scipy import ndimage
-
-    components, number = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    components, number = connected_components(mask)
     sizes = np.bincount(components.ravel(), minlength=number + 1)
     sizes[0] = 0
     return components, sizes

@@ -20,24 +20,32 @@ class Expected:
     middle: Middle
 
 
+def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The connected components of a mask (I, J, K) bool, numbered from 1, as labels of its shape; and how many.
+
+    Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the published
+    left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` at its default); thin oblique veins
+    so stay attached.
+    """
+    from scipy import ndimage
+
+    components, number = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    return components, number
+
+
 def largest_component(mask: np.ndarray, near: Box | None = None, middle: Middle | None = None) -> np.ndarray:
     """The largest connected component of `mask` (I, J, K) bool, as a new mask of that shape.
 
     `near`: where what is meant was seen before. Of a component only the voxels there count, unless none has any.
     `middle`: that of the scan, in voxels of the mask. A component counts less the further it lies from there.
 
-    Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the
-    published left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` at its default);
-    thin oblique veins so stay attached. Of components that count the same the first in array order stays. An empty
-    mask stays empty.
+    Of components that count the same the first in array order stays. An empty mask stays empty.
     """
-    from scipy import ndimage
-
     kept = np.zeros(mask.shape, dtype=bool)
     box = bounding_box(mask)
     if box is None:
         return kept
-    components, number = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim))
+    components, number = connected_components(mask[box])
     if number == 1:
         kept[box] = mask[box]
         return kept
