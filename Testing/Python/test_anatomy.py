@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from analytic_scans import centred_grid
-from DCAMTLib.inference.anatomy import BLUR, VARIED_WITHIN, _is_empty, _sharpened, _without_empty_faces, anatomy_box
+from DCAMTLib.inference import anatomy
+from DCAMTLib.inference.anatomy import (
+    VARIED_WITHIN,
+    _is_empty,
+    _is_smooth_noise,
+    _sharpened,
+    _without_empty_faces,
+    anatomy_box,
+)
 from DCAMTLib.recipe import Intensity
 from DCAMTLib.volume import Box, Volume
 from large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
@@ -44,7 +52,7 @@ def test_padding_is_no_part_of_the_anatomy_to_the_voxel() -> None:
     for channels in ((flat, scan.voxels), (scan.voxels, flat)):
         assert anatomy_box(Volume(np.concatenate(channels), scan.grid), RECIPE) == (i, j, k)
     # A few voxels that belong together are not cut off.
-    scan.voxels[0, AT[0] - 3, AT[1] : AT[1] + 12, 7:14] = 2
+    scan.voxels[0, AT[0] - 3, AT[1] : AT[1] + 5, 7:10] = 2
     assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
     noisy, _ = scan_in("noise")
     box = anatomy_box(noisy, RECIPE)
@@ -89,20 +97,18 @@ def test_wild_voxels_take_no_more_than_a_rim() -> None:
 
 NOISE = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
 BOX: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
-NEXT = (1, 1, 1)
-"""Voxels are compared with the next ones."""
 
 
 def test_what_is_cut_off_is_empty_and_no_more_than_is_allowed() -> None:
     noise = NOISE.copy()
-    noise[:, 5:20, 5:21, 5:22] = 100 + 60 * gaussian_filter(noise - 100, 3)[:, 5:20, 5:21, 5:22]
+    noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
     inner = (slice(5, 20), slice(5, 21), slice(5, 22))
-    assert _without_empty_faces(noise, BOX, (9, 9, 9), NEXT) == inner
+    assert _without_empty_faces(noise, BOX, (9, 9, 9)) == inner
     # With a second channel that is empty all over the answer is the same.
-    assert _without_empty_faces(np.concatenate([np.full_like(noise, 7), noise]), BOX, (9, 9, 9), NEXT) == inner
-    assert _without_empty_faces(noise, BOX, (4, 3, 0), NEXT) == (slice(5, 21), slice(3, 22), slice(2, 24))
+    assert _without_empty_faces(np.concatenate([np.full_like(noise, 7), noise]), BOX, (9, 9, 9)) == inner
+    assert _without_empty_faces(noise, BOX, (4, 3, 0)) == (slice(5, 21), slice(3, 22), slice(2, 24))
     for everything in (NOISE, np.full_like(NOISE, 0.1)):
-        assert _without_empty_faces(everything, BOX, (99, 99, 99), NEXT) == BOX
+        assert _without_empty_faces(everything, BOX, (99, 99, 99)) == BOX
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.float32, np.float64])
@@ -111,47 +117,100 @@ def test_a_plane_of_any_type_is_judged_by_its_values(kind: type) -> None:
     values = np.random.default_rng(3).integers(0, 120, (1, 40, 50))
     steps = np.repeat(np.repeat(values[:, ::8, ::8], 8, axis=1), 8, axis=2)[:, :40, :50]
     spread = 60000 / 120 if kind is np.uint16 else 1
-    for apart in ((1, 1), (4, 2)):
-        assert _is_empty((values * spread).astype(kind), apart)
-        assert not _is_empty((steps * spread).astype(kind), apart)
-        assert _is_empty(np.full((1, 40, 50), 0.1).astype(kind), apart)
-
-
-def test_noise_that_was_smoothed_is_empty_by_voxels_further_apart() -> None:
-    for sigma in (0.7, 1, 1.5):
-        noise = gaussian_filter(np.random.default_rng(4).normal(size=(1, 90, 80)), (0, sigma, sigma))
-        assert not _is_empty(noise, (1, 1))
-        assert _is_empty(noise, (4, 4))
-    # Each direction has its own distance: thick slices are compared with the next ones, along which nothing is smooth.
-    streaks = gaussian_filter(np.random.default_rng(5).normal(size=(1, 90, 80)), (0, 1, 0))
-    assert _is_empty(streaks, (4, 1))
-    assert not _is_empty(streaks, (1, 1))
-
-
-@pytest.mark.parametrize("sigma", [0.7, 1.0])
-def test_smoothed_noise_about_a_scan_is_no_part_of_the_anatomy(sigma: float) -> None:
-    """As of a scan that was interpolated or filtered with what lies about it."""
-    size, at, field = (120, 104, 60), (50, 31, 0), (220, 180, 60)
-    where = tuple(slice(low, low + n) for low, n in zip(at, size, strict=True))
-    noise = np.random.default_rng(6)
-    scan = gaussian_filter(noise.normal(size=field), sigma)
-    scan = 100 + 30 * scan / scan.std()
-    organs = gaussian_filter(noise.normal(size=size), 8)
-    scan[where] = 100 + 30 * organs / organs.std() + noise.normal(0, 3, size)
-    local = replace(RECIPE, intensity=Intensity("local"), spacing=(0.625,) * 3)
-    box = anatomy_box(Volume(scan[None].astype(np.float32), centred_grid(field, (0.625,) * 3)), local)
-    assert box is not None
-    for side, tissue in zip(box, where, strict=True):
-        assert abs(side.start - tissue.start) <= 2
-        assert abs(side.stop - tissue.stop) <= 2
+    assert _is_empty((values * spread).astype(kind))
+    assert not _is_empty((steps * spread).astype(kind))
+    assert _is_empty(np.full((1, 40, 50), 0.1).astype(kind))
 
 
 def test_what_varies_only_by_what_it_sees_of_the_anatomy_is_left_out() -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[3:15, :, 8:10] = True
     sharp = _sharpened(mask)
-    assert np.array_equal(np.flatnonzero(sharp.any(axis=(1, 2))), np.arange(3 + BLUR, 15 - BLUR))
+    assert np.array_equal(np.flatnonzero(sharp.any(axis=(1, 2))), np.arange(5, 13))
     # At the scan's border there is nothing beyond; and too thin an axis is left as it is.
-    assert sharp[3 + BLUR, 0, 8]
-    assert sharp[14 - BLUR, 19, 9]
+    assert sharp[5, 0, 8]
+    assert sharp[12, 19, 9]
     assert not _sharpened(np.zeros_like(mask)).any()
+
+
+def smoothed(
+    noise: np.ndarray, sigma: float | tuple[float, ...], mean: float = 100, deviation: float = 30
+) -> np.ndarray:
+    lumps = gaussian_filter(noise, sigma)
+    return np.asarray(mean + deviation * lumps / lumps.std())
+
+
+def test_smooth_noise_is_known_by_voxels_further_apart_and_by_its_tails() -> None:
+    draw = np.random.default_rng(4)
+    for sigma in (0.7, 1.0):
+        noise = smoothed(draw.normal(size=(1, 200, 90)), (0, sigma, sigma))
+        assert not _is_empty(noise)
+        assert _is_smooth_noise(noise)
+        assert _is_smooth_noise(np.abs(noise - 100))  # as of magnitudes
+        assert _is_smooth_noise(np.concatenate([np.full_like(noise, 7), noise]))
+    # Order along one axis only is order; so is what repeats, and what is rare: a few vessels.
+    for sigma in ((0, 1, 4), (0, 4, 1)):
+        assert not _is_smooth_noise(smoothed(draw.normal(size=(1, 200, 90)), sigma))
+    i, j = np.meshgrid(np.arange(200), np.arange(90), indexing="ij")
+    for waves in (np.sin(i / 1.3) * np.cos(j / 1.3), np.sin(i / 1.3) + 0 * j, np.sin(j / 1.3) + 0 * i):
+        assert not _is_smooth_noise(waves[None])
+    vessels = gaussian_filter((draw.random((1, 200, 90)) < 0.003).astype(float), (0, 1, 1))
+    assert not _is_smooth_noise(vessels + draw.normal(0, 0.01, vessels.shape))
+    assert not _is_smooth_noise(draw.normal(size=(1, 200, 8)))  # too few to tell
+
+
+PATCHES = replace(RECIPE, intensity=Intensity("local"), spacing=(0.625,) * 3)
+SMALL: Box = (slice(50, 170), slice(31, 135), slice(0, 60))
+"""Where organs lie in a larger field."""
+
+
+def organs_in(field: np.ndarray, spacing: float = 0.625) -> Volume:
+    draw = np.random.default_rng(6)
+    size = tuple(side.stop - side.start for side in SMALL)
+    field[SMALL] = smoothed(draw.normal(size=size), 8) + draw.normal(0, 3, size)
+    return Volume(field[None].astype(np.float32), centred_grid(field.shape, (spacing,) * 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0])
+def test_smooth_noise_about_a_scan_is_no_part_of_the_anatomy(sigma: float) -> None:
+    """As of a scan that was interpolated together with what lies about it."""
+    noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), sigma)
+    scan = organs_in(noise.copy())
+    box = anatomy_box(scan, PATCHES)
+    assert box is not None
+    for side, tissue in zip(box, SMALL, strict=True):
+        assert abs(side.start - tissue.start) <= 2
+        assert abs(side.stop - tissue.stop) <= 2
+
+
+def test_smooth_noise_stays_where_it_cannot_be_told_from_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Because voxels or the coarse grid are too large, or what is ordered could hold no organ."""
+    noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 1.0)
+    wide, coarse = (
+        replace(PATCHES, training=replace(PATCHES.training, patch=(320, 16, 16))),
+        replace(PATCHES, spacing=(1.1,) * 3),
+    )
+    cases = [(PATCHES, 0.625), (wide, 0.625), (coarse, 0.625), (PATCHES, 1.1)]
+    with_it = [anatomy_box(organs_in(noise.copy(), spacing), recipe) for recipe, spacing in cases]
+    monkeypatch.setattr(anatomy, "_without_smooth_noise", lambda volume, box, *_: box)
+    without = [anatomy_box(organs_in(noise.copy(), spacing), recipe) for recipe, spacing in cases]
+    assert [a == b for a, b in zip(with_it, without, strict=True)] == [False, True, True, True]
+
+
+def test_fine_tissue_is_no_noise() -> None:
+    """Vessels in a quiet background, and tissue that varies less than the noise in it, or much less."""
+    draw = np.random.default_rng(8)
+    shape = (180, 160, 90)
+    places = np.argwhere(draw.random((shape[0], shape[1])) < 0.01)
+    vessels = np.zeros(shape)
+    wander = np.cumsum(draw.normal(0, 0.4, (len(places), shape[2], 2)), axis=1)
+    for (i, j), path in zip(places, wander, strict=True):
+        at = np.rint(path + np.array((i, j))).astype(int)
+        inside = ((at >= 0) & (at < shape[:2])).all(axis=1)
+        vessels[at[inside, 0], at[inside, 1], np.arange(shape[2])[inside]] = 1
+    vessels = gaussian_filter(vessels, 1.0)
+    faint = 100 + smoothed(draw.normal(size=shape), 8, 0, 20) + smoothed(draw.normal(size=shape), 0.8, 0, 30)
+    hidden = 100 + smoothed(draw.normal(size=shape), 8, 0, 10) + smoothed(draw.normal(size=shape), 0.8, 0, 40)
+    for voxels in (60 + 2000 * vessels + draw.normal(0, 5, shape), faint, hidden):
+        scan = Volume(voxels[None].astype(np.float32), centred_grid(shape, (0.625,) * 3))
+        assert anatomy_box(scan, PATCHES) == tuple(slice(0, n) for n in shape)

@@ -206,7 +206,7 @@ def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
     two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
-    voxels = (-0.5 + 0.2 * np.sin(i / 5) * np.cos(j / 6)).astype(np.float32)
+    voxels = (-0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3)).astype(np.float32)
     first, second = (
         ((i - a) / 12) ** 2 + ((j - b) / 14) ** 2 + ((k - 12) / 8) ** 2 < 1 for a, b in ((50, 60), (100, 110))
     )

@@ -24,8 +24,8 @@ def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """The connected components of a mask (I, J, K) bool, numbered from 1, as labels of its shape; and how many.
 
     Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the published
-    left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` at its default); thin oblique veins
-    so stay attached.
+    left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` at its default), so that
+    thin oblique veins stay attached.
     """
     from scipy import ndimage
 
@@ -34,7 +34,7 @@ def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def largest_component(mask: np.ndarray, near: Box | None = None, middle: Middle | None = None) -> np.ndarray:
-    """The largest connected component of `mask` (I, J, K) bool, as a new mask of that shape.
+    """The largest of the `connected_components` of `mask` (I, J, K) bool, as a new mask of that shape.
 
     `near`: where what is meant was seen before. Of a component only the voxels there count, unless none has any.
     `middle`: that of the scan, in voxels of the mask. A component counts less the further it lies from there.

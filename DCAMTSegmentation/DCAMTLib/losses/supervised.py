@@ -16,9 +16,9 @@ def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     """n / (n + 1) times 1 - (2 sum(p y) + 1) / (sum(p) + n + 1), where n = sum(y): a mean over samples and classes.
 
     Both (B, K, X, Y, Z), the background left out; a target may be soft, too. Source: Milletari et al., 3DV 2016,
-    without the squares. The first factor leaves a class that a sample does not show to the cross-entropy: there Dice
-    punishes one doubtful voxel half as hard as missing all of a class, and of several classes the small ones, which
-    few patches show, would rather never be learned.
+    without the squares; the 1 keeps the fraction whole where a class is neither shown nor claimed. The first factor
+    leaves a class that a sample does not show to the cross-entropy. Without it, a single voxel claimed there would cost
+    half as much as missing all of a class, and networks were slow to claim any of a small one, which few patches show.
     """
     p, y = probabilities[:, 1:], target[:, 1:].to(probabilities.dtype)
     axes = (2, 3, 4)
