@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from analytic_scans import centred_grid
 from DCAMTLib.inference import anatomy
 from DCAMTLib.inference.anatomy import (
     VARIED_WITHIN,
     _is_empty,
     _is_smooth_noise,
+    _roughness,
     _sharpened,
     _without_empty_faces,
     anatomy_box,
@@ -152,11 +154,27 @@ def test_smooth_noise_is_known_by_voxels_further_apart_and_by_its_tails() -> Non
     for sigma in ((0, 1, 4), (0, 4, 1)):
         assert not _is_smooth_noise(smoothed(draw.normal(size=(1, 200, 90)), sigma))
     i, j = np.meshgrid(np.arange(200), np.arange(90), indexing="ij")
-    for waves in (np.sin(i / 1.3) * np.cos(j / 1.3), np.sin(i / 1.3) + 0 * j, np.sin(j / 1.3) + 0 * i):
-        assert not _is_smooth_noise(waves[None])
+    for period in (8, 16):
+        a, b = 2 * np.pi * i / period, 2 * np.pi * j / period
+        for waves in (np.sin(a) * np.cos(b), np.sin(a) + 0 * b, np.sin(b) + 0 * a):
+            assert not _is_smooth_noise(waves[None])
+    # Waves that come and go have the tails of noise.
+    strength, more = (gaussian_filter(draw.normal(size=(200, 90)), 8) for _ in range(2))
+    assert not _is_smooth_noise((strength * np.sin((i + j) * np.pi / 4) + more * np.cos((i + j) * np.pi / 4))[None])
     vessels = gaussian_filter((draw.random((1, 200, 90)) < 0.003).astype(float), (0, 1, 1))
     assert not _is_smooth_noise(vessels + draw.normal(0, 0.01, vessels.shape))
     assert not _is_smooth_noise(draw.normal(size=(1, 200, 8)))  # too few to tell
+
+
+def test_roughness_is_half_the_mean_square_of_differences() -> None:
+    i, j, k = np.meshgrid(np.arange(5.0), np.arange(4.0), np.arange(3.0), indexing="ij")
+    ramps = torch.from_numpy(np.stack([2 * i + 3 * j - 5 * k, i * i]))
+    slopes, parabola = _roughness(ramps)
+    assert torch.allclose(slopes, torch.full_like(slopes, (4 + 9 + 25) / 3 / 2))
+    # The last voxel has the difference of the one before.
+    assert torch.allclose(parabola[:, 0, 0], torch.tensor([1.0, 9, 25, 49, 49], dtype=torch.float64) / 3 / 2)
+    one = torch.ones(1, 1, 4, 1)
+    assert not _roughness(one).any()
 
 
 PATCHES = replace(RECIPE, intensity=Intensity("local"), spacing=(0.625,) * 3)
@@ -174,9 +192,8 @@ def organs_in(field: np.ndarray, spacing: float = 0.625) -> Volume:
 @pytest.mark.parametrize("sigma", [0.7, 1.0])
 def test_smooth_noise_about_a_scan_is_no_part_of_the_anatomy(sigma: float) -> None:
     """As of a scan that was interpolated together with what lies about it."""
-    noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), sigma)
-    scan = organs_in(noise.copy())
-    box = anatomy_box(scan, PATCHES)
+    noise = smoothed(np.random.default_rng(7).normal(size=(330, 260, 60)), sigma)
+    box = anatomy_box(organs_in(noise), PATCHES)
     assert box is not None
     for side, tissue in zip(box, SMALL, strict=True):
         assert abs(side.start - tissue.start) <= 2
@@ -185,12 +202,12 @@ def test_smooth_noise_about_a_scan_is_no_part_of_the_anatomy(sigma: float) -> No
 
 def test_smooth_noise_stays_where_it_cannot_be_told_from_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Because voxels or the coarse grid are too large, or what is ordered could hold no organ."""
-    noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 1.0)
+    noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide, coarse = (
         replace(PATCHES, training=replace(PATCHES.training, patch=(320, 16, 16))),
         replace(PATCHES, spacing=(1.1,) * 3),
     )
-    cases = [(PATCHES, 0.625), (wide, 0.625), (coarse, 0.625), (PATCHES, 1.1)]
+    cases = [(PATCHES, 0.625), (wide, 0.625), (coarse, 0.625), (PATCHES, 1.05)]
     with_it = [anatomy_box(organs_in(noise.copy(), spacing), recipe) for recipe, spacing in cases]
     monkeypatch.setattr(anatomy, "_without_smooth_noise", lambda volume, box, *_: box)
     without = [anatomy_box(organs_in(noise.copy(), spacing), recipe) for recipe, spacing in cases]
