@@ -105,7 +105,7 @@ def _sharpened(mask: np.ndarray) -> np.ndarray:
 def _without_smooth_noise(volume: Volume, box: Box, ordered: Box, reach: Sequence[int], recipe: Recipe) -> Box:
     """`box` less outer planes of smooth noise that lie beyond what is `ordered` on the coarse grid, or at its rim.
 
-    Nothing is cut off unless what is ordered could hold an organ, and no plane that has order on either grid: smooth
+    Nothing is cut off unless what is ordered could hold an organ, and no plane whose voxels have any order: smooth
     noise is hard to tell from fine tissue, which must not be lost.
     """
     at = network_grid(volume.grid, recipe.spacing)
