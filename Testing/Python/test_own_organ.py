@@ -23,6 +23,8 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_
 LEARNT = 0.85
 """A Dice that no organ reaches by chance. The aorta, the smallest, had 0.74 with a Dice loss that counted patches
 without it."""
+UNLEARNT = 0.25
+"""The untrained network, and a guess by size alone, stay far below."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_an_untrained_network_does_not_pass(scans: Path, tmp_path: Path) -> None
     torch.manual_seed(0)
     card = Card("none", "None", ("Liver",), "CT", "1", "none", "2020-01-01")
     save_model(tmp_path / "none.dcamt", DualVNet(recipe).state_dict(), recipe, card)
-    assert max(dice_of_new_scan(tmp_path / "none.dcamt", scans, tmp_path).values()) < LEARNT / 3
+    assert max(dice_of_new_scan(tmp_path / "none.dcamt", scans, tmp_path).values()) < UNLEARNT
 
 
 def test_phantoms_are_as_the_example_says(scans: Path) -> None:

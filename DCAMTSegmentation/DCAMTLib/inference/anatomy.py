@@ -169,18 +169,17 @@ def _is_smooth_noise(plane: np.ndarray) -> bool:
 
     Voxels `APART` and twice as far differ as any two do, along either axis, and few lie far out.
     """
-    values = plane - plane.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
-    variance = np.square(values).mean(axis=(1, 2))
     if min(plane.shape[1:]) <= 2 * APART:
         return False
+    return all(np.ptp(channel) == 0 or _is_disordered(channel) for channel in plane)
+
+
+def _is_disordered(channel: np.ndarray) -> bool:
+    """The same of a channel (A, B) of several values."""
+    values = channel - channel.mean(dtype=np.float64)
+    variance = np.square(values).mean()
     least, most = TAILS
-    for channel, square in zip(values, variance, strict=True):
-        if np.ptp(channel) == 0:
-            continue
-        if not least <= np.square(np.square(channel)).mean() / square**2 <= most:
-            return False
-        for turned in (channel, channel.T):
-            for apart in (APART, 2 * APART):
-                if np.square(turned[apart:] - turned[:-apart]).mean() < DISORDER_APART * square:
-                    return False
-    return True
+    if not least <= np.square(np.square(values)).mean() / variance**2 <= most:
+        return False
+    differences = (turned[apart:] - turned[:-apart] for turned in (values, values.T) for apart in (APART, 2 * APART))
+    return all(np.square(each).mean() >= DISORDER_APART * variance for each in differences)
