@@ -30,9 +30,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is much faster than float32: on a CPU's matrix tiles (AMX), a GPU's tensor cores.
+    """Whether the device computes in bfloat16 itself, much faster than in float32: a GPU's tensor cores, a CPU's
+    matrix tiles (AMX) or dot products (AVX-512 BF16).
 
-    A CPU without such tiles emulates them, which is many times slower than float32.
+    Other CPUs emulate it, which is many times slower than float32.
     """
     import torch
 
@@ -41,6 +42,6 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    # Of PyTorch's own making and not promised to stay; without it float32 is used.
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported()) if supported else False
+    # Of PyTorch's own making and not promised to stay, nor in every release; without them float32 is used.
+    tests = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(supported() for supported in tests if supported)

@@ -10,6 +10,7 @@ from DCAMTLib.devices import choose_device, fast_bfloat16
 from DCAMTLib.errors import InputError
 
 CPU = torch.device("cpu")
+QUESTIONS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,15 +20,24 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the processor's features")
-def test_a_cpu_is_fast_in_bfloat16_if_the_system_lists_its_tiles() -> None:
+def test_a_cpu_is_fast_in_bfloat16_if_the_system_lists_tiles_or_dot_products_for_it() -> None:
     if not torch.backends.mkldnn.is_available():
         pytest.skip("PyTorch was built without oneDNN")
     listed = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").split()
-    assert fast_bfloat16(CPU) == ("amx_tile" in listed)
+    assert fast_bfloat16(CPU) == (not {"amx_tile", "avx512_bf16"}.isdisjoint(listed))
+
+
+@pytest.mark.parametrize(("has", "fast"), [((True, False), True), ((False, True), True), ((False, False), False)])
+def test_either_is_enough(has: tuple[bool, bool], fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    for name, there in zip(QUESTIONS, has, strict=True):
+        monkeypatch.setattr(torch.cpu, name, lambda there=there: there, raising=False)
+    assert fast_bfloat16(CPU) is fast
 
 
 def test_without_a_way_to_know_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    for name in QUESTIONS:
+        monkeypatch.delattr(torch.cpu, name, raising=False)
     assert fast_bfloat16(CPU) is False
     assert fast_bfloat16(torch.device("mps")) is False
 
