@@ -17,7 +17,7 @@ cold      From the shell: from the command's start to the file on the disk.
 
 Seconds are the least of the repeats, and of the process's own time, which other work on the machine disturbs less:
 with one thread it is what a clock shows on an idle machine. Each precision that the CPU has is measured; float32 is
-every CPU's, bfloat16 is what is used where a CPU has matrix tiles for it.
+every CPU's, bfloat16 is what is used where a CPU computes in it itself.
 """
 
 from __future__ import annotations

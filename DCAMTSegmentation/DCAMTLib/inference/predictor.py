@@ -65,7 +65,7 @@ class Predictor:
     part by part, with the same result but for rounding; with instance normalisation at several times the work. None:
     2 GB on a CPU, what is free on a GPU.
 
-    `precision` is the convolutions' on a CPU. None: bfloat16 where the CPU has matrix tiles for it (about three times
+    `precision` is the convolutions' on a CPU. None: bfloat16 where the CPU computes in it itself (two to three times
     as fast; it moves probabilities by hundredths, see Testing/benchmarks), else float32, as on a GPU.
     """
 
