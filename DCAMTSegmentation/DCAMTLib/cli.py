@@ -115,7 +115,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="dcamt",
         description="Segment scans with dual V-Nets, and train them.",
-        epilog="example:\n  dcamt segment scan.nrrd -o results\n\ndcamt COMMAND --help tells more.",
+        epilog="example:\n  dcamt segment scan.nrrd -o results\n\ndcamt COMMAND --help tells more.\n"
+        "With the environment variable DCAMT_TRACEBACK=1 an unexpected fault is told of in full.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -253,6 +254,8 @@ def _add_models(commands: _Commands[_Parser]) -> None:
         action = _command(actions, name, summary, example)
         if argument:
             action.add_argument("model", metavar=argument)
+        if name == "import":
+            action.add_argument("--replace", action="store_true", help="in place of one of your models of that name")
         _add_json(action)
 
 

@@ -13,7 +13,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a CUDA GPU if there is one, else Apple's, else the CPU.
+    """`auto` takes a CUDA GPU if there is one, else Apple's if PyTorch can do there what DCAMT needs, else the CPU.
 
     Raises:
         InputError: the device that was asked for is not there.
@@ -22,11 +22,34 @@ def choose_device(name: str) -> torch.device:
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        name = next(device for device in ("cuda", "mps", "cpu") if there[device])
+        able = {**there, "mps": there["mps"] and _computes_volumes("mps")}
+        name = next(device for device in ("cuda", "mps", "cpu") if able[device])
     if not there.get(name):
         remedy = "Let the device be chosen automatically (at a shell: --device auto)."
         raise InputError(f"this machine has no '{name}' device that torch can use", remedy=remedy)
     return torch.device(name)
+
+
+def _computes_volumes(device: str) -> bool:
+    """Whether PyTorch has there what networks and samplers use of it for volumes; for Apple's GPUs it came bit by bit,
+    and what is missing is told of only when it is called.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    try:
+        volume = torch.ones((1, 2, 4, 4, 4), device=device, requires_grad=True)
+        kernel = torch.ones((2, 2, 2, 2, 2), device=device)
+        identity = torch.eye(3, 4, device=device)[None]
+        F.conv3d(volume, kernel).sum().backward()  # type: ignore[no-untyped-call]
+        F.conv_transpose3d(volume, kernel, stride=2).sum().backward()  # type: ignore[no-untyped-call]
+        F.interpolate(volume, scale_factor=2, mode="trilinear").sum().backward()  # type: ignore[no-untyped-call]
+        places = F.affine_grid(identity, [1, 1, 4, 4, 4], align_corners=False)
+        for mode in ("bilinear", "nearest"):
+            F.grid_sample(volume.detach(), places, mode=mode, align_corners=False).cpu()
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
+import re
+import subprocess
 import sys
 
 
@@ -11,15 +12,13 @@ def free_memory_bytes() -> int | None:
     """Memory that programs may still take without swapping; None where the system does not say."""
     if sys.platform == "win32":
         return _windows_free_memory()
+    if sys.platform == "darwin":
+        return _mac_free_memory()
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        pass
-    try:  # macOS says how much there is, not how much is left
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError, AttributeError):
         return None
 
 
@@ -31,6 +30,17 @@ def peak_memory_bytes() -> int | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _mac_free_memory() -> int | None:
+    """From what `vm_stat` prints: pages that hold nothing, and those that can be given up at once."""
+    try:
+        said = subprocess.run(["/usr/bin/vm_stat"], capture_output=True, text=True, check=True, timeout=5).stdout
+        page = int(re.search(r"page size of (\d+) bytes", said)[1])  # type: ignore[index]
+        counts = {name: int(count) for name, count in re.findall(r"^Pages ([a-z]+): +(\d+)\.$", said, re.MULTILINE)}
+        return page * sum(counts[kind] for kind in ("free", "inactive", "speculative"))
+    except (OSError, subprocess.SubprocessError, TypeError, KeyError):
+        return None
 
 
 if sys.platform == "win32":

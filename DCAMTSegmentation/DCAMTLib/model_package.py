@@ -239,6 +239,8 @@ def _read_card(data: bytes, path: Path) -> Card:
         texts = [values[item.name] for item in fields(Card) if item.type == "str" and item.name in values]
         if not all(isinstance(text, str) for text in (*texts, *values["segments"])):
             raise TypeError("a text is none")
+        if not all(isinstance(entry, dict) for entry in (values.get("trained_on", {}), *values.get("measured", ()))):
+            raise TypeError("what it says of training or measurements is no table")
         return Card(**{key: value for key, value in values.items() if key in known})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"its card is not understood ({error})", path=path) from error

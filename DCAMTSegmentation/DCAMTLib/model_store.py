@@ -71,11 +71,12 @@ def verify_model(name_or_file: str | Path) -> ModelPackage:
     return package
 
 
-def import_model(path: Path, weights_too: bool = True) -> StoredModel:
+def import_model(path: Path, weights_too: bool = True, replace: bool = False) -> StoredModel:
     """Check a model file and copy it into the store under its card's name.
 
     `path` is a file's, never a stored model's name, and the very bytes that were checked are stored. Without
     `weights_too`, whether the weights fit the recipe's network is left to whoever loads it: no torch is needed.
+    With `replace` it takes the place of an imported model of its name, which stays where anything goes wrong.
 
     Raises:
         InputError: the file is no sound model, or a model of that name is there already.
@@ -88,7 +89,12 @@ def import_model(path: Path, weights_too: bool = True) -> StoredModel:
     name = package.card.name
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its card names it '{name}', which cannot be a file's name", path=path)
-    if any(model.name == name for model in stored_models()):
+    there = next((model for model in stored_models() if model.name == name), None)
+    if there is not None and there.shipped:
+        raise InputError(
+            f"a model '{name}' comes with DCAMT and stays", path=path, remedy="Train it under another name."
+        )
+    if there is not None and not replace:
         remedy = f"Remove it first: dcamt models remove {name}"
         raise InputError(f"a model '{name}' is there already", path=path, remedy=remedy)
     target = user_folder() / f"{name}{ENDING}"

@@ -193,7 +193,7 @@ def test_the_bar_is_drawn_on_a_terminal_only_and_taken_away(model: Path, tmp_pat
     assert b"[#" not in done.stdout
     piped = run_process(*words[3:])
     assert (piped.returncode, piped.stderr) == (0, "")
-    assert len(piped.stdout.splitlines()) == 2
+    assert len(piped.stdout.splitlines()) == 3
 
 
 SLOW_WRITER = """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from DCAMTLib import devices
 from DCAMTLib.devices import choose_device, fast_bfloat16
 from DCAMTLib.errors import InputError
 
@@ -17,6 +19,33 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no 'cuda' device"):
         choose_device("cuda")
+
+
+def test_an_apple_gpu_that_lacks_what_volumes_need_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    asked: list[str] = []
+
+    def able(device: str, yes: bool) -> bool:
+        asked.append(device)
+        return yes
+
+    for yes, chosen in ((True, "mps"), (False, "cpu")):
+        monkeypatch.setattr(devices, "_computes_volumes", partial(able, yes=yes))
+        assert choose_device("auto").type == chosen
+    assert asked == ["mps", "mps"]
+    assert choose_device("mps").type == "mps"  # who asks for it gets it
+
+
+@pytest.mark.parametrize("missing", ["conv_transpose3d", "interpolate", "grid_sample"])
+def test_whatever_is_missing_is_found_out(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices._computes_volumes("cpu")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("is not currently implemented for the MPS device")
+
+    monkeypatch.setattr(torch.nn.functional, missing, refuse)
+    assert not devices._computes_volumes("cpu")
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the processor's features")

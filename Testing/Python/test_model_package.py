@@ -319,6 +319,9 @@ def parts_of(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
         ({"checksum": ["x"]}, "its card is not understood"),
         ({"segments": [1, 2]}, "its card is not understood"),
         ({"segments": 3}, "its card is not understood"),
+        ({"measured": ["ninety percent"]}, "its card is not understood"),
+        ({"measured": 90}, "its card is not understood"),
+        ({"trained_on": "sixty scans"}, "its card is not understood"),
     ],
 )
 def test_cards_of_other_versions_and_types(model: Path, change: dict[str, Any], message: str) -> None:

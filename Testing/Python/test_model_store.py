@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,13 +133,47 @@ def test_a_file_larger_than_any_model_is_not_read_whole(download: Path, monkeypa
         import_model(download)
 
 
+def test_a_model_of_that_name_is_replaced_or_stays(
+    tmp_path: Path, download: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = import_model(download)
+    before = old.path.read_bytes()
+    package = open_model(download)
+    newer = tmp_path / "newer.dcamt"
+    write_package(newer, replace(package, card=replace(package.card, notes="newer")))
+
+    weights = dict(package.weights)
+    weights.popitem()
+    unfit = tmp_path / "unfit.dcamt"
+    write_package(unfit, replace(package, weights=weights))
+    with pytest.raises(InputError, match="its weights are not those"):
+        import_model(unfit, replace=True)
+    assert old.path.read_bytes() == before
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", fail_as_if_full)
+        with pytest.raises(OutputError):
+            import_model(newer, replace=True)
+    assert old.path.read_bytes() == before
+    assert [path.name for path in old.path.parent.iterdir()] == ["mine.dcamt"]
+
+    assert import_model(newer, replace=True) == old
+    assert open_model(old.path).card.notes == "newer"
+    assert names() == [("left-atrium", True), ("mine", False)]
+
+
+def fail_as_if_full(path: Path, data: bytes) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
 def test_a_name_that_is_taken(tmp_path: Path, download: Path) -> None:
     model = import_model(download)
     before = model.path.read_bytes()
     with pytest.raises(InputError, match=r"a model 'mine' is there already\. .*dcamt models remove mine$"):
         import_model(download)
-    with pytest.raises(InputError, match="a model 'left-atrium' is there already"):
-        import_model(write_model(tmp_path / "x.dcamt", "left-atrium"))
+    for replace_it in (False, True):
+        with pytest.raises(InputError, match="a model 'left-atrium' comes with DCAMT and stays"):
+            import_model(write_model(tmp_path / "x.dcamt", "left-atrium"), replace=replace_it)
     assert model.path.read_bytes() == before
     assert len(stored_models()) == 2
 

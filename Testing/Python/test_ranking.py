@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from analytic_scans import centred_grid, points_of, rotation
 from DCAMTLib.errors import InputError
+from DCAMTLib.inference.agreement import position_of, voxel_of_most
 from DCAMTLib.inference.predictor import Segmentation
 from DCAMTLib.training.cases import UNLABELLED, Case
-from DCAMTLib.training.ranking import RankedCase, in_order, place_of_most, rank_case, read_ranking, write_ranking
+from DCAMTLib.training.ranking import RankedCase, in_order, rank_case, read_ranking, write_ranking
 from DCAMTLib.volume import Labelmap, Volume, read_labelmap
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import save_tiny_model, status, write_cases_folder
@@ -27,7 +28,8 @@ def test_the_place_is_where_most_of_it_lies(spacing: tuple[float, float, float])
     blob = np.linalg.norm(points - centre, axis=-1) < 4
     amount = 0.6 * blob
     amount[5, 5, 5] = 1.0  # a single voxel's doubt is more, but less in sum
-    assert np.linalg.norm(np.array(place_of_most(amount, grid)) - centre) <= max(spacing)
+    place = position_of(grid, voxel_of_most(amount, grid))
+    assert np.linalg.norm(np.array(place) - centre) <= max(spacing)
 
 
 def stub(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:

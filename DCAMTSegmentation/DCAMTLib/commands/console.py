@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 import sys
 from typing import Any
+
+from ..json_lines import json_line
 
 BAR = 24
 _CLEAR_LINE = "\r\x1b[K"
@@ -29,7 +29,7 @@ class Console:
     def event(self, event: str, **fields: Any) -> None:
         """A line of JSON, if that is what is printed; numbers that are not finite become null."""
         if self.as_json:
-            self.line(json.dumps({"event": event, **_plain(fields)}, allow_nan=False))
+            self.line(json_line(event, fields))
 
     def text(self, line: str) -> None:
         """A line of text, unless JSON is printed."""
@@ -86,14 +86,3 @@ def duration(seconds: float) -> str:
 
 def _is_terminal() -> bool:
     return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON knows it, which has no NaN and no infinity."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

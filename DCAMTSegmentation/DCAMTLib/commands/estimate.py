@@ -32,9 +32,10 @@ def run_estimate(options: argparse.Namespace) -> int:
     validated = any(case.role == VALIDATION for case in cases)
     # What loads torch comes after all that can go wrong without it.
     from ..devices import choose_device
-    from ..training.estimate import estimate, try_steps
+    from ..training.estimate import estimate, memory_to_take, try_steps
 
     device = choose_device(options.device)
+    memory_free = memory_to_take(device)
     measured: dict[tuple[object, ...], Trial] = {}
     for effort in options.effort or EFFORTS:
         one = with_settings(recipe, [*effort_settings(recipe, effort), *settings])
@@ -42,7 +43,7 @@ def run_estimate(options: argparse.Namespace) -> int:
         if key not in measured:
             console.bar(f"measuring a step ({effort})", 0.5)
             measured[key] = try_steps(one, device)
-        found = estimate(one, measured[key], grids, validated, device, options.run or Path())
+        found = estimate(one, measured[key], grids, validated, device, options.run or Path(), memory_free)
         console.event("estimate", effort=effort, iterations=one.training.iterations, **asdict(found))
         memory = f"{found.memory_bytes / 1e9:.1f} GB" if found.memory_bytes else "unknown"
         console.text(

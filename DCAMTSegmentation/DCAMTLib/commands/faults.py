@@ -27,14 +27,14 @@ def as_fault(error: Exception, path: Path | None = None) -> DCAMTError:
     if os.environ.get("DCAMT_TRACEBACK"):
         traceback.print_exception(error)
     if is_out_of_memory(error):
-        remedy = "Close other programs; --roi segments, and a smaller patch or batch trains, in less."
+        remedy = "Close other programs. A region of interest, or in training a smaller patch or batch, takes less."
         return InputError("there is not enough memory", path=path, remedy=remedy)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return OutputError(f"{_named(error, path)}the disk is full. Free some space or choose another folder.")
     if isinstance(error, OSError) and error.strerror:
         return OutputError(f"{_named(error, path)}cannot be used ({error.strerror}). Check the name and the rights.")
     what = f"unexpected fault ({type(error).__name__}{': ' if text else ''}{text[:200]})"
-    return InputError(what, path=path, remedy="Please report it, with what DCAMT_TRACEBACK=1 adds.")
+    return InputError(what, path=path, remedy="Please report it.")
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def run_models(options: argparse.Namespace) -> int:
         console.event("verified", name=card.name, checksum=card.checksum)
         console.text(f"{options.model}: sound (SHA-256 {card.checksum})")
     elif options.action == "import":
-        model = import_model(Path(options.model))
+        model = import_model(Path(options.model), replace=options.replace)
         console.event("imported", name=model.name, path=str(model.path))
         console.text(f"imported as '{model.name}': {model.path}")
     else:

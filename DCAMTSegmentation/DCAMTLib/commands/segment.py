@@ -173,9 +173,9 @@ def tell_of(job: Job, finished: Finished, agreement: bool, console: Console) -> 
     for row in finished.measurements:
         if row.volume_ml == 0:
             console.warn(f"{job.scan}: no {row.segment.lower()} was found")
-        trust = f", the branches agree to {result.trust:.0%}" if result.trust is not None else ""
-        size = f"{row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²"
-        lines.append(f"{name}: {row.segment} {size}{trust} ({finished.seconds:.1f} s)")
+        lines.append(f"{name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²")
+    trust = f", the branches agree to {result.trust:.0%}" if result.trust is not None else ""
+    lines.append(f"{name}: segmented in {finished.seconds:.1f} s{trust}")
     for note in result.notes:
         console.warn(f"{job.scan}: {note}")
     lines.append(f"segmentation: {job.segmentation}")

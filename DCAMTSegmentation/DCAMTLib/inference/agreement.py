@@ -57,27 +57,43 @@ def doubtful_places(
     sizes = np.bincount(clusters.ravel())[1:]
     sums = np.bincount(clusters.ravel(), weights=disagreement.ravel())[1:]
     boxes = ndimage.find_objects(clusters)
-    widths = [GLANCE_MM / float(step) for step in grid.spacing]
     places: list[DoubtfulPlace] = []
     for number in np.argsort(-sums, kind="stable"):
         if sizes[number] * voxel_ml < SMALLEST_ML or sizes[number] < 2:
             continue
         box = boxes[number]
         inside = clusters[box] == number + 1
-        held = ndimage.gaussian_filter(
-            np.where(inside, disagreement[box], 0).astype(np.float32), widths, mode="constant", truncate=2
+        i, j, k = (
+            at + part.start for at, part in zip(voxel_of_most(disagreement[box], grid, inside), box, strict=True)
         )
-        peak = np.unravel_index(int(np.where(inside, held, -1).argmax()), held.shape)
-        index = [int(at) + part.start for at, part in zip(peak, box, strict=True)]
-        r, a, s = (grid.affine[:3, :3] @ index + grid.affine[:3, 3]).tolist()
         places.append(
             DoubtfulPlace(
-                (r, a, s),
-                (index[0], index[1], index[2]),
-                float(sizes[number] * voxel_ml),
-                float(sums[number] * voxel_ml),
+                position_of(grid, (i, j, k)), (i, j, k), float(sizes[number] * voxel_ml), float(sums[number] * voxel_ml)
             )
         )
         if len(places) == most:
             break
     return places
+
+
+def voxel_of_most(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = None) -> tuple[int, int, int]:
+    """(i, j, k) of the voxel about which a Gaussian of `GLANCE_MM` holds most of `amount` (I, J, K).
+
+    `inside`, bool (I, J, K): the voxels that count and may be chosen.
+    """
+    from scipy import ndimage
+
+    if inside is not None:
+        amount = np.where(inside, amount, 0)
+    widths = [GLANCE_MM / float(step) for step in grid.spacing]
+    held = ndimage.gaussian_filter(amount.astype(np.float32, copy=False), widths, mode="constant", truncate=2)
+    if inside is not None:
+        held[~inside] = -1
+    i, j, k = np.unravel_index(int(held.argmax()), held.shape)
+    return int(i), int(j), int(k)
+
+
+def position_of(grid: Grid, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
+    """RAS mm of a voxel's centre."""
+    r, a, s = (grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]).tolist()
+    return r, a, s

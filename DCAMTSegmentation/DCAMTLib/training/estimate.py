@@ -55,22 +55,35 @@ class Estimate:
 
 
 def estimate(
-    recipe: Recipe, trial: Trial, grids: Sequence[Grid], validated: bool, device: torch.device, place: Path
+    recipe: Recipe,
+    trial: Trial,
+    grids: Sequence[Grid],
+    validated: bool,
+    device: torch.device,
+    place: Path,
+    memory_free: int | None,
 ) -> Estimate:
-    """Of a run on cases of the given grids, to be kept in the folder `place`; `validated`: there are such cases."""
+    """Of a run on cases of the given grids, to be kept in the folder `place`; `validated`: there are such cases.
+
+    `memory_free`: of the device, as `memory_to_take` had it before the trial.
+    """
     seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_SHARE * validated)
     memory = None if trial.memory_bytes is None else trial.memory_bytes + resident_bytes(recipe, grids)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
     return Estimate(
         seconds,
         trial.step_s,
         memory,
-        free,
+        memory_free,
         disk_bytes(recipe, validated),
         _free_disk(place),
         device.type,
         trial.measured,
     )
+
+
+def memory_to_take(device: torch.device) -> int | None:
+    """Bytes that a run may take there; asked before a trial, part of which this process keeps until it ends."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
 
 
 def try_steps(recipe: Recipe, device: torch.device, budget_s: float = BUDGET_S) -> Trial:

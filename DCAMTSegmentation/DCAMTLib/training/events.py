@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import OutputError
+from ..json_lines import json_line
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,14 @@ Listener = Callable[[Event], None]
 
 
 def to_line(event: Event) -> str:
-    """`{"event": "progress", "step": 120, "of": 6000, ...}`; a number that is not finite becomes null."""
+    """`{"event": "progress", "step": 120, "of": 6000, ...}`, numbers with six digits."""
 
-    def plain(value: object) -> object:
+    def short(value: object) -> object:
         if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, float):
-            return float(f"{value:.6g}") if math.isfinite(value) else None
-        return value
+            return {key: short(item) for key, item in value.items()}
+        return float(f"{value:.6g}") if isinstance(value, float) else value
 
-    return json.dumps({"event": event.kind, **{key: plain(v) for key, v in dataclasses.asdict(event).items()}})
+    return json_line(event.kind, {key: short(value) for key, value in dataclasses.asdict(event).items()})
 
 
 @dataclass

@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import InputError
 from ..files import atomic_path
-from ..volume import Grid, read_volume
+from ..inference.agreement import position_of, voxel_of_most
+from ..volume import read_volume
 from .cases import Case
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor, Segmentation
 
 COLUMNS = ("rank", "name", "score", "r_mm", "a_mm", "s_mm", "image")
-PLACE_MM = 4.0
-"""Standard deviation of the Gaussian that weighs disagreement about a place: about what one glance takes in."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +49,9 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Segmentatio
     assert result.trust is not None
     # Branches that both find nothing agree, but they are wrong together: every scan holds what is trained for.
     score = 1 - result.trust if result.labelmap.voxels.any() else 1.0
-    place = place_of_most(1 - result.agreement, result.labelmap.grid)
+    grid = result.labelmap.grid
+    place = position_of(grid, voxel_of_most(1 - result.agreement, grid))
     return RankedCase(case.name, case.image, score, place), result
-
-
-def place_of_most(amount: np.ndarray, grid: Grid) -> tuple[float, float, float]:
-    """RAS mm of the voxel of `grid` about which a Gaussian of `PLACE_MM` holds most of `amount` (I, J, K)."""
-    from scipy import ndimage
-
-    widths = [PLACE_MM / float(step) for step in grid.spacing]
-    held = ndimage.gaussian_filter(amount.astype(np.float32, copy=False), widths, mode="constant", truncate=2)
-    voxel = np.unravel_index(int(np.argmax(held)), grid.shape)
-    r, a, s = (grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]).tolist()
-    return r, a, s
 
 
 def in_order(ranked: Iterable[RankedCase]) -> list[RankedCase]:
