@@ -7,6 +7,7 @@ organ is one more file. What a file leaves out takes the value written here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -245,7 +246,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             raise InputError(f"there is no setting '{key}'", remedy=f"Known are: {known}.")
         section = places[0]
         holder: Any = getattr(recipe, section) if section else recipe
-        hint = typing.get_type_hints(type(holder))[name]
+        hint = _type_hints(type(holder))[name]
         value = _parse(text.strip(), hint, f"--set {key}")
         holder = dataclasses.replace(holder, **{name: value})
         changed: dict[str, Any] = {section: holder}
@@ -254,16 +255,23 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     return recipe
 
 
+@functools.cache
 def _settable() -> list[tuple[str, dataclasses.Field[Any]]]:
     """Every field that `--set` reaches, with the name of its section ("" for the recipe itself)."""
     fields: list[tuple[str, dataclasses.Field[Any]]] = []
     for recipe_field in dataclasses.fields(Recipe):
-        section = typing.get_type_hints(Recipe)[recipe_field.name]
+        section = _type_hints(Recipe)[recipe_field.name]
         if dataclasses.is_dataclass(section):
             fields += [(recipe_field.name, inner) for inner in dataclasses.fields(section)]
         elif recipe_field.name not in ("classes", "format"):
             fields.append(("", recipe_field))
     return fields
+
+
+@functools.cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    """A class's annotations as types; they stand in the source as text, which takes its time to be evaluated."""
+    return typing.get_type_hints(kind)
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:
@@ -280,7 +288,7 @@ def _parse(text: str, hint: Any, where: str) -> Any:
 def _build(kind: type, data: Any, source: str | Path, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise InputError(f"'{where}' must be an object of keys and values", path=source)
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise InputError(

@@ -23,7 +23,12 @@ class NotInstalledError(DCAMTError):
 
 
 def missing_packages() -> list[str]:
-    """Names of what is still to be installed; empty if a segmentation can start. Imports none of them."""
+    """Names of what is still to be installed; empty if a segmentation can start. Imports none of them.
+
+    Raises:
+        NotInstalledError: Slicer is too old to install anything.
+    """
+    _refuse_old_slicer()
     from slicer.packaging import pip_check
 
     importlib.invalidate_caches()  # what was installed a moment ago counts
@@ -38,7 +43,6 @@ def ensure_packages() -> None:
         NotInstalledError: the person declined, the PyTorch extension is missing, PyTorch or Slicer is too old, the
             download failed, or Slicer must be restarted first.
     """
-    _refuse_old_slicer()
     _refuse_old_torch()
     missing = missing_packages()
     if not missing:
@@ -49,7 +53,9 @@ def ensure_packages() -> None:
         " This takes some minutes and, with PyTorch, up to 3 GB of disk space."
     ).format(packages=", ".join(missing))
     if not slicer.util.confirmOkCancelDisplay(question, _("DCAMT: install packages")):
-        raise NotInstalledError(_("Nothing was installed, so nothing can be segmented. Press Apply to be asked again."))
+        raise NotInstalledError(
+            _("Nothing was installed, so nothing can be computed. Try again to be asked once more.")
+        )
     from slicer.packaging import pip_ensure
 
     try:
@@ -57,14 +63,14 @@ def ensure_packages() -> None:
             pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
         pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
     except ImportError as error:  # installed, but it does not load beside what is loaded already
-        text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and press Apply again.")
+        text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and try again.")
         raise NotInstalledError(text.format(reason=error)) from error
     except (CalledProcessError, RuntimeError, OSError) as error:
-        text = _("The packages could not be installed. Check the network and the free disk space, then press Apply.")
+        text = _("The packages could not be installed. Check the network and the free disk space, and try again.")
         raise NotInstalledError(text) from error
     still = missing_packages()
     if still:
-        text = _("Still missing: {packages}. Restart Slicer, and press Apply again.")
+        text = _("Still missing: {packages}. Restart Slicer, and try again.")
         raise NotInstalledError(text.format(packages=", ".join(still)))
 
 
@@ -99,7 +105,7 @@ def _refuse_old_torch() -> None:
     if version is not None and not SpecifierSet(TORCH).contains(version, prereleases=True):
         text = _(
             "PyTorch {version} is too old: DCAMT needs {wanted}. Uninstall it in the module PyTorch Util,"
-            " restart Slicer, and press Apply again."
+            " restart Slicer, and try again."
         )
         raise NotInstalledError(text.format(version=version, wanted=TORCH))
 

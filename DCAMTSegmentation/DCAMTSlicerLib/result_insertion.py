@@ -108,7 +108,7 @@ def _put(
 ) -> Any:
     """All that changes the scene; what is new there is noted in `added`, with its display nodes."""
     scene = slicer.mrmlScene
-    before = target
+    before, earlier_map = target, review.referenced(target, review.DISAGREEMENT)
 
     def node(kind: str, name: str, role: str) -> Any:
         """The node that an earlier result refers to in this role, or a new one."""
@@ -130,6 +130,7 @@ def _put(
     map_node = None
     if image is not None:
         map_node = node("vtkMRMLScalarVolumeNode", map_name(volume), review.DISAGREEMENT)
+        review.mark_map(map_node)
         if map_node.GetDisplayNode() is None:
             added.append(show_image(map_node))
     fill_table(table, result.measurements)
@@ -144,6 +145,9 @@ def _put(
         target.SetNodeReferenceID(role, referenced.GetID() if referenced is not None else None)
     if show_3d:
         review.show_in_3d(target, True)
+    if map_node is None and earlier_map is not None:  # it tells of what was replaced
+        for item in (earlier_map.GetDisplayNode(), earlier_map):
+            scene.RemoveNode(item)
     return target
 
 

@@ -18,6 +18,7 @@ from .result_segments import closed_surface, own_segments
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
+_MAP = "DCAMT.map"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 
 
@@ -93,10 +94,14 @@ def is_open_to(segmentation_node: Any | None, volume: Any) -> bool:
     return not own_segments(segmentation_node) or referenced(segmentation_node, VOLUME) is volume
 
 
+def mark_map(volume: Any) -> None:
+    """A scalar volume node is a map of disagreement, whatever becomes of its result."""
+    volume.SetAttribute(_MAP, "1")
+
+
 def is_map(volume: Any) -> bool:
-    """Whether a scalar volume node is a result's map of disagreement rather than a scan."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return any(referenced(node, DISAGREEMENT) is volume for node in nodes)
+    """Whether a scalar volume node is a map of disagreement rather than a scan."""
+    return volume.GetAttribute(_MAP) is not None
 
 
 def doubtful_places(segmentation_node: Any) -> list[DoubtfulPlace]:

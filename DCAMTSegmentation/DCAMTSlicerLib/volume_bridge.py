@@ -11,6 +11,7 @@ import slicer
 import vtk
 from DCAMTLib.errors import InputError, OutputError
 from DCAMTLib.files import DISK_FULL
+from DCAMTLib.volume import Grid
 from slicer.i18n import tr as _
 
 SLAB_BYTES = 8 << 20
@@ -37,6 +38,11 @@ def ijk_to_ras(volume: Any) -> np.ndarray:
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
+
+
+def grid_of(volume: Any) -> Grid:
+    """The lattice of a volume node that holds an image, in the volume's own space."""
+    return Grid(volume.GetImageData().GetDimensions(), ijk_to_ras(volume))
 
 
 def between(source: Any, target: Any) -> np.ndarray:

@@ -72,15 +72,18 @@ class CaseTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def add(self, rows: Iterable[CaseRow]) -> int:
-        """Add cases; one whose scan is there already takes that row's place. Returns how many are new."""
+    def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
+        """Add cases; returns how many are new. `roles_chosen`: their roles are a person's, not guessed.
+
+        One whose scan is there already brings its label into that row, which keeps what the person chose for it.
+        """
         at = {row.scan: index for index, row in enumerate(self.rows)}
         names = {row.name for row in self.rows}
         added = 0
         for row in rows:
             if row.scan in at:
                 index = at[row.scan]
-                self.rows[index] = replace(row, name=self.rows[index].name)
+                self.rows[index] = _brought_up_to_date(self.rows[index], row, roles_chosen)
                 continue
             name = _own_name(row.name, names)
             if name != row.name:
@@ -197,6 +200,22 @@ def _row(data: dict[str, Any]) -> CaseRow:
     if data["role"] not in ALL_ROLES:
         raise ValueError(f"no role: {data['role']}")
     return CaseRow(data["name"], scan, data["role"], tuple(size) if size else None, tuple(spacing) if spacing else None)
+
+
+def _brought_up_to_date(row: CaseRow, found: CaseRow, role_chosen: bool) -> CaseRow:
+    """`row` with what `found` has of the same scan: name, role and segments stay as far as its label allows.
+
+    `role_chosen`: the role of `found` is a person's, and goes before.
+    """
+    source, known = found.source, row.source
+    if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:
+        source = known if known.segments else source
+    found = replace(found, name=row.name, source=source)
+    if role_chosen:
+        return found
+    # The role that a case was given for want of a label is none that anybody chose.
+    keeps = row.role == LEFT_OUT or (row.has_label and found.has_label)
+    return replace(found, role=row.role if keeps else default_role(found.has_label))
 
 
 def _own_name(name: str, taken: set[str]) -> str:

@@ -17,14 +17,12 @@ from DCAMTSlicerLib.installation import ensure_packages
 from DCAMTSlicerLib.segment_editor import correct
 from slicer.i18n import tr as _
 
-from .case_rows import SceneScan
 from .engine_command import EngineCommand
 from .plain_table import PlainTableModel, selected_rows
+from .proposal import open_proposal, proposal_of, scan_of
 from .run_watch import RunWatch
 from .scene_source import row_of
 from .session import TrainingSession
-
-_PROPOSED = "DCAMT.proposedFor"
 
 
 class OutlinePanel:
@@ -131,40 +129,23 @@ class OutlinePanel:
         try:
             # Slicer reads files on the window's own thread: the cursor says that it waits.
             with slicer.util.WaitCursor():
-                volume = self._volume(case)
-                segmentation = _proposal(case, volume)
+                volume, segmentation = open_proposal(case, self._session.table.rows)
         except RuntimeError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("What to outline next"))
             return
         correct(segmentation, volume)
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
+        place = [0.0, 0.0, 0.0]
+        volume.TransformPointToWorld(case["place"], place)
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-            view.JumpSliceByCentering(*case["place"])
+            view.JumpSliceByCentering(*place)
         self._say(_("Correct “{name}” in the Segment Editor, then come back and add it.").format(name=case["name"]))
-
-    def _volume(self, case: dict[str, Any]) -> Any:
-        """The case's scan as a node: the one it came from, the one that was loaded before, or loaded now."""
-        for row in self._session.table.rows:
-            if row.name == case["name"] and isinstance(row.source, SceneScan):
-                volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
-                if volume is not None:
-                    return volume
-        for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-            if segmentation.GetAttribute(_PROPOSED) == case["name"]:
-                volume = segmentation.GetNodeReference("referenceImageGeometryRef")
-                if volume is not None:
-                    return volume
-        if Path(case["image"]).is_dir():
-            what = _("{path} is a folder of DICOM slices. Load it with the DICOM module, and add it from the scene.")
-            raise RuntimeError(what.format(path=case["image"]))
-        return slicer.util.loadVolume(case["image"], {"name": case["name"]})
 
     def _onAdd(self, checked: bool = False) -> None:
         case = self._chosen()
         if case is None:
             return
-        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        segmentation = next((node for node in nodes if node.GetAttribute(_PROPOSED) == case["name"]), None)
+        segmentation = proposal_of(case)
         if segmentation is None:
             self._say(_("Open “{name}” first, and correct what is proposed.").format(name=case["name"]))
             return
@@ -173,7 +154,7 @@ class OutlinePanel:
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("What to outline next"))
             return
-        volume = segmentation.GetNodeReference("referenceImageGeometryRef")
+        volume = scan_of(segmentation)
         if volume is None:
             self._say(_("The volume of “{name}” is no longer in the scene. Open it again.").format(name=case["name"]))
             return
@@ -189,24 +170,6 @@ class OutlinePanel:
         else:
             table.add([row])
         self._say(_("“{name}” is a labelled case now.").format(name=case["name"]))
-
-
-def _proposal(case: dict[str, Any], volume: Any) -> Any:
-    """The proposed segmentation as a node on the volume; one that was opened before stays as the person left it."""
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if node.GetAttribute(_PROPOSED) == case["name"]:
-            return node
-    segmentation = slicer.util.loadSegmentation(case["segmentation"])
-    # The file is the run's: what is saved later must not overwrite it.
-    storage = segmentation.GetStorageNode()
-    segmentation.SetAndObserveStorageNodeID(None)
-    if storage is not None:
-        slicer.mrmlScene.RemoveNode(storage)
-    segmentation.SetName(_("{name} (proposed)").format(name=case["name"]))
-    segmentation.SetAttribute(_PROPOSED, case["name"])
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    return segmentation
 
 
 def _read(path: Path | None) -> list[dict[str, Any]]:

@@ -67,7 +67,8 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
     if free is not None and needed is not None and needed > free * (1 - SPARE):
         device = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
         text = _(
-            "The run takes {needed} of {device}, and {free} are free. Choose a smaller patch or batch, or quick try."
+            "The run takes {needed} of {device}, and {free} were free. Choose a smaller patch or batch, or quick try;"
+            " or close other programs and measure again."
         )
         told = text.format(needed=in_gigabytes(needed), free=in_gigabytes(free), device=device)
         problems.append(Problem(told))

@@ -11,8 +11,9 @@ import slicer
 import vtk
 from DCAMTLib.recipe import Recipe
 from DCAMTLib.training.preview import Preview
+from DCAMTLib.volume import Grid
 from DCAMTSlicerLib.result_segments import build_segment, write_segments
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
@@ -25,12 +26,14 @@ def show_preview(
 ) -> Generator[None, None, None]:
     """Bring the preview of a run into the scene, in short steps; the same nodes are used for the next one.
 
-    scene_volume: the node that the case came from, if it is in the scene; else the scan becomes a node of its own.
+    scene_volume: the node that the case came from, if it is in the scene; else, or if its grid is another, the scan
+    becomes a node of its own.
     """
     first = _find("vtkMRMLSegmentationNode", run) is None
     labels = np.load(preview.labels, mmap_mode="r")
     volume = scene_volume
-    if volume is None or volume.GetImageData() is None or volume.GetImageData().GetDimensions() != labels.shape[::-1]:
+    grid = Grid(labels.shape[::-1], np.array(preview.affine))
+    if volume is None or volume.GetImageData() is None or not grid_of(volume).matches(grid):
         volume = yield from _volume(preview, run)
     segmentation = _find("vtkMRMLSegmentationNode", run)
     if segmentation is None:
@@ -48,6 +51,11 @@ def show_preview(
     segmentation.SetName(_("{run}: preview, iteration {step}").format(run=run, step=preview.step))
     if first:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
+def is_preview(node: Any) -> bool:
+    """Whether a volume or segmentation node was brought into the scene by `show_preview`."""
+    return node.GetAttribute(_RUN) is not None
 
 
 def remove_preview(run: str) -> None:

@@ -116,19 +116,13 @@ class ResultsPanel:
             slicer.util.errorDisplay(str(error), windowTitle=title)
             return
         there = next((model for model in stored_models() if model.name == name), None)
-        if there is None:
-            self._import(path, name)
+        if there is not None and there.shipped:
+            text = _("A model “{name}” comes with DCAMT and stays. Train under another name, or export the model.")
+            self._say(text.format(name=name))
             return
         question = _("A model “{name}” is in the list already. Replace it by this one?").format(name=name)
-        if not there.shipped and slicer.util.confirmOkCancelDisplay(question, title):
-
-            def removed(message: str) -> None:
-                if message:
-                    self._say(message)
-                else:
-                    self._import(path, name)
-
-            self._command = EngineCommand(["models", "remove", name], lambda event: None, removed)
+        if there is None or slicer.util.confirmOkCancelDisplay(question, title):
+            self._import(path, name)
 
     def _import(self, path: Path, name: str) -> None:
         self._say(_("Checking the model…"))
@@ -137,12 +131,17 @@ class ResultsPanel:
             if message:
                 self._say(message)
                 return
-            self._say(_("“{name}” is in the list of DCAMT Segmentation, and chosen there.").format(name=name))
-            use_model(name)
+            chosen = use_model(name)
+            text = (
+                _("“{name}” is in the list of DCAMT Segmentation, and chosen there.")
+                if chosen
+                else _("“{name}” is in the list of DCAMT Segmentation: choose it there.")
+            )
+            self._say(text.format(name=name))
             self._onModel(name)
 
         # In a process of its own: to check a model's weights needs torch.
-        self._command = EngineCommand(["models", "import", str(path)], lambda event: None, ended)
+        self._command = EngineCommand(["models", "import", str(path), "--replace"], lambda event: None, ended)
 
     def _onExport(self, checked: bool = False) -> None:
         path, title = self._chosen(), _("Export the model")

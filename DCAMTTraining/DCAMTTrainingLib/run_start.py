@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,14 +71,15 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         for number, row in enumerate(used, start=1):
             if isinstance(row.source, SceneScan) or number % 500 == 0:  # a file is only named
                 yield len(cases), len(used)
-            writing = export_case(row, run.scans, number)
-            while True:
-                try:
-                    next(writing)
-                except StopIteration as end:
-                    cases.append(end.value)
-                    break
-                yield len(cases), len(used)
+            # Closed before anything is discarded: Windows removes no file that is open.
+            with closing(export_case(row, run.scans, number)) as writing:
+                while True:
+                    try:
+                        next(writing)
+                    except StopIteration as end:
+                        cases.append(end.value)
+                        break
+                    yield len(cases), len(used)
         write_list(cases, run.scans / "cases.csv")
         (run.scans / "recipe.json").write_text(plan.recipe.to_json(), encoding="utf-8")
         yield len(used), len(used)

@@ -21,7 +21,7 @@ LOOK_MS = 500
 
 
 class RunWatch:
-    """Watches one run until `close`; `onLook(state)` is called after each look that found something new.
+    """Watches one run until `close`; `onLook(state)` is called after each look, when all events so far are taken in.
 
     On the event loop alone: some milliseconds a turn, however many events the run has.
     """

@@ -10,9 +10,9 @@ from DCAMTLib.recipe import Recipe
 from DCAMTSlicerLib import review, training_cases
 
 from .case_rows import CaseRow, SceneScan, default_role
+from .preview import is_preview
+from .proposal import is_proposal, scan_of
 from .task import TISSUE
-
-_REFERENCE = "referenceImageGeometryRef"
 
 
 def scene_rows(recipe: Recipe) -> list[CaseRow]:
@@ -31,18 +31,26 @@ def sent_rows(recipe: Recipe) -> list[CaseRow]:
 
 
 def is_scan(volume: Any) -> bool:
-    """Whether a volume node is a scan, rather than a labelmap, a map that DCAMT made, or one without voxels."""
+    """Whether a volume node is a scan: no labelmap, nothing that DCAMT put into the scene, and not without voxels."""
     derived = volume.IsA("vtkMRMLLabelMapVolumeNode") or not volume.IsA("vtkMRMLScalarVolumeNode")
-    return not (derived or volume.GetHideFromEditors() or volume.GetImageData() is None or review.is_map(volume))
+    made = review.is_map(volume) or is_preview(volume)
+    return not (derived or made or volume.GetHideFromEditors() or volume.GetImageData() is None)
 
 
 def outline_of(volume: Any, recipe: Recipe) -> Any | None:
-    """The last segmentation node whose reference is the volume and that has a segment of one of the classes."""
+    """The last segmentation node that a person drew on the volume and that has a segment of one of the classes."""
     found = None
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if segmentation.GetNodeReference(_REFERENCE) is volume and segments_of(segmentation, recipe):
+        if scan_of(segmentation) is volume and is_persons(segmentation) and segments_of(segmentation, recipe):
             found = segmentation
     return found
+
+
+def is_persons(segmentation: Any) -> bool:
+    """Whether a person drew or corrected it; from what a network alone has said, it would learn its own mistakes."""
+    if is_preview(segmentation) or is_proposal(segmentation):
+        return False
+    return review.referenced(segmentation, review.VOLUME) is None or review.is_corrected(segmentation)
 
 
 def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:

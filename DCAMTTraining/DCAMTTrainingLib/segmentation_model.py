@@ -14,11 +14,12 @@ def current_model() -> str:
     return str(settings.model) if settings is not None else ""
 
 
-def use_model(name: str) -> None:
-    """Let the segmentation module use a model of the store."""
+def use_model(name: str) -> bool:
+    """Let the segmentation module use a model of the store; False if the module was not opened in this scene."""
     settings = _settings()
     if settings is not None:
         settings.model = name
+    return settings is not None
 
 
 def _settings() -> Any | None:

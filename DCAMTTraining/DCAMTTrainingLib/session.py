@@ -15,7 +15,8 @@ from DCAMTLib.errors import InputError
 from DCAMTLib.recipe import Recipe, with_settings
 from DCAMTLib.training.cases import Case, listed_cases, write_cases
 from DCAMTLib.training.efforts import effort_settings
-from DCAMTSlicerLib.installation import missing_packages
+from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
+from slicer.i18n import tr as _
 
 from .case_inspection import CaseInspection
 from .case_lists import write_lines
@@ -23,6 +24,7 @@ from .case_rows import CaseRow, CaseTable, FileScan
 from .case_store import SLICE, load_rows, save_rows, saving_rows
 from .engine_command import EngineCommand
 from .preflight import Problem, case_problems, machine_problems
+from .run_folders import free_disk, runs_folder
 from .stepping import Stepping
 from .task import classes_from_json, recipe_of, started_from
 from .training_settings import TrainingSettings, chosen_settings, device_word
@@ -47,6 +49,7 @@ class TrainingSession:
         self._inspected = False
         self._estimation: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._measured: Path | None = None
         self._keeping: Stepping | None = None
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
@@ -72,8 +75,7 @@ class TrainingSession:
         """Nobody is told of anything any more."""
         self.on_news.clear()
         self.detach()
-        if self._estimation is not None:
-            self._estimation.cancel()
+        self.cancelMeasuring()
 
     def settingsChanged(self) -> None:
         """A setting was changed, in the panel or by a script."""
@@ -135,7 +137,7 @@ class TrainingSession:
                 yield
         yield
         if self.settings is settings:  # else another scene was opened meanwhile
-            self.table.add(rows)
+            self.table.add(rows, roles_chosen=True)
 
     def exportList(self, path: Path) -> int:
         """Write the table as `dcamt train` reads it; returns how many rows are left out, as they are no files.
@@ -204,15 +206,31 @@ class TrainingSession:
             self._keeping = Stepping(steps, lambda step: None, self._onKept)
 
     def _onKept(self, message: str) -> None:
+        if message:
+            slicer.util.errorDisplay(message, windowTitle=_("Keep the cases with the scene"))
+            return
         # Before the engine's packages are there, nothing asks for them unless the person wants something done.
-        if len(self.table) and not missing_packages():
+        try:
+            ready = bool(len(self.table)) and not missing_packages()
+        except NotInstalledError as error:
+            self.inspectionFault = str(error)
+            self._news()
+            return
+        if ready:
             self.inspect()
 
     # What a run would take
 
     def estimate(self) -> dict[str, Any] | None:
-        """The event of `dcamt estimate` for what is chosen at present; None if that was not measured."""
-        return self._estimates.get(self._estimateKey())
+        """The event of `dcamt estimate` for what is chosen at present; None if that was not measured.
+
+        How much disk is free is asked anew: the person may have made room, or chosen another folder.
+        """
+        try:
+            found = self._estimates.get(self._estimateKey(self.plannedRecipe()))
+        except InputError:
+            return None
+        return None if found is None else {**found, "disk_free": free_disk(runs_folder())}
 
     @property
     def estimating(self) -> bool:
@@ -225,8 +243,9 @@ class TrainingSession:
             InputError: the task or a setting cannot be used.
         """
         recipe = self.plannedRecipe()
-        key = self._estimateKey()
+        key = self._estimateKey(recipe)
         folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
+        self._measured = folder
         write_lines(((row.name, row.scan, "", row.role) for row in self.table.rows), folder / "cases.csv")
         (folder / "recipe.json").write_text(recipe.to_json(), encoding="utf-8")
 
@@ -235,7 +254,7 @@ class TrainingSession:
                 self._estimates[key] = self._withScene(event, recipe)
 
         def end(message: str) -> None:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._forgetMeasured()
             self._news()
             onEnd(message)
 
@@ -250,7 +269,14 @@ class TrainingSession:
     def cancelMeasuring(self) -> None:
         if self._estimation is not None:
             self._estimation.cancel()
+            self._forgetMeasured()
             self._news()
+
+    def _forgetMeasured(self) -> None:
+        """Remove what was written for the measurement: it names the cases."""
+        if self._measured is not None:
+            shutil.rmtree(self._measured, ignore_errors=True)
+            self._measured = None
 
     def _withScene(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         """The estimate with memory and disk for the scene's volumes, which are no files yet."""
@@ -267,13 +293,9 @@ class TrainingSession:
         more = {"memory_bytes": None if taken is None else taken + round(memory)}
         return {**event, **more, "disk_bytes": event["disk_bytes"] + disk}
 
-    def _estimateKey(self) -> tuple[Any, ...]:
-        assert self.settings is not None
-        settings = self.settings
-        roles = tuple(sorted({row.role for row in self.table.rows}))
-        chosen = chosen_settings(settings)
-        what = (settings.task, settings.ownClasses, settings.effort, settings.device)
-        return *what, chosen, len(self.table), roles
+    def _estimateKey(self, recipe: Recipe) -> tuple[Any, ...]:
+        """What a measurement depends on."""
+        return recipe, self.device(), tuple((row.scan, row.role) for row in self.table.rows)
 
     def problems(self) -> list[Problem]:
         """What hinders a run at present, as far as it is known."""

@@ -89,10 +89,11 @@ def test_text_stays_in_one_piece_and_ends_once(model: Path, scans: Path) -> None
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[-1] == "4 of 4 scans segmented"
-    assert len(lines) == 9
+    assert len(lines) == 13
     for number in (0, 1, 2, 4):
         at = next(index for index, line in enumerate(lines) if line.startswith(f"s{number}: "))
-        assert lines[at + 1] == f"segmentation: {scans / f's{number}.seg.nrrd'}"
+        assert lines[at + 1].startswith(f"s{number}: segmented in ")
+        assert lines[at + 2] == f"segmentation: {scans / f's{number}.seg.nrrd'}"
     assert own_lines(result.stderr) == []
 
 

@@ -22,7 +22,7 @@ HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
 # Bottom first: a module imports from its own row and the rows above it here, never from below.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("__init__", "errors"),
-    ("files", "json_lines", "formats", "json_lines", "reading", "tensor_file", "devices", "machine"),
+    ("files", "json_lines", "formats", "reading", "tensor_file", "devices", "machine"),
     ("volume", "volume_writers", "dicom_reader", "itk_reader", "nifti_reader", "nrrd_reader", "recipe"),
     ("preprocessing", "measurements", "evaluation", "surface_shading"),
     ("networks",),

@@ -109,7 +109,7 @@ class InstallationTest(SegmentationCase):
         pip.missing = {"slicerio"}
         person = self.refuse((QUESTION, "Cancel"), ("Nothing was installed", "Ok"))
         self.assertEqual(pip.installed, [])
-        self.assertIn("Press Apply to be asked again", person.errors()[0])
+        self.assertIn("Try again to be asked once more", person.errors()[0])
         pip.reset()
         self.assert_apply_works()
 

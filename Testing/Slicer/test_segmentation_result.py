@@ -279,7 +279,7 @@ class ExistingSegmentationTest(SegmentationCase):
         nodes = slicer.mrmlScene.GetNumberOfNodes()
         self.segment(volume)
         self.assertEqual(list(target.GetSegmentation().GetSegmentIDs()), first)  # no second atrium, same identifier
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes - 2)  # the map and its display node
         self.assertTrue((own_mask(target, volume, 1) != accurate).any())
         np.testing.assert_array_equal(own_mask(target, volume, 0), drawn)
         segment = target.GetSegmentation().GetSegment(foreign)
@@ -294,6 +294,13 @@ class ExistingSegmentationTest(SegmentationCase):
         self.assertIsNone(self.logic.trust(segmentation))
         self.assertEqual(self.logic.doubtfulPlaces(segmentation), [])
         self.assertFalse(self.ui.disagreementCheckBox.enabled)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [volume])
+        choose(self.ui.qualityComboBox, "Accurate: both branches, with their doubts")
+        self.segment(volume)
+        _volume, map_ = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        slicer.mrmlScene.RemoveNode(segmentation)
+        self.assertTrue(review.is_map(map_))  # though no result refers to it any more
+        self.assertIs(self.logic.firstVolume(), volume)
 
     def test_two_volumes_never_mix(self) -> None:
         one, two = add_scan("one", affine=oblique()), add_scan("two", shape=(14, 22, 18), seed=7)

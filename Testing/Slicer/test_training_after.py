@@ -7,6 +7,7 @@ import re
 import unittest
 import zipfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -18,8 +19,13 @@ from DCAMTLib.training.preview import Preview, read_preview
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.run_state import FINISHED, run_state
 from DCAMTSlicerLib import training_cases
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib import results_panel
+from DCAMTTrainingLib.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.preview import box_of, remove_preview, show_preview
+from DCAMTTrainingLib.proposal import open_proposal, scan_of, scene_volume
+from DCAMTTrainingLib.scene_source import scene_rows
+from DCAMTTrainingLib.segmentation_model import current_model, use_model
 from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import LoopMonitor, Person, choose, click, close_scene, process_events
 from training_case import TrainingCase
@@ -188,6 +194,10 @@ class OutlineFilesTest(TrainingCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
         identifier = proposal.GetSegmentation().GetNthSegmentID(0)
         np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, loaded), guess)
+        # No case yet: a person has still to correct it.
+        click(self.ui.addSceneButton)
+        self.assertEqual([row.role for row in self.session.table.rows], ["unlabelled"] * 2)
+        self.session.table.remove([1])
         # What is saved of it later must not go into the run's folder.
         self.assertIsNone(proposal.GetStorageNode())
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
@@ -204,6 +214,71 @@ class OutlineFilesTest(TrainingCase):
         self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
         found = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
         np.testing.assert_array_equal(found, label)
+
+
+class ModelInUseTest(TrainingCase):
+    def test_what_is_said_of_it_is_true(self) -> None:
+        settings = slicer.mrmlScene.GetSingletonNode("DCAMTSegmentation", "vtkMRMLScriptedModuleNode")
+        slicer.mrmlScene.RemoveNode(settings)
+        self.assertFalse(use_model("run-1"))  # as if the segmentation module was not opened in this scene
+        self.assertEqual(current_model(), "")
+
+
+class ProposalTest(TrainingCase):
+    def ranked(self, volume: Any, name: str = "LGE") -> dict[str, Any]:
+        """A ranked case whose files are the volume's, and a proposal on it."""
+        scan, proposed = self.folder / "00001.nrrd", self.folder / f"{name}.seg.nrrd"
+        for _step in write_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
+            pass
+        outline = add_outline(volume, ellipsoid(1)[1])
+        self.assertTrue(slicer.util.saveNode(outline, str(proposed)))
+        slicer.mrmlScene.RemoveNode(outline)
+        return {"name": name, "image": str(scan), "segmentation": str(proposed), "place": [1.0, 2.0, 3.0]}
+
+    def test_a_scan_of_the_same_name_on_another_grid_is_another_patients(self) -> None:
+        image = ellipsoid(1)[0]
+        volume = add_volume("LGE", image)
+        case = self.ranked(volume)
+        rows = scene_rows(tiny_recipe())
+        self.assertIs(scene_volume(case, rows), volume)
+        for change in (lambda: volume.SetOrigin(1, 2, 3), lambda: slicer.util.updateVolumeFromArray(volume, image[1:])):
+            change()
+            self.assertIsNone(scene_volume(case, rows))
+        loaded, proposal = open_proposal(case, rows)
+        self.assertIsNot(loaded, volume)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
+        self.assertIs(scan_of(proposal), loaded)
+
+    def test_of_two_runs_each_has_its_own_proposal(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case = self.ranked(volume)
+        later = {**case, "segmentation": str(Path(self.folder, "later.seg.nrrd"))}
+        Path(later["segmentation"]).write_bytes(Path(case["segmentation"]).read_bytes())
+        rows = scene_rows(tiny_recipe())
+        first, second = open_proposal(case, rows)[1], open_proposal(later, rows)[1]
+        self.assertIsNot(first, second)
+        self.assertIs(open_proposal(case, rows)[1], first)
+
+    def test_under_a_transform_the_views_go_where_the_place_is_now(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case = self.ranked(volume)
+        matrix = np.eye(4)
+        matrix[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+        matrix[:3, 3] = [10, 20, 30]
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+        run = RunFolder(self.runs / "earlier")
+        (run.path / "ranking").mkdir(parents=True)
+        run.recipe.write_text(tiny_recipe().to_json())
+        (run.path / "ranking" / "ranking.json").write_text(json.dumps([{**case, "score": 0.4}]))
+        click(self.ui.addSceneButton)
+        self.module.widget.runs.refresh()
+        click(self.ui.openCaseButton)
+        expected = (matrix @ [*case["place"], 1.0])[:3]
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+            found = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
+            np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 class PreviewTest(unittest.TestCase):

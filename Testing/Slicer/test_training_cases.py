@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ import slicer
 import vtk
 from DCAMTLib.recipe import load_recipe
 from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from DCAMTLib.training.preview import Preview
 from DCAMTLib.volume import read_labelmap, read_volume
-from DCAMTSlicerLib import training_cases
+from DCAMTSlicerLib import review, training_cases
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.case_inspection import CaseInspection, scene_remark
 from DCAMTTrainingLib.case_rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
 from DCAMTTrainingLib.case_store import load_rows, save_rows
 from DCAMTTrainingLib.case_table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
 from DCAMTTrainingLib.nrrd_slabs import write_slabs
+from DCAMTTrainingLib.preview import show_preview
 from DCAMTTrainingLib.scene_export import export_case, label_array
 from DCAMTTrainingLib.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
 from shared_by_tests.tiny_recipes import tiny_recipe
@@ -55,6 +59,28 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.add([outlined]), 0)
         self.assertEqual(self.table.rows[1], CaseRow("b", outlined.source, LABELLED))
         self.assertEqual(self.heard, ["reset", "reset"])
+
+    def test_added_again_a_case_keeps_what_the_person_chose(self):
+        def scene(segmentation, segments=(("s1", 1),)):
+            return CaseRow("x", SceneScan("v", segmentation, segments if segmentation else ()), LABELLED)
+
+        self.table.add([scene("one")])
+        for role in (VALIDATION, UNLABELLED, LEFT_OUT):
+            self.table.set_role([0], role)
+            self.table.add([scene("one")])
+            self.assertEqual(self.table.rows[0].role, role)
+        self.table.set_role([0], VALIDATION)
+        self.table.put(0, replace(self.table.rows[0], source=SceneScan("v", "one", (("s2", 1),))))
+        self.table.add([scene("one")])
+        self.assertEqual(self.table.rows[0].source.segments, (("s2", 1),))
+        self.table.add([scene("another")])  # another outline has segments of its own
+        self.assertEqual((self.table.rows[0].source, self.table.rows[0].role), (scene("another").source, VALIDATION))
+        self.table.add([replace(scene(""), role=UNLABELLED)])
+        self.assertEqual(self.table.rows[0].role, UNLABELLED)
+        self.table.add([scene("one")])  # it was unlabelled for want of an outline
+        self.assertEqual(self.table.rows[0].role, LABELLED)
+        self.table.add([replace(scene("one"), role=VALIDATION)], roles_chosen=True)
+        self.assertEqual(self.table.rows[0].role, VALIDATION)
 
     def test_a_role_that_needs_a_label_is_refused_without_one(self):
         self.table.add([file_row("a"), file_row("b", LABELLED, "/b_label.nrrd")])
@@ -165,10 +191,49 @@ class SceneSourceTest(unittest.TestCase):
     def test_labelmaps_maps_and_empty_volumes_are_no_scans(self):
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labelmap")
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")
-        _volume, outline = add_case("scan")
-        disagreement = add_volume("map", ellipsoid(3)[0])
-        outline.SetNodeReferenceID("DCAMT.disagreement", disagreement.GetID())
+        add_case("scan")
+        review.mark_map(add_volume("map", ellipsoid(3)[0]))
         self.assertEqual([row.name for row in scene_rows(self.recipe)], ["scan"])
+
+    def test_what_a_network_said_is_no_outline_until_a_person_corrected_it(self):
+        volume, _outline = add_case("outlined", 1)
+        plain = add_volume("plain", ellipsoid(2)[0])
+
+        def outlines():
+            return [row.source.segmentation for row in scene_rows(self.recipe)]
+
+        before = outlines()
+        for scan in (volume, plain):
+            result = add_outline(scan, ellipsoid(2)[1])
+            result.SetNodeReferenceID(review.VOLUME, scan.GetID())
+        proposal = add_outline(plain, ellipsoid(2)[1])
+        proposal.SetAttribute("DCAMT.proposal", "/runs/run-1/ranking/plain.seg.nrrd")
+        for scan in (volume, plain):
+            self.show_preview_on(scan)
+        self.assertEqual(outlines(), before)
+        review.mark_corrected(result)
+        self.assertEqual(outlines(), [before[0], result.GetID()])
+        training_cases.add_case(plain, proposal)
+        self.assertEqual(outlines(), [before[0], proposal.GetID()])
+
+    def test_the_scan_that_comes_with_a_preview_is_no_case(self):
+        add_case("outlined", 1)
+        self.show_preview_on(None)
+        self.assertEqual([row.name for row in scene_rows(self.recipe)], ["outlined"])
+
+    def show_preview_on(self, volume):
+        image, label = ellipsoid(3)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [str(Path(folder, name)) for name in ("scan.npy", "labels.npy")]
+            np.save(paths[0], image)
+            np.save(paths[1], label)
+            affine = np.eye(4) if volume is None else ijk_to_ras(volume)
+            run = "run of " + ("files" if volume is None else volume.GetName())
+            for _step in show_preview(Preview("case", 10, affine.tolist(), *paths), self.recipe, run, volume):
+                pass
+        shown = slicer.util.getFirstNodeByName(f"{run}: preview, iteration 10")
+        if volume is not None:
+            self.assertIs(shown.GetNodeReference("referenceImageGeometryRef"), volume)
 
     def test_segments_are_known_by_code_by_name_or_as_the_only_one(self):
         pair = tiny_recipe()

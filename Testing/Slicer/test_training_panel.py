@@ -337,8 +337,25 @@ class EstimateTest(TrainingCase):
         choose(self.ui.effortSelector, "Thorough")
         self.assertIn("Measure", self.ui.estimateLabel.text)
         click(self.ui.measureButton)
+        self.assertEqual(len(self.measured_folders()), 1)
         click(self.ui.measureButton)
         self.assertEqual(self.ui.measureButton.text, "Measure")
+        self.assertEqual(self.measured_folders(), [])  # they name the cases
+
+    def measured_folders(self) -> list[Path]:
+        return list(Path(slicer.app.temporaryPath).glob("dcamt-estimate-*"))
+
+    def test_an_estimate_is_of_the_model_that_is_started_from(self) -> None:
+        add_case("one", 1)
+        click(self.ui.addSceneButton)
+        self.make_small()
+        self.take_as_measured()
+        self.assertIsNotNone(self.session.estimate())
+        recipe = self.session.recipe()
+        other = replace(recipe, network=replace(recipe.network, attention_heads=0))
+        with mock.patch.object(session_module, "started_from", return_value=other):
+            self.session.settings.startFrom = "another grid"
+            self.assertIsNone(self.session.estimate())
 
     def test_what_was_measured_on_another_device_does_not_count(self) -> None:
         add_case("one", 1)
@@ -359,9 +376,12 @@ class EstimateTest(TrainingCase):
         self.make_small()
         self.take_as_measured()
         self.assertTrue(self.ui.startButton.enabled)
-        self.take_as_measured(disk_free=5 * 10**6)
-        self.assertIn("Free some space, or choose another folder", self.ui.problemsLabel.text)
-        self.assertFalse(self.ui.startButton.enabled)
+        with mock.patch.object(session_module, "free_disk", return_value=5 * 10**6):
+            self.session.settingsChanged()
+            self.assertIn("Free some space, or choose another folder", self.ui.problemsLabel.text)
+            self.assertFalse(self.ui.startButton.enabled)
+        self.session.settingsChanged()  # there is room now: nothing has to be measured again
+        self.assertTrue(self.ui.startButton.enabled)
         self.take_as_measured(memory_free=5 * 10**7)
         self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)

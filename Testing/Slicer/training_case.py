@@ -99,8 +99,8 @@ class TrainingCase(unittest.TestCase):
     def take_as_measured(self, **estimate: object) -> None:
         """As if the person had pressed Measure before, which takes its time."""
         known = {"seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12, "device": "cpu"}
-        known |= {"disk_bytes": 10**7, "disk_free": 10**12}
-        self.session._estimates[self.session._estimateKey()] = {**known, **estimate}
+        known |= {"disk_bytes": 10**7}
+        self.session._estimates[self.session._estimateKey(self.session.plannedRecipe())] = {**known, **estimate}
         self.session.settingsChanged()
 
     def wait_for(self, condition, what: str = "", timeout: float = 120) -> None:
