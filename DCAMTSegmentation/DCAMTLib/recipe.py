@@ -246,7 +246,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             raise InputError(f"there is no setting '{key}'", remedy=f"Known are: {known}.")
         section = places[0]
         holder: Any = getattr(recipe, section) if section else recipe
-        hint = _type_hints(type(holder))[name]
+        hint = _type_hints(holder.__class__)[name]
         value = _parse(text.strip(), hint, f"--set {key}")
         holder = dataclasses.replace(holder, **{name: value})
         changed: dict[str, Any] = {section: holder}

@@ -224,6 +224,31 @@ def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
         assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(found.box, organ, strict=True))
 
 
+def test_what_may_be_missed_at_that_resolution_is_looked_for_in_all_of_the_anatomy() -> None:
+    """A second organ too small for the first look, or further pieces of one."""
+    two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
+    grid = centred_grid((160, 160, 24), SPACING)
+    i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
+    voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # anatomy everywhere
+    for (a, b), radius, brightness in (((80, 80), 12, 0.4), ((135, 30), 2, 0.9)):
+        voxels[(i - a) ** 2 + (j - b) ** 2 + (k - 12) ** 2 < radius**2] = brightness
+
+    def run(image: Tensor) -> Tensor:
+        return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
+
+    volume = Volume(voxels[None], grid)
+    found = find_organ(volume, two, run)
+    assert found is not None
+    assert (found.box, found.organs) == (found.anatomy, {})
+    assert all(side.start <= at < side.stop for side, at in zip(found.box, (135, 30, 12), strict=True))
+
+    def never(image: Tensor) -> Tensor:
+        raise AssertionError("nothing is to be looked for")
+
+    every = replace(RECIPE, inference=replace(RECIPE.inference, largest_component=False))
+    assert find_organ(volume, every, never) == found
+
+
 def test_the_inner_part_is_two_patches_at_least() -> None:
     assert inner_box(centred_grid((400, 100, 40), (1.0, 2.0, 2.0)), RECIPE) == (
         slice(80, 320),  # 60%
@@ -293,9 +318,9 @@ def test_the_middle_is_that_of_the_anatomy_in_both_looks(predictor: Predictor, m
     small, _ = scan_in("mirrored tissue")
     middles: list[tuple[Middle, tuple[int, ...]]] = []
 
-    def seen_first(shares: Tensor, recipe: object, middle: Middle) -> np.ndarray:
+    def seen_first(shares: Tensor, middle: Middle) -> np.ndarray:
         middles.append((middle, tuple(shares.shape[1:])))
-        return pieces(shares, RECIPE, middle)
+        return pieces(shares, middle)
 
     def seen_then(labels: np.ndarray, classes: object, expected: Expected | None = None) -> np.ndarray:
         assert expected is not None

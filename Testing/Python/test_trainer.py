@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from DCAMTLib.devices import fast_bfloat16
 from DCAMTLib.inference.one_pass import Size
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.recipe import Training
+from DCAMTLib.recipe import Training, load_recipe
 from DCAMTLib.training import learner, meter, validation
 from DCAMTLib.training import trainer as trainer_module
 from DCAMTLib.training.cases import read_cases
@@ -127,7 +128,50 @@ def test_16_bits_where_the_device_gains_by_them(
     monkeypatch: pytest.MonkeyPatch, device: str, fast: bool, half: torch.dtype | None
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: fast)
-    assert half_precision(torch.device(device)) is half
+    assert half_precision(torch.device(device), load_recipe("la")) is half
+
+
+@pytest.mark.parametrize(
+    ("patch", "levels", "safe"),
+    [
+        ((32, 48, 48), 5, False),
+        ((16, 48, 48), 5, False),
+        ((64, 32, 32), 5, True),
+        ((48, 32, 16), 4, True),
+        ((8, 16, 16), 4, False),
+        ((8, 8, 8), 2, True),
+        ((4, 8, 8), 2, False),
+    ],
+)
+def test_no_gradient_is_left_to_a_kernel_that_gets_it_wrong(
+    patch: tuple[int, int, int], levels: int, safe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)
+    channels = ",".join(["4"] * levels)
+    recipe = tiny_recipe(f"channels={channels}", f"convolutions={channels.replace('4', '1')}")
+    recipe = replace(recipe, training=replace(recipe.training, patch=patch))
+    assert (half_precision(CPU, recipe) is torch.bfloat16) is safe
+    assert half_precision(torch.device("cuda"), recipe) is torch.bfloat16
+
+
+@pytest.mark.skipif(not fast_bfloat16(CPU), reason="this processor does not compute in bfloat16 itself")
+@pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
+def test_gradients_of_other_lengths_are_right(length: int) -> None:
+    """Whatever lies in memory that was freed before."""
+    torch.manual_seed(0)
+    features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)
+    kernel = torch.randn(16, 16, 3, 3, 3)
+    exact, found = kernel.clone().requires_grad_(), kernel.clone().requires_grad_()
+    convolved = torch.nn.functional.conv3d(features, exact, padding=1)
+    upper = torch.randn_like(convolved)
+    convolved.backward(upper)
+    for size in (432, 1728, 6912, 27648):
+        rubbish = [torch.full((size,), float("nan")) for _ in range(6)]
+        del rubbish
+    with torch.autocast("cpu", torch.bfloat16):
+        convolved = torch.nn.functional.conv3d(features, found, padding=1)
+    convolved.backward(upper.to(convolved.dtype))
+    torch.testing.assert_close(found.grad, exact.grad, atol=0.05 * float(exact.grad.abs().max()), rtol=0)
 
 
 def test_mixed_precision_changes_the_digits_of_a_step_and_not_its_direction(

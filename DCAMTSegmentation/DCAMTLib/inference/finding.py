@@ -3,6 +3,9 @@
 First the anatomy. If that leaves a large scan still, one branch looks over it on a grid 1.5 times as coarse as the
 network's own. (At twice, organs look smaller than any that the network has seen in training, and it finds few of them.)
 It looks at the scan's inner part first.
+
+Nothing is lost by it: where a structure may have several pieces, or one of several is not seen at that resolution, all
+of the anatomy is segmented.
 """
 
 from __future__ import annotations
@@ -69,15 +72,15 @@ def margin(recipe: Recipe, grid: Grid) -> tuple[int, int, int]:
 
 
 def find_organ(volume: Volume, recipe: Recipe, run: Run) -> Found | None:
-    """Where in a large scan the organ and its surroundings lie; None: it is not found."""
+    """Where in a large scan the organs and their surroundings lie; None: nothing is found."""
     anatomy = anatomy_box(volume, recipe)
     if anatomy is None:
         return None
     shown = crop(volume, anatomy).grid
-    if not is_large(recipe, shown):
+    if not is_large(recipe, shown) or not recipe.inference.largest_component:
         return Found(anatomy, anatomy)
     inner = _shifted(inner_box(shown, recipe), anatomy)
-    if recipe.inference.largest_component and inner != anatomy:
+    if inner != anatomy:
         found = _look(volume, inner, anatomy, recipe, run)
         if found:
             return found
@@ -85,9 +88,9 @@ def find_organ(volume: Volume, recipe: Recipe, run: Run) -> Found | None:
 
 
 def _look(volume: Volume, within: Box, anatomy: Box, recipe: Recipe, run: Run) -> Found | None:
-    """The organ within the anatomy or a part of it; None: it is not there.
+    """The organs within the anatomy or a part of it; None: they are not there.
 
-    In a part it counts only if it is of some size, and whole: it may lie elsewhere.
+    In a part they count only if they are all there, of some size, and whole: they may lie elsewhere.
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop(volume, within), replace(recipe, spacing=(x, y, z)))
@@ -95,7 +98,7 @@ def _look(volume: Volume, within: Box, anatomy: Box, recipe: Recipe, run: Run) -
     shares = run(image[(slice(None), *fitting)])[0]
     middle = Middle.on_network(crop(volume, anatomy).grid, grid).within(fitting)
     chosen = np.zeros(grid.shape, np.uint8)
-    chosen[fitting] = pieces(shares, recipe, middle)
+    chosen[fitting] = pieces(shares, middle)
     organs: dict[int, Box] = {}
     for label in range(1, recipe.outputs):
         there = bounding_box(chosen == label)
@@ -103,6 +106,8 @@ def _look(volume: Volume, within: Box, anatomy: Box, recipe: Recipe, run: Run) -
             organs[label] = _shifted(covered_by(there, grid), within)
     if not organs:
         return None
+    if len(organs) < recipe.outputs - 1:
+        return Found(anatomy, anatomy) if within == anatomy else None
     organ = _about(organs.values())
     if within != anatomy and (_is_cut(organ, within, anatomy) or not _is_sizeable(shares, chosen[fitting], recipe)):
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from ..recipe import Recipe
 from .labelling import most_likely
 from .middle import Middle
 from .postprocessing import connected_components
@@ -16,21 +15,15 @@ SURE, CORE = 0.95, 0.1
 """Probability of what is all but certain. It counts if it has so much of the weight of the piece that it is part of."""
 
 
-def pieces(shares: Tensor, recipe: Recipe, middle: Middle) -> np.ndarray:
+def pieces(shares: Tensor, middle: Middle) -> np.ndarray:
     """Which voxels belong to what is looked for: their classes, else 0, uint8 (X, Y, Z), by probabilities (K, X, Y, Z).
 
-    Where only a class's largest component is kept in the end, one piece of each class: that with the most certainty in
-    it, and the more so the nearer to the scan's `middle`. Else all that are no specks.
+    One piece of each class: that with the most certainty in it, and the more so the nearer to the scan's `middle`.
     """
     labels = most_likely(shares).numpy()
     chosen = np.zeros_like(labels)
     for label in range(1, len(shares)):
-        mask = labels == label
-        if recipe.inference.largest_component:
-            chosen[_meant(mask, shares, label, middle)] = label
-        else:
-            components, sizes = _sized_components(mask)
-            chosen[(sizes >= SPECK)[components]] = label
+        chosen[_meant(labels == label, shares, label, middle)] = label
     return chosen
 
 
@@ -57,16 +50,10 @@ def _heaviest(mask: np.ndarray, certain: np.ndarray, middle: Middle) -> tuple[np
 
     Specks have none; where there is nothing else, the component is empty.
     """
-    components, sizes = _sized_components(mask)
+    components, number = connected_components(mask)
+    sizes = np.bincount(components.ravel(), minlength=number + 1)
+    sizes[0] = 0  # the background is no component
     sums = np.bincount(components.ravel(), certain.ravel(), len(sizes))
     weights = np.where(sizes >= SPECK, sums * middle.weights(components, len(sizes)), 0)
     best = int(weights.argmax())
     return (components == best) & mask, float(weights[best])
-
-
-def _sized_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The connected components 1, 2, ... of a mask, as labels of its shape, and their voxels; of 0, none."""
-    components, number = connected_components(mask)
-    sizes = np.bincount(components.ravel(), minlength=number + 1)
-    sizes[0] = 0
-    return components, sizes

@@ -35,7 +35,7 @@ class Learner:
         self.network: DualVNet = network.to(device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
         self.average: DualVNet | None = copy.deepcopy(self.network) if recipe.training.weight_average > 0 else None
         self.optimiser = make_optimiser(self.network, recipe.training)
-        self.half = half_precision(device) if recipe.training.mixed_precision else None
+        self.half = half_precision(device, recipe) if recipe.training.mixed_precision else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda" and self.half == torch.float16)
 
     @property
@@ -125,13 +125,23 @@ class Learner:
         return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
 
 
-def half_precision(device: torch.device) -> torch.dtype | None:
+def half_precision(device: torch.device, recipe: Recipe) -> torch.dtype | None:
     """bfloat16, which has float32's range, where the device itself computes in it; on older GPUs float16 (gradients
-    scaled up), as they only emulate bfloat16, several times slower; None where 16 bits gain nothing.
+    scaled up), as they only emulate bfloat16, several times slower; None where 16 bits gain nothing, or are not safe.
     """
     if fast_bfloat16(device):
-        return torch.bfloat16
+        return None if device.type == "cpu" and _is_miscomputed(recipe) else torch.bfloat16
     return torch.float16 if device.type == "cuda" else None
+
+
+def _is_miscomputed(recipe: Recipe) -> bool:
+    """Whether oneDNN gets the recipe's gradients wrong in bfloat16.
+
+    That of a 3x3x3 kernel reads memory that nobody wrote where the features are two voxels long along X (seen with
+    PyTorch 2.13 on AVX-512; Y, Z, channels and batch do not matter, nor are other kernels wrong).
+    """
+    lengths = (recipe.training.patch[0] >> level for level in range(len(recipe.network.channels)))
+    return 2 in lengths
 
 
 def _channels_last(images: Tensor) -> Tensor:
