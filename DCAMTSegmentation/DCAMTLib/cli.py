@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(f"stopped, since its output cannot be written any more ({error})")
         _silence_stdout()
     except KeyboardInterrupt:
-        tell("cancelled")
+        if team_rank() == 0:
+            tell("cancelled")
     except Exception as error:
         tell(str(as_fault(error)))
     return 1

@@ -340,6 +340,12 @@ def _check(recipe: Recipe, source: str | Path) -> None:
         [info.label for info in recipe.classes] == list(range(1, recipe.outputs)) and recipe.outputs <= 256,
         "the classes must be labelled 1, 2, 3, ... in order (255 at most)",
     )
+    names = [info.name.strip() for info in recipe.classes]
+    require(all(names) and len(set(names)) == len(names), "each class needs a name of its own")
+    require(
+        all(0 <= part <= 1 or not math.isfinite(part) for info in recipe.classes for part in info.color),
+        "a class's color is red, green and blue from 0 to 1",
+    )
     require(all(0.05 <= mm <= 20 for mm in recipe.spacing), "each spacing must lie within 0.05 and 20 mm")
     require(recipe.input_channels >= 1, "input_channels must be at least 1")
     require(recipe.intensity.rule in ("local", "clip"), "intensity.rule must be 'local' or 'clip'")
@@ -358,6 +364,11 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(
         all(voxels > 0 and voxels % recipe.stride == 0 for voxels in training.patch),
         f"patch must be multiples of {recipe.stride} (the network halves {len(network.channels) - 1} times)",
+    )
+    require(
+        # What is normalised by itself needs more than one voxel where the network is deepest.
+        max(training.patch) > recipe.stride or (network.normalisation == "batch" and training.batch > 1),
+        f"patch must be at least {2 * recipe.stride} along one axis",
     )
     require(training.iterations >= 1, "iterations must be at least 1")
     require(1 <= training.labelled_per_batch <= training.batch, "labelled_per_batch must lie within 1 and batch")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -95,6 +96,79 @@ def test_text_stays_in_one_piece_and_ends_once(model: Path, scans: Path) -> None
         assert lines[at + 1].startswith(f"s{number}: segmented in ")
         assert lines[at + 2] == f"segmentation: {scans / f's{number}.seg.nrrd'}"
     assert own_lines(result.stderr) == []
+
+
+KILLED_AT_A_SCAN = """
+import os, signal, sys, time
+from DCAMTLib.commands import segment
+real = segment.segment_one
+def one(job, *words):
+    if "deadly" in job.scan.name:
+        while not job.segmentation.with_name("s0.seg.nrrd").exists():
+            time.sleep(0.1)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory runs out
+    return real(job, *words)
+segment.segment_one = one
+from DCAMTLib.cli import main
+sys.exit(main())
+"""
+
+
+def test_where_a_process_is_killed_what_was_done_is_kept_and_the_rest_is_named(
+    model: Path, scans: Path, tmp_path: Path
+) -> None:
+    (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_AT_A_SCAN)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    out, table = tmp_path / "out", tmp_path / "out.csv"
+    words = ["segment", str(scans), "-o", str(out), "--model", str(model), "--measurements", str(table)]
+    home = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(home)}
+    result = subprocess.run(
+        [sys.executable, *launcher, *words], capture_output=True, text=True, timeout=180, check=False, env=environment
+    )
+    assert result.returncode != 0
+    written = {path.name.split(".")[0] for path in out.iterdir()}
+    (told,) = (line for line in own_lines(result.stderr) if "without a result" in line)
+    assert "s3_deadly" in told
+    for name in ("s0", "s1", "s2", "s4"):
+        assert (name in written) is (name not in told)
+    leaders = {row["scan"] for row in rows_of(table)}
+    assert leaders == written & {"s0", "s2", "s4"}
+
+
+def test_asked_to_end_it_keeps_the_table_of_what_is_done(model: Path, scans: Path, tmp_path: Path) -> None:
+    for number in range(5, 40):
+        (scans / f"s{number}.nii.gz").write_bytes((scans / "s0.nii.gz").read_bytes())
+    table = tmp_path / "out.csv"
+    words = [scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
+    command = [sys.executable, "-m", "DCAMTLib.cli", "segment", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        next(line for line in process.stdout if '"segmented"' in line)
+        process.terminate()
+        process.stdout.read()
+        told = own_lines(process.stderr.read())
+    assert process.returncode == 1
+    done = [row["scan"] for row in rows_of(table)]
+    assert 1 <= len(done) < 39
+    assert told[0].startswith("dcamt: broken off; without a result: ")
+    assert told[0].endswith("more. Segment them again.")
+    assert told[-1] == "dcamt: cancelled"
+
+
+def test_folders_beside_scans_are_not_passed_over_in_silence(model: Path, scans: Path, tmp_path: Path) -> None:
+    (scans / "patient1").mkdir()
+    for number in range(1, 5):
+        (scans / f"s{number}.nii.gz").unlink()
+    result = segment(1, scans, "-o", tmp_path / "out", "--model", model)
+    assert result.returncode == 0
+    (line,) = own_lines(result.stderr)
+    assert "the folders beside its scans are passed over (patient1)" in line
 
 
 def test_fewer_scans_than_processes(model: Path, scans: Path, tmp_path: Path) -> None:

@@ -36,6 +36,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for labels in ((0,), (2,), (1, 3), (2, 1), (1, 1), tuple(range(1, 257)))
     ),
     *(
+        ({"classes": [{**one, "name": name} for one in classes(1, 2)]}, "each class needs a name of its own")
+        for name in ("", " ", "twice")
+    ),
+    *(
+        ({"classes": [{**classes(1)[0], "color": color}]}, "a class's color is red, green and blue from 0 to 1")
+        for color in ([220, 20, 60], [0.5, -0.1, 0.5])
+    ),
+    *(
+        ({"training.patch": [16, 16, 16], **change}, "patch must be at least 32 along one axis")
+        for change in ({"network.normalisation": "instance"}, {"training.batch": 1, "training.labelled_per_batch": 1})
+    ),
+    *(
         ({"spacing": [1.0, mm, 1.0]}, "each spacing must lie within 0.05 and 20 mm")
         for mm in (0.0, -1.0, 0.049, 20.1, NAN, INFINITE)
     ),

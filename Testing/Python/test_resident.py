@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,7 @@ import pytest
 import torch
 from DCAMTLib.errors import InputError
 from DCAMTLib.preprocessing import scan_to_network
+from DCAMTLib.recipe import Recipe, with_settings
 from DCAMTLib.training.cases import LABELLED, UNLABELLED, Case
 from DCAMTLib.training.resident import PLACES_PER_CLASS, load_case, quantum
 from DCAMTLib.volume import read_volume
@@ -70,11 +72,23 @@ def test_without_a_label(tmp_path: Path) -> None:
     assert held.places == ()
 
 
-def fault(case: Case) -> str:
+def fault(case: Case, recipe: Recipe | None = None) -> str:
     with pytest.raises(InputError) as caught:
-        load_case(case, tiny_recipe(), CPU)
+        load_case(case, recipe or tiny_recipe(), CPU)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_a_structure_too_thin_for_the_recipes_grid_is_told_of(tmp_path: Path) -> None:
+    """A sheet of a voxel of 2 mm, 800 of them; a speck of two voxels may go, and so may what is not there."""
+    image, label = ellipsoid_scan((20, 20, 20))
+    two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
+    two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))
+    label[:2, 0, 0] = 2
+    assert load_case(write_case(tmp_path, image, label), two, CPU).label is not None
+    label[:, 7, :] = 2
+    case = write_case(tmp_path, image, label)
+    assert fault(case, two).startswith(f"{case.label}: its 'Scar' is too thin for the recipe's grid of 8 x 8 x 8 mm")
 
 
 def test_faults_of_a_label_name_its_file(tmp_path: Path) -> None:
@@ -82,7 +96,10 @@ def test_faults_of_a_label_name_its_file(tmp_path: Path) -> None:
     case = write_case(tmp_path, image, label * 0)
     assert fault(case) == f"{case.label}: is empty: no voxel is labelled."
     case = write_case(tmp_path, image, label * 7)
-    assert fault(case) == f"{case.label}: has the label 7, but the recipe 'la' knows 1 to 1."
+    assert fault(case) == (
+        f"{case.label}: has the label 7, but the recipe 'la' knows 1 to 1. "
+        "Number the structures 1, 2, 3, … as the recipe does."
+    )
     case = write_case(tmp_path, image, label[:-1])
     assert fault(case).startswith(f"{case.label}: lies on another grid than {case.image}. ")
     moved = np.diag([2.0, 2.0, 2.0, 1.0])

@@ -240,15 +240,16 @@ def test_a_validation_that_fails_does_not_lose_the_run(
     tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last one, and one on the way, if a checkpoint was due."""
+    monkeypatch.setattr(trainer_module, "VALIDATION_SHARE", 1e9)  # there is always time for one
     whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
 
     def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(trainer_module, "validation_dice", fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        new_trainer(tmp_path / "run", table, "iterations=6", *settings).fit(read_cases(table))
-    monkeypatch.undo()
+    with monkeypatch.context() as failing:
+        failing.setattr(trainer_module, "validation_dice", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            new_trainer(tmp_path / "run", table, "iterations=6", *settings).fit(read_cases(table))
     resumed = new_trainer(tmp_path / "run", table, "iterations=6", *settings)
     resumed.resume()
     assert resumed.step == (4 if settings else 6)

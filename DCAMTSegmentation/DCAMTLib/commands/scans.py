@@ -73,6 +73,14 @@ def plan_jobs(
     return jobs
 
 
+def passed_over(scan: Path) -> list[Path]:
+    """The folders in a folder that holds scans itself, and in which therefore nobody looks for more."""
+    if not os.path.isdir(scan) or expand(scan) == [scan]:
+        return []
+    folders = sorted(entry for entry in scan.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [] if folders == expand(scan) else folders
+
+
 def expand(scan: Path) -> list[Path]:
     """The scans that a path means: itself, or those in a folder (a folder without any is taken as DICOM slices).
 

@@ -17,9 +17,9 @@ from ..measurements import Measurements, measure, write_measurements_csv
 from ..model_store import model_path, verify_model
 from ..training.distributed import Team, TeamLost, joined, own_device, team_rank
 from ..volume import SegmentInfo, Volume, read_volume, scan_name, write_labelmap, write_volume
-from .console import Console, StdoutLost
+from .console import Console, StdoutLost, tell
 from .faults import as_fault, ending_like_ctrl_c
-from .scans import Job, plan_jobs
+from .scans import Job, passed_over, plan_jobs
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor, Segmentation
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(days=7)
 """How long a process that is done waits for the others' scans. One that has ended is not waited for."""
+
+
+MOST_NAMED = 20
+"""Scans that one line names."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     The table of measurements holds every scan whose segmentation was written, even where the work is broken off.
 
     Started by `torchrun`, each process takes its share of the scans and tells of them as they are done; the first one
-    says which these are, and in the end writes the table and tells what failed. Where the work of several is broken
-    off, the table holds the first one's scans.
+    says which these are, and in the end writes the table and tells what failed. Where one of several ends early, or
+    all are asked to end, the table holds the first one's scans, and what has no result is named.
     """
     if options.agreement and options.quality == FAST:
         usage_error("--agreement compares both branches: it needs --quality accurate")
@@ -66,6 +70,10 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         if len(jobs) == 1 and not jobs[0].scan.exists():
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model_path(options.model)
+        for folder in options.scans:
+            if left := passed_over(folder):
+                names = ", ".join(one.name for one in left[:MOST_NAMED])
+                tell(f"{folder}: the folders beside its scans are passed over ({names}). Name them to have them done.")
     # What loads torch comes after all that can go wrong without it.
     import torch
 
@@ -89,37 +97,44 @@ def _segment_share(options: argparse.Namespace, team: Team, jobs: Sequence[Job])
         predictor = Predictor(verify_model(options.model), own_device(choose_device(options.device)))
     outcomes: list[Outcome] = []
     lost: str | None = None
+    began = time.time()
     try:
-        for number in range(team.rank, len(jobs), team.size):
-            job = jobs[number]
+        with ending_like_ctrl_c():
+            for number in range(team.rank, len(jobs), team.size):
+                job = jobs[number]
+                try:
+                    finished = segment_one(job, predictor, options, region, console, number, len(jobs))
+                    # Before it is told of, which fails where nobody reads any more.
+                    outcomes.append(Outcome(number, tuple(finished.measurements)))
+                    tell_of(job, finished, options.agreement, console)
+                except StdoutLost:
+                    raise
+                except Exception as error:
+                    fault = str(as_fault(error, None if _names_a_file(error, job) else job.scan))
+                    outcomes.append(Outcome(number, failure=fault))
+                    console.event("failed", scan=str(job.scan), message=fault)
             try:
-                finished = segment_one(job, predictor, options, region, console, number, len(jobs))
-                # Before it is told of, which fails where nobody reads any more.
-                outcomes.append(Outcome(number, tuple(finished.measurements)))
-                tell_of(job, finished, options.agreement, console)
-            except StdoutLost:
-                raise
-            except Exception as error:
-                fault = str(as_fault(error, None if _names_a_file(error, job) else job.scan))
-                outcomes.append(Outcome(number, failure=fault))
-                console.event("failed", scan=str(job.scan), message=fault)
-        try:
-            outcomes = [one for share in team.gathered(outcomes) for one in share]
-        except TeamLost:
-            lost = "another process has ended before its scans were done. Segment those again that have no result."
-            if not team.leads:
-                raise
+                outcomes = [one for share in team.gathered(outcomes) for one in share]
+            except TeamLost:
+                if not team.leads:
+                    raise
+                lost = "another process has ended before its scans were done"
+    except KeyboardInterrupt:
+        lost = "broken off"
+        raise
     finally:
         outcomes.sort(key=lambda one: one.number)
         rows = [row for one in outcomes for row in one.measurements]
         if rows and options.measurements and team.leads:
             with ending_like_ctrl_c():
                 write_measurements_csv(rows, options.measurements)
+        if lost and team.leads and len(jobs) > 1:
+            console.warn(f"{lost}; without a result: {_named(_undone(jobs, outcomes, began))}. Segment them again.")
     if not team.leads:
         return 0  # what failed is the leader's to tell, and torchrun would end it on any other status
     if rows and options.measurements:
         console.text(f"measurements: {options.measurements}")
-    failures = [one.failure for one in outcomes if one.failure is not None] + ([lost] if lost else [])
+    failures = [one.failure for one in outcomes if one.failure is not None]
     for failure in failures:
         console.warn(failure)
     segmented = sum(one.failure is None for one in outcomes)
@@ -127,7 +142,26 @@ def _segment_share(options: argparse.Namespace, team: Team, jobs: Sequence[Job])
         console.text(f"{segmented} of {len(jobs)} scans segmented")
     console.event("done", scans=len(jobs), failed=len(jobs) - segmented)
     console.clear()
-    return 1 if failures else 0
+    return 1 if failures or lost else 0
+
+
+def _undone(jobs: Sequence[Job], outcomes: Sequence[Outcome], began: float) -> list[Job]:
+    """Those of which nothing is known and whose result was not written since `began`, seconds since the epoch."""
+    known = {one.number for one in outcomes}
+
+    def written(job: Job) -> bool:
+        try:
+            return job.segmentation.stat().st_mtime >= began
+        except OSError:
+            return False
+
+    return [job for number, job in enumerate(jobs) if number not in known and not written(job)]
+
+
+def _named(jobs: Sequence[Job]) -> str:
+    names = [scan_name(job.scan) for job in jobs[:MOST_NAMED]]
+    more = f" and {len(jobs) - MOST_NAMED} more" if len(jobs) > MOST_NAMED else ""
+    return f"{', '.join(names) or 'none'}{more}"
 
 
 def segment_one(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
-from ..volume import read_labelmap, read_volume
+from ..volume import Labelmap, read_labelmap, read_volume
 from .cases import Case
 
 PLACES_PER_CLASS = 4096
@@ -39,8 +41,8 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
     """Read a case, bring it to the network's grid, and keep it in 8 bits.
 
     Raises:
-        InputError: a file cannot be used, the label lies on another grid, is empty, or has a class that the recipe
-            has not.
+        InputError: a file cannot be used, the label lies on another grid, is empty, has a class that the recipe has
+            not, or one of which nothing is left on the network's grid.
     """
     volume = read_volume(case.image, channels=recipe.input_channels)
     image, _ = scan_to_network(volume, recipe)
@@ -57,11 +59,23 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
             raise InputError("is empty: no voxel is labelled", path=case.label)
         if highest >= recipe.outputs:
             known = f"the recipe '{recipe.name}' knows 1 to {recipe.outputs - 1}"
-            raise InputError(f"has the label {highest}, but {known}", path=case.label)
+            remedy = "Number the structures 1, 2, 3, … as the recipe does."
+            raise InputError(f"has the label {highest}, but {known}", path=case.label, remedy=remedy)
         label = labels_to_network(labelmap, recipe)
+        _check_that_none_vanished(labelmap, label, recipe, case.label)
         places = tuple(_places(label == value) for value in range(1, recipe.outputs) if (label == value).any())
         label = label.to(device)
     return ResidentCase(case.name, compact.to(device), label, places)
+
+
+def _check_that_none_vanished(labelmap: Labelmap, label: Tensor, recipe: Recipe, path: Path) -> None:
+    """Raise InputError for a class that has the volume of a voxel of the network's grid, but fills the most of none."""
+    voxel = math.prod(recipe.spacing) / labelmap.grid.voxel_volume_mm3
+    for info in recipe.classes:
+        if not (label == info.label).any() and (labelmap.voxels == info.label).sum() >= voxel:
+            spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
+            what = f"its '{info.name}' is too thin for the recipe's grid of {spacing} mm: nothing of it is left there"
+            raise InputError(what, path=path, remedy="Give the recipe a finer spacing.")
 
 
 def _places(mask: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from .resident import ResidentCase, load_case
 from .run_folder import RunFolder
 from .run_requests import STOP, asked
 from .sampling import Batch, BatchSampler
-from .validation import validation_dice
+from .validation import Scores, validation_dice
 
 REQUEST_EVERY_S = 0.5
 """Seconds between two looks at whether another process asks the run to pause or to stop."""
@@ -86,6 +86,7 @@ class Trainer:
         self._request: str | None = None
         self._looked = 0.0
         self._validated_at: int | None = None
+        self._validation_s: float | None = None
         self._best_dice: float | None = None
         self._held_out: list[Case] = []
 
@@ -140,13 +141,14 @@ class Trainer:
                 if meter.due or last or checkpoint_due:
                     # Before a checkpoint in any case: one whose losses are not numbers must not replace a sound one.
                     self._report(meter)
-                validating = bool(by_role[VALIDATION]) and (last or self._validation_due())
-                if validating if last else checkpoint_due:
-                    # Before a validation, so that one which fails does not take what was learnt with it.
+                validating = bool(by_role[VALIDATION]) and (last or self._validation_due(by_role[VALIDATION]))
+                if checkpoint_due or (validating and (last or self.team.size > 1)):
+                    # Before a validation, so that one which fails, or during which a worker ends, does not take what
+                    # was learnt with it.
                     self.save()
                     checkpointed = time.monotonic()
                 if validating:
-                    dice = self._validate(by_role[VALIDATION])
+                    dice = self._validate(by_role[VALIDATION], breaks_off=not last) or dice
         if meter.holds_any:  # a signal came between two reports
             self._report(meter)
         finished = self.step >= iterations
@@ -209,8 +211,14 @@ class Trainer:
 
     def iterate(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the optimiser; the losses, still on the device."""
+        kept = [buffer.clone() for buffer in self.learner.network.buffers()] if self.team.size > 1 else []
         losses = self.learner.learn(batch, self.step)
-        self._exchange(losses)
+        try:
+            self._exchange(losses)
+        except TeamLost:  # a step that was not made leaves no trace in the running statistics either
+            for buffer, before in zip(self.learner.network.buffers(), kept, strict=True):
+                buffer.copy_(before)
+            raise
         self.learner.update(self.step)
         return losses
 
@@ -241,25 +249,41 @@ class Trainer:
                 remedy="Start anew with a lower learning_rate.",
             )
 
-    def _validation_due(self) -> bool:
-        if self.step % self.recipe.training.validate_every:
+    def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
+        """Whether it is time for one, and it leaves `VALIDATION_SHARE` enough for the last, which is always made."""
+        training = self.recipe.training
+        if self.step % training.validate_every:
             return False
-        return self.seconds_validating <= VALIDATION_SHARE * self.seconds
+        one = self._validation_s or self._expected_validation_s(cases)
+        spent, whole = self.seconds_validating, self.seconds * training.iterations / self.step
+        return spent + one <= VALIDATION_SHARE * self.seconds and spent + 2 * one <= VALIDATION_SHARE * whole
 
-    def _validate(self, cases: Sequence[ResidentCase]) -> dict[str, dict[str, float]]:
+    def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
+        """Seconds of a first validation, by its voxels: an iteration goes three times over its own, there and back."""
+        training = self.recipe.training
+        voxels = sum(case.image[0].numel() for case in cases)
+        return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
+
+    def _validate(self, cases: Sequence[ResidentCase], breaks_off: bool = False) -> Scores | None:
+        """Measure, say and keep how good the network is; None where that `breaks_off`, as the run is asked to end."""
         began = time.monotonic()
         network = self.learner.model
-        dice = validation_dice(network, cases, self.recipe)
+        dice = validation_dice(network, cases, self.recipe, lambda: breaks_off and self.stop_asked)
+        if dice is None:
+            return None
         self._keep_if_best(dice)
         update_preview(self.run, self.step, network, list(zip(self._held_out, cases, strict=True)), self.recipe)
         seconds = time.monotonic() - began
         self.seconds_validating += seconds
+        self._validation_s = seconds
         self._validated_at = self.step
         self.log(Validated(self.step, dice, seconds))
         return dice
 
-    def _keep_if_best(self, dice: dict[str, dict[str, float]]) -> None:
+    def _keep_if_best(self, dice: Scores) -> None:
         """Keep the weights if the classes' mean Dice is the run's highest so far, its earlier processes included."""
+        if not dice["mean"]:  # the validation cases hold none of the classes
+            return
         mean = sum(dice["mean"].values()) / len(dice["mean"])
         if self._best_dice is None and self.run.best_weights.exists():
             self._best_dice = load_checkpoint(self.run.best_weights, torch.device("cpu"))["mean_dice"]
