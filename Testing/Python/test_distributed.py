@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,15 @@ import pytest
 import torch
 from DCAMTLib.errors import InputError
 from DCAMTLib.model_store import verify_model
+from DCAMTLib.training import trainer as trainer_module
 from DCAMTLib.training.cases import LABELLED, UNLABELLED, read_cases
 from DCAMTLib.training.checkpoint import load_checkpoint
-from DCAMTLib.training.distributed import Team
+from DCAMTLib.training.distributed import Team, TeamLost
+from DCAMTLib.training.events import Checkpointed, Event, Validated
+from DCAMTLib.training.resident import load_case
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.sampling import BatchSampler
-from synthetic import CPU, new_trainer, set_options, write_cases_folder
+from synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
 
@@ -132,6 +137,46 @@ def test_what_couples_samples_is_done_within_each_share(
     for name, loss in together.items():
         assert loss == pytest.approx((float(alone[0][name]) + float(alone[1][name])) / 2, abs=1e-5)
         assert float(alone[0][name]) != pytest.approx(float(alone[1][name]), abs=1e-5)
+
+
+class BrokenTeam(Team):
+    """Two processes, the other of which has ended."""
+
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+        tensors[0].zero_()
+        raise TeamLost("another process of the run has ended")
+
+
+def test_a_step_that_was_not_made_leaves_no_trace(table: Path, tmp_path: Path) -> None:
+    """Nor do the running statistics of batch normalisation, which the step had changed on the way."""
+    trainer = new_trainer(tmp_path / "run", table, "iterations=4", "batch=4", "labelled_per_batch=2")
+    before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
+    trainer.team = BrokenTeam(0, 2)
+    cases = read_cases(table)
+    held = [load_case(case, trainer.recipe, CPU) for case in cases]
+    outlined, plain = ([one for one in held if (one.label is None) is none] for none in (False, True))
+    sampler = BatchSampler(outlined, plain, trainer.recipe, CPU)
+    with pytest.raises(TeamLost):
+        trainer.iterate(sampler.draw(0))
+    assert_same(dict(trainer.learner.network.state_dict()), before)
+
+
+def test_a_team_saves_before_it_validates(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the leader validates it is torchrun that notices an ended process, and it does not wait for long."""
+    monkeypatch.setattr(trainer_module, "VALIDATION_SHARE", 1e9)
+    monkeypatch.setattr(BrokenTeam, "average", lambda self, tensors: None)
+    heard: list[Event] = []
+    trainer = new_trainer(
+        tmp_path / "run", table, "iterations=4", "validate_every=2", "batch=4", "labelled_per_batch=2",
+        heard=heard.append,
+    )  # fmt: skip
+    trainer.team = BrokenTeam(0, 2)
+    monkeypatch.setattr(Team, "agreed", lambda self, scales=False: nullcontext())
+    trainer.fit(read_cases(table))
+    saved = [event.step for event in heard if isinstance(event, Checkpointed)]
+    assert saved[0] == 2
+    kinds = [type(event) for event in heard if isinstance(event, (Checkpointed, Validated))]
+    assert kinds[:2] == [Checkpointed, Validated]
 
 
 def test_a_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> None:

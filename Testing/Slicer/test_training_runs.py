@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import unittest
+from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +19,7 @@ from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.run_lock import is_held, run_lock
 from DCAMTLib.training.run_requests import PAUSE, ask
 from DCAMTLib.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
-from DCAMTTrainingLib import engine_command
+from DCAMTTrainingLib import engine_command, run_start
 from DCAMTTrainingLib.run_folders import runs_folder
 from DCAMTTrainingLib.run_start import RunPlan, just_started, prepare_and_start, resume, started
 from DCAMTTrainingLib.training_settings import chosen_settings
@@ -206,6 +207,25 @@ class RunsTest(TrainingCase):
             next(steps)
         steps.close()
         self.assertEqual(list(self.runs.iterdir()), [])
+
+    @unittest.skipUnless(Path("/proc/self/fd").is_dir(), "only Linux lists a process's open files")
+    def test_cancelled_while_a_scan_is_written_no_file_is_open_when_the_folder_goes(self) -> None:
+        """Else Windows would refuse to remove it."""
+        plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), self.session.table.rows, "quick")
+        steps = prepare_and_start(plan)
+        while not self.open_files():
+            next(steps)
+        seen = []
+        with mock.patch.object(run_start, "discard", side_effect=lambda run: seen.append(self.open_files())):
+            steps.close()
+        self.assertEqual(seen, [[]])
+
+    def open_files(self) -> list[str]:
+        found = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):  # one that was open for the listing itself
+                found.append(os.readlink(descriptor))
+        return [path for path in found if path.startswith(str(self.runs))]
 
     def test_with_the_scene_closed_meanwhile_nothing_is_started(self) -> None:
         self.make_small()
