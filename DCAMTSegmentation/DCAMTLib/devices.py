@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from .errors import InputError
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` takes a CUDA GPU if there is one, else Apple's if PyTorch can do there what DCAMT needs, else the CPU.
+def choose_device(name: str, training: bool = False) -> torch.device:
+    """`auto` takes a CUDA GPU if there is one, else Apple's if PyTorch can do there what it is for, else the CPU.
+
+    `training` asks more of a device than segmenting.
 
     Raises:
         InputError: the device that was asked for is not there.
@@ -22,7 +25,7 @@ def choose_device(name: str) -> torch.device:
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        able = {**there, "mps": there["mps"] and _computes_volumes("mps")}
+        able = {**there, "mps": there["mps"] and _computes_volumes("mps", training)}
         name = next(device for device in ("cuda", "mps", "cpu") if able[device])
     if not there.get(name):
         remedy = "Let the device be chosen automatically (at a shell: --device auto)."
@@ -30,24 +33,32 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _computes_volumes(device: str) -> bool:
-    """Whether PyTorch has there what networks and samplers use of it for volumes; for Apple's GPUs it came bit by bit,
-    and what is missing is told of only when it is called.
+@functools.cache
+def _computes_volumes(device: str, training: bool) -> bool:
+    """Whether PyTorch has there what networks, and in training samplers, use of it for volumes.
+
+    For Apple's GPUs it came bit by bit, and what is missing is told of only when it is called.
     """
     import torch
     import torch.nn.functional as F
 
     try:
-        volume = torch.ones((1, 2, 4, 4, 4), device=device, requires_grad=True)
+        volume = torch.ones((1, 2, 4, 4, 4), device=device, requires_grad=training)
         kernel = torch.ones((2, 2, 2, 2, 2), device=device)
         identity = torch.eye(3, 4, device=device)[None]
-        F.conv3d(volume, kernel).sum().backward()  # type: ignore[no-untyped-call]
-        F.conv_transpose3d(volume, kernel, stride=2).sum().backward()  # type: ignore[no-untyped-call]
-        F.interpolate(volume, scale_factor=2, mode="trilinear").sum().backward()  # type: ignore[no-untyped-call]
-        places = F.affine_grid(identity, [1, 1, 4, 4, 4], align_corners=False)
-        for mode in ("bilinear", "nearest"):
-            F.grid_sample(volume.detach(), places, mode=mode, align_corners=False).cpu()
-    except (NotImplementedError, RuntimeError):
+        results = (
+            F.conv3d(volume, kernel),
+            F.conv_transpose3d(volume, kernel, stride=2),
+            F.interpolate(volume, scale_factor=2, mode="trilinear"),
+        )
+        total = torch.stack([result.sum() for result in results]).sum()
+        total.cpu()
+        if training:
+            total.backward()  # type: ignore[no-untyped-call]
+            places = F.affine_grid(identity, [1, 1, 4, 4, 4], align_corners=False)
+            for mode in ("bilinear", "nearest"):
+                F.grid_sample(volume.detach(), places, mode=mode, align_corners=False).cpu()
+    except RuntimeError:  # of which NotImplementedError is one
         return False
     return True
 

@@ -1,11 +1,13 @@
-"""How much memory this machine has left, and how much this process has taken, on every system."""
+"""How much memory and disk this machine has left, and how much this process has taken, on every system."""
 
 from __future__ import annotations
 
 import ctypes
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 
 def free_memory_bytes() -> int | None:
@@ -19,6 +21,15 @@ def free_memory_bytes() -> int | None:
             lines = dict(line.split(":", 1) for line in file)
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
+        return None
+
+
+def free_disk_bytes(folder: Path) -> int | None:
+    """Free bytes where the folder is, or will be; None where the system does not say."""
+    there = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), None)
+    try:
+        return shutil.disk_usage(there).free if there is not None else None
+    except OSError:
         return None
 
 

@@ -239,11 +239,23 @@ def _read_card(data: bytes, path: Path) -> Card:
         texts = [values[item.name] for item in fields(Card) if item.type == "str" and item.name in values]
         if not all(isinstance(text, str) for text in (*texts, *values["segments"])):
             raise TypeError("a text is none")
-        if not all(isinstance(entry, dict) for entry in (values.get("trained_on", {}), *values.get("measured", ()))):
+        sound = all(map(_is_measurement, values.get("measured", ())))
+        if not sound or not isinstance(values.get("trained_on", {}), dict):
             raise TypeError("what it says of training or measurements is no table")
         return Card(**{key: value for key, value in values.items() if key in known})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"its card is not understood ({error})", path=path) from error
+
+
+def _is_measurement(entry: Any) -> bool:
+    """Whether it is a table, and Dice in it, where it is there, a table of branches, each of classes and numbers."""
+    if not isinstance(entry, dict):
+        return False
+    branches = entry.get("dice", {})
+    return isinstance(branches, dict) and all(
+        isinstance(of, dict) and all(isinstance(value, int | float) for value in of.values())
+        for of in branches.values()
+    )
 
 
 def _card_bytes(card: Card) -> bytes:

@@ -95,7 +95,7 @@ def import_model(path: Path, weights_too: bool = True, replace: bool = False) ->
             f"a model '{name}' comes with DCAMT and stays", path=path, remedy="Train it under another name."
         )
     if there is not None and not replace:
-        remedy = f"Remove it first: dcamt models remove {name}"
+        remedy = f"Import it with --replace, or remove that one first: dcamt models remove {name}"
         raise InputError(f"a model '{name}' is there already", path=path, remedy=remedy)
     target = user_folder() / f"{name}{ENDING}"
     with atomic_path(target) as partial:

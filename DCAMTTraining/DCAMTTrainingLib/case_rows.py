@@ -24,12 +24,13 @@ class FileScan:
 class SceneScan:
     """A volume node of the scene and the segmentation node that outlines it, by their IDs.
 
-    segments: identifier of each segment that counts, and the recipe's label that it stands for.
+    segments: identifier of each segment that counts, and the recipe's label that it stands for. chosen: by the person.
     """
 
     volume: str
     segmentation: str = ""
     segments: tuple[tuple[str, int], ...] = ()
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class CaseTable:
     def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
         """Add cases; returns how many are new. `roles_chosen`: their roles are a person's, not guessed.
 
-        One whose scan is there already brings its label into that row, which keeps what the person chose for it.
+        Of one whose scan is there already the row gets the label, as far as there is one; name, role and segments that
+        the person chose for it stay.
         """
         at = {row.scan: index for index, row in enumerate(self.rows)}
         names = {row.name for row in self.rows}
@@ -195,7 +197,7 @@ def _row(data: dict[str, Any]) -> CaseRow:
         scan: FileScan | SceneScan = FileScan(source["image"], source["label"])
     else:
         segments = tuple((str(name), int(label)) for name, label in source["segments"])
-        scan = SceneScan(source["volume"], source["segmentation"], segments)
+        scan = SceneScan(source["volume"], source["segmentation"], segments, bool(source.get("chosen")))
     size, spacing = data.get("size"), data.get("spacing")
     if data["role"] not in ALL_ROLES:
         raise ValueError(f"no role: {data['role']}")
@@ -209,7 +211,7 @@ def _brought_up_to_date(row: CaseRow, found: CaseRow, role_chosen: bool) -> Case
     """
     source, known = found.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:
-        source = known if known.segments else source
+        source = known if known.chosen else source
     found = replace(found, name=row.name, source=source)
     if role_chosen:
         return found

@@ -122,9 +122,9 @@ class ResultsPanel:
             return
         question = _("A model “{name}” is in the list already. Replace it by this one?").format(name=name)
         if there is None or slicer.util.confirmOkCancelDisplay(question, title):
-            self._import(path, name)
+            self._import(path, name, ["--replace"] if there is not None else [])
 
-    def _import(self, path: Path, name: str) -> None:
+    def _import(self, path: Path, name: str, options: list[str]) -> None:
         self._say(_("Checking the model…"))
 
         def ended(message: str) -> None:
@@ -141,7 +141,7 @@ class ResultsPanel:
             self._onModel(name)
 
         # In a process of its own: to check a model's weights needs torch.
-        self._command = EngineCommand(["models", "import", str(path), "--replace"], lambda event: None, ended)
+        self._command = EngineCommand(["models", "import", str(path), *options], lambda event: None, ended)
 
     def _onExport(self, checked: bool = False) -> None:
         path, title = self._chosen(), _("Export the model")

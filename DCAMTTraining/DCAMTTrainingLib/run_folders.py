@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import slicer
@@ -21,15 +20,6 @@ def runs_folder() -> Path:
 
 def set_runs_folder(folder: str) -> None:
     slicer.app.userSettings().setValue(_KEY, folder)
-
-
-def free_disk(folder: Path) -> int | None:
-    """Free bytes where the folder is, or will be; None if the system does not say."""
-    there = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), None)
-    try:
-        return shutil.disk_usage(there).free if there is not None else None
-    except OSError:
-        return None
 
 
 def run_of(name: str) -> RunFolder:

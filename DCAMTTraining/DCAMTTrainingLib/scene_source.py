@@ -8,6 +8,7 @@ import slicer
 import vtk
 from DCAMTLib.recipe import Recipe
 from DCAMTSlicerLib import review, training_cases
+from DCAMTSlicerLib.result_segments import own_segments
 
 from .case_rows import CaseRow, SceneScan, default_role
 from .preview import is_preview
@@ -38,19 +39,12 @@ def is_scan(volume: Any) -> bool:
 
 
 def outline_of(volume: Any, recipe: Recipe) -> Any | None:
-    """The last segmentation node that a person drew on the volume and that has a segment of one of the classes."""
+    """The last segmentation node on the volume in which a person outlined one of the classes."""
     found = None
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if scan_of(segmentation) is volume and is_persons(segmentation) and segments_of(segmentation, recipe):
+        if scan_of(segmentation) is volume and segments_of(segmentation, recipe):
             found = segmentation
     return found
-
-
-def is_persons(segmentation: Any) -> bool:
-    """Whether a person drew or corrected it; from what a network alone has said, it would learn its own mistakes."""
-    if is_preview(segmentation) or is_proposal(segmentation):
-        return False
-    return review.referenced(segmentation, review.VOLUME) is None or review.is_corrected(segmentation)
 
 
 def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
@@ -63,9 +57,12 @@ def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
 
 
 def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...]:
-    """Which segment stands for which class: by its code, else its name, else as the only one for the only class."""
+    """Which segment stands for which class: by its code, else its name, else as the only one for the only class.
+
+    Of those that a person answers for: from what a network alone has said, it would learn its own mistakes.
+    """
     parts = segmentation.GetSegmentation()
-    free: list[str] = list(parts.GetSegmentIDs())
+    free = _persons_segments(segmentation)
     found: dict[int, str] = {}
     if len(recipe.classes) == len(free) == 1:
         return ((free[0], recipe.classes[0].label),)
@@ -82,6 +79,17 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
                 found[label] = same
                 free.remove(same)
     return tuple((identifier, label) for label, identifier in sorted(found.items()))
+
+
+def _persons_segments(segmentation: Any) -> list[str]:
+    """Identifiers of the segments that a person drew, corrected or sent over."""
+    identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
+    if training_cases.is_case(segmentation) or review.is_corrected(segmentation):
+        return identifiers
+    if is_preview(segmentation) or is_proposal(segmentation):
+        return []
+    written = own_segments(segmentation).values()
+    return [identifier for identifier in identifiers if identifier not in written]
 
 
 def _type_code(segment: Any) -> tuple[str, str] | None:

@@ -60,7 +60,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
     segments = _segments(nodes[index - 1])
     pairs = zip(recipe.classes, places, strict=True)
     chosen = tuple((segments[place - 1][0], info.label) for info, place in pairs if place > 0)
-    return SceneScan(source.volume, nodes[index - 1].GetID(), chosen)
+    return SceneScan(source.volume, nodes[index - 1].GetID(), chosen, chosen=True)
 
 
 def _segments(node: Any) -> list[tuple[str, str]]:

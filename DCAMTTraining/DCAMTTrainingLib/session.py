@@ -12,6 +12,7 @@ from typing import Any
 import qt
 import slicer
 from DCAMTLib.errors import InputError
+from DCAMTLib.machine import free_disk_bytes
 from DCAMTLib.recipe import Recipe, with_settings
 from DCAMTLib.training.cases import Case, listed_cases, write_cases
 from DCAMTLib.training.efforts import effort_settings
@@ -24,7 +25,7 @@ from .case_rows import CaseRow, CaseTable, FileScan
 from .case_store import SLICE, load_rows, save_rows, saving_rows
 from .engine_command import EngineCommand
 from .preflight import Problem, case_problems, machine_problems
-from .run_folders import free_disk, runs_folder
+from .run_folders import runs_folder
 from .stepping import Stepping
 from .task import classes_from_json, recipe_of, started_from
 from .training_settings import TrainingSettings, chosen_settings, device_word
@@ -230,7 +231,7 @@ class TrainingSession:
             found = self._estimates.get(self._estimateKey(self.plannedRecipe()))
         except InputError:
             return None
-        return None if found is None else {**found, "disk_free": free_disk(runs_folder())}
+        return None if found is None else {**found, "disk_free": free_disk_bytes(runs_folder())}
 
     @property
     def estimating(self) -> bool:

@@ -26,7 +26,7 @@ def test_an_apple_gpu_that_lacks_what_volumes_need_is_passed_over(monkeypatch: p
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     asked: list[str] = []
 
-    def able(device: str, yes: bool) -> bool:
+    def able(device: str, training: bool, yes: bool) -> bool:
         asked.append(device)
         return yes
 
@@ -37,15 +37,18 @@ def test_an_apple_gpu_that_lacks_what_volumes_need_is_passed_over(monkeypatch: p
     assert choose_device("mps").type == "mps"  # who asks for it gets it
 
 
-@pytest.mark.parametrize("missing", ["conv_transpose3d", "interpolate", "grid_sample"])
+@pytest.mark.parametrize("missing", ["conv3d", "conv_transpose3d", "interpolate", "grid_sample"])
 def test_whatever_is_missing_is_found_out(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert devices._computes_volumes("cpu")
+    probe = devices._computes_volumes.__wrapped__  # each time anew
+    assert probe("cpu", training=True)
+    assert probe("cpu", training=False)
 
     def refuse(*_: object, **__: object) -> None:
         raise NotImplementedError("is not currently implemented for the MPS device")
 
     monkeypatch.setattr(torch.nn.functional, missing, refuse)
-    assert not devices._computes_volumes("cpu")
+    assert not probe("cpu", training=True)
+    assert probe("cpu", training=False) is (missing == "grid_sample")  # which only samplers use
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the processor's features")

@@ -233,20 +233,33 @@ def test_what_may_be_missed_at_that_resolution_is_looked_for_in_all_of_the_anato
     for (a, b), radius, brightness in (((80, 80), 12, 0.4), ((135, 30), 2, 0.9)):
         voxels[(i - a) ** 2 + (j - b) ** 2 + (k - 12) ** 2 < radius**2] = brightness
 
+    looked: list[tuple[int, ...]] = []
+
     def run(image: Tensor) -> Tensor:
+        looked.append(tuple(image.shape))
         return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
     volume = Volume(voxels[None], grid)
     found = find_organ(volume, two, run)
     assert found is not None
-    assert (found.box, found.organs) == (found.anatomy, {})
+    assert found.box == found.anatomy
+    assert set(found.organs) == {1}  # its place counts all the same
     assert all(side.start <= at < side.stop for side, at in zip(found.box, (135, 30, 12), strict=True))
 
     def never(image: Tensor) -> Tensor:
         raise AssertionError("nothing is to be looked for")
 
+    # Large enough to be seen, but beyond the part that is looked at first: a box holds both.
+    voxels[(i - 135) ** 2 + (j - 60) ** 2 + (k - 12) ** 2 < 8**2] = 0.9
+    looked.clear()
+    seen = find_organ(Volume(voxels[None], grid), two, run)
+    assert seen is not None
+    assert len(looked) == 2
+    assert set(seen.organs) == {1, 2}
+    assert seen.box != seen.anatomy
+
     every = replace(RECIPE, inference=replace(RECIPE.inference, largest_component=False))
-    assert find_organ(volume, every, never) == found
+    assert find_organ(volume, every, never) == Found(found.anatomy, found.anatomy)
 
 
 def test_the_inner_part_is_two_patches_at_least() -> None:

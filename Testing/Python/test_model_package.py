@@ -321,6 +321,8 @@ def parts_of(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
         ({"segments": 3}, "its card is not understood"),
         ({"measured": ["ninety percent"]}, "its card is not understood"),
         ({"measured": 90}, "its card is not understood"),
+        ({"measured": [{"dice": {"mean": 0.9}}]}, "its card is not understood"),
+        ({"measured": [{"dice": {"mean": {"Left atrium": "0.9"}}}]}, "its card is not understood"),
         ({"trained_on": "sixty scans"}, "its card is not understood"),
     ],
 )

@@ -28,6 +28,7 @@ from DCAMTLib.training.learner import half_precision
 from DCAMTLib.training.optimiser import make_optimiser, set_learning_rate, update_average
 from DCAMTLib.training.resident import load_case
 from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.run_requests import PAUSE, ask, withdraw_request
 from DCAMTLib.training.trainer import Trainer
 from DCAMTLib.training.validation import validation_dice
 from shared_by_tests.tiny_recipes import tiny_recipe
@@ -318,12 +319,13 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
     heard: list[Event] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", heard=heard.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
+    monkeypatch.setattr(trainer_module, "REQUEST_EVERY_S", 0.0)
     real = validation.bounded_probabilities
     measured: list[int] = []
 
     def ask_meanwhile(*words: Any) -> Tensor:
         measured.append(trainer.step)
-        trainer.stop_asked = True
+        ask(RunFolder(tmp_path / "run"), PAUSE)  # as the panel does
         return real(*words)
 
     monkeypatch.setattr(validation, "bounded_probabilities", ask_meanwhile)
@@ -333,6 +335,8 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
     assert (outcome.finished, outcome.step, measured) == (False, 2, [2])
     assert not any(isinstance(event, Validated) for event in heard)
     assert trainer.learner.network.training
+    withdraw_request(RunFolder(tmp_path / "run"))
+    monkeypatch.setattr(validation, "bounded_probabilities", lambda *words: (measured.append(4), real(*words))[1])
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2")
     trainer.resume()
     assert trainer.fit([*cases, *again], resumed=True).finished
@@ -407,7 +411,10 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # the surer branch decides
     without = validation_dice(network, cases[:1], recipe)  # no label holds the second class
+    assert without is not None
     assert [list(without[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
+    assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # there is nothing to find
+    assert network.training
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])

@@ -18,6 +18,7 @@ from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from DCAMTLib.training.preview import Preview
 from DCAMTLib.volume import read_labelmap, read_volume
 from DCAMTSlicerLib import review, training_cases
+from DCAMTSlicerLib.result_segments import OWN_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.case_inspection import CaseInspection, scene_remark
 from DCAMTTrainingLib.case_rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
@@ -70,9 +71,12 @@ class RowsTest(unittest.TestCase):
             self.table.add([scene("one")])
             self.assertEqual(self.table.rows[0].role, role)
         self.table.set_role([0], VALIDATION)
-        self.table.put(0, replace(self.table.rows[0], source=SceneScan("v", "one", (("s2", 1),))))
+        self.table.add([scene("one", (("s1", 2), ("s3", 1)))])  # the task is another, or there is a new segment
+        self.assertEqual(self.table.rows[0].source.segments, (("s1", 2), ("s3", 1)))
+        self.table.put(0, replace(self.table.rows[0], source=SceneScan("v", "one", (("s2", 1),), chosen=True)))
         self.table.add([scene("one")])
         self.assertEqual(self.table.rows[0].source.segments, (("s2", 1),))
+        self.assertEqual(rows_from_json(rows_to_json(self.table.rows)), self.table.rows)
         self.table.add([scene("another")])  # another outline has segments of its own
         self.assertEqual((self.table.rows[0].source, self.table.rows[0].role), (scene("another").source, VALIDATION))
         self.table.add([replace(scene(""), role=UNLABELLED)])
@@ -206,10 +210,17 @@ class SceneSourceTest(unittest.TestCase):
         for scan in (volume, plain):
             result = add_outline(scan, ellipsoid(2)[1])
             result.SetNodeReferenceID(review.VOLUME, scan.GetID())
+            result.GetSegmentation().GetNthSegment(0).SetTag(OWN_TAG, "SCT:82471001")
         proposal = add_outline(plain, ellipsoid(2)[1])
         proposal.SetAttribute("DCAMT.proposal", "/runs/run-1/ranking/plain.seg.nrrd")
         for scan in (volume, plain):
             self.show_preview_on(scan)
+        self.assertEqual(outlines(), before)
+        # What the person drew into a node that holds a result as well is the person's.
+        scar = result.GetSegmentation().AddEmptySegment("", "Left atrium")
+        self.assertEqual(outlines(), [before[0], result.GetID()])
+        self.assertEqual(segments_of(result, self.recipe), ((scar, 1),))
+        result.GetSegmentation().RemoveSegment(scar)
         self.assertEqual(outlines(), before)
         review.mark_corrected(result)
         self.assertEqual(outlines(), [before[0], result.GetID()])

@@ -376,7 +376,7 @@ class EstimateTest(TrainingCase):
         self.make_small()
         self.take_as_measured()
         self.assertTrue(self.ui.startButton.enabled)
-        with mock.patch.object(session_module, "free_disk", return_value=5 * 10**6):
+        with mock.patch.object(session_module, "free_disk_bytes", return_value=5 * 10**6):
             self.session.settingsChanged()
             self.assertIn("Free some space, or choose another folder", self.ui.problemsLabel.text)
             self.assertFalse(self.ui.startButton.enabled)

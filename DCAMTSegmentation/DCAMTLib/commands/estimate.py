@@ -34,7 +34,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     from ..devices import choose_device
     from ..training.estimate import estimate, memory_to_take, try_steps
 
-    device = choose_device(options.device)
+    device = choose_device(options.device, training=True)
     memory_free = memory_to_take(device)
     measured: dict[tuple[object, ...], Trial] = {}
     for effort in options.effort or EFFORTS:

@@ -53,7 +53,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def ending_like_ctrl_c() -> Iterator[None]:
-    """While files are written, make a request to end (SIGTERM, a closed terminal) tidy up as Ctrl-C does.
+    """While there is something to tidy up or to keep, treat a request to end (SIGTERM, a closed terminal) as Ctrl-C.
 
     Elsewhere the system's own way is better: it ends at once, where Python waits for torch to finish its step.
     """
@@ -73,6 +73,19 @@ def ending_like_ctrl_c() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def deaf_to_sigterm() -> Iterator[None]:
+    """While the last things are put down, which takes no time worth a request to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _named(error: Exception, path: Path | None) -> str:

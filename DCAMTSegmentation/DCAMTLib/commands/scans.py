@@ -73,12 +73,12 @@ def plan_jobs(
     return jobs
 
 
-def passed_over(scan: Path) -> list[Path]:
-    """The folders in a folder that holds scans itself, and in which therefore nobody looks for more."""
+def passed_over(scan: Path, output: Path) -> list[Path]:
+    """The folders in a folder that holds scans itself, and in which therefore nobody looks for more; not `output`."""
     if not os.path.isdir(scan) or expand(scan) == [scan]:
         return []
     folders = sorted(entry for entry in scan.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return [] if folders == expand(scan) else folders
+    return [] if folders == expand(scan) else [one for one in folders if one.resolve() != output.resolve()]
 
 
 def expand(scan: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from ..model_store import model_path, verify_model
 from ..training.distributed import Team, TeamLost, joined, own_device, team_rank
 from ..volume import SegmentInfo, Volume, read_volume, scan_name, write_labelmap, write_volume
 from .console import Console, StdoutLost, tell
-from .faults import as_fault, ending_like_ctrl_c
+from .faults import as_fault, deaf_to_sigterm, ending_like_ctrl_c
 from .scans import Job, passed_over, plan_jobs
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model_path(options.model)
         for folder in options.scans:
-            if left := passed_over(folder):
+            if left := passed_over(folder, options.output):
                 names = ", ".join(one.name for one in left[:MOST_NAMED])
                 tell(f"{folder}: the folders beside its scans are passed over ({names}). Name them to have them done.")
     # What loads torch comes after all that can go wrong without it.
@@ -98,38 +98,28 @@ def _segment_share(options: argparse.Namespace, team: Team, jobs: Sequence[Job])
     outcomes: list[Outcome] = []
     lost: str | None = None
     began = time.time()
-    try:
-        with ending_like_ctrl_c():
+    with ending_like_ctrl_c():
+        try:
             for number in range(team.rank, len(jobs), team.size):
-                job = jobs[number]
-                try:
-                    finished = segment_one(job, predictor, options, region, console, number, len(jobs))
-                    # Before it is told of, which fails where nobody reads any more.
-                    outcomes.append(Outcome(number, tuple(finished.measurements)))
-                    tell_of(job, finished, options.agreement, console)
-                except StdoutLost:
-                    raise
-                except Exception as error:
-                    fault = str(as_fault(error, None if _names_a_file(error, job) else job.scan))
-                    outcomes.append(Outcome(number, failure=fault))
-                    console.event("failed", scan=str(job.scan), message=fault)
+                _do(jobs[number], number, len(jobs), predictor, options, region, console, outcomes)
             try:
                 outcomes = [one for share in team.gathered(outcomes) for one in share]
             except TeamLost:
                 if not team.leads:
                     raise
                 lost = "another process has ended before its scans were done"
-    except KeyboardInterrupt:
-        lost = "broken off"
-        raise
-    finally:
-        outcomes.sort(key=lambda one: one.number)
-        rows = [row for one in outcomes for row in one.measurements]
-        if rows and options.measurements and team.leads:
-            with ending_like_ctrl_c():
-                write_measurements_csv(rows, options.measurements)
-        if lost and team.leads and len(jobs) > 1:
-            console.warn(f"{lost}; without a result: {_named(_undone(jobs, outcomes, began))}. Segment them again.")
+        except KeyboardInterrupt:
+            lost = "broken off" if team.size > 1 else None  # whoever stops a process by itself knows what it is doing
+            raise
+        finally:
+            with deaf_to_sigterm():  # which torchrun sends where another process has ended
+                outcomes.sort(key=lambda one: one.number)
+                undone = _undone(jobs, outcomes, began)
+                if lost and team.leads:
+                    console.warn(f"{lost}; without a result: {_named(undone)}. Segment them again.")
+                rows = [row for one in outcomes for row in one.measurements]
+                if rows and options.measurements and team.leads:
+                    write_measurements_csv(rows, options.measurements)
     if not team.leads:
         return 0  # what failed is the leader's to tell, and torchrun would end it on any other status
     if rows and options.measurements:
@@ -137,12 +127,36 @@ def _segment_share(options: argparse.Namespace, team: Team, jobs: Sequence[Job])
     failures = [one.failure for one in outcomes if one.failure is not None]
     for failure in failures:
         console.warn(failure)
-    segmented = sum(one.failure is None for one in outcomes)
+    segmented = len(jobs) - len(failures) - len(undone)
     if len(jobs) > 1:
         console.text(f"{segmented} of {len(jobs)} scans segmented")
     console.event("done", scans=len(jobs), failed=len(jobs) - segmented)
     console.clear()
     return 1 if failures or lost else 0
+
+
+def _do(
+    job: Job,
+    number: int,
+    of: int,
+    predictor: Predictor,
+    options: argparse.Namespace,
+    region: Region | None,
+    console: Console,
+    outcomes: list[Outcome],
+) -> None:
+    """Segment a scan, add what became of it to `outcomes`, and tell of it."""
+    try:
+        finished = segment_one(job, predictor, options, region, console, number, of)
+        # Before it is told of, which fails where nobody reads any more.
+        outcomes.append(Outcome(number, tuple(finished.measurements)))
+        tell_of(job, finished, options.agreement, console)
+    except StdoutLost:
+        raise
+    except Exception as error:
+        fault = str(as_fault(error, None if _names_a_file(error, job) else job.scan))
+        outcomes.append(Outcome(number, failure=fault))
+        console.event("failed", scan=str(job.scan), message=fault)
 
 
 def _undone(jobs: Sequence[Job], outcomes: Sequence[Outcome], began: float) -> list[Job]:

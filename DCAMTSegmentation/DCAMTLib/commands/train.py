@@ -122,7 +122,7 @@ def _follow(options: argparse.Namespace) -> int:
     from ..training.trainer import Trainer
 
     try:
-        device = own_device(choose_device(options.device))
+        device = own_device(choose_device(options.device, training=True))
     except InputError:
         if first_of_machine():
             raise  # the leader is on another machine, and cannot know
@@ -169,7 +169,7 @@ def _train_locked(
     from ..devices import choose_device
     from ..training.trainer import Trainer
 
-    device = own_device(choose_device(options.device))
+    device = own_device(choose_device(options.device, training=True))
     heard = _Listener(console)
     with joined(device) as team:
         if team.size > 1:

@@ -107,7 +107,7 @@ def _look(volume: Volume, within: Box, anatomy: Box, recipe: Recipe, run: Run) -
     if not organs:
         return None
     if len(organs) < recipe.outputs - 1:
-        return Found(anatomy, anatomy) if within == anatomy else None
+        return Found(anatomy, anatomy, organs) if within == anatomy else None
     organ = _about(organs.values())
     if within != anatomy and (_is_cut(organ, within, anatomy) or not _is_sizeable(shares, chosen[fitting], recipe)):
         return None

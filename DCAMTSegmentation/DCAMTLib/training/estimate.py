@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..machine import free_memory_bytes
+from ..machine import free_disk_bytes, free_memory_bytes
 from ..recipe import Recipe
 from ..volume import Grid
 from .events import EventLog
@@ -75,7 +74,7 @@ def estimate(
         memory,
         memory_free,
         disk_bytes(recipe, validated),
-        _free_disk(place),
+        free_disk_bytes(place),
         device.type,
         trial.measured,
     )
@@ -171,11 +170,3 @@ def disk_bytes(recipe: Recipe, validated: bool) -> int:
     training = recipe.training
     copies = (2 if training.optimiser == "sgd" else 3) + (training.weight_average > 0)
     return weights * (2 * copies + 2 + 2 * validated) + (4 << 20)
-
-
-def _free_disk(place: Path) -> int | None:
-    """Free bytes where the folder is, or will be."""
-    for folder in (place, *place.absolute().parents):
-        if folder.is_dir():
-            return shutil.disk_usage(folder).free
-    return None

@@ -6,16 +6,20 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..inference.postprocessing import connected_components
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
 from ..volume import Labelmap, read_labelmap, read_volume
 from .cases import Case
 
 PLACES_PER_CLASS = 4096
+SIZEABLE = 4
+"""Voxels of the network's grid whose volume a piece of a class must have to be more than some stray voxels."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
 
     Raises:
         InputError: a file cannot be used, the label lies on another grid, is empty, has a class that the recipe has
-            not, or one of which nothing is left on the network's grid.
+            not, or one that is too thin for the network's grid.
     """
     volume = read_volume(case.image, channels=recipe.input_channels)
     image, _ = scan_to_network(volume, recipe)
@@ -69,13 +73,17 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
 
 
 def _check_that_none_vanished(labelmap: Labelmap, label: Tensor, recipe: Recipe, path: Path) -> None:
-    """Raise InputError for a class that has the volume of a voxel of the network's grid, but fills the most of none."""
-    voxel = math.prod(recipe.spacing) / labelmap.grid.voxel_volume_mm3
+    """Raise InputError for a class of which a piece of some size fills the most of no voxel of the network's grid."""
+    voxel_mm3 = labelmap.grid.voxel_volume_mm3
     for info in recipe.classes:
-        if not (label == info.label).any() and (labelmap.voxels == info.label).sum() >= voxel:
+        if (label == info.label).any():
+            continue
+        components, number = connected_components(labelmap.voxels == info.label)
+        largest = np.bincount(components.ravel())[1:].max() * voxel_mm3 if number else 0.0
+        if largest >= SIZEABLE * math.prod(recipe.spacing):
             spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
-            what = f"its '{info.name}' is too thin for the recipe's grid of {spacing} mm: nothing of it is left there"
-            raise InputError(what, path=path, remedy="Give the recipe a finer spacing.")
+            what = f"its '{info.name}' ({largest / 1000:.2g} mL) is too thin for the recipe's grid of {spacing} mm"
+            raise InputError(what, path=path, remedy="Nothing of it is left there. Give the recipe a finer spacing.")
 
 
 def _places(mask: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ REQUEST_EVERY_S = 0.5
 STOP_READ_EVERY = 16
 """Iterations between two looks at whether another process of a team on GPUs was asked to stop."""
 VALIDATION_SHARE = 0.1
-"""Of the time a run has taken so far, validation may have taken this much before another one is left out."""
+"""Of a run's time, so much is for validation: one for which there is no time, the last one kept free, is left out."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +258,10 @@ class Trainer:
         spent, whole = self.seconds_validating, self.seconds * training.iterations / self.step
         return spent + one <= VALIDATION_SHARE * self.seconds and spent + 2 * one <= VALIDATION_SHARE * whole
 
+    def _is_asked_to_end(self) -> bool:
+        self._look_for_request()
+        return self.stop_asked
+
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
         """Seconds of a first validation, by its voxels: an iteration goes three times over its own, there and back."""
         training = self.recipe.training
@@ -268,7 +272,7 @@ class Trainer:
         """Measure, say and keep how good the network is; None where that `breaks_off`, as the run is asked to end."""
         began = time.monotonic()
         network = self.learner.model
-        dice = validation_dice(network, cases, self.recipe, lambda: breaks_off and self.stop_asked)
+        dice = validation_dice(network, cases, self.recipe, lambda: breaks_off and self._is_asked_to_end())
         if dice is None:
             return None
         self._keep_if_best(dice)
@@ -282,8 +286,6 @@ class Trainer:
 
     def _keep_if_best(self, dice: Scores) -> None:
         """Keep the weights if the classes' mean Dice is the run's highest so far, its earlier processes included."""
-        if not dice["mean"]:  # the validation cases hold none of the classes
-            return
         mean = sum(dice["mean"].values()) / len(dice["mean"])
         if self._best_dice is None and self.run.best_weights.exists():
             self._best_dice = load_checkpoint(self.run.best_weights, torch.device("cpu"))["mean_dice"]

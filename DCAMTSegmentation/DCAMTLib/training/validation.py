@@ -21,7 +21,9 @@ Scores = dict[str, dict[str, float]]
 def validation_dice(
     network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe, breaks_off: Callable[[], bool] = lambda: False
 ) -> Scores | None:
-    """Mean Dice over the cases on the network's grid; None if it `breaks_off` before one of them.
+    """Mean Dice over the cases on the network's grid; None if it `breaks_off`, or if no label holds anything there.
+
+    `breaks_off` is asked before each case.
 
     A case counts for a class that its label or its prediction holds; a class that no label holds is left out. A volume
     for which memory does not suffice is done part by part, as when it is segmented.
@@ -29,6 +31,8 @@ def validation_dice(
     scale, offset = quantum(recipe.intensity)
     names = [info.name for info in recipe.classes]
     held = {v for case in cases for v in range(1, recipe.outputs) if case.label is not None and (case.label == v).any()}
+    if not held:
+        return None
     scores: dict[str, dict[int, list[float]]] = {key: {v: [] for v in sorted(held)} for key in ("A", "B", "mean")}
     network.eval()
     with torch.no_grad():
