@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from DCAMTLib.measurements import bounding_box
 from DCAMTLib.recipe import Recipe
 from DCAMTLib.training.preview import Preview
 from DCAMTLib.volume import Grid
@@ -71,11 +72,8 @@ def remove_preview(run: str) -> None:
 
 def box_of(labels: np.ndarray, label: int) -> list[list[int]] | None:
     """[[low, high] of i, of j, of k], high excluded, of the voxels of a label in (K, J, I); None if there is none."""
-    found = labels == label
-    sides = [np.flatnonzero(found.any(axis=other)) for other in ((0, 1), (0, 2), (1, 2))]
-    if any(len(side) == 0 for side in sides):
-        return None
-    return [[int(side[0]), int(side[-1]) + 1] for side in sides]
+    box = bounding_box(labels == label)
+    return None if box is None else [[side.start, side.stop] for side in reversed(box)]
 
 
 def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:

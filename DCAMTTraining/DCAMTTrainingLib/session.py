@@ -14,7 +14,7 @@ import slicer
 from DCAMTLib.errors import InputError
 from DCAMTLib.machine import free_disk_bytes
 from DCAMTLib.recipe import Recipe, with_settings
-from DCAMTLib.training.cases import Case, listed_cases, write_cases
+from DCAMTLib.training.cases import ROLES, Case, listed_cases, write_cases
 from DCAMTLib.training.efforts import effort_settings
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
 from slicer.i18n import tr as _
@@ -56,6 +56,7 @@ class TrainingSession:
         self._settling.setSingleShot(True)
         self._settling.timeout.connect(self._onSettled)
         self.table.on_edited.append(self._onEdited)
+        self.table.on_reset.append(self._estimates.clear)
 
     def attach(self, node: Any, settings: TrainingSettings) -> None:
         """Take up the cases and settings of a scene: `node` is the parameter node, `settings` its wrapper."""
@@ -227,6 +228,8 @@ class TrainingSession:
 
         How much disk is free is asked anew: the person may have made room, or chosen another folder.
         """
+        if not self._estimates:
+            return None
         try:
             found = self._estimates.get(self._estimateKey(self.plannedRecipe()))
         except InputError:
@@ -295,8 +298,8 @@ class TrainingSession:
         return {**event, **more, "disk_bytes": event["disk_bytes"] + disk}
 
     def _estimateKey(self, recipe: Recipe) -> tuple[Any, ...]:
-        """What a measurement depends on."""
-        return recipe, self.device(), tuple((row.scan, row.role) for row in self.table.rows)
+        """What a measurement depends on, but for the scans: where they come or go, it is forgotten."""
+        return recipe, self.device(), tuple(map(self.table.count, ROLES))
 
     def problems(self) -> list[Problem]:
         """What hinders a run at present, as far as it is known."""

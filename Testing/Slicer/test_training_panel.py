@@ -357,6 +357,19 @@ class EstimateTest(TrainingCase):
             self.session.settings.startFrom = "another grid"
             self.assertIsNone(self.session.estimate())
 
+    def test_it_is_of_the_cases_that_were_there(self) -> None:
+        add_case("one", 1)
+        click(self.ui.addSceneButton)
+        self.make_small()
+        self.take_as_measured()
+        self.session.table.set_role([0], VALIDATION)
+        self.assertIsNone(self.session.estimate())
+        self.session.table.set_role([0], LABELLED)
+        self.assertIsNotNone(self.session.estimate())
+        add_case("another", 2)
+        click(self.ui.addSceneButton)
+        self.assertIsNone(self.session.estimate())
+
     def test_what_was_measured_on_another_device_does_not_count(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
