@@ -75,10 +75,11 @@ def plan_jobs(
 
 def passed_over(scan: Path, output: Path) -> list[Path]:
     """The folders in a folder that holds scans itself, and in which therefore nobody looks for more; not `output`."""
-    if not os.path.isdir(scan) or expand(scan) == [scan]:
+    inside = expand(scan)
+    if inside == [scan]:
         return []
     folders = sorted(entry for entry in scan.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return [] if folders == expand(scan) else [one for one in folders if one.resolve() != output.resolve()]
+    return [] if folders == inside else [one for one in folders if one.resolve() != output.resolve()]
 
 
 def expand(scan: Path) -> list[Path]:

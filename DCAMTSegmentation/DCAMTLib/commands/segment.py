@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(days=7)
 """How long a process that is done waits for the others' scans. One that has ended is not waited for."""
-
-
 MOST_NAMED = 20
 """Scans that one line names."""
 
