@@ -9,6 +9,7 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -61,6 +62,17 @@ def _computes_volumes(device: str, training: bool) -> bool:
     except RuntimeError:  # of which NotImplementedError is one
         return False
     return True
+
+
+def hand_over(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, or on its way there: what is asked of the device next finds it.
+
+    A GPU takes from ordinary memory only when all that it was asked before is done, and whoever hands over stands still
+    until then. From page-locked memory it takes by itself.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def fast_bfloat16(device: torch.device) -> bool:

@@ -101,6 +101,23 @@ def test_an_absent_class_is_no_negative() -> None:
     assert float(inter_class(e, torch.ones_like(labels), own, partner, alone, 0.5)) == pytest.approx(0, abs=1e-12)
 
 
+def test_a_voxel_without_a_class_counts_nowhere() -> None:
+    """All of it, gradients included, as if only the others were there: also where class 0 is absent."""
+    for labels in (torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])):
+        known = labels >= 0
+        partner = unit_vectors(3, seed=9)
+        found: list[list[Tensor]] = []
+        for chosen in (slice(None), known):
+            x = unit_vectors(6).requires_grad_()
+            own, present = prototypes(x[chosen], labels[chosen], 3)
+            pull = intra_class(x[chosen], labels[chosen], own, partner)
+            push = inter_class(x[chosen], labels[chosen], own, partner, present, 0.5)
+            found.append([own, present.double(), pull, push, *torch.autograd.grad(pull + 2 * push, x)])
+        for all_of_them, the_others in zip(*found, strict=True):
+            assert torch.allclose(all_of_them, the_others, atol=1e-12)
+        assert float(found[0][-1][~known].abs().max()) == 0 < float(found[0][-1][known].abs().max())
+
+
 def test_gradients_pull_to_the_own_class_and_push_from_the_others() -> None:
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..devices import hand_over
 from ..networks.dual_vnet import BranchOutput
 from ..recipe import Objective
 from .contrast import inter_class, intra_class, prototypes
@@ -65,25 +66,20 @@ def objective_losses(
     )
     add("mmd", ramp_weight * weights.mmd, lambda: _alignment(a, b, labelled, weights.samples, generator))
     if ramp_weight * (weights.intra_class + weights.inter_class) > 0:
-        sampled = _sample_embeddings(outputs, labels, projections, weights, generator)
-        if sampled is not None:
-            embeddings, classes, centres, present = sampled
-            pairs = ((embeddings[0], centres[0], centres[1]), (embeddings[1], centres[1], centres[0]))
-            add(
-                "intra_class",
-                ramp_weight * weights.intra_class,
-                lambda: torch.stack([intra_class(e, classes, own, other) for e, own, other in pairs]).sum(),
-            )
-            add(
-                "inter_class",
-                ramp_weight * weights.inter_class,
-                lambda: torch.stack(
-                    [
-                        inter_class(e, classes, own, other, present, weights.contrast_temperature)
-                        for e, own, other in pairs
-                    ]
-                ).sum(),
-            )
+        embeddings, classes, centres, present = _sample_embeddings(outputs, labels, projections, weights, generator)
+        pairs = ((embeddings[0], centres[0], centres[1]), (embeddings[1], centres[1], centres[0]))
+        add(
+            "intra_class",
+            ramp_weight * weights.intra_class,
+            lambda: torch.stack([intra_class(e, classes, own, other) for e, own, other in pairs]).sum(),
+        )
+        add(
+            "inter_class",
+            ramp_weight * weights.inter_class,
+            lambda: torch.stack(
+                [inter_class(e, classes, own, other, present, weights.contrast_temperature) for e, own, other in pairs]
+            ).sum(),
+        )
     losses["total"] = total
     return losses
 
@@ -101,7 +97,7 @@ def _alignment(a: BranchOutput, b: BranchOutput, labelled: int, samples: int, ge
     def features(output: BranchOutput, rows: slice) -> Tensor:
         tokens = output.bottleneck[rows].float().movedim(1, -1).flatten(0, -2)  # (tokens, C)
         chosen = torch.randperm(len(tokens), generator=generator)[:samples]
-        return tokens[chosen.to(tokens.device)]
+        return tokens[hand_over(chosen, tokens.device)]
 
     whole = slice(None)
     parts = [mmd2(features(a, whole), features(b, whole))]
@@ -116,27 +112,22 @@ def _sample_embeddings(
     projections: nn.ModuleList,
     weights: Objective,
     generator: torch.Generator,
-) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor] | None:
+) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
     """Embeddings of sampled voxels, both branches at the same places, at half the resolution.
 
-    -> [(N, D), (N, D)], classes (N,), prototypes [(K, D), (K, D)], classes present (K,); None where no voxel has a
-    class.
+    -> [(N, D), (N, D)], classes (N,), -1 for those that have none, prototypes [(K, D), (K, D)], classes present (K,).
     """
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
-    # At most `samples` voxels a class: random keys, the highest of each class. No class is counted by itself; a GPU
-    # waits once, where the places that hold no voxel are left out and the number of the others is read back.
-    keys = torch.rand(classes.shape, generator=generator).to(classes.device)
-    chosen, valid = [], []
+    # At most `samples` voxels a class: random keys, the highest of each class. Where a class has fewer, voxels without
+    # one fill its places, as a GPU would have to wait for the number of its voxels to be read back.
+    keys = hand_over(torch.rand(classes.shape, generator=generator), classes.device)
+    chosen, said = [], []
     for label in range(count):
         top = torch.where(classes == label, keys, -1.0).topk(min(weights.samples, len(keys)))
         chosen.append(top.indices)
-        valid.append(top.values >= 0)
-    index, keep = torch.cat(chosen), torch.cat(valid)
-    index = index[keep]
-    if len(index) == 0:
-        return None
-    picked = classes[index]
+        said.append(torch.where(top.values >= 0, label, -1))
+    index, picked = torch.cat(chosen), torch.cat(said)
     embeddings, centres = [], []
     for output, projection in zip(outputs, projections, strict=True):
         features = output.decoded.movedim(1, -1).flatten(0, -2)[index]

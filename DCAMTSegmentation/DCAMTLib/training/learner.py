@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..devices import fast_bfloat16
+from ..devices import fast_bfloat16, hand_over
 from ..losses.copy_paste import copy_paste, partners, random_box
 from ..losses.objective import objective_losses, ramp
 from ..losses.supervised import dice_cross_entropy
@@ -20,6 +21,21 @@ from .optimiser import make_optimiser, set_learning_rate, update_average
 from .sampling import Batch, step_seed
 
 Losses = dict[str, Tensor]
+
+
+@contextmanager
+def _tried_kernels() -> Iterator[None]:
+    """Within it cuDNN tries, for each shape that it has not met, which of its convolutions is the fastest.
+
+    That pays for patches, which are all of one shape; whole cases, each of its own, would be tried for longer than they
+    take.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class Learner:
@@ -47,6 +63,7 @@ class Learner:
     def learning_rate(self) -> float:
         return float(self.optimiser.param_groups[0]["lr"])
 
+    @_tried_kernels()
     def learn(self, batch: Batch, step: int) -> Losses:
         """Gradients of the objective on a batch; returns its parts and their total, still on the device."""
         training, weights = self.recipe.training, self.recipe.objective
@@ -111,7 +128,7 @@ class Learner:
         """Supervision by mixed patches; where they are unlabelled, the averaged network says what is there."""
         a, b = self._say(self.model, batch.plain)
         said = (a.softmax(dim=1) + b.softmax(dim=1)).argmax(dim=1)
-        inside = random_box(batch.labels.shape[1:], draws).to(self.device)
+        inside = hand_over(random_box(batch.labels.shape[1:], draws), self.device)
         images, labels = copy_paste(batch.images, batch.labels, said, inside)
         # As the patch that each lies in, so that they depend on the samples' places in the whole batch alone.
         own, other = batch.own_tokens[:, : len(batch.labels)], batch.own_tokens[:, len(batch.labels) :]

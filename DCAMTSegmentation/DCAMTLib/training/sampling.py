@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import hand_over
 from ..losses.copy_paste import random_box
 from ..preprocessing import intensity_reach
 from ..recipe import Recipe
@@ -109,7 +110,7 @@ class BatchSampler:
             mixed,
             known,
             torch.stack(plain) if plain else mixed.new_empty((0, *mixed.shape[1:])),
-            torch.stack(own_tokens, dim=1).to(self._device),
+            hand_over(torch.stack(own_tokens, dim=1), self._device),
             box,
         )
 
@@ -118,7 +119,7 @@ class BatchSampler:
         draws = torch.Generator().manual_seed(sample_seed(self._recipe.training.seed, step, number))
         if float(torch.rand((), generator=draws)) >= probability:
             return None
-        return random_box(self._recipe.training.patch, draws).to(self._device)
+        return hand_over(random_box(self._recipe.training.patch, draws), self._device)
 
     def _change_intensities(self, image: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self._recipe
@@ -157,7 +158,7 @@ class BatchSampler:
         theta = torch.cat([scale.flip(0, 1), shift.flip(0)[:, None]], dim=1)
         shape = [1, 1, *self._recipe.training.patch]
         # Twelve numbers go to the device, which makes the grid of millions there.
-        grid = F.affine_grid(theta[None].float().to(self._device), shape, align_corners=False)
+        grid = F.affine_grid(hand_over(theta[None].float(), self._device), shape, align_corners=False)
 
         def sample(values: Tensor, mode: str) -> Tensor:
             return F.grid_sample(values[None].float(), grid, mode, padding_mode="border", align_corners=False)[0]

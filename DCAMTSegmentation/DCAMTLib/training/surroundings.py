@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..devices import hand_over
+
 DEEPEST = 1 / 2
 """How much of a patch may lie beyond the tissue, as a share of its edge."""
 KINDS = ("air", "noise", "mirror")
@@ -49,7 +51,7 @@ def surround(image: Tensor, label: Tensor, probability: float, choices: torch.Ge
     if kind == "air":
         filling = lowest
     else:
-        noise = torch.randn(image.shape, generator=choices).to(image.device)
+        noise = hand_over(torch.randn(image.shape, generator=choices), image.device)
         deviation, mean = torch.std_mean(image, dim=(1, 2, 3), keepdim=True)
         filling = (mean + deviation * noise).clamp(lowest, image.amax(dim=(1, 2, 3), keepdim=True))
     return torch.where(beyond.reshape(across), filling, image), inside

@@ -1,0 +1,158 @@
+"""An iteration asks a GPU for all of its work and reads nothing back, nor makes it wait for what it is given.
+
+PyTorch's device `meta` stands in for the GPU: its tensors have shapes and no values, so that whatever would read a
+value back fails by itself, and what comes to it from the CPU can be watched.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from DCAMTLib import devices
+from DCAMTLib.recipe import Recipe
+from DCAMTLib.training.events import EventLog
+from DCAMTLib.training.meter import Meter
+from DCAMTLib.training.resident import ResidentCase
+from DCAMTLib.training.run_folder import RunFolder
+from DCAMTLib.training.sampling import BatchSampler
+from DCAMTLib.training.trainer import Trainer
+from shared_by_tests.tiny_recipes import tiny_recipe
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+EVERYTHING = ("ramp_up=0", "copy_paste=1", "mix_labelled=1", "surroundings=1", "weight_average=0.9", "blur_mm=1")
+META = torch.device("meta")
+
+
+class Watch(TorchFunctionMode):
+    """Refuses what would bring numbers from the CPU to the device by another way than `hand_over`.
+
+    Single numbers (of no dimension) take part in a GPU's work without being copied there.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if _is_on(META, result) and not _comes_by_hand(sys._getframe(1)):
+            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            moves = function in (Tensor.to, torch.tensor, torch.as_tensor) and not _is_on(META, given)
+            if moves or any(leaf.device.type == "cpu" and leaf.dim() for leaf in given):
+                raise AssertionError(f"{function.__name__} makes the device wait")
+        return result
+
+
+def _is_on(device: torch.device, tensors: object) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.device == device for leaf in tree_leaves(tensors))
+
+
+def _comes_by_hand(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != __file__:
+        if frame.f_code is devices.hand_over.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def cases(recipe: Recipe, device: torch.device) -> tuple[list[ResidentCase], list[ResidentCase]]:
+    """One labelled and one unlabelled case on a device."""
+    size = (24, 20, 18)
+    image = torch.randint(256, (recipe.input_channels, *size), dtype=torch.uint8).to(device)
+    label = torch.zeros(size, dtype=torch.uint8)
+    label[5:15, 5:15, 5:15] = 1
+    places = ((label == 1).nonzero(),)
+    return [ResidentCase("one", image, label.to(device), places)], [ResidentCase("two", image, None, ())]
+
+
+class Loop:
+    """The trainer's loop without its events and files."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, folder: Path) -> None:
+        self.trainer = Trainer(recipe, RunFolder(folder), device, EventLog(None))
+        self.sampler = BatchSampler(*cases(recipe, device), recipe, device)
+        self.meter = Meter(0)
+
+    def run(self, iterations: int) -> None:
+        for _ in range(iterations):
+            self.meter.add(self.trainer.iterate(self.sampler.draw(self.trainer.step)))
+            self.trainer.step += 1
+
+
+@pytest.fixture
+def meta_generators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are no random numbers on that device, and it takes any generator."""
+
+    class OfAnyDevice(torch.Generator):
+        def __new__(cls, device: object = None) -> OfAnyDevice:
+            return super().__new__(cls)
+
+    monkeypatch.setattr(torch, "Generator", OfAnyDevice)
+
+
+@pytest.mark.usefixtures("meta_generators")
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_an_iteration_reads_nothing_back(optimiser: str, tmp_path: Path) -> None:
+    loop = Loop(tiny_recipe(*EVERYTHING, f"optimiser={optimiser}"), META, tmp_path)
+    with Watch():
+        # Several, as what is drawn by chance differs: noise or a mirror beyond a face, a box or none.
+        loop.run(12)
+
+
+@pytest.mark.usefixtures("meta_generators")
+@pytest.mark.parametrize(
+    ("waits", "message"),
+    [
+        (lambda device: torch.ones(3, device=device).sum().item(), "item"),
+        (lambda device: bool(torch.ones(3, device=device).any()), "meta tensor"),
+        (lambda device: torch.ones(3, device=device)[torch.ones(3, device=device) > 0], "nonzero"),
+        (lambda device: torch.ones(3).to(device), "to makes the device wait"),
+        (lambda device: torch.ones(()).to(device), "to makes the device wait"),
+        (lambda device: torch.tensor([1.0], device=device), "tensor makes the device wait"),
+        (lambda device: torch.ones(3, device=device)[torch.tensor([0, 2])], "getitem__ makes the device wait"),
+    ],
+)
+def test_whatever_waits_is_noticed(
+    waits: Callable[[torch.device], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that waits, put into the sampler."""
+    draw = BatchSampler.draw
+
+    def broken(self: BatchSampler, step: int) -> Any:
+        waits(self._device)
+        return draw(self, step)
+
+    monkeypatch.setattr(BatchSampler, "draw", broken)
+    loop = Loop(tiny_recipe(), META, tmp_path)
+    with pytest.raises((RuntimeError, NotImplementedError, AssertionError), match=message), Watch():
+        loop.run(1)
+
+
+def test_a_gpu_is_given_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    class Locked:
+        def to(self, device: torch.device, non_blocking: bool) -> str:
+            told.append((device.type, non_blocking))
+            return "there"
+
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: Locked())
+    assert devices.hand_over(torch.ones(2), torch.device("cuda")) == "there"
+    assert told == [("cuda", True)]
+    here = torch.ones(2)
+    assert devices.hand_over(here, torch.device("cpu")) is here
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_pytorch_itself_sees_a_gpu_never_waited_for(tmp_path: Path) -> None:
+    loop = Loop(tiny_recipe(*EVERYTHING), torch.device("cuda"), tmp_path)
+    loop.run(2)  # what is set up once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loop.run(12)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
