@@ -140,6 +140,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         self._observed = segmentation
         if segmentation is not None:
             self.addObserver(segmentation, edited, self.onSegmentEdited)
+            review.notice_correction(segmentation)
 
     def _connectSettings(self) -> None:
         self._disconnectSettings()

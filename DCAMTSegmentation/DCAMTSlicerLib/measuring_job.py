@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import slicer
-import vtk
 from DCAMTLib.errors import InputError
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
 
 from . import review
 from .measurements_table import fill_table
-from .result_segments import filled_extent, own_segments
+from .result_segments import outline_of, own_segments
 from .volume_bridge import save_in_slabs
 from .worker_job import Outcome, WorkerJob
 
@@ -50,22 +46,3 @@ class MeasuringJob(WorkerJob):
         fill_table(table, event["measurements"])
         review.mark_measured(self._segmentation)
         yield Outcome(self._segmentation, _("The segmentation was measured as it is now."))
-
-
-def outline_of(segmentation: Any, identifier: str) -> tuple[np.ndarray, np.ndarray]:
-    """A segment's voxels, (K, J, I), as far as it fills them, and (4, 4), index (i, j, k) in them -> mm."""
-    image = slicer.vtkOrientedImageData()
-    segmentation.GetBinaryLabelmapRepresentation(identifier, image)
-    extent = filled_extent(image)
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    affine = np.array(slicer.util.arrayFromVTKMatrix(matrix))
-    if extent is None:
-        return np.zeros((1, 1, 1), np.uint8), affine
-    whole = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    start = np.array(image.GetExtent()[::2])
-    low, high = np.array(extent[::2]), np.array(extent[1::2])
-    i, j, k = (slice(a, b) for a, b in zip(low - start, high - start + 1, strict=True))
-    affine[:3, 3] += affine[:3, :3] @ low
-    # A copy, since the image goes.
-    return np.array(whole[k, j, i] != 0, np.uint8), affine

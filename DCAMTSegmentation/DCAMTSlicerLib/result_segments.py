@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 OWN_TAG = "DCAMT.Class"
 """Tag of the segments that DCAMT wrote; its value is the code of the class, `SCT 82471001` for instance."""
@@ -109,3 +111,31 @@ def own_segments(segmentation_node: Any) -> dict[str, str]:
         if segmentation.GetSegment(identifier).GetTag(OWN_TAG, text):
             found[str(text.get())] = identifier
     return found
+
+
+def outline_of(segmentation: Any, identifier: str) -> tuple[np.ndarray, np.ndarray]:
+    """A segment's voxels, (K, J, I), as far as it fills them, and (4, 4), index (i, j, k) in them -> mm."""
+    image = slicer.vtkOrientedImageData()
+    segmentation.GetBinaryLabelmapRepresentation(identifier, image)
+    extent = filled_extent(image)
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    affine = np.array(slicer.util.arrayFromVTKMatrix(matrix))
+    if extent is None:
+        return np.zeros((1, 1, 1), np.uint8), affine
+    whole = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    start = np.array(image.GetExtent()[::2])
+    low, high = np.array(extent[::2]), np.array(extent[1::2])
+    i, j, k = (slice(a, b) for a, b in zip(low - start, high - start + 1, strict=True))
+    affine[:3, 3] += affine[:3, :3] @ low
+    # A copy, since the image goes.
+    return np.array(whole[k, j, i] != 0, np.uint8), affine
+
+
+def fingerprint(segmentation_node: Any) -> str:
+    """Of the segments that DCAMT wrote into a node: another one where a voxel of one of them is another."""
+    sums = {}
+    for own, identifier in own_segments(segmentation_node).items():
+        mask, _affine = outline_of(segmentation_node, identifier)
+        sums[own] = [*mask.shape, zlib.crc32(np.packbits(mask))]
+    return json.dumps(sums, sort_keys=True)

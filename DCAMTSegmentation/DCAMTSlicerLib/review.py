@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import slicer
 
-from .result_segments import closed_surface, own_segments
+from .result_segments import closed_surface, fingerprint, own_segments
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _MAP = "DCAMT.map"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
+_WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def keep_doubts(
     segmentation_node.SetAttribute(_AT, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
     mark_measured(segmentation_node)
+    segmentation_node.SetAttribute(_WRITTEN, segmentation_node.GetAttribute(_MEASURED))
 
 
 def mark_corrected(segmentation_node: Any) -> None:
@@ -68,6 +70,19 @@ def mark_corrected(segmentation_node: Any) -> None:
 def mark_measured(segmentation_node: Any) -> None:
     """The table holds what the segments measure now."""
     segmentation_node.SetAttribute(_OUTDATED, None)
+    segmentation_node.SetAttribute(_MEASURED, fingerprint(segmentation_node))
+
+
+def notice_correction(segmentation_node: Any) -> None:
+    """Mark a result whose segments a person changed while nobody looked on, with the module closed for instance."""
+    written = segmentation_node.GetAttribute(_WRITTEN)
+    if written is None:
+        return
+    now = fingerprint(segmentation_node)
+    if now != written:
+        segmentation_node.SetAttribute(_CORRECTED, "1")
+    if now != segmentation_node.GetAttribute(_MEASURED):
+        segmentation_node.SetAttribute(_OUTDATED, "1")
 
 
 def is_outdated(segmentation_node: Any | None) -> bool:

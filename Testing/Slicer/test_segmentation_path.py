@@ -159,6 +159,25 @@ class ReviewTest(SegmentationCase):
         self.module.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)
 
+    def test_an_edit_is_noticed_that_was_made_while_another_result_was_chosen(self) -> None:
+        volume, other = add_scan(), add_scan("CT", seed=5)
+        segmentation, untouched = self.segment(volume), self.segment(other)
+        mask = own_mask(segmentation, volume).copy()
+        mask[tuple(np.argwhere(mask)[0])] = 0  # a voxel, and the box of the others stays
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        self.ui.inputSelector.setCurrentNode(volume)
+        self.assertEqual(self.ui.outputSelector.currentNode(), segmentation)
+        self.assertTrue(review.is_corrected(segmentation))
+        self.assertIn("before the correction", self.ui.trustLabel.text)
+        click(self.ui.measureButton)
+        self.wait()
+        self.ui.inputSelector.setCurrentNode(other)
+        self.assertFalse(review.is_corrected(untouched))
+        self.ui.inputSelector.setCurrentNode(volume)
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)  # measured since
+        self.assertTrue(review.is_corrected(segmentation))
+
     def test_a_result_whose_table_is_deleted_offers_no_export(self) -> None:
         self.segment(add_scan())
         self.assertTrue(self.ui.exportButton.enabled)

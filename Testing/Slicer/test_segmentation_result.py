@@ -352,6 +352,8 @@ class PersistenceTest(SegmentationCase):
         self.assertEqual(self.logic.measurements(loaded), rows)
         self.assertEqual(self.logic.doubtfulPlaces(loaded), places)
         self.assertEqual(self.logic.trust(loaded), trust)
+        self.assertFalse(review.is_corrected(loaded))
+        self.assertFalse(review.is_outdated(loaded))
         self.assertTrue(self.ui.nextPlaceButton.enabled)
         self.assertIn("training case", self.ui.teachLabel.text)
         # The map was shown when the scene was saved; it can be taken off.

@@ -211,6 +211,7 @@ class SceneSourceTest(unittest.TestCase):
             result = add_outline(scan, ellipsoid(2)[1])
             result.SetNodeReferenceID(review.VOLUME, scan.GetID())
             result.GetSegmentation().GetNthSegment(0).SetTag(OWN_TAG, "SCT:82471001")
+            review.keep_doubts(result, None, [], np.eye(4))
         proposal = add_outline(plain, ellipsoid(2)[1])
         proposal.SetAttribute("DCAMT.proposal", "/runs/run-1/ranking/plain.seg.nrrd")
         for scan in (volume, plain):
@@ -222,7 +223,10 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(segments_of(result, self.recipe), ((scar, 1),))
         result.GetSegmentation().RemoveSegment(scar)
         self.assertEqual(outlines(), before)
-        review.mark_corrected(result)
+        corrected = ellipsoid(2)[1]
+        corrected[tuple(np.argwhere(corrected)[0])] = 0
+        identifier = result.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, result, identifier, plain)
         self.assertEqual(outlines(), [before[0], result.GetID()])
         training_cases.add_case(plain, proposal)
         self.assertEqual(outlines(), [before[0], proposal.GetID()])
