@@ -10,24 +10,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
-import time
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import qt
 from slicer.i18n import tr as _
 
-from .event_stream import EventStream
+from .engine_process import ENGINE_FOLDER, End, EngineProcess, OnEvent, wait_for_killed
 
-LOG_LINES = 200
-"""Lines of the process's stderr that are kept."""
-TURN_S = 0.02
-"""How long events are handed on before the window has its turn."""
 KILLED = 9
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 class WorkerProcess:
@@ -40,21 +31,19 @@ class WorkerProcess:
     def __init__(
         self,
         python: str | None = None,
-        engineFolder: str | None = None,
+        engineFolder: str = ENGINE_FOLDER,
         temporaryFolder: str | None = None,
         idleMinutes: float = 15,
     ) -> None:
-        self._python = python or shutil.which("PythonSlicer") or sys.executable
-        self._engineFolder = engineFolder or os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        self._python = python
+        self._engineFolder = engineFolder
         self._temporaryFolder = temporaryFolder
         self._root: str | None = None
-        self._process: Any = None
-        self._ending: list[Any] = []
+        self._process: EngineProcess | None = None
+        self._last: EngineProcess | None = None
         self._listeners: dict[str, OnEvent] = {}
         self._segmenting: str | None = None
         self._requests = 0
-        self._stream = EventStream()
-        self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._idle = qt.QTimer()
         self._idle.setSingleShot(True)
         self._idle.timeout.connect(self._end)
@@ -66,8 +55,8 @@ class WorkerProcess:
         return self._segmenting is not None
 
     def log(self) -> str:
-        """The last lines that the process wrote to stderr."""
-        return "\n".join(self._log)
+        """The last lines that the process, or the one before it, wrote to stderr."""
+        return self._last.log() if self._last is not None else ""
 
     def makeFolder(self) -> str:
         """A new empty folder for what is handed over; raises OSError where none can be made."""
@@ -95,7 +84,9 @@ class WorkerProcess:
             raise RuntimeError(_("A segmentation is under way."))
         self._idle.stop()
         if self._process is None:
-            self._start()
+            words = ["-m", "DCAMTLib.inference.worker"]
+            self._process = EngineProcess(words, self._take, self._onEnded, self._python, self._engineFolder)
+            self._last = self._process
         self._requests += 1
         identifier = str(self._requests)
         self._listeners[identifier] = onEvent or (lambda event: None)
@@ -110,23 +101,10 @@ class WorkerProcess:
     def shutdown(self) -> None:
         """End the process and remove all folders: Slicer ends, or the module goes."""
         self._end()
-        for process in list(self._ending):
-            process.waitForFinished(2000)
+        wait_for_killed(2000)
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
             self._root = None
-
-    def _start(self) -> None:
-        process = qt.QProcess()
-        self._process = process
-        self._stream = EventStream()
-        # `-m` searches the working directory first.
-        process.setWorkingDirectory(self._engineFolder)
-        process.readyReadStandardOutput.connect(lambda: self._onOutput(process))
-        process.readyReadStandardError.connect(lambda: self._onLog(process))
-        process.finished.connect(lambda *status: self._onFinished(process))
-        process.errorOccurred.connect(lambda error: self._onError(process, error))
-        process.start(self._python, ["-m", "DCAMTLib.inference.worker"])
 
     def _end(self) -> None:
         """Forget the process and its requests, and kill it."""
@@ -134,36 +112,8 @@ class WorkerProcess:
         process, self._process = self._process, None
         self._listeners.clear()
         self._segmenting = None
-        if process is None:
-            return
-        # It must outlive its own last signal.
-        self._ending.append(process)
-        # PythonSlicer may be a launcher, whose child a kill does not reach; that one ends as its stdin closes.
-        process.closeWriteChannel()
-        process.kill()
-        if process.state() == qt.QProcess.NotRunning:
-            self._letGo(process)
-
-    def _onOutput(self, process: Any) -> None:
-        data = process.readAllStandardOutput().data()
-        if process is self._process:
-            self._stream.feed(data)
-            self._handOn()
-
-    def _handOn(self) -> None:
-        """Hand events to who asked, for one turn of the event loop; the rest follow in the next."""
-        stream = self._stream
-        try:
-            until = time.monotonic() + TURN_S
-            # A listener may cancel, which puts a new stream in this one's place.
-            while stream is self._stream and time.monotonic() < until:
-                event = stream.next()
-                if event is None:
-                    break
-                self._take(event)
-        finally:
-            if stream is self._stream and stream.waiting():
-                qt.QTimer.singleShot(0, self._handOn)
+        if process is not None:
+            process.kill()
 
     def _take(self, event: dict[str, Any]) -> None:
         identifier, kind = event.get("id"), event["event"]
@@ -187,42 +137,9 @@ class WorkerProcess:
         for identifier, listener in listeners.items():
             listener({**event, "id": identifier})
 
-    def _onLog(self, process: Any) -> None:
-        self._log.extend(process.readAllStandardError().data().decode(errors="replace").splitlines())
-
-    def _onError(self, process: Any, error: Any) -> None:
-        # Any other error is followed by `finished`.
-        if error == qt.QProcess.FailedToStart:
-            what = _("Slicer's Python could not be started ({program}). Reinstall Slicer or free some memory.")
-            message = what.format(program=self._python)
-            # On Windows this comes from within `start`, and so from within `request`.
-            qt.QTimer.singleShot(0, lambda: self._onEnded(process, message))
-
-    def _onFinished(self, process: Any) -> None:
-        if process is not self._process and process not in self._ending:
-            return  # it was let go while its last events waited for their turn
-        self._onLog(process)
-        self._onOutput(process)
-        if process is self._process and self._stream.waiting():
-            qt.QTimer.singleShot(0, lambda: self._onFinished(process))
-            return
-        crashed = process.exitStatus() != qt.QProcess.NormalExit
-        self._onEnded(process, ended(crashed, process.exitCode(), self._log[-1] if self._log else ""))
-
-    def _onEnded(self, process: Any, message: str) -> None:
-        if process is not self._process:
-            self._letGo(process)
-            return
-        self._process = None
-        self._ending.append(process)
-        self._letGo(process)
+    def _onEnded(self, end: End) -> None:
+        message = end.problem or ended(end.crashed, end.code, self.log().rpartition("\n")[2])
         self._fail({"event": "failed", "reason": "ended", "message": message, "detail": self.log()})
-
-    def _letGo(self, process: Any) -> None:
-        """Drop a process that has ended, once its signal is over."""
-        if process in self._ending:
-            self._ending.remove(process)
-            process.deleteLater()
 
 
 def ended(crashed: bool, code: int, lastLine: str) -> str:

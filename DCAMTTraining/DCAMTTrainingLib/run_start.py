@@ -15,11 +15,11 @@ from DCAMTLib.recipe import Recipe
 from DCAMTLib.training.cases import LEFT_OUT, Case
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.run_lock import is_held
+from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, python_program
 from slicer.i18n import tr as _
 
 from .case_lists import write_list
 from .case_rows import CaseRow, SceneScan
-from .engine_command import ENGINE_FOLDER, python_program
 from .scene_export import export_case
 
 

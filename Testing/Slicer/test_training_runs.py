@@ -19,6 +19,7 @@ from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.run_lock import is_held, run_lock
 from DCAMTLib.training.run_requests import PAUSE, ask
 from DCAMTLib.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
+from DCAMTSlicerLib import engine_process
 from DCAMTTrainingLib import engine_command, run_start
 from DCAMTTrainingLib.run_folders import runs_folder
 from DCAMTTrainingLib.run_start import RunPlan, just_started, prepare_and_start, resume, started
@@ -383,7 +384,7 @@ class LauncherTest(TrainingCase):
         launcher.write_text(LAUNCHER.format(python=sys.executable))
         launcher.chmod(0o755)
         heard = []
-        with mock.patch.object(engine_command, "python_program", return_value=str(launcher)):
+        with mock.patch.object(engine_process, "python_program", return_value=str(launcher)):
             # It says nothing, and would not end by itself while the other run goes on.
             run = RunFolder(self.runs / "watched")
             run.path.mkdir()
