@@ -15,7 +15,7 @@ from .errors import InputError
 from .files import atomic_path
 from .formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
 from .measurements import bounding_box, csv_cell
-from .volume import Grid, Labelmap, read_labelmap
+from .volume import Grid, Labelmap, is_white, read_labelmap, white_as
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def evaluate_folders(
     `la000_image.seg.nrrd` is compared with `la000_label.nii.gz`. Where images lie among the labels, a case's
     `_image` is passed over, and so is the map of agreement `x_agreement` beside a segmentation `x`. The classes
     are the label values that occur in any label. A prediction stored on the same lattice with its axes in another
-    order or direction is first brought, exactly, to the label's.
+    order or direction is first brought, exactly, to the label's. A mask of 255 is compared with one of 1, as both are
+    used for a single structure.
     Labels without a prediction are left out, and named in the result: a part of a data set can be evaluated.
     `progress(done, total)` is called after each case.
 
@@ -151,6 +152,7 @@ def evaluate_folders(
     for done, case in enumerate(cases, start=1):
         label = read_labelmap(labelled[case])
         prediction = _on_grid(read_labelmap(predicted[case]), label)
+        label, prediction = _one_structure(label, prediction)
         values = [{int(v) for v in np.unique(map_.voxels)} - {0} for map_ in (label, prediction)]
         in_labels |= values[0]
         in_predictions |= values[1]
@@ -196,6 +198,12 @@ def summarised(
         unscored_labels=unscored_labels,
         labels_without_prediction=left_out,
     )
+
+
+def _one_structure(*maps: Labelmap) -> tuple[Labelmap, ...]:
+    """Masks of 255 as masks of 1, where all the maps are of either; else the maps as they are."""
+    ones = tuple(white_as(1, map_) if is_white(map_) else map_ for map_ in maps)
+    return ones if all(int(map_.voxels.max()) <= 1 for map_ in ones) else maps
 
 
 def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -227,6 +227,20 @@ def read_labelmap(path: str | Path) -> Labelmap:
     grid = Grid(voxels.shape[1:], affine)
     check_grid(grid, path)
     return Labelmap(as_labels(voxels[0], path), grid, path)
+
+
+WHITE = 255
+"""What many programs write into a mask of one structure."""
+
+
+def is_white(labelmap: Labelmap) -> bool:
+    """Whether it is a mask of `WHITE` on 0."""
+    return set(np.unique(labelmap.voxels).tolist()) - {0} == {WHITE}
+
+
+def white_as(value: int, labelmap: Labelmap) -> Labelmap:
+    """The labelmap with `value` in place of `WHITE`."""
+    return replace(labelmap, voxels=np.where(labelmap.voxels == WHITE, value, labelmap.voxels).astype(np.uint8))
 
 
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:

@@ -92,6 +92,21 @@ def test_channels_and_unknown_classes(cases: list[Case]) -> None:
     assert "The label holds 3, but the recipe 'la' knows 1 to 1" in problem(cases, 3)
 
 
+def test_a_mask_of_white_is_the_only_class(cases: list[Case]) -> None:
+    assert cases[3].label
+    mask = ellipsoid_scan()[1]
+    write_nifti(cases[3].label, 255 * mask)
+    assert facts_of(cases)[3].labels == (1,)
+    assert facts_of(cases)[3].problems == ()
+    mask[0, 0, 0] = 7
+    write_nifti(cases[3].label, np.where(mask == 1, 255, mask).astype(np.uint8))
+    assert "The label holds 7, 255, but the recipe" in problem(cases, 3)
+    # Of several classes it could be any.
+    wall = replace(RECIPE.classes[0], label=2, name="Wall")
+    write_nifti(cases[3].label, 255 * ellipsoid_scan()[1])
+    assert "The label holds 255, but the recipe" in problem(cases, 3, replace(RECIPE, classes=(*RECIPE.classes, wall)))
+
+
 def test_a_class_that_no_label_holds(cases: list[Case]) -> None:
     wall = replace(RECIPE.classes[0], label=2, name="Wall")
     recipe = replace(RECIPE, classes=(*RECIPE.classes, wall))

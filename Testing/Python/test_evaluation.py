@@ -232,6 +232,18 @@ def test_another_size_is_refused(folders: tuple[Path, Path]) -> None:
     refused(folders, "la001_image.nrrd", "21 x 25 x 18", "22 x 25 x 18")
 
 
+@pytest.mark.parametrize("white", ["labels", "predictions", "both"])
+def test_masks_of_white_are_compared_with_masks_of_one(folders: tuple[Path, Path], white: str) -> None:
+    predictions, labels = folders
+    for number in range(3):
+        shown = blob(number) if number else np.zeros((22, 25, 18))  # a case may show nothing
+        save(labels / f"la00{number}_label.nii.gz", shown * (255 if white != "predictions" else 1))
+        save(predictions / f"la00{number}_image.nrrd", blob(number + 10) * (255 if white != "labels" else 1))
+    found = evaluate_folders(predictions, labels)
+    assert [row.label for row in found.rows] == [1, 1, 1]
+    same(found.rows[2].score, score(blob(12), blob(2), (1.25, 0.75, 2.5)))
+
+
 def test_labels_of_other_values_or_empty_ones_are_refused(folders: tuple[Path, Path]) -> None:
     _predictions, labels = folders
     for number in range(3):

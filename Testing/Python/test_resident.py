@@ -91,6 +91,15 @@ def test_a_structure_too_thin_for_the_recipes_grid_is_told_of(tmp_path: Path) ->
     assert fault(case, two).startswith(f"{case.label}: its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x")
 
 
+def test_a_mask_of_white_is_held_as_the_only_class(tmp_path: Path) -> None:
+    image, label = ellipsoid_scan()
+    ones, white = (load_case(write_case(tmp_path, image, label * value), tiny_recipe(), CPU) for value in (1, 255))
+    assert ones.label is not None
+    assert white.label is not None
+    assert torch.equal(ones.label, white.label)
+    assert int(ones.label.max()) == 1
+
+
 def test_faults_of_a_label_name_its_file(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image, label * 0)

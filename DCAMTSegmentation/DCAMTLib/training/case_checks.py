@@ -17,8 +17,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..recipe import Recipe
-from ..volume import Header, read_header, read_labelmap
+from ..volume import Header, read_header
 from .cases import LABELLED, LEFT_OUT, VALIDATION, Case
+from .outlines import read_outline
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _needs_label(case: Case) -> bool:
 def _by_label(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     assert case.label is not None
     try:
-        values = np.unique(read_labelmap(case.label).voxels)
+        values = np.unique(read_outline(case.label, recipe).voxels)
     except InputError as error:
         return _also(facts, _told("label", case.label, error))
     facts = replace(facts, labels=tuple(int(value) for value in values if value))

@@ -14,8 +14,9 @@ from ..errors import InputError
 from ..inference.postprocessing import connected_components
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
-from ..volume import Labelmap, read_labelmap, read_volume
+from ..volume import Labelmap, read_volume
 from .cases import Case
+from .outlines import read_outline
 
 PLACES_PER_CLASS = 4096
 SIZEABLE = 4
@@ -55,7 +56,7 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
     label: Tensor | None = None
     places: tuple[Tensor, ...] = ()
     if case.label is not None:
-        labelmap = read_labelmap(case.label)
+        labelmap = read_outline(case.label, recipe)
         if not labelmap.grid.matches(volume.grid):
             raise InputError(f"lies on another grid than {case.image}", path=case.label, remedy="Export it again.")
         highest = int(labelmap.voxels.max())
