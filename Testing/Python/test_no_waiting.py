@@ -27,7 +27,16 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-EVERYTHING = ("ramp_up=0", "copy_paste=1", "mix_labelled=1", "surroundings=1", "weight_average=0.9", "blur_mm=1")
+EVERYTHING = (
+    "iterations=20",
+    "ramp_up=0",
+    "copy_paste=1",
+    "mix_labelled=1",
+    "surroundings=1",
+    "weight_average=0.9",
+    "blur_mm=1",
+)
+"""Settings by which every part of an iteration is at work."""
 META = torch.device("meta")
 
 

@@ -224,6 +224,24 @@ def test_sgd_has_momentum_and_decay() -> None:
         assert weight.weight.item() == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_the_memory_layout_of_weights_changes_no_step(optimiser: str) -> None:
+    """The optimisers run over weights and gradients as they lie in memory: laid out apart, they would be mixed up."""
+    lesson = torch.randn(4, 3, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    ends = []
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        torch.manual_seed(0)
+        network: Any = nn.Conv3d(3, 4, 3).to(memory_format=layout)  # type: ignore[call-overload]
+        ours = make_optimiser(network, Training(optimiser=optimiser, learning_rate=0.1))
+        for _ in range(3):
+            ours.zero_grad()
+            (network.weight * lesson).square().sum().backward()
+            ours.step()
+        ends.append(network.weight.detach())
+    assert ends[1].is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.allclose(*ends, atol=1e-6)
+
+
 def test_average_of_weights_closed_form() -> None:
     average, network = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     with torch.no_grad():
