@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import slicer
 from PySide6 import QtGui, QtWidgets
@@ -12,58 +12,46 @@ from .ctk_widgets import ctkCollapsibleButton, ctkMenuButton
 from .observation import Observation
 from .stored_property import stored
 
-_SCENE_SIGNAL = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged(PyObject)"}
+
+def _with_scene(base: type) -> Any:
+    """The widget class `base` with a scene, as qMRML's have it.
+
+    Made anew for each base: PySide takes signals from a widget's class, and not from one that is mixed in.
+    """
+
+    class WithScene(base):
+        SIGNATURES: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged(PyObject)"}
+        mrmlSceneChanged = Signal(object)
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self._scene: Any = None
+
+        @Slot(object)
+        def setMRMLScene(self, scene: Any) -> None:
+            if scene is not self._scene:
+                self._scene = scene
+                self.mrmlSceneChanged.emit(scene)
+
+        def mrmlScene(self) -> Any:
+            return self._scene
+
+    return WithScene
 
 
-class qMRMLWidget(QtWidgets.QWidget):
+class qMRMLWidget(_with_scene(QtWidgets.QWidget)):
     """A widget with a scene, which it hands on."""
 
-    SIGNATURES = _SCENE_SIGNAL
-    mrmlSceneChanged = Signal(object)
 
-    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._scene: Any = None
-
-    @Slot(object)
-    def setMRMLScene(self, scene: Any) -> None:
-        if scene is not self._scene:
-            self._scene = scene
-            self.mrmlSceneChanged.emit(scene)
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-
-class qMRMLCollapsibleButton(ctkCollapsibleButton):
+class qMRMLCollapsibleButton(_with_scene(ctkCollapsibleButton)):
     """A collapsible button with a scene."""
 
-    SIGNATURES = _SCENE_SIGNAL
-    mrmlSceneChanged = Signal(object)
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._scene: Any = None
-
-    @Slot(object)
-    def setMRMLScene(self, scene: Any) -> None:
-        if scene is not self._scene:
-            self._scene = scene
-            self.mrmlSceneChanged.emit(scene)
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-
-class qMRMLTableView(QtWidgets.QTableView):
+class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
     """Shows a table node's cells, and follows them."""
-
-    SIGNATURES = _SCENE_SIGNAL
-    mrmlSceneChanged = Signal(object)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._scene: Any = None
         self._node: Any = None
         self._transposed = False
         self._observation = Observation(self, qMRMLTableView._fill)
@@ -83,15 +71,6 @@ class qMRMLTableView(QtWidgets.QTableView):
             self._fill()
 
     transposed = Property(bool, _is_transposed, _transpose)
-
-    @Slot(object)
-    def setMRMLScene(self, scene: Any) -> None:
-        if scene is not self._scene:
-            self._scene = scene
-            self.mrmlSceneChanged.emit(scene)
-
-    def mrmlScene(self) -> Any:
-        return self._scene
 
     @Slot(object)
     def setMRMLTableNode(self, node: Any) -> None:
@@ -224,22 +203,13 @@ def _surface() -> str:
     return slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
 
 
-class qMRMLPlotView(QtWidgets.QWidget):
+class qMRMLPlotView(_with_scene(QtWidgets.QWidget)):
     """Holds a plot view node; nothing is drawn."""
-
-    SIGNATURES = _SCENE_SIGNAL
-    mrmlSceneChanged = Signal(object)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
-        self._scene: Any = None
         self._node: Any = None
         self.fits = 0
-
-    @Slot(object)
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
-        self.mrmlSceneChanged.emit(scene)
 
     @Slot(object)
     def setMRMLPlotViewNode(self, node: Any) -> None:
