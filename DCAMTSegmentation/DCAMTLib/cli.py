@@ -18,6 +18,7 @@ from .commands.faults import as_fault, quiet_libraries
 from .commands.tied import end_with_stdin
 from .devices import DEVICES
 from .inference.quality import ACCURATE, QUALITIES
+from .machine import keep_freed_memory
 from .model_store import DEFAULT
 from .recipe import shipped_recipes
 from .training.distributed import team_rank
@@ -50,7 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
+COMPUTING = ("segment", "train", "estimate", "rank", "report")
+"""Commands that run a network."""
+
+
 def _run(options: argparse.Namespace) -> int:
+    if options.command in COMPUTING:
+        keep_freed_memory()
     # Each command imports what it needs by itself: `dcamt models list` does not wait for torch.
     if options.command == "segment":
         from .commands.segment import run_segment

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from DCAMTLib.commands.console import Console
-from DCAMTLib.machine import free_memory_bytes, peak_memory_bytes
 from DCAMTLib.recipe import load_recipe, with_settings
 from DCAMTLib.training import estimate as estimate_module
 from DCAMTLib.training.cases import read_cases
@@ -105,18 +101,6 @@ def test_disk_and_memory_are_what_runs_take(tmp_path: Path) -> None:
     assert disk_bytes(recipe, validated=True) - (4 << 20) < 3 * taken
 
 
-def test_this_machine_s_memory() -> None:
-    before = peak_memory_bytes()
-    assert before is not None
-    held = np.ones(before // 8 + 20_000_000)
-    after = peak_memory_bytes()
-    assert after is not None
-    assert after - before > 0.8 * (held.nbytes - before)
-    free = free_memory_bytes()
-    assert free is not None
-    assert 1e8 < free < 1e14
-
-
 def test_free_memory_is_asked_for_before_a_trial_takes_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a trial took may stay with the process; the run is another process."""
     taken: list[int] = []
@@ -136,27 +120,6 @@ def test_free_memory_is_asked_for_before_a_trial_takes_some(tmp_path: Path, monk
     assert status(["estimate", table, "--device", "cpu", *set_options("iterations=60")]) == 0
     assert taken
     assert [event["memory_free"] for event in heard] == [10] * len(EFFORTS)
-
-
-VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
-Pages free:                                3000.
-Pages active:                            200000.
-Pages inactive:                            5000.
-Pages speculative:                          700.
-Pages throttled:                              0.
-Pages wired down:                         80000.
-"Translation faults":                 123456789.
-"""
-
-
-@pytest.mark.parametrize(("said", "free"), [(VM_STAT, 8700 * 16384), ("something else", None)])
-def test_a_mac_s_free_memory(said: str, free: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(words, 0, stdout=said)
-
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(subprocess, "run", run)
-    assert free_memory_bytes() == free
 
 
 def test_the_command_says_it_for_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,7 @@ import nibabel
 import numpy as np
 import torch
 from DCAMTLib.losses.objective import objective_losses
+from DCAMTLib.machine import keep_freed_memory
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.preprocessing import labels_to_network, scan_to_network
 from DCAMTLib.recipe import Recipe, load_recipe, with_settings
@@ -55,6 +56,7 @@ WAYS = {
     "dcamt": "DCAMT",
     "float32": "DCAMT without mixed precision",
     "layout": "DCAMT in the default memory layout",
+    "memory": "DCAMT handing freed memory back",
     "loader": "DCAMT fed by the loader",
 }
 
@@ -193,6 +195,8 @@ def case_of(la: Path, name: str, role: str) -> Case:
 def serve(way: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
     """In a process of its own: make iterations whenever asked for some, and answer with what they took."""
     torch.set_num_threads(options.threads)
+    if way not in ("usual", "memory"):
+        keep_freed_memory()  # as `dcamt` does
     recipe = recipe_of(options, mixed_precision=way != "float32")
     # The trainer asks for the layout by this name.
     layout = torch.contiguous_format if way == "layout" else torch.channels_last_3d
