@@ -46,6 +46,7 @@ from DCAMTLib.inference.postprocessing import keep_largest_components
 from DCAMTLib.inference.predictor import Predictor
 from DCAMTLib.inference.quality import ACCURATE, QUALITIES
 from DCAMTLib.inference.tiles import bounded_probabilities
+from DCAMTLib.machine import keep_freed_memory
 from DCAMTLib.model_store import verify_model
 from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.preprocessing import scan_to_network, to_source
@@ -76,6 +77,7 @@ class Options:
 
     def predictor(self) -> Predictor:
         torch.set_num_threads(self.threads)
+        keep_freed_memory()  # as `dcamt segment` does
         return Predictor(verify_model(self.model), "cpu", precision=PRECISIONS[self.precision])
 
     def scan(self, case: str) -> tuple[Volume, np.ndarray]:
