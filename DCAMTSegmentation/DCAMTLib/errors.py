@@ -27,8 +27,11 @@ class OutputError(DCAMTError):
     """A result could not be written; nothing half-written is left behind."""
 
 
-# torch names a lack of memory on the CPU, or on Apple's GPU, in its text alone.
-_NO_MEMORY = ("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory")
+# torch names a lack of memory in its text alone, but for CUDA's own; cuDNN also does by finding no way that fits.
+_NO_MEMORY = (
+    *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
+    *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

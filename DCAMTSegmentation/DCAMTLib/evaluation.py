@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import nan
 from pathlib import Path
@@ -130,8 +130,8 @@ def evaluate_folders(
     `la000_image.seg.nrrd` is compared with `la000_label.nii.gz`. Where images lie among the labels, a case's
     `_image` is passed over, and so is the map of agreement `x_agreement` beside a segmentation `x`. The classes
     are the label values that occur in any label. A prediction stored on the same lattice with its axes in another
-    order or direction is first brought, exactly, to the label's. A mask of 255 is compared with one of 1, as both are
-    used for a single structure.
+    order or direction is first brought, exactly, to the label's. Where all files are masks of 1 or of 255, as both are
+    used for a single structure, these are the same.
     Labels without a prediction are left out, and named in the result: a part of a data set can be evaluated.
     `progress(done, total)` is called after each case.
 
@@ -149,10 +149,12 @@ def evaluate_folders(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     cases = sorted(predicted)
+    one_structure = _hold_one_structure([*(predicted[case] for case in cases), *(labelled[case] for case in cases)])
     for done, case in enumerate(cases, start=1):
         label = read_labelmap(labelled[case])
         prediction = _on_grid(read_labelmap(predicted[case]), label)
-        label, prediction = _one_structure(label, prediction)
+        if one_structure:
+            label, prediction = white_as(1, label), white_as(1, prediction)
         values = [{int(v) for v in np.unique(map_.voxels)} - {0} for map_ in (label, prediction)]
         in_labels |= values[0]
         in_predictions |= values[1]
@@ -200,10 +202,13 @@ def summarised(
     )
 
 
-def _one_structure(*maps: Labelmap) -> tuple[Labelmap, ...]:
-    """Masks of 255 as masks of 1, where all the maps are of either; else the maps as they are."""
-    ones = tuple(white_as(1, map_) if is_white(map_) else map_ for map_ in maps)
-    return ones if all(int(map_.voxels.max()) <= 1 for map_ in ones) else maps
+def _hold_one_structure(paths: Iterable[Path]) -> bool:
+    """Whether each file is a mask of 255, or of 1, or blank. The first that is neither ends the search."""
+    for path in paths:
+        labelmap = read_labelmap(path)
+        if int(labelmap.voxels.max()) > 1 and not is_white(labelmap):
+            return False
+    return True
 
 
 def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -> np.ndarray:

@@ -57,6 +57,7 @@ class EngineProcess:
         engineFolder: str = ENGINE_FOLDER,
     ) -> None:
         self.isHeard = True
+        self._runs = True
         self._onEvent, self._onEnd = onEvent, onEnd
         self._python = python or python_program()
         self._stream, self._errors = EventStream(), b""
@@ -71,43 +72,38 @@ class EngineProcess:
         _alive.add(self)
         self._process.start(self._python, list(words))
 
-    def processId(self) -> int:
-        """The system's number of the process while it runs."""
-        return int(self._process.processId())
-
     def log(self) -> str:
         """The last lines that it wrote to stderr."""
         return "\n".join(line for line in self._errors.decode(errors="replace").splitlines() if line.strip())
 
     def write(self, line: bytes) -> None:
         """To its stdin; one that has ended meanwhile takes nothing, as its end will tell."""
-        if self._process is not None:
+        if self._runs:
             self._process.write(line)
 
     def kill(self) -> None:
         """End it at once."""
         self.isHeard = False
-        process = self._process
-        if process is None:
+        if not self._runs:
             return
         # PythonSlicer may be a launcher, whose child a kill does not reach; that one ends as its stdin closes.
-        process.closeWriteChannel()
-        process.kill()
-        if process.state() == qt.QProcess.NotRunning:
+        self._process.closeWriteChannel()
+        self._process.kill()
+        if self._process.state() == qt.QProcess.NotRunning:
             self._letGo()
 
     def waitForEnd(self, milliseconds: int) -> None:
         """For when Slicer ends, and the event loop with it."""
-        if self._process is not None:
+        if self._runs:
             self._process.waitForFinished(milliseconds)
 
     def _onOutput(self) -> None:
-        if self._process is not None:
+        if self._runs:
             self._stream.feed(self._process.readAllStandardOutput().data())
             self._handOn()
 
     def _onErrors(self) -> None:
-        if self._process is not None:
+        if self._runs:
             self._errors = (self._errors + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _handOn(self) -> None:
@@ -127,10 +123,11 @@ class EngineProcess:
                 self._onEnd(self._end)
 
     def _onFinished(self, *status: Any) -> None:
-        process = self._process
+        if not self._runs:
+            return
         self._onErrors()
-        self._stream.feed(process.readAllStandardOutput().data())
-        self._end = End("", process.exitStatus() != qt.QProcess.NormalExit, process.exitCode())
+        self._stream.feed(self._process.readAllStandardOutput().data())
+        self._end = End("", self._process.exitStatus() != qt.QProcess.NormalExit, self._process.exitCode())
         self._letGo()
         self._handOn()
 
@@ -144,10 +141,13 @@ class EngineProcess:
             qt.QTimer.singleShot(0, self._handOn)
 
     def _letGo(self) -> None:
-        """Drop the process once its signal is over."""
-        process, self._process = self._process, None
+        """Have Qt delete the process once its signal is over.
+
+        It is still referred to: PythonQt would delete it with its last reference, in the midst of its own signal.
+        """
+        self._runs = False
         _alive.discard(self)
-        process.deleteLater()
+        self._process.deleteLater()
 
 
 def python_program() -> str:

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from . import review
 from .measurements_table import fill_table
-from .result_segments import outline_of, own_segments
+from .result_segments import fingerprint, outline_of, own_segments
 from .volume_bridge import save_in_slabs
 from .worker_job import Outcome, WorkerJob
 
@@ -24,10 +24,12 @@ class MeasuringJob(WorkerJob):
 
     def __init__(self, worker: Any, segmentation: Any, on_finished: Callable[[Outcome], None]) -> None:
         self._segmentation = segmentation
+        self._measured = ""
         super().__init__(worker, on_finished)
 
     def hand_over(self) -> Iterator[dict[str, Any] | None]:
         outlines = []
+        self._measured = fingerprint(self._segmentation)
         for index, identifier in enumerate(own_segments(self._segmentation).values()):
             mask, affine = outline_of(self._segmentation, identifier)
             file = self.folder / f"{index}.npy"
@@ -44,5 +46,5 @@ class MeasuringJob(WorkerJob):
         if table is None:
             raise InputError(_("was removed meanwhile"), path=self._segmentation.GetName())
         fill_table(table, event["measurements"])
-        review.mark_measured(self._segmentation)
+        review.mark_measured(self._segmentation, self._measured)
         yield Outcome(self._segmentation, _("The segmentation was measured as it is now."))

@@ -53,14 +53,14 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: Mapping[st
         voxels = np.ascontiguousarray(labels[k, j, i] == item["label"], np.uint8)
         image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
     image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_local))
-    segment.AddRepresentation(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName(), image)
+    segment.AddRepresentation(labelmap(), image)
     return BuiltSegment(own, segment)
 
 
 def build_surface(built: BuiltSegment, segmentation_node: Any | None) -> None:
     """Give a segment its closed surface, as the node that it will be put into smooths it; None: a new node."""
     apart = slicer.vtkSegmentation()
-    apart.SetSourceRepresentationName(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName())
+    apart.SetSourceRepresentationName(labelmap())
     if segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments() > 0:
         parameters = segmentation_node.GetSegmentation().SerializeAllConversionParameters()
         apart.DeserializeConversionParameters(parameters)
@@ -76,6 +76,11 @@ def filled_extent(image: Any) -> tuple[int, ...] | None:
     # An edited segment's image is larger than what is set in it.
     found = slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent)
     return tuple(extent) if found else None
+
+
+def labelmap() -> str:
+    """Slicer's name of this representation."""
+    return str(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName())
 
 
 def closed_surface() -> str:
@@ -133,9 +138,14 @@ def outline_of(segmentation: Any, identifier: str) -> tuple[np.ndarray, np.ndarr
 
 
 def fingerprint(segmentation_node: Any) -> str:
-    """Of the segments that DCAMT wrote into a node: another one where a voxel of one of them is another."""
+    """Of the segments that DCAMT wrote into a node: another one where voxels came to one of them, or went.
+
+    Where they lie does not count, so that a transform may be hardened. Empty where a segment has no labelmap.
+    """
     sums = {}
     for own, identifier in own_segments(segmentation_node).items():
+        if not segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap()):
+            return ""
         mask, _affine = outline_of(segmentation_node, identifier)
         sums[own] = [*mask.shape, zlib.crc32(np.packbits(mask))]
     return json.dumps(sums, sort_keys=True)

@@ -57,8 +57,10 @@ def keep_doubts(
     segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
     segmentation_node.SetAttribute(_AT, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
-    mark_measured(segmentation_node)
-    segmentation_node.SetAttribute(_WRITTEN, segmentation_node.GetAttribute(_MEASURED))
+    segmentation_node.SetAttribute(_OUTDATED, None)
+    written = fingerprint(segmentation_node)
+    segmentation_node.SetAttribute(_WRITTEN, written)
+    segmentation_node.SetAttribute(_MEASURED, written)
 
 
 def mark_corrected(segmentation_node: Any) -> None:
@@ -67,18 +69,21 @@ def mark_corrected(segmentation_node: Any) -> None:
     segmentation_node.SetAttribute(_OUTDATED, "1")
 
 
-def mark_measured(segmentation_node: Any) -> None:
-    """The table holds what the segments measure now."""
-    segmentation_node.SetAttribute(_OUTDATED, None)
-    segmentation_node.SetAttribute(_MEASURED, fingerprint(segmentation_node))
+def mark_measured(segmentation_node: Any, measured: str) -> None:
+    """The table holds what the segments measured when `measured` was their fingerprint."""
+    segmentation_node.SetAttribute(_MEASURED, measured)
+    if fingerprint(segmentation_node) == measured:
+        segmentation_node.SetAttribute(_OUTDATED, None)
 
 
 def notice_correction(segmentation_node: Any) -> None:
     """Mark a result whose segments a person changed while nobody looked on, with the module closed for instance."""
     written = segmentation_node.GetAttribute(_WRITTEN)
-    if written is None:
+    if not written or (is_corrected(segmentation_node) and is_outdated(segmentation_node)):
         return
     now = fingerprint(segmentation_node)
+    if not now:
+        return
     if now != written:
         segmentation_node.SetAttribute(_CORRECTED, "1")
     if now != segmentation_node.GetAttribute(_MEASURED):

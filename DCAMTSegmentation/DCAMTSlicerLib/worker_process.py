@@ -18,6 +18,7 @@ from slicer.i18n import tr as _
 
 from .engine_process import ENGINE_FOLDER, End, EngineProcess, OnEvent, wait_for_killed
 
+LOG_LINES = 200
 KILLED = 9
 
 
@@ -41,6 +42,7 @@ class WorkerProcess:
         self._root: str | None = None
         self._process: EngineProcess | None = None
         self._last: EngineProcess | None = None
+        self._earlierLog = ""
         self._listeners: dict[str, OnEvent] = {}
         self._segmenting: str | None = None
         self._requests = 0
@@ -55,8 +57,9 @@ class WorkerProcess:
         return self._segmenting is not None
 
     def log(self) -> str:
-        """The last lines that the process, or the one before it, wrote to stderr."""
-        return self._last.log() if self._last is not None else ""
+        """The last lines that the process, and those before it, wrote to stderr."""
+        logs = (self._earlierLog, self._last.log() if self._last is not None else "")
+        return "\n".join("\n".join(filter(None, logs)).splitlines()[-LOG_LINES:])
 
     def makeFolder(self) -> str:
         """A new empty folder for what is handed over; raises OSError where none can be made."""
@@ -84,6 +87,7 @@ class WorkerProcess:
             raise RuntimeError(_("A segmentation is under way."))
         self._idle.stop()
         if self._process is None:
+            self._earlierLog = self.log()
             words = ["-m", "DCAMTLib.inference.worker"]
             self._process = EngineProcess(words, self._take, self._onEnded, self._python, self._engineFolder)
             self._last = self._process
@@ -138,7 +142,8 @@ class WorkerProcess:
             listener({**event, "id": identifier})
 
     def _onEnded(self, end: End) -> None:
-        message = end.problem or ended(end.crashed, end.code, self.log().rpartition("\n")[2])
+        last_line = self._last.log().rpartition("\n")[2] if self._last is not None else ""
+        message = end.problem or ended(end.crashed, end.code, last_line)
         self._fail({"event": "failed", "reason": "ended", "message": message, "detail": self.log()})
 
 

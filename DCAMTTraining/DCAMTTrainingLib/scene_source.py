@@ -84,8 +84,10 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
 def _persons_segments(segmentation: Any) -> list[str]:
     """Identifiers of the segments that a person drew, corrected or sent over."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
-    review.notice_correction(segmentation)
     if training_cases.is_case(segmentation) or review.is_corrected(segmentation):
+        return identifiers
+    review.notice_correction(segmentation)
+    if review.is_corrected(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):
         return []

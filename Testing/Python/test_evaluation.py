@@ -244,6 +244,19 @@ def test_masks_of_white_are_compared_with_masks_of_one(folders: tuple[Path, Path
     same(found.rows[2].score, score(blob(12), blob(2), (1.25, 0.75, 2.5)))
 
 
+def test_255_among_other_values_is_a_class_of_its_own(folders: tuple[Path, Path]) -> None:
+    """Also in a case that shows nothing else."""
+    predictions, labels = folders
+    for number, value in enumerate((128, 0, 0)):
+        mask = blob(number) * 255
+        mask[0, 0, 0] = value
+        save(labels / f"la00{number}_label.nii.gz", mask)
+        save(predictions / f"la00{number}_image.nrrd", blob(number + 10) * 255)
+    found = {(row.case, row.label): row.score for row in evaluate_folders(predictions, labels).rows}
+    assert {value for _case, value in found} == {128, 255}
+    same(found["la002", 255], score(blob(12), blob(2), (1.25, 0.75, 2.5)))
+
+
 def test_labels_of_other_values_or_empty_ones_are_refused(folders: tuple[Path, Path]) -> None:
     _predictions, labels = folders
     for number in range(3):

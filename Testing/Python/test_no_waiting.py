@@ -7,7 +7,7 @@ value back fails by itself, and what comes to it from the CPU can be watched.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,12 +16,13 @@ import pytest
 import torch
 from DCAMTLib import devices
 from DCAMTLib.recipe import Recipe
+from DCAMTLib.training.distributed import ALONE, Team
 from DCAMTLib.training.events import EventLog
 from DCAMTLib.training.meter import Meter
 from DCAMTLib.training.resident import ResidentCase
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.sampling import BatchSampler
-from DCAMTLib.training.trainer import Trainer
+from DCAMTLib.training.trainer import STOP_READ_EVERY, Trainer
 from shared_by_tests.tiny_recipes import tiny_recipe
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -38,20 +39,26 @@ EVERYTHING = (
 )
 """Settings by which every part of an iteration is at work."""
 META = torch.device("meta")
+MAKING = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+"""What makes a tensor of Python's numbers, on the CPU first."""
 
 
 class Watch(TorchFunctionMode):
-    """Refuses what would bring numbers from the CPU to the device by another way than `hand_over`.
+    """Refuses what would bring numbers from the CPU to the device otherwise than by `hand_over`, and double precision.
 
     Single numbers (of no dimension) take part in a GPU's work without being copied there.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if _is_on(META, result) and not _comes_by_hand(sys._getframe(1)):
-            given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            moves = function in (Tensor.to, torch.tensor, torch.as_tensor) and not _is_on(META, given)
-            if moves or any(leaf.device.type == "cpu" and leaf.dim() for leaf in given):
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.device == META]
+        if any(tensor.dtype == torch.float64 for tensor in made):
+            raise AssertionError(f"{function.__name__} has double precision, which Apple's GPUs lack")
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        fills = function is Tensor.__setitem__ and _is_on(META, args[0])
+        if (fills or made) and not _comes_by_hand(sys._getframe(1)):
+            makes = function in MAKING or (function is Tensor.to and not _is_on(META, given))
+            if makes or any(leaf.device.type == "cpu" and leaf.dim() for leaf in given):
                 raise AssertionError(f"{function.__name__} makes the device wait")
         return result
 
@@ -81,9 +88,9 @@ def cases(recipe: Recipe, device: torch.device) -> tuple[list[ResidentCase], lis
 class Loop:
     """The trainer's loop without its events and files."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, folder: Path) -> None:
-        self.trainer = Trainer(recipe, RunFolder(folder), device, EventLog(None))
-        self.sampler = BatchSampler(*cases(recipe, device), recipe, device)
+    def __init__(self, recipe: Recipe, device: torch.device, folder: Path, team: Team = ALONE) -> None:
+        self.trainer = Trainer(recipe, RunFolder(folder), device, EventLog(None), team=team)
+        self.sampler = BatchSampler(*cases(recipe, device), recipe, device, team)
         self.meter = Meter(0)
 
     def run(self, iterations: int) -> None:
@@ -112,6 +119,22 @@ def test_an_iteration_reads_nothing_back(optimiser: str, tmp_path: Path) -> None
         loop.run(12)
 
 
+class Pair(Team):
+    """Two processes, of which the other is not there."""
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        assert all(tensor.device == META for tensor in tensors)
+
+
+@pytest.mark.usefixtures("meta_generators")
+def test_nor_does_one_of_a_team(tmp_path: Path) -> None:
+    recipe = tiny_recipe(*EVERYTHING, "batch=4", "labelled_per_batch=2")
+    loop = Loop(recipe, META, tmp_path, Pair(0, 2))
+    loop.trainer.step = 1  # at the first, and now and then, it reads whether another was asked to stop
+    with Watch():
+        loop.run(STOP_READ_EVERY - 1)
+
+
 @pytest.mark.usefixtures("meta_generators")
 @pytest.mark.parametrize(
     ("waits", "message"),
@@ -119,10 +142,15 @@ def test_an_iteration_reads_nothing_back(optimiser: str, tmp_path: Path) -> None
         (lambda device: torch.ones(3, device=device).sum().item(), "item"),
         (lambda device: bool(torch.ones(3, device=device).any()), "meta tensor"),
         (lambda device: torch.ones(3, device=device)[torch.ones(3, device=device) > 0], "nonzero"),
+        (lambda device: torch.ones(3, device=device).double(), "double precision"),
         (lambda device: torch.ones(3).to(device), "to makes the device wait"),
         (lambda device: torch.ones(()).to(device), "to makes the device wait"),
         (lambda device: torch.tensor([1.0], device=device), "tensor makes the device wait"),
+        (lambda device: torch.ones(3, device=device).new_tensor([1.0]), "new_tensor makes the device wait"),
+        (lambda device: torch.asarray([1.0], device=device), "asarray makes the device wait"),
         (lambda device: torch.ones(3, device=device)[torch.tensor([0, 2])], "getitem__ makes the device wait"),
+        (lambda device: torch.ones(3, device=device).__setitem__(slice(None), torch.ones(3)), "setitem__ makes"),
+        (lambda device: torch.ones(3, device=device).__setitem__(torch.tensor([0, 2]), 1.0), "setitem__ makes"),
     ],
 )
 def test_whatever_waits_is_noticed(

@@ -21,6 +21,7 @@ from DCAMTLib.inference.predictor import Predictor, Segmentation, agreement_map,
 from DCAMTLib.inference.quality import FAST
 from DCAMTLib.inference.region import Region
 from DCAMTLib.model_package import ModelPackage
+from DCAMTLib.networks.dual_vnet import DualVNet
 from DCAMTLib.preprocessing import network_grid, scan_to_network
 from DCAMTLib.recipe import Inference, Intensity, Recipe
 from DCAMTLib.volume import Grid, Labelmap, Volume, read_volume
@@ -439,3 +440,20 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(tiny_package: ModelPa
     predictor, scan = told(tiny_package, Told(RuntimeError("shapes do not fit"), failures=1))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         predictor.segment(scan)
+
+
+def test_a_network_is_folded_on_the_cpu_whatever_computes(
+    tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folding takes double precision, which Apple's GPUs do not have."""
+    asked: list[str] = []
+    whole = ModelPackage.network
+
+    def network(self: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:
+        asked.append(str(device))
+        return whole(self, device)
+
+    monkeypatch.setattr(ModelPackage, "network", network)
+    predictor = Predictor(tiny_package, "meta")
+    assert asked == ["cpu"]
+    assert {weight.device.type for weight in predictor.network.parameters()} == {"meta"}

@@ -24,7 +24,7 @@ from DCAMTLib.training import learner, meter, validation
 from DCAMTLib.training import trainer as trainer_module
 from DCAMTLib.training.cases import VALIDATION, read_cases
 from DCAMTLib.training.events import Checkpointed, Event, Progress, Validated
-from DCAMTLib.training.learner import half_precision
+from DCAMTLib.training.learner import Learner, half_precision
 from DCAMTLib.training.optimiser import make_optimiser, set_learning_rate, update_average
 from DCAMTLib.training.resident import load_case
 from DCAMTLib.training.run_folder import RunFolder
@@ -240,6 +240,40 @@ def test_the_memory_layout_of_weights_changes_no_step(optimiser: str) -> None:
         ends.append(network.weight.detach())
     assert ends[1].is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.allclose(*ends, atol=1e-6)
+
+
+def test_a_first_step_that_overflows_in_float16_leaves_no_trace() -> None:
+    """The scaler starts high, so that first gradients may be infinite; their step is left out."""
+    weights = []
+    for overflows in (True, False):
+        torch.manual_seed(0)
+        network = nn.Linear(64, 64)
+        # What nobody wrote is not zero by chance.
+        junk = [torch.full_like(network.weight, math.nan) for _ in range(64)]
+        del junk
+        optimiser = make_optimiser(network, Training(learning_rate=0.1))
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+        for lesson in [math.inf, 1.0, 2.0] if overflows else [1.0, 2.0]:
+            optimiser.zero_grad()
+            scaler.scale((network.weight * lesson).sum() + network.bias.sum()).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimiser)
+            scaler.update()
+        weights.append(network.weight.detach())
+    assert torch.allclose(*weights)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_checkpoint_of_an_optimiser_that_was_not_fused_is_gone_on_with(optimiser: str) -> None:
+    """As of an earlier release or of another kind of device."""
+    recipe = tiny_recipe(f"optimiser={optimiser}")
+    learner = Learner(recipe, torch.device("cpu"))
+    state = learner.state()
+    for group in state["optimiser"]["param_groups"]:
+        group.update(fused=None, foreach=True)
+    learner.load_state(state)
+    (group,) = learner.optimiser.param_groups
+    assert group["fused"]
+    assert not group["foreach"]
 
 
 def test_average_of_weights_closed_form() -> None:

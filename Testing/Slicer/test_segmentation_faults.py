@@ -8,12 +8,16 @@ import signal
 import sys
 import tempfile
 import time
+import unittest
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
+from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
 from segmentation_case import (
     PATIENCE_S,
     Person,
@@ -50,7 +54,7 @@ class FaultCase(SegmentationCase):
 
     def pid(self) -> int:
         process_events_until(lambda: self.worker._process is not None, 10, "the worker's start")
-        return int(self.worker._process.processId())
+        return int(self.worker._process._process.processId())
 
     def begin(self, volume: Any) -> int:
         """Start, and wait until the network computes; returns the worker's process number."""
@@ -375,6 +379,33 @@ class ProcessTest(FaultCase):
     def test_files_that_were_handed_over_are_gone_afterwards(self) -> None:
         self.segment(add_scan())
         self.assertEqual(os.listdir(self.worker._root), [])
+
+
+class EngineProcessTest(unittest.TestCase):
+    def test_a_process_is_not_dropped_within_its_own_signal(self) -> None:
+        """PythonQt deletes an object with its last reference, and Qt goes on using it after the signal."""
+        for python, words in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
+            heard: list[Any] = []
+            process = EngineProcess(words, heard.append, heard.append, python)
+            wrapper = weakref.ref(process._process)
+            with mock.patch.object(process, "_letGo", wraps=process._letGo) as let_go:
+                process_events_until(lambda heard=heard: heard and not isinstance(heard[-1], dict), 20, "the end")
+            let_go.assert_called_once()
+            self.assertIsNotNone(wrapper())
+            self.assertEqual(bool(heard[-1].problem), python is not None)
+            self.assertEqual(heard[:-1], [] if python else [{"event": "x"}])
+
+    def test_what_was_killed_is_heard_no_more(self) -> None:
+        heard: list[Any] = []
+        process = EngineProcess(["-c", 'print(\'{"event": "x"}\', flush=True); input()'], heard.append, heard.append)
+        process_events_until(lambda: heard, 20, "its event")
+        process.kill()
+        wait_for_killed(5000)
+        for _turn in range(20):
+            slicer.app.processEvents()
+        self.assertEqual(heard, [{"event": "x"}])
+        process.write(b"nobody reads it\n")
+        process.kill()
 
 
 class LogTest(FaultCase):

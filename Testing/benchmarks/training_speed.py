@@ -206,6 +206,7 @@ def serve(way: str, options: argparse.Namespace, names: list[str], files: Path, 
             step = usual_way(options, recipe, names, files)
         else:
             step, trainer = dcamt_way(options, recipe, names, files, loaded=way == "loader")
+        first = True
         for asked in iter(pipe.recv, None):
             if asked == "validate":
                 assert trainer is not None
@@ -215,6 +216,9 @@ def serve(way: str, options: argparse.Namespace, names: list[str], files: Path, 
             waited = sum(step() for _ in range(asked))
             if options.device == "cuda":
                 torch.cuda.synchronize()
+                if first:
+                    torch.cuda.reset_peak_memory_stats()  # of trying kernels, which take what there is
+                first = False
             pipe.send((time.perf_counter() - began, waited, peak_bytes(options.device)))
 
 

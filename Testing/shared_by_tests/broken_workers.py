@@ -4,15 +4,14 @@ from __future__ import annotations
 
 GPU_TOO_SMALL_FOR_THE_MODEL = """
 import torch
-from DCAMTLib import model_package
-from DCAMTLib.inference import serving
+from DCAMTLib.inference import predictor, serving
 serving.choose_device = lambda name: torch.device("cuda")
-real = model_package.ModelPackage.network
-def network(package, device="cpu"):
-    if torch.device(device).type == "cuda":
+real = predictor.move
+def move(network, device, precision):
+    if device.type == "cuda":
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-    return real(package, device)
-model_package.ModelPackage.network = network
+    return real(network, device, precision)
+predictor.move = move
 """
 BUG = """
 from DCAMTLib.inference import predictor

@@ -218,7 +218,8 @@ class Predictor:
 
     def _network_on(self, device: torch.device) -> DualVNet:
         """The package's network, ready for inference there."""
-        return move(fold(self._package.network(device)), device, self._precision_on(device))
+        # Folded on the CPU, as Apple's GPUs have no double precision.
+        return move(fold(self._package.network("cpu")), device, self._precision_on(device))
 
     def _precision_on(self, device: torch.device) -> torch.dtype:
         if device.type != "cpu":
@@ -240,7 +241,7 @@ class Predictor:
                 placed = image.to(device, self._precision_on(device))
                 return bounded_probabilities(network, placed, quality, part, tick).cpu()
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
+            if is_out_of_memory(error):
                 return None
             raise
 

@@ -66,6 +66,16 @@ class TransposedUp(nn.Sequential):
         )
 
 
+class Trilinear(nn.Upsample):
+    """Interpolates in the features' own precision; on a GPU autocast would make them float32, and all that follows."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.device.type != "cuda":
+            return super().forward(features)
+        with torch.autocast("cuda", enabled=False):
+            return super().forward(features)
+
+
 class TrilinearUp(nn.Sequential):
     """Doubles the resolution by trilinear interpolation, with a 1x1x1 convolution.
 
@@ -75,7 +85,7 @@ class TrilinearUp(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, norm: str) -> None:
         super().__init__(
             nn.Conv3d(inputs, outputs, 1, bias=False),
-            nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False),
+            Trilinear(scale_factor=2, mode="trilinear", align_corners=False),
             normalisation(norm, outputs),
             nn.ReLU(inplace=True),
         )

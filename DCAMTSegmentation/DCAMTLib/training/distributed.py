@@ -20,8 +20,9 @@ copy-paste (of equal numbers) are means over samples: with `normalisation` set t
 contrast left out, a team's losses are those of one process. That is so in float32; in bfloat16 each share is rounded by
 itself (8e-4 apart after twenty steps).
 
-Whatever ends one process ends the run: the next exchange fails in all others, the leader saves what was learnt and
-says so, and any number of processes can go on with the run.
+Whatever ends one process ends the run, and any number of processes can go on with it. Over Gloo the next exchange fails
+in all others, and the leader saves what was learnt and says so. Over NCCL, which only asks the GPU for it,
+they wait until `torchrun` ends them: what was learnt since the last checkpoint is lost.
 """
 
 from __future__ import annotations

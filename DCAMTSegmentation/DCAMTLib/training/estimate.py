@@ -128,6 +128,8 @@ def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device
     sampler = BatchSampler(cases[:1], cases[1:], small, device)
     trainer.iterate(sampler.draw(0))
     _wait(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # of trying kernels, which take what there is
     seconds: list[float] = []
     while not seconds or (sum(seconds) < STEADY_S and len(seconds) < 10):
         began = time.monotonic()

@@ -110,6 +110,9 @@ class Learner:
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        # How steps are computed is this device's and this release's own affair, not the checkpoint's.
+        for saved, own in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
+            saved.update(fused=own["fused"], foreach=own["foreach"])
         self.optimiser.load_state_dict(state["optimiser"])
         # Only where both have one: a run may be taken up on another device, which scales nothing or did not before.
         if self.scaler.is_enabled() and state["scaler"]:

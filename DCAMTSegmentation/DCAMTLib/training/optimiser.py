@@ -19,7 +19,12 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
     rate, decay = training.learning_rate, training.weight_decay
     fused = all(parameter.device.type in FUSED for parameter in parameters)
     if training.optimiser == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused, foreach=not fused)
+        sgd = torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused, foreach=not fused)
+        for parameter in parameters:
+            # Fused, PyTorch makes it from memory that nobody wrote, and keeps that where a first step in float16
+            # overflows and is left out.
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused, foreach=not fused)
 
 

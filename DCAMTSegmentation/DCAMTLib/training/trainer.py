@@ -34,6 +34,7 @@ from .run_requests import STOP, asked
 from .sampling import Batch, BatchSampler
 from .validation import Scores, validation_dice
 
+CPU = torch.device("cpu")
 REQUEST_EVERY_S = 0.5
 """Seconds between two looks at whether another process asks the run to pause or to stop."""
 STOP_READ_EVERY = 16
@@ -96,7 +97,8 @@ class Trainer:
         Raises:
             InputError: there is none, it is damaged, or it is of another recipe's network.
         """
-        state = self.team.from_leader(load_checkpoint(self.run.checkpoint, self.device) if self.team.leads else None)
+        # To the CPU, as what the leader sends from its GPU would land on that one in every process.
+        state = self.team.from_leader(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
         try:
             self._load_state(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -176,7 +178,7 @@ class Trainer:
         """The network at its best validation; None if that is the last one, or there was none."""
         if not self.run.best_weights.exists():
             return None
-        kept = load_checkpoint(self.run.best_weights, torch.device("cpu"))
+        kept = load_checkpoint(self.run.best_weights, CPU)
         if kept["step"] == self.step:
             return None
         return Outcome(kept["weights"], kept["step"], kept["seconds"], False, kept["dice"])
@@ -231,7 +233,7 @@ class Trainer:
         if self.team.size == 1:
             return
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
-        asked = torch.tensor(float(self.stop_asked), device=self.device)
+        asked = torch.full((), float(self.stop_asked), device=self.device)  # `tensor` would wait for a GPU
         self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), asked])
         # Reading the answer makes a GPU wait, so it is read now and then, by all at the same step.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
@@ -288,7 +290,7 @@ class Trainer:
         """Keep the weights if the classes' mean Dice is the run's highest so far, its earlier processes included."""
         mean = sum(dice["mean"].values()) / len(dice["mean"])
         if self._best_dice is None and self.run.best_weights.exists():
-            self._best_dice = load_checkpoint(self.run.best_weights, torch.device("cpu"))["mean_dice"]
+            self._best_dice = load_checkpoint(self.run.best_weights, CPU)["mean_dice"]
         if self._best_dice is None or mean > self._best_dice:
             self._best_dice = mean
             kept = {"step": self.step, "seconds": self.seconds, "mean_dice": mean, "dice": dice}
