@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from DCAMTLib.networks.dual_vnet import BranchOutput, DualVNet
-from DCAMTLib.networks.vnet import TransposedUp, Trilinear, TrilinearUp
+from DCAMTLib.networks.vnet import Pointwise, TransposedUp, Trilinear, TrilinearUp
 from DCAMTLib.recipe import Recipe, load_recipe
 from torch import Tensor, nn
 
@@ -171,6 +171,29 @@ def test_own_tokens_are_chosen_for_each_sample_and_branch() -> None:
         for sample in range(3):
             expected = (all_own if own[branch, sample] else none_own)[branch][sample]
             assert torch.allclose(mixed[branch][sample], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pointwise_is_pytorchs_convolution_and_keeps_the_layout(layout: torch.memory_format, bias: bool) -> None:
+    torch.manual_seed(0)
+    ours, theirs = Pointwise(5, 3, bias), nn.Conv3d(5, 3, 1, bias=bias)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 5, 4, 6, 8).contiguous(memory_format=layout)
+    lesson = torch.randn(2, 3, 4, 6, 8).contiguous(memory_format=layout)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = []
+        for layer in (ours, theirs):
+            given = x.clone().requires_grad_()
+            result = layer(given)
+            found.append([result, *torch.autograd.grad((result * lesson).sum(), [given, *layer.parameters()])])
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert all(tensor.is_contiguous(memory_format=layout) for tensor in found[0][:2])
 
 
 def test_the_branches_share_no_weight_and_decode_differently() -> None:

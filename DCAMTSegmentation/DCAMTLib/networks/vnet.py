@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -66,6 +67,23 @@ class TransposedUp(nn.Sequential):
         )
 
 
+class Pointwise(nn.Conv3d):
+    """A 1x1x1 convolution; of features with channels last in memory a matrix product, which keeps them so.
+
+    PyTorch's own puts them first again where it computes in float32 on one thread, as each process of `torchrun` does;
+    with some layers' features laid out the one way and some the other, training took a tenth longer.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not features.is_contiguous(memory_format=torch.channels_last_3d):
+            return super().forward(features)
+        product: Tensor = F.linear(features.movedim(1, -1), self.weight.flatten(1), self.bias)
+        return product.movedim(-1, 1)
+
+
 class Trilinear(nn.Upsample):
     """Interpolates in the features' own precision; on a GPU autocast would make them float32, and all that follows."""
 
@@ -84,7 +102,7 @@ class TrilinearUp(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, norm: str) -> None:
         super().__init__(
-            nn.Conv3d(inputs, outputs, 1, bias=False),
+            Pointwise(inputs, outputs, bias=False),
             Trilinear(scale_factor=2, mode="trilinear", align_corners=False),
             normalisation(norm, outputs),
             nn.ReLU(inplace=True),
@@ -135,7 +153,7 @@ class VNet(nn.Module):
         super().__init__()
         self.encoder = Encoder(inputs, channels, counts, norm)
         self.decoder = Decoder(channels, counts, norm, up)
-        self.head = nn.Conv3d(channels[0], outputs, 1)
+        self.head: nn.Conv3d = Pointwise(channels[0], outputs)
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """(B, C, X, Y, Z) -> features a level, finest first; the last is the bottleneck."""
