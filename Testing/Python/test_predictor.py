@@ -347,10 +347,12 @@ OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ..."),
     RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
 ]
 
 
-@pytest.mark.parametrize("failure", OUT_OF_MEMORY, ids=["cuda", "cpu", "mps"])
+@pytest.mark.parametrize("failure", OUT_OF_MEMORY, ids=["cuda", "cpu", "mps", "cudnn", "no engine"])
 def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
     tiny_package: ModelPackage, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
