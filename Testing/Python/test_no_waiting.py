@@ -22,7 +22,7 @@ from DCAMTLib.training.meter import Meter
 from DCAMTLib.training.resident import ResidentCase
 from DCAMTLib.training.run_folder import RunFolder
 from DCAMTLib.training.sampling import BatchSampler
-from DCAMTLib.training.trainer import STOP_READ_EVERY, Trainer
+from DCAMTLib.training.trainer import Trainer
 from shared_by_tests.tiny_recipes import tiny_recipe
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -132,7 +132,7 @@ def test_nor_does_one_of_a_team(tmp_path: Path) -> None:
     loop = Loop(recipe, META, tmp_path, Pair(0, 2))
     loop.trainer.step = 1  # at the first, and now and then, it reads whether another was asked to stop
     with Watch():
-        loop.run(STOP_READ_EVERY - 1)
+        loop.run(4)
 
 
 @pytest.mark.usefixtures("meta_generators")
