@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from . import review
 from .measurements_table import fill_table
-from .result_segments import fingerprint, outline_of, own_segments
+from .result_segments import fingerprint_of, outline_of, own_segments
 from .volume_bridge import save_in_slabs
 from .worker_job import Outcome, WorkerJob
 
@@ -28,15 +28,16 @@ class MeasuringJob(WorkerJob):
         super().__init__(worker, on_finished)
 
     def hand_over(self) -> Iterator[dict[str, Any] | None]:
-        outlines = []
-        self._measured = fingerprint(self._segmentation)
-        for index, identifier in enumerate(own_segments(self._segmentation).values()):
+        outlines, masks = [], {}
+        for index, (own, identifier) in enumerate(own_segments(self._segmentation).items()):
             mask, affine = outline_of(self._segmentation, identifier)
+            masks[own] = mask
             file = self.folder / f"{index}.npy"
             for _share in save_in_slabs(mask, file):
                 yield None
             name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
             outlines.append({"name": name, "mask": str(file), "affine": affine.tolist()})
+        self._measured = fingerprint_of(masks)
         volume = review.referenced(self._segmentation, review.VOLUME)
         name = (volume or self._segmentation).GetName()
         yield {"request": "measure", "name": name, "outlines": outlines}

@@ -142,10 +142,15 @@ def fingerprint(segmentation_node: Any) -> str:
 
     Where they lie does not count, so that a transform may be hardened. Empty where a segment has no labelmap.
     """
-    sums = {}
+    outlines = {}
     for own, identifier in own_segments(segmentation_node).items():
         if not segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap()):
             return ""
-        mask, _affine = outline_of(segmentation_node, identifier)
-        sums[own] = [*mask.shape, zlib.crc32(np.packbits(mask))]
+        outlines[own], _affine = outline_of(segmentation_node, identifier)
+    return fingerprint_of(outlines)
+
+
+def fingerprint_of(outlines: Mapping[str, np.ndarray]) -> str:
+    """The `fingerprint` of segments with these voxels, by the code of their class."""
+    sums = {own: [*mask.shape, zlib.crc32(np.packbits(mask))] for own, mask in outlines.items()}
     return json.dumps(sums, sort_keys=True)

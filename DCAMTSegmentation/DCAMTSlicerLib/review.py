@@ -72,22 +72,24 @@ def mark_corrected(segmentation_node: Any) -> None:
 def mark_measured(segmentation_node: Any, measured: str) -> None:
     """The table holds what the segments measured when `measured` was their fingerprint."""
     segmentation_node.SetAttribute(_MEASURED, measured)
-    if fingerprint(segmentation_node) == measured:
+    if fingerprint(segmentation_node) in (measured, ""):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
-def notice_correction(segmentation_node: Any) -> None:
-    """Mark a result whose segments a person changed while nobody looked on, with the module closed for instance."""
-    written = segmentation_node.GetAttribute(_WRITTEN)
-    if not written or (is_corrected(segmentation_node) and is_outdated(segmentation_node)):
-        return
+def notice_correction(segmentation_node: Any) -> bool:
+    """Mark a result whose segments a person changed while nobody looked on, with the module closed for instance.
+
+    Returns whether it `is_corrected`, then or before.
+    """
+    written, corrected = segmentation_node.GetAttribute(_WRITTEN), is_corrected(segmentation_node)
+    if not written or (corrected and is_outdated(segmentation_node)):
+        return corrected
     now = fingerprint(segmentation_node)
-    if not now:
-        return
-    if now != written:
+    if now and now != written:
         segmentation_node.SetAttribute(_CORRECTED, "1")
-    if now != segmentation_node.GetAttribute(_MEASURED):
+    if now and now != segmentation_node.GetAttribute(_MEASURED):
         segmentation_node.SetAttribute(_OUTDATED, "1")
+    return is_corrected(segmentation_node)
 
 
 def is_outdated(segmentation_node: Any | None) -> bool:

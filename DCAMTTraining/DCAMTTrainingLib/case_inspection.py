@@ -13,6 +13,7 @@ from typing import Any
 import slicer
 from DCAMTLib.recipe import Recipe
 from DCAMTLib.training.cases import LABELLED, VALIDATION
+from DCAMTSlicerLib.result_segments import labelmap
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -137,7 +138,7 @@ def _is_drawn(segmentation: Any, identifier: str) -> bool:
     segment = segmentation.GetSegmentation().GetSegment(identifier)
     if segment is None:
         return False
-    image = segment.GetRepresentation(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName())
+    image = segment.GetRepresentation(labelmap())
     if image is None:
         bounds = [0.0] * 6
         segment.GetBounds(bounds)

@@ -11,6 +11,7 @@ import slicer
 import vtk
 from DCAMTLib.errors import InputError
 from DCAMTLib.training.cases import LABELLED, VALIDATION, Case
+from DCAMTSlicerLib.result_segments import labelmap
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
@@ -80,7 +81,7 @@ def label_array(
 
 def _binary(segmentation: Any, identifier: str, image: Any) -> bool:
     """The segment's voxels in the segmentation's own space; made from its surface, aside, if it has that alone."""
-    name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    name = labelmap()
     if segmentation.GetSegmentation().ContainsRepresentation(name):
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         return bool(logic.GetSegmentBinaryLabelmapRepresentation(segmentation, identifier, image, False))

@@ -84,10 +84,7 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
 def _persons_segments(segmentation: Any) -> list[str]:
     """Identifiers of the segments that a person drew, corrected or sent over."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
-    if training_cases.is_case(segmentation) or review.is_corrected(segmentation):
-        return identifiers
-    review.notice_correction(segmentation)
-    if review.is_corrected(segmentation):
+    if training_cases.is_case(segmentation) or review.notice_correction(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):
         return []
