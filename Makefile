@@ -6,13 +6,13 @@ SCAN ?= Resources/SampleData/LGEHeartPhantom.nrrd
 OUT ?= results
 PYTHON ?= python3
 BIN := .venv/bin
-NAME = $(shell $(BIN)/python -c 'import sys; from DCAMTLib.volume import scan_name; print(scan_name(sys.argv[1]))' '$(SCAN)')
+NAME = $(shell $(BIN)/python -c 'import sys; from dcamt.volume import scan_name; print(scan_name(sys.argv[1]))' '$(SCAN)')
 
 .PHONY: segment test lint pictures
 
 segment: .venv/ready
 	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv'
-	$(BIN)/python -m DCAMTLib.picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
+	$(BIN)/python -m dcamt.picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest

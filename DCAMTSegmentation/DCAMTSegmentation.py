@@ -9,7 +9,7 @@ from typing import Any
 
 import slicer
 import vtk
-from DCAMTLib.errors import DCAMTError
+from dcamt.errors import DCAMTError
 from DCAMTSlicerLib import review
 from DCAMTSlicerLib.disagreement_map import Overlay
 from DCAMTSlicerLib.model_list import ModelList

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import DCAMTLib
+import dcamt
 import qt
 from slicer.i18n import tr as _
 
 from .event_stream import EventStream
 
-ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(DCAMTLib.__file__)))
-"""Where `DCAMTLib` lies."""
+ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__)))
+"""Where `dcamt` lies."""
 LOG_BYTES = 1 << 14
 """How much of the end of a process's stderr is kept."""
 TURN_S = 0.02

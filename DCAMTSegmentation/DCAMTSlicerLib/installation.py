@@ -9,7 +9,7 @@ from subprocess import CalledProcessError
 from typing import Any
 
 import slicer
-from DCAMTLib.errors import DCAMTError
+from dcamt.errors import DCAMTError
 from slicer.i18n import tr as _
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"

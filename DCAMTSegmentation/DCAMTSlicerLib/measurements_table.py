@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import vtk
-from DCAMTLib.files import atomic_path
-from DCAMTLib.measurements import COLUMNS, csv_cell
+from dcamt.files import atomic_path
+from dcamt.measurements import COLUMNS, csv_cell
 from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")

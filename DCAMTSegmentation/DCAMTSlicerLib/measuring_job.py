@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from DCAMTLib.errors import InputError
+from dcamt.errors import InputError
 from slicer.i18n import tr as _
 
 from . import review

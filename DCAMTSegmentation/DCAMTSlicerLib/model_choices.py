@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from DCAMTLib.errors import InputError
-from DCAMTLib.model_package import Card, read_card
-from DCAMTLib.model_store import StoredModel, import_model, remove_model, stored_models
+from dcamt.errors import InputError
+from dcamt.model_package import Card, read_card
+from dcamt.model_store import StoredModel, import_model, remove_model, stored_models
 from slicer.i18n import tr as _
 
 

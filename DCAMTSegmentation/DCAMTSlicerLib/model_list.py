@@ -9,8 +9,8 @@ from typing import Any
 
 import qt
 import slicer
-from DCAMTLib.errors import DCAMTError
-from DCAMTLib.model_store import ENDING
+from dcamt.errors import DCAMTError
+from dcamt.model_store import ENDING
 from slicer.i18n import tr as _
 
 from .model_choices import import_choice, model_choices, remove_choice

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DCAMTLib.errors import InputError
+from dcamt.errors import InputError
 from slicer.i18n import tr as _
 
 from .result_segments import filled_extent, own_segments

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from DCAMTLib.errors import InputError
+from dcamt.errors import InputError
 from slicer.i18n import tr as _
 
 from . import review

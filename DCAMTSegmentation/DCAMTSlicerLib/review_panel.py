@@ -8,7 +8,7 @@ from typing import Any
 
 import qt
 import slicer
-from DCAMTLib.errors import DCAMTError
+from dcamt.errors import DCAMTError
 from slicer.i18n import tr as _
 
 from . import measurements_table, review, segment_editor, training_cases

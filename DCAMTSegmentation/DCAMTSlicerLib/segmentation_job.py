@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
-from DCAMTLib.errors import InputError
+from dcamt.errors import InputError
 from slicer.i18n import tr as _
 
 from .region_of_interest import box_of

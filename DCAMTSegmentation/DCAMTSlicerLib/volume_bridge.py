@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.files import DISK_FULL
-from DCAMTLib.volume import Grid
+from dcamt.errors import InputError, OutputError
+from dcamt.files import DISK_FULL
+from dcamt.volume import Grid
 from slicer.i18n import tr as _
 
 SLAB_BYTES = 8 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import qt
-from DCAMTLib.errors import DCAMTError, OutputError
+from dcamt.errors import DCAMTError, OutputError
 from slicer.i18n import tr as _
 
 from .volume_bridge import FREE_SPACE

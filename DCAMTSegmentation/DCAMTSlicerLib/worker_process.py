@@ -1,6 +1,6 @@
 """The process that segments, seen from Slicer: started at first use, kept with its model loaded, killed to cancel.
 
-What is said on the pipes stands in `DCAMTLib/inference/worker.py`.
+What is said on the pipes stands in `dcamt/inference/worker.py`.
 """
 # Methods have Qt-style names, as what else the modules call.
 # ruff: noqa: N802, N803
@@ -25,7 +25,7 @@ KILLED = 9
 class WorkerProcess:
     """Sends requests to a worker and hands its events on, all from the event loop; nothing here waits.
 
-    python: the interpreter, by default Slicer's own. engineFolder: where `DCAMTLib` lies. temporaryFolder: where
+    python: the interpreter, by default Slicer's own. engineFolder: where `dcamt` lies. temporaryFolder: where
     `makeFolder` makes its folders. idleMinutes: after so long without a request the process ends, its memory with it.
     """
 
@@ -88,7 +88,7 @@ class WorkerProcess:
         self._idle.stop()
         if self._process is None:
             self._earlierLog = self.log()
-            words = ["-m", "DCAMTLib.inference.worker"]
+            words = ["-m", "dcamt.inference.worker"]
             self._process = EngineProcess(words, self._take, self._onEnded, self._python, self._engineFolder)
             self._last = self._process
         self._requests += 1

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from DCAMTLib.files import atomic_path
-from DCAMTLib.training.cases import COLUMNS, Case
+from dcamt.files import atomic_path
+from dcamt.training.cases import COLUMNS, Case
 
 
 def write_list(cases: Iterable[Case], path: Path) -> None:

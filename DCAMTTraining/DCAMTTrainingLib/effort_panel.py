@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
-from DCAMTLib.errors import DCAMTError
+from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 

@@ -18,9 +18,7 @@ class EngineCommand:
 
     def __init__(self, words: Sequence[str], onEvent: OnEvent, onEnd: Callable[[str], None]) -> None:
         self._onEnd = onEnd
-        self._process = EngineProcess(
-            ["-m", "DCAMTLib.cli", *words, "--json", "--end-with-stdin"], onEvent, self._onEnded
-        )
+        self._process = EngineProcess(["-m", "dcamt", *words, "--json", "--end-with-stdin"], onEvent, self._onEnded)
 
     @property
     def running(self) -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from DCAMTLib.errors import DCAMTError
-from DCAMTLib.files import atomic_path
-from DCAMTLib.training.cases import LABELLED
+from dcamt.errors import DCAMTError
+from dcamt.files import atomic_path
+from dcamt.training.cases import LABELLED
 from DCAMTSlicerLib import training_cases
 from DCAMTSlicerLib.installation import ensure_packages
 from DCAMTSlicerLib.segment_editor import correct

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from DCAMTLib.errors import DCAMTError
-from DCAMTLib.volume import read_header
+from dcamt.errors import DCAMTError
+from dcamt.volume import read_header
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 

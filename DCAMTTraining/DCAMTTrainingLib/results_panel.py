@@ -11,12 +11,12 @@ from typing import Any
 
 import qt
 import slicer
-from DCAMTLib.errors import DCAMTError
-from DCAMTLib.files import atomic_path
-from DCAMTLib.model_package import read_card
-from DCAMTLib.model_store import ENDING, stored_models
-from DCAMTLib.recipe import load_recipe
-from DCAMTLib.training.run_state import FINISHED, STOPPED
+from dcamt.errors import DCAMTError
+from dcamt.files import atomic_path
+from dcamt.model_package import read_card
+from dcamt.model_store import ENDING, stored_models
+from dcamt.recipe import load_recipe
+from dcamt.training.run_state import FINISHED, STOPPED
 from slicer.i18n import tr as _
 
 from .engine_command import EngineCommand

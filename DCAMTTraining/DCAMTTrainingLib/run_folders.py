@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import slicer
-from DCAMTLib.errors import InputError
-from DCAMTLib.training.run_folder import RunFolder
+from dcamt.errors import InputError
+from dcamt.training.run_folder import RunFolder
 from slicer.i18n import tr as _
 
 _KEY = "DCAMT/RunsFolder"

@@ -10,11 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.cases import LEFT_OUT, Case
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_lock import is_held
+from dcamt.errors import InputError, OutputError
+from dcamt.recipe import Recipe
+from dcamt.training.cases import LEFT_OUT, Case
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.run_lock import is_held
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, python_program
 from slicer.i18n import tr as _
 
@@ -120,7 +120,7 @@ def start_process(run: RunFolder, words: Sequence[str]) -> None:
     if os.name == "nt":
         # Detached altogether, PythonSlicer's own child would open a console window, and to close it would end the run.
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
-    command = [python_program(), "-m", "DCAMTLib.cli", *words]
+    command = [python_program(), "-m", "dcamt", *words]
     try:
         with run.log.open("ab") as log:
             process = subprocess.Popen(

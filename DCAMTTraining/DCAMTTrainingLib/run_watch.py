@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 import qt
-from DCAMTLib.training.event_tail import EventTail
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_state import FAILED, RUNNING, RunState, run_state
+from dcamt.training.event_tail import EventTail
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.run_state import FAILED, RUNNING, RunState, run_state
 
 from .curves import RunCurves
 from .training_charts import LOSSES, TrainingCharts

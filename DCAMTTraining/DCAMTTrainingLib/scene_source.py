@@ -6,7 +6,7 @@ from typing import Any
 
 import slicer
 import vtk
-from DCAMTLib.recipe import Recipe
+from dcamt.recipe import Recipe
 from DCAMTSlicerLib import review, training_cases
 from DCAMTSlicerLib.result_segments import own_segments
 

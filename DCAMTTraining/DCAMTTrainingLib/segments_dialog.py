@@ -6,7 +6,7 @@ from typing import Any
 
 import qt
 import slicer
-from DCAMTLib.recipe import Recipe
+from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
 from .case_rows import SceneScan

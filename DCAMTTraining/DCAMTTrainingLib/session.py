@@ -11,11 +11,11 @@ from typing import Any
 
 import qt
 import slicer
-from DCAMTLib.errors import InputError
-from DCAMTLib.machine import free_disk_bytes
-from DCAMTLib.recipe import Recipe, with_settings
-from DCAMTLib.training.cases import ROLES, Case, listed_cases, write_cases
-from DCAMTLib.training.efforts import effort_settings
+from dcamt.errors import InputError
+from dcamt.machine import free_disk_bytes
+from dcamt.recipe import Recipe, with_settings
+from dcamt.training.cases import ROLES, Case, listed_cases, write_cases
+from dcamt.training.efforts import effort_settings
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
 from slicer.i18n import tr as _
 

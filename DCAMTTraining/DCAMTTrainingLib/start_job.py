@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from DCAMTLib.errors import DCAMTError
-from DCAMTLib.training.run_folder import RunFolder
+from dcamt.errors import DCAMTError
+from dcamt.training.run_folder import RunFolder
 from slicer.i18n import tr as _
 
 from .run_folders import run_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import qt
-from DCAMTLib.errors import DCAMTError
+from dcamt.errors import DCAMTError
 from slicer.i18n import tr as _
 
 

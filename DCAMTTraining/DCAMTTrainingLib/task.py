@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from DCAMTLib.errors import InputError
-from DCAMTLib.model_package import read_recipe
-from DCAMTLib.model_store import model_path
-from DCAMTLib.recipe import Recipe, load_recipe
-from DCAMTLib.volume import Code, SegmentInfo
+from dcamt.errors import InputError
+from dcamt.model_package import read_recipe
+from dcamt.model_store import model_path
+from dcamt.recipe import Recipe, load_recipe
+from dcamt.volume import Code, SegmentInfo
 from slicer.i18n import tr as _
 
 OWN_MRI, OWN_CT = "own-mri", "own-ct"

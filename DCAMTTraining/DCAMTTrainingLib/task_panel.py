@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import qt
-from DCAMTLib.recipe import load_recipe, shipped_recipes
+from dcamt.recipe import load_recipe, shipped_recipes
 from DCAMTSlicerLib.model_choices import model_choices
 from slicer.i18n import tr as _
 

@@ -7,11 +7,11 @@ from collections.abc import Generator
 from typing import Any
 
 import slicer
-from DCAMTLib.errors import DCAMTError
-from DCAMTLib.recipe import Recipe, load_recipe
-from DCAMTLib.training.cases import VALIDATION, listed_cases
-from DCAMTLib.training.preview import choose_preview, chosen_preview, read_preview
-from DCAMTLib.training.run_folder import RunFolder
+from dcamt.errors import DCAMTError
+from dcamt.recipe import Recipe, load_recipe
+from dcamt.training.cases import VALIDATION, listed_cases
+from dcamt.training.preview import choose_preview, chosen_preview, read_preview
+from dcamt.training.run_folder import RunFolder
 from slicer.i18n import tr as _
 
 from .case_rows import SceneScan

@@ -24,8 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 if __package__ in (None, ""):  # run from a checkout, where the engine need not be installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "DCAMTSegmentation"))
 
-from DCAMTLib.errors import DCAMTError, InputError
-from DCAMTLib.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
+from dcamt.errors import DCAMTError, InputError
+from dcamt.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
 
 Field = NDArray[np.floating[Any]]
 Points = tuple[Field, Field, Field]

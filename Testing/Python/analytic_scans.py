@@ -6,9 +6,9 @@ Imports no pytest: the modules' tests make their models with Slicer's Python, wh
 from __future__ import annotations
 
 import numpy as np
-from DCAMTLib.model_package import Card, ModelPackage
-from DCAMTLib.recipe import Recipe
-from DCAMTLib.volume import Grid, Volume
+from dcamt.model_package import Card, ModelPackage
+from dcamt.recipe import Recipe
+from dcamt.volume import Grid, Volume
 
 CENTRE = np.array([12.0, -34.0, 56.0])
 """Centre of the analytic scan and of its ellipsoid, RAS mm."""
@@ -58,8 +58,8 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
     """A model with random weights, each branch of which calls about a third of `scan` foreground."""
     # Imported here, so that the tests that need no network do not wait for torch.
     import torch
-    from DCAMTLib.networks.dual_vnet import DualVNet
-    from DCAMTLib.preprocessing import scan_to_network
+    from dcamt.networks.dual_vnet import DualVNet
+    from dcamt.preprocessing import scan_to_network
 
     torch.manual_seed(seed)
     network = DualVNet(recipe)

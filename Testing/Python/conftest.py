@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from analytic_scans import analytic_scan, centred_grid, random_package, rotation
-from DCAMTLib.model_package import ModelPackage, open_model
-from DCAMTLib.recipe import Recipe
-from DCAMTLib.volume import Volume
+from dcamt.model_package import ModelPackage, open_model
+from dcamt.recipe import Recipe
+from dcamt.volume import Volume
 from shared_by_tests.tiny_recipes import tiny_recipe_that_drops_nothing
 
 # Fixtures import it as they run: pytest is to know of its asserts first (below), and not every test needs its torch.

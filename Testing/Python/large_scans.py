@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 from analytic_scans import centred_grid
-from DCAMTLib.recipe import Inference, Intensity, Recipe
-from DCAMTLib.volume import Volume
+from dcamt.recipe import Inference, Intensity, Recipe
+from dcamt.volume import Volume
 from shared_by_tests.tiny_recipes import tiny_recipe
 
 RECIPE: Recipe = replace(

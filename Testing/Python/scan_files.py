@@ -10,8 +10,8 @@ import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
-from DCAMTLib.errors import InputError
-from DCAMTLib.volume import Code, SegmentInfo
+from dcamt.errors import InputError
+from dcamt.volume import Code, SegmentInfo
 
 SHAPE = (9, 10, 11)
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

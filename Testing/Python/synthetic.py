@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import nibabel
 import numpy as np
 import torch
-from DCAMTLib.model_package import Card, save_model
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.cases import read_cases
-from DCAMTLib.training.events import Event, EventLog
-from DCAMTLib.training.resident import ResidentCase
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.trainer import Trainer
+from dcamt.model_package import Card, save_model
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.recipe import Recipe
+from dcamt.training.cases import read_cases
+from dcamt.training.events import Event, EventLog
+from dcamt.training.resident import ResidentCase
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.trainer import Trainer
 from shared_by_tests.ellipsoids import ellipsoid_scan
 from shared_by_tests.tiny_recipes import TINY, tiny_recipe
 from torch import Tensor
@@ -129,7 +129,7 @@ def fork_server() -> ForkServerContext:
     """Starts processes by forking one that has imported torch already, so that each takes a fraction of a second."""
     context = multiprocessing.get_context("forkserver")
     # torch imports torch._dynamo with the first optimiser that is made.
-    context.set_forkserver_preload(["pytest", "synthetic", "torch._dynamo", "nibabel", "DCAMTLib.commands.train"])
+    context.set_forkserver_preload(["pytest", "synthetic", "torch._dynamo", "nibabel", "dcamt.commands.train"])
     return context
 
 
@@ -148,7 +148,7 @@ def run_dcamt(arguments: list[str], output: Path) -> int | None:
 
 
 def _dcamt(arguments: list[str], output: str) -> None:
-    from DCAMTLib.cli import main
+    from dcamt.cli import main
 
     torch.set_num_threads(1)  # so that sums are made in the same order in every process
     with Path(output).open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
@@ -158,7 +158,7 @@ def _dcamt(arguments: list[str], output: str) -> None:
 
 def status(words: Iterable[str | Path]) -> int:
     """`dcamt` in this process; returns the exit status, that of a wrong usage included."""
-    from DCAMTLib import cli
+    from dcamt import cli
 
     try:
         return cli.main([*map(str, words)])
@@ -168,7 +168,7 @@ def status(words: Iterable[str | Path]) -> int:
 
 def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Popen[str]:
     """`dcamt` as the shell starts it, or a script that calls it, with its output in pipes."""
-    program = ["-m", "DCAMTLib.cli"] if script is None else ["-c", script]
+    program = ["-m", "dcamt"] if script is None else ["-c", script]
     return subprocess.Popen(
         [sys.executable, *program, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

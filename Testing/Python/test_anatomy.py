@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from analytic_scans import centred_grid
-from DCAMTLib.inference import anatomy
-from DCAMTLib.inference.anatomy import (
+from dcamt.inference import anatomy
+from dcamt.inference.anatomy import (
     VARIED_WITHIN,
     _is_empty,
     _is_smooth_noise,
@@ -18,8 +18,8 @@ from DCAMTLib.inference.anatomy import (
     _without_empty_faces,
     anatomy_box,
 )
-from DCAMTLib.recipe import Intensity
-from DCAMTLib.volume import Box, Volume
+from dcamt.recipe import Intensity
+from dcamt.volume import Box, Volume
 from large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
 from scipy.ndimage import gaussian_filter
 

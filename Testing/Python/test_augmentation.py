@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.recipe import Augmentation
-from DCAMTLib.training.augmentation import change_intensities, gaussian_blur, random_transform
+from dcamt.recipe import Augmentation
+from dcamt.training.augmentation import change_intensities, gaussian_blur, random_transform
 from torch import Tensor
 
 OFF = {"rotation_degrees": 0.0, "scale": 0.0, "gain": 0.0, "offset": 0.0, "gamma": 0.0, "noise": 0.0, "blur_mm": 0.0}

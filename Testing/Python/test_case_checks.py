@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib.recipe import Recipe, load_recipe
-from DCAMTLib.training.case_checks import CaseFacts, check_cases, list_problems
-from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
+from dcamt.recipe import Recipe, load_recipe
+from dcamt.training.case_checks import CaseFacts, check_cases, list_problems
+from dcamt.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
 from shared_by_tests.ellipsoids import ellipsoid_scan
 from synthetic import status, write_cases_folder, write_nifti, write_table
 
@@ -157,7 +157,7 @@ def test_the_command_streams_facts_without_torch(tmp_path: Path) -> None:
     path = write_cases_folder(tmp_path, labelled=1, unlabelled=1, validation=1)
     path.write_text(path.read_text() + "gone,gone.nii,,unlabelled\n")
     program = (
-        "import sys; from DCAMTLib.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from dcamt.cli import main; code = main(sys.argv[1:]);"
         "print(*sorted({'torch', 'SimpleITK'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
     words = [sys.executable, "-c", program, "cases", "check", str(path), "--json"]

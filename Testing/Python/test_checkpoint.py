@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from DCAMTLib import files
-from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.training import checkpoint
-from DCAMTLib.training.checkpoint import load_checkpoint, save_checkpoint
+from dcamt import files
+from dcamt.errors import InputError, OutputError
+from dcamt.training import checkpoint
+from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from synthetic import CPU, fork_server
 
 

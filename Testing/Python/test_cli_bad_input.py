@@ -254,7 +254,7 @@ def test_a_full_disk(
     agreement: bool,
 ) -> None:
     """Whichever file meets it: the flush of the first or, with the map already asked for, of the second."""
-    from DCAMTLib import files
+    from dcamt import files
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save(scan)
@@ -286,7 +286,7 @@ def test_a_real_limit_to_the_size_of_files(model: Path, tmp_path: Path, form: st
     save(scan)
     out.mkdir()
     script = (
-        "import resource, sys; from DCAMTLib import cli; import torch, nrrd, nibabel, slicerio, scipy.ndimage\n"
+        "import resource, sys; from dcamt import cli; import torch, nrrd, nibabel, slicerio, scipy.ndimage\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40)); sys.exit(cli.main(sys.argv[1:]))"
     )
     words = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
@@ -323,7 +323,7 @@ def test_whatever_is_raised_ends_in_one_line(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("DCAMTLib.inference.predictor.bounded_probabilities", fail)
+    monkeypatch.setattr("dcamt.inference.predictor.bounded_probabilities", fail)
     scan = tmp_path / "scan.nii.gz"
     save(scan)
     words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]
@@ -346,7 +346,7 @@ def test_libraries_keep_quiet(
     import logging
     import warnings
 
-    from DCAMTLib.networks.dual_vnet import DualVNet
+    from dcamt.networks.dual_vnet import DualVNet
 
     genuine, heard = DualVNet.forward, []
 
@@ -373,7 +373,7 @@ def test_names_that_no_terminal_can_print(model: Path, tmp_path: Path) -> None:
     name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
     save(tmp_path / "scan.nii.gz")
     (tmp_path / "scan.nii.gz").rename(tmp_path / name)
-    words = [sys.executable, "-m", "DCAMTLib.cli", "segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]
+    words = [sys.executable, "-m", "dcamt", "segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([os.fsencode(word) for word in words], capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib import cli
-from DCAMTLib.volume import Grid, Labelmap, write_labelmap
+from dcamt import cli
+from dcamt.volume import Grid, Labelmap, write_labelmap
 
 GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 
@@ -124,7 +124,7 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_in_a_real_process(folders: tuple[Path, Path]) -> None:
-    words = [sys.executable, "-m", "DCAMTLib.cli", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
+    words = [sys.executable, "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
     done = subprocess.run([*map(str, words), "--json"], capture_output=True, text=True, check=True)
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib import cli, model_store
+from dcamt import cli, model_store
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +22,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make(path: Path, name: str = "tiny", broken: bool = False) -> Path:
     import torch
-    from DCAMTLib.model_package import Card, save_model
-    from DCAMTLib.networks.dual_vnet import DualVNet
-    from DCAMTLib.recipe import load_recipe
+    from dcamt.model_package import Card, save_model
+    from dcamt.networks.dual_vnet import DualVNet
+    from dcamt.recipe import load_recipe
 
     recipe = load_recipe("la")
     network = replace(recipe.network, channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib import cli
-from DCAMTLib.commands.console import Console, StdoutLost
-from DCAMTLib.commands.scans import expand
-from DCAMTLib.volume import Grid, Volume, read_labelmap, read_volume, write_volume
+from dcamt import cli
+from dcamt.commands.console import Console, StdoutLost
+from dcamt.commands.scans import expand
+from dcamt.volume import Grid, Volume, read_labelmap, read_volume, write_volume
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import open_dcamt, read_until, save_tiny_model
 
@@ -28,8 +28,8 @@ EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of a few random weights, the first that finds something and not everything in noise."""
-    from DCAMTLib.inference.predictor import Predictor
-    from DCAMTLib.model_package import open_model
+    from dcamt.inference.predictor import Predictor
+    from dcamt.model_package import open_model
 
     recipe = tiny_recipe("largest_component=false")
     path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
@@ -54,7 +54,7 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 
 
 def run_process(*words: str | Path, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)]
+    command = [sys.executable, "-m", "dcamt", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
@@ -177,7 +177,7 @@ def test_a_failing_scan_stops_no_other_and_is_told_at_the_end(
 def test_the_bar_is_drawn_on_a_terminal_only_and_taken_away(model: Path, tmp_path: Path) -> None:
     pty = pytest.importorskip("pty")
     scan = save_scan(tmp_path / "x.nrrd")
-    words = [sys.executable, "-m", "DCAMTLib.cli", "segment", scan, "-o", tmp_path / "out.nrrd", "--model", model]
+    words = [sys.executable, "-m", "dcamt", "segment", scan, "-o", tmp_path / "out.nrrd", "--model", model]
     leader, follower = pty.openpty()
     done = subprocess.run([*map(str, words)], stdout=subprocess.PIPE, stderr=follower, timeout=120, check=True)
     os.close(follower)
@@ -199,7 +199,7 @@ def test_the_bar_is_drawn_on_a_terminal_only_and_taken_away(model: Path, tmp_pat
 SLOW_WRITER = """
 import sys, time
 import nrrd
-from DCAMTLib import cli
+from dcamt import cli
 
 def write(file, *rest, **more):
     open(file, "wb").write(b"half")
@@ -288,7 +288,7 @@ def test_nothing_written_leaves_no_table(model: Path, tmp_path: Path, monkeypatc
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("DCAMTLib.commands.segment.read_volume", stop)
+    monkeypatch.setattr("dcamt.commands.segment.read_volume", stop)
     scan, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
     words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
     assert cli.main([str(word) for word in words]) == 1
@@ -327,7 +327,7 @@ def test_a_map_without_its_segmentation_is_a_file_like_others(tmp_path: Path) ->
 
 def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:
     script = (
-        "import sys; from DCAMTLib import cli\n"
+        "import sys; from dcamt import cli\n"
         "try: code = cli.main(sys.argv[1:])\n"
         "except SystemExit as end: code = end.code\n"
         "heavy = {'torch', 'scipy', 'SimpleITK', 'nibabel', 'nrrd', 'slicerio', 'matplotlib'} & set(sys.modules)\n"
@@ -353,7 +353,7 @@ def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:
 def test_it_starts_without_simpleitk_for_nifti_and_nrrd(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nii.gz")
     script = (
-        "import sys; from DCAMTLib import cli; code = cli.main(sys.argv[1:])\n"
+        "import sys; from dcamt import cli; code = cli.main(sys.argv[1:])\n"
         "print(code, {'SimpleITK', 'matplotlib', 'pandas', 'skimage'} & set(sys.modules))"
     )
     words = ["segment", scan, "-o", tmp_path / "x.seg.nrrd", "--model", model, "--json"]
@@ -367,7 +367,7 @@ def test_a_reader_that_leaves_early_is_no_crash(model: Path, tmp_path: Path) -> 
     words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--json"]
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "DCAMTLib.cli", *map(str, words)]
+    command = [sys.executable, "-m", "dcamt", *map(str, words)]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     os.close(write)
     assert done.returncode == 1
@@ -380,7 +380,7 @@ def test_a_stderr_that_is_closed_leaves_stdout_pure(model: Path, tmp_path: Path)
     """`print` takes stdout where stderr is None; an error line there would spoil the JSON."""
     (tmp_path / "bad.nrrd").write_text("no image")
     words = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
-    script = "import sys; sys.stderr = None; from DCAMTLib import cli; sys.exit(cli.main(sys.argv[1:]))"
+    script = "import sys; sys.stderr = None; from dcamt import cli; sys.exit(cli.main(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     told = [json.loads(line)["event"] for line in done.stdout.splitlines()]

@@ -13,7 +13,7 @@ from subprocess import PIPE
 
 import numpy as np
 import pytest
-from DCAMTLib.volume import Grid, Volume, read_labelmap, write_volume
+from dcamt.volume import Grid, Volume, read_labelmap, write_volume
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import save_tiny_model
 
@@ -42,7 +42,7 @@ def scans(tmp_path: Path) -> Path:
 
 def segment(processes: int, *words: str | Path) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "DCAMTLib.cli", "segment", *map(str, words)]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "dcamt", "segment", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
 
@@ -100,7 +100,7 @@ def test_text_stays_in_one_piece_and_ends_once(model: Path, scans: Path) -> None
 
 KILLED_AT_A_SCAN = """
 import os, signal, sys, time
-from DCAMTLib.commands import segment
+from dcamt.commands import segment
 real = segment.segment_one
 def one(job, *words):
     if "deadly" in job.scan.name:
@@ -110,7 +110,7 @@ def one(job, *words):
         os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory runs out
     return real(job, *words)
 segment.segment_one = one
-from DCAMTLib.cli import main
+from dcamt.cli import main
 sys.exit(main())
 """
 
@@ -146,7 +146,7 @@ def test_asked_to_end_it_keeps_the_table_of_what_is_done(model: Path, scans: Pat
         (scans / f"s{number}.nii.gz").write_bytes((scans / "s0.nii.gz").read_bytes())
     table = tmp_path / "out.csv"
     words = [scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
-    command = [sys.executable, "-m", "DCAMTLib.cli", "segment", *map(str, words)]
+    command = [sys.executable, "-m", "dcamt", "segment", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment) as process:
         assert process.stdout is not None

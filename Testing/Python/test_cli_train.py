@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib import cli
-from DCAMTLib.model_package import open_model
-from DCAMTLib.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
+from dcamt import cli
+from dcamt.model_package import open_model
+from dcamt.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
 from shared_by_tests.tiny_recipes import TINY
 from synthetic import open_dcamt, read_until, status, write_table
 
@@ -212,7 +212,7 @@ def test_a_disk_that_fills_up(cases: Path, tmp_path: Path, limit: int) -> None:
     """At 200 bytes the recipe does not fit, at 5000 it does and the first checkpoint does not, which torch writes."""
     run = tmp_path / "run"
     script = (
-        "import resource, sys; from DCAMTLib import cli; import torch, DCAMTLib.training.trainer\n"
+        "import resource, sys; from dcamt import cli; import torch, dcamt.training.trainer\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(cli.main(sys.argv[1:]))"
     )
     words = ["train", cases, "--run", run, "--device", "cpu", *settings()]
@@ -230,7 +230,7 @@ def test_a_disk_that_fills_up(cases: Path, tmp_path: Path, limit: int) -> None:
 def test_a_lack_of_memory_is_told_in_one_line(
     cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from DCAMTLib.training import learner
+    from dcamt.training import learner
 
     def fail(*_: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
@@ -255,10 +255,10 @@ def start(script: str, *words: str | Path) -> subprocess.Popen[str]:
     return process
 
 
-RUN = "from DCAMTLib import cli; sys.exit(cli.main(sys.argv[1:]))"
+RUN = "from dcamt import cli; sys.exit(cli.main(sys.argv[1:]))"
 LOADING = """
 import sys, time
-from DCAMTLib.training import trainer
+from dcamt.training import trainer
 def load(*_):
     print("here", flush=True)
     time.sleep(600)
@@ -266,7 +266,7 @@ trainer.load_case = load
 """
 WRITING = """
 import os, sys, time
-from DCAMTLib import files
+from dcamt import files
 real = os.replace
 def replace(source, target):
     if os.path.basename(target) == {name!r}:
@@ -296,7 +296,7 @@ def test_ctrl_c_before_the_first_step_takes_the_run_back(cases: Path, tmp_path: 
 def test_ctrl_c_does_not_take_back_a_run_that_is_resumed(
     cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from DCAMTLib.training import trainer
+    from dcamt.training import trainer
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

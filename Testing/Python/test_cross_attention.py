@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.networks import cross_attention
-from DCAMTLib.networks.cross_attention import BLOCK_BYTES, CrossAttention, distance_bias, queries_at_once
+from dcamt.networks import cross_attention
+from dcamt.networks.cross_attention import BLOCK_BYTES, CrossAttention, distance_bias, queries_at_once
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from DCAMTLib import devices
-from DCAMTLib.devices import choose_device, fast_bfloat16
-from DCAMTLib.errors import InputError
+from dcamt import devices
+from dcamt.devices import choose_device, fast_bfloat16
+from dcamt.errors import InputError
 
 CPU = torch.device("cpu")
 QUESTIONS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 import torch
-from DCAMTLib.errors import InputError
-from DCAMTLib.model_store import verify_model
-from DCAMTLib.training import trainer as trainer_module
-from DCAMTLib.training.cases import LABELLED, UNLABELLED, read_cases
-from DCAMTLib.training.checkpoint import load_checkpoint
-from DCAMTLib.training.distributed import Team, TeamLost
-from DCAMTLib.training.events import Checkpointed, Event, Validated
-from DCAMTLib.training.resident import load_case
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.sampling import BatchSampler
+from dcamt.errors import InputError
+from dcamt.model_store import verify_model
+from dcamt.training import trainer as trainer_module
+from dcamt.training.cases import LABELLED, UNLABELLED, read_cases
+from dcamt.training.checkpoint import load_checkpoint
+from dcamt.training.distributed import Team, TeamLost
+from dcamt.training.events import Checkpointed, Event, Validated
+from dcamt.training.resident import load_case
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.sampling import BatchSampler
 from synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
@@ -45,7 +45,7 @@ def start(processes: int, run: Path, *words: str | Path) -> subprocess.Popen[str
     """`dcamt train` on the CPU, under torchrun where there shall be several processes."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
     prefix = [*launcher, "--standalone"] if processes > 1 else []
-    command = [*prefix, "-m", "DCAMTLib.cli", "train", "--run-folder", run, "--device", "cpu", *words]
+    command = [*prefix, "-m", "dcamt", "train", "--run-folder", run, "--device", "cpu", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
@@ -212,8 +212,8 @@ def test_a_fault_that_all_meet_is_told_once(table: Path, tmp_path: Path) -> None
 TEAM_SCRIPT = """
 import os, sys
 import torch
-from DCAMTLib.errors import InputError
-from DCAMTLib.training.distributed import TeamLost, joined
+from dcamt.errors import InputError
+from dcamt.training.distributed import TeamLost, joined
 
 def say(*words):
     sys.stdout.write(f"{os.environ['RANK']} {' '.join(map(str, words))}\\n")

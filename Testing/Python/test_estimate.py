@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from DCAMTLib.commands.console import Console
-from DCAMTLib.recipe import load_recipe, with_settings
-from DCAMTLib.training import estimate as estimate_module
-from DCAMTLib.training.cases import read_cases
-from DCAMTLib.training.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
-from DCAMTLib.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
-from DCAMTLib.training.resident import load_case
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.volume import read_header
+from dcamt.commands.console import Console
+from dcamt.recipe import load_recipe, with_settings
+from dcamt.training import estimate as estimate_module
+from dcamt.training.cases import read_cases
+from dcamt.training.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
+from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
+from dcamt.training.resident import load_case
+from dcamt.training.run_folder import RunFolder
+from dcamt.volume import read_header
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import CPU, new_trainer, run_dcamt, set_options, status, write_cases_folder
 

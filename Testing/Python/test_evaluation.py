@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib.errors import InputError
-from DCAMTLib.evaluation import COLUMNS, SegmentationScore, evaluate_folders, score
-from DCAMTLib.volume import Grid, Labelmap, write_labelmap
+from dcamt.errors import InputError
+from dcamt.evaluation import COLUMNS, SegmentationScore, evaluate_folders, score
+from dcamt.volume import Grid, Labelmap, write_labelmap
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 

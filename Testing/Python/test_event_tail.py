@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from DCAMTLib.training.event_tail import CHUNK, EventTail
+from dcamt.training.event_tail import CHUNK, EventTail
 
 
 def take(tail: EventTail) -> list[dict[str, Any]]:

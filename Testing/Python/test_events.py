@@ -9,10 +9,10 @@ import typing
 from pathlib import Path
 
 import pytest
-from DCAMTLib.errors import OutputError
-from DCAMTLib.training import events
-from DCAMTLib.training.events import Checkpointed, Event, EventLog, Progress, Validated, to_line
-from DCAMTLib.training.run_folder import RunFolder
+from dcamt.errors import OutputError
+from dcamt.training import events
+from dcamt.training.events import Checkpointed, Event, EventLog, Progress, Validated, to_line
+from dcamt.training.run_folder import RunFolder
 
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: 'a "b"\nc\u2028d', bool: True, int | None: 7}
 

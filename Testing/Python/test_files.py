@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.files import atomic_path, stray_temporaries
+from dcamt.errors import InputError, OutputError
+from dcamt.files import atomic_path, stray_temporaries
 
 
 def everything(folder: Path) -> list[str]:

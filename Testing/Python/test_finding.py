@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 from analytic_scans import CENTRE, centred_grid, points_of, rotation
-from DCAMTLib.inference import finding
-from DCAMTLib.inference import middle as centrality
-from DCAMTLib.inference import predictor as module
-from DCAMTLib.inference.cropping import crop, grown
-from DCAMTLib.inference.finding import Found, find_organ, inner_box, is_large, pieces
-from DCAMTLib.inference.middle import Middle
-from DCAMTLib.inference.postprocessing import Expected
-from DCAMTLib.inference.predictor import Predictor
-from DCAMTLib.inference.quality import FAST
-from DCAMTLib.model_package import Card, ModelPackage
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.volume import Box, Grid, Labelmap, Volume
+from dcamt.inference import finding
+from dcamt.inference import middle as centrality
+from dcamt.inference import predictor as module
+from dcamt.inference.cropping import crop, grown
+from dcamt.inference.finding import Found, find_organ, inner_box, is_large, pieces
+from dcamt.inference.middle import Middle
+from dcamt.inference.postprocessing import Expected
+from dcamt.inference.predictor import Predictor
+from dcamt.inference.quality import FAST
+from dcamt.model_package import Card, ModelPackage
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.volume import Box, Grid, Labelmap, Volume
 from large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
 from torch import Tensor, nn
 
@@ -143,7 +143,7 @@ def test_a_box_that_the_result_touches_grows(predictor: Predictor, monkeypatch: 
 
 
 def test_a_region_is_segmented_without_looking_elsewhere(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from DCAMTLib.inference.region import Region
+    from dcamt.inference.region import Region
 
     scan, own = scan_in("air")
     monkeypatch.setattr(module, "find_organ", lambda *_: 1 / 0)

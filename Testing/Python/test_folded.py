@@ -7,13 +7,13 @@ import dataclasses
 
 import pytest
 import torch
-from DCAMTLib.inference import folded as module
-from DCAMTLib.inference.folded import fold, move
-from DCAMTLib.inference.one_pass import probabilities
-from DCAMTLib.inference.quality import ACCURATE, FAST
-from DCAMTLib.inference.tiles import reach, tiled_probabilities
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.recipe import Network, Recipe
+from dcamt.inference import folded as module
+from dcamt.inference.folded import fold, move
+from dcamt.inference.one_pass import probabilities
+from dcamt.inference.quality import ACCURATE, FAST
+from dcamt.inference.tiles import reach, tiled_probabilities
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.recipe import Network, Recipe
 from torch import nn
 
 SHAPE = Network(channels=(3, 5, 6, 8), convolutions=(2, 3, 1, 2), attention_heads=4)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib import cli
-from DCAMTLib.errors import InputError
-from DCAMTLib.formats import (
+from dcamt import cli
+from dcamt.errors import InputError
+from dcamt.formats import (
     FORMATS,
     LABEL_ENDINGS,
     LABELMAP_OUTPUTS,
@@ -20,7 +20,7 @@ from DCAMTLib.formats import (
     scan_name,
     without_agreement_maps,
 )
-from DCAMTLib.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
+from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
 
 GRID = Grid((9, 10, 11), np.diag([1.0, 2.0, 3.0, 1.0]))
 

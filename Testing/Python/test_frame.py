@@ -256,12 +256,12 @@ def test_requirements_are_those_of_the_pip_package() -> None:
 def test_the_pip_package_holds_the_engine_alone() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     packages = re.findall(r'"([^"]+)"', re.search(r"\npackages = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
-    assert all(name.split(".")[0] == "DCAMTLib" for name in packages)
+    assert all(name.split(".")[0] == "dcamt" for name in packages)
     tree = {
         ".".join(path.parent.relative_to(ROOT / "DCAMTSegmentation").parts)
-        for path in (ROOT / "DCAMTSegmentation/DCAMTLib").rglob("__init__.py")
+        for path in (ROOT / "DCAMTSegmentation/dcamt").rglob("__init__.py")
     }
-    assert set(packages) == tree | {"DCAMTLib.shipped_models"}
+    assert set(packages) == tree | {"dcamt.shipped_models"}
 
 
 # Configuring and installing for real, with a Slicer of a few lines in the place of the true one.
@@ -319,7 +319,7 @@ def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
         for path in (copied_tree / "Resources").glob(pattern)
     }
     expected = set.union(shipped, *(module_sources(module, copied_tree) for module in MODULES))
-    assert {"Resources/Models/left-atrium.dcamt", "DCAMTLib/__init__.py"} <= expected
+    assert {"Resources/Models/left-atrium.dcamt", "dcamt/__init__.py"} <= expected
     for place in ("build", "installed"):
         library = tmp_path / place / LIBRARY
         assert files_below(library) == expected
@@ -331,10 +331,10 @@ def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
 
 
 def test_cmake_refuses_a_missing_script(copied_tree: Path, tmp_path: Path) -> None:
-    (copied_tree / "DCAMTSegmentation/DCAMTLib/errors.py").unlink()
+    (copied_tree / "DCAMTSegmentation/dcamt/errors.py").unlink()
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode != 0
-    assert "DCAMTLib/errors.py" in done.stderr
+    assert "dcamt/errors.py" in done.stderr
 
 
 def test_cmake_configures_before_any_model_is_there(copied_tree: Path, tmp_path: Path) -> None:

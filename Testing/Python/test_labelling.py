@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from analytic_scans import centred_grid, rotation
-from DCAMTLib.inference import labelling
-from DCAMTLib.inference.labelling import labels_on_scan, most_likely
-from DCAMTLib.preprocessing import network_grid, to_source
-from DCAMTLib.volume import Grid
+from dcamt.inference import labelling
+from dcamt.inference.labelling import labels_on_scan, most_likely
+from dcamt.preprocessing import network_grid, to_source
+from dcamt.volume import Grid
 from scipy import ndimage
 
 SHAPE, SPACING = (34, 29, 21), (1.1, 0.8, 2.0)

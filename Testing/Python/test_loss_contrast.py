@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from DCAMTLib.losses.contrast import inter_class, intra_class, prototypes
+from dcamt.losses.contrast import inter_class, intra_class, prototypes
 from torch import Tensor
 
 

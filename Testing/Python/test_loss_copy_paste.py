@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 import torch
-from DCAMTLib.losses.copy_paste import copy_paste, partners, random_box
-from DCAMTLib.losses.supervised import dice_cross_entropy
+from dcamt.losses.copy_paste import copy_paste, partners, random_box
+from dcamt.losses.supervised import dice_cross_entropy
 from synthetic import CPU
 from torch import Tensor
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from DCAMTLib.losses.distillation import confidence, mutual_distillation
+from dcamt.losses.distillation import confidence, mutual_distillation
 from torch import Tensor
 
 

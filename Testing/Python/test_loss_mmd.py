@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 import torch
-from DCAMTLib.losses.mmd import mmd2
+from dcamt.losses.mmd import mmd2
 from torch import Tensor
 
 

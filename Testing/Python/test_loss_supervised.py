@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.losses.supervised import dice_cross_entropy, soft_dice_loss
+from dcamt.losses.supervised import dice_cross_entropy, soft_dice_loss
 from torch import Tensor
 
 

@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from DCAMTLib import cli, machine
-from DCAMTLib.machine import free_memory_bytes, keep_freed_memory, peak_memory_bytes
+from dcamt import cli, machine
+from dcamt.machine import free_memory_bytes, keep_freed_memory, peak_memory_bytes
 
 REPEATED = """
 import resource
-from DCAMTLib.machine import keep_freed_memory
+from dcamt.machine import keep_freed_memory
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 {first}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib.errors import OutputError
-from DCAMTLib.measurements import (
+from dcamt.errors import OutputError
+from dcamt.measurements import (
     COLUMNS,
     Measurements,
     bounding_box,
@@ -16,7 +16,7 @@ from DCAMTLib.measurements import (
     surface_area,
     write_measurements_csv,
 )
-from DCAMTLib.volume import Code, Grid, Labelmap, SegmentInfo
+from dcamt.volume import Code, Grid, Labelmap, SegmentInfo
 from scipy.spatial.distance import pdist
 from scipy.special import ellipeinc, ellipkinc
 from scipy.stats import special_ortho_group

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from DCAMTLib.inference.memory import (
+from dcamt.inference.memory import (
     DEFAULT_MEMORY,
     attention_bytes,
     free_memory,
@@ -15,8 +15,8 @@ from DCAMTLib.inference.memory import (
     part_size,
     pass_bytes,
 )
-from DCAMTLib.networks.cross_attention import BLOCK_BYTES
-from DCAMTLib.recipe import Network, load_recipe
+from dcamt.networks.cross_attention import BLOCK_BYTES
+from dcamt.recipe import Network, load_recipe
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import CPU
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from DCAMTLib.inference.cropping import crop
-from DCAMTLib.inference.middle import CENTRAL, Middle
-from DCAMTLib.preprocessing import network_grid
-from DCAMTLib.volume import Box, Grid, Volume
+from dcamt.inference.cropping import crop
+from dcamt.inference.middle import CENTRAL, Middle
+from dcamt.preprocessing import network_grid
+from dcamt.volume import Box, Grid, Volume
 
 TURNED = np.array([[0, -2.0, 0, 40], [1.5, 0, 0, -30], [0, 0, -2.5, 70], [0, 0, 0, 1]])
 SCAN = Grid((60, 80, 40), TURNED)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from DCAMTLib import model_package
-from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.model_package import (
+from dcamt import model_package
+from dcamt.errors import InputError, OutputError
+from dcamt.model_package import (
     CARD,
     RECIPE,
     WEIGHTS,
@@ -28,9 +28,9 @@ from DCAMTLib.model_package import (
     save_model,
     write_package,
 )
-from DCAMTLib.model_store import verify_model
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.tensor_file import pack_tensors
+from dcamt.model_store import verify_model
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.tensor_file import pack_tensors
 from shared_by_tests.tiny_recipes import tiny_recipe
 
 BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")

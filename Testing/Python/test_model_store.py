@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from DCAMTLib import model_package, model_store
-from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.model_package import Card, open_model, save_model, write_package
-from DCAMTLib.model_store import import_model, model_path, remove_model, stored_models, user_folder, verify_model
-from DCAMTLib.networks.dual_vnet import DualVNet
+from dcamt import model_package, model_store
+from dcamt.errors import InputError, OutputError
+from dcamt.model_package import Card, open_model, save_model, write_package
+from dcamt.model_store import import_model, model_path, remove_model, stored_models, user_folder, verify_model
+from dcamt.networks.dual_vnet import DualVNet
 from shared_by_tests.tiny_recipes import tiny_recipe
 
 CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")

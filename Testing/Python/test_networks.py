@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.networks.dual_vnet import BranchOutput, DualVNet
-from DCAMTLib.networks.vnet import Pointwise, TransposedUp, Trilinear, TrilinearUp
-from DCAMTLib.recipe import Recipe, load_recipe
+from dcamt.networks.dual_vnet import BranchOutput, DualVNet
+from dcamt.networks.vnet import Pointwise, TransposedUp, Trilinear, TrilinearUp
+from dcamt.recipe import Recipe, load_recipe
 from torch import Tensor, nn
 
 

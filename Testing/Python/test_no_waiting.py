@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from DCAMTLib import devices
-from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.distributed import ALONE, Team
-from DCAMTLib.training.events import EventLog
-from DCAMTLib.training.meter import Meter
-from DCAMTLib.training.resident import ResidentCase
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.sampling import BatchSampler
-from DCAMTLib.training.trainer import Trainer
+from dcamt import devices
+from dcamt.recipe import Recipe
+from dcamt.training.distributed import ALONE, Team
+from dcamt.training.events import EventLog
+from dcamt.training.meter import Meter
+from dcamt.training.resident import ResidentCase
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.sampling import BatchSampler
+from dcamt.training.trainer import Trainer
 from shared_by_tests.tiny_recipes import tiny_recipe
 from torch import Tensor
 from torch.overrides import TorchFunctionMode

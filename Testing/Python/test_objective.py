@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from DCAMTLib.losses import objective as module
-from DCAMTLib.losses.contrast import inter_class, intra_class, prototypes
-from DCAMTLib.losses.distillation import mutual_distillation
-from DCAMTLib.losses.mmd import mmd2
-from DCAMTLib.losses.objective import objective_losses, ramp
-from DCAMTLib.losses.supervised import dice_cross_entropy
-from DCAMTLib.networks.dual_vnet import BranchOutput, DualVNet
-from DCAMTLib.recipe import Network, Objective, load_recipe
+from dcamt.losses import objective as module
+from dcamt.losses.contrast import inter_class, intra_class, prototypes
+from dcamt.losses.distillation import mutual_distillation
+from dcamt.losses.mmd import mmd2
+from dcamt.losses.objective import objective_losses, ramp
+from dcamt.losses.supervised import dice_cross_entropy
+from dcamt.networks.dual_vnet import BranchOutput, DualVNet
+from dcamt.recipe import Network, Objective, load_recipe
 from torch import Tensor, nn
 
 PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.inference.one_pass import Size, part_that_fits, probabilities
-from DCAMTLib.inference.quality import ACCURATE, FAST
+from dcamt.inference.one_pass import Size, part_that_fits, probabilities
+from dcamt.inference.quality import ACCURATE, FAST
 from torch import Tensor, nn
 
 

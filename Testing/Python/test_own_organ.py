@@ -12,11 +12,11 @@ import nrrd
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.model_package import Card, save_model
-from DCAMTLib.model_store import verify_model
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.recipe import load_recipe
-from DCAMTLib.training.cases import read_cases
+from dcamt.model_package import Card, save_model
+from dcamt.model_store import verify_model
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.recipe import load_recipe
+from dcamt.training.cases import read_cases
 from synthetic import run_dcamt
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"

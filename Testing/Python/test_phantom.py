@@ -10,8 +10,8 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from DCAMTLib.errors import InputError
-from DCAMTLib.volume import Labelmap, Volume, read_labelmap, read_volume
+from dcamt.errors import InputError
+from dcamt.volume import Labelmap, Volume, read_labelmap, read_volume
 from scipy import ndimage
 
 FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"

@@ -11,11 +11,11 @@ import nrrd
 import numpy as np
 import pytest
 import slicerio
-from DCAMTLib import picture
-from DCAMTLib.errors import InputError
-from DCAMTLib.picture import draw_picture, measured, render_picture, turn_to_lps
-from DCAMTLib.surface_shading import shade_surface
-from DCAMTLib.volume import (
+from dcamt import picture
+from dcamt.errors import InputError
+from dcamt.picture import draw_picture, measured, render_picture, turn_to_lps
+from dcamt.surface_shading import shade_surface
+from dcamt.volume import (
     Code,
     Grid,
     Labelmap,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from DCAMTLib.inference.middle import Middle
-from DCAMTLib.inference.pieces import SURE, pieces
+from dcamt.inference.middle import Middle
+from dcamt.inference.pieces import SURE, pieces
 from torch import Tensor
 
 

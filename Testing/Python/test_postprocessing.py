@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from DCAMTLib.inference.middle import Middle
-from DCAMTLib.inference.postprocessing import Expected, keep_largest_components, largest_component
+from dcamt.inference.middle import Middle
+from dcamt.inference.postprocessing import Expected, keep_largest_components, largest_component
 
 sitk = pytest.importorskip("SimpleITK")
 

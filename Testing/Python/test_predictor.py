@@ -12,19 +12,19 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
-from DCAMTLib.errors import InputError
-from DCAMTLib.inference import predictor as module
-from DCAMTLib.inference.folded import fold
-from DCAMTLib.inference.memory import part_size, pass_bytes
-from DCAMTLib.inference.one_pass import Size, probabilities
-from DCAMTLib.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
-from DCAMTLib.inference.quality import FAST
-from DCAMTLib.inference.region import Region
-from DCAMTLib.model_package import ModelPackage
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.preprocessing import network_grid, scan_to_network
-from DCAMTLib.recipe import Inference, Intensity, Recipe
-from DCAMTLib.volume import Grid, Labelmap, Volume, read_volume
+from dcamt.errors import InputError
+from dcamt.inference import predictor as module
+from dcamt.inference.folded import fold
+from dcamt.inference.memory import part_size, pass_bytes
+from dcamt.inference.one_pass import Size, probabilities
+from dcamt.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
+from dcamt.inference.quality import FAST
+from dcamt.inference.region import Region
+from dcamt.model_package import ModelPackage
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.preprocessing import network_grid, scan_to_network
+from dcamt.recipe import Inference, Intensity, Recipe
+from dcamt.volume import Grid, Labelmap, Volume, read_volume
 from scipy import ndimage
 from torch import Tensor, nn
 

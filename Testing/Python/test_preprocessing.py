@@ -11,9 +11,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from analytic_scans import analytic_scan, centred_grid, points_of, rotation
-from DCAMTLib import preprocessing
-from DCAMTLib.errors import InputError
-from DCAMTLib.preprocessing import (
+from dcamt import preprocessing
+from dcamt.errors import InputError
+from dcamt.preprocessing import (
     NetworkGrid,
     _interpolation,
     labels_to_network,
@@ -23,8 +23,8 @@ from DCAMTLib.preprocessing import (
     scan_to_network,
     to_source,
 )
-from DCAMTLib.recipe import Intensity, Recipe, load_recipe
-from DCAMTLib.volume import Grid, Labelmap, Volume, read_labelmap
+from dcamt.recipe import Intensity, Recipe, load_recipe
+from dcamt.volume import Grid, Labelmap, Volume, read_labelmap
 from scipy import ndimage
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "la"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from DCAMTLib.training.cases import read_cases
-from DCAMTLib.training.preview import choose_preview, chosen_preview, read_preview
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.volume import read_labelmap, read_volume
+from dcamt.training.cases import read_cases
+from dcamt.training.preview import choose_preview, chosen_preview, read_preview
+from dcamt.training.run_folder import RunFolder
+from dcamt.volume import read_labelmap, read_volume
 from synthetic import new_trainer, write_cases_folder
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from DCAMTLib.errors import InputError
-from DCAMTLib.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes, with_settings
+from dcamt.errors import InputError
+from dcamt.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes, with_settings
 
 CLASSES = [
     {"label": label, "name": name, "color": [0, 1, 0.5], "type": {"scheme": "SCT", "value": v, "meaning": is_a}}
@@ -172,7 +172,7 @@ def test_every_setting_can_be_reached_by_its_short_name() -> None:
 
 def test_an_ambiguous_short_name_is_refused_and_its_full_name_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     gain = next(f for f in dataclasses.fields(load_recipe("la").augmentation) if f.name == "gain")
-    monkeypatch.setattr("DCAMTLib.recipe._settable", lambda: [("augmentation", gain), ("intensity", gain)])
+    monkeypatch.setattr("dcamt.recipe._settable", lambda: [("augmentation", gain), ("intensity", gain)])
     with pytest.raises(InputError, match="there is no setting 'gain'"):
         with_settings(load_recipe("la"), ["gain=0.5"])
     assert with_settings(load_recipe("la"), ["augmentation.gain=0.5"]).augmentation.gain == 0.5

@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 import pytest
-from DCAMTLib.errors import InputError
-from DCAMTLib.recipe import load_recipe, recipe_from_dict
+from dcamt.errors import InputError
+from dcamt.recipe import load_recipe, recipe_from_dict
 
 NAN, INFINITE = float("nan"), float("inf")
 PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class", "copy_paste")

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 from analytic_scans import CENTRE, centred_grid, points_of, rotation
-from DCAMTLib.errors import InputError
-from DCAMTLib.inference.region import Region
-from DCAMTLib.preprocessing import network_grid
-from DCAMTLib.volume import Grid
+from dcamt.errors import InputError
+from dcamt.inference.region import Region
+from dcamt.preprocessing import network_grid
+from dcamt.volume import Grid
 
 OBLIQUE = centred_grid((24, 20, 16), (1.5, 1.2, 2.0), rotation(9, -12, 17))
 

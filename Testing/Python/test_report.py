@@ -17,11 +17,11 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
-from DCAMTLib.report import slices
-from DCAMTLib.report.charts import POINTS, line_chart, thinned, ticks
-from DCAMTLib.report.run_report import curves
-from DCAMTLib.report.scored_cases import ScoredCase, best_median_worst
-from DCAMTLib.volume import Grid, Labelmap, Volume
+from dcamt.report import slices
+from dcamt.report.charts import POINTS, line_chart, thinned, ticks
+from dcamt.report.run_report import curves
+from dcamt.report.scored_cases import ScoredCase, best_median_worst
+from dcamt.volume import Grid, Labelmap, Volume
 from shared_by_tests.ellipsoids import ellipsoid_scan
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import run_dcamt, set_options, write_table

@@ -9,12 +9,12 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.errors import InputError
-from DCAMTLib.preprocessing import scan_to_network
-from DCAMTLib.recipe import Recipe, with_settings
-from DCAMTLib.training.cases import LABELLED, UNLABELLED, Case
-from DCAMTLib.training.resident import PLACES_PER_CLASS, load_case, quantum
-from DCAMTLib.volume import read_volume
+from dcamt.errors import InputError
+from dcamt.preprocessing import scan_to_network
+from dcamt.recipe import Recipe, with_settings
+from dcamt.training.cases import LABELLED, UNLABELLED, Case
+from dcamt.training.resident import PLACES_PER_CLASS, load_case, quantum
+from dcamt.volume import read_volume
 from shared_by_tests.ellipsoids import ellipsoid_scan
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import CPU, write_nifti

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from DCAMTLib import files
-from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.model_store import verify_model
-from DCAMTLib.training import trainer as trainer_module
-from DCAMTLib.training.cases import read_cases
-from DCAMTLib.training.checkpoint import load_checkpoint
-from DCAMTLib.training.run_folder import RunFolder
+from dcamt import files
+from dcamt.errors import InputError, OutputError
+from dcamt.model_store import verify_model
+from dcamt.training import trainer as trainer_module
+from dcamt.training.cases import read_cases
+from dcamt.training.checkpoint import load_checkpoint
+from dcamt.training.run_folder import RunFolder
 from synthetic import CPU, assert_same, new_trainer, run_dcamt, set_options, start_dcamt, write_cases_folder
 from torch import Tensor
 

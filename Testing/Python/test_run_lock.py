@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from DCAMTLib.errors import InputError, OutputError
-from DCAMTLib.training import run_lock as module
-from DCAMTLib.training.run_lock import run_lock
+from dcamt.errors import InputError, OutputError
+from dcamt.training import run_lock as module
+from dcamt.training.run_lock import run_lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from DCAMTLib.training.run_lock import run_lock
+from dcamt.training.run_lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

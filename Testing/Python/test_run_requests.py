@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from DCAMTLib.model_store import verify_model
-from DCAMTLib.training.fault_note import SIZE, Fault, prepare_note, read_note, write_note
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_lock import is_held, run_lock
-from DCAMTLib.training.run_requests import PAUSE, STOP, ask, asked, withdraw_request
-from DCAMTLib.training.run_state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
+from dcamt.model_store import verify_model
+from dcamt.training.fault_note import SIZE, Fault, prepare_note, read_note, write_note
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.run_lock import is_held, run_lock
+from dcamt.training.run_requests import PAUSE, STOP, ask, asked, withdraw_request
+from dcamt.training.run_state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
 from synthetic import run_dcamt, set_options, start_dcamt, status, write_cases_folder
 
 LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.2")
@@ -190,7 +190,7 @@ def test_a_disk_that_fills_up_pauses_the_run_with_the_reason(tmp_path: Path, tab
     """No file may grow beyond a limit that the first checkpoint keeps and the growing log of events does not."""
     run = RunFolder(tmp_path / "run")
     script = (
-        "import resource, sys; from DCAMTLib import cli; import torch, DCAMTLib.training.trainer as t\n"
+        "import resource, sys; from dcamt import cli; import torch, dcamt.training.trainer as t\n"
         "t.save_checkpoint = lambda *_: None\n"  # its size is not what is limited here
         "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); sys.exit(cli.main(sys.argv[1:]))"
     )
@@ -232,7 +232,7 @@ def test_whether_a_lock_is_held_is_seen_without_disturbing_it(tmp_path: Path) ->
     path.touch()
     assert not is_held(path)
     code = (
-        "import sys, time; from pathlib import Path; from DCAMTLib.training.run_lock import run_lock\n"
+        "import sys, time; from pathlib import Path; from dcamt.training.run_lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])):\n  print('held', flush=True)\n  sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -273,7 +273,7 @@ def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pyt
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: run.recipe.exists())
     watcher = subprocess.Popen(
-        [sys.executable, "-m", "DCAMTLib.cli", "train", "--run", str(run.path), "--watch", "--json"],
+        [sys.executable, "-m", "dcamt", "train", "--run", str(run.path), "--watch", "--json"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -292,7 +292,7 @@ def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pyt
 
 def test_watching_needs_no_torch(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text("{}")
-    code = "import sys; from DCAMTLib import cli; cli.main(sys.argv[1:]); print('torch' in sys.modules)"
+    code = "import sys; from dcamt import cli; cli.main(sys.argv[1:]); print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, "train", "--run", str(tmp_path), "--watch"],
         capture_output=True,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.recipe import Recipe
-from DCAMTLib.training.augmentation import in_voxels, random_transform
-from DCAMTLib.training.resident import ResidentCase, quantum
-from DCAMTLib.training.sampling import Batch, BatchSampler, step_seed
+from dcamt.recipe import Recipe
+from dcamt.training.augmentation import in_voxels, random_transform
+from dcamt.training.resident import ResidentCase, quantum
+from dcamt.training.sampling import Batch, BatchSampler, step_seed
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import CPU, UNCHANGED, resident
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from DCAMTLib.evaluation import score
-from DCAMTLib.inference.memory import pass_bytes
-from DCAMTLib.inference.predictor import Predictor, Segmentation
-from DCAMTLib.inference.quality import ACCURATE, FAST
-from DCAMTLib.model_package import ModelPackage
-from DCAMTLib.model_store import DEFAULT, model_path, stored_models, verify_model
-from DCAMTLib.volume import Grid, Labelmap, Volume, read_labelmap, read_volume
+from dcamt.evaluation import score
+from dcamt.inference.memory import pass_bytes
+from dcamt.inference.predictor import Predictor, Segmentation
+from dcamt.inference.quality import ACCURATE, FAST
+from dcamt.model_package import ModelPackage
+from dcamt.model_store import DEFAULT, model_path, stored_models, verify_model
+from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import torch
-from DCAMTLib.training.surroundings import DEEPEST, surround
+from dcamt.training.surroundings import DEEPEST, surround
 from torch import Tensor
 
 SHAPE = (12, 15, 18)

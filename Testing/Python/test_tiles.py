@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-from DCAMTLib.inference.boxes import tiles_of
-from DCAMTLib.inference.one_pass import probabilities
-from DCAMTLib.inference.quality import ACCURATE, FAST
-from DCAMTLib.inference.tiles import reach, tiled_probabilities
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.recipe import Network, Recipe
+from dcamt.inference.boxes import tiles_of
+from dcamt.inference.one_pass import probabilities
+from dcamt.inference.quality import ACCURATE, FAST
+from dcamt.inference.tiles import reach, tiled_probabilities
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.recipe import Network, Recipe
 from torch import nn
 
 SHAPES = [
@@ -58,7 +58,7 @@ def test_tiles_give_the_result_of_one_pass(
 def test_a_shorter_reach_would_be_seen(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of(tiny_recipe, SHAPES[1])
     image = torch.randn(1, 64, 48, 40)
-    monkeypatch.setattr("DCAMTLib.inference.tiles.reach", lambda network: 4)
+    monkeypatch.setattr("dcamt.inference.tiles.reach", lambda network: 4)
     with torch.no_grad():
         tiled = tiled_probabilities(network, image, ACCURATE, (32, 48, 40))
         assert (tiled - probabilities(network, image, ACCURATE)).abs().max() > 2e-5

@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from DCAMTLib.devices import fast_bfloat16
-from DCAMTLib.inference.one_pass import Size
-from DCAMTLib.model_store import verify_model
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.recipe import Training, load_recipe
-from DCAMTLib.training import learner, meter, validation
-from DCAMTLib.training import trainer as trainer_module
-from DCAMTLib.training.cases import VALIDATION, read_cases
-from DCAMTLib.training.events import Checkpointed, Event, Progress, Validated
-from DCAMTLib.training.learner import Learner, half_precision
-from DCAMTLib.training.optimiser import make_optimiser, set_learning_rate, update_average
-from DCAMTLib.training.resident import load_case
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_requests import PAUSE, ask, withdraw_request
-from DCAMTLib.training.trainer import Trainer
-from DCAMTLib.training.validation import validation_dice
+from dcamt.devices import fast_bfloat16
+from dcamt.inference.one_pass import Size
+from dcamt.model_store import verify_model
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.recipe import Training, load_recipe
+from dcamt.training import learner, meter, validation
+from dcamt.training import trainer as trainer_module
+from dcamt.training.cases import VALIDATION, read_cases
+from dcamt.training.events import Checkpointed, Event, Progress, Validated
+from dcamt.training.learner import Learner, half_precision
+from dcamt.training.optimiser import make_optimiser, set_learning_rate, update_average
+from dcamt.training.resident import load_case
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.run_requests import PAUSE, ask, withdraw_request
+from dcamt.training.trainer import Trainer
+from dcamt.training.validation import validation_dice
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import CPU, assert_same, new_trainer, resident, set_options, write_cases_folder
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ try:
     sys.exit("the hook does nothing")
 except ImportError:
     pass
-from DCAMTLib.cli import main
+from dcamt.cli import main
 status = main(sys.argv[1:])
 assert not REFUSED & {name.partition(".")[0] for name in sys.modules}
 sys.exit(status)

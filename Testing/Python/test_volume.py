@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import slicerio
-from DCAMTLib.volume import (
+from dcamt.volume import (
     Grid,
     Labelmap,
     Volume,
@@ -296,7 +296,7 @@ def test_reading_nifti_imports_nibabel_only(tmp_path: Path) -> None:
     # None in sys.modules makes an import fail as if the package were not installed. (nibabel itself looks for
     # SciPy and does without.)
     program = (
-        "import sys; from DCAMTLib.volume import read_volume, read_labelmap\n"
+        "import sys; from dcamt.volume import read_volume, read_labelmap\n"
         "heavy = {'SimpleITK', 'scipy', 'nrrd', 'slicerio', 'matplotlib', 'torch'}\n"
         "early = (heavy | {'nibabel'}) & set(sys.modules)\n"
         "assert not early, f'{early} imported before it is needed'\n"

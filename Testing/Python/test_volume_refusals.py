@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
-from DCAMTLib.errors import OutputError
-from DCAMTLib.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
+from dcamt.errors import OutputError
+from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
 from scan_files import LEFT_ATRIUM, ORTHOGONAL, SHAPE, WALL, labels, refused, save_nifti, save_nrrd, scan, sitk_image
 
 # ---- files ----

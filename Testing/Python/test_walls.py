@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_HOME = ROOT / "DCAMTSegmentation"
-ENGINE = ENGINE_HOME / "DCAMTLib"
+ENGINE = ENGINE_HOME / "dcamt"
 APPLICATION = {"slicer", "slicer_core", "qt", "ctk", "vtk", "vtkmodules", "PythonQt", "SampleData"}
 MODULES = {"DCAMTSegmentation", "DCAMTTraining", "DCAMTSlicerLib"}
 HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
@@ -46,7 +46,7 @@ class Import:
 
 
 def module_name(path: Path, home: Path) -> str:
-    """`home/DCAMTLib/losses/mmd.py` is DCAMTLib.losses.mmd; an `__init__.py` is its package."""
+    """`home/dcamt/losses/mmd.py` is dcamt.losses.mmd; an `__init__.py` is its package."""
     parts = path.relative_to(home).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -103,12 +103,12 @@ def tier_of(module: str) -> int | None:
 
 
 def upward(home: Path) -> list[str]:
-    """Imports within home/DCAMTLib that run up the tiers."""
+    """Imports within home/dcamt that run up the tiers."""
     faults = []
-    for path in sorted((home / "DCAMTLib").rglob("*.py")):
+    for path in sorted((home / "dcamt").rglob("*.py")):
         own = tier_of(module_name(path, home))
         for found in imports_of(path, home):
-            if found.target.split(".")[0] != "DCAMTLib":
+            if found.target.split(".")[0] != "dcamt":
                 continue
             theirs = tier_of(found.target)
             if own is not None and theirs is not None and theirs > own:
@@ -120,7 +120,7 @@ def import_time_graph(home: Path) -> dict[str, set[str]]:
     """Which modules and outside packages importing each engine module runs, one step far."""
     return {
         module_name(path, home): {found.target for found in imports_of(path, home) if found.at_import_time}
-        for path in (home / "DCAMTLib").rglob("*.py")
+        for path in (home / "dcamt").rglob("*.py")
     }
 
 
@@ -176,7 +176,7 @@ def test_modules_use_only_engine_files_that_import_no_torch() -> None:
         f"{path.relative_to(ROOT)}:{found.line} imports {found.target}"
         for path in module_files()
         for found in imports_of(path, ENGINE_HOME if ENGINE_HOME in path.parents else ROOT)
-        if found.target.startswith("DCAMTLib")
+        if found.target.startswith("dcamt")
         and any(name.split(".")[0] == "torch" for name in reached(graph, found.target))
     ]
     assert costly == []
@@ -200,8 +200,8 @@ def test_no_import_cycles() -> None:
 @pytest.mark.parametrize("module", ["errors", "volume", "recipe"])
 def test_bottom_of_the_engine_costs_nothing_heavy(module: str) -> None:
     if not (ENGINE / f"{module}.py").exists():
-        pytest.skip(f"DCAMTLib.{module} does not exist")
-    program = f"import sys, DCAMTLib.{module}; print(*sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
+        pytest.skip(f"dcamt.{module} does not exist")
+    program = f"import sys, dcamt.{module}; print(*sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
@@ -218,9 +218,9 @@ def test_bottom_of_the_engine_costs_nothing_heavy(module: str) -> None:
 
 
 def tree(home: Path, **files: str) -> Path:
-    """A small DCAMTLib; `losses__mmd` is losses/mmd.py."""
+    """A small dcamt; `losses__mmd` is losses/mmd.py."""
     for name, text in {"__init__": "", **files}.items():
-        path = home / "DCAMTLib" / f"{name.replace('__', '/') if name != '__init__' else name}.py"
+        path = home / "dcamt" / f"{name.replace('__', '/') if name != '__init__' else name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return home
@@ -241,22 +241,22 @@ def tree(home: Path, **files: str) -> Path:
 )
 def test_an_application_import_is_found(tmp_path: Path, fault: str) -> None:
     home = tree(tmp_path, volume=fault)
-    assert len(forbidden([home / "DCAMTLib/volume.py"], home, APPLICATION)) == 1
+    assert len(forbidden([home / "dcamt/volume.py"], home, APPLICATION)) == 1
 
 
 def test_names_that_only_begin_alike_are_left_alone(tmp_path: Path) -> None:
     home = tree(tmp_path, volume="import slicerio\nfrom .slicer import x\nimport qtpy\n'import slicer'")
-    assert forbidden([home / "DCAMTLib/volume.py"], home, APPLICATION) == []
+    assert forbidden([home / "dcamt/volume.py"], home, APPLICATION) == []
 
 
 @pytest.mark.parametrize(
     ("file", "fault"),
     [
         ("volume", "from .preprocessing import to_network"),
-        ("volume", "def f():\n    from DCAMTLib.training import trainer"),
+        ("volume", "def f():\n    from dcamt.training import trainer"),
         ("losses__mmd", "from ..training.trainer import Trainer"),
         ("networks__vnet", "from .. import cli"),
-        ("inference__predictor", "import DCAMTLib.training.events"),
+        ("inference__predictor", "import dcamt.training.events"),
         ("preprocessing", "from .networks import vnet"),
     ],
 )
@@ -272,7 +272,7 @@ def test_imports_that_run_down_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_cycle_is_found_and_a_lazy_one_is_none(tmp_path: Path) -> None:
     home = tree(tmp_path, volume="from .recipe import a", recipe="from . import volume")
-    assert sorted(cycles(import_time_graph(home))) == ["DCAMTLib.recipe", "DCAMTLib.volume"]
+    assert sorted(cycles(import_time_graph(home))) == ["dcamt.recipe", "dcamt.volume"]
     home = tree(tmp_path, recipe="def f():\n    from . import volume")
     assert cycles(import_time_graph(home)) == []
 
@@ -285,5 +285,5 @@ def test_torch_is_seen_through_other_modules(tmp_path: Path) -> None:
         errors="def f():\n    import torch",
     )
     graph = import_time_graph(home)
-    assert "torch.nn" in reached(graph, "DCAMTLib.volume")
-    assert not any(name.startswith("torch") for name in reached(graph, "DCAMTLib.errors"))
+    assert "torch.nn" in reached(graph, "dcamt.volume")
+    assert not any(name.startswith("torch") for name in reached(graph, "dcamt.errors"))

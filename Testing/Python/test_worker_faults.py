@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from analytic_scans import analytic_scan, centred_grid
-from DCAMTLib.model_package import ModelPackage
-from DCAMTLib.volume import Volume
+from dcamt.model_package import ModelPackage
+from dcamt.volume import Volume
 from shared_by_tests.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from worker_child import ENGINE_HOME, PATIENCE_S, Child, Event, assert_result_of, last, request
 
 # Put before the worker, to break it on purpose.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
-from DCAMTLib.inference import predictor, serving
+from dcamt.inference import predictor, serving
 # No test machine has a GPU: the network stays where it is, and whatever is called "cuda" runs out of memory.
 serving.choose_device = lambda name: torch.device("cuda")
 predictor.free_memory = lambda device: 1 << 30
@@ -177,7 +177,7 @@ def test_it_ends_as_stdin_closes_even_while_it_computes(
 
 def test_it_ends_as_nobody_listens_any_more() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "DCAMTLib.inference.worker"],
+        [sys.executable, "-m", "dcamt.inference.worker"],
         cwd=ENGINE_HOME,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -210,7 +210,7 @@ def test_killed_it_leaves_no_result_and_a_new_one_serves(
 def test_a_library_that_prints_does_not_disturb_the_events(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
-    noisy = "from DCAMTLib.inference import predictor\nreal = predictor.scan_to_network\n"
+    noisy = "from dcamt.inference import predictor\nreal = predictor.scan_to_network\n"
     noisy += (
         "def scan_to_network(*a):\n    import os\n    print('chatter')\n    os.write(1, b'more')\n    return real(*a)\n"
     )

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 from analytic_scans import analytic_scan, centred_grid, rotation
-from DCAMTLib.inference.agreement import disagreement_levels
-from DCAMTLib.inference.predictor import Predictor
-from DCAMTLib.measurements import measure
-from DCAMTLib.model_package import Card, ModelPackage, save_model
-from DCAMTLib.recipe import Recipe
-from DCAMTLib.volume import Volume
+from dcamt.inference.agreement import disagreement_levels
+from dcamt.inference.predictor import Predictor
+from dcamt.measurements import measure
+from dcamt.model_package import Card, ModelPackage, save_model
+from dcamt.recipe import Recipe
+from dcamt.volume import Volume
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
 PATIENCE_S = 120
@@ -33,9 +33,9 @@ class Child:
     """A worker in a process of its own; `broken`: what is run in it beforehand."""
 
     def __init__(self, broken: str = "") -> None:
-        program = ["-m", "DCAMTLib.inference.worker"]
+        program = ["-m", "dcamt.inference.worker"]
         if broken:
-            program = ["-c", f"{broken}\nimport sys\nfrom DCAMTLib.inference.worker import main\nsys.exit(main())"]
+            program = ["-c", f"{broken}\nimport sys\nfrom dcamt.inference.worker import main\nsys.exit(main())"]
         self.process = subprocess.Popen(
             [sys.executable, *program],
             cwd=ENGINE_HOME,

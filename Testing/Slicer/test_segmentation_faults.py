@@ -36,7 +36,7 @@ LARGE = (120, 150, 150)
 """Voxels of a scan that takes the tiny model some seconds."""
 WORKING = ("Preparing", "Segmenting", "Finding")
 
-RUN = "import runpy; runpy.run_module('DCAMTLib.inference.worker', run_name='__main__')"
+RUN = "import runpy; runpy.run_module('dcamt.inference.worker', run_name='__main__')"
 
 
 def alive(pid: int) -> bool:

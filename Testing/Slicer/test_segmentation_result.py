@@ -52,7 +52,7 @@ def command_line(volume: Any) -> np.ndarray:
         python = shutil.which("PythonSlicer") or sys.executable
         arguments = ["segment", str(scan), "-o", str(result), "--model", str(model_folder() / "tiny.dcamt")]
         subprocess.run(
-            [python, "-m", "DCAMTLib.cli", *arguments, "--device", "cpu"],
+            [python, "-m", "dcamt", *arguments, "--device", "cpu"],
             cwd=ROOT / "DCAMTSegmentation",
             check=True,
             capture_output=True,
@@ -373,9 +373,9 @@ class AnalyticMeasurementTest(unittest.TestCase):
         close_scene()
 
     def test_ball_and_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
-        from DCAMTLib.measurements import measure
-        from DCAMTLib.recipe import load_recipe
-        from DCAMTLib.volume import Grid, Labelmap
+        from dcamt.measurements import measure
+        from dcamt.recipe import load_recipe
+        from dcamt.volume import Grid, Labelmap
         from DCAMTSlicerLib.measurements_table import fill_table
 
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")

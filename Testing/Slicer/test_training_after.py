@@ -13,11 +13,11 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-from DCAMTLib.model_store import stored_models, verify_model
-from DCAMTLib.training.cases import LABELLED, Case
-from DCAMTLib.training.preview import Preview, read_preview
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_state import FINISHED, run_state
+from dcamt.model_store import stored_models, verify_model
+from dcamt.training.cases import LABELLED, Case
+from dcamt.training.preview import Preview, read_preview
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.run_state import FINISHED, run_state
 from DCAMTSlicerLib import training_cases
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib import results_panel

@@ -13,10 +13,10 @@ import numpy as np
 import qt
 import slicer
 import vtk
-from DCAMTLib.recipe import load_recipe
-from DCAMTLib.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
-from DCAMTLib.training.preview import Preview
-from DCAMTLib.volume import read_labelmap, read_volume
+from dcamt.recipe import load_recipe
+from dcamt.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from dcamt.training.preview import Preview
+from dcamt.volume import read_labelmap, read_volume
 from DCAMTSlicerLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
@@ -254,7 +254,7 @@ class SceneSourceTest(unittest.TestCase):
         pair = tiny_recipe()
         from dataclasses import replace
 
-        from DCAMTLib.volume import Code, SegmentInfo
+        from dcamt.volume import Code, SegmentInfo
 
         other = SegmentInfo(2, "Aorta", (1, 0, 0), Code("SCT", "15825003", "Aorta"))
         pair = replace(pair, classes=(*pair.classes, other))

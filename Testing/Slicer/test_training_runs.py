@@ -13,12 +13,12 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
-from DCAMTLib.model_store import verify_model
-from DCAMTLib.training.fault_note import Fault, prepare_note, write_note
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_lock import is_held, run_lock
-from DCAMTLib.training.run_requests import PAUSE, ask
-from DCAMTLib.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
+from dcamt.model_store import verify_model
+from dcamt.training.fault_note import Fault, prepare_note, write_note
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.run_lock import is_held, run_lock
+from dcamt.training.run_requests import PAUSE, ask
+from dcamt.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
 from DCAMTSlicerLib import engine_process
 from DCAMTTrainingLib import engine_command, run_start
 from DCAMTTrainingLib.run_folders import runs_folder
@@ -418,7 +418,7 @@ sys.path[:0] = sys.argv[2:]
 import slicer_harness
 slicer_harness.install()
 from pathlib import Path
-from DCAMTLib.training.run_folder import RunFolder
+from dcamt.training.run_folder import RunFolder
 from DCAMTTrainingLib.run_start import start_process
 run = RunFolder(Path(sys.argv[1]))
 start_process(run, ["train", "--run", str(run.path), "--resume", "--device", "cpu"])

@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
-from DCAMTLib.model_store import user_folder
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.run_lock import is_held
-from DCAMTLib.training.run_requests import PAUSE, ask
+from dcamt.model_store import user_folder
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.run_lock import is_held
+from dcamt.training.run_requests import PAUSE, ask
 from DCAMTTrainingLib.run_folders import set_runs_folder
 from slicer_harness import close_scene, open_module, process_events_until
 

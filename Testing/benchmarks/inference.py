@@ -39,18 +39,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from DCAMTLib.devices import fast_bfloat16
-from DCAMTLib.inference.memory import part_size, pass_bytes
-from DCAMTLib.inference.one_pass import probabilities, size_of
-from DCAMTLib.inference.postprocessing import keep_largest_components
-from DCAMTLib.inference.predictor import Predictor
-from DCAMTLib.inference.quality import ACCURATE, QUALITIES
-from DCAMTLib.inference.tiles import bounded_probabilities
-from DCAMTLib.machine import keep_freed_memory
-from DCAMTLib.model_store import verify_model
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.preprocessing import scan_to_network, to_source
-from DCAMTLib.volume import Grid, Volume, read_labelmap, read_volume
+from dcamt.devices import fast_bfloat16
+from dcamt.inference.memory import part_size, pass_bytes
+from dcamt.inference.one_pass import probabilities, size_of
+from dcamt.inference.postprocessing import keep_largest_components
+from dcamt.inference.predictor import Predictor
+from dcamt.inference.quality import ACCURATE, QUALITIES
+from dcamt.inference.tiles import bounded_probabilities
+from dcamt.machine import keep_freed_memory
+from dcamt.model_store import verify_model
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.preprocessing import scan_to_network, to_source
+from dcamt.volume import Grid, Volume, read_labelmap, read_volume
 from scipy.ndimage import gaussian_filter
 
 HELD_OUT = 20
@@ -301,7 +301,7 @@ def cold(options: Options, case: str, quality: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         scan = options.folder / f"{case}_image.nii.gz"
         command = ["segment", scan, "-o", folder, "--model", options.model, "--quality", quality, "--device", "cpu"]
-        subprocess.run([sys.executable, "-m", "DCAMTLib.cli", *map(str, command)], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "dcamt", *map(str, command)], check=True, capture_output=True)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     return {

@@ -19,8 +19,8 @@ from random import Random
 from statistics import mean, pstdev
 from typing import Any
 
-from DCAMTLib.training.cases import LABELLED, UNLABELLED, Case, write_cases
-from DCAMTLib.training.ranking import read_ranking
+from dcamt.training.cases import LABELLED, UNLABELLED, Case, write_cases
+from dcamt.training.ranking import read_ranking
 from la_cases import dcamt, held_out_scores, print_table, training_names
 
 SCALE = (

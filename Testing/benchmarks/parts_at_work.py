@@ -25,13 +25,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from DCAMTLib.losses.mmd import mmd2
-from DCAMTLib.networks.dual_vnet import BranchOutput, DualVNet
-from DCAMTLib.recipe import Recipe, load_recipe, with_settings
-from DCAMTLib.training.cases import LABELLED, Case
-from DCAMTLib.training.checkpoint import load_checkpoint
-from DCAMTLib.training.resident import load_case
-from DCAMTLib.training.sampling import Batch, BatchSampler
+from dcamt.losses.mmd import mmd2
+from dcamt.networks.dual_vnet import BranchOutput, DualVNet
+from dcamt.recipe import Recipe, load_recipe, with_settings
+from dcamt.training.cases import LABELLED, Case
+from dcamt.training.checkpoint import load_checkpoint
+from dcamt.training.resident import load_case
+from dcamt.training.sampling import Batch, BatchSampler
 from la_cases import print_table, training_names
 from torch import Tensor
 

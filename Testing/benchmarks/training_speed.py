@@ -32,19 +32,19 @@ from unittest import mock
 import nibabel
 import numpy as np
 import torch
-from DCAMTLib.losses.objective import objective_losses
-from DCAMTLib.machine import keep_freed_memory
-from DCAMTLib.networks.dual_vnet import DualVNet
-from DCAMTLib.preprocessing import labels_to_network, scan_to_network
-from DCAMTLib.recipe import Recipe, load_recipe, with_settings
-from DCAMTLib.training.cases import LABELLED, UNLABELLED, VALIDATION, Case
-from DCAMTLib.training.events import EventLog
-from DCAMTLib.training.resident import load_case
-from DCAMTLib.training.run_folder import RunFolder
-from DCAMTLib.training.sampling import Batch, BatchSampler
-from DCAMTLib.training.trainer import Trainer
-from DCAMTLib.training.validation import validation_dice
-from DCAMTLib.volume import read_labelmap, read_volume
+from dcamt.losses.objective import objective_losses
+from dcamt.machine import keep_freed_memory
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.preprocessing import labels_to_network, scan_to_network
+from dcamt.recipe import Recipe, load_recipe, with_settings
+from dcamt.training.cases import LABELLED, UNLABELLED, VALIDATION, Case
+from dcamt.training.events import EventLog
+from dcamt.training.resident import load_case
+from dcamt.training.run_folder import RunFolder
+from dcamt.training.sampling import Batch, BatchSampler
+from dcamt.training.trainer import Trainer
+from dcamt.training.validation import validation_dice
+from dcamt.volume import read_labelmap, read_volume
 from la_cases import print_table, training_names
 from torch.utils.data import DataLoader, Dataset
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 GPU_TOO_SMALL_FOR_THE_MODEL = """
 import torch
-from DCAMTLib.inference import predictor, serving
+from dcamt.inference import predictor, serving
 serving.choose_device = lambda name: torch.device("cuda")
 real = predictor.move
 def move(network, device, precision):
@@ -14,7 +14,7 @@ def move(network, device, precision):
 predictor.move = move
 """
 BUG = """
-from DCAMTLib.inference import predictor
+from dcamt.inference import predictor
 def segment(self, *a, **k):
     raise AssertionError("a bug")
 predictor.Predictor.segment = segment

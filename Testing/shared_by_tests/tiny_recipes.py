@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from DCAMTLib.recipe import Recipe
+    from dcamt.recipe import Recipe
 
 TINY = (
     "spacing=2,2,2",
@@ -25,14 +25,14 @@ TINY = (
 
 def tiny_recipe(*settings: str) -> Recipe:
     """The recipe `la` made tiny, to train with, and with further settings."""
-    from DCAMTLib.recipe import load_recipe, with_settings
+    from dcamt.recipe import load_recipe, with_settings
 
     return with_settings(load_recipe("la"), [*TINY, *settings])
 
 
 def tiny_recipe_that_drops_nothing() -> Recipe:
     """The left atrium's recipe with a network of three levels, to segment with; every voxel counts."""
-    from DCAMTLib.recipe import Inference, Intensity, Network, load_recipe
+    from dcamt.recipe import Inference, Intensity, Network, load_recipe
 
     return replace(
         load_recipe("la"),

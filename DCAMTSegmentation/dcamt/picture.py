@@ -1,6 +1,6 @@
 """One picture to judge a segmentation by: three slices, two views of its surface, measurements.
 
-    python -m DCAMTLib.picture SCAN SEGMENTATION -o PICTURE.png
+    python -m dcamt.picture SCAN SEGMENTATION -o PICTURE.png
 
 Whatever the order and direction of the stored axes, everything is drawn from voxels turned to LPS: axes that
 run to the patient's left, posterior and superior. Oblique axes count as the patient's axes nearest to them.
@@ -338,9 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .commands.faults import as_fault, quiet_libraries
     from .volume import read_labelmap, read_volume
 
-    parser = argparse.ArgumentParser(
-        prog="python -m DCAMTLib.picture", description="Draw a segmentation over its scan."
-    )
+    parser = argparse.ArgumentParser(prog="python -m dcamt.picture", description="Draw a segmentation over its scan.")
     parser.add_argument("scan", type=Path)
     parser.add_argument("segmentation", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture: .png")

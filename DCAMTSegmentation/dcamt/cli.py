@@ -331,7 +331,3 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one line of JSON an event")
     # Of applications alone: a shell gives many a command a stdin that is closed.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
