@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import vtk
-from dcamt.files import atomic_path
+from dcamt.io.atomic import atomic_path
 from dcamt.measurements import COLUMNS, csv_cell
 from slicer.i18n import tr as _
 

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.errors import InputError, OutputError
-from dcamt.files import DISK_FULL
+from dcamt.io.atomic import DISK_FULL
 from dcamt.volume import Grid
 from slicer.i18n import tr as _
 

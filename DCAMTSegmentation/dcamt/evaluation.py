@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .files import atomic_path
-from .formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
+from .io.atomic import atomic_path
+from .io.formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
 from .measurements import bounding_box, csv_cell
 from .volume import Grid, Labelmap, is_white, read_labelmap, white_as
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import atomic_path
+from .io.atomic import atomic_path
 from .volume import Labelmap, SegmentInfo, scan_name
 
 COLUMNS = (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .files import atomic_path
+from .io.atomic import atomic_path
 from .recipe import Recipe, recipe_from_dict
 from .tensor_file import pack_tensors, unpack_tensors
 

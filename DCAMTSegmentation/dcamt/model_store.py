@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError, OutputError
-from .files import atomic_path
+from .io.atomic import atomic_path
 from .model_package import ModelPackage, check_weights, open_model, read_model
 
 DEFAULT = "left-atrium"

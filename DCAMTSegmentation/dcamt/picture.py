@@ -83,7 +83,7 @@ def render_picture(
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
         OutputError: the file cannot be written.
     """
-    from .files import atomic_path
+    from .io.atomic import atomic_path
 
     path = Path(path)
     if path.suffix.lower() != ".png":

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import InputError
-from .formats import ending as ending
-from .formats import scan_name as scan_name
+from .io.formats import ending as ending
+from .io.formats import scan_name as scan_name
 
 if TYPE_CHECKING:
-    from .nrrd_reader import StoredSegment
+    from .io.nrrd import StoredSegment
 
 MINIMUM_AXIS = 8  # voxels; below this the network's own downsampling has nothing left to work on
 MAXIMUM_VOXELS = 2**30  # 1024 cubed: 4 GiB as float32, beyond any cardiac MRI
@@ -253,7 +253,7 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     path = Path(path)
     if ending(path) not in _NRRD_ENDINGS:
         return ()
-    from .nrrd_reader import read_nrrd_segments
+    from .io.nrrd import read_nrrd_segments
 
     return read_nrrd_segments(path)
 
@@ -275,19 +275,19 @@ def read_header(path: str | Path, flatten_segments: bool = False) -> Header:
     path = Path(path)
     kind = _kind(path)
     if kind == "dicom":
-        from .dicom_reader import read_dicom_header
+        from .io.dicom import read_dicom_header
 
         shape, affine = read_dicom_header(path)
     elif kind == "nifti":
-        from .nifti_reader import read_nifti_header
+        from .io.nifti import read_nifti_header
 
         shape, affine = read_nifti_header(path)
     elif kind == "nrrd":
-        from .nrrd_reader import read_nrrd_header
+        from .io.nrrd import read_nrrd_header
 
         shape, affine = read_nrrd_header(path, flatten_segments)
     else:
-        from .itk_reader import read_itk_header
+        from .io.itk import read_itk_header
 
         shape, affine = read_itk_header(path)
     grid = Grid((shape[1], shape[2], shape[3]), affine)
@@ -313,18 +313,18 @@ def _read(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, np.nd
     """Voxels (C, I, J, K) and affine, by the reader that the path's kind and ending ask for."""
     kind = _kind(path)
     if kind == "dicom":
-        from .dicom_reader import read_dicom_folder
+        from .io.dicom import read_dicom_folder
 
         return read_dicom_folder(path)
     if kind == "nifti":
-        from .nifti_reader import read_nifti
+        from .io.nifti import read_nifti
 
         return read_nifti(path)
     if kind == "nrrd":
-        from .nrrd_reader import read_nrrd
+        from .io.nrrd import read_nrrd
 
         return read_nrrd(path, flatten_segments)
-    from .itk_reader import read_itk
+    from .io.itk import read_itk
 
     return read_itk(path)
 
@@ -345,13 +345,13 @@ def _kind(path: Path) -> str:
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
     """Write a labelmap by the path's ending; see `volume_writers.write_labelmap`."""
-    from . import volume_writers
+    from .io import writers as volume_writers
 
     volume_writers.write_labelmap(labelmap, path, segments)
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:
     """Write a scan or a map by the path's ending; see `volume_writers.write_volume`."""
-    from . import volume_writers
+    from .io import writers as volume_writers
 
     volume_writers.write_volume(volume, path)

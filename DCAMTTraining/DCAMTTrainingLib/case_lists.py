@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from dcamt.files import atomic_path
+from dcamt.io.atomic import atomic_path
 from dcamt.training.cases import COLUMNS, Case
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from dcamt.files import atomic_path
+from dcamt.io.atomic import atomic_path
 
 SLAB_BYTES = 8 << 20
 _TYPES = {"i": "int", "u": "uint"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.files import atomic_path
+from dcamt.io.atomic import atomic_path
 from dcamt.training.cases import LABELLED
 from DCAMTSlicerLib import training_cases
 from DCAMTSlicerLib.installation import ensure_packages

@@ -12,7 +12,7 @@ from typing import Any
 import qt
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.files import atomic_path
+from dcamt.io.atomic import atomic_path
 from dcamt.model_package import read_card
 from dcamt.model_store import ENDING, stored_models
 from dcamt.recipe import load_recipe

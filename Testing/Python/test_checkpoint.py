@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from dcamt import files
 from dcamt.errors import InputError, OutputError
+from dcamt.io import atomic as files
 from dcamt.training import checkpoint
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from synthetic import CPU, fork_server

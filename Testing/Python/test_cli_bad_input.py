@@ -254,7 +254,7 @@ def test_a_full_disk(
     agreement: bool,
 ) -> None:
     """Whichever file meets it: the flush of the first or, with the map already asked for, of the second."""
-    from dcamt import files
+    from dcamt.io import atomic as files
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save(scan)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dcamt.errors import InputError, OutputError
-from dcamt.files import atomic_path, stray_temporaries
+from dcamt.io.atomic import atomic_path, stray_temporaries
 
 
 def everything(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dcamt import cli
 from dcamt.errors import InputError
-from dcamt.formats import (
+from dcamt.io.formats import (
     FORMATS,
     LABEL_ENDINGS,
     LABELMAP_OUTPUTS,

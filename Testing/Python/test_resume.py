@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcamt import files
 from dcamt.errors import InputError, OutputError
+from dcamt.io import atomic as files
 from dcamt.model_store import verify_model
 from dcamt.training import trainer as trainer_module
 from dcamt.training.cases import read_cases

@@ -6,7 +6,7 @@ import shutil
 import sys
 from typing import Any
 
-from ..json_lines import json_line
+from ..io.json_lines import json_line
 
 BAR = 24
 _CLEAR_LINE = "\r\x1b[K"

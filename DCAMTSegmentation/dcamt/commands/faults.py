@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DCAMTError, InputError, OutputError, is_out_of_memory
-from ..files import DISK_FULL
+from ..io.atomic import DISK_FULL
 
 
 def as_fault(error: Exception, path: Path | None = None) -> DCAMTError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, OutputError
-from ..formats import (
+from ..io.formats import (
     IMAGE_ENDINGS,
     LABELMAP_OUTPUTS,
     SCAN_ENDINGS,

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..errors import DCAMTError, InputError, OutputError
-from ..files import atomic_path
 from ..inference.quality import FAST
+from ..io.atomic import atomic_path
 from ..measurements import Measurements, measure, write_measurements_csv
 from ..model_store import model_path, verify_model
 from ..training.distributed import Team, TeamLost, joined, own_device, team_rank

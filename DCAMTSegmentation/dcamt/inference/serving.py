@@ -14,7 +14,7 @@ import numpy as np
 
 from ..devices import choose_device
 from ..errors import OutputError, is_out_of_memory
-from ..files import DISK_FULL
+from ..io.atomic import DISK_FULL
 from ..measurements import bounding_box, measure, measure_mask
 from ..model_store import model_path, verify_model
 from ..volume import Grid, Volume

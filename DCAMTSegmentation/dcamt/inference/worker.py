@@ -30,7 +30,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO
 
 from .. import __version__
-from ..json_lines import json_line
+from ..io.json_lines import json_line
 from .faults import missing
 
 PACKAGES = ("torch", "scipy")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..evaluation import Evaluation, summarised
-from ..files import atomic_path
+from ..io.atomic import atomic_path
 from ..model_package import Card
 from ..model_store import verify_model
 from ..training.cases import ROLES, VALIDATION, Case

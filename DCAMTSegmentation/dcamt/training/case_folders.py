@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_agreement_maps
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_agreement_maps
 from .cases import LABELLED, UNLABELLED, Case
 
 NNUNET, DECATHLON, NAMES = "nnU-Net", "Decathlon", "names"

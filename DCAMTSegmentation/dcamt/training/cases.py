@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import atomic_path
+from ..io.atomic import atomic_path
 
 LABELLED, UNLABELLED, VALIDATION = "labelled", "unlabelled", "validation"
 ROLES = (LABELLED, UNLABELLED, VALIDATION)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError, OutputError
-from ..files import atomic_path
+from ..io.atomic import atomic_path
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

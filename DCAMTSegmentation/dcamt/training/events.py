@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import OutputError
-from ..json_lines import json_line
+from ..io.json_lines import json_line
 
 
 @dataclass(frozen=True)

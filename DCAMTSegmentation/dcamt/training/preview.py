@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DCAMTError
-from ..files import atomic_path
+from ..io.atomic import atomic_path
 from ..recipe import Recipe
 from .cases import Case
 from .run_folder import RunFolder

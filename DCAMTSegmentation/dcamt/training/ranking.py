@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..files import atomic_path
 from ..inference.agreement import position_of, voxel_of_most
+from ..io.atomic import atomic_path
 from ..volume import read_volume
 from .cases import Case
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import atomic_path, stray_temporaries
+from ..io.atomic import atomic_path, stray_temporaries
 from ..model_package import Card
 from ..recipe import Recipe, load_recipe
 from .cases import Case, read_cases, write_cases

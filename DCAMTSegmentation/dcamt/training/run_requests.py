@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..files import atomic_path
+from ..io.atomic import atomic_path
 from .run_folder import RunFolder
 
 PAUSE, STOP = "pause", "stop"

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
-from .itk_reader import LPS_TO_RAS, quiet_sitk, quiet_terminal, read_itk, read_itk_header
-from .reading import library_errors
+from ..errors import InputError
+from .itk import LPS_TO_RAS, quiet_sitk, quiet_terminal, read_itk, read_itk_header
+from .library_errors import library_errors
 
 _SPACING_TOLERANCE = 0.02  # of the slice spacing, or 0.01 mm, which is what scanners round their positions to
 _SHOWN_SERIES = 6

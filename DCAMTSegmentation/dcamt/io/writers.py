@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
-from .files import atomic_path
+from ..errors import InputError
+from ..volume import Code, Grid, Labelmap, SegmentInfo, Volume, as_labels
+from .atomic import atomic_path
 from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
-from .volume import Code, Grid, Labelmap, SegmentInfo, Volume, as_labels
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPRESSION = 4  # of 9: labelmaps shrink hardly more above it, and large ones take seconds longer

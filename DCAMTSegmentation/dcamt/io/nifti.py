@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
+from ..volume import check_size
 from .formats import ending
-from .reading import check_whole, library_errors
-from .volume import check_size
+from .library_errors import check_whole, library_errors
 
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" are taken as millimetres
 _SCANNER = 1  # the code of a transform to the scanner's own space

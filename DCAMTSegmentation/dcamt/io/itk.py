@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
-from .reading import library_errors
-from .volume import check_size
+from ..errors import InputError
+from ..volume import check_size
+from .library_errors import library_errors
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

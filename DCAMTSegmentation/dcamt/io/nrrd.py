@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
-from .reading import check_whole, library_errors
-from .volume import check_size
+from ..errors import InputError
+from ..volume import check_size
+from .library_errors import check_whole, library_errors
 
 # Signs that take a space's axes to RAS. Other spaces ("scanner-xyz", ...) say nothing of the patient.
 _TO_RAS = {
