@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dcamt.errors import InputError
-from dcamt.model_package import Card, read_card
-from dcamt.model_store import StoredModel, import_model, remove_model, stored_models
+from dcamt.models.package import Card, read_card
+from dcamt.models.store import StoredModel, import_model, remove_model, stored_models
 from slicer.i18n import tr as _
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import qt
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.model_store import ENDING
+from dcamt.models.store import ENDING
 from slicer.i18n import tr as _
 
 from .model_choices import import_choice, model_choices, remove_choice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from dcamt.model_store import DEFAULT
+from dcamt.models.store import DEFAULT
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import parameterNodeWrapper

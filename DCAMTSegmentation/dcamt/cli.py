@@ -19,7 +19,7 @@ from .commands.tied import end_with_stdin
 from .devices import DEVICES
 from .inference.quality import ACCURATE, QUALITIES
 from .machine import keep_freed_memory
-from .model_store import DEFAULT
+from .models.store import DEFAULT
 from .recipe import shipped_recipes
 from .training.distributed import team_rank
 from .training.efforts import EFFORTS

@@ -13,8 +13,8 @@ import qt
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
-from dcamt.model_package import read_card
-from dcamt.model_store import ENDING, stored_models
+from dcamt.models.package import read_card
+from dcamt.models.store import ENDING, stored_models
 from dcamt.recipe import load_recipe
 from dcamt.training.run_state import FINISHED, STOPPED
 from slicer.i18n import tr as _

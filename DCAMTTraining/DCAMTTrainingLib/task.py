@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from dcamt.errors import InputError
-from dcamt.model_package import read_recipe
-from dcamt.model_store import model_path
+from dcamt.models.package import read_recipe
+from dcamt.models.store import model_path
 from dcamt.recipe import Recipe, load_recipe
 from dcamt.volume import Code, SegmentInfo
 from slicer.i18n import tr as _

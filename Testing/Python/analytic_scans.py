@@ -6,7 +6,7 @@ Imports no pytest: the modules' tests make their models with Slicer's Python, wh
 from __future__ import annotations
 
 import numpy as np
-from dcamt.model_package import Card, ModelPackage
+from dcamt.models.package import Card, ModelPackage
 from dcamt.recipe import Recipe
 from dcamt.volume import Grid, Volume
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from analytic_scans import analytic_scan, centred_grid, random_package, rotation
-from dcamt.model_package import ModelPackage, open_model
+from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
 from shared_by_tests.tiny_recipes import tiny_recipe_that_drops_nothing

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel
 import numpy as np
 import torch
-from dcamt.model_package import Card, save_model
+from dcamt.models.package import Card, save_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import Recipe
 from dcamt.training.cases import read_cases

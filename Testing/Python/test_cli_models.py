@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt import cli, model_store
+from dcamt import cli
+from dcamt.models import store as model_store
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make(path: Path, name: str = "tiny", broken: bool = False) -> Path:
     import torch
-    from dcamt.model_package import Card, save_model
+    from dcamt.models.package import Card, save_model
     from dcamt.networks.dual_vnet import DualVNet
     from dcamt.recipe import load_recipe
 

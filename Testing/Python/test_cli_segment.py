@@ -29,7 +29,7 @@ EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of a few random weights, the first that finds something and not everything in noise."""
     from dcamt.inference.predictor import Predictor
-    from dcamt.model_package import open_model
+    from dcamt.models.package import open_model
 
     recipe = tiny_recipe("largest_component=false")
     path = tmp_path_factory.mktemp("models") / "tiny.dcamt"

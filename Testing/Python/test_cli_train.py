@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt import cli
-from dcamt.model_package import open_model
+from dcamt.models.package import open_model
 from dcamt.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
 from shared_by_tests.tiny_recipes import TINY
 from synthetic import open_dcamt, read_until, status, write_table

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from dcamt.errors import InputError
-from dcamt.model_store import verify_model
+from dcamt.models.store import verify_model
 from dcamt.training import trainer as trainer_module
 from dcamt.training.cases import LABELLED, UNLABELLED, read_cases
 from dcamt.training.checkpoint import load_checkpoint

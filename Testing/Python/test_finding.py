@@ -22,7 +22,7 @@ from dcamt.inference.middle import Middle
 from dcamt.inference.postprocessing import Expected
 from dcamt.inference.predictor import Predictor
 from dcamt.inference.quality import FAST
-from dcamt.model_package import Card, ModelPackage
+from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.volume import Box, Grid, Labelmap, Volume
 from large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcamt import model_package
 from dcamt.errors import InputError, OutputError
-from dcamt.model_package import (
+from dcamt.models import package as model_package
+from dcamt.models.package import (
     CARD,
     RECIPE,
     WEIGHTS,
@@ -28,9 +28,9 @@ from dcamt.model_package import (
     save_model,
     write_package,
 )
-from dcamt.model_store import verify_model
+from dcamt.models.store import verify_model
+from dcamt.models.tensor_file import pack_tensors
 from dcamt.networks.dual_vnet import DualVNet
-from dcamt.tensor_file import pack_tensors
 from shared_by_tests.tiny_recipes import tiny_recipe
 
 BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")

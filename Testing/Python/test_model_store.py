@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from dcamt import model_package, model_store
 from dcamt.errors import InputError, OutputError
-from dcamt.model_package import Card, open_model, save_model, write_package
-from dcamt.model_store import import_model, model_path, remove_model, stored_models, user_folder, verify_model
+from dcamt.models import package as model_package
+from dcamt.models import store as model_store
+from dcamt.models.package import Card, open_model, save_model, write_package
+from dcamt.models.store import import_model, model_path, remove_model, stored_models, user_folder, verify_model
 from dcamt.networks.dual_vnet import DualVNet
 from shared_by_tests.tiny_recipes import tiny_recipe
 

@@ -12,8 +12,8 @@ import nrrd
 import numpy as np
 import pytest
 import torch
-from dcamt.model_package import Card, save_model
-from dcamt.model_store import verify_model
+from dcamt.models.package import Card, save_model
+from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import load_recipe
 from dcamt.training.cases import read_cases

@@ -20,7 +20,7 @@ from dcamt.inference.one_pass import Size, probabilities
 from dcamt.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
 from dcamt.inference.quality import FAST
 from dcamt.inference.region import Region
-from dcamt.model_package import ModelPackage
+from dcamt.models.package import ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.preprocessing import network_grid, scan_to_network
 from dcamt.recipe import Inference, Intensity, Recipe

@@ -16,7 +16,7 @@ import pytest
 import torch
 from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic as files
-from dcamt.model_store import verify_model
+from dcamt.models.store import verify_model
 from dcamt.training import trainer as trainer_module
 from dcamt.training.cases import read_cases
 from dcamt.training.checkpoint import load_checkpoint

@@ -10,8 +10,8 @@ from dcamt.evaluation import score
 from dcamt.inference.memory import pass_bytes
 from dcamt.inference.predictor import Predictor, Segmentation
 from dcamt.inference.quality import ACCURATE, FAST
-from dcamt.model_package import ModelPackage
-from dcamt.model_store import DEFAULT, model_path, stored_models, verify_model
+from dcamt.models.package import ModelPackage
+from dcamt.models.store import DEFAULT, model_path, stored_models, verify_model
 from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume
 
 ROOT = Path(__file__).resolve().parents[2]

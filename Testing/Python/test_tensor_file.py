@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dcamt.tensor_file import pack_tensors, unpack_tensors
+from dcamt.models.tensor_file import pack_tensors, unpack_tensors
 
 library = pytest.importorskip("safetensors.numpy")
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from dcamt.devices import fast_bfloat16
 from dcamt.inference.one_pass import Size
-from dcamt.model_store import verify_model
+from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import Training, load_recipe
 from dcamt.training import learner, meter, validation

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, rotation
-from dcamt.model_package import ModelPackage, open_model
+from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
 from worker_child import Child, Event, assert_result_of, last, other_scan, request, save

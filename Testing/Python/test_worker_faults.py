@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from analytic_scans import analytic_scan, centred_grid
-from dcamt.model_package import ModelPackage
+from dcamt.models.package import ModelPackage
 from dcamt.volume import Volume
 from shared_by_tests.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from worker_child import ENGINE_HOME, PATIENCE_S, Child, Event, assert_result_of, last, request

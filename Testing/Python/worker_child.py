@@ -20,7 +20,7 @@ from analytic_scans import analytic_scan, centred_grid, rotation
 from dcamt.inference.agreement import disagreement_levels
 from dcamt.inference.predictor import Predictor
 from dcamt.measurements import measure
-from dcamt.model_package import Card, ModelPackage, save_model
+from dcamt.models.package import Card, ModelPackage, save_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
 

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-from dcamt.model_store import stored_models, verify_model
+from dcamt.models.store import stored_models, verify_model
 from dcamt.training.cases import LABELLED, Case
 from dcamt.training.preview import Preview, read_preview
 from dcamt.training.run_folder import RunFolder

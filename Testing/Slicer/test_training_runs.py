@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
-from dcamt.model_store import verify_model
+from dcamt.models.store import verify_model
 from dcamt.training.fault_note import Fault, prepare_note, write_note
 from dcamt.training.run_folder import RunFolder
 from dcamt.training.run_lock import is_held, run_lock

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
-from dcamt.model_store import user_folder
+from dcamt.models.store import user_folder
 from dcamt.training.run_folder import RunFolder
 from dcamt.training.run_lock import is_held
 from dcamt.training.run_requests import PAUSE, ask

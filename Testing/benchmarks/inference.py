@@ -47,7 +47,7 @@ from dcamt.inference.predictor import Predictor
 from dcamt.inference.quality import ACCURATE, QUALITIES
 from dcamt.inference.tiles import bounded_probabilities
 from dcamt.machine import keep_freed_memory
-from dcamt.model_store import verify_model
+from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.preprocessing import scan_to_network, to_source
 from dcamt.volume import Grid, Volume, read_labelmap, read_volume

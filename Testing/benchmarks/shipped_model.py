@@ -25,7 +25,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from dcamt.model_package import open_model, write_package
+from dcamt.models.package import open_model, write_package
 from dcamt.training.cases import LABELLED, UNLABELLED, Case, read_cases, write_cases
 from la_cases import HELD_OUT, case_names, held_out_scores, print_table, training_names
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import InputError
-from ..model_package import Card, open_model
-from ..model_store import import_model, model_path, remove_model, stored_models, verify_model
+from ..models.package import Card, open_model
+from ..models.store import import_model, model_path, remove_model, stored_models, verify_model
 from .console import Console
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DCAMTError, InputError
-from ..model_store import DEFAULT, model_path, verify_model
+from ..models.store import DEFAULT, model_path, verify_model
 from ..training.cases import UNLABELLED, Case, list_cases
 from ..training.ranking import RankedCase, in_order, rank_case, write_ranking
 from ..training.run_folder import RunFolder

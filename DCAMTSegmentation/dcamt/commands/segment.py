@@ -14,7 +14,7 @@ from ..errors import DCAMTError, InputError, OutputError
 from ..inference.quality import FAST
 from ..io.atomic import atomic_path
 from ..measurements import Measurements, measure, write_measurements_csv
-from ..model_store import model_path, verify_model
+from ..models.store import model_path, verify_model
 from ..training.distributed import Team, TeamLost, joined, own_device, team_rank
 from ..volume import SegmentInfo, Volume, read_volume, scan_name, write_labelmap, write_volume
 from .console import Console, StdoutLost, tell

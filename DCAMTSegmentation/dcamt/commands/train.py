@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import Cancelled, DCAMTError, InputError, OutputError
-from ..model_package import Card, save_model
-from ..model_store import verify_model
+from ..models.package import Card, save_model
+from ..models.store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
 from ..training.cases import LABELLED, ROLES, UNLABELLED, Case, read_cases
 from ..training.distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..devices import fast_bfloat16
 from ..errors import InputError, is_out_of_memory
-from ..model_package import ModelPackage
+from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe

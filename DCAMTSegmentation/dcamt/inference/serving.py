@@ -16,7 +16,7 @@ from ..devices import choose_device
 from ..errors import OutputError, is_out_of_memory
 from ..io.atomic import DISK_FULL
 from ..measurements import bounding_box, measure, measure_mask
-from ..model_store import model_path, verify_model
+from ..models.store import model_path, verify_model
 from ..volume import Grid, Volume
 from .agreement import disagreement_levels, doubtful_places
 from .faults import fault

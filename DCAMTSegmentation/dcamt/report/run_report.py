@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..evaluation import Evaluation, summarised
 from ..io.atomic import atomic_path
-from ..model_package import Card
-from ..model_store import verify_model
+from ..models.package import Card
+from ..models.store import verify_model
 from ..training.cases import ROLES, VALIDATION, Case
 from ..training.run_folder import RunFolder
 from .charts import Line

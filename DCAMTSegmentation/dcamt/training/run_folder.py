@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.atomic import atomic_path, stray_temporaries
-from ..model_package import Card
+from ..models.package import Card
 from ..recipe import Recipe, load_recipe
 from .cases import Case, read_cases, write_cases
 

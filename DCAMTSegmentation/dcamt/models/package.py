@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
-from .io.atomic import atomic_path
-from .recipe import Recipe, recipe_from_dict
+from ..errors import InputError
+from ..io.atomic import atomic_path
+from ..recipe import Recipe, recipe_from_dict
 from .tensor_file import pack_tensors, unpack_tensors
 
 if TYPE_CHECKING:
     import torch
 
-    from .networks.dual_vnet import DualVNet
+    from ..networks.dual_vnet import DualVNet
 
 FORMAT = 1
 WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.json"
@@ -71,7 +71,7 @@ class ModelPackage:
         """
         import torch
 
-        from .networks.dual_vnet import DualVNet
+        from ..networks.dual_vnet import DualVNet
 
         network = DualVNet(self.recipe)
         state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in self.weights.items()}
@@ -190,7 +190,7 @@ def check_weights(package: ModelPackage, path: Path) -> None:
     """Raise InputError unless every weight that the recipe's network needs is there, in its shape, and finite."""
     import torch
 
-    from .networks.dual_vnet import DualVNet
+    from ..networks.dual_vnet import DualVNet
 
     misfit = InputError("cannot be used: its weights are not those of its recipe's network", path=path)
     # Each convolution has weights, so a recipe with more of them than these is refused before its network is built.

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import InputError, OutputError
-from .io.atomic import atomic_path
-from .model_package import ModelPackage, check_weights, open_model, read_model
+from ..errors import InputError, OutputError
+from ..io.atomic import atomic_path
+from .package import ModelPackage, check_weights, open_model, read_model
 
 DEFAULT = "left-atrium"
 ENDING = ".dcamt"
