@@ -10,7 +10,7 @@ from typing import Any
 
 import vtk
 from dcamt.io.atomic import atomic_path
-from dcamt.measurements import COLUMNS, csv_cell
+from dcamt.metrics.measurements import COLUMNS, csv_cell
 from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .measurements import measure
+from .metrics.measurements import measure
 from .surface_shading import DOUBT_COLOR, shade_surface
 from .volume import Code, Labelmap, SegmentInfo, Volume
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from dcamt.measurements import bounding_box
+from dcamt.metrics.measurements import bounding_box
 from dcamt.recipe import Recipe
 from dcamt.training.preview import Preview
 from dcamt.volume import Grid

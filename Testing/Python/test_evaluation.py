@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.errors import InputError
-from dcamt.evaluation import COLUMNS, SegmentationScore, evaluate_folders, score
+from dcamt.metrics.evaluation import COLUMNS, SegmentationScore, evaluate_folders, score
 from dcamt.volume import Grid, Labelmap, write_labelmap
 from scipy import ndimage
 from scipy.spatial.distance import cdist

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.errors import OutputError
-from dcamt.measurements import (
+from dcamt.metrics.measurements import (
     COLUMNS,
     Measurements,
     bounding_box,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.evaluation import score
 from dcamt.inference.memory import pass_bytes
 from dcamt.inference.predictor import Predictor, Segmentation
 from dcamt.inference.quality import ACCURATE, FAST
+from dcamt.metrics.evaluation import score
 from dcamt.models.package import ModelPackage
 from dcamt.models.store import DEFAULT, model_path, stored_models, verify_model
 from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume

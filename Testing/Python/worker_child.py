@@ -19,7 +19,7 @@ import torch
 from analytic_scans import analytic_scan, centred_grid, rotation
 from dcamt.inference.agreement import disagreement_levels
 from dcamt.inference.predictor import Predictor
-from dcamt.measurements import measure
+from dcamt.metrics.measurements import measure
 from dcamt.models.package import Card, ModelPackage, save_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume

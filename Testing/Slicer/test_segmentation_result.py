@@ -373,7 +373,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
         close_scene()
 
     def test_ball_and_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
-        from dcamt.measurements import measure
+        from dcamt.metrics.measurements import measure
         from dcamt.recipe import load_recipe
         from dcamt.volume import Grid, Labelmap
         from DCAMTSlicerLib.measurements_table import fill_table

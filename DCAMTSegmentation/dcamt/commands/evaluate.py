@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ..evaluation import EvaluationRow, evaluate_folders
+from ..metrics.evaluation import EvaluationRow, evaluate_folders
 from .console import Console
 from .scans import check_table
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import DCAMTError, InputError, OutputError
 from ..inference.quality import FAST
 from ..io.atomic import atomic_path
-from ..measurements import Measurements, measure, write_measurements_csv
+from ..metrics.measurements import Measurements, measure, write_measurements_csv
 from ..models.store import model_path, verify_model
 from ..training.distributed import Team, TeamLost, joined, own_device, team_rank
 from ..volume import SegmentInfo, Volume, read_volume, scan_name, write_labelmap, write_volume

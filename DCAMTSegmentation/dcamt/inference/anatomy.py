@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..measurements import bounding_box
+from ..metrics.measurements import bounding_box
 from ..preprocessing import covered_by, network_grid, resampled, smoothing, weigh
 from ..recipe import Recipe
 from ..volume import Box, Volume

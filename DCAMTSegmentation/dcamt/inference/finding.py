@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from ..measurements import bounding_box
+from ..metrics.measurements import bounding_box
 from ..preprocessing import covered_by, network_grid, scan_to_network
 from ..recipe import Recipe
 from ..volume import Box, Grid, Volume

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..measurements import bounding_box
+from ..metrics.measurements import bounding_box
 from ..volume import Box
 from .middle import Middle
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..devices import choose_device
 from ..errors import OutputError, is_out_of_memory
 from ..io.atomic import DISK_FULL
-from ..measurements import bounding_box, measure, measure_mask
+from ..metrics.measurements import bounding_box, measure, measure_mask
 from ..models.store import model_path, verify_model
 from ..volume import Grid, Volume
 from .agreement import disagreement_levels, doubtful_places

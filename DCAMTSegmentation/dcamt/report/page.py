@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from ..evaluation import Evaluation, EvaluationRow
+from ..metrics.evaluation import Evaluation, EvaluationRow
 from ..recipe import Recipe
 from .charts import Line, line_chart
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..evaluation import Evaluation, summarised
 from ..io.atomic import atomic_path
+from ..metrics.evaluation import Evaluation, summarised
 from ..models.package import Card
 from ..models.store import verify_model
 from ..training.cases import ROLES, VALIDATION, Case

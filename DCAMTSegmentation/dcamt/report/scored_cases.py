@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..evaluation import EvaluationRow, score_case
+from ..metrics.evaluation import EvaluationRow, score_case
 from ..training.cases import Case
 from ..training.outlines import read_outline
 from ..volume import read_volume

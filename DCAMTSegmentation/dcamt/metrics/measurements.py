@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .io.atomic import atomic_path
-from .volume import Labelmap, SegmentInfo, scan_name
+from ..io.atomic import atomic_path
+from ..volume import Labelmap, SegmentInfo, scan_name
 
 COLUMNS = (
     "scan",

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError
-from .io.atomic import atomic_path
-from .io.formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
+from ..errors import InputError
+from ..io.atomic import atomic_path
+from ..io.formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
+from ..volume import Grid, Labelmap, is_white, read_labelmap, white_as
 from .measurements import bounding_box, csv_cell
-from .volume import Grid, Labelmap, is_white, read_labelmap, white_as
 
 
 @dataclass(frozen=True)
