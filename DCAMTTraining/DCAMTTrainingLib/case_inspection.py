@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.recipe import Recipe
-from dcamt.training.cases import LABELLED, VALIDATION
 from DCAMTSlicerLib.result_segments import labelmap
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy

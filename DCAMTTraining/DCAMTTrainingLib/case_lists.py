@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from dcamt.cases.case_list import COLUMNS, Case
 from dcamt.io.atomic import atomic_path
-from dcamt.training.cases import COLUMNS, Case
 
 
 def write_list(cases: Iterable[Case], path: Path) -> None:

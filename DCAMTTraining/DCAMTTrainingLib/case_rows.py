@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dcamt.training.cases import LABELLED, LEFT_OUT, ROLES, UNLABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, ROLES, UNLABELLED, VALIDATION
 
 ALL_ROLES = (*ROLES, LEFT_OUT)
 

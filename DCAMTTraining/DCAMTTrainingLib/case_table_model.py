@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import qt
-from dcamt.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from slicer.i18n import tr as _
 
 from .case_rows import ALL_ROLES, CaseRow, CaseTable, FileScan

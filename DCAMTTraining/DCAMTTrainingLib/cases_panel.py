@@ -9,8 +9,8 @@ from typing import Any
 
 import qt
 import slicer
+from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
 from dcamt.errors import DCAMTError
-from dcamt.training.cases import LABELLED, UNLABELLED, VALIDATION
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
-from dcamt.training.cases import LABELLED
 from DCAMTSlicerLib import training_cases
 from DCAMTSlicerLib.installation import ensure_packages
 from DCAMTSlicerLib.segment_editor import correct

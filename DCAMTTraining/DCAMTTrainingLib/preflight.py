@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.recipe import Recipe
-from dcamt.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from slicer.i18n import tr as _
 
 from .case_rows import CaseRow

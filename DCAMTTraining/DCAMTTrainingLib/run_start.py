@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from dcamt.cases.case_list import LEFT_OUT, Case
 from dcamt.errors import InputError, OutputError
 from dcamt.recipe import Recipe
-from dcamt.training.cases import LEFT_OUT, Case
 from dcamt.training.run_folder import RunFolder
 from dcamt.training.run_lock import is_held
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, python_program

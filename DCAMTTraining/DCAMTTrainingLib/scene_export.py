@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from dcamt.cases.case_list import LABELLED, VALIDATION, Case
 from dcamt.errors import InputError
-from dcamt.training.cases import LABELLED, VALIDATION, Case
 from DCAMTSlicerLib.result_segments import labelmap
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from slicer.i18n import tr as _

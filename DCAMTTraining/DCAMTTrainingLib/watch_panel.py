@@ -7,9 +7,9 @@ from collections.abc import Generator
 from typing import Any
 
 import slicer
+from dcamt.cases.case_list import VALIDATION, listed_cases
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe, load_recipe
-from dcamt.training.cases import VALIDATION, listed_cases
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
 from dcamt.training.run_folder import RunFolder
 from slicer.i18n import tr as _

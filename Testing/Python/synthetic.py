@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import nibabel
 import numpy as np
 import torch
+from dcamt.cases.case_list import read_cases
 from dcamt.models.package import Card, save_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import Recipe
-from dcamt.training.cases import read_cases
 from dcamt.training.events import Event, EventLog
 from dcamt.training.resident import ResidentCase
 from dcamt.training.run_folder import RunFolder

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
+from dcamt.cases.checks import CaseFacts, check_cases, list_problems
 from dcamt.recipe import Recipe, load_recipe
-from dcamt.training.case_checks import CaseFacts, check_cases, list_problems
-from dcamt.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
 from shared_by_tests.ellipsoids import ellipsoid_scan
 from synthetic import status, write_cases_folder, write_nifti, write_table
 

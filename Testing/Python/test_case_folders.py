@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from dcamt.cases.folders import DECATHLON, NAMES, NNUNET, FoundCases, find_cases
 from dcamt.errors import InputError
-from dcamt.training.case_folders import DECATHLON, NAMES, NNUNET, FoundCases, find_cases
 
 
 def folder(home: Path, *files: str) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, read_cases, write_cases
 from dcamt.errors import InputError
-from dcamt.training.cases import LABELLED, UNLABELLED, VALIDATION, Case, read_cases, write_cases
 from synthetic import write_table
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import torch
+from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
 from dcamt.errors import InputError
 from dcamt.models.store import verify_model
 from dcamt.training import trainer as trainer_module
-from dcamt.training.cases import LABELLED, UNLABELLED, read_cases
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.distributed import Team, TeamLost
 from dcamt.training.events import Checkpointed, Event, Validated

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from dcamt.cases.case_list import read_cases
 from dcamt.commands.console import Console
 from dcamt.recipe import load_recipe, with_settings
 from dcamt.training import estimate as estimate_module
-from dcamt.training.cases import read_cases
 from dcamt.training.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
 from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case

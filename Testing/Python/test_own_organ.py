@@ -12,11 +12,11 @@ import nrrd
 import numpy as np
 import pytest
 import torch
+from dcamt.cases.case_list import read_cases
 from dcamt.models.package import Card, save_model
 from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import load_recipe
-from dcamt.training.cases import read_cases
 from synthetic import run_dcamt
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"

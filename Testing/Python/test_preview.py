@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from dcamt.training.cases import read_cases
+from dcamt.cases.case_list import read_cases
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
 from dcamt.training.run_folder import RunFolder
 from dcamt.volume import read_labelmap, read_volume

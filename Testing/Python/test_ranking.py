@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from analytic_scans import centred_grid, points_of, rotation
+from dcamt.cases.case_list import UNLABELLED, Case
 from dcamt.errors import InputError
 from dcamt.inference.agreement import position_of, voxel_of_most
 from dcamt.inference.predictor import Segmentation
-from dcamt.training.cases import UNLABELLED, Case
 from dcamt.training.ranking import RankedCase, in_order, rank_case, read_ranking, write_ranking
 from dcamt.volume import Labelmap, Volume, read_labelmap
 from shared_by_tests.tiny_recipes import tiny_recipe

@@ -9,10 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
 from dcamt.errors import InputError
 from dcamt.preprocessing import scan_to_network
 from dcamt.recipe import Recipe, with_settings
-from dcamt.training.cases import LABELLED, UNLABELLED, Case
 from dcamt.training.resident import PLACES_PER_CLASS, load_case, quantum
 from dcamt.volume import read_volume
 from shared_by_tests.ellipsoids import ellipsoid_scan

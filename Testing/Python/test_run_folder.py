@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.training import run_folder
-from dcamt.training.cases import read_cases
 from dcamt.training.run_folder import Origin, RunFolder
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import write_cases_folder

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.devices import fast_bfloat16
 from dcamt.inference.one_pass import Size
 from dcamt.models.store import verify_model
@@ -22,7 +23,6 @@ from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import Training, load_recipe
 from dcamt.training import learner, meter, validation
 from dcamt.training import trainer as trainer_module
-from dcamt.training.cases import VALIDATION, read_cases
 from dcamt.training.events import Checkpointed, Event, Progress, Validated
 from dcamt.training.learner import Learner, half_precision
 from dcamt.training.optimiser import make_optimiser, set_learning_rate, update_average

@@ -13,8 +13,8 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
+from dcamt.cases.case_list import LABELLED, Case
 from dcamt.models.store import stored_models, verify_model
-from dcamt.training.cases import LABELLED, Case
 from dcamt.training.preview import Preview, read_preview
 from dcamt.training.run_folder import RunFolder
 from dcamt.training.run_state import FINISHED, run_state

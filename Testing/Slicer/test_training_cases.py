@@ -13,8 +13,8 @@ import numpy as np
 import qt
 import slicer
 import vtk
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.recipe import load_recipe
-from dcamt.training.cases import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.training.preview import Preview
 from dcamt.volume import read_labelmap, read_volume
 from DCAMTSlicerLib import review, training_cases

@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
-from dcamt.training.cases import LABELLED, UNLABELLED, VALIDATION, list_cases
+from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
 from DCAMTSlicerLib import training_cases
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.case_rows import FileScan

@@ -19,7 +19,7 @@ from random import Random
 from statistics import mean, pstdev
 from typing import Any
 
-from dcamt.training.cases import LABELLED, UNLABELLED, Case, write_cases
+from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, write_cases
 from dcamt.training.ranking import read_ranking
 from la_cases import dcamt, held_out_scores, print_table, training_names
 

@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from dcamt.cases.case_list import LABELLED, Case
 from dcamt.losses.mmd import mmd2
 from dcamt.networks.dual_vnet import BranchOutput, DualVNet
 from dcamt.recipe import Recipe, load_recipe, with_settings
-from dcamt.training.cases import LABELLED, Case
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import Batch, BatchSampler

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dcamt.training.cases import LABELLED, UNLABELLED, Case, write_cases
+from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, write_cases
 from la_cases import dcamt, held_out_scores, print_table, training_names
 
 SCALE = (

@@ -25,8 +25,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, read_cases, write_cases
 from dcamt.models.package import open_model, write_package
-from dcamt.training.cases import LABELLED, UNLABELLED, Case, read_cases, write_cases
 from la_cases import HELD_OUT, case_names, held_out_scores, print_table, training_names
 
 FIRST, SHIPPED, TWIN = "first", "left-atrium", "twin"

@@ -32,12 +32,12 @@ from unittest import mock
 import nibabel
 import numpy as np
 import torch
+from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case
 from dcamt.losses.objective import objective_losses
 from dcamt.machine import keep_freed_memory
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.preprocessing import labels_to_network, scan_to_network
 from dcamt.recipe import Recipe, load_recipe, with_settings
-from dcamt.training.cases import LABELLED, UNLABELLED, VALIDATION, Case
 from dcamt.training.events import EventLog
 from dcamt.training.resident import load_case
 from dcamt.training.run_folder import RunFolder

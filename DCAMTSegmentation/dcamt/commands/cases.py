@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+from ..cases.case_list import LABELLED, VALIDATION, Case, list_cases, write_cases
+from ..cases.checks import CaseFacts, check_cases, list_problems
+from ..cases.folders import FoundCases, find_cases
 from ..errors import InputError
 from ..recipe import load_recipe
-from ..training.case_checks import CaseFacts, check_cases, list_problems
-from ..training.case_folders import FoundCases, find_cases
-from ..training.cases import LABELLED, VALIDATION, Case, list_cases, write_cases
 from .console import Console
 from .scans import check_table
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cases.case_list import VALIDATION, list_cases
 from ..errors import InputError
 from ..recipe import with_settings
-from ..training.cases import VALIDATION, list_cases
 from ..training.efforts import EFFORTS, effort_settings
 from ..volume import Grid, read_header
 from .console import Console, duration

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ..cases.case_list import UNLABELLED, Case, list_cases
 from ..errors import DCAMTError, InputError
 from ..models.store import DEFAULT, model_path, verify_model
-from ..training.cases import UNLABELLED, Case, list_cases
 from ..training.ranking import RankedCase, in_order, rank_case, write_ranking
 from ..training.run_folder import RunFolder
 from ..volume import write_labelmap

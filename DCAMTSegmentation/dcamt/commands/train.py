@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases
 from ..errors import Cancelled, DCAMTError, InputError, OutputError
 from ..models.package import Card, save_model
 from ..models.store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
-from ..training.cases import LABELLED, ROLES, UNLABELLED, Case, read_cases
 from ..training.distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
 from ..training.efforts import effort_settings
 from ..training.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line

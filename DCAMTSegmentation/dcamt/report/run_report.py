@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..cases.case_list import ROLES, VALIDATION, Case
 from ..io.atomic import atomic_path
 from ..metrics.evaluation import Evaluation, summarised
 from ..models.package import Card
 from ..models.store import verify_model
-from ..training.cases import ROLES, VALIDATION, Case
 from ..training.run_folder import RunFolder
 from .charts import Line
 from .page import Picture, Report, render

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..cases.case_list import Case
+from ..cases.labels import read_outline
 from ..metrics.evaluation import EvaluationRow, score_case
-from ..training.cases import Case
-from ..training.outlines import read_outline
 from ..volume import read_volume
 from .slices import case_picture
 

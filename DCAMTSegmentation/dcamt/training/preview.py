@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..cases.case_list import Case
 from ..errors import DCAMTError
 from ..io.atomic import atomic_path
 from ..recipe import Recipe
-from .cases import Case
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cases.case_list import Case
 from ..errors import InputError
 from ..inference.agreement import position_of, voxel_of_most
 from ..io.atomic import atomic_path
 from ..volume import read_volume
-from .cases import Case
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor, Segmentation

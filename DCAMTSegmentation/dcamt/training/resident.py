@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cases.case_list import Case
+from ..cases.labels import read_outline
 from ..errors import InputError
 from ..inference.postprocessing import connected_components
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
 from ..volume import Labelmap, read_volume
-from .cases import Case
-from .outlines import read_outline
 
 PLACES_PER_CLASS = 4096
 SIZEABLE = 4

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..cases.case_list import Case, read_cases, write_cases
 from ..errors import InputError
 from ..io.atomic import atomic_path, stray_temporaries
 from ..models.package import Card
 from ..recipe import Recipe, load_recipe
-from .cases import Case, read_cases, write_cases
 
 
 @dataclass(frozen=True)

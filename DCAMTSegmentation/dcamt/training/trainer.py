@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case
 from ..errors import InputError
 from ..machine import peak_memory_bytes
 from ..recipe import Recipe
-from .cases import LABELLED, UNLABELLED, VALIDATION, Case
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distributed import ALONE, Team, TeamLost, running_statistics
 from .events import Checkpointed, EventLog, Finished, Loading, Paused, Started, Validated

@@ -18,8 +18,8 @@ import numpy as np
 from ..errors import InputError
 from ..recipe import Recipe
 from ..volume import Header, read_header
-from .cases import LABELLED, LEFT_OUT, VALIDATION, Case
-from .outlines import read_outline
+from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case
+from .labels import read_outline
 
 
 @dataclass(frozen=True)

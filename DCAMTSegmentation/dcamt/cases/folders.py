@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_agreement_maps
-from .cases import LABELLED, UNLABELLED, Case
+from .case_list import LABELLED, UNLABELLED, Case
 
 NNUNET, DECATHLON, NAMES = "nnU-Net", "Decathlon", "names"
 IMAGE_WORDS = frozenset(

@@ -1,0 +1,1 @@
+"""Cases to train on: the case list, folder conventions, checks and labels. Imports no torch."""
