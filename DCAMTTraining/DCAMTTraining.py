@@ -17,7 +17,7 @@ if find_spec("DCAMTSlicerLib") is None:
     # Installed, both modules lie in one folder; in the source tree each has its own.
     sys.path.append(str(Path(__file__).resolve().parents[1] / "DCAMTSegmentation"))
 
-from dcamt.training.run_folder import RunFolder
+from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTTrainingLib.cases_panel import CasesPanel
 from DCAMTTrainingLib.effort_panel import EffortPanel

@@ -21,8 +21,8 @@ from .inference.quality import ACCURATE, QUALITIES
 from .machine import keep_freed_memory
 from .models.store import DEFAULT
 from .recipe import shipped_recipes
+from .runs.efforts import EFFORTS
 from .training.distributed import team_rank
-from .training.efforts import EFFORTS
 
 # Others script this list; a `.nii` file can still be named as the output.
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd")

@@ -16,7 +16,7 @@ from dcamt.io.atomic import atomic_path
 from dcamt.models.package import read_card
 from dcamt.models.store import ENDING, stored_models
 from dcamt.recipe import load_recipe
-from dcamt.training.run_state import FINISHED, STOPPED
+from dcamt.runs.state import FINISHED, STOPPED
 from slicer.i18n import tr as _
 
 from .engine_command import EngineCommand

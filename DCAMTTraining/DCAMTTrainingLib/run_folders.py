@@ -6,7 +6,7 @@ from pathlib import Path
 
 import slicer
 from dcamt.errors import InputError
-from dcamt.training.run_folder import RunFolder
+from dcamt.runs.folder import RunFolder
 from slicer.i18n import tr as _
 
 _KEY = "DCAMT/RunsFolder"

@@ -13,8 +13,8 @@ from pathlib import Path
 from dcamt.cases.case_list import LEFT_OUT, Case
 from dcamt.errors import InputError, OutputError
 from dcamt.recipe import Recipe
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_lock import is_held
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.lock import is_held
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, python_program
 from slicer.i18n import tr as _
 

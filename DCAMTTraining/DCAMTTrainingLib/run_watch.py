@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 import qt
-from dcamt.training.event_tail import EventTail
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_state import FAILED, RUNNING, RunState, run_state
+from dcamt.runs.event_tail import EventTail
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.state import FAILED, RUNNING, RunState, run_state
 
 from .curves import RunCurves
 from .training_charts import LOSSES, TrainingCharts

@@ -10,9 +10,9 @@ from typing import Any
 import ctk
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_requests import PAUSE, STOP, ask, asked
-from dcamt.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunState, find_runs, run_state
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.requests import PAUSE, STOP, ask, asked
+from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunState, find_runs, run_state
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 

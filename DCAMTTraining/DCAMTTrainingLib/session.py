@@ -15,7 +15,7 @@ from dcamt.cases.case_list import ROLES, Case, listed_cases, write_cases
 from dcamt.errors import InputError
 from dcamt.machine import free_disk_bytes
 from dcamt.recipe import Recipe, with_settings
-from dcamt.training.efforts import effort_settings
+from dcamt.runs.efforts import effort_settings
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
 from slicer.i18n import tr as _
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dcamt.errors import DCAMTError
-from dcamt.training.run_folder import RunFolder
+from dcamt.runs.folder import RunFolder
 from slicer.i18n import tr as _
 
 from .run_folders import run_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from dcamt.training.efforts import QUICK, STANDARD, THOROUGH
+from dcamt.runs.efforts import QUICK, STANDARD, THOROUGH
 from DCAMTSlicerLib.segmentation_settings import Device
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import parameterNodeWrapper

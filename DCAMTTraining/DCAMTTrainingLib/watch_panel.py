@@ -10,8 +10,8 @@ import slicer
 from dcamt.cases.case_list import VALIDATION, listed_cases
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe, load_recipe
+from dcamt.runs.folder import RunFolder
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
-from dcamt.training.run_folder import RunFolder
 from slicer.i18n import tr as _
 
 from .case_rows import SceneScan

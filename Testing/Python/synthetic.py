@@ -19,9 +19,9 @@ from dcamt.cases.case_list import read_cases
 from dcamt.models.package import Card, save_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import Recipe
-from dcamt.training.events import Event, EventLog
+from dcamt.runs.events import Event, EventLog
+from dcamt.runs.folder import RunFolder
 from dcamt.training.resident import ResidentCase
-from dcamt.training.run_folder import RunFolder
 from dcamt.training.trainer import Trainer
 from shared_by_tests.ellipsoids import ellipsoid_scan
 from shared_by_tests.tiny_recipes import TINY, tiny_recipe

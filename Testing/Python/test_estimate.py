@@ -14,11 +14,11 @@ import torch
 from dcamt.cases.case_list import read_cases
 from dcamt.commands.console import Console
 from dcamt.recipe import load_recipe, with_settings
+from dcamt.runs.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
+from dcamt.runs.folder import RunFolder
 from dcamt.training import estimate as estimate_module
-from dcamt.training.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
 from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case
-from dcamt.training.run_folder import RunFolder
 from dcamt.volume import read_header
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import CPU, new_trainer, run_dcamt, set_options, status, write_cases_folder

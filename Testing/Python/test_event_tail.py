@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dcamt.training.event_tail import CHUNK, EventTail
+from dcamt.runs.event_tail import CHUNK, EventTail
 
 
 def take(tail: EventTail) -> list[dict[str, Any]]:

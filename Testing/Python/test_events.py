@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from dcamt.errors import OutputError
-from dcamt.training import events
-from dcamt.training.events import Checkpointed, Event, EventLog, Progress, Validated, to_line
-from dcamt.training.run_folder import RunFolder
+from dcamt.runs import events
+from dcamt.runs.events import Checkpointed, Event, EventLog, Progress, Validated, to_line
+from dcamt.runs.folder import RunFolder
 
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: 'a "b"\nc\u2028d', bool: True, int | None: 7}
 

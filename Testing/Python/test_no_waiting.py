@@ -16,11 +16,11 @@ import pytest
 import torch
 from dcamt import devices
 from dcamt.recipe import Recipe
+from dcamt.runs.events import EventLog
+from dcamt.runs.folder import RunFolder
 from dcamt.training.distributed import ALONE, Team
-from dcamt.training.events import EventLog
 from dcamt.training.meter import Meter
 from dcamt.training.resident import ResidentCase
-from dcamt.training.run_folder import RunFolder
 from dcamt.training.sampling import BatchSampler
 from dcamt.training.trainer import Trainer
 from shared_by_tests.tiny_recipes import tiny_recipe

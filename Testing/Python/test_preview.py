@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from dcamt.cases.case_list import read_cases
+from dcamt.runs.folder import RunFolder
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
-from dcamt.training.run_folder import RunFolder
 from dcamt.volume import read_labelmap, read_volume
 from synthetic import new_trainer, write_cases_folder
 

@@ -18,9 +18,9 @@ from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic as files
 from dcamt.models.store import verify_model
+from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
-from dcamt.training.run_folder import RunFolder
 from synthetic import CPU, assert_same, new_trainer, run_dcamt, set_options, start_dcamt, write_cases_folder
 from torch import Tensor
 

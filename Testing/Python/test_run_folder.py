@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
-from dcamt.training import run_folder
-from dcamt.training.run_folder import Origin, RunFolder
+from dcamt.runs import folder as run_folder
+from dcamt.runs.folder import Origin, RunFolder
 from shared_by_tests.tiny_recipes import tiny_recipe
 from synthetic import write_cases_folder
 

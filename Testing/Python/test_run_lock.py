@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from dcamt.errors import InputError, OutputError
-from dcamt.training import run_lock as module
-from dcamt.training.run_lock import run_lock
+from dcamt.runs import lock as module
+from dcamt.runs.lock import run_lock
 
 HOLDER = """
 import sys, time

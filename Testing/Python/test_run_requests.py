@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 from dcamt.models.store import verify_model
-from dcamt.training.fault_note import SIZE, Fault, prepare_note, read_note, write_note
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_lock import is_held, run_lock
-from dcamt.training.run_requests import PAUSE, STOP, ask, asked, withdraw_request
-from dcamt.training.run_state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
+from dcamt.runs.failure_note import SIZE, Fault, prepare_note, read_note, write_note
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.lock import is_held, run_lock
+from dcamt.runs.requests import PAUSE, STOP, ask, asked, withdraw_request
+from dcamt.runs.state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
 from synthetic import run_dcamt, set_options, start_dcamt, status, write_cases_folder
 
 LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.2")
@@ -232,7 +232,7 @@ def test_whether_a_lock_is_held_is_seen_without_disturbing_it(tmp_path: Path) ->
     path.touch()
     assert not is_held(path)
     code = (
-        "import sys, time; from pathlib import Path; from dcamt.training.run_lock import run_lock\n"
+        "import sys, time; from pathlib import Path; from dcamt.runs.lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])):\n  print('held', flush=True)\n  sys.stdin.read()"
     )
     holder = subprocess.Popen(

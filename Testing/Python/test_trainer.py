@@ -21,14 +21,14 @@ from dcamt.inference.one_pass import Size
 from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import Training, load_recipe
+from dcamt.runs.events import Checkpointed, Event, Progress, Validated
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.requests import PAUSE, ask, withdraw_request
 from dcamt.training import learner, meter, validation
 from dcamt.training import trainer as trainer_module
-from dcamt.training.events import Checkpointed, Event, Progress, Validated
 from dcamt.training.learner import Learner, half_precision
 from dcamt.training.optimiser import make_optimiser, set_learning_rate, update_average
 from dcamt.training.resident import load_case
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_requests import PAUSE, ask, withdraw_request
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice
 from shared_by_tests.tiny_recipes import tiny_recipe

@@ -256,7 +256,7 @@ def test_names_that_only_begin_alike_are_left_alone(tmp_path: Path) -> None:
         ("volume", "def f():\n    from dcamt.training import trainer"),
         ("losses__mmd", "from ..training.trainer import Trainer"),
         ("networks__vnet", "from .. import cli"),
-        ("inference__predictor", "import dcamt.training.events"),
+        ("inference__predictor", "import dcamt.runs.events"),
         ("preprocessing", "from .networks import vnet"),
     ],
 )

@@ -15,9 +15,9 @@ import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, Case
 from dcamt.models.store import stored_models, verify_model
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.state import FINISHED, run_state
 from dcamt.training.preview import Preview, read_preview
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_state import FINISHED, run_state
 from DCAMTSlicerLib import training_cases
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib import results_panel

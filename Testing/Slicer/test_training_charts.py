@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import slicer
-from dcamt.training.run_folder import RunFolder
+from dcamt.runs.folder import RunFolder
 from DCAMTTrainingLib.curves import POINTS, Curve, RunCurves
 from DCAMTTrainingLib.run_watch import RunWatch
 from DCAMTTrainingLib.training_charts import LOSSES, SCORES, TrainingCharts

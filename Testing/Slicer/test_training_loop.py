@@ -6,8 +6,8 @@ import unittest
 
 import numpy as np
 import slicer
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_state import FINISHED, run_state
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.state import FINISHED, run_state
 from slicer_harness import choose, click, open_module, process_events_until
 from training_case import TrainingCase
 from training_scenes import add_case, add_volume, ellipsoid

@@ -14,11 +14,11 @@ from unittest import mock
 
 import slicer
 from dcamt.models.store import verify_model
-from dcamt.training.fault_note import Fault, prepare_note, write_note
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_lock import is_held, run_lock
-from dcamt.training.run_requests import PAUSE, ask
-from dcamt.training.run_state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
+from dcamt.runs.failure_note import Fault, prepare_note, write_note
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.lock import is_held, run_lock
+from dcamt.runs.requests import PAUSE, ask
+from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
 from DCAMTSlicerLib import engine_process
 from DCAMTTrainingLib import engine_command, run_start
 from DCAMTTrainingLib.run_folders import runs_folder

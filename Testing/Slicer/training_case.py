@@ -14,9 +14,9 @@ from pathlib import Path
 from unittest import mock
 
 from dcamt.models.store import user_folder
-from dcamt.training.run_folder import RunFolder
-from dcamt.training.run_lock import is_held
-from dcamt.training.run_requests import PAUSE, ask
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.lock import is_held
+from dcamt.runs.requests import PAUSE, ask
 from DCAMTTrainingLib.run_folders import set_runs_folder
 from slicer_harness import close_scene, open_module, process_events_until
 

@@ -38,9 +38,9 @@ from dcamt.machine import keep_freed_memory
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.preprocessing import labels_to_network, scan_to_network
 from dcamt.recipe import Recipe, load_recipe, with_settings
-from dcamt.training.events import EventLog
+from dcamt.runs.events import EventLog
+from dcamt.runs.folder import RunFolder
 from dcamt.training.resident import load_case
-from dcamt.training.run_folder import RunFolder
 from dcamt.training.sampling import Batch, BatchSampler
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice

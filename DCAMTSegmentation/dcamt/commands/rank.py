@@ -10,8 +10,8 @@ from pathlib import Path
 from ..cases.case_list import UNLABELLED, Case, list_cases
 from ..errors import DCAMTError, InputError
 from ..models.store import DEFAULT, model_path, verify_model
+from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, in_order, rank_case, write_ranking
-from ..training.run_folder import RunFolder
 from ..volume import write_labelmap
 from .console import Console, StdoutLost
 from .faults import as_fault, ending_like_ctrl_c

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..errors import InputError
-from ..training.run_folder import RunFolder
+from ..runs.folder import RunFolder
 from .console import Console
 
 

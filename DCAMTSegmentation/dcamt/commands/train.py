@@ -17,13 +17,13 @@ from ..errors import Cancelled, DCAMTError, InputError, OutputError
 from ..models.package import Card, save_model
 from ..models.store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
+from ..runs.efforts import effort_settings
+from ..runs.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
+from ..runs.failure_note import Fault, prepare_note, write_note
+from ..runs.folder import Origin, RunFolder
+from ..runs.lock import is_held, run_lock
+from ..runs.requests import STOP, ask, withdraw_request
 from ..training.distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
-from ..training.efforts import effort_settings
-from ..training.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
-from ..training.fault_note import Fault, prepare_note, write_note
-from ..training.run_folder import Origin, RunFolder
-from ..training.run_lock import is_held, run_lock
-from ..training.run_requests import STOP, ask, withdraw_request
 from .console import Console, StdoutLost, duration, tell
 from .faults import as_fault, ending_like_ctrl_c
 from .watch import watch_run

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from ..errors import InputError
-from ..training.event_tail import EventTail
-from ..training.run_folder import RunFolder
-from ..training.run_state import FAILED, RUNNING, run_state
+from ..runs.event_tail import EventTail
+from ..runs.folder import RunFolder
+from ..runs.state import FAILED, RUNNING, run_state
 from .console import Console, duration
 
 LOOK_EVERY_S = 0.5

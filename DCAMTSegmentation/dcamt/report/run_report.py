@@ -15,7 +15,7 @@ from ..io.atomic import atomic_path
 from ..metrics.evaluation import Evaluation, summarised
 from ..models.package import Card
 from ..models.store import verify_model
-from ..training.run_folder import RunFolder
+from ..runs.folder import RunFolder
 from .charts import Line
 from .page import Picture, Report, render
 from .scored_cases import ScoredCase, best_median_worst, score_cases

@@ -13,10 +13,10 @@ import torch
 
 from ..machine import free_disk_bytes, free_memory_bytes
 from ..recipe import Recipe
+from ..runs.events import EventLog
+from ..runs.folder import RunFolder
 from ..volume import Grid
-from .events import EventLog
 from .resident import ResidentCase
-from .run_folder import RunFolder
 from .sampling import BatchSampler
 from .trainer import VALIDATION_SHARE, Trainer, memory_taken
 

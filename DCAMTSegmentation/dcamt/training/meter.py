@@ -6,7 +6,7 @@ import time
 
 from torch import Tensor
 
-from .events import Progress
+from ..runs.events import Progress
 
 REPORT_EVERY_S = 2.0
 """Seconds between two progress events: reading the losses back makes a GPU wait."""

@@ -19,7 +19,7 @@ from ..cases.case_list import Case
 from ..errors import DCAMTError
 from ..io.atomic import atomic_path
 from ..recipe import Recipe
-from .run_folder import RunFolder
+from ..runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from ..networks.dual_vnet import DualVNet

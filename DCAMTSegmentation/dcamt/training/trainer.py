@@ -22,15 +22,15 @@ from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case
 from ..errors import InputError
 from ..machine import peak_memory_bytes
 from ..recipe import Recipe
+from ..runs.events import Checkpointed, EventLog, Finished, Loading, Paused, Started, Validated
+from ..runs.folder import RunFolder
+from ..runs.requests import STOP, asked
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distributed import ALONE, Team, TeamLost, running_statistics
-from .events import Checkpointed, EventLog, Finished, Loading, Paused, Started, Validated
 from .learner import Learner
 from .meter import Meter
 from .preview import update_preview
 from .resident import ResidentCase, load_case
-from .run_folder import RunFolder
-from .run_requests import STOP, asked
 from .sampling import Batch, BatchSampler
 from .validation import Scores, validation_dice
 

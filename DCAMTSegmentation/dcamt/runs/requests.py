@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..io.atomic import atomic_path
-from .run_folder import RunFolder
+from .folder import RunFolder
 
 PAUSE, STOP = "pause", "stop"
 """Pause: save a checkpoint and end, to go on later. Stop: make the models of what was learnt so far, and end."""

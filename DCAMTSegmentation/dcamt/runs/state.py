@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .event_tail import EventTail
-from .fault_note import read_note
-from .run_folder import RunFolder
-from .run_lock import is_held
+from .failure_note import read_note
+from .folder import RunFolder
+from .lock import is_held
 
 RUNNING, PAUSED, STOPPED, FAILED, FINISHED = "running", "paused", "stopped", "failed", "finished"
 STATES = (RUNNING, PAUSED, STOPPED, FAILED, FINISHED)

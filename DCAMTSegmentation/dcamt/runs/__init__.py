@@ -1,0 +1,1 @@
+"""A training run as a folder: its files, lock, state, requests and events. Imports no torch."""
