@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dcamt.inference.pace import LONGEST_WAIT, Pace
+from dcamt.worker.progress import LONGEST_WAIT, Pace
 
 
 def test_work_that_tells_nothing_runs_by_what_was_expected() -> None:

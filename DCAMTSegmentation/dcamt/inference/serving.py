@@ -18,12 +18,9 @@ from ..io.atomic import DISK_FULL
 from ..metrics.measurements import bounding_box, measure, measure_mask
 from ..models.store import model_path, verify_model
 from ..volume import Grid, Volume
-from .agreement import disagreement_levels, doubtful_places
-from .faults import fault
-from .pace import Pace
-from .predictor import Predictor
-from .quality import QUALITIES
-from .requests import (
+from ..worker.failures import fault
+from ..worker.progress import Pace
+from ..worker.protocol import (
     LoadRequest,
     MeasureRequest,
     Request,
@@ -33,6 +30,9 @@ from .requests import (
     read_request,
     read_scan,
 )
+from .agreement import disagreement_levels, doubtful_places
+from .predictor import Predictor
+from .quality import QUALITIES
 
 TICK_S = 0.2
 """Between two tellings of the progress."""

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 
 from .. import __version__
 from ..io.json_lines import json_line
-from .faults import missing
+from ..worker.failures import missing
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..inference.quality import ACCURATE, QUALITIES
+from ..inference.region import Region
 from ..volume import Grid, Volume, check
-from .quality import ACCURATE, QUALITIES
-from .region import Region
 
 
 @dataclass(frozen=True)
