@@ -17,12 +17,12 @@ from .commands.console import StdoutLost, tell
 from .commands.faults import as_fault, quiet_libraries
 from .commands.tied import end_with_stdin
 from .devices import DEVICES
+from .distributed import team_rank
 from .inference.quality import ACCURATE, QUALITIES
 from .machine import keep_freed_memory
 from .models.store import DEFAULT
 from .recipe import shipped_recipes
 from .runs.efforts import EFFORTS
-from .training.distributed import team_rank
 
 # Others script this list; a `.nii` file can still be named as the output.
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd")

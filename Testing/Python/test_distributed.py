@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
+from dcamt.distributed import Team, TeamLost
 from dcamt.errors import InputError
 from dcamt.models.store import verify_model
 from dcamt.runs.events import Checkpointed, Event, Validated
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
-from dcamt.training.distributed import Team, TeamLost
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import BatchSampler
 from synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder

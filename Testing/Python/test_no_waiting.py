@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 from dcamt import devices
+from dcamt.distributed import ALONE, Team
 from dcamt.recipe import Recipe
 from dcamt.runs.events import EventLog
 from dcamt.runs.folder import RunFolder
-from dcamt.training.distributed import ALONE, Team
 from dcamt.training.meter import Meter
 from dcamt.training.resident import ResidentCase
 from dcamt.training.sampling import BatchSampler

@@ -11,10 +11,10 @@ import nrrd
 import numpy as np
 import pytest
 import slicerio
-from dcamt import picture
 from dcamt.errors import InputError
-from dcamt.picture import draw_picture, measured, render_picture, turn_to_lps
-from dcamt.surface_shading import shade_surface
+from dcamt.report import picture
+from dcamt.report.picture import draw_picture, measured, render_picture, turn_to_lps
+from dcamt.report.surface_shading import shade_surface
 from dcamt.volume import (
     Code,
     Grid,

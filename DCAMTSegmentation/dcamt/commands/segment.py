@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ..distributed import Team, TeamLost, joined, own_device, team_rank
 from ..errors import DCAMTError, InputError, OutputError
 from ..inference.quality import FAST
 from ..io.atomic import atomic_path
 from ..metrics.measurements import Measurements, measure, write_measurements_csv
 from ..models.store import model_path, verify_model
-from ..training.distributed import Team, TeamLost, joined, own_device, team_rank
 from ..volume import SegmentInfo, Volume, read_volume, scan_name, write_labelmap, write_volume
 from .console import Console, StdoutLost, tell
 from .faults import as_fault, deaf_to_sigterm, ending_like_ctrl_c

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases
+from ..distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
 from ..errors import Cancelled, DCAMTError, InputError, OutputError
 from ..models.package import Card, save_model
 from ..models.store import verify_model
@@ -23,7 +24,6 @@ from ..runs.failure_note import Fault, prepare_note, write_note
 from ..runs.folder import Origin, RunFolder
 from ..runs.lock import is_held, run_lock
 from ..runs.requests import STOP, ask, withdraw_request
-from ..training.distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
 from .console import Console, StdoutLost, duration, tell
 from .faults import as_fault, ending_like_ctrl_c
 from .watch import watch_run

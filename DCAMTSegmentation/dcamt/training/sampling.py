@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..devices import hand_over
+from ..distributed import ALONE, Team
 from ..losses.copy_paste import random_box
 from ..preprocessing import intensity_reach
 from ..recipe import Recipe
 from .augmentation import change_intensities, in_voxels, random_transform
-from .distributed import ALONE, Team
 from .resident import ResidentCase, quantum
 from .surroundings import surround
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case
+from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError
 from ..machine import peak_memory_bytes
 from ..recipe import Recipe
@@ -26,7 +27,6 @@ from ..runs.events import Checkpointed, EventLog, Finished, Loading, Paused, Sta
 from ..runs.folder import RunFolder
 from ..runs.requests import STOP, asked
 from .checkpoint import load_checkpoint, save_checkpoint
-from .distributed import ALONE, Team, TeamLost, running_statistics
 from .learner import Learner
 from .meter import Meter
 from .preview import update_preview

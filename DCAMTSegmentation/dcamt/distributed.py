@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import DCAMTError, InputError
+from .errors import DCAMTError, InputError
 
 if TYPE_CHECKING:
     import torch

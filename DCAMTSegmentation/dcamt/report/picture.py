@@ -1,6 +1,6 @@
 """One picture to judge a segmentation by: three slices, two views of its surface, measurements.
 
-    python -m dcamt.picture SCAN SEGMENTATION -o PICTURE.png
+    python -m dcamt.report.picture SCAN SEGMENTATION -o PICTURE.png
 
 Whatever the order and direction of the stored axes, everything is drawn from voxels turned to LPS: axes that
 run to the patient's left, posterior and superior. Oblique axes count as the patient's axes nearest to them.
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
-from .metrics.measurements import measure
+from ..errors import InputError
+from ..metrics.measurements import measure
+from ..volume import Code, Labelmap, SegmentInfo, Volume
 from .surface_shading import DOUBT_COLOR, shade_surface
-from .volume import Code, Labelmap, SegmentInfo, Volume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def render_picture(
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
         OutputError: the file cannot be written.
     """
-    from .io.atomic import atomic_path
+    from ..io.atomic import atomic_path
 
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -108,7 +108,7 @@ def draw_picture(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from .volume import scan_name
+    from ..volume import scan_name
 
     scene = _scene(volume, labelmap, segments, agreement)
     size = scene.high - scene.low
@@ -302,7 +302,7 @@ def _draw_surface(axes: Any, title: str, scene: _Scene, segments: Sequence[Segme
 
 def _segments_of(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     """Names and colours of the labels that `labelmap` holds, from the segmentation's file where that has them."""
-    from .volume import read_segments
+    from ..volume import read_segments
 
     stored = {segment.label: segment for segment in read_segments(path)}
     segments = []
@@ -335,10 +335,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     import argparse
     import sys
 
-    from .commands.faults import as_fault, quiet_libraries
-    from .volume import read_labelmap, read_volume
+    from ..commands.faults import as_fault, quiet_libraries
+    from ..volume import read_labelmap, read_volume
 
-    parser = argparse.ArgumentParser(prog="python -m dcamt.picture", description="Draw a segmentation over its scan.")
+    parser = argparse.ArgumentParser(
+        prog="python -m dcamt.report.picture", description="Draw a segmentation over its scan."
+    )
     parser.add_argument("scan", type=Path)
     parser.add_argument("segmentation", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture: .png")

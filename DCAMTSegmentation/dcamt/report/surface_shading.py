@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .volume import SegmentInfo
+from ..volume import SegmentInfo
 
 DOUBT_COLOR = (1.0, 0.72, 0.2)  # amber: where the network's branches disagree
 
