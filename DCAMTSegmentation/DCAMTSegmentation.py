@@ -10,17 +10,17 @@ from typing import Any
 import slicer
 import vtk
 from dcamt.errors import DCAMTError
-from DCAMTSlicerLib import review
-from DCAMTSlicerLib.disagreement_map import Overlay
-from DCAMTSlicerLib.model_list import ModelList
+from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.disagreement_map import Overlay
+from DCAMTSegmentationLib.model_list import ModelList
+from DCAMTSegmentationLib.review_panel import ReviewPanel
+from DCAMTSegmentationLib.run_panel import RunPanel
+from DCAMTSegmentationLib.sample_scan import register_sample_scan, sample_path
+from DCAMTSegmentationLib.segmentation_job import Progress
+from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
+from DCAMTSegmentationLib.worker_job import Outcome
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import own_segments
-from DCAMTSlicerLib.review_panel import ReviewPanel
-from DCAMTSlicerLib.run_panel import RunPanel
-from DCAMTSlicerLib.sample_scan import register_sample_scan, sample_path
-from DCAMTSlicerLib.segmentation_job import Progress
-from DCAMTSlicerLib.segmentation_logic import DCAMTSegmentationLogic
-from DCAMTSlicerLib.worker_job import Outcome
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,

@@ -12,7 +12,7 @@ import slicer
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
-from DCAMTSlicerLib import training_cases
+from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.installation import ensure_packages
 from DCAMTSlicerLib.segment_editor import correct
 from slicer.i18n import tr as _

@@ -7,7 +7,7 @@ from typing import Any
 import slicer
 import vtk
 from dcamt.recipe import Recipe
-from DCAMTSlicerLib import review, training_cases
+from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import own_segments
 
 from .case_rows import CaseRow, SceneScan, default_role

@@ -131,7 +131,7 @@ class CancelTest(FaultCase):
         segmentation = self.segment(volume)
         mask, rows = own_mask(segmentation, volume), self.logic.measurements(segmentation)
         state = scene_state()
-        from DCAMTSlicerLib import segmentation_job
+        from DCAMTSegmentationLib import segmentation_job
 
         steps, real = [], segmentation_job.insert
 

@@ -119,7 +119,7 @@ class SampleScanTest(unittest.TestCase):
         np.testing.assert_allclose(volume.GetSpacing(), 0.625)
 
     def test_its_checksum_is_the_files(self) -> None:
-        from DCAMTSlicerLib.sample_scan import CHECKSUM, sample_path
+        from DCAMTSegmentationLib.sample_scan import CHECKSUM, sample_path
 
         self.assertEqual(CHECKSUM, f"SHA256:{hashlib.sha256(sample_path().read_bytes()).hexdigest()}")
 

@@ -34,7 +34,7 @@ class PaceTest(SegmentationCase):
         self.assertLess(min(pauses), LONGEST_PAUSE_S, pauses)
 
     def test_handing_over_and_bringing_in_a_large_scan_does_not_hold_the_window_up(self) -> None:
-        from DCAMTSlicerLib.result_insertion import insert
+        from DCAMTSegmentationLib.result_insertion import insert
         from DCAMTSlicerLib.volume_bridge import save_in_slabs, voxels_of
         from test_segmentation_result import result_of
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import slicer
-from DCAMTSlicerLib import review
-from DCAMTSlicerLib.training_cases import scene_cases
+from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.training_cases import scene_cases
 from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder, own_mask
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DCAMTSlicerLib import review
-from DCAMTSlicerLib.measurements_table import rows_of
-from DCAMTSlicerLib.result_insertion import Result, insert
+from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.measurements_table import rows_of
+from DCAMTSegmentationLib.result_insertion import Result, insert
 from segmentation_case import (
     ROOT,
     SegmentationCase,
@@ -376,7 +376,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
         from dcamt.metrics.measurements import measure
         from dcamt.recipe import load_recipe
         from dcamt.volume import Grid, Labelmap
-        from DCAMTSlicerLib.measurements_table import fill_table
+        from DCAMTSegmentationLib.measurements_table import fill_table
 
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
         affine = oblique() @ np.diag([0.5, 0.5, 0.6, 1])

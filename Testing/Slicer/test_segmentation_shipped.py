@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DCAMTSlicerLib import review
-from DCAMTSlicerLib.sample_scan import sample_path
-from DCAMTSlicerLib.training_cases import scene_cases
+from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.sample_scan import sample_path
+from DCAMTSegmentationLib.training_cases import scene_cases
 from segmentation_case import (
     ROOT,
     LoopMonitor,

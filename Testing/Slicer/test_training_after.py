@@ -18,7 +18,7 @@ from dcamt.models.store import stored_models, verify_model
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FINISHED, run_state
 from dcamt.training.preview import Preview, read_preview
-from DCAMTSlicerLib import training_cases
+from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib import results_panel
 from DCAMTTrainingLib.nrrd_slabs import write_slabs

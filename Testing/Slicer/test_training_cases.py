@@ -17,7 +17,7 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.recipe import load_recipe
 from dcamt.training.preview import Preview
 from dcamt.volume import read_labelmap, read_volume
-from DCAMTSlicerLib import review, training_cases
+from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.case_inspection import CaseInspection, scene_remark

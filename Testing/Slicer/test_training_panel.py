@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
-from DCAMTSlicerLib import training_cases
+from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.case_rows import FileScan
 from DCAMTTrainingLib.case_store import load_rows

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import SampleData
-from DCAMTSlicerLib.sample_scan import NAME, register_sample_scan
+from DCAMTSegmentationLib.sample_scan import NAME, register_sample_scan
 from slicer_harness import choose, click, close_scene, open_module, process_events_until
 
 from .views import show_volume, zoom_slices

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import slicer
 from dcamt.errors import InputError
+from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, build_surface, closed_surface, write_segments
+from DCAMTSlicerLib.subject_hierarchy import place_beside
+from DCAMTSlicerLib.volume_bridge import between, ijk_to_ras
 from slicer.i18n import tr as _
 
 from . import review
 from .disagreement_map import build_image, map_name, show_image
 from .measurements_table import fill_table, table_name
-from .result_segments import BuiltSegment, build_segment, build_surface, closed_surface, write_segments
-from .subject_hierarchy import place_beside
-from .volume_bridge import between, ijk_to_ras
 
 
 @dataclass(frozen=True)

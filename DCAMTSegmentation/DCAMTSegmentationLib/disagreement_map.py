@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from DCAMTSlicerLib.volume_bridge import SLAB_BYTES
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
-
-from .volume_bridge import SLAB_BYTES
 
 COLOURS = "vtkMRMLColorTableNodeWarm1"  # yellow to red; Slicer brings it
 OPACITY = 0.6

@@ -9,9 +9,10 @@ from typing import Any
 import qt
 import slicer
 from dcamt.errors import DCAMTError
+from DCAMTSlicerLib import segment_editor
 from slicer.i18n import tr as _
 
-from . import measurements_table, review, segment_editor, training_cases
+from . import measurements_table, review, training_cases
 
 
 class ReviewPanel:

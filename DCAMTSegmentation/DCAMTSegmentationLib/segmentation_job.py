@@ -8,11 +8,11 @@ from typing import Any
 
 import slicer
 from dcamt.errors import InputError
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, save_in_slabs, voxels_of
 from slicer.i18n import tr as _
 
 from .region_of_interest import box_of
 from .result_insertion import Result, insert
-from .volume_bridge import ijk_to_ras, save_in_slabs, voxels_of
 from .worker_job import Outcome, WorkerJob
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import qt
 from dcamt.errors import DCAMTError, OutputError
+from DCAMTSlicerLib.volume_bridge import FREE_SPACE
 from slicer.i18n import tr as _
-
-from .volume_bridge import FREE_SPACE
 
 
 @dataclass(frozen=True)

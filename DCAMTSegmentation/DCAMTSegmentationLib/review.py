@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-
-from .result_segments import closed_surface, fingerprint, own_segments
+from DCAMTSlicerLib.result_segments import closed_surface, fingerprint, own_segments
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"

@@ -9,9 +9,8 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.errors import InputError
+from DCAMTSlicerLib.result_segments import filled_extent, own_segments
 from slicer.i18n import tr as _
-
-from .result_segments import filled_extent, own_segments
 
 EDGE_MM = 140.0
 """A heart with its great vessels fits into a box of this size."""

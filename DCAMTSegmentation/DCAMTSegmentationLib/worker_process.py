@@ -14,9 +14,8 @@ import tempfile
 from typing import Any
 
 import qt
+from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, End, EngineProcess, OnEvent, wait_for_killed
 from slicer.i18n import tr as _
-
-from .engine_process import ENGINE_FOLDER, End, EngineProcess, OnEvent, wait_for_killed
 
 LOG_LINES = 200
 KILLED = 9

@@ -11,9 +11,8 @@ import qt
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.models.store import ENDING
+from DCAMTSlicerLib.model_choices import import_choice, model_choices, remove_choice
 from slicer.i18n import tr as _
-
-from .model_choices import import_choice, model_choices, remove_choice
 
 
 class ModelList:

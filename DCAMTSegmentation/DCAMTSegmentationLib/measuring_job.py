@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dcamt.errors import InputError
+from DCAMTSlicerLib.result_segments import fingerprint_of, outline_of, own_segments
+from DCAMTSlicerLib.volume_bridge import save_in_slabs
 from slicer.i18n import tr as _
 
 from . import review
 from .measurements_table import fill_table
-from .result_segments import fingerprint_of, outline_of, own_segments
-from .volume_bridge import save_in_slabs
 from .worker_job import Outcome, WorkerJob
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import qt
 import slicer
+from DCAMTSlicerLib import installation
+from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from . import installation, measurements_table, region_of_interest, review, training_cases
+from . import measurements_table, region_of_interest, review, training_cases
 from .measuring_job import MeasuringJob
 from .segmentation_job import Progress, Request, SegmentationJob
 from .segmentation_log import SegmentationLog
-from .segmentation_settings import SegmentationSettings
 from .worker_job import Outcome, WorkerJob
 from .worker_process import WorkerProcess
 

@@ -1,0 +1,1 @@
+"""What the module DCAMT Segmentation alone needs: its logic, jobs, results, review and panels."""
