@@ -19,18 +19,18 @@ if find_spec("DCAMTSlicerLib") is None:
 
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
-from DCAMTTrainingLib.cases_panel import CasesPanel
-from DCAMTTrainingLib.effort_panel import EffortPanel
-from DCAMTTrainingLib.outline_panel import OutlinePanel
-from DCAMTTrainingLib.results_panel import ResultsPanel
-from DCAMTTrainingLib.run_watch import RunWatch
-from DCAMTTrainingLib.runs_panel import RunsPanel
-from DCAMTTrainingLib.scene_source import scene_rows
+from DCAMTTrainingLib.cases.scene_source import scene_rows
+from DCAMTTrainingLib.panels.cases import CasesPanel
+from DCAMTTrainingLib.panels.effort import EffortPanel
+from DCAMTTrainingLib.panels.outline import OutlinePanel
+from DCAMTTrainingLib.panels.results import ResultsPanel
+from DCAMTTrainingLib.panels.runs import RunsPanel
+from DCAMTTrainingLib.panels.task import TaskPanel
+from DCAMTTrainingLib.panels.watch import WatchPanel
+from DCAMTTrainingLib.runs.settings import TrainingSettings
+from DCAMTTrainingLib.runs.start_job import StartJob
+from DCAMTTrainingLib.runs.watch import RunWatch
 from DCAMTTrainingLib.session import TrainingSession
-from DCAMTTrainingLib.start_job import StartJob
-from DCAMTTrainingLib.task_panel import TaskPanel
-from DCAMTTrainingLib.training_settings import TrainingSettings
-from DCAMTTrainingLib.watch_panel import WatchPanel
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,

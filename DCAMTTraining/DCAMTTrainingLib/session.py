@@ -19,16 +19,16 @@ from dcamt.runs.efforts import effort_settings
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
 from slicer.i18n import tr as _
 
-from .case_inspection import CaseInspection
-from .case_lists import write_lines
-from .case_rows import CaseRow, CaseTable, FileScan
-from .case_store import SLICE, load_rows, save_rows, saving_rows
-from .engine_command import EngineCommand
-from .preflight import Problem, case_problems, machine_problems
-from .run_folders import runs_folder
+from .cases.inspection import CaseInspection
+from .cases.lists import write_lines
+from .cases.rows import CaseRow, CaseTable, FileScan
+from .cases.store import SLICE, load_rows, save_rows, saving_rows
+from .runs.engine_command import EngineCommand
+from .runs.folders import runs_folder
+from .runs.preflight import Problem, case_problems, machine_problems
+from .runs.settings import TrainingSettings, chosen_settings, device_word
+from .runs.task import classes_from_json, recipe_of, started_from
 from .stepping import Stepping
-from .task import classes_from_json, recipe_of, started_from
-from .training_settings import TrainingSettings, chosen_settings, device_word
 
 SETTLE_MS = 400
 """After an edit, before the cases are kept and looked over: more edits may follow."""

@@ -20,12 +20,12 @@ from dcamt.runs.state import FINISHED, run_state
 from dcamt.training.preview import Preview, read_preview
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
-from DCAMTTrainingLib import results_panel
-from DCAMTTrainingLib.nrrd_slabs import write_slabs
-from DCAMTTrainingLib.preview import box_of, remove_preview, show_preview
-from DCAMTTrainingLib.proposal import open_proposal, scan_of, scene_volume
-from DCAMTTrainingLib.scene_source import scene_rows
-from DCAMTTrainingLib.segmentation_model import current_model, use_model
+from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
+from DCAMTTrainingLib.cases.scene_source import scene_rows
+from DCAMTTrainingLib.panels import results as results_panel
+from DCAMTTrainingLib.runs.preview import box_of, remove_preview, show_preview
+from DCAMTTrainingLib.runs.proposal import open_proposal, scan_of, scene_volume
+from DCAMTTrainingLib.runs.segmentation_model import current_model, use_model
 from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import LoopMonitor, Person, choose, click, close_scene, process_events
 from training_case import TrainingCase

@@ -20,14 +20,14 @@ from dcamt.volume import read_labelmap, read_volume
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
-from DCAMTTrainingLib.case_inspection import CaseInspection, scene_remark
-from DCAMTTrainingLib.case_rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
-from DCAMTTrainingLib.case_store import load_rows, save_rows
-from DCAMTTrainingLib.case_table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
-from DCAMTTrainingLib.nrrd_slabs import write_slabs
-from DCAMTTrainingLib.preview import show_preview
-from DCAMTTrainingLib.scene_export import export_case, label_array
-from DCAMTTrainingLib.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
+from DCAMTTrainingLib.cases.inspection import CaseInspection, scene_remark
+from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
+from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
+from DCAMTTrainingLib.cases.scene_export import export_case, label_array
+from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
+from DCAMTTrainingLib.cases.store import load_rows, save_rows
+from DCAMTTrainingLib.cases.table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
+from DCAMTTrainingLib.runs.preview import show_preview
 from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import LoopMonitor, close_scene, process_events_until
 from training_scenes import add_case, add_outline, add_volume, ellipsoid

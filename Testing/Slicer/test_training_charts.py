@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import slicer
 from dcamt.runs.folder import RunFolder
-from DCAMTTrainingLib.curves import POINTS, Curve, RunCurves
-from DCAMTTrainingLib.run_watch import RunWatch
-from DCAMTTrainingLib.training_charts import LOSSES, SCORES, TrainingCharts
+from DCAMTTrainingLib.runs.charts import LOSSES, SCORES, TrainingCharts
+from DCAMTTrainingLib.runs.curves import POINTS, Curve, RunCurves
+from DCAMTTrainingLib.runs.watch import RunWatch
 from slicer_harness import LoopMonitor, close_scene, process_events_until
 from vtk.util.numpy_support import vtk_to_numpy
 

@@ -18,11 +18,11 @@ import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
 from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib import session as session_module
-from DCAMTTrainingLib.case_rows import FileScan
-from DCAMTTrainingLib.case_store import load_rows
-from DCAMTTrainingLib.case_table_model import REMARK, ROLE
-from DCAMTTrainingLib.nrrd_slabs import write_slabs
-from DCAMTTrainingLib.task import classes_from_json
+from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
+from DCAMTTrainingLib.cases.rows import FileScan
+from DCAMTTrainingLib.cases.store import load_rows
+from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
+from DCAMTTrainingLib.runs.task import classes_from_json
 from slicer_harness import (
     LoopMonitor,
     Person,

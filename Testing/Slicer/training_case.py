@@ -17,7 +17,7 @@ from dcamt.models.store import user_folder
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, ask
-from DCAMTTrainingLib.run_folders import set_runs_folder
+from DCAMTTrainingLib.runs.folders import set_runs_folder
 from slicer_harness import close_scene, open_module, process_events_until
 
 ROOT = Path(__file__).resolve().parents[2]

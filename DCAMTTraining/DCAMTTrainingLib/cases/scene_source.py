@@ -10,10 +10,10 @@ from dcamt.recipe import Recipe
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import own_segments
 
-from .case_rows import CaseRow, SceneScan, default_role
-from .preview import is_preview
-from .proposal import is_proposal, scan_of
-from .task import TISSUE
+from ..runs.preview import is_preview
+from ..runs.proposal import is_proposal, scan_of
+from ..runs.task import TISSUE
+from .rows import CaseRow, SceneScan, default_role
 
 
 def scene_rows(recipe: Recipe) -> list[CaseRow]:

@@ -15,7 +15,7 @@ from dcamt.volume import read_header
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from .case_rows import CaseRow, SceneScan
+from ..cases.rows import CaseRow, SceneScan
 
 _FILE = "DCAMT.proposal"
 

@@ -14,13 +14,13 @@ from dcamt.runs.folder import RunFolder
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
 from slicer.i18n import tr as _
 
-from .case_rows import SceneScan
-from .case_store import SLICE
-from .preview import remove_preview, show_preview
-from .run_watch import RunWatch
-from .session import TrainingSession
-from .stepping import Stepping
-from .training_charts import LOSSES, SCORES
+from ..cases.rows import SceneScan
+from ..cases.store import SLICE
+from ..runs.charts import LOSSES, SCORES
+from ..runs.preview import remove_preview, show_preview
+from ..runs.watch import RunWatch
+from ..session import TrainingSession
+from ..stepping import Stepping
 
 
 class WatchPanel:

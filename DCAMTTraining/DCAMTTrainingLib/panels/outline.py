@@ -17,12 +17,12 @@ from DCAMTSlicerLib.installation import ensure_packages
 from DCAMTSlicerLib.segment_editor import correct
 from slicer.i18n import tr as _
 
-from .engine_command import EngineCommand
+from ..cases.scene_source import row_of
+from ..runs.engine_command import EngineCommand
+from ..runs.proposal import open_proposal, proposal_of, scan_of
+from ..runs.watch import RunWatch
+from ..session import TrainingSession
 from .plain_table import PlainTableModel, selected_rows
-from .proposal import open_proposal, proposal_of, scan_of
-from .run_watch import RunWatch
-from .scene_source import row_of
-from .session import TrainingSession
 
 
 class OutlinePanel:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from .case_rows import CaseRow, SceneScan, rows_of, rows_to_json
+from .rows import CaseRow, SceneScan, rows_of, rows_to_json
 
 _CASES = "cases"
 _ROLES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")

@@ -16,8 +16,8 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .case_rows import CaseRow, FileScan
 from .nrrd_slabs import write_slabs
+from .rows import CaseRow, FileScan
 
 
 def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None, Case]:

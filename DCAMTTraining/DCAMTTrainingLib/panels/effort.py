@@ -10,10 +10,10 @@ from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 
-from .preflight import in_gigabytes
-from .run_folders import runs_folder
-from .session import TrainingSession
-from .training_settings import SETTINGS
+from ..runs.folders import runs_folder
+from ..runs.preflight import in_gigabytes
+from ..runs.settings import SETTINGS
+from ..session import TrainingSession
 
 
 class EffortPanel:

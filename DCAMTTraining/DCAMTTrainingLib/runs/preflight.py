@@ -10,7 +10,7 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
-from .case_rows import CaseRow
+from ..cases.rows import CaseRow
 
 SPARE = 0.1
 """Share of disk and memory that other programs keep."""

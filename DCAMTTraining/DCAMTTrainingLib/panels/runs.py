@@ -16,13 +16,13 @@ from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunStat
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 
-from .effort_panel import spoken_duration
-from .preflight import in_gigabytes
-from .run_folders import free_name, runs_folder, set_runs_folder
-from .run_start import discard, just_started, resume, stop_here
-from .run_watch import RunWatch
-from .session import TrainingSession
-from .start_job import StartJob
+from ..runs.folders import free_name, runs_folder, set_runs_folder
+from ..runs.preflight import in_gigabytes
+from ..runs.start import discard, just_started, resume, stop_here
+from ..runs.start_job import StartJob
+from ..runs.watch import RunWatch
+from ..session import TrainingSession
+from .effort import spoken_duration
 
 
 class RunsPanel:

@@ -11,8 +11,8 @@ from dcamt.runs.event_tail import EventTail
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FAILED, RUNNING, RunState, run_state
 
+from .charts import LOSSES, TrainingCharts
 from .curves import RunCurves
-from .training_charts import LOSSES, TrainingCharts
 
 TURN_S = 0.02
 """How long events are taken in before the window has its turn."""

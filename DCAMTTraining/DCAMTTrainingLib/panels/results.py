@@ -19,10 +19,10 @@ from dcamt.recipe import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
 from slicer.i18n import tr as _
 
-from .engine_command import EngineCommand
+from ..runs.engine_command import EngineCommand
+from ..runs.segmentation_model import use_model
+from ..runs.watch import RunWatch
 from .plain_table import PlainTableModel
-from .run_watch import RunWatch
-from .segmentation_model import use_model
 
 SCORES = ("dice", "jaccard", "hd95_mm", "asd_mm")
 WIDTHS = (96, 56, 64, 84, 84)

@@ -11,8 +11,8 @@ from dcamt.recipe import load_recipe, shipped_recipes
 from DCAMTSlicerLib.model_choices import model_choices
 from slicer.i18n import tr as _
 
-from .session import TrainingSession
-from .task import BASES, OWN_CT, OWN_MRI, OwnClass, classes_from_json, classes_to_json, new_class
+from ..runs.task import BASES, OWN_CT, OWN_MRI, OwnClass, classes_from_json, classes_to_json, new_class
+from ..session import TrainingSession
 
 NAME, COLOUR, CODE = range(3)
 

@@ -9,7 +9,7 @@ import qt
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from slicer.i18n import tr as _
 
-from .case_rows import ALL_ROLES, CaseRow, CaseTable, FileScan
+from .rows import ALL_ROLES, CaseRow, CaseTable, FileScan
 
 NAME, ROLE, REMARK, SIZE, SPACING, IMAGE, LABEL = range(7)
 """What a person acts on comes first: a panel is too narrow for all columns."""

@@ -9,11 +9,11 @@ from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from slicer.i18n import tr as _
 
-from .run_folders import run_of
-from .run_start import RunPlan, prepare_and_start
-from .session import TrainingSession
-from .stepping import Stepping
-from .training_settings import chosen_settings
+from ..session import TrainingSession
+from ..stepping import Stepping
+from .folders import run_of
+from .settings import chosen_settings
+from .start import RunPlan, prepare_and_start
 
 
 class StartJob:

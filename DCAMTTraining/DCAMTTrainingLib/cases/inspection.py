@@ -17,10 +17,10 @@ from DCAMTSlicerLib.result_segments import labelmap
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .case_lists import write_lines
-from .case_rows import CaseTable, FileScan, SceneScan
-from .engine_command import EngineCommand
-from .stepping import Stepping
+from ..runs.engine_command import EngineCommand
+from ..stepping import Stepping
+from .lists import write_lines
+from .rows import CaseTable, FileScan, SceneScan
 
 RESOLVED = 200
 """Paths that are looked up between two turns of the event loop."""

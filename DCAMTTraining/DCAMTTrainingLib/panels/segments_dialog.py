@@ -9,7 +9,7 @@ import slicer
 from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
-from .case_rows import SceneScan
+from ..cases.rows import SceneScan
 
 
 def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:

@@ -18,9 +18,9 @@ from dcamt.runs.lock import is_held
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, python_program
 from slicer.i18n import tr as _
 
-from .case_lists import write_list
-from .case_rows import CaseRow, SceneScan
-from .scene_export import export_case
+from ..cases.lists import write_list
+from ..cases.rows import CaseRow, SceneScan
+from ..cases.scene_export import export_case
 
 
 @dataclass

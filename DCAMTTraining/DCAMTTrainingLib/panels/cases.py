@@ -14,16 +14,16 @@ from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 
-from .case_rows import ALL_ROLES, CaseRow, FileScan, SceneScan
-from .case_table_model import ROLE, CaseTableModel, next_role, role_title
-from .engine_command import EngineCommand
+from ..cases.rows import ALL_ROLES, CaseRow, FileScan, SceneScan
+from ..cases.scene_source import scene_rows, sent_rows
+from ..cases.table_model import ROLE, CaseTableModel, next_role, role_title
+from ..runs.engine_command import EngineCommand
+from ..runs.segmentation_model import current_model
+from ..session import SETTLE_MS, TrainingSession
+from ..stepping import Stepping
 from .pairs_dialog import confirm_pairs
 from .plain_table import selected_rows
-from .scene_source import scene_rows, sent_rows
-from .segmentation_model import current_model
 from .segments_dialog import choose_segments
-from .session import SETTLE_MS, TrainingSession
-from .stepping import Stepping
 
 LISTS = "*.csv"
 WIDTHS = (76, 80, 130, 98, 96, 100)

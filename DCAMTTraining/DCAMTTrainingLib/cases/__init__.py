@@ -1,0 +1,1 @@
+"""The training cases: table, inspection, lists, and what comes from the scene."""

@@ -1,0 +1,1 @@
+"""Training runs: task, settings, start, watch, charts and results."""
