@@ -26,7 +26,7 @@ class StoredModel:
 
 def shipped_folders() -> list[Path]:
     """Where shipped models may lie: in the source tree, in an installed extension, in an installed package."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     return [here.parent.parent / "Resources" / "Models", here.parent / "Resources" / "Models", here / "shipped_models"]
 
 
