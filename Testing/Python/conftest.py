@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
-from shared_by_tests.tiny_recipes import tiny_recipe_that_drops_nothing
+from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
+from dcamt_testing.tiny_recipes import tiny_recipe_that_drops_nothing
 
 # Fixtures import it as they run: pytest is to know of its asserts first (below), and not every test needs its torch.
 if TYPE_CHECKING:
-    from worker_child import Child
+    from dcamt_testing.worker_child import Child
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and whatever they start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared helpers assert, too: pytest shows the values of theirs as of a test's own.
-pytest.register_assert_rewrite("synthetic", "scan_files", "worker_child")
+pytest.register_assert_rewrite("dcamt_testing.synthetic", "dcamt_testing.scan_files", "dcamt_testing.worker_child")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,7 +52,7 @@ def tiny_package(tiny_recipe: Recipe, oblique_scan: Volume) -> ModelPackage:
 @pytest.fixture
 def start_worker() -> Iterator[Callable[..., Child]]:
     """Starts workers, which are killed after the test; its argument is that of `Child`."""
-    from worker_child import Child
+    from dcamt_testing.worker_child import Child
 
     children: list[Child] = []
 
@@ -68,7 +68,7 @@ def start_worker() -> Iterator[Callable[..., Child]]:
 @pytest.fixture(scope="module")
 def shared_worker() -> Iterator[Child]:
     """One for all tests of a file that leave it whole."""
-    from worker_child import Child
+    from dcamt_testing.worker_child import Child
 
     child = Child()
     yield child
@@ -77,7 +77,7 @@ def shared_worker() -> Iterator[Child]:
 
 @pytest.fixture(scope="module")
 def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from worker_child import save
+    from dcamt_testing.worker_child import save
 
     return save(tiny_package.weights, tiny_recipe, tiny_package.card, tmp_path_factory.mktemp("models") / "tiny.dcamt")
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from analytic_scans import centred_grid
 from dcamt.inference import anatomy
 from dcamt.inference.anatomy import (
     VARIED_WITHIN,
@@ -20,7 +19,8 @@ from dcamt.inference.anatomy import (
 )
 from dcamt.recipe import Intensity
 from dcamt.volume import Box, Volume
-from large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
+from dcamt_testing.analytic_scans import centred_grid
+from dcamt_testing.large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
 from scipy.ndimage import gaussian_filter
 
 

@@ -14,8 +14,8 @@ import pytest
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
 from dcamt.cases.checks import CaseFacts, check_cases, list_problems
 from dcamt.recipe import Recipe, load_recipe
-from shared_by_tests.ellipsoids import ellipsoid_scan
-from synthetic import status, write_cases_folder, write_nifti, write_table
+from dcamt_testing.ellipsoids import ellipsoid_scan
+from dcamt_testing.synthetic import status, write_cases_folder, write_nifti, write_table
 
 RECIPE = load_recipe("la")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, read_cases, write_cases
 from dcamt.errors import InputError
-from synthetic import write_table
+from dcamt_testing.synthetic import write_table
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic as files
 from dcamt.training import checkpoint
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
-from synthetic import CPU, fork_server
+from dcamt_testing.synthetic import CPU, fork_server
 
 
 def state(step: int, size: int = 1000) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import save_tiny_model, status
+from dcamt_testing.synthetic import save_tiny_model, status
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 nib = pytest.importorskip("nibabel")
 SHAPE = (16, 18, 12)

@@ -16,8 +16,8 @@ from dcamt import cli
 from dcamt.commands.console import Console, StdoutLost
 from dcamt.commands.scans import expand
 from dcamt.volume import Grid, Volume, read_labelmap, read_volume, write_volume
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import open_dcamt, read_until, save_tiny_model
+from dcamt_testing.synthetic import open_dcamt, read_until, save_tiny_model
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 # Turned and flipped, so that RAS, LPS and voxel indices differ.
 AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])

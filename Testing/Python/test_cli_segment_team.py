@@ -14,8 +14,8 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 from dcamt.volume import Grid, Volume, read_labelmap, write_volume
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import save_tiny_model
+from dcamt_testing.synthetic import save_tiny_model
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's processes are started the POSIX way")
 

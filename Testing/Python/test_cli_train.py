@@ -15,8 +15,8 @@ import pytest
 from dcamt import cli
 from dcamt.models.package import open_model
 from dcamt.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
-from shared_by_tests.tiny_recipes import TINY
-from synthetic import open_dcamt, read_until, status, write_table
+from dcamt_testing.synthetic import open_dcamt, read_until, status, write_table
+from dcamt_testing.tiny_recipes import TINY
 
 THREE_STEPS = (*TINY, "iterations=3")
 SHAPE = (20, 20, 20)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt.volume import Grid, read_header, read_volume, scan_name
-from scan_files import ORTHOGONAL, RAS_TO_LPS, SHAPE, affine_from_sitk, affine_of, refused, rotation, scan
+from dcamt_testing.scan_files import ORTHOGONAL, RAS_TO_LPS, SHAPE, affine_from_sitk, affine_of, refused, rotation, scan
 
 
 def write_dicom(

@@ -26,7 +26,7 @@ from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import BatchSampler
-from synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
+from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
 

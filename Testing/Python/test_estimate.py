@@ -20,8 +20,8 @@ from dcamt.training import estimate as estimate_module
 from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case
 from dcamt.volume import read_header
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import CPU, new_trainer, run_dcamt, set_options, status, write_cases_folder
+from dcamt_testing.synthetic import CPU, new_trainer, run_dcamt, set_options, status, write_cases_folder
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 
 def test_efforts_grow_and_thorough_is_the_recipe_itself() -> None:

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt.inference import finding
 from dcamt.inference import middle as centrality
 from dcamt.inference import predictor as module
@@ -25,7 +24,8 @@ from dcamt.inference.quality import FAST
 from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.volume import Box, Grid, Labelmap, Volume
-from large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
+from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
+from dcamt_testing.large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
 from torch import Tensor, nn
 
 EVERYWHERE: Box = (slice(0, FIELD[0]), slice(0, FIELD[1]), slice(0, FIELD[2]))

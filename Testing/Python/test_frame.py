@@ -301,7 +301,7 @@ def copied_tree(tmp_path: Path) -> Path:
     source.mkdir()
     for name in ("CMakeLists.txt", "LICENSE.txt"):
         shutil.copy(ROOT / name, source)
-    for name in (*MODULES, "Resources", "Testing/Slicer", "Testing/slicer_harness", "Testing/shared_by_tests"):
+    for name in (*MODULES, "Resources", "Testing/Slicer", "Testing/slicer_harness", "Testing/dcamt_testing"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Models/left-atrium.dcamt", "SampleData/LGEHeartPhantom.nrrd"):
         path = source / "Resources" / name
@@ -356,7 +356,7 @@ def test_cmake_gives_slicer_every_module_test(copied_tree: Path, tmp_path: Path)
     assert own
     assert set((tmp_path / "build/tests.txt").read_text().split()) == tests - own
     # The macro puts this folder of the build on the path of the tests.
-    for package in ("slicer_harness", "shared_by_tests"):
+    for package in ("slicer_harness", "dcamt_testing"):
         assert (tmp_path / "build/Testing/Slicer" / package / "__init__.py").is_file()
     # Nothing of the tests is installed with the extension.
     assert not [name for name in files_below(tmp_path / "installed") if "test" in name or "harness" in name]

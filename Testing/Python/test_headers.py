@@ -9,9 +9,9 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
-from analytic_scans import centred_grid, rotation
 from dcamt.errors import InputError
 from dcamt.volume import Labelmap, Volume, read_header, read_labelmap, read_volume, write_labelmap, write_volume
+from dcamt_testing.analytic_scans import centred_grid, rotation
 
 GRID = centred_grid((12, 10, 9), (1.5, 1.2, 2.0), rotation(9, -12, 17))
 NOWHERE = [np.nan] * 3

@@ -8,7 +8,7 @@ import pytest
 import torch
 from dcamt.losses.copy_paste import copy_paste, partners, random_box
 from dcamt.losses.supervised import dice_cross_entropy
-from synthetic import CPU
+from dcamt_testing.synthetic import CPU
 from torch import Tensor
 
 SIZE = (6, 5, 4)

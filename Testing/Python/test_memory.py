@@ -17,8 +17,8 @@ from dcamt.inference.memory import (
 )
 from dcamt.networks.cross_attention import BLOCK_BYTES
 from dcamt.recipe import Network, load_recipe
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import CPU
+from dcamt_testing.synthetic import CPU
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 RECIPE = load_recipe("la")
 SCAN = (640, 640, 88)

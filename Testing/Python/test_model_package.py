@@ -31,7 +31,7 @@ from dcamt.models.package import (
 from dcamt.models.store import verify_model
 from dcamt.models.tensor_file import pack_tensors
 from dcamt.networks.dual_vnet import DualVNet
-from shared_by_tests.tiny_recipes import tiny_recipe
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")
 

@@ -15,7 +15,7 @@ from dcamt.models import store as model_store
 from dcamt.models.package import Card, open_model, save_model, write_package
 from dcamt.models.store import import_model, model_path, remove_model, stored_models, user_folder, verify_model
 from dcamt.networks.dual_vnet import DualVNet
-from shared_by_tests.tiny_recipes import tiny_recipe
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")
 

@@ -23,7 +23,7 @@ from dcamt.training.meter import Meter
 from dcamt.training.resident import ResidentCase
 from dcamt.training.sampling import BatchSampler
 from dcamt.training.trainer import Trainer
-from shared_by_tests.tiny_recipes import tiny_recipe
+from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves

@@ -17,7 +17,7 @@ from dcamt.models.package import Card, save_model
 from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import load_recipe
-from synthetic import run_dcamt
+from dcamt_testing.synthetic import run_dcamt
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"
 LEARNT = 0.85

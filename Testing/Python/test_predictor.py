@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
-from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
 from dcamt.errors import InputError
 from dcamt.inference import predictor as module
 from dcamt.inference.folded import fold
@@ -25,6 +24,7 @@ from dcamt.networks.dual_vnet import DualVNet
 from dcamt.preprocessing import network_grid, scan_to_network
 from dcamt.recipe import Inference, Intensity, Recipe
 from dcamt.volume import Grid, Labelmap, Volume, read_volume
+from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
 from scipy import ndimage
 from torch import Tensor, nn
 

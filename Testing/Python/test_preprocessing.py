@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
-from analytic_scans import analytic_scan, centred_grid, points_of, rotation
 from dcamt import preprocessing
 from dcamt.errors import InputError
 from dcamt.preprocessing import (
@@ -25,6 +24,7 @@ from dcamt.preprocessing import (
 )
 from dcamt.recipe import Intensity, Recipe, load_recipe
 from dcamt.volume import Grid, Labelmap, Volume, read_labelmap
+from dcamt_testing.analytic_scans import analytic_scan, centred_grid, points_of, rotation
 from scipy import ndimage
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "la"

@@ -9,7 +9,7 @@ from dcamt.cases.case_list import read_cases
 from dcamt.runs.folder import RunFolder
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
 from dcamt.volume import read_labelmap, read_volume
-from synthetic import new_trainer, write_cases_folder
+from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 
 def test_the_chosen_case_appears_and_its_dice_is_that_of_the_validation(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from dcamt.report.charts import POINTS, line_chart, thinned, ticks
 from dcamt.report.run_report import curves
 from dcamt.report.scored_cases import ScoredCase, best_median_worst
 from dcamt.volume import Grid, Labelmap, Volume
-from shared_by_tests.ellipsoids import ellipsoid_scan
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import run_dcamt, set_options, write_table
+from dcamt_testing.ellipsoids import ellipsoid_scan
+from dcamt_testing.synthetic import run_dcamt, set_options, write_table
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
 """A patient's name, identifier and birthday, which stand in every name, path and header of the run below."""

@@ -15,9 +15,9 @@ from dcamt.preprocessing import scan_to_network
 from dcamt.recipe import Recipe, with_settings
 from dcamt.training.resident import PLACES_PER_CLASS, load_case, quantum
 from dcamt.volume import read_volume
-from shared_by_tests.ellipsoids import ellipsoid_scan
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import CPU, write_nifti
+from dcamt_testing.ellipsoids import ellipsoid_scan
+from dcamt_testing.synthetic import CPU, write_nifti
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 
 def write_case(folder: Path, image: np.ndarray, label: np.ndarray | None) -> Case:

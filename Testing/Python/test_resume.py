@@ -21,7 +21,15 @@ from dcamt.models.store import verify_model
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
-from synthetic import CPU, assert_same, new_trainer, run_dcamt, set_options, start_dcamt, write_cases_folder
+from dcamt_testing.synthetic import (
+    CPU,
+    assert_same,
+    new_trainer,
+    run_dcamt,
+    set_options,
+    start_dcamt,
+    write_cases_folder,
+)
 from torch import Tensor
 
 processes = pytest.mark.skipif(os.name != "posix", reason="signals and the fork server are POSIX")

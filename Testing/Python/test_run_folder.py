@@ -10,8 +10,8 @@ from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.runs import folder as run_folder
 from dcamt.runs.folder import Origin, RunFolder
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import write_cases_folder
+from dcamt_testing.synthetic import write_cases_folder
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 
 @pytest.fixture

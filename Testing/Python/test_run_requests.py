@@ -19,7 +19,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
 from dcamt.runs.requests import PAUSE, STOP, ask, asked, withdraw_request
 from dcamt.runs.state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
-from synthetic import run_dcamt, set_options, start_dcamt, status, write_cases_folder
+from dcamt_testing.synthetic import run_dcamt, set_options, start_dcamt, status, write_cases_folder
 
 LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.2")
 

@@ -9,8 +9,8 @@ from dcamt.recipe import Recipe
 from dcamt.training.augmentation import in_voxels, random_transform
 from dcamt.training.resident import ResidentCase, quantum
 from dcamt.training.sampling import Batch, BatchSampler, step_seed
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import CPU, UNCHANGED, resident
+from dcamt_testing.synthetic import CPU, UNCHANGED, resident
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 PATCH = np.array([16, 16, 16])
 SIZE = (30, 26, 28)

@@ -31,8 +31,8 @@ from dcamt.training.optimiser import make_optimiser, set_learning_rate, update_a
 from dcamt.training.resident import load_case
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import CPU, assert_same, new_trainer, resident, set_options, write_cases_folder
+from dcamt_testing.synthetic import CPU, assert_same, new_trainer, resident, set_options, write_cases_folder
+from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor, nn
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"

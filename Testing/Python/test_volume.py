@@ -24,7 +24,7 @@ from dcamt.volume import (
     write_labelmap,
     write_volume,
 )
-from scan_files import (
+from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
     RAS_TO_LPS,

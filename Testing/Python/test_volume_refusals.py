@@ -12,7 +12,18 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt.errors import OutputError
 from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
-from scan_files import LEFT_ATRIUM, ORTHOGONAL, SHAPE, WALL, labels, refused, save_nifti, save_nrrd, scan, sitk_image
+from dcamt_testing.scan_files import (
+    LEFT_ATRIUM,
+    ORTHOGONAL,
+    SHAPE,
+    WALL,
+    labels,
+    refused,
+    save_nifti,
+    save_nrrd,
+    scan,
+    sitk_image,
+)
 
 # ---- files ----
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, rotation
 from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
-from worker_child import Child, Event, assert_result_of, last, other_scan, request, save
+from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, rotation
+from dcamt_testing.worker_child import Child, Event, assert_result_of, last, other_scan, request, save
 
 
 def test_two_scans_on_one_loaded_model(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from analytic_scans import analytic_scan, centred_grid
 from dcamt.models.package import ModelPackage
 from dcamt.volume import Volume
-from shared_by_tests.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
-from worker_child import ENGINE_HOME, PATIENCE_S, Child, Event, assert_result_of, last, request
+from dcamt_testing.analytic_scans import analytic_scan, centred_grid
+from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
+from dcamt_testing.worker_child import ENGINE_HOME, PATIENCE_S, Child, Event, assert_result_of, last, request
 
 # Put before the worker, to break it on purpose.
 GPU_TOO_SMALL_FOR_THE_SCAN = """

@@ -27,10 +27,10 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 sys.modules["pytest"] = None  # Slicer's Python has none, so it is not to be needed here either
 import torch
-from analytic_scans import analytic_scan, centred_grid, random_package
+from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package
 from dataclasses import replace
 from dcamt.model_package import save_model
-from shared_by_tests.tiny_recipes import tiny_recipe_that_drops_nothing
+from dcamt_testing.tiny_recipes import tiny_recipe_that_drops_nothing
 recipe = tiny_recipe_that_drops_nothing()
 for name, seed in (("tiny", 0), ("other", 3)):
     package = random_package(recipe, analytic_scan(centred_grid((24, 20, 16), (1.5, 1.5, 1.5))), seed)

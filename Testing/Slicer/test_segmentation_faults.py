@@ -17,6 +17,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
 from segmentation_case import (
     PATIENCE_S,
@@ -30,7 +31,6 @@ from segmentation_case import (
     process_events_until,
     scene_state,
 )
-from shared_by_tests.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 
 LARGE = (120, 150, 150)
 """Voxels of a scan that takes the tiny model some seconds."""

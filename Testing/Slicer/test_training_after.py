@@ -18,6 +18,7 @@ from dcamt.models.store import stored_models, verify_model
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FINISHED, run_state
 from dcamt.training.preview import Preview, read_preview
+from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
@@ -26,7 +27,6 @@ from DCAMTTrainingLib.panels import results as results_panel
 from DCAMTTrainingLib.runs.preview import box_of, remove_preview, show_preview
 from DCAMTTrainingLib.runs.proposal import open_proposal, scan_of, scene_volume
 from DCAMTTrainingLib.runs.segmentation_model import current_model, use_model
-from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import LoopMonitor, Person, choose, click, close_scene, process_events
 from training_case import TrainingCase
 from training_scenes import add_case, add_outline, add_volume, ellipsoid

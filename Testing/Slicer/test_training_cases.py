@@ -17,6 +17,7 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.recipe import load_recipe
 from dcamt.training.preview import Preview
 from dcamt.volume import read_labelmap, read_volume
+from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
@@ -28,7 +29,6 @@ from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, 
 from DCAMTTrainingLib.cases.store import load_rows, save_rows
 from DCAMTTrainingLib.cases.table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
 from DCAMTTrainingLib.runs.preview import show_preview
-from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import LoopMonitor, close_scene, process_events_until
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 

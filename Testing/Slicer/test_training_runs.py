@@ -19,13 +19,13 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
 from dcamt.runs.requests import PAUSE, ask
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
+from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib import engine_process
 from DCAMTTrainingLib.runs import engine_command
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.folders import runs_folder
 from DCAMTTrainingLib.runs.settings import chosen_settings
 from DCAMTTrainingLib.runs.start import RunPlan, just_started, prepare_and_start, resume, started
-from shared_by_tests.tiny_recipes import tiny_recipe
 from slicer_harness import (
     LoopMonitor,
     Person,

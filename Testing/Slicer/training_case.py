@@ -31,8 +31,8 @@ MAKE_MODEL = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from shared_by_tests.tiny_recipes import tiny_recipe
-from synthetic import save_tiny_model
+from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.synthetic import save_tiny_model
 save_tiny_model(Path(sys.argv[1], "tiny.dcamt"), tiny_recipe())
 """
 

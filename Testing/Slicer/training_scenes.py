@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from shared_by_tests.ellipsoids import ellipsoid_scan
+from dcamt_testing.ellipsoids import ellipsoid_scan
 
 SHAPE = (24, 22, 20)
 """Voxels (I, J, K) of a scan."""

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from analytic_scans import analytic_scan, centred_grid, rotation
 from dcamt.inference.agreement import disagreement_levels
 from dcamt.inference.predictor import Predictor
 from dcamt.metrics.measurements import measure
 from dcamt.models.package import Card, ModelPackage, save_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
+
+from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
 PATIENCE_S = 120

@@ -23,9 +23,10 @@ from dcamt.runs.events import Event, EventLog
 from dcamt.runs.folder import RunFolder
 from dcamt.training.resident import ResidentCase
 from dcamt.training.trainer import Trainer
-from shared_by_tests.ellipsoids import ellipsoid_scan
-from shared_by_tests.tiny_recipes import TINY, tiny_recipe
 from torch import Tensor
+
+from dcamt_testing.ellipsoids import ellipsoid_scan
+from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
@@ -129,7 +130,9 @@ def fork_server() -> ForkServerContext:
     """Starts processes by forking one that has imported torch already, so that each takes a fraction of a second."""
     context = multiprocessing.get_context("forkserver")
     # torch imports torch._dynamo with the first optimiser that is made.
-    context.set_forkserver_preload(["pytest", "synthetic", "torch._dynamo", "nibabel", "dcamt.commands.train"])
+    context.set_forkserver_preload(
+        ["pytest", "dcamt_testing.synthetic", "torch._dynamo", "nibabel", "dcamt.commands.train"]
+    )
     return context
 
 

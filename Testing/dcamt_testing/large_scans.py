@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from analytic_scans import centred_grid
 from dcamt.recipe import Inference, Intensity, Recipe
 from dcamt.volume import Volume
-from shared_by_tests.tiny_recipes import tiny_recipe
+
+from dcamt_testing.analytic_scans import centred_grid
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 RECIPE: Recipe = replace(
     tiny_recipe(), intensity=Intensity("clip", low=-1, high=1), inference=Inference(largest_component=True)

@@ -1,1 +1,0 @@
-"""What the tests of the engine and those of the modules share; it runs in Slicer's Python, too."""
