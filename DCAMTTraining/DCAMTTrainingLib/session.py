@@ -17,6 +17,7 @@ from dcamt.machine import free_disk_bytes
 from dcamt.recipe import Recipe, with_settings
 from dcamt.runs.efforts import effort_settings
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
 from .cases.inspection import CaseInspection
@@ -28,7 +29,6 @@ from .runs.folders import runs_folder
 from .runs.preflight import Problem, case_problems, machine_problems
 from .runs.settings import TrainingSettings, chosen_settings, device_word
 from .runs.task import classes_from_json, recipe_of, started_from
-from .stepping import Stepping
 
 SETTLE_MS = 400
 """After an edit, before the cases are kept and looked over: more edits may follow."""
@@ -51,7 +51,7 @@ class TrainingSession:
         self._estimation: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._measured: Path | None = None
-        self._keeping: Stepping | None = None
+        self._keeping: SteppedTask | None = None
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
         self._settling.timeout.connect(self._onSettled)
@@ -205,11 +205,11 @@ class TrainingSession:
         self._stopKeeping()
         if self._node is not None:
             steps = saving_rows(self._node, tuple(self.table.rows))
-            self._keeping = Stepping(steps, lambda step: None, self._onKept)
+            self._keeping = SteppedTask(steps, self._onKept).start()
 
-    def _onKept(self, message: str) -> None:
-        if message:
-            slicer.util.errorDisplay(message, windowTitle=_("Keep the cases with the scene"))
+    def _onKept(self, error: Exception | None) -> None:
+        if error is not None:
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Keep the cases with the scene"))
             return
         # Before the engine's packages are there, nothing asks for them unless the person wants something done.
         try:

@@ -14,11 +14,11 @@ import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.result_segments import labelmap
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..runs.engine_command import EngineCommand
-from ..stepping import Stepping
 from .lists import write_lines
 from .rows import CaseTable, FileScan, SceneScan
 
@@ -39,7 +39,7 @@ class CaseInspection:
         self._folder = Path(tempfile.mkdtemp(prefix="dcamt-cases-", dir=slicer.app.temporaryPath))
         self._command: EngineCommand | None = None
         self._index: list[int] = []
-        self._beginning = Stepping(self._begin(recipe), lambda step: None, self._onBegun)
+        self._beginning = SteppedTask(self._begin(recipe), self._onBegun).start()
 
     def cancel(self) -> None:
         self.running = False
@@ -64,9 +64,9 @@ class CaseInspection:
             words = ["cases", "check", str(self._folder / "cases.csv"), "--recipe", str(self._folder / "recipe.json")]
             self._command = EngineCommand(words, self._hear, self._ended)
 
-    def _onBegun(self, message: str) -> None:
-        if message or self._command is None:
-            self._end(message)
+    def _onBegun(self, error: Exception | None) -> None:
+        if error is not None or self._command is None:
+            self._end(error_text(error))
 
     def _hear(self, event: dict[str, Any]) -> None:
         if event["event"] == "case":

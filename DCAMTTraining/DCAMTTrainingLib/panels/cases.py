@@ -12,6 +12,7 @@ import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
 from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
 from ..cases.rows import ALL_ROLES, CaseRow, FileScan, SceneScan
@@ -20,7 +21,6 @@ from ..cases.table_model import ROLE, CaseTableModel, next_role, role_title
 from ..runs.engine_command import EngineCommand
 from ..runs.segmentation_model import current_model
 from ..session import SETTLE_MS, TrainingSession
-from ..stepping import Stepping
 from .pairs_dialog import confirm_pairs
 from .plain_table import selected_rows
 from .segments_dialog import choose_segments
@@ -36,7 +36,7 @@ class CasesPanel:
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session, self._table = ui, session, session.table
         self._search: EngineCommand | None = None
-        self._reading: Stepping | None = None
+        self._reading: SteppedTask | None = None
         self._model = CaseTableModel(session.table)
         ui.casesTable.setModel(self._model)
         ui.casesTable.horizontalHeader().setStretchLastSection(True)
@@ -138,11 +138,11 @@ class CasesPanel:
         if not path or (self._reading is not None and self._reading.running):
             return
 
-        def ended(message: str) -> None:
-            if message:
-                slicer.util.errorDisplay(message, windowTitle=title)
+        def ended(error: Exception | None) -> None:
+            if error is not None:
+                slicer.util.errorDisplay(error_text(error), windowTitle=title)
 
-        self._reading = Stepping(self._session.addingList(Path(path)), lambda step: None, ended)
+        self._reading = SteppedTask(self._session.addingList(Path(path)), ended).start()
 
     def _onExport(self, checked: bool = False) -> None:
         title = _("Save the list of cases")

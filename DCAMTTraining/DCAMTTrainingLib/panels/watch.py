@@ -12,6 +12,7 @@ from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe, load_recipe
 from dcamt.runs.folder import RunFolder
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
 from ..cases.rows import SceneScan
@@ -20,7 +21,6 @@ from ..runs.charts import LOSSES, SCORES
 from ..runs.preview import remove_preview, show_preview
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
-from ..stepping import Stepping
 
 
 class WatchPanel:
@@ -32,8 +32,8 @@ class WatchPanel:
         self._recipe: Recipe | None = None
         self._cases: list[str] = []
         self._shown: tuple[str, str, int] | None = None
-        self._loading: Stepping | None = None
-        self._listing: Stepping | None = None
+        self._loading: SteppedTask | None = None
+        self._listing: SteppedTask | None = None
         self._filling = False
         ui.lossesButton.connect("clicked(bool)", lambda checked=False: self._showChart(LOSSES))
         ui.scoresButton.connect("clicked(bool)", lambda checked=False: self._showChart(SCORES))
@@ -78,11 +78,11 @@ class WatchPanel:
         if key != self._shown and (self._loading is None or not self._loading.running):
             self._shown = key
             steps = show_preview(preview, self._recipe, watch.run.path.name, self._sceneVolume(preview.case))
-            self._loading = Stepping(steps, lambda step: None, self._onShown)
+            self._loading = SteppedTask(steps, self._onShown).start()
 
-    def _onShown(self, message: str) -> None:
-        if message:
-            self._ui.previewStatusLabel.text = message
+    def _onShown(self, error: Exception | None) -> None:
+        if error is not None:
+            self._ui.previewStatusLabel.text = error_text(error)
         elif self._shown is not None:
             text = _("Shown as after iteration {step}.").format(step=self._shown[2])
             self._ui.previewStatusLabel.text = text
@@ -114,7 +114,7 @@ class WatchPanel:
                 self._recipe = load_recipe(watch.run.recipe)
             except DCAMTError:
                 return
-            self._listing = Stepping(self._readCases(watch.run), lambda step: None, lambda message: self._showCases())
+            self._listing = SteppedTask(self._readCases(watch.run), lambda error: self._showCases()).start()
 
     def _readCases(self, run: RunFolder) -> Generator[None, None, None]:
         """The names of the run's validation cases; whether their files are still there does not matter."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
 from ..session import TrainingSession
-from ..stepping import Stepping
 from .folders import run_of
 from .settings import chosen_settings
 from .start import RunPlan, prepare_and_start
@@ -31,7 +31,7 @@ class StartJob:
     ) -> None:
         self._session, self._device = session, device
         self._onStep, self._onEnd = onStep, onEnd
-        self._writing: Stepping | None = None
+        self._writing: SteppedTask | None = None
         self.running = True
         self._measured = False
         assert session.settings is not None
@@ -97,12 +97,12 @@ class StartJob:
         def step(progress: tuple[int, int]) -> None:
             self._onStep(_("Writing the scene's cases: {done} of {of}…").format(done=progress[0], of=progress[1]))
 
-        self._writing = Stepping(prepare_and_start(self._plan), step, self._onWritten)
+        self._writing = SteppedTask(prepare_and_start(self._plan), self._onWritten, step).start()
 
-    def _onWritten(self, message: str) -> None:
+    def _onWritten(self, error: Exception | None) -> None:
         if self.running:
             self._finish()
-            self._onEnd(None if message else self._run, message)
+            self._onEnd(None if error else self._run, error_text(error))
 
     def _fail(self, message: str) -> None:
         self._finish()

@@ -1,0 +1,76 @@
+"""Run longer work on the event loop in short steps, so that the window keeps responding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import qt
+from dcamt.errors import DCAMTError
+from slicer.i18n import tr as _
+
+
+class SteppedTask:
+    """Takes the steps of a generator one by one, with a turn of the event loop before each.
+
+    on_end(error): called once: with None after the last step, else with the exception that a step raised.
+    on_step(value): called after each step with the value that the generator yielded.
+
+    After `cancel` neither is called, and the generator is closed, so that it can undo what it began.
+    """
+
+    def __init__(
+        self,
+        steps: Iterator[Any],
+        on_end: Callable[[Exception | None], None],
+        on_step: Callable[[Any], None] = lambda value: None,
+    ) -> None:
+        self._steps, self._on_end, self._on_step = steps, on_end, on_step
+        self.running = False
+
+    def start(self) -> SteppedTask:
+        """Schedule the first step; returns the task itself."""
+        self.running = True
+        qt.QTimer.singleShot(0, self._take_step)
+        return self
+
+    def cancel(self) -> None:
+        """Stop the task before its next step; a task that has ended stays as it is."""
+        if self.running:
+            self.running = False
+            self._close()
+
+    def _take_step(self) -> None:
+        if not self.running:
+            return
+        try:
+            value = next(self._steps)
+        except StopIteration:
+            self._end(None)
+        except Exception as error:
+            self._end(error)
+        else:
+            if not self.running:  # the step itself cancelled the task: a running generator cannot be closed
+                self._close()
+                return
+            qt.QTimer.singleShot(0, self._take_step)
+            self._on_step(value)
+
+    def _end(self, error: Exception | None) -> None:
+        if self.running:
+            self.running = False
+            self._on_end(error)
+        elif error is not None:
+            raise error
+
+    def _close(self) -> None:
+        close = getattr(self._steps, "close", None)
+        if close is not None and not getattr(self._steps, "gi_running", False):
+            close()
+
+
+def error_text(error: Exception | None) -> str:
+    """Return the user-facing text of an error, empty for None."""
+    if error is None or isinstance(error, DCAMTError):
+        return str(error or "")
+    return str(_("Unexpected error: {error}").format(error=f"{type(error).__name__}: {error}"))

@@ -1,0 +1,83 @@
+"""Work on the event loop in steps: order, end, failure and cancelling."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Iterator
+
+import qt
+from dcamt.errors import InputError
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from slicer_harness import process_events, process_events_until
+
+
+class SteppedTaskTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.steps_taken: list[int] = []
+        self.closed = 0
+        self.ends: list[Exception | None] = []
+        self.values: list[int] = []
+
+    def steps(self, failure: Exception | None = None) -> Iterator[int]:
+        try:
+            for number in range(3):
+                self.steps_taken.append(number)
+                yield number * 10
+            if failure is not None:
+                raise failure
+        finally:
+            self.closed += 1
+
+    def task(self, failure: Exception | None = None) -> SteppedTask:
+        return SteppedTask(self.steps(failure), self.ends.append, self.values.append)
+
+    def test_the_constructor_starts_nothing(self) -> None:
+        task = self.task()
+        process_events()
+        self.assertEqual(self.steps_taken, [])
+        self.assertFalse(task.running)
+
+    def test_other_events_are_served_between_steps(self) -> None:
+        seen: list[int] = []
+        task = self.task().start()
+        self.assertEqual(self.steps_taken, [])
+        qt.QTimer.singleShot(0, lambda: seen.append(len(self.steps_taken)))
+        process_events_until(lambda: not task.running)
+        self.assertEqual(seen, [1])
+        self.assertEqual((self.values, self.ends, self.closed), ([0, 10, 20], [None], 1))
+
+    def test_an_error_is_passed_on_once(self) -> None:
+        failure = InputError("is empty", path="scan.nrrd")
+        task = self.task(failure).start()
+        process_events_until(lambda: not task.running)
+        self.assertEqual((self.ends, self.closed), ([failure], 1))
+        self.assertEqual(error_text(self.ends[0]), "scan.nrrd: is empty.")
+        self.assertEqual(error_text(ValueError("odd")), "Unexpected error: ValueError: odd")
+        self.assertEqual(error_text(None), "")
+
+    def test_after_cancelling_nothing_is_called_and_the_generator_is_closed(self) -> None:
+        task = self.task().start()
+        process_events_until(lambda: self.steps_taken)
+        task.cancel()
+        task.cancel()
+        process_events()
+        self.assertEqual((self.ends, self.closed), ([], 1))
+        self.assertLess(len(self.steps_taken), 3)
+
+    def test_a_step_may_cancel_its_own_task(self) -> None:
+        def steps() -> Iterator[None]:
+            try:
+                task.cancel()
+                yield
+            finally:
+                self.closed += 1
+
+        task = SteppedTask(steps(), self.ends.append)
+        task.start()
+        process_events()
+        process_events_until(lambda: self.closed)
+        self.assertEqual((self.ends, self.closed), ([], 1))
+
+
+if __name__ == "__main__":
+    unittest.main()
