@@ -17,15 +17,37 @@ RESOURCE_ENDINGS = {".ui", ".png", ".json", ".txt", ".svg", ".csv", ".html", ".c
 RAW = "https://raw.githubusercontent.com/DCAMT/SlicerDCAMT/main/"
 LIBRARY = "lib/qt-scripted-modules"
 
-# A Slicer that copies and installs as the real one does (SlicerMacroBuildScriptedModule and CTK's
-# ctkMacroCompilePythonScript): what a module names goes below the scripted modules' folder of the build tree,
-# and that whole folder is installed.
-FAKE_SLICER = """
+# A stand-in for Slicer's build system. Each check is one that the real one makes of an extension's project:
+# SlicerConfig.cmake (pointer size, settings that a project must not choose for itself), UseSlicer.cmake
+# (the name), SlicerMacroBuildScriptedModule, SlicerMacroPythonTesting and SlicerExtensionCPack.
+SLICER_CONFIG = """
+foreach(setting IN ITEMS CTK_DIR ITK_DIR VTK_DIR SlicerExecutionModel_DIR CMAKE_CXX_STANDARD)
+  if(DEFINED ${setting} AND NOT "${${setting}}" STREQUAL "of-slicer")
+    message(FATAL_ERROR "Variable ${setting} defined prior calling 'find_package(Slicer)' does NOT match")
+  endif()
+endforeach()
+set(Slicer_CMAKE_SIZEOF_VOID_P "@POINTER_SIZE@")
+if(NOT Slicer_CMAKE_SIZEOF_VOID_P EQUAL CMAKE_SIZEOF_VOID_P)
+  message(FATAL_ERROR "Mismatch between bitness of '${CMAKE_PROJECT_NAME}' and 'Slicer' project: "
+    "${Slicer_CMAKE_SIZEOF_VOID_P} and '${CMAKE_SIZEOF_VOID_P}'")
+endif()
 set(Slicer_USE_FILE "${CMAKE_CURRENT_LIST_DIR}/Use.cmake")
 set(Slicer_EXTENSION_GENERATE_CONFIG "${CMAKE_CURRENT_LIST_DIR}/GenerateConfig.cmake")
 set(Slicer_EXTENSION_CPACK "${CMAKE_CURRENT_LIST_DIR}/CPack.cmake")
 """
-FAKE_USE = """
+USE_SLICER = """
+foreach(candidate IN ITEMS MODULE_NAME PROJECT_NAME)
+  if(NOT EXTENSION_NAME)
+    set(EXTENSION_NAME "${${candidate}}")
+  endif()
+endforeach()
+if("${EXTENSION_NAME}" MATCHES "^$|^Slicer$|^Project$")
+  message(FATAL_ERROR "error: Make sure to call 'project(<extension_name>)'")
+endif()
+if(DEFINED Slicer_SKIP_PROJECT_COMMAND)
+  message(FATAL_ERROR "Setting Slicer_SKIP_PROJECT_COMMAND is not required anymore")
+endif()
+enable_testing()
 set(Slicer_QTSCRIPTEDMODULES_LIB_DIR "lib/qt-scripted-modules")
 set(Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR "lib/qt-scripted-modules")
 macro(slicerMacroBuildScriptedModule)
@@ -46,6 +68,9 @@ macro(slicerMacroBuildScriptedModule)
   install(DIRECTORY "${CMAKE_BINARY_DIR}/${Slicer_QTSCRIPTEDMODULES_LIB_DIR}/"
     DESTINATION "${Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR}" COMPONENT RuntimeLibraries
     USE_SOURCE_PERMISSIONS)
+  if(BUILD_TESTING AND MY_WITH_GENERIC_TESTS)
+    file(APPEND "${CMAKE_BINARY_DIR}/generic_tests.txt" "${MY_NAME}\\n")
+  endif()
 endmacro()
 macro(slicer_add_python_unittest)
   cmake_parse_arguments(MY "" "TESTNAME_PREFIX;SCRIPT" "SLICER_ARGS" ${ARGN})
@@ -55,13 +80,25 @@ macro(slicer_add_python_unittest)
   if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${MY_SCRIPT}")
     message(FATAL_ERROR "given nonexistent test '${MY_SCRIPT}'")
   endif()
+  get_filename_component(test_name "${MY_SCRIPT}" NAME_WE)
+  add_test(NAME "py_${MY_TESTNAME_PREFIX}${test_name}" COMMAND Slicer) # a second test of one name ends here
   file(APPEND "${CMAKE_BINARY_DIR}/tests.txt" "${MY_SCRIPT}\\n")
 endmacro()
 """
-FAKE_GENERATE_CONFIG = """
+GENERATE_CONFIG = """
 foreach(key HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DEPENDS LICENSE_FILE
     README_FILE)
   file(APPEND "${CMAKE_BINARY_DIR}/extension.txt" "${key} ${EXTENSION_${key}}\\n")
+endforeach()
+"""
+CPACK_EXTENSION = """
+if(NOT "${EXTENSION_NAME}" STREQUAL "${PROJECT_NAME}")
+  message(FATAL_ERROR "no package: EXTENSION_NAME ${EXTENSION_NAME} differs from PROJECT_NAME ${PROJECT_NAME}")
+endif()
+foreach(file IN ITEMS EXTENSION_README_FILE EXTENSION_LICENSE_FILE)
+  if(NOT EXISTS "${${file}}")
+    message(FATAL_ERROR "error: ${file} points to an inexistent file: ${${file}}")
+  endif()
 endforeach()
 """
 
@@ -271,10 +308,13 @@ def build_and_install(source: Path, place: Path, *options: str) -> subprocess.Co
     """Configure with `options`, build and install `source` into place/installed; the first failing step's result."""
     slicer = place / "slicer"
     slicer.mkdir()
-    (slicer / "SlicerConfig.cmake").write_text(FAKE_SLICER)
-    (slicer / "Use.cmake").write_text(FAKE_USE)
-    (slicer / "GenerateConfig.cmake").write_text(FAKE_GENERATE_CONFIG)
-    (slicer / "CPack.cmake").write_text("")
+    for name, text in (
+        ("SlicerConfig", SLICER_CONFIG.replace("@POINTER_SIZE@", str(struct.calcsize("P")))),
+        ("Use", USE_SLICER),
+        ("GenerateConfig", GENERATE_CONFIG),
+        ("CPack", CPACK_EXTENSION),
+    ):
+        (slicer / f"{name}.cmake").write_text(text)
     build = place / "build"
     done = subprocess.CompletedProcess([], 0, "", "")
     for arguments in (
@@ -282,7 +322,7 @@ def build_and_install(source: Path, place: Path, *options: str) -> subprocess.Co
         ["--build", str(build)],
         ["--install", str(build), "--prefix", str(place / "installed")],
     ):
-        done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
             break
     return done
@@ -299,7 +339,7 @@ def copied_tree(tmp_path: Path) -> Path:
         pytest.skip("cmake is not installed")
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("CMakeLists.txt", "LICENSE.txt"):
+    for name in ("CMakeLists.txt", "LICENSE.txt", "README.md"):
         shutil.copy(ROOT / name, source)
     for name in (*MODULES, "Resources", "Testing/Slicer", "Testing/slicer_harness", "Testing/dcamt_testing"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -330,6 +370,29 @@ def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
     assert f"LICENSE_FILE {copied_tree}/LICENSE.txt\n" in facts
 
 
+@pytest.mark.parametrize(
+    ("project", "complaint"),
+    [
+        ("project(DCAMT LANGUAGES NONE)", "Mismatch between bitness"),
+        ("project(DCAMT)\nset(EXTENSION_NAME Other)", "differs from PROJECT_NAME"),
+    ],
+)
+def test_slicer_refuses_a_project(copied_tree: Path, tmp_path: Path, project: str, complaint: str) -> None:
+    lists = copied_tree / "CMakeLists.txt"
+    assert lists.read_text().count("\nproject(DCAMT)\n") == 1
+    lists.write_text(lists.read_text().replace("\nproject(DCAMT)\n", f"\n{project}\n"))
+    done = build_and_install(copied_tree, tmp_path)
+    assert done.returncode != 0
+    assert complaint in " ".join(done.stderr.split())
+
+
+def test_slicer_refuses_a_package_without_its_licence(copied_tree: Path, tmp_path: Path) -> None:
+    (copied_tree / "LICENSE.txt").unlink()
+    done = build_and_install(copied_tree, tmp_path)
+    assert done.returncode != 0
+    assert "EXTENSION_LICENSE_FILE points to" in " ".join(done.stderr.split())
+
+
 def test_cmake_refuses_a_missing_script(copied_tree: Path, tmp_path: Path) -> None:
     (copied_tree / "DCAMTSegmentation/dcamt/errors.py").unlink()
     done = build_and_install(copied_tree, tmp_path)
@@ -354,6 +417,7 @@ def test_cmake_gives_slicer_every_module_test(copied_tree: Path, tmp_path: Path)
     tests = {path.name for path in (copied_tree / "Testing/Slicer").glob("test_*.py")}
     own = {name for name in tests if name.startswith("test_harness_")}
     assert own
+    assert set((tmp_path / "build/generic_tests.txt").read_text().split()) == set(MODULES)
     assert set((tmp_path / "build/tests.txt").read_text().split()) == tests - own
     # The macro puts this folder of the build on the path of the tests.
     for package in ("slicer_harness", "dcamt_testing"):
