@@ -266,7 +266,7 @@ trainer.load_case = load
 """
 WRITING = """
 import os, sys, time
-from dcamt import files
+from dcamt.io import atomic as files
 real = os.replace
 def replace(source, target):
     if os.path.basename(target) == {name!r}:

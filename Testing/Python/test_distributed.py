@@ -213,7 +213,7 @@ TEAM_SCRIPT = """
 import os, sys
 import torch
 from dcamt.errors import InputError
-from dcamt.training.distributed import TeamLost, joined
+from dcamt.distributed import TeamLost, joined
 
 def say(*words):
     sys.stdout.write(f"{os.environ['RANK']} {' '.join(map(str, words))}\\n")

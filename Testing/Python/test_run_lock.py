@@ -16,7 +16,7 @@ from dcamt.runs.lock import run_lock
 HOLDER = """
 import sys, time
 from pathlib import Path
-from dcamt.training.run_lock import run_lock
+from dcamt.runs.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

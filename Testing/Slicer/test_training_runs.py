@@ -419,8 +419,8 @@ sys.path[:0] = sys.argv[2:]
 import slicer_harness
 slicer_harness.install()
 from pathlib import Path
-from dcamt.training.run_folder import RunFolder
-from DCAMTTrainingLib.run_start import start_process
+from dcamt.runs.folder import RunFolder
+from DCAMTTrainingLib.runs.start import start_process
 run = RunFolder(Path(sys.argv[1]))
 start_process(run, ["train", "--run", str(run.path), "--resume", "--device", "cpu"])
 os.kill(os.getpid(), signal.SIGKILL)
