@@ -1,5 +1,5 @@
 # make segment [SCAN=path] [OUT=folder]   segment a scan: left atrium, measurements, picture
-# make test                               lint, types, tests
+# make test                               lint, types, spelling, tests
 # make pictures                           draw the tutorials' pictures again
 
 SCAN ?= Resources/SampleData/LGEHeartPhantom.nrrd
@@ -15,7 +15,7 @@ segment: .venv/ready
 	$(BIN)/python -m dcamt.report.picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
 
 test: .venv/ready lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical
 
 pictures: .venv/ready
 	PYTHONPATH=Testing $(BIN)/python -m pictures Resources/Screenshots
@@ -24,6 +24,7 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 # PIP_CONSTRAINT reaches pip's own build environments, too.
 .venv/ready: pyproject.toml constraints.txt

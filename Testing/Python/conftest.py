@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from dcamt_testing.tiny_recipes import tiny_recipe_that_drops_nothing
 # Fixtures import it as they run: pytest is to know of its asserts first (below), and not every test needs its torch.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
+
+# Several test processes share the cores: each of them, and what it starts, computes on one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and whatever they start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
