@@ -6,7 +6,7 @@ import unittest
 from pathlib import Path
 
 import qt
-from slicer_harness import process_events, process_events_until
+from slicer_harness import expect_no_hidden_errors, process_events, process_events_until
 
 
 class PropertyTest(unittest.TestCase):
@@ -176,6 +176,92 @@ class SignalTest(unittest.TestCase):
         self.button.toggled.connect(self.heard.append)
         self.button.toggled.emit(True)
         self.assertEqual(self.heard, [True])
+
+
+class StringConnectionTest(unittest.TestCase):
+    def test_signal_calls_a_slot_of_a_qt_object(self) -> None:
+        edit, label = qt.QLineEdit(), qt.QLabel()
+        self.assertTrue(edit.connect("textChanged(QString)", label, "setText(QString)"))
+        edit.text = "written"
+        self.assertEqual(label.text, "written")
+        self.assertTrue(edit.disconnect("textChanged(QString)", label, "setText(QString)"))
+        edit.text = "changed"
+        self.assertEqual(label.text, "written")
+
+    def test_signal_emits_a_signal(self) -> None:
+        first, second = qt.QPushButton(), qt.QPushButton()
+        heard: list[bool] = []
+        second.clicked.connect(heard.append)
+        first.connect("clicked(bool)", second, "clicked(bool)")
+        first.click()
+        self.assertEqual(heard, [False])
+
+    def test_unknown_slot_is_refused(self) -> None:
+        with self.assertRaisesRegex(ValueError, r"slot 'write\(\)' does not exist on QLabel"):
+            qt.QLineEdit().connect("textChanged(QString)", qt.QLabel(), "write()")
+
+
+class DeletionTest(unittest.TestCase):
+    """A Python-owned dialog whose last reference is a slot of its own child ends a real Slicer."""
+
+    def make_dialog(self) -> tuple[object, object]:
+        dialog = qt.QDialog()
+        buttons = qt.QDialogButtonBox()
+        buttons.setStandardButtons(qt.QDialogButtonBox.Ok)
+        return dialog, buttons
+
+    def test_slot_of_a_python_owned_dialog_is_refused(self) -> None:
+        dialog, buttons = self.make_dialog()
+        with self.assertRaisesRegex(RuntimeError, r'write sender.connect\("accepted\(\)", dialog, "accept\(\)"\)'):
+            buttons.accepted.connect(dialog.accept)
+        with self.assertRaisesRegex(RuntimeError, "Slicer would crash"):
+            buttons.connect("rejected()", dialog.reject)
+
+    def test_slot_of_a_dialog_that_qt_owns_is_accepted(self) -> None:
+        window = qt.QWidget()
+        dialog, button = qt.QDialog(window), qt.QPushButton()
+        button.clicked.connect(dialog.accept)
+        button.click()
+        self.assertEqual(dialog.result(), qt.QDialog.Accepted)
+
+    def test_string_connection_survives_the_deletion(self) -> None:
+        dialog, buttons = self.make_dialog()
+        qt.QVBoxLayout(dialog).addWidget(buttons)
+        buttons.connect("accepted()", dialog, "accept()")
+        buttons.button(qt.QDialogButtonBox.Ok).click()
+        self.assertEqual(dialog.result(), qt.QDialog.Accepted)
+        dialog.deleteLater()
+        del dialog, buttons
+        expect_no_hidden_errors()
+
+    def test_function_that_holds_the_last_reference_is_fatal(self) -> None:
+        dialog, buttons = self.make_dialog()
+        qt.QVBoxLayout(dialog).addWidget(buttons)
+        buttons.accepted.connect(lambda held=dialog: held.accept())
+        dialog.deleteLater()
+        del dialog, buttons
+        with self.assertRaisesRegex(AssertionError, "Slicer would end here with a segmentation fault"):
+            expect_no_hidden_errors()
+
+    def test_another_reference_keeps_the_deletion_safe(self) -> None:
+        dialog, buttons = self.make_dialog()
+        qt.QVBoxLayout(dialog).addWidget(buttons)
+        buttons.accepted.connect(lambda held=dialog: held.accept())
+        dialog.deleteLater()
+        del buttons
+        expect_no_hidden_errors()
+        self.assertFalse(dialog)
+
+    def test_a_slot_keeps_a_strong_reference(self) -> None:
+        class Listener:
+            def hear(self) -> None:
+                heard.append("clicked")
+
+        heard: list[str] = []
+        button = qt.QPushButton()
+        button.clicked.connect(Listener().hear)
+        button.click()
+        self.assertEqual(heard, ["clicked"])
 
 
 class TableModelTest(unittest.TestCase):

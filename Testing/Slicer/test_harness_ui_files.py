@@ -69,7 +69,7 @@ class LoadingTest(unittest.TestCase):
             ("no entry", f"<customwidget>{SELECTOR}</customwidget>", "", "no entry among the custom widgets"),
             ("an unknown property", '"noneEnabled"', '"noneAllowed"', "has no property noneAllowed"),
             ("an unknown signal", "toggled(bool)", "ticked(bool)", "'ticked\\(bool\\)' does not exist on QCheckBox"),
-            ("an unknown slot", "setVisible(bool)", "setSeen(bool)", "no attribute named 'setSeen'"),
+            ("an unknown slot", "setVisible(bool)", "setSeen(bool)", "slot 'setSeen\\(bool\\)' does not exist"),
             ("an unknown sender", "<sender>checkBox", "<sender>tickBox", "names tickBox, which the form lacks"),
         ):
             with self.subTest(what), self.assertRaisesRegex((UiFileError, ValueError, AttributeError), message):

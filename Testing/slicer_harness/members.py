@@ -10,6 +10,7 @@ from typing import Any
 from PySide6 import QtCore
 from vtkmodules.vtkCommonCore import vtkObjectBase
 
+from . import deletion
 from .conversion import accepts, for_property, unwrap, wrap
 from .handles import Handle, is_plain, valid_object
 from .signals import Signal
@@ -74,6 +75,8 @@ class BoundMethod:
             raise TypeError(f"{self.method.name}: Qt methods take no keyword arguments")
         if any(isinstance(argument, os.PathLike) for argument in args):
             raise ValueError(f"{self.method.name}: Qt converts no pathlib.Path; pass str(path)")
+        if self.method.name == "deleteLater" and self.wrapper is not None:
+            deletion.watch(self.wrapper)
         return wrap(self._function()(*(_given(argument) for argument in args)))
 
     def argument_count(self) -> int | None:

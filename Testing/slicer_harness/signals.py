@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from PySide6 import QtCore
 
+from . import deletion
 from .conversion import unwrap
 from .handles import valid_object
 from .slots import slot_of
@@ -50,6 +51,11 @@ class SignalConnections:
         self._slots: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = []
 
     @classmethod
+    def known(cls, target: QtCore.QObject) -> SignalConnections | None:
+        """The connections of a Qt object that has any."""
+        return cls._all.get(target)
+
+    @classmethod
     def of(cls, wrapper: Any) -> SignalConnections:
         target = valid_object(wrapper, "connect")
         found = cls._all.get(target)
@@ -58,10 +64,15 @@ class SignalConnections:
         return found
 
     def connect(self, signal: str, receiver: Callable[..., Any]) -> bool:
-        """Raises ValueError for a signal that the object lacks, TypeError for a receiver that cannot be called."""
+        """Connect a signal to a callable, which stays alive as long as the sender.
+
+        Raises ValueError for a signal that the object lacks, TypeError for a receiver that cannot be called and
+        FatalConnection for a slot of a dialog that only Python owns.
+        """
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
         target, signature = self._found(signal)
+        deletion.refuse_slot_of_own_dialog(target, signature, receiver)
         slot = slot_of(receiver)
         self._slots.append((signature, receiver, slot))
         QtCore.QObject.connect(target, QtCore.SIGNAL(signature), slot)
@@ -75,6 +86,41 @@ class SignalConnections:
             QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), connected[2])
             self._slots.remove(connected)
         return bool(gone)
+
+    def connect_by_name(self, signal: str, receiver: Any, slot: str) -> bool:
+        """Connect a signal to a slot or signal of another Qt object; Python holds no reference to the receiver.
+
+        Raises ValueError for a signal or a slot that its object lacks.
+        """
+        target, signature = self._found(signal)
+        other, name = self._found_receiver(receiver, slot)
+        return bool(QtCore.QObject.connect(target, QtCore.SIGNAL(signature), other, name))
+
+    def disconnect_by_name(self, signal: str, receiver: Any, slot: str) -> bool:
+        target, signature = self._found(signal)
+        other, name = self._found_receiver(receiver, slot)
+        return bool(QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), other, name))
+
+    def release(self) -> None:
+        """Drop all connections and the references that they hold."""
+        target = self._target()
+        for signature, _receiver, slot in self._slots if target is not None else ():
+            QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), slot)
+        self._slots.clear()
+
+    @staticmethod
+    def _found_receiver(receiver: Any, slot: str) -> tuple[QtCore.QObject, str]:
+        """The receiver's Qt object, and the slot (or signal) as QObject.connect takes it."""
+        target = valid_object(receiver, "connect")
+        wanted = _normalized(slot)
+        names = (wanted, re.sub(r"vtkMRML\w+\*", "PyObject", wanted))
+        meta = target.metaObject()
+        for method in (meta.method(index) for index in range(meta.methodCount())):
+            signature = bytes(method.methodSignature().data()).decode()
+            if signature in names:
+                is_signal = method.methodType() == QtCore.QMetaMethod.MethodType.Signal
+                return target, (QtCore.SIGNAL if is_signal else QtCore.SLOT)(signature)
+        raise ValueError(f"QObject::connect() slot '{slot}' does not exist on {type(target).__name__}")
 
     def _found(self, signal: str) -> tuple[QtCore.QObject, str]:
         """The object and the signature as Qt has it; `signal` is a signature, or a name for the first of that name."""

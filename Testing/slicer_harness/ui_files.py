@@ -62,7 +62,7 @@ class QUiLoader:
             raise UiFileError("Qt could not make the form")
         panel = wrap(widget)
         for sender, signal, receiver, slot in connections:
-            _named(panel, sender).connect(signal, getattr(_named(panel, receiver), slot.split("(")[0]))
+            _named(panel, sender).connect(signal, _named(panel, receiver), slot)
         return panel
 
 

@@ -42,6 +42,7 @@ class Wrapped(Handle):
         if not is_plain(type(self)):
             pyside_class = _shell_class(type(self))
         _adopt(self, pyside_class(*(unwrap(argument) for argument in args)))
+        object.__setattr__(self, "_made_in_python", True)
         if not is_plain(type(self)):
             # Qt calls the Python methods as long as its object lives.
             self._object._wrapper = self
@@ -106,12 +107,23 @@ class WrappedQObject(Wrapped):
 
     _pyside_class = QtCore.QObject
 
-    def connect(self, signal: str, receiver: Callable[..., Any]) -> bool:
-        """Connect by signature, such as "clicked(bool)"; a signature that the object lacks is refused."""
-        return SignalConnections.of(self).connect(signal, receiver)
+    def connect(self, signal: str, receiver: Any, slot: str | None = None) -> bool:
+        """Connect by signature, such as "clicked(bool)", to a callable, or to a Qt object's slot, such as "accept()".
 
-    def disconnect(self, signal: str, receiver: Callable[..., Any]) -> bool:
-        return SignalConnections.of(self).disconnect(signal, receiver)
+        A signature that its object lacks is refused.
+        """
+        connections = SignalConnections.of(self)
+        return (
+            connections.connect(signal, receiver)
+            if slot is None
+            else connections.connect_by_name(signal, receiver, slot)
+        )
+
+    def disconnect(self, signal: str, receiver: Any, slot: str | None = None) -> bool:
+        connections = SignalConnections.of(self)
+        if slot is None:
+            return connections.disconnect(signal, receiver)
+        return connections.disconnect_by_name(signal, receiver, slot)
 
     def inherits(self, name: str) -> bool:
         return bool(self._object.inherits(name))

@@ -31,8 +31,9 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
         _add_table(layout, rest, "leftOverTable")
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
-    buttons.accepted.connect(dialog.accept)
-    buttons.rejected.connect(dialog.reject)
+    # By name: a bound method would hold the dialog's last reference, and Slicer would crash at its deletion.
+    buttons.connect("accepted()", dialog, "accept()")
+    buttons.connect("rejected()", dialog, "reject()")
     layout.addWidget(buttons)
     taken = dialog.exec_() == qt.QDialog.Accepted
     dialog.deleteLater()

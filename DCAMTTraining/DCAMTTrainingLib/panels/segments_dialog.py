@@ -47,8 +47,9 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
     selector.connect("currentIndexChanged(int)", fill)
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
-    buttons.accepted.connect(dialog.accept)
-    buttons.rejected.connect(dialog.reject)
+    # By name: a bound method would hold the dialog's last reference, and Slicer would crash at its deletion.
+    buttons.connect("accepted()", dialog, "accept()")
+    buttons.connect("rejected()", dialog, "reject()")
     form.addRow(buttons)
     taken = dialog.exec_() == qt.QDialog.Accepted
     index, places = selector.currentIndex, [box.currentIndex for box in boxes]

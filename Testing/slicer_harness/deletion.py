@@ -1,0 +1,89 @@
+"""The deletion of Qt objects that Python owns, which ends a real Slicer where a slot holds the last reference.
+
+PythonQt keeps a connected Python callable as long as the sender lives. If that callable holds the last reference to a
+parent of its sender, Qt's deletion of the parent deletes the sender, which drops the callable, which deletes the parent
+a second time: a segmentation fault.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import shiboken6
+from PySide6 import QtCore, QtWidgets
+
+from . import slot_errors
+
+
+class FatalConnection(RuntimeError):
+    """A connection that ends a real Slicer with a segmentation fault."""
+
+
+def is_owned_by_python(wrapper: Any) -> bool:
+    """Whether Python made a Qt object, and nothing in Qt owns the object."""
+    target = wrapper._object
+    return bool(wrapper.__dict__.get("_made_in_python")) and shiboken6.isValid(target) and target.parent() is None
+
+
+def refuse_slot_of_own_dialog(sender: QtCore.QObject, signature: str, receiver: Any) -> None:
+    """Raise FatalConnection if a slot of a dialog that only Python owns shall receive another object's signal."""
+    wrapper = getattr(receiver, "wrapper", None)
+    if wrapper is None or not isinstance(wrapper._object, QtWidgets.QDialog) or wrapper._object is sender:
+        return
+    if is_owned_by_python(wrapper):
+        slot = receiver.__name__
+        raise FatalConnection(
+            f"{type(sender).__name__}.{signature} keeps a reference to {type(wrapper).__name__}.{slot}, and Slicer"
+            f' would crash when the dialog is deleted; write sender.connect("{signature}", dialog, "{slot}()")'
+        )
+
+
+class _Watcher(QtCore.QObject):
+    """Looks at what holds an object's last reference, just before Qt deletes the object."""
+
+    def __init__(self, wrapper: Any) -> None:
+        super().__init__()
+        self._wrapper = weakref.ref(wrapper)
+        self._kept: Any = None
+
+    def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
+        if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
+            from .signals import SignalConnections
+
+            # PySide must not delete the object while Qt delivers its event.
+            self._kept = watched
+            had_reference = self._wrapper() is not None
+            for sender in (watched, *watched.findChildren(QtCore.QObject)):
+                connections = SignalConnections.known(sender)
+                if connections is not None:
+                    connections.release()
+            if had_reference and self._wrapper() is None:
+                with slot_errors.kept():
+                    raise FatalConnection(
+                        f"the last reference to {type(watched).__name__} {watched.objectName()!r} is a slot of its own"
+                        " child: Slicer would end here with a segmentation fault"
+                    )
+        return False
+
+
+_watchers: dict[int, _Watcher] = {}
+
+
+def watch(wrapper: Any) -> None:
+    """Check an object at its deletion, which has just been asked for by deleteLater()."""
+    target = wrapper._object
+    if not is_owned_by_python(wrapper) or target.property("_harness_watched"):
+        return
+    watcher = _Watcher(wrapper)
+    key = id(watcher)
+    _watchers[key] = watcher
+    target.setProperty("_harness_watched", True)
+    target.installEventFilter(watcher)
+    target.destroyed.connect(lambda: QtCore.QTimer.singleShot(0, lambda: _watchers.pop(key, None)))
+
+
+def delete_pending() -> None:
+    """Delete the objects whose deleteLater() was called, so that a fatal deletion fails the test that caused it."""
+    QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+    QtCore.QCoreApplication.processEvents()
