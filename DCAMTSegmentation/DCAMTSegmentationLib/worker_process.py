@@ -14,7 +14,7 @@ import tempfile
 from typing import Any
 
 import qt
-from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, End, EngineProcess, OnEvent, wait_for_killed
+from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, EngineProcess, OnEvent, ProcessEnd, wait_for_killed
 from slicer.i18n import tr as _
 
 LOG_LINES = 200
@@ -88,7 +88,7 @@ class WorkerProcess:
         if self._process is None:
             self._earlierLog = self.log()
             words = ["-m", "dcamt.inference.worker"]
-            self._process = EngineProcess(words, self._take, self._onEnded, self._python, self._engineFolder)
+            self._process = EngineProcess(words, self._take, self._onEnded, self._python, self._engineFolder).start()
             self._last = self._process
         self._requests += 1
         identifier = str(self._requests)
@@ -140,7 +140,7 @@ class WorkerProcess:
         for identifier, listener in listeners.items():
             listener({**event, "id": identifier})
 
-    def _onEnded(self, end: End) -> None:
+    def _onEnded(self, end: ProcessEnd) -> None:
         last_line = self._last.log().rpartition("\n")[2] if self._last is not None else ""
         message = end.problem or ended(end.crashed, end.code, last_line)
         self._fail({"event": "failed", "reason": "ended", "message": message, "detail": self.log()})

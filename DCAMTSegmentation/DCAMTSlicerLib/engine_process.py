@@ -1,13 +1,13 @@
-"""Slicer's Python with the engine in it, as a process of its own whose lines of JSON are heard from the event loop."""
-# Methods have Qt-style names, as what else the modules call.
-# ruff: noqa: N802, N803
+"""Run Slicer's Python with the engine in a child process, and read its JSON events from the event loop."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,25 +16,23 @@ import dcamt
 import qt
 from slicer.i18n import tr as _
 
-from .event_stream import EventStream
-
 ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__)))
-"""Where `dcamt` lies."""
+"""The folder that holds the package `dcamt`."""
 LOG_BYTES = 1 << 14
 """How much of the end of a process's stderr is kept."""
 TURN_S = 0.02
-"""How long events are handed on before the window has its turn."""
+"""How long events are delivered before the window has its turn."""
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
-"""Those that have not ended: a process must outlive its own last signal, whoever forgets it."""
+"""Processes that have not ended: one must outlive its own last signal, whoever forgets it."""
 
 
 @dataclass(frozen=True)
-class End:
+class ProcessEnd:
     """How a process ended.
 
-    problem: why it could not be started, or empty. code: its exit status or, where it crashed, on Unix the signal.
+    problem: why it could not be started, or empty. code: its exit status or, after a crash on Unix, the signal.
     """
 
     problem: str = ""
@@ -43,120 +41,183 @@ class End:
 
 
 class EngineProcess:
-    """Runs Slicer's Python with the words given; `onEvent` hears its events, and then `onEnd` of its end, once.
+    """Runs Slicer's Python with arguments; `on_event` gets each event and then `on_end` the end, once.
 
-    After `kill` nothing is heard. Nothing here waits.
+    `start` starts it. After `kill` nothing is called. No method waits, except `wait_for_end`.
     """
 
     def __init__(
         self,
-        words: Sequence[str],
-        onEvent: OnEvent,
-        onEnd: Callable[[End], None],
+        arguments: Sequence[str],
+        on_event: OnEvent,
+        on_end: Callable[[ProcessEnd], None],
         python: str | None = None,
-        engineFolder: str = ENGINE_FOLDER,
+        engine_folder: str = ENGINE_FOLDER,
     ) -> None:
-        self.isHeard = True
-        self._runs = True
-        self._onEvent, self._onEnd = onEvent, onEnd
+        self.listening = False
+        self._arguments = list(arguments)
+        self._runs = False
+        self._on_event, self._on_end = on_event, on_end
         self._python = python or python_program()
         self._stream, self._errors = EventStream(), b""
-        self._end: End | None = None
+        self._end: ProcessEnd | None = None
         self._process: Any = qt.QProcess()
         # `-m` searches the working directory first.
-        self._process.setWorkingDirectory(engineFolder)
-        self._process.readyReadStandardOutput.connect(self._onOutput)
-        self._process.readyReadStandardError.connect(self._onErrors)
-        self._process.finished.connect(self._onFinished)
-        self._process.errorOccurred.connect(self._onError)
+        self._process.setWorkingDirectory(engine_folder)
+
+    def start(self) -> EngineProcess:
+        """Start the process; returns it."""
+        self.listening = self._runs = True
+        self._process.readyReadStandardOutput.connect(self._on_output)
+        self._process.readyReadStandardError.connect(self._on_errors)
+        self._process.finished.connect(self._on_finished)
+        self._process.errorOccurred.connect(self._on_error)
         _alive.add(self)
-        self._process.start(self._python, list(words))
+        self._process.start(self._python, self._arguments)
+        return self
 
     def log(self) -> str:
-        """The last lines that it wrote to stderr."""
+        """Return the last lines that the process wrote to stderr."""
         return "\n".join(line for line in self._errors.decode(errors="replace").splitlines() if line.strip())
 
     def write(self, line: bytes) -> None:
-        """To its stdin; one that has ended meanwhile takes nothing, as its end will tell."""
+        """Write to the process's stdin; after its end nothing is written, and `on_end` reports that."""
         if self._runs:
             self._process.write(line)
 
     def kill(self) -> None:
-        """End it at once."""
-        self.isHeard = False
+        """End the process at once."""
+        self.listening = False
         if not self._runs:
             return
         # PythonSlicer may be a launcher, whose child a kill does not reach; that one ends as its stdin closes.
         self._process.closeWriteChannel()
         self._process.kill()
         if self._process.state() == qt.QProcess.NotRunning:
-            self._letGo()
+            self._let_go()
 
-    def waitForEnd(self, milliseconds: int) -> None:
-        """For when Slicer ends, and the event loop with it."""
+    def close_stdin(self) -> None:
+        """Let the process end by itself: it finishes nothing, but it removes its files."""
+        self.listening = False
+        if self._runs:
+            self._process.closeWriteChannel()
+
+    def wait_for_end(self, milliseconds: int) -> None:
+        """Block until the process has ended: Slicer itself ends, and its event loop with it."""
         if self._runs:
             self._process.waitForFinished(milliseconds)
 
-    def _onOutput(self) -> None:
+    def _on_output(self) -> None:
         if self._runs:
             self._stream.feed(self._process.readAllStandardOutput().data())
-            self._handOn()
+            self._deliver()
 
-    def _onErrors(self) -> None:
+    def _on_errors(self) -> None:
         if self._runs:
             self._errors = (self._errors + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
-    def _handOn(self) -> None:
-        """Hand events on for one turn of the event loop; the rest follow in the next ones, and after them the end."""
+    def _deliver(self) -> None:
+        """Deliver events for one turn of the event loop; the rest follow in the next turns, and then the end."""
         until = time.monotonic() + TURN_S
         try:
-            while self.isHeard and time.monotonic() < until:
+            while self.listening and time.monotonic() < until:
                 event = self._stream.next()
                 if event is None:
                     break
-                self._onEvent(event)
+                self._on_event(event)
         finally:
-            if self.isHeard and self._stream.waiting():
-                qt.QTimer.singleShot(0, self._handOn)
-            elif self.isHeard and self._end is not None:
-                self.isHeard = False
-                self._onEnd(self._end)
+            if self.listening and self._stream.waiting():
+                qt.QTimer.singleShot(0, self._deliver)
+            elif self.listening and self._end is not None:
+                self.listening = False
+                self._on_end(self._end)
 
-    def _onFinished(self, *status: Any) -> None:
+    def _on_finished(self, *status: Any) -> None:
         if not self._runs:
             return
-        self._onErrors()
+        self._on_errors()
         self._stream.feed(self._process.readAllStandardOutput().data())
-        self._end = End("", self._process.exitStatus() != qt.QProcess.NormalExit, self._process.exitCode())
-        self._letGo()
-        self._handOn()
+        self._end = ProcessEnd("", self._process.exitStatus() != qt.QProcess.NormalExit, self._process.exitCode())
+        self._let_go()
+        self._deliver()
 
-    def _onError(self, error: Any) -> None:
+    def _on_error(self, error: Any) -> None:
         # Any other error is followed by `finished`.
         if error == qt.QProcess.FailedToStart:
             what = _("Slicer's Python could not be started ({program}). Reinstall Slicer or free some memory.")
-            self._end = End(what.format(program=self._python))
-            self._letGo()
-            # On Windows this comes from within `start`, before whoever asked knows of the process.
-            qt.QTimer.singleShot(0, self._handOn)
+            self._end = ProcessEnd(what.format(program=self._python))
+            self._let_go()
+            # On Windows this comes from within `start`, before the caller has the process.
+            qt.QTimer.singleShot(0, self._deliver)
 
-    def _letGo(self) -> None:
-        """Have Qt delete the process once its signal is over.
+    def _let_go(self) -> None:
+        """Delete the Qt process once its signal is over.
 
-        It is still referred to: PythonQt would delete it with its last reference, in the midst of its own signal.
+        Until then it stays referenced: PythonQt would delete it with its last reference, within its own signal.
         """
         self._runs = False
         _alive.discard(self)
+        qt.QTimer.singleShot(0, self._delete_process)
+
+    def _delete_process(self) -> None:
+        # A slot that is still connected would hold the last reference to this object and, through it, to the process:
+        # Qt would delete the process, and PythonQt would delete it again.
+        for signal, slot in (
+            (self._process.readyReadStandardOutput, self._on_output),
+            (self._process.readyReadStandardError, self._on_errors),
+            (self._process.finished, self._on_finished),
+            (self._process.errorOccurred, self._on_error),
+        ):
+            signal.disconnect(slot)
         self._process.deleteLater()
 
 
+class EventStream:
+    """Turns bytes into events. A line that is no event (a library's own print) is skipped.
+
+    Of several progress events in a row only the newest is delivered.
+    """
+
+    def __init__(self) -> None:
+        self._partial = b""
+        self._lines: deque[bytes] = deque()
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that came in: half a line, or many lines."""
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self._lines.extend(lines)
+
+    def waiting(self) -> bool:
+        """Return whether `next` has lines to read."""
+        return bool(self._lines)
+
+    def next(self) -> dict[str, Any] | None:
+        """Return the next event, or None if there is none yet."""
+        while self._lines:
+            line = self._lines.popleft()
+            # Looks at the bytes: parsing what is dropped would take the window's time.
+            if self._lines and _is_progress(line) and _is_progress(self._lines[0]):
+                continue
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                return event
+        return None
+
+
+def _is_progress(line: bytes) -> bool:
+    return line.startswith(b'{"event": "progress"')
+
+
 def python_program() -> str:
-    """Slicer's own Python."""
+    """Return the path of Slicer's own Python."""
     return shutil.which("PythonSlicer") or sys.executable
 
 
 def wait_for_killed(milliseconds: int) -> None:
-    """Wait until all that were killed have ended, so long for each."""
+    """Wait until all processes that were killed have ended, at most `milliseconds` for each."""
     for process in list(_alive):
-        if not process.isHeard:
-            process.waitForEnd(milliseconds)
+        if not process.listening:
+            process.wait_for_end(milliseconds)

@@ -386,9 +386,9 @@ class EngineProcessTest(unittest.TestCase):
         """PythonQt deletes an object with its last reference, and Qt goes on using it after the signal."""
         for python, words in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
             heard: list[Any] = []
-            process = EngineProcess(words, heard.append, heard.append, python)
+            process = EngineProcess(words, heard.append, heard.append, python).start()
             wrapper = weakref.ref(process._process)
-            with mock.patch.object(process, "_letGo", wraps=process._letGo) as let_go:
+            with mock.patch.object(process, "_let_go", wraps=process._let_go) as let_go:
                 process_events_until(lambda heard=heard: heard and not isinstance(heard[-1], dict), 20, "the end")
             let_go.assert_called_once()
             self.assertIsNotNone(wrapper())
@@ -397,7 +397,9 @@ class EngineProcessTest(unittest.TestCase):
 
     def test_what_was_killed_is_heard_no_more(self) -> None:
         heard: list[Any] = []
-        process = EngineProcess(["-c", 'print(\'{"event": "x"}\', flush=True); input()'], heard.append, heard.append)
+        process = EngineProcess(
+            ["-c", 'print(\'{"event": "x"}\', flush=True); input()'], heard.append, heard.append
+        ).start()
         process_events_until(lambda: heard, 20, "its event")
         process.kill()
         wait_for_killed(5000)

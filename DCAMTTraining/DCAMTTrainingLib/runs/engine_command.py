@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from DCAMTSlicerLib.engine_process import End, EngineProcess, OnEvent
+from DCAMTSlicerLib.engine_process import EngineProcess, OnEvent, ProcessEnd
 from slicer.i18n import tr as _
 
 
@@ -18,21 +18,23 @@ class EngineCommand:
 
     def __init__(self, words: Sequence[str], onEvent: OnEvent, onEnd: Callable[[str], None]) -> None:
         self._onEnd = onEnd
-        self._process = EngineProcess(["-m", "dcamt", *words, "--json", "--end-with-stdin"], onEvent, self._onEnded)
+        self._process = EngineProcess(
+            ["-m", "dcamt", *words, "--json", "--end-with-stdin"], onEvent, self._onEnded
+        ).start()
 
     @property
     def running(self) -> bool:
         """Whether more will be heard of it."""
-        return self._process.isHeard
+        return self._process.listening
 
     def cancel(self) -> None:
         """End the process at once."""
         self._process.kill()
 
-    def _onEnded(self, end: End) -> None:
+    def _onEnded(self, end: ProcessEnd) -> None:
         self._onEnd(end.problem or ("" if end.code == 0 and not end.crashed else self._fault(end)))
 
-    def _fault(self, end: End) -> str:
+    def _fault(self, end: ProcessEnd) -> str:
         line = self._process.log().rpartition("\n")[2]
         unknown = _("The computation ended unexpectedly (code {code}).").format(code=end.code)
         return line.removeprefix("dcamt: ") if line and not end.crashed else unknown
