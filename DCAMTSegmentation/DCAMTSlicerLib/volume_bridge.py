@@ -10,8 +10,8 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.errors import InputError, OutputError
+from dcamt.geometry import Grid
 from dcamt.io.atomic import DISK_FULL
-from dcamt.volume import Grid
 from slicer.i18n import tr as _
 
 SLAB_BYTES = 8 << 20

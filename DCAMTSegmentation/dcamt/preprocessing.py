@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .geometry import Box, Grid
 from .recipe import Intensity, Recipe
-from .volume import Box, Grid, Labelmap, Volume
+from .volume import Labelmap, Volume
 
 SLAB = 1 << 18
 """Voxels that are worked on at a time: they stay in the processor's cache, and little memory is taken."""

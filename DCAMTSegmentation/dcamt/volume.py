@@ -1,78 +1,18 @@
-"""Scans and labelmaps with their geometry: what they are, what is checked, and how a file becomes one.
-
-Every affine here maps voxel indices (i, j, k) to RAS millimetres, whatever the file's own convention.
-"""
+"""Scans and labelmaps with their geometry, and the checks of whether they can be worked on."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import InputError
-from .io.formats import ending as ending
-from .io.formats import scan_name as scan_name
-
-if TYPE_CHECKING:
-    from .io.nrrd import StoredSegment
+from .geometry import Grid
 
 MINIMUM_AXIS = 8  # voxels; below this the network's own downsampling has nothing left to work on
 MAXIMUM_VOXELS = 2**30  # 1024 cubed: 4 GiB as float32, beyond any cardiac MRI
-
-_NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
-
-
-Box = tuple[slice, slice, slice]
-"""Part of a grid: the voxels within bounds along each axis."""
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """A voxel lattice in the patient: `shape` (I, J, K) and `affine` (4, 4), voxel index -> RAS mm.
-
-    The affine is copied to float64 and made read-only. Axes may be oblique, flipped and sheared.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-
-    def __post_init__(self) -> None:
-        shape = tuple(int(size) for size in self.shape)
-        affine = np.array(self.affine, dtype=np.float64)
-        if len(shape) != 3 or affine.shape != (4, 4):
-            raise ValueError(f"a grid needs 3 axes and a 4x4 affine, not {shape} and {affine.shape}")
-        affine.setflags(write=False)
-        object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "affine", affine)
-
-    @property
-    def spacing(self) -> np.ndarray:
-        """(3,) mm: distance between neighbouring voxel centres along i, j and k."""
-        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
-
-    @property
-    def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel in mm3: |det| of the affine, right for sheared grids too."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
-
-    def corners(self) -> np.ndarray:
-        """(8, 3) RAS mm: centres of the eight corner voxels, k running fastest."""
-        last = np.array(self.shape) - 1
-        index = np.stack(np.meshgrid(*[(0, size) for size in last], indexing="ij"), axis=-1).reshape(8, 3)
-        return np.asarray(index @ self.affine[:3, :3].T + self.affine[:3, 3])
-
-    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both have the same shape and every voxel centre within `tolerance_mm` of its like.
-
-        The distance between two affine maps is largest at a corner, so the corners decide.
-        """
-        if self.shape != other.shape:
-            return False
-        return bool(np.linalg.norm(self.corners() - other.corners(), axis=1).max() <= tolerance_mm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,41 +134,6 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
 _GREY = "A grey-scale scan is needed."
 
 
-def read_volume(path: str | Path, channels: int = 1) -> Volume:
-    """Read and check a scan: NIfTI, NRRD, MetaImage, another ITK format, or a folder of DICOM slices.
-
-    `channels` is the number of images the file must hold, as C of the voxels (C, I, J, K). Intensities keep
-    the file's type unless it scales them, which makes them float32. Raises InputError for whatever `check`
-    refuses and for a file that is missing, empty, damaged, two-dimensional or holds another number of images.
-    """
-    path = Path(path)
-    voxels, affine = _read(path)
-    if len(voxels) != channels:
-        remedy = "Extract one of them to a file of its own." if channels == 1 else f"{channels} are needed."
-        raise InputError(f"holds {len(voxels)} volumes (4D)", path=path, remedy=remedy)
-    volume = Volume(voxels, Grid(voxels.shape[1:], affine), path)
-    check(volume)
-    return volume
-
-
-def read_labelmap(path: str | Path) -> Labelmap:
-    """Read a labelmap from any format `read_volume` reads, or a segmentation (`.seg.nrrd`).
-
-    The layers of a segmentation become one labelmap: segments keep their label values where these are unique,
-    or else are numbered 1, 2, ... in the file's order; where segments overlap the later one wins. Raises
-    InputError as `read_volume`, except that a blank labelmap is fine, and for negative or fractional values.
-    """
-    path = Path(path)
-    voxels, affine = _read(path, flatten_segments=True)
-    if len(voxels) != 1:
-        raise InputError(
-            f"holds {len(voxels)} volumes, not one labelmap", path=path, remedy="Save one labelmap a file."
-        )
-    grid = Grid(voxels.shape[1:], affine)
-    check_grid(grid, path)
-    return Labelmap(as_labels(voxels[0], path), grid, path)
-
-
 WHITE = 255
 """What many programs write into a mask of one structure."""
 
@@ -245,56 +150,6 @@ def white_as(value: int, labelmap: Labelmap) -> Labelmap:
     return replace(labelmap, voxels=np.where(labelmap.voxels == WHITE, value, labelmap.voxels).astype(np.uint8))
 
 
-def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
-    """What a file says of the segments in it, by the labels that `read_labelmap` gives them; most formats say nothing.
-
-    Raises InputError as `read_labelmap` does for a damaged header.
-    """
-    path = Path(path)
-    if ending(path) not in _NRRD_ENDINGS:
-        return ()
-    from .io.nrrd import read_nrrd_segments
-
-    return read_nrrd_segments(path)
-
-
-@dataclass(frozen=True, eq=False)
-class Header:
-    """What a file says of itself before any voxel is read: C of its voxels (C, I, J, K), and their grid."""
-
-    channels: int
-    grid: Grid
-
-
-def read_header(path: str | Path, flatten_segments: bool = False) -> Header:
-    """A scan's or, with `flatten_segments`, a labelmap's header, checked as far as it goes; no voxel is kept.
-
-    Raises InputError as `read_volume` and `read_labelmap` do, but for another number of channels and for what only
-    the voxels show.
-    """
-    path = Path(path)
-    kind = _kind(path)
-    if kind == "dicom":
-        from .io.dicom import read_dicom_header
-
-        shape, affine = read_dicom_header(path)
-    elif kind == "nifti":
-        from .io.nifti import read_nifti_header
-
-        shape, affine = read_nifti_header(path)
-    elif kind == "nrrd":
-        from .io.nrrd import read_nrrd_header
-
-        shape, affine = read_nrrd_header(path, flatten_segments)
-    else:
-        from .io.itk import read_itk_header
-
-        shape, affine = read_itk_header(path)
-    grid = Grid((shape[1], shape[2], shape[3]), affine)
-    check_grid(grid, path)
-    return Header(shape[0], grid)
-
-
 def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
     """`voxels` as the smallest unsigned type that holds them; raises InputError unless they are labels."""
     remedy = "Choose a labelmap rather than a scan."
@@ -307,51 +162,3 @@ def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
     if voxels.max() > np.iinfo(np.uint32).max:
         raise InputError(f"holds the label {voxels.max():g}", path=path, remedy=remedy)
     return voxels.astype(np.min_scalar_type(int(voxels.max())), copy=False)
-
-
-def _read(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (C, I, J, K) and affine, by the reader that the path's kind and ending ask for."""
-    kind = _kind(path)
-    if kind == "dicom":
-        from .io.dicom import read_dicom_folder
-
-        return read_dicom_folder(path)
-    if kind == "nifti":
-        from .io.nifti import read_nifti
-
-        return read_nifti(path)
-    if kind == "nrrd":
-        from .io.nrrd import read_nrrd
-
-        return read_nrrd(path, flatten_segments)
-    from .io.itk import read_itk
-
-    return read_itk(path)
-
-
-def _kind(path: Path) -> str:
-    """Which reader a path needs: "dicom", "nifti", "nrrd" or "itk"; raises InputError if it is missing or empty."""
-    # os.path, unlike pathlib, answers False to a name the system cannot even look up.
-    if not os.path.exists(path):
-        raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
-    if os.path.isdir(path):
-        return "dicom"
-    if os.path.getsize(path) == 0:
-        raise InputError("is an empty file", path=path, remedy="Copy or export it again.")
-    if ending(path) in (".nii", ".nii.gz"):
-        return "nifti"
-    return "nrrd" if ending(path) in _NRRD_ENDINGS else "itk"
-
-
-def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
-    """Write a labelmap by the path's ending; see `volume_writers.write_labelmap`."""
-    from .io import writers as volume_writers
-
-    volume_writers.write_labelmap(labelmap, path, segments)
-
-
-def write_volume(volume: Volume, path: str | Path) -> None:
-    """Write a scan or a map by the path's ending; see `volume_writers.write_volume`."""
-    from .io import writers as volume_writers
-
-    volume_writers.write_volume(volume, path)

@@ -25,7 +25,9 @@ if __package__ in (None, ""):  # run from a checkout, where the engine need not 
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "DCAMTSegmentation"))
 
 from dcamt.errors import DCAMTError, InputError
-from dcamt.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.volume import Labelmap, Volume
 
 Field = NDArray[np.floating[Any]]
 Points = tuple[Field, Field, Field]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dcamt.geometry import Box
 from dcamt.inference import anatomy
 from dcamt.inference.anatomy import (
     VARIED_WITHIN,
@@ -18,7 +19,7 @@ from dcamt.inference.anatomy import (
     anatomy_box,
 )
 from dcamt.recipe import Intensity
-from dcamt.volume import Box, Volume
+from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import centred_grid
 from dcamt_testing.large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
 from scipy.ndimage import gaussian_filter

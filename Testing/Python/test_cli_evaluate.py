@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt import cli
-from dcamt.volume import Grid, Labelmap, write_labelmap
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap
+from dcamt.volume import Labelmap
 
 GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 

@@ -15,7 +15,10 @@ import pytest
 from dcamt import cli
 from dcamt.commands.console import Console, StdoutLost
 from dcamt.commands.scans import expand
-from dcamt.volume import Grid, Volume, read_labelmap, read_volume, write_volume
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.writers import write_volume
+from dcamt.volume import Volume
 from dcamt_testing.synthetic import open_dcamt, read_until, save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -33,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     recipe = tiny_recipe("largest_component=false")
     path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
-    scan = read_volume(save_scan(path.with_name("scan.nrrd")))
+    scan = read_scan(save_scan(path.with_name("scan.nrrd")))
     for seed in range(100):
         predictor = Predictor(open_model(save_tiny_model(path, recipe, seed)))
         shares = [predictor.segment(scan, quality).labelmap.voxels.mean() for quality in ("fast", "accurate")]
@@ -288,7 +291,7 @@ def test_nothing_written_leaves_no_table(model: Path, tmp_path: Path, monkeypatc
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dcamt.commands.segment.read_volume", stop)
+    monkeypatch.setattr("dcamt.commands.segment.read_scan", stop)
     scan, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
     words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
     assert cli.main([str(word) for word in words]) == 1

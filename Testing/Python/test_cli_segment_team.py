@@ -13,7 +13,10 @@ from subprocess import PIPE
 
 import numpy as np
 import pytest
-from dcamt.volume import Grid, Volume, read_labelmap, write_volume
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_volume
+from dcamt.volume import Volume
 from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 

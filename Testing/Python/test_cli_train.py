@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
-from dcamt.volume import Grid, Labelmap, Volume, write_labelmap, write_volume
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.synthetic import open_dcamt, read_until, status, write_table
 from dcamt_testing.tiny_recipes import TINY
 

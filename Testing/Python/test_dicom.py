@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
-from dcamt.volume import Grid, read_header, read_volume, scan_name
+from dcamt.geometry import Grid
+from dcamt.io.formats import scan_name
+from dcamt.io.readers import read_header, read_scan
 from dcamt_testing.scan_files import ORTHOGONAL, RAS_TO_LPS, SHAPE, affine_from_sitk, affine_of, refused, rotation, scan
 
 
@@ -60,7 +62,7 @@ def test_dicom_series(tmp_path: Path, name: str) -> None:
     voxels, folder = scan("int16"), tmp_path / "series"
     write_dicom(folder, voxels, affine)
     (folder / "README.txt").write_text("not a slice")
-    volume = read_volume(folder)
+    volume = read_scan(folder)
     assert volume.voxels.shape == (1, *SHAPE)
     assert scan_name(folder) == "series"
     header = read_header(folder)
@@ -96,7 +98,7 @@ def test_dicom_slices_are_rescaled_each_by_its_own_slope(tmp_path: Path, sop_cla
         assert slope not in raw
         extra = intercept + b"0 " + slope + slopes[k % 3]
         path.write_bytes(raw.replace(pixels, extra + pixels))
-    found = read_volume(folder)
+    found = read_scan(folder)
     expected = scan("int16") * np.array([float(slopes[k % 3]) for k in range(SHAPE[2])])
     if found.grid.affine[2, 2] < 0:
         expected = expected[:, :, ::-1]
@@ -108,7 +110,7 @@ def test_dicom_folders_that_are_refused(tmp_path: Path, capfd: pytest.CaptureFix
     affine = ORTHOGONAL["oblique"]
 
     def read(name: str) -> Callable[[], object]:
-        return lambda: read_volume(tmp_path / name)
+        return lambda: read_scan(tmp_path / name)
 
     for name, options, words in [
         ("gap", {"skip": (4, 5)}, ["lacks about 2", "2.50 to 7.50 mm"]),

@@ -13,13 +13,13 @@ import pytest
 import torch
 from dcamt.cases.case_list import read_cases
 from dcamt.commands.console import Console
+from dcamt.io.readers import read_header
 from dcamt.recipe import load_recipe, with_settings
 from dcamt.runs.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
 from dcamt.runs.folder import RunFolder
 from dcamt.training import estimate as estimate_module
 from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case
-from dcamt.volume import read_header
 from dcamt_testing.synthetic import CPU, new_trainer, run_dcamt, set_options, status, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 

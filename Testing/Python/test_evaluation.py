@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap
 from dcamt.metrics.evaluation import COLUMNS, SegmentationScore, evaluate_folders, score
-from dcamt.volume import Grid, Labelmap, write_labelmap
+from dcamt.volume import Labelmap
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 

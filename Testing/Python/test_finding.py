@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from dcamt.geometry import Box, Grid
 from dcamt.inference import finding
 from dcamt.inference import middle as centrality
 from dcamt.inference import predictor as module
@@ -23,7 +24,7 @@ from dcamt.inference.predictor import Predictor
 from dcamt.inference.quality import FAST
 from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
-from dcamt.volume import Box, Grid, Labelmap, Volume
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt_testing.large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
 from torch import Tensor, nn
@@ -143,7 +144,7 @@ def test_a_box_that_the_result_touches_grows(predictor: Predictor, monkeypatch: 
 
 
 def test_a_region_is_segmented_without_looking_elsewhere(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dcamt.inference.region import Region
+    from dcamt.geometry import Region
 
     scan, own = scan_in("air")
     monkeypatch.setattr(module, "find_organ", lambda *_: 1 / 0)

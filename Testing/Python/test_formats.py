@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dcamt import cli
 from dcamt.errors import InputError
+from dcamt.geometry import Grid
 from dcamt.io.formats import (
     FORMATS,
     LABEL_ENDINGS,
@@ -20,7 +21,9 @@ from dcamt.io.formats import (
     scan_name,
     without_agreement_maps,
 )
-from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.volume import Labelmap, Volume
 
 GRID = Grid((9, 10, 11), np.diag([1.0, 2.0, 3.0, 1.0]))
 
@@ -40,7 +43,7 @@ def test_what_the_table_says_can_be_written_is_written_and_nothing_else(tmp_path
     path = tmp_path / f"x{form.ending}"
     if form.writes_volume:
         write_volume(Volume(values[None], GRID), path)
-        np.testing.assert_array_equal(read_volume(path).voxels[0], values)
+        np.testing.assert_array_equal(read_scan(path).voxels[0], values)
         path.unlink()
     else:
         with pytest.raises(InputError, match=r"Use \.nii\.gz or \.nrrd or \.nii\.$"):

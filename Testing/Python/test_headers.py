@@ -10,7 +10,9 @@ import nrrd
 import numpy as np
 import pytest
 from dcamt.errors import InputError
-from dcamt.volume import Labelmap, Volume, read_header, read_labelmap, read_volume, write_labelmap, write_volume
+from dcamt.io.readers import read_header, read_labelmap, read_scan
+from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, rotation
 
 GRID = centred_grid((12, 10, 9), (1.5, 1.2, 2.0), rotation(9, -12, 17))
@@ -26,7 +28,7 @@ def scan() -> Volume:
 def test_the_header_is_that_of_the_whole_scan(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"scan.{ending}"
     write_volume(scan(), path)
-    header, whole = read_header(path), read_volume(path)
+    header, whole = read_header(path), read_scan(path)
     assert header.channels == 1
     assert header.grid.shape == whole.grid.shape
     assert np.array_equal(header.grid.affine, whole.grid.affine)
@@ -41,7 +43,7 @@ def test_channels_of_every_format(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(voxels.transpose(2, 1, 0, 3), isVector=True), str(tmp_path / "a.mha"))
     for name in ("a.nii.gz", "a.nrrd", "a.mha"):
         header = read_header(tmp_path / name)
-        whole = read_volume(tmp_path / name, channels=3)
+        whole = read_scan(tmp_path / name, channels=3)
         assert header.channels == 3
         assert header.grid.matches(whole.grid)
 
@@ -69,7 +71,7 @@ def test_a_file_that_was_cut_off_is_told_from_its_length(tmp_path: Path, ending:
         read_header(path)
     assert str(caught.value).startswith(f"{path}: ")
     with pytest.raises(InputError):
-        read_volume(path)
+        read_scan(path)
 
 
 def test_gzip_in_several_streams_is_whole(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_header_is_checked_like_the_scan(tmp_path: Path) -> None:
     (tmp_path / "empty.nrrd").touch()
     for name in ("thin.nii", "empty.nrrd", "none.nii"):
         messages = []
-        for read in (read_header, read_volume):
+        for read in (read_header, read_scan):
             with pytest.raises(InputError) as caught:
                 read(tmp_path / name)
             messages.append(str(caught.value))
@@ -104,4 +106,4 @@ def test_no_voxel_is_unpacked(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     assert read_header(path).grid.matches(GRID)
     with pytest.raises(InputError):
-        read_volume(path)
+        read_scan(path)

@@ -8,15 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.errors import OutputError
-from dcamt.metrics.measurements import (
-    COLUMNS,
-    Measurements,
-    bounding_box,
-    measure,
-    surface_area,
-    write_measurements_csv,
-)
-from dcamt.volume import Code, Grid, Labelmap, SegmentInfo
+from dcamt.geometry import Grid, bounding_box
+from dcamt.metrics.measurements import COLUMNS, Measurements, measure, surface_area, write_measurements_csv
+from dcamt.volume import Code, Labelmap, SegmentInfo
 from scipy.spatial.distance import pdist
 from scipy.special import ellipeinc, ellipkinc
 from scipy.stats import special_ortho_group

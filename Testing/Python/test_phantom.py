@@ -11,7 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 from dcamt.errors import InputError
-from dcamt.volume import Labelmap, Volume, read_labelmap, read_volume
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.volume import Labelmap, Volume
 from scipy import ndimage
 
 FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
@@ -129,7 +130,7 @@ def test_script_writes_what_the_engine_reads(tmp_path: Path, ending: str, monkey
     monkeypatch.setattr(phantom, "make_phantom", lambda seed: made if seed == 5 else pytest.fail(f"seed {seed}"))
     scan, label = tmp_path / f"scan{ending}", tmp_path / f"label{ending}"
     assert phantom.main(["-o", str(scan), "--label", str(label), "--seed", "5"]) == 0
-    back, back_label = read_volume(scan), read_labelmap(label)
+    back, back_label = read_scan(scan), read_labelmap(label)
     assert np.array_equal(back.voxels, made[0].voxels)
     assert back.grid.matches(made[0].grid)
     assert np.array_equal(back_label.voxels, made[1].voxels)
@@ -139,7 +140,7 @@ def test_script_writes_what_the_engine_reads(tmp_path: Path, ending: str, monkey
 def test_shipped_scan_is_seed_0_and_small() -> None:
     path = FOLDER / "LGEHeartPhantom.nrrd"
     assert path.stat().st_size < 2_000_000
-    shipped, made = read_volume(path), phantom.make_phantom(0)[0]
+    shipped, made = read_scan(path), phantom.make_phantom(0)[0]
     assert shipped.voxels.shape == (1, 190, 144, 88)
     assert shipped.grid.matches(made.grid)
     # Another build of the mathematics library may round a voxel here and there to its neighbour.

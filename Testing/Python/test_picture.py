@@ -12,20 +12,13 @@ import numpy as np
 import pytest
 import slicerio
 from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap, read_segments
+from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.report import picture
 from dcamt.report.picture import draw_picture, measured, render_picture, turn_to_lps
 from dcamt.report.surface_shading import shade_surface
-from dcamt.volume import (
-    Code,
-    Grid,
-    Labelmap,
-    SegmentInfo,
-    Volume,
-    read_labelmap,
-    read_segments,
-    write_labelmap,
-    write_volume,
-)
+from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from scipy import ndimage
 
 GREEN = SegmentInfo(1, "Left atrium", (0.0, 1.0, 0.0), Code("SCT", "82471001", "Left atrium"))

@@ -12,18 +12,19 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from dcamt.errors import InputError
+from dcamt.geometry import Grid, Region
 from dcamt.inference import predictor as module
 from dcamt.inference.folded import fold
 from dcamt.inference.memory import part_size, pass_bytes
 from dcamt.inference.one_pass import Size, probabilities
 from dcamt.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
 from dcamt.inference.quality import FAST
-from dcamt.inference.region import Region
+from dcamt.io.readers import read_scan
 from dcamt.models.package import ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.preprocessing import network_grid, scan_to_network
 from dcamt.recipe import Inference, Intensity, Recipe
-from dcamt.volume import Grid, Labelmap, Volume, read_volume
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
 from scipy import ndimage
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ def test_every_format_gives_the_same_labels_in_the_patient(
     image.SetDirection((to_lps @ oblique_scan.grid.affine[:3, :3] / oblique_scan.grid.spacing).ravel().tolist())
     image.SetOrigin((to_lps @ oblique_scan.grid.affine[:3, 3]).tolist())
     sitk.WriteImage(image, str(tmp_path / f"scan{ending}"))
-    scan = read_volume(tmp_path / f"scan{ending}")
+    scan = read_scan(tmp_path / f"scan{ending}")
     assert scan.grid.matches(oblique_scan.grid)
     result = predictor.segment(scan)
     assert result.labelmap.path == scan.path

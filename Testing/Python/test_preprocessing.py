@@ -12,6 +12,8 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from dcamt import preprocessing
 from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap
 from dcamt.preprocessing import (
     NetworkGrid,
     _interpolation,
@@ -23,7 +25,7 @@ from dcamt.preprocessing import (
     to_source,
 )
 from dcamt.recipe import Intensity, Recipe, load_recipe
-from dcamt.volume import Grid, Labelmap, Volume, read_labelmap
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, points_of, rotation
 from scipy import ndimage
 

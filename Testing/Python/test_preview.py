@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from dcamt.cases.case_list import read_cases
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.runs.folder import RunFolder
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
-from dcamt.volume import read_labelmap, read_volume
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 
@@ -26,7 +26,7 @@ def test_the_chosen_case_appears_and_its_dice_is_that_of_the_validation(tmp_path
     preview = read_preview(run)
     assert preview is not None
     assert (preview.case, preview.step) == ("validation1", 3)
-    volume = read_volume(case.image)
+    volume = read_scan(case.image)
     np.testing.assert_array_equal(np.load(preview.scan), volume.voxels[0].transpose(2, 1, 0))
     np.testing.assert_allclose(preview.affine, volume.grid.affine)
     labels = np.load(preview.labels, mmap_mode="r")

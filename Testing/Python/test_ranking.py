@@ -13,8 +13,9 @@ from dcamt.cases.case_list import UNLABELLED, Case
 from dcamt.errors import InputError
 from dcamt.inference.agreement import position_of, voxel_of_most
 from dcamt.inference.predictor import Segmentation
+from dcamt.io.readers import read_labelmap
 from dcamt.training.ranking import RankedCase, in_order, rank_case, read_ranking, write_ranking
-from dcamt.volume import Labelmap, Volume, read_labelmap
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
 from dcamt_testing.synthetic import save_tiny_model, status, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe

@@ -7,9 +7,8 @@ import itertools
 import numpy as np
 import pytest
 from dcamt.errors import InputError
-from dcamt.inference.region import Region
+from dcamt.geometry import Grid, Region
 from dcamt.preprocessing import network_grid
-from dcamt.volume import Grid
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 
 OBLIQUE = centred_grid((24, 20, 16), (1.5, 1.2, 2.0), rotation(9, -12, 17))

@@ -17,11 +17,12 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
+from dcamt.geometry import Grid
 from dcamt.report import slices
 from dcamt.report.charts import POINTS, line_chart, thinned, ticks
 from dcamt.report.run_report import curves
 from dcamt.report.scored_cases import ScoredCase, best_median_worst
-from dcamt.volume import Grid, Labelmap, Volume
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.synthetic import run_dcamt, set_options, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe

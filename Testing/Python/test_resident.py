@@ -11,10 +11,10 @@ import pytest
 import torch
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
 from dcamt.errors import InputError
+from dcamt.io.readers import read_scan
 from dcamt.preprocessing import scan_to_network
 from dcamt.recipe import Recipe, with_settings
 from dcamt.training.resident import PLACES_PER_CLASS, load_case, quantum
-from dcamt.volume import read_volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.synthetic import CPU, write_nifti
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -31,7 +31,7 @@ def write_case(folder: Path, image: np.ndarray, label: np.ndarray | None) -> Cas
 def test_eight_bits_cost_half_a_step_at_most(tmp_path: Path, settings: tuple[str, ...], reach: float) -> None:
     recipe = tiny_recipe(*settings)
     case = write_case(tmp_path, *ellipsoid_scan())
-    exact, _ = scan_to_network(read_volume(case.image), recipe)
+    exact, _ = scan_to_network(read_scan(case.image), recipe)
     held = load_case(case, recipe, CPU)
     scale, offset = quantum(recipe.intensity)
     assert held.image.dtype == torch.uint8

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.geometry import Grid
 from dcamt.inference.memory import pass_bytes
 from dcamt.inference.predictor import Predictor, Segmentation
 from dcamt.inference.quality import ACCURATE, FAST
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.evaluation import score
 from dcamt.models.package import ModelPackage
 from dcamt.models.store import DEFAULT, model_path, stored_models, verify_model
-from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume
+from dcamt.volume import Labelmap, Volume
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
@@ -31,7 +33,7 @@ def predictor(package: ModelPackage) -> Predictor:
 
 @pytest.fixture(scope="module")
 def scan() -> Volume:
-    return read_volume(SAMPLE)
+    return read_scan(SAMPLE)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_a_brighter_scan_is_the_same_scan(predictor: Predictor, scan: Volume, wh
 @pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
 @pytest.mark.parametrize("case", ["la061", "la072", "la079"])
 def test_it_segments_scans_whose_outlines_it_never_saw(predictor: Predictor, case: str) -> None:
-    scan, label = read_volume(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
+    scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     found = predictor.segment(scan).labelmap
     assert score(found.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
 
@@ -117,7 +119,7 @@ def test_it_segments_scans_whose_outlines_it_never_saw(predictor: Predictor, cas
 @pytest.mark.parametrize("surroundings", ["air", "noise", "mirrored tissue"])
 @pytest.mark.parametrize("case", ["la064", "la065"])
 def test_it_finds_the_atrium_in_a_field_of_576_by_576(predictor: Predictor, case: str, surroundings: str) -> None:
-    scan, label = read_volume(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
+    scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     cropped = dice(predictor.segment(scan).labelmap.voxels == 1, label.voxels == 1)
     margins = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip((576, 576, 88), scan.grid.shape, strict=True)]
     part = tuple(slice(before, before + n) for (before, _), n in zip(margins, scan.grid.shape, strict=True))

@@ -14,16 +14,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import slicerio
-from dcamt.volume import (
-    Grid,
-    Labelmap,
-    Volume,
-    read_labelmap,
-    read_volume,
-    scan_name,
-    write_labelmap,
-    write_volume,
-)
+from dcamt.geometry import Grid
+from dcamt.io.formats import scan_name
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
@@ -103,7 +98,7 @@ def test_scan_name(tmp_path: Path) -> None:
 def test_write_and_read_volume(tmp_path: Path, ending: str, name: str, dtype: str) -> None:
     grid, voxels, path = Grid(SHAPE, {**ORTHOGONAL, **SHEARED}[name]), scan(dtype), tmp_path / f"x{ending}"
     write_volume(Volume(voxels[np.newaxis], grid), path)
-    again = read_volume(path)
+    again = read_scan(path)
     assert again.voxels.dtype == voxels.dtype
     assert again.path == path
     np.testing.assert_array_equal(again.voxels[0], voxels)
@@ -171,11 +166,11 @@ def test_channels(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x{ending}"
     voxels = np.stack([scan(seed=1), scan(seed=2)])
     write_volume(Volume(voxels, Grid(SHAPE, SHEARED["sheared"])), path)
-    again = read_volume(path, channels=2)
+    again = read_scan(path, channels=2)
     np.testing.assert_array_equal(again.voxels, voxels)
     assert again.grid.matches(Grid(SHAPE, SHEARED["sheared"]), 1e-4)
-    refused(lambda: read_volume(path), path, "2 volumes", "Extract one")
-    refused(lambda: read_volume(path, channels=3), path, "2 volumes", "3 are needed")
+    refused(lambda: read_scan(path), path, "2 volumes", "Extract one")
+    refused(lambda: read_scan(path, channels=3), path, "2 volumes", "3 are needed")
     refused(lambda: read_labelmap(path), path, "2 volumes")
 
 
@@ -184,7 +179,7 @@ def test_flags_and_half_floats_are_widened(tmp_path: Path) -> None:
     for ending in (".nii", ".nrrd"):
         for voxels, stored in ((flags, "uint8"), (scan("float16")[np.newaxis], "float32")):
             write_volume(Volume(voxels, grid), tmp_path / f"x{ending}")
-            again = read_volume(tmp_path / f"x{ending}").voxels
+            again = read_scan(tmp_path / f"x{ending}").voxels
             assert again.dtype == stored
             np.testing.assert_array_equal(again, voxels.astype(stored))
 
@@ -195,7 +190,7 @@ def test_files_written_by_sitk(tmp_path: Path, ending: str, name: str) -> None:
     affine, voxels, path = ORTHOGONAL[name], scan("int16"), tmp_path / f"x{ending}"
     image = sitk_image(voxels, affine)
     sitk.WriteImage(image, str(path))
-    volume = read_volume(path)
+    volume = read_scan(path)
     np.testing.assert_array_equal(volume.voxels[0], voxels)
     assert volume.voxels.dtype == np.int16
     if ending == ".gipl":  # it knows no directions; ITK's own answer is all there is
@@ -210,7 +205,7 @@ def test_scaling_is_applied(tmp_path: Path) -> None:
     image = nib.Nifti1Image(scan("uint8"), np.eye(4))
     image.header.set_slope_inter(0.5, -3)
     nib.save(image, tmp_path / "x.nii.gz")
-    volume = read_volume(tmp_path / "x.nii.gz")
+    volume = read_scan(tmp_path / "x.nii.gz")
     assert volume.voxels.dtype == np.float32
     np.testing.assert_allclose(volume.voxels[0], nib.load(tmp_path / "x.nii.gz").get_fdata(), rtol=1e-6)
     assert volume.voxels.min() < 0
@@ -221,7 +216,7 @@ def test_big_endian_and_trailing_axes(tmp_path: Path) -> None:
     header.set_data_dtype(">i2")
     nib.save(nib.Nifti1Image(scan("int16")[..., np.newaxis], np.eye(4), header), tmp_path / "x.nii")
     assert nib.load(tmp_path / "x.nii").header.endianness == ">"
-    volume = read_volume(tmp_path / "x.nii")
+    volume = read_scan(tmp_path / "x.nii")
     assert volume.voxels.dtype == np.dtype("int16")
     assert volume.voxels.dtype.isnative
     np.testing.assert_array_equal(volume.voxels[0], scan("int16"))
@@ -248,7 +243,7 @@ def test_the_transform_is_the_one_that_itk_takes(tmp_path: Path, sform: int, qfo
     turned = affine_of(rotation(5) * (0.625, 0.9, 2.5))
     turned[:3, 3] = (7, -8, 9)
     save_nifti_header(path, (ORTHOGONAL["oblique"], sform), (turned, qform))
-    assert_sitk_agrees(path, scan(), read_volume(path).grid.affine)
+    assert_sitk_agrees(path, scan(), read_scan(path).grid.affine)
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (0, 1), (2, 1), (5, 0), (5, 1), (0, 5)])
@@ -271,7 +266,7 @@ def test_unusual_codes_and_signs_are_taken_as_itk_takes_them(
         sform_code=sform,
         qform_code=qform,
     )
-    assert_sitk_agrees(path, scan(), read_volume(path).grid.affine)
+    assert_sitk_agrees(path, scan(), read_scan(path).grid.affine)
 
 
 @pytest.mark.parametrize(("sform", "qform"), [(1, 0), (1, 1), (2, 0)])
@@ -279,7 +274,7 @@ def test_a_sform_that_shears_is_kept(tmp_path: Path, sform: int, qform: int) -> 
     """ITK cannot hold it: alone, it refuses the file."""
     path = tmp_path / "x.nii"
     save_nifti_header(path, (SHEARED["sheared"], sform), (ORTHOGONAL["permuted"], qform))
-    assert read_volume(path).grid.matches(Grid(SHAPE, SHEARED["sheared"]), 1e-4)
+    assert read_scan(path).grid.matches(Grid(SHAPE, SHEARED["sheared"]), 1e-4)
 
 
 @pytest.mark.parametrize("unit", ["mm", "meter", "micron", "unknown"])
@@ -288,7 +283,7 @@ def test_unit_of_length(tmp_path: Path, unit: str) -> None:
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "x.nii.gz")
     itk = affine_from_sitk(sitk.ReadImage(str(tmp_path / "x.nii.gz")))
-    np.testing.assert_allclose(read_volume(tmp_path / "x.nii.gz").grid.affine, itk, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(read_scan(tmp_path / "x.nii.gz").grid.affine, itk, rtol=1e-5, atol=1e-6)
 
 
 def test_reading_nifti_imports_nibabel_only(tmp_path: Path) -> None:
@@ -296,12 +291,12 @@ def test_reading_nifti_imports_nibabel_only(tmp_path: Path) -> None:
     # None in sys.modules makes an import fail as if the package were not installed. (nibabel itself looks for
     # SciPy and does without.)
     program = (
-        "import sys; from dcamt.volume import read_volume, read_labelmap\n"
+        "import sys; from dcamt.io.readers import read_scan, read_labelmap\n"
         "heavy = {'SimpleITK', 'scipy', 'nrrd', 'slicerio', 'matplotlib', 'torch'}\n"
         "early = (heavy | {'nibabel'}) & set(sys.modules)\n"
         "assert not early, f'{early} imported before it is needed'\n"
         "sys.modules.update(dict.fromkeys(heavy))\n"
-        f"read_volume({str(path)!r})\n"
+        f"read_scan({str(path)!r})\n"
         "assert 'nibabel' in sys.modules\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "DCAMTSegmentation")}
@@ -332,7 +327,7 @@ def test_nrrd_spaces(tmp_path: Path, space: str, signs: tuple[int, int, int]) ->
         space_directions=(np.diag(signs) @ matrix[:3, :3]).T,
         space_origin=np.diag(signs) @ matrix[:3, 3],
     )
-    assert read_volume(path).grid.matches(Grid(SHAPE, matrix), 1e-9)
+    assert read_scan(path).grid.matches(Grid(SHAPE, matrix), 1e-9)
     if "-" in space:  # ITK knows the full names
         assert_sitk_agrees(path, scan(), matrix)
 
@@ -342,12 +337,12 @@ def test_nrrd_channels_in_the_last_axis(tmp_path: Path) -> None:
     voxels = np.stack([scan(seed=1), scan(seed=2)], axis=-1)
     kinds = ["domain", "domain", "domain", "vector"]
     path = save_nrrd(tmp_path / "x.nrrd", voxels, space="RAS", space_directions=directions, kinds=kinds)
-    np.testing.assert_array_equal(read_volume(path, channels=2).voxels, np.moveaxis(voxels, -1, 0))
+    np.testing.assert_array_equal(read_scan(path, channels=2).voxels, np.moveaxis(voxels, -1, 0))
 
 
 def test_nrrd_with_spacings_alone_lies_where_itk_puts_it(tmp_path: Path) -> None:
     path = save_nrrd(tmp_path / "x.nrrd", scan(), spacings=[0.6, 0.7, 2.5])
-    assert read_volume(path).grid.matches(Grid(SHAPE, affine_from_sitk(sitk.ReadImage(str(path)))), 1e-9)
+    assert read_scan(path).grid.matches(Grid(SHAPE, affine_from_sitk(sitk.ReadImage(str(path)))), 1e-9)
 
 
 def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt.errors import OutputError
-from dcamt.volume import Grid, Labelmap, Volume, read_labelmap, read_volume, write_labelmap, write_volume
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
@@ -31,13 +34,13 @@ from dcamt_testing.scan_files import (
 def test_missing_empty_and_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for ending in (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".xyz", ""):
         path = tmp_path / f"scan{ending}"
-        refused(lambda path=path: read_volume(path), path, "does not exist")
+        refused(lambda path=path: read_scan(path), path, "does not exist")
         path.write_bytes(b"")
-        refused(lambda path=path: read_volume(path), path, "empty")
+        refused(lambda path=path: read_scan(path), path, "empty")
         path.write_text("patient,age\n1,62\n" * 50)
-        refused(lambda path=path: read_volume(path), path, "cannot be read")
+        refused(lambda path=path: read_scan(path), path, "cannot be read")
         refused(lambda path=path: read_labelmap(path), path, "cannot be read")
-    refused(lambda: read_volume(tmp_path / ("x" * 300)), tmp_path / ("x" * 300), "does not exist")
+    refused(lambda: read_scan(tmp_path / ("x" * 300)), tmp_path / ("x" * 300), "does not exist")
     assert capfd.readouterr() == ("", ""), "a library wrote to the terminal"
 
 
@@ -48,7 +51,7 @@ def test_truncated(tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str
     whole = path.read_bytes()
     for part in (0.3, 0.7, 0.97):
         path.write_bytes(whole[: int(len(whole) * part)])
-        refused(lambda: read_volume(path), path)
+        refused(lambda: read_scan(path), path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -59,23 +62,23 @@ def test_flipped_bits_in_a_gzip_are_found(tmp_path: Path, part: str) -> None:
     # Stored, not deflated: the stream itself stays sound whatever the bytes of a voxel are.
     whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
     path.write_bytes(whole)
-    np.testing.assert_array_equal(read_volume(path).voxels[0], scan())
+    np.testing.assert_array_equal(read_scan(path).voxels[0], scan())
     whole[{"voxels": len(whole) // 2, "checksum": -8, "size": -4}[part]] ^= 0x10
     path.write_bytes(whole)
-    refused(lambda: read_volume(path), path, "damaged")
+    refused(lambda: read_scan(path), path, "damaged")
     path.write_bytes(whole[:-8])
-    refused(lambda: read_volume(path), path, "too early")
+    refused(lambda: read_scan(path), path, "too early")
 
 
 def test_content_other_than_the_ending(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(b"hello world" * 100))
-    refused(lambda: read_volume(path), path, "NIfTI")
+    refused(lambda: read_scan(path), path, "NIfTI")
     save_nrrd(tmp_path / "y.nrrd", scan(), spacings=[1, 1, 1])
     (tmp_path / "y.nrrd").rename(path)
-    refused(lambda: read_volume(path), path, "NIfTI")
+    refused(lambda: read_scan(path), path, "NIfTI")
     save_nifti(tmp_path / "x.nii", scan()).rename(tmp_path / "x.nrrd")
-    refused(lambda: read_volume(tmp_path / "x.nrrd"), tmp_path / "x.nrrd", "NRRD")
+    refused(lambda: read_scan(tmp_path / "x.nrrd"), tmp_path / "x.nrrd", "NRRD")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,7 @@ def test_damaged_nifti_header(tmp_path: Path, field: str, value: float, word: st
         header[field] = value
     raw[:348] = header.binaryblock
     path.write_bytes(bytes(raw))
-    refused(lambda: read_volume(path), path, word)
+    refused(lambda: read_scan(path), path, word)
 
 
 def test_nrrd_geometry_that_is_missing_or_unknown(tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ def test_nrrd_geometry_that_is_missing_or_unknown(tmp_path: Path) -> None:
     ]
     for number, (header, word) in enumerate(cases):
         path = save_nrrd(tmp_path / f"{number}.nrrd", scan(), **header)
-        refused(lambda path=path: read_volume(path), path, word)
+        refused(lambda path=path: read_scan(path), path, word)
 
 
 # ---- voxels ----
@@ -129,7 +132,7 @@ def test_nrrd_geometry_that_is_missing_or_unknown(tmp_path: Path) -> None:
 def test_shapes_that_are_no_scan(tmp_path: Path) -> None:
     def nifti(*shape: int) -> Callable[[], object]:
         voxels = np.random.default_rng(0).uniform(0, 9, shape).astype(np.float32)
-        return lambda: read_volume(save_nifti(path, voxels))
+        return lambda: read_scan(save_nifti(path, voxels))
 
     path = tmp_path / "x.nii.gz"
     refused(nifti(20, 20), path, "2D")
@@ -141,31 +144,31 @@ def test_shapes_that_are_no_scan(tmp_path: Path) -> None:
     for ending in (".nrrd", ".mha", ".png"):
         flat = tmp_path / f"flat{ending}"
         sitk.WriteImage(sitk.GetImageFromArray(np.arange(400, dtype=np.uint8).reshape(20, 20)), str(flat))
-        refused(lambda flat=flat: read_volume(flat), flat, "2D")
+        refused(lambda flat=flat: read_scan(flat), flat, "2D")
     four = tmp_path / "four.mha"
     image = sitk.JoinSeries([sitk_image(scan(seed=n), np.eye(4)) for n in range(3)])
     sitk.WriteImage(image, str(four))
-    refused(lambda: read_volume(four), four, "3 volumes")
-    np.testing.assert_array_equal(read_volume(four, channels=3).voxels[2], scan(seed=2))
+    refused(lambda: read_scan(four), four, "3 volumes")
+    np.testing.assert_array_equal(read_scan(four, channels=3).voxels[2], scan(seed=2))
 
 
 def test_voxels_that_are_no_intensities(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    refused(lambda: read_volume(save_nifti(path, rgb)), path, "RGB")
-    refused(lambda: read_volume(save_nifti(path, scan() * 1j)), path, "complex")
+    refused(lambda: read_scan(save_nifti(path, rgb)), path, "RGB")
+    refused(lambda: read_scan(save_nifti(path, scan() * 1j)), path, "complex")
     voxels = scan()
     voxels[0, 0, :3], voxels[1, 1, 1] = np.nan, np.inf
-    refused(lambda: read_volume(save_nifti(path, voxels)), path, "4 NaN or infinite voxels out of 990")
-    refused(lambda: read_volume(save_nifti(path, np.full(SHAPE, 7, np.int16))), path, "blank", "7")
-    refused(lambda: read_volume(save_nifti(path, scan("float64") * 1e300)), path, "3e38")
+    refused(lambda: read_scan(save_nifti(path, voxels)), path, "4 NaN or infinite voxels out of 990")
+    refused(lambda: read_scan(save_nifti(path, np.full(SHAPE, 7, np.int16))), path, "blank", "7")
+    refused(lambda: read_scan(save_nifti(path, scan("float64") * 1e300)), path, "3e38")
     colours = np.random.default_rng(0).integers(0, 255, (*SHAPE[::-1], 3)).astype(np.uint8)
     for ending in (".nrrd", ".mha"):
         colour = tmp_path / f"c{ending}"
         sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(colour))
         if ending == ".nrrd":  # SimpleITK writes "vector"; a true colour image says so
             colour.write_bytes(colour.read_bytes().replace(b"kinds: vector", b"kinds: RGB-color"))
-        refused(lambda colour=colour: read_volume(colour), colour, "RGB")
+        refused(lambda colour=colour: read_scan(colour), colour, "RGB")
 
 
 def test_what_is_no_labelmap(tmp_path: Path) -> None:

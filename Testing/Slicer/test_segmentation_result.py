@@ -373,9 +373,10 @@ class AnalyticMeasurementTest(unittest.TestCase):
         close_scene()
 
     def test_ball_and_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
+        from dcamt.geometry import Grid
         from dcamt.metrics.measurements import measure
         from dcamt.recipe import load_recipe
-        from dcamt.volume import Grid, Labelmap
+        from dcamt.volume import Labelmap
         from DCAMTSegmentationLib.measurements_table import fill_table
 
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")

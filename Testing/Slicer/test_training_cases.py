@@ -14,9 +14,9 @@ import qt
 import slicer
 import vtk
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.recipe import load_recipe
 from dcamt.training.preview import Preview
-from dcamt.volume import read_labelmap, read_volume
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG
@@ -315,7 +315,7 @@ class ExportTest(unittest.TestCase):
             nodes = slicer.mrmlScene.GetNumberOfNodes()
             case = run_to_end(export_case(row_of(volume, outline, self.recipe), self.folder, 7))
             self.assertNotIn("Jane", str(case.image) + str(case.label))
-            written, outlined = read_volume(case.image), read_labelmap(case.label)
+            written, outlined = read_scan(case.image), read_labelmap(case.label)
             self.assertEqual(written.voxels.dtype, kind)
             np.testing.assert_array_equal(written.voxels[0].transpose(2, 1, 0), image.astype(kind))
             np.testing.assert_array_equal(outlined.voxels.transpose(2, 1, 0), label)
@@ -394,7 +394,7 @@ class ExportTest(unittest.TestCase):
             ended = next(steps, "end") == "end"
             longest = max(longest, time.process_time() - began)
         self.assertLess(longest, 0.1)
-        np.testing.assert_array_equal(read_volume(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
+        np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
         np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
 
 

@@ -40,17 +40,19 @@ from typing import Any
 import numpy as np
 import torch
 from dcamt.devices import fast_bfloat16
+from dcamt.geometry import Grid
 from dcamt.inference.memory import part_size, pass_bytes
 from dcamt.inference.one_pass import probabilities, size_of
 from dcamt.inference.postprocessing import keep_largest_components
 from dcamt.inference.predictor import Predictor
 from dcamt.inference.quality import ACCURATE, QUALITIES
 from dcamt.inference.tiles import bounded_probabilities
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.machine import keep_freed_memory
 from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.preprocessing import scan_to_network, to_source
-from dcamt.volume import Grid, Volume, read_labelmap, read_volume
+from dcamt.volume import Volume
 from scipy.ndimage import gaussian_filter
 
 HELD_OUT = 20
@@ -83,7 +85,7 @@ class Options:
     def scan(self, case: str) -> tuple[Volume, np.ndarray]:
         """A case and its atrium, bool (I, J, K)."""
         label = read_labelmap(self.folder / f"{case}_label.nii.gz")
-        return read_volume(self.folder / f"{case}_image.nii.gz"), label.voxels > 0
+        return read_scan(self.folder / f"{case}_image.nii.gz"), label.voxels > 0
 
 
 def seconds_of(call: Callable[[], object]) -> float:

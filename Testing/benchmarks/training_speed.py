@@ -33,6 +33,7 @@ import nibabel
 import numpy as np
 import torch
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.losses.objective import objective_losses
 from dcamt.machine import keep_freed_memory
 from dcamt.networks.dual_vnet import DualVNet
@@ -44,7 +45,6 @@ from dcamt.training.resident import load_case
 from dcamt.training.sampling import Batch, BatchSampler
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice
-from dcamt.volume import read_labelmap, read_volume
 from la_cases import print_table, training_names
 from torch.utils.data import DataLoader, Dataset
 
@@ -107,7 +107,7 @@ def seed_worker(number: int) -> None:
 def make_files(la: Path, names: list[str], recipe: Recipe, folder: Path) -> None:
     """The cases on the network's grid, normalised, one file for the image and one for the label."""
     for name in names:
-        image, _ = scan_to_network(read_volume(la / f"{name}_image.nii.gz"), recipe)
+        image, _ = scan_to_network(read_scan(la / f"{name}_image.nii.gz"), recipe)
         label = labels_to_network(read_labelmap(la / f"{name}_label.nii.gz"), recipe)
         nibabel.save(nibabel.Nifti1Image(image[0].numpy(), np.eye(4)), folder / f"{name}_image.nii.gz")
         nibabel.save(nibabel.Nifti1Image(label.numpy(), np.eye(4)), folder / f"{name}_label.nii.gz")

@@ -6,9 +6,10 @@ Imports no pytest: the modules' tests make their models with Slicer's Python, wh
 from __future__ import annotations
 
 import numpy as np
+from dcamt.geometry import Grid
 from dcamt.models.package import Card, ModelPackage
 from dcamt.recipe import Recipe
-from dcamt.volume import Grid, Volume
+from dcamt.volume import Volume
 
 CENTRE = np.array([12.0, -34.0, 56.0])
 """Centre of the analytic scan and of its ellipsoid, RAS mm."""

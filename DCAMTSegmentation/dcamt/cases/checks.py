@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..io.readers import Header, read_header
 from ..recipe import Recipe
-from ..volume import Header, read_header
 from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case
 from .labels import read_outline
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..io.readers import read_labelmap
 from ..recipe import Recipe
-from ..volume import Labelmap, is_white, read_labelmap, white_as
+from ..volume import Labelmap, is_white, white_as
 
 
 def read_outline(path: Path, recipe: Recipe) -> Labelmap:

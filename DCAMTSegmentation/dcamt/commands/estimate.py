@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..cases.case_list import VALIDATION, list_cases
 from ..errors import InputError
+from ..geometry import Grid
+from ..io.readers import read_header
 from ..recipe import with_settings
 from ..runs.efforts import EFFORTS, effort_settings
-from ..volume import Grid, read_header
 from .console import Console, duration
 from .train import starting_point
 

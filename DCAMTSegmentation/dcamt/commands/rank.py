@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, Case, list_cases
 from ..errors import DCAMTError, InputError
+from ..io.writers import write_labelmap
 from ..models.store import DEFAULT, model_path, verify_model
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, in_order, rank_case, write_ranking
-from ..volume import write_labelmap
 from .console import Console, StdoutLost
 from .faults import as_fault, ending_like_ctrl_c
 from .scans import check_table

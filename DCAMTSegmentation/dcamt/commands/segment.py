@@ -14,16 +14,19 @@ from ..distributed import Team, TeamLost, joined, own_device, team_rank
 from ..errors import DCAMTError, InputError, OutputError
 from ..inference.quality import FAST
 from ..io.atomic import atomic_path
+from ..io.formats import scan_name
+from ..io.readers import read_scan
+from ..io.writers import write_labelmap, write_volume
 from ..metrics.measurements import Measurements, measure, write_measurements_csv
 from ..models.store import model_path, verify_model
-from ..volume import SegmentInfo, Volume, read_volume, scan_name, write_labelmap, write_volume
+from ..volume import SegmentInfo, Volume
 from .console import Console, StdoutLost, tell
 from .faults import as_fault, deaf_to_sigterm, ending_like_ctrl_c
 from .scans import Job, passed_over, plan_jobs
 
 if TYPE_CHECKING:
+    from ..geometry import Region
     from ..inference.predictor import Predictor, Segmentation
-    from ..inference.region import Region
 
 PATIENCE = timedelta(days=7)
 """How long a process that is done waits for the others' scans. One that has ended is not waited for."""
@@ -86,8 +89,8 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
 def _segment_share(options: argparse.Namespace, team: Team, jobs: Sequence[Job]) -> int:
     from ..devices import choose_device
+    from ..geometry import Region
     from ..inference.predictor import Predictor
-    from ..inference.region import Region
 
     console = Console(options.json, draws_bar=team.leads)
     with team.agreed():
@@ -194,7 +197,7 @@ def segment_one(
         console.bar(f"{name}: {stage}", (number + share) / of)
 
     progress("reading", 0.0)
-    volume = read_volume(job.scan, channels=predictor.recipe.input_channels)
+    volume = read_scan(job.scan, channels=predictor.recipe.input_channels)
     result = predictor.segment(volume, options.quality, region, progress=progress)
     measurements = measure(result.labelmap, predictor.recipe.classes, name)
     with ending_like_ctrl_c():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..volume import Grid
+from ..geometry import Grid
 
 THRESHOLD = 0.5
 """Disagreement from which a voxel is in doubt: half of the probability lies on different classes."""

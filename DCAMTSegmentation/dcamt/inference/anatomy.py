@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..metrics.measurements import bounding_box
+from ..geometry import Box, bounding_box
 from ..preprocessing import covered_by, network_grid, resampled, smoothing, weigh
 from ..recipe import Recipe
-from ..volume import Box, Volume
+from ..volume import Volume
 
 AVERAGED = 4
 """Spacing of the grid on which anatomy is looked for, in the network's finest."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from ..volume import Box
+from ..geometry import Box
 from .one_pass import Size
 
 Tile = tuple[Box, Box, Box]

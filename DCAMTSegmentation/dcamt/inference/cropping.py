@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..volume import Box, Grid, Labelmap, Volume
+from ..geometry import Box, Grid
+from ..volume import Labelmap, Volume
 
 
 def whole(grid: Grid) -> Box:

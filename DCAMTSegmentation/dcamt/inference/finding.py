@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from ..metrics.measurements import bounding_box
+from ..geometry import Box, Grid, bounding_box
 from ..preprocessing import covered_by, network_grid, scan_to_network
 from ..recipe import Recipe
-from ..volume import Box, Grid, Volume
+from ..volume import Volume
 from .anatomy import anatomy_box
 from .cropping import crop
 from .middle import Middle

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..volume import Box
+from ..geometry import Box
 from .boxes import Tile, coarser
 
 

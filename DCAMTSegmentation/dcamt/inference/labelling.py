@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..metrics.measurements import bounding_box
+from ..geometry import bounding_box
 from ..preprocessing import NetworkGrid, reached_from, to_source
 
 

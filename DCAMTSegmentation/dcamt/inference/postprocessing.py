@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..metrics.measurements import bounding_box
-from ..volume import Box
+from ..geometry import Box, bounding_box
 from .middle import Middle
 
 

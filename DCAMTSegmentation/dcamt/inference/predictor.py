@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ..devices import fast_bfloat16
 from ..errors import InputError, is_out_of_memory
+from ..geometry import Box, Grid, Region
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
-from ..volume import Box, Grid, Labelmap, Volume
+from ..volume import Labelmap, Volume
 from .cropping import crop, grown, paste, seen_from, whole
 from .finding import Found, find_organ, is_large, margin
 from .folded import fold, move
@@ -25,7 +26,6 @@ from .middle import Middle
 from .one_pass import Size, size_of
 from .postprocessing import Expected, keep_largest_components
 from .quality import ACCURATE, FAST
-from .region import Region
 from .tiles import bounded_probabilities
 
 Progress = Callable[[str, float], None]

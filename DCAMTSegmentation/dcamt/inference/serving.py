@@ -14,10 +14,11 @@ import numpy as np
 
 from ..devices import choose_device
 from ..errors import OutputError, is_out_of_memory
+from ..geometry import Grid, bounding_box
 from ..io.atomic import DISK_FULL
-from ..metrics.measurements import bounding_box, measure, measure_mask
+from ..metrics.measurements import measure, measure_mask
 from ..models.store import model_path, verify_model
-from ..volume import Grid, Volume
+from ..volume import Volume
 from ..worker.failures import fault
 from ..worker.progress import Pace
 from ..worker.protocol import (

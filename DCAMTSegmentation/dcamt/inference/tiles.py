@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..geometry import Box
 from ..networks.dual_vnet import DualVNet
 from ..networks.vnet import VNet, joined
-from ..volume import Box
 from .boxes import coarser, everywhere, tiles_of
 from .instance_statistics import instance_norms, restored_afterwards, take_statistics
 from .one_pass import Size, Tick, pad, probabilities, size_of

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..volume import Code, Grid, Labelmap, SegmentInfo, Volume, as_labels
+from ..geometry import Grid
+from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels
 from .atomic import atomic_path
 from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import Grid, bounding_box
 from ..io.atomic import atomic_path
 from ..io.formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
-from ..volume import Grid, Labelmap, is_white, read_labelmap, white_as
-from .measurements import bounding_box, csv_cell
+from ..io.readers import read_labelmap
+from ..volume import Labelmap, is_white, white_as
+from .measurements import csv_cell
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..geometry import bounding_box
 from ..io.atomic import atomic_path
-from ..volume import Labelmap, SegmentInfo, scan_name
+from ..io.formats import scan_name
+from ..volume import Labelmap, SegmentInfo
 
 COLUMNS = (
     "scan",
@@ -81,17 +83,6 @@ def csv_cell(value: str | float) -> str:
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.6g}"
     return str(value)
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """The smallest box of slices that holds every True voxel of `mask` (any shape), None without one."""
-    box = []
-    for axis in range(mask.ndim):
-        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if not len(used):
-            return None
-        box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)
 
 
 def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:

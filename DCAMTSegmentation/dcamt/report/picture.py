@@ -108,7 +108,7 @@ def draw_picture(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from ..volume import scan_name
+    from ..io.formats import scan_name
 
     scene = _scene(volume, labelmap, segments, agreement)
     size = scene.high - scene.low
@@ -302,7 +302,7 @@ def _draw_surface(axes: Any, title: str, scene: _Scene, segments: Sequence[Segme
 
 def _segments_of(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     """Names and colours of the labels that `labelmap` holds, from the segmentation's file where that has them."""
-    from ..volume import read_segments
+    from ..io.readers import read_segments
 
     stored = {segment.label: segment for segment in read_segments(path)}
     segments = []
@@ -336,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import sys
 
     from ..commands.faults import as_fault, quiet_libraries
-    from ..volume import read_labelmap, read_volume
+    from ..io.readers import read_labelmap, read_scan
 
     parser = argparse.ArgumentParser(
         prog="python -m dcamt.report.picture", description="Draw a segmentation over its scan."
@@ -347,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         with quiet_libraries():
-            volume, labelmap = read_volume(given.scan), read_labelmap(given.segmentation)
+            volume, labelmap = read_scan(given.scan), read_labelmap(given.segmentation)
             segments = _segments_of(given.segmentation, labelmap)
             render_picture(volume, labelmap, segments, given.output, measured(labelmap, segments))
     except Exception as error:

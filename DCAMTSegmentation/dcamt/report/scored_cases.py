@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
 from ..cases.labels import read_outline
+from ..io.readers import read_scan
 from ..metrics.evaluation import EvaluationRow, score_case
-from ..volume import read_volume
 from .slices import case_picture
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def score_cases(
     recipe, scored = predictor.recipe, []
     for done, case in enumerate(cases, start=1):
         assert case.label is not None
-        volume, label = read_volume(case.image, channels=recipe.input_channels), read_outline(case.label, recipe)
+        volume, label = read_scan(case.image, channels=recipe.input_channels), read_outline(case.label, recipe)
         result = predictor.segment(volume)
         rows = score_case(case.name, result.labelmap, label, [info.label for info in recipe.classes])
         picture = case_picture(volume, result.labelmap, label, recipe)

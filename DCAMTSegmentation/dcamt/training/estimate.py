@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
+from ..geometry import Grid
 from ..machine import free_disk_bytes, free_memory_bytes
 from ..recipe import Recipe
 from ..runs.events import EventLog
 from ..runs.folder import RunFolder
-from ..volume import Grid
 from .resident import ResidentCase
 from .sampling import BatchSampler
 from .trainer import VALIDATION_SHARE, Trainer, memory_taken

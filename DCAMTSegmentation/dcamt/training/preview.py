@@ -89,8 +89,8 @@ def _labels(network: DualVNet, case: Case, held: ResidentCase, recipe: Recipe) -
     from ..inference.one_pass import size_of
     from ..inference.quality import ACCURATE
     from ..inference.tiles import bounded_probabilities
+    from ..io.readers import read_header
     from ..preprocessing import network_grid
-    from ..volume import read_header
     from .resident import quantum
 
     scale, offset = quantum(recipe.intensity)
@@ -105,13 +105,13 @@ def _labels(network: DualVNet, case: Case, held: ResidentCase, recipe: Recipe) -
 
 
 def _write(run: RunFolder, step: int, case: Case, labels: np.ndarray) -> None:
-    from ..volume import read_header, read_volume
+    from ..io.readers import read_header, read_scan
 
     before = read_preview(run)
     if before is not None and before.case == case.name and Path(before.scan).exists():
         scan, affine = before.scan, before.affine
     else:
-        volume = read_volume(case.image, channels=read_header(case.image).channels)
+        volume = read_scan(case.image, channels=read_header(case.image).channels)
         scan, affine = str(run.preview / f"scan-{step}.npy"), volume.grid.affine.tolist()
         _save(run.preview / f"scan-{step}.npy", volume.voxels[0])
     path = run.preview / f"labels-{step}.npy"

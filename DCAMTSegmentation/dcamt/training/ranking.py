@@ -16,7 +16,7 @@ from ..cases.case_list import Case
 from ..errors import InputError
 from ..inference.agreement import position_of, voxel_of_most
 from ..io.atomic import atomic_path
-from ..volume import read_volume
+from ..io.readers import read_scan
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor, Segmentation
@@ -44,7 +44,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Segmentatio
     Raises:
         InputError: the scan cannot be used.
     """
-    result = predictor.segment(read_volume(case.image, channels=predictor.recipe.input_channels))
+    result = predictor.segment(read_scan(case.image, channels=predictor.recipe.input_channels))
     assert result.agreement is not None
     assert result.trust is not None
     # Branches that both find nothing agree, but they are wrong together: every scan holds what is trained for.

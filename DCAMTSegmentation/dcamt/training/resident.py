@@ -14,9 +14,10 @@ from ..cases.case_list import Case
 from ..cases.labels import read_outline
 from ..errors import InputError
 from ..inference.postprocessing import connected_components
+from ..io.readers import read_scan
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
-from ..volume import Labelmap, read_volume
+from ..volume import Labelmap
 
 PLACES_PER_CLASS = 4096
 SIZEABLE = 4
@@ -49,7 +50,7 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
         InputError: a file cannot be used, the label lies on another grid, is empty, has a class that the recipe has
             not, or one that is too thin for the network's grid.
     """
-    volume = read_volume(case.image, channels=recipe.input_channels)
+    volume = read_scan(case.image, channels=recipe.input_channels)
     image, _ = scan_to_network(volume, recipe)
     scale, offset = quantum(recipe.intensity)
     compact = ((image - offset) / scale).round().clamp(0, 255).to(torch.uint8)

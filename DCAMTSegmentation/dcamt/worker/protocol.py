@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import Grid, Region
 from ..inference.quality import ACCURATE, QUALITIES
-from ..inference.region import Region
-from ..volume import Grid, Volume, check
+from ..volume import Volume, check
 
 
 @dataclass(frozen=True)

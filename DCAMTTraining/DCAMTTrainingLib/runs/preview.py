@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from dcamt.metrics.measurements import bounding_box
+from dcamt.geometry import Grid, bounding_box
 from dcamt.recipe import Recipe
 from dcamt.training.preview import Preview
-from dcamt.volume import Grid
 from DCAMTSlicerLib.result_segments import build_segment, write_segments
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _

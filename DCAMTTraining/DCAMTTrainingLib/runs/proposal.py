@@ -11,7 +11,7 @@ from typing import Any
 
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.volume import read_header
+from dcamt.io.readers import read_header
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
