@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -30,6 +32,20 @@ class _Skipped(pytest.Module):
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     return _Skipped.from_parent(parent, path=module_path) if MISSING else None
+
+
+class _PythonQtOutput:
+    """Standard output as PythonQt redirects it: no encoding, no file number, no buffer."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.write, self.flush = stream.write, stream.flush
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Give every test the standard output that it has inside Slicer."""
+    with redirect_stdout(_PythonQtOutput(sys.stdout)):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

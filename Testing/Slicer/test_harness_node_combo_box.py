@@ -64,6 +64,28 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertIsNone(self.combo.currentNode())
         self.assertEqual(self.heard, [node, None])
 
+    def test_another_node_takes_the_place_of_a_removed_one(self) -> None:
+        self.combo.noneEnabled = True
+        for removed, expected in ((0, 1), (1, 0), (2, 1)):
+            with self.subTest(removed):
+                close_scene()
+                nodes = [self.add(name) for name in ("first", "second", "third")]
+                self.combo.setCurrentNode(nodes[removed])
+                slicer.mrmlScene.RemoveNode(nodes[removed])
+                self.assertIs(self.combo.currentNode(), nodes[expected])
+
+    def test_every_scalar_volume_is_offered_unless_a_filter_says_otherwise(self) -> None:
+        self.combo.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        self.add("scan")
+        derived = self.add("map")
+        derived.SetAttribute("Derived", "1")
+        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+        self.assertEqual(self.combo.nodeCount(), 3)
+        self.combo.hideChildNodeTypes = [labels.GetClassName()]
+        self.assertEqual(self.combo.nodeCount(), 2)
+        self.combo.addAttribute("vtkMRMLScalarVolumeNode", "Derived", "1")
+        self.assertEqual([self.combo.nodeFromIndex(0), self.combo.nodeCount()], [derived, 1])
+
     def test_a_closed_scene_leaves_nothing(self) -> None:
         self.add("first")
         close_scene()

@@ -12,12 +12,24 @@ from PySide6 import QtCore, QtWidgets
 from .conversion import wrap
 from .io_manager import IOManager
 from .layout_manager import LayoutManager
+from .signals import Signal
 
 
 class qSlicerApplication(QtWidgets.QApplication):
     """Qt's application with the signals of Slicer's own that modules connect to."""
 
     startupCompleted = QtCore.Signal()
+
+
+class _QuitSignal(Signal):
+    """`aboutToQuit`: after its receivers the layout is stored and all scripted modules are unloaded, as in Slicer."""
+
+    def emit(self, *args: Any) -> None:
+        from .modules import unload_scripted_modules
+
+        super().emit(*args)
+        slicer.app.layoutManager().store()
+        unload_scripted_modules()
 
 
 class Application:
@@ -49,7 +61,8 @@ class Application:
         self._remote_io.AddDataIOToScene()
         self._io = IOManager(self._application_logic)
         self._layout = LayoutManager(slicer.mrmlScene, self._application_logic)
-        self.aboutToQuit, self.startupCompleted = self._qt.aboutToQuit, self._qt.startupCompleted
+        self.testing = False
+        self.aboutToQuit, self.startupCompleted = _QuitSignal(self._qt, "aboutToQuit"), self._qt.startupCompleted
 
     def connect(self, signal: str, receiver: Any) -> bool:
         return bool(self._qt.connect(signal, receiver))
@@ -80,7 +93,8 @@ class Application:
         return slicer.mrmlScene
 
     def testingEnabled(self) -> bool:
-        return False
+        """Return `testing`, which a test sets where Slicer would have been started with --testing."""
+        return self.testing
 
     def settings(self) -> Any:
         return wrap(QtCore.QSettings())

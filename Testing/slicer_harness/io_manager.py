@@ -108,7 +108,10 @@ class IOManager:
             logic = slicer.modules.volumes.logic()
             options = int(bool(properties.get("labelmap"))) + 2 * int(bool(properties.get("center")))
             options += 4 * int(bool(properties.get("singleFile")))
-            return logic.AddArchetypeVolume(path, name or _stem(path), options)
+            volume = logic.AddArchetypeVolume(path, name or _stem(path), options)
+            if volume is not None and properties.get("show", True):
+                self._show(volume)
+            return volume
         if fileType == "SegmentationFile":
             logic = slicer.modules.segmentations.logic()
             opaque = bool(properties.get("autoOpacities", True))
@@ -122,6 +125,15 @@ class IOManager:
             scene.RemoveNode(node)
             return None
         return node
+
+    def _show(self, volume: Any) -> None:
+        """Make a loaded volume the background (a label map the label layer) of all slice views, and fit them."""
+        selection = self._application_logic.GetSelectionNode()
+        if volume.IsA("vtkMRMLLabelMapVolumeNode"):
+            selection.SetActiveLabelVolumeID(volume.GetID())
+        else:
+            selection.SetActiveVolumeID(volume.GetID())
+        self._application_logic.PropagateVolumeSelection()
 
     def _load_scene(self, path: str, clear: bool) -> bool:
         scene = slicer.mrmlScene

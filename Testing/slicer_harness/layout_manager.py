@@ -6,6 +6,9 @@ from typing import Any
 
 import slicer
 import vtk
+from PySide6 import QtCore
+
+_SETTING = "MainWindow/layout"
 
 
 class LayoutManager:
@@ -19,7 +22,8 @@ class LayoutManager:
         self._collection = vtk.vtkCollection()
         application_logic.SetSliceLogics(self._collection)
         application_logic.SetViewLogics(vtk.vtkCollection())
-        self.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
+        conventional = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+        self.setLayout(int(QtCore.QSettings().value(_SETTING, conventional)))
         layout_node = self._logic.GetLayoutNode()
         layout_node.AddObserver("ModifiedEvent", lambda *_: self._follow())
 
@@ -30,6 +34,10 @@ class LayoutManager:
     def setLayout(self, layout: int) -> None:
         self._logic.GetLayoutNode().SetViewArrangement(layout)
         self._follow()
+
+    def store(self) -> None:
+        """Keep the layout for the next session, which starts with it."""
+        QtCore.QSettings().setValue(_SETTING, self.layout)
 
     def layoutLogic(self) -> Any:
         return self._logic

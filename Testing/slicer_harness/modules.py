@@ -143,6 +143,12 @@ class _Factory:
         return name in self.loadedModuleNames()
 
 
+def unload_scripted_modules() -> None:
+    """Unload all scripted modules, as Slicer does when it ends."""
+    for module in [module for module in _all() if isinstance(module, ScriptedModule)]:
+        module.unload()
+
+
 def _all() -> list[Any]:
     return [module for module in vars(slicer.modules).values() if isinstance(module, CoreModule | ScriptedModule)]
 
@@ -189,22 +195,29 @@ class SegmentEditorPanel:
 
 
 class SegmentEditor:
-    """Remembers what it was opened with; in Slicer a qMRMLSegmentEditorWidget."""
+    """The nodes, the history and the effect on the slice views of Slicer's qMRMLSegmentEditorWidget."""
 
     def __init__(self) -> None:
         self._segmentation: Any = None
         self._source: Any = None
         self._segment = ""
         self._parameters: Any = None
+        self._history = slicer.vtkSegmentationHistory()
 
     def setSegmentationNode(self, node: Any) -> None:
         self._segmentation = node
+        self._history.SetSegmentation(node.GetSegmentation() if node is not None else None)
 
     def segmentationNode(self) -> Any:
         return self._segmentation
 
     def setSourceVolumeNode(self, node: Any) -> None:
+        """Choose the volume to segment; a slice view that does not show it shows it alone."""
         self._source = node
+        for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if node is not None else ():
+            if composite.GetBackgroundVolumeID() != node.GetID():
+                composite.SetBackgroundVolumeID(node.GetID())
+                composite.SetForegroundVolumeID(None)
 
     def sourceVolumeNode(self) -> Any:
         return self._source
@@ -220,6 +233,16 @@ class SegmentEditor:
 
     def mrmlSegmentEditorNode(self) -> Any:
         return self._parameters
+
+    def saveStateForUndo(self) -> None:
+        self._history.SaveState()
+
+    def undo(self) -> None:
+        """Restore the segments; `vtkSegmentation` sends SegmentModified and no SourceRepresentationModified."""
+        self._history.RestorePreviousState()
+
+    def redo(self) -> None:
+        self._history.RestoreNextState()
 
 
 def install_core_modules(application_logic: Any) -> None:

@@ -178,7 +178,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         )
 
     def _refresh(self) -> None:
-        """Bring the rows up to date; a current node that is gone gives way to the row before it, as in QComboBox."""
+        """Bring the rows up to date; in place of a current node that is gone another node is chosen, if there is one.
+
+        Slicer does so with `noneEnabled`, too.
+        """
         before, rows = self._rows, self._nodes()
         added = [node for node in rows if node not in before]
         if self.property("noneEnabled"):
@@ -187,7 +190,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         current = self._current
         if current is not None and current not in rows:
             place = before.index(current) if current in before else 0
-            current = rows[min(len(rows) - 1, max(place - 1, 0))] if rows else None
+            nodes = [row for row in rows if row is not None]
+            current = next((node for node in reversed(before[:place]) if node in nodes), nodes[0] if nodes else None)
         elif current is None and rows and not self.property("noneEnabled"):
             current = rows[0]
         self._select(current)
