@@ -12,7 +12,7 @@ NAME = $(shell $(BIN)/python -c 'import sys; from dcamt.volume import scan_name;
 
 segment: .venv/ready
 	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv'
-	$(BIN)/python -m dcamt.report.picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
+	$(BIN)/dcamt picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
 
 test: .venv/ready lint
 	$(BIN)/python -m pytest -n logical

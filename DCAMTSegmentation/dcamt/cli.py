@@ -1,4 +1,4 @@
-"""The command `dcamt`. Exit status: 0; 1, the input's fault (one line on stderr); 2, wrong usage."""
+"""The command `dcamt`. Exit status: 0, 1 (the input is at fault: one line on stderr) or 2 (wrong usage)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
-from .commands.console import StdoutLost, tell
-from .commands.faults import as_fault, quiet_libraries
-from .commands.tied import end_with_stdin
+from .commands.console import StdoutLost, print_error
+from .commands.faults import as_fault
+from .commands.process import exit_when_stdin_closes, silence_libraries
 from .devices import DEVICES
 from .distributed import team_rank
 from .inference.quality import ACCURATE, QUALITIES
@@ -24,41 +24,41 @@ from .models.store import DEFAULT
 from .recipe import shipped_recipes
 from .runs.efforts import EFFORTS
 
-# Others script this list; a `.nii` file can still be named as the output.
+# Choices of --format; an output file may also end in `.nii`.
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command with the given arguments (default: the process's own); returns the exit status."""
+    """Run the command with the given arguments (default: those of the process); returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal's alphabet lacks shall not end a run.
+        # Escape characters that the terminal cannot encode.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(_with_signed_roi(sys.argv[1:] if arguments is None else arguments))
     try:
         if options.end_with_stdin:
-            end_with_stdin()
-        with quiet_libraries():
+            exit_when_stdin_closes()
+        with silence_libraries():
             return _run(options)
     except StdoutLost as error:
-        tell(f"stopped, since its output cannot be written any more ({error})")
+        print_error(f"stopped, since stdout can no longer be written ({error})")
         _silence_stdout()
     except KeyboardInterrupt:
         if team_rank() == 0:
-            tell("cancelled")
+            print_error("cancelled")
     except Exception as error:
-        tell(str(as_fault(error)))
+        print_error(str(as_fault(error)))
     return 1
 
 
-COMPUTING = ("segment", "train", "estimate", "rank", "report")
+NETWORK_COMMANDS = ("segment", "train", "estimate", "rank", "report")
 """Commands that run a network."""
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.command in COMPUTING:
+    if options.command in NETWORK_COMMANDS:
         keep_freed_memory()
-    # Each command imports what it needs by itself: `dcamt models list` does not wait for torch.
+    # Each command module is imported when needed: `dcamt models list` does not wait for torch.
     if options.command == "segment":
         from .commands.segment import run_segment
 
@@ -83,6 +83,10 @@ def _run(options: argparse.Namespace) -> int:
         from .commands.rank import run_rank
 
         return run_rank(options, options.usage_error)
+    if options.command == "picture":
+        from .commands.picture import run_picture
+
+        return run_picture(options)
     if options.command == "report":
         from .commands.report import run_report
 
@@ -93,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _with_signed_roi(arguments: Sequence[str]) -> list[str]:
-    """`--roi -10,20,...` as `--roi=-10,20,...`: argparse would take the second word for an option."""
+    """Join `--roi -10,20,...` to `--roi=-10,20,...`: argparse would take the second word for an option."""
     words: list[str] = []
     for word in arguments:
         if words and words[-1] == "--roi" and "--" not in words and re.match(r"-[\d.]", word):
@@ -104,13 +108,13 @@ def _with_signed_roi(arguments: Sequence[str]) -> list[str]:
 
 
 def _silence_stdout() -> None:
-    """What is still in stdout's buffer would make Python complain once more at exit."""
-    with suppress(OSError, ValueError, AttributeError):  # no stdout, or one that is no file
+    """Redirect stdout to nothing: Python would report the text left in its buffer as a second error at exit."""
+    with suppress(OSError, ValueError, AttributeError):  # no stdout, or one without a file descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells a wrong usage in one line, like every other fault; of processes that train together, one tells it."""
+    """Reports wrong usage in one line like every other error; in a team of processes, only the leader does."""
 
     def error(self, message: str) -> NoReturn:
         if team_rank() > 0:
@@ -119,12 +123,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """Return the parser of all commands and their options."""
     parser = _Parser(
         prog="dcamt",
-        description="Segment scans with dual V-Nets, and train them.",
-        epilog="example:\n  dcamt segment scan.nrrd -o results\n\ndcamt COMMAND --help tells more.\n"
-        "With the environment variable DCAMT_TRACEBACK=1 an unexpected fault is told of in full.",
+        description="Segment scans with dual V-Nets, and train the networks.",
+        epilog="example:\n  dcamt segment scan.nrrd -o results\n\n"
+        "dcamt COMMAND --help lists the options of a command.\n"
+        "The environment variable DCAMT_TRACEBACK=1 adds the traceback of an unexpected error.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -138,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_cases(commands)
     _add_rank(commands)
     _add_report(commands)
+    _add_picture(commands)
     return parser
 
 
@@ -158,7 +164,7 @@ def _command(commands: _Commands[_Parser], name: str, summary: str, example: str
 
 
 def _path(text: str) -> Path:
-    """A path; an empty word, such as a shell variable that was never set, would mean the working folder."""
+    """Parse a path. An empty word, as from an unset shell variable, is refused: it would mean the working folder."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return Path(text)
@@ -168,20 +174,29 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "segment",
-        "Segment scans: NRRD, NIfTI, MetaImage, a folder of DICOM slices, or a folder of such files.",
+        "Segment scans: NRRD, NIfTI or MetaImage files, a DICOM folder, or a folder of such files.",
         "dcamt segment scan.nrrd -o results --measurements results/measurements.csv",
     )
     parser.add_argument("scans", nargs="+", type=_path, metavar="SCAN", help="a scan, or a folder of scans")
     parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE_OR_FOLDER")
-    parser.add_argument("--format", choices=FORMATS, help="of the segmentations (default: seg.nrrd, or the file's)")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="of the segmentations (default: that of the output file, or seg.nrrd)"
+    )
     parser.add_argument("--model", default=DEFAULT, metavar="NAME_OR_FILE", help="default: %(default)s")
     parser.add_argument(
-        "--quality", choices=QUALITIES, default=ACCURATE, help="one branch, or both (default: %(default)s)"
+        "--quality",
+        choices=QUALITIES,
+        default=ACCURATE,
+        help="fast runs one branch, accurate both (default: %(default)s)",
     )
     _add_device(parser)
-    parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment inside this box only, RAS millimetres")
-    parser.add_argument("--agreement", action="store_true", help="also write a map of where the branches agree, 0 to 1")
-    parser.add_argument("--measurements", type=_path, metavar="FILE.csv", help="volume, surface, diameters, sphericity")
+    parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment only inside this box, in RAS mm")
+    parser.add_argument(
+        "--agreement", action="store_true", help="also write a map of the agreement of the two branches, 0 to 1"
+    )
+    parser.add_argument(
+        "--measurements", type=_path, metavar="FILE.csv", help="table of volume, surface area, diameters and sphericity"
+    )
     _add_json(parser)
 
 
@@ -189,31 +204,40 @@ def _add_train(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "train",
-        "Train a model from outlined and plain scans listed in a CSV file (name,image,label,role).",
+        "Train a model on the labelled and unlabelled scans of a CSV file (name,image,label,role).",
         "dcamt train cases.csv --run runs/first --set iterations=2000",
     )
     parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="not needed with --resume")
     parser.add_argument(
         "--run",
-        "--run-folder",  # `torchrun` takes `--run` for the beginning of an option of its own
+        "--run-folder",  # `torchrun` reads `--run` as an abbreviation of an option of its own
         dest="run",
         required=True,
         type=_path,
         metavar="FOLDER",
-        help="all of the run is kept here; under torchrun, write --run-folder",
+        help="folder of the run; with torchrun, write --run-folder",
     )
     parser.add_argument(
         "--recipe", metavar="NAME_OR_FILE", help=f"{', '.join(shipped_recipes())} or a .json file (default: la)"
     )
-    parser.add_argument("--start-from", metavar="MODEL", help="begin with this model's weights, and its recipe")
+    parser.add_argument("--start-from", metavar="MODEL", help="start with the weights and the recipe of this model")
     parser.add_argument(
-        "--set", action="extend", nargs="+", default=[], metavar="key=value", help="change the recipe: patch=64,64,32"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="key=value",
+        help="change settings of the recipe, for example patch=64,64,32",
     )
     _add_device(parser)
-    parser.add_argument("--effort", choices=EFFORTS, help="a share of the recipe's iterations (default: thorough, all)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
-    parser.add_argument("--stop", action="store_true", help="end the run in the folder here, and make its models")
-    parser.add_argument("--watch", action="store_true", help="only show how the run in the folder goes on")
+    parser.add_argument(
+        "--effort",
+        choices=EFFORTS,
+        help="fraction of the recipe's iterations: quick 1/12, standard 1/2, thorough all (default)",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    parser.add_argument("--stop", action="store_true", help="end the run in the folder now, and write its models")
+    parser.add_argument("--watch", action="store_true", help="only show the progress of the run in the folder")
     _add_json(parser)
 
 
@@ -221,15 +245,15 @@ def _add_estimate(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "estimate",
-        "How long a run would take on this machine, and how much memory and disk; takes some steps to find out.",
+        "Estimate time, memory and disk space of a run on this machine from a few measured training steps.",
         "dcamt estimate cases.csv --recipe la",
     )
     parser.add_argument("cases", type=_path, metavar="CASES.csv")
     parser.add_argument("--recipe", metavar="NAME_OR_FILE", help="as for dcamt train")
     parser.add_argument("--start-from", metavar="MODEL", help="as for dcamt train")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
-    parser.add_argument("--effort", action="append", choices=EFFORTS, help="default: each of them")
-    parser.add_argument("--run", type=_path, metavar="FOLDER", help="where the run would be kept (default: here)")
+    parser.add_argument("--effort", action="append", choices=EFFORTS, help="default: all three")
+    parser.add_argument("--run", type=_path, metavar="FOLDER", help="where the run would be written (default: here)")
     _add_device(parser)
     _add_json(parser)
 
@@ -253,17 +277,17 @@ def _add_models(commands: _Commands[_Parser]) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, argument, summary, example in (
-        ("list", None, "The models at hand.", "dcamt models list"),
-        ("show", "NAME_OR_FILE", "A model's card.", f"dcamt models show {DEFAULT}"),
-        ("verify", "NAME_OR_FILE", "Check a model file whole.", "dcamt models verify runs/first/model.dcamt"),
-        ("import", "FILE", "Copy a model file into your models.", "dcamt models import runs/first/model.dcamt"),
-        ("remove", "NAME", "Delete one of your models.", "dcamt models remove first"),
+        ("list", None, "List the installed models.", "dcamt models list"),
+        ("show", "NAME_OR_FILE", "Show the card of a model.", f"dcamt models show {DEFAULT}"),
+        ("verify", "NAME_OR_FILE", "Check every part of a model file.", "dcamt models verify runs/first/model.dcamt"),
+        ("import", "FILE", "Copy a model file to the installed models.", "dcamt models import runs/first/model.dcamt"),
+        ("remove", "NAME", "Delete one of the imported models.", "dcamt models remove first"),
     ):
         action = _command(actions, name, summary, example)
         if argument:
             action.add_argument("model", metavar=argument)
         if name == "import":
-            action.add_argument("--replace", action="store_true", help="in place of one of your models of that name")
+            action.add_argument("--replace", action="store_true", help="replace an imported model of the same name")
         _add_json(action)
 
 
@@ -271,16 +295,16 @@ def _add_cases(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "cases",
-        "Make a case list from a folder, or look one over before training.",
+        "Make a case list from a folder, or check one before training.",
         "dcamt cases find scans -o cases.csv",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    summary = "Pair scans with labels by name; nnU-Net's and the Decathlon's folders are understood."
+    summary = "Pair scans with labels by name; the folders of nnU-Net and the Decathlon are recognised."
     find = _command(actions, "find", summary, "dcamt cases find scans -o cases.csv --validation 4")
     find.add_argument("folder", type=_path, metavar="FOLDER")
-    find.add_argument("-o", "--output", type=_path, metavar="CASES.csv", help="default: only show the pairs")
-    find.add_argument("--validation", type=_count, default=0, metavar="N", help="keep N labelled cases for validation")
-    summary = "Each case's size and spacing, and what is wrong with it; exit status 1 if anything is."
+    find.add_argument("-o", "--output", type=_path, metavar="CASES.csv", help="default: only print the pairs")
+    find.add_argument("--validation", type=_count, default=0, metavar="N", help="assign N labelled cases to validation")
+    summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
     check = _command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
     check.add_argument("cases", type=_path, metavar="CASES.csv")
     check.add_argument("--recipe", default="la", metavar="NAME_OR_FILE", help="default: %(default)s")
@@ -289,9 +313,9 @@ def _add_cases(commands: _Commands[_Parser]) -> None:
 
 
 def _count(text: str) -> int:
-    """A number of things, 0 or more."""
+    """Parse a whole number, 0 or more."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is no count")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
     return int(text)
 
 
@@ -299,14 +323,16 @@ def _add_rank(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "rank",
-        "Which scan to outline next: unlabelled ones by how much the model's two branches disagree.",
+        "Rank unlabelled scans for outlining, those with the most disagreement of the two branches first.",
         "dcamt rank --run runs/first --csv next.csv",
     )
-    parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="default: those of the run")
-    parser.add_argument("--run", type=_path, metavar="FOLDER", help="take a run's model and its cases")
+    parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="default: the cases of the run")
+    parser.add_argument("--run", type=_path, metavar="FOLDER", help="use the model and the cases of this run")
     parser.add_argument("--model", metavar="NAME_OR_FILE", help=f"default: the run's, or {DEFAULT}")
-    parser.add_argument("--csv", type=_path, metavar="FILE", help="write the ranking as a table")
-    parser.add_argument("--segmentations", type=_path, metavar="FOLDER", help="keep the proposed segmentations here")
+    parser.add_argument("--csv", type=_path, metavar="FILE", help="write the ranking to this table")
+    parser.add_argument(
+        "--segmentations", type=_path, metavar="FOLDER", help="write the proposed segmentations to this folder"
+    )
     _add_device(parser)
     _add_json(parser)
 
@@ -315,11 +341,24 @@ def _add_report(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "report",
-        "Write a run's report: one HTML file with charts, pictures and the validation cases' scores.",
+        "Write the report of a run again: one HTML file with charts, pictures and validation scores.",
         "dcamt report runs/first",
     )
-    parser.add_argument("run", type=_path, metavar="FOLDER", help="of the run")
+    parser.add_argument("run", type=_path, metavar="FOLDER", help="folder of the run")
     _add_device(parser)
+    _add_json(parser)
+
+
+def _add_picture(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "picture",
+        "Draw a segmentation over its scan: three slices with outlines, the surface and the measurements.",
+        "dcamt picture scan.nrrd results/scan.seg.nrrd -o scan.png",
+    )
+    parser.add_argument("scan", type=_path, metavar="SCAN")
+    parser.add_argument("segmentation", type=_path, metavar="SEGMENTATION")
+    parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.png")
     _add_json(parser)
 
 
@@ -328,6 +367,6 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one line of JSON an event")
-    # Of applications alone: a shell gives many a command a stdin that is closed.
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
+    # For applications only: shells start many commands with a closed stdin.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)

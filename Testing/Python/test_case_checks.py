@@ -185,7 +185,7 @@ def test_from_a_folder_to_a_list_that_trains(tmp_path: Path, capsys: pytest.Capt
     ]
     assert status(["cases", "check", table]) == 0
     assert status(["cases", "find", tmp_path / "data", "--validation", "3"]) == 1
-    assert "3 cannot be for validation" in capsys.readouterr().err
+    assert "3 cases cannot be kept for validation" in capsys.readouterr().err
 
 
 def test_a_list_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

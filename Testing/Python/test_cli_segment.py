@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from dcamt import cli
 from dcamt.commands.console import Console, StdoutLost
-from dcamt.commands.scans import expand
+from dcamt.commands.scan_jobs import expand_scan_path
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_volume
@@ -270,7 +270,7 @@ def test_the_table_holds_every_scan_that_was_written(
     """Broken off as the third of four is told of, when its segmentation lies there already."""
     scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
-    line, told = Console.line, []
+    line, told = Console.print_line, []
 
     def line_until(self: Console, text: str) -> None:
         if '"segmented"' in text or " mL" in text:
@@ -279,7 +279,7 @@ def test_the_table_holds_every_scan_that_was_written(
                 raise fault
         line(self, text)
 
-    monkeypatch.setattr(Console, "line", line_until)
+    monkeypatch.setattr(Console, "print_line", line_until)
     words = ["segment", *scans, "-o", out, "--model", model, "--measurements", table, *["--json"][: int(as_json)]]
     assert cli.main([str(word) for word in words]) == 1
     names = [f"s{number}" for number in range(3)]
@@ -325,7 +325,7 @@ def test_results_with_agreement_maps_can_be_evaluated_and_lie_beside_scans(
 def test_a_map_without_its_segmentation_is_a_file_like_others(tmp_path: Path) -> None:
     for name in ("x_agreement.nrrd", "y_agreement.nii.gz", "y.nrrd", "z.seg.nrrd", "z_agreement.nrrd"):
         (tmp_path / name).touch()
-    assert [path.name for path in expand(tmp_path)] == ["x_agreement.nrrd", "y.nrrd", "y_agreement.nii.gz"]
+    assert [path.name for path in expand_scan_path(tmp_path)] == ["x_agreement.nrrd", "y.nrrd", "y_agreement.nii.gz"]
 
 
 def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:

@@ -104,15 +104,16 @@ def test_text_stays_in_one_piece_and_ends_once(model: Path, scans: Path) -> None
 KILLED_AT_A_SCAN = """
 import os, signal, sys, time
 from dcamt.commands import segment
-real = segment.segment_one
-def one(job, *words):
+real = segment.ScanSegmenter._segment_scan
+def segment_scan(self, number):
+    job = self.jobs[number]
     if "deadly" in job.scan.name:
         while not job.segmentation.with_name("s0.seg.nrrd").exists():
             time.sleep(0.1)
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory runs out
-    return real(job, *words)
-segment.segment_one = one
+    return real(self, number)
+segment.ScanSegmenter._segment_scan = segment_scan
 from dcamt.cli import main
 sys.exit(main())
 """
@@ -171,7 +172,7 @@ def test_folders_beside_scans_are_not_passed_over_in_silence(model: Path, scans:
     result = segment(1, scans, "-o", tmp_path / "out", "--model", model)
     assert result.returncode == 0
     (line,) = own_lines(result.stderr)
-    assert "the folders beside its scans are passed over (patient1)" in line
+    assert "skipped the folders beside its scans (patient1)" in line
     (scans / "patient1").rename(scans / "out")
     result = segment(1, scans, "-o", scans / "out", "--model", model)
     assert (result.returncode, own_lines(result.stderr)) == (0, [])  # its own results are none

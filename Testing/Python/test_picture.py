@@ -11,12 +11,13 @@ import nrrd
 import numpy as np
 import pytest
 import slicerio
+from dcamt import cli
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_segments
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.report import picture
-from dcamt.report.picture import draw_picture, measured, render_picture, turn_to_lps
+from dcamt.report.picture import describe_segments, draw_picture, format_measurements, render_picture, turn_to_lps
 from dcamt.report.surface_shading import shade_surface
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from scipy import ndimage
@@ -269,10 +270,10 @@ def test_command_takes_names_and_colours_from_a_segmentation(
     volume, labelmap = make_case()
     write_volume(volume, tmp_path / "scan.nrrd")
     write_labelmap(labelmap, tmp_path / "atrium.seg.nrrd", [GREEN])
-    found = picture._segments_of(tmp_path / "atrium.seg.nrrd", labelmap)
+    found = describe_segments(tmp_path / "atrium.seg.nrrd", labelmap)
     assert [(s.label, s.name, s.color) for s in found] == [(1, "Left atrium", (0.0, 1.0, 0.0))]
     arguments = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.seg.nrrd"), "-o", str(tmp_path / "p.png")]
-    assert picture.main(arguments) == 0
+    assert cli.main(["picture", *arguments]) == 0
     assert capsys.readouterr() == (f"picture: {tmp_path / 'p.png'}\n", "")
     assert (tmp_path / "p.png").stat().st_size > 50_000
 
@@ -293,7 +294,7 @@ def test_names_follow_labels_that_reading_numbers_anew(tmp_path: Path, values: t
     voxels = np.stack([first, second]).astype(np.uint8)
     slicerio.write_segmentation(str(path), {"voxels": voxels, "ijkToLPS": np.eye(4), "segments": segments})
     labelmap = read_labelmap(path)
-    found = {segment.name: segment for segment in picture._segments_of(path, labelmap)}
+    found = {segment.name: segment for segment in describe_segments(path, labelmap)}
     assert set(found) == {"atrium", "aorta", "vein"}
     for name, box, color in zip(("atrium", "aorta", "vein"), boxes, colors, strict=True):
         assert np.array_equal(labelmap.voxels == found[name].label, box), name
@@ -309,14 +310,16 @@ def test_a_segments_header_may_lack_or_garble_name_and_colour(tmp_path: Path) ->
     header |= {"Segment1_LabelValue": "2", "Segment1_Name": "wall", "Segment1_Color": "0 0.5 7"}
     nrrd.write(str(path), voxels, header)
     assert [(s.label, s.name, s.color) for s in read_segments(path)] == [(1, None, None), (2, "wall", None)]
-    found = picture._segments_of(path, read_labelmap(path))
+    found = describe_segments(path, read_labelmap(path))
     assert [(s.name, s.color) for s in found] == [("Segment 1", picture._PALETTE[0]), ("wall", picture._PALETTE[1])]
     write_labelmap(Labelmap(voxels, Grid(SHAPE, lps_affine())), tmp_path / "x.nii.gz")
     assert read_segments(tmp_path / "x.nii.gz") == ()
 
 
 def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert picture.main([str(tmp_path / "no.nrrd"), str(tmp_path / "no.nrrd"), "-o", str(tmp_path / "p.png")]) == 1
+    assert (
+        cli.main(["picture", str(tmp_path / "no.nrrd"), str(tmp_path / "no.nrrd"), "-o", str(tmp_path / "p.png")]) == 1
+    )
     error = capsys.readouterr().err
     assert "no.nrrd" in error
     assert error.count("\n") == 1
@@ -334,10 +337,10 @@ def test_an_unexpected_fault_is_one_line_too(
 
     monkeypatch.setattr(picture, "draw_picture", broken)
     words = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.nrrd"), "-o", str(tmp_path / "p.png")]
-    assert picture.main(words) == 1
+    assert cli.main(["picture", *words]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("picture: unexpected fault (ZeroDivisionError: a fault of two lines)")
+    assert printed.err.startswith("dcamt: unexpected fault (ZeroDivisionError: a fault of two lines)")
     assert printed.err.count("\n") == 1
     assert not (tmp_path / "p.png").exists()
 
@@ -347,8 +350,8 @@ def test_the_measurements_of_several_segments_are_told_apart() -> None:
     voxels[2:6, 2:6, 2:6] = 1
     labelmap = Labelmap(voxels, Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
     empty = SegmentInfo(2, "Pancreas", (0, 0, 1), Code("SCT", "15776009", "Pancreas"))
-    assert measured(labelmap, [GREEN])["Volume"] == "0.5 mL"  # 64 voxels of 8 mm3
-    both = measured(labelmap, [GREEN, empty])
+    assert format_measurements(labelmap, [GREEN])["Volume"] == "0.5 mL"  # 64 voxels of 8 mm3
+    both = format_measurements(labelmap, [GREEN, empty])
     assert both[f"{GREEN.name}: Transverse"] == "8 mm"
     assert both["Pancreas: Volume"] == "0.0 mL"
     assert both["Pancreas: Sphericity"] == "–"

@@ -1,1 +1,1 @@
-"""What each command of `dcamt` does: options in, the engine called, results printed."""
+"""One module for each command of `dcamt`: parse options, call the engine, print results."""

@@ -1,4 +1,4 @@
-"""`dcamt cases`: make a case list from a folder, and look one over before a run starts."""
+"""`dcamt cases`: make a case list from a folder, and check one before training."""
 
 from __future__ import annotations
 
@@ -12,43 +12,46 @@ from ..cases.folders import FoundCases, find_cases
 from ..errors import InputError
 from ..recipe import load_recipe
 from .console import Console
-from .scans import check_table
+from .scan_jobs import check_table_path
 
 
 def run_cases(options: argparse.Namespace) -> int:
-    """`find` returns 0 with the list written; `check` returns 1 if something is wrong."""
+    """Run `find` or `check`; `check` returns 1 if a case or the list has a problem."""
     return _find(options) if options.action == "find" else _check(options)
 
 
 def _find(options: argparse.Namespace) -> int:
-    """Print the proposed pairs, and write them where a file is named."""
+    """Print the proposed pairs of image and label, and write them as a case list if an output file is given."""
     console = Console(options.json)
     if options.output:
-        check_table(options.output, [])
+        check_table_path(options.output, [])
     found = find_cases(options.folder)
-    found = replace(found, cases=with_validation(found.cases, options.validation))
+    found = replace(found, cases=assign_validation(found.cases, options.validation))
     _show_found(found, console)
     if options.output:
         write_cases(found.cases, options.output)
-        console.text(f"case list: {options.output}")
+        console.print_text(f"case list: {options.output}")
     return 0
 
 
-def with_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
-    """The cases, the last `count` labelled ones of which are for validation.
+def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
+    """Return the cases with the last `count` labelled ones assigned to validation.
 
     Raises:
-        InputError: none would be left to learn from.
+        InputError: no labelled case would be left for training.
     """
     labelled = [index for index, case in enumerate(cases) if case.role == LABELLED]
     if count and count >= len(labelled):
-        raise InputError(f"of {len(labelled)} labelled case(s), {count} cannot be for validation")
+        raise InputError(
+            f"{count} cases cannot be kept for validation, since only {len(labelled)} cases are labelled",
+            remedy="Choose a smaller --validation, so that labelled cases are left for training.",
+        )
     chosen = set(labelled[len(labelled) - count :])
     return tuple(replace(case, role=VALIDATION) if i in chosen else case for i, case in enumerate(cases))
 
 
 def _show_found(found: FoundCases, console: Console) -> None:
-    console.event(
+    console.print_event(
         "found",
         layout=found.layout,
         cases=[
@@ -59,9 +62,9 @@ def _show_found(found: FoundCases, console: Console) -> None:
         classes=[{"label": value, "name": name} for value, name in found.classes],
     )
     for case in found.cases:
-        console.text(f"{case.role:<10} {case.name}: {case.image}{f' with {case.label}' if case.label else ''}")
+        console.print_text(f"{case.role:<10} {case.name}: {case.image}{f' with {case.label}' if case.label else ''}")
     for left in found.left_over:
-        console.warn(f"{left.path}: left out: {left.why}")
+        console.print_error(f"{left.path}: left out: {left.why}")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -70,19 +73,19 @@ def _check(options: argparse.Namespace) -> int:
     last: dict[int, CaseFacts] = {}
     for facts in check_cases(cases, recipe):
         last[facts.index] = facts
-        console.event("case", **asdict(facts))
-        console.bar("looking at the cases", len(last) / len(cases))
+        console.print_event("case", **asdict(facts))
+        console.show_progress("checking the cases", len(last) / len(cases))
     for index, facts in sorted(last.items()):
         size = "x".join(map(str, facts.size)) if facts.size else "?"
         spacing = "x".join(f"{mm:g}" for mm in facts.spacing) if facts.spacing else "?"
-        console.text(f"{facts.name:<20} {cases[index].role:<10} {size:>12} {spacing:>18} mm")
+        console.print_text(f"{facts.name:<20} {cases[index].role:<10} {size:>12} {spacing:>18} mm")
         for problem in facts.problems:
-            console.text(f"    {problem}")
+            console.print_text(f"    {problem}")
     problems = list_problems(cases, last.values(), recipe)
     faulty = sum(bool(facts.problems) for facts in last.values())
-    console.event("checked", cases=len(cases), faulty=faulty, problems=problems)
+    console.print_event("checked", cases=len(cases), faulty=faulty, problems=problems)
     for problem in problems:
-        console.warn(problem)
+        console.print_error(problem)
     if faulty:
-        console.warn(f"{options.cases}: something is wrong with {faulty} of {len(cases)} cases")
+        console.print_error(f"{options.cases}: {faulty} of {len(cases)} cases have problems")
     return 1 if faulty or problems else 0

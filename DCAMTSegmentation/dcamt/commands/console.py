@@ -1,4 +1,4 @@
-"""What a command shows: lines of JSON, or text with a progress bar where a person watches."""
+"""Print what a command does: JSON lines, or text with a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ from typing import Any
 
 from ..io.json_lines import json_line
 
-BAR = 24
+BAR_WIDTH = 24
 _CLEAR_LINE = "\r\x1b[K"
 
 
 class StdoutLost(Exception):
-    """Standard output cannot be written any more, most often because its reader has gone (`dcamt ... | head`)."""
+    """Standard output can no longer be written, usually because its reader has ended (`dcamt ... | head`)."""
 
 
 class Console:
-    """Prints events (`as_json`) or text. The bar goes to stderr, and only if that is a terminal.
+    """Prints JSON events (`as_json`) or text. The progress bar goes to stderr, and only if stderr is a terminal.
 
-    `draws_bar`: of processes that share a terminal, one draws it.
+    draws_bar: False for all but one of the processes that share a terminal.
     """
 
     def __init__(self, as_json: bool, draws_bar: bool = True) -> None:
         self.as_json = as_json
         self.draws_bar = draws_bar
 
-    def event(self, event: str, **fields: Any) -> None:
-        """A line of JSON, if that is what is printed; numbers that are not finite become null."""
+    def print_event(self, event: str, **fields: Any) -> None:
+        """Print an event as a JSON line in JSON mode; numbers that are not finite become null."""
         if self.as_json:
-            self.line(json_line(event, fields))
+            self.print_line(json_line(event, fields))
 
-    def text(self, line: str) -> None:
-        """A line of text, unless JSON is printed."""
+    def print_text(self, line: str) -> None:
+        """Print a line of text in text mode."""
         if not self.as_json:
-            self.clear()
-            self.line(line)
+            self.clear_progress()
+            self.print_line(line)
 
-    def line(self, line: str) -> None:
-        """A line on stdout, whatever is printed. Raises StdoutLost if it cannot be written."""
+    def print_line(self, line: str) -> None:
+        """Print a line on stdout in both modes. Raises StdoutLost if stdout cannot be written."""
         try:
-            # With its end in one piece, since another process may be writing to the same place.
+            # One write for text and line end, since another process may be writing to the same terminal.
             print(f"{line}\n", end="", flush=True)
         except (OSError, ValueError) as error:  # ValueError: the stream was closed
             raise StdoutLost(str(error)) from error
 
-    def warn(self, line: str) -> None:
-        """A line on stderr, whatever is printed."""
-        tell(line)
+    def print_error(self, message: str) -> None:
+        """Print one line on stderr in both modes."""
+        print_error(message)
 
-    def bar(self, title: str, share: float) -> None:
-        """Draw the bar anew, `share` from 0 to 1."""
+    def show_progress(self, title: str, fraction: float) -> None:
+        """Redraw the progress bar at `fraction` (0 to 1) of the work."""
         if self.as_json or not self.draws_bar or not _is_terminal():
             return
-        filled = round(BAR * share)
-        line = f"[{'#' * filled}{'.' * (BAR - filled)}] {share:4.0%} {title}"
-        # A line that wraps could not be taken away again.
+        filled = round(BAR_WIDTH * fraction)
+        line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {fraction:4.0%} {title}"
+        # A line that wraps could not be cleared again.
         sys.stderr.write(_CLEAR_LINE + line[: shutil.get_terminal_size().columns - 1])
         sys.stderr.flush()
 
-    def clear(self) -> None:
-        """Take the bar away."""
+    def clear_progress(self) -> None:
+        """Remove the progress bar."""
         if not self.as_json and _is_terminal():
             sys.stderr.write(_CLEAR_LINE)
             sys.stderr.flush()
 
 
-def tell(message: str) -> None:
-    """One line on stderr, in place of the bar if there is one; lost without complaint if nobody can read it."""
-    if sys.stderr is None:  # closed from the start; `print` would take stdout instead
+def print_error(message: str) -> None:
+    """Print one line on stderr, in place of the progress bar; does nothing if stderr cannot be written."""
+    if sys.stderr is None:  # closed from the start; `print` would use stdout instead
         return
     try:
         start = _CLEAR_LINE if _is_terminal() else ""
@@ -77,8 +77,12 @@ def tell(message: str) -> None:
         pass
 
 
-def duration(seconds: float) -> str:
-    """`75` -> `1:15`, `4000` -> `1:06:40`."""
+def format_duration(seconds: float) -> str:
+    """Format seconds as m:ss or h:mm:ss.
+
+    >>> format_duration(75), format_duration(4000)
+    ('1:15', '1:06:40')
+    """
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -1,4 +1,4 @@
-"""`dcamt estimate`: how long a run would take here, and how much memory and disk."""
+"""`dcamt estimate`: time, memory and disk space of a training run on this machine."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ..geometry import Grid
 from ..io.readers import read_header
 from ..recipe import with_settings
 from ..runs.efforts import EFFORTS, effort_settings
-from .console import Console, duration
+from .console import Console, format_duration
 from .train import starting_point
 
 if TYPE_CHECKING:
     from ..training.estimate import Trial
 
-HEADERS = 200
-"""Cases whose headers are read, at most; the others are taken to be like them."""
+MAX_HEADERS = 200
+"""Case headers that are read at most; the remaining cases are assumed to have the same sizes."""
 
 
 def run_estimate(options: argparse.Namespace) -> int:
-    """Measure a few steps, and say of each effort what it would take."""
+    """Measure a few training steps, and print the estimate for each effort."""
     console = Console(options.json)
     cases = list_cases(options.cases)
     settings, options.set = options.set, []
     recipe, _, _ = starting_point(options)
-    grids = _grids([case.image for case in cases])
+    grids = _read_grids([case.image for case in cases])
     validated = any(case.role == VALIDATION for case in cases)
-    # What loads torch comes after all that can go wrong without it.
+    # Imports torch: after all checks that work without it.
     from ..devices import choose_device
     from ..training.estimate import estimate, memory_to_take, try_steps
 
@@ -42,21 +42,21 @@ def run_estimate(options: argparse.Namespace) -> int:
         one = with_settings(recipe, [*effort_settings(recipe, effort), *settings])
         key = (one.training.patch, one.training.batch, one.training.optimiser)
         if key not in measured:
-            console.bar(f"measuring a step ({effort})", 0.5)
+            console.show_progress(f"measuring a step ({effort})", 0.5)
             measured[key] = try_steps(one, device)
         found = estimate(one, measured[key], grids, validated, device, options.run or Path(), memory_free)
-        console.event("estimate", effort=effort, iterations=one.training.iterations, **asdict(found))
+        console.print_event("estimate", effort=effort, iterations=one.training.iterations, **asdict(found))
         memory = f"{found.memory_bytes / 1e9:.1f} GB" if found.memory_bytes else "unknown"
-        console.text(
-            f"{effort:<9} {one.training.iterations:>6} iterations  {duration(found.seconds):>10}"
+        console.print_text(
+            f"{effort:<9} {one.training.iterations:>6} iterations  {format_duration(found.seconds):>10}"
             f"  memory {memory} ({found.device})  disk {found.disk_bytes / 1e9:.1f} GB"
         )
     return 0
 
 
-def _grids(images: list[Path]) -> list[Grid]:
-    """The cases' grids; of a long list some are read and counted several times. Unreadable ones are passed over."""
-    step = max(1, len(images) // HEADERS)
+def _read_grids(images: list[Path]) -> list[Grid]:
+    """Return the grids of the images, without unreadable ones. Of a long list, a sample is read and repeated."""
+    step = max(1, len(images) // MAX_HEADERS)
     grids = []
     for image in images[::step]:
         try:

@@ -1,4 +1,4 @@
-"""`dcamt models`: list, show, verify, import and remove."""
+"""`dcamt models`: list, show, verify, import and remove models."""
 
 from __future__ import annotations
 
@@ -14,40 +14,42 @@ from .console import Console
 
 
 def run_models(options: argparse.Namespace) -> int:
-    """Carry out the action; returns 0, or 1 if a model in the list is damaged."""
+    """Run one action; `list` returns 1 if a listed model is damaged."""
     console = Console(options.json)
     if options.action == "list":
-        sound = True
+        intact = True
         for model in stored_models():
             try:
                 card = open_model(model.path).card
-            except InputError as error:  # one damaged file shall not hide the others
-                console.warn(str(error))
-                sound = False
+            except InputError as error:  # list the others nevertheless
+                console.print_error(str(error))
+                intact = False
                 continue
-            console.event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=card.title)
-            console.text(f"{model.name:<20} {card.title} ({'shipped' if model.shipped else 'imported'})")
-        return 0 if sound else 1
+            console.print_event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=card.title)
+            console.print_text(f"{model.name:<20} {card.title} ({'shipped' if model.shipped else 'imported'})")
+        return 0 if intact else 1
     if options.action == "show":
         path = model_path(options.model)
-        _show(open_model(path).card, console)
+        _show_card(open_model(path).card, console)
     elif options.action == "verify":
         card = verify_model(options.model).card
-        console.event("verified", name=card.name, checksum=card.checksum)
-        console.text(f"{options.model}: sound (SHA-256 {card.checksum})")
+        console.print_event("verified", name=card.name, checksum=card.checksum)
+        console.print_text(f"{options.model}: intact (SHA-256 {card.checksum})")
     elif options.action == "import":
         model = import_model(Path(options.model), replace=options.replace)
-        console.event("imported", name=model.name, path=str(model.path))
-        console.text(f"imported as '{model.name}': {model.path}")
+        console.print_event("imported", name=model.name, path=str(model.path))
+        console.print_text(f"imported as '{model.name}': {model.path}")
     else:
         model = remove_model(options.model)
-        console.event("removed", name=model.name)
-        console.text(f"removed '{model.name}'")
+        console.print_event("removed", name=model.name)
+        console.print_text(f"removed '{model.name}'")
     return 0
 
 
-def _show(card: Card, console: Console) -> None:
-    console.event("card", **asdict(card))
+def _show_card(card: Card, console: Console) -> None:
+    console.print_event("card", **asdict(card))
     for key, value in asdict(card).items():
         if value not in ("", (), {}):
-            console.text(f"{key.replace('_', ' ') + ':':<12} {value if isinstance(value, str) else json.dumps(value)}")
+            console.print_text(
+                f"{key.replace('_', ' ') + ':':<12} {value if isinstance(value, str) else json.dumps(value)}"
+            )

@@ -1,4 +1,4 @@
-"""`dcamt rank`: which of the unlabelled scans to outline next."""
+"""`dcamt rank`: order the unlabelled scans by how much the two branches disagree, for outlining the first ones next."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from ..models.store import DEFAULT, model_path, verify_model
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, in_order, rank_case, write_ranking
 from .console import Console, StdoutLost
-from .faults import as_fault, ending_like_ctrl_c
-from .scans import check_table
+from .faults import as_fault
+from .process import interrupt_on_sigterm
+from .scan_jobs import check_table_path
 
 
 def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
-    """Segment every unlabelled case and order them; returns 1 if one failed, which is told of at the end."""
+    """Segment every unlabelled case and print the ranking; returns 1 if a case failed, with the failures at the end."""
     if options.run is None and options.cases is None:
-        usage_error("name the CASES.csv, or a --run")
-    cases, model = what_to_rank(options.cases, RunFolder(options.run) if options.run else None, options.model)
+        usage_error("give CASES.csv or --run FOLDER")
+    run = RunFolder(options.run) if options.run else None
+    cases, model = find_cases_and_model(options.cases, run, options.model)
     if options.csv:
-        check_table(options.csv, [case.image for case in cases])
-    # What loads torch comes after all that can go wrong without it.
+        check_table_path(options.csv, [case.image for case in cases])
+    # These import torch: after all checks that work without it.
     from ..devices import choose_device
     from ..inference.predictor import Predictor
 
@@ -34,55 +36,58 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     ranked: list[RankedCase] = []
     failures: list[DCAMTError] = []
     for number, case in enumerate(cases):
-        console.event("progress", step=number, of=len(cases))
-        console.bar(case.name, number / len(cases))
-        kept = options.segmentations / f"{_file_name(case, number)}.seg.nrrd" if options.segmentations else None
+        console.print_event("progress", step=number, of=len(cases))
+        console.show_progress(case.name, number / len(cases))
+        target = options.segmentations / f"{_file_name(case, number)}.seg.nrrd" if options.segmentations else None
         try:
-            one, result = rank_case(case, predictor)
-            if kept:
-                with ending_like_ctrl_c():
-                    write_labelmap(result.labelmap, kept, predictor.recipe.classes)
+            ranked_case, result = rank_case(case, predictor)
+            if target:
+                with interrupt_on_sigterm():
+                    write_labelmap(result.labelmap, target, predictor.recipe.classes)
         except StdoutLost:
             raise
         except Exception as error:
             failures.append(as_fault(error, case.image))
-            console.event("failed", name=case.name, message=str(failures[-1]))
+            console.print_event("failed", name=case.name, message=str(failures[-1]))
             continue
-        ranked.append(one)
-        console.event("scored", **_told(one), segmentation=str(kept) if kept else None)
+        ranked.append(ranked_case)
+        console.print_event("scored", **_event_fields(ranked_case), segmentation=str(target) if target else None)
     if options.csv and ranked:
         write_ranking(ranked, options.csv)
-    for number, one in enumerate(in_order(ranked), start=1):
-        place = ", ".join(str(round(mm)) for mm in one.place)
-        console.text(f"{number:>4}  {one.name:<20} {one.score:>6.1%} disagreement, most at RAS {place} mm")
+    for number, ranked_case in enumerate(in_order(ranked), start=1):
+        place = ", ".join(str(round(mm)) for mm in ranked_case.place)
+        console.print_text(
+            f"{number:>4}  {ranked_case.name:<20} {ranked_case.score:>6.1%} disagreement, most at RAS {place} mm"
+        )
     for failure in failures:
-        console.warn(str(failure))
-    console.event("ranked", cases=[one.name for one in in_order(ranked)], failed=len(failures))
-    console.clear()
+        console.print_error(str(failure))
+    console.print_event("ranked", cases=[case.name for case in in_order(ranked)], failed=len(failures))
+    console.clear_progress()
     return 1 if failures else 0
 
 
-def what_to_rank(table: Path | None, run: RunFolder | None, model: str | None) -> tuple[list[Case], Path]:
-    """The unlabelled cases of the list, or the run's, and the model that judges them.
+def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str | None) -> tuple[list[Case], Path]:
+    """Return the unlabelled cases of the case list or the run, and the file of the model that ranks them.
 
     Raises:
-        InputError: there is no such list or model, or no case in it is unlabelled.
+        InputError: the list or the model does not exist, or no case is unlabelled.
     """
     path = table or (run.cases if run else Path())
     cases = [replace(case, label=None) for case in list_cases(path) if case.role == UNLABELLED]
     if not cases:
-        raise InputError("holds no unlabelled case", path=path, remedy="There is nothing left to outline.")
+        raise InputError("holds no unlabelled case", path=path, remedy="Add scans without a label to rank them.")
     if run and not model:
         if not run.model.is_file():
-            raise InputError("the run has no model yet", path=run.path, remedy="Let it finish, or name a --model.")
+            remedy = "Wait until the run has finished, or choose a model with --model."
+            raise InputError("the run has no model yet", path=run.path, remedy=remedy)
         return cases, run.model
     return cases, model_path(model or DEFAULT)
 
 
 def _file_name(case: Case, number: int) -> str:
-    """A case's name where it can be a file's, else its number."""
+    """Return the case name if it makes a valid file name, else `case` and its number."""
     return case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{number + 1}"
 
 
-def _told(one: RankedCase) -> dict[str, object]:
-    return {"name": one.name, "image": str(one.image), "score": round(one.score, 4), "place": list(one.place)}
+def _event_fields(case: RankedCase) -> dict[str, object]:
+    return {"name": case.name, "image": str(case.image), "score": round(case.score, 4), "place": list(case.place)}

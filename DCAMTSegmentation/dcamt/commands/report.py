@@ -1,4 +1,4 @@
-"""`dcamt report`: a run's report, written anew."""
+"""`dcamt report`: write a run's report again."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from .console import Console
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Measure the validation cases and write `report.html` and `validation.csv` into the run's folder."""
+    """Score the validation cases and write `report.html` and `validation.csv` into the run folder."""
     run = RunFolder(options.run)
     if not run.recipe.exists():
-        raise InputError("holds no run", path=run.path, remedy="Name the folder of a run.")
+        raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")
     if not run.model.is_file():
-        raise InputError("the run has no model yet", path=run.path, remedy="Let it finish first.")
-    # What loads torch comes after all that can go wrong without it.
+        raise InputError("the run has no model yet", path=run.path, remedy="Wait until the run has finished.")
+    # These import torch: after all checks that work without it.
     from ..devices import choose_device
     from ..report.run_report import write_report
 
     console = Console(options.json)
 
     def progress(done: int, of: int) -> None:
-        console.event("progress", step=done, of=of)
-        console.bar("measuring the validation cases", done / of)
+        console.print_event("progress", step=done, of=of)
+        console.show_progress("scoring the validation cases", done / of)
 
     path = write_report(run, choose_device(options.device), progress)
-    console.event("report", report=str(path))
-    console.text(f"report: {path}")
+    console.print_event("report", report=str(path))
+    console.print_text(f"report: {path}")
     return 0

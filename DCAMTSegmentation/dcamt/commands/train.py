@@ -24,8 +24,9 @@ from ..runs.failure_note import Fault, prepare_note, write_note
 from ..runs.folder import Origin, RunFolder
 from ..runs.lock import is_held, run_lock
 from ..runs.requests import STOP, ask, withdraw_request
-from .console import Console, StdoutLost, duration, tell
-from .faults import as_fault, ending_like_ctrl_c
+from .console import Console, StdoutLost, format_duration, print_error
+from .faults import as_fault
+from .process import interrupt_on_sigterm
 from .watch import watch_run
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
             usage_error("--stop ends a run that is there, in one process: give it --run and nothing else")
         if is_held(RunFolder(options.run).lock):
             ask(RunFolder(options.run), STOP)
-            Console(options.json).text(f"{options.run}: asked to stop after the iteration in hand")
+            Console(options.json).print_text(f"{options.run}: asked to stop after the iteration in hand")
             return 0
         options.resume = True
     if options.cases is None and options.set and "=" not in options.set[-1]:
@@ -141,7 +142,7 @@ def _follow(options: argparse.Namespace) -> int:
     except DCAMTError:
         return 1  # which the leader tells of
     except Exception as error:
-        tell(f"{whoami()}: {as_fault(error)}")
+        print_error(f"{whoami()}: {as_fault(error)}")
         return 1
 
 
@@ -195,7 +196,7 @@ def _train_locked(
     if not (outcome.finished or outcome.stopped):
         go_on = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
         raise Cancelled(f"{run.path}: paused at iteration {outcome.step}. Go on with: {go_on}")
-    with ending_like_ctrl_c():
+    with interrupt_on_sigterm():
         save_model(run.model, outcome.weights, recipe, card(recipe, cases, outcome, run, origin))
         best = trainer.best()
         if best is None:
@@ -214,11 +215,11 @@ def report(run: RunFolder, device: torch.device, console: Console) -> None:
 
     again = f"Write it with: dcamt report {shlex.quote(str(run.path))}"
     try:
-        write_report(run, device, lambda done, of: console.bar("measuring the validation cases", done / of))
+        write_report(run, device, lambda done, of: console.show_progress("measuring the validation cases", done / of))
     except KeyboardInterrupt:
-        console.warn(f"{run.path}: no report was written, as you wished. {again}")
+        console.print_error(f"{run.path}: no report was written, as you wished. {again}")
     except Exception as error:
-        console.warn(f"no report was written: {as_fault(error, run.path)} {again}")
+        console.print_error(f"no report was written: {as_fault(error, run.path)} {again}")
 
 
 class _Listener:
@@ -316,21 +317,21 @@ def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder
 def show(event: Event, console: Console) -> None:
     """An event as a line of JSON, or as a person wants to see it."""
     if console.as_json:
-        console.line(to_line(event))
+        console.print_line(to_line(event))
     elif isinstance(event, Loading):
-        console.bar("reading the cases", event.step / event.of)
+        console.show_progress("reading the cases", event.step / event.of)
     elif isinstance(event, Started):
         what = f"{event.labelled} labelled, {event.unlabelled} unlabelled, {event.validation} validation cases"
         how = "going on at" if event.resumed else "starting at"
-        console.text(f"{how} {event.step} of {event.of}: {what}, on {event.device}")
+        console.print_text(f"{how} {event.step} of {event.of}: {what}, on {event.device}")
     elif isinstance(event, Progress):
         loss = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
-        title = f"{event.step}/{event.of}  {event.steps_per_s:.2f}/s  {duration(event.eta_s)} left  {loss}"
-        console.bar(title, event.step / event.of)
+        title = f"{event.step}/{event.of}  {event.steps_per_s:.2f}/s  {format_duration(event.eta_s)} left  {loss}"
+        console.show_progress(title, event.step / event.of)
     elif isinstance(event, Validated):
         dice = ", ".join(f"{name} {value:.3f}" for name, value in event.dice["mean"].items())
-        console.text(f"iteration {event.step}: Dice of the validation cases: {dice}")
+        console.print_text(f"iteration {event.step}: Dice of the validation cases: {dice}")
     elif isinstance(event, Paused):
-        console.clear()
+        console.clear_progress()
     elif isinstance(event, Finished):
-        console.text(f"finished in {duration(event.seconds)}\nmodel: {event.model}")
+        console.print_text(f"finished in {format_duration(event.seconds)}\nmodel: {event.model}")

@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..runs.event_tail import EventTail
 from ..runs.folder import RunFolder
 from ..runs.state import FAILED, RUNNING, run_state
-from .console import Console, duration
+from .console import Console, format_duration
 
 LOOK_EVERY_S = 0.5
 
@@ -28,31 +28,31 @@ def watch_run(run: RunFolder, console: Console) -> int:
                 break
             time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
-        console.clear()
+        console.clear_progress()
         return 0  # the run goes on
-    console.clear()
+    console.clear_progress()
     where = f" at {state.step} of {state.of}" if state.of else ""
-    console.text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")
+    console.print_text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")
     return 1 if state.state == FAILED else 0
 
 
 def show_event(event: dict[str, Any], console: Console) -> None:
     """An event of the log as a line of JSON, or as a person wants to see it."""
     kind = event["event"]
-    console.event(kind, **{key: value for key, value in event.items() if key != "event"})
+    console.print_event(kind, **{key: value for key, value in event.items() if key != "event"})
     if kind == "loading":
-        console.bar("reading the cases", event["step"] / max(1, event["of"]))
+        console.show_progress("reading the cases", event["step"] / max(1, event["of"]))
     elif kind == "started":
         counts = ", ".join(f"{event[role]} {role}" for role in ("labelled", "unlabelled", "validation"))
         how = "going on at" if event["resumed"] else "starting at"
-        console.text(f"{how} {event['step']} of {event['of']}: {counts} cases, on {event['device']}")
+        console.print_text(f"{how} {event['step']} of {event['of']}: {counts} cases, on {event['device']}")
     elif kind == "progress":
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event["losses"].items() if value is not None)
-        left = duration(event["eta_s"] or 0)
+        left = format_duration(event["eta_s"] or 0)
         title = f"{event['step']}/{event['of']}  {event['steps_per_s'] or 0:.2f}/s  {left} left  {losses}"
-        console.bar(title, event["step"] / max(1, event["of"]))
+        console.show_progress(title, event["step"] / max(1, event["of"]))
     elif kind == "validation":
         dice = ", ".join(f"{name} {value:.3f}" for name, value in event["dice"]["mean"].items())
-        console.text(f"iteration {event['step']}: Dice of the validation cases: {dice}")
+        console.print_text(f"iteration {event['step']}: Dice of the validation cases: {dice}")
     elif kind == "finished":
-        console.text(f"finished in {duration(event['seconds'])}\nmodel: {event['model']}")
+        console.print_text(f"finished in {format_duration(event['seconds'])}\nmodel: {event['model']}")

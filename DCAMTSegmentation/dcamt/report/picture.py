@@ -1,7 +1,5 @@
 """One picture to judge a segmentation by: three slices, two views of its surface, measurements.
 
-    python -m dcamt.report.picture SCAN SEGMENTATION -o PICTURE.png
-
 Whatever the order and direction of the stored axes, everything is drawn from voxels turned to LPS: axes that
 run to the patient's left, posterior and superior. Oblique axes count as the patient's axes nearest to them.
 """
@@ -300,8 +298,8 @@ def _draw_surface(axes: Any, title: str, scene: _Scene, segments: Sequence[Segme
     _write_letters(axes, "RLSI" if front else "LRSI")
 
 
-def _segments_of(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
-    """Names and colours of the labels that `labelmap` holds, from the segmentation's file where that has them."""
+def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
+    """Return names and colours of the labels in `labelmap`, from its file `path` where that names them."""
     from ..io.readers import read_segments
 
     stored = {segment.label: segment for segment in read_segments(path)}
@@ -314,8 +312,8 @@ def _segments_of(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     return segments
 
 
-def measured(labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> dict[str, str]:
-    """What the picture prints of each segment; several are told apart by their names."""
+def format_measurements(labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> dict[str, str]:
+    """Return the measurements of each segment as texts with units; several segments are told apart by their names."""
     texts: dict[str, str] = {}
     for row in measure(labelmap, segments):
         name = f"{row.segment}: " if len(segments) > 1 else ""
@@ -328,34 +326,3 @@ def measured(labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> dict[str, s
             f"{name}Sphericity": "–" if math.isnan(row.sphericity) else f"{row.sphericity:.2f}",
         }
     return texts
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw one scan with its segmentation; 0, or 1 with one line on stderr."""
-    import argparse
-    import sys
-
-    from ..commands.faults import as_fault, quiet_libraries
-    from ..io.readers import read_labelmap, read_scan
-
-    parser = argparse.ArgumentParser(
-        prog="python -m dcamt.report.picture", description="Draw a segmentation over its scan."
-    )
-    parser.add_argument("scan", type=Path)
-    parser.add_argument("segmentation", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the picture: .png")
-    given = parser.parse_args(argv)
-    try:
-        with quiet_libraries():
-            volume, labelmap = read_scan(given.scan), read_labelmap(given.segmentation)
-            segments = _segments_of(given.segmentation, labelmap)
-            render_picture(volume, labelmap, segments, given.output, measured(labelmap, segments))
-    except Exception as error:
-        print(f"picture: {as_fault(error)}", file=sys.stderr)
-        return 1
-    print(f"picture: {given.output}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,0 +1,20 @@
+"""`dcamt picture`: draw a segmentation over its scan."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..io.readers import read_labelmap, read_scan
+from ..report.picture import describe_segments, format_measurements, render_picture
+from .console import Console
+
+
+def run_picture(options: argparse.Namespace) -> int:
+    """Read the scan and the segmentation, and write the picture."""
+    volume, labelmap = read_scan(options.scan), read_labelmap(options.segmentation)
+    segments = describe_segments(options.segmentation, labelmap)
+    render_picture(volume, labelmap, segments, options.output, format_measurements(labelmap, segments))
+    console = Console(options.json)
+    console.print_event("picture", picture=str(options.output))
+    console.print_text(f"picture: {options.output}")
+    return 0
