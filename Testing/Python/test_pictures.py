@@ -1,9 +1,8 @@
-"""The README's pictures are there and fit to be shown, and the command that draws them still does."""
+"""The tutorials' pictures are fit to be shown, and the command that draws them still does."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +15,6 @@ SCREENSHOTS = ROOT / "Resources" / "Screenshots"
 MOST_BYTES, MOST_BYTES_TOGETHER = 400_000, 2_500_000
 
 Image = pytest.importorskip("PIL.Image")
-
-
-def shown_pictures() -> list[str]:
-    """The pictures that README shows, as paths from the repository's root."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", text)
-
-
-def test_readme_shows_pictures_that_are_there() -> None:
-    shown = shown_pictures()
-    assert shown
-    assert [name for name in shown if not (ROOT / name).is_file()] == []
 
 
 @pytest.mark.parametrize("path", sorted(SCREENSHOTS.glob("*")), ids=lambda path: path.name)
