@@ -1,4 +1,4 @@
-"""One process at a time trains in a folder, and no process that ended keeps another from it."""
+"""One process at a time trains in a run folder, and a process that ended never keeps the next one out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from dcamt.errors import InputError, OutputError
-from dcamt.runs import lock as module
-from dcamt.runs.lock import run_lock
+from dcamt.runs.lock import is_held, run_lock
+from filelock import FileLock
 
 HOLDER = """
 import sys, time
@@ -22,12 +22,32 @@ with run_lock(Path(sys.argv[1])):
     time.sleep(600)
 """
 
+# Takes the lock again and again; inside, the process must be alone.
+CONTENDER = """
+import os, sys, time
+from pathlib import Path
+from dcamt.errors import InputError
+from dcamt.runs.lock import run_lock
+path, alone = Path(sys.argv[1]), Path(sys.argv[2])
+held = 0
+until = time.monotonic() + 2
+while time.monotonic() < until:
+    try:
+        with run_lock(path):
+            os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
+            alone.unlink()
+            held += 1
+    except InputError:
+        pass
+print(held)
+"""
+
 
 def everything(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_the_file_is_there_as_long_as_the_lock_and_so_are_new_folders(tmp_path: Path) -> None:
+def test_file_and_new_folders_exist_while_the_lock_is_held(tmp_path: Path) -> None:
     with run_lock(tmp_path / "runs" / "a" / "train.lock"):
         assert everything(tmp_path) == ["runs", "runs/a", "runs/a/train.lock"]
     assert everything(tmp_path) == []
@@ -37,23 +57,23 @@ def test_the_file_is_there_as_long_as_the_lock_and_so_are_new_folders(tmp_path: 
     (tmp_path / "empty").mkdir()
     with run_lock(tmp_path / "empty" / "train.lock"):
         pass
-    assert (tmp_path / "empty").is_dir()  # it was there before
+    assert (tmp_path / "empty").is_dir()  # it existed before
 
 
-def test_a_second_holder_is_refused_and_the_first_one_undisturbed(tmp_path: Path) -> None:
+def test_second_holder_is_refused_and_the_first_keeps_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
     with run_lock(path):
         for _ in range(2):
             with pytest.raises(InputError) as caught, run_lock(path):
                 pass
-            told = f"{path.parent}: is being trained by another process. Stop that one first, or let it end."
-            assert str(caught.value) == told
+            message = f"{path.parent}: is being trained by another process. Stop that process first, or wait."
+            assert str(caught.value) == message
             assert path.exists()
     with run_lock(path):
         pass
 
 
-def test_an_error_frees_it(tmp_path: Path) -> None:
+def test_exception_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
     for error in (KeyboardInterrupt, ValueError):
         with pytest.raises(error), run_lock(path):
@@ -61,54 +81,60 @@ def test_an_error_frees_it(tmp_path: Path) -> None:
         assert everything(tmp_path) == []
 
 
-def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
+def test_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
+    assert is_held(path)
     with pytest.raises(InputError, match="is being trained by another process"), run_lock(path):
         pass
     holder.kill()
     holder.communicate()
-    assert path.exists()  # left behind, and no lock any more
+    assert path.exists()  # left behind, but no lock any more
+    assert not is_held(path)
     with run_lock(path):
         pass
     assert everything(tmp_path) == ["run"]
 
 
-def test_a_file_that_its_holder_removed_meanwhile_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next process has opened the last one's file, which is gone by the time that it locks it."""
-    path, real, calls = tmp_path / "train.lock", module._lock, []
+@pytest.mark.skipif(os.name == "nt", reason="flock")
+def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
+    """Before `filelock`, DCAMT locked the same file with `flock`."""
+    import fcntl
 
-    def late(handle: int) -> None:
-        calls.append(handle)
-        if len(calls) < 3:
-            path.unlink()
-            if len(calls) == 2:
-                path.touch()  # and a third process has made its own
-        real(handle)
-
-    monkeypatch.setattr(module, "_lock", late)
-    with run_lock(path):
-        assert len(calls) == 3
-        monkeypatch.undo()
-        with pytest.raises(InputError), run_lock(path):
+    path = tmp_path / "train.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert is_held(path)
+        with pytest.raises(InputError, match="is being trained by another process"), run_lock(path):
             pass
+    assert not is_held(path)
 
 
-def test_a_file_system_without_locks_is_trained_on_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unknown(handle: int) -> None:
+def test_processes_that_contend_are_never_inside_together(tmp_path: Path) -> None:
+    """Removing the file on release leaves no moment at which two processes hold different files as the lock."""
+    words = [sys.executable, "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    contenders = [subprocess.Popen(words, text=True, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    results = [one.communicate() for one in contenders]
+    assert [errors for _, errors in results] == [""] * 4
+    assert sum(int(held) for held, _ in results) > 20
+
+
+def test_file_system_without_locks_refuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(module, "_lock", unknown)
+    monkeypatch.setattr(FileLock, "acquire", unknown)
+    (tmp_path / "train.lock").touch()
+    assert not is_held(tmp_path / "train.lock")
     with run_lock(tmp_path / "train.lock"), run_lock(tmp_path / "train.lock"):
         pass
     assert everything(tmp_path) == []
 
 
-def test_a_place_where_no_file_can_be_made(tmp_path: Path) -> None:
+def test_place_where_no_file_can_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "run" / "train.lock").mkdir(parents=True)
     for path in (tmp_path / "file" / "run" / "train.lock", tmp_path / "run" / "train.lock"):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from dcamt.models.store import verify_model
-from dcamt.runs.failure_note import SIZE, Fault, prepare_note, read_note, write_note
+from dcamt.runs.failure_note import FailureNote, read_note, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
 from dcamt.runs.requests import PAUSE, STOP, ask, asked, withdraw_request
@@ -55,7 +55,7 @@ def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: P
     state = run_state(run)
     assert (state.state, state.reason, state.of, state.resumable) == (PAUSED, "", 100000, True)
     assert not run.request.exists()
-    assert not run.fault.exists()
+    assert not run.failure.exists()
     assert not run.model.exists()
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
     wait(lambda: events(run).count("started") == 2)
@@ -206,23 +206,28 @@ def test_a_disk_that_fills_up_pauses_the_run_with_the_reason(tmp_path: Path, tab
     assert state.reason in done.stderr.decode()
 
 
-def test_a_note_is_written_over_in_place(tmp_path: Path) -> None:
-    note = tmp_path / "fault.txt"
-    write_note(note, Fault("nobody prepared it"))
-    assert not note.exists()
-    prepare_note(note)
-    assert note.stat().st_size == SIZE
-    assert read_note(note) is None
-    write_note(note, Fault("the disk is full \N{GREEK SMALL LETTER MU}", unwritten=True))
-    assert note.stat().st_size == SIZE
-    assert read_note(note) == Fault("the disk is full \N{GREEK SMALL LETTER MU}", True)
-    prepare_note(note)
-    assert read_note(note) is None
-    write_note(note, Fault("x" * 9000))
-    kept = read_note(note)
-    assert kept is not None
-    assert set(kept.message) == {"x"}
-    assert len(kept.message) > SIZE // 2
+def test_failure_note_is_kept_whole_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "fault.txt"
+    assert read_note(path) is None
+    for note in (FailureNote("the disk is full \N{GREEK SMALL LETTER MU}", unwritten=True), FailureNote("x" * 9000)):
+        write_note(path, note)
+        assert read_note(path) == note
+    assert [one.name for one in path.parent.iterdir()] == ["fault.txt"]
+
+
+def test_failure_notes_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They were blank files of 4096 bytes, overwritten in place."""
+    path = tmp_path / "fault.txt"
+    path.write_bytes(b" " * 4096)
+    assert read_note(path) is None
+    path.write_bytes(b'{"message": "the disk is full", "unwritten": true}'.ljust(4096))
+    assert read_note(path) == FailureNote("the disk is full", True)
+
+
+def test_failure_note_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    write_note(tmp_path / "file" / "fault.txt", FailureNote("x"))
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
 def test_whether_a_lock_is_held_is_seen_without_disturbing_it(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ..models.store import verify_model
 from ..recipe import Recipe, load_recipe, with_settings
 from ..runs.efforts import effort_settings
 from ..runs.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
-from ..runs.failure_note import Fault, prepare_note, write_note
+from ..runs.failure_note import FailureNote, write_note
 from ..runs.folder import Origin, RunFolder
 from ..runs.lock import is_held, run_lock
 from ..runs.requests import STOP, ask, withdraw_request
@@ -83,24 +83,18 @@ def _train(options: argparse.Namespace) -> int:
         else:
             run.check_new()
         withdraw_request(run)
-        prepare_note(run.fault)
+        run.failure.unlink(missing_ok=True)  # of an earlier process
         try:
             status = _train_locked(options, run, recipe, cases, origin, start_from, console)
         except Cancelled:
-            run.fault.unlink(missing_ok=True)
             raise
         except Exception as error:
             fault = as_fault(error, options.run)
-            write_note(run.fault, Fault(str(fault), isinstance(fault, OutputError)))
-            raise
-        except BaseException:
-            run.fault.unlink(missing_ok=True)
+            if run.recipe.exists():  # a run that was withdrawn leaves nothing
+                write_note(run.failure, FailureNote(str(fault), isinstance(fault, OutputError)))
             raise
         finally:
             withdraw_request(run)
-            if not run.recipe.exists():  # taken back: it leaves nothing
-                run.fault.unlink(missing_ok=True)
-        run.fault.unlink(missing_ok=True)
         return status
 
 

@@ -1,23 +1,24 @@
-"""The models at hand: those that come with DCAMT, and those that the person imported."""
+"""List, find, import and remove models: those shipped with DCAMT and those the user imported."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, OutputError
 from ..io.atomic import atomic_path
-from .package import ModelPackage, check_weights, open_model, read_model
+from .package import Card, check_description, read_model
 
 DEFAULT = "left-atrium"
 ENDING = ".dcamt"
-_NOT_IN_NAMES = frozenset('<>:"/\\|?*')  # what some system forbids in a file's name
+_NOT_IN_NAMES = frozenset('<>:"/\\|?*')  # forbidden in file names by some operating system
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model in the store: its name is its file's name without the ending."""
+    """A model in the store; its name is the file name without the ending."""
 
     name: str
     path: Path
@@ -25,18 +26,18 @@ class StoredModel:
 
 
 def shipped_folders() -> list[Path]:
-    """Where shipped models may lie: in the source tree, in an installed extension, in an installed package."""
+    """Return the folders of shipped models: in the source tree, an installed extension, an installed package."""
     here = Path(__file__).parents[1]
     return [here.parent.parent / "Resources" / "Models", here.parent / "Resources" / "Models", here / "shipped_models"]
 
 
 def user_folder() -> Path:
-    """Where imported models lie: $DCAMT_HOME/models, by default ~/.dcamt/models."""
+    """Return the folder of imported models: $DCAMT_HOME/models, by default ~/.dcamt/models."""
     return Path(os.environ.get("DCAMT_HOME") or Path.home() / ".dcamt") / "models"
 
 
 def stored_models() -> list[StoredModel]:
-    """All models at hand, shipped ones first, each name once."""
+    """Return all models, shipped ones first, each name once."""
     found: dict[str, StoredModel] = {}
     for folder, shipped in [*((folder, True) for folder in shipped_folders()), (user_folder(), False)]:
         for path in sorted(folder.glob(f"*{ENDING}")) if folder.is_dir() else []:
@@ -45,7 +46,7 @@ def stored_models() -> list[StoredModel]:
 
 
 def model_path(name_or_file: str | Path) -> Path:
-    """The file of a model given by its name in the store or by its path.
+    """Return the file of a model given by its name in the store or by its path.
 
     Raises:
         InputError: there is no such model.
@@ -58,45 +59,35 @@ def model_path(name_or_file: str | Path) -> Path:
         raise InputError(
             "there is no such model file, nor a model of that name",
             path=name_or_file,
-            remedy=f"At hand are: {', '.join(by_name) or 'none'}.",
+            remedy=f"Available models: {', '.join(by_name) or 'none'}.",
         )
     return path
 
 
-def verify_model(name_or_file: str | Path) -> ModelPackage:
-    """Open a model and check all of it, its weights included; raises InputError that says what is wrong."""
-    path = model_path(name_or_file)
-    package = open_model(path)
-    check_weights(package, path)
-    return package
-
-
-def import_model(path: Path, weights_too: bool = True, replace: bool = False) -> StoredModel:
+def import_model(path: Path, check: Callable[[Path, bytes], Card] = check_description, replace: bool = False) -> StoredModel:
     """Check a model file and copy it into the store under its card's name.
 
-    `path` is a file's, never a stored model's name, and the very bytes that were checked are stored. Without
-    `weights_too`, whether the weights fit the recipe's network is left to whoever loads it: no torch is needed.
-    With `replace` it takes the place of an imported model of its name, which stays where anything goes wrong.
+    `path` is always a file, never the name of a stored model. The bytes that were checked are the bytes that are
+    stored. `check(path, data)` raises InputError for a file that is no sound model; the default leaves the weights to
+    the process that loads them. With `replace` the file takes the place of an imported model of its name, which stays
+    if anything fails.
 
     Raises:
-        InputError: the file is no sound model, or a model of that name is there already.
+        InputError: the file is no sound model, or a model of that name exists.
         OutputError: it cannot be copied.
     """
     data = read_model(path)
-    package = open_model(path, data)
-    if weights_too:
-        check_weights(package, path)
-    name = package.card.name
+    name = check(path, data).name
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
-        raise InputError(f"its card names it '{name}', which cannot be a file's name", path=path)
+        raise InputError(f"its name '{name}' cannot be a file name", path=path)
     there = next((model for model in stored_models() if model.name == name), None)
     if there is not None and there.shipped:
         raise InputError(
-            f"a model '{name}' comes with DCAMT and stays", path=path, remedy="Train it under another name."
+            f"a model '{name}' is shipped with DCAMT", path=path, remedy="Train it under another name."
         )
     if there is not None and not replace:
-        remedy = f"Import it with --replace, or remove that one first: dcamt models remove {name}"
-        raise InputError(f"a model '{name}' is there already", path=path, remedy=remedy)
+        remedy = f"Import it with --replace, or first run: dcamt models remove {name}"
+        raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
     target = user_folder() / f"{name}{ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)
@@ -107,16 +98,16 @@ def remove_model(name: str) -> StoredModel:
     """Delete an imported model.
 
     Raises:
-        InputError: there is none of that name, or it came with DCAMT.
-        OutputError: it cannot be deleted.
+        InputError: there is no such model, or it is shipped with DCAMT.
+        OutputError: the file cannot be deleted.
     """
     for model in stored_models():
         if model.name == name:
             if model.shipped:
-                raise InputError(f"the model '{name}' came with DCAMT and stays")
+                raise InputError(f"the model '{name}' is shipped with DCAMT and cannot be removed")
             try:
                 model.path.unlink()
             except OSError as error:
                 raise OutputError(f"{model.path}: cannot be removed ({error.strerror}).") from error
             return model
-    raise InputError(f"there is no model '{name}'", remedy="See: dcamt models list")
+    raise InputError(f"there is no model '{name}'", remedy="List them with: dcamt models list")

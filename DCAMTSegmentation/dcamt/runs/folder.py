@@ -81,8 +81,8 @@ class RunFolder:
         return self.path / "request"
 
     @property
-    def fault(self) -> Path:
-        """Why the run's last process failed; see `fault_note`."""
+    def failure(self) -> Path:
+        """Why the run's last process failed; see `failure_note`."""
         return self.path / "fault.txt"
 
     @property
@@ -117,7 +117,7 @@ class RunFolder:
         if not self.path.exists():
             return
         given = {self.scans, self.log, self.preview}
-        begun = {self.cases, self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.fault}
+        begun = {self.cases, self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.failure}
         beginnings = given | begun | set(self._strays())
         if not self.path.is_dir() or not beginnings.issuperset(self.path.iterdir()):
             raise InputError("is not an empty folder", path=self.path, remedy="Name a new folder for the run.")

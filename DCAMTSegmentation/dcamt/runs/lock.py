@@ -1,128 +1,109 @@
-"""One process trains in a run's folder at a time: a lock of the operating system, which ends with its holder."""
+"""Let one process at a time train in a run folder, with a lock of the operating system."""
 
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutputError
 
-_HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-"""What a system answers where another process holds the lock; any other answer means that it knows no locks here."""
-_ATTEMPTS = 100
-_REFUSALS = 3
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+ACQUIRE_TIMEOUT_S = 0.3
+"""Longer than `is_held` holds the lock for its test."""
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+"""Error numbers of a file system that knows no locks, such as some network drives."""
+_ATTEMPTS = 20
 
 
 @contextmanager
 def run_lock(path: Path) -> Iterator[None]:
-    """Hold the lock on the file `path` in a run's folder; the folder is made if it is not there.
+    """Hold the lock file `path` of a run folder; create the folder if it does not exist.
 
-    However the holder ends, killed included, the system frees the lock. The file goes with it, and so do the folders
-    that were made for it, should nothing else lie in them. Where the file system knows no locks (some network drives)
-    nothing is held and nothing refused.
+    The operating system frees the lock when its holder ends, killed processes included. On leaving, the file is
+    removed, and so are the folders that were created for it if they are empty. On a file system without locks nothing
+    is held and nobody is refused.
 
     Raises:
         InputError: another process holds the lock.
-        OutputError: the file cannot be made.
+        OutputError: the file cannot be created.
     """
     folder = path.parent
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    handle: int | None = None
+    lock: BaseFileLock | None = None
+    created = False
     try:
-        handle = _acquire(path)
+        lock = _acquire(path)
+        created = True
         yield
     finally:
-        if handle is not None:
-            _release(handle, path)
+        if created:
+            _release(lock, path)
         for one in missing:
             with suppress(OSError):  # not empty, as after any run that began
                 one.rmdir()
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock on the file; False where the file system knows no locks.
+    """Return whether a process holds the lock file; False on a file system without locks.
 
-    To find out, the lock is taken for an instant, which is why `run_lock` tries more than once.
+    The test acquires the lock for an instant, so `run_lock` waits `ACQUIRE_TIMEOUT_S`. Where `filelock` is not
+    installed (Slicer before the first installation) a lock file that exists counts as held.
     """
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError:
+    if not path.is_file():
         return False
     try:
-        _lock(handle)
-    except OSError as error:
-        return error.errno in _HELD
-    finally:
-        os.close(handle)
+        from filelock import FileLock, Timeout
+    except ImportError:
+        return True
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
     return False
 
 
-def _acquire(path: Path) -> int:
-    """The open file, locked."""
-    fault: OSError | None = None
-    refusals = 0
+def _acquire(path: Path) -> BaseFileLock | None:
+    """Return the acquired lock; None on a file system without locks."""
+    # Imported here: Slicer imports this module before its packages are installed.
+    from filelock import FileLock, Timeout
+
+    failure: OSError | None = None
     for _ in range(_ATTEMPTS):
+        lock = FileLock(path, mode=0o644)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError as error:  # the process before this one has just taken the folder away
-            fault = error
-            continue
-        except OSError as error:
-            fault = error
-            break
-        try:
-            _lock(handle)
-            # Its last holder may have removed the file between our opening and our locking it.
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                return handle
-            os.close(handle)
-        except FileNotFoundError:
-            os.close(handle)
-        except OSError as error:
-            if error.errno not in _HELD:
-                return handle
-            os.close(handle)
-            refusals += 1
-            if refusals < _REFUSALS:  # somebody may only have looked, with `is_held`
-                time.sleep(0.05)
-                continue
+            lock.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            return lock
+        except Timeout as error:
             raise InputError(
-                "is being trained by another process", path=path.parent, remedy="Stop that one first, or let it end."
+                "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
             ) from error
-        except BaseException:
-            os.close(handle)
-            raise
-    reason = fault.strerror if fault is not None else "another process keeps taking it away"
-    raise OutputError(f"{path}: could not be written ({reason}). Choose another folder.")
+        except NotImplementedError:
+            return None
+        except OSError as error:
+            if error.errno in _WITHOUT_LOCKS:
+                return None
+            failure = error  # perhaps because the previous process is removing the folder
+            time.sleep(0.01)
+    assert failure is not None
+    raise OutputError(f"{path}: could not be written ({failure.strerror}). Choose another folder.") from failure
 
 
-def _release(handle: int, path: Path) -> None:
-    if sys.platform == "win32":
-        # An open file cannot be removed there: neither ours, nor one that the next process has opened meanwhile.
-        os.close(handle)
+def _release(lock: BaseFileLock | None, path: Path) -> None:
+    # Elsewhere than on Windows the file is removed while it is locked, so that it cannot be the next process's lock.
+    if sys.platform != "win32":
         with suppress(OSError):
             path.unlink()
-    else:
-        # Removed while it is still locked, so that it is not the next process's file.
-        with suppress(OSError):
-            path.unlink()
-        os.close(handle)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> None:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if lock is not None:
+        lock.release()

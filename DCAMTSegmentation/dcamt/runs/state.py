@@ -40,10 +40,10 @@ def run_state(run: RunFolder) -> RunState:
     resumable = run.recipe.exists() and run.checkpoint.exists()
     if is_held(run.lock):
         return RunState(RUNNING, step=step, of=of, eta_s=eta)
-    fault = read_note(run.fault)
-    if fault is not None:
-        state = PAUSED if fault.unwritten and resumable else FAILED
-        return RunState(state, fault.message, step, of, resumable=resumable)
+    note = read_note(run.failure)
+    if note is not None:
+        state = PAUSED if note.unwritten and resumable else FAILED
+        return RunState(state, note.message, step, of, resumable=resumable)
     if last == "finished":
         done = step >= of
         return RunState(FINISHED if done else STOPPED, step=step, of=of, resumable=resumable and not done)

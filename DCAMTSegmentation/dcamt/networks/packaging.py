@@ -1,0 +1,79 @@
+"""Turn a model package into a network, and a network's weights into a package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..models.package import Card, ModelPackage, open_model, write_package
+from ..models.store import model_path
+from ..recipe import Recipe
+from .dual_vnet import DualVNet
+
+
+def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:
+    """Build the dual V-Net of a package that `check_weights` accepts, in float32 and evaluation mode."""
+    network = DualVNet(package.recipe)
+    state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in package.weights.items()}
+    # The counters of batch normalisation are not stored, since nothing reads them.
+    network.load_state_dict(state | _counters(network))
+    return network.to(device).eval()
+
+
+def verify_model(name_or_file: str | Path) -> ModelPackage:
+    """Open a model, given by its name in the store or its file, and check all of it, the weights' fit included.
+
+    Raises:
+        InputError: there is no such model, or it cannot be used.
+    """
+    path = model_path(name_or_file)
+    package = open_model(path)
+    check_weights(package, path)
+    return package
+
+
+def check_weights(package: ModelPackage, path: Path) -> None:
+    """Raise InputError unless the package holds every weight of its recipe's network, in its shape."""
+    misfit = InputError("cannot be used: its weights do not fit its recipe's network", path=path)
+    # Each convolution has weights: a recipe with more convolutions than weights is refused before it is built.
+    if sum(package.recipe.network.convolutions) > len(package.weights):
+        raise misfit
+    try:
+        with torch.device("meta"):
+            network = DualVNet(package.recipe)
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes that no tensor can have
+        raise misfit from error
+    expected = {name: tuple(t.shape) for name, t in network.state_dict().items() if name not in _counters(network)}
+    if expected != {name: array.shape for name, array in package.weights.items()}:
+        raise misfit
+
+
+def check_package(path: Path, data: bytes) -> Card:
+    """Check all of a package's content `data`; return its card, as `models.store.import_model` needs it."""
+    package = open_model(path, data)
+    check_weights(package, path)
+    return package.card
+
+
+def save_model(path: Path, state: Mapping[str, Tensor], recipe: Recipe, card: Card) -> Card:
+    """Write a package; return the card with its checksum. Weights of two or more axes take 16 bits if they fit.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    weights = {}
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            array = tensor.detach().cpu().numpy()
+            fits = array.ndim > 1 and np.abs(array).max() <= np.finfo(np.float16).max
+            weights[name] = array.astype(np.float16 if fits else np.float32)
+    return write_package(path, ModelPackage(card, recipe, weights))
+
+
+def _counters(network: DualVNet) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in network.state_dict().items() if not tensor.is_floating_point()}
