@@ -38,8 +38,8 @@ def import_choice(path: Path) -> str:
     if any(model.name == read_card(path).name for model in stored_models()):
         remedy = _("Remove that one first, if it is not the same.")
         raise InputError(_("a model of that name is in the list already"), path=path, remedy=remedy)
-    # Whether the weights fit is left to the worker, since that needs torch.
-    return import_model(path, weights_too=False).name
+    # The worker checks the weights when it loads them, since that needs torch.
+    return import_model(path).name
 
 
 def remove_choice(name: str) -> None:

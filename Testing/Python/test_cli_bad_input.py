@@ -166,7 +166,7 @@ def test_what_is_wrong_besides_the_scan(model: Path, tmp_path: Path, capfd: pyte
         ([scan, other, *good], 1, ("scan.nii.gz", str(other), "Rename")),
         ([scan, "-o", file / "deep" / "out", "--model", model], 1, ("notes.txt", "not a folder")),
         ([scan, "-o", file, "--model", model], 1, ("notes.txt", "not a folder")),
-        ([scan, "-o", tmp_path / "out", "--model", "no-such-model"], 1, ("no-such-model", "At hand are")),
+        ([scan, "-o", tmp_path / "out", "--model", "no-such-model"], 1, ("no-such-model", "Available models")),
         ([scan, "-o", tmp_path / "out", "--model", text_model], 1, ("text.dcamt",)),
         ([scan, "-o", tmp_path / "out", "--model", cut_model], 1, ("cut.dcamt",)),
         ([scan, "-o", tmp_path / "out", "--model", tmp_path / "empty"], 1, ("empty",)),

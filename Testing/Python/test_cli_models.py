@@ -23,8 +23,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make(path: Path, name: str = "tiny", broken: bool = False) -> Path:
     import torch
-    from dcamt.models.package import Card, save_model
+    from dcamt.models.package import Card
     from dcamt.networks.dual_vnet import DualVNet
+    from dcamt.networks.packaging import save_model
     from dcamt.recipe import load_recipe
 
     recipe = load_recipe("la")
@@ -88,7 +89,7 @@ def test_faults_are_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureF
     broken = make(tmp_path / "broken.dcamt", "broken", broken=True)
     (tmp_path / "text.dcamt").write_text("no model")
     cases = [
-        (("show", "nobody"), ("nobody", "At hand are", "tiny")),
+        (("show", "nobody"), ("nobody", "Available models", "tiny")),
         (("verify", cut), ("cut.dcamt", "again")),
         (("verify", altered), ("altered.dcamt", "again")),
         (("verify", extra), ("extra.dcamt", "code.py")),
@@ -97,7 +98,7 @@ def test_faults_are_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureF
         (("import", climbing), ("climbing.dcamt", "../../climbing")),
         (("import", good), ("good.dcamt", "dcamt models remove tiny")),
         (("import", tmp_path), (str(tmp_path),)),
-        (("remove", "first"), ("first", "came with")),
+        (("remove", "first"), ("first", "shipped with")),
         (("remove", "nobody"), ("nobody", "dcamt models list")),
         (("remove", good), ("good.dcamt",)),
     ]

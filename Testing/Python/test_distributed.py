@@ -19,7 +19,7 @@ import torch
 from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
 from dcamt.distributed import Team, TeamLost
 from dcamt.errors import InputError
-from dcamt.models.store import verify_model
+from dcamt.networks.packaging import verify_model
 from dcamt.runs.events import Checkpointed, Event, Validated
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module

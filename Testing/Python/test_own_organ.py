@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from dcamt.cases.case_list import read_cases
-from dcamt.models.package import Card, save_model
-from dcamt.models.store import verify_model
+from dcamt.models.package import Card
 from dcamt.networks.dual_vnet import DualVNet
+from dcamt.networks.packaging import save_model, verify_model
 from dcamt.recipe import load_recipe
 from dcamt_testing.synthetic import run_dcamt
 

@@ -22,6 +22,7 @@ from dcamt.inference.quality import FAST
 from dcamt.io.readers import read_scan
 from dcamt.models.package import ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
+from dcamt.networks.packaging import build_network
 from dcamt.preprocessing import network_grid, scan_to_network
 from dcamt.recipe import Inference, Intensity, Recipe
 from dcamt.volume import Labelmap, Volume
@@ -141,7 +142,7 @@ def test_labels_are_where_the_mean_of_both_branches_is_highest(
     result = predictor.segment(scan, keep_probabilities=True, progress=lambda *event: stages.append(event))
     image, _ = scan_to_network(scan, tiny_package.recipe)
     with torch.no_grad():
-        both = [output.logits[0].softmax(dim=0).numpy() for output in tiny_package.network()(image[None])]
+        both = [output.logits[0].softmax(dim=0).numpy() for output in build_network(tiny_package)(image[None])]
     mean = (both[0] + both[1]) / 2
     assert np.abs(result.probabilities - mean).max() < 1e-5
     clear = np.abs(mean[1] - mean[0]) > 1e-4
@@ -161,7 +162,7 @@ def test_fast_is_the_first_branch_on_its_own(predictor: Predictor, tiny_package:
     result = predictor.segment(scan, quality=FAST, keep_probabilities=True)
     image, _ = scan_to_network(scan, tiny_package.recipe)
     with torch.no_grad():
-        alone = tiny_package.network().forward_one(image[None])[0].softmax(dim=0).numpy()
+        alone = build_network(tiny_package).forward_one(image[None])[0].softmax(dim=0).numpy()
     assert np.abs(result.probabilities - alone).max() < 1e-5
     assert result.agreement is None
     assert result.trust is None
@@ -404,7 +405,7 @@ def test_a_network_made_for_the_cpu_takes_its_precision_and_leaves_the_first_as_
 ) -> None:
     predictor = Predictor(tiny_package, precision=precision)
     expected = predictor.segment(oblique_scan, keep_probabilities=True)
-    predictor.network = fold(tiny_package.network()).float()  # what a GPU holds
+    predictor.network = fold(build_network(tiny_package)).float()  # what a GPU holds
     predictor.device = torch.device("meta")
     before = {name: tensor.clone() for name, tensor in predictor.network.state_dict().items()}
     on_cpu = module.bounded_probabilities

@@ -17,7 +17,7 @@ import torch
 from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic as files
-from dcamt.models.store import verify_model
+from dcamt.networks.packaging import verify_model
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from dcamt.models.store import verify_model
+from dcamt.networks.packaging import build_network, verify_model
 from dcamt.runs.failure_note import FailureNote, read_note, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
@@ -111,7 +111,7 @@ def test_a_paused_run_is_stopped_from_its_checkpoint(
     assert verify_model(run.model).card.trained_on["iterations"] == paused.step
     assert run.validation.exists()
     assert run.report.exists()
-    first = next(iter(verify_model(run.model).network().state_dict().values()))
+    first = next(iter(build_network(verify_model(run.model)).state_dict().values()))
     of_its_shape = [one for one in _tensors(torch.load(run.checkpoint, weights_only=True)) if one.shape == first.shape]
     assert any(torch.allclose(one, first, rtol=1e-3, atol=1e-6) for one in of_its_shape)  # a model is kept in 16 bits
 

@@ -18,8 +18,8 @@ import torch
 from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.devices import fast_bfloat16
 from dcamt.inference.one_pass import Size
-from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
+from dcamt.networks.packaging import verify_model
 from dcamt.recipe import Training, load_recipe
 from dcamt.runs.events import Checkpointed, Event, Progress, Validated
 from dcamt.runs.folder import RunFolder

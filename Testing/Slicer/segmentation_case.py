@@ -29,7 +29,7 @@ sys.modules["pytest"] = None  # Slicer's Python has none, so it is not to be nee
 import torch
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package
 from dataclasses import replace
-from dcamt.models.package import save_model
+from dcamt.networks.packaging import save_model
 from dcamt_testing.tiny_recipes import tiny_recipe_that_drops_nothing
 recipe = tiny_recipe_that_drops_nothing()
 for name, seed in (("tiny", 0), ("other", 3)):

@@ -14,7 +14,8 @@ import numpy as np
 import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, Case
-from dcamt.models.store import stored_models, verify_model
+from dcamt.models.package import open_model
+from dcamt.models.store import model_path, stored_models
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FINISHED, run_state
 from dcamt.training.preview import Preview, read_preview
@@ -108,7 +109,7 @@ class AfterARunTest(TrainingCase):
         click(self.ui.useModelButton)
         self.wait_for(lambda: "is in the list" in self.ui.resultsStatusLabel.text, "the import")
         self.assertIn("run-1", [model.name for model in stored_models()])
-        self.assertEqual(verify_model("run-1").card.trained_on["iterations"], 60)
+        self.assertEqual(open_model(model_path("run-1")).card.trained_on["iterations"], 60)
         # The next run can start from it.
         texts = [self.ui.startFromSelector.itemText(index) for index in range(self.ui.startFromSelector.count)]
         self.assertTrue(any("run-1" in text for text in texts), texts)

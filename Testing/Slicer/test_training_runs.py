@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
-from dcamt.models.store import verify_model
+from dcamt.models.package import open_model
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
@@ -79,7 +79,7 @@ class RunsTest(TrainingCase):
             self.wait_for(lambda: self.ui.useModelButton.enabled, "its results in the panel")
         self.assertLess(monitor.longest_work, 0.1)
         self.assertIn("Finished", self.ui.runStatusLabel.text)
-        self.assertEqual(verify_model(run.model).card.trained_on["iterations"], 30)
+        self.assertEqual(open_model(run.model).card.trained_on["iterations"], 30)
         charts = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLPlotChartNode")}
         self.assertEqual(charts, {"run-1: losses", "run-1: validation"})
         self.assertEqual(self.ui.resultsTable.model().rowCount(), 3)  # the case, mean and standard deviation
@@ -124,7 +124,7 @@ class RunsTest(TrainingCase):
         self.assertFalse(self.ui.resumeButton.enabled)
         self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
         self.wait_for(lambda: self.ui.useModelButton.enabled, "its model in the panel")
-        self.assertEqual(verify_model(run.model).card.trained_on["iterations"], step)
+        self.assertEqual(open_model(run.model).card.trained_on["iterations"], step)
         self.assertFalse(self.ui.stopButton.enabled)
 
     def test_stopped_before_the_panel_has_seen_the_pause_it_starts_one_process(self) -> None:
@@ -447,7 +447,7 @@ class KilledApplicationTest(TrainingCase):
         killed = subprocess.run([*words, *places], check=False, capture_output=True, env=environment)
         self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
         self.wait_for(lambda: run_state(plan.run).state == FINISHED, "the end of the run")
-        self.assertEqual(verify_model(plan.run.model).card.trained_on["iterations"], 60)
+        self.assertEqual(open_model(plan.run.model).card.trained_on["iterations"], 60)
 
     def plan(self) -> RunPlan:
         session = self.session

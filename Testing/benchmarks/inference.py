@@ -49,8 +49,8 @@ from dcamt.inference.quality import ACCURATE, QUALITIES
 from dcamt.inference.tiles import bounded_probabilities
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.machine import keep_freed_memory
-from dcamt.models.store import verify_model
 from dcamt.networks.dual_vnet import DualVNet
+from dcamt.networks.packaging import build_network, verify_model
 from dcamt.preprocessing import scan_to_network, to_source
 from dcamt.volume import Volume
 from scipy.ndimage import gaussian_filter
@@ -139,7 +139,7 @@ def measure_passes(options: Options, case: str, tiled: bool) -> list[dict[str, A
             with torch.no_grad():
                 took = seconds_of(partial(bounded_probabilities, predictor.network, given, quality, tile))
             best[quality] = min(best[quality], took)
-    plain = verify_model(options.model).network(torch.device("cpu"))
+    plain = build_network(verify_model(options.model), torch.device("cpu"))
     rows = []
     for quality, seconds in best.items():
         floor = pass_operations(plain, image, quality) / rate
@@ -214,7 +214,7 @@ def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]
     Windows move by the published stride, and by one that is to this model's patch as that to the published patch.
     """
     predictor = options.predictor()
-    network = verify_model(options.model).network(torch.device("cpu"))
+    network = build_network(verify_model(options.model), torch.device("cpu"))
     recipe = predictor.recipe
     window = recipe.training.patch
     in_proportion = (

@@ -16,8 +16,9 @@ import nibabel
 import numpy as np
 import torch
 from dcamt.cases.case_list import read_cases
-from dcamt.models.package import Card, save_model
+from dcamt.models.package import Card
 from dcamt.networks.dual_vnet import DualVNet
+from dcamt.networks.packaging import save_model
 from dcamt.recipe import Recipe
 from dcamt.runs.events import Event, EventLog
 from dcamt.runs.folder import RunFolder

@@ -19,7 +19,8 @@ import torch
 from dcamt.inference.agreement import disagreement_levels
 from dcamt.inference.predictor import Predictor
 from dcamt.metrics.measurements import measure
-from dcamt.models.package import Card, ModelPackage, save_model
+from dcamt.models.package import Card, ModelPackage
+from dcamt.networks.packaging import save_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
 

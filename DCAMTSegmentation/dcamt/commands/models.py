@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..models.package import Card, open_model
-from ..models.store import import_model, model_path, remove_model, stored_models, verify_model
+from ..models.store import import_model, model_path, remove_model, stored_models
 from .console import Console
 
 
@@ -32,11 +32,15 @@ def run_models(options: argparse.Namespace) -> int:
         path = model_path(options.model)
         _show_card(open_model(path).card, console)
     elif options.action == "verify":
+        from ..networks.packaging import verify_model  # loads torch
+
         card = verify_model(options.model).card
         console.print_event("verified", name=card.name, checksum=card.checksum)
         console.print_text(f"{options.model}: intact (SHA-256 {card.checksum})")
     elif options.action == "import":
-        model = import_model(Path(options.model), replace=options.replace)
+        from ..networks.packaging import check_package  # loads torch
+
+        model = import_model(Path(options.model), check_package, options.replace)
         console.print_event("imported", name=model.name, path=str(model.path))
         console.print_text(f"imported as '{model.name}': {model.path}")
     else:

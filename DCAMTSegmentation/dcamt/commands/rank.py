@@ -10,7 +10,7 @@ from pathlib import Path
 from ..cases.case_list import UNLABELLED, Case, list_cases
 from ..errors import DCAMTError, InputError
 from ..io.writers import write_labelmap
-from ..models.store import DEFAULT, model_path, verify_model
+from ..models.store import DEFAULT, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, in_order, rank_case, write_ranking
 from .console import Console, StdoutLost
@@ -30,6 +30,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     # These import torch: after all checks that work without it.
     from ..devices import choose_device
     from ..inference.predictor import Predictor
+    from ..networks.packaging import verify_model
 
     console = Console(options.json)
     predictor = Predictor(verify_model(model), choose_device(options.device))

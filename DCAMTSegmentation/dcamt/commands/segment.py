@@ -19,7 +19,7 @@ from ..io.formats import scan_name
 from ..io.readers import read_scan
 from ..io.writers import write_labelmap, write_volume
 from ..metrics.measurements import Measurements, measure, write_measurements_csv
-from ..models.store import model_path, verify_model
+from ..models.store import model_path
 from ..volume import SegmentInfo, Volume
 from .console import Console, StdoutLost, print_error
 from .faults import as_fault
@@ -93,6 +93,7 @@ def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[S
     from ..devices import choose_device
     from ..geometry import Region
     from ..inference.predictor import Predictor
+    from ..networks.packaging import verify_model
 
     console = Console(options.json, draws_bar=team.leads)
     with team.agreed():

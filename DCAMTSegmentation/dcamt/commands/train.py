@@ -15,8 +15,7 @@ from .. import __version__
 from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases
 from ..distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
 from ..errors import Cancelled, DCAMTError, InputError, OutputError
-from ..models.package import Card, save_model
-from ..models.store import verify_model
+from ..models.package import Card
 from ..recipe import Recipe, load_recipe, with_settings
 from ..runs.efforts import effort_settings
 from ..runs.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
@@ -162,6 +161,7 @@ def _train_locked(
     """The run from its first checkpoint, or its last one, to its model, in a folder that is this process's alone."""
     # What loads torch comes after all that can go wrong without it.
     from ..devices import choose_device
+    from ..networks.packaging import save_model
     from ..training.trainer import Trainer
 
     device = own_device(choose_device(options.device, training=True))
@@ -246,6 +246,8 @@ def starting_point(options: argparse.Namespace) -> tuple[Recipe, Origin | None, 
     """
     if not options.start_from:
         return _with_effort(load_recipe(options.recipe or DEFAULT_RECIPE), options), None, None
+    from ..networks.packaging import build_network, verify_model
+
     package = verify_model(options.start_from)
     base = load_recipe(options.recipe) if options.recipe else package.recipe
     recipe = _with_effort(base, options)
@@ -256,7 +258,7 @@ def starting_point(options: argparse.Namespace) -> tuple[Recipe, Origin | None, 
             path=options.start_from,
             remedy="Leave out --recipe, or start from scratch.",
         )
-    return recipe, Origin.of(package.card), dict(package.network().state_dict())
+    return recipe, Origin.of(package.card), dict(build_network(package).state_dict())
 
 
 def _with_effort(recipe: Recipe, options: argparse.Namespace) -> Recipe:

@@ -14,6 +14,7 @@ from ..errors import InputError, is_out_of_memory
 from ..geometry import Box, Grid, Region
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
+from ..networks.packaging import build_network
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
 from ..volume import Labelmap, Volume
@@ -219,7 +220,7 @@ class Predictor:
     def _network_on(self, device: torch.device) -> DualVNet:
         """The package's network, ready for inference there."""
         # Folded on the CPU, as Apple's GPUs have no double precision.
-        return move(fold(self._package.network("cpu")), device, self._precision_on(device))
+        return move(fold(build_network(self._package, "cpu")), device, self._precision_on(device))
 
     def _precision_on(self, device: torch.device) -> torch.dtype:
         if device.type != "cpu":

@@ -17,7 +17,8 @@ from ..errors import OutputError, is_out_of_memory
 from ..geometry import Grid, bounding_box
 from ..io.atomic import DISK_FULL
 from ..metrics.measurements import measure, measure_mask
-from ..models.store import model_path, verify_model
+from ..models.store import model_path
+from ..networks.packaging import verify_model
 from ..volume import Volume
 from ..worker.failures import fault
 from ..worker.progress import Pace

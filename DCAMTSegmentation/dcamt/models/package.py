@@ -1,4 +1,4 @@
-"""Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card, without code or pickle."""
+"""Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card. No code, no pickle."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
 
 def check_description(path: Path, data: bytes | None = None) -> Card:
-    """Check a package like `open_model`, except for its weights, of which only the checksum is checked; return its card.
+    """Check a package like `open_model`, but of its weights only the checksum; return its card.
 
     Needs no package that has to be installed into Slicer.
 
@@ -141,7 +141,9 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes]:
                 if name not in LIMITS:
                     raise InputError(f"holds '{name}', which no model contains; nothing was read", path=path)
             if sorted(info.filename for info in archive.infolist()) != sorted(LIMITS):
-                raise InputError("is not a whole model: a part is missing or occurs twice", path=path, remedy=_COPY_AGAIN)
+                raise InputError(
+                    "is not a whole model: a part is missing or occurs twice", path=path, remedy=_COPY_AGAIN
+                )
             parts = {name: _read(archive, info, path) for name, info in members.items()}
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path, remedy=_COPY_AGAIN) from error
@@ -200,7 +202,7 @@ def _unpack_weights(data: bytes) -> dict[str, np.ndarray]:
 
     try:
         weights = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, KeyError, TypeError, OverflowError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the weights are damaged ({error})") from error
     for name, array in weights.items():
         if array.dtype not in WEIGHT_DTYPES:

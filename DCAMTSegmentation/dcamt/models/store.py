@@ -64,7 +64,9 @@ def model_path(name_or_file: str | Path) -> Path:
     return path
 
 
-def import_model(path: Path, check: Callable[[Path, bytes], Card] = check_description, replace: bool = False) -> StoredModel:
+def import_model(
+    path: Path, check: Callable[[Path, bytes], Card] = check_description, replace: bool = False
+) -> StoredModel:
     """Check a model file and copy it into the store under its card's name.
 
     `path` is always a file, never the name of a stored model. The bytes that were checked are the bytes that are
@@ -82,9 +84,7 @@ def import_model(path: Path, check: Callable[[Path, bytes], Card] = check_descri
         raise InputError(f"its name '{name}' cannot be a file name", path=path)
     there = next((model for model in stored_models() if model.name == name), None)
     if there is not None and there.shipped:
-        raise InputError(
-            f"a model '{name}' is shipped with DCAMT", path=path, remedy="Train it under another name."
-        )
+        raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Train it under another name.")
     if there is not None and not replace:
         remedy = f"Import it with --replace, or first run: dcamt models remove {name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)

@@ -14,7 +14,6 @@ from ..cases.case_list import ROLES, VALIDATION, Case
 from ..io.atomic import atomic_path
 from ..metrics.evaluation import Evaluation, summarised
 from ..models.package import Card
-from ..models.store import verify_model
 from ..runs.folder import RunFolder
 from .charts import Line
 from .page import Picture, Report, render
@@ -38,6 +37,7 @@ def write_report(
         OutputError: a file cannot be written.
     """
     from ..inference.predictor import Predictor
+    from ..networks.packaging import verify_model
 
     recipe, cases = run.open()
     package = verify_model(run.model)
