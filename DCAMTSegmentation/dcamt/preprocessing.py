@@ -8,79 +8,19 @@ axis is resampled by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import InputError
-from .geometry import Box, Grid
+from .geometry import Box, NetworkGrid, network_grid, reverse_slice
 from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume
 
 SLAB = 1 << 18
 """Voxels that are worked on at a time: they stay in the processor's cache, and little memory is taken."""
-
-
-@dataclass(frozen=True)
-class NetworkGrid:
-    """How a scan's grid and the network's grid lie to one another.
-
-    order: which stored axis lies nearest patient R-L, A-P, S-I. flipped: whether it runs the other way.
-    spacing: of the network's grid, mm. shape: its voxels along R, A, S.
-    """
-
-    source: Grid
-    order: tuple[int, int, int]
-    flipped: tuple[bool, bool, bool]
-    spacing: tuple[float, float, float]
-    shape: tuple[int, int, int]
-
-    @property
-    def canonical_shape(self) -> tuple[int, int, int]:
-        """The scan's own voxels along R, A, S."""
-        return tuple(self.source.shape[axis] for axis in self.order)  # type: ignore[return-value]
-
-    @property
-    def canonical_spacing(self) -> tuple[float, float, float]:
-        return tuple(float(self.source.spacing[axis]) for axis in self.order)  # type: ignore[return-value]
-
-    @property
-    def affine(self) -> np.ndarray:
-        """Voxel of the network's grid -> RAS mm, (4, 4)."""
-        to_source = np.zeros((4, 4))
-        to_source[3, 3] = 1
-        for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
-            step = self.spacing[axis] / self.canonical_spacing[axis]
-            # Both grids share their centre.
-            start = (self.canonical_shape[axis] - 1) / 2 - step * (self.shape[axis] - 1) / 2
-            to_source[stored, axis] = -step if flip else step
-            to_source[stored, 3] = self.source.shape[stored] - 1 - start if flip else start
-        return np.asarray(self.source.affine @ to_source)
-
-
-def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGrid:
-    """The network's grid for a scan, of the given spacing (mm along R-L, A-P, S-I)."""
-    directions = source.affine[:3, :3] / source.spacing
-
-    def nearness(axes: tuple[int, ...]) -> tuple[float, tuple[float, ...]]:
-        columns = directions[:, axes] * np.where(np.diag(directions[:, axes]) < 0, -1, 1)
-        # Of two orders that lie equally near (axes at 45 degrees), where they point decides, not how they are stored.
-        return round(float(np.trace(columns)), 6), tuple(np.round(columns, 6).ravel().tolist())
-
-    order = max(permutations(range(3)), key=nearness)
-    extent = [source.shape[stored] * float(source.spacing[stored]) for stored in order]
-    return NetworkGrid(
-        source=source,
-        order=order,  # type: ignore[arg-type]
-        flipped=tuple(bool(directions[patient, stored] < 0) for patient, stored in enumerate(order)),  # type: ignore[arg-type]
-        spacing=spacing,
-        # Rounded twice, so that half a voxel falls to the same side whatever a rotation leaves in the last digits.
-        shape=tuple(max(1, round(round(mm / step, 3))) for mm, step in zip(extent, spacing, strict=True)),  # type: ignore[arg-type]
-    )
 
 
 def scan_to_network(volume: Volume, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[Tensor, NetworkGrid]:
@@ -99,7 +39,7 @@ def scan_to_network(volume: Volume, recipe: Recipe, device: torch.device | str =
 
 def resampled(volume: Volume, grid: NetworkGrid, device: torch.device | str = "cpu") -> Tensor:
     """A scan's intensities on the network's grid, float32 (C, X, Y, Z), in little memory besides."""
-    canonical = _canonical(volume.voxels, grid)
+    canonical = grid.orientation.apply(volume.voxels)
     channels, *size = canonical.shape
     x, y, z = (_axis_weights(grid, axis, backward=False) for axis in range(3))
     # Slices of X by themselves along Y and Z first, so that a large scan is never held in float32 as a whole.
@@ -113,7 +53,7 @@ def resampled(volume: Volume, grid: NetworkGrid, device: torch.device | str = "c
 def labels_to_network(labelmap: Labelmap, recipe: Recipe) -> Tensor:
     """Labels on the network's grid, uint8 (X, Y, Z): at each voxel the class that fills most of it."""
     grid = network_grid(labelmap.grid, recipe.spacing)
-    stored = _canonical(labelmap.voxels, grid)
+    stored = grid.orientation.apply(labelmap.voxels)
     labels = torch.zeros(grid.shape, dtype=torch.uint8)
     highest: Tensor | None = None
     for label in range(recipe.outputs):
@@ -136,20 +76,15 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
     """
     values = values.float()
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
-        side = turned(part[stored], grid.canonical_shape[axis], flip) if part else slice(None)
+        side = reverse_slice(part[stored], grid.canonical_shape[axis], flip) if part else slice(None)
         weights = _axis_weights(grid, axis, backward=True)
         if weights is None:
             values = values.movedim(axis - 3, 0)[side].movedim(0, axis - 3)
         else:
             values = weigh(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    lead = array.ndim - 3
-    for axis, flip in enumerate(grid.flipped):
-        if flip:
-            array = np.flip(array, lead + axis)
-    inverse = np.argsort(grid.order)
     # A copy, as `ascontiguousarray` takes an axis of one voxel that runs backwards for contiguous, and torch does not.
-    return array.transpose(*range(lead), *(lead + inverse)).copy()
+    return grid.orientation.invert(array).copy()
 
 
 def reached_from(box: Box, grid: NetworkGrid) -> Box:
@@ -161,26 +96,8 @@ def reached_from(box: Box, grid: NetworkGrid) -> Box:
         if weights is not None:
             (there,) = torch.nonzero(weights[:, side].any(dim=1), as_tuple=True)
             side = slice(int(there[0]), int(there[-1]) + 1)
-        reached[stored] = turned(side, grid.canonical_shape[axis], flip)
+        reached[stored] = reverse_slice(side, grid.canonical_shape[axis], flip)
     return reached[0], reached[1], reached[2]
-
-
-def covered_by(box: Sequence[slice], grid: NetworkGrid) -> Box:
-    """Those of the scan's own voxels (I, J, K) that a box of the network's grid covers, if only in part.
-
-    What reaches the end of the network's grid reaches that of the scan, whose extent is rounded to whole voxels there.
-    """
-    covered = [slice(0)] * 3
-    for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
-        side, cells, length = box[axis], grid.shape[axis], grid.canonical_shape[axis]
-        step = grid.spacing[axis] / grid.canonical_spacing[axis]
-        # Faces of voxels rather than centres, from the centre that both grids share; and rounded first, so that what a
-        # flip leaves in the last digits decides nothing.
-        low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
-        start = max(0, math.floor(low)) if side.start > 0 else 0
-        stop = min(length, math.ceil(high)) if side.stop < cells else length
-        covered[stored] = turned(slice(start, stop), length, flip)
-    return covered[0], covered[1], covered[2]
 
 
 def intensity_reach(rule: Intensity) -> float:
@@ -225,21 +142,6 @@ def smoothing(length: int, reach: int, device: torch.device) -> Tensor:
     near = (index[:, None] - index).abs() <= reach
     box = near.double() / near.sum(dim=1, keepdim=True)
     return box @ box @ box
-
-
-def _canonical(array: np.ndarray, grid: NetworkGrid) -> np.ndarray:
-    """A view of (..., I, J, K) with its axes along patient right, anterior, superior."""
-    lead = array.ndim - 3
-    array = array.transpose(*range(lead), *(lead + axis for axis in grid.order))
-    for axis, flip in enumerate(grid.flipped):
-        if flip:
-            array = np.flip(array, lead + axis)
-    return array
-
-
-def turned(side: slice, length: int, flipped: bool) -> slice:
-    """A slice of an axis as one of the same axis, run through the other way if `flipped`."""
-    return slice(length - side.stop, length - side.start) if flipped else side
 
 
 def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | None:

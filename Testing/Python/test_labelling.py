@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dcamt.geometry import Grid
+from dcamt.geometry import Grid, network_grid
 from dcamt.inference import labelling
 from dcamt.inference.labelling import labels_on_scan, most_likely
-from dcamt.preprocessing import network_grid, to_source
+from dcamt.preprocessing import to_source
 from dcamt_testing.analytic_scans import centred_grid, rotation
 from scipy import ndimage
 

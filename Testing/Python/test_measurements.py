@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.errors import OutputError
-from dcamt.geometry import Grid, bounding_box
+from dcamt.geometry import Grid
 from dcamt.metrics.measurements import COLUMNS, Measurements, measure, surface_area, write_measurements_csv
 from dcamt.volume import Code, Labelmap, SegmentInfo
 from scipy.spatial.distance import pdist
@@ -151,13 +151,6 @@ def test_single_voxel_empty_segment_and_other_labels() -> None:
     assert empty.volume_ml == empty.surface_cm2 == empty.long_diameter_mm == 0.0
     assert empty.anteroposterior_diameter_mm == empty.transverse_diameter_mm == 0.0
     assert np.isnan(empty.sphericity)
-
-
-def test_bounding_box_is_the_smallest() -> None:
-    mask = np.zeros((5, 6, 7), dtype=bool)
-    assert bounding_box(mask) is None
-    mask[1, 5, 2] = mask[3, 4, 2] = True
-    assert bounding_box(mask) == (slice(1, 4), slice(4, 6), slice(2, 3))
 
 
 def test_csv_reads_back_with_blanks_for_what_is_undefined(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from dcamt.geometry import Box, Grid
+from dcamt.geometry import Box, Grid, network_grid
 from dcamt.inference.cropping import crop
 from dcamt.inference.middle import CENTRAL, Middle
-from dcamt.preprocessing import network_grid
 from dcamt.volume import Volume
 
 TURNED = np.array([[0, -2.0, 0, 40], [1.5, 0, 0, -30], [0, 0, -2.5, 70], [0, 0, 0, 1]])

@@ -132,7 +132,7 @@ def test_turning_agrees_with_nibabel_in_all_48_orientations() -> None:
         stored, _ = reorder(volume, labelmap, order, flip)
         # A slightly oblique scan has the same nearest axes.
         tilt = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.2, -0.15, 0.1))
-        turned, spacing = turn_to_lps(stored.voxels[0], tilt @ stored.grid.affine)
+        turned, spacing = turn_to_lps(stored.voxels[0], Grid(stored.grid.shape, tilt @ stored.grid.affine))
         assert np.array_equal(turned, volume.voxels[0]), (order, flip)
         assert np.allclose(spacing, SPACING)
 

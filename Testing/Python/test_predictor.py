@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from dcamt.errors import InputError
-from dcamt.geometry import Grid, Region
+from dcamt.geometry import Grid, Region, network_grid
 from dcamt.inference import predictor as module
 from dcamt.inference.folded import fold
 from dcamt.inference.memory import part_size, pass_bytes
@@ -23,7 +23,7 @@ from dcamt.io.readers import read_scan
 from dcamt.models.package import ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import build_network
-from dcamt.preprocessing import network_grid, scan_to_network
+from dcamt.preprocessing import scan_to_network
 from dcamt.recipe import Inference, Intensity, Recipe
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation

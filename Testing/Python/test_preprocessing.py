@@ -12,13 +12,11 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from dcamt import preprocessing
 from dcamt.errors import InputError
-from dcamt.geometry import Grid
+from dcamt.geometry import Grid, NetworkGrid, network_grid
 from dcamt.io.readers import read_labelmap
 from dcamt.preprocessing import (
-    NetworkGrid,
     _interpolation,
     labels_to_network,
-    network_grid,
     normalise,
     reached_from,
     scan_to_network,

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..geometry import Box, bounding_box
-from ..preprocessing import covered_by, network_grid, resampled, smoothing, weigh
+from ..geometry import Box, bounding_box, network_grid
+from ..preprocessing import resampled, smoothing, weigh
 from ..recipe import Recipe
 from ..volume import Volume
 
@@ -58,12 +58,12 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     # Padding is taken for anatomy as far as the coarse grid's voxels see some from there; further in there is none.
     # They see 3 times `VARIED_WITHIN`, one more by resampling, and are counted up to their far side.
     reach = [math.ceil((3 * VARIED_WITHIN + 1.5) * spacing / float(step)) for step in volume.grid.spacing]
-    box = _without_empty_faces(volume.voxels, covered_by(there, grid), reach)
+    box = _without_empty_faces(volume.voxels, grid.source_box(there), reach)
     if max(spacing, APART * float(max(volume.grid.spacing))) > ALIKE_MM:
         return box
     rough = _locally_averaged(_roughness(image).double())
     ordered = bounding_box((varies & (rough < ORDER * variance)).any(dim=0).numpy())
-    return box if ordered is None else _without_smooth_noise(volume, box, covered_by(ordered, grid), reach, recipe)
+    return box if ordered is None else _without_smooth_noise(volume, box, grid.source_box(ordered), reach, recipe)
 
 
 def _locally_averaged(image: torch.Tensor) -> torch.Tensor:

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..geometry import Box, Grid
+from ..geometry import Box
 from ..volume import Labelmap, Volume
-
-
-def whole(grid: Grid) -> Box:
-    """All of a grid's voxels."""
-    x, y, z = (slice(0, length) for length in grid.shape)
-    return x, y, z
 
 
 def crop(volume: Volume, box: Box) -> Volume:
     """The scan's voxels (C, I, J, K) within `box`, at their places in the patient; a view, no copy."""
-    affine = volume.grid.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
-    voxels = volume.voxels[(slice(None), *box)]
-    return Volume(voxels, Grid(voxels.shape[1:], affine), volume.path)
+    return Volume(volume.voxels[(slice(None), *box)], volume.grid.crop(box), volume.path)
 
 
 def paste(part: np.ndarray, box: Box, shape: tuple[int, int, int], outside: float) -> np.ndarray:
@@ -31,12 +22,6 @@ def paste(part: np.ndarray, box: Box, shape: tuple[int, int, int], outside: floa
     )
     pasted[(..., *box)] = part
     return pasted
-
-
-def seen_from(outer: Box, inner: Box) -> Box:
-    """A box of a whole as one of its part `outer`, which holds it."""
-    i, j, k = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(outer, inner, strict=True))
-    return i, j, k
 
 
 def grown(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:

@@ -11,14 +11,14 @@ of the anatomy is segmented.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
-from ..geometry import Box, Grid, bounding_box
-from ..preprocessing import covered_by, network_grid, scan_to_network
+from ..geometry import Box, Grid, bounding_box, box_in_parent, enclosing_box, network_grid, pad_box
+from ..preprocessing import scan_to_network
 from ..recipe import Recipe
 from ..volume import Volume
 from .anatomy import anatomy_box
@@ -79,7 +79,7 @@ def find_organ(volume: Volume, recipe: Recipe, run: Run) -> Found | None:
     shown = crop(volume, anatomy).grid
     if not is_large(recipe, shown) or not recipe.inference.largest_component:
         return Found(anatomy, anatomy)
-    inner = _shifted(inner_box(shown, recipe), anatomy)
+    inner = box_in_parent(inner_box(shown, recipe), anatomy)
     if inner != anatomy:
         found = _look(volume, inner, anatomy, recipe, run)
         if found:
@@ -103,20 +103,15 @@ def _look(volume: Volume, within: Box, anatomy: Box, recipe: Recipe, run: Run) -
     for label in range(1, recipe.outputs):
         there = bounding_box(chosen == label)
         if there:
-            organs[label] = _shifted(covered_by(there, grid), within)
+            organs[label] = box_in_parent(grid.source_box(there), within)
     if not organs:
         return None
     if len(organs) < recipe.outputs - 1:
         return Found(anatomy, anatomy, organs) if within == anatomy else None
-    organ = _about(organs.values())
+    organ = enclosing_box(organs.values())
     if within != anatomy and (_is_cut(organ, within, anatomy) or not _is_sizeable(shares, chosen[fitting], recipe)):
         return None
-    more = margin(recipe, volume.grid)
-    i, j, k = (
-        slice(max(part.start, side.start - m), min(part.stop, side.stop + m))
-        for side, m, part in zip(organ, more, anatomy, strict=True)
-    )
-    return Found((i, j, k), anatomy, organs)
+    return Found(pad_box(organ, margin(recipe, volume.grid), anatomy), anatomy, organs)
 
 
 def inner_box(grid: Grid, recipe: Recipe) -> Box:
@@ -142,18 +137,6 @@ def _without_a_scant_stride(length: int, stride: int) -> slice:
     """The middle of an axis without its ends, if these would have it padded by more than two thirds of a stride."""
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)
-
-
-def _shifted(inner: Box, outer: Box) -> Box:
-    """A box within another, as one of the whole."""
-    i, j, k = (slice(b.start + a.start, b.start + a.stop) for a, b in zip(inner, outer, strict=True))
-    return i, j, k
-
-
-def _about(boxes: Collection[Box]) -> Box:
-    """The smallest box that holds all of these."""
-    i, j, k = (slice(min(a.start for a in sides), max(a.stop for a in sides)) for sides in zip(*boxes, strict=True))
-    return i, j, k
 
 
 def _is_cut(box: Box, within: Box, beyond: Box) -> bool:

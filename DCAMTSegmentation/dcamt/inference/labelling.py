@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry import bounding_box
-from ..preprocessing import NetworkGrid, reached_from, to_source
+from ..geometry import NetworkGrid, bounding_box
+from ..preprocessing import reached_from, to_source
 
 
 def most_likely(shares: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..geometry import Box, Grid
-from ..preprocessing import NetworkGrid
+from ..geometry import Box, Grid, NetworkGrid
 
 CENTRAL = 4.0
 """How fast a piece counts less with its distance r from the scan's centre, in 1 / (1 + CENTRAL r^2).

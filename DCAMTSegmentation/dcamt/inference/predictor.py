@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ..devices import fast_bfloat16
 from ..errors import InputError, is_out_of_memory
-from ..geometry import Box, Grid, Region
+from ..geometry import Box, Grid, Region, box_in_part, whole_box
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..networks.packaging import build_network
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import Recipe
 from ..volume import Labelmap, Volume
-from .cropping import crop, grown, paste, seen_from, whole
+from .cropping import crop, grown, paste
 from .finding import Found, find_organ, is_large, margin
 from .folded import fold, move
 from .labelling import labels_on_scan, most_likely
@@ -146,7 +146,7 @@ class Predictor:
             larger = grown(box, result.labelmap, margin(self.recipe, volume.grid), volume.grid.shape)
             if larger == box:
                 break
-            box = larger if more > 1 else whole(volume.grid)
+            box = larger if more > 1 else whole_box(volume.grid.shape)
         assert kept is not None
         report("finishing", 1.0)
         return _put_back(kept[1], kept[0], volume), 1.0
@@ -264,7 +264,7 @@ def _expected(found: Found, box: Box) -> Expected | None:
     """What was found, in voxels of a part of the scan; None where nothing was looked for."""
     if not found.organs:
         return None
-    places = {label: seen_from(box, organ) for label, organ in found.organs.items()}
+    places = {label: box_in_part(organ, box) for label, organ in found.organs.items()}
     return Expected(places, Middle.of(found.anatomy).within(box))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid, bounding_box
+from ..geometry import bounding_box, reorientation_between
 from ..io.atomic import atomic_path
 from ..io.formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
 from ..io.readers import read_labelmap
@@ -283,22 +283,11 @@ def _on_grid(prediction: Labelmap, label: Labelmap) -> Labelmap:
     """`prediction` on the label's grid: as it is, or with axes permuted and flipped; never interpolated."""
     if prediction.grid.matches(label.grid):
         return prediction
-    # Column a says which axis of the label, and in which direction, the prediction's axis a runs along.
-    turn = np.rint(np.linalg.solve(label.grid.affine[:3, :3], prediction.grid.affine[:3, :3])).astype(int)
-    if (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all():
-        order = [int(axis) for axis in np.abs(turn).argmax(axis=1)]
-        flipped = tuple(axis for axis in range(3) if turn[axis].sum() < 0)
-        voxels = np.flip(prediction.voxels.transpose(order), flipped)
-        # Where voxel (0, 0, 0) of the new order lies in the prediction's own indices.
-        step, start = np.zeros((3, 3)), np.zeros(3)
-        for axis, source in enumerate(order):
-            step[source, axis] = turn[axis, source]
-            start[source] = prediction.voxels.shape[source] - 1 if axis in flipped else 0
-        affine = prediction.grid.affine @ np.vstack([np.column_stack([step, start]), [0, 0, 0, 1]])
-        shape = tuple(int(size) for size in voxels.shape)
-        turned = Labelmap(np.ascontiguousarray(voxels), Grid((shape[0], shape[1], shape[2]), affine), prediction.path)
-        if turned.grid.matches(label.grid):
-            return turned
+    reorientation = reorientation_between(prediction.grid, label.grid)
+    if reorientation is not None:
+        grid = reorientation.apply_to_grid(prediction.grid)
+        if grid.matches(label.grid):
+            return Labelmap(np.ascontiguousarray(reorientation.apply(prediction.voxels)), grid, prediction.path)
     sizes = [" x ".join(str(size) for size in grid.shape) for grid in (prediction.grid, label.grid)]
     raise InputError(
         f"lies on another grid ({sizes[0]} voxels) than its label {label.path} ({sizes[1]} voxels)",

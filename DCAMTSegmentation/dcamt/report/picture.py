@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import Grid, canonical_orientation
 from ..metrics.measurements import measure
 from ..volume import Code, Labelmap, SegmentInfo, Volume
 from .surface_shading import DOUBT_COLOR, shade_surface
@@ -145,19 +145,13 @@ def draw_picture(
     return figure
 
 
-def turn_to_lps(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A view of `voxels` (I, J, K) with axes to the patient's left, posterior and superior, and its spacing.
+def turn_to_lps(voxels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return a view of `voxels` (I, J, K) with axes to the patient's left, posterior and superior, and its spacing.
 
-    `affine` (4, 4) maps voxel indices to RAS mm. Of all ways to permute and flip the axes, it is the one
-    whose directions lie nearest to the patient's. Returns the view and (3,) mm.
+    Oblique axes count as the patient's axes nearest to them. The spacing is (3,) mm.
     """
-    step = np.diag([-1.0, -1.0, 1.0]) @ np.asarray(affine, float)[:3, :3]
-    spacing = np.linalg.norm(step, axis=0)
-    cosine = step / spacing
-    order = max(permutations(range(3)), key=lambda p: sum(abs(cosine[r, p[r]]) for r in range(3)))
-    turned = np.transpose(voxels, order)
-    flipped = tuple(slice(None, None, -1 if cosine[r, order[r]] < 0 else 1) for r in range(3))
-    return turned[flipped], spacing[list(order)]
+    orientation = canonical_orientation(grid)
+    return orientation.apply(voxels)[::-1, ::-1], grid.spacing[list(orientation.order)]
 
 
 def _scene(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentInfo], agreement: np.ndarray | None) -> _Scene:
@@ -169,11 +163,10 @@ def _scene(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentInfo], 
         )
     if agreement is not None and agreement.shape != labelmap.grid.shape:
         raise ValueError(f"agreement {agreement.shape} is not on the labelmap's grid {labelmap.grid.shape}")
-    affine = volume.grid.affine
-    image, spacing = turn_to_lps(volume.voxels[0], affine)
-    labels, _ = turn_to_lps(labelmap.voxels, affine)
+    image, spacing = turn_to_lps(volume.voxels[0], volume.grid)
+    labels, _ = turn_to_lps(labelmap.voxels, volume.grid)
     labels = np.where(np.isin(labels, [s.label for s in segments]), labels, 0)
-    doubt = None if agreement is None else 1 - np.clip(turn_to_lps(agreement, affine)[0], 0, 1)
+    doubt = None if agreement is None else 1 - np.clip(turn_to_lps(agreement, volume.grid)[0], 0, 1)
     size, at = np.array(image.shape), []
     low, high = np.zeros(3), size.astype(float)
     for axis in range(3):

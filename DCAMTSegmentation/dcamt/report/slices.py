@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..preprocessing import network_grid
+from ..geometry import bounding_box, canonical_orientation, pad_box, whole_box
 from ..recipe import Recipe
 from ..volume import Labelmap, Volume
 
@@ -25,11 +25,14 @@ def case_picture(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: 
     The label's outlines are white, the prediction's have the colours of their classes. The three lie on one grid.
     The file holds pixels alone: no text, and nothing of the scan's header.
     """
-    image, found, outlined = (_to_ras(array, volume) for array in (volume.voxels[0], prediction.voxels, label.voxels))
-    spacing = np.array(network_grid(volume.grid, recipe.spacing).canonical_spacing)
+    orientation = canonical_orientation(volume.grid)
+    image, found, outlined = map(orientation.apply, (volume.voxels[0], prediction.voxels, label.voxels))
+    spacing = volume.grid.spacing[list(orientation.order)]
     shown = outlined if outlined.any() else found
     centre = [round(float(axis.mean())) for axis in np.nonzero(shown)] if shown.any() else [n // 2 for n in image.shape]
-    box = _box((found > 0) | (outlined > 0), spacing)
+    margin = np.ceil(AROUND_MM / spacing).astype(int)
+    inner = bounding_box((found > 0) | (outlined > 0))
+    box = pad_box(inner, margin.tolist(), whole_box(image.shape)) if inner else whole_box(image.shape)
     image = image[box].astype(np.float32)
     low, high = np.percentile(image, WINDOW_PERCENTILES)
     grey = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
@@ -55,24 +58,6 @@ def png(pixels: np.ndarray) -> bytes:
 
     header = struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
-
-
-def _to_ras(array: np.ndarray, volume: Volume) -> np.ndarray:
-    """(I, J, K) with its axes permuted and flipped to lie nearest the patient's right, anterior and superior."""
-    grid = network_grid(volume.grid, (1.0, 1.0, 1.0))
-    flipped = tuple(axis for axis in range(3) if grid.flipped[axis])
-    return np.asarray(np.flip(array.transpose(grid.order), flipped))
-
-
-def _box(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, ...]:
-    """What the mask covers and `AROUND_MM` about it; all, where it is empty."""
-    if not mask.any():
-        return tuple(slice(0, size) for size in mask.shape)
-    sides = []
-    for axis, places in enumerate(np.nonzero(mask)):
-        margin = int(np.ceil(AROUND_MM / spacing[axis]))
-        sides.append(slice(max(0, int(places.min()) - margin), min(mask.shape[axis], int(places.max()) + 1 + margin)))
-    return tuple(sides)
 
 
 def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) -> np.ndarray:

@@ -84,13 +84,13 @@ def _labels(network: DualVNet, case: Case, held: ResidentCase, recipe: Recipe) -
     """(I, J, K), uint8: the case's segmentation by both branches on the scan's own grid."""
     import torch
 
+    from ..geometry import network_grid
     from ..inference.labelling import labels_on_scan
     from ..inference.memory import free_memory, part_limit, part_size
     from ..inference.one_pass import size_of
     from ..inference.quality import ACCURATE
     from ..inference.tiles import bounded_probabilities
     from ..io.readers import read_header
-    from ..preprocessing import network_grid
     from .resident import quantum
 
     scale, offset = quantum(recipe.intensity)
