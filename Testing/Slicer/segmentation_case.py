@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 import slicer
-from slicer_harness import LoopMonitor, Person, choose, click, close_scene, open_module, process_events_until
+from slicer_harness import (
+    LoopMonitor,
+    Person,
+    announce_quitting,
+    choose,
+    click,
+    close_scene,
+    open_module,
+    process_events_until,
+    start_afresh,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
@@ -92,7 +102,7 @@ class SegmentationCase(unittest.TestCase):
     """A fresh scene and the module's panel, with a store of models that holds the tiny one."""
 
     def setUp(self) -> None:
-        close_scene()
+        start_afresh()
         home = tempfile.TemporaryDirectory(prefix="dcamt-home-")
         self.addCleanup(home.cleanup)
         self.home = Path(home.name)
@@ -146,6 +156,7 @@ __all__ = [
     "Person",
     "SegmentationCase",
     "add_scan",
+    "announce_quitting",
     "choose",
     "click",
     "close_scene",

@@ -24,6 +24,7 @@ from segmentation_case import (
     Person,
     SegmentationCase,
     add_scan,
+    announce_quitting,
     choose,
     click,
     close_scene,
@@ -361,8 +362,8 @@ class ProcessTest(FaultCase):
     def test_the_process_ends_with_slicer(self) -> None:
         self.segment(add_scan())
         pid = self.pid()
-        slicer.app.aboutToQuit.emit()
-        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        announce_quitting()
+        process_events_until(lambda: not alive(pid), 60, "the process's end")
 
     def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
         self.worker._idleMs = 200

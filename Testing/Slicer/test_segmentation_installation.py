@@ -7,13 +7,13 @@ import importlib.util
 import sys
 import types
 import unittest
+from contextlib import ExitStack
 from subprocess import CalledProcessError
 from typing import Any
 from unittest import mock
 
-import slicer
 from segmentation_case import Person, SegmentationCase, add_scan, click, own_mask
-from slicer_harness import in_real_slicer, pip
+from slicer_harness import pip
 
 QUESTION = "packages that are not installed yet"
 
@@ -53,12 +53,12 @@ class FakePyTorch:
         return self._outcome
 
 
-@unittest.skipIf(in_real_slicer(), "a running Slicer is not to be changed")
 class InstallationTest(SegmentationCase):
     def setUp(self) -> None:
         super().setUp()
-        pip.reset()
-        self.addCleanup(pip.reset)
+        stack = ExitStack()
+        stack.enter_context(pip.in_place_of_slicers())
+        self.addCleanup(stack.close)
         self.volume = add_scan()
         self.prepare(self.volume)
 
@@ -127,13 +127,13 @@ class InstallationTest(SegmentationCase):
     def test_a_restart_that_is_needed_is_offered(self) -> None:
         for answer, restarts in (("No", 0), ("Yes", 1)):
             pip.missing, pip.updates_imported = {"slicerio"}, {"packaging"}
-            before = slicer.app.restarts
+            before = pip.restarts
             with self.subTest(answer), Person() as person:
                 person.expects(QUESTION, "Ok")
                 person.expects("restart", answer)
                 click(self.ui.applyButton)
                 self.wait()  # the process of its own has loaded nothing yet, and works without a restart
-            self.assertEqual(slicer.app.restarts - before, restarts)
+            self.assertEqual(pip.restarts - before, restarts)
             self.assertIsNotNone(self.settings.outputSegmentation)
 
     def test_torch_comes_through_the_pytorch_extension_with_one_question(self) -> None:

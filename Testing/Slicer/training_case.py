@@ -18,7 +18,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, ask
 from DCAMTTrainingLib.runs.folders import set_runs_folder
-from slicer_harness import close_scene, open_module, process_events_until
+from slicer_harness import open_module, process_events_until, start_afresh
 
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
@@ -51,7 +51,7 @@ class TrainingCase(unittest.TestCase):
     """`self.module`: the open panel; `self.folder`: a temporary folder, in which runs and models are kept."""
 
     def setUp(self) -> None:
-        close_scene()
+        start_afresh()
         folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)

@@ -12,6 +12,7 @@ __all__ = [
     "Person",
     "Question",
     "UnexpectedQuestion",
+    "announce_quitting",
     "choose",
     "click",
     "close_scene",
@@ -22,6 +23,7 @@ __all__ = [
     "pip",
     "process_events",
     "process_events_until",
+    "start_afresh",
 ]
 
 

@@ -6,11 +6,10 @@ from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import slot_errors
 from .conversion import unwrap
 from .enums import EnumValue
 from .members import BoundMethod, QtMethod
-from .person import Question, answer
+from .person import Question, answer, work_on
 from .wrapping import wrapper_class
 
 _Buttons = QtWidgets.QMessageBox.StandardButton
@@ -91,17 +90,5 @@ class _DialogExec(QtMethod):
 
     def _run(self, wrapper: Any) -> Any:
         work = answer(Question("dialog", wrapper.windowTitle, wrapper.windowTitle, "", ()))
-        QtCore.QTimer.singleShot(0, lambda: _work_on(wrapper, work))
+        QtCore.QTimer.singleShot(0, lambda: work_on(wrapper, work))
         return BoundMethod(self, wrapper)()
-
-
-def _work_on(dialog: Any, work: Any) -> None:
-    """Let the person work on an open dialog; one that fails, or leaves it open, must not keep the test waiting."""
-    with slot_errors.kept():
-        try:
-            work(dialog)
-            if dialog.visible:
-                raise AssertionError(f"the dialog {dialog.windowTitle} was left open")
-        finally:
-            if dialog.visible:
-                dialog.reject()

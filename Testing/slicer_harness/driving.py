@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unittest
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import slicer
 
 from . import slot_errors
 from .installation import in_real_slicer
-from .person import take_shown, take_unanswered
+from .person import take_shown, take_unanswered, watch_dialogs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,18 +49,27 @@ class OpenModule:
         slicer.util.selectModule(self.name)
 
     def close(self) -> None:
-        """What Slicer does as it ends; in a real Slicer the module is only left. A second time it does nothing."""
+        """Leave the module and end what it runs, so that the next test starts with a new panel and logic.
+
+        The harness unloads the module, as Slicer does when it ends; a second call does nothing. A real Slicer cannot
+        load a module a second time, so it reloads the module, which cleans its panel up and sets a new one up.
+        """
         if not hasattr(slicer.modules, self.name.lower()):
             return
         self.leave()
-        if not in_real_slicer():
+        if in_real_slicer():
+            if hasattr(slicer.modules, f"{self.name}Widget"):
+                slicer.util.reloadScriptedModule(self.name)
+        else:
             getattr(slicer.modules, self.name.lower()).unload()
-            process_events()
+        process_events()
 
 
 def open_module(name: str) -> OpenModule:
     """Load a module of this repository, if need be, and select it."""
-    if not in_real_slicer() and not hasattr(slicer.modules, name.lower()):
+    if in_real_slicer():
+        watch_dialogs()
+    elif not hasattr(slicer.modules, name.lower()):
         from .modules import ScriptedModule
 
         module = ScriptedModule(name, str(ROOT / name / f"{name}.py"))
@@ -68,6 +78,16 @@ def open_module(name: str) -> OpenModule:
     slicer.util.selectModule(name)
     process_events()
     return OpenModule(name)
+
+
+def announce_quitting() -> None:
+    """Send `aboutToQuit` and unload all modules, as Slicer does when it ends.
+
+    Raises SkipTest in a real Slicer, where no later test could open the modules again.
+    """
+    if in_real_slicer():
+        raise unittest.SkipTest("Slicer would end for the tests after this one, too")
+    slicer.app.aboutToQuit.emit()
 
 
 def process_events() -> None:
@@ -112,6 +132,16 @@ def choose(combo: Any, choice: Any) -> None:
 def close_scene() -> None:
     """Close the scene as "File, Close scene" does."""
     slicer.mrmlScene.Clear(0)
+    process_events()
+
+
+def start_afresh() -> None:
+    """Close the scene and reset what outlives it: the layout, the module shown and the extension's settings."""
+    slicer.util.selectModule("Data")
+    close_scene()
+    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
+    for key in ("DCAMT", "MainWindow/layout"):
+        slicer.app.settings().remove(key)
     process_events()
 
 

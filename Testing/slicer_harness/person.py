@@ -10,6 +10,8 @@ from unittest import mock
 
 import slicer
 
+from . import slot_errors
+
 
 @dataclass(frozen=True)
 class Question:
@@ -36,7 +38,8 @@ class Person:
             click(ui.applyButton)
         assert person.seen[0].kind == "question"
 
-    It works in a real Slicer too, for the message boxes of `slicer.util`.
+    It works in a real Slicer too: the functions of `slicer.util` and Qt's file dialogs ask the person without opening
+    a window, and every other dialog opens and is answered by `DialogWatcher`.
     """
 
     seen: list[Question] = field(default_factory=list)
@@ -68,6 +71,7 @@ class Person:
     def __enter__(self) -> Person:
         _present.append(self)
         if not _is_harness():
+            watch_dialogs()
             self._stack.enter_context(_in_real_slicer(self))
         return self
 
@@ -115,6 +119,76 @@ def take_shown() -> list[str]:
 
 def _is_harness() -> bool:
     return getattr(slicer, "_harness", False)
+
+
+class DialogWatcher:
+    """Answers each modal dialog that really opens, as the person says, and closes one that nobody expects.
+
+    Without it a dialog's `exec_()` would wait for ever in a real Slicer.
+    """
+
+    def __init__(self) -> None:
+        import qt
+
+        self._timer = qt.QTimer()
+        self._timer.setInterval(20)
+        self._timer.timeout.connect(self._look)
+
+    def start(self) -> None:
+        self._timer.start()
+
+    def stop(self) -> None:
+        self._timer.stop()
+
+    def _look(self) -> None:
+        import qt
+
+        dialog = qt.QApplication.activeModalWidget()
+        # A property, since a reference would keep the dialog alive.
+        if dialog is None or not hasattr(dialog, "reject") or dialog.property(_ANSWERED):
+            return
+        dialog.setProperty(_ANSWERED, True)
+        try:
+            if dialog.inherits("QMessageBox"):
+                self._press(dialog)
+            else:
+                work_on(dialog, answer(Question("dialog", dialog.windowTitle, dialog.windowTitle, "", ())))
+        except UnexpectedQuestion:
+            dialog.reject()
+
+    @staticmethod
+    def _press(box: Any) -> None:
+        import qt
+
+        kinds = {qt.QMessageBox.Information: "information", qt.QMessageBox.Warning: "warning"}
+        kinds[qt.QMessageBox.Critical] = "error"
+        names = ("Ok", "Cancel", "Yes", "No", "Retry", "Close", "Save", "Discard")
+        offered = tuple(name for name in names if box.button(getattr(qt.QMessageBox, name)) is not None)
+        question = Question(kinds.get(box.icon, "question"), box.windowTitle, box.text, box.detailedText, offered)
+        box.button(getattr(qt.QMessageBox, answer(question))).click()
+
+
+def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
+    """Let the person work on an open dialog; one that fails, or leaves it open, must not keep the test waiting."""
+    with slot_errors.kept():
+        try:
+            work(dialog)
+            if dialog.visible:
+                raise AssertionError(f"the dialog {dialog.windowTitle} was left open")
+        finally:
+            if dialog.visible:
+                dialog.reject()
+
+
+_ANSWERED = "_harness_answered"
+_watchers: list[DialogWatcher] = []
+
+
+def watch_dialogs() -> None:
+    """Answer dialogs for as long as the application runs."""
+    if not _watchers:
+        _watchers.append(DialogWatcher())
+        _watchers[0].start()
 
 
 def _in_real_slicer(person: Person) -> ExitStack:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import shlex
+import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
+from unittest import mock
 
 import slicer
 from packaging.markers import default_environment
@@ -28,9 +31,25 @@ class PipRecorder:
     updates_imported: set[str] = field(default_factory=set)
     installed: list[list[str]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
+    restarts: int = 0
 
     def reset(self) -> None:
         self.__init__()  # type: ignore[misc]
+
+    @contextmanager
+    def in_place_of_slicers(self) -> Iterator[None]:
+        """Put `slicer.packaging` of the harness in the place of a real Slicer's, whose environment stays as it is."""
+        self.reset()
+        made = make_module()
+        with ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(sys.modules, {"slicer.packaging": made}))
+            stack.enter_context(mock.patch.object(slicer, "packaging", made, create=True))
+            stack.enter_context(mock.patch.object(slicer.util, "restart", self._restart))
+            yield
+        self.reset()
+
+    def _restart(self) -> None:
+        self.restarts += 1
 
     def run(self, requirements: list[str], skip: list[str]) -> int:
         self.installed.append(requirements)
