@@ -18,10 +18,9 @@ from .commands.faults import as_fault
 from .commands.process import exit_when_stdin_closes, silence_libraries
 from .devices import DEVICES
 from .distributed import team_rank
-from .inference.quality import ACCURATE, QUALITIES
 from .machine import keep_freed_memory
 from .models.store import DEFAULT
-from .recipe import shipped_recipes
+from .recipe import ACCURATE, QUALITIES, shipped_recipes
 from .runs.efforts import EFFORTS
 
 # Choices of --format; an output file may also end in `.nii`.

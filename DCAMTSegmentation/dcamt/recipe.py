@@ -22,6 +22,10 @@ from .volume import SegmentInfo
 
 FORMAT = 1
 SHIPPED = Path(__file__).with_name("recipes")
+FAST, ACCURATE = "fast", "accurate"
+QUALITIES = (FAST, ACCURATE)
+"""How thoroughly a scan is segmented. `fast`: one branch, attending to itself. `accurate`: both, attending to one
+another."""
 
 
 @dataclass(frozen=True)

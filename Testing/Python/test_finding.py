@@ -21,9 +21,9 @@ from dcamt.inference.finding import Found, find_organ, inner_box, is_large, piec
 from dcamt.inference.middle import Middle
 from dcamt.inference.postprocessing import Expected
 from dcamt.inference.predictor import Predictor
-from dcamt.inference.quality import FAST
 from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
+from dcamt.recipe import FAST
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt_testing.large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue

@@ -10,10 +10,9 @@ import torch
 from dcamt.inference import folded as module
 from dcamt.inference.folded import fold, move
 from dcamt.inference.one_pass import probabilities
-from dcamt.inference.quality import ACCURATE, FAST
 from dcamt.inference.tiles import reach, tiled_probabilities
 from dcamt.networks.dual_vnet import DualVNet
-from dcamt.recipe import Network, Recipe
+from dcamt.recipe import ACCURATE, FAST, Network, Recipe
 from torch import nn
 
 SHAPE = Network(channels=(3, 5, 6, 8), convolutions=(2, 3, 1, 2), attention_heads=4)

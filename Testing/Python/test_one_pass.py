@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from dcamt.inference.one_pass import Size, part_that_fits, probabilities
-from dcamt.inference.quality import ACCURATE, FAST
+from dcamt.recipe import ACCURATE, FAST
 from torch import Tensor, nn
 
 

@@ -18,13 +18,12 @@ from dcamt.inference.folded import fold
 from dcamt.inference.memory import part_size, pass_bytes
 from dcamt.inference.one_pass import Size, probabilities
 from dcamt.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
-from dcamt.inference.quality import FAST
 from dcamt.io.readers import read_scan
 from dcamt.models.package import ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import build_network
 from dcamt.preprocessing import scan_to_network
-from dcamt.recipe import Inference, Intensity, Recipe
+from dcamt.recipe import FAST, Inference, Intensity, Recipe
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, random_package, rotation
 from scipy import ndimage

@@ -9,12 +9,12 @@ import pytest
 from dcamt.geometry import Grid
 from dcamt.inference.memory import pass_bytes
 from dcamt.inference.predictor import Predictor, Segmentation
-from dcamt.inference.quality import ACCURATE, FAST
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.evaluation import score
 from dcamt.models.package import ModelPackage
 from dcamt.models.store import DEFAULT, model_path, stored_models
 from dcamt.networks.packaging import verify_model
+from dcamt.recipe import ACCURATE, FAST
 from dcamt.volume import Labelmap, Volume
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,10 +8,9 @@ import pytest
 import torch
 from dcamt.inference.boxes import tiles_of
 from dcamt.inference.one_pass import probabilities
-from dcamt.inference.quality import ACCURATE, FAST
 from dcamt.inference.tiles import reach, tiled_probabilities
 from dcamt.networks.dual_vnet import DualVNet
-from dcamt.recipe import Network, Recipe
+from dcamt.recipe import ACCURATE, FAST, Network, Recipe
 from torch import nn
 
 SHAPES = [

@@ -45,13 +45,13 @@ from dcamt.inference.memory import part_size, pass_bytes
 from dcamt.inference.one_pass import probabilities, size_of
 from dcamt.inference.postprocessing import keep_largest_components
 from dcamt.inference.predictor import Predictor
-from dcamt.inference.quality import ACCURATE, QUALITIES
 from dcamt.inference.tiles import bounded_probabilities
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.machine import keep_freed_memory
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import build_network, verify_model
 from dcamt.preprocessing import scan_to_network, to_source
+from dcamt.recipe import ACCURATE, QUALITIES
 from dcamt.volume import Volume
 from scipy.ndimage import gaussian_filter
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from ..distributed import Team, TeamLost, joined, own_device, team_rank
 from ..errors import DCAMTError, InputError, OutputError
-from ..inference.quality import FAST
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..io.readers import read_scan
 from ..io.writers import write_labelmap, write_volume
 from ..metrics.measurements import Measurements, measure, write_measurements_csv
 from ..models.store import model_path
+from ..recipe import FAST
 from ..volume import SegmentInfo, Volume
 from .console import Console, StdoutLost, print_error
 from .faults import as_fault

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..networks.dual_vnet import DualVNet
-from .quality import FAST
+from ..recipe import FAST
 
 Size = tuple[int, int, int]
 Tick = Callable[[int, int], None]

@@ -16,7 +16,7 @@ from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..networks.packaging import build_network
 from ..preprocessing import scan_to_network, to_source
-from ..recipe import Recipe
+from ..recipe import ACCURATE, FAST, Recipe
 from ..volume import Labelmap, Volume
 from .cropping import crop, grown, paste
 from .finding import Found, find_organ, is_large, margin
@@ -26,7 +26,6 @@ from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_byt
 from .middle import Middle
 from .one_pass import Size, size_of
 from .postprocessing import Expected, keep_largest_components
-from .quality import ACCURATE, FAST
 from .tiles import bounded_probabilities
 
 Progress = Callable[[str, float], None]

@@ -19,6 +19,7 @@ from ..io.atomic import DISK_FULL
 from ..metrics.measurements import measure, measure_mask
 from ..models.store import model_path
 from ..networks.packaging import verify_model
+from ..recipe import QUALITIES
 from ..volume import Volume
 from ..worker.failures import fault
 from ..worker.progress import Pace
@@ -34,7 +35,6 @@ from ..worker.protocol import (
 )
 from .agreement import disagreement_levels, doubtful_places
 from .predictor import Predictor
-from .quality import QUALITIES
 
 TICK_S = 0.2
 """Between two tellings of the progress."""

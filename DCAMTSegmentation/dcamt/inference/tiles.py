@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from ..geometry import Box
 from ..networks.dual_vnet import DualVNet
 from ..networks.vnet import VNet, joined
+from ..recipe import FAST
 from .boxes import coarser, everywhere, tiles_of
 from .instance_statistics import instance_norms, restored_afterwards, take_statistics
 from .one_pass import Size, Tick, pad, probabilities, size_of
-from .quality import FAST
 
 FINE_LEVELS = 2
 

@@ -88,9 +88,9 @@ def _labels(network: DualVNet, case: Case, held: ResidentCase, recipe: Recipe) -
     from ..inference.labelling import labels_on_scan
     from ..inference.memory import free_memory, part_limit, part_size
     from ..inference.one_pass import size_of
-    from ..inference.quality import ACCURATE
     from ..inference.tiles import bounded_probabilities
     from ..io.readers import read_header
+    from ..recipe import ACCURATE
     from .resident import quantum
 
     scale, offset = quantum(recipe.intensity)

@@ -8,10 +8,9 @@ import torch
 
 from ..inference.memory import free_memory, part_limit, part_size
 from ..inference.one_pass import size_of
-from ..inference.quality import ACCURATE
 from ..inference.tiles import bounded_probabilities
 from ..networks.dual_vnet import DualVNet
-from ..recipe import Recipe
+from ..recipe import ACCURATE, Recipe
 from .resident import ResidentCase, quantum
 
 Scores = dict[str, dict[str, float]]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid, Region
-from ..inference.quality import ACCURATE, QUALITIES
+from ..recipe import ACCURATE, QUALITIES
 from ..volume import Volume, check
 
 
