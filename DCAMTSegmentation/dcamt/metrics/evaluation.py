@@ -1,4 +1,4 @@
-"""How well predictions agree with labels: Dice, Jaccard and surface distances by case and class."""
+"""Score predictions against labels: Dice, Jaccard and surface distances by case and class."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All cases' rows, sorted by case and label, and each class's `mean` and `std` over the cases.
+    """The rows of all cases, sorted by case and label, and each class's `mean` and `std` over the cases.
 
     The standard deviation is the population's (divided by n). Mean and deviation of the distances leave out
     the cases in which these are undefined, whose number is `undefined`; with none left they are NaN. Dice,
     Jaccard and volumes count every case.
     unscored_labels: label values that occur in predictions but in no label, and are therefore not scored.
-    labels_without_prediction: cases that were outlined but not predicted, and take no part.
+    labels_without_prediction: cases that have a label but no prediction; they are not scored.
     """
 
     rows: tuple[EvaluationRow, ...]
@@ -98,7 +98,7 @@ class Evaluation:
 
 
 def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray) -> SegmentationScore:
-    """Compare two masks (I, J, K) bool of the same grid; `spacing` (3,) in mm.
+    """Return the scores of two masks (I, J, K) bool on the same grid; `spacing` (3,) in mm.
 
     Distances in mm take the axes to be orthogonal, in whatever directions; on a sheared grid they are
     approximate. Raises ValueError if the shapes differ.
@@ -109,7 +109,7 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     box = bounding_box(prediction | label)
     if box is None:
         return SegmentationScore(1.0, 1.0, *(0.0,) * 6)
-    # Nothing outside of the box can be surface, and a mask's voxel at the box's side is surface anyhow.
+    # No voxel outside the box can be surface, and a mask's voxel at the border of the box is surface in any case.
     prediction, label = prediction[box], label[box]
     sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
     if not all(sizes):
@@ -173,7 +173,7 @@ def evaluate_folders(
             remedy="Give each class the same value in both.",
         )
     classes = sorted(in_labels)
-    # A class that is in neither of a case's files was met only elsewhere: both masks are empty.
+    # A class that neither file of a case holds: both masks are empty.
     absent = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
     every = tuple(
         rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0)) for case in cases for value in classes
@@ -182,7 +182,7 @@ def evaluate_folders(
 
 
 def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequence[int]) -> list[EvaluationRow]:
-    """A row for each of the label values `values`, the prediction brought to the label's lattice as in a folder.
+    """Return a row for each of the label values `values`, the prediction brought to the label's grid.
 
     Raises InputError if the two lie on different grids.
     """
@@ -193,7 +193,7 @@ def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequenc
 def summarised(
     rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ...] = (), left_out: tuple[str, ...] = ()
 ) -> Evaluation:
-    """The rows of all cases and classes with each class's mean and standard deviation."""
+    """Return the evaluation of rows of all cases and classes, with each class's mean and standard deviation."""
     by_class = [[row for row in rows if row.label == value] for value in sorted({row.label for row in rows})]
     return Evaluation(
         rows=tuple(rows),
@@ -205,7 +205,7 @@ def summarised(
 
 
 def _hold_one_structure(paths: Iterable[Path]) -> bool:
-    """Whether each file is a mask of 255, or of 1, or blank. The first that is neither ends the search."""
+    """Return whether every file is a mask of 255, or of 1, or blank."""
     for path in paths:
         labelmap = read_labelmap(path)
         if int(labelmap.voxels.max()) > 1 and not is_white(labelmap):
@@ -214,7 +214,7 @@ def _hold_one_structure(paths: Iterable[Path]) -> bool:
 
 
 def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """(3,) hd95, asd and assd of two non-empty masks, in the unit of `spacing`."""
+    """Return (3,) hd95, asd and assd of two non-empty masks, in the unit of `spacing`."""
     from scipy import ndimage
 
     surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, label)]
@@ -234,7 +234,7 @@ def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> Evalua
 
 
 def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]) -> EvaluationRow:
-    """`statistic` of every column over one class's rows, undefined distances left out."""
+    """Return `statistic` of every column over one class's rows, undefined distances left out."""
 
     def over(values: Sequence[float]) -> float:
         defined = np.array([value for value in values if not np.isnan(value)])
@@ -247,7 +247,7 @@ def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence
 
 
 def _cases(folder: Path, skip_images: bool = False) -> dict[str, Path]:
-    """Every labelmap file of `folder` by its case's name."""
+    """Return every labelmap file of `folder` by its case's name."""
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]

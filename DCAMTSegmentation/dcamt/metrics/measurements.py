@@ -1,7 +1,7 @@
-"""What a segment measures: volume, surface area, diameters and sphericity, on any grid.
+"""Measure a segment on any grid: volume, surface area, diameters and sphericity.
 
-The voxels are taken as they are, without a surface being built: the volume from their number, the area from
-how often lines through the lattice enter and leave the segment, the diameters from the mid-points of faces.
+No surface is built: the volume comes from the number of voxels, the area from how often lines through the lattice
+enter and leave the segment, the diameters from the mid-points of voxel faces.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Measurements:
 
 
 def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None) -> list[Measurements]:
-    """Measure every one of `segments` in `labelmap`, in their order.
+    """Return the measurements of each of `segments` in `labelmap`, in their order.
 
     `scan` names the rows; by default the file name of `labelmap` without its ending, or "" without a file.
     """
@@ -67,7 +67,7 @@ def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | Non
 
 
 def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> None:
-    """Write one line a segment under the header `COLUMNS`; what is undefined (NaN) stays blank.
+    """Write one line a segment under the header `COLUMNS`; undefined values (NaN) stay blank.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
     """
@@ -79,17 +79,17 @@ def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> No
 
 
 def csv_cell(value: str | float) -> str:
-    """A table cell: numbers to six significant digits, NaN as blank."""
+    """Return a table cell: numbers to six significant digits, NaN as blank."""
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.6g}"
     return str(value)
 
 
 def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
-    """Surface area in mm2 of the True voxels of `mask` (I, J, K).
+    """Return the surface area in mm2 of the True voxels of `mask` (I, J, K).
 
     The columns of `axes` (3, 3) are the voxel steps in mm, oblique or sheared as they may be. The surface is
-    closed: what is outside of `mask` counts as background.
+    closed: everything outside `mask` counts as background.
 
     Cauchy-Crofton formula: the area is twice the mean, over all directions u, of the number of times that
     lines along u cross the surface, per unit of area across u. Lines run along lattice vectors d, neighbours
@@ -119,17 +119,17 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 
 
 def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lattice vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
+    """Return lattice vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
 
     Short vectors come first and each is taken only when 15 degrees away from all before it. Weights w are the
     non-negative least-squares solution of sum w |n . u| = 1/2 for normals n all over the sphere: a plane's
-    area then comes out right whichever way it faces. The faces of the lattice count sixfold, as flat ends of
+    area then comes out right whichever way the plane faces. The faces of the lattice count sixfold, as flat ends of
     a segment (the first and last slice) face along them.
     """
     from scipy.optimize import nnls
 
     spacing = np.sort(np.linalg.norm(axes, axis=0))
-    # Long vectors step over what is curved or thin; short ones leave gaps between the directions, widest
+    # Long vectors step over curved and thin parts; short ones leave gaps between the directions, widest
     # between the plane and the normal of thick slices.
     reach = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
@@ -155,7 +155,7 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hemisphere(number: int) -> np.ndarray:
-    """(number, 3) unit vectors spread evenly over half the sphere: Fibonacci's spiral."""
+    """Return (number, 3) unit vectors spread evenly over half the sphere: Fibonacci's spiral."""
     rank = np.arange(number) + 0.5
     z = 1.0 - rank / number
     angle = pi * (1.0 + 5.0**0.5) * rank
@@ -164,7 +164,7 @@ def _hemisphere(number: int) -> np.ndarray:
 
 
 def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """(N, 3) mm: corners of the convex hull of all face mid-points of the True voxels; at least one is True.
+    """Return (N, 3) mm: corners of the convex hull of all face mid-points of the True voxels; at least one is True.
 
     Mid-points of faces, as the vertices of a marching-cubes surface are, because centres fall short by half a
     voxel on either side and voxel corners overshoot on oblique lattices.
@@ -184,7 +184,7 @@ def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
 
 
 def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) -> Measurements:
-    """`Measurements` of the True voxels of `mask` (I, J, K); columns of `axes` (3, 3): steps in RAS mm."""
+    """Return the measurements of the True voxels of `mask` (I, J, K); columns of `axes` (3, 3): steps in RAS mm."""
     from scipy.spatial.distance import pdist
 
     box = bounding_box(mask)
