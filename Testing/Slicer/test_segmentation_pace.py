@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import slicer
-from segmentation_case import LoopMonitor, SegmentationCase, add_scan, click, process_events_until
+from segmentation_case import (
+    LoopMonitor,
+    SegmentationCase,
+    add_scan,
+    assert_no_pause,
+    click,
+    is_pause,
+    process_events_until,
+)
 
-LONGEST_PAUSE_S = 0.1
-LONGEST_START_S = 0.3
 TRIES = 4
 """The best counts, for others use the machine, too; what holds the window up of itself does so every time."""
 
@@ -29,9 +36,9 @@ class PaceTest(SegmentationCase):
             self.assertGreater(monitor.turns, 20)
             # The result of the attempt before is written over, its surface, map and table with it.
             pauses.append(min(monitor.longest_pause, monitor.longest_work))
-            if pauses[-1] < LONGEST_PAUSE_S:
+            if not is_pause(pauses[-1]):
                 break
-        self.assertLess(min(pauses), LONGEST_PAUSE_S, pauses)
+        assert_no_pause(min(pauses))
 
     def test_handing_over_and_bringing_in_a_large_scan_does_not_hold_the_window_up(self) -> None:
         from DCAMTSegmentationLib.result_insertion import insert
@@ -58,23 +65,25 @@ class PaceTest(SegmentationCase):
                     if done:
                         break
                 longest.append(slowest)
-            self.assertLess(min(longest), LONGEST_PAUSE_S, (name, longest))
+                if not is_pause(slowest):
+                    break
+            assert_no_pause(min(longest), name)
         np.testing.assert_array_equal(np.load(path), slicer.util.arrayFromVolume(volume))
 
     def test_the_second_segmentation_computes_at_once(self) -> None:
         first, second = add_scan("first"), add_scan("second", shape=(60, 80, 80))
-        self.segment(first)
-        waits = []
-        for _attempt in range(TRIES):
-            self.prepare(second)
+
+        def wait_for_computing(volume: Any) -> float:
+            """Apply; returns the seconds from the click until the network computes."""
+            self.prepare(volume)
             clicked = time.monotonic()
             click(self.ui.applyButton)
-            process_events_until(
-                lambda: self.ui.statusLabel.text.startswith(("Preparing", "Segmenting", "Finding")), 60, "computing"
-            )
-            waits.append(time.monotonic() - clicked)
+            self.wait_for_stage("Preparing", "Segmenting", "Finding")
+            waited = time.monotonic() - clicked
             self.wait()
-            if waits[-1] < LONGEST_START_S:
-                break
-        self.assertLess(min(waits), LONGEST_START_S, waits)
+            return waited
+
+        start = wait_for_computing(first)
+        # The first one starts the process and loads PyTorch and the model: ten times as long on any machine.
+        self.assertLess(min(wait_for_computing(second) for _attempt in range(2)), start / 3)
         self.assertEqual(self.logic.log().count("Loading the model"), 1)

@@ -13,12 +13,14 @@ __all__ = [
     "Question",
     "UnexpectedQuestion",
     "announce_quitting",
+    "assert_no_pause",
     "choose",
     "click",
     "close_scene",
     "expect_no_hidden_errors",
     "in_real_slicer",
     "install",
+    "is_pause",
     "open_module",
     "pip",
     "process_events",
@@ -29,6 +31,8 @@ __all__ = [
 
 _PLACES = {
     "LoopMonitor": "loop_monitor",
+    "assert_no_pause": "loop_monitor",
+    "is_pause": "loop_monitor",
     "Person": "person",
     "Question": "person",
     "UnexpectedQuestion": "person",
