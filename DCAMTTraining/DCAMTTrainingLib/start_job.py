@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dcamt.errors import DCAMTError
+from dcamt.errors import DCAMTError, InputError
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
@@ -22,7 +22,7 @@ class StartJob:
     started, and then the message says why.
 
     Raises:
-        InputError: the run's name, the task or a setting is not usable.
+        InputError: the run's name is taken, or the name, the task or a setting is not usable.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class StartJob:
         self.running = False
         assert session.settings is not None
         self._run = run_named(session.settings.runName)
+        if self._run.path.exists():
+            raise InputError(_("exists already"), path=self._run.path, remedy=_("Choose another name for the run."))
         self._plan = RunPlan(
             self._run,
             session.recipe(),

@@ -380,10 +380,10 @@ class EstimateTest(TrainingCase):
         self.assertIn("on the GPU", self.ui.estimateLabel.text)
         choose(self.ui.deviceSelector, "CPU")
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
-        begun = []
-        with mock.patch.object(measurement_module, "EngineCommand", lambda words, *rest: begun.append(words)):
+        with mock.patch.object(measurement_module, "EngineCommand") as command:
             self.session.measurement.start(self.folder, self.session.device(), print)
-        self.assertEqual(begun[0][begun[0].index("--device") + 1], "cpu")
+        words = command.call_args.args[0]
+        self.assertEqual(words[words.index("--device") + 1], "cpu")
 
     def test_too_little_disk_or_memory_is_told_before_start(self) -> None:
         add_case("one", 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
+from dcamt.errors import InputError
 from dcamt.models.package import open_model
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
@@ -195,9 +196,10 @@ class RunsTest(TrainingCase):
     def test_two_runs_never_write_one_folder(self) -> None:
         run = self.start(iterations="100000")
         self.session.settings.runName = "run-1"
-        click(self.ui.startButton)
-        self.wait_for(lambda: not self.module.widget.starting.job.running, "the refusal")
-        self.assertIn("exists already", self.ui.problemsLabel.text)
+        self.assertIn("A run “run-1” exists already", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        with self.assertRaisesRegex(InputError, "exists already"):
+            self.module.logic.start(print, print)
         self.assertEqual(self.state(run), RUNNING)
         with self.assertRaisesRegex(Exception, "by another process"):
             resume(run)
@@ -360,7 +362,7 @@ class ListOfRunsTest(TrainingCase):
         run = self.make("going", [begun, {**going, "memory_bytes": 820_000_000}])
         with run_lock(run.lock):
             self.module.widget.runs.refresh()
-            told = "Running, 343 of 400 iterations, 0.74 a second, 77 s left, 0.8 GB of memory."
+            told = "Running, 343 of 400 iterations, 0.74 per second, 77 s left, 0.8 GB of memory."
             self.wait_for(lambda: self.ui.runStatusLabel.text == told, self.ui.runStatusLabel.text, timeout=20)
             self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
