@@ -74,8 +74,14 @@ def continued_recipe(model: str, recipe: Recipe) -> Recipe:
     training = replace(
         own.training, iterations=recipe.training.iterations, validate_every=recipe.training.validate_every
     )
-    named = {"name": recipe.name, "title": recipe.title, "modality": recipe.modality, "classes": recipe.classes}
-    return replace(own, training=training, **named)
+    return replace(
+        own,
+        training=training,
+        name=recipe.name,
+        title=recipe.title,
+        modality=recipe.modality,
+        classes=recipe.classes,
+    )
 
 
 @lru_cache(maxsize=16)

@@ -111,11 +111,12 @@ class RunsPanel:
         running = state is not None and state.state == RUNNING
         starting = watch is not None and just_started(watch.run) and not running
         request = asked(watch.run) if watch is not None else None
-        idle = state is not None and not running and not starting
+        idle_state = None if running or starting else state
+        stoppable = idle_state is not None and can_stop_without_process(idle_state)
         self._ui.pauseButton.enabled = running and request is None
-        self._ui.stopButton.enabled = (running and request is None) or (idle and can_stop_without_process(state))
-        self._ui.resumeButton.enabled = idle and state.resumable
-        self._ui.discardButton.enabled = idle
+        self._ui.stopButton.enabled = (running and request is None) or stoppable
+        self._ui.resumeButton.enabled = idle_state is not None and idle_state.resumable
+        self._ui.discardButton.enabled = idle_state is not None
         if state is None or watch is None:
             self._ui.progressBar.setValue(0)
             self._ui.runStatusLabel.text = _("No runs yet.")
