@@ -1,6 +1,50 @@
-"""DCAMT's engine: dual V-Nets that segment scans and learn from unlabelled ones.
+"""DCAMT: dual V-Nets that segment scans and learn from labelled and unlabelled ones.
 
-It knows nothing of 3D Slicer. The command `dcamt` (`dcamt.cli`) and the Slicer modules stand on it.
+    import dcamt
+
+    result = dcamt.segment("scan.nrrd")          # labels, measurements, disagreement, trust
+    scores = dcamt.evaluate("results", "labels")  # Dice, Jaccard, surface distances
+    run = dcamt.train("cases.csv", run="runs/first")
+    scan = dcamt.read_scan("scan.nrrd")           # voxels (C, I, J, K) on a grid in RAS mm
+
+The engine does not depend on 3D Slicer; the command `dcamt` and the Slicer modules are built on it. `import dcamt`
+loads nothing: each name below imports its module when it is first used.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# The types of these names stand in `__init__.pyi`.
+_MODULE_OF = {
+    "evaluate": "api.scoring",
+    "SegmentedScan": "api.segmentation",
+    "Segmenter": "api.segmentation",
+    "segment": "api.segmentation",
+    "DCAMTError": "errors",
+    "InputError": "errors",
+    "OutputError": "errors",
+    "Grid": "geometry",
+    "Region": "geometry",
+    "read_labelmap": "io.readers",
+    "read_scan": "io.readers",
+    "write_labelmap": "io.writers",
+    "Labelmap": "volume",
+    "Volume": "volume",
+}
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'dcamt' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

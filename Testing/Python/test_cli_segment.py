@@ -291,7 +291,7 @@ def test_nothing_written_leaves_no_table(model: Path, tmp_path: Path, monkeypatc
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dcamt.commands.segment.read_scan", stop)
+    monkeypatch.setattr("dcamt.api.segmentation.read_scan", stop)
     scan, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
     words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
     assert cli.main([str(word) for word in words]) == 1

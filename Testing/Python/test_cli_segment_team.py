@@ -104,7 +104,7 @@ def test_text_stays_in_one_piece_and_ends_once(model: Path, scans: Path) -> None
 KILLED_AT_A_SCAN = """
 import os, signal, sys, time
 from dcamt.commands import segment
-real = segment.ScanSegmenter._segment_scan
+real = segment.SegmentSession._segment_scan
 def segment_scan(self, number):
     job = self.jobs[number]
     if "deadly" in job.scan.name:
@@ -113,7 +113,7 @@ def segment_scan(self, number):
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory runs out
     return real(self, number)
-segment.ScanSegmenter._segment_scan = segment_scan
+segment.SegmentSession._segment_scan = segment_scan
 from dcamt.cli import main
 sys.exit(main())
 """

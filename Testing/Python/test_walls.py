@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         | {"io", "cases", "runs", "models", "metrics", "worker", "wall"}
     ),
     frozenset({"devices", "distributed", "preprocessing", "networks", "losses", "training", "inference"}),
-    frozenset({"report", "commands", "cli", "__main__"}),
+    frozenset({"report", "api", "commands", "cli", "__main__"}),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

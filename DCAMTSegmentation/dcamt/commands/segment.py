@@ -11,38 +11,28 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..distributed import Team, TeamLost, joined, own_device, team_rank
+from ..distributed import Team, TeamLost, joined, team_rank
 from ..errors import DCAMTError, InputError, OutputError
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
-from ..io.readers import read_scan
 from ..io.writers import write_labelmap, write_volume
-from ..metrics.measurements import Measurements, measure, write_measurements_csv
+from ..metrics.measurements import Measurements, write_measurements_csv
 from ..models.store import model_path
 from ..recipe import FAST
-from ..volume import SegmentInfo, Volume
+from ..volume import Volume
 from .console import Console, StdoutLost, print_error
 from .faults import as_fault
 from .process import ignore_sigterm, interrupt_on_sigterm
 from .scan_jobs import ScanJob, plan_scan_jobs, skipped_folders
 
 if TYPE_CHECKING:
+    from ..api.segmentation import SegmentedScan, Segmenter
     from ..geometry import Region
-    from ..inference.predictor import Predictor, Segmentation
 
 TEAM_TIMEOUT = timedelta(days=7)
 """How long a process that has finished waits for the scans of the others. One that has ended is not waited for."""
 MAX_LISTED = 20
 """Scans or folders that one message names at most."""
-
-
-@dataclass(frozen=True)
-class ScanResult:
-    """A scan whose segmentation is written; it took `seconds`."""
-
-    segmentation: Segmentation
-    measurements: Sequence[Measurements]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -90,23 +80,21 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
 
 def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[ScanJob]) -> int:
-    from ..devices import choose_device
+    from ..api.segmentation import Segmenter
     from ..geometry import Region
-    from ..inference.predictor import Predictor
-    from ..networks.packaging import verify_model
 
     console = Console(options.json, draws_bar=team.leads)
     with team.agreed():
         region = Region.parse(options.roi) if options.roi is not None else None
-        predictor = Predictor(verify_model(options.model), own_device(choose_device(options.device)))
-    segmenter = ScanSegmenter(predictor, options.quality, region, jobs, console)
+        segmenter = Segmenter.load(options.model, options.device)
+    session = SegmentSession(segmenter, options.quality, region, jobs, console)
     records: list[ScanRecord] = []
     lost: str | None = None
     start_time = time.time()
     with interrupt_on_sigterm():
         try:
             for number in range(team.rank, len(jobs), team.size):
-                segmenter.run_job(number, records)
+                session.run_job(number, records)
             try:
                 records = [record for part in team.gathered(records) for record in part]
             except TeamLost:
@@ -141,10 +129,10 @@ def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[S
 
 
 @dataclass(frozen=True)
-class ScanSegmenter:
+class SegmentSession:
     """Segments the scans of `jobs` one by one, writes their results and prints them on the console."""
 
-    predictor: Predictor
+    segmenter: Segmenter
     quality: str
     region: Region | None
     jobs: Sequence[ScanJob]
@@ -154,10 +142,11 @@ class ScanSegmenter:
         """Segment the scan `number`, append its record to `records` and print its results."""
         job = self.jobs[number]
         try:
+            start = time.monotonic()
             result = self._segment_scan(number)
             # Before printing, which fails if stdout is closed.
-            records.append(ScanRecord(number, tuple(result.measurements)))
-            self._print_result(job, result)
+            records.append(ScanRecord(number, result.measurements))
+            self._print_result(job, result, time.monotonic() - start)
         except StdoutLost:
             raise
         except Exception as error:
@@ -165,9 +154,8 @@ class ScanSegmenter:
             records.append(ScanRecord(number, failure=failure))
             self.console.print_event("failed", scan=str(job.scan), message=failure)
 
-    def _segment_scan(self, number: int) -> ScanResult:
+    def _segment_scan(self, number: int) -> SegmentedScan:
         """Read, segment and measure a scan, and write its results."""
-        start = time.monotonic()
         job = self.jobs[number]
         name = scan_name(job.scan)
 
@@ -183,16 +171,13 @@ class ScanSegmenter:
             self.console.show_progress(f"{name}: {stage}", (number + fraction) / len(self.jobs))
 
         progress("reading", 0.0)
-        recipe = self.predictor.recipe
-        volume = read_scan(job.scan, channels=recipe.input_channels)
-        segmentation = self.predictor.segment(volume, self.quality, self.region, progress=progress)
-        measurements = measure(segmentation.labelmap, recipe.classes, name)
+        result = self.segmenter.segment(job.scan, quality=self.quality, region=self.region, progress=progress)
         with interrupt_on_sigterm():
-            write_results(job, segmentation, recipe.classes)
-        return ScanResult(segmentation, measurements, time.monotonic() - start)
+            write_results(job, result)
+        return result
 
-    def _print_result(self, job: ScanJob, result: ScanResult) -> None:
-        segmentation, name = result.segmentation, scan_name(job.scan)
+    def _print_result(self, job: ScanJob, result: SegmentedScan, seconds: float) -> None:
+        name = scan_name(job.scan)
         lines: list[str] = []
         self.console.print_event(
             "segmented",
@@ -200,17 +185,17 @@ class ScanSegmenter:
             segmentation=str(job.segmentation),
             agreement=str(job.agreement) if job.agreement else None,
             measurements=[asdict(row) for row in result.measurements],
-            trust=segmentation.trust,
-            notes=list(segmentation.notes),
-            seconds=round(result.seconds, 3),
+            trust=result.trust,
+            notes=list(result.notes),
+            seconds=round(seconds, 3),
         )
         for row in result.measurements:
             if row.volume_ml == 0:
                 self.console.print_error(f"{job.scan}: no {row.segment.lower()} was found")
             lines.append(f"{name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²")
-        trust = f", the branches agree to {segmentation.trust:.0%}" if segmentation.trust is not None else ""
-        lines.append(f"{name}: segmented in {result.seconds:.1f} s{trust}")
-        for note in segmentation.notes:
+        trust = f", the branches agree to {result.trust:.0%}" if result.trust is not None else ""
+        lines.append(f"{name}: segmented in {seconds:.1f} s{trust}")
+        for note in result.notes:
             self.console.print_error(f"{job.scan}: {note}")
         lines.append(f"segmentation: {job.segmentation}")
         if job.agreement:
@@ -219,18 +204,17 @@ class ScanSegmenter:
         self.console.print_text("\n".join(lines))
 
 
-def write_results(job: ScanJob, segmentation: Segmentation, classes: Sequence[SegmentInfo]) -> None:
+def write_results(job: ScanJob, result: SegmentedScan) -> None:
     """Write all files of the job, or none.
 
     Raises:
         OutputError: one of them cannot be written; files that existed before are unchanged.
     """
-    labelmap = segmentation.labelmap
     writers: dict[Path, Callable[[Path], None]] = {
-        job.segmentation: lambda path: write_labelmap(labelmap, path, classes),
+        job.segmentation: lambda path: write_labelmap(result.labelmap, path, result.segments),
     }
-    if job.agreement is not None and segmentation.agreement is not None:
-        agreement = Volume(segmentation.agreement[None], labelmap.grid)
+    if job.agreement is not None and result.disagreement is not None:
+        agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
         writers[job.agreement] = lambda path: write_volume(agreement, path)
     with ExitStack() as stack:
         # All temporary files are complete before the first one is renamed.

@@ -1,0 +1,18 @@
+"""Types of the names that `dcamt/__init__.py` imports when they are first used."""
+
+from .api.scoring import evaluate as evaluate
+from .api.segmentation import SegmentedScan as SegmentedScan
+from .api.segmentation import Segmenter as Segmenter
+from .api.segmentation import segment as segment
+from .errors import DCAMTError as DCAMTError
+from .errors import InputError as InputError
+from .errors import OutputError as OutputError
+from .geometry import Grid as Grid
+from .geometry import Region as Region
+from .io.readers import read_labelmap as read_labelmap
+from .io.readers import read_scan as read_scan
+from .io.writers import write_labelmap as write_labelmap
+from .volume import Labelmap as Labelmap
+from .volume import Volume as Volume
+
+__version__: str

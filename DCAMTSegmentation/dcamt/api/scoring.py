@@ -1,0 +1,80 @@
+"""Compare segmentations with labels: folders, files, labelmaps or arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..geometry import Grid
+from ..io.formats import scan_name
+from ..io.readers import read_labelmap
+from ..metrics.evaluation import Evaluation, evaluate_folders, score_case, summarised
+from ..volume import Labelmap, as_labels
+
+Labels = str | Path | Labelmap | np.ndarray
+"""A file, a `Labelmap`, or an array (I, J, K)."""
+
+
+def evaluate(
+    predictions: Labels | Sequence[Labels], labels: Labels | Sequence[Labels], *, spacing: Sequence[float] | None = None
+) -> Evaluation:
+    """Score predictions against labels: Dice, Jaccard, 95% Hausdorff distance (mm), surface distances (mm), volumes.
+
+    Args:
+        predictions: a folder, or one or several files, labelmaps or arrays (I, J, K).
+        labels: a folder if `predictions` is one, else as many as there are predictions, in the same order.
+        spacing: (3,) mm between voxels along i, j and k; only with arrays, which need it.
+
+    Returns:
+        one row for each case and class, and the mean and standard deviation of each class over the cases.
+
+    Raises:
+        InputError: a file cannot be used, or a prediction lies on another grid than its label.
+        ValueError: the numbers of predictions and labels differ, or arrays lack their spacing.
+
+    >>> import dcamt, numpy as np
+    >>> label = np.zeros((20, 20, 20), np.uint8)
+    >>> label[5:15, 5:15, 5:15] = 1
+    >>> (row,) = dcamt.evaluate(np.roll(label, 1, axis=0), label, spacing=(2.0, 2.0, 2.0)).rows
+    >>> row.score.dice, row.score.hd95_mm, round(row.label_volume_ml, 6)
+    (0.9, 2.0, 8.0)
+    """
+    if isinstance(predictions, str | Path) and isinstance(labels, str | Path) and Path(labels).is_dir():
+        return evaluate_folders(predictions, labels)
+    predicted, labelled = _as_list(predictions), _as_list(labels)
+    if len(predicted) != len(labelled):
+        raise ValueError(f"{len(predicted)} predictions for {len(labelled)} labels")
+    pairs = [
+        (_case_name(label, number), _to_labelmap(prediction, spacing), _to_labelmap(label, spacing))
+        for number, (prediction, label) in enumerate(zip(predicted, labelled, strict=True), start=1)
+    ]
+    values = sorted({int(value) for _, _, label in pairs for value in np.unique(label.voxels)} - {0})
+    unscored = {int(value) for _, prediction, _ in pairs for value in np.unique(prediction.voxels)} - {0, *values}
+    rows = [row for name, prediction, label in pairs for row in score_case(name, prediction, label, values)]
+    return summarised(rows, tuple(sorted(unscored)))
+
+
+def _as_list(labels: Labels | Sequence[Labels]) -> list[Labels]:
+    if isinstance(labels, str | Path | Labelmap | np.ndarray):
+        return [labels]
+    return list(labels)
+
+
+def _case_name(label: Labels, number: int) -> str:
+    path = label.path if isinstance(label, Labelmap) else label
+    return scan_name(path) if isinstance(path, str | Path) else f"case {number}"
+
+
+def _to_labelmap(labels: Labels, spacing: Sequence[float] | None) -> Labelmap:
+    if isinstance(labels, Labelmap):
+        return labels
+    if not isinstance(labels, np.ndarray):
+        return read_labelmap(labels)
+    if spacing is None:
+        raise ValueError("arrays need their spacing (3,) in mm")
+    if labels.ndim != 3:
+        raise ValueError(f"the array {labels.shape} is not (I, J, K)")
+    shape = (labels.shape[0], labels.shape[1], labels.shape[2])
+    return Labelmap(as_labels(labels, None), Grid(shape, np.diag([*map(float, spacing), 1.0])))

@@ -1,0 +1,216 @@
+"""Segment a scan: from a file, a volume or an array to labels, measurements and places to check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..devices import choose_device
+from ..distributed import own_device
+from ..geometry import Grid, Region
+from ..inference.agreement import DoubtfulPlace, doubtful_places
+from ..inference.predictor import Predictor
+from ..io.formats import scan_name
+from ..io.readers import read_scan
+from ..metrics.measurements import Measurements, measure
+from ..models.package import Card, ModelPackage
+from ..models.store import DEFAULT
+from ..networks.packaging import verify_model
+from ..recipe import ACCURATE
+from ..volume import Labelmap, SegmentInfo, Volume, check
+
+Scan = str | Path | Volume | np.ndarray
+"""A file, a DICOM folder, a `Volume`, or an array (I, J, K) or (C, I, J, K)."""
+Progress = Callable[[str, float], None]
+"""Called with the name of the stage and the fraction of the work that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedScan:
+    """A segmented scan; all arrays lie on the scan's own grid.
+
+    Attributes:
+        scan: what was segmented, voxels (C, I, J, K).
+        labelmap: labels (I, J, K); 0 is background, 1, 2, ... the classes of `segments`.
+        segments: name, colour and codes of each class.
+        measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity.
+        disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
+        trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
+        probabilities: float32 (K', I, J, K), background first; None unless asked for.
+        notes: what the user should know, for example that the GPU's memory did not suffice.
+        model: the card of the model.
+        quality: `fast` or `accurate`.
+        seconds: time to segment and measure, without reading.
+    """
+
+    scan: Volume
+    labelmap: Labelmap
+    segments: tuple[SegmentInfo, ...]
+    measurements: tuple[Measurements, ...]
+    disagreement: np.ndarray | None
+    trust: float | None
+    probabilities: np.ndarray | None
+    notes: tuple[str, ...]
+    model: Card
+    quality: str
+    seconds: float
+
+    def doubtful_places(self, most: int = 20) -> list[DoubtfulPlace]:
+        """Return at most `most` places where the branches disagree, the worst first; none in quality `fast`."""
+        if self.disagreement is None:
+            return []
+        return doubtful_places(self.disagreement, self.labelmap.grid, most)
+
+
+class Segmenter:
+    """A model on its device, ready for one scan after another.
+
+    >>> segmenter = Segmenter.load("left-atrium", device="cpu")
+    >>> [info.name for info in segmenter.segments]
+    ['Left atrium']
+    """
+
+    def __init__(self, package: ModelPackage, predictor: Predictor) -> None:
+        self.model = package.card
+        self.predictor = predictor
+
+    @classmethod
+    def load(cls, model: str | Path = DEFAULT, device: str = "auto") -> Segmenter:
+        """Load a model by its name or file. `device` is `auto`, `cpu`, `cuda` or `mps`.
+
+        Raises:
+            InputError: there is no such model or device, or the model file is damaged.
+        """
+        package = verify_model(model)
+        return cls(package, Predictor(package, own_device(choose_device(device))))
+
+    @property
+    def segments(self) -> tuple[SegmentInfo, ...]:
+        """Name, colour and codes of each class."""
+        return self.predictor.recipe.classes
+
+    @property
+    def channels(self) -> int:
+        """Images that a scan must hold."""
+        return self.predictor.recipe.input_channels
+
+    def segment(
+        self,
+        scan: Scan,
+        *,
+        affine: np.ndarray | None = None,
+        quality: str = ACCURATE,
+        region: Region | Sequence[float] | None = None,
+        keep_probabilities: bool = False,
+        progress: Progress | None = None,
+    ) -> SegmentedScan:
+        """Segment one scan; the arguments are those of `dcamt.segment`."""
+        volume = to_volume(scan, affine, self.channels)
+        start = time.monotonic()
+        result = self.predictor.segment(volume, quality, to_region(region), keep_probabilities, progress)
+        name = scan_name(volume.path) if volume.path is not None else ""
+        return SegmentedScan(
+            scan=volume,
+            labelmap=result.labelmap,
+            segments=self.segments,
+            measurements=tuple(measure(result.labelmap, self.segments, name)),
+            disagreement=None if result.agreement is None else 1 - result.agreement,
+            trust=result.trust,
+            probabilities=result.probabilities,
+            notes=result.notes,
+            model=self.model,
+            quality=quality,
+            seconds=time.monotonic() - start,
+        )
+
+
+def segment(
+    scan: Scan,
+    model: str | Path = DEFAULT,
+    *,
+    affine: np.ndarray | None = None,
+    quality: str = ACCURATE,
+    device: str = "auto",
+    region: Region | Sequence[float] | None = None,
+    keep_probabilities: bool = False,
+    progress: Progress | None = None,
+) -> SegmentedScan:
+    """Segment a scan with a model. For many scans, load the model once with `dcamt.Segmenter.load`.
+
+    Args:
+        scan: a file, a DICOM folder, a `dcamt.Volume`, or an array (I, J, K) or (C, I, J, K).
+        model: name or file of the model.
+        affine: (4, 4), voxel index (i, j, k) -> RAS mm; only with an array, which needs it.
+        quality: `fast` (one branch) or `accurate` (both).
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
+        region: segment only inside this box; a `Region`, or (x0, x1, y0, y1, z0, z1) in RAS mm.
+        keep_probabilities: return the probabilities too.
+        progress: called with the stage and the fraction (0 to 1) of the work.
+
+    Raises:
+        InputError: scan, model, region or device cannot be used; the message names the file and the remedy.
+
+    >>> import dcamt
+    >>> result = dcamt.segment(sample, quality="fast", device="cpu")
+    >>> result.labelmap.voxels.shape == result.scan.grid.shape
+    True
+    >>> 40 < result.measurements[0].volume_ml < 65
+    True
+
+    An array with its affine gives the same labels:
+
+    >>> from_array = dcamt.segment(
+    ...     result.scan.voxels, affine=result.scan.grid.affine, quality="fast", device="cpu"
+    ... )
+    >>> bool((from_array.labelmap.voxels == result.labelmap.voxels).all())
+    True
+    """
+    return Segmenter.load(model, device).segment(
+        scan,
+        affine=affine,
+        quality=quality,
+        region=region,
+        keep_probabilities=keep_probabilities,
+        progress=progress,
+    )
+
+
+def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
+    """Return a checked volume of `channels` images from a file, a volume or an array.
+
+    Raises:
+        InputError: the scan cannot be segmented.
+        ValueError: an array lacks its affine, something else has one, or the number of channels is wrong.
+    """
+    if not isinstance(scan, np.ndarray):
+        if affine is not None:
+            raise ValueError("affine belongs to an array; files and volumes have their own")
+        if not isinstance(scan, Volume):
+            return read_scan(scan, channels=channels)
+        volume = scan
+    else:
+        if affine is None:
+            raise ValueError("an array needs its affine (4, 4): voxel index -> RAS mm")
+        voxels = scan[np.newaxis] if scan.ndim == 3 else scan
+        if voxels.ndim != 4:
+            raise ValueError(f"the array {scan.shape} is not (I, J, K) or (C, I, J, K)")
+        volume = Volume(voxels, Grid(voxels.shape[1:], affine))
+    if len(volume.voxels) != channels:
+        raise ValueError(f"the model needs {channels} channels, not {len(volume.voxels)}")
+    check(volume)
+    return volume
+
+
+def to_region(region: Region | Sequence[float] | None) -> Region | None:
+    """Return a region from (x0, x1, y0, y1, z0, z1) in RAS mm; raises InputError if these enclose no volume.
+
+    >>> to_region((10, -10, 0, 5, 0, 5))
+    Region(low=(-10.0, 0.0, 0.0), high=(10.0, 5.0, 5.0))
+    """
+    if region is None or isinstance(region, Region):
+        return region
+    return Region.parse(",".join(repr(float(value)) for value in region))

@@ -1,0 +1,165 @@
+"""The Python API: its examples run, its names are typed, arrays and files give the same results as the command."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dcamt
+import numpy as np
+import pytest
+from dcamt import cli
+from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
+from dcamt_testing.synthetic import save_tiny_model
+from dcamt_testing.tiny_recipes import tiny_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
+PACKAGE = Path(dcamt.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny.dcamt", tiny_recipe())
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    volume = analytic_scan(centred_grid((22, 19, 14), (1.5, 1.5, 2.0), rotation(9, -12, 17)))
+    path = tmp_path_factory.mktemp("scans") / "scan.nrrd"
+    importlib.import_module("dcamt.io.writers").write_volume(volume, path)
+    return path
+
+
+@pytest.mark.parametrize("module", ["api.segmentation", "api.scoring", "commands.console"])
+def test_examples_in_docstrings_run(module: str, tmp_path: Path) -> None:
+    names = {"sample": str(SAMPLE), "folder": tmp_path}
+    result = doctest.testmod(importlib.import_module(f"dcamt.{module}"), extraglobs=names)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_import_loads_nothing_until_a_name_is_used() -> None:
+    program = (
+        "import sys, dcamt; before = set(sys.modules); dcamt.Grid; "
+        "print(*sorted(n for n in before if n.startswith('dcamt.') or n in ('torch', 'numpy'))); "
+        "print('torch' in sys.modules, 'dcamt.geometry' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["", "False True"]
+
+
+def test_types_and_names_agree() -> None:
+    """Every name that the package offers is typed in the stub, from the module that defines it."""
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    typed = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    offered = {name: f"{module}.{name}" for name, module in dcamt._MODULE_OF.items()}
+    assert typed == offered
+    for name in dcamt.__all__:
+        assert getattr(dcamt, name).__doc__
+    assert (PACKAGE / "py.typed").is_file()
+    with pytest.raises(AttributeError, match="no attribute 'paint'"):
+        _ = dcamt.paint
+
+
+def test_file_volume_and_array_give_the_labels_of_the_command(
+    model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["segment", str(scan), "-o", str(tmp_path / "out.nrrd"), "--model", str(model), "--device", "cpu", "--json"]
+    assert cli.main(words) == 0
+    event = next(e for e in map(json.loads, capsys.readouterr().out.splitlines()) if e["event"] == "segmented")
+    expected = dcamt.read_labelmap(tmp_path / "out.nrrd")
+    assert expected.voxels.any()
+    volume = dcamt.read_scan(scan)
+    segmenter = dcamt.Segmenter.load(model, "cpu")
+    results = [
+        dcamt.segment(scan, model, device="cpu"),
+        segmenter.segment(volume, keep_probabilities=True),
+        segmenter.segment(volume.voxels[0], affine=volume.grid.affine),
+    ]
+    for result in results:
+        np.testing.assert_array_equal(result.labelmap.voxels, expected.voxels)
+        assert result.labelmap.grid.matches(expected.grid)
+        assert result.measurements[0].volume_ml == pytest.approx(event["measurements"][0]["volume_ml"])
+        assert result.trust == pytest.approx(event["trust"])
+        assert result.disagreement is not None
+        assert result.disagreement.shape == expected.voxels.shape
+    probabilities = results[1].probabilities
+    assert probabilities is not None
+    assert results[0].probabilities is None
+    np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-4)
+    assert results[0].scan.path == scan
+
+
+def test_region_limits_the_result(model: Path, scan: Path) -> None:
+    """A region's labels are the whole scan's inside the box, by voxel centres computed from the affine here."""
+    segmenter = dcamt.Segmenter.load(model, "cpu")
+    volume = dcamt.read_scan(scan)
+    everything = segmenter.segment(volume, region=(-1e3, 1e3, -1e3, 1e3, -1e3, 1e3)).labelmap.voxels
+    centre = volume.grid.corners().mean(axis=0)
+    low, high = centre - np.array([6, 5, 7]), centre + np.array([8, 9, 7])
+    part = segmenter.segment(volume, region=(high[0], low[0], low[1], high[1], low[2], high[2])).labelmap.voxels
+    index = np.stack(np.indices(volume.grid.shape), axis=-1)
+    ras = index @ volume.grid.affine[:3, :3].T + volume.grid.affine[:3, 3]
+    inside = ((ras >= low) & (ras <= high)).all(axis=-1)
+    assert not part[~inside].any()
+    assert everything[~inside].any()
+
+
+def test_wrong_arguments_are_refused(model: Path, scan: Path) -> None:
+    segmenter = dcamt.Segmenter.load(model, "cpu")
+    volume = dcamt.read_scan(scan)
+    with pytest.raises(ValueError, match="needs its affine"):
+        segmenter.segment(volume.voxels)
+    with pytest.raises(ValueError, match="have their own"):
+        segmenter.segment(volume, affine=np.eye(4))
+    with pytest.raises(ValueError, match="1 channels, not 2"):
+        segmenter.segment(np.zeros((2, 8, 8, 8)), affine=np.eye(4))
+    with pytest.raises(dcamt.InputError, match="not a region"):
+        segmenter.segment(volume, region=(0, 0, 1, 2, 3, 4))
+    with pytest.raises(dcamt.InputError, match="does not exist"):
+        segmenter.segment("nowhere.nrrd")
+
+
+def test_folders_files_and_arrays_are_scored_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    labels, predictions = [], []
+    grid = dcamt.Grid((12, 14, 10), np.diag([1.5, 2.0, 2.5, 1.0]))
+    for name in ("labels", "predictions"):
+        (tmp_path / name).mkdir()
+    for number in range(2):
+        label = np.zeros(grid.shape, np.uint8)
+        label[2:9, 3:11, 2:8] = 1
+        prediction = np.where(rng.random(grid.shape) < 0.1, 0, label).astype(np.uint8)
+        labels.append(label)
+        predictions.append(prediction)
+        dcamt.write_labelmap(dcamt.Labelmap(label, grid), tmp_path / "labels" / f"c{number}.nii.gz")
+        dcamt.write_labelmap(dcamt.Labelmap(prediction, grid), tmp_path / "predictions" / f"c{number}.nii.gz")
+    by_folder = dcamt.evaluate(tmp_path / "predictions", tmp_path / "labels")
+    by_array = dcamt.evaluate(predictions, labels, spacing=(1.5, 2.0, 2.5))
+    by_file = dcamt.evaluate(
+        [tmp_path / "predictions" / f"c{n}.nii.gz" for n in range(2)],
+        [tmp_path / "labels" / f"c{n}.nii.gz" for n in range(2)],
+    )
+    # Counted here: Dice of a prediction that lies within its label.
+    for row, label, prediction in zip(by_folder.rows, labels, predictions, strict=True):
+        kept, of = int(prediction.sum()), int(label.sum())
+        assert row.score.dice == pytest.approx(2 * kept / (kept + of))
+        assert row.label_volume_ml == pytest.approx(of * 7.5e-3)
+    assert [row.score for row in by_array.rows] == [row.score for row in by_folder.rows]
+    assert [row.score for row in by_file.rows] == [row.score for row in by_folder.rows]
+    assert by_array.mean == by_folder.mean
+    with pytest.raises(ValueError, match="2 predictions for 1 labels"):
+        dcamt.evaluate(predictions, labels[:1], spacing=(1, 1, 1))
+    with pytest.raises(ValueError, match="spacing"):
+        dcamt.evaluate(predictions, labels)
