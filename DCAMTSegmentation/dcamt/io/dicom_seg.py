@@ -1,0 +1,290 @@
+"""Write a labelmap as a DICOM segmentation (SEG) that refers to the images it was made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import Grid
+from ..volume import Code, Labelmap, SegmentInfo
+from .atomic import atomic_path
+
+POSITION_TOLERANCE = 0.02
+"""Distance of a source image from its slice of the labelmap, as a fraction of the voxel spacing."""
+_HEADER_TAGS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+)
+_CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+Dataset = Any
+"""A `pydicom.Dataset`."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What made a segmentation: the model's name and version, the software's version, and a serial number."""
+
+    name: str
+    version: str
+    software_version: str
+    serial_number: str
+
+
+@dataclass(frozen=True)
+class SourceImages:
+    """The images under the slices of a labelmap.
+
+    datasets: one for each slice along k, in this order, or one multi-frame image. frames: of a multi-frame image, the
+    index (from 0) of the frame under each slice; else None.
+    """
+
+    datasets: tuple[Dataset, ...]
+    frames: tuple[int, ...] | None = None
+
+
+def find_source_images(source: Path, grid: Grid) -> SourceImages:
+    """Return the images of a DICOM file or folder (with its subfolders) that lie under the slices of `grid`.
+
+    Raises:
+        InputError: `source` holds no DICOM images, or not one image under every slice.
+    """
+    import pydicom
+
+    affine = _RAS_TO_LPS @ grid.affine
+    by_series: dict[str, list[tuple[str, Dataset]]] = {}
+    for file in _files(source):
+        try:
+            header = pydicom.dcmread(file, stop_before_pixels=True)
+        except (pydicom.errors.InvalidDicomError, OSError, ValueError, AttributeError, EOFError):
+            continue
+        if "Rows" in header and "SeriesInstanceUID" in header:
+            by_series.setdefault(str(header.SeriesInstanceUID), []).append((file, header))
+    if not by_series:
+        remedy = "Segment a folder of DICOM images, or choose another --format."
+        raise InputError("is not DICOM, which a DICOM segmentation must refer to", path=source, remedy=remedy)
+    for images in by_series.values():
+        found = _match_slices(images, affine, grid.shape)
+        if found is not None:
+            return found
+    raise InputError(
+        "holds no DICOM images under the slices of the segmentation",
+        path=source,
+        remedy="Choose another --format, such as seg.nrrd.",
+    )
+
+
+def build_dicom_segmentation(
+    labelmap: Labelmap, segments: Sequence[SegmentInfo], source: SourceImages, algorithm: Algorithm
+) -> Dataset:
+    """Return the segmentation as a DICOM SEG data set (PS3.3 A.51): binary, one segment for each of `segments`.
+
+    Patient, study and frame of reference are those of the source images; every slice has a frame, empty ones included,
+    so that readers which stack frames see the scan's own grid.
+
+    Raises:
+        InputError: the source images lack what a segmentation must repeat.
+    """
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
+    options: dict[str, Any] = {}
+    if source.frames is not None:
+        options = _frame_geometry(labelmap.grid)
+    masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
+    descriptions = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=info.name,
+            segmented_property_category=to_concept(info.category),
+            segmented_property_type=to_concept(info.type),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=hd.AlgorithmIdentificationSequence(
+                name=algorithm.name,
+                family=codes.DCM.ArtificialIntelligence,
+                version=algorithm.version,
+                source="DCAMT",
+            ),
+            tracking_uid=hd.UID(),
+            tracking_id=f"{info.name} 1",
+            display_color=hd.color.CIELabColor.from_rgb(*(round(255 * part) for part in info.color)),
+        )
+        for number, info in enumerate(segments, start=1)
+    ]
+    try:
+        dataset = hd.seg.Segmentation(
+            source_images=list(source.datasets),
+            pixel_array=masks,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=descriptions,
+            series_instance_uid=hd.UID(),
+            series_number=_series_number(source),
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="DCAMT",
+            manufacturer_model_name=algorithm.name,
+            software_versions=algorithm.software_version,
+            device_serial_number=algorithm.serial_number,
+            content_label="SEGMENTATION",
+            content_description=_CONTENT_DESCRIPTION,
+            omit_empty_frames=False,
+            **options,
+        )
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"the DICOM images cannot be referred to ({' '.join(str(error).split())[:160]})",
+            remedy="Choose another --format, such as seg.nrrd.",
+        ) from error
+    if source.frames is not None:
+        _keep_references(dataset, source.frames)
+    dataset.SeriesDescription = f"Segmentation: {', '.join(info.name for info in segments)}"[:64]
+    return dataset
+
+
+def write_dicom(dataset: Dataset, path: str | Path) -> None:
+    """Write a data set as a DICOM file, whole or not at all; raises OutputError when it cannot be written."""
+    with atomic_path(path) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+
+
+def to_concept(code: Code) -> Any:
+    """Return a code as a `highdicom` coded concept."""
+    from highdicom.sr.coding import CodedConcept
+
+    return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+
+
+def _files(source: Path) -> list[str]:
+    if not source.is_dir():
+        return [str(source)]
+    return sorted(
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(source)
+        for name in names
+        if not name.startswith(".") and name != "DICOMDIR"
+    )
+
+
+def _match_slices(
+    images: Sequence[tuple[str, Dataset]], affine: np.ndarray, shape: tuple[int, int, int]
+) -> SourceImages | None:
+    """Return the images of one series under the slices of a lattice (affine: index -> LPS mm); None if one lacks."""
+    rows, columns = shape[1], shape[0]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    starts = affine[:3, 3] + np.arange(shape[2])[:, np.newaxis] * affine[:3, 2]
+    tolerance_mm = POSITION_TOLERANCE * float(spacing.min()) + 0.01
+    multi_frame = [header for _, header in images if int(header.get("NumberOfFrames", 1) or 1) > 1]
+    for header in multi_frame:
+        frames = _frame_places(header)
+        chosen = _nearest(frames, starts, affine, tolerance_mm)
+        if chosen is not None and (header.Rows, header.Columns) == (rows, columns):
+            return SourceImages((header,), tuple(chosen))
+    single = [header for _, header in images if int(header.get("NumberOfFrames", 1) or 1) == 1]
+    single = [h for h in single if (h.Rows, h.Columns) == (rows, columns) and "ImagePositionPatient" in h]
+    single.sort(key=lambda header: int(header.get("InstanceNumber") or 0))
+    places = [_place(h.ImagePositionPatient, h.ImageOrientationPatient, h.PixelSpacing) for h in single]
+    chosen = _nearest(places, starts, affine, tolerance_mm)
+    return None if chosen is None else SourceImages(tuple(single[index] for index in chosen))
+
+
+def _place(position: Any, orientation: Any, spacing: Any) -> np.ndarray:
+    """(3, 3) LPS mm: step along a row (i), step down a column (j), centre of the first pixel."""
+    row, column = np.array(orientation, float)[:3], np.array(orientation, float)[3:]
+    return np.stack([row * float(spacing[1]), column * float(spacing[0]), np.array(position, float)])
+
+
+def _frame_places(header: Dataset) -> list[np.ndarray]:
+    """Return the places of a multi-frame image's frames; none if it does not say where they lie."""
+    shared = header.get("SharedFunctionalGroupsSequence", [None])[0]
+    places = []
+    for frame in header.get("PerFrameFunctionalGroupsSequence", []):
+
+        def find(sequence: str, frame: Dataset = frame) -> Any:
+            return frame[sequence][0] if sequence in frame else shared[sequence][0]
+
+        try:
+            places.append(
+                _place(
+                    find("PlanePositionSequence").ImagePositionPatient,
+                    find("PlaneOrientationSequence").ImageOrientationPatient,
+                    find("PixelMeasuresSequence").PixelSpacing,
+                )
+            )
+        except (KeyError, TypeError, AttributeError):
+            return []
+    return places
+
+
+def _nearest(
+    places: Sequence[np.ndarray], starts: np.ndarray, affine: np.ndarray, tolerance_mm: float
+) -> list[int] | None:
+    """Return for each slice the first image that lies under it; None if a slice has none."""
+    if not places:
+        return None
+    array = np.stack(places)  # (N, 3, 3)
+    aligned = np.abs(array[:, :2] - affine[:3, :2].T).max(axis=(1, 2)) < 1e-3
+    chosen = []
+    for start in starts:
+        distance = np.linalg.norm(array[:, 2] - start, axis=1)
+        distance[~aligned] = np.inf
+        index = int(distance.argmin())
+        if distance[index] > tolerance_mm:
+            return None
+        chosen.append(index)
+    return chosen
+
+
+def _frame_geometry(grid: Grid) -> dict[str, Any]:
+    """Return the options that give each frame its own place, since a multi-frame image may hold others in between."""
+    import highdicom as hd
+
+    affine = _RAS_TO_LPS @ grid.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    directions = affine[:3, :3] / spacing
+    starts = affine[:3, 3] + np.arange(grid.shape[2])[:, np.newaxis] * affine[:3, 2]
+    return {
+        "plane_positions": [
+            hd.PlanePositionSequence(coordinate_system=hd.CoordinateSystemNames.PATIENT, image_position=start.tolist())
+            for start in starts
+        ],
+        "plane_orientation": hd.PlaneOrientationSequence(
+            coordinate_system=hd.CoordinateSystemNames.PATIENT,
+            image_orientation=[*directions[:, 0].tolist(), *directions[:, 1].tolist()],
+        ),
+        "pixel_measures": hd.PixelMeasuresSequence(
+            pixel_spacing=[float(spacing[1]), float(spacing[0])],
+            slice_thickness=float(spacing[2]),
+            spacing_between_slices=float(spacing[2]),
+        ),
+    }
+
+
+def _keep_references(dataset: Dataset, frames: Sequence[int]) -> None:
+    """Remove the references to frames that were not segmented, such as other times at the same place."""
+    numbers = {frame + 1 for frame in frames}
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        for derivation in group.DerivationImageSequence:
+            derivation.SourceImageSequence = [
+                item for item in derivation.SourceImageSequence if int(item.ReferencedFrameNumber) in numbers
+            ]
+
+
+def _series_number(source: SourceImages) -> int:
+    """Return a series number beside the source's, as viewers sort by it."""
+    return int(source.datasets[0].get("SeriesNumber") or 0) % 10_000 * 100 + 1

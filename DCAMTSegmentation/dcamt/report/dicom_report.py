@@ -1,0 +1,97 @@
+"""Write measurements as a DICOM structured report (TID 1500) that refers to the segmentation they were made on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ..io.dicom_seg import Algorithm, Dataset, SourceImages, to_concept
+from ..metrics.measurements import Measurements
+from ..volume import Code, SegmentInfo
+
+# Codes of DICOM PS3.16 where it has them (CID 7469, 7477); extents along the patient's axes have none.
+QUANTITIES: dict[str, tuple[Code, Code]] = {
+    "volume_ml": (Code("SCT", "118565006", "Volume"), Code("UCUM", "mL", "milliliter")),
+    "surface_cm2": (Code("IBSI", "C0JK", "Surface Area of Mesh"), Code("UCUM", "cm2", "square centimeter")),
+    "long_diameter_mm": (Code("IBSI", "L0JK", "Maximum 3D Diameter of a Mesh"), Code("UCUM", "mm", "millimeter")),
+    "anteroposterior_diameter_mm": (
+        Code("99DCAMT", "AP-EXTENT", "Anteroposterior extent"),
+        Code("UCUM", "mm", "millimeter"),
+    ),
+    "transverse_diameter_mm": (Code("99DCAMT", "RL-EXTENT", "Transverse extent"), Code("UCUM", "mm", "millimeter")),
+    "sphericity": (Code("IBSI", "QCFX", "Sphericity"), Code("UCUM", "1", "no units")),
+}
+"""Column of the measurements -> coded quantity and unit."""
+
+
+def build_measurement_report(
+    measurements: Sequence[Measurements],
+    segments: Sequence[SegmentInfo],
+    segmentation: Dataset,
+    source: SourceImages,
+    algorithm: Algorithm,
+) -> Dataset:
+    """Return a Comprehensive 3D SR data set (PS3.16 TID 1500) with a group of measurements for each segment.
+
+    `segmentation` is the DICOM SEG of the same `segments`, in the same order as `measurements`. Undefined values (NaN)
+    are left out.
+    """
+    import highdicom as hd
+    from highdicom.sr import templates
+    from pydicom.sr.codedict import codes
+
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=hd.UID(),
+        name="DCAMT",
+        manufacturer_name="DCAMT",
+        model_name=algorithm.name,
+        serial_number=algorithm.serial_number,
+    )
+    context = hd.sr.ObservationContext(
+        observer_device_context=hd.sr.ObserverContext(
+            observer_type=codes.DCM.Device, observer_identifying_attributes=device
+        )
+    )
+    groups = []
+    for number, (row, info) in enumerate(zip(measurements, segments, strict=True), start=1):
+        described = segmentation.SegmentSequence[number - 1]
+        groups.append(
+            hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+                tracking_identifier=hd.sr.TrackingIdentifier(
+                    uid=described.TrackingUID, identifier=described.TrackingID
+                ),
+                referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, number),
+                finding_category=to_concept(info.category),
+                finding_type=to_concept(info.type),
+                algorithm_id=templates.AlgorithmIdentification(algorithm.name, algorithm.version),
+                measurements=_measurements(row),
+            )
+        )
+    report = hd.sr.MeasurementReport(
+        observation_context=context,
+        procedure_reported=codes.LN.MRIUnspecifiedBodyRegion,
+        imaging_measurements=groups,
+    )
+    dataset: Any = hd.sr.Comprehensive3DSR(
+        evidence=[segmentation, *source.datasets],
+        content=report,
+        series_instance_uid=hd.UID(),
+        series_number=int(segmentation.SeriesNumber) + 1,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="DCAMT",
+        is_complete=True,
+    )
+    dataset.SeriesDescription = "Measurements, research use only"
+    return dataset
+
+
+def _measurements(row: Measurements) -> list[Any]:
+    from highdicom.sr import Measurement
+
+    return [
+        Measurement(name=to_concept(quantity), value=float(f"{value:.6g}"), unit=to_concept(unit))
+        for column, (quantity, unit) in QUANTITIES.items()
+        if math.isfinite(value := float(getattr(row, column)))
+    ]

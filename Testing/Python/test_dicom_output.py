@@ -1,0 +1,221 @@
+"""DICOM results: a segmentation and a measurement report, read back by highdicom, SimpleITK and pydicom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.dicom_seg import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
+from dcamt.metrics.measurements import measure
+from dcamt.report.dicom_report import build_measurement_report
+from dcamt.volume import Labelmap
+from dcamt_testing.dicom_series import PATIENT, RAS_TO_LPS, STUDY, broken_rules, write_enhanced_mr, write_mr_series
+from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk
+
+hd = pytest.importorskip("highdicom")
+pydicom = pytest.importorskip("pydicom")
+SHAPE = (20, 16, 9)
+SEGMENTS = (LEFT_ATRIUM, WALL)
+MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
+
+
+def oblique_affine() -> np.ndarray:
+    """Return an affine with right-handed LPS axes, as DICOM slices have them, that are none of the patient's."""
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    affine = np.eye(4)
+    affine[:3, :3] = RAS_TO_LPS[:3, :3] @ turn @ np.diag([0.75, 0.9, 2.5])
+    affine[:3, 3] = (-31.25, 40.5, 12.125)
+    return affine
+
+
+def two_segments() -> np.ndarray:
+    """Return labels with both segments in some slices only: the first and last slices are empty."""
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[4:12, 3:11, 2:7] = LEFT_ATRIUM.label
+    voxels[12:14, 3:11, 3:6] = WALL.label
+    return voxels
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Labelmap]:
+    folder = tmp_path_factory.mktemp("dicom") / "series"
+    image = np.random.default_rng(1).integers(50, 300, SHAPE)
+    write_mr_series(folder, image, oblique_affine())
+    (folder / "notes.txt").write_text("no image")
+    return folder, Labelmap(two_segments(), Grid(SHAPE, oblique_affine()))
+
+
+@pytest.fixture(scope="module")
+def written(case: tuple[Path, Labelmap], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, labelmap = case
+    path = tmp_path_factory.mktemp("seg") / "result.dcm"
+    write_dicom(build_dicom_segmentation(labelmap, SEGMENTS, find_source_images(folder, labelmap.grid), MODEL), path)
+    return path
+
+
+def test_segmentation_keeps_patient_study_and_source(written: Path, case: tuple[Path, Labelmap]) -> None:
+    found = pydicom.dcmread(written)
+    sources = {str(h.SOPInstanceUID): h for h in map(pydicom.dcmread, sorted(case[0].glob("IM*")))}
+    first = next(iter(sources.values()))
+    for name, value in {**PATIENT, **STUDY}.items():
+        assert str(getattr(found, name)) == value
+    assert (found.StudyInstanceUID, found.FrameOfReferenceUID) == (first.StudyInstanceUID, first.FrameOfReferenceUID)
+    assert found.SeriesInstanceUID != first.SeriesInstanceUID
+    assert found.Modality == "SEG"
+    referenced = {
+        str(item.ReferencedSOPInstanceUID)
+        for series in found.ReferencedSeriesSequence
+        for item in series.ReferencedInstanceSequence
+    }
+    assert referenced == set(sources)
+    # Each frame refers to the image at its own place.
+    for frame in found.PerFrameFunctionalGroupsSequence:
+        uid = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        place = frame.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(place, sources[uid].ImagePositionPatient, atol=1e-3)
+
+
+def test_segmentation_follows_the_standard(written: Path) -> None:
+    assert broken_rules(pydicom.dcmread(written)) == []
+    # The check finds what is taken away.
+    damaged = pydicom.dcmread(written)
+    del damaged.SegmentSequence[0].SegmentAlgorithmType
+    damaged.DimensionOrganizationSequence = []
+    assert broken_rules(damaged) == [
+        "multi-frame-dimension.DimensionOrganizationSequence is empty",
+        "segmentation-image.SegmentSequence.SegmentAlgorithmType is missing",
+    ]
+
+
+def test_segments_are_named_and_coded(written: Path) -> None:
+    segmentation = hd.seg.segread(written)
+    assert segmentation.segmentation_type == hd.seg.SegmentationTypeValues.BINARY
+    for number, info in enumerate(SEGMENTS, start=1):
+        described = segmentation.get_segment_description(number)
+        assert described.segment_label == info.name
+        assert (described.segmented_property_type.value, described.segmented_property_type.scheme_designator) == (
+            info.type.value,
+            info.type.scheme,
+        )
+        assert described.segmented_property_category.value == "123037004"  # anatomical structure
+        assert described.algorithm_type == hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
+        color = hd.color.CIELabColor.from_dicom_value(described.RecommendedDisplayCIELabValue).to_rgb()
+        np.testing.assert_allclose(np.array(color) / 255, info.color, atol=0.02)
+
+
+def test_highdicom_reads_the_same_voxels_at_the_same_places(written: Path, case: tuple[Path, Labelmap]) -> None:
+    labelmap = case[1]
+    volume = hd.seg.segread(written).get_volume(combine_segments=True)
+    expected = np.zeros(SHAPE, np.uint8)
+    for number, info in enumerate(SEGMENTS, start=1):
+        expected[labelmap.voxels == info.label] = number
+    # Voxel by voxel in the patient, whatever the order of the axes.
+    found = np.argwhere(np.asarray(volume.array) > 0)
+    places = volume.map_indices_to_reference(found)
+    index = np.linalg.inv(RAS_TO_LPS @ labelmap.grid.affine) @ np.column_stack([places, np.ones(len(places))]).T
+    np.testing.assert_allclose(index[:3], np.rint(index[:3]), atol=1e-2)
+    i, j, k = np.rint(index[:3]).astype(int)
+    np.testing.assert_array_equal(np.asarray(volume.array)[tuple(found.T)], expected[i, j, k])
+    assert len(found) == np.count_nonzero(expected)
+
+
+def test_simpleitk_reads_one_segment_on_the_scans_own_grid(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    folder, labelmap = case
+    source = find_source_images(folder, labelmap.grid)
+    write_dicom(build_dicom_segmentation(labelmap, SEGMENTS[:1], source, MODEL), tmp_path / "one.dcm")
+    image = sitk.ReadImage(str(tmp_path / "one.dcm"))
+    found = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
+    expected, affine = labelmap.voxels == LEFT_ATRIUM.label, affine_from_sitk(image)
+    if np.dot(affine[:3, 2], labelmap.grid.affine[:3, 2]) < 0:  # DICOM sorts frames along their normal
+        flip = np.diag([1.0, 1.0, -1.0, 1.0])
+        flip[2, 3] = SHAPE[2] - 1
+        found, affine = found[:, :, ::-1], affine @ flip
+    assert Grid(SHAPE, affine).matches(labelmap.grid, 0.01)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+    grid = case[1].grid
+    other = oblique_affine()
+    other[:3, 3] += 3
+    write_mr_series(tmp_path / "study" / "other", np.ones(SHAPE), other)
+    write_mr_series(tmp_path / "study" / "right", np.ones(SHAPE), oblique_affine())
+    source = find_source_images(tmp_path / "study", grid)
+    starts = np.stack([np.array(h.ImagePositionPatient, float) for h in source.datasets])
+    expected = [(RAS_TO_LPS @ grid.affine)[:3] @ [0, 0, k, 1] for k in range(SHAPE[2])]
+    np.testing.assert_allclose(starts, expected, atol=1e-3)
+
+
+def test_frames_of_a_multi_frame_image_are_referred_to_at_their_places(
+    case: tuple[Path, Labelmap], tmp_path: Path
+) -> None:
+    """Frames out of order, and of two times: the first one at each place is taken."""
+    labelmap = case[1]
+    order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
+    path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(SHAPE), oblique_affine(), order + order)
+    source = find_source_images(path, labelmap.grid)
+    assert source.frames == tuple(order.index(k) for k in range(SHAPE[2]))
+    write_dicom(build_dicom_segmentation(labelmap, SEGMENTS[:1], source, MODEL), tmp_path / "seg.dcm")
+    found = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert broken_rules(found) == []
+    image = pydicom.dcmread(path)
+    assert found.NumberOfFrames == SHAPE[2]
+    for frame in found.PerFrameFunctionalGroupsSequence:
+        (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
+        assert reference.ReferencedSOPInstanceUID == image.SOPInstanceUID
+        numbers = reference.ReferencedFrameNumber
+        number = int(numbers if isinstance(numbers, int | str) else numbers[0])
+        theirs = image.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(frame.PlanePositionSequence[0].ImagePositionPatient, theirs, atol=1e-3)
+
+
+def test_sources_that_do_not_fit_are_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+    folder, labelmap = case
+    text = tmp_path / "scan.nrrd"
+    text.write_text("no DICOM")
+    with pytest.raises(InputError, match=r"scan\.nrrd: is not DICOM.*--format"):
+        find_source_images(text, labelmap.grid)
+    moved = labelmap.grid.affine.copy()
+    moved[:3, 3] += 1
+    with pytest.raises(InputError, match="no DICOM images under the slices"):
+        find_source_images(folder, Grid(SHAPE, moved))
+    longer = Grid((*SHAPE[:2], SHAPE[2] + 1), labelmap.grid.affine)
+    with pytest.raises(InputError, match="no DICOM images under the slices"):
+        find_source_images(folder, longer)
+
+
+def test_measurement_report_holds_every_number(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+    folder, labelmap = case
+    source = find_source_images(folder, labelmap.grid)
+    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
+    rows = measure(labelmap, SEGMENTS, "scan")
+    path = tmp_path / "report.dcm"
+    write_dicom(build_measurement_report(rows, SEGMENTS, segmentation, source, MODEL), path)
+    report = hd.sr.srread(path)
+    assert broken_rules(report) == []
+    damaged = pydicom.dcmread(path)
+    del damaged.ContentSequence[0].ConceptCodeSequence
+    assert broken_rules(damaged) == ["CODE without ConceptCodeSequence"]
+    assert (report.PatientID, report.StudyInstanceUID) == (PATIENT["PatientID"], segmentation.StudyInstanceUID)
+    assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == len(SEGMENTS)
+    for number, (group, info, row) in enumerate(zip(groups, SEGMENTS, rows, strict=True), start=1):
+        assert group.finding_type.value == info.type.value
+        reference = group.referenced_segment
+        assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID
+        assert list(reference.referenced_segment_numbers) == [number]
+        found = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
+        # Counted here: voxels of 0.75 x 0.9 x 2.5 mm.
+        volume_ml = np.count_nonzero(labelmap.voxels == info.label) * 0.75 * 0.9 * 2.5 / 1000
+        assert found["118565006"] == (pytest.approx(volume_ml, rel=1e-5), "mL")
+        assert found["C0JK"] == (pytest.approx(row.surface_cm2, rel=1e-5), "cm2")
+        assert found["L0JK"] == (pytest.approx(row.long_diameter_mm, rel=1e-5), "mm")
+        assert found["AP-EXTENT"] == (pytest.approx(row.anteroposterior_diameter_mm, rel=1e-5), "mm")
+        assert found["RL-EXTENT"] == (pytest.approx(row.transverse_diameter_mm, rel=1e-5), "mm")
+        assert found["QCFX"] == (pytest.approx(row.sphericity, rel=1e-5), "1")

@@ -1,0 +1,159 @@
+"""Synthetic DICOM series of a made-up patient, and a check of DICOM objects against the standard's tables."""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+CONTENT_OF = {
+    "CONTAINER": "ContinuityOfContent",
+    "CODE": "ConceptCodeSequence",
+    "NUM": "MeasuredValueSequence",
+    "TEXT": "TextValue",
+    "UIDREF": "UID",
+    "IMAGE": "ReferencedSOPSequence",
+    "COMPOSITE": "ReferencedSOPSequence",
+}
+"""What an item of a structured report must hold by its value type (DICOM PS3.3 C.17.3)."""
+PATIENT = {"PatientID": "SYN-1", "PatientName": "Phantom^Synthetic", "PatientBirthDate": "19500101", "PatientSex": "O"}
+STUDY = {"StudyDate": "20200102", "StudyTime": "101112", "StudyID": "S7", "AccessionNumber": "A9"}
+
+
+def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray, shuffle: bool = True) -> list[Path]:
+    """Write voxels (I, J, K) on `affine` (RAS mm) as single-frame MR images; `shuffle` names them in no order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lps = RAS_TO_LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    directions = lps[:3, :3] / spacing
+    order = np.random.default_rng(0).permutation(voxels.shape[2]) if shuffle else np.arange(voxels.shape[2])
+    paths = []
+    for k in range(voxels.shape[2]):
+        image = _image("1.2.840.10008.5.1.4.1.1.4", folder.name, str(k))
+        image.InstanceNumber = k + 1
+        image.ImagePositionPatient = [round(float(v), 6) for v in lps[:3, 3] + k * lps[:3, 2]]
+        image.ImageOrientationPatient = [round(float(v), 8) for v in (*directions[:, 0], *directions[:, 1])]
+        image.PixelSpacing = [float(spacing[1]), float(spacing[0])]
+        image.SliceThickness = image.SpacingBetweenSlices = float(spacing[2])
+        _set_pixels(image, voxels[:, :, k].T)
+        path = folder / f"IM{order[k]:04}"
+        image.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def write_enhanced_mr(path: Path, voxels: np.ndarray, affine: np.ndarray, order: list[int]) -> Path:
+    """Write voxels (I, J, K) as one multi-frame MR image, whose frames are the slices `order`, repeats included."""
+    lps = RAS_TO_LPS @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    directions = lps[:3, :3] / spacing
+    image = _image("1.2.840.10008.5.1.4.1.1.4.1", path.name, "all")
+    image.InstanceNumber, image.NumberOfFrames = 1, len(order)
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = [float(spacing[1]), float(spacing[0])]
+    measures.SliceThickness = float(spacing[2])
+    orientation.ImageOrientationPatient = [round(float(v), 8) for v in (*directions[:, 0], *directions[:, 1])]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    image.SharedFunctionalGroupsSequence = [shared]
+    frames = []
+    for number, k in enumerate(order):
+        frame, content, position = Dataset(), Dataset(), Dataset()
+        content.DimensionIndexValues = [number + 1]
+        position.ImagePositionPatient = [round(float(v), 6) for v in lps[:3, 3] + k * lps[:3, 2]]
+        frame.FrameContentSequence, frame.PlanePositionSequence = [content], [position]
+        frames.append(frame)
+    image.PerFrameFunctionalGroupsSequence = frames
+    _set_pixels(image, np.stack([voxels[:, :, k].T for k in order]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _image(sop_class: str, series_name: str, instance_name: str) -> FileDataset:
+    """Return an MR image with all that stands in each image of a series."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series_name, instance_name])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    for name, value in {**PATIENT, **STUDY}.items():
+        setattr(image, name, value)
+    image.ReferringPhysicianName = ""
+    image.Modality, image.Manufacturer, image.SeriesNumber = "MR", "Nobody", 5
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        setattr(image, name, generate_uid(entropy_srcs=[series_name, name]))
+    image.PositionReferenceIndicator = ""
+    image.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+    return image
+
+
+def _set_pixels(image: FileDataset, pixels: np.ndarray) -> None:
+    """Set the pixels (rows, columns) or (frames, rows, columns)."""
+    image.Rows, image.Columns = pixels.shape[-2:]
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.BitsAllocated = image.BitsStored = 16
+    image.HighBit, image.PixelRepresentation = 15, 0
+    image.PixelData = np.ascontiguousarray(pixels.astype("<u2")).tobytes()
+
+
+def broken_rules(dataset: Dataset) -> list[str]:
+    """Return what the data set lacks of the attributes that DICOM PS3.3 demands of its kind (types 1 and 2).
+
+    The tables are those of the standard, as `highdicom` ships them.
+    """
+    kinds, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
+    faults = _broken_content_items(dataset) if "ContentSequence" in dataset else []
+    for module in modules[kinds[str(dataset.SOPClassUID)]]:
+        if module["usage"] != "M" or module["key"] == "sr-document-content":
+            continue
+        for attribute in attributes[module["key"]]:
+            path, name = attribute["path"], attribute["keyword"]
+            if attribute["type"] not in ("1", "2") or name == "PlanePositionSlideSequence":  # of microscopes only
+                continue
+            groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+            if path in ([group] for group in groups):  # what all frames share stands in one of the two
+                holders = [holder for group in groups for holder in _holders(dataset, [group])]
+                holders = [] if any(name in holder for holder in holders) else holders[:1]
+            else:
+                holders = _holders(dataset, path)
+            for holder in holders:
+                where = ".".join([module["key"], *path, name])
+                if name not in holder:
+                    faults.append(f"{where} is missing")
+                elif attribute["type"] == "1" and holder[name].is_empty:
+                    faults.append(f"{where} is empty")
+    return sorted(set(faults))
+
+
+@functools.cache
+def _table(name: str) -> Any:
+    return json.loads((resources.files("highdicom") / "_standard" / f"{name}.json").read_text())
+
+
+def _broken_content_items(item: Dataset, depth: int = 0) -> list[str]:
+    """Return what the items of a structured report lack, at any depth."""
+    name = CONTENT_OF[item.ValueType]
+    faults = [] if name in item and not item[name].is_empty else [f"{item.ValueType} without {name}"]
+    if "ConceptNameCodeSequence" not in item and item.ValueType not in ("IMAGE", "COMPOSITE"):
+        faults.append(f"{item.ValueType} without a name")
+    if depth and "RelationshipType" not in item:
+        faults.append(f"{item.ValueType} without RelationshipType")
+    return [
+        *faults,
+        *(fault for child in item.get("ContentSequence", []) for fault in _broken_content_items(child, depth + 1)),
+    ]
+
+
+def _holders(dataset: Dataset, path: list[str]) -> list[Dataset]:
+    holders = [dataset]
+    for name in path:
+        holders = [item for holder in holders if name in holder for item in holder[name].value]
+    return holders
