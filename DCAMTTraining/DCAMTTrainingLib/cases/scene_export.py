@@ -1,4 +1,4 @@
-"""Write cases of the scene as files in a run's folder; the nodes are not changed."""
+"""The scene's cases as files beside a run, in the engine's form; the nodes stay as they are."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ from .rows import CaseRow, FileScan
 
 
 def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None, Case]:
-    """Return the case of a row; write scan and label into `folder` first if they are nodes, in short steps.
+    """The case of a row, its scan and label written into `folder` if they are the scene's; short steps between yields.
 
-    File names are numbers, so that no patient's name gets into a path.
+    The files are numbered, so that no patient's name comes into a path.
 
     Raises:
-        InputError: a node is missing or has unusable contents.
+        InputError: a node is gone, or cannot be used.
         OutputError: a file cannot be written.
     """
     source = row.source
-    needs_label = row.role in (LABELLED, VALIDATION)
+    outlined = row.role in (LABELLED, VALIDATION)
     if isinstance(source, FileScan):
-        return Case(
-            row.name, Path(source.image), Path(source.label) if source.label and needs_label else None, row.role
-        )
+        return Case(row.name, Path(source.image), Path(source.label) if source.label and outlined else None, row.role)
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None:
         raise InputError(_("is no longer in the scene"), path=row.name, remedy=_("Remove the case."))
     image = folder / f"{number:05d}.nrrd"
     yield from write_slabs(voxels_of(volume), ijk_to_ras(volume), image)
-    if not needs_label:
+    if not outlined:
         return Case(row.name, image, None, row.role)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if segmentation is None:
@@ -54,18 +52,16 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
 def label_array(
     segmentation: Any, segments: tuple[tuple[str, int], ...], volume: Any
 ) -> Generator[None, None, np.ndarray]:
-    """Return the segments as label values on the volume's grid, uint8 (K, J, I); of overlapping ones the last wins."""
+    """(K, J, I), uint8: the segments on the volume's own grid, each as its label; where they overlap the last wins."""
     columns, rows, slices = volume.GetImageData().GetDimensions()
     labels = np.zeros((slices, rows, columns), np.uint8)
-    reference = _reference_grid(volume)
-    transforms = slicer.vtkMRMLTransformNode
+    reference = _grid_of(volume)
+    between = slicer.vtkMRMLTransformNode
     to_volume = vtk.vtkGeneralTransform()
-    transforms.GetTransformBetweenNodes(
-        segmentation.GetParentTransformNode(), volume.GetParentTransformNode(), to_volume
-    )
+    between.GetTransformBetweenNodes(segmentation.GetParentTransformNode(), volume.GetParentTransformNode(), to_volume)
     for identifier, label in segments:
         image = slicer.vtkOrientedImageData()
-        if segmentation.GetSegmentation().GetSegment(identifier) is None or not _copy_labelmap(
+        if segmentation.GetSegmentation().GetSegment(identifier) is None or not _binary(
             segmentation, identifier, image
         ):
             continue
@@ -83,11 +79,8 @@ def label_array(
     return labels
 
 
-def _copy_labelmap(segmentation: Any, identifier: str, image: Any) -> bool:
-    """Copy a segment's voxels, in the segmentation's space, into `image`; return whether there are any.
-
-    A segment with a surface only is converted in a copy.
-    """
+def _binary(segmentation: Any, identifier: str, image: Any) -> bool:
+    """The segment's voxels in the segmentation's own space; made from its surface, aside, if it has that alone."""
     name = labelmap()
     if segmentation.GetSegmentation().ContainsRepresentation(name):
         logic = slicer.vtkSlicerSegmentationsModuleLogic
@@ -100,8 +93,8 @@ def _copy_labelmap(segmentation: Any, identifier: str, image: Any) -> bool:
     return True
 
 
-def _reference_grid(volume: Any) -> Any:
-    """Return the volume's grid without voxels, in the volume's space."""
+def _grid_of(volume: Any) -> Any:
+    """The volume's grid, without voxels of its own, in the volume's own space."""
     grid = slicer.vtkOrientedImageData()
     grid.SetExtent(volume.GetImageData().GetExtent())
     matrix = vtk.vtkMatrix4x4()

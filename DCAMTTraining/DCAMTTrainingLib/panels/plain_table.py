@@ -1,4 +1,5 @@
-"""A read-only table of texts whose cells are computed on demand."""
+"""A read-only table of texts, made a cell at a time."""
+# ruff: noqa: N802
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import qt
 
 
 class PlainTableModel(qt.QAbstractTableModel):
-    """Table model of any rows. titles: column headers. cells(row): the texts of one row."""
+    """`rows` are shown under `titles`; `cells(row)` gives the texts of one."""
 
     def __init__(self, titles: Sequence[str], cells: Callable[[Any], Sequence[str]]) -> None:
         qt.QAbstractTableModel.__init__(self)
@@ -17,18 +18,17 @@ class PlainTableModel(qt.QAbstractTableModel):
         self.rows: list[Any] = []
 
     def show(self, rows: Sequence[Any]) -> None:
-        """Replace all rows."""
         self.beginResetModel()
         self.rows = list(rows)
         self.endResetModel()
 
-    def rowCount(self, parent: Any = None) -> int:  # noqa: N802
+    def rowCount(self, parent: Any = None) -> int:
         return len(self.rows)
 
-    def columnCount(self, parent: Any = None) -> int:  # noqa: N802
+    def columnCount(self, parent: Any = None) -> int:
         return len(self._titles)
 
-    def headerData(self, section: int, orientation: int, role: int = 0) -> Any:  # noqa: N802
+    def headerData(self, section: int, orientation: int, role: int = 0) -> Any:
         if role != qt.Qt.DisplayRole:
             return None
         return self._titles[section] if orientation == qt.Qt.Horizontal else section + 1
@@ -40,11 +40,5 @@ class PlainTableModel(qt.QAbstractTableModel):
 
 
 def selected_rows(view: Any) -> list[int]:
-    """Return the numbers of the selected rows of a QTableView."""
+    """The rows of a QTableView that are selected."""
     return sorted(index.row() for index in view.selectionModel().selectedRows())
-
-
-def relative_path(path: str, folder: str) -> str:
-    """Return a path relative to a folder above it, with forward slashes; other paths stay as they are."""
-    plain, above = path.replace("\\", "/"), folder.replace("\\", "/").rstrip("/")
-    return plain.removeprefix(f"{above}/") if above else plain

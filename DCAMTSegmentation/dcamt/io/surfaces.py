@@ -1,0 +1,119 @@
+"""Triangle meshes as files: STL, OBJ, PLY and VTP, placed in the patient as 3D Slicer places them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .atomic import atomic_path
+
+SURFACE_OUTPUTS = (".stl", ".obj", ".ply", ".vtp")
+SPACE = "SPACE=LPS"
+"""What Slicer looks for in a mesh file; coordinates are LPS mm, the convention of DICOM and ITK."""
+_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+
+
+def write_surface(
+    points: np.ndarray,
+    triangles: np.ndarray,
+    path: str | Path,
+    point_data: Mapping[str, np.ndarray] | None = None,
+    remarks: Mapping[str, str] | None = None,
+) -> None:
+    """Write a mesh by the path's ending, one of `SURFACE_OUTPUTS`; the file holds LPS mm.
+
+    points: (N, 3) RAS mm. triangles: (M, 3) indices of points, anticlockwise seen from outside. point_data: a value
+    (N,) a point under each name, and `remarks`: texts about the whole; VTP alone can hold either.
+
+    The file appears whole or not at all. Raises InputError for another ending and OutputError when the file cannot be
+    written.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in SURFACE_OUTPUTS:
+        raise InputError(
+            f'has the ending "{kind}", which no surface can be written to',
+            path=path,
+            remedy=f"Use {', '.join(SURFACE_OUTPUTS)}.",
+        )
+    lps = np.asarray(points, np.float64) * _RAS_TO_LPS
+    with atomic_path(path) as temporary:
+        if kind == ".stl":
+            temporary.write_bytes(_stl(lps, triangles))
+        elif kind == ".obj":
+            temporary.write_text(_obj(lps, triangles), encoding="ascii")
+        elif kind == ".ply":
+            temporary.write_bytes(_ply(lps, triangles))
+        else:
+            _write_vtp(lps, triangles, temporary, point_data or {}, remarks or {})
+
+
+def _stl(points: np.ndarray, triangles: np.ndarray) -> bytes:
+    """Binary STL: an 80-byte header, the number of triangles, and each with its normal and corners."""
+    corners = points[triangles].astype("<f4")
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    rows = np.zeros(len(triangles), np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")]))
+    rows["normal"] = normals / np.where(lengths > 0, lengths, 1.0)
+    rows["corners"] = corners
+    return f"DCAMT. {SPACE}".encode("ascii").ljust(80) + np.uint32(len(triangles)).tobytes() + rows.tobytes()
+
+
+def _obj(points: np.ndarray, triangles: np.ndarray) -> str:
+    lines = [f"# DCAMT. {SPACE}"]
+    lines += [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in points.tolist()]
+    lines += [f"f {a} {b} {c}" for a, b, c in (triangles + 1).tolist()]
+    return "\n".join(lines) + "\n"
+
+
+def _ply(points: np.ndarray, triangles: np.ndarray) -> bytes:
+    header = (
+        f"ply\nformat binary_little_endian 1.0\ncomment DCAMT\ncomment {SPACE}\nelement vertex {len(points)}\n"
+        "property float x\nproperty float y\nproperty float z\n"
+        f"element face {len(triangles)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    faces = np.zeros(len(triangles), np.dtype([("count", "u1"), ("corners", "<i4", 3)]))
+    faces["count"] = 3
+    faces["corners"] = triangles
+    return header.encode("ascii") + points.astype("<f4").tobytes() + faces.tobytes()
+
+
+def _write_vtp(
+    points: np.ndarray,
+    triangles: np.ndarray,
+    path: Path,
+    point_data: Mapping[str, np.ndarray],
+    remarks: Mapping[str, str],
+) -> None:
+    # Whoever writes no VTP does without vtk.
+    from vtkmodules.util import numpy_support
+    from vtkmodules.vtkCommonCore import vtkPoints, vtkStringArray
+    from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
+    from vtkmodules.vtkIOXML import vtkXMLPolyDataWriter
+
+    arrays: Any = numpy_support  # untyped in vtk
+    mesh: Any = vtkPolyData()
+    places: Any = vtkPoints()
+    places.SetData(arrays.numpy_to_vtk(points.astype(np.float32), deep=True))
+    mesh.SetPoints(places)
+    cells: Any = vtkCellArray()
+    cells.SetData(3, arrays.numpy_to_vtkIdTypeArray(np.ascontiguousarray(triangles, np.int64).ravel(), deep=True))
+    mesh.SetPolys(cells)
+    for name, values in point_data.items():
+        array = arrays.numpy_to_vtk(np.ascontiguousarray(values), deep=True)
+        array.SetName(name)
+        mesh.GetPointData().AddArray(array)
+    for name, text in {"SPACE": SPACE.removeprefix("SPACE="), **remarks}.items():
+        words: Any = vtkStringArray()
+        words.SetName(name)
+        words.InsertNextValue(text)
+        mesh.GetFieldData().AddArray(words)
+    writer: Any = vtkXMLPolyDataWriter()
+    writer.SetFileName(str(path))
+    writer.SetInputData(mesh)
+    if not writer.Write():
+        raise OSError(f"{path} could not be written")

@@ -1,0 +1,1 @@
+"""Late gadolinium enhancement on the atrium's surface: surface, samples along normals, openings, burden."""

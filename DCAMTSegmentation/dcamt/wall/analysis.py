@@ -1,0 +1,236 @@
+"""From a scan and a segment to the wall: surface, blood pool, ratio, openings, regions, and when there is no answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..io.formats import scan_name
+from ..volume import Labelmap, Volume
+from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
+from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, painted_openings, propose_openings
+from .sampling import (
+    EROSION_MM,
+    BloodPool,
+    blood_pool,
+    inside_scan,
+    offsets,
+    profiles,
+    reaches_border,
+)
+from .settings import MAXIMUM, Threshold, WallSettings
+from .surface import KEPT_VOLUME_ML, Extraction, Surface, extract_surface
+
+LEAST_POOL_VOXELS = 500
+"""A blood pool of fewer voxels gives no reference."""
+NEGATIVE_FRACTION = 0.05
+"""Lowest intensity below zero, as a fraction of the blood pool's mean, that interpolation alone can leave."""
+CONSTANT_FRACTION = 1e-4
+"""A blood pool whose standard deviation is a smaller fraction of its mean holds no image."""
+SURROUNDINGS_FROM_MM = 3.0
+"""The surroundings lie from here to `PROFILE_TO_MM` along the normals, beyond the wall."""
+LEAST_DARKER = 0.33
+"""Fraction of the surroundings that is darker than blood in a late-enhancement scan, at the least: lung, muscle."""
+LEAST_INSIDE = 0.5
+"""Fraction of the surface that must lie in the scan: below it, scan and segment do not belong together."""
+
+
+@dataclass(frozen=True, eq=False)
+class WallResult:
+    """The wall of one segment in one scan.
+
+    surface: in RAS mm, N points. pool: reference intensities. ratio: (N,) float32, wall sample over the pool's mean.
+    kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`. region: (N,) uint8 indices into `burden.REGIONS`. proposed:
+    whether the openings are a proposal. notes: a line each for the person.
+    """
+
+    scan: str
+    settings: WallSettings
+    surface: Surface
+    pool: BloodPool
+    ratio: np.ndarray
+    kind: np.ndarray
+    region: np.ndarray
+    proposed: bool
+    notes: tuple[str, ...] = ()
+
+    def threshold_ratio(self, threshold: Threshold | None = None) -> float:
+        """Return a threshold (default: the settings') as a ratio to the blood pool's mean."""
+        return (threshold or self.settings.threshold).ratio(self.pool.mean, self.pool.sd)
+
+    def enhanced(self, threshold: Threshold | None = None) -> np.ndarray:
+        """Return (N,) bool: points of the wall above a threshold (default: the settings')."""
+        return np.asarray((self.kind == WALL) & (self.ratio > self.threshold_ratio(threshold)))
+
+    def burdens(self, threshold: Threshold | None = None) -> tuple[Burden, ...]:
+        """Return the burden of the whole wall, then of each region, by a threshold (default: the settings')."""
+        areas = self.surface.point_areas
+        return count_burden(self.ratio, self.kind, self.region, areas, self.threshold_ratio(threshold))
+
+    @cached_property
+    def burden(self) -> Burden:
+        """The burden of the whole wall by the settings' threshold."""
+        return self.burdens()[0]
+
+    @property
+    def stage(self) -> str:
+        """The stage of that burden, by DECAAF's bounds."""
+        return decaaf_stage(self.burden.percent)
+
+    def area_cm2(self, kind: int) -> float:
+        """Return the area of the points of a kind: `burden.WALL`, `OPENING` or `BORDER`."""
+        return float(self.surface.point_areas[self.kind == kind].sum()) / 100.0
+
+    def with_openings(self, openings: np.ndarray) -> WallResult:
+        """Return the same wall with other openings (N,) bool; what the border cuts off stays cut off."""
+        kind = np.where(self.kind == BORDER, BORDER, np.where(openings, OPENING, WALL)).astype(np.uint8)
+        return replace(self, kind=kind, proposed=False)
+
+
+def analyse_wall(
+    volume: Volume,
+    labelmap: Labelmap,
+    settings: WallSettings | None = None,
+    *,
+    label: int | None = None,
+    openings: Labelmap | None = None,
+    scan: str | None = None,
+) -> WallResult:
+    """Measure late enhancement on the surface of a segment.
+
+    `volume` has one channel. `labelmap` may lie on a grid of its own, in the same patient; `label` is the segment's
+    value, not needed where there is but one. `openings`: not 0 where the surface is no wall, on any grid; without it
+    they are proposed. `scan` names the result (default: the file's name).
+
+    Raises InputError, naming the file, if there is no such segment, or if no ratio could mean anything: see `_check`.
+    """
+    settings = settings or WallSettings()
+    name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
+    voxels = _single_channel(volume)
+    mask = labelmap.voxels == segment_label(labelmap, label)
+    segment_file = labelmap.path or "The segmentation"
+    extraction = extract_surface(mask, labelmap.grid, segment_file)
+    surface = extraction.surface
+    if inside_scan(volume.grid, surface.points).mean() < LEAST_INSIDE:
+        raise InputError(
+            "lies outside of the scan for the most part",
+            path=segment_file,
+            remedy="Choose the segmentation of this scan.",
+        )
+    pool = blood_pool(voxels, volume.grid, mask, labelmap.grid)
+    _check_pool(pool, voxels, volume.path, segment_file)
+
+    distances = offsets(settings.from_mm, settings.to_mm, volume.grid)
+    border = reaches_border(volume.grid, surface, distances)
+    along = profiles(voxels, volume.grid, surface, distances)
+    sample = along.max(axis=1) if settings.sample == MAXIMUM else along.mean(axis=1)
+
+    far = offsets(PROFILE_FROM_MM, PROFILE_TO_MM, volume.grid)
+    long = profiles(voxels, volume.grid, surface, far)
+    _check_surroundings(long[:, far >= SURROUNDINGS_FROM_MM][~border], pool, volume.path)
+    opened = (
+        painted_openings(surface, openings) if openings is not None else propose_openings(extraction, long, far, pool)
+    )
+    kind = np.where(border, BORDER, np.where(opened, OPENING, WALL)).astype(np.uint8)
+    result = WallResult(
+        scan=name,
+        settings=settings,
+        surface=surface,
+        pool=pool,
+        ratio=(sample / pool.mean).astype(np.float32),
+        kind=kind,
+        region=regions_of(surface.normals),
+        proposed=openings is None,
+    )
+    return replace(result, notes=_notes(result, extraction, volume.grid.matches(labelmap.grid)))
+
+
+def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
+    """Return `label` if the labelmap has it, or the only label that it has.
+
+    Raises InputError if there is none, or several and none is chosen.
+    """
+    present = [int(value) for value in np.unique(labelmap.voxels) if value != 0]
+    path = labelmap.path or "The segmentation"
+    if not present:
+        raise InputError("holds no segment", path=path, remedy="Choose a segmentation of the left atrium's blood.")
+    if label is None and len(present) == 1:
+        return present[0]
+    listed = ", ".join(map(str, present[:20]))
+    if label is None:
+        raise InputError(f"holds several labels ({listed})", path=path, remedy="Choose one of them with --label.")
+    if label not in present:
+        raise InputError(f"has no label {label}", path=path, remedy=f"It has {listed}.")
+    return label
+
+
+def _single_channel(volume: Volume) -> np.ndarray:
+    if len(volume.voxels) != 1:
+        raise InputError(
+            f"holds {len(volume.voxels)} images", path=volume.path, remedy="Extract the late-enhancement image."
+        )
+    return np.asarray(volume.voxels[0])
+
+
+def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
+    """Raise InputError where the blood pool is no reference: too small, without a mean, or beside negative values."""
+    if pool.voxels < LEAST_POOL_VOXELS:
+        raise InputError(
+            f"leaves a blood pool of {pool.voxels} voxels once {EROSION_MM:g} mm are taken off all around, and"
+            f" {LEAST_POOL_VOXELS} are needed",
+            path=segment_file,
+            remedy="Choose the segment of the whole left atrium's blood, on a scan whose slices it fills.",
+        )
+    lowest = float(voxels.min())
+    if lowest < -NEGATIVE_FRACTION * abs(pool.mean):
+        raise InputError(
+            f"holds negative intensities (down to {lowest:g}), so a ratio to the blood pool means nothing",
+            path=path,
+            remedy="Use the magnitude image as the scanner wrote it, without an offset and not normalised.",
+        )
+    if pool.mean <= 0 or pool.sd < CONSTANT_FRACTION * pool.mean:
+        raise InputError(
+            f"has one intensity, {pool.mean:g}, in the whole blood pool",
+            path=path,
+            remedy="Choose the late-enhancement scan rather than a mask.",
+        )
+
+
+def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) -> None:
+    """Raise InputError if the blood pool is darker than what lies beyond the wall: `around`, any intensities there."""
+    if not around.size:
+        return
+    darker = float((around < pool.mean).mean())
+    if darker < LEAST_DARKER:
+        raise InputError(
+            f"shows no late enhancement to speak of: the blood pool (mean {pool.mean:.4g}) is darker than"
+            f" {1 - darker:.0%} of what surrounds the segment",
+            path=path,
+            remedy="Choose the late-enhancement scan, and the segment of the left atrium's blood.",
+        )
+
+
+def _notes(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple[str, ...]:
+    notes = []
+    openings, border = result.area_cm2(OPENING), result.area_cm2(BORDER)
+    if result.proposed and openings > 0:
+        notes.append(f"{openings:.1f} cm² were taken for openings (mitral valve, veins) and left out: check them.")
+    elif result.proposed:
+        notes.append("No opening (mitral valve, veins) was found: what there is counts as wall. Mark them by hand.")
+    elif openings == 0:
+        notes.append("The openings that were given do not touch the surface: all of it counts as wall.")
+    if border > 0:
+        notes.append(
+            f"{border:.1f} cm² of the surface lie at the scan's border, where no wall is seen, and were left out."
+        )
+    if extraction.separate_ml > KEPT_VOLUME_ML:
+        notes.append(f"Separate parts of the segment ({extraction.separate_ml:.1f} mL) were left out.")
+    if extraction.hollow_ml > KEPT_VOLUME_ML:
+        notes.append(f"Hollows in the segment ({extraction.hollow_ml:.1f} mL) were filled.")
+    if not same_grid:
+        notes.append("The segmentation has a grid of its own; both were placed in the patient by their coordinates.")
+    return tuple(notes)

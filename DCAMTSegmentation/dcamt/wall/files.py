@@ -1,0 +1,116 @@
+"""The wall's files: the surface with its scalars, a table a scan, and one table of many scans."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..io.atomic import atomic_path
+from ..io.surfaces import write_surface
+from ..metrics.measurements import csv_cell
+from .analysis import WallResult
+from .burden import BORDER, OPENING, REGIONS, Burden, decaaf_stage
+from .settings import METHODS_DISAGREE, PRESETS, Threshold
+
+COLUMNS = (
+    "scan",
+    "method",
+    "threshold_ratio",
+    "sample",
+    "region",
+    "wall_cm2",
+    "enhanced_cm2",
+    "burden_percent",
+    "stage",
+    "blood_pool_mean",
+    "blood_pool_sd",
+    "blood_pool_voxels",
+    "openings_cm2",
+    "openings",
+    "border_cm2",
+    "remark",
+)
+"""One row a region, then one a preset; stage is of the whole wall alone."""
+
+
+def wall_surface_path(folder: Path, name: str) -> Path:
+    """Return where a scan's wall goes: NAME.wall.vtp."""
+    return folder / f"{name}.wall.vtp"
+
+
+def wall_table_path(folder: Path, name: str) -> Path:
+    """Return where a scan's table goes: NAME.wall.csv."""
+    return folder / f"{name}.wall.csv"
+
+
+def write_wall_surface(result: WallResult, path: str | Path) -> None:
+    """Write the surface as VTP with the scalars ratio, enhanced, opening and region; LPS mm, as Slicer reads it.
+
+    opening: 0 wall, 1 opening, 2 cut off by the scan's border. region: index into `burden.REGIONS`. The method stands
+    in the file. Raises OutputError if the file cannot be written.
+    """
+    write_surface(
+        result.surface.points,
+        result.surface.triangles,
+        path,
+        {
+            "ratio": result.ratio.astype(np.float32),
+            "enhanced": result.enhanced().astype(np.uint8),
+            "opening": result.kind,
+            "region": result.region,
+        },
+        {"method": method_text(result), "regions": ",".join(REGIONS), "remark": METHODS_DISAGREE},
+    )
+
+
+def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
+    """Return the method in a line for the person, such as "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm"."""
+    settings = result.settings
+    threshold = threshold or settings.threshold
+    where = f"{settings.sample} from {settings.from_mm:g} to {settings.to_mm:g} mm"
+    return f"{threshold.text} (ratio {result.threshold_ratio(threshold):.3f}), {where} along the normal"
+
+
+def write_wall_csv(results: Iterable[WallResult], path: str | Path) -> None:
+    """Write each scan's burden by the chosen method, whole and by region, then the whole by every other preset.
+
+    Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for result in results:
+            writer.writerows(table_rows(result))
+
+
+def table_rows(result: WallResult) -> list[list[str]]:
+    """Return the rows of `COLUMNS` for a scan, as text."""
+    chosen = result.settings.threshold
+    others = [preset.threshold for preset in PRESETS if preset.threshold != chosen]
+    rows = [_row(result, chosen, burden) for burden in result.burdens()]
+    return rows + [_row(result, other, result.burdens(other)[0]) for other in others]
+
+
+def _row(result: WallResult, threshold: Threshold, burden: Burden) -> list[str]:
+    values: Sequence[str | float | int] = (
+        result.scan,
+        threshold.name,
+        result.threshold_ratio(threshold),
+        result.settings.sample,
+        burden.region,
+        burden.wall_cm2,
+        burden.enhanced_cm2,
+        burden.percent,
+        decaaf_stage(burden.percent) if burden.region == "all" else "",
+        result.pool.mean,
+        result.pool.sd,
+        result.pool.voxels,
+        result.area_cm2(OPENING),
+        "proposed" if result.proposed else "given",
+        result.area_cm2(BORDER),
+        METHODS_DISAGREE,
+    )
+    return [csv_cell(value) for value in values]

@@ -1,0 +1,201 @@
+"""Openings of the atrium, which are not wall: the mitral valve and the ends of the veins.
+
+An opening is where the outline cuts through blood: from inside to outside the intensities stay within the blood's own
+range, without a darker layer. A thin wall between two cavities (the septum, the aorta behind) can look the same, since
+the scan blurs it away; so a proposal also needs the shape of a cut. The valve is the largest such patch that is flat
+and faces where the mitral valve does; a vein's end is the tip of a tube. The numbers were chosen on phantoms and on
+the first 60 cases of the benchmark's data set, none on the cases it measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..geometry import Grid
+from ..volume import Labelmap
+from .sampling import BloodPool, interpolate, nearest_values
+from .surface import Extraction, Surface
+
+PROFILE_FROM_MM = -3.0
+"""Where a profile that is searched for a wall begins, mm along the outward normal."""
+PROFILE_TO_MM = 6.0
+"""Where it ends: beyond the wall (2.4 mm), its blur and the outline's own error."""
+BLOOD_BELOW_SD = 2.5
+"""Blood's own range, in standard deviations of the blood pool: this far below its mean …"""
+BLOOD_ABOVE_SD = 4.0
+"""… and this far above it; inflow is brighter than the pool's mean."""
+SURFACE_SMOOTHING = 4
+"""Times that profiles and normals are averaged with those of their neighbours (about 1 mm away), against noise."""
+
+MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
+"""Where the mitral valve faces (RAS: left, anterior, inferior): the mean over the 60 cases."""
+MITRAL_CONE_DEGREES = 50.0
+"""How far from it a valve may face; in the 60 cases it was within 40 degrees."""
+MITRAL_FLAT_DEGREES = 30.0
+"""How far the normals of a flat cut may lie from its own direction."""
+MITRAL_FLAT_MM = 1.5
+"""How far its points may lie from its plane."""
+MITRAL_LEAST_CM2 = 1.0
+"""A smaller patch is no valve; the annulus of an adult measures 4 to 12 cm2."""
+MITRAL_RIM_MM = 4.0
+"""A valve's blood reaches to its rim only blurred: the flat cut around the patch belongs to it this far."""
+
+VEIN_NEARBY_MM = 5.0
+"""Standard deviation of the Gaussian whose share inside the segment tells a tip (low) from a side or a flat wall."""
+VEIN_NEARBY_MOST = 0.27
+"""Largest share at a tip: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat wall."""
+VEIN_DEPTH_MM = 14.0
+"""A tip has at least so much of the segment behind it, along its normal; a tube's side has its diameter."""
+VEIN_RIM_MM = 5.0
+"""Towards its rim a vein's end turns and its normals run into the wall: it belongs to the end this far …"""
+VEIN_RIM_DEGREES = 50.0
+"""… while its normals lie within this of the end's own direction."""
+VEIN_LEAST_CM2 = 0.1
+"""A smaller patch is no vein's end."""
+
+PAINTED_MM = (-1.0, 0.0, 1.0)
+"""Where along the normal an openings' labelmap is looked up: what was painted on the surface is about a voxel off."""
+
+
+def propose_openings(
+    extraction: Extraction, intensities: np.ndarray, distances_mm: np.ndarray, pool: BloodPool
+) -> np.ndarray:
+    """Return (N,) bool: which points of the surface probably lie in an opening.
+
+    intensities: (N, S) at `distances_mm` (S,), from `PROFILE_FROM_MM` to `PROFILE_TO_MM` along the normals.
+    """
+    surface = extraction.surface
+    average = neighbour_average(surface)
+    deviations = ((intensities - pool.mean) / pool.sd).astype(np.float32)
+    normals = surface.normals
+    for _ in range(SURFACE_SMOOTHING):
+        deviations, normals = average(deviations), average(normals)
+    normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    blood = (deviations.min(axis=1) > -BLOOD_BELOW_SD) & (deviations.max(axis=1) < BLOOD_ABOVE_SD)
+    return np.asarray(mitral_valve(surface, normals, blood) | vein_ends(extraction, normals, blood))
+
+
+def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> np.ndarray:
+    """Return (N,) bool: the largest flat patch of `blood` (N,) that faces as the mitral valve does, with its rim."""
+    none = np.zeros(len(blood), bool)
+    direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
+    facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
+    patch = largest_patch(surface, facing)
+    flat = none
+    for _ in range(4):  # the patch and its plane settle on one another
+        if not patch.any():
+            return none
+        weights = surface.point_areas[patch, None]
+        centre = (weights * surface.points[patch]).sum(axis=0) / weights.sum()
+        axis = (weights * normals[patch]).sum(axis=0)
+        axis /= np.linalg.norm(axis)
+        flat = (normals @ axis > np.cos(np.radians(MITRAL_FLAT_DEGREES))) & (
+            np.abs((surface.points - centre) @ axis) < MITRAL_FLAT_MM
+        )
+        patch = largest_patch(surface, facing & flat)
+    if surface.point_areas[patch].sum() < 100.0 * MITRAL_LEAST_CM2:
+        return none
+    return grow(surface, patch, flat, MITRAL_RIM_MM)
+
+
+def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) -> np.ndarray:
+    """Return (N,) bool: patches of `blood` (N,) at the tips of tubes."""
+    from scipy import ndimage
+
+    surface, inside, grid = extraction.surface, extraction.inside, extraction.grid
+    coarse = inside[::2, ::2, ::2].astype(np.float32)
+    affine = grid.affine.copy()
+    affine[:3, :3] *= 2.0
+    coarse_grid = Grid(coarse.shape, affine)
+    share = interpolate(
+        ndimage.gaussian_filter(coarse, VEIN_NEARBY_MM / coarse_grid.spacing, mode="constant"),
+        coarse_grid,
+        surface.points,
+    )
+    tip = blood & (share < VEIN_NEARBY_MOST)
+    ends = np.zeros(len(blood), bool)
+    candidates = np.flatnonzero(tip)
+    for depth in np.arange(2.0, VEIN_DEPTH_MM + 1.0, 1.0):
+        points = surface.points[candidates] - depth * normals[candidates]
+        candidates = candidates[nearest_values(inside, grid, points)]
+    ends[candidates] = True
+    ends = drop_small(surface, ends, VEIN_LEAST_CM2)
+    number = patches(surface, ends)
+    found = ends.copy()
+    for one in np.unique(number[ends]):
+        end = ends & (number == one)
+        axis = (surface.point_areas[end, None] * normals[end]).sum(axis=0)
+        facing = normals @ (axis / np.linalg.norm(axis)) > np.cos(np.radians(VEIN_RIM_DEGREES))
+        found |= grow(surface, end, facing & (share < VEIN_NEARBY_MOST), VEIN_RIM_MM)
+    return found
+
+
+def painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
+    """Return (N,) bool: points on which, or within 1 mm of which along the normal, `openings` is not 0.
+
+    The labelmap may lie on any grid.
+    """
+    found = np.zeros(len(surface.points), bool)
+    for distance in PAINTED_MM:
+        points = surface.points + distance * surface.normals
+        found |= nearest_values(openings.voxels, openings.grid, points) != 0
+    return found
+
+
+def neighbour_average(surface: Surface) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that averages values (N, ...) at the points with those at their neighbours."""
+    from scipy import sparse
+
+    count = len(surface.points)
+    a, b = surface.edges.T
+    ones = np.ones(2 * len(a), np.float32)
+    links = sparse.csr_matrix((ones, (np.concatenate([a, b]), np.concatenate([b, a]))), shape=(count, count))
+    links = links + sparse.identity(count, dtype=np.float32, format="csr")
+    weights = 1.0 / np.asarray(links.sum(axis=1))
+
+    def average(values: np.ndarray) -> np.ndarray:
+        return np.asarray((links @ values) * weights)
+
+    return average
+
+
+def patches(surface: Surface, chosen: np.ndarray) -> np.ndarray:
+    """Return (N,) int: points in one connected patch of `chosen` (N,) bool share a number; any other has its own."""
+    from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
+
+    edges = surface.edges[chosen[surface.edges].all(axis=1)]
+    links = sparse.coo_matrix((np.ones(len(edges), bool), tuple(edges.T)), shape=(len(chosen), len(chosen)))
+    return np.asarray(connected_components(links, directed=False)[1])
+
+
+def largest_patch(surface: Surface, chosen: np.ndarray) -> np.ndarray:
+    """Return (N,) bool: the connected patch of `chosen` (N,) bool with the largest area; none if none is chosen."""
+    number = patches(surface, chosen)
+    areas = np.bincount(number, weights=surface.point_areas * chosen)
+    return np.asarray(chosen & (number == areas.argmax()))
+
+
+def drop_small(surface: Surface, chosen: np.ndarray, least_cm2: float) -> np.ndarray:
+    """Return `chosen` (N,) bool without its connected patches of less than `least_cm2`."""
+    number = patches(surface, chosen)
+    areas = np.bincount(number, weights=surface.point_areas * chosen)
+    return np.asarray(chosen & (areas[number] >= 100.0 * least_cm2))
+
+
+def grow(surface: Surface, chosen: np.ndarray, within: np.ndarray, distance_mm: float) -> np.ndarray:
+    """Return `chosen` (N,) bool grown along edges into `within` (N,) bool, as far as `distance_mm`."""
+    from scipy import sparse
+    from scipy.sparse.csgraph import dijkstra
+
+    if not chosen.any():
+        return chosen
+    allowed = chosen | within
+    edges = surface.edges[allowed[surface.edges].all(axis=1)]
+    lengths = np.linalg.norm(surface.points[edges[:, 0]] - surface.points[edges[:, 1]], axis=1)
+    # An edge of no length would be no edge.
+    links = sparse.coo_matrix((np.maximum(lengths, 1e-6), tuple(edges.T)), shape=(len(chosen), len(chosen))).tocsr()
+    away = dijkstra(links, directed=False, indices=np.flatnonzero(chosen), limit=distance_mm, min_only=True)
+    return np.asarray(np.isfinite(away))

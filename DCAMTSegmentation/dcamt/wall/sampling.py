@@ -1,0 +1,142 @@
+"""Intensities inside the segment and along the surface's normals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor, sqrt
+
+import numpy as np
+
+from ..geometry import Grid, bounding_box
+from .surface import Surface
+
+EROSION_MM = 3.0
+"""What is taken off the segment all around to leave its blood pool, free of wall and partial volume."""
+STEP_VOXELS = 0.5
+"""Longest step along a normal, in units of the smallest voxel spacing."""
+
+
+@dataclass(frozen=True)
+class BloodPool:
+    """Reference intensities: mean and standard deviation over `voxels` voxels of the eroded segment."""
+
+    mean: float
+    sd: float
+    voxels: int
+
+
+def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
+    """Return the True voxels of `mask` (I, J, K) whose centre is at least `distance_mm` from every centre outside.
+
+    What lies beyond the grid counts as outside. Works on any lattice, oblique or sheared: the outside is grown by a
+    ball, one row of voxels along the first axis at a time.
+    """
+    box = bounding_box(mask)
+    eroded = np.zeros_like(mask, dtype=bool)
+    if box is None:
+        return eroded
+    planes_mm = 1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
+    reach = [int(n) for n in np.ceil(distance_mm / planes_mm)]
+    outside = ~np.pad(mask[box], [(n, n) for n in reach])
+    near = np.zeros([stop.stop - stop.start for stop in box], bool)
+    grown: dict[tuple[int, int], np.ndarray] = {}
+    for j in range(-reach[1], reach[1] + 1):
+        for k in range(-reach[2], reach[2] + 1):
+            run = _run_within(grid.affine[:3, :3], j, k, distance_mm)
+            if run is None:
+                continue
+            if run not in grown:
+                shifted = [outside[reach[0] + i : reach[0] + i + near.shape[0]] for i in range(run[0], run[1] + 1)]
+                grown[run] = np.logical_or.reduce(shifted)
+            near |= grown[run][
+                :, reach[1] + j : reach[1] + j + near.shape[1], reach[2] + k : reach[2] + k + near.shape[2]
+            ]
+    eroded[box] = mask[box] & ~near
+    return eroded
+
+
+def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[int, int] | None:
+    """Return the first and last i for which the lattice step (i, j, k) is shorter than `distance_mm`."""
+    fixed = axes[:, 1] * j + axes[:, 2] * k
+    # |fixed + i a|^2 < d^2 is a quadratic inequality in i.
+    a, b, c = axes[:, 0] @ axes[:, 0], axes[:, 0] @ fixed, fixed @ fixed - distance_mm**2
+    root = b * b - a * c
+    if root <= 0:
+        return None
+    margin = 1e-9
+    low, high = ceil((-b - sqrt(root)) / a + margin), floor((-b + sqrt(root)) / a - margin)
+    return (low, high) if low <= high else None
+
+
+def blood_pool(voxels: np.ndarray, grid: Grid, mask: np.ndarray, mask_grid: Grid) -> BloodPool:
+    """Return the intensities of the scan's `voxels` (I, J, K) on `grid` in the segment less `EROSION_MM`.
+
+    The mask may lie on a grid of its own: the scan is then interpolated at the mask's voxels. Voxels outside of the
+    scan are left out. Without any voxel, mean and SD are NaN.
+    """
+    eroded = erode(mask, mask_grid, EROSION_MM)
+    if grid.matches(mask_grid):
+        values = voxels[eroded].astype(np.float64)
+    else:
+        index = np.argwhere(eroded)
+        points = index @ mask_grid.affine[:3, :3].T + mask_grid.affine[:3, 3]
+        values = interpolate(voxels, grid, points[inside_scan(grid, points)]).astype(np.float64)
+    if not len(values):
+        return BloodPool(float("nan"), float("nan"), 0)
+    return BloodPool(float(values.mean()), float(values.std()), len(values))
+
+
+def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
+    """Return distances (S,) from `first_mm` to `last_mm`, evenly spaced by at most half the smallest voxel spacing."""
+    step = STEP_VOXELS * float(grid.spacing.min())
+    return np.linspace(first_mm, last_mm, ceil((last_mm - first_mm) / step - 1e-9) + 1)
+
+
+def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
+    """Return intensities (N, S) at `distances_mm` (S,) along each point's outward normal, float32.
+
+    Linear interpolation; beyond the outermost voxel centres their values go on. `inside_scan` says where that is.
+    """
+    return interpolate(voxels, grid, _along_normals(surface, distances_mm)).reshape(len(surface.points), -1)
+
+
+def reaches_border(grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
+    """Return (N,) bool: whether a point's normal leaves the scan within `distances_mm`."""
+    ends = np.array([distances_mm[0], distances_mm[-1]])
+    return np.asarray(~inside_scan(grid, _along_normals(surface, ends)).reshape(len(surface.points), 2).all(axis=1))
+
+
+def inside_scan(grid: Grid, points: np.ndarray) -> np.ndarray:
+    """Return (P,) bool: whether RAS mm `points` (P, 3) lie in a voxel of `grid`, half a voxel beyond its centre."""
+    index = _voxel_index(grid, points)
+    return np.asarray(((index >= -0.5) & (index <= np.array(grid.shape) - 0.5)).all(axis=1))
+
+
+def interpolate(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
+    """Return the scan's `voxels` (I, J, K), linearly interpolated at RAS mm `points` (P, 3), as float32 (P,)."""
+    from scipy import ndimage
+
+    index = _voxel_index(grid, points).T
+    values: np.ndarray = ndimage.map_coordinates(voxels, index, output=np.float32, order=1, mode="nearest")
+    return values
+
+
+def nearest_values(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
+    """Return the value of the voxel that each of `points` (P, 3) RAS mm lies in; 0 outside of the grid."""
+    index = np.rint(_voxel_index(grid, points)).astype(np.int64)
+    inside = ((index >= 0) & (index < np.array(grid.shape))).all(axis=1)
+    values = np.zeros(len(points), voxels.dtype)
+    values[inside] = voxels[tuple(index[inside].T)]
+    return values
+
+
+def _along_normals(surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
+    """(N * S, 3) RAS mm, the distances of one point after another."""
+    steps = surface.normals[:, None, :] * distances_mm[None, :, None]
+    return np.asarray((surface.points[:, None, :] + steps).reshape(-1, 3))
+
+
+def _voxel_index(grid: Grid, points: np.ndarray) -> np.ndarray:
+    """(P, 3) continuous voxel index of RAS mm `points` (P, 3)."""
+    inverse = np.linalg.inv(grid.affine)
+    return np.asarray(points @ inverse[:3, :3].T + inverse[:3, 3])

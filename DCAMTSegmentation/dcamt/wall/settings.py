@@ -1,0 +1,116 @@
+"""What counts as enhanced, and how the wall is sampled: presets and settings, each with its source."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+IIR = "iir"
+"""A threshold on the image intensity ratio: wall sample over blood pool mean (Khurram, Heart Rhythm 11:85, 2014)."""
+SD = "sd"
+"""A threshold of so many standard deviations above the blood pool mean."""
+
+MAXIMUM = "maximum"
+MEAN = "mean"
+SAMPLES = (MAXIMUM, MEAN)
+"""What is taken of the intensities along a normal; CemrgApp takes the maximum by default."""
+
+WALL_FROM_MM = -1.0
+"""Where a wall sample begins on the outward normal, mm from the surface: outlines are off by about a voxel."""
+WALL_TO_MM = 3.0
+"""Where it ends: the atrial wall measures 2.4 ± 0.7 mm (Varela, IEEE Trans Med Imaging 2017)."""
+
+LONGEST_NORMAL_MM = 10.0
+"""A wall sample farther from the surface than this would lie in another organ."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A wall sample above it is enhanced: `value` as a ratio (kind `IIR`) or in standard deviations (kind `SD`)."""
+
+    kind: str
+    value: float
+
+    @property
+    def name(self) -> str:
+        """The name that `parse_threshold` reads: "iir-1.2", "sd-3"."""
+        return f"{self.kind}-{self.value:g}"
+
+    @property
+    def text(self) -> str:
+        """For the person: "IIR > 1.2", "blood pool mean + 3 SD"."""
+        return f"IIR > {self.value:g}" if self.kind == IIR else f"blood pool mean + {self.value:g} SD"
+
+    def ratio(self, mean: float, sd: float) -> float:
+        """Return the threshold as a ratio to the blood pool's mean."""
+        return self.value if self.kind == IIR else (mean + self.value * sd) / mean
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published threshold and its source."""
+
+    threshold: Threshold
+    source: str
+
+
+PRESETS = (
+    Preset(Threshold(IIR, 0.97), "Khurram, Heart Rhythm 2014: bipolar voltage below 0.5 mV"),
+    Preset(Threshold(IIR, 1.2), "Benito, Europace 2017: fibrosis"),
+    Preset(Threshold(IIR, 1.32), "Benito, Europace 2017: dense scar"),
+    Preset(Threshold(IIR, 1.61), "Khurram, Heart Rhythm 2014: bipolar voltage below 0.1 mV"),
+    Preset(Threshold(SD, 2.0), "CemrgApp, SD method"),
+    Preset(Threshold(SD, 3.0), "CemrgApp, SD method"),
+    Preset(Threshold(SD, 3.3), "CemrgApp, SD method"),
+)
+DEFAULT_THRESHOLD = Threshold(IIR, 1.2)
+LARGEST_VALUE = 20.0
+"""Above any ratio or number of standard deviations that a threshold could mean."""
+
+METHODS_DISAGREE = "Methods disagree; compare numbers of one method and one threshold only. For research use only."
+
+
+def parse_threshold(name: str) -> Threshold:
+    """Return the threshold that a name means: a preset's, or a number of one's own such as "iir-1.25" or "sd-2.5".
+
+    Raises InputError for anything else.
+
+    >>> parse_threshold("iir-1.2").text
+    'IIR > 1.2'
+    """
+    match = re.fullmatch(rf"({IIR}|{SD})-(\d+(?:\.\d+)?)", name.strip().lower())
+    value = float(match[2]) if match else math.nan
+    if match is None or not 0 < value <= LARGEST_VALUE:
+        known = ", ".join(preset.threshold.name for preset in PRESETS)
+        raise InputError(
+            f"the threshold '{name}' is not known",
+            remedy=f"Use {known}, or a number of your own such as iir-1.25 or sd-2.5 (up to {LARGEST_VALUE:g}).",
+        )
+    return Threshold(match[1], value)
+
+
+@dataclass(frozen=True)
+class WallSettings:
+    """How the wall is sampled and what counts as enhanced.
+
+    sample: `MAXIMUM` or `MEAN` of the intensities from `from_mm` to `to_mm` along the outward normal.
+
+    Raises InputError for a sample of another name and for a stretch that is empty or leaves the wall's surroundings.
+    """
+
+    threshold: Threshold = DEFAULT_THRESHOLD
+    sample: str = MAXIMUM
+    from_mm: float = WALL_FROM_MM
+    to_mm: float = WALL_TO_MM
+
+    def __post_init__(self) -> None:
+        if self.sample not in SAMPLES:
+            raise InputError(f"the wall sample '{self.sample}' is not known", remedy=f"Use {' or '.join(SAMPLES)}.")
+        if not -LONGEST_NORMAL_MM <= self.from_mm < self.to_mm <= LONGEST_NORMAL_MM:
+            raise InputError(
+                f"the wall cannot be sampled from {self.from_mm:g} to {self.to_mm:g} mm",
+                remedy=f"Let the first be the smaller one, both within {LONGEST_NORMAL_MM:g} mm of the surface.",
+            )

@@ -1,0 +1,355 @@
+"""Burden, areas and ratios of phantoms whose wall, bright patch, valve and vein are known in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.volume import Labelmap, Volume
+from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, count_burden, decaaf_stage, regions_of
+from dcamt.wall.settings import IIR, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
+from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
+from dcamt_testing.wall_phantoms import BLOOD, MITRAL, VEIN, Atrium, grid_about
+from dcamt_testing.wall_phantoms import WALL as WALL_BRIGHTNESS
+
+FINE, THICK = (0.625, 0.625, 0.625), (1.25, 1.25, 2.5)
+TURN = rotation(20, -35, 50)
+PATCH = Atrium(patch_degrees=60.0)
+ROOM = 15.0  # mm around the blood: the wall, and what is sampled beyond it
+
+
+def extent(atrium: Atrium) -> float:
+    return 2 * max(atrium.radii) + ROOM
+
+
+def analysed(atrium: Atrium, grid: Grid, settings: WallSettings | None = None) -> WallResult:
+    return analyse_wall(*atrium.on(grid), settings)
+
+
+def angles_to(result: WallResult, axis: np.ndarray) -> np.ndarray:
+    """Degrees between each point, seen from the centre, and an axis."""
+    p = result.surface.points - CENTRE
+    return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
+
+
+@pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
+@pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "oblique"])
+@pytest.mark.parametrize("degrees", [35.0, 60.0, 95.0])
+def test_ball_with_a_patch_of_known_solid_angle(
+    degrees: float, axes: np.ndarray, spacing: tuple[float, float, float]
+) -> None:
+    atrium = replace(PATCH, patch_degrees=degrees)
+    result = analysed(atrium, grid_about(extent(atrium), spacing, axes, shift=(0.3, 0.1, -0.2)))
+    burden = result.burden
+    assert burden.percent == pytest.approx(50 * (1 - np.cos(np.radians(degrees))), abs=2)
+    assert burden.wall_cm2 == pytest.approx(4 * np.pi * 4, rel=0.02)  # of a ball of 2 cm
+    assert result.pool.mean == pytest.approx(BLOOD, abs=0.5)
+    away = angles_to(result, np.array(atrium.patch_axis))
+    assert np.median(result.ratio[away < degrees - 10]) == pytest.approx(1.5, abs=0.02)
+    assert result.area_cm2(OPENING) == result.area_cm2(BORDER) == 0
+
+
+@pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
+@pytest.mark.parametrize("axis", [(0.0, -1.0, 0.0), (1.0, 0.0, 0.0)])
+def test_ellipsoid_with_a_patch(axis: tuple[float, float, float], spacing: tuple[float, float, float]) -> None:
+    atrium = Atrium((27.0, 20.0, 17.0), patch_degrees=55.0, patch_axis=axis)
+    burden = analysed(atrium, grid_about(extent(atrium), spacing, TURN)).burden
+    assert burden.percent == pytest.approx(100 * atrium.patch_area_mm2() / atrium.area_mm2(), abs=2)
+    assert burden.wall_cm2 == pytest.approx(atrium.area_mm2() / 100, rel=0.02)
+
+
+def test_wall_of_three_millimetres_at_the_finer_spacing() -> None:
+    result = analysed(replace(PATCH, shell_mm=3.0), grid_about(55, FINE, TURN))
+    assert result.burden.percent == pytest.approx(25.0, abs=2)
+    assert np.median(result.ratio[angles_to(result, np.array(PATCH.patch_axis)) < 50]) == pytest.approx(1.5, abs=0.02)
+
+
+def test_mean_along_the_normal_is_the_mean_of_what_lies_there() -> None:
+    result = analysed(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=1.5, to_mm=4.0))
+    inside = angles_to(result, np.array(PATCH.patch_axis)) < 50
+    assert np.median(result.ratio[inside]) == pytest.approx(1.5, abs=0.02)
+    across = analysed(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
+    assert np.median(across.ratio[inside]) == pytest.approx(1.25, abs=0.03)  # half blood, half patch
+
+
+def test_maximum_looks_neither_too_short_nor_too_far() -> None:
+    result = analysed(PATCH, grid_about(55, FINE), WallSettings(from_mm=-3.0, to_mm=-1.5))
+    assert result.ratio.max() < 1.2  # blood alone
+    beyond = analysed(replace(PATCH, shell_mm=2.0), grid_about(60, FINE), WallSettings(from_mm=4.0, to_mm=6.0))
+    assert np.percentile(beyond.ratio, 99) < 0.5  # outside alone
+
+
+def _flipped(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap]:
+    affine = volume.grid.affine.copy()
+    affine[:3, 3] += affine[:3, 0] * (volume.grid.shape[0] - 1)
+    affine[:3, 0] *= -1
+    order = [2, 0, 1]
+    grid = Grid(tuple(volume.grid.shape[axis] for axis in order), affine[:, [*order, 3]])
+    return (
+        Volume(volume.voxels[:, ::-1].transpose(0, *(1 + a for a in order)), grid),
+        Labelmap(labels.voxels[::-1].transpose(order), grid),
+    )
+
+
+def test_axis_order_and_intensity_scale_do_not_matter() -> None:
+    volume, labels = PATCH.on(grid_about(55, THICK, TURN))
+    expected = analyse_wall(volume, labels)
+    for other in (
+        analyse_wall(*_flipped(volume, labels)),
+        analyse_wall(Volume(volume.voxels * 13.5, volume.grid), labels),
+        analyse_wall(Volume((volume.voxels * 100).astype(np.uint16), volume.grid), labels),
+        analyse_wall(volume, Labelmap(labels.voxels * 255, labels.grid)),
+    ):
+        for one, two in zip(other.burdens(), expected.burdens(), strict=True):
+            assert one.wall_cm2 == pytest.approx(two.wall_cm2, abs=0.15)
+            assert one.enhanced_cm2 == pytest.approx(two.enhanced_cm2, abs=0.3)
+
+
+def _moved(grid: Grid, matrix: np.ndarray) -> Grid:
+    return Grid(grid.shape, matrix @ grid.affine)
+
+
+def test_rigid_transform_moves_the_wall_and_changes_no_number() -> None:
+    volume, labels = PATCH.on(grid_about(55, THICK))
+    expected = analyse_wall(volume, labels)
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = TURN, (30.0, -200.0, 7.0)
+    grid = _moved(volume.grid, matrix)
+    moved = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
+    assert moved.burden.percent == pytest.approx(expected.burden.percent, abs=0.5)
+    assert moved.burden.wall_cm2 == pytest.approx(expected.burden.wall_cm2, rel=0.01)
+    centre = moved.surface.points.mean(axis=0)
+    assert centre == pytest.approx(TURN @ expected.surface.points.mean(axis=0) + matrix[:3, 3], abs=0.2)
+    bright = moved.surface.points[moved.enhanced()].mean(axis=0) - centre
+    assert bright / np.linalg.norm(bright) == pytest.approx(TURN @ np.array(PATCH.patch_axis), abs=0.05)
+
+
+def test_affine_transform_that_shears_the_lattice_is_followed() -> None:
+    shear = TURN @ np.array([[1.0, 0.25, 0.0], [0.0, 1.0, 0.15], [0.0, 0.0, 1.0]])
+    result = analysed(PATCH, grid_about(75, (1.0, 1.0, 1.5), shear))
+    assert result.burden.percent == pytest.approx(25.0, abs=2)
+    assert result.burden.wall_cm2 == pytest.approx(4 * np.pi * 4, rel=0.02)
+
+
+def test_segmentation_on_a_grid_of_its_own() -> None:
+    volume, _ = PATCH.on(grid_about(55, FINE))
+    _, labels = PATCH.on(grid_about(50, (1.0, 1.0, 1.0), TURN, shift=(0.2, 0.3, 0.1)))
+    result = analyse_wall(volume, labels)
+    assert result.burden.percent == pytest.approx(25.0, abs=2)
+    assert result.pool.mean == pytest.approx(BLOOD, abs=0.5)
+    assert any("grid of its own" in note for note in result.notes)
+
+
+# Openings
+
+
+VALVE = Atrium(patch_degrees=45.0, valve_mm=13.0)
+VALVE_CM2 = np.pi * (20.0**2 - 13.0**2) / 100
+VEINED = Atrium(patch_degrees=45.0, patch_axis=(-1.0, 0.0, 0.0), vein_mm=6.0)
+
+
+@pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
+def test_valve_is_proposed_and_leaves_the_wall(spacing: tuple[float, float, float]) -> None:
+    result = analysed(VALVE, grid_about(62, spacing, TURN))
+    away = angles_to(result, MITRAL)
+    rim = np.degrees(np.arccos(13 / 20))
+    assert result.proposed
+    assert result.area_cm2(OPENING) == pytest.approx(VALVE_CM2, rel=0.15)
+    assert (result.kind[away < rim - 8] == OPENING).mean() > 0.98
+    assert (result.kind[away > rim + 8] == WALL).all()
+    cap_cm2 = 2 * np.pi * 20 * (20 - 13) / 100
+    wall_cm2 = 4 * np.pi * 4 - cap_cm2
+    assert result.burden.wall_cm2 == pytest.approx(wall_cm2, rel=0.03)
+    assert result.burden.percent == pytest.approx(100 * 2 * np.pi * 4 * (1 - np.cos(np.radians(45))) / wall_cm2, abs=2)
+
+
+def test_flat_cut_that_faces_elsewhere_is_no_valve() -> None:
+    volume, labels = VALVE.on(grid_about(62, FINE))
+    # The same heart with left and right exchanged and turned over: its flat cut faces right and up.
+    matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
+    grid = _moved(volume.grid, matrix)
+    result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
+    assert result.area_cm2(OPENING) == 0
+    assert any("No opening" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("spacing", [(0.9, 0.9, 0.9), (1.25, 1.25, 1.25)])
+def test_end_of_a_vein_is_proposed(spacing: tuple[float, float, float]) -> None:
+    result = analysed(VEINED, grid_about(84, spacing, shift=(10, -8, 0)))
+    end = CENTRE + VEINED.vein_length_mm * VEIN
+    distance = np.linalg.norm(result.surface.points - end, axis=1)
+    assert (result.kind[distance < 4.5] == OPENING).mean() > 0.95
+    assert (result.kind[distance > 8] == WALL).all()  # neither the vein's side nor the atrium
+    assert result.area_cm2(OPENING) == pytest.approx(np.pi * 0.6**2, rel=0.35)
+
+
+def test_blind_end_of_a_tube_is_wall() -> None:
+    atrium = replace(VEINED, vein_mm=6.0)
+    volume, labels = atrium.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))
+    beyond = (points_of(volume.grid) - CENTRE) @ VEIN > atrium.vein_length_mm
+    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)  # an appendage, not a vein
+    assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
+
+
+@pytest.mark.parametrize("own_grid", [False, True])
+def test_painted_openings_replace_the_proposal(own_grid: bool) -> None:
+    volume, labels = VALVE.on(grid_about(62, FINE, TURN))
+    grid = grid_about(50, (0.8, 0.8, 0.8)) if own_grid else volume.grid
+    points = points_of(grid) - CENTRE
+    cosine = points @ np.array(VALVE.patch_axis) / (np.linalg.norm(points, axis=-1) + 1e-9)
+    painted = Labelmap((cosine > np.cos(np.radians(30))).astype(np.uint8), grid)
+    result = analyse_wall(volume, labels, openings=painted)
+    assert not result.proposed
+    expected = 2 * np.pi * 4 * (1 - np.cos(np.radians(30)))
+    assert result.area_cm2(OPENING) == pytest.approx(expected, abs=0.3)
+    assert (result.kind[angles_to(result, MITRAL) < 30] == WALL).all()
+    patch = 2 * np.pi * 4 * (1 - np.cos(np.radians(45)))
+    assert result.burden.enhanced_cm2 == pytest.approx(patch - expected, abs=0.5)
+
+
+def test_surface_cut_off_by_the_border_is_left_out_and_reported() -> None:
+    grid = grid_about(55, (1.0, 1.0, 1.0), shift=(0, 0, 17.5))  # the scan ends 10 mm below the centre
+    result = analysed(PATCH, grid)
+    floor = result.surface.points[:, 2] < grid.corners()[:, 2].min()
+    assert floor.any()
+    assert (result.kind[floor] == BORDER).all()
+    top = result.surface.points[:, 2] > CENTRE[2] - 4
+    assert (result.kind[top] == WALL).all()
+    assert any("border" in note for note in result.notes)
+    # Normals leave the scan within 3 mm up to 8.7 mm below the centre; a zone's area is 2 pi R h.
+    assert result.burden.wall_cm2 == pytest.approx(2 * np.pi * 2 * (2 + 0.87), rel=0.02)
+
+
+# Counting
+
+
+def test_thresholds_and_their_ratios() -> None:
+    result = analysed(PATCH, grid_about(55, THICK))
+    assert [preset.threshold.name for preset in PRESETS] == [
+        *("iir-0.97", "iir-1.2", "iir-1.32", "iir-1.61"),
+        *("sd-2", "sd-3", "sd-3.3"),
+    ]
+    for preset in PRESETS:
+        threshold = preset.threshold
+        expected = threshold.value
+        if threshold.kind == SD:
+            expected = (result.pool.mean + threshold.value * result.pool.sd) / result.pool.mean
+        assert result.threshold_ratio(threshold) == pytest.approx(expected)
+        assert parse_threshold(threshold.name) == threshold
+    assert result.burdens(Threshold(IIR, 1.61))[0].enhanced_cm2 == 0
+    assert result.burdens(Threshold(IIR, 0.5))[0].percent == pytest.approx(100)
+    assert parse_threshold(" IIR-1.25 ") == Threshold(IIR, 1.25)
+
+
+@pytest.mark.parametrize("name", ["", "iir", "iir-", "iir-0", "sd--2", "iir-nan", "iir-99", "sd3", "max-2", "iir-1.2x"])
+def test_other_names_are_no_threshold(name: str) -> None:
+    with pytest.raises(InputError, match=r"is not known\. Use iir-0\.97"):
+        parse_threshold(name)
+
+
+def test_settings_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(InputError, match="is not known"):
+        WallSettings(sample="median")
+    for first, last in ((3.0, -1.0), (1.0, 1.0), (-20.0, 3.0), (0.0, 11.0), (float("nan"), 3.0)):
+        with pytest.raises(InputError, match="cannot be sampled"):
+            WallSettings(from_mm=first, to_mm=last)
+
+
+def test_burden_counts_areas_not_points() -> None:
+    ratio = np.array([1.5, 1.5, 1.0, 1.2, 1.5, 1.5])
+    kind = np.array([WALL, WALL, WALL, WALL, OPENING, BORDER], np.uint8)
+    region = np.array([0, 0, 0, 5, 0, 0], np.uint8)
+    areas = np.array([100.0, 300.0, 500.0, 700.0, 1100.0, 1300.0])
+    rows = {row.region: row for row in count_burden(ratio, kind, region, areas, 1.2)}
+    assert rows["all"] == Burden("all", 16.0, 4.0)  # 1.2 does not exceed 1.2
+    assert rows["anterior"] == Burden("anterior", 9.0, 4.0)
+    assert rows["lateral"] == Burden("lateral", 7.0, 0.0)
+    assert np.isnan(rows["roof"].percent)
+    assert rows["all"].percent == 25.0
+
+
+def test_regions_follow_the_normal_in_the_patient() -> None:
+    normals = np.array([[0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0.5, -0.6, 0.5]])
+    assert [REGIONS[i] for i in regions_of(normals)] == [*REGIONS, "posterior"]
+
+
+def test_regions_of_a_patch_on_the_posterior_wall() -> None:
+    atrium = replace(PATCH, patch_degrees=40.0)  # all of it has a normal that is posterior first of all
+    rows = {row.region: row for row in analysed(atrium, grid_about(55, FINE, TURN)).burdens()}
+    sixth = 4 * np.pi * 4 / 6
+    for name in REGIONS:
+        assert rows[name].wall_cm2 == pytest.approx(sixth, rel=0.04)
+    assert rows["posterior"].enhanced_cm2 == pytest.approx(rows["all"].enhanced_cm2, rel=0.03)
+    assert sum(rows[name].wall_cm2 for name in REGIONS) == pytest.approx(rows["all"].wall_cm2)
+
+
+def test_stages() -> None:
+    percents = [0, 9.99, 10, 19.9, 20, 29.9, 30, 100, float("nan")]
+    assert [decaaf_stage(p) for p in percents] == ["I", "I", "II", "II", "III", "III", "IV", "IV", ""]
+
+
+# Refusals
+
+
+def refusal(volume: Volume, labels: Labelmap, **more: object) -> str:
+    with pytest.raises(InputError) as caught:
+        analyse_wall(volume, labels, **more)  # type: ignore[arg-type]
+    text = str(caught.value)
+    assert text.count(".") >= 2  # what happened, and what to do
+    return text
+
+
+@pytest.fixture(scope="module")
+def scan() -> tuple[Volume, Labelmap]:
+    return PATCH.on(grid_about(55, (1.0, 1.0, 1.0)))
+
+
+def test_scans_without_late_enhancement_are_refused(scan: tuple[Volume, Labelmap]) -> None:
+    volume, labels = scan
+    dark = Volume(250 - volume.voxels, volume.grid)
+    assert "of what surrounds" in refusal(dark, labels)
+    flat = Volume(np.where(labels.voxels != 0, 100.0, volume.voxels), volume.grid)
+    assert "one intensity, 100" in refusal(flat, labels)
+
+
+def test_negative_intensities_are_refused(scan: tuple[Volume, Labelmap]) -> None:
+    volume, labels = scan
+    shifted = Volume(volume.voxels - 60.0, volume.grid)
+    assert "negative intensities (down to -3" in refusal(shifted, labels)
+    rippled = volume.voxels.copy()
+    rippled[0, 0, 0, 0] = -2.0  # what interpolation leaves of a sharp edge
+    assert analyse_wall(Volume(rippled, volume.grid), labels).burden.percent == pytest.approx(25, abs=2)
+
+
+def test_too_small_a_blood_pool_is_refused(scan: tuple[Volume, Labelmap]) -> None:
+    volume, _ = scan
+    small = Atrium((7.0, 7.0, 7.0)).mask(points_of(volume.grid))
+    text = refusal(volume, Labelmap(small.astype(np.uint8), volume.grid))
+    assert "and 500 are needed" in text
+    assert "3 mm" in text
+
+
+def test_segment_must_be_there(scan: tuple[Volume, Labelmap]) -> None:
+    volume, labels = scan
+    assert "holds no segment" in refusal(volume, Labelmap(labels.voxels * 0, volume.grid))
+    assert "has no label 4. It has 1" in refusal(volume, labels, label=4)
+    both = labels.voxels.copy()
+    both[:3] = 2
+    assert "holds several labels (1, 2)" in refusal(volume, Labelmap(both, volume.grid))
+    assert analyse_wall(volume, Labelmap(both, volume.grid), label=1).burden.percent == pytest.approx(25, abs=2)
+
+
+def test_segmentation_of_another_scan_is_refused(scan: tuple[Volume, Labelmap]) -> None:
+    volume, labels = scan
+    matrix = np.eye(4)
+    matrix[0, 3] = 300.0
+    assert "lies outside of the scan" in refusal(volume, Labelmap(labels.voxels, _moved(labels.grid, matrix)))
+
+
+def test_scan_of_several_images_is_refused(scan: tuple[Volume, Labelmap]) -> None:
+    volume, labels = scan
+    assert "holds 2 images" in refusal(Volume(np.repeat(volume.voxels, 2, axis=0), volume.grid), labels)

@@ -1,0 +1,115 @@
+"""The wall's files as other programs read them: meshes through vtk, tables through csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt.errors import InputError
+from dcamt.io.surfaces import SURFACE_OUTPUTS, write_surface
+from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt.wall.burden import REGIONS
+from dcamt.wall.files import COLUMNS, write_wall_csv, write_wall_surface
+from dcamt.wall.settings import PRESETS
+from dcamt_testing.analytic_scans import CENTRE
+from dcamt_testing.wall_phantoms import Atrium, grid_about
+from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkIOGeometry import vtkOBJReader, vtkSTLReader
+from vtkmodules.vtkIOPLY import vtkPLYReader
+from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
+
+READERS = {".stl": vtkSTLReader, ".obj": vtkOBJReader, ".ply": vtkPLYReader, ".vtp": vtkXMLPolyDataReader}
+RAS_TO_LPS = np.array([-1, -1, 1])
+
+
+@pytest.fixture(scope="module")
+def result() -> WallResult:
+    volume, labels = Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5)))
+    return analyse_wall(volume, labels, scan="case 1")
+
+
+def read(path: Path):
+    reader = READERS[path.suffix]()
+    reader.SetFileName(str(path))
+    reader.Update()
+    return reader.GetOutput()
+
+
+@pytest.mark.parametrize("kind", SURFACE_OUTPUTS)
+def test_other_programs_read_the_same_mesh(kind: str, result: WallResult, tmp_path: Path) -> None:
+    surface, path = result.surface, tmp_path / f"x{kind}"
+    write_surface(surface.points, surface.triangles, path)
+    mesh = read(path)
+    assert mesh.GetNumberOfPolys() == len(surface.triangles)
+    points = vtk_to_numpy(mesh.GetPoints().GetData())
+    assert np.allclose(points.mean(axis=0) * RAS_TO_LPS, CENTRE, atol=0.3)
+    corners = points[vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)]
+    doubled = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert np.linalg.norm(doubled, axis=1).sum() / 2 == pytest.approx(surface.area_mm2, rel=1e-3)
+    # Outward, also after left and right, front and back have changed sign.
+    inside = ((corners[:, 0] - points.mean(axis=0)) * doubled).sum() / 6
+    assert inside == pytest.approx(surface.volume_mm3, rel=1e-3)
+    assert b"LPS" in path.read_bytes()[:3000]  # where Slicer looks for it
+
+
+def test_slicer_places_the_surface_where_the_scan_lies(result: WallResult, tmp_path: Path) -> None:
+    slicer = pytest.importorskip("slicer")
+    scene = slicer.vtkMRMLScene()
+    for kind in SURFACE_OUTPUTS:
+        path = tmp_path / f"x{kind}"
+        write_surface(result.surface.points, result.surface.triangles, path)
+        node = scene.AddNewNodeByClass("vtkMRMLModelNode")
+        node.AddDefaultStorageNode()
+        node.GetStorageNode().SetFileName(str(path))
+        assert node.GetStorageNode().ReadData(node)
+        points = vtk_to_numpy(node.GetPolyData().GetPoints().GetData())
+        assert np.allclose(points.mean(axis=0), CENTRE, atol=0.3), kind
+
+
+def test_surface_holds_its_scalars_and_method(result: WallResult, tmp_path: Path) -> None:
+    path = tmp_path / "case 1.wall.vtp"
+    write_wall_surface(result, path)
+    mesh = read(path)
+    data = {
+        name: vtk_to_numpy(mesh.GetPointData().GetArray(name)) for name in ("ratio", "enhanced", "opening", "region")
+    }
+    np.testing.assert_array_equal(data["ratio"], result.ratio)
+    np.testing.assert_array_equal(data["enhanced"] != 0, data["ratio"] > 1.2)
+    np.testing.assert_array_equal(data["opening"], result.kind)
+    np.testing.assert_array_equal(data["region"], result.region)
+    texts = {
+        name: mesh.GetFieldData().GetAbstractArray(name).GetValue(0)
+        for name in ("SPACE", "method", "regions", "remark")
+    }
+    assert texts["SPACE"] == "LPS"
+    assert texts["method"].startswith("IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm")
+    assert texts["regions"].split(",") == list(REGIONS)
+    assert "research use only" in texts["remark"]
+
+
+def test_table_has_regions_and_every_preset(result: WallResult, tmp_path: Path) -> None:
+    path = tmp_path / "x.wall.csv"
+    write_wall_csv([result], path)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["region"] for row in rows[:7]] == ["all", *REGIONS]
+    assert {row["method"] for row in rows} == {preset.threshold.name for preset in PRESETS}
+    assert len(rows) == 7 + len(PRESETS) - 1
+    whole = rows[0]
+    assert float(whole["burden_percent"]) == pytest.approx(25, abs=2)
+    assert float(whole["enhanced_cm2"]) / float(whole["wall_cm2"]) == pytest.approx(
+        float(whole["burden_percent"]) / 100, rel=1e-3
+    )
+    assert (whole["stage"], whole["openings"], whole["scan"]) == ("III", "proposed", "case 1")
+    assert all("research use only" in row["remark"] for row in rows)
+    lower = next(row for row in rows if row["method"] == "iir-0.97")
+    assert float(lower["burden_percent"]) >= float(whole["burden_percent"])
+
+
+def test_other_endings_are_refused(result: WallResult, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no surface can be written to\. Use \.stl, \.obj"):
+        write_surface(result.surface.points, result.surface.triangles, tmp_path / "x.nii")
+    assert list(tmp_path.iterdir()) == []

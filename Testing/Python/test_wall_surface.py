@@ -1,0 +1,112 @@
+"""The endocardial surface against balls and ellipsoids whose area and volume are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.wall.sampling import erode
+from dcamt.wall.surface import extract_surface
+from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
+from dcamt_testing.wall_phantoms import Atrium, grid_about
+
+FINE, THICK = (0.625, 0.625, 0.625), (1.25, 1.25, 2.5)
+TURN = rotation(20, -35, 50)
+SHAPES = [(20.0, 20.0, 20.0), (28.0, 20.0, 16.0)]
+
+
+@pytest.mark.parametrize("radii", SHAPES)
+@pytest.mark.parametrize("spacing", [FINE, THICK])
+@pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "oblique"])
+def test_area_volume_and_edges(radii: tuple[float, float, float], spacing: tuple[float, ...], axes: np.ndarray) -> None:
+    atrium = Atrium(radii)
+    grid = grid_about(2 * max(radii) + 8, spacing, axes, shift=(0.2, -0.1, 0.3))
+    mask = atrium.mask(points_of(grid))
+    surface = extract_surface(mask, grid).surface
+    assert surface.area_mm2 == pytest.approx(atrium.area_mm2(), rel=0.02)
+    assert surface.volume_mm3 == pytest.approx(np.count_nonzero(mask) * grid.voxel_volume_mm3, rel=0.01)
+    assert surface.volume_mm3 == pytest.approx(4 / 3 * np.pi * np.prod(radii), rel=0.01)
+    edges = surface.points[surface.edges]
+    assert np.linalg.norm(edges[:, 0] - edges[:, 1], axis=1).mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_surface_is_closed_and_faces_outwards() -> None:
+    grid = grid_about(48, THICK, TURN)
+    surface = extract_surface(Atrium().mask(points_of(grid)), grid).surface
+    directed = np.concatenate([surface.triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
+    assert len(np.unique(directed, axis=0)) == len(directed)
+    assert set(map(tuple, directed)) == set(map(tuple, directed[:, ::-1]))  # each edge once either way
+    assert len(surface.points) - len(surface.edges) + len(surface.triangles) == 2  # Euler: one ball
+    outward = surface.points - CENTRE
+    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+    agreement = (surface.normals * outward).sum(axis=1)
+    assert agreement.min() > 0.8
+    assert np.degrees(np.arccos(agreement.clip(-1, 1))).mean() < 5
+    assert surface.point_areas.sum() == pytest.approx(surface.area_mm2)
+
+
+def test_surface_is_closed_where_the_segment_ends_at_the_border() -> None:
+    grid = grid_about(30, (1.0, 1.0, 1.0))  # cuts the ball of 40 mm on all six sides
+    mask = Atrium().mask(points_of(grid))
+    assert mask[0].any()
+    assert mask[:, :, -1].any()
+    surface = extract_surface(mask, grid).surface
+    assert surface.volume_mm3 == pytest.approx(np.count_nonzero(mask), rel=0.01)
+
+
+def test_axis_order_and_direction_do_not_matter() -> None:
+    grid = grid_about(48, THICK, TURN)
+    mask = Atrium((22.0, 18.0, 16.0)).mask(points_of(grid))
+    affine = grid.affine.copy()
+    affine[:3, 3] += affine[:3, 0] * (grid.shape[0] - 1)  # the first axis turned round
+    affine[:3, 0] *= -1
+    order = [2, 0, 1]
+    other = Grid(tuple(mask.shape[axis] for axis in order), affine[:, [*order, 3]])
+    first = extract_surface(mask, grid).surface
+    second = extract_surface(mask[::-1].transpose(order), other).surface
+    assert second.area_mm2 == pytest.approx(first.area_mm2, rel=1e-3)
+    assert second.volume_mm3 == pytest.approx(first.volume_mm3, rel=1e-6)
+
+
+def test_separate_parts_and_hollows_are_left_out() -> None:
+    grid = grid_about(60, (1.0, 1.0, 1.0))
+    distance = np.linalg.norm(points_of(grid) - CENTRE, axis=-1)
+    ball = distance < 16
+    speck = np.linalg.norm(points_of(grid) - CENTRE - (24, 0, 0), axis=-1) < 4
+    hollow = distance < 4
+    extraction = extract_surface(ball & ~hollow | speck, grid)
+    small_ml = 4 / 3 * np.pi * 4**3 / 1000
+    assert extraction.separate_ml == pytest.approx(small_ml, rel=0.15)
+    assert extraction.hollow_ml == pytest.approx(small_ml, rel=0.15)
+    assert extraction.surface.volume_mm3 == pytest.approx(4 / 3 * np.pi * 16**3, rel=0.02)
+    assert len(extraction.surface.points) - len(extraction.surface.edges) + len(extraction.surface.triangles) == 2
+
+
+def test_empty_segment_is_refused_by_name() -> None:
+    grid = grid_about(20, (1.0, 1.0, 1.0))
+    with pytest.raises(InputError, match=r"^x\.nrrd: is empty\. Choose"):
+        extract_surface(np.zeros(grid.shape, bool), grid, "x.nrrd")
+
+
+@pytest.mark.parametrize("axes", [np.eye(3), TURN, TURN @ [[1, 0.3, 0], [0, 1, 0.2], [0, 0, 1]]])
+def test_erosion_takes_what_a_search_over_all_voxels_takes(axes: np.ndarray) -> None:
+    from scipy.spatial import cKDTree
+
+    grid = grid_about(24, (1.0, 1.3, 2.1), axes)
+    points = points_of(grid)
+    mask = np.linalg.norm(points - CENTRE, axis=-1) < 9
+    mask[:, :, grid.shape[2] // 2] &= points[:, :, grid.shape[2] // 2, 0] > CENTRE[0] - 4
+    away, _ = cKDTree(points[~mask]).query(points[mask])
+    expected = np.zeros_like(mask)
+    expected[mask] = away >= 3.05  # no step of these lattices is so long, within rounding
+    assert expected.any()
+    np.testing.assert_array_equal(erode(mask, grid, 3.05), expected)
+
+
+def test_erosion_takes_what_lies_beyond_the_scan_for_outside() -> None:
+    grid = grid_about(12, (1.0, 1.0, 1.0))
+    eroded = erode(np.ones(grid.shape, bool), grid, 3.0)
+    expected = np.zeros(grid.shape, bool)
+    expected[2:-2, 2:-2, 2:-2] = True  # the third voxel's centre is 3 mm from the first one beyond the border
+    np.testing.assert_array_equal(eroded, expected)
