@@ -1,6 +1,5 @@
-"""Slicer module: train a model from a few outlined scans and many plain ones, in a process of its own."""
-# Slicer calls methods by their Qt-style names, and this file keeps to them throughout.
-# ruff: noqa: N802, N803
+"""Slicer module: train a model on labelled and unlabelled scans, in a process of its own."""
+# ruff: noqa: N802  (Slicer calls these methods by their Qt-style names)
 
 from __future__ import annotations
 
@@ -25,12 +24,13 @@ from DCAMTTrainingLib.panels.effort import EffortPanel
 from DCAMTTrainingLib.panels.outline import OutlinePanel
 from DCAMTTrainingLib.panels.results import ResultsPanel
 from DCAMTTrainingLib.panels.runs import RunsPanel
+from DCAMTTrainingLib.panels.start import StartPanel
 from DCAMTTrainingLib.panels.task import TaskPanel
 from DCAMTTrainingLib.panels.watch import WatchPanel
-from DCAMTTrainingLib.runs.settings import TrainingSettings
-from DCAMTTrainingLib.runs.start_job import StartJob
 from DCAMTTrainingLib.runs.watch import RunWatch
 from DCAMTTrainingLib.session import TrainingSession
+from DCAMTTrainingLib.settings import TrainingSettings
+from DCAMTTrainingLib.start_job import StartJob
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
@@ -42,7 +42,7 @@ from slicer.util import VTKObservationMixin
 
 
 class DCAMTTraining(ScriptedLoadableModule):
-    """What the module list shows."""
+    """The module's entry in the module list."""
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
@@ -51,10 +51,10 @@ class DCAMTTraining(ScriptedLoadableModule):
         self.parent.dependencies = ["DCAMTSegmentation"]
         self.parent.contributors = ["DCAMT contributors"]
         self.parent.helpText = _(
-            "Trains a model from a few outlined scans and many that nobody has outlined. Gather cases, press Start, and"
-            " watch the charts. The run goes on when Slicer is closed, and can be paused and resumed. Then use the"
-            " model in DCAMT Segmentation, and see which scan to outline next. Nothing leaves this computer. For"
-            ' research use only. See the <a href="https://github.com/DCAMT/SlicerDCAMT">tutorial</a>.'
+            "Trains a model on a few labelled scans and many unlabelled ones. Add cases, press Start, and watch the"
+            " charts. The run goes on when Slicer is closed, and can be paused and resumed. Then use the model in DCAMT"
+            " Segmentation, and see which scan to outline next. Nothing leaves this computer. For research use only."
+            ' See the <a href="https://github.com/DCAMT/SlicerDCAMT">tutorial</a>.'
         )
         self.parent.acknowledgementText = _(
             "The method is dual cross-attentive mutual teaching (Ma, PLoS ONE 21(6): e0352358, 2026)."
@@ -62,14 +62,14 @@ class DCAMTTraining(ScriptedLoadableModule):
 
 
 class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel, one small class a section."""
+    """The module's panel, one class per section."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic: Any = None
         self.ui: Any = None
-        self._guiTag: Any = None
+        self._gui_tag: Any = None
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -85,17 +85,19 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.watching = WatchPanel(self.ui, session)
         self.results = ResultsPanel(self.ui, lambda name: self.task.refresh())
         self.outlining = OutlinePanel(self.ui, session)
-        self.runs = RunsPanel(self.ui, session, self.onRun, self.onLook)
+        self.starting = StartPanel(self.ui, session, lambda run: self.runs.show(run))
+        self.runs = RunsPanel(self.ui, session, self._on_run, self._on_run_news, self.starting.suggest_name)
         scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartSaveEvent, self.onSceneStartSave)
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        # A scene that comes in brings cases and settings of its own.
-        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartSaveEvent, self._on_scene_start_save)
+        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
+        self.addObserver(scene, scene.EndCloseEvent, self._on_scene_end_close)
+        # An imported scene brings cases and settings of its own, which cannot be resolved before the import's end.
+        self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_close)
+        self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_close)
         self._attach()
 
     def cleanup(self) -> None:
+        self.starting.cancel()
         for part in (self.runs, self.watching, self.results, self.outlining, self.cases):
             part.close()
         self._detach()
@@ -106,58 +108,64 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.logic.session.settings is None:
             self._attach()
         else:
-            self.task.refresh()
-            self.runs.refresh()
+            self._refresh_from_outside()
 
     def exit(self) -> None:
-        self.logic.session.keep()
+        self.watching.hide_charts()
+        self.logic.session.save()
 
-    def onSceneStartSave(self, caller: Any, event: Any) -> None:
-        self.logic.session.keep()
+    def _on_scene_start_save(self, caller: Any, event: Any) -> None:
+        self.logic.session.save()
 
-    def onSceneStartClose(self, caller: Any, event: Any) -> None:
-        self.runs.cancelStart()
+    def _on_scene_start_close(self, caller: Any, event: Any) -> None:
+        self.starting.cancel()
+        self.watching.on_scene_closing()
         self._detach()
-        self.watching.sceneClosed()
 
-    def onSceneEndClose(self, caller: Any, event: Any) -> None:
+    def _on_scene_end_close(self, caller: Any, event: Any) -> None:
         if self.logic.session.settings is None:
             self._attach()
 
-    def onSettingsModified(self, caller: Any, event: Any) -> None:
-        self.logic.session.settingsChanged()
+    def _on_settings_modified(self, caller: Any, event: Any) -> None:
+        self.logic.session.notify_settings_changed()
 
-    def onRun(self, watch: RunWatch | None) -> None:
-        """Another run is shown."""
+    def _on_run(self, watch: RunWatch | None) -> None:
         for part in (self.watching, self.results, self.outlining):
-            part.setRun(watch)
+            part.set_run(watch)
 
-    def onLook(self, watch: RunWatch) -> None:
-        """The run that is shown may have news."""
+    def _on_run_news(self) -> None:
         for part in (self.watching, self.results, self.outlining):
-            part.look()
+            part.update()
 
     def _attach(self) -> None:
         settings = self.logic.attach()
-        self._guiTag = settings.connectParametersToGui(parameter_widgets(self.ui))
-        self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self.onSettingsModified)
-        for part in (self.cases, self.task, self.effort, self.runs):
+        self._gui_tag = settings.connectParametersToGui(parameter_widgets(self.ui))
+        self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
+        for part in (self.cases, self.effort):
             part.refresh()
+        self._refresh_from_outside()
+        self.starting.suggest_name()
+
+    def _refresh_from_outside(self) -> None:
+        """Show what may have changed outside the panel: models, runs, and cases added in DCAMT Segmentation."""
+        self.task.refresh()
+        self.runs.refresh()
+        self.starting.refresh()
 
     def _detach(self) -> None:
         settings = self.logic.session.settings
         if settings is not None:
-            settings.disconnectGui(self._guiTag)
-            self.removeObserver(settings, vtk.vtkCommand.ModifiedEvent, self.onSettingsModified)
+            settings.disconnectGui(self._gui_tag)
+            self.removeObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
             self.logic.session.detach()
 
 
 class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
-    """Training without the panel. A script that trains on all that is loaded, and waits for nothing:
+    """Training without the panel. A script that trains on all loaded scans, in the background:
 
     logic = DCAMTTrainingLogic()
     logic.attach().runName = "first"
-    logic.addSceneCases()
+    logic.add_scene_cases()
     logic.session.table.use_for_validation(2)
     logic.start(print, lambda run, message: print(run or message))
     """
@@ -170,34 +178,35 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         return TrainingSettings(super().getParameterNode())  # type: ignore[call-arg]
 
     def attach(self) -> Any:
-        """Take up the cases and settings of the scene that is open; returns the settings."""
+        """Load the cases and settings of the open scene; return the settings."""
         settings = self.getParameterNode()
         self.session.attach(settings.parameterNode, settings)
         return settings
 
     def close(self) -> None:
+        """Detach all listeners and stop background work; runs go on."""
         self.session.close()
 
-    def addSceneCases(self) -> int:
-        """Make a case of each scan of the scene; returns how many are new. Raises InputError if the task is faulty."""
+    def add_scene_cases(self) -> int:
+        """Add a case for each scan of the scene; return how many are new. Raises InputError if the task is invalid."""
         return self.session.table.add(scene_rows(self.session.recipe()))
 
     def start(
         self,
-        onStep: Callable[[str], None],
-        onEnd: Callable[[RunFolder | None, str], None],
+        on_step: Callable[[str], None],
+        on_end: Callable[[RunFolder | None, str], None],
         device: str = "auto",
     ) -> StartJob:
-        """Look the cases over, measure, and start the run in the background; see `StartJob`.
+        """Check the cases, measure, and start the run in the background; see `StartJob`.
 
         Raises:
-            InputError: the run's name, the task or a setting cannot be used.
+            InputError: the run's name, the task or a setting is not usable.
         """
-        return StartJob(self.session, device, onStep, onEnd)
+        return StartJob(self.session, device, on_step, on_end).start()
 
 
 class DCAMTTrainingTest(ScriptedLoadableModuleTest):
-    """The module's self-test: a table from the scene, kept with it."""
+    """The module's self-test: cases of the scene are listed and saved with it."""
 
     def runTest(self) -> None:
         self.setUp()
@@ -213,8 +222,8 @@ class DCAMTTrainingTest(ScriptedLoadableModuleTest):
         slicer.util.updateVolumeFromArray(volume, np.arange(1000, dtype=np.int16).reshape(10, 10, 10))
         logic = DCAMTTrainingLogic()
         logic.attach()
-        assert logic.addSceneCases() == 1
-        logic.session.keep()
+        assert logic.add_scene_cases() == 1
+        logic.session.save()
         again = DCAMTTrainingLogic()
         again.attach()
         assert [row.name for row in again.session.table.rows] == ["scan"]

@@ -72,7 +72,7 @@ def _measured(entry: Mapping[str, Any]) -> str:
     dice = entry.get("dice_mean")
     if dice is None and isinstance(entry.get("dice"), Mapping):
         branches = entry["dice"]
-        of_classes = branches.get("mean") or next(iter(branches.values()), {})
+        of_classes: Mapping[str, float] = branches.get("mean") or next(iter(branches.values()), {})
         dice = ", ".join(f"{name} {value:.2f}" for name, value in of_classes.items())
     elif isinstance(dice, float):
         dice = f"{dice:.2f}"

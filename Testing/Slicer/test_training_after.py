@@ -6,12 +6,12 @@ import json
 import re
 import unittest
 import zipfile
+from datetime import date
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, Case
 from dcamt.models.package import open_model
@@ -22,12 +22,15 @@ from dcamt.training.preview import Preview, read_preview
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
+from DCAMTTrainingLib.cases.derived_nodes import scan_of
+from DCAMTTrainingLib.cases.lists import row_of_case
 from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
+from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
 from DCAMTTrainingLib.panels import results as results_panel
+from DCAMTTrainingLib.runs.model_store import current_model, use_model
 from DCAMTTrainingLib.runs.preview import box_of, remove_preview, show_preview
-from DCAMTTrainingLib.runs.proposal import open_proposal, scan_of, scene_volume
-from DCAMTTrainingLib.runs.segmentation_model import current_model, use_model
+from DCAMTTrainingLib.runs.proposal import open_proposal, scene_volume
 from slicer_harness import LoopMonitor, Person, assert_no_pause, choose, click, close_scene, process_events
 from training_case import TrainingCase
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
@@ -80,8 +83,9 @@ class AfterARunTest(TrainingCase):
     def check_results(self, run: RunFolder) -> None:
         model = self.ui.resultsTable.model()
         rows = [[model.data(model.index(row, column)) for column in range(6)] for row in range(model.rowCount())]
-        self.assertEqual([row[0] for row in rows], [f"{PATIENT} follow-up", "mean", "std"])
-        self.assertEqual([row[1] for row in rows], ["Left atrium"] * 3)
+        # A standard deviation of one case is not shown.
+        self.assertEqual([row[0] for row in rows], [f"{PATIENT} follow-up", "mean"])
+        self.assertEqual([row[1] for row in rows], ["Left atrium"] * 2)
         written = run.validation.read_text().splitlines()[1].split(",")
         self.assertEqual(rows[0][2], f"{float(written[2]):.3f}")
         opened = []
@@ -106,17 +110,19 @@ class AfterARunTest(TrainingCase):
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)
         self.assertEqual(target.read_bytes(), run.model.read_bytes())
+        before = {model.name for model in stored_models()}
         click(self.ui.useModelButton)
-        self.wait_for(lambda: "is in the list" in self.ui.resultsStatusLabel.text, "the import")
-        self.assertIn("run-1", [model.name for model in stored_models()])
-        self.assertEqual(open_model(model_path("run-1")).card.trained_on["iterations"], 60)
+        self.wait_for(lambda: "is in the list" in self.ui.resultsStatusLabel.text, "the model in the list")
+        (name,) = {model.name for model in stored_models()} - before
+        self.assertEqual(name, f"run-1_{date.today().isoformat()}")
+        self.assertEqual(open_model(model_path(name)).card.trained_on["iterations"], 60)
         # The next run can start from it.
         texts = [self.ui.startFromSelector.itemText(index) for index in range(self.ui.startFromSelector.count)]
-        self.assertTrue(any("run-1" in text for text in texts), texts)
-        with Person() as person:
-            person.expects("is in the list already", "Ok")
-            click(self.ui.useModelButton)
-            self.wait_for(lambda: "is in the list of" in self.ui.resultsStatusLabel.text, "the second import")
+        self.assertTrue(any(name in text for text in texts), texts)
+        # Used again, the same model does not get a second entry.
+        click(self.ui.useModelButton)
+        self.assertIn(f"“{name}” is in the list of", self.ui.resultsStatusLabel.text)
+        self.assertEqual({model.name for model in stored_models()} - before, {name})
 
     def check_what_to_outline_next(self, run: RunFolder) -> None:
         with LoopMonitor() as monitor:
@@ -132,7 +138,7 @@ class AfterARunTest(TrainingCase):
         click(self.ui.addCaseButton)
         self.assertIn("Open", self.ui.rankStatusLabel.text)
         volumes = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
-        click(self.ui.openCaseButton)
+        self.open_case()
         self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         self.assertEqual(editor.sourceVolumeNode().GetName(), name)
@@ -150,7 +156,7 @@ class AfterARunTest(TrainingCase):
         self.assertTrue(training_cases.is_case(proposal))
         self.assertEqual(len(self.session.table), 4)
         # Another time the ranking is there at once.
-        self.module.widget.outlining.setRun(self.module.widget.runs.watch)
+        self.module.widget.outlining.set_run(self.module.widget.runs.watch)
         self.assertEqual(model.rowCount(), 2)
 
 
@@ -172,7 +178,7 @@ class OutlineFilesTest(TrainingCase):
         place = [1.2, 2, -0.3]
         ranked = {"name": "plain", "image": str(scan), "score": 0.4, "place": place, "segmentation": str(proposed)}
         (run.path / "ranking" / "ranking.json").write_text(json.dumps([ranked]))
-        self.session.addFiles([Case("plain", scan, None, "unlabelled")])
+        self.session.table.add([row_of_case(Case("plain", scan, None, "unlabelled"))])
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
         cells = self.ui.rankTable.model()
@@ -182,13 +188,12 @@ class OutlineFilesTest(TrainingCase):
         load = slicer.util.loadVolume
 
         def load_while_waiting(*words):
-            waiting.append(qt.QApplication.overrideCursor() is not None)
+            waiting.append(self.ui.rankStatusLabel.text)
             return load(*words)
 
         with mock.patch.object(slicer.util, "loadVolume", load_while_waiting):
-            click(self.ui.openCaseButton)
-        self.assertEqual(waiting, [True])
-        self.assertIsNone(qt.QApplication.overrideCursor())
+            self.open_case()
+        self.assertEqual([text[:15] for text in waiting], ["Loading “plain”"])
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         loaded, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
         self.assertEqual((loaded.GetName(), proposal.GetName()), ("plain", "plain (proposed)"))
@@ -206,7 +211,7 @@ class OutlineFilesTest(TrainingCase):
             np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
         # Opened again, what the person has done to it is still there.
         slicer.util.updateSegmentBinaryLabelmapFromArray(label, proposal, identifier, loaded)
-        click(self.ui.openCaseButton)
+        self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 1)
         self.module.enter()
@@ -245,7 +250,7 @@ class ProposalTest(TrainingCase):
         for change in (lambda: volume.SetOrigin(1, 2, 3), lambda: slicer.util.updateVolumeFromArray(volume, image[1:])):
             change()
             self.assertIsNone(scene_volume(case, rows))
-        loaded, proposal = open_proposal(case, rows)
+        loaded, proposal = opened(case, rows)
         self.assertIsNot(loaded, volume)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
         self.assertIs(scan_of(proposal), loaded)
@@ -256,9 +261,9 @@ class ProposalTest(TrainingCase):
         later = {**case, "segmentation": str(Path(self.folder, "later.seg.nrrd"))}
         Path(later["segmentation"]).write_bytes(Path(case["segmentation"]).read_bytes())
         rows = scene_rows(tiny_recipe())
-        first, second = open_proposal(case, rows)[1], open_proposal(later, rows)[1]
+        first, second = opened(case, rows)[1], opened(later, rows)[1]
         self.assertIsNot(first, second)
-        self.assertIs(open_proposal(case, rows)[1], first)
+        self.assertIs(opened(case, rows)[1], first)
 
     def test_under_a_transform_the_views_go_where_the_place_is_now(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
@@ -275,7 +280,7 @@ class ProposalTest(TrainingCase):
         (run.path / "ranking" / "ranking.json").write_text(json.dumps([{**case, "score": 0.4}]))
         click(self.ui.addSceneButton)
         self.module.widget.runs.refresh()
-        click(self.ui.openCaseButton)
+        self.open_case()
         expected = (matrix @ [*case["place"], 1.0])[:3]
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             found = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
@@ -344,6 +349,16 @@ class PreviewTest(unittest.TestCase):
                 longest = max(longest, time.process_time() - began)
             best = min(best, longest)
         assert_no_pause(best)
+
+
+def opened(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:
+    """The nodes of an opened proposal."""
+    steps = open_proposal(case, rows)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def _ijk_to_ras(volume):

@@ -21,7 +21,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
-from DCAMTTrainingLib.cases.inspection import CaseInspection, scene_remark
+from DCAMTTrainingLib.cases.check import CaseCheck, scene_remark
 from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
@@ -73,7 +73,7 @@ class RowsTest(unittest.TestCase):
         self.table.set_role([0], VALIDATION)
         self.table.add([scene("one", (("s1", 2), ("s3", 1)))])  # the task is another, or there is a new segment
         self.assertEqual(self.table.rows[0].source.segments, (("s1", 2), ("s3", 1)))
-        self.table.put(0, replace(self.table.rows[0], source=SceneScan("v", "one", (("s2", 1),), chosen=True)))
+        self.table.replace_row(0, replace(self.table.rows[0], source=SceneScan("v", "one", (("s2", 1),), chosen=True)))
         self.table.add([scene("one")])
         self.assertEqual(self.table.rows[0].source.segments, (("s2", 1),))
         self.assertEqual(rows_from_json(rows_to_json(self.table.rows)), self.table.rows)
@@ -107,7 +107,7 @@ class RowsTest(unittest.TestCase):
 
     def test_removing_and_keeping_as_text(self):
         self.table.add([file_row(f"c{n}") for n in range(3)])
-        self.table.note(2, (4, 5, 6), (1.0, 1.0, 2.5), "wrong")
+        self.table.set_facts(2, (4, 5, 6), (1.0, 1.0, 2.5), "wrong")
         self.table.remove([0, 1])
         kept = rows_from_json(rows_to_json(self.table.rows))
         self.assertEqual(kept, [CaseRow("c2", FileScan("/scans/c2.nrrd"), UNLABELLED, (4, 5, 6), (1.0, 1.0, 2.5))])
@@ -141,14 +141,14 @@ class TableModelTest(unittest.TestCase):
         self.assertEqual(model.headerData(ROLE, qt.Qt.Horizontal, qt.Qt.DisplayRole), "Role")
         changes = []
         model.dataChanged.connect(lambda first, last: changes.append((first.row(), last.row())))
-        table.note(1, (10, 20, 30), (0.5, 0.5, 1.0), "is gone")
+        table.set_facts(1, (10, 20, 30), (0.5, 0.5, 1.0), "is gone")
         self.assertEqual(changes, [(1, 1)])
         texts = [model.data(model.index(1, column), qt.Qt.DisplayRole) for column in (SIZE, SPACING, REMARK)]
         self.assertEqual(texts, ["10×20×30", "0.5×0.5×1", "is gone"])
         self.assertEqual(model.data(model.index(1, SIZE), qt.Qt.ToolTipRole), "10×20×30\nis gone")
         self.assertIsNotNone(model.data(model.index(1, REMARK), qt.Qt.ForegroundRole))
         self.assertIsNone(model.data(model.index(1, ROLE), qt.Qt.ForegroundRole))
-        table.note(1, (10, 20, 30), (0.625, 0.625, 0.625), "")
+        table.set_facts(1, (10, 20, 30), (0.625, 0.625, 0.625), "")
         self.assertEqual(model.data(model.index(1, SPACING), qt.Qt.DisplayRole), "0.625")
 
     def test_ten_thousand_cases_are_workable(self):
@@ -172,7 +172,7 @@ class TableModelTest(unittest.TestCase):
         assert_no_pause(slowest(lambda: table.replace_all(rows)))
         assert_no_pause(slowest(lambda: table.set_role([5000], VALIDATION)))
         assert_no_pause(slowest(lambda: table.use_for_validation(200)))
-        assert_no_pause(slowest(lambda: table.note(9999, (1, 2, 3), (1, 1, 1), "")))
+        assert_no_pause(slowest(lambda: table.set_facts(9999, (1, 2, 3), (1, 1, 1), "")))
         assert_no_pause(slowest(lambda: view.scrollToBottom()))
 
 
@@ -435,7 +435,7 @@ class KeptWithTheSceneTest(unittest.TestCase):
             self.assertEqual(load_rows(node), [])
 
 
-class InspectionTest(unittest.TestCase):
+class CaseCheckTest(unittest.TestCase):
     def setUp(self):
         close_scene()
         folder = tempfile.TemporaryDirectory()
@@ -443,8 +443,8 @@ class InspectionTest(unittest.TestCase):
         self.folder = Path(folder.name)
         self.ended = []
 
-    def inspect(self, table, recipe="la"):
-        found = CaseInspection(table, load_recipe(recipe), self.ended.append)
+    def check(self, table, recipe="la"):
+        found = CaseCheck(table, load_recipe(recipe), self.ended.append).start()
         process_events_until(lambda: self.ended, timeout=60)
         return found
 
@@ -460,16 +460,16 @@ class InspectionTest(unittest.TestCase):
         table.add([CaseRow("a", FileScan(a, str(self.folder / "a_label.nrrd")), LABELLED)])
         table.add([CaseRow("gone", FileScan(str(self.folder / "gone.nrrd")), UNLABELLED)])
         with LoopMonitor() as monitor:
-            found = self.inspect(table)
+            found = self.check(table)
         assert_no_pause(monitor.longest_work)
         self.assertEqual(self.ended, [""])
         self.assertEqual([bool(row.remark) for row in table.rows], [False, False, True])
         self.assertEqual((table.rows[1].size, table.rows[1].spacing), ((24, 22, 20), (2.0, 2.0, 2.0)))
         self.assertIn("does not exist", table.rows[2].remark)
-        self.assertEqual(found.held, {0: (1,), 1: (1,)})
-        table.put(1, CaseRow("a", FileScan(a, str(self.folder / "small_label.nrrd")), LABELLED))
+        self.assertEqual(found.label_values, {0: (1,), 1: (1,)})
+        table.replace_row(1, CaseRow("a", FileScan(a, str(self.folder / "small_label.nrrd")), LABELLED))
         self.ended.clear()
-        self.inspect(table)
+        self.check(table)
         self.assertIn("another grid", table.rows[1].remark)
 
     def test_the_file_of_a_node_is_not_trained_on_and_validated_on(self):
@@ -480,13 +480,13 @@ class InspectionTest(unittest.TestCase):
         row = row_of(volume, outline, load_recipe("la"))
         table.add([CaseRow(row.name, row.source, VALIDATION, row.size, row.spacing)])
         table.add([CaseRow("file", FileScan(path), UNLABELLED)])
-        self.inspect(table)
-        self.assertIn("validated on, too", table.rows[0].remark)
+        self.check(table)
+        self.assertIn("used for training and for validation", table.rows[0].remark)
 
     def test_cancelled_it_says_nothing_more(self):
         table = CaseTable()
         table.add([file_row(f"c{n}") for n in range(50)])
-        found = CaseInspection(table, load_recipe("la"), self.ended.append)
+        found = CaseCheck(table, load_recipe("la"), self.ended.append).start()
         found.cancel()
         self.assertFalse(found.running)
         began = time.monotonic()

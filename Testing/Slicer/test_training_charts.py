@@ -32,6 +32,11 @@ def started(step: int, of: int) -> dict:
     return {"event": "started", "step": step, "of": of, **counts, "device": "cpu", "resumed": step > 0}
 
 
+def chart_nodes() -> list:
+    classes = ("vtkMRMLTableNode", "vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode")
+    return [node for name in classes for node in slicer.util.getNodesByClass(name)]
+
+
 class CurvesTest(unittest.TestCase):
     def test_a_curve_is_thinned_and_keeps_its_course(self):
         curve = Curve()
@@ -53,7 +58,7 @@ class CurvesTest(unittest.TestCase):
             started(10, 100),
             progress(15, 100, total=2.5),
         ]:
-            curves.take(event)
+            curves.apply(event)
         self.assertEqual(curves.losses["total"].steps, [10, 15])
         self.assertEqual(curves.dice["Left atrium", "A"].steps, [])
         self.assertEqual((curves.step, curves.of, curves.eta_s, curves.steps_per_s), (15, 100, 85 / 4, 4.0))
@@ -61,10 +66,10 @@ class CurvesTest(unittest.TestCase):
 
     def test_what_is_no_number_is_left_out(self):
         curves = RunCurves()
-        self.assertTrue(curves.take({**progress(1, 2, total=1.0), "losses": {"total": None, "mmd": 0.5}}))
+        self.assertTrue(curves.apply({**progress(1, 2, total=1.0), "losses": {"total": None, "mmd": 0.5}}))
         self.assertEqual(list(curves.losses), ["mmd"])
-        self.assertFalse(curves.take({"event": "checkpoint", "step": 1}))
-        self.assertFalse(curves.take({"event": "loading", "step": 1, "of": 4}))
+        self.assertFalse(curves.apply({"event": "checkpoint", "step": 1}))
+        self.assertFalse(curves.apply({"event": "loading", "step": 1, "of": 4}))
         self.assertEqual(curves.loading, (1, 4))
 
 
@@ -73,8 +78,8 @@ class ChartsTest(unittest.TestCase):
         close_scene()
         self.curves = RunCurves()
         for step in range(1, 6):
-            self.curves.take(progress(step, 5, total=5.0 - step, mmd=0.1 * step))
-        self.curves.take(validation(5, 0.7, 0.6, 0.8))
+            self.curves.apply(progress(step, 5, total=5.0 - step, mmd=0.1 * step))
+        self.curves.apply(validation(5, 0.7, 0.6, 0.8))
 
     def columns(self, charts, kind, name):
         series = [
@@ -89,7 +94,8 @@ class ChartsTest(unittest.TestCase):
 
     def test_each_loss_and_each_branch_is_a_series_of_a_chart(self):
         charts = TrainingCharts("first")
-        charts.update(self.curves)
+        charts.show(LOSSES, self.curves)
+        charts.show(SCORES, self.curves)
         steps, values = self.columns(charts, LOSSES, "total")
         np.testing.assert_array_equal(steps, [1, 2, 3, 4, 5])
         np.testing.assert_array_equal(values, [4, 3, 2, 1, 0])
@@ -101,10 +107,10 @@ class ChartsTest(unittest.TestCase):
 
     def test_more_events_lengthen_the_same_nodes(self):
         charts = TrainingCharts("first")
-        charts.update(self.curves)
+        charts.show(LOSSES, self.curves)
         before = slicer.mrmlScene.GetNumberOfNodes()
         for step in range(6, 10):
-            self.curves.take(progress(step, 9, total=1.0))
+            self.curves.apply(progress(step, 9, total=1.0))
         charts.update(self.curves)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
@@ -114,29 +120,54 @@ class ChartsTest(unittest.TestCase):
     def test_deleted_nodes_come_again_and_two_runs_keep_apart(self):
         charts, other = TrainingCharts("first"), TrainingCharts("second")
         for one in (charts, other):
-            one.update(self.curves)
+            one.show(LOSSES, self.curves)
         self.assertIsNot(charts.chart(LOSSES), other.chart(LOSSES))
         slicer.mrmlScene.RemoveNode(charts.chart(LOSSES))
-        charts.update(self.curves)
+        charts.show(LOSSES, self.curves)
         self.assertEqual(charts.chart(LOSSES).GetNumberOfPlotSeriesNodes(), 2)
-        charts.remove()
+        charts.hide()
         self.assertIsNone(charts.chart(LOSSES))
         self.assertIsNotNone(other.chart(LOSSES))
 
     def test_a_chart_is_shown_in_a_layout_with_a_plot_view(self):
         charts = TrainingCharts("first")
-        charts.show(LOSSES)  # nothing yet, and no fault
-        charts.update(self.curves)
-        charts.show(SCORES)
+        charts.show(LOSSES, RunCurves())  # without a point there is nothing to show
+        self.assertEqual(chart_nodes(), [])
+        charts.show(SCORES, self.curves)
         views = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
         self.assertEqual([view.GetPlotChartNodeID() for view in views], [charts.chart(SCORES).GetID()] * len(views))
         layout = slicer.app.layoutManager().layout
         self.assertEqual(slicer.modules.plots.logic().GetLayoutWithPlot(layout), layout)
 
-    def test_the_scene_does_not_keep_them(self):
-        TrainingCharts("first").update(self.curves)
-        for kind in ("vtkMRMLTableNode", "vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode"):
-            self.assertFalse(any(node.GetSaveWithScene() for node in slicer.util.getNodesByClass(kind)))
+    def test_nodes_are_made_on_demand_hidden_in_one_folder_and_removed_again(self):
+        charts = TrainingCharts("first")
+        charts.update(self.curves)
+        self.assertEqual(chart_nodes(), [])
+        charts.show(LOSSES, self.curves)
+        self.assertIsNone(charts.chart(SCORES))
+        nodes, hierarchy = chart_nodes(), slicer.mrmlScene.GetSubjectHierarchyNode()
+        self.assertEqual(len(nodes), 4)  # a chart, a table and two series
+        self.assertTrue(all(node.GetHideFromEditors() for node in nodes))
+        self.assertFalse(any(node.GetSaveWithScene() for node in nodes))
+        (folder,) = {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in nodes}
+        self.assertEqual(hierarchy.GetItemName(folder), "first: charts")
+        charts.hide()
+        self.assertEqual(chart_nodes(), [])
+        self.assertFalse(hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), "first: charts"))
+
+    def test_hiding_restores_the_layout_unless_another_was_chosen_meanwhile(self):
+        manager, layouts = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode
+        charts = TrainingCharts("first")
+        manager.setLayout(layouts.SlicerLayoutConventionalView)
+        charts.show(LOSSES, self.curves)
+        charts.show(SCORES, self.curves)
+        self.assertNotEqual(manager.layout, layouts.SlicerLayoutConventionalView)
+        charts.hide()
+        self.assertEqual(manager.layout, layouts.SlicerLayoutConventionalView)
+        charts.show(LOSSES, self.curves)
+        manager.setLayout(layouts.SlicerLayoutOneUp3DView)
+        charts.hide()
+        self.assertEqual(manager.layout, layouts.SlicerLayoutOneUp3DView)
 
 
 class LongRunTest(unittest.TestCase):
@@ -157,9 +188,9 @@ class LongRunTest(unittest.TestCase):
                 file.write(json.dumps(event) + "\n")
         best = 10.0
         for _ in range(3):  # another program may disturb one
-            watch = RunWatch(run, lambda state: None)
+            watch = RunWatch(run, lambda state: None).start()
             with LoopMonitor() as monitor:
-                process_events_until(lambda watch=watch: watch.caughtUp, timeout=120)
+                process_events_until(lambda watch=watch: watch.caught_up, timeout=120)
             best = min(best, monitor.longest_work)
             watch.close()
             if not is_pause(best):
@@ -168,8 +199,8 @@ class LongRunTest(unittest.TestCase):
         self.assertEqual(watch.curves.step, count)
         self.assertLess(len(watch.curves.losses["total"].steps), POINTS)
         # And so do those that come in while it is watched.
-        watch = RunWatch(run, lambda state: None)
-        process_events_until(lambda: watch.caughtUp, timeout=120)
+        watch = RunWatch(run, lambda state: None).start()
+        process_events_until(lambda: watch.caught_up, timeout=120)
         with run.events.open("a") as file:
             file.write(json.dumps(progress(count + 1, count + 1, total=7.0)) + "\n")
         with LoopMonitor() as monitor:

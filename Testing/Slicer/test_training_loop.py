@@ -56,7 +56,9 @@ class LoopTest(TrainingCase):
         self.wait_for(lambda: self.ui.useModelButton.enabled, "its model")
         self.assertEqual(run.started_from().name, "tiny")
 
-        # The charts have filled.
+        # The charts are filled.
+        click(self.ui.lossesButton)
+        click(self.ui.scoresButton)
         charts = {node.GetName(): node for node in slicer.util.getNodesByClass("vtkMRMLPlotChartNode")}
         self.assertGreaterEqual(charts["run-1: losses"].GetNumberOfPlotSeriesNodes(), 4)
         self.assertEqual(charts["run-1: validation"].GetNumberOfPlotSeriesNodes(), 3)
@@ -65,7 +67,7 @@ class LoopTest(TrainingCase):
         click(self.ui.useModelButton)
         self.wait_for(lambda: "is in the list" in self.ui.resultsStatusLabel.text, "the import")
         segmentation_module.enter()
-        self.assertEqual(segmentation_module.logic.getParameterNode().model, "run-1")
+        self.assertTrue(segmentation_module.logic.getParameterNode().model.startswith("run-1_"))
         choose(segmentation_module.ui.outputSelector, None)
         again = dice(self.drawn(self.segment(segmentation_module, volume), volume), truth)
         choose(segmentation_module.ui.outputSelector, None)

@@ -17,12 +17,13 @@ import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
 from DCAMTSegmentationLib import training_cases
+from DCAMTTrainingLib import measurement as measurement_module
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.cases.rows import FileScan
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
-from DCAMTTrainingLib.runs.task import classes_from_json
+from DCAMTTrainingLib.task import classes_from_json
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -86,7 +87,7 @@ class SourcesTest(TrainingCase):
             click(self.ui.addFolderButton)
             self.wait_for(lambda: len(self.table) == 3, "the cases")
         self.assertEqual([row.role for row in self.table.rows], [LABELLED, LABELLED, UNLABELLED])
-        self.wait_for(lambda: self.session.inspected, "their headers")
+        self.wait_for(lambda: self.session.checked, "their headers")
         self.assertEqual([row.size for row in self.table.rows], [(24, 22, 20)] * 3)
         self.assertEqual(self.ui.casesTable.model().rowCount(), 3)
 
@@ -114,7 +115,7 @@ class SourcesTest(TrainingCase):
         written.parent.mkdir()
         with Person() as person:
             person.expects("Save the list", str(written))
-            person.expects("1 case(s) are in the scene only", "Ok")
+            person.expects("1 case(s) are not in the list", "Ok")
             click(self.ui.exportListButton)
         cases = list_cases(written)
         self.assertEqual([(case.name, case.role) for case in cases], [("A", "labelled"), ("B", "left out")])
@@ -139,7 +140,7 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: person.errors(), "the message")
         self.assertEqual(len(self.table), 0)
         table.write_text("\n".join(["name,image,label,role", *lines]))
-        steps = self.session.addingList(table)
+        steps = self.session.add_list_in_steps(table)
         next(steps)
         close_scene()
         process_events()
@@ -148,7 +149,7 @@ class SourcesTest(TrainingCase):
 
     def test_corrected_results_come_over_from_the_segmentation_module(self) -> None:
         click(self.ui.addSentButton)
-        self.assertIn("Nothing was sent over", self.ui.casesSummary.text)
+        self.assertIn("No result was added yet", self.ui.casesSummary.text)
         volume, outline = add_case("corrected")
         add_case("not sent", 1)
         training_cases.add_case(volume, outline)
@@ -177,7 +178,7 @@ class SourcesTest(TrainingCase):
         empty = add_volume("empty outline", ellipsoid(2)[0])
         add_outline(empty, np.zeros_like(ellipsoid(2)[1]))
         click(self.ui.addSceneButton)
-        self.wait_for(lambda: self.session.inspected, "the inspection")
+        self.wait_for(lambda: self.session.checked, "the check")
         model = self.ui.casesTable.model()
         self.assertEqual(model.data(model.index(0, REMARK)), "")
         self.assertIn("empty", model.data(model.index(1, REMARK)))
@@ -187,7 +188,7 @@ class SourcesTest(TrainingCase):
         self.assertEqual(model.data(model.index(1, ROLE)), "unlabelled")
         self.ui.casesTable.clicked.emit(model.index(1, REMARK))
         self.assertEqual(model.data(model.index(1, ROLE)), "unlabelled")
-        self.wait_for(lambda: self.session.inspected, "the inspection")
+        self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual(model.data(model.index(1, REMARK)), "")
         self.assertTrue(self.ui.startButton.enabled)
         self.ui.casesTable.selectRow(0)
@@ -247,7 +248,7 @@ class KeptTest(TrainingCase):
     def test_cases_and_settings_come_back_with_the_scene(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
-        self.session.addFiles(list_cases(self._list()))
+        self.session.add_list(self._list())
         self.ui.iterationsEdit.text = "123"
         choose(self.ui.effortSelector, "Quick try")
         with tempfile.TemporaryDirectory() as folder:
@@ -295,7 +296,7 @@ class TaskTest(TrainingCase):
         self.assertEqual((code.scheme, code.value, code.meaning), ("SCT", "39607008", "Lung"))
         self.assertEqual(len(classes_from_json(self.session.settings.ownClasses)), 2)
         table.item(1, 0).setText("scar")
-        self.assertIn("two classes have one name", self.ui.problemsLabel.text)
+        self.assertIn("two classes have the same name", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
         click(self.ui.removeClassButton)
         self.assertEqual([info.name for info in self.session.recipe().classes], ["Scar"])
@@ -307,8 +308,8 @@ class TaskTest(TrainingCase):
         self.ui.classesTable.item(0, 0).setText("Left atrium")
         self.ui.classesTable.item(1, 0).setText("Aorta")
         click(self.ui.addSceneButton)
-        self.wait_for(lambda: self.session.inspected, "the inspection")
-        self.assertIn("No labelled case holds “Aorta” (label 2)", self.ui.problemsLabel.text)
+        self.wait_for(lambda: self.session.checked, "the check")
+        self.assertIn("No labelled case contains “Aorta” (label 2)", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
     def test_a_model_of_other_classes_is_no_start(self) -> None:
@@ -316,7 +317,7 @@ class TaskTest(TrainingCase):
         self.assertEqual(self.session.recipe().network.channels, (4, 8, 8))
         choose(self.ui.taskSelector, "My own classes, in MRI")
         click(self.ui.addClassButton)
-        self.assertIn("outlines 1 class(es), and the task has 2", self.ui.problemsLabel.text)
+        self.assertIn("segments 1 class(es), but the task has 2", self.ui.problemsLabel.text)
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.assertEqual(self.session.settings.startFrom, "")
 
@@ -351,12 +352,12 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.make_small()
         self.take_as_measured()
-        self.assertIsNotNone(self.session.estimate())
+        self.assertIsNotNone(self.session.measurement.estimate())
         recipe = self.session.recipe()
         other = replace(recipe, network=replace(recipe.network, attention_heads=0))
-        with mock.patch.object(session_module, "started_from", return_value=other):
+        with mock.patch.object(session_module, "continued_recipe", return_value=other):
             self.session.settings.startFrom = "another grid"
-            self.assertIsNone(self.session.estimate())
+            self.assertIsNone(self.session.measurement.estimate())
 
     def test_it_is_of_the_cases_that_were_there(self) -> None:
         add_case("one", 1)
@@ -364,12 +365,12 @@ class EstimateTest(TrainingCase):
         self.make_small()
         self.take_as_measured()
         self.session.table.set_role([0], VALIDATION)
-        self.assertIsNone(self.session.estimate())
+        self.assertIsNone(self.session.measurement.estimate())
         self.session.table.set_role([0], LABELLED)
-        self.assertIsNotNone(self.session.estimate())
+        self.assertIsNotNone(self.session.measurement.estimate())
         add_case("another", 2)
         click(self.ui.addSceneButton)
-        self.assertIsNone(self.session.estimate())
+        self.assertIsNone(self.session.measurement.estimate())
 
     def test_what_was_measured_on_another_device_does_not_count(self) -> None:
         add_case("one", 1)
@@ -378,11 +379,11 @@ class EstimateTest(TrainingCase):
         self.take_as_measured(device="cuda")
         self.assertIn("on the GPU", self.ui.estimateLabel.text)
         choose(self.ui.deviceSelector, "CPU")
-        self.assertIn("Measure to see", self.ui.estimateLabel.text)
-        begun = []
-        with mock.patch.object(session_module, "EngineCommand", lambda words, *rest: begun.append(words)):
-            self.session.measure(self.folder, self.session.device(), print)
-        self.assertEqual(begun[0][begun[0].index("--device") + 1], "cpu")
+        self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
+        with mock.patch.object(measurement_module, "EngineCommand") as command:
+            self.session.measurement.start(self.folder, self.session.device(), print)
+        words = command.call_args.args[0]
+        self.assertEqual(words[words.index("--device") + 1], "cpu")
 
     def test_too_little_disk_or_memory_is_told_before_start(self) -> None:
         add_case("one", 1)
@@ -390,11 +391,11 @@ class EstimateTest(TrainingCase):
         self.make_small()
         self.take_as_measured()
         self.assertTrue(self.ui.startButton.enabled)
-        with mock.patch.object(session_module, "free_disk_bytes", return_value=5 * 10**6):
-            self.session.settingsChanged()
+        with mock.patch.object(measurement_module, "free_disk_bytes", return_value=5 * 10**6):
+            self.session.notify_settings_changed()
             self.assertIn("Free some space, or choose another folder", self.ui.problemsLabel.text)
             self.assertFalse(self.ui.startButton.enabled)
-        self.session.settingsChanged()  # there is room now: nothing has to be measured again
+        self.session.notify_settings_changed()  # there is room now: nothing has to be measured again
         self.assertTrue(self.ui.startButton.enabled)
         self.take_as_measured(memory_free=5 * 10**7)
         self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)
@@ -419,7 +420,7 @@ class PackagesTest(TrainingCase):
                 person.expects("DCAMT needs Python packages", "Cancel")
                 person.expects("Nothing was installed", "Ok")
                 click(button)
-        self.assertFalse(self.session.estimating or self.session.inspecting)
+        self.assertFalse(self.session.measurement.running or self.session.checking)
         self.assertEqual(list(self.runs.iterdir()), [])
         self.assertTrue(self.ui.startButton.enabled)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
+from dcamt.errors import InputError
 from dcamt.models.package import open_model
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
@@ -21,11 +22,11 @@ from dcamt.runs.requests import PAUSE, ask
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib import engine_process
-from DCAMTTrainingLib.runs import engine_command
+from DCAMTTrainingLib import engine_command
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.folders import runs_folder
-from DCAMTTrainingLib.runs.settings import chosen_settings
 from DCAMTTrainingLib.runs.start import RunPlan, just_started, prepare_and_start, resume, started
+from DCAMTTrainingLib.settings import chosen_settings
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -63,7 +64,7 @@ class RunsTest(TrainingCase):
         return run
 
     def job_running(self) -> bool:
-        job = self.module.widget.runs.job
+        job = self.module.widget.starting.job
         return (job is not None and job.running) or any(one.process.poll() is None for one in started)
 
     def state(self, run: RunFolder) -> str:
@@ -81,9 +82,13 @@ class RunsTest(TrainingCase):
         assert_no_pause(monitor.longest_work)
         self.assertIn("Finished", self.ui.runStatusLabel.text)
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], 30)
+        # Charts come into the scene only when the person asks for them.
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
+        click(self.ui.lossesButton)
+        click(self.ui.scoresButton)
         charts = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLPlotChartNode")}
         self.assertEqual(charts, {"run-1: losses", "run-1: validation"})
-        self.assertEqual(self.ui.resultsTable.model().rowCount(), 3)  # the case, mean and standard deviation
+        self.assertEqual(self.ui.resultsTable.model().rowCount(), 2)  # the case and the mean
         self.assertTrue(self.ui.reportButton.enabled)
         self.assertEqual(self.session.settings.runName, "run-2")
         # The scene's volumes were written beside the run, and stay as they are in the scene.
@@ -154,7 +159,9 @@ class RunsTest(TrainingCase):
         self.ui = self.module.ui
         self.wait_for(lambda: "Running" in self.ui.runStatusLabel.text, "the run to be found running")
         self.assertIn("run-1: running", self.ui.runSelector.currentText)
-        self.wait_for(lambda: slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), "its charts in the new scene")
+        self.wait_for(lambda: self.ui.lossesButton.enabled, "its losses")
+        click(self.ui.lossesButton)
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")), 1)
         click(self.ui.pauseButton)
         self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
 
@@ -189,9 +196,10 @@ class RunsTest(TrainingCase):
     def test_two_runs_never_write_one_folder(self) -> None:
         run = self.start(iterations="100000")
         self.session.settings.runName = "run-1"
-        click(self.ui.startButton)
-        self.wait_for(lambda: not self.module.widget.runs.job.running, "the refusal")
-        self.assertIn("is there already", self.ui.problemsLabel.text)
+        self.assertIn("A run “run-1” exists already", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        with self.assertRaisesRegex(InputError, "exists already"):
+            self.module.logic.start(print, print)
         self.assertEqual(self.state(run), RUNNING)
         with self.assertRaisesRegex(Exception, "by another process"):
             resume(run)
@@ -243,10 +251,10 @@ class RunsTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.make_small()
         click(self.ui.startButton)  # it measures first, and the scene goes meanwhile
-        self.wait_for(lambda: self.session.estimating, "the measurement")
+        self.wait_for(lambda: self.session.measurement.running, "the measurement")
         close_scene()
         process_events()
-        self.assertFalse(self.session.estimating)
+        self.assertFalse(self.session.measurement.running)
         self.assertEqual(list(self.runs.iterdir()), [])
 
     def test_a_process_that_cannot_begin_tells_why(self) -> None:
@@ -324,7 +332,7 @@ class ListOfRunsTest(TrainingCase):
             self.assertEqual(self.ui.stopButton.enabled, resumable and not name.startswith("stopped"), name)
             self.assertTrue(self.ui.discardButton.enabled)
         # Runs of the past are not drawn into the scene before somebody asks for it.
-        process_events_until(lambda: self.module.widget.runs.watch.caughtUp)
+        process_events_until(lambda: self.module.widget.runs.watch.caught_up)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
 
     def test_the_validation_cases_of_a_long_list_are_offered_though_their_drive_is_gone(self) -> None:
@@ -354,7 +362,7 @@ class ListOfRunsTest(TrainingCase):
         run = self.make("going", [begun, {**going, "memory_bytes": 820_000_000}])
         with run_lock(run.lock):
             self.module.widget.runs.refresh()
-            told = "Running, 343 of 400 iterations, 0.74 a second, 77 s left, 0.8 GB of memory."
+            told = "Running, 343 of 400 iterations, 0.74 per second, 77 s left, 0.8 GB of memory."
             self.wait_for(lambda: self.ui.runStatusLabel.text == told, self.ui.runStatusLabel.text, timeout=20)
             self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
@@ -392,7 +400,7 @@ class LauncherTest(TrainingCase):
             run.path.mkdir()
             with run_lock(run.lock):
                 words = ["train", "--run", str(run.path), "--watch"]
-                command = engine_command.EngineCommand(words, heard.append, heard.append)
+                command = engine_command.EngineCommand(words, heard.append, heard.append).start()
                 pid = self.folder / "child"
                 self.wait_for(lambda: pid.exists() and pid.read_text(), "the launcher's child")
                 child = int(pid.read_text())

@@ -13,12 +13,13 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+import slicer
 from dcamt.models.store import user_folder
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, ask
 from DCAMTTrainingLib.runs.folders import set_runs_folder
-from slicer_harness import open_module, process_events_until, start_afresh
+from slicer_harness import click, open_module, process_events_until, start_afresh
 
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
@@ -100,8 +101,12 @@ class TrainingCase(unittest.TestCase):
         """As if the person had pressed Measure before, which takes its time."""
         known = {"seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12, "device": "cpu"}
         known |= {"disk_bytes": 10**7}
-        self.session._estimates[self.session._estimateKey(self.session.plannedRecipe())] = {**known, **estimate}
-        self.session.settingsChanged()
+        self.session.measurement.set_estimate({**known, **estimate})
+
+    def open_case(self) -> None:
+        """Open the selected proposal, and wait for the Segment Editor."""
+        click(self.ui.openCaseButton)
+        self.wait_for(lambda: slicer.util.selectedModule() == "SegmentEditor", self.ui.rankStatusLabel.text)
 
     def wait_for(self, condition, what: str = "", timeout: float = 120) -> None:
         process_events_until(condition, timeout=timeout, what=what)

@@ -74,11 +74,11 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     for name, text in SETTINGS.items():
         getattr(ui, name).text = text
     click(ui.measureButton)
-    process_events_until(lambda: not module.logic.session.estimating, PATIENCE_S, "the measurement")
+    process_events_until(lambda: not module.logic.session.measurement.running, PATIENCE_S, "the measurement")
     _open(ui, "casesButton", "taskButton", "effortButton")
     yield "training-1-cases", grab_panel(module, TITLE, WIDTH)
 
-    if module.logic.session.estimate() is None:
+    if module.logic.session.measurement.estimate() is None:
         raise RuntimeError(ui.estimateLabel.text)
     click(ui.startButton)
     process_events_until(lambda: _step(module) >= _of(module) * 5 // 6 > 0, PATIENCE_S, "most of the run")

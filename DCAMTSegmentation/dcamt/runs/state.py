@@ -56,16 +56,24 @@ def run_state(run: RunFolder) -> RunState:
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:
     """The runs that lie directly in a folder, the one that was begun last first."""
-    if not folder.is_dir():
-        return
     found = []
-    for path in folder.iterdir():
+    for path in _subfolders(folder):
         run = RunFolder(path)
-        begun = next((file for file in (run.recipe, run.log) if file.is_file()), None)
-        if begun is not None:
-            found.append((begun.stat().st_mtime, run))
+        try:
+            begun = next((file for file in (run.recipe, run.log) if file.is_file()), None)
+            if begun is not None:
+                found.append((begun.stat().st_mtime, run))
+        except OSError:  # a folder that this person may not read, such as a disk's lost+found
+            continue
     for _, run in sorted(found, key=lambda item: -item[0]):
         yield run
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _progress(run: RunFolder) -> tuple[int, int, float | None, str]:

@@ -1,22 +1,60 @@
-"""Case lists for a child process: with whole paths, since to make ten thousand of them relative takes a second."""
+"""Read and write case lists, the CSV files of `dcamt train`."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from dcamt.cases.case_list import COLUMNS, Case
+from dcamt.cases.case_list import COLUMNS, Case, listed_cases, write_cases
 from dcamt.io.atomic import atomic_path
+
+from .rows import CaseRow, FileScan
+from .store import ROWS_PER_STEP
+
+
+def row_of_case(case: Case) -> CaseRow:
+    """Return the row of a case whose scan is a file."""
+    return CaseRow(case.name, FileScan(str(case.image), str(case.label or "")), case.role)
+
+
+def read_rows_in_steps(path: Path) -> Generator[None, None, list[CaseRow]]:
+    """Return the rows of a case list, in steps; raise InputError if a line is invalid."""
+    rows = []
+    for number, case in enumerate(listed_cases(path), start=1):
+        rows.append(row_of_case(case))
+        if number % ROWS_PER_STEP == 0:
+            yield
+    return rows
+
+
+def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
+    """Write the rows whose scans are files as a case list; return how many rows are left out.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    cases, left_out = [], 0
+    for row in rows:
+        if isinstance(row.source, FileScan):
+            label = Path(row.source.label) if row.source.label else None
+            cases.append(Case(row.name, Path(row.source.image), label, row.role))
+        else:
+            left_out += 1
+    write_cases(cases, path)
+    return left_out
 
 
 def write_list(cases: Iterable[Case], path: Path) -> None:
-    """Write cases as `dcamt` reads them; raises OutputError if the file cannot be written."""
+    """Write cases with absolute paths, for a child process; raise OutputError if that fails."""
     write_lines(((case.name, str(case.image), str(case.label or ""), case.role) for case in cases), path)
 
 
 def write_lines(lines: Iterable[tuple[str, str, str, str]], path: Path) -> None:
-    """`write_list` for lines of name, image, label (or an empty text) and role."""
+    """Write lines of name, image, label (empty for none) and role; raise OutputError if that fails.
+
+    Unlike `write_cases` this keeps paths as they are: making ten thousand of them relative takes a second.
+    """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

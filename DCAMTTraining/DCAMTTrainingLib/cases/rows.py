@@ -1,4 +1,4 @@
-"""The case table as plain rows: where each case comes from, its role, and what is known of it."""
+"""The case table: one row per case with its source, role and facts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL_ROLES = (*ROLES, LEFT_OUT)
 
 @dataclass(frozen=True)
 class FileScan:
-    """A scan on the disk and its label; `label` is empty where nobody outlined it."""
+    """A scan file and its label file. label: empty where there is none."""
 
     image: str
     label: str = ""
@@ -22,9 +22,9 @@ class FileScan:
 
 @dataclass(frozen=True)
 class SceneScan:
-    """A volume node of the scene and the segmentation node that outlines it, by their IDs.
+    """A volume node of the scene and its segmentation node, by their node IDs.
 
-    segments: identifier of each segment that counts, and the recipe's label that it stands for. chosen: by the person.
+    segments: pairs of segment identifier and the recipe's label value. chosen: whether a person chose the segments.
     """
 
     volume: str
@@ -35,9 +35,10 @@ class SceneScan:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One case. size: voxels (I, J, K). spacing: mm along them. remark: what is wrong, with the remedy, else empty.
+    """One case.
 
-    size, spacing and remark are None or empty until the case was looked at.
+    size: voxels (I, J, K). spacing: mm along I, J, K. remark: the problem and its remedy, empty if there is none.
+    size and spacing are None, and remark is empty, until the case was checked.
     """
 
     name: str
@@ -50,18 +51,20 @@ class CaseRow:
     @property
     def has_label(self) -> bool:
         source = self.source
+        """Whether the case has a label file, or a segmentation with chosen segments."""
         return bool(source.label) if isinstance(source, FileScan) else bool(source.segmentation and source.segments)
 
     @property
     def scan(self) -> str:
-        """What tells the scan from others: its file, or its node's ID."""
+        """The scan's file path or node ID, unique among the rows."""
         return self.source.image if isinstance(self.source, FileScan) else self.source.volume
 
 
 class CaseTable:
-    """The rows, and who hears of changes: `on_reset()` after rows came or went, `on_changed(first, last)` else.
+    """The rows and the listeners of their changes.
 
-    `on_edited()` is called after either, unless only something was found out about a case.
+    on_reset(): called after rows were added or removed. on_changed(first, last): called after rows first to last
+    changed. on_edited(): called after either, except when only facts about a case changed.
     """
 
     def __init__(self) -> None:
@@ -74,10 +77,10 @@ class CaseTable:
         return len(self.rows)
 
     def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
-        """Add cases; returns how many are new. `roles_chosen`: their roles are a person's, not guessed.
+        """Add cases; return how many are new.
 
-        Of one whose scan is there already the row gets the label, as far as there is one; name, role and segments that
-        the person chose for it stay.
+        A row with the same scan is updated: it takes the new label and keeps its name, role and chosen segments.
+        roles_chosen: whether a person chose the new rows' roles, which then replace those of existing rows.
         """
         at = {row.scan: index for index, row in enumerate(self.rows)}
         names = {row.name for row in self.rows}
@@ -85,9 +88,9 @@ class CaseTable:
         for row in rows:
             if row.scan in at:
                 index = at[row.scan]
-                self.rows[index] = _brought_up_to_date(self.rows[index], row, roles_chosen)
+                self.rows[index] = _update_row(self.rows[index], row, roles_chosen)
                 continue
-            name = _own_name(row.name, names)
+            name = unique_name(row.name, names)
             if name != row.name:
                 row = replace(row, name=name)
             names.add(name)
@@ -98,19 +101,20 @@ class CaseTable:
         return added
 
     def replace_all(self, rows: Sequence[CaseRow]) -> None:
+        """Replace the whole table."""
         self.rows = list(rows)
         self._reset()
 
     def remove(self, indices: Iterable[int]) -> None:
-        """Take cases off the table; their files and nodes stay."""
+        """Remove cases from the table; their files and nodes stay."""
         gone = set(indices)
         self.rows = [row for index, row in enumerate(self.rows) if index not in gone]
         self._reset()
 
     def set_role(self, indices: Iterable[int], role: str) -> int:
-        """Give cases a role; returns how many keep theirs, since it needs a label that they lack."""
+        """Set the role of cases; return how many keep theirs because the role needs a label that they lack."""
         if role not in ALL_ROLES:
-            raise ValueError(f"no role: {role}")
+            raise ValueError(f"unknown role: {role}")
         refused, changed = 0, []
         for index in indices:
             if role in (LABELLED, VALIDATION) and not self.rows[index].has_label:
@@ -124,9 +128,8 @@ class CaseTable:
         return refused
 
     def use_for_validation(self, count: int) -> int:
-        """Let `count` of the outlined cases be for validation, the last ones; returns how many are."""
+        """Set the last `count` labelled cases to validation, but leave one to train on; return how many were set."""
         outlined = [index for index, row in enumerate(self.rows) if row.role in (LABELLED, VALIDATION)]
-        # One at least is learnt from.
         chosen = set(outlined[len(outlined) - max(0, min(count, len(outlined) - 1)) :]) if outlined else set()
         for index in outlined:
             self.rows[index] = replace(self.rows[index], role=VALIDATION if index in chosen else LABELLED)
@@ -135,19 +138,20 @@ class CaseTable:
             self._edited()
         return len(chosen)
 
-    def put(self, index: int, row: CaseRow) -> None:
-        """Another state of the case at `index`."""
+    def replace_row(self, index: int, row: CaseRow) -> None:
+        """Replace the case at `index`."""
         self.rows[index] = row
         self._changed(index, index)
         self._edited()
 
-    def note(self, index: int, size: Sequence[int] | None, spacing: Sequence[float] | None, remark: str) -> None:
-        """What was found out about the case at `index`."""
+    def set_facts(self, index: int, size: Sequence[int] | None, spacing: Sequence[float] | None, remark: str) -> None:
+        """Set size, spacing and remark of the case at `index`."""
         sizes, steps = tuple(size) if size else None, tuple(spacing) if spacing else None
         self.rows[index] = replace(self.rows[index], size=sizes, spacing=steps, remark=remark)
         self._changed(index, index)
 
     def count(self, role: str) -> int:
+        """Return how many cases have a role."""
         return sum(row.role == role for row in self.rows)
 
     def _reset(self) -> None:
@@ -165,13 +169,14 @@ class CaseTable:
 
 
 def default_role(has_label: bool) -> str:
+    """Return the role of a newly added case."""
     return LABELLED if has_label else UNLABELLED
 
 
 def rows_to_json(rows: Sequence[CaseRow]) -> str:
-    """The rows as text, to be kept with the scene; remarks are found out anew."""
+    """Return the rows as JSON text to save with the scene, without remarks."""
     listed = [
-        # By hand: dataclasses.asdict takes ten times as long, which ten thousand rows would let the window feel.
+        # Not dataclasses.asdict, which takes ten times as long: noticeable for ten thousand rows.
         {"name": row.name, "source": vars(row.source), "role": row.role, "size": row.size, "spacing": row.spacing}
         for row in rows
     ]
@@ -179,16 +184,16 @@ def rows_to_json(rows: Sequence[CaseRow]) -> str:
 
 
 def rows_from_json(text: str) -> list[CaseRow]:
-    """What `rows_to_json` wrote; raises ValueError if it is nothing of the kind."""
-    return rows_of(json.loads(text))
+    """Return the rows of `rows_to_json`; raise ValueError for any other text."""
+    return parse_rows(json.loads(text))
 
 
-def rows_of(listed: Any) -> list[CaseRow]:
-    """The rows of what JSON made of their text; raises ValueError if it is nothing of the kind."""
+def parse_rows(listed: Any) -> list[CaseRow]:
+    """Return the rows of parsed JSON; raise ValueError for anything else."""
     try:
         return [_row(data) for data in listed]
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"no case rows: {error}") from error
+        raise ValueError(f"not a list of case rows: {error}") from error
 
 
 def _row(data: dict[str, Any]) -> CaseRow:
@@ -200,14 +205,14 @@ def _row(data: dict[str, Any]) -> CaseRow:
         scan = SceneScan(source["volume"], source["segmentation"], segments, bool(source.get("chosen")))
     size, spacing = data.get("size"), data.get("spacing")
     if data["role"] not in ALL_ROLES:
-        raise ValueError(f"no role: {data['role']}")
+        raise ValueError(f"unknown role: {data['role']}")
     return CaseRow(data["name"], scan, data["role"], tuple(size) if size else None, tuple(spacing) if spacing else None)
 
 
-def _brought_up_to_date(row: CaseRow, found: CaseRow, role_chosen: bool) -> CaseRow:
-    """`row` with what `found` has of the same scan: name, role and segments stay as far as its label allows.
+def _update_row(row: CaseRow, found: CaseRow, role_chosen: bool) -> CaseRow:
+    """Return `found` with the name, chosen segments and, if the label allows, the role of `row`.
 
-    `role_chosen`: the role of `found` is a person's, and goes before.
+    role_chosen: whether a person chose the role of `found`, which then wins.
     """
     source, known = found.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:
@@ -215,13 +220,13 @@ def _brought_up_to_date(row: CaseRow, found: CaseRow, role_chosen: bool) -> Case
     found = replace(found, name=row.name, source=source)
     if role_chosen:
         return found
-    # The role that a case was given for want of a label is none that anybody chose.
+    # A case without a label is unlabelled by default, not by choice.
     keeps = row.role == LEFT_OUT or (row.has_label and found.has_label)
     return replace(found, role=row.role if keeps else default_role(found.has_label))
 
 
-def _own_name(name: str, taken: set[str]) -> str:
-    """The name, or the name with the first number that makes it its own."""
+def unique_name(name: str, taken: set[str]) -> str:
+    """Return the name, with a number appended if it is taken."""
     name = name.strip() or "case"
     if name not in taken:
         return name

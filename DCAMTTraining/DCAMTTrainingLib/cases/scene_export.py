@@ -1,4 +1,4 @@
-"""The scene's cases as files beside a run, in the engine's form; the nodes stay as they are."""
+"""Write cases of the scene as files in a run's folder; the nodes are not changed."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ from .rows import CaseRow, FileScan
 
 
 def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None, Case]:
-    """The case of a row, its scan and label written into `folder` if they are the scene's; short steps between yields.
+    """Return the case of a row; write scan and label into `folder` first if they are nodes, in short steps.
 
-    The files are numbered, so that no patient's name comes into a path.
+    File names are numbers, so that no patient's name gets into a path.
 
     Raises:
-        InputError: a node is gone, or cannot be used.
+        InputError: a node is missing or has unusable contents.
         OutputError: a file cannot be written.
     """
     source = row.source
-    outlined = row.role in (LABELLED, VALIDATION)
+    needs_label = row.role in (LABELLED, VALIDATION)
     if isinstance(source, FileScan):
-        return Case(row.name, Path(source.image), Path(source.label) if source.label and outlined else None, row.role)
+        return Case(
+            row.name, Path(source.image), Path(source.label) if source.label and needs_label else None, row.role
+        )
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None:
         raise InputError(_("is no longer in the scene"), path=row.name, remedy=_("Remove the case."))
     image = folder / f"{number:05d}.nrrd"
     yield from write_slabs(voxels_of(volume), ijk_to_ras(volume), image)
-    if not outlined:
+    if not needs_label:
         return Case(row.name, image, None, row.role)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if segmentation is None:
@@ -52,16 +54,18 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
 def label_array(
     segmentation: Any, segments: tuple[tuple[str, int], ...], volume: Any
 ) -> Generator[None, None, np.ndarray]:
-    """(K, J, I), uint8: the segments on the volume's own grid, each as its label; where they overlap the last wins."""
+    """Return the segments as label values on the volume's grid, uint8 (K, J, I); of overlapping ones the last wins."""
     columns, rows, slices = volume.GetImageData().GetDimensions()
     labels = np.zeros((slices, rows, columns), np.uint8)
-    reference = _grid_of(volume)
-    between = slicer.vtkMRMLTransformNode
+    reference = _reference_grid(volume)
+    transforms = slicer.vtkMRMLTransformNode
     to_volume = vtk.vtkGeneralTransform()
-    between.GetTransformBetweenNodes(segmentation.GetParentTransformNode(), volume.GetParentTransformNode(), to_volume)
+    transforms.GetTransformBetweenNodes(
+        segmentation.GetParentTransformNode(), volume.GetParentTransformNode(), to_volume
+    )
     for identifier, label in segments:
         image = slicer.vtkOrientedImageData()
-        if segmentation.GetSegmentation().GetSegment(identifier) is None or not _binary(
+        if segmentation.GetSegmentation().GetSegment(identifier) is None or not _copy_labelmap(
             segmentation, identifier, image
         ):
             continue
@@ -79,8 +83,11 @@ def label_array(
     return labels
 
 
-def _binary(segmentation: Any, identifier: str, image: Any) -> bool:
-    """The segment's voxels in the segmentation's own space; made from its surface, aside, if it has that alone."""
+def _copy_labelmap(segmentation: Any, identifier: str, image: Any) -> bool:
+    """Copy a segment's voxels, in the segmentation's space, into `image`; return whether there are any.
+
+    A segment with a surface only is converted in a copy.
+    """
     name = labelmap()
     if segmentation.GetSegmentation().ContainsRepresentation(name):
         logic = slicer.vtkSlicerSegmentationsModuleLogic
@@ -93,8 +100,8 @@ def _binary(segmentation: Any, identifier: str, image: Any) -> bool:
     return True
 
 
-def _grid_of(volume: Any) -> Any:
-    """The volume's grid, without voxels of its own, in the volume's own space."""
+def _reference_grid(volume: Any) -> Any:
+    """Return the volume's grid without voxels, in the volume's space."""
     grid = slicer.vtkOrientedImageData()
     grid.SetExtent(volume.GetImageData().GetExtent())
     matrix = vtk.vtkMatrix4x4()

@@ -1,4 +1,4 @@
-"""Cases from the scene: each volume with the segmentation that outlines it, and which segment is which class."""
+"""Find cases in the scene: each volume with its segmentation, and the class of each segment."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from dcamt.recipe import Recipe
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import own_segments
 
-from ..runs.preview import is_preview
-from ..runs.proposal import is_proposal, scan_of
-from ..runs.task import TISSUE
+from ..task import TISSUE
+from .derived_nodes import is_preview, is_proposal, scan_of
 from .rows import CaseRow, SceneScan, default_role
 
 
 def scene_rows(recipe: Recipe) -> list[CaseRow]:
-    """A row for each scan of the scene, with the segmentation that was made a case of it, or drawn on it."""
+    """Return a row for each scan of the scene, with the segmentation added as a training case or drawn on it."""
     sent = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     rows = []
     for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
@@ -27,19 +26,19 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
 
 
 def sent_rows(recipe: Recipe) -> list[CaseRow]:
-    """The results that were corrected in the segmentation module and sent over."""
+    """Return a row for each result that DCAMT Segmentation added to the training cases."""
     return [row_of(case.volume, case.segmentation, recipe) for case in training_cases.scene_cases()]
 
 
 def is_scan(volume: Any) -> bool:
-    """Whether a volume node is a scan: no labelmap, nothing that DCAMT put into the scene, and not without voxels."""
-    derived = volume.IsA("vtkMRMLLabelMapVolumeNode") or not volume.IsA("vtkMRMLScalarVolumeNode")
-    made = review.is_map(volume) or is_preview(volume)
-    return not (derived or made or volume.GetHideFromEditors() or volume.GetImageData() is None)
+    """Return whether a volume node is a scan: it has voxels, and is no labelmap and no node of DCAMT's own."""
+    labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode") or not volume.IsA("vtkMRMLScalarVolumeNode")
+    own = review.is_map(volume) or is_preview(volume)
+    return not (labelmap or own or volume.GetHideFromEditors() or volume.GetImageData() is None)
 
 
 def outline_of(volume: Any, recipe: Recipe) -> Any | None:
-    """The last segmentation node on the volume in which a person outlined one of the classes."""
+    """Return the last segmentation node on the volume that holds a class outlined by a person; None if none does."""
     found = None
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if scan_of(segmentation) is volume and segments_of(segmentation, recipe):
@@ -48,7 +47,7 @@ def outline_of(volume: Any, recipe: Recipe) -> Any | None:
 
 
 def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
-    """The row of a volume node; size and spacing are known at once."""
+    """Return the row of a volume node and its segmentation node (or None)."""
     segments = segments_of(segmentation, recipe) if segmentation is not None else ()
     source = SceneScan(volume.GetID(), segmentation.GetID() if segmentation is not None else "", segments)
     size = volume.GetImageData().GetDimensions()
@@ -57,19 +56,20 @@ def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
 
 
 def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...]:
-    """Which segment stands for which class: by its code, else its name, else as the only one for the only class.
+    """Return pairs of segment identifier and label value, ordered by label.
 
-    Of those that a person answers for: from what a network alone has said, it would learn its own mistakes.
+    A segment is matched to a class by its terminology code, else by its name, else as the only segment for the only
+    class. Uncorrected results of a model are left out: a model would learn its own mistakes from them.
     """
     parts = segmentation.GetSegmentation()
-    free = _persons_segments(segmentation)
+    free = _segments_of_a_person(segmentation)
     found: dict[int, str] = {}
     if len(recipe.classes) == len(free) == 1:
         return ((free[0], recipe.classes[0].label),)
     codes = {identifier: _type_code(parts.GetSegment(identifier)) for identifier in free}
     names = {identifier: parts.GetSegment(identifier).GetName().lower() for identifier in free}
     for known, wanted in (
-        # Slicer codes a new segment as tissue, whatever it is.
+        # Slicer codes every new segment as "Tissue", which says nothing about its class.
         (codes, {c.label: (c.type.scheme, c.type.value) for c in recipe.classes if c.type.value != TISSUE.value}),
         (names, {c.label: c.name.lower() for c in recipe.classes}),
     ):
@@ -81,23 +81,23 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
     return tuple((identifier, label) for label, identifier in sorted(found.items()))
 
 
-def _persons_segments(segmentation: Any) -> list[str]:
-    """Identifiers of the segments that a person drew, corrected or sent over."""
+def _segments_of_a_person(segmentation: Any) -> list[str]:
+    """Return identifiers of the segments that a person drew, corrected or added to the training cases."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation) or review.notice_correction(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):
         return []
-    written = own_segments(segmentation).values()
-    return [identifier for identifier in identifiers if identifier not in written]
+    by_model = own_segments(segmentation).values()
+    return [identifier for identifier in identifiers if identifier not in by_model]
 
 
 def _type_code(segment: Any) -> tuple[str, str] | None:
-    """Scheme and value of the segment's coded type; None if it has none."""
+    """Return scheme and value of the segment's coded type; None if it has no code."""
     text = vtk.reference("")
     if not segment.GetTag(segment.GetTerminologyEntryTagName(), text):
         return None
-    # Context, category, type and more are parted by tildes; a code is scheme^value^meaning.
+    # Context, category and type are separated by tildes; a code is scheme^value^meaning.
     parts = str(text.get()).split("~")
     code = parts[2].split("^") if len(parts) > 2 else []
     return (code[0], code[1]) if len(code) > 1 and code[1] else None

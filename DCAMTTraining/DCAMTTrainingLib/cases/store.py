@@ -1,4 +1,4 @@
-"""The case table in the scene: its rows as text in the parameter node, its nodes as references of that node."""
+"""Save the case table in the scene: rows as text in the parameter node, nodes as its node references."""
 
 from __future__ import annotations
 
@@ -6,44 +6,45 @@ import json
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from .rows import CaseRow, SceneScan, rows_of, rows_to_json
+from .rows import CaseRow, SceneScan, parse_rows, rows_to_json
 
 _CASES = "cases"
-_ROLES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
-
-
-SLICE = 1000
-"""Rows that are made text of between two turns of the event loop."""
+_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
+ROWS_PER_STEP = 1000
+"""Rows processed between two turns of the event loop."""
 
 
 def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
-    """Keep the rows with a vtkMRMLScriptedModuleNode. References, unlike IDs, survive a scene's coming into another."""
-    for _step in saving_rows(node, rows):
+    """Save the rows in a vtkMRMLScriptedModuleNode.
+
+    Node references are saved besides IDs, since Slicer updates them when a scene is imported into another one.
+    """
+    for _step in save_rows_in_steps(node, rows):
         pass
 
 
-def saving_rows(node: Any, rows: Sequence[CaseRow]) -> Generator[None, None, None]:
-    """`save_rows` in steps; the node changes in the last one."""
+def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, None, None]:
+    """Save the rows as `save_rows` does, in steps; only the last step changes the node."""
     texts = []
-    for start in range(0, len(rows), SLICE):
-        texts.append(rows_to_json(rows[start : start + SLICE])[1:-1])
+    for start in range(0, len(rows), ROWS_PER_STEP):
+        texts.append(rows_to_json(rows[start : start + ROWS_PER_STEP])[1:-1])
         yield
     changing = node.StartModify()
     try:
-        for role in _ROLES:
+        for role in _REFERENCES:
             node.RemoveNodeReferenceIDs(role)
         for row in rows:
             if isinstance(row.source, SceneScan):
-                node.AddNodeReferenceID(_ROLES[0], row.source.volume)
-                # A reference must be there for each row, so that they can be told apart by their place.
-                node.AddNodeReferenceID(_ROLES[1], row.source.segmentation or row.source.volume)
+                node.AddNodeReferenceID(_REFERENCES[0], row.source.volume)
+                # Without a segmentation the volume fills the place: references are matched to rows by their order.
+                node.AddNodeReferenceID(_REFERENCES[1], row.source.segmentation or row.source.volume)
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
 
 
 def load_rows(node: Any) -> list[CaseRow]:
-    """The rows that `save_rows` kept; none if there are none, or they cannot be read."""
+    """Return the saved rows; none if nothing was saved or the text is damaged."""
     text = node.GetParameter(_CASES)
     if not text:
         return []
@@ -53,10 +54,10 @@ def load_rows(node: Any) -> list[CaseRow]:
         for data in listed:
             source = data["source"]
             if "volume" in source:
-                source["volume"] = node.GetNthNodeReferenceID(_ROLES[0], place) or source["volume"]
+                source["volume"] = node.GetNthNodeReferenceID(_REFERENCES[0], place) or source["volume"]
                 if source["segmentation"]:
-                    source["segmentation"] = node.GetNthNodeReferenceID(_ROLES[1], place) or source["segmentation"]
+                    source["segmentation"] = node.GetNthNodeReferenceID(_REFERENCES[1], place) or source["segmentation"]
                 place += 1
-        return rows_of(listed)
+        return parse_rows(listed)
     except (ValueError, TypeError, KeyError):
         return []

@@ -1,4 +1,4 @@
-"""The case table as a view shows it: a cell is made when it is looked at, so ten thousand cases cost nothing."""
+"""The Qt table model of the case table; cells are computed on demand, so that long tables stay fast."""
 # ruff: noqa: N802
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from slicer.i18n import tr as _
 from .rows import ALL_ROLES, CaseRow, CaseTable, FileScan
 
 NAME, ROLE, REMARK, SIZE, SPACING, IMAGE, LABEL = range(7)
-"""What a person acts on comes first: a panel is too narrow for all columns."""
+"""Column numbers. Columns that need action come first: a panel is too narrow for all of them."""
 
 
 class CaseTableModel(qt.QAbstractTableModel):
-    """Over a `CaseTable`, whose changes it passes on to its views."""
+    """Table model over a `CaseTable`; forwards its changes to the views."""
 
     def __init__(self, table: CaseTable) -> None:
         qt.QAbstractTableModel.__init__(self)
         self._table = table
         self._length = len(table)
-        table.on_reset.append(self._onReset)
-        table.on_changed.append(self._onChanged)
+        table.on_reset.append(self._on_reset)
+        table.on_changed.append(self._on_changed)
 
     def rowCount(self, parent: Any = None) -> int:
         return self._length
@@ -41,26 +41,28 @@ class CaseTableModel(qt.QAbstractTableModel):
         if role == qt.Qt.DisplayRole:
             return cell(row, index.column())
         if role == qt.Qt.ToolTipRole:
-            told = [full_cell(row, index.column())] if index.column() != REMARK else []
-            return "\n".join(filter(None, [*told, row.remark]))
+            lines = [full_cell(row, index.column())] if index.column() != REMARK else []
+            return "\n".join(filter(None, [*lines, row.remark]))
         if role == qt.Qt.ForegroundRole and row.remark and index.column() in (NAME, REMARK):
             return qt.QBrush(qt.QColor(200, 40, 40))
         return None
 
-    def _onReset(self) -> None:
+    def _on_reset(self) -> None:
         self.beginResetModel()
         self._length = len(self._table)
         self.endResetModel()
 
-    def _onChanged(self, first: int, last: int) -> None:
+    def _on_changed(self, first: int, last: int) -> None:
         self.dataChanged.emit(self.index(first, 0), self.index(last, 6))
 
 
 def column_titles() -> tuple[str, ...]:
+    """Return the column headers in the order of the column numbers."""
     return (_("Name"), _("Role"), _("Remark"), _("Size"), _("Spacing (mm)"), _("Image"), _("Label"))
 
 
 def role_title(role: str) -> str:
+    """Return the translated name of a role."""
     return str(
         {
             LABELLED: _("labelled"),
@@ -72,13 +74,13 @@ def role_title(role: str) -> str:
 
 
 def next_role(row: CaseRow) -> str:
-    """The role that a click gives: the next one in order that the case can have."""
+    """Return the role after the row's own, among those that its case can have."""
     possible = [role for role in ALL_ROLES if row.has_label or role not in (LABELLED, VALIDATION)]
     return possible[(possible.index(row.role) + 1) % len(possible)] if row.role in possible else possible[0]
 
 
 def cell(row: CaseRow, column: int) -> str:
-    """What a cell says; of paths their last part."""
+    """Return the text of a cell, file names without their folder."""
     if column in (IMAGE, LABEL):
         return full_cell(row, column).replace("\\", "/").rsplit("/", 1)[-1]
     if column == ROLE:
@@ -91,13 +93,13 @@ def cell(row: CaseRow, column: int) -> str:
 
 
 def spacing_text(spacing: tuple[float, ...]) -> str:
-    """One number where all directions have the same: `0.625`, `0.625×0.625×2.5`."""
+    """Return the spacing in mm, one number if all axes are alike: `0.625`, `0.625×0.625×2.5`."""
     texts = [f"{mm:g}" for mm in spacing]
     return texts[0] if len(set(texts)) == 1 else "×".join(texts)
 
 
 def full_cell(row: CaseRow, column: int) -> str:
-    """What its tooltip says: whole paths, or which node it is."""
+    """Return the tooltip of a cell: whole paths and node names."""
     source = row.source
     if column == IMAGE:
         return source.image if isinstance(source, FileScan) else _node_name(source.volume)

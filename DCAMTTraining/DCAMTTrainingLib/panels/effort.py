@@ -1,5 +1,4 @@
-"""The part of the panel that says how long a run takes on this computer."""
-# ruff: noqa: N802
+"""The section Effort of the panel: effort, device, settings and measured estimate."""
 
 from __future__ import annotations
 
@@ -12,8 +11,8 @@ from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder
 from ..runs.preflight import in_gigabytes
-from ..runs.settings import SETTINGS
 from ..session import TrainingSession
+from ..settings import SETTINGS
 
 
 class EffortPanel:
@@ -21,27 +20,28 @@ class EffortPanel:
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session
-        ui.measureButton.connect("clicked(bool)", self._onMeasure)
+        ui.measureButton.connect("clicked(bool)", self._on_measure)
         session.on_news.append(self.refresh)
 
     def refresh(self) -> None:
-        session = self._session
-        if session.settings is None:
+        """Update estimate and default values."""
+        if self._session.settings is None:
             return
-        self._ui.measureButton.text = _("Stop measuring") if session.estimating else _("Measure")
-        estimate = session.estimate()
-        if session.estimating:
-            self._ui.estimateLabel.text = _("Taking a few steps on this computer…")
+        measurement = self._session.measurement
+        estimate = measurement.estimate()
+        self._ui.measureButton.text = _("Stop measuring") if measurement.running else _("Measure")
+        if measurement.running:
+            self._ui.estimateLabel.text = _("Running a few iterations on this computer…")
         elif estimate is None:
-            self._ui.estimateLabel.text = _("Measure to see how long each takes on this computer.")
+            self._ui.estimateLabel.text = _("Press Measure to see how long a run takes on this computer.")
         else:
             self._ui.estimateLabel.text = estimate_text(estimate)
-        self._showDefaults()
+        self._show_defaults()
 
-    def _showDefaults(self) -> None:
-        """In empty edits, what the recipe has."""
+    def _show_defaults(self) -> None:
+        """Show the recipe's values in empty edits."""
         try:
-            recipe = self._session.plannedRecipe()
+            recipe = self._session.planned_recipe()
         except DCAMTError:
             return
         for name, key in SETTINGS.items():
@@ -52,36 +52,37 @@ class EffortPanel:
                     getattr(self._ui, f"{name}Edit").placeholderText = text
                     break
 
-    def _onMeasure(self, checked: bool = False) -> None:
-        if self._session.estimating:
-            self._session.cancelMeasuring()
+    def _on_measure(self, checked: bool = False) -> None:
+        measurement = self._session.measurement
+        if measurement.running:
+            measurement.cancel()
             return
         try:
             ensure_packages()
-            self._session.measure(runs_folder(), self._session.device(), self._onMeasured)
+            measurement.start(runs_folder(), self._session.device(), self._on_measured)
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Measure"))
         self.refresh()
 
-    def _onMeasured(self, message: str) -> None:
+    def _on_measured(self, message: str) -> None:
         self.refresh()
         if message:
             self._ui.estimateLabel.text = message
 
 
 def estimate_text(estimate: dict[str, Any]) -> str:
-    """Time, memory and disk, as a person says them."""
-    where = _("GPU") if estimate["device"] in ("cuda", "mps") else _("CPU")
-    text = _("About {time} on the {where} for {iterations} iterations").format(
-        time=spoken_duration(estimate["seconds"]), where=where, iterations=estimate["iterations"]
+    """Return time, memory and disk space of an estimate as a sentence."""
+    device = _("GPU") if estimate["device"] in ("cuda", "mps") else _("CPU")
+    text = _("About {time} on the {device} for {iterations} iterations").format(
+        time=duration_text(estimate["seconds"]), device=device, iterations=estimate["iterations"]
     )
     if estimate["memory_bytes"] is not None:
         text += _(", {memory} of memory").format(memory=in_gigabytes(estimate["memory_bytes"]))
-    return text + _(", {disk} of disk.").format(disk=in_gigabytes(estimate["disk_bytes"]))
+    return text + _(", {disk} of disk space.").format(disk=in_gigabytes(estimate["disk_bytes"]))
 
 
-def spoken_duration(seconds: float) -> str:
-    """No more exact than it is known: `40 s`, `12 min`, `5 h`, `3 days`."""
+def duration_text(seconds: float) -> str:
+    """Return a rough duration: `40 s`, `12 min`, `5 h`, `3 days`."""
     if seconds < 90:
         return str(_("{count} s").format(count=max(1, round(seconds))))
     if seconds < 90 * 60:

@@ -1,13 +1,14 @@
-"""The part of the panel that says what to outline next, and brings it into the Segment Editor and back as a case."""
-# ruff: noqa: N802
+"""The section What to outline next: rank unlabelled cases, open a proposal, add its correction as a labelled case."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
@@ -15,14 +16,19 @@ from dcamt.io.atomic import atomic_path
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.installation import ensure_packages
 from DCAMTSlicerLib.segment_editor import correct
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
+from ..cases.derived_nodes import scan_of
 from ..cases.scene_source import row_of
-from ..runs.engine_command import EngineCommand
-from ..runs.proposal import open_proposal, proposal_of, scan_of
+from ..engine_command import EngineCommand
+from ..runs.proposal import is_unchanged, open_proposal, proposal_of
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
 from .plain_table import PlainTableModel, selected_rows
+
+WIDTHS = (100, 130)
+"""Pixels of the columns but the first, which takes the rest."""
 
 
 class OutlinePanel:
@@ -32,150 +38,177 @@ class OutlinePanel:
         self._ui, self._session = ui, session
         self._watch: RunWatch | None = None
         self._command: EngineCommand | None = None
+        self._opening: SteppedTask | None = None
         self._ranked = PlainTableModel(
-            (_("Case"), _("Disagreement"), _("Most at (R, A, S mm)")),
-            lambda one: (one["name"], f"{one['score']:.1%}", ", ".join(str(round(mm)) for mm in one["place"])),
+            (_("Case"), _("Disagreement"), _("Largest at (R, A, S mm)")),
+            lambda case: (case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])),
         )
         ui.rankTable.setModel(self._ranked)
-        ui.rankTable.horizontalHeader().setStretchLastSection(True)
-        ui.rankButton.connect("clicked(bool)", self._onRank)
-        ui.openCaseButton.connect("clicked(bool)", self._onOpen)
-        ui.addCaseButton.connect("clicked(bool)", self._onAdd)
+        ui.rankTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column, width in enumerate(WIDTHS, start=1):
+            ui.rankTable.setColumnWidth(column, width)
+        ui.rankButton.connect("clicked(bool)", self._on_rank)
+        ui.openCaseButton.connect("clicked(bool)", self._on_open)
+        ui.addCaseButton.connect("clicked(bool)", self._on_add)
 
-    def setRun(self, watch: RunWatch | None) -> None:
-        if self._command is not None:
-            self._command.cancel()
+    def set_run(self, watch: RunWatch | None) -> None:
+        """Show the ranking of another run, or none."""
+        self._stop()
         self._watch = watch
-        self._ui.rankStatusLabel.text = ""
-        self._ranked.show(_read(self._file()) if self._file() is not None else [])
-        self.look()
+        self._show_text("")
+        self._show_ranked(_read_ranking(watch.run.path) if watch is not None else [])
+        self.update()
 
     def close(self) -> None:
-        if self._command is not None:
-            self._command.cancel()
+        """Stop background work."""
+        self._stop()
         self._watch = None
 
-    def look(self) -> None:
+    def update(self) -> None:
+        """Update the ranking button."""
         ranking = self._command is not None and self._command.running
-        there = self._watch is not None and self._watch.run.model.is_file()
+        has_model = self._watch is not None and self._watch.run.model.is_file()
         self._ui.rankButton.text = _("Cancel") if ranking else _("Rank the unlabelled cases")
-        self._ui.rankButton.enabled = ranking or there
-        self._ui.openCaseButton.enabled = self._ui.addCaseButton.enabled = bool(self._ranked.rows)
+        self._ui.rankButton.enabled = ranking or has_model
 
-    def _folder(self) -> Path | None:
-        return self._watch.run.path / "ranking" if self._watch is not None else None
+    def _stop(self) -> None:
+        if self._command is not None:
+            self._command.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
 
-    def _file(self) -> Path | None:
-        folder = self._folder()
-        return folder / "ranking.json" if folder is not None else None
+    def _show_ranked(self, cases: list[dict[str, Any]]) -> None:
+        """Show cases, the largest disagreement first, and enable what can be done with them."""
+        self._ranked.show(sorted(cases, key=lambda case: -case["score"]))
+        self._ui.openCaseButton.enabled = self._ui.addCaseButton.enabled = bool(cases)
 
-    def _say(self, text: str) -> None:
+    def _show_text(self, text: str) -> None:
         self._ui.rankStatusLabel.text = text
 
-    def _onRank(self, checked: bool = False) -> None:
+    def _on_rank(self, checked: bool = False) -> None:
         if self._command is not None and self._command.running:
             self._command.cancel()
-            self._say(_("Cancelled."))
-            self.look()
+            self._show_text(_("Cancelled."))
+            self.update()
             return
-        folder = self._folder()
-        if self._watch is None or folder is None:
+        if self._watch is None:
             return
         try:
             ensure_packages()
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("What to outline next"))
             return
-        found: list[dict[str, Any]] = []
-        self._say(_("Segmenting the unlabelled cases…"))
+        run, found = self._watch.run.path, []
+        self._show_text(_("Segmenting the unlabelled cases…"))
 
-        def hear(event: dict[str, Any]) -> None:
+        def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "progress":
-                done = _("Segmenting the unlabelled cases: {done} of {of}…")
-                self._say(done.format(done=event["step"], of=event["of"]))
+                text = _("Segmenting the unlabelled cases: {done} of {total}…")
+                self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
                 found.append({key: event[key] for key in ("name", "image", "score", "place", "segmentation")})
-                self._ranked.show(sorted(found, key=lambda one: -one["score"]))
+                self._show_ranked(found)
 
-        def ended(message: str) -> None:
-            self._say(message or _("{count} cases, the most instructive first.").format(count=len(found)))
+        def on_end(message: str) -> None:
+            self._show_text(message or _("{count} cases, the largest disagreement first.").format(count=len(found)))
             if found:
-                self._keep()
-            self.look()
+                self._save_ranking(run)
+            self.update()
 
-        words = ["rank", "--run", str(self._watch.run.path), "--segmentations", str(folder)]
-        words += ["--device", self._session.device()]
-        self._command = EngineCommand(words, hear, ended)
-        self.look()
+        words = ["rank", "--run", str(run), "--segmentations", str(run / "ranking"), "--device", self._session.device()]
+        self._command = EngineCommand(words, on_event, on_end)
+        self._command.start()
+        self.update()
 
-    def _keep(self) -> None:
-        path = self._file()
-        if path is not None:
-            try:
-                with atomic_path(path) as partial:
-                    partial.write_text(json.dumps(self._ranked.rows), encoding="utf-8")
-            except DCAMTError as error:
-                self._say(str(error))
+    def _save_ranking(self, run: Path) -> None:
+        try:
+            with atomic_path(_ranking_file(run)) as partial:
+                partial.write_text(json.dumps(self._ranked.rows), encoding="utf-8")
+        except DCAMTError as error:
+            self._show_text(str(error))
 
-    def _chosen(self) -> dict[str, Any] | None:
+    def _selected_case(self) -> dict[str, Any] | None:
         selected = selected_rows(self._ui.rankTable)
         index = selected[0] if selected else 0
         return self._ranked.rows[index] if index < len(self._ranked.rows) else None
 
-    def _onOpen(self, checked: bool = False) -> None:
-        case = self._chosen()
-        if case is None:
+    def _on_open(self, checked: bool = False) -> None:
+        case = self._selected_case()
+        if case is None or (self._opening is not None and self._opening.running):
             return
-        try:
-            # Slicer reads files on the window's own thread: the cursor says that it waits.
-            with slicer.util.WaitCursor():
-                volume, segmentation = open_proposal(case, self._session.table.rows)
-        except RuntimeError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("What to outline next"))
-            return
+        self._show_text(_("Loading “{name}”; Slicer does not respond while it reads a file…").format(name=case["name"]))
+        self._opening = SteppedTask(self._open(case), self._on_opened).start()
+
+    def _open(self, case: dict[str, Any]) -> Generator[None, None, None]:
+        """Load and show a case; the message that it loads is painted before each file is read."""
+        self._ui.rankStatusLabel.repaint()
+        yield
+        volume, segmentation = yield from open_proposal(case, self._session.table.rows)
+        yield
         correct(segmentation, volume)
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         place = [0.0, 0.0, 0.0]
         volume.TransformPointToWorld(case["place"], place)
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             view.JumpSliceByCentering(*place)
-        self._say(_("Correct “{name}” in the Segment Editor, then come back and add it.").format(name=case["name"]))
+        self._show_text(
+            _("Correct “{name}” in the Segment Editor, then come back and add it.").format(name=case["name"])
+        )
 
-    def _onAdd(self, checked: bool = False) -> None:
-        case = self._chosen()
+    def _on_opened(self, error: Exception | None) -> None:
+        if error is not None:
+            self._show_text("")
+            # Slicer's own loading errors are sentences for the person.
+            text = str(error) if isinstance(error, RuntimeError) else error_text(error)
+            slicer.util.errorDisplay(text, windowTitle=_("What to outline next"))
+
+    def _on_add(self, checked: bool = False) -> None:
+        case = self._selected_case()
         if case is None:
             return
+        title, name = _("What to outline next"), case["name"]
         segmentation = proposal_of(case)
         if segmentation is None:
-            self._say(_("Open “{name}” first, and correct what is proposed.").format(name=case["name"]))
+            self._show_text(_("Open “{name}” first, and correct the proposal.").format(name=name))
             return
         try:
             recipe = self._session.recipe()
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("What to outline next"))
+            slicer.util.errorDisplay(str(error), windowTitle=title)
             return
         volume = scan_of(segmentation)
         if volume is None:
-            self._say(_("The volume of “{name}” is no longer in the scene. Open it again.").format(name=case["name"]))
+            self._show_text(_("The volume of “{name}” is no longer in the scene. Open it again.").format(name=name))
+            return
+        question = _(
+            "The proposal for “{name}” was not changed. A model trained on its own proposals learns its own mistakes."
+            " Use the proposal as a label all the same?"
+        )
+        if is_unchanged(segmentation) and not slicer.util.confirmOkCancelDisplay(question.format(name=name), title):
+            self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
         training_cases.add_case(volume, segmentation)
-        row = replace(row_of(volume, segmentation, recipe), name=case["name"])
+        row = replace(row_of(volume, segmentation, recipe), name=name)
         if row.role != LABELLED:
-            self._say(_("None of the segments of “{name}” is of a class of the recipe.").format(name=case["name"]))
+            self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
             return
         table = self._session.table
-        places = [index for index, known in enumerate(table.rows) if known.name == case["name"]]
+        places = [index for index, known in enumerate(table.rows) if known.name == name]
         if places:
-            table.put(places[0], row)
+            table.replace_row(places[0], row)
         else:
             table.add([row])
-        self._say(_("“{name}” is a labelled case now.").format(name=case["name"]))
+        self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 
 
-def _read(path: Path | None) -> list[dict[str, Any]]:
-    """What an earlier ranking of the run found; nothing if there was none."""
+def _ranking_file(run: Path) -> Path:
+    return run / "ranking" / "ranking.json"
+
+
+def _read_ranking(run: Path) -> list[dict[str, Any]]:
+    """Return the saved ranking of a run; none if there is none or the file is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path is not None else []
-    except (OSError, ValueError):
+        cases = json.loads(_ranking_file(run).read_text(encoding="utf-8"))
+        return [case for case in cases if {"name", "image", "score", "place", "segmentation"} <= case.keys()]
+    except (OSError, ValueError, TypeError, AttributeError):
         return []
-    return found if isinstance(found, list) else []

@@ -1,5 +1,4 @@
-"""A read-only table of texts, made a cell at a time."""
-# ruff: noqa: N802
+"""A read-only table of texts whose cells are computed on demand."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import qt
 
 
 class PlainTableModel(qt.QAbstractTableModel):
-    """`rows` are shown under `titles`; `cells(row)` gives the texts of one."""
+    """Table model of any rows. titles: column headers. cells(row): the texts of one row."""
 
     def __init__(self, titles: Sequence[str], cells: Callable[[Any], Sequence[str]]) -> None:
         qt.QAbstractTableModel.__init__(self)
@@ -18,17 +17,18 @@ class PlainTableModel(qt.QAbstractTableModel):
         self.rows: list[Any] = []
 
     def show(self, rows: Sequence[Any]) -> None:
+        """Replace all rows."""
         self.beginResetModel()
         self.rows = list(rows)
         self.endResetModel()
 
-    def rowCount(self, parent: Any = None) -> int:
+    def rowCount(self, parent: Any = None) -> int:  # noqa: N802
         return len(self.rows)
 
-    def columnCount(self, parent: Any = None) -> int:
+    def columnCount(self, parent: Any = None) -> int:  # noqa: N802
         return len(self._titles)
 
-    def headerData(self, section: int, orientation: int, role: int = 0) -> Any:
+    def headerData(self, section: int, orientation: int, role: int = 0) -> Any:  # noqa: N802
         if role != qt.Qt.DisplayRole:
             return None
         return self._titles[section] if orientation == qt.Qt.Horizontal else section + 1
@@ -40,5 +40,11 @@ class PlainTableModel(qt.QAbstractTableModel):
 
 
 def selected_rows(view: Any) -> list[int]:
-    """The rows of a QTableView that are selected."""
+    """Return the numbers of the selected rows of a QTableView."""
     return sorted(index.row() for index in view.selectionModel().selectedRows())
+
+
+def relative_path(path: str, folder: str) -> str:
+    """Return a path relative to a folder above it, with forward slashes; other paths stay as they are."""
+    plain, above = path.replace("\\", "/"), folder.replace("\\", "/").rstrip("/")
+    return plain.removeprefix(f"{above}/") if above else plain

@@ -1,5 +1,4 @@
-"""The part of the panel for what comes after a run: its scores, its report, and its models' way on."""
-# ruff: noqa: N802, N803
+"""The section Results of the panel: validation scores, report, and use or export of the models."""
 
 from __future__ import annotations
 
@@ -13,31 +12,36 @@ import qt
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
-from dcamt.models.package import read_card
-from dcamt.models.store import ENDING, stored_models
+from dcamt.models.store import ENDING
 from dcamt.recipe import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
+from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 
-from ..runs.engine_command import EngineCommand
-from ..runs.segmentation_model import use_model
+from ..engine_command import EngineCommand
+from ..runs.model_store import store_model, stored_copy_of, use_model
 from ..runs.watch import RunWatch
 from .plain_table import PlainTableModel
 
 SCORES = ("dice", "jaccard", "hd95_mm", "asd_mm")
 WIDTHS = (96, 56, 64, 84, 84)
 """Pixels of the columns but the first, which takes the rest."""
+MEAN, DEVIATION = "mean", "std"
+"""Names of the summary lines in a run's validation table."""
 
 
 class ResultsPanel:
-    """Drives the widgets of the section Results; `onModel(name)` hears that a model has come into the store."""
+    """Drives the widgets of the section Results.
 
-    def __init__(self, ui: Any, onModel: Callable[[str], None]) -> None:
-        self._ui, self._onModel = ui, onModel
+    on_model(name): called after a model was added to the models of DCAMT Segmentation.
+    """
+
+    def __init__(self, ui: Any, on_model: Callable[[str], None]) -> None:
+        self._ui, self._on_model = ui, on_model
         self._watch: RunWatch | None = None
         self._command: EngineCommand | None = None
         self._models: list[Path] = []
-        self._stamp: tuple[str, float] | None = None
+        self._file_stamp: tuple[str, float] | None = None
         self._classes: dict[str, str] = {}
         self._scores = PlainTableModel(
             (_("Case"), _("Class"), _("Dice"), _("Jaccard"), _("95HD (mm)"), _("ASD (mm)")), self._cells
@@ -46,22 +50,24 @@ class ResultsPanel:
         ui.resultsTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column, width in enumerate(WIDTHS, start=1):
             ui.resultsTable.setColumnWidth(column, width)
-        ui.useModelButton.connect("clicked(bool)", self._onUse)
-        ui.exportModelButton.connect("clicked(bool)", self._onExport)
-        ui.reportButton.connect("clicked(bool)", self._onReport)
+        ui.useModelButton.connect("clicked(bool)", self._on_use)
+        ui.exportModelButton.connect("clicked(bool)", self._on_export)
+        ui.reportButton.connect("clicked(bool)", self._on_report)
 
-    def setRun(self, watch: RunWatch | None) -> None:
-        self._watch, self._stamp = watch, None
-        self._ui.resultsStatusLabel.text = ""
-        self.look()
+    def set_run(self, watch: RunWatch | None) -> None:
+        """Show another run, or none."""
+        self._watch, self._file_stamp = watch, None
+        self._show_text("")
+        self.update()
 
     def close(self) -> None:
+        """Stop background work."""
         if self._command is not None:
             self._command.cancel()
         self._watch = None
 
-    def look(self) -> None:
-        """The run may have ended meanwhile."""
+    def update(self) -> None:
+        """Show what is new of the run."""
         watch = self._watch
         ended = watch is not None and watch.state.state in (FINISHED, STOPPED)
         models = [watch.run.model, watch.run.best] if ended and watch is not None else []
@@ -75,22 +81,18 @@ class ResultsPanel:
         for widget in (self._ui.modelSelector, self._ui.useModelButton, self._ui.exportModelButton):
             widget.enabled = bool(models)
         self._ui.reportButton.enabled = watch is not None and ended and watch.run.report.is_file()
-        self._showScores()
+        self._show_scores()
 
-    def _showScores(self) -> None:
+    def _show_scores(self) -> None:
         path = self._watch.run.validation if self._watch is not None else None
         stamp = (str(path), path.stat().st_mtime) if path is not None and path.is_file() else None
-        if stamp == self._stamp and self._scores.rows:
+        if stamp == self._file_stamp and self._scores.rows:
             return
-        self._stamp = stamp
+        self._file_stamp = stamp
         rows: list[dict[str, str]] = []
         if stamp is not None and path is not None and self._watch is not None:
             self._classes = class_names(self._watch.run.recipe)
-            try:
-                with path.open(newline="", encoding="utf-8") as file:
-                    rows = list(csv.DictReader(file))
-            except (OSError, UnicodeDecodeError, csv.Error):
-                rows = []
+            rows = read_scores(path)
         if rows or self._scores.rows:
             self._scores.show(rows)
 
@@ -99,52 +101,53 @@ class ResultsPanel:
         scores = [score_text(row.get(column, "")) for column in SCORES]
         return [row.get("case", ""), self._classes.get(label, label), *scores]
 
-    def _chosen(self) -> Path | None:
+    def _selected_model(self) -> Path | None:
         index = self._ui.modelSelector.currentIndex
         return self._models[index] if 0 <= index < len(self._models) else None
 
-    def _say(self, text: str) -> None:
+    def _show_text(self, text: str) -> None:
         self._ui.resultsStatusLabel.text = text
 
-    def _onUse(self, checked: bool = False) -> None:
-        path, title = self._chosen(), _("Use this model")
-        if path is None or (self._command is not None and self._command.running):
+    def _on_use(self, checked: bool = False) -> None:
+        path, watch = self._selected_model(), self._watch
+        if path is None or watch is None or (self._command is not None and self._command.running):
             return
+        run_name, best = watch.run.path.name, path == watch.run.best
         try:
-            name = read_card(path).name
+            ensure_packages()
+            known = stored_copy_of(path)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(str(error), windowTitle=_("Use this model"))
             return
-        there = next((model for model in stored_models() if model.name == name), None)
-        if there is not None and there.shipped:
-            text = _("A model “{name}” comes with DCAMT and stays. Train under another name, or export the model.")
-            self._say(text.format(name=name))
+        if known:
+            self._choose_model(known)
             return
-        question = _("A model “{name}” is in the list already. Replace it by this one?").format(name=name)
-        if there is None or slicer.util.confirmOkCancelDisplay(question, title):
-            self._import(path, name, ["--replace"] if there is not None else [])
+        self._show_text(_("Checking the model…"))
 
-    def _import(self, path: Path, name: str, options: list[str]) -> None:
-        self._say(_("Checking the model…"))
-
-        def ended(message: str) -> None:
+        def on_end(message: str) -> None:
+            if not message:
+                try:
+                    self._choose_model(store_model(path, run_name, best))
+                except DCAMTError as error:
+                    message = str(error)
             if message:
-                self._say(message)
-                return
-            chosen = use_model(name)
-            text = (
-                _("“{name}” is in the list of DCAMT Segmentation, and chosen there.")
-                if chosen
-                else _("“{name}” is in the list of DCAMT Segmentation: choose it there.")
-            )
-            self._say(text.format(name=name))
-            self._onModel(name)
+                self._show_text(message)
 
-        # In a process of its own: to check a model's weights needs torch.
-        self._command = EngineCommand(["models", "import", str(path), *options], lambda event: None, ended)
+        # In a child process, since checking the weights needs torch.
+        self._command = EngineCommand(["models", "verify", str(path)], lambda event: None, on_end)
+        self._command.start()
 
-    def _onExport(self, checked: bool = False) -> None:
-        path, title = self._chosen(), _("Export the model")
+    def _choose_model(self, name: str) -> None:
+        """Tell where a stored model is, and choose it in DCAMT Segmentation."""
+        if use_model(name):
+            text = _("“{name}” is in the list of DCAMT Segmentation, and chosen there.")
+        else:
+            text = _("“{name}” is in the list of DCAMT Segmentation: choose it there.")
+        self._show_text(text.format(name=name))
+        self._on_model(name)
+
+    def _on_export(self, checked: bool = False) -> None:
+        path, title = self._selected_model(), _("Export the model")
         if path is None or self._watch is None:
             return
         proposal = f"{self._watch.run.path.name}{ENDING}"
@@ -157,19 +160,34 @@ class ResultsPanel:
         except (DCAMTError, OSError) as error:
             slicer.util.errorDisplay(str(error), windowTitle=title)
         else:
-            self._say(_("Written: {path}").format(path=target))
+            self._show_text(_("Written: {path}").format(path=target))
 
-    def _onReport(self, checked: bool = False) -> None:
+    def _on_report(self, checked: bool = False) -> None:
         if self._watch is not None:
             open_in_browser(self._watch.run.report)
 
 
 def open_in_browser(path: Path) -> None:
+    """Open a file in the person's browser."""
     qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
 
 
+def read_scores(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a validation table; none if it cannot be read.
+
+    The standard deviation of a single case says nothing and is left out.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    cases = {row.get("case") for row in rows} - {MEAN, DEVIATION}
+    return [row for row in rows if row.get("case") != DEVIATION or len(cases) > 1]
+
+
 def class_names(recipe: Path) -> dict[str, str]:
-    """The classes of a run by their labels, as its table of scores writes them; none if its recipe cannot be read."""
+    """Return the names of a run's classes by label value as text; none if its recipe cannot be read."""
     try:
         return {str(info.label): info.name for info in load_recipe(recipe).classes}
     except DCAMTError:
@@ -177,7 +195,7 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def score_text(text: str) -> str:
-    """A number with the digits that count; anything else as it is."""
+    """Return a number with three digits after the point; any other text unchanged."""
     try:
         return f"{float(text):.3f}"
     except ValueError:

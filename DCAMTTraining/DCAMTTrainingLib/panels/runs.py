@@ -1,5 +1,4 @@
-"""The part of the panel that runs: start, the list of runs, pause, resume, stop and discard."""
-# ruff: noqa: N802, N803
+"""The lower part of the section Run: the list of runs, and pause, resume, stop and discard."""
 
 from __future__ import annotations
 
@@ -16,50 +15,49 @@ from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunStat
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
 
-from ..runs.folders import free_name, runs_folder, set_runs_folder
+from ..runs.folders import runs_folder, set_runs_folder
 from ..runs.preflight import in_gigabytes
 from ..runs.start import discard, just_started, resume, stop_here
-from ..runs.start_job import StartJob
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
-from .effort import spoken_duration
+from .effort import duration_text
 
 
 class RunsPanel:
-    """Drives the widgets of the section Run; `onRun(watch)` hears which run is shown, `onLook(watch)` of its news."""
+    """Lists the runs of a folder and controls the selected one.
+
+    on_run(watch): called when another run, or none, is selected. on_news(): called when the run may have news.
+    on_folder(): called when another folder of runs was chosen.
+    """
 
     def __init__(
         self,
         ui: Any,
         session: TrainingSession,
-        onRun: Callable[[RunWatch | None], None],
-        onLook: Callable[[RunWatch], None],
+        on_run: Callable[[RunWatch | None], None],
+        on_news: Callable[[], None],
+        on_folder: Callable[[], None],
     ) -> None:
         self._ui, self._session = ui, session
-        self._onRun, self._onLook = onRun, onLook
+        self._on_run, self._on_news, self._on_new_folder = on_run, on_news, on_folder
         self.watch: RunWatch | None = None
-        self.job: StartJob | None = None
         self._runs: list[RunFolder] = []
-        self._shown = ""
-        self._startText = ""
-        self._problems: list[str] = []
+        self._selected_name = ""
         self._filling = False
         for button, slot in (
-            (ui.startButton, self._onStart),
             (ui.pauseButton, lambda checked=False: self._ask(PAUSE)),
-            (ui.stopButton, self._onStop),
-            (ui.resumeButton, self._onResume),
-            (ui.discardButton, self._onDiscard),
+            (ui.stopButton, self._on_stop),
+            (ui.resumeButton, self._on_resume),
+            (ui.discardButton, self._on_discard),
         ):
             button.connect("clicked(bool)", slot)
         ui.progressBar.setRange(0, 1000)
         ui.runsFolderEdit.filters = ctk.ctkPathLineEdit.Dirs
-        ui.runSelector.connect("currentIndexChanged(int)", self._onSelected)
-        ui.runsFolderEdit.connect("currentPathChanged(QString)", self._onFolder)
-        session.on_news.append(self.refreshProblems)
+        ui.runSelector.connect("currentIndexChanged(int)", self._on_selected)
+        ui.runsFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
 
     def refresh(self) -> None:
-        """List the runs that there are, and attach to the one that was shown, or one that is trained now."""
+        """List the runs, and select the one selected before, else one that is training, else the newest."""
         self._filling = True
         if self._ui.runsFolderEdit.currentPath != str(runs_folder()):
             self._ui.runsFolderEdit.currentPath = str(runs_folder())
@@ -69,74 +67,56 @@ class RunsPanel:
         for run, state in zip(self._runs, states, strict=True):
             self._ui.runSelector.addItem(f"{run.path.name}: {state_title(state.state)}")
         names = [run.path.name for run in self._runs]
-        running = [run.path.name for run, state in zip(self._runs, states, strict=True) if state.state == RUNNING]
-        wanted = next((name for name in (self._shown, *running, *names) if name in names), "")
+        training = [run.path.name for run, state in zip(self._runs, states, strict=True) if state.state == RUNNING]
+        wanted = next((name for name in (self._selected_name, *training, *names) if name in names), "")
         if wanted:
             self._ui.runSelector.setCurrentIndex(names.index(wanted))
         self._filling = False
-        self._attach(self._runs[names.index(wanted)] if wanted else None)
-        self.refreshProblems()
+        self._watch_run(self._runs[names.index(wanted)] if wanted else None)
 
-    def cancelStart(self) -> None:
-        """What was being started is not, and leaves nothing behind."""
-        if self.job is not None:
-            self.job.cancel()
+    def show(self, run: RunFolder) -> None:
+        """Select a run of the folder."""
+        self._selected_name = run.path.name
+        self.refresh()
 
     def close(self) -> None:
-        """Let go of everything; the runs go on."""
-        self.cancelStart()
+        """Stop watching; the runs go on."""
         if self.watch is not None:
             self.watch.close()
             self.watch = None
 
-    def show(self, run: RunFolder) -> None:
-        """Show a run of the folder."""
-        self._shown = run.path.name
-        self.refresh()
-
-    def refreshProblems(self) -> None:
-        """What hinders a run, and whether Start can be pressed."""
-        problems = self._session.problems()
-        starting = self.job is not None and self.job.running
-        self._problems = [problem.text for problem in problems]
-        self._showProblems()
-        self._ui.startButton.text = _("Cancel start") if starting else _("Start")
-        self._ui.startButton.enabled = starting or not any(problem.blocks for problem in problems)
-
-    def _showProblems(self) -> None:
-        self._ui.problemsLabel.text = "\n".join(filter(None, [self._startText, *self._problems]))
-
-    def _attach(self, run: RunFolder | None) -> None:
+    def _watch_run(self, run: RunFolder | None) -> None:
         if self.watch is not None:
             if run is not None and self.watch.run.path == run.path:
-                self._showAsItIs()
+                self._show_current_state()
                 return
             self.watch.close()
-        self._shown = run.path.name if run is not None else ""
-        self.watch = RunWatch(run, self._onWatched) if run is not None else None
-        self._onRun(self.watch)
-        self._showState(self.watch.state if self.watch is not None else None)
+        self._selected_name = run.path.name if run is not None else ""
+        self.watch = RunWatch(run, self._on_poll).start() if run is not None else None
+        self._on_run(self.watch)
+        self._show_state(self.watch.state if self.watch is not None else None)
 
-    def _onWatched(self, state: RunState) -> None:
+    def _on_poll(self, state: RunState) -> None:
         if self.watch is not None:
-            self._showState(state)
-            self._onLook(self.watch)
+            self._show_state(state)
+            self._on_news()
 
-    def _showAsItIs(self) -> None:
-        """Show the run as it is now: the watch looks twice a second, and buttons of a moment ago could be clicked."""
+    def _show_current_state(self) -> None:
+        """Show the run's state now, without waiting for the next poll, so that no outdated button can be clicked."""
         if self.watch is not None:
-            self._showState(run_state(self.watch.run))
+            self._show_state(run_state(self.watch.run))
 
-    def _showState(self, state: RunState | None) -> None:
+    def _show_state(self, state: RunState | None) -> None:
         watch = self.watch
         running = state is not None and state.state == RUNNING
         starting = watch is not None and just_started(watch.run) and not running
         request = asked(watch.run) if watch is not None else None
-        idle = state is not None and not running and not starting
+        idle_state = None if running or starting else state
+        stoppable = idle_state is not None and can_stop_without_process(idle_state)
         self._ui.pauseButton.enabled = running and request is None
-        self._ui.stopButton.enabled = (running and request is None) or (idle and can_end_here(state))
-        self._ui.resumeButton.enabled = idle and state.resumable
-        self._ui.discardButton.enabled = idle
+        self._ui.stopButton.enabled = (running and request is None) or stoppable
+        self._ui.resumeButton.enabled = idle_state is not None and idle_state.resumable
+        self._ui.discardButton.enabled = idle_state is not None
         if state is None or watch is None:
             self._ui.progressBar.setValue(0)
             self._ui.runStatusLabel.text = _("No runs yet.")
@@ -145,108 +125,83 @@ class RunsPanel:
         if starting:
             self._ui.runStatusLabel.text = _("Starting…")
         elif running and request is not None:
-            told = _("Pausing") if request == PAUSE else _("Stopping")
-            self._ui.runStatusLabel.text = _("{what} after the iteration in hand…").format(what=told)
+            action = _("Pausing") if request == PAUSE else _("Stopping")
+            self._ui.runStatusLabel.text = _("{action} after the current iteration…").format(action=action)
         else:
             self._ui.runStatusLabel.text = status_text(watch, state)
-        self._showInList(watch.run, state)
+        self._show_in_list(watch.run, state)
 
-    def _showInList(self, run: RunFolder, state: RunState) -> None:
+    def _show_in_list(self, run: RunFolder, state: RunState) -> None:
         text = f"{run.path.name}: {state_title(state.state)}"
         for index, listed in enumerate(self._runs):
             if listed.path == run.path and self._ui.runSelector.itemText(index) != text:
                 self._ui.runSelector.setItemText(index, text)
 
-    def _onSelected(self, index: int) -> None:
+    def _on_selected(self, index: int) -> None:
         if not self._filling and 0 <= index < len(self._runs):
-            self._attach(self._runs[index])
+            self._watch_run(self._runs[index])
 
-    def _onFolder(self, path: str) -> None:
-        # While a path is typed, most of it is no folder.
+    def _on_folder(self, path: str) -> None:
+        # While a person types a path, most of its beginnings are not folders.
         if not self._filling and path != str(runs_folder()) and Path(path).is_absolute() and Path(path).is_dir():
             set_runs_folder(path)
-            self._shown = ""
+            self._selected_name = ""
             self.refresh()
+            self._on_new_folder()
 
-    def _onStart(self, checked: bool = False) -> None:
-        if self.job is not None and self.job.running:
-            self.job.cancel()
-            return
-        try:
-            ensure_packages()
-            self.job = StartJob(self._session, self._session.device(), self._sayOfStart, self._onStarted)
-        except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Start"))
-        self.refreshProblems()
-
-    def _onStarted(self, run: RunFolder | None, message: str) -> None:
-        if run is not None:
-            if self._session.settings is not None:
-                self._session.settings.runName = free_name()
-            self.show(run)
-        self._sayOfStart(message)
-        self.refreshProblems()
-
-    def _sayOfStart(self, text: str) -> None:
-        """How far a start is, or why nothing was started: told until the next one."""
-        self._startText = text
-        self._showProblems()
-
-    def _ask(self, what: str) -> None:
+    def _ask(self, request: str) -> None:
         if self.watch is None:
             return
         try:
-            ask(self.watch.run, what)
+            ask(self.watch.run, request)
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Run"))
-        self._showAsItIs()
+        self._show_current_state()
 
-    def _onStop(self, checked: bool = False) -> None:
+    def _on_stop(self, checked: bool = False) -> None:
         if self.watch is None or run_state(self.watch.run).state == RUNNING:
             self._ask(STOP)
         else:
-            self._begin(stop_here, _("Stop"))
+            self._start_process(stop_here, _("Stop"))
 
-    def _onResume(self, checked: bool = False) -> None:
-        self._begin(resume, _("Resume"))
+    def _on_resume(self, checked: bool = False) -> None:
+        self._start_process(resume, _("Resume"))
 
-    def _begin(self, begin: Callable[[RunFolder, str], None], title: str) -> None:
-        """Start a process for the run that is shown."""
+    def _start_process(self, start: Callable[[RunFolder, str], None], title: str) -> None:
+        """Start a process for the selected run."""
         if self.watch is None:
             return
         try:
             ensure_packages()
-            begin(self.watch.run, self._session.device())
+            start(self.watch.run, self._session.device())
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=title)
-        self._showAsItIs()
+        self._show_current_state()
 
-    def _onDiscard(self, checked: bool = False) -> None:
+    def _on_discard(self, checked: bool = False) -> None:
         if self.watch is None:
             return
-        run = self.watch.run
+        run, title = self.watch.run, _("Discard a run")
         question = _("Delete the run “{name}” with its models, checkpoints and the scans written for it? {folder}")
-        text = question.format(name=run.path.name, folder=run.path)
-        if not slicer.util.confirmOkCancelDisplay(text, _("Discard a run")):
+        if not slicer.util.confirmOkCancelDisplay(question.format(name=run.path.name, folder=run.path), title):
             return
         watch, self.watch = self.watch, None
         watch.close()
         try:
             discard(run)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Discard a run"))
-        else:
-            watch.charts.remove()
-        self._onRun(None)
+            slicer.util.errorDisplay(str(error), windowTitle=title)
+        self._on_run(None)
         self.refresh()
 
 
-def can_end_here(state: RunState) -> bool:
-    """Whether models can be made of what a run has learnt, though nobody trains it at present."""
+def can_stop_without_process(state: RunState) -> bool:
+    """Return whether models can be made of a run that is not training."""
     return state.state in (PAUSED, FAILED) and state.resumable and state.step > 0
 
 
 def state_title(state: str) -> str:
+    """Return the translated name of a run's state."""
     return str(
         {
             RUNNING: _("running"),
@@ -259,16 +214,16 @@ def state_title(state: str) -> str:
 
 
 def status_text(watch: RunWatch, state: RunState) -> str:
-    """Where the run is, how fast it goes, and why it ended, if by itself."""
+    """Return a run's state, iterations, speed and remaining time, and the reason of a failure."""
     curves = watch.curves
     parts = [_("{step} of {of} iterations").format(step=state.step, of=state.of)] if state.of else []
     if state.state == RUNNING:
         if curves.loading is not None:
-            parts = [_("reading case {done} of {of}").format(done=curves.loading[0] + 1, of=curves.loading[1])]
+            parts = [_("reading case {number} of {of}").format(number=curves.loading[0] + 1, of=curves.loading[1])]
         if curves.steps_per_s:
-            parts.append(_("{speed} a second").format(speed=f"{curves.steps_per_s:.2f}"))
+            parts.append(_("{speed} per second").format(speed=f"{curves.steps_per_s:.2f}"))
         if curves.eta_s is not None:
-            parts.append(_("{time} left").format(time=spoken_duration(curves.eta_s)))
+            parts.append(_("{time} left").format(time=duration_text(curves.eta_s)))
         if curves.memory_bytes:
             parts.append(_("{memory} of memory").format(memory=in_gigabytes(curves.memory_bytes)))
     text = ", ".join([state_title(state.state), *parts])

@@ -1,5 +1,4 @@
-"""The part of the panel that says what is to be learnt: recipe, own classes, and from which model to start."""
-# ruff: noqa: N802
+"""The section Task of the panel: recipe, own classes, and the model to start from."""
 
 from __future__ import annotations
 
@@ -11,10 +10,11 @@ from dcamt.recipe import load_recipe, shipped_recipes
 from DCAMTSlicerLib.model_choices import model_choices
 from slicer.i18n import tr as _
 
-from ..runs.task import BASES, OWN_CT, OWN_MRI, OwnClass, classes_from_json, classes_to_json, new_class
 from ..session import TrainingSession
+from ..task import BASES, OWN_CT, OWN_MRI, OwnClass, classes_from_json, classes_to_json, new_class
 
 NAME, COLOUR, CODE = range(3)
+"""Column numbers of the table of classes."""
 
 
 class TaskPanel:
@@ -31,15 +31,15 @@ class TaskPanel:
         ui.classesTable.setHorizontalHeaderLabels([_("Class"), _("Colour"), _("Code (scheme value meaning)")])
         ui.classesTable.horizontalHeader().setStretchLastSection(True)
         self._filling = False
-        ui.taskSelector.connect("currentIndexChanged(int)", self._onTask)
-        ui.startFromSelector.connect("currentIndexChanged(int)", self._onStartFrom)
-        ui.classesTable.connect("cellChanged(int,int)", self._onCell)
-        ui.addClassButton.connect("clicked(bool)", self._onAddClass)
-        ui.removeClassButton.connect("clicked(bool)", self._onRemoveClass)
-        session.on_news.append(self._showStart)
+        ui.taskSelector.connect("currentIndexChanged(int)", self._on_task)
+        ui.startFromSelector.connect("currentIndexChanged(int)", self._on_start_from)
+        ui.classesTable.connect("cellChanged(int,int)", self._on_cell)
+        ui.addClassButton.connect("clicked(bool)", self._on_add_class)
+        ui.removeClassButton.connect("clicked(bool)", self._on_remove_class)
+        session.on_news.append(self._show_start)
 
     def refresh(self) -> None:
-        """Show what the scene's settings say, and the models that there are now."""
+        """Show the scene's settings and the models that are stored now."""
         settings = self._session.settings
         if settings is None:
             return
@@ -47,26 +47,27 @@ class TaskPanel:
         task = settings.task if settings.task in self._tasks else self._tasks[0]
         self._ui.taskSelector.setCurrentIndex(self._tasks.index(task))
         self._ui.ownClassesWidget.visible = task in BASES
-        self._models = ["", *(choice.name for choice in model_choices())]
+        choices = model_choices()
+        self._models = ["", *(choice.name for choice in choices)]
         self._ui.startFromSelector.clear()
         self._ui.startFromSelector.addItem(_("Scratch (random weights)"))
-        for choice in model_choices():
-            title = choice.title if choice.title == choice.name else f"{choice.title} ({choice.name})"
+        for choice in choices:
+            title = choice.title if choice.name in choice.title else f"{choice.title} ({choice.name})"
             self._ui.startFromSelector.addItem(title)
         known = settings.startFrom in self._models
         self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom) if known else 0)
-        self._showClasses(classes_from_json(settings.ownClasses))
+        self._show_classes(classes_from_json(settings.ownClasses))
         self._filling = False
 
-    def _showStart(self) -> None:
-        """The model to start from may have been suggested."""
+    def _show_start(self) -> None:
+        """Select the model to start from, which the session may have suggested."""
         settings, selector = self._session.settings, self._ui.startFromSelector
         if settings is not None and settings.startFrom in self._models and not self._filling:
             self._filling = True
             selector.setCurrentIndex(self._models.index(settings.startFrom))
             self._filling = False
 
-    def _showClasses(self, classes: list[OwnClass]) -> None:
+    def _show_classes(self, classes: list[OwnClass]) -> None:
         table = self._ui.classesTable
         table.setRowCount(len(classes))
         for row, own in enumerate(classes):
@@ -81,37 +82,37 @@ class TaskPanel:
         settings = self._session.settings
         return classes_from_json(settings.ownClasses) if settings is not None else []
 
-    def _keep(self, classes: list[OwnClass]) -> None:
+    def _set_classes(self, classes: list[OwnClass]) -> None:
         if self._session.settings is not None:
             self._session.settings.ownClasses = classes_to_json(classes)
         self._filling = True
-        self._showClasses(classes)
+        self._show_classes(classes)
         self._filling = False
-        self._session.inspect()
+        self._session.check_cases()
 
-    def _onTask(self, index: int) -> None:
+    def _on_task(self, index: int) -> None:
         if self._filling or self._session.settings is None:
             return
         task = self._tasks[index]
         self._session.settings.task = task
         self._ui.ownClassesWidget.visible = task in BASES
         if task in BASES and not self._classes():
-            self._keep([new_class([])])
+            self._set_classes([new_class([])])
         else:
-            self._session.inspect()
+            self._session.check_cases()
 
-    def _onStartFrom(self, index: int) -> None:
+    def _on_start_from(self, index: int) -> None:
         if not self._filling and self._session.settings is not None and 0 <= index < len(self._models):
             self._session.settings.startFrom = self._models[index]
 
-    def _onAddClass(self, checked: bool = False) -> None:
+    def _on_add_class(self, checked: bool = False) -> None:
         classes = self._classes()
-        self._keep([*classes, new_class(classes)])
+        self._set_classes([*classes, new_class(classes)])
 
-    def _onRemoveClass(self, checked: bool = False) -> None:
-        self._keep(self._classes()[:-1])
+    def _on_remove_class(self, checked: bool = False) -> None:
+        self._set_classes(self._classes()[:-1])
 
-    def _onCell(self, row: int, column: int) -> None:
+    def _on_cell(self, row: int, column: int) -> None:
         if self._filling:
             return
         classes = self._classes()
@@ -127,4 +128,4 @@ class TaskPanel:
             words = text.split(None, 2)
             if len(words) == 3:
                 classes[row] = replace(classes[row], code=(words[0], words[1], words[2]))
-        self._keep(classes)
+        self._set_classes(classes)

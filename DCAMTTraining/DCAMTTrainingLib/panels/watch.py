@@ -1,5 +1,4 @@
-"""The part of the panel that shows how a run learns: its charts, and a validation case as it improves."""
-# ruff: noqa: N802
+"""The section Watch of the panel: charts of a run, and the current segmentation of a validation case."""
 
 from __future__ import annotations
 
@@ -11,12 +10,13 @@ from dcamt.cases.case_list import VALIDATION, listed_cases
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe, load_recipe
 from dcamt.runs.folder import RunFolder
+from dcamt.runs.state import RUNNING, RunState
 from dcamt.training.preview import choose_preview, chosen_preview, read_preview
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
 from ..cases.rows import SceneScan
-from ..cases.store import SLICE
+from ..cases.store import ROWS_PER_STEP
 from ..runs.charts import LOSSES, SCORES
 from ..runs.preview import remove_preview, show_preview
 from ..runs.watch import RunWatch
@@ -35,71 +35,89 @@ class WatchPanel:
         self._loading: SteppedTask | None = None
         self._listing: SteppedTask | None = None
         self._filling = False
-        ui.lossesButton.connect("clicked(bool)", lambda checked=False: self._showChart(LOSSES))
-        ui.scoresButton.connect("clicked(bool)", lambda checked=False: self._showChart(SCORES))
-        ui.previewSelector.connect("currentIndexChanged(int)", self._onPreviewCase)
+        self._was_running = False
+        ui.lossesButton.connect("clicked(bool)", lambda checked=False: self._show_chart(LOSSES))
+        ui.scoresButton.connect("clicked(bool)", lambda checked=False: self._show_chart(SCORES))
+        ui.previewSelector.connect("currentIndexChanged(int)", self._on_preview_case)
 
-    def setRun(self, watch: RunWatch | None) -> None:
-        self._stopLoading()
+    def set_run(self, watch: RunWatch | None) -> None:
+        """Show another run, or none."""
+        self._stop_loading()
+        self.hide_charts()
         self._watch, self._recipe, self._shown = watch, None, None
-        self._listCases()
-        self.look()
+        self._was_running = False
+        self._list_cases()
+        self.update()
 
     def close(self) -> None:
-        self._stopLoading()
+        """Stop background work and remove the charts."""
+        self._stop_loading()
         if self._listing is not None:
             self._listing.cancel()
+        self.hide_charts()
         self._watch = None
 
-    def sceneClosed(self) -> None:
-        """What was shown is gone with the scene."""
-        self._stopLoading()
+    def hide_charts(self) -> None:
+        """Remove the charts and restore the layout from before."""
+        if self._watch is not None:
+            self._watch.charts.hide()
+
+    def on_scene_closing(self) -> None:
+        """Restore the layout, and forget the nodes that go with the scene."""
+        self.hide_charts()
+        self._stop_loading()
         self._shown = None
 
-    def look(self) -> None:
-        """Something may be new."""
+    def update(self) -> None:
+        """Show what is new of the run."""
         watch = self._watch
         self._ui.lossesButton.enabled = watch is not None and bool(watch.curves.losses)
         self._ui.scoresButton.enabled = watch is not None and bool(watch.curves.dice)
         if watch is None:
             self._ui.previewStatusLabel.text = ""
             return
+        running = watch.state.state == RUNNING
+        if self._was_running and not running:
+            self.hide_charts()
+        self._was_running = running
         if self._recipe is None:
-            self._listCases()
+            self._list_cases()
+        self._update_preview(watch)
+
+    def _update_preview(self, watch: RunWatch) -> None:
         preview = read_preview(watch.run)
         wanted = chosen_preview(watch.run)
         if wanted is None or self._recipe is None:
             self._ui.previewStatusLabel.text = ""
             return
         if preview is None or preview.case != wanted:
-            self._ui.previewStatusLabel.text = _("The case appears with the next validation.")
+            self._ui.previewStatusLabel.text = missing_preview_text(watch.state)
             return
         key = (watch.run.path.name, preview.case, preview.step)
         if key != self._shown and (self._loading is None or not self._loading.running):
             self._shown = key
-            steps = show_preview(preview, self._recipe, watch.run.path.name, self._sceneVolume(preview.case))
-            self._loading = SteppedTask(steps, self._onShown).start()
+            steps = show_preview(preview, self._recipe, watch.run.path.name, self._scene_volume(preview.case))
+            self._loading = SteppedTask(steps, self._on_shown).start()
 
-    def _onShown(self, error: Exception | None) -> None:
+    def _on_shown(self, error: Exception | None) -> None:
         if error is not None:
             self._ui.previewStatusLabel.text = error_text(error)
         elif self._shown is not None:
-            text = _("Shown as after iteration {step}.").format(step=self._shown[2])
+            text = _("Segmentation after iteration {step}.").format(step=self._shown[2])
             self._ui.previewStatusLabel.text = text
 
-    def _showChart(self, kind: str) -> None:
+    def _show_chart(self, kind: str) -> None:
         if self._watch is not None:
-            self._watch.charts.update(self._watch.curves)
-            self._watch.charts.show(kind)
+            self._watch.charts.show(kind, self._watch.curves)
 
-    def _sceneVolume(self, case: str) -> Any | None:
+    def _scene_volume(self, case: str) -> Any | None:
         for row in self._session.table.rows:
             if row.name == case and isinstance(row.source, SceneScan):
                 return slicer.mrmlScene.GetNodeByID(row.source.volume)
         return None
 
-    def _listCases(self) -> None:
-        """The run's validation cases, once its process has begun the run."""
+    def _list_cases(self) -> None:
+        """Offer the run's validation cases, once its process has written them."""
         self._filling = True
         self._ui.previewSelector.clear()
         self._ui.previewSelector.addItem(_("none"))
@@ -114,17 +132,17 @@ class WatchPanel:
                 self._recipe = load_recipe(watch.run.recipe)
             except DCAMTError:
                 return
-            self._listing = SteppedTask(self._readCases(watch.run), lambda error: self._showCases()).start()
+            self._listing = SteppedTask(self._read_cases(watch.run), lambda error: self._show_cases()).start()
 
-    def _readCases(self, run: RunFolder) -> Generator[None, None, None]:
-        """The names of the run's validation cases; whether their files are still there does not matter."""
+    def _read_cases(self, run: RunFolder) -> Generator[None, None, None]:
+        """Read the names of the run's validation cases; their files may be missing."""
         for number, case in enumerate(listed_cases(run.cases), start=1):
             if case.role == VALIDATION:
                 self._cases.append(case.name)
-            if number % SLICE == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
 
-    def _showCases(self) -> None:
+    def _show_cases(self) -> None:
         if self._watch is None:
             return
         self._filling = True
@@ -136,7 +154,7 @@ class WatchPanel:
         self._ui.previewSelector.enabled = bool(self._cases)
         self._filling = False
 
-    def _onPreviewCase(self, index: int) -> None:
+    def _on_preview_case(self, index: int) -> None:
         if self._filling or self._watch is None:
             return
         run = self._watch.run
@@ -145,12 +163,21 @@ class WatchPanel:
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Preview"))
         if index <= 0:
-            self._stopLoading()
+            self._stop_loading()
             self._shown = None
             remove_preview(run.path.name)
-        self.look()
+        self.update()
 
-    def _stopLoading(self) -> None:
+    def _stop_loading(self) -> None:
         if self._loading is not None:
             self._loading.cancel()
             self._loading = None
+
+
+def missing_preview_text(state: RunState) -> str:
+    """Return why a run has no preview of the chosen case yet, and when it will."""
+    if state.state == RUNNING:
+        return str(_("The case appears with the next validation."))
+    if state.resumable:
+        return str(_("The run is not training. Once resumed, it shows this case with its next validation."))
+    return str(_("The run has ended without a preview of this case. Open it in DCAMT Segmentation with the model."))

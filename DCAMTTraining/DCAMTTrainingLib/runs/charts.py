@@ -1,4 +1,4 @@
-"""A run's curves in the scene: one table and one chart of the losses, one of the validation scores."""
+"""Charts of a run in Slicer's plot view: one of the losses and one of the validation scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from vtk.util.numpy_support import numpy_to_vtk
 from .curves import Curve, RunCurves
 
 STEP = "iteration"
-# Of Okabe and Ito's palette, which the colour-blind can tell apart.
 COLOURS = (
     (0.0, 0.45, 0.7),
     (0.9, 0.6, 0.0),
@@ -23,70 +22,84 @@ COLOURS = (
     (0.34, 0.71, 0.91),
     (0.2, 0.2, 0.2),
 )
-_CHART = "DCAMT.chart"
+"""Series colours after Okabe and Ito's palette, which colour-blind people can tell apart."""
 LOSSES, SCORES = "losses", "scores"
+_CHART = "DCAMT.chart"
+_NODE_CLASSES = ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableNode")
 
 
 class TrainingCharts:
-    """Nodes of one run in the scene, made when they are first needed and again if somebody deletes them."""
+    """Chart nodes of one run, in the scene only while they are shown."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, run_name: str) -> None:
+        self._run_name = run_name
+        self._layout_before: int | None = None
 
-    def update(self, curves: RunCurves) -> None:
-        """Bring tables, series and charts up to the curves."""
-        losses = {loss_title(name): curve for name, curve in curves.losses.items()}
-        scores = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
-        self._fill(LOSSES, _("{run}: losses").format(run=self._name), _("loss"), losses)
-        self._fill(SCORES, _("{run}: validation").format(run=self._name), _("Dice"), scores)
+    def show(self, kind: str, curves: RunCurves) -> None:
+        """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has one.
 
-    def chart(self, kind: str) -> Any | None:
-        """The chart of `LOSSES` or `SCORES`; None if it is not in the scene."""
-        return _find("vtkMRMLPlotChartNode", self._key(kind))
-
-    def show(self, kind: str) -> None:
-        """Put a chart into Slicer's plot view, with a layout that has one."""
+        Does nothing if the curves have no point of that kind.
+        """
+        self._fill(kind, curves)
         chart = self.chart(kind)
         if chart is None:
             return
         manager = slicer.app.layoutManager()
         with_plot = slicer.modules.plots.logic().GetLayoutWithPlot(manager.layout)
         if manager.layout != with_plot:
+            self._layout_before = manager.layout
             manager.setLayout(with_plot)
         for view in slicer.util.getNodesByClass("vtkMRMLPlotViewNode"):
             view.SetPlotChartNodeID(chart.GetID())
 
-    def remove(self) -> None:
-        """Take all nodes of this run's charts out of the scene."""
-        for kind in ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableNode"):
-            for node in slicer.util.getNodesByClass(kind):
-                if (node.GetAttribute(_CHART) or "").startswith(f"{self._name}\n"):
+    def update(self, curves: RunCurves) -> None:
+        """Update the charts that are in the scene."""
+        for kind in (LOSSES, SCORES):
+            if self.chart(kind) is not None:
+                self._fill(kind, curves)
+
+    def chart(self, kind: str) -> Any | None:
+        """Return the chart node of `LOSSES` or `SCORES`; None if it is not in the scene."""
+        return _find("vtkMRMLPlotChartNode", self._key(kind))
+
+    def hide(self) -> None:
+        """Restore the layout from before `show`, unless it was changed since, and remove this run's chart nodes."""
+        if self._layout_before is not None:
+            _restore_layout(self._layout_before)
+            self._layout_before = None
+        for node_class in _NODE_CLASSES:
+            for node in slicer.util.getNodesByClass(node_class):
+                if (node.GetAttribute(_CHART) or "").startswith(f"{self._run_name}\n"):
                     slicer.mrmlScene.RemoveNode(node)
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        folder = hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), self._folder_name())
+        if folder:
+            hierarchy.RemoveItem(folder)
 
     def _key(self, kind: str, series: str = "") -> str:
-        return "\n".join((self._name, kind, series))
+        return "\n".join((self._run_name, kind, series))
 
-    def _fill(self, kind: str, title: str, axis: str, curves: Mapping[str, Curve]) -> None:
-        drawn = {name: curve for name, curve in curves.items() if curve.steps}
+    def _folder_name(self) -> str:
+        return str(_("{run}: charts").format(run=self._run_name))
+
+    def _fill(self, kind: str, curves: RunCurves) -> None:
+        if kind == LOSSES:
+            title, axis = _("{run}: losses").format(run=self._run_name), _("loss")
+            named = {loss_title(name): curve for name, curve in curves.losses.items()}
+        else:
+            title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
+            named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
+        drawn = {name: curve for name, curve in named.items() if curve.steps}
         if not drawn:
             return
         table = self._node("vtkMRMLTableNode", self._key(kind), title)
         fill_table(table, drawn)
         chart = self._node("vtkMRMLPlotChartNode", self._key(kind), title)
         for number, name in enumerate(drawn):
-            key = self._key(kind, name)
-            series = _find("vtkMRMLPlotSeriesNode", key)
-            if series is None:
-                series = self._node("vtkMRMLPlotSeriesNode", key, name)
-                series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-                markers = slicer.vtkMRMLPlotSeriesNode
-                # The first validation is a single point: a line alone would not show it.
-                series.SetMarkerStyle(markers.MarkerStyleCircle if kind == SCORES else markers.MarkerStyleNone)
-                series.SetLineWidth(2)
-                series.SetColor(*COLOURS[number % len(COLOURS)])
+            series = self._series(kind, name, number)
             if series.GetTableNode() is not table:
                 series.SetAndObserveTableNodeID(table.GetID())
-            # A curve has iterations of its own: after thinning, or where it begins later.
+            # Each curve has its own iterations, as it may be thinned or begin later.
             series.SetXColumnName(f"{STEP}, {name}")
             series.SetYColumnName(name)
             if not chart.HasPlotSeriesNodeID(series.GetID()):
@@ -96,20 +109,54 @@ class TrainingCharts:
             chart.SetXAxisTitle(_("iteration"))
             chart.SetYAxisTitle(axis)
 
-    def _node(self, kind: str, key: str, name: str) -> Any:
-        node = _find(kind, key)
+    def _series(self, kind: str, name: str, number: int) -> Any:
+        """Return the series node of a curve, made in the style of its chart if it is not in the scene."""
+        key = self._key(kind, name)
+        series = _find("vtkMRMLPlotSeriesNode", key)
+        if series is None:
+            series = self._node("vtkMRMLPlotSeriesNode", key, name)
+            series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+            markers = slicer.vtkMRMLPlotSeriesNode
+            # Without a marker, a single validation would not be visible.
+            series.SetMarkerStyle(markers.MarkerStyleCircle if kind == SCORES else markers.MarkerStyleNone)
+            series.SetLineWidth(2)
+            series.SetColor(*COLOURS[number % len(COLOURS)])
+        return series
+
+    def _node(self, node_class: str, key: str, name: str) -> Any:
+        """Return the node of that key, made if it is not in the scene: hidden, in the run's folder, never saved."""
+        node = _find(node_class, key)
         if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
+            node = slicer.mrmlScene.CreateNodeByClass(node_class)
+            node.UnRegister(None)
+            node.SetName(name)
             node.SetAttribute(_CHART, key)
-            # The run's folder keeps its events; a scene need not.
+            node.SetHideFromEditors(True)
+            # The run's folder keeps the events.
             node.SetSaveWithScene(False)
+            slicer.mrmlScene.AddNode(node)
+            hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+            hierarchy.CreateItem(self._folder(hierarchy), node)
         return node
+
+    def _folder(self, hierarchy: Any) -> int:
+        """Return the subject hierarchy item that holds the run's chart nodes; it is not shown, like the nodes."""
+        scene_item = hierarchy.GetSceneItemID()
+        folder = hierarchy.GetItemChildWithName(scene_item, self._folder_name())
+        if not folder:
+            folder = hierarchy.CreateFolderItem(scene_item, self._folder_name())
+            excluded = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyExcludeFromTreeAttributeName()
+            hierarchy.SetItemAttribute(folder, excluded, "1")
+        return int(folder)
 
 
 def fill_table(node: Any, curves: Mapping[str, Curve]) -> None:
-    """Two columns a curve; shorter ones end in NaN, which charts leave out. One notice of the change for all."""
+    """Write two columns per curve, iterations and values; shorter curves end in NaN, which charts do not draw.
+
+    The node sends one modified event for all changes.
+    """
     length = max(len(curve.steps) for curve in curves.values())
-    changing = node.StartModify()
+    was_modifying = node.StartModify()
     try:
         table = node.GetTable()
         for name, curve in curves.items():
@@ -119,27 +166,11 @@ def fill_table(node: Any, curves: Mapping[str, Curve]) -> None:
         table.Modified()
         node.Modified()
     finally:
-        node.EndModify(changing)
-
-
-def _set_column(table: Any, name: str, values: Sequence[float], length: int) -> None:
-    padded = np.full(length, np.nan)
-    padded[: len(values)] = values
-    array = numpy_to_vtk(padded, deep=True)
-    array.SetName(name)
-    present = table.GetColumnByName(name)
-    if present is None:
-        table.AddColumn(array)
-    else:
-        present.DeepCopy(array)
-
-
-def _find(kind: str, key: str) -> Any | None:
-    return next((node for node in slicer.util.getNodesByClass(kind) if node.GetAttribute(_CHART) == key), None)
+        node.EndModify(was_modifying)
 
 
 def loss_title(name: str) -> str:
-    """What a chart calls a part of the objective."""
+    """Return the name of a loss in a chart."""
     return str(
         {
             "total": _("total"),
@@ -154,5 +185,29 @@ def loss_title(name: str) -> str:
 
 
 def score_title(class_name: str, branch: str) -> str:
-    who = _("both branches") if branch == "mean" else _("branch {name}").format(name=branch)
-    return f"{class_name}, {who}"
+    """Return the name of a score in a chart; `branch` is "A", "B" or "mean"."""
+    branches = _("both branches") if branch == "mean" else _("branch {name}").format(name=branch)
+    return f"{class_name}, {branches}"
+
+
+def _set_column(table: Any, name: str, values: Sequence[float], length: int) -> None:
+    padded = np.full(length, np.nan)
+    padded[: len(values)] = values
+    array = numpy_to_vtk(padded, deep=True)
+    array.SetName(name)
+    present = table.GetColumnByName(name)
+    if present is None:
+        table.AddColumn(array)
+    else:
+        present.DeepCopy(array)
+
+
+def _find(node_class: str, key: str) -> Any | None:
+    return next((node for node in slicer.util.getNodesByClass(node_class) if node.GetAttribute(_CHART) == key), None)
+
+
+def _restore_layout(layout: int) -> None:
+    """Set a layout in place of the same with a plot view; a layout that the person chose meanwhile stays."""
+    manager = slicer.app.layoutManager()
+    if manager.layout == slicer.modules.plots.logic().GetLayoutWithPlot(layout):
+        manager.setLayout(layout)

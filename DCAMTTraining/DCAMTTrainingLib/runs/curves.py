@@ -1,4 +1,4 @@
-"""A run's losses and validation scores over iterations, kept short enough to draw however long the run is."""
+"""Losses and validation scores of a run over its iterations, thinned so that any length can be drawn."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 POINTS = 600
-"""Points a curve has at most: more than a chart has pixels for, thinned out to half when they are reached."""
+"""Maximum number of points of a curve, about a chart's width in pixels; at this number they are halved."""
 
 
 class Curve:
-    """Points (iteration, value) in order; when there are `POINTS`, every two become their mean."""
+    """Points (iteration, value) in order; at `POINTS` points, each two neighbours become their mean."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -19,6 +19,7 @@ class Curve:
         self._pending: list[tuple[float, float]] = []
 
     def add(self, step: float, value: float) -> None:
+        """Append a point."""
         self._pending.append((step, value))
         if len(self._pending) < self._weight:
             return
@@ -31,16 +32,17 @@ class Curve:
             self._weight *= 2
 
     def cut(self, step: float) -> None:
-        """Take away what lies after an iteration: a run that goes on from there does it again."""
+        """Remove the points after an iteration, which a run resumed there will repeat."""
         keep = sum(at <= step for at in self.steps)
         del self.steps[keep:], self.values[keep:]
         self._pending.clear()
 
 
 class RunCurves:
-    """All curves of a run, fed with its events; and how it goes at present.
+    """All curves of a run and its latest progress, updated by its events.
 
-    losses: by the loss's name. dice: by (class, branch), the branch "A", "B" or "mean".
+    losses: by the loss's name. dice: by (class, branch), the branch being "A", "B" or "mean". loading: cases read and
+    their total while the run reads them, else None. eta_s: estimated seconds to the end.
     """
 
     def __init__(self) -> None:
@@ -54,8 +56,8 @@ class RunCurves:
         self.loading: tuple[int, int] | None = None
         self.last_dice: dict[str, dict[str, float]] = {}
 
-    def take(self, event: Mapping[str, Any]) -> bool:
-        """Take in an event; returns whether a curve changed."""
+    def apply(self, event: Mapping[str, Any]) -> bool:
+        """Apply an event; return whether a curve changed."""
         kind, step = event["event"], int(event.get("step") or 0)
         if kind == "loading":
             self.loading = (step, int(event.get("of") or 0))

@@ -1,7 +1,9 @@
-"""Where the runs are kept: one folder on this computer, chosen once, whatever scene is open."""
+"""The folder of runs: one folder on this computer, chosen once, whatever scene is open."""
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import slicer
@@ -9,30 +11,43 @@ from dcamt.errors import InputError
 from dcamt.runs.folder import RunFolder
 from slicer.i18n import tr as _
 
-_KEY = "DCAMT/RunsFolder"
+_SETTING = "DCAMT/RunsFolder"
 _FORBIDDEN = set('\\/:*?"<>|')
 
 
 def runs_folder() -> Path:
-    kept = slicer.app.userSettings().value(_KEY)
-    return Path(kept) if kept else Path.home() / "DCAMT runs"
+    """Return the folder of runs; it may not exist yet."""
+    chosen = slicer.app.userSettings().value(_SETTING)
+    return Path(chosen) if chosen else Path.home() / "DCAMT runs"
 
 
 def set_runs_folder(folder: str) -> None:
-    slicer.app.userSettings().setValue(_KEY, folder)
+    """Choose the folder of runs, for this and later sessions."""
+    slicer.app.userSettings().setValue(_SETTING, folder)
 
 
-def run_of(name: str) -> RunFolder:
-    """The folder of a run of that name; raises InputError if it cannot be a folder's name."""
+def is_writable(folder: Path) -> bool:
+    """Return whether a folder, or the nearest existing one above it, can be written to."""
+    existing = next((one for one in (folder, *folder.absolute().parents) if os.path.lexists(one)), None)
+    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def run_named(name: str) -> RunFolder:
+    """Return the folder of the run of that name; raise InputError if it cannot be a folder's name."""
     name = name.strip()
     if not name or name.startswith(".") or not name.isprintable() or set(name) & _FORBIDDEN or len(name) > 80:
         raise InputError(_("cannot be a run's name"), path=name or '""', remedy=_("Use letters, digits, dashes."))
     return RunFolder(runs_folder() / name)
 
 
-def free_name() -> str:
-    """`run-1`, or the first number that no run has."""
-    number = 1
-    while (runs_folder() / f"run-{number}").exists():
-        number += 1
-    return f"run-{number}"
+def exists(name: str) -> bool:
+    """Return whether the folder of runs holds anything of that name."""
+    return bool(name.strip()) and os.path.lexists(runs_folder() / name.strip())
+
+
+def free_name(name: str) -> str:
+    """Return the name, with the next free number at its end if it exists: `run-1`, `run-2`, …"""
+    stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
+    while exists(name):
+        name, number = f"{stem}-{number}", number + 1
+    return name

@@ -1,9 +1,10 @@
-"""What hinders a run from being started, in the person's words, each with its remedy."""
+"""Find what prevents a run from being started, as messages with their remedies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
@@ -11,71 +12,84 @@ from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
 from ..cases.rows import CaseRow
+from .folders import exists, is_writable
 
-SPARE = 0.1
-"""Share of disk and memory that other programs keep."""
+RESERVE = 0.1
+"""Fraction of free disk and memory that a run must leave to other programs."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """text: what is wrong, and what to do. blocks: whether a run cannot be started before."""
+    """A message with its remedy. blocks: whether it prevents a run."""
 
     text: str
     blocks: bool = True
 
 
-def case_problems(rows: Sequence[CaseRow], recipe: Recipe, held_labels: Mapping[int, Sequence[int]]) -> list[Problem]:
-    """Of the table as a whole; `held_labels`: of the rows whose labels were looked at, the values that they hold."""
+def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping[int, Sequence[int]]) -> list[Problem]:
+    """Return the problems of the table; label_values: for rows whose label was read, the values that it contains."""
     problems = []
     if not any(row.role == LABELLED for row in rows):
-        text = _("No case is labelled, so there is nothing to learn from. Add an outlined scan, or give one that role.")
+        text = _("No case is labelled, so there is nothing to train on. Add a scan with its label, or set that role.")
         problems.append(Problem(text))
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]
     if faulty:
         text = _("{name} (and {count} more): {remark}") if len(faulty) > 1 else _("{name}: {remark}")
-        told = text.format(name=faulty[0].name, count=len(faulty) - 1, remark=faulty[0].remark)
-        problems.append(Problem(_("{text} Or leave the case out.").format(text=told)))
+        text = text.format(name=faulty[0].name, count=len(faulty) - 1, remark=faulty[0].remark)
+        problems.append(Problem(_("{text} Or set its role to “left out”.").format(text=text)))
     labelled = [index for index, row in enumerate(rows) if row.role == LABELLED]
-    if labelled and all(index in held_labels for index in labelled):
-        held = {label for index in labelled for label in held_labels[index]}
+    if labelled and all(index in label_values for index in labelled):
+        present = {label for index in labelled for label in label_values[index]}
         for info in recipe.classes:
-            if info.label not in held:
-                text = _("No labelled case holds “{name}” (label {label}). Add one that does, or leave the class out.")
+            if info.label not in present:
+                text = _("No labelled case contains “{name}” (label {label}). Add one, or remove the class.")
                 problems.append(Problem(text.format(name=info.name, label=info.label)))
     training = recipe.training
     if any(row.role == UNLABELLED for row in rows) and training.labelled_per_batch == training.batch:
         text = _(
-            "A batch has room for labelled cases only. Lower “labelled per batch”, or leave the unlabelled ones out."
+            "All patches of an iteration are labelled ones. Lower “of them labelled”, or leave the unlabelled cases"
+            " out."
         )
         problems.append(Problem(text))
     if labelled and not any(row.role == VALIDATION for row in rows):
-        text = _("No case is for validation, so the charts cannot show how good the model is. Keep one or more for it.")
+        text = _("No case is for validation, so the model's accuracy will not be measured. Use one or more for it.")
         problems.append(Problem(text, blocks=False))
     return problems
 
 
+def folder_problems(folder: Path, run_name: str) -> list[Problem]:
+    """Return the problems of the folder of runs: it is not writable, or holds a run of that name already."""
+    if not is_writable(folder):
+        text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")
+        return [Problem(text.format(folder=folder))]
+    if exists(run_name):
+        text = _("A run “{name}” exists already in {folder}. Choose another name for the run.")
+        return [Problem(text.format(name=run_name.strip(), folder=folder))]
+    return []
+
+
 def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
-    """Of too little disk or memory; `estimate` is the event of `dcamt estimate`."""
+    """Return the problems of too little disk space or memory; `estimate` is the event of `dcamt estimate`."""
     problems = []
     free, needed = estimate.get("disk_free"), estimate["disk_bytes"]
-    if free is not None and needed > free * (1 - SPARE):
+    if free is not None and needed > free * (1 - RESERVE):
         text = _(
-            "The run takes {needed} of disk, and {free} are free there. Free some space, or choose another folder."
+            "The run needs {needed} of disk space, but only {free} are free there. Free some space, or choose another"
+            " folder."
         )
         problems.append(Problem(text.format(needed=in_gigabytes(needed), free=in_gigabytes(free))))
     free, needed = estimate.get("memory_free"), estimate.get("memory_bytes")
-    if free is not None and needed is not None and needed > free * (1 - SPARE):
-        device = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
+    if free is not None and needed is not None and needed > free * (1 - RESERVE):
+        kind = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
         text = _(
-            "The run takes {needed} of {device}, and {free} were free. Choose a smaller patch or batch, or quick try;"
-            " or close other programs and measure again."
+            "The run needs {needed} of {kind}, but only {free} were free. Choose a smaller patch or batch, or quick"
+            " try; or close other programs and measure again."
         )
-        told = text.format(needed=in_gigabytes(needed), free=in_gigabytes(free), device=device)
-        problems.append(Problem(told))
+        problems.append(Problem(text.format(needed=in_gigabytes(needed), free=in_gigabytes(free), kind=kind)))
     return problems
 
 
 def in_gigabytes(count: float) -> str:
-    """`0.4 GB`, `12 GB`."""
+    """Return a number of bytes as `0.4 GB` or `12 GB`."""
     amount = count / 1e9
     return f"{amount:.1f} GB" if amount < 10 else f"{amount:.0f} GB"

@@ -1,4 +1,4 @@
-"""The current segmentation of a validation case, in the scene and in the slice views."""
+"""Show the current segmentation of a validation case in the scene and the slice views."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
-_RUN = "DCAMT.previewOf"
+from ..cases.derived_nodes import PREVIEW_OF
+
 SLAB_VOXELS = 4 << 20
+"""Voxels copied between two turns of the event loop."""
 
 
 def show_preview(
     preview: Preview, recipe: Recipe, run: str, scene_volume: Any | None = None
 ) -> Generator[None, None, None]:
-    """Bring the preview of a run into the scene, in short steps; the same nodes are used for the next one.
+    """Show the preview of a run, in short steps; later previews reuse its nodes.
 
-    scene_volume: the node that the case came from, if it is in the scene; else, or if its grid is another, the scan
-    becomes a node of its own.
+    scene_volume: the node that the case came from. If it is None or has another grid, the scan is added as a node.
     """
     first = _find("vtkMRMLSegmentationNode", run) is None
     labels = np.load(preview.labels, mmap_mode="r")
@@ -53,13 +54,8 @@ def show_preview(
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 
-def is_preview(node: Any) -> bool:
-    """Whether a volume or segmentation node was brought into the scene by `show_preview`."""
-    return node.GetAttribute(_RUN) is not None
-
-
 def remove_preview(run: str) -> None:
-    """Take a run's preview out of the scene."""
+    """Remove a run's preview from the scene."""
     for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"):
         node = _find(kind, run)
         if node is not None:
@@ -70,15 +66,19 @@ def remove_preview(run: str) -> None:
 
 
 def box_of(labels: np.ndarray, label: int) -> list[list[int]] | None:
-    """[[low, high] of i, of j, of k], high excluded, of the voxels of a label in (K, J, I); None if there is none."""
+    """Return [[low, high] of i, of j, of k], high excluded, of a label in an array (K, J, I); None if it is absent."""
     box = bounding_box(labels == label)
     return None if box is None else [[side.start, side.stop] for side in reversed(box)]
 
 
 def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
-    """The scan as a volume node, made when the case is shown for the first time."""
+    """Return the scan as a volume node, made when the case is first shown."""
     volume = _find("vtkMRMLScalarVolumeNode", run)
-    if volume is not None and volume.GetAttribute(f"{_RUN}.scan") == preview.scan and volume.GetImageData() is not None:
+    if (
+        volume is not None
+        and volume.GetAttribute(f"{PREVIEW_OF}.scan") == preview.scan
+        and volume.GetImageData() is not None
+    ):
         return volume
     voxels = np.load(preview.scan, mmap_mode="r")
     copied = np.empty(voxels.shape, voxels.dtype.newbyteorder("="))
@@ -88,7 +88,7 @@ def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
         yield
     image = vtk.vtkImageData()
     image.SetDimensions(*voxels.shape[::-1])
-    # The array keeps the memory; VTK only looks at it.
+    # VTK uses the array's memory and keeps the array alive.
     image.GetPointData().SetScalars(numpy_to_vtk(copied.reshape(-1), deep=False))
     if volume is None:
         volume = _add("vtkMRMLScalarVolumeNode", run, _("{run}: {case}").format(run=run, case=preview.case))
@@ -97,13 +97,13 @@ def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
     yield
     _set_window(volume, voxels)
     volume.SetAndObserveImageData(image)
-    volume.SetAttribute(f"{_RUN}.scan", preview.scan)
+    volume.SetAttribute(f"{PREVIEW_OF}.scan", preview.scan)
     yield
     return volume
 
 
 def _set_window(volume: Any, voxels: np.ndarray) -> None:
-    """Brightness by some of the voxels; left to itself, Slicer looks at each of them, and the window waits."""
+    """Set brightness from a sample of the voxels; Slicer's own way reads all of them and blocks the window."""
     if volume.GetDisplayNode() is None:
         display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
@@ -115,11 +115,11 @@ def _set_window(volume: Any, voxels: np.ndarray) -> None:
 
 
 def _find(kind: str, run: str) -> Any | None:
-    return next((node for node in slicer.util.getNodesByClass(kind) if node.GetAttribute(_RUN) == run), None)
+    return next((node for node in slicer.util.getNodesByClass(kind) if node.GetAttribute(PREVIEW_OF) == run), None)
 
 
 def _add(kind: str, run: str, name: str) -> Any:
     node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
-    node.SetAttribute(_RUN, run)
+    node.SetAttribute(PREVIEW_OF, run)
     node.SetSaveWithScene(False)
     return node

@@ -1,37 +1,47 @@
-"""The segmentation that a model proposes for a case, as a node to correct; no outline until it is added as a case.
+"""Open the segmentation that a model proposes for a case, so that a person can correct it.
 
 `case` is an entry of a run's ranking: name, image, segmentation and place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
+from DCAMTSlicerLib.result_segments import fingerprint_of, labelmap, outline_of
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
+from ..cases.derived_nodes import PROPOSAL_FILE, scan_of
 from ..cases.rows import CaseRow, SceneScan
 
-_FILE = "DCAMT.proposal"
-
-
-def is_proposal(segmentation: Any) -> bool:
-    return segmentation.GetAttribute(_FILE) is not None
+_VOXELS = "DCAMT.proposalVoxels"
+"""Attribute of a proposal: the fingerprint of its voxels as they were loaded."""
 
 
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
-    """The node that holds the case's proposal; None if it was not opened, or was removed."""
+    """Return the node of the case's proposal; None if it was not opened or was removed."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return next((node for node in nodes if node.GetAttribute(_FILE) == case["segmentation"]), None)
+    return next((node for node in nodes if node.GetAttribute(PROPOSAL_FILE) == case["segmentation"]), None)
 
 
-def open_proposal(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> tuple[Any, Any]:
-    """The case's scan and its proposed segmentation as nodes; what was opened before stays as the person left it.
+def is_unchanged(segmentation: Any) -> bool:
+    """Return whether a proposal's voxels are as they were loaded.
+
+    The voxels are compared, since undo and redo in Segment Editor send no event.
+    """
+    return segmentation.GetAttribute(_VOXELS) == _fingerprint(segmentation)
+
+
+def open_proposal(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Generator[None, None, tuple[Any, Any]]:
+    """Return the case's scan and proposed segmentation as nodes; nodes opened before are returned unchanged.
+
+    Yields before each file is read, which takes Slicer up to seconds.
 
     Raises:
         RuntimeError: a file cannot be loaded.
@@ -39,21 +49,31 @@ def open_proposal(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> tuple[Any
     segmentation = proposal_of(case)
     volume = scan_of(segmentation) if segmentation is not None else None
     if volume is None:
-        volume = scene_volume(case, rows) or _load_scan(case)
+        volume = scene_volume(case, rows)
+    if volume is None:
+        yield
+        volume = _load_scan(case)
     if segmentation is None:
+        yield
         segmentation = _load_segmentation(case)
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     return volume, segmentation
 
 
-def scan_of(segmentation: Any) -> Any | None:
-    """The volume node that a segmentation was drawn on; None if it is no longer in the scene."""
-    return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+def _fingerprint(segmentation: Any) -> str:
+    """Return a text that changes with the voxels of any segment and with their place."""
+    if not segmentation.GetSegmentation().ContainsRepresentation(labelmap()):
+        return ""
+    masks, origins = {}, {}
+    for identifier in segmentation.GetSegmentation().GetSegmentIDs():
+        masks[identifier], affine = outline_of(segmentation, identifier)
+        origins[identifier] = [round(float(mm), 2) for mm in affine[:3, 3]]
+    return f"{fingerprint_of(masks)} {json.dumps(origins, sort_keys=True)}"
 
 
 def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:
-    """The volume node that the case came from: names repeat from patient to patient, so the grid must be the same."""
+    """Return the volume node that the case came from, by name and grid (names alone repeat); None if there is none."""
     for row in rows:
         if row.name == case["name"] and isinstance(row.source, SceneScan):
             volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
@@ -71,18 +91,19 @@ def _is_on_grid(volume: Any, image: Path) -> bool:
 
 def _load_scan(case: Mapping[str, Any]) -> Any:
     if Path(case["image"]).is_dir():
-        what = _("{path} is a folder of DICOM slices. Load it with the DICOM module, and add it from the scene.")
+        what = _("{path} is a folder of DICOM slices. Load it with the DICOM module, then add it from the scene.")
         raise RuntimeError(what.format(path=case["image"]))
     return slicer.util.loadVolume(case["image"], {"name": case["name"]})
 
 
 def _load_segmentation(case: Mapping[str, Any]) -> Any:
     segmentation = slicer.util.loadSegmentation(case["segmentation"])
-    # The file is the run's: what is saved later must not overwrite it.
+    # Without a storage node, saving the scene cannot overwrite the run's file.
     storage = segmentation.GetStorageNode()
     segmentation.SetAndObserveStorageNodeID(None)
     if storage is not None:
         slicer.mrmlScene.RemoveNode(storage)
     segmentation.SetName(_("{name} (proposed)").format(name=case["name"]))
-    segmentation.SetAttribute(_FILE, case["segmentation"])
+    segmentation.SetAttribute(PROPOSAL_FILE, case["segmentation"])
+    segmentation.SetAttribute(_VOXELS, _fingerprint(segmentation))
     return segmentation

@@ -1,4 +1,4 @@
-"""Starts the process that trains a run: it outlives the module, the scene and the application."""
+"""Start the process that trains a run and that outlives the module, the scene and the application."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from ..cases.scene_export import export_case
 
 @dataclass
 class StartedProcess:
-    """A process of this session; `seen`: it was seen to hold the run's lock."""
+    """A process started by this application. locked: whether it was seen to hold the run's lock."""
 
     run: RunFolder
     process: subprocess.Popen[bytes]
-    seen: bool = False
+    locked: bool = False
 
 
 started: list[StartedProcess] = []
-"""On Unix, a process that ended stays in the system's list until it is asked for its status."""
+"""All processes started by this application; `poll` frees the entries of ended ones in the system's table."""
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What to train: by `recipe` on the cases of `rows`, in the folder `run`.
+    """What to train: `recipe` on the cases of `rows`, in the folder `run`.
 
     settings: `key=value` as for `dcamt train --set`. start_from: a model's name or file, empty for random weights.
     """
@@ -53,25 +53,25 @@ class RunPlan:
 
 
 def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
-    """Write the cases that are in the scene, then start the process; yields (done, of) between short steps.
+    """Write the cases of the scene, then start the process; yield (cases done, cases in all) between short steps.
 
-    If a step fails, or the generator is closed before its end, nothing is left of the folder.
+    If a step fails or the generator is closed early, the run's folder is removed.
 
     Raises:
-        InputError: the folder is taken, or a case cannot be used.
-        OutputError: something cannot be written.
+        InputError: the folder exists, or a case is not usable.
+        OutputError: a file cannot be written, or no process started.
     """
     run = plan.run
     if run.path.exists():
-        raise InputError(_("is there already"), path=run.path, remedy=_("Choose another name for the run."))
+        raise InputError(_("exists already"), path=run.path, remedy=_("Choose another name for the run."))
     used = [row for row in plan.rows if row.role != LEFT_OUT]
     try:
         _make_folder(run.scans)
         cases: list[Case] = []
         for number, row in enumerate(used, start=1):
-            if isinstance(row.source, SceneScan) or number % 500 == 0:  # a file is only named
+            if isinstance(row.source, SceneScan) or number % 500 == 0:  # files are listed, not copied
                 yield len(cases), len(used)
-            # Closed before anything is discarded: Windows removes no file that is open.
+            # Closes open files before the folder is removed, which Windows requires.
             with closing(export_case(row, run.scans, number)) as writing:
                 while True:
                     try:
@@ -92,7 +92,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
 
 
 def train_words(plan: RunPlan) -> list[str]:
-    """The command line, `dcamt` left out."""
+    """Return the arguments of `dcamt` for a plan."""
     words = ["train", str(plan.run.scans / "cases.csv"), "--run", str(plan.run.path), "--device", plan.device]
     words += ["--recipe", str(plan.run.scans / "recipe.json"), "--effort", plan.effort]
     words += ["--start-from", plan.start_from] if plan.start_from else []
@@ -100,25 +100,23 @@ def train_words(plan: RunPlan) -> list[str]:
 
 
 def resume(run: RunFolder, device: str = "auto") -> None:
-    """Go on with a run; raises InputError if a process trains it already, OutputError if none can be started."""
-    if is_held(run.lock):
-        raise InputError(_("is being trained by another process"), path=run.path, remedy=_("Watch that one."))
+    """Resume a run; raise InputError if a process trains it already, OutputError if no process can be started."""
+    _refuse_if_trained(run, _("Select the run to watch it."))
     start_process(run, ["train", "--run", str(run.path), "--resume", "--device", device])
 
 
 def stop_here(run: RunFolder, device: str = "auto") -> None:
-    """Make the models of a run that nobody trains at present, from its last checkpoint; raises as `resume` does."""
-    if is_held(run.lock):
-        raise InputError(_("is being trained by another process"), path=run.path, remedy=_("Stop that one."))
+    """Make models of a paused or failed run from its last checkpoint; raise as `resume` does."""
+    _refuse_if_trained(run, _("Press Stop again: it then stops that process."))
     start_process(run, ["train", "--run", str(run.path), "--stop", "--device", device])
 
 
 def start_process(run: RunFolder, words: Sequence[str]) -> None:
-    """Start `dcamt` on its own: no pipe, no terminal and no group of processes ties it to the application."""
+    """Start `dcamt` without pipe, terminal or process group in common with the application, so that it outlives it."""
     started[:] = [one for one in started if one.process.poll() is None]
     flags = 0
     if os.name == "nt":
-        # Detached altogether, PythonSlicer's own child would open a console window, and to close it would end the run.
+        # A fully detached PythonSlicer would open a console window for its child, and closing it would end the run.
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
     command = [python_program(), "-m", "dcamt", *words]
     try:
@@ -140,32 +138,36 @@ def start_process(run: RunFolder, words: Sequence[str]) -> None:
 
 
 def just_started(run: RunFolder) -> bool:
-    """Whether a process of this session was started in the folder, and does not hold the lock yet."""
+    """Return whether this application started a process for the run that does not hold its lock yet."""
     held = is_held(run.lock)
     waiting = False
     for one in started:
         if one.run.path == run.path and one.process.poll() is None:
-            one.seen = one.seen or held
-            waiting = waiting or not one.seen
+            one.locked = one.locked or held
+            waiting = waiting or not one.locked
     return waiting
 
 
 def discard(run: RunFolder) -> None:
-    """Remove a run's folder and all in it; raises InputError while it is trained, OutputError if a file stays."""
-    if is_held(run.lock):
-        raise InputError(_("is being trained"), path=run.path, remedy=_("Pause or stop the run first."))
+    """Delete a run's folder; raise InputError while the run is trained, OutputError if a file cannot be removed."""
+    _refuse_if_trained(run, _("Pause or stop the run first."))
     try:
         shutil.rmtree(run.path)
     except FileNotFoundError:
         return
     except OSError as error:
-        what = _("could not be removed ({reason}). Close programs that use it, and discard it again.")
+        what = _("could not be removed ({reason}). Close programs that use it, and discard the run again.")
         raise OutputError(f"{run.path}: {what.format(reason=error.strerror)}") from error
+
+
+def _refuse_if_trained(run: RunFolder, remedy: str) -> None:
+    if is_held(run.lock):
+        raise InputError(_("is being trained by another process"), path=run.path, remedy=remedy)
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        what = _("cannot be made ({reason}). Choose another folder for the runs.").format(reason=error.strerror)
+        what = _("cannot be created ({reason}). Choose another folder of runs.").format(reason=error.strerror)
         raise OutputError(f"{folder.parent}: {what}") from error

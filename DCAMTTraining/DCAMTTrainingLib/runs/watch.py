@@ -1,5 +1,4 @@
-"""Follows a run, whoever trains it: its events into curves and charts, its state, its preview; in small turns."""
-# ruff: noqa: N802, N803
+"""Follow a run on the event loop: read its events into curves and charts, and its state, in short turns."""
 
 from __future__ import annotations
 
@@ -11,66 +10,69 @@ from dcamt.runs.event_tail import EventTail
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FAILED, RUNNING, RunState, run_state
 
-from .charts import LOSSES, TrainingCharts
+from .charts import TrainingCharts
 from .curves import RunCurves
 
 TURN_S = 0.02
-"""How long events are taken in before the window has its turn."""
-LOOK_MS = 500
-"""Between two looks at a run that says nothing new."""
+"""Seconds of reading events before the window gets its turn."""
+POLL_MS = 500
+"""Milliseconds between two polls of a run without new events."""
 
 
 class RunWatch:
-    """Watches one run until `close`; `onLook(state)` is called after each look, when all events so far are taken in.
+    """Polls one run from `start` until `close`, whichever process trains it.
 
-    On the event loop alone: some milliseconds a turn, however many events the run has.
+    on_poll(state): called after each poll, when all events so far were read.
     """
 
-    def __init__(self, run: RunFolder, onLook: Callable[[RunState], None]) -> None:
+    def __init__(self, run: RunFolder, on_poll: Callable[[RunState], None]) -> None:
         self.run = run
         self.curves = RunCurves()
         self.charts = TrainingCharts(run.path.name)
         self.state = run_state(run)
-        self._onLook = onLook
+        self._on_poll = on_poll
         self._tail = EventTail(run.events)
         self._changed = True
-        self._doubted = False
+        self._failed_once = False
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._look)
+        self._timer.timeout.connect(self._poll)
+
+    def start(self) -> RunWatch:
+        """Begin to poll; returns the watch itself."""
         self._timer.start(0)
+        return self
 
     @property
-    def caughtUp(self) -> bool:
-        """Whether all events so far are in the curves."""
+    def caught_up(self) -> bool:
+        """Whether all events so far were read."""
         return self._tail.at_end and not self._changed
 
     def close(self) -> None:
+        """Stop polling."""
         self._timer.stop()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         until = time.monotonic() + TURN_S
         while time.monotonic() < until:
             event = self._tail.next()
             if event is None:
                 break
-            self._changed = self.curves.take(event) or self._changed
+            self._changed = self.curves.apply(event) or self._changed
         if not self._tail.at_end:
             self._timer.start(0)
             return
         state = run_state(self.run)
-        if state.state == FAILED and self.state.state == RUNNING and not self._doubted:
-            # Looked at between its last event and its fault note, a run may seem killed.
-            self._doubted = True
-            self._timer.start(LOOK_MS)
+        if state.state == FAILED and self.state.state == RUNNING and not self._failed_once:
+            # Between a run's last event and its failure note, it may look killed: poll once more.
+            self._failed_once = True
+            self._timer.start(POLL_MS)
             return
-        self._doubted = False
+        self._failed_once = False
         if self._changed:
             self._changed = False
-            # A run of the past is drawn when somebody wants to see it.
-            if RUNNING in (state.state, self.state.state) or self.charts.chart(LOSSES) is not None:
-                self.charts.update(self.curves)
+            self.charts.update(self.curves)
         self.state = state
-        self._timer.start(LOOK_MS)
-        # Last, as it may close this.
-        self._onLook(state)
+        self._timer.start(POLL_MS)
+        # Called last, since it may close this watch.
+        self._on_poll(state)

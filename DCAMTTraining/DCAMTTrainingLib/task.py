@@ -1,4 +1,4 @@
-"""What is to be learnt: a shipped recipe, or one's own classes in MRI or CT."""
+"""The task of a run: a shipped recipe, or a person's own classes in MRI or CT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slicer.i18n import tr as _
 
 OWN_MRI, OWN_CT = "own-mri", "own-ct"
 BASES = {OWN_MRI: "la", OWN_CT: "pancreas"}
-"""The shipped recipe that gives one's own task its intensities, network and schedule."""
+"""The shipped recipe from which an own task takes intensities, network and schedule."""
 TISSUE = Code("SCT", "85756007", "Tissue")
 COLOURS = (
     (0.84, 0.42, 0.38),
@@ -31,7 +31,7 @@ COLOURS = (
 
 @dataclass(frozen=True)
 class OwnClass:
-    """A class that the person named. color: (red, green, blue), 0 to 1. code: scheme, value and meaning of its type."""
+    """A class defined by the person. color: (red, green, blue), 0 to 1. code: scheme, value and meaning of its type."""
 
     name: str
     color: tuple[float, float, float]
@@ -39,18 +39,18 @@ class OwnClass:
 
 
 def recipe_of(task: str, classes: Sequence[OwnClass]) -> Recipe:
-    """The recipe of a task: a shipped one's name, `OWN_MRI` or `OWN_CT`.
+    """Return the recipe of a task: the name of a shipped one, `OWN_MRI` or `OWN_CT`.
 
     Raises:
-        InputError: the person's own task names no class, or one name twice.
+        InputError: an own task has no class, or two classes of one name.
     """
     if task not in BASES:
         return load_recipe(task)
     names = [own.name.strip() for own in classes]
     if not names or not all(names):
-        raise InputError(_("each class needs a name"), path=_("Task"), remedy=_("Name what is to be outlined."))
+        raise InputError(_("each class needs a name"), path=_("Task"), remedy=_("Enter the name of the structure."))
     if len({name.lower() for name in names}) < len(names):
-        raise InputError(_("two classes have one name"), path=_("Task"), remedy=_("Give each its own."))
+        raise InputError(_("two classes have the same name"), path=_("Task"), remedy=_("Give each class its own name."))
     infos = tuple(
         SegmentInfo(number, own.name.strip(), own.color, Code(*own.code)) for number, own in enumerate(classes, start=1)
     )
@@ -59,43 +59,50 @@ def recipe_of(task: str, classes: Sequence[OwnClass]) -> Recipe:
     return replace(base, name=task, title=", ".join(names), modality=modality, classes=infos)
 
 
-def started_from(model: str, recipe: Recipe) -> Recipe:
-    """The recipe by which learning goes on from a model: the model's own, with the task's classes and iterations.
+def continued_recipe(model: str, recipe: Recipe) -> Recipe:
+    """Return the recipe for training on from a model: the model's own, with the task's classes and iterations.
 
     Raises:
-        InputError: there is no such model, or it outlines another number of classes.
+        InputError: there is no such model, or it has another number of classes or channels.
     """
     path = model_path(model)
-    own = _recipe_in(path, path.stat().st_mtime_ns)
+    own = _cached_recipe(path, path.stat().st_mtime_ns)
     if own.outputs != recipe.outputs or own.input_channels != recipe.input_channels:
-        what = _("outlines {has} class(es), and the task has {wanted}")
-        remedy = _("Start from scratch, or from another model.")
+        what = _("segments {has} class(es), but the task has {wanted}")
+        remedy = _("Start from scratch or from another model.")
         raise InputError(what.format(has=own.outputs - 1, wanted=recipe.outputs - 1), path=model, remedy=remedy)
     training = replace(
         own.training, iterations=recipe.training.iterations, validate_every=recipe.training.validate_every
     )
-    named = {"name": recipe.name, "title": recipe.title, "modality": recipe.modality, "classes": recipe.classes}
-    return replace(own, training=training, **named)
+    return replace(
+        own,
+        training=training,
+        name=recipe.name,
+        title=recipe.title,
+        modality=recipe.modality,
+        classes=recipe.classes,
+    )
 
 
 @lru_cache(maxsize=16)
-def _recipe_in(path: Path, changed: int) -> Recipe:
-    """The recipe of a model file, asked for at every change of a setting."""
+def _cached_recipe(path: Path, changed: int) -> Recipe:
+    """Return the recipe of a model file; it is needed at every change of a setting."""
     return read_recipe(path)
 
 
 def new_class(classes: Sequence[OwnClass]) -> OwnClass:
-    """One more class, with a colour that the first few others do not have."""
+    """Return a further class in a colour that the first few others do not have."""
     number = len(classes) + 1
     return OwnClass(_("Class {number}").format(number=number), COLOURS[(number - 1) % len(COLOURS)])
 
 
 def classes_to_json(classes: Sequence[OwnClass]) -> str:
+    """Return the classes as JSON text."""
     return json.dumps([asdict(own) for own in classes])
 
 
 def classes_from_json(text: str) -> list[OwnClass]:
-    """What `classes_to_json` wrote; none where it is nothing of the kind."""
+    """Return the classes of `classes_to_json`; none for any other text."""
     try:
         found = []
         for data in json.loads(text or "[]"):

@@ -1,4 +1,8 @@
-"""What the person chooses in the training module; it lives in a parameter node and so is saved with the scene."""
+"""The choices of the training panel, kept in a parameter node and so saved with the scene.
+
+Field names are the parameter names in saved scenes and in the panel's .ui file, in Slicer's spelling.
+"""
+# ruff: noqa: N815
 
 from __future__ import annotations
 
@@ -11,13 +15,14 @@ from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 
 class Effort(Enum):
-    """How long to learn: the engine's word for it, and the panel's."""
+    """How long to train; the values are the engine's names."""
 
     QUICK = QUICK
     STANDARD = STANDARD
     THOROUGH = THOROUGH
 
     def label(self) -> str:
+        """Return the text in the panel."""
         return {
             Effort.QUICK: _("Quick try"),
             Effort.STANDARD: _("Standard"),
@@ -27,29 +32,30 @@ class Effort(Enum):
 
 @parameterNodeWrapper
 class TrainingSettings:
-    """task: a shipped recipe or one's own. startFrom: a model's name, empty for random weights.
+    """The choices for the next run.
 
-    ownClasses: as `task.classes_to_json` writes them. The edits of single settings are empty where the recipe's hold.
+    task: a shipped recipe's name, or an own task. ownClasses: text of `task.classes_to_json`. startFrom: a model's
+    name, empty for random weights. The fields from `iterations` on are texts, empty for the recipe's value.
     """
 
     task: str = "la"
-    ownClasses: str = ""  # noqa: N815
-    startFrom: str = ""  # noqa: N815
+    ownClasses: str = ""
+    startFrom: str = ""
     effort: Effort = Effort.STANDARD
     device: Device = Device.AUTOMATIC
-    runName: str = "run-1"  # noqa: N815
-    validationCount: int = 2  # noqa: N815
+    runName: str = "run-1"
+    validationCount: int = 2
     iterations: str = ""
     spacing: str = ""
     patch: str = ""
     batch: str = ""
-    labelledPerBatch: str = ""  # noqa: N815
-    learningRate: str = ""  # noqa: N815
+    labelledPerBatch: str = ""
+    learningRate: str = ""
     supervised: str = ""
     distillation: str = ""
     mmd: str = ""
-    intraClass: str = ""  # noqa: N815
-    interClass: str = ""  # noqa: N815
+    intraClass: str = ""
+    interClass: str = ""
 
 
 SETTINGS = {
@@ -65,18 +71,18 @@ SETTINGS = {
     "intraClass": "intra_class",
     "interClass": "inter_class",
 }
-"""The edits, and the settings of a recipe that they are."""
+"""Parameter names of single settings and the recipe's settings that they change."""
 
 
-def device_word(settings: TrainingSettings) -> str:
-    """The device as `dcamt` calls it."""
+def device_name(settings: TrainingSettings) -> str:
+    """Return the chosen device as `dcamt` names it."""
     return "auto" if settings.device is Device.AUTOMATIC else str(settings.device.value)
 
 
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:
-    """What was edited, as `key=value` for `dcamt train --set`."""
+    """Return the settings that the person changed, as `key=value` for `dcamt train --set`."""
     texts = {key: getattr(settings, name).strip() for name, key in SETTINGS.items()}
     if texts["iterations"].isdigit():
-        # However short the run, its charts show more than the end.
+        # Short runs are validated several times, too, so that their charts show a course.
         texts["validate_every"] = str(max(1, min(500, int(texts["iterations"]) // 5)))
     return tuple(f"{key}={text}" for key, text in texts.items() if text)

@@ -1,0 +1,167 @@
+"""Check the cases in the background: file headers and labels in a child process, scene nodes in this one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import slicer
+from dcamt.cases.case_list import LABELLED, VALIDATION
+from dcamt.recipe import Recipe
+from DCAMTSlicerLib.result_segments import labelmap
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
+
+from ..engine_command import EngineCommand
+from .lists import write_lines
+from .rows import CaseTable, FileScan, SceneScan
+
+PATHS_PER_STEP = 200
+"""Paths resolved between two turns of the event loop."""
+
+
+class CaseCheck:
+    """Sets size, spacing and remark of all rows of a table.
+
+    on_end(message): called once, unless the check is cancelled; the message is empty unless the check itself failed.
+    label_values: for each row whose label was read, the label values that it contains.
+    """
+
+    def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:
+        self._table, self._recipe, self._on_end = table, recipe, on_end
+        self.label_values: dict[int, tuple[int, ...]] = {}
+        self.running = False
+        self._folder: Path | None = None
+        self._command: EngineCommand | None = None
+        self._index: list[int] = []
+        self._beginning = SteppedTask(self._begin(), self._on_begun)
+
+    def start(self) -> CaseCheck:
+        """Begin with the scene's cases; returns the check itself."""
+        self.running = True
+        self._beginning.start()
+        return self
+
+    def cancel(self) -> None:
+        """Stop the check; `on_end` is not called."""
+        self.running = False
+        self._beginning.cancel()
+        if self._command is not None:
+            self._command.cancel()
+        self._remove_folder()
+
+    def _begin(self) -> Generator[None, None, None]:
+        """Check the scene's cases, then start a child process for the others."""
+        yield from self._check_scene()
+        lines = []
+        for index, row in enumerate(self._table.rows):
+            if isinstance(row.source, FileScan):
+                lines.append((row.name, row.source.image, row.source.label, row.role))
+                self._index.append(index)
+        if lines:
+            yield
+            self._folder = Path(tempfile.mkdtemp(prefix="dcamt-cases-", dir=slicer.app.temporaryPath))
+            cases, recipe = self._folder / "cases.csv", self._folder / "recipe.json"
+            write_lines(lines, cases)
+            recipe.write_text(self._recipe.to_json(), encoding="utf-8")
+            yield
+            words = ["cases", "check", str(cases), "--recipe", str(recipe)]
+            self._command = EngineCommand(words, self._on_event, self._on_command_end)
+            self._command.start()
+
+    def _on_begun(self, error: Exception | None) -> None:
+        if error is not None or self._command is None:
+            self._end(error_text(error))
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if event["event"] == "case":
+            index = self._index[event["index"]]
+            self._table.set_facts(index, event["size"], event["spacing"], " ".join(event["problems"]))
+            if event["labels"] is not None:
+                self.label_values[index] = tuple(event["labels"])
+
+    def _on_command_end(self, message: str) -> None:
+        # The command also fails if it checked every case and found problems, which the remarks then describe.
+        all_checked = all(self._table.rows[index].size or self._table.rows[index].remark for index in self._index)
+        self._end("" if all_checked else message)
+
+    def _end(self, message: str) -> None:
+        self._remove_folder()
+        if self.running:
+            self.running = False
+            self._on_end(message)
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _check_scene(self) -> Generator[None, None, None]:
+        if not any(isinstance(row.source, SceneScan) for row in self._table.rows):
+            return
+        rows_of_file: defaultdict[str, list[int]] = defaultdict(list)
+        for index, row in enumerate(self._table.rows):
+            if isinstance(row.source, FileScan):
+                rows_of_file[str(Path(row.source.image).resolve())].append(index)
+                if index % PATHS_PER_STEP == 0:  # resolving reads the disk
+                    yield
+        for index, row in enumerate(self._table.rows):
+            if not isinstance(row.source, SceneScan):
+                continue
+            yield
+            remark, values = scene_remark(row.source, row.role, self._recipe)
+            volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
+            others = rows_of_file.get(_file_of(volume), []) if volume is not None else []
+            if any((self._table.rows[other].role == VALIDATION) != (row.role == VALIDATION) for other in others):
+                text = _("The scan is used for training and for validation: “{name}” is the same file. Remove one.")
+                remark = f"{remark} {text.format(name=self._table.rows[others[0]].name)}".strip()
+            self.label_values[index] = values
+            self._table.set_facts(index, row.size, row.spacing, remark)
+
+
+def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
+    """Return the problem of a case of the scene, or an empty text, and the label values of its segments."""
+    scene = slicer.mrmlScene
+    volume, segmentation = scene.GetNodeByID(source.volume), scene.GetNodeByID(source.segmentation or "")
+    if volume is None or volume.GetImageData() is None:
+        return _("The volume is no longer in the scene. Remove the case, or load the volume again."), ()
+    channels = volume.GetImageData().GetNumberOfScalarComponents()
+    if channels != recipe.input_channels:
+        text = _("The scan has {has} channel(s), but the recipe needs {needs}. Choose another volume or recipe.")
+        return text.format(has=channels, needs=recipe.input_channels), ()
+    if role not in (LABELLED, VALIDATION):
+        return "", ()
+    if segmentation is None:
+        return _("The segmentation is no longer in the scene. Set the role “unlabelled”, or outline it again."), ()
+    values = tuple(label for identifier, label in source.segments if _is_drawn(segmentation, identifier))
+    if not values:
+        return _("The label is empty. Outline the scan, choose its segments, or set the role “unlabelled”."), ()
+    if any(label >= recipe.outputs for _identifier, label in source.segments):
+        return _("A segment belongs to a class that the recipe does not have. Choose the segments again."), values
+    return "", values
+
+
+def _is_drawn(segmentation: Any, identifier: str) -> bool:
+    """Return whether a segment has any voxel, or an extent if it has a surface only."""
+    segment = segmentation.GetSegmentation().GetSegment(identifier)
+    if segment is None:
+        return False
+    image = segment.GetRepresentation(labelmap())
+    if image is None:
+        bounds = [0.0] * 6
+        segment.GetBounds(bounds)
+        return bounds[0] <= bounds[1]
+    scalars = image.GetPointData().GetScalars()
+    # Segments that do not overlap share one image, each with its own value.
+    return scalars is not None and bool((vtk_to_numpy(scalars) == segment.GetLabelValue()).any())
+
+
+def _file_of(volume: Any) -> str:
+    """Return the resolved path of the file that a volume node was loaded from; empty if there is none."""
+    storage = volume.GetStorageNode()
+    return str(Path(storage.GetFullNameFromFileName()).resolve()) if storage and storage.GetFileName() else ""

@@ -1,0 +1,27 @@
+"""Tell nodes that DCAMT Training brought into the scene from the scans and outlines of the person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+
+PREVIEW_OF = "DCAMT.previewOf"
+"""Attribute of a run's preview, its scan and its segmentation: the run's name."""
+PROPOSAL_FILE = "DCAMT.proposal"
+"""Attribute of a proposed segmentation: the file that it was loaded from."""
+
+
+def is_preview(node: Any) -> bool:
+    """Return whether a volume or segmentation node belongs to a run's preview."""
+    return node.GetAttribute(PREVIEW_OF) is not None
+
+
+def is_proposal(segmentation: Any) -> bool:
+    """Return whether a segmentation node is what a model proposed for a case."""
+    return segmentation.GetAttribute(PROPOSAL_FILE) is not None
+
+
+def scan_of(segmentation: Any) -> Any | None:
+    """Return the volume node that a segmentation was drawn on; None if that left the scene."""
+    return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())

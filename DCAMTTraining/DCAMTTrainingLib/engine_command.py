@@ -1,0 +1,47 @@
+"""Run one `dcamt` command in a child process and receive its JSON events on the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from DCAMTSlicerLib.engine_process import EngineProcess, OnEvent, ProcessEnd
+from slicer.i18n import tr as _
+
+
+class EngineCommand:
+    """Runs `dcamt` with the given words.
+
+    on_event(event): called with each event. on_end(message): called once after the last event; the message is empty
+    after exit status 0, else the last line of stderr. After `cancel` neither is called.
+    """
+
+    def __init__(self, words: Sequence[str], on_event: OnEvent, on_end: Callable[[str], None]) -> None:
+        self._on_end = on_end
+        arguments = ["-m", "dcamt", *words, "--json", "--end-with-stdin"]
+        self._process = EngineProcess(arguments, on_event, self._on_process_end)
+
+    @property
+    def running(self) -> bool:
+        """Whether the command was started and has neither ended nor been cancelled."""
+        return self._process.listening
+
+    def start(self) -> EngineCommand:
+        """Start the process; returns the command itself."""
+        self._process.start()
+        return self
+
+    def cancel(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+
+    def _on_process_end(self, end: ProcessEnd) -> None:
+        if end.problem:
+            self._on_end(end.problem)
+        else:
+            self._on_end("" if end.code == 0 and not end.crashed else self._failure(end))
+
+    def _failure(self, end: ProcessEnd) -> str:
+        line = self._process.log().rpartition("\n")[2]
+        if line and not end.crashed:
+            return line.removeprefix("dcamt: ")
+        return str(_("The computation ended unexpectedly (code {code}).").format(code=end.code))

@@ -1,0 +1,127 @@
+"""Measure in the background what a run would take on this computer."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import slicer
+from dcamt.cases.case_list import ROLES
+from dcamt.errors import InputError
+from dcamt.machine import free_disk_bytes
+from dcamt.recipe import Recipe
+
+from .cases.lists import write_lines
+from .cases.rows import CaseTable, FileScan
+from .engine_command import EngineCommand
+from .runs.folders import runs_folder
+
+
+class Measurement:
+    """Runs `dcamt estimate` and keeps its results by recipe, device and number of cases.
+
+    planned_recipe, device: return what the next run would use. on_change: called when `running` or `estimate` changed.
+    """
+
+    def __init__(
+        self,
+        table: CaseTable,
+        planned_recipe: Callable[[], Recipe],
+        device: Callable[[], str],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._table, self._planned_recipe = table, planned_recipe
+        self._device, self._on_change = device, on_change
+        self._command: EngineCommand | None = None
+        self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._folder: Path | None = None
+        # An estimate depends on the scans themselves, which the key does not hold.
+        table.on_reset.append(self._estimates.clear)
+
+    @property
+    def running(self) -> bool:
+        """Whether a measurement is running."""
+        return self._command is not None and self._command.running
+
+    def estimate(self) -> dict[str, Any] | None:
+        """Return the `dcamt estimate` event for the present choices; None if they were not measured.
+
+        Free disk space is read anew each time, since the person may have made room or chosen another folder.
+        """
+        if not self._estimates:
+            return None
+        try:
+            found = self._estimates.get(self._key(self._planned_recipe()))
+        except InputError:
+            return None
+        return None if found is None else {**found, "disk_free": free_disk_bytes(runs_folder())}
+
+    def set_estimate(self, event: dict[str, Any]) -> None:
+        """Use an estimate for the present choices; raises InputError if they are not usable."""
+        self._estimates[self._key(self._planned_recipe())] = event
+        self._on_change()
+
+    def start(self, folder: Path, device: str, on_end: Callable[[str], None]) -> None:
+        """Measure a few steps in the background.
+
+        folder: where the run would be written. on_end(message): called once unless cancelled, empty after success.
+
+        Raises:
+            InputError: the task or a setting is not usable.
+        """
+        recipe = self._planned_recipe()
+        key = self._key(recipe)
+        self._folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
+        cases, recipe_file = self._folder / "cases.csv", self._folder / "recipe.json"
+        write_lines(((row.name, row.scan, "", row.role) for row in self._table.rows), cases)
+        recipe_file.write_text(recipe.to_json(), encoding="utf-8")
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "estimate":
+                self._estimates[key] = self._with_scene_volumes(event, recipe)
+
+        def on_command_end(message: str) -> None:
+            self._remove_folder()
+            self._on_change()
+            on_end(message)
+
+        # "thorough": the recipe file contains the chosen effort already.
+        words = ["estimate", str(cases), "--recipe", str(recipe_file), "--effort", "thorough"]
+        words += ["--run", str(folder), "--device", device]
+        self._command = EngineCommand(words, on_event, on_command_end)
+        self._command.start()
+
+    def cancel(self) -> None:
+        """Stop a running measurement; its `on_end` is not called."""
+        if self._command is not None:
+            self._command.cancel()
+            self._remove_folder()
+            self._on_change()
+
+    def _remove_folder(self) -> None:
+        """Remove the files written for the measurement, which name the cases."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _with_scene_volumes(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+        """Return the estimate plus memory and disk for the scene's volumes, which are not files yet."""
+        network_voxel = recipe.spacing[0] * recipe.spacing[1] * recipe.spacing[2]
+        memory, disk = 0.0, 0
+        for row in self._table.rows:
+            if not isinstance(row.source, FileScan) and row.size and row.spacing:
+                count = row.size[0] * row.size[1] * row.size[2]
+                memory += 2 * count * row.spacing[0] * row.spacing[1] * row.spacing[2] / network_voxel
+                volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
+                image = volume.GetImageData() if volume is not None else None
+                disk += count * (1 + (image.GetScalarSize() if image is not None else 0))
+        measured = event["memory_bytes"]
+        more = {"memory_bytes": None if measured is None else measured + round(memory)}
+        return {**event, **more, "disk_bytes": event["disk_bytes"] + disk}
+
+    def _key(self, recipe: Recipe) -> tuple[Any, ...]:
+        """Return what an estimate depends on, apart from the scans."""
+        return recipe, self._device(), tuple(map(self._table.count, ROLES))

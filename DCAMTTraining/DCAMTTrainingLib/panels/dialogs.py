@@ -1,0 +1,142 @@
+"""The panel's own dialogs: confirm the pairs of a folder, and choose the segments of a case."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from dcamt.recipe import Recipe
+from slicer.i18n import tr as _
+
+from ..cases.rows import SceneScan
+from .plain_table import PlainTableModel, relative_path
+
+
+def confirm_pairs(event: dict[str, Any]) -> bool:
+    """Show the scans and labels of a folder in pairs; return whether the person accepts them.
+
+    event: the event of `dcamt cases find`.
+    """
+    dialog = qt.QDialog()
+    dialog.setWindowTitle(_("Cases in the folder"))
+    dialog.resize(760, 420)
+    layout = qt.QVBoxLayout(dialog)
+    cases, left_over = event["cases"], event["left_over"]
+    labelled = sum(case["label"] is not None for case in cases)
+    text = _("{count} scans, {labelled} of them with a label. Are these the right pairs?")
+    layout.addWidget(qt.QLabel(text.format(count=len(cases), labelled=labelled)))
+    folder = _common_folder([case["image"] for case in cases] + [item["path"] for item in left_over])
+    titles = (_("Name"), _("Image"), _("Label"))
+    pairs = PlainTableModel(
+        titles,
+        lambda case: (
+            case["name"],
+            relative_path(case["image"], folder),
+            relative_path(case["label"] or "", folder),
+        ),
+    )
+    pairs.show(cases)
+    _add_table(layout, pairs, "pairsTable")
+    rest = PlainTableModel(
+        (_("Left out"), _("Reason")), lambda item: (relative_path(item["path"], folder), item["why"])
+    )
+    if left_over:
+        layout.addWidget(qt.QLabel(_("These files belong to no case:")))
+        rest.show(left_over)
+        _add_table(layout, rest, "leftOverTable")
+    layout.addWidget(_ok_cancel(dialog))
+    return _run(dialog)
+
+
+def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
+    """Let the person choose a segmentation and a segment for each class; return None if they cancel."""
+    nodes = list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+    identifiers = [node.GetID() for node in nodes]
+    dialog = qt.QDialog()
+    dialog.setWindowTitle(_("Segments of the case"))
+    form = qt.QFormLayout(dialog)
+    selector = qt.QComboBox()
+    selector.setObjectName("segmentationSelector")
+    for name in (_("none"), *(node.GetName() for node in nodes)):
+        selector.addItem(name)
+    selector.setCurrentIndex(identifiers.index(source.segmentation) + 1 if source.segmentation in identifiers else 0)
+    form.addRow(_("Segmentation:"), selector)
+    boxes = []
+    for info in recipe.classes:
+        box = qt.QComboBox()
+        box.setObjectName(f"classSelector{info.label}")
+        boxes.append(box)
+        form.addRow(_("{name}:").format(name=info.name), box)
+
+    def fill_boxes(index: int) -> None:
+        chosen = {label: segment for segment, label in source.segments}
+        segments = _segments(nodes[index - 1]) if index > 0 else []
+        known = [identifier for identifier, _name in segments]
+        for info, box in zip(recipe.classes, boxes, strict=True):
+            box.clear()
+            for name in (_("none"), *(name for _identifier, name in segments)):
+                box.addItem(name)
+            segment = chosen.get(info.label, "")
+            box.setCurrentIndex(known.index(segment) + 1 if segment in known else 0)
+
+    fill_boxes(selector.currentIndex)
+    selector.connect("currentIndexChanged(int)", fill_boxes)
+    form.addRow(_ok_cancel(dialog))
+    accepted = _run(dialog)
+    index, places = selector.currentIndex, [box.currentIndex for box in boxes]
+    if not accepted:
+        return None
+    if index <= 0:
+        return SceneScan(source.volume)
+    segments = _segments(nodes[index - 1])
+    pairs = zip(recipe.classes, places, strict=True)
+    segment_labels = tuple((segments[place - 1][0], info.label) for info, place in pairs if place > 0)
+    return SceneScan(source.volume, nodes[index - 1].GetID(), segment_labels, chosen=True)
+
+
+def _ok_cancel(dialog: Any) -> Any:
+    """Return a box with OK and Cancel that close the dialog.
+
+    The connections name Qt slots. A bound method of the dialog as slot of its own child would keep the last reference
+    to the dialog, and PythonQt would delete it a second time: Slicer crashes.
+    """
+    buttons = qt.QDialogButtonBox()
+    buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
+    buttons.connect("accepted()", dialog, "accept()")
+    buttons.connect("rejected()", dialog, "reject()")
+    return buttons
+
+
+def _run(dialog: Any) -> bool:
+    """Show the dialog until the person closes it; return whether they pressed OK."""
+    accepted = dialog.exec_() == qt.QDialog.Accepted
+    dialog.deleteLater()
+    return bool(accepted)
+
+
+def _add_table(layout: Any, model: Any, name: str) -> None:
+    view = qt.QTableView()
+    view.setObjectName(name)
+    view.setModel(model)
+    view.setColumnWidth(0, 200)
+    view.setColumnWidth(1, 260)
+    view.horizontalHeader().setStretchLastSection(True)
+    view.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+    layout.addWidget(view)
+
+
+def _segments(node: Any) -> list[tuple[str, str]]:
+    """Return identifier and name of each segment."""
+    segmentation = node.GetSegmentation()
+    return [(name, segmentation.GetSegment(name).GetName()) for name in segmentation.GetSegmentIDs()]
+
+
+def _common_folder(paths: list[str]) -> str:
+    """Return the folder that holds all files; empty if there is none, as on several drives."""
+    try:
+        return os.path.commonpath([str(Path(path).parent) for path in paths])
+    except ValueError:
+        return ""

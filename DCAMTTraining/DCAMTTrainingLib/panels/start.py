@@ -1,0 +1,81 @@
+"""The upper part of the section Run: name, folder, problems, and the Start button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+from dcamt.errors import DCAMTError
+from dcamt.runs.folder import RunFolder
+from DCAMTSlicerLib.installation import ensure_packages
+from slicer.i18n import tr as _
+
+from ..runs.folders import free_name
+from ..session import TrainingSession
+from ..start_job import StartJob
+
+
+class StartPanel:
+    """Starts runs and shows what prevents them. on_started(run): called after a run was started."""
+
+    def __init__(self, ui: Any, session: TrainingSession, on_started: Callable[[RunFolder], None]) -> None:
+        self._ui, self._session, self._on_started = ui, session, on_started
+        self.job: StartJob | None = None
+        self._progress_text = ""
+        self._problem_texts: list[str] = []
+        ui.startButton.connect("clicked(bool)", self._on_start)
+        session.on_news.append(self.refresh)
+
+    @property
+    def starting(self) -> bool:
+        """Whether a run is being started."""
+        return self.job is not None and self.job.running
+
+    def refresh(self) -> None:
+        """Show what prevents a run, and enable Start if nothing does."""
+        problems = self._session.problems()
+        self._problem_texts = [problem.text for problem in problems]
+        self._show_texts()
+        self._ui.startButton.text = _("Cancel start") if self.starting else _("Start")
+        self._ui.startButton.enabled = self.starting or not any(problem.blocks for problem in problems)
+
+    def suggest_name(self) -> None:
+        """Replace the run's name by a free one if a run has it already."""
+        settings = self._session.settings
+        if settings is not None and not self.starting:
+            name = free_name(settings.runName)
+            if name != settings.runName:
+                settings.runName = name
+
+    def cancel(self) -> None:
+        """Cancel a start; nothing of the run is left."""
+        if self.job is not None:
+            self.job.cancel()
+
+    def _on_start(self, checked: bool = False) -> None:
+        if self.starting:
+            self.cancel()
+            return
+        try:
+            ensure_packages()
+            self.job = StartJob(self._session, self._session.device(), self._show_progress, self._on_job_end)
+            self.job.start()
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Start"))
+        self.refresh()
+
+    def _on_job_end(self, run: RunFolder | None, message: str) -> None:
+        if run is not None:
+            self.suggest_name()
+            self._on_started(run)
+        self._show_progress(message)
+        self.refresh()
+
+    def _show_progress(self, text: str) -> None:
+        """Show how far a start is, or why nothing was started, until the next start."""
+        self._progress_text = text
+        self._show_texts()
+
+    def _show_texts(self) -> None:
+        self._ui.problemsLabel.text = "\n".join(filter(None, [self._progress_text, *self._problem_texts]))

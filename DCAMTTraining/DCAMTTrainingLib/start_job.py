@@ -1,0 +1,124 @@
+"""Start a run from the panel: check the cases, measure, write the scene's cases, launch the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dcamt.errors import DCAMTError, InputError
+from dcamt.runs.folder import RunFolder
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from slicer.i18n import tr as _
+
+from .runs.folders import run_named
+from .runs.start import RunPlan, prepare_and_start
+from .session import TrainingSession
+from .settings import chosen_settings
+
+
+class StartJob:
+    """Starts a run in the background, as the session's choices were when the job was made.
+
+    on_step(text): called with what is being done. on_end(run, message): called once; run is None if nothing was
+    started, and then the message says why.
+
+    Raises:
+        InputError: the run's name is taken, or the name, the task or a setting is not usable.
+    """
+
+    def __init__(
+        self,
+        session: TrainingSession,
+        device: str,
+        on_step: Callable[[str], None],
+        on_end: Callable[[RunFolder | None, str], None],
+    ) -> None:
+        self._session, self._device = session, device
+        self._on_step, self._on_end = on_step, on_end
+        self._writing: SteppedTask | None = None
+        self._measured = False
+        self.running = False
+        assert session.settings is not None
+        self._run = run_named(session.settings.runName)
+        if self._run.path.exists():
+            raise InputError(_("exists already"), path=self._run.path, remedy=_("Choose another name for the run."))
+        self._plan = RunPlan(
+            self._run,
+            session.recipe(),
+            tuple(session.table.rows),
+            session.settings.effort.value,
+            chosen_settings(session.settings),
+            session.settings.startFrom,
+            device,
+        )
+
+    def start(self) -> StartJob:
+        """Begin with whatever the session does not know yet; returns the job itself."""
+        self.running = True
+        self._session.on_news.append(self._advance)
+        if self._session.checked:
+            self._advance()
+        else:
+            self._on_step(_("Checking the cases…"))
+            self._session.check_cases()
+        return self
+
+    def cancel(self) -> None:
+        """Stop the job; nothing is started and no file is left."""
+        if self.running:
+            self._finish()
+            self._session.measurement.cancel()
+            if self._writing is not None:
+                self._writing.cancel()
+            self._on_end(None, _("Cancelled; nothing was started."))
+
+    def _advance(self) -> None:
+        """Take the next step once the session knows enough."""
+        session = self._session
+        if not self.running or self._writing is not None or session.measurement.running:
+            return
+        if not session.checked:
+            if session.check_failure:
+                self._fail(session.check_failure)
+            elif not session.checking:
+                self._fail(_("The cases were changed meanwhile. Press Start again."))
+            return
+        blocking = [problem.text for problem in session.problems() if problem.blocks]
+        if blocking:
+            self._fail(" ".join(blocking))
+        elif session.measurement.estimate() is not None:
+            self._write()
+        elif self._measured:
+            self._fail(_("The settings were changed meanwhile. Press Start again."))
+        else:
+            self._measured = True
+            self._on_step(_("Measuring how long the run will take…"))
+            try:
+                session.measurement.start(self._run.path.parent, self._device, self._on_measured)
+            except DCAMTError as error:
+                self._fail(str(error))
+
+    def _on_measured(self, message: str) -> None:
+        if self.running and message:
+            self._fail(message)
+
+    def _write(self) -> None:
+        def on_step(progress: tuple[int, int]) -> None:
+            self._on_step(
+                _("Writing the scene's cases: {done} of {total}…").format(done=progress[0], total=progress[1])
+            )
+
+        self._writing = SteppedTask(prepare_and_start(self._plan), self._on_written, on_step).start()
+
+    def _on_written(self, error: Exception | None) -> None:
+        if self.running:
+            self._finish()
+            self._on_end(None if error else self._run, error_text(error))
+
+    def _fail(self, message: str) -> None:
+        self._finish()
+        self._on_end(None, message)
+
+    def _finish(self) -> None:
+        self.running = False
+        if self._advance in self._session.on_news:
+            self._session.on_news.remove(self._advance)
