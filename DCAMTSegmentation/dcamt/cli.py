@@ -22,6 +22,7 @@ from .machine import keep_freed_memory
 from .models.store import DEFAULT
 from .recipe import ACCURATE, QUALITIES, shipped_recipes
 from .runs.efforts import EFFORTS
+from .wall.settings import DEFAULT_THRESHOLD, MAXIMUM, PRESETS, SAMPLES, WALL_FROM_MM, WALL_TO_MM
 
 # Choices of --format; an output file may also end in `.nii`.
 FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
@@ -86,6 +87,10 @@ def _run(options: argparse.Namespace) -> int:
         from .commands.picture import run_picture
 
         return run_picture(options)
+    if options.command == "wall":
+        from .commands.wall import run_wall
+
+        return run_wall(options, options.usage_error)
     if options.command == "report":
         from .commands.report import run_report
 
@@ -143,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_rank(commands)
     _add_report(commands)
     _add_picture(commands)
+    _add_wall(commands)
     return parser
 
 
@@ -358,6 +364,44 @@ def _add_picture(commands: _Commands[_Parser]) -> None:
     parser.add_argument("scan", type=_path, metavar="SCAN")
     parser.add_argument("segmentation", type=_path, metavar="SEGMENTATION")
     parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.png")
+    _add_json(parser)
+
+
+def _add_wall(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "wall",
+        "Measure late gadolinium enhancement on the surface of a segmented left atrium. For research use only.",
+        "dcamt wall scan.nrrd results/scan.seg.nrrd -o results --preset iir-1.2",
+    )
+    parser.add_argument("scan", type=_path, metavar="SCAN", help="an LGE-MRI scan, or a folder of scans")
+    parser.add_argument(
+        "segmentation", type=_path, metavar="SEGMENTATION", help="its segmentation, or a folder of them, paired by name"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, type=_path, metavar="FOLDER", help="gets NAME.wall.vtp and NAME.wall.csv"
+    )
+    parser.add_argument(
+        "--preset",
+        default=DEFAULT_THRESHOLD.name,
+        metavar="THRESHOLD",
+        help=f"{', '.join(preset.threshold.name for preset in PRESETS)}, or another number, such as iir-1.25 (a ratio"
+        " to the blood pool) or sd-2.5 (standard deviations above it); default: %(default)s",
+    )
+    parser.add_argument("--sample", choices=SAMPLES, default=MAXIMUM, help="of the wall (default: %(default)s)")
+    parser.add_argument(
+        "--from-mm", type=float, default=WALL_FROM_MM, metavar="MM", help="start of the wall (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--to-mm", type=float, default=WALL_TO_MM, metavar="MM", help="end of the wall (default: %(default)s)"
+    )
+    parser.add_argument("--label", type=_count, metavar="N", help="which label of the segmentation to measure")
+    parser.add_argument(
+        "--openings", type=_path, metavar="FILE", help="labelmap, not 0 at mitral valve and veins (default: proposed)"
+    )
+    parser.add_argument(
+        "--surface", type=_path, metavar="FILE", help="also write the plain surface: .stl, .obj, .ply or .vtp"
+    )
     _add_json(parser)
 
 

@@ -141,7 +141,7 @@ def evaluate_folders(
     prediction without a label, an unreadable file, two different grids, labels that are all
     empty, and predictions none of whose label values occurs in a label.
     """
-    predicted, labelled = _cases(Path(predictions)), _cases(Path(labels), skip_images=True)
+    predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     for case in sorted(predicted.keys() - labelled.keys()):
         remedy = f"Put {case}_label.nii.gz there, or take the prediction out."
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
@@ -246,7 +246,7 @@ def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence
     return EvaluationRow(name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, undefined)
 
 
-def _cases(folder: Path, skip_images: bool = False) -> dict[str, Path]:
+def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
     """Return every labelmap file of `folder` by its case's name."""
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
@@ -255,11 +255,11 @@ def _cases(folder: Path, skip_images: bool = False) -> dict[str, Path]:
     if not files:
         raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {', '.join(LABEL_ENDINGS)}.")
     if skip_images:
-        outlined = {_case(path) for path in files if _stem(path).endswith("_label")}
-        files = [path for path in files if not (_stem(path).endswith("_image") and _case(path) in outlined)]
+        outlined = {case_name(path) for path in files if _stem(path).endswith("_label")}
+        files = [path for path in files if not (_stem(path).endswith("_image") and case_name(path) in outlined)]
     cases: dict[str, Path] = {}
     for path in files:
-        case = _case(path)
+        case = case_name(path)
         if case in cases:
             remedy = "Keep one file for each case."
             raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
@@ -271,7 +271,8 @@ def _stem(path: Path) -> str:
     return path.name.partition(".")[0] or scan_name(path)
 
 
-def _case(path: Path) -> str:
+def case_name(path: Path) -> str:
+    """Return the case that a file belongs to: `x_image.nii.gz`, `x_label.nrrd` and `x.seg.nrrd` belong to `x`."""
     return re.sub(r"(?<=.)_(image|label)$", "", _stem(path))
 
 

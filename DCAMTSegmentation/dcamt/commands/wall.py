@@ -1,0 +1,190 @@
+"""`dcamt wall`: measure late enhancement on the surface of segments; a scan that fails does not stop the others."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..io.formats import ending, scan_name
+from ..io.readers import read_labelmap, read_scan
+from ..io.surfaces import SURFACE_OUTPUTS, write_surface
+from ..metrics.evaluation import case_name, labelmaps_by_case
+from ..volume import Labelmap, Volume
+from ..wall.analysis import WallResult, analyse_wall
+from ..wall.burden import BORDER, OPENING, WHOLE
+from ..wall.files import (
+    method_text,
+    wall_surface_path,
+    wall_table_path,
+    write_wall_csv,
+    write_wall_surface,
+)
+from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
+from .console import Console, StdoutLost
+from .faults import as_fault
+from .scan_jobs import check_result_path, expand_scan_path
+
+TABLE = "wall.csv"
+"""The table of a folder of scans."""
+
+
+@dataclass(frozen=True)
+class WallJob:
+    """A scan, its segmentation, and the name and folder of its results."""
+
+    scan: Path
+    segmentation: Path
+    folder: Path
+    openings: Path | None = None
+    surface: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The scan's name, which its results bear."""
+        return scan_name(self.scan)
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """All files that this job writes."""
+        files = (wall_surface_path(self.folder, self.name), wall_table_path(self.folder, self.name), self.surface)
+        return tuple(path for path in files if path is not None)
+
+
+def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
+    """Measure the wall of every scan; returns 1 if one failed, with one line for each failure on stderr at the end.
+
+    A folder of scans needs a folder of segmentations, paired by name as `dcamt evaluate` pairs them, and gets one table
+    of all scans beside the files of each.
+    """
+    settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
+    jobs = plan_wall_jobs(options, usage_error)
+    console = Console(options.json)
+    results: list[WallResult] = []
+    failures: list[str] = []
+    for number, job in enumerate(jobs):
+        console.print_event("progress", scan=str(job.scan), stage="wall", step=number, of=len(jobs))
+        console.show_progress(f"{job.name}: wall", number / len(jobs))
+        try:
+            start = time.monotonic()
+            volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation)
+            openings = read_labelmap(job.openings) if job.openings is not None else None
+            result = measure_wall(volume, labelmap, job, settings, options.label, openings)
+            results.append(result)
+            print_wall(result, job, console, time.monotonic() - start)
+        except StdoutLost:
+            raise
+        except Exception as error:
+            files = (job.scan, job.segmentation, job.openings, *job.results)
+            named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
+            failures.append(str(as_fault(error, None if named else job.scan)))
+            console.print_event("failed", scan=str(job.scan), message=failures[-1])
+    table = options.output / TABLE
+    if options.scan.is_dir() and results:
+        write_wall_csv(results, table)
+        console.print_text(f"table of all scans: {table}")
+    if results:
+        console.print_text(METHODS_DISAGREE)
+    for failure in failures:
+        console.print_error(failure)
+    if len(jobs) > 1:
+        console.print_text(f"{len(results)} of {len(jobs)} scans measured")
+    console.print_event("done", scans=len(jobs), failed=len(failures))
+    console.clear_progress()
+    return 1 if failures else 0
+
+
+def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], object]) -> list[WallJob]:
+    """Return one job for each scan; prints wrong usage.
+
+    Raises:
+        InputError: a scan has no segmentation, or a result would replace an input.
+        OutputError: a result cannot be written to its place.
+    """
+    scan, segmentation, output = options.scan, options.segmentation, options.output
+    if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
+        usage_error(f"-o {output}: several files are written: give a folder")
+    scans = expand_scan_path(scan)
+    if scans == [scan]:
+        jobs = [WallJob(scan, segmentation, output, options.openings, options.surface)]
+    else:
+        for option, value in (("--openings", options.openings), ("--surface", options.surface)):
+            if value is not None:
+                usage_error(f"{option} is for one scan, and {scan} is a folder of them")
+        if not segmentation.is_dir():
+            usage_error(f"{scan} is a folder of scans: give a folder of segmentations, too")
+        found = labelmaps_by_case(segmentation, skip_images=True)
+        jobs = []
+        for one in scans:
+            case = case_name(one)
+            if case not in found:
+                remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
+                raise InputError(f"has no segmentation in {segmentation}", path=one, remedy=remedy)
+            jobs.append(WallJob(one, found[case], output))
+    inputs = [path for job in jobs for path in (job.scan, job.segmentation, job.openings) if path is not None]
+    for job in jobs:
+        for path in job.results:
+            check_result_path(path, inputs)
+    return jobs
+
+
+def measure_wall(
+    volume: Volume,
+    labelmap: Labelmap,
+    job: WallJob,
+    settings: WallSettings,
+    label: int | None = None,
+    openings: Labelmap | None = None,
+) -> WallResult:
+    """Measure one scan's wall and write its files."""
+    result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
+    write_wall_surface(result, wall_surface_path(job.folder, job.name))
+    write_wall_csv([result], wall_table_path(job.folder, job.name))
+    if job.surface is not None:
+        write_surface(result.surface.points, result.surface.triangles, job.surface)
+    return result
+
+
+def print_wall(result: WallResult, job: WallJob, console: Console, seconds: float) -> None:
+    """Print a scan's burden with its method, and where its files are."""
+    burdens = result.burdens()
+    console.print_event(
+        "wall",
+        scan=str(job.scan),
+        method=result.settings.threshold.name,
+        threshold_ratio=result.threshold_ratio(),
+        sample=result.settings.sample,
+        blood_pool={"mean": result.pool.mean, "sd": result.pool.sd, "voxels": result.pool.voxels},
+        burden=[
+            {
+                "region": row.region,
+                "wall_cm2": row.wall_cm2,
+                "enhanced_cm2": row.enhanced_cm2,
+                "percent": row.percent,
+            }
+            for row in burdens
+        ],
+        stage=result.stage,
+        openings_cm2=result.area_cm2(OPENING),
+        openings="proposed" if result.proposed else "given",
+        border_cm2=result.area_cm2(BORDER),
+        notes=list(result.notes),
+        surface=str(wall_surface_path(job.folder, job.name)),
+        table=str(wall_table_path(job.folder, job.name)),
+        remark=METHODS_DISAGREE,
+        seconds=round(seconds, 3),
+    )
+    whole = burdens[0]
+    lines = [
+        f"{job.name}: {whole.percent:.1f}% of the wall enhanced, {whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f} cm²"
+        f" (stage {result.stage} by DECAAF's bounds)",
+        f"{job.name}: method {method_text(result)}",
+        f"{job.name}: "
+        + ", ".join(f"{row.region} {row.percent:.0f}%" for row in burdens if row.region != WHOLE and row.wall_cm2 > 0),
+        *(f"{job.name}: {note}" for note in result.notes),
+        f"wall: {wall_surface_path(job.folder, job.name)}, {wall_table_path(job.folder, job.name)}",
+    ]
+    console.print_text("\n".join(lines))

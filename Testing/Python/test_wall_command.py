@@ -1,0 +1,149 @@
+"""`dcamt wall` on phantoms: files, events, folders, openings, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt import cli
+from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.volume import Labelmap, Volume
+from dcamt_testing.analytic_scans import CENTRE, points_of
+from dcamt_testing.wall_phantoms import Atrium, grid_about
+
+THICK = (1.25, 1.25, 2.5)
+
+
+@pytest.fixture(scope="module")
+def phantom() -> tuple[Volume, Labelmap]:
+    return Atrium(patch_degrees=60.0).on(grid_about(55, THICK))
+
+
+@pytest.fixture
+def folder(phantom: tuple[Volume, Labelmap], tmp_path: Path) -> Path:
+    write_volume(phantom[0], tmp_path / "scans" / "a_image.nrrd")
+    write_labelmap(phantom[1], tmp_path / "labels" / "a_label.nii.gz")
+    return tmp_path
+
+
+def run(*words: str | Path) -> int:
+    return cli.main(["wall", *map(str, words)])
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_scan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out"
+    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    assert run(scan, label, "-o", out, "--surface", out / "plain.stl") == 0
+    printed = capsys.readouterr()
+    assert sorted(path.name for path in out.iterdir()) == ["a_image.wall.csv", "a_image.wall.vtp", "plain.stl"]
+    assert "% of the wall enhanced" in printed.out
+    assert "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm" in printed.out
+    assert "Methods disagree" in printed.out
+    assert "research use only" in printed.out
+    assert float(rows_of(out / "a_image.wall.csv")[0]["burden_percent"]) == pytest.approx(25, abs=2)
+
+
+def test_events_hold_the_numbers_of_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out"
+    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    assert run(scan, label, "-o", out, "--json", "--preset", "sd-3", "--sample", "mean", "--from-mm", "0") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["progress", "wall", "done"]
+    wall, first = events[1], rows_of(out / "a_image.wall.csv")[0]
+    assert (wall["method"], first["method"], first["sample"]) == ("sd-3", "sd-3", "mean")
+    assert wall["burden"][0]["percent"] == pytest.approx(float(first["burden_percent"]), rel=1e-4)
+    assert wall["threshold_ratio"] == pytest.approx(1 + 3 * wall["blood_pool"]["sd"] / wall["blood_pool"]["mean"])
+    assert events[-1] == {"event": "done", "scans": 1, "failed": 0}
+
+
+def test_folder_gives_one_table_and_names_the_scan_that_fails(
+    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    volume, labels = phantom
+    write_volume(Volume(250 - volume.voxels, volume.grid), folder / "scans" / "b_image.nrrd")
+    write_volume(volume, folder / "scans" / "c_image.nrrd")
+    for name in ("b", "c"):
+        write_labelmap(labels, folder / "labels" / f"{name}_label.nii.gz")
+    out = folder / "out"
+    assert run(folder / "scans", folder / "labels", "-o", out) == 1
+    printed = capsys.readouterr()
+    assert "2 of 3 scans measured" in printed.out
+    assert printed.err.count("\n") == 1
+    assert "b_image.nrrd: shows no late enhancement" in printed.err
+    rows = [row for row in rows_of(out / "wall.csv") if row["region"] == "all" and row["method"] == "iir-1.2"]
+    assert [row["scan"] for row in rows] == ["a_image", "c_image"]
+    assert rows[0]["burden_percent"] == rows[1]["burden_percent"]
+
+
+def test_painted_openings_leave_the_wall(
+    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = phantom[0].grid
+    above = points_of(grid)[..., 2] > CENTRE[2]
+    write_labelmap(Labelmap(above.astype(np.uint8), grid), folder / "openings.nrrd")
+    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    assert run(scan, label, "-o", folder / "out", "--openings", folder / "openings.nrrd", "--json") == 0
+    wall = json.loads(capsys.readouterr().out.splitlines()[1])
+    assert wall["openings"] == "given"
+    assert wall["burden"][0]["wall_cm2"] == pytest.approx(2 * np.pi * 4, rel=0.06)  # half a ball
+    assert wall["burden"][3]["wall_cm2"] < 0.5  # no roof
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--preset", "iir-much"], 1, "the threshold 'iir-much' is not known"),
+        (["--from-mm", "4"], 1, "cannot be sampled from 4 to 3 mm"),
+        (["--label", "3"], 1, "a_label.nii.gz: has no label 3. It has 1"),
+        (["--surface", "x.nii.gz"], 1, "no surface can be written to"),
+        (["--openings", "missing.nrrd"], 1, "missing.nrrd: does not exist"),
+        (["--sample", "median"], 2, "invalid choice"),
+    ],
+)
+def test_refusals_name_what_is_wrong(
+    words: list[str],
+    status: int,
+    message: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    arguments = ["scans/a_image.nrrd", "labels/a_label.nii.gz", "-o", "out", *words]
+    if status == 2:
+        with pytest.raises(SystemExit) as ended:
+            run(*arguments)
+        assert ended.value.code == 2
+    else:
+        assert run(*arguments) == status
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_folder_needs_a_segmentation_for_each_scan(
+    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(phantom[0], folder / "scans" / "z_image.nrrd")
+    assert run(folder / "scans", folder / "labels", "-o", folder / "out") == 1
+    assert "z_image.nrrd: has no segmentation in" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+    with pytest.raises(SystemExit) as ended:
+        run(folder / "scans", folder / "labels" / "a_label.nii.gz", "-o", folder / "out")
+    assert ended.value.code == 2
+
+
+def test_scan_is_not_replaced(folder: Path, phantom: tuple[Volume, Labelmap]) -> None:
+    scan = folder / "scans" / "a_image.nrrd"
+    before = scan.read_bytes()
+    label = folder / "labels" / "a_label.nii.gz"
+    assert run(scan, label, "-o", folder / "out", "--surface", scan) == 1
+    assert scan.read_bytes() == before
