@@ -29,7 +29,7 @@ from DCAMTTrainingLib.panels.task import TaskPanel
 from DCAMTTrainingLib.panels.watch import WatchPanel
 from DCAMTTrainingLib.runs.watch import RunWatch
 from DCAMTTrainingLib.session import TrainingSession
-from DCAMTTrainingLib.settings import TrainingSettings
+from DCAMTTrainingLib.settings import Device, TrainingSettings, last_device, remember_device
 from DCAMTTrainingLib.start_job import StartJob
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import (
@@ -94,9 +94,12 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # An imported scene brings cases and settings of its own, which cannot be resolved before the import's end.
         self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_close)
+        # Slicer keeps the layout for the next session after this signal.
+        slicer.app.aboutToQuit.connect(self._on_quit)
         self._attach()
 
     def cleanup(self) -> None:
+        slicer.app.aboutToQuit.disconnect(self._on_quit)
         self.starting.cancel()
         for part in (self.runs, self.watching, self.results, self.outlining, self.cases):
             part.close()
@@ -114,6 +117,9 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.watching.hide_charts()
         self.logic.session.save()
 
+    def _on_quit(self) -> None:
+        self.watching.hide_charts()
+
     def _on_scene_start_save(self, caller: Any, event: Any) -> None:
         self.logic.session.save()
 
@@ -127,6 +133,9 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._attach()
 
     def _on_settings_modified(self, caller: Any, event: Any) -> None:
+        device = self.logic.session.settings.device
+        if device is not (last_device() or Device.AUTOMATIC):
+            remember_device(device)
         self.logic.session.notify_settings_changed()
 
     def _on_run(self, watch: RunWatch | None) -> None:
@@ -150,6 +159,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show what may have changed outside the panel: models, runs, and cases added in DCAMT Segmentation."""
         self.task.refresh()
         self.runs.refresh()
+        self.logic.session.add_sent_cases()
         self.starting.refresh()
 
     def _detach(self) -> None:
@@ -180,6 +190,8 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
     def attach(self) -> Any:
         """Load the cases and settings of the open scene; return the settings."""
         settings = self.getParameterNode()
+        # A closed scene takes its settings along, but the device is a choice for the computer.
+        settings.device = last_device() or settings.device
         self.session.attach(settings.parameterNode, settings)
         return settings
 

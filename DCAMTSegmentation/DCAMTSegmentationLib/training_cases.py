@@ -1,7 +1,7 @@
-"""The hand-over of outlined scans to training: which segmentation nodes are cases, and of which volume.
+"""Training cases in the scene: DCAMT Segmentation adds them, and DCAMT Training lists them.
 
-A case is a segmentation node that refers to its volume under the role `IMAGE`. So a case is saved with the scene,
-goes when either node goes, and is known to both modules without one asking the other.
+A case is a segmentation node that refers to its volume under the role `IMAGE`. So a case is saved with the scene, is
+removed with either node, and both modules know it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 
 IMAGE = "DCAMT.trainingImage"
+_LISTED = "DCAMT.trainingCaseListed"
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,28 @@ class SceneCase:
 
 
 def add_case(volume: Any, segmentation: Any) -> SceneCase:
-    """Make the pair a case; a segmentation is a case of one volume at most, and adding it again changes nothing."""
+    """Make the pair a case, to be listed by DCAMT Training; a segmentation is a case of one volume at most."""
     segmentation.SetNodeReferenceID(IMAGE, volume.GetID())
+    segmentation.SetAttribute(_LISTED, None)
     return SceneCase(volume, segmentation)
 
 
-def remove_case(segmentation: Any) -> None:
-    """The segmentation is a case no more; both nodes stay."""
-    segmentation.SetNodeReferenceID(IMAGE, None)
-
-
 def is_case(segmentation: Any) -> bool:
+    """Return whether a segmentation node is a case whose volume is in the scene."""
     return segmentation is not None and segmentation.GetNodeReference(IMAGE) is not None
 
 
 def scene_cases() -> list[SceneCase]:
-    """All cases of the scene, in its order."""
+    """Return all cases of the scene, in its order."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [SceneCase(node.GetNodeReference(IMAGE), node) for node in nodes if is_case(node)]
+
+
+def unlisted_cases() -> list[SceneCase]:
+    """Return the cases that were added since DCAMT Training last listed them."""
+    return [case for case in scene_cases() if case.segmentation.GetAttribute(_LISTED) is None]
+
+
+def mark_listed(case: SceneCase) -> None:
+    """Note that DCAMT Training has listed a case; a person may then remove it from the list."""
+    case.segmentation.SetAttribute(_LISTED, "1")

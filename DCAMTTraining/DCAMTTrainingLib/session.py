@@ -18,9 +18,11 @@ from slicer.i18n import tr as _
 from .cases.check import CaseCheck
 from .cases.lists import read_rows_in_steps
 from .cases.rows import CaseTable
+from .cases.scene_source import sent_rows
 from .cases.store import load_rows, save_rows, save_rows_in_steps
 from .measurement import Measurement
 from .runs.folders import runs_folder
+from .runs.model_store import current_model
 from .runs.preflight import Problem, case_problems, folder_problems, machine_problems
 from .settings import TrainingSettings, chosen_settings, device_name
 from .task import classes_from_json, continued_recipe, recipe_of
@@ -116,6 +118,16 @@ class TrainingSession:
         self._notify()
 
     # Cases
+
+    def add_sent_cases(self) -> None:
+        """Add the results that DCAMT Segmentation added to the training cases since the last call."""
+        try:
+            rows = sent_rows(self.recipe(), unlisted_only=True)
+        except InputError:  # the task is not usable yet; the next call tries again
+            return
+        if rows:
+            self.table.add(rows)
+            self.suggest_start(current_model())
 
     def add_list(self, path: Path) -> None:
         """Add the cases of a CSV file; raise InputError if it is not a case list."""

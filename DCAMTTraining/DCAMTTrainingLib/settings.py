@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from enum import Enum
 
+import slicer
 from dcamt.runs.efforts import QUICK, STANDARD, THOROUGH
 from DCAMTSlicerLib.segmentation_settings import Device
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+_DEVICE_SETTING = "DCAMT/TrainingDevice"
 
 
 class Effort(Enum):
@@ -72,6 +75,19 @@ SETTINGS = {
     "interClass": "inter_class",
 }
 """Parameter names of single settings and the recipe's settings that they change."""
+
+
+def last_device() -> Device | None:
+    """Return the device that was chosen last on this computer, in any scene; None if none was."""
+    try:
+        return Device(slicer.app.userSettings().value(_DEVICE_SETTING))
+    except ValueError:
+        return None
+
+
+def remember_device(device: Device) -> None:
+    """Keep the chosen device for other scenes and later sessions: it belongs to the computer."""
+    slicer.app.userSettings().setValue(_DEVICE_SETTING, device.value)
 
 
 def device_name(settings: TrainingSettings) -> str:

@@ -27,6 +27,7 @@ from DCAMTTrainingLib.cases.lists import row_of_case
 from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
+from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.panels import results as results_panel
 from DCAMTTrainingLib.runs.model_store import current_model, use_model
 from DCAMTTrainingLib.runs.preview import box_of, remove_preview, show_preview
@@ -255,6 +256,50 @@ class ProposalTest(TrainingCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
         self.assertIs(scan_of(proposal), loaded)
 
+    def test_an_unchanged_proposal_is_a_label_only_after_a_question(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        self.save_ranking([{**self.ranked(volume), "score": 0.4}])
+        self.open_case()
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        proposal = editor.segmentationNode()
+        self.module.enter()
+        with Person() as person:
+            person.expects("was not changed", "Cancel")
+            click(self.ui.addCaseButton)
+        self.assertEqual((len(self.session.table), training_cases.is_case(proposal)), (0, False))
+        # Edited and undone again: Segment Editor's undo sends no event, so the voxels decide.
+        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
+        label = ellipsoid(1)[1]
+        for voxels in (np.roll(label, 1, axis=0), label):
+            slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, proposal, identifier, volume)
+        with Person() as person:
+            person.expects("was not changed", "Ok")
+            click(self.ui.addCaseButton)
+        self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
+
+    def test_a_ranked_case_can_be_opened_as_soon_as_it_is_shown(self) -> None:
+        case = self.ranked(add_volume("LGE", ellipsoid(1)[0]))
+        self.save_ranking([])
+        self.assertFalse(self.ui.openCaseButton.enabled or self.ui.addCaseButton.enabled)
+        run = self.module.widget.runs.watch.run
+        run.model.touch()
+        self.module.widget.outlining.update()
+        with mock.patch.object(outline_panel, "EngineCommand") as command:
+            command.return_value.running = True
+            click(self.ui.rankButton)
+            on_event = command.call_args.args[1]
+            on_event({"event": "scored", **case, "score": 0.4})
+        self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
+        self.assertTrue(self.ui.openCaseButton.enabled and self.ui.addCaseButton.enabled)
+
+    def save_ranking(self, cases: list[dict[str, Any]]) -> None:
+        """Make a run with a ranking, and show it."""
+        run = RunFolder(self.runs / "earlier")
+        (run.path / "ranking").mkdir(parents=True)
+        run.recipe.write_text(tiny_recipe().to_json())
+        (run.path / "ranking" / "ranking.json").write_text(json.dumps(cases))
+        self.module.widget.runs.refresh()
+
     def test_of_two_runs_each_has_its_own_proposal(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.ranked(volume)
@@ -274,12 +319,8 @@ class ProposalTest(TrainingCase):
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
         transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
         volume.SetAndObserveTransformNodeID(transform.GetID())
-        run = RunFolder(self.runs / "earlier")
-        (run.path / "ranking").mkdir(parents=True)
-        run.recipe.write_text(tiny_recipe().to_json())
-        (run.path / "ranking" / "ranking.json").write_text(json.dumps([{**case, "score": 0.4}]))
         click(self.ui.addSceneButton)
-        self.module.widget.runs.refresh()
+        self.save_ranking([{**case, "score": 0.4}])
         self.open_case()
         expected = (matrix @ [*case["place"], 1.0])[:3]
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):

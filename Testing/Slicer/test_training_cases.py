@@ -136,7 +136,8 @@ class TableModelTest(unittest.TestCase):
         table.add([file_row("a", LABELLED, "/x/a_label.nrrd"), file_row("b")])
         self.assertEqual(view.model().rowCount(), 2)
         texts = [view.model().data(view.model().index(0, column), qt.Qt.DisplayRole) for column in range(7)]
-        self.assertEqual(texts, ["a", "labelled", "", "", "", "a.nrrd", "a_label.nrrd"])
+        # Paths are relative to the folder that holds all files.
+        self.assertEqual(texts, ["a", "labelled", "", "", "", "scans/a.nrrd", "x/a_label.nrrd"])
         self.assertEqual(model.data(model.index(0, LABEL), qt.Qt.ToolTipRole), "/x/a_label.nrrd")
         self.assertEqual(model.headerData(ROLE, qt.Qt.Horizontal, qt.Qt.DisplayRole), "Role")
         changes = []
@@ -144,7 +145,7 @@ class TableModelTest(unittest.TestCase):
         table.set_facts(1, (10, 20, 30), (0.5, 0.5, 1.0), "is gone")
         self.assertEqual(changes, [(1, 1)])
         texts = [model.data(model.index(1, column), qt.Qt.DisplayRole) for column in (SIZE, SPACING, REMARK)]
-        self.assertEqual(texts, ["10×20×30", "0.5×0.5×1", "is gone"])
+        self.assertEqual(texts, ["10×20×30", "0.500×0.500×1.000", "is gone"])
         self.assertEqual(model.data(model.index(1, SIZE), qt.Qt.ToolTipRole), "10×20×30\nis gone")
         self.assertIsNotNone(model.data(model.index(1, REMARK), qt.Qt.ForegroundRole))
         self.assertIsNone(model.data(model.index(1, ROLE), qt.Qt.ForegroundRole))
@@ -281,6 +282,52 @@ class SceneSourceTest(unittest.TestCase):
         training_cases.add_case(volume, sent)
         self.assertEqual([row.source.segmentation for row in sent_rows(self.recipe)], [sent.GetID()])
         self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [sent.GetID()])
+
+    def load_from_file(self, segmentation, crop: bool = False):
+        """Save a segmentation, remove its node, and load the file as a person would."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, f"{segmentation.GetName()}.seg.nrrd")
+            if crop:
+                segmentation.AddDefaultStorageNode()
+                segmentation.GetStorageNode().SetCropToMinimumExtent(True)
+            self.assertTrue(slicer.util.saveNode(segmentation, path))
+            slicer.mrmlScene.RemoveNode(segmentation)
+            loaded = slicer.util.loadSegmentation(path)
+        self.assertIsNone(loaded.GetNodeReference("referenceImageGeometryRef"))
+        return loaded
+
+    def test_a_segmentation_from_a_file_on_the_scan_s_grid_is_its_label(self):
+        for crop in (False, True):
+            close_scene()
+            image, label = ellipsoid(1)
+            volume = add_volume("scan", image, turned=True)
+            add_volume("elsewhere", ellipsoid(2)[0])
+            loaded = self.load_from_file(add_outline(volume, label), crop)
+            rows = scene_rows(self.recipe)
+            self.assertEqual([(row.name, row.role) for row in rows], [("scan", LABELLED), ("elsewhere", UNLABELLED)])
+            self.assertEqual(rows[0].source.segmentation, loaded.GetID())
+            found = run_to_end(label_array(loaded, rows[0].source.segments, volume))
+            np.testing.assert_array_equal(found, label)
+
+    def test_a_segmentation_from_a_file_that_is_no_label_is_noted_with_the_reason(self):
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        self.load_from_file(add_outline(volume, label, ("first", "second")))
+        (row,) = scene_rows(self.recipe)
+        self.assertEqual((row.role, row.remark), (UNLABELLED, ""))
+        self.assertIn("no segment is named like a class", row.note)
+        volume.SetSpacing(2.0, 2.0, 2.5)
+        self.assertIn("lies on another grid", scene_rows(self.recipe)[0].note)
+        volume.SetSpacing(2.0, 2.0, 2.0)
+        twin = add_volume("twin", image)
+        self.assertIsNotNone(twin)
+        self.assertIn("fits several scans", scene_rows(self.recipe)[1].note)
+        # A note is shown in the column of remarks, and does not mark the row as faulty.
+        table = CaseTable()
+        model = CaseTableModel(table)
+        table.add(scene_rows(self.recipe))
+        self.assertIn("fits several scans", model.data(model.index(0, REMARK), qt.Qt.DisplayRole))
+        self.assertIsNone(model.data(model.index(0, REMARK), qt.Qt.ForegroundRole))
 
     def test_what_is_wrong_with_a_case_of_the_scene(self):
         volume, outline = add_case("scan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import subprocess
 import sys
@@ -16,13 +17,15 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
+from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib import measurement as measurement_module
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.cases.rows import FileScan
 from DCAMTTrainingLib.cases.store import load_rows
-from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
+from DCAMTTrainingLib.cases.table_model import NAME, REMARK, ROLE
+from DCAMTTrainingLib.runs.folders import runs_folder, set_runs_folder
 from DCAMTTrainingLib.task import classes_from_json
 from slicer_harness import (
     LoopMonitor,
@@ -173,6 +176,22 @@ class SourcesTest(TrainingCase):
         click(self.ui.addSentButton)
         self.assertEqual(self.session.settings.startFrom, "left-atrium")
 
+    def test_a_result_added_in_dcamt_segmentation_is_listed_when_the_panel_is_opened(self) -> None:
+        volume, outline = add_case("corrected")
+        self.module.leave()
+        training_cases.add_case(volume, outline)
+        self.module.enter()
+        self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
+        # Removed from the table it stays away, until it is added again.
+        self.table.remove([0])
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(len(self.table), 0)
+        self.module.leave()
+        training_cases.add_case(volume, outline)
+        self.module.enter()
+        self.assertEqual(len(self.table), 1)
+
     def test_roles_change_by_click_and_a_problem_is_marked_in_its_row(self) -> None:
         add_case("scan", 1)
         empty = add_volume("empty outline", ellipsoid(2)[0])
@@ -232,14 +251,21 @@ class WidthTest(TrainingCase):
     def test_remarks_and_scores_are_seen(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
+        cases = self.ui.casesTable
+        self.assertTrue(cases.isColumnHidden(REMARK))
+        self.assertGreater(cases.columnWidth(NAME), 160)
+        self.session.table.set_facts(0, None, None, "The label is empty. Outline the scan.")
+        process_events()
+        self.module.widget.cases.refresh()
+        self.assertFalse(cases.isColumnHidden(REMARK))
         self.ui.resultsButton.collapsed = False
         panel = self.module.panel
         panel.setFixedWidth(560)
         panel.show()
         process_events()
-        cases, results = self.ui.casesTable, self.ui.resultsTable
+        results = self.ui.resultsTable
         self.assertLessEqual(max(self.edges(cases, range(REMARK + 1))), cases.viewport().width)
-        self.assertGreater(cases.columnWidth(REMARK), 120)
+        self.assertGreater(cases.columnWidth(REMARK), 200)
         self.assertLessEqual(max(self.edges(results, range(6))), results.viewport().width)
         self.assertGreater(results.columnWidth(0), 80)
 
@@ -270,6 +296,27 @@ class KeptTest(TrainingCase):
         self.close_module()
         self.module = open_module("DCAMTTraining")
         self.assertEqual([row.name for row in self.module.logic.session.table.rows], ["scan"])
+
+    def test_the_device_belongs_to_the_computer_and_outlives_the_scene(self) -> None:
+        choose(self.ui.deviceSelector, "CPU")
+        close_scene()
+        self.assertEqual(self.ui.deviceSelector.currentText, "CPU")
+        self.assertEqual(self.session.device(), "cpu")
+
+    def test_a_free_run_name_is_suggested_at_once(self) -> None:
+        (self.runs / "run-1").mkdir()
+        (self.runs / "run-2").mkdir()
+        close_scene()  # the settings of a new scene begin with run-1
+        self.assertEqual(self.ui.runNameEdit.text, "run-3")
+        other = self.folder / "other runs"
+        other.mkdir()
+        self.ui.runsFolderEdit.currentPath = str(other)
+        self.assertEqual(self.ui.runNameEdit.text, "run-3")
+        (other / "run-3").mkdir()
+        self.assertFalse(self.ui.startButton.enabled)
+        self.ui.runsFolderEdit.currentPath = str(self.runs)
+        self.ui.runsFolderEdit.currentPath = str(other)
+        self.assertEqual(self.ui.runNameEdit.text, "run-1")
 
     def _list(self) -> Path:
         path = self.folder / "cases.csv"
@@ -400,6 +447,47 @@ class EstimateTest(TrainingCase):
         self.take_as_measured(memory_free=5 * 10**7)
         self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
+
+
+class FolderOfRunsTest(TrainingCase):
+    def test_a_folder_that_is_not_writable_is_called_so(self) -> None:
+        add_case("one", 1)
+        click(self.ui.addSceneButton)
+        self.make_small()
+        self.take_as_measured()
+        (self.folder / "file").write_text("")
+        set_runs_folder(str(self.folder / "file" / "runs"))
+        self.session.notify_settings_changed()
+        self.assertIn("is not writable. Choose another folder", self.ui.problemsLabel.text)
+        self.assertNotIn("0.0 GB", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        set_runs_folder(str(self.runs))
+        with mock.patch.object(os, "access", lambda path, mode: Path(path) != self.runs):
+            self.session.notify_settings_changed()
+            self.assertIn(f"{self.runs}, is not writable", self.ui.problemsLabel.text)
+
+    def test_an_unreadable_subfolder_neither_raises_nor_locks_the_panel(self) -> None:
+        lost = self.runs / "lost+found"
+        lost.mkdir()
+        run = self.runs / "earlier"
+        run.mkdir()
+        (run / "recipe.json").write_text(tiny_recipe().to_json())
+        stat = Path.stat
+
+        def refuse(path: Path, **options: bool) -> os.stat_result:
+            if lost in path.parents:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return stat(path, **options)
+
+        self.module.leave()
+        with mock.patch.object(Path, "stat", refuse):
+            self.module.enter()
+            self.assertEqual(self.ui.runSelector.count, 1)
+            good = self.folder / "good"
+            good.mkdir()
+            self.ui.runsFolderEdit.currentPath = str(good)
+            self.assertEqual(runs_folder(), good)
+            self.assertEqual(self.ui.runSelector.count, 0)
 
 
 class PackagesTest(TrainingCase):

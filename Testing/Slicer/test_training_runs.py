@@ -347,6 +347,53 @@ class ListOfRunsTest(TrainingCase):
         assert_no_pause(monitor.longest_work)
         self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "held out"])
 
+    def test_a_run_that_has_ended_does_not_promise_a_preview(self) -> None:
+        begun = {"event": "started", "step": 0, "of": 10}
+        for name, last, text in (
+            ("paused", {"event": "paused", "step": 4}, "Once resumed, it shows this case"),
+            ("finished", {"event": "finished", "step": 10, "model": ""}, "has ended without a preview"),
+        ):
+            run = self.make(name, [begun, last])
+            run.cases.write_text("name,image,label,role\nheld out,a.nrrd,b.nrrd,validation\n")
+            self.module.widget.runs.show(run)
+            self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+            choose(self.ui.previewSelector, "held out")
+            self.assertIn(text, self.ui.previewStatusLabel.text)
+
+    def test_charts_leave_no_layout_and_no_node_behind(self) -> None:
+        events = [{"event": "started", "step": 0, "of": 10}]
+        events.append({"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}})
+        run = self.make("going", events)
+        manager = slicer.app.layoutManager()
+        layout = manager.layout
+
+        def show_losses() -> None:
+            self.wait_for(lambda: self.ui.lossesButton.enabled, "the losses")
+            click(self.ui.lossesButton)
+            self.assertNotEqual(manager.layout, layout)
+            self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")), 1)
+
+        def assert_gone(where: str) -> None:
+            self.assertEqual(manager.layout, layout, where)
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [], where)
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [], where)
+
+        with run_lock(run.lock):
+            self.module.widget.runs.refresh()
+            show_losses()
+            self.module.leave()
+            assert_gone("leaving")
+            self.module.enter()
+            show_losses()
+            close_scene()
+            assert_gone("closing the scene")
+            show_losses()
+        self.wait_for(lambda: manager.layout == layout, "the end of the run")
+        assert_gone("the end of the run")
+        show_losses()
+        self.close_module()
+        assert_gone("closing the module")
+
     def test_they_lie_under_the_person_s_home_unless_another_folder_is_chosen(self) -> None:
         slicer.app.userSettings().remove("DCAMT/RunsFolder")
         self.module.widget.runs.refresh()

@@ -38,7 +38,8 @@ class CaseRow:
     """One case.
 
     size: voxels (I, J, K). spacing: mm along I, J, K. remark: the problem and its remedy, empty if there is none.
-    size and spacing are None, and remark is empty, until the case was checked.
+    size and spacing are None, and remark is empty, until the case was checked. note: what the person should know of a
+    case without a problem.
     """
 
     name: str
@@ -47,6 +48,7 @@ class CaseRow:
     size: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
     remark: str = ""
+    note: str = ""
 
     @property
     def has_label(self) -> bool:
@@ -174,7 +176,7 @@ def default_role(has_label: bool) -> str:
 
 
 def rows_to_json(rows: Sequence[CaseRow]) -> str:
-    """Return the rows as JSON text to save with the scene, without remarks."""
+    """Return the rows as JSON text to save with the scene, without remarks and notes."""
     listed = [
         # Not dataclasses.asdict, which takes ten times as long: noticeable for ten thousand rows.
         {"name": row.name, "source": vars(row.source), "role": row.role, "size": row.size, "spacing": row.spacing}

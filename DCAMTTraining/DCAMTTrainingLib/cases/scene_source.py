@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 from dcamt.recipe import Recipe
 from DCAMTSegmentationLib import review, training_cases
-from DCAMTSlicerLib.result_segments import own_segments
+from DCAMTSlicerLib.result_segments import labelmap, own_segments
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from slicer.i18n import tr as _
 
 from ..task import TISSUE
 from .derived_nodes import is_preview, is_proposal, scan_of
 from .rows import CaseRow, SceneScan, default_role
 
+LATTICE_TOLERANCE = 0.1
+"""Distance, in fractions of a voxel, up to which voxels of two grids count as the same."""
+
 
 def scene_rows(recipe: Recipe) -> list[CaseRow]:
     """Return a row for each scan of the scene, with the segmentation added as a training case or drawn on it."""
     sent = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
+    scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
+    loaded = _segmentations_without_scan()
+    fitting = {node.GetID(): [volume for volume in scans if lies_on_grid(node, volume)] for node in loaded}
     rows = []
-    for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if is_scan(volume):
-            rows.append(row_of(volume, sent.get(volume.GetID()) or outline_of(volume, recipe), recipe))
+    for volume in scans:
+        # A segmentation loaded from a file refers to no scan; one on the grid of this scan alone is its label.
+        own = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
+        segmentation = sent.get(volume.GetID()) or outline_of(volume, recipe) or (own[-1] if own else None)
+        row = row_of(volume, segmentation, recipe)
+        rows.append(row if row.has_label else replace(row, note=_why_unlabelled(volume, loaded, fitting)))
     return rows
 
 
-def sent_rows(recipe: Recipe) -> list[CaseRow]:
-    """Return a row for each result that DCAMT Segmentation added to the training cases."""
-    return [row_of(case.volume, case.segmentation, recipe) for case in training_cases.scene_cases()]
+def sent_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
+    """Return a row for each result that DCAMT Segmentation added to the training cases, and mark it as listed."""
+    cases = training_cases.unlisted_cases() if unlisted_only else training_cases.scene_cases()
+    rows = []
+    for case in cases:
+        rows.append(row_of(case.volume, case.segmentation, recipe))
+        training_cases.mark_listed(case)
+    return rows
 
 
 def is_scan(volume: Any) -> bool:
@@ -44,6 +62,29 @@ def outline_of(volume: Any, recipe: Recipe) -> Any | None:
         if scan_of(segmentation) is volume and segments_of(segmentation, recipe):
             found = segmentation
     return found
+
+
+def lies_on_grid(segmentation: Any, volume: Any) -> bool:
+    """Return whether a segmentation's voxels are voxels of the volume; it may be cropped."""
+    if segmentation.GetTransformNodeID() != volume.GetTransformNodeID():
+        return False
+    image = slicer.vtkOrientedImageData()
+    name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    text = segmentation.GetSegmentation().GetConversionParameter(name)
+    if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
+        first = segmentation.GetSegmentation().GetNthSegment(0)
+        image = first.GetRepresentation(labelmap()) if first is not None else None
+        if image is None:
+            return False
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    to_volume = np.linalg.solve(ijk_to_ras(volume), slicer.util.arrayFromVTKMatrix(matrix))
+    size = np.array(volume.GetImageData().GetDimensions())
+    extent = np.array(image.GetExtent()).reshape(3, 2).T
+    corners = extent @ to_volume[:3, :3].T + to_volume[:3, 3]
+    shift = np.round(to_volume[:3, 3])
+    on_lattice = np.abs(corners - (extent + shift)).max() <= LATTICE_TOLERANCE
+    return bool(on_lattice and (extent[0] + shift >= 0).all() and (extent[1] + shift < size).all())
 
 
 def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
@@ -79,6 +120,28 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
                 found[label] = same
                 free.remove(same)
     return tuple((identifier, label) for label, identifier in sorted(found.items()))
+
+
+def _segmentations_without_scan() -> list[Any]:
+    """Return the segmentation nodes that refer to no scan and hold segments of a person."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [node for node in nodes if scan_of(node) is None and _segments_of_a_person(node)]
+
+
+def _why_unlabelled(volume: Any, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
+    """Return why none of the segmentations without a scan is the volume's label; empty if there are none."""
+    for node in loaded:
+        scans = fitting[node.GetID()]
+        if scans == [volume]:
+            text = _("“{name}” fits this scan, but no segment is named like a class. Choose it with Segments….")
+        elif volume in scans:
+            text = _("“{name}” fits several scans. If it outlines this one, choose it with Segments….")
+        elif not scans:
+            text = _("“{name}” lies on another grid. If it outlines this scan, choose it with Segments….")
+        else:
+            continue
+        return str(text.format(name=node.GetName()))
+    return ""
 
 
 def _segments_of_a_person(segmentation: Any) -> list[str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import qt
@@ -22,6 +24,7 @@ class CaseTableModel(qt.QAbstractTableModel):
         qt.QAbstractTableModel.__init__(self)
         self._table = table
         self._length = len(table)
+        self._folder = common_folder(_files(table))
         table.on_reset.append(self._on_reset)
         table.on_changed.append(self._on_changed)
 
@@ -39,10 +42,10 @@ class CaseTableModel(qt.QAbstractTableModel):
     def data(self, index: Any, role: int = 0) -> Any:
         row = self._table.rows[index.row()]
         if role == qt.Qt.DisplayRole:
-            return cell(row, index.column())
+            return cell(row, index.column(), self._folder)
         if role == qt.Qt.ToolTipRole:
             lines = [full_cell(row, index.column())] if index.column() != REMARK else []
-            return "\n".join(filter(None, [*lines, row.remark]))
+            return "\n".join(filter(None, [*lines, row.remark, row.note]))
         if role == qt.Qt.ForegroundRole and row.remark and index.column() in (NAME, REMARK):
             return qt.QBrush(qt.QColor(200, 40, 40))
         return None
@@ -50,6 +53,7 @@ class CaseTableModel(qt.QAbstractTableModel):
     def _on_reset(self) -> None:
         self.beginResetModel()
         self._length = len(self._table)
+        self._folder = common_folder(_files(self._table))
         self.endResetModel()
 
     def _on_changed(self, first: int, last: int) -> None:
@@ -79,22 +83,22 @@ def next_role(row: CaseRow) -> str:
     return possible[(possible.index(row.role) + 1) % len(possible)] if row.role in possible else possible[0]
 
 
-def cell(row: CaseRow, column: int) -> str:
-    """Return the text of a cell, file names without their folder."""
+def cell(row: CaseRow, column: int, folder: str = "") -> str:
+    """Return the text of a cell, paths relative to `folder`."""
     if column in (IMAGE, LABEL):
-        return full_cell(row, column).replace("\\", "/").rsplit("/", 1)[-1]
+        return relative_path(full_cell(row, column), folder)
     if column == ROLE:
         return role_title(row.role)
     if column == SIZE:
         return "×".join(map(str, row.size)) if row.size else ""
     if column == SPACING:
         return spacing_text(row.spacing) if row.spacing else ""
-    return row.name if column == NAME else row.remark
+    return row.name if column == NAME else row.remark or row.note
 
 
 def spacing_text(spacing: tuple[float, ...]) -> str:
-    """Return the spacing in mm, one number if all axes are alike: `0.625`, `0.625×0.625×2.5`."""
-    texts = [f"{mm:g}" for mm in spacing]
+    """Return the spacing in mm, one number if all axes are alike: `0.625`, `0.625×0.625×2.500`."""
+    texts = [f"{mm:.3f}" for mm in spacing]
     return texts[0] if len(set(texts)) == 1 else "×".join(texts)
 
 
@@ -113,3 +117,25 @@ def _node_name(identifier: str) -> str:
 
     node = slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
     return _("{name} (in the scene)").format(name=node.GetName()) if node is not None else ""
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """Return the folder that holds all files, with forward slashes; empty if there is none."""
+    if not paths:
+        return ""
+    # In alphabetical order all other paths lie between the first and the last, and share their beginning.
+    folders = [os.path.dirname(min(paths)), os.path.dirname(max(paths))]
+    try:
+        return os.path.commonpath(folders).replace("\\", "/")
+    except ValueError:  # several drives
+        return ""
+
+
+def relative_path(path: str, folder: str) -> str:
+    """Return a path relative to a folder above it, with forward slashes; other paths stay as they are."""
+    return path.replace("\\", "/").removeprefix(folder.rstrip("/") + "/") if folder else path
+
+
+def _files(table: CaseTable) -> list[str]:
+    sources = [row.source for row in table.rows if isinstance(row.source, FileScan)]
+    return [path for source in sources for path in (source.image, source.label) if path]

@@ -18,7 +18,7 @@ from slicer.i18n import tr as _
 from ..cases.lists import write_rows
 from ..cases.rows import ALL_ROLES, CaseRow, FileScan, SceneScan
 from ..cases.scene_source import scene_rows, sent_rows
-from ..cases.table_model import ROLE, CaseTableModel, next_role, role_title
+from ..cases.table_model import IMAGE, NAME, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role, role_title
 from ..engine_command import EngineCommand
 from ..runs.model_store import current_model
 from ..session import SETTLE_MS, TrainingSession
@@ -26,8 +26,9 @@ from .dialogs import choose_segments, confirm_pairs
 from .plain_table import selected_rows
 
 LIST_PATTERN = "*.csv"
-WIDTHS = (76, 80, 130, 98, 96, 100)
-"""Pixels of all columns but the last; those up to the spacing fit into a panel of 560 pixels."""
+WIDTHS = {ROLE: 80, REMARK: 246, SIZE: 98, SPACING: 126, IMAGE: 160}
+NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 174, 152
+"""Pixels of the columns but the last. In a panel of 560 pixels all up to the spacing are seen, or up to the remarks."""
 
 
 class CasesPanel:
@@ -40,7 +41,7 @@ class CasesPanel:
         self._model = CaseTableModel(session.table)
         ui.casesTable.setModel(self._model)
         ui.casesTable.horizontalHeader().setStretchLastSection(True)
-        for column, width in enumerate(WIDTHS):
+        for column, width in WIDTHS.items():
             ui.casesTable.setColumnWidth(column, width)
         for role in ALL_ROLES:
             ui.roleSelector.addItem(role_title(role))
@@ -85,6 +86,9 @@ class CasesPanel:
         text = ", ".join(f"{count} {role_title(role)}" for role, count in counts.items() if count)
         checking = _(" Checking them…") if self._session.checking else ""
         self._show_text((text + "." + checking) if text else _("No cases yet."))
+        has_remarks = any(row.remark or row.note for row in self._table.rows)
+        self._ui.casesTable.setColumnHidden(REMARK, not has_remarks)
+        self._ui.casesTable.setColumnWidth(NAME, NAME_WIDTH_WITH_REMARKS if has_remarks else NAME_WIDTH)
 
     def _show_text(self, text: str) -> None:
         self._ui.casesSummary.text = text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import qt
@@ -12,7 +10,8 @@ from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
 from ..cases.rows import SceneScan
-from .plain_table import PlainTableModel, relative_path
+from ..cases.table_model import common_folder, relative_path
+from .plain_table import PlainTableModel
 
 
 def confirm_pairs(event: dict[str, Any]) -> bool:
@@ -28,7 +27,7 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
     labelled = sum(case["label"] is not None for case in cases)
     text = _("{count} scans, {labelled} of them with a label. Are these the right pairs?")
     layout.addWidget(qt.QLabel(text.format(count=len(cases), labelled=labelled)))
-    folder = _common_folder([case["image"] for case in cases] + [item["path"] for item in left_over])
+    folder = common_folder([case["image"] for case in cases] + [item["path"] for item in left_over])
     titles = (_("Name"), _("Image"), _("Label"))
     pairs = PlainTableModel(
         titles,
@@ -132,11 +131,3 @@ def _segments(node: Any) -> list[tuple[str, str]]:
     """Return identifier and name of each segment."""
     segmentation = node.GetSegmentation()
     return [(name, segmentation.GetSegment(name).GetName()) for name in segmentation.GetSegmentIDs()]
-
-
-def _common_folder(paths: list[str]) -> str:
-    """Return the folder that holds all files; empty if there is none, as on several drives."""
-    try:
-        return os.path.commonpath([str(Path(path).parent) for path in paths])
-    except ValueError:
-        return ""

@@ -42,9 +42,3 @@ class PlainTableModel(qt.QAbstractTableModel):
 def selected_rows(view: Any) -> list[int]:
     """Return the numbers of the selected rows of a QTableView."""
     return sorted(index.row() for index in view.selectionModel().selectedRows())
-
-
-def relative_path(path: str, folder: str) -> str:
-    """Return a path relative to a folder above it, with forward slashes; other paths stay as they are."""
-    plain, above = path.replace("\\", "/"), folder.replace("\\", "/").rstrip("/")
-    return plain.removeprefix(f"{above}/") if above else plain
