@@ -16,9 +16,9 @@ from DCAMTSegmentationLib.model_list import ModelList
 from DCAMTSegmentationLib.review_panel import ReviewPanel
 from DCAMTSegmentationLib.run_panel import RunPanel
 from DCAMTSegmentationLib.sample_scan import register_sample_scan, sample_path
-from DCAMTSegmentationLib.segmentation_job import Progress
+from DCAMTSegmentationLib.segmentation_job import SegmentationProgress
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
-from DCAMTSegmentationLib.worker_job import Outcome
+from DCAMTSegmentationLib.worker_job import JobResult
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import own_segments
 from slicer.i18n import tr as _
@@ -206,7 +206,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         except Exception as error:
             self._showError(str(error), "" if isinstance(error, DCAMTError) else traceback.format_exc())
         else:
-            self.onProgress(Progress(_("Starting"), 0.0))
+            self.onProgress(SegmentationProgress(_("Starting"), 0.0))
         self._update()
 
     def onMeasure(self, checked: bool = False) -> None:
@@ -215,21 +215,21 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin)
         except Exception as error:
             self._showError(str(error), "" if isinstance(error, DCAMTError) else traceback.format_exc())
         else:
-            self.onProgress(Progress(_("Measuring"), 0.0))
+            self.onProgress(SegmentationProgress(_("Measuring"), 0.0))
         self._update()
 
-    def onProgress(self, progress: Progress) -> None:
+    def onProgress(self, progress: SegmentationProgress) -> None:
         if self.ui is not None:
             self._run.showProgress(progress)
 
-    def onFinished(self, outcome: Outcome) -> None:
+    def onFinished(self, result: JobResult) -> None:
         if self.ui is None:
             return
-        self._run.showOutcome(outcome)
+        self._run.showResult(result)
         if self._settings is not None:
             self._update()
-        if outcome.segmentation is None and not outcome.cancelled:
-            self._showError(outcome.message, outcome.detail)
+        if result.segmentation is None and not result.cancelled:
+            self._showError(result.message, result.detail)
 
     def _showError(self, message: str, detail: str) -> None:
         self._run.showMessage(message)

@@ -16,6 +16,7 @@ if find_spec("DCAMTSlicerLib") is None:
     # Installed, both modules lie in one folder; in the source tree each has its own.
     sys.path.append(str(Path(__file__).resolve().parents[1] / "DCAMTSegmentation"))
 
+from dcamt.machine import AUTO
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTTrainingLib.cases.scene_source import scene_rows
@@ -207,7 +208,7 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         self,
         on_step: Callable[[str], None],
         on_end: Callable[[RunFolder | None, str], None],
-        device: str = "auto",
+        device: str = AUTO,
     ) -> StartJob:
         """Check the cases, measure, and start the run in the background; see `StartJob`.
 

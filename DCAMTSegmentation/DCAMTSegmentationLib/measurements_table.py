@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import vtk
 from dcamt.io.atomic import atomic_path
-from dcamt.metrics.measurements import COLUMNS, csv_cell
+from dcamt.metrics.measurements import COLUMNS, Measurements, csv_cell
 from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")
@@ -32,15 +33,15 @@ def column_titles() -> dict[str, str]:
     }
 
 
-def fill_table(node: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put measurements, one mapping of `COLUMNS` a segment, into a table node in place of what it holds."""
+def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
+    """Put measurements, one entry per segment, into a table node in place of what it holds."""
     titles, arrays = column_titles(), []
     for column in titles:
         text = column in TEXTS
         array = vtk.vtkStringArray() if text else vtk.vtkDoubleArray()
         array.SetName(column)
         for row in rows:
-            value = row.get(column)
+            value = getattr(row, column)
             array.InsertNextValue(str(value or "") if text else _number(value, DECIMALS.get(column, 2)))
         arrays.append(array)
     # Only now, as a value that is none must leave what the node holds.
@@ -78,9 +79,8 @@ def table_name(volume: Any) -> str:
     return str(_("{volume} measurements").format(volume=volume.GetName()))
 
 
-def _number(value: Any, decimals: int) -> float:
-    # JSON has no NaN: the worker sends null.
-    return float("nan") if value is None else round(float(value), decimals)
+def _number(value: float, decimals: int) -> float:
+    return value if isnan(value) else round(value, decimals)
 
 
 def _cell(table: Any, row: int, column: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.errors import InputError
+from dcamt.geometry import Region
 from DCAMTSlicerLib.result_segments import filled_extent, own_segments
 from slicer.i18n import tr as _
 
@@ -17,8 +18,8 @@ EDGE_MM = 140.0
 MARGIN_MM = 20.0
 
 
-def box_of(roi: Any, volume: Any) -> dict[str, list[float]]:
-    """`low` and `high` corner, RAS mm in the volume's space, of the box along its patient axes around a Markups ROI.
+def box_of(roi: Any, volume: Any) -> Region:
+    """Return the box around a Markups ROI along the patient axes, in RAS mm of the volume's space.
 
     Raises:
         InputError: the region has no extent.
@@ -33,7 +34,8 @@ def box_of(roi: Any, volume: Any) -> dict[str, list[float]]:
         own = [0.0, 0.0, 0.0]
         volume.TransformPointFromWorld((to_world @ [*(signs * half), 1.0])[:3], own)
         corners.append(own)
-    return {"low": np.min(corners, axis=0).tolist(), "high": np.max(corners, axis=0).tolist()}
+    low, high = ([float(mm) for mm in edge(corners, axis=0)] for edge in (np.min, np.max))
+    return Region((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
 
 def place_region(roi: Any, volume: Any, result: Any | None) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import slicer
 from dcamt.errors import InputError
+from dcamt.metrics.measurements import Measurements
+from dcamt.worker.protocol import DoubtfulRegion, ScanSegmented, SegmentResult
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, build_surface, closed_surface, write_segments
 from DCAMTSlicerLib.subject_hierarchy import place_beside
 from DCAMTSlicerLib.volume_bridge import between, ijk_to_ras
@@ -26,26 +28,26 @@ class Result:
     labels: np.ndarray
     disagreement: np.ndarray | None
     trust: float | None
-    doubts: Sequence[Mapping[str, Any]]
-    measurements: Sequence[Mapping[str, Any]]
-    classes: Sequence[Mapping[str, Any]]
+    doubts: Sequence[DoubtfulRegion]
+    measurements: Sequence[Measurements]
+    classes: Sequence[SegmentResult]
 
     @classmethod
-    def read(cls, event: Mapping[str, Any]) -> Result:
+    def read(cls, event: ScanSegmented) -> Result:
         """From the event.
 
         Raises:
             InputError: a file that it names cannot be read.
         """
-        disagreement = event["disagreement"]
+        disagreement = event.disagreement
         try:
             return cls(
-                labels=np.load(event["labelmap"], mmap_mode="r"),
+                labels=np.load(event.labelmap, mmap_mode="r"),
                 disagreement=np.load(disagreement, mmap_mode="r") if disagreement else None,
-                trust=event["trust"],
-                doubts=event["doubts"],
-                measurements=event["measurements"],
-                classes=event["segments"],
+                trust=event.trust,
+                doubts=event.doubts,
+                measurements=event.measurements,
+                classes=event.segments,
             )
         except (OSError, ValueError, EOFError) as error:
             what = _("could not be read ({reason})").format(reason=error)
@@ -54,12 +56,12 @@ class Result:
     def summary(self) -> str:
         """What was found, how large it is, and how far the branches agree about it."""
         parts = [
-            _("{segment}: {volume} mL.").format(segment=row["segment"], volume=f"{row['volume_ml']:.1f}")
-            if row["volume_ml"]
-            else _("No {segment} was found.").format(segment=row["segment"].lower())
+            _("{segment}: {volume} mL.").format(segment=row.segment, volume=f"{row.volume_ml:.1f}")
+            if row.volume_ml
+            else _("No {segment} was found.").format(segment=row.segment.lower())
             for row in self.measurements
         ]
-        if self.trust is not None and any(row["volume_ml"] for row in self.measurements):
+        if self.trust is not None and any(row.volume_ml for row in self.measurements):
             parts.append(_("The two branches agree to {share}.").format(share=f"{self.trust:.0%}"))
         return " ".join(parts)
 

@@ -7,12 +7,13 @@ figure and the doubtful places, these in the segmentation node's own coordinates
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import slicer
+from dcamt.worker.protocol import DoubtfulRegion
 from DCAMTSlicerLib.result_segments import closed_surface, fingerprint, own_segments
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
@@ -42,7 +43,7 @@ def trust(segmentation_node: Any) -> float | None:
 
 
 def keep_doubts(
-    segmentation_node: Any, trust: float | None, doubts: Sequence[Mapping[str, Any]], to_local: np.ndarray
+    segmentation_node: Any, trust: float | None, doubts: Sequence[DoubtfulRegion], to_local: np.ndarray
 ) -> None:
     """Keep what the worker's `finished` event says of doubts, worst first.
 
@@ -50,8 +51,8 @@ def keep_doubts(
     """
     places = []
     for doubt in doubts:
-        x, y, z = (to_local @ [*doubt["position"], 1.0])[:3]
-        places.append(DoubtfulPlace((float(x), float(y), float(z)), float(doubt["volume_ml"])))
+        x, y, z = (to_local @ [*doubt.position, 1.0])[:3]
+        places.append(DoubtfulPlace((float(x), float(y), float(z)), doubt.volume_ml))
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
     segmentation_node.SetAttribute(_AT, None)

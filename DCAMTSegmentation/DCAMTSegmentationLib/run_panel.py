@@ -8,7 +8,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from .segmentation_job import Outcome, Progress
+from .segmentation_job import JobResult, SegmentationProgress
 
 
 class RunPanel:
@@ -34,14 +34,14 @@ class RunPanel:
         self._ui.applyButton.enabled = running or ready
         self._ui.progressBar.visible = running
 
-    def showProgress(self, progress: Progress) -> None:
-        self._ui.progressBar.setValue(round(1000 * progress.share))
+    def showProgress(self, progress: SegmentationProgress) -> None:
+        self._ui.progressBar.setValue(round(1000 * progress.fraction))
         left = _(", {time} left").format(time=spoken(progress.remaining_s)) if progress.remaining_s is not None else ""
         self._ui.statusLabel.text = f"{progress.stage}{left}"
         self.showLog()
 
-    def showOutcome(self, outcome: Outcome) -> None:
-        self._ui.statusLabel.text = " ".join([outcome.message, *outcome.notes])
+    def showResult(self, result: JobResult) -> None:
+        self._ui.statusLabel.text = " ".join([result.message, *result.notes])
         self.showLog()
 
     def showMessage(self, message: str) -> None:

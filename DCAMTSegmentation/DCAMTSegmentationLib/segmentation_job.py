@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import slicer
 from dcamt.errors import InputError
+from dcamt.machine import AUTO
+from dcamt.worker.protocol import ScanSegmented, SegmentRequest, WorkerProgress
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, save_in_slabs, voxels_of
 from slicer.i18n import tr as _
 
 from .region_of_interest import box_of
 from .result_insertion import Result, insert
-from .worker_job import Outcome, WorkerJob
+from .worker_job import JobResult, WorkerJob
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,7 @@ class Request:
     """What to segment: a scalar volume node, and how; `region` is a Markups ROI node or None.
 
     `target`: the segmentation node to write to, None for a new one. `show_3d`: with its surface in the 3D views.
-    `model` is a name in the store or a file, `quality` "accurate" or "fast", `device` "automatic", "cuda", "mps" or
-    "cpu".
+    `model` is a name in the store or a file, `quality` "accurate" or "fast", `device` "auto", "cuda", "mps" or "cpu".
     """
 
     volume: Any
@@ -31,15 +32,15 @@ class Request:
     show_3d: bool = True
     model: str = "left-atrium"
     quality: str = "accurate"
-    device: str = "automatic"
+    device: str = AUTO
 
 
 @dataclass(frozen=True)
-class Progress:
-    """stage: in the person's words. share: 0 to 1. remaining_s: None if nobody knows."""
+class SegmentationProgress:
+    """The stage in the user's language, the fraction that is done (0 to 1) and the estimated seconds to the end."""
 
     stage: str
-    share: float
+    fraction: float
     remaining_s: float | None = None
 
 
@@ -55,35 +56,34 @@ class SegmentationJob(WorkerJob):
         self,
         worker: Any,
         request: Request,
-        on_progress: Callable[[Progress], None],
-        on_finished: Callable[[Outcome], None],
+        on_progress: Callable[[SegmentationProgress], None],
+        on_finished: Callable[[JobResult], None],
     ) -> None:
         self._request, self._on_progress = request, on_progress
         self._voxels = voxels_of(request.volume)
         self._region = box_of(request.region, request.volume) if request.region is not None else None
         super().__init__(worker, on_finished)
 
-    def hand_over(self) -> Iterator[dict[str, Any] | None]:
+    def hand_over(self) -> Iterator[SegmentRequest | None]:
         request, file = self._request, self.folder / "volume.npy"
         for share in save_in_slabs(self._voxels, file):
-            self._on_progress(Progress(_("Reading the volume"), 0.01 * share))
+            self._on_progress(SegmentationProgress(_("Reading the volume"), 0.01 * share))
             yield None
-        yield {
-            "request": "segment",
-            "name": request.volume.GetName(),
-            "volume": str(file),
-            "affine": ijk_to_ras(request.volume).tolist(),
-            "model": request.model,
-            "quality": request.quality,
-            "device": request.device,
-            "region": self._region,
-            "output": str(self.folder),
-        }
+        yield SegmentRequest(
+            model=request.model,
+            volume=file,
+            affine=ijk_to_ras(request.volume),
+            output=self.folder,
+            name=request.volume.GetName(),
+            quality=request.quality,
+            device=request.device,
+            region=self._region,
+        )
 
-    def progressed(self, event: Mapping[str, Any]) -> None:
-        self._on_progress(Progress(stage_name(event["stage"]), event["share"], event.get("eta_s")))
+    def progressed(self, event: WorkerProgress) -> None:
+        self._on_progress(SegmentationProgress(stage_name(event.stage), event.fraction, event.eta_s))
 
-    def bring_in(self, event: Mapping[str, Any]) -> Iterator[Outcome | None]:
+    def bring_in(self, event: ScanSegmented) -> Iterator[JobResult | None]:
         result = Result.read(event)
         yield None
         volume = self._request.volume
@@ -91,7 +91,7 @@ class SegmentationJob(WorkerJob):
             what = _("was removed or changed meanwhile, so its segmentation was dropped")
             raise InputError(what, path=volume.GetName())
         segmentation = yield from insert(result, volume, self._request.target, self._request.show_3d)
-        yield Outcome(segmentation, result.summary())
+        yield JobResult(segmentation, result.summary())
 
 
 def stage_name(stage: str) -> str:

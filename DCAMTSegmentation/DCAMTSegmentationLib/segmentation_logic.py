@@ -16,13 +16,13 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from . import measurements_table, region_of_interest, review, training_cases
 from .measuring_job import MeasuringJob
-from .segmentation_job import Progress, Request, SegmentationJob
+from .segmentation_job import Request, SegmentationJob, SegmentationProgress
 from .segmentation_log import SegmentationLog
-from .worker_job import Outcome, WorkerJob
+from .worker_job import JobResult, WorkerJob
 from .worker_process import WorkerProcess
 
-OnProgress = Callable[[Progress], None]
-OnFinished = Callable[[Outcome], None]
+OnProgress = Callable[[SegmentationProgress], None]
+OnFinished = Callable[[JobResult], None]
 
 
 class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
@@ -95,17 +95,17 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
             raise RuntimeError(_("A segmentation is under way."))
         request = Request(volume, **choices)
 
-        def progressed(progress: Progress) -> None:
+        def progressed(progress: SegmentationProgress) -> None:
             self._log.stage(progress.stage)
             if onProgress:
                 onProgress(progress)
 
-        def finished(outcome: Outcome) -> None:
-            for line in (outcome.message, *outcome.notes, outcome.detail):
+        def finished(result: JobResult) -> None:
+            for line in (result.message, *result.notes, result.detail):
                 if line:
                     self._log.add(line)
             if onFinished:
-                onFinished(outcome)
+                onFinished(result)
 
         started = _("{volume}, model {model}, {quality}").format(
             volume=volume.GetName(), model=request.model, quality=request.quality
@@ -117,11 +117,11 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         """Segment as the parameter node says; the result becomes its output, if its volume is still the input."""
         volume = settings.inputVolume
 
-        def finished(outcome: Outcome) -> None:
-            if outcome.segmentation is not None and settings.inputVolume is volume:
-                settings.outputSegmentation = outcome.segmentation
+        def finished(result: JobResult) -> None:
+            if result.segmentation is not None and settings.inputVolume is volume:
+                settings.outputSegmentation = result.segmentation
             if onFinished:
-                onFinished(outcome)
+                onFinished(result)
 
         self.segment(
             volume,
@@ -141,14 +141,14 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         Raises:
             RuntimeError: there is no result, and why.
         """
-        outcomes: list[Outcome] = []
-        self.segment(volume, onFinished=outcomes.append, **choices)
-        while not outcomes:
+        results: list[JobResult] = []
+        self.segment(volume, onFinished=results.append, **choices)
+        while not results:
             slicer.app.processEvents()
             qt.QThread.msleep(5)
-        if outcomes[0].segmentation is None:
-            raise RuntimeError(outcomes[0].message)
-        return outcomes[0].segmentation
+        if results[0].segmentation is None:
+            raise RuntimeError(results[0].message)
+        return results[0].segmentation
 
     def measure(self, segmentation: Any, onFinished: OnFinished | None = None) -> None:
         """Start measuring a result's segments as they are now, after a correction; `onFinished` is called once.
@@ -159,7 +159,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         """
         if self.isRunning():
             raise RuntimeError(_("A segmentation is under way."))
-        self._job = MeasuringJob(self._worker, segmentation, onFinished or (lambda outcome: None))
+        self._job = MeasuringJob(self._worker, segmentation, onFinished or (lambda result: None))
 
     def cancel(self) -> None:
         """Stop the segmentation, if there is one, at once; `onFinished` hears of it."""

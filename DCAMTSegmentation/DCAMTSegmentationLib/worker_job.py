@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import qt
 from dcamt.errors import DCAMTError, OutputError
+from dcamt.worker.protocol import Event, Request, RequestFailed, WorkerNote, WorkerProgress
 from DCAMTSlicerLib.volume_bridge import FREE_SPACE
 from slicer.i18n import tr as _
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """segmentation: the node that it is about; None if there is none, and then the scene is as it was.
 
     message: one line for the person. notes: what else there is to know, such as that the GPU's memory did not suffice.
@@ -39,7 +40,7 @@ class WorkerJob(ABC):
         OutputError: there is no room to hand anything over.
     """
 
-    def __init__(self, worker: Any, on_finished: Callable[[Outcome], None]) -> None:
+    def __init__(self, worker: Any, on_finished: Callable[[JobResult], None]) -> None:
         self._worker, self._on_finished = worker, on_finished
         self._notes: list[str] = []
         self.running = True
@@ -54,17 +55,17 @@ class WorkerJob(ABC):
         """Stop at once; the scene stays as it was."""
         if self.running:
             self._worker.cancel()
-            self._end(Outcome(None, _("Cancelled."), cancelled=True))
+            self._end(JobResult(None, _("Cancelled."), cancelled=True))
 
     @abstractmethod
-    def hand_over(self) -> Iterator[dict[str, Any] | None]:
+    def hand_over(self) -> Iterator[Request | None]:
         """Write what is handed over, step by step; the last step gives the request."""
 
     @abstractmethod
-    def bring_in(self, event: Mapping[str, Any]) -> Iterator[Outcome | None]:
+    def bring_in(self, event: Any) -> Iterator[JobResult | None]:
         """Take the answer into the scene, step by step; the last step gives the outcome."""
 
-    def progressed(self, event: Mapping[str, Any]) -> None:  # noqa: B027 - a short job need not care
+    def progressed(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not care
         """Hear how far the worker is."""
 
     def _ask(self) -> Iterator[None]:
@@ -73,20 +74,19 @@ class WorkerJob(ABC):
                 self._worker.request(request, self._hear)
             yield
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _hear(self, event: Event) -> None:
         if not self.running:
             return
-        kind = event["event"]
-        if kind == "progress":
+        if isinstance(event, WorkerProgress):
             self.progressed(event)
-        elif kind == "note":
-            self._notes.append(event["message"])
-        elif kind == "failed":
-            self._end(Outcome(None, event["message"], detail=event.get("detail") or ""))
-        elif kind == "finished":
+        elif isinstance(event, WorkerNote):
+            self._notes.append(event.message)
+        elif isinstance(event, RequestFailed):
+            self._end(JobResult(None, event.message, detail=event.detail))
+        else:
             self._take_steps(self._answer(event))
 
-    def _answer(self, event: dict[str, Any]) -> Iterator[None]:
+    def _answer(self, event: Event) -> Iterator[None]:
         for outcome in self.bring_in(event):
             if outcome is not None:
                 self._end(replace(outcome, notes=tuple(self._notes)))
@@ -110,11 +110,11 @@ class WorkerJob(ABC):
                 raise  # it has ended, and whoever was told of that failed
             told = isinstance(error, DCAMTError)
             text = str(error) if told else _("An unexpected fault: {error}. The log says more.").format(error=error)
-            self._end(Outcome(None, text, detail="".join(traceback.format_exception(error))))
+            self._end(JobResult(None, text, detail="".join(traceback.format_exception(error))))
         else:
             self._take_steps(steps)
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: JobResult) -> None:
         self.running = False
         self._worker.removeFolder(str(self.folder))
         self._on_finished(outcome)

@@ -7,18 +7,32 @@ What is said on the pipes stands in `dcamt/inference/worker.py`.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import qt
-from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, EngineProcess, OnEvent, ProcessEnd, wait_for_killed
+from dcamt.errors import InputError, InternalError
+from dcamt.worker.protocol import (
+    Answer,
+    Event,
+    LoadRequest,
+    Request,
+    RequestFailed,
+    WorkerReady,
+    parse_event,
+    request_line,
+)
+from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, EngineProcess, ProcessEnd, wait_for_killed
 from slicer.i18n import tr as _
 
 LOG_LINES = 200
 KILLED = 9
+ENDED = "ended"
+"""Reason of a failure of a worker that ended by itself."""
 
 
 class WorkerProcess:
@@ -42,7 +56,7 @@ class WorkerProcess:
         self._process: EngineProcess | None = None
         self._last: EngineProcess | None = None
         self._earlierLog = ""
-        self._listeners: dict[str, OnEvent] = {}
+        self._listeners: dict[str, Callable[[Event], None]] = {}
         self._segmenting: str | None = None
         self._requests = 0
         self._idle = qt.QTimer()
@@ -70,7 +84,7 @@ class WorkerProcess:
         """Remove a folder that `makeFolder` made; what is still open on Windows goes at `shutdown`."""
         shutil.rmtree(folder, ignore_errors=True)
 
-    def request(self, request: dict[str, Any], onEvent: OnEvent | None = None) -> None:
+    def request(self, request: Request, onEvent: Callable[[Event], None] | None = None) -> None:
         """Send a request, starting the process if need be; `onEvent` hears each event, one of which ends it.
 
         Its last is `finished` or `failed`, or there is none after `cancel`. A request to load a model is passed over
@@ -79,7 +93,7 @@ class WorkerProcess:
         Raises:
             RuntimeError: a scan is being segmented, and this is another.
         """
-        loads = request["request"] == "load"
+        loads = isinstance(request, LoadRequest)
         if self.isBusy:
             if loads:
                 return
@@ -95,7 +109,7 @@ class WorkerProcess:
         self._listeners[identifier] = onEvent or (lambda event: None)
         if not loads:
             self._segmenting = identifier
-        self._process.write(json.dumps({**request, "id": identifier}).encode() + b"\n")
+        self._process.write(request_line(replace(request, id=identifier)).encode() + b"\n")
 
     def cancel(self) -> None:
         """Kill the process at once; nothing more is heard of its requests."""
@@ -118,11 +132,18 @@ class WorkerProcess:
         if process is not None:
             process.kill()
 
-    def _take(self, event: dict[str, Any]) -> None:
-        identifier, kind = event.get("id"), event["event"]
-        if kind == "failed" and (identifier is None or event.get("reason") == "internal"):
+    def _take(self, fields: dict[str, Any]) -> None:
+        try:
+            event = parse_event(fields)
+        except InputError as error:  # a worker of another version
+            self._fail(RequestFailed(None, ENDED, str(error)))
+            return
+        if isinstance(event, WorkerReady):
+            return
+        identifier = event.id
+        if isinstance(event, RequestFailed) and (identifier is None or event.reason == InternalError.reason):
             self._fail(event)
-        elif kind in ("finished", "failed"):
+        elif isinstance(event, Answer):
             listener = self._listeners.pop(identifier, None)
             if identifier == self._segmenting:
                 self._segmenting = None
@@ -133,17 +154,17 @@ class WorkerProcess:
         elif identifier in self._listeners:
             self._listeners[identifier](event)
 
-    def _fail(self, event: dict[str, Any]) -> None:
+    def _fail(self, event: RequestFailed) -> None:
         """The process is of no use any more: end it and tell everyone who waits."""
         listeners = dict(self._listeners)
         self._end()
         for identifier, listener in listeners.items():
-            listener({**event, "id": identifier})
+            listener(replace(event, id=identifier))
 
     def _onEnded(self, end: ProcessEnd) -> None:
         last_line = self._last.log().rpartition("\n")[2] if self._last is not None else ""
         message = end.problem or ended(end.crashed, end.code, last_line)
-        self._fail({"event": "failed", "reason": "ended", "message": message, "detail": self.log()})
+        self._fail(RequestFailed(None, ENDED, message, self.log()))
 
 
 def ended(crashed: bool, code: int, lastLine: str) -> str:

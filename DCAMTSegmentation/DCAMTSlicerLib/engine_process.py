@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dcamt
 import qt
+from dcamt.io.json_lines import JsonLines
 from slicer.i18n import tr as _
 
 ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__)))
@@ -59,7 +58,7 @@ class EngineProcess:
         self._runs = False
         self._on_event, self._on_end = on_event, on_end
         self._python = python or python_program()
-        self._stream, self._errors = EventStream(), b""
+        self._stream, self._errors = JsonLines(newest_progress=True), b""
         self._end: ProcessEnd | None = None
         self._process: Any = qt.QProcess()
         # `-m` searches the working directory first.
@@ -126,7 +125,7 @@ class EngineProcess:
                     break
                 self._on_event(event)
         finally:
-            if self.listening and self._stream.waiting():
+            if self.listening and self._stream.has_lines():
                 qt.QTimer.singleShot(0, self._deliver)
             elif self.listening and self._end is not None:
                 self.listening = False
@@ -170,45 +169,6 @@ class EngineProcess:
         ):
             signal.disconnect(slot)
         self._process.deleteLater()
-
-
-class EventStream:
-    """Turns bytes into events. A line that is no event (a library's own print) is skipped.
-
-    Of several progress events in a row only the newest is delivered.
-    """
-
-    def __init__(self) -> None:
-        self._partial = b""
-        self._lines: deque[bytes] = deque()
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes that came in: half a line, or many lines."""
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        self._lines.extend(lines)
-
-    def waiting(self) -> bool:
-        """Return whether `next` has lines to read."""
-        return bool(self._lines)
-
-    def next(self) -> dict[str, Any] | None:
-        """Return the next event, or None if there is none yet."""
-        while self._lines:
-            line = self._lines.popleft()
-            # Looks at the bytes: parsing what is dropped would take the window's time.
-            if self._lines and _is_progress(line) and _is_progress(self._lines[0]):
-                continue
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
-                return event
-        return None
-
-
-def _is_progress(line: bytes) -> bool:
-    return line.startswith(b'{"event": "progress"')
 
 
 def python_program() -> str:

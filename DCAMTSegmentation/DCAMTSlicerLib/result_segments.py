@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from dcamt.worker.protocol import SegmentResult
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 OWN_TAG = "DCAMT.Class"
@@ -28,29 +29,30 @@ class BuiltSegment:
     segment: Any
 
 
-def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: Mapping[str, Any]) -> BuiltSegment:
+def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentResult) -> BuiltSegment:
     """The segment of one class, with only the box of voxels that it fills.
 
     `labels`: (K, J, I), uint8, may be a memory map. `ijk_to_local`: (4, 4), voxel index -> coordinates of the
     segmentation node, mm. `item`: as the worker's `finished` event has it in `segments`; in its `box` lies the class.
     """
-    category, kind = item["category"], item["type"]
-    own = f"{kind['scheme']} {kind['value']}"
+    info, box = item.info, item.box
+    category, kind = info.category, info.type
+    own = f"{kind.scheme} {kind.value}"
     segment = slicer.vtkSegment()
-    segment.SetName(item["name"])
-    segment.SetColor(*item["color"])
+    segment.SetName(info.name)
+    segment.SetColor(*info.color)
     segment.SetTag(OWN_TAG, own)
-    triples = [code[part] for code in (category, kind) for part in ("value", "scheme", "meaning")]
+    triples = [getattr(code, part) for code in (category, kind) for part in ("value", "scheme", "meaning")]
     entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(TERMINOLOGY, *triples, *[""] * 10)
     segment.SetTag(segment.GetTerminologyEntryTagName(), entry)
     image = slicer.vtkOrientedImageData()
-    if item["box"] is None:
+    if box is None:
         image.SetExtent(0, -1, 0, -1, 0, -1)
         image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     else:
-        image.SetExtent(*(edge for low, high in item["box"] for edge in (low, high - 1)))
-        i, j, k = (slice(low, high) for low, high in item["box"])
-        voxels = np.ascontiguousarray(labels[k, j, i] == item["label"], np.uint8)
+        image.SetExtent(*(edge for low, high in box for edge in (low, high - 1)))
+        i, j, k = (slice(low, high) for low, high in box)
+        voxels = np.ascontiguousarray(labels[k, j, i] == info.label, np.uint8)
         image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
     image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_local))
     segment.AddRepresentation(labelmap(), image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from dcamt.machine import AUTO
 from dcamt.models.store import DEFAULT
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
@@ -26,7 +27,7 @@ class Quality(Enum):
 class Device(Enum):
     """What computes: the engine's word for it, and the panel's."""
 
-    AUTOMATIC = "automatic"
+    AUTOMATIC = AUTO
     CUDA = "cuda"
     MPS = "mps"
     CPU = "cpu"

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from dcamt.errors import InputError, OutputError
+from dcamt.errors import DISK_FULL, InputError, OutputError
 from dcamt.geometry import Grid
-from dcamt.io.atomic import DISK_FULL
 from slicer.i18n import tr as _
 
 SLAB_BYTES = 8 << 20

@@ -14,11 +14,10 @@ from typing import NoReturn
 
 from . import __version__
 from .commands.console import StdoutLost, print_error
-from .commands.faults import as_fault
 from .commands.process import exit_when_stdin_closes, silence_libraries
-from .devices import DEVICES
 from .distributed import team_rank
-from .machine import keep_freed_memory
+from .errors import user_error
+from .machine import AUTO, DEVICES, keep_freed_memory
 from .models.store import DEFAULT
 from .recipe import ACCURATE, QUALITIES, shipped_recipes
 from .runs.efforts import EFFORTS
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if team_rank() == 0:
             print_error("cancelled")
     except Exception as error:
-        print_error(str(as_fault(error)))
+        print_error(str(user_error(error)))
     return 1
 
 
@@ -406,7 +405,7 @@ def _add_wall(commands: _Commands[_Parser]) -> None:
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a GPU if there is one")
+    parser.add_argument("--device", choices=DEVICES, default=AUTO, help="default: a GPU if there is one")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

@@ -6,12 +6,11 @@ import functools
 from typing import TYPE_CHECKING
 
 from .errors import InputError
+from .machine import AUTO
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(name: str, training: bool = False) -> torch.device:
@@ -25,7 +24,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     import torch
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
+    if name == AUTO:
         able = {**there, "mps": there["mps"] and _computes_volumes("mps", training)}
         name = next(device for device in ("cuda", "mps", "cpu") if able[device])
     if not there.get(name):

@@ -1,33 +1,74 @@
-"""What the engine raises when something is wrong that the person in front of the screen can mend."""
+"""Define the errors that the engine raises, and turn any other exception into one of them.
+
+Every message is one line for the user: which file, what happened, what to do.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
+import traceback
 from pathlib import Path
+from typing import ClassVar
+
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""Error numbers of an exhausted disk, quota or file size."""
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class DCAMTError(Exception):
-    """A fault with one line for the person: what happened, to which file, what to do."""
+    """An error whose message is one line for the user; `reason` is the kind of error in one word."""
+
+    reason: ClassVar[str] = "internal"
 
 
 class InputError(DCAMTError):
-    """A file, folder or setting that was handed in cannot be used.
+    """An input file, folder or setting cannot be used.
 
     >>> str(InputError("is empty", path="scan.nii.gz", remedy="Copy it again."))
     'scan.nii.gz: is empty. Copy it again.'
     """
 
+    reason = "input"
+
     def __init__(self, what: str, *, path: str | Path | None = None, remedy: str = "") -> None:
         where = f"{path}: " if path is not None else ""
-        # One line, whatever a library's own message looked like.
+        # One line, whatever a library's own message looks like.
         text = " ".join(f"{where}{what}".split()).rstrip(".")
         super().__init__(f"{text}. {remedy}".strip())
 
 
+class MemoryShortage(InputError):
+    """The memory of the computer or of its GPU does not suffice."""
+
+    reason = "memory"
+
+
+class MissingPackage(InputError):
+    """A Python package is not installed."""
+
+    reason = "missing_package"
+
+
+class InternalError(InputError):
+    """An exception that DCAMT did not expect; the computation cannot be relied on."""
+
+    reason = "internal"
+
+
 class OutputError(DCAMTError):
-    """A result could not be written; nothing half-written is left behind."""
+    """A result could not be written; no half-written file is left."""
+
+    reason = "disk"
 
 
-# torch names a lack of memory in its text alone, but for CUDA's own; cuDNN also does by finding no way that fits.
+class Cancelled(DCAMTError):
+    """The user, or the process that started this one, asked to stop."""
+
+    reason = "cancelled"
+
+
+# torch tells a lack of memory only in its text, except for CUDA's own error; cuDNN also finds no engine that fits.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),
@@ -35,9 +76,56 @@ _NO_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, or torch on any device, ran out of memory."""
+    """Return whether Python, or torch on any device, ran out of memory."""
     return isinstance(error, MemoryError) or any(sign in " ".join(str(error).split()) for sign in _NO_MEMORY)
 
 
-class Cancelled(DCAMTError):
-    """The person, or the process that started this one, asked to stop."""
+def write_error(error: OSError, path: str | Path) -> OutputError:
+    """Return the user-facing error for an operating system error in writing `path`."""
+    if error.errno in DISK_FULL:
+        what, remedy = "the disk is full", "Free some space or choose another folder."
+    elif error.errno in _FORBIDDEN:
+        what, remedy = "may not be written", "Close programs that use it, or choose another folder."
+    elif error.errno == errno.EISDIR:
+        what, remedy = "is a folder", "Give a file name."
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        what, remedy = "lies in something that is not a folder", "Choose another folder."
+    else:
+        what, remedy = f"could not be written ({error.strerror})", "Choose another folder."
+    return OutputError(f"{path}: {what}. {remedy}")
+
+
+def missing_packages(names: list[str]) -> MissingPackage:
+    """Return the error for Python packages that are not installed."""
+    return MissingPackage(f"Python packages are missing: {', '.join(names)}", remedy="Install them, then try again.")
+
+
+def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
+    """Turn any exception into a user-facing error; `path`: the file in work, named if `error` names no file.
+
+    The environment variable DCAMT_TRACEBACK=1 prints the traceback of an unexpected exception.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, DCAMTError):
+        return error if path is None or str(path) in str(error) else _with_path(error, text, path)
+    if os.environ.get("DCAMT_TRACEBACK"):
+        traceback.print_exception(error)
+    if is_out_of_memory(error):
+        remedy = "Close other programs. A region of interest, or in training a smaller patch or batch, takes less."
+        return MemoryShortage("there is not enough memory", path=path, remedy=remedy)
+    if isinstance(error, ModuleNotFoundError):
+        return missing_packages([str(error.name)])
+    if isinstance(error, OSError) and error.strerror:
+        named = error.filename if error.filename is not None else path
+        where = os.fsdecode(named) if isinstance(named, (str, bytes, Path)) else "a file"
+        if error.errno in DISK_FULL:
+            return write_error(error, where)
+        return OutputError(f"{where}: cannot be used ({error.strerror}). Check its name and permissions.")
+    what = f"unexpected error ({type(error).__name__}{': ' if text else ''}{text[:200]})"
+    return InternalError(what, path=path, remedy="Please report it.")
+
+
+def _with_path(error: DCAMTError, text: str, path: Path) -> DCAMTError:
+    if isinstance(error, InputError):
+        return type(error)(text, path=path)
+    return type(error)(f"{path}: {text}")

@@ -7,6 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
+AUTO = "auto"
+DEVICES = (AUTO, "cpu", "cuda", "mps")
+"""Names of devices that compute; `auto` is a GPU if there is one."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Options of glibc's `mallopt`, from its malloc.h."""
 

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import json
 import math
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .io.typed_json import build, type_hints, value_of
 from .volume import SegmentInfo
 
 FORMAT = 1
@@ -193,7 +193,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path) -> Recipe:
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.
     """
-    recipe: Recipe = _build(Recipe, data, source, "recipe")
+    recipe: Recipe = build(Recipe, data, source, "recipe")
     _check(recipe, source)
     return recipe
 
@@ -250,7 +250,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             raise InputError(f"there is no setting '{key}'", remedy=f"Known are: {known}.")
         section = places[0]
         holder: Any = getattr(recipe, section) if section else recipe
-        hint = _type_hints(holder.__class__)[name]
+        hint = type_hints(holder.__class__)[name]
         value = _parse(text.strip(), hint, f"--set {key}")
         holder = dataclasses.replace(holder, **{name: value})
         changed: dict[str, Any] = {section: holder}
@@ -264,18 +264,12 @@ def _settable() -> list[tuple[str, dataclasses.Field[Any]]]:
     """Every field that `--set` reaches, with the name of its section ("" for the recipe itself)."""
     fields: list[tuple[str, dataclasses.Field[Any]]] = []
     for recipe_field in dataclasses.fields(Recipe):
-        section = _type_hints(Recipe)[recipe_field.name]
+        section = type_hints(Recipe)[recipe_field.name]
         if dataclasses.is_dataclass(section):
             fields += [(recipe_field.name, inner) for inner in dataclasses.fields(section)]
         elif recipe_field.name not in ("classes", "format"):
             fields.append(("", recipe_field))
     return fields
-
-
-@functools.cache
-def _type_hints(kind: type) -> dict[str, Any]:
-    """A class's annotations as types; they stand in the source as text, which takes its time to be evaluated."""
-    return typing.get_type_hints(kind)
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:
@@ -286,47 +280,7 @@ def _parse(text: str, hint: Any, where: str) -> Any:
         data = json.loads(f"[{text}]") if typing.get_origin(hint) is tuple else json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"'{text}' is not a value", path=where) from error
-    return _value(data, hint, where, "value")
-
-
-def _build(kind: type, data: Any, source: str | Path, where: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise InputError(f"'{where}' must be an object of keys and values", path=source)
-    hints = _type_hints(kind)
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise InputError(
-            f"'{where}' has the unknown key '{unknown[0]}'", path=source, remedy=f"Known are: {', '.join(hints)}."
-        )
-    missing = [
-        known.name
-        for known in dataclasses.fields(kind)
-        if known.name not in data
-        and known.default is dataclasses.MISSING
-        and known.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise InputError(f"'{where}' lacks the key '{missing[0]}'", path=source)
-    return kind(**{key: _value(value, hints[key], source, f"{where}.{key}") for key, value in data.items()})
-
-
-def _value(value: Any, hint: Any, source: str | Path, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, source, where)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _value(value, arguments[0], source, where)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise InputError(f"'{where}' must be a list", path=source)
-        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
-            raise InputError(f"'{where}' must hold {len(arguments)} values, not {len(value)}", path=source)
-        return tuple(_value(item, arguments[0], source, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"'{where}' must be of type {hint.__name__}, not {value!r}", path=source)
-    return value
+    return value_of(data, hint, where, "value")
 
 
 def _check(recipe: Recipe, source: str | Path) -> None:

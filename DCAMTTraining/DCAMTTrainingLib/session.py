@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 from dcamt.errors import InputError
+from dcamt.machine import AUTO
 from dcamt.recipe import Recipe, with_settings
 from dcamt.runs.efforts import effort_settings
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
@@ -104,7 +105,7 @@ class TrainingSession:
 
     def device(self) -> str:
         """Return the chosen device as `dcamt` names it."""
-        return device_name(self.settings) if self.settings is not None else "auto"
+        return device_name(self.settings) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
         """Continue from a model, unless the person chose one or the model has other classes."""

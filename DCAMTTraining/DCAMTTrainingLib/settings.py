@@ -92,7 +92,7 @@ def remember_device(device: Device) -> None:
 
 def device_name(settings: TrainingSettings) -> str:
     """Return the chosen device as `dcamt` names it."""
-    return "auto" if settings.device is Device.AUTOMATIC else str(settings.device.value)
+    return str(settings.device.value)
 
 
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:

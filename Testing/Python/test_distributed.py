@@ -20,7 +20,7 @@ from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
 from dcamt.distributed import Team, TeamLost
 from dcamt.errors import InputError
 from dcamt.networks.packaging import verify_model
-from dcamt.runs.events import Checkpointed, Event, Validated
+from dcamt.runs.events import CheckpointSaved, Event, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
@@ -173,10 +173,10 @@ def test_a_team_saves_before_it_validates(table: Path, tmp_path: Path, monkeypat
     trainer.team = BrokenTeam(0, 2)
     monkeypatch.setattr(Team, "agreed", lambda self, scales=False: nullcontext())
     trainer.fit(read_cases(table))
-    saved = [event.step for event in heard if isinstance(event, Checkpointed)]
+    saved = [event.step for event in heard if isinstance(event, CheckpointSaved)]
     assert saved[0] == 2
-    kinds = [type(event) for event in heard if isinstance(event, (Checkpointed, Validated))]
-    assert kinds[:2] == [Checkpointed, Validated]
+    kinds = [type(event) for event in heard if isinstance(event, (CheckpointSaved, ValidationScored))]
+    assert kinds[:2] == [CheckpointSaved, ValidationScored]
 
 
 def test_a_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> None:

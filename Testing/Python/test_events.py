@@ -1,4 +1,4 @@
-"""One event, one line of JSON, whatever happens to the process that writes it."""
+"""Events are written, parsed back and read as they come in, whatever happens to the process that writes them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ from pathlib import Path
 import pytest
 from dcamt.errors import OutputError
 from dcamt.runs import events
-from dcamt.runs.events import Checkpointed, Event, EventLog, Progress, Validated, to_line
+from dcamt.runs.events import (
+    CHUNK,
+    CheckpointSaved,
+    Event,
+    EventLog,
+    EventTail,
+    TrainingProgress,
+    ValidationScored,
+    parse_event,
+    to_line,
+)
 from dcamt.runs.folder import RunFolder
 
-EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: 'a "b"\nc\u2028d', bool: True, int | None: 7}
+TEXT = 'a "b"\nc\u2028d'
+EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 
 def example(kind: type) -> Event:
@@ -33,11 +44,26 @@ def example(kind: type) -> Event:
 
 
 @pytest.mark.parametrize("kind", typing.get_args(events.Event))
-def test_every_event_is_one_line_of_json(kind: type) -> None:
+def test_every_event_is_one_line_of_json_and_is_parsed_back(kind: type) -> None:
     event = example(kind)
     line = to_line(event)
     assert len(line.splitlines()) == 1
     assert json.loads(line) == {"event": event.kind, **dataclasses.asdict(event)}
+    assert parse_event(json.loads(line)) == event
+    untimed = dataclasses.replace(event, time=None)
+    assert "time" not in json.loads(to_line(untimed))
+    assert parse_event(json.loads(to_line(untimed))) == untimed
+
+
+def test_events_of_earlier_versions_and_of_others() -> None:
+    assert parse_event({"event": "dance", "step": 1}) is None
+    assert parse_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
+    old = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}
+    found = parse_event(old)  # before memory was measured, and with a loss that was not finite
+    assert found == TrainingProgress(1, 2, {"mmd": 0.5}, 0.1, None, None, None)
+    bent = parse_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
+    assert isinstance(bent, ValidationScored)
+    assert (bent.step, bent.dice) == (0, {"A": {}, "B": {"z": 1.0}})
 
 
 def test_kinds_are_told_apart() -> None:
@@ -46,7 +72,7 @@ def test_kinds_are_told_apart() -> None:
 
 
 def test_numbers_that_are_not_finite_become_null() -> None:
-    line = to_line(Progress(1, 2, {"total": math.nan, "mmd": math.inf}, -math.inf, 1 / 3, 2.0))
+    line = to_line(TrainingProgress(1, 2, {"total": math.nan, "mmd": math.inf}, -math.inf, 1 / 3, 2.0))
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -55,7 +81,7 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     assert found["losses"] == {"total": None, "mmd": None}
     assert found["learning_rate"] is None
     assert found["steps_per_s"] == pytest.approx(1 / 3, rel=1e-5)
-    nested = json.loads(to_line(Validated(1, {"A": {"x": math.nan, "y": 1.0}}, 0.0)), parse_constant=refuse)
+    nested = json.loads(to_line(ValidationScored(1, {"A": {"x": math.nan, "y": 1.0}}, 0.0)), parse_constant=refuse)
     assert nested["dice"] == {"A": {"x": None, "y": 1.0}}
 
 
@@ -64,48 +90,106 @@ def test_log_goes_to_the_file_and_to_the_listeners(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     log = EventLog(run.events, [heard.append])
     for step in range(3):
-        log(Checkpointed(step))
-    assert heard == [Checkpointed(0), Checkpointed(1), Checkpointed(2)]
-    kept = run.last_events()
-    assert [(event["event"], event["step"]) for event in kept] == [("checkpoint", step) for step in range(3)]
-    assert all(isinstance(event["time"], float) for event in kept)
-    assert kept[0]["time"] <= kept[2]["time"]
+        log(CheckpointSaved(step))
+    assert heard == [CheckpointSaved(0), CheckpointSaved(1), CheckpointSaved(2)]
+    kept = run.read_events()
+    assert [(event.kind, event.step) for event in kept] == [("checkpoint", step) for step in range(3)]
+    assert all(isinstance(event.time, float) for event in kept)
+    assert kept[0].time <= kept[2].time
 
 
 def test_no_file_is_no_fault() -> None:
     heard: list[Event] = []
-    EventLog(None, [heard.append])(Checkpointed(1))
-    assert heard == [Checkpointed(1)]
+    EventLog(None, [heard.append])(CheckpointSaved(1))
+    assert heard == [CheckpointSaved(1)]
 
 
 def test_a_line_cut_off_by_a_crash_costs_that_line_alone(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for step in range(2):
-        EventLog(run.events)(Checkpointed(step))
+        EventLog(run.events)(CheckpointSaved(step))
     whole = run.events.read_bytes()
     last = whole.rindex(b"\n", 0, -1) + 1
     for length in range(last + 1, len(whole) - 1):
         run.events.write_bytes(whole[:length])
-        assert [event["step"] for event in run.last_events()] == [0]
+        assert [event.step for event in run.read_events()] == [0]
         log = EventLog(run.events)
-        log(Checkpointed(2))
-        log(Checkpointed(3))
-        assert [event["step"] for event in run.last_events()] == [0, 2, 3]
+        log(CheckpointSaved(2))
+        log(CheckpointSaved(3))
+        assert [event.step for event in run.read_events()] == [0, 2, 3]
     # Only the line's end was lost: the event itself was not.
     run.events.write_bytes(whole[:-1])
-    EventLog(run.events)(Checkpointed(2))
-    assert [event["step"] for event in run.last_events()] == [0, 1, 2]
+    EventLog(run.events)(CheckpointSaved(2))
+    assert [event.step for event in run.read_events()] == [0, 1, 2]
 
 
 def test_bytes_that_are_no_text_do_not_hide_the_rest(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    assert run.last_events() == []
+    assert run.read_events() == []
     run.events.write_bytes(b'\xff\x00\xfe\n{"event": "checkpoint", "step": 7}\n\n')
-    assert run.last_events() == [{"event": "checkpoint", "step": 7}]
+    assert run.read_events() == [CheckpointSaved(7)]
 
 
 def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.mkdir()
-    with pytest.raises(OutputError, match=r"events\.jsonl: could not be written \(Is a directory\)\.$"):
-        EventLog(path)(Checkpointed(1))
+    with pytest.raises(OutputError, match=r"events\.jsonl: is a folder\. Give a file name\.$"):
+        EventLog(path)(CheckpointSaved(1))
+
+
+def take(tail: EventTail) -> list[Event]:
+    taken = []
+    while (event := tail.next()) is not None:
+        taken.append(event)
+    return taken
+
+
+def line(step: int) -> bytes:
+    return json.dumps({"event": "progress", "step": step}).encode() + b"\n"
+
+
+def test_each_event_comes_once_and_half_a_line_waits(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    tail = EventTail(path)
+    assert tail.next() is None  # not there yet
+    path.write_bytes(line(1) + line(2)[:10])
+    assert [event.step for event in take(tail)] == [1]
+    with path.open("ab") as file:
+        file.write(line(2)[10:] + line(3))
+    assert [event.step for event in take(tail)] == [2, 3]
+    assert tail.at_end
+    assert tail.next() is None
+
+
+def test_what_a_crash_cut_off_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(line(1) + line(2)[:10] + b"\n" + b'"text"\n[1]\n{"step": 1}\n' + line(3))
+    assert [event.step for event in take(EventTail(path))] == [1, 3]
+
+
+def test_a_long_file_is_read_in_small_parts_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    count = 5 * CHUNK // len(line(10000))
+    path.write_bytes(b"".join(line(10000 + step) for step in range(count)))
+    tail = EventTail(path)
+    tail.next()
+    assert not tail.at_end
+    assert [event.step for event in take(tail)] == list(range(10001, 10000 + count))
+    assert tail.at_end
+
+
+def test_from_the_end_the_line_that_was_cut_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"".join(line(step) for step in range(10, 60)))
+    steps = [event.step for event in take(EventTail(path, from_end=3 * len(line(10)) + 5))]
+    assert steps == [57, 58, 59]
+    assert len(take(EventTail(path, from_end=1 << 20))) == 50
+
+
+def test_a_file_begun_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(line(1) + line(2))
+    tail = EventTail(path)
+    take(tail)
+    path.write_bytes(line(7))
+    assert [event.step for event in take(tail)] == [7]

@@ -340,7 +340,7 @@ def test_an_unexpected_fault_is_one_line_too(
     assert cli.main(["picture", *words]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("dcamt: unexpected fault (ZeroDivisionError: a fault of two lines)")
+    assert printed.err.startswith("dcamt: unexpected error (ZeroDivisionError: a fault of two lines)")
     assert printed.err.count("\n") == 1
     assert not (tmp_path / "p.png").exists()
 

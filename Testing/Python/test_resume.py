@@ -80,12 +80,12 @@ def assert_same_end(run: RunFolder, reference: RunFolder) -> None:
 def wait_for(run: RunFolder, holds: Callable[[list[dict[str, Any]]], bool], process: Any) -> None:
     """Until the run's events fulfil a condition, or the process ends."""
     limit = time.monotonic() + 300
-    while process.is_alive() and time.monotonic() < limit and not holds(run.last_events()):
+    while process.is_alive() and time.monotonic() < limit and not holds(run.read_events()):
         time.sleep(0.002)
 
 
 def last_checkpoint(events: list[dict[str, Any]]) -> int:
-    return max((int(event["step"]) for event in events if event["event"] == "checkpoint"), default=-1)
+    return max((int(event.step) for event in events if event.kind == "checkpoint"), default=-1)
 
 
 @processes
@@ -109,24 +109,24 @@ def test_killed_and_resumed_is_the_very_run_that_never_stopped(
     assert kills == 3
     assert run_dcamt(arguments, tmp_path / "output") == 0, (tmp_path / "output").read_text()
     assert_same_end(run, uninterrupted)
-    started = [event for event in run.last_events() if event["event"] == "started"]
-    assert [event["resumed"] for event in started][-1] is True
+    started = [event for event in run.read_events() if event.kind == "started"]
+    assert [event.resumed for event in started][-1] is True
     assert started[-1]["step"] == reached
 
 
 @processes
 def test_the_reference_run_used_all_it_should(uninterrupted: RunFolder) -> None:
     """Else the comparisons above would compare less than they say."""
-    events = uninterrupted.last_events()
-    parts = {name for event in events if event["event"] == "progress" for name in event["losses"]}  # type: ignore[union-attr]
+    events = uninterrupted.read_events()
+    parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
-    started = next(event for event in events if event["event"] == "started")
+    started = next(event for event in events if event.kind == "started")
     assert (started["labelled"], started["unlabelled"], started["validation"]) == (2, 2, 1)
     state = load_checkpoint(uninterrupted.checkpoint, CPU)
     assert not torch.equal(state["network"]["branches.0.head.weight"], state["average"]["branches.0.head.weight"])
     model = verify_model(uninterrupted.model)
     assert np.array_equal(model.weights["branches.0.head.bias"], state["average"]["branches.0.head.bias"].numpy())
-    assert [event["event"] for event in events][-2:] == ["checkpoint", "finished"]
+    assert [event.kind for event in events][-2:] == ["checkpoint", "finished"]
 
 
 @processes
@@ -137,9 +137,9 @@ def test_sigterm_pauses_the_run_and_it_goes_on(tmp_path: Path, table: Path, unin
     process.terminate()
     process.join(300)
     assert process.exitcode == 1
-    events = run.last_events()
+    events = run.read_events()
     step = events[-1]["step"]
-    assert [event["event"] for event in events[-2:]] == ["checkpoint", "paused"]
+    assert [event.kind for event in events[-2:]] == ["checkpoint", "paused"]
     assert events[-2]["step"] == step == load_checkpoint(run.checkpoint, CPU)["step"]
     assert 4 <= int(str(step)) < STEPS
     told = [line for line in output.read_text().splitlines() if "paused" in line]

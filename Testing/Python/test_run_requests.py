@@ -34,7 +34,7 @@ def begin(table: Path, run: RunFolder, *settings: str) -> list[str]:
 
 
 def events(run: RunFolder) -> list[str]:
-    return [str(event["event"]) for event in run.last_events()]
+    return [str(event.kind) for event in run.read_events()]
 
 
 def wait(holds: Callable[[], Any], seconds: float = 60) -> None:
@@ -59,7 +59,7 @@ def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: P
     assert not run.model.exists()
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
     wait(lambda: events(run).count("started") == 2)
-    assert [e["step"] for e in run.last_events() if e["event"] == "started"] == [0, state.step]
+    assert [e.step for e in run.read_events() if e.kind == "started"] == [0, state.step]
     ask(run, PAUSE)
     again.join(60)
     assert run_state(run).step >= state.step
@@ -70,7 +70,7 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
     process = start_dcamt(begin(table, run, *LONG, "validate_every=1"), tmp_path / "out")
 
     def dice() -> list[float]:
-        return [e["dice"]["mean"]["Left atrium"] for e in run.last_events() if e["event"] == "validation"]  # type: ignore[index]
+        return [e.dice["mean"]["Left atrium"] for e in run.read_events() if e.kind == "validation"]  # type: ignore[index]
 
     wait(lambda: len(dice()) > 4)
     ask(run, STOP)
@@ -81,7 +81,7 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
     last = verify_model(run.model).card
     assert last.trained_on["iterations"] == state.step
     assert last.measured[0]["dice"]["mean"]["Left atrium"] == pytest.approx(dice()[-1], abs=1e-4)
-    steps = [e["step"] for e in run.last_events() if e["event"] == "validation"]
+    steps = [e.step for e in run.read_events() if e.kind == "validation"]
     best_step = steps[dice().index(max(dice()))]
     assert run.best.exists() == (best_step != state.step)
     if run.best.exists():
@@ -138,9 +138,9 @@ def test_a_finished_run_keeps_a_better_model_of_before(tmp_path: Path, table: Pa
     run = RunFolder(tmp_path / "run")
     assert run_dcamt(begin(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5"), tmp_path / "out") == 0
     by_step = {
-        e["step"]: e["dice"]["mean"]["Left atrium"]
-        for e in run.last_events()
-        if e["event"] == "validation"  # type: ignore[index]
+        e.step: e.dice["mean"]["Left atrium"]
+        for e in run.read_events()
+        if e.kind == "validation"  # type: ignore[index]
     }
     assert run_state(run).state == FINISHED
     best = max(by_step, key=lambda step: (by_step[step], -step))  # type: ignore[operator]

@@ -21,7 +21,7 @@ from dcamt.inference.one_pass import Size
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import Training, load_recipe
-from dcamt.runs.events import Checkpointed, Event, Progress, Validated
+from dcamt.runs.events import CheckpointSaved, Event, TrainingProgress, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, ask, withdraw_request
 from dcamt.training import learner, meter, validation
@@ -321,7 +321,7 @@ def test_validation_takes_a_tenth_of_the_time_at_most(
     began = clock.now
 
     def hear(event: Event) -> None:
-        if isinstance(event, Validated):
+        if isinstance(event, ValidationScored):
             heard.append((event.step, clock.now - event.seconds - began))
             assert event.seconds == pytest.approx(seconds)
 
@@ -351,7 +351,7 @@ def test_a_first_validation_is_made_if_there_is_time_for_it_and_the_last(
     clock, heard = Clock(monkeypatch, 4.5), []
 
     def hear(event: Event) -> None:
-        if isinstance(event, Validated):
+        if isinstance(event, ValidationScored):
             heard.append(event.step)
 
     settings = (f"iterations={iterations}", "validate_every=1", "patch=8,8,8", "batch=2")
@@ -385,7 +385,7 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
     again = [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
     outcome = trainer.fit([*cases, *again])
     assert (outcome.finished, outcome.step, measured) == (False, 2, [2])
-    assert not any(isinstance(event, Validated) for event in heard)
+    assert not any(isinstance(event, ValidationScored) for event in heard)
     assert trainer.learner.network.training
     withdraw_request(RunFolder(tmp_path / "run"))
     monkeypatch.setattr(validation, "bounded_probabilities", lambda *words: (measured.append(4), real(*words))[1])
@@ -403,7 +403,7 @@ def test_share_of_validation_counts_on_when_resumed(
     settings = ("iterations=30", "validate_every=1", "patch=24,24,24")
 
     def hear(event: Event) -> None:
-        if isinstance(event, Validated):
+        if isinstance(event, ValidationScored):
             steps.append(event.step)
             trainer.stop_asked = True
 
@@ -423,8 +423,8 @@ def test_checkpoints_and_reports_by_the_clock(tmp_path: Path, monkeypatch: pytes
         tmp_path / "run", table, "iterations=35", "checkpoint_every_s=10", "patch=4,4,4", heard=heard.append
     )
     outcome = trainer.fit(read_cases(table))
-    assert [event.step for event in heard if isinstance(event, Checkpointed)] == [10, 20, 30, 35]
-    reports = [event for event in heard if isinstance(event, Progress)]
+    assert [event.step for event in heard if isinstance(event, CheckpointSaved)] == [10, 20, 30, 35]
+    reports = [event for event in heard if isinstance(event, TrainingProgress)]
     assert [report.step for report in reports] == [*range(2, 35, 2), 35]
     for report in reports:
         assert (report.of, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.step)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.geometry import Region
 from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
-from dcamt.volume import Volume
+from dcamt.volume import Code, Volume
+from dcamt.worker.protocol import (
+    LoadRequest,
+    MeasureRequest,
+    ModelLoaded,
+    Outline,
+    RequestFailed,
+    ScanSegmented,
+    WorkerProgress,
+)
 from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, rotation
 from dcamt_testing.worker_child import Child, Event, assert_result_of, last, other_scan, request, save
 
@@ -22,18 +33,18 @@ def test_two_scans_on_one_loaded_model(
     tmp_path: Path,
 ) -> None:
     child = start_worker()
-    ready, _ = child.wait_for(lambda event: event["event"] == "ready")
-    assert ready["packages"].keys() == {"torch", "scipy"}
+    ready, _ = child.wait_for(lambda event: event.kind == "ready")
+    assert ready.packages.keys() == {"torch", "scipy"}
     scans = {"1": oblique_scan, "2": other_scan(), "3": oblique_scan}
     for identifier, scan in scans.items():  # all at once: the worker takes one after the other
         child.send(request(scan, worker_model, tmp_path / identifier, identifier))
     told: dict[str, list[Event]] = {}
     for identifier, scan in scans.items():
         finished, told[identifier] = child.wait_for(last(identifier))
-        assert finished["event"] == "finished", finished
-        assert all(event["id"] == identifier for event in told[identifier])
+        assert isinstance(finished, ScanSegmented), finished
+        assert all(event.id == identifier for event in told[identifier])
         assert_result_of(finished, scan, worker_package)
-    assert not any(event.get("stage") == "loading" for event in told["2"] + told["3"])
+    assert not any(getattr(event, "stage", None) == "loading" for event in told["2"] + told["3"])
 
 
 def test_the_box_of_a_class_holds_all_of_it_and_nothing_less(
@@ -42,10 +53,10 @@ def test_the_box_of_a_class_holds_all_of_it_and_nothing_less(
     child = start_worker()
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
     finished, _ = child.wait_for(last("1"))
-    (segment,) = finished["segments"]
-    assert segment["type"] == {"scheme": "SCT", "value": "82471001", "meaning": "Left atrium"}
-    index = np.argwhere(np.load(finished["labelmap"]).transpose(2, 1, 0) == segment["label"])
-    assert segment["box"] == [[low, high + 1] for low, high in zip(index.min(0), index.max(0), strict=True)]
+    (segment,) = finished.segments
+    assert segment.info.type == Code("SCT", "82471001", "Left atrium")
+    index = np.argwhere(np.load(finished.labelmap).transpose(2, 1, 0) == segment.info.label)
+    assert segment.box == tuple((low, high + 1) for low, high in zip(index.min(0), index.max(0), strict=True))
 
 
 def test_the_second_request_computes_at_once(
@@ -58,10 +69,10 @@ def test_the_second_request_computes_at_once(
     large = analytic_scan(centred_grid((96, 96, 64), (1.0, 1.0, 1.0)))  # long enough to tell of its progress
     for attempt in ("1", "2", "3"):  # the best counts: others use the machine, too
         sent = child.send(request(large, worker_model, tmp_path / attempt, attempt))
-        progress, _ = child.wait_for(lambda event: event["event"] in ("progress", "finished", "failed"))
-        assert progress["event"] == "progress", progress
-        assert progress["stage"] in ("preparing", "segmenting")
-        waits.append(progress["heard_at"] - sent)
+        progress, _ = child.wait_for(lambda event: isinstance(event, WorkerProgress | ScanSegmented | RequestFailed))
+        assert isinstance(progress, WorkerProgress), progress
+        assert progress.stage in ("preparing", "segmenting")
+        waits.append(child.heard_at - sent)
         child.wait_for(last(attempt))
     assert min(waits) < 0.3, waits
 
@@ -70,13 +81,13 @@ def test_a_model_can_be_loaded_ahead(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
-    child.send({"request": "load", "id": "l", "model": str(worker_model), "device": "cpu"})
+    child.send(LoadRequest(str(worker_model), "cpu", id="l"))
     loaded, _ = child.wait_for(last("l"))
-    assert (loaded["event"], loaded["device"], loaded["notes"]) == ("finished", "cpu", [])
+    assert loaded == ModelLoaded("l", "cpu")
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
     finished, told = child.wait_for(last("1"))
-    assert finished["event"] == "finished"
-    assert not any(event.get("stage") == "loading" for event in told)
+    assert isinstance(finished, ScanSegmented)
+    assert not any(getattr(event, "stage", None) == "loading" for event in told)
 
 
 def test_progress_grows_to_the_end_and_knows_the_rest(
@@ -86,12 +97,12 @@ def test_progress_grows_to_the_end_and_knows_the_rest(
     large = analytic_scan(centred_grid((128, 128, 96), (1.0, 1.0, 1.0)))
     child.send(request(large, worker_model, tmp_path / "scan"))
     finished, told = child.wait_for(last("1"))
-    assert finished["event"] == "finished", finished
-    progress = [event for event in told if event["event"] == "progress" and event["stage"] != "loading"]
-    shares = [event["share"] for event in progress]
-    assert shares == sorted(shares)
-    assert 0 <= shares[0] < shares[-1] <= 1
-    assert any(event["eta_s"] is not None for event in progress)
+    assert isinstance(finished, ScanSegmented), finished
+    progress = [event for event in told if isinstance(event, WorkerProgress) and event.stage != "loading"]
+    fractions = [event.fraction for event in progress]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] < fractions[-1] <= 1
+    assert any(event.eta_s is not None for event in progress)
 
 
 def test_fast_quality_and_a_region(
@@ -99,14 +110,14 @@ def test_fast_quality_and_a_region(
 ) -> None:
     child = start_worker()
     centre = oblique_scan.grid.affine @ [*(np.array(oblique_scan.grid.shape) / 2), 1]
-    box = {"low": (centre[:3] + 6).tolist(), "high": (centre[:3] - 6).tolist()}  # in either order
+    box = Region(tuple(centre[:3] + 6), tuple(centre[:3] - 6))  # in either order
     child.send(request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=box))
     finished, _ = child.wait_for(last("1"))
-    assert finished["event"] == "finished", finished
-    assert finished["trust"] is None
-    assert finished["disagreement"] is None
-    assert finished["doubts"] == []
-    index = np.argwhere(np.load(finished["labelmap"]).transpose(2, 1, 0))
+    assert isinstance(finished, ScanSegmented), finished
+    assert finished.trust is None
+    assert finished.disagreement is None
+    assert finished.doubts == ()
+    index = np.argwhere(np.load(finished.labelmap).transpose(2, 1, 0))
     points = index @ oblique_scan.grid.affine[:3, :3].T + oblique_scan.grid.affine[:3, 3]
     assert len(points)
     assert (abs(points - centre[:3]) <= 6 + 1e-6).all()
@@ -116,18 +127,18 @@ def test_a_corrected_outline_is_measured(shared_worker: Child, tmp_path: Path) -
     grid = centred_grid((60, 50, 44), (1.0, 1.2, 1.5), rotation(20, -10, 30))
     ball = np.linalg.norm(points_of(grid) - CENTRE, axis=-1) <= 20
     np.save(tmp_path / "ball.npy", ball.transpose(2, 1, 0).astype(np.uint8))
-    outline = {"name": "Ball", "mask": str(tmp_path / "ball.npy"), "affine": grid.affine.tolist()}
-    shared_worker.send({"request": "measure", "id": "m", "name": "LGE", "outlines": [outline]})
+    outline = Outline("Ball", tmp_path / "ball.npy", grid.affine)
+    shared_worker.send(MeasureRequest((outline,), "LGE", "m"))
     finished, _ = shared_worker.wait_for(last("m"))
-    (row,) = finished["measurements"]
-    assert (row["scan"], row["segment"]) == ("LGE", "Ball")
-    assert row["volume_ml"] == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
-    assert row["surface_cm2"] == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
-    assert 40 < row["long_diameter_mm"] < 40 + 1.5  # it ends on faces of voxels, the thickest of which has 1.5 mm
-    shared_worker.send({"request": "measure", "id": "n", "outlines": [{**outline, "mask": "nowhere.npy"}]})
+    (row,) = finished.measurements
+    assert (row.scan, row.segment) == ("LGE", "Ball")
+    assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
+    assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
+    assert 40 < row.long_diameter_mm < 40 + 1.5  # it ends on faces of voxels, the thickest of which has 1.5 mm
+    shared_worker.send(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     failed, _ = shared_worker.wait_for(last("n"))
-    assert failed["reason"] == "input"
-    assert "Ball: could not be handed over" in failed["message"]
+    assert failed.reason == "input"
+    assert "Ball: could not be passed to the worker" in failed.message
 
 
 def test_a_changed_model_file_is_loaded_anew(
@@ -147,6 +158,7 @@ def test_a_changed_model_file_is_loaded_anew(
     child.send(request(oblique_scan, path, tmp_path / "2", "2", quality="fast"))
     child.send(request(oblique_scan, path, tmp_path / "3", "3"))
     second, _ = child.wait_for(last("2"))
-    assert first["event"] == second["event"] == "finished", second
+    assert isinstance(first, ScanSegmented)
+    assert isinstance(second, ScanSegmented), second
     finished, _ = child.wait_for(last("3"))
     assert_result_of(finished, oblique_scan, open_model(path))

@@ -7,14 +7,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from dcamt.geometry import Region
 from dcamt.models.package import ModelPackage
 from dcamt.volume import Volume
+from dcamt.worker.protocol import RequestFailed, ScanSegmented, WorkerNote
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid
 from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
-from dcamt_testing.worker_child import ENGINE_HOME, PATIENCE_S, Child, Event, assert_result_of, last, request
+from dcamt_testing.worker_child import ENGINE_HOME, PATIENCE_S, Child, assert_result_of, last, request
 
 # Put before the worker, to break it on purpose.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
@@ -38,10 +41,13 @@ predictor.Predictor._attempt = fails_on_cuda
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("not json", "not understood"),
-        ("[]", "not understood"),
-        ('{"request": "dance", "id": "1", "model": "m", "device": "cpu"}', "'dance' is not known"),
-        ('{"request": "segment", "id": "1", "model": "m", "device": "cpu"}', "not understood"),
+        ("not json", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"request": "load", "id": "1", "model": "m"}', "cannot be read (KeyError: 'protocol')"),
+        ('{"request": "load", "protocol": 0, "id": "1", "model": "m"}', "is of protocol 0; this worker reads 1"),
+        ('{"request": "dance", "protocol": 1, "id": "1", "model": "m", "device": "cpu"}', "'dance' is unknown"),
+        ('{"request": "segment", "protocol": 1, "id": "1", "model": "m", "device": "cpu"}', "lacks the key 'volume'"),
+        ('{"request": "load", "protocol": 1, "id": "1", "model": 3}', "'request.model' must be of type str, not 3"),
     ],
 )
 def test_a_request_that_is_none_is_refused_and_the_next_served(
@@ -49,36 +55,36 @@ def test_a_request_that_is_none_is_refused_and_the_next_served(
 ) -> None:
     child = start_worker()
     child.send(line)
-    failed, _ = child.wait_for(lambda event: event["event"] == "failed")
-    assert failed["reason"] == "input"
-    assert said in failed["message"]
+    failed, _ = child.wait_for(lambda event: event.kind == "failed")
+    assert failed.reason == "input"
+    assert said in failed.message
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    assert child.wait_for(last("1"))[0]["event"] == "finished"
+    assert child.wait_for(last("1"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"model": "no-such-model"}, "no such model file"),
-        ({"volume": "nowhere.npy"}, "LGE: could not be handed over"),
+        ({"volume": Path("nowhere.npy")}, "LGE: could not be passed to the worker"),
         ({"device": "tpu"}, "'tpu'"),
-        ({"quality": "best"}, "'best' is not known"),
-        ({"affine": np.zeros((4, 4)).tolist()}, "LGE"),
-        ({"region": {"low": [900, 900, 900], "high": [950, 950, 950]}}, "outside the scan"),
-        ({"region": {"low": [0, 0, 0], "high": [0, 10, 10]}}, "is not a region"),
+        ({"quality": "best"}, "'best' is unknown"),
+        ({"affine": np.zeros((4, 4))}, "LGE"),
+        ({"region": Region((900, 900, 900), (950, 950, 950))}, "outside the scan"),
+        ({"region": Region((0, 0, 0), (0, 10, 10))}, "is not a region"),
     ],
 )
 def test_input_that_cannot_be_used_is_told_of_and_the_next_request_served(
-    shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, change: Event, said: str
+    shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     shared_worker.send(request(oblique_scan, worker_model, tmp_path / "bad", "bad", **change))
     failed, _ = shared_worker.wait_for(last("bad"))
-    assert failed["event"] == "failed"
-    assert failed["reason"] == "input"
-    assert said in failed["message"]
-    assert "\n" not in failed["message"]
+    assert isinstance(failed, RequestFailed)
+    assert failed.reason == "input"
+    assert said in failed.message
+    assert "\n" not in failed.message
     shared_worker.send(request(oblique_scan, worker_model, tmp_path / "good", "good"))
-    assert shared_worker.wait_for(last("good"))[0]["event"] == "finished"
+    assert shared_worker.wait_for(last("good"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize("file", ["labelmap.npy", "disagreement.npy"])
@@ -92,22 +98,22 @@ def test_a_full_disk_is_told_of_and_the_next_request_served(
     (folder / file).symlink_to("/dev/full")
     shared_worker.send(request(oblique_scan, worker_model, folder, "full"))
     failed, _ = shared_worker.wait_for(last("full"))
-    assert failed["event"] == "failed"
-    assert failed["reason"] == "disk"
-    assert "disk is full" in failed["message"]
-    assert str(folder) in failed["message"]
+    assert isinstance(failed, RequestFailed)
+    assert failed.reason == "disk"
+    assert "disk is full" in failed.message
+    assert str(folder) in failed.message
     shared_worker.send(request(oblique_scan, worker_model, tmp_path / "good", "good"))
-    assert shared_worker.wait_for(last("good"))[0]["event"] == "finished"
+    assert shared_worker.wait_for(last("good"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize("name", ["torch", "scipy"])
 def test_a_missing_package_is_named_and_ends_the_worker(start_worker: Callable[..., Child], name: str) -> None:
     child = start_worker(without_package(name))
-    failed, before = child.wait_for(lambda event: event["event"] == "failed")
+    failed, before = child.wait_for(lambda event: event.kind == "failed")
     assert before == []
-    assert failed["reason"] == "missing_package"
-    assert failed["packages"] == [name]
-    assert f"missing: {name}" in failed["message"]
+    assert failed.reason == "missing_package"
+    assert failed.packages == (name,)
+    assert f"missing: {name}" in failed.message
     assert child.ends() == 3
 
 
@@ -119,12 +125,12 @@ def test_a_gpu_too_small_for_the_model(
     tmp_path: Path,
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan", device="automatic"))
+    child.send(request(oblique_scan, worker_model, tmp_path / "scan", device="auto"))
     finished, told = child.wait_for(last("1"))
-    assert finished["event"] == "finished", finished
-    assert finished["device"] == "cpu"
-    assert finished["notes"] == ["The GPU's memory did not suffice; the CPU was used."]
-    assert [event["message"] for event in told if event["event"] == "note"] == finished["notes"]
+    assert isinstance(finished, ScanSegmented), finished
+    assert finished.device == "cpu"
+    assert finished.notes == ("The GPU's memory did not suffice; the CPU was used.",)
+    assert [event.message for event in told if isinstance(event, WorkerNote)] == list(finished.notes)
     assert_result_of(finished, oblique_scan, worker_package)
 
 
@@ -138,14 +144,14 @@ def test_a_gpu_too_small_for_the_scan_goes_on_in_smaller_parts_and_then_on_the_c
     child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
     # Large enough to be parted: the smallest part is four strides along each axis.
     large = analytic_scan(centred_grid((80, 72, 64), (1.5, 1.5, 1.5)))
-    child.send(request(large, worker_model, tmp_path / "scan", device="automatic"))
+    child.send(request(large, worker_model, tmp_path / "scan", device="auto"))
     finished, told = child.wait_for(last("1"))
-    assert finished["event"] == "finished", finished
-    assert finished["notes"] == [
+    assert isinstance(finished, ScanSegmented), finished
+    assert finished.notes == (
         "The GPU's memory did not suffice; smaller parts were used.",
         "The GPU's memory did not suffice; the CPU was used.",
-    ]
-    assert [event["message"] for event in told if event["event"] == "note"] == finished["notes"]
+    )
+    assert [event.message for event in told if isinstance(event, WorkerNote)] == list(finished.notes)
     assert_result_of(finished, large, worker_package)
 
 
@@ -155,9 +161,9 @@ def test_a_bug_is_told_of_with_its_traceback_and_ends_the_worker(
     child = start_worker(BUG)
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
     failed, _ = child.wait_for(last("1"))
-    assert failed["reason"] == "internal"
-    assert "AssertionError: a bug" in failed["message"]
-    assert "Traceback" in failed["detail"]
+    assert failed.reason == "internal"
+    assert "AssertionError: a bug" in failed.message
+    assert "Traceback" in failed.detail
     assert child.ends() == 1
 
 
@@ -166,7 +172,7 @@ def test_it_ends_as_stdin_closes_even_while_it_computes(
 ) -> None:
     child = start_worker()
     child.send(request(analytic_scan(centred_grid((200, 200, 160), (1.0, 1.0, 1.0))), worker_model, tmp_path / "scan"))
-    child.wait_for(lambda event: event.get("stage") in ("preparing", "segmenting"))
+    child.wait_for(lambda event: getattr(event, "stage", None) in ("preparing", "segmenting"))
     assert child.process.stdin is not None
     child.process.stdin.close()
     closed = time.monotonic()
@@ -198,13 +204,13 @@ def test_killed_it_leaves_no_result_and_a_new_one_serves(
 ) -> None:
     child = start_worker()
     child.send(request(analytic_scan(centred_grid((200, 200, 160), (1.0, 1.0, 1.0))), worker_model, tmp_path / "scan"))
-    child.wait_for(lambda event: event["event"] == "progress")
+    child.wait_for(lambda event: event.kind == "progress")
     child.process.kill()
     assert child.ends() != 0
     assert sorted(path.name for path in (tmp_path / "scan").iterdir()) == ["volume.npy"]
     again = start_worker()
     again.send(request(oblique_scan, worker_model, tmp_path / "again"))
-    assert again.wait_for(last("1"))[0]["event"] == "finished"
+    assert again.wait_for(last("1"))[0].kind == "segmented"
 
 
 def test_a_library_that_prints_does_not_disturb_the_events(
@@ -216,4 +222,4 @@ def test_a_library_that_prints_does_not_disturb_the_events(
     )
     child = start_worker(noisy + "predictor.scan_to_network = scan_to_network\n")
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    assert child.wait_for(last("1"))[0]["event"] == "finished"  # `Child` refuses what is no event
+    assert child.wait_for(last("1"))[0].kind == "segmented"  # `Child` refuses what is no event

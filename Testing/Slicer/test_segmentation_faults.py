@@ -258,7 +258,7 @@ class WorkerFaultTest(FaultCase):
         volume = add_scan()
         self.prepare(volume)
         self.full("disagreement.npy")
-        self.fails("The disk is full", self.apply)
+        self.fails("the disk is full", self.apply)
         del self.worker.makeFolder
         self.assert_the_next_apply_works(volume)
 

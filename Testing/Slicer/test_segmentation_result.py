@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from dcamt.metrics.measurements import Measurements
+from dcamt.volume import Code, SegmentInfo
+from dcamt.worker.protocol import SegmentResult
 from DCAMTSegmentationLib import review
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_insertion import Result, insert
@@ -209,13 +212,13 @@ class SurfaceTest(unittest.TestCase):
 
 def result_of(labels: np.ndarray) -> Result:
     """A result as the worker's event tells of it, with a map of disagreement."""
-    kind = {"scheme": "SCT", "value": "82471001", "meaning": "Left atrium"}
-    category = {"scheme": "SCT", "value": "123037004", "meaning": "Anatomical Structure"}
+    info = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
     filled = np.argwhere(labels)[:, ::-1]
-    box = [[low, high + 1] for low, high in zip(filled.min(0), filled.max(0), strict=True)] if len(filled) else None
-    item = {"label": 1, "name": "Left atrium", "color": [0.8, 0.3, 0.3], "category": category, "type": kind, "box": box}
-    row = {"scan": "LGE", "segment": "Left atrium", "volume_ml": 1.0}
-    return Result(labels, np.zeros_like(labels), 0.9, [], [row], [item])
+    box = (
+        tuple((low, high + 1) for low, high in zip(filled.min(0), filled.max(0), strict=True)) if len(filled) else None
+    )
+    row = Measurements("LGE", "Left atrium", 1.0, *[float("nan")] * 5)
+    return Result(labels, np.zeros_like(labels), 0.9, [], [row], [SegmentResult(info, box)])
 
 
 def put(result: Result, volume: Any, target: Any = None) -> Any:
@@ -388,7 +391,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
             with self.subTest(radii):
                 inside = ((points / radii) ** 2).sum(axis=-1) <= 1
                 rows = measure(Labelmap(inside.astype(np.uint8), Grid(shape, affine)), load_recipe("la").classes, "x")
-                fill_table(table, [vars(row) for row in rows])
+                fill_table(table, rows)
                 (row,) = rows_of(table)
                 a, b, c = radii
                 volume_ml = 4 / 3 * np.pi * a * b * c / 1000

@@ -365,7 +365,7 @@ class PreviewTest(unittest.TestCase):
         labels = np.zeros((4, 5, 6), np.uint8)
         self.assertIsNone(box_of(labels, 1))
         labels[1:3, 2, 3:6] = 1
-        self.assertEqual(box_of(labels, 1), [[3, 6], [2, 3], [1, 3]])
+        self.assertEqual(box_of(labels, 1), ((3, 6), (2, 3), (1, 3)))
 
     def test_its_steps_are_short(self) -> None:
         import tempfile

@@ -9,6 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import slicer
+from dcamt.runs.events import (
+    CasesLoading,
+    CheckpointSaved,
+    RunStarted,
+    TrainingProgress,
+    ValidationScored,
+    parse_event,
+    to_line,
+)
 from dcamt.runs.folder import RunFolder
 from DCAMTTrainingLib.runs.charts import LOSSES, SCORES, TrainingCharts
 from DCAMTTrainingLib.runs.curves import POINTS, Curve, RunCurves
@@ -17,19 +26,16 @@ from slicer_harness import LoopMonitor, assert_no_pause, close_scene, is_pause, 
 from vtk.util.numpy_support import vtk_to_numpy
 
 
-def progress(step: int, of: int, **losses: float) -> dict:
-    speed = {"learning_rate": 0.01, "steps_per_s": 4.0, "eta_s": (of - step) / 4, "memory_bytes": 5 * 10**8}
-    return {"event": "progress", "step": step, "of": of, "losses": losses, **speed}
+def progress(step: int, of: int, **losses: float) -> TrainingProgress:
+    return TrainingProgress(step, of, losses, 0.01, 4.0, (of - step) / 4, 5 * 10**8)
 
 
-def validation(step: int, a: float, b: float, mean: float) -> dict:
-    dice = {key: {"Left atrium": value} for key, value in (("A", a), ("B", b), ("mean", mean))}
-    return {"event": "validation", "step": step, "dice": dice, "seconds": 1.0}
+def validation(step: int, a: float, b: float, mean: float) -> ValidationScored:
+    return ValidationScored(step, {k: {"Left atrium": value} for k, value in (("A", a), ("B", b), ("mean", mean))}, 1.0)
 
 
-def started(step: int, of: int) -> dict:
-    counts = {"labelled": 1, "unlabelled": 1, "validation": 1}
-    return {"event": "started", "step": step, "of": of, **counts, "device": "cpu", "resumed": step > 0}
+def started(step: int, of: int) -> RunStarted:
+    return RunStarted(step, of, 1, 1, 1, "cpu", step > 0)
 
 
 def chart_nodes() -> list:
@@ -66,10 +72,11 @@ class CurvesTest(unittest.TestCase):
 
     def test_what_is_no_number_is_left_out(self):
         curves = RunCurves()
-        self.assertTrue(curves.apply({**progress(1, 2, total=1.0), "losses": {"total": None, "mmd": 0.5}}))
+        line = to_line(progress(1, 2, total=float("nan"), mmd=0.5))
+        self.assertTrue(curves.apply(parse_event(json.loads(line))))
         self.assertEqual(list(curves.losses), ["mmd"])
-        self.assertFalse(curves.apply({"event": "checkpoint", "step": 1}))
-        self.assertFalse(curves.apply({"event": "loading", "step": 1, "of": 4}))
+        self.assertFalse(curves.apply(CheckpointSaved(1)))
+        self.assertFalse(curves.apply(CasesLoading(1, 4)))
         self.assertEqual(curves.loading, (1, 4))
 
 
@@ -180,12 +187,12 @@ class LongRunTest(unittest.TestCase):
         names = ("total", "supervised", "distillation", "mmd", "intra_class", "inter_class")
         count = 100_000
         with run.events.open("w") as file:
-            file.write(json.dumps(started(0, count)) + "\n")
+            file.write(to_line(started(0, count)) + "\n")
             for step in range(1, count + 1):
                 event = progress(step, count, **dict.fromkeys(names, 1 / step))
                 if step % 500 == 0:
-                    file.write(json.dumps(validation(step, 0.5, 0.6, 0.7)) + "\n")
-                file.write(json.dumps(event) + "\n")
+                    file.write(to_line(validation(step, 0.5, 0.6, 0.7)) + "\n")
+                file.write(to_line(event) + "\n")
         best = 10.0
         for _ in range(3):  # another program may disturb one
             watch = RunWatch(run, lambda state: None).start()
@@ -202,7 +209,7 @@ class LongRunTest(unittest.TestCase):
         watch = RunWatch(run, lambda state: None).start()
         process_events_until(lambda: watch.caught_up, timeout=120)
         with run.events.open("a") as file:
-            file.write(json.dumps(progress(count + 1, count + 1, total=7.0)) + "\n")
+            file.write(to_line(progress(count + 1, count + 1, total=7.0)) + "\n")
         with LoopMonitor() as monitor:
             process_events_until(lambda: watch.curves.step == count + 1, timeout=20)
         assert_no_pause(monitor.longest_work)

@@ -107,7 +107,7 @@ class RunsTest(TrainingCase):
         step = run_state(run).step
         click(self.ui.resumeButton)
         self.wait_for(lambda: run_state(run).step > step, "the run to go on")
-        started = [event["step"] for event in run.last_events() if event["event"] == "started"]
+        started = [event.step for event in run.read_events() if event.kind == "started"]
         self.assertEqual(started, [0, step])
         self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be seen running")
         click(self.ui.stopButton)
@@ -171,7 +171,7 @@ class RunsTest(TrainingCase):
         process = next(one.process for one in started if one.run.path == run.path)
         # It belongs neither to the application's session nor hangs on its pipes.
         self.assertNotEqual(os.getsid(process.pid), os.getsid(0))
-        self.wait_for(lambda: any(event["event"] == "checkpoint" for event in run.last_events()), "a checkpoint")
+        self.wait_for(lambda: any(event.kind == "checkpoint" for event in run.read_events()), "a checkpoint")
         process.send_signal(signal.SIGKILL)
         self.wait_for(lambda: self.state(run) == FAILED, "the end")
         self.wait_for(lambda: self.ui.resumeButton.enabled, "the failure in the panel")

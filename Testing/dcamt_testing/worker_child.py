@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,20 @@ from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.packaging import save_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
+from dcamt.worker.protocol import (
+    Answer,
+    Event,
+    Request,
+    ScanSegmented,
+    SegmentRequest,
+    parse_event,
+    request_line,
+)
 
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
 PATIENCE_S = 120
-Event = dict[str, Any]
 
 
 class Child:
@@ -46,32 +55,32 @@ class Child:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[Event, float] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            event = json.loads(line)  # nothing but events may come this way
-            event["heard_at"] = time.monotonic()
-            self._events.put(event)
+            event = parse_event(json.loads(line))  # nothing but events may come this way
+            self._events.put((event, time.monotonic()))
         self._events.put(None)
 
-    def send(self, request: Event | str) -> float:
-        """Returns the time at which it was sent."""
+    def send(self, request: Request | str) -> float:
+        """Send a request, or any line; return the time at which it was sent."""
         assert self.process.stdin is not None
-        line = request if isinstance(request, str) else json.dumps(request)
+        line = request if isinstance(request, str) else request_line(request)
         now = time.monotonic()
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
         return now
 
     def wait_for(self, wanted: Callable[[Event], bool]) -> tuple[Event, list[Event]]:
-        """The first such event, and those before it."""
+        """Return the first such event, and those before it; `heard_at` is the time of the first."""
         before: list[Event] = []
         while True:
-            event = self._events.get(timeout=PATIENCE_S)
-            assert event is not None, f"the worker ended; before that it told of {before}"
+            found = self._events.get(timeout=PATIENCE_S)
+            assert found is not None, f"the worker ended; before that it sent {before}"
+            event, self.heard_at = found
             if wanted(event):
                 return event, before
             before.append(event)
@@ -93,43 +102,34 @@ def save(weights: Mapping[str, np.ndarray], recipe: Recipe, card: Card, path: Pa
     return path
 
 
-def request(scan: Volume, model: Path, folder: Path, identifier: str = "1", /, **more: Any) -> Event:
-    """A request to segment `scan`, handed over in `folder`."""
+def request(scan: Volume, model: Path, folder: Path, identifier: str = "1", /, **more: Any) -> SegmentRequest:
+    """Return a request to segment `scan`, whose voxels are written to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))
-    return {
-        "request": "segment",
-        "id": identifier,
-        "name": "LGE",
-        "volume": str(folder / "volume.npy"),
-        "affine": scan.grid.affine.tolist(),
-        "model": str(model),
-        "quality": "accurate",
-        "device": "cpu",
-        "region": None,
-        "output": str(folder),
-        **more,
-    }
+    whole = SegmentRequest(
+        str(model), folder / "volume.npy", scan.grid.affine, folder, name="LGE", device="cpu", id=identifier
+    )
+    return replace(whole, **more)
 
 
 def last(identifier: str) -> Callable[[Event], bool]:
-    return lambda event: event["event"] in ("finished", "failed") and event["id"] == identifier
+    return lambda event: isinstance(event, Answer) and event.id == identifier
 
 
 def other_scan() -> Volume:
     return analytic_scan(centred_grid((25, 17, 16), (1.2, 1.5, 1.8), rotation(-15, 8, 100)))
 
 
-def assert_result_of(event: Event, scan: Volume, package: ModelPackage) -> None:
+def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) -> None:
     """The event and its files hold what the engine, called directly, makes of this scan."""
     expected = Predictor(package).segment(scan)
-    labels = np.load(event["labelmap"])
+    labels = np.load(event.labelmap)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels.transpose(2, 1, 0), expected.labelmap.voxels)
     assert expected.agreement is not None
-    difference = np.load(event["disagreement"]).transpose(2, 1, 0).astype(int) - disagreement_levels(expected.agreement)
+    difference = np.load(event.disagreement).transpose(2, 1, 0).astype(int) - disagreement_levels(expected.agreement)
     assert abs(difference).max() <= 1
-    assert event["trust"] == pytest.approx(expected.trust)
+    assert event.trust == pytest.approx(expected.trust)
     rows = measure(expected.labelmap, package.recipe.classes, "LGE")
-    assert [row["volume_ml"] for row in event["measurements"]] == [row.volume_ml for row in rows]
-    assert event["measurements"][0]["scan"] == "LGE"
+    assert [row.volume_ml for row in event.measurements] == [row.volume_ml for row in rows]
+    assert event.measurements[0].scan == "LGE"

@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, Case, list_cases
-from ..errors import DCAMTError, InputError
+from ..errors import DCAMTError, InputError, user_error
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, in_order, rank_case, write_ranking
 from .console import Console, StdoutLost
-from .faults import as_fault
 from .process import interrupt_on_sigterm
 from .scan_jobs import check_table_path
 
@@ -48,7 +47,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         except StdoutLost:
             raise
         except Exception as error:
-            failures.append(as_fault(error, case.image))
+            failures.append(user_error(error, case.image))
             console.print_event("failed", name=case.name, message=str(failures[-1]))
             continue
         ranked.append(ranked_case)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..distributed import Team, TeamLost, joined, team_rank
-from ..errors import DCAMTError, InputError, OutputError
+from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..io.writers import write_labelmap, write_volume
@@ -21,7 +21,6 @@ from ..models.store import model_path
 from ..recipe import FAST
 from ..volume import Volume
 from .console import Console, StdoutLost, print_error
-from .faults import as_fault
 from .process import ignore_sigterm, interrupt_on_sigterm
 from .scan_jobs import ScanJob, plan_scan_jobs, skipped_folders
 
@@ -150,7 +149,7 @@ class SegmentSession:
         except StdoutLost:
             raise
         except Exception as error:
-            failure = str(as_fault(error, None if _names_file_of(error, job) else job.scan))
+            failure = str(user_error(error, None if _names_file_of(error, job) else job.scan))
             records.append(ScanRecord(number, failure=failure))
             self.console.print_event("failed", scan=str(job.scan), message=failure)
 

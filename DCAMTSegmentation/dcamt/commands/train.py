@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases
 from ..distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
-from ..errors import Cancelled, DCAMTError, InputError, OutputError
+from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
 from ..models.package import Card
 from ..recipe import Recipe, load_recipe, with_settings
 from ..runs.efforts import effort_settings
-from ..runs.events import Event, EventLog, Finished, Loading, Paused, Progress, Started, Validated, to_line
+from ..runs.events import (
+    Event,
+    EventLog,
+    RunFinished,
+    RunStarted,
+)
 from ..runs.failure_note import FailureNote, write_note
 from ..runs.folder import Origin, RunFolder
 from ..runs.lock import is_held, run_lock
 from ..runs.requests import STOP, ask, withdraw_request
-from .console import Console, StdoutLost, format_duration, print_error
-from .faults import as_fault
+from .console import Console, StdoutLost, print_error
 from .process import interrupt_on_sigterm
-from .watch import watch_run
+from .watch import show_event, watch_run
 
 if TYPE_CHECKING:
     import torch
@@ -61,11 +65,11 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
     try:
         return _train(options)
     except TeamLost as error:
-        raise as_fault(error, options.run) from error
+        raise user_error(error, options.run) from error
     except (DCAMTError, StdoutLost):
         raise
     except Exception as error:
-        raise as_fault(error, options.run) from error
+        raise user_error(error, options.run) from error
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -88,7 +92,7 @@ def _train(options: argparse.Namespace) -> int:
         except Cancelled:
             raise
         except Exception as error:
-            fault = as_fault(error, options.run)
+            fault = user_error(error, options.run)
             if run.recipe.exists():  # a run that was withdrawn leaves nothing
                 write_note(run.failure, FailureNote(str(fault), isinstance(fault, OutputError)))
             raise
@@ -135,7 +139,7 @@ def _follow(options: argparse.Namespace) -> int:
     except DCAMTError:
         return 1  # which the leader tells of
     except Exception as error:
-        print_error(f"{whoami()}: {as_fault(error)}")
+        print_error(f"{whoami()}: {user_error(error)}")
         return 1
 
 
@@ -176,7 +180,7 @@ def _train_locked(
         if options.resume:
             trainer.resume()
             if team.from_leader(trainer.step >= recipe.training.iterations and run.model.exists()):
-                show(Finished(trainer.step, str(run.model), trainer.seconds), console)
+                show_event(RunFinished(trainer.step, str(run.model), trainer.seconds), console)
                 return 0
         try:
             if not options.resume:
@@ -213,7 +217,7 @@ def report(run: RunFolder, device: torch.device, console: Console) -> None:
     except KeyboardInterrupt:
         console.print_error(f"{run.path}: no report was written, as you wished. {again}")
     except Exception as error:
-        console.print_error(f"no report was written: {as_fault(error, run.path)} {again}")
+        console.print_error(f"no report was written: {user_error(error, run.path)} {again}")
 
 
 class _Listener:
@@ -225,11 +229,11 @@ class _Listener:
         self.started = False
 
     def __call__(self, event: Event) -> None:
-        self.started = self.started or isinstance(event, Started)
+        self.started = self.started or isinstance(event, RunStarted)
         try:
-            show(event, self.console)
+            show_event(event, self.console)
         except StdoutLost:
-            if not isinstance(event, Finished):
+            if not isinstance(event, RunFinished):
                 self.pause()
 
     def pause(self) -> None:
@@ -308,26 +312,3 @@ def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder
         measured=measured,
         made_with=f"dcamt {__version__}",
     )
-
-
-def show(event: Event, console: Console) -> None:
-    """An event as a line of JSON, or as a person wants to see it."""
-    if console.as_json:
-        console.print_line(to_line(event))
-    elif isinstance(event, Loading):
-        console.show_progress("reading the cases", event.step / event.of)
-    elif isinstance(event, Started):
-        what = f"{event.labelled} labelled, {event.unlabelled} unlabelled, {event.validation} validation cases"
-        how = "going on at" if event.resumed else "starting at"
-        console.print_text(f"{how} {event.step} of {event.of}: {what}, on {event.device}")
-    elif isinstance(event, Progress):
-        loss = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
-        title = f"{event.step}/{event.of}  {event.steps_per_s:.2f}/s  {format_duration(event.eta_s)} left  {loss}"
-        console.show_progress(title, event.step / event.of)
-    elif isinstance(event, Validated):
-        dice = ", ".join(f"{name} {value:.3f}" for name, value in event.dice["mean"].items())
-        console.print_text(f"iteration {event.step}: Dice of the validation cases: {dice}")
-    elif isinstance(event, Paused):
-        console.clear_progress()
-    elif isinstance(event, Finished):
-        console.print_text(f"finished in {format_duration(event.seconds)}\nmodel: {event.model}")

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from ..errors import InputError
-from ..runs.event_tail import EventTail
+from ..runs.events import (
+    CasesLoading,
+    Event,
+    EventTail,
+    RunFinished,
+    RunPaused,
+    RunStarted,
+    TrainingProgress,
+    ValidationScored,
+    to_line,
+)
 from ..runs.folder import RunFolder
 from ..runs.state import FAILED, RUNNING, run_state
 from .console import Console, format_duration
@@ -36,23 +45,25 @@ def watch_run(run: RunFolder, console: Console) -> int:
     return 1 if state.state == FAILED else 0
 
 
-def show_event(event: dict[str, Any], console: Console) -> None:
-    """An event of the log as a line of JSON, or as a person wants to see it."""
-    kind = event["event"]
-    console.print_event(kind, **{key: value for key, value in event.items() if key != "event"})
-    if kind == "loading":
-        console.show_progress("reading the cases", event["step"] / max(1, event["of"]))
-    elif kind == "started":
-        counts = ", ".join(f"{event[role]} {role}" for role in ("labelled", "unlabelled", "validation"))
-        how = "going on at" if event["resumed"] else "starting at"
-        console.print_text(f"{how} {event['step']} of {event['of']}: {counts} cases, on {event['device']}")
-    elif kind == "progress":
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in event["losses"].items() if value is not None)
-        left = format_duration(event["eta_s"] or 0)
-        title = f"{event['step']}/{event['of']}  {event['steps_per_s'] or 0:.2f}/s  {left} left  {losses}"
-        console.show_progress(title, event["step"] / max(1, event["of"]))
-    elif kind == "validation":
-        dice = ", ".join(f"{name} {value:.3f}" for name, value in event["dice"]["mean"].items())
-        console.print_text(f"iteration {event['step']}: Dice of the validation cases: {dice}")
-    elif kind == "finished":
-        console.print_text(f"finished in {format_duration(event['seconds'])}\nmodel: {event['model']}")
+def show_event(event: Event, console: Console) -> None:
+    """Print an event as a line of JSON, or as text for a person; progress moves the bar."""
+    if console.as_json:
+        console.print_line(to_line(event))
+    elif isinstance(event, CasesLoading):
+        console.show_progress("reading the cases", event.step / max(1, event.of))
+    elif isinstance(event, RunStarted):
+        counts = f"{event.labelled} labelled, {event.unlabelled} unlabelled, {event.validation} validation cases"
+        action = "resuming at" if event.resumed else "starting at"
+        console.print_text(f"{action} {event.step} of {event.of}: {counts}, on {event.device}")
+    elif isinstance(event, TrainingProgress):
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
+        left = format_duration(event.eta_s or 0)
+        title = f"{event.step}/{event.of}  {event.steps_per_s or 0:.2f}/s  {left} left  {losses}"
+        console.show_progress(title, event.step / max(1, event.of))
+    elif isinstance(event, ValidationScored):
+        dice = ", ".join(f"{name} {value:.3f}" for name, value in event.dice.get("mean", {}).items())
+        console.print_text(f"iteration {event.step}: Dice of the validation cases: {dice}")
+    elif isinstance(event, RunPaused):
+        console.clear_progress()
+    elif isinstance(event, RunFinished):
+        console.print_text(f"finished in {format_duration(event.seconds)}\nmodel: {event.model}")

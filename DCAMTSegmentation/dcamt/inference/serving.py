@@ -1,4 +1,4 @@
-"""Serving the worker's requests: models that stay loaded, progress while the network computes, results on disk."""
+"""Serve the worker's requests: keep models loaded, report progress while the network computes, write results."""
 
 from __future__ import annotations
 
@@ -7,102 +7,105 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from ..devices import choose_device
-from ..errors import OutputError, is_out_of_memory
+from ..errors import InternalError, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
-from ..io.atomic import DISK_FULL
 from ..metrics.measurements import measure, measure_mask
 from ..models.store import model_path
 from ..networks.packaging import verify_model
 from ..recipe import QUALITIES
 from ..volume import Volume
-from ..worker.failures import fault
-from ..worker.progress import Pace
+from ..worker.progress import ProgressEstimate
 from ..worker.protocol import (
+    DoubtfulRegion,
+    Event,
     LoadRequest,
     MeasureRequest,
+    ModelLoaded,
+    OutlinesMeasured,
     Request,
+    RequestFailed,
+    ScanSegmented,
     SegmentRequest,
-    identifier_of,
+    SegmentResult,
+    WorkerNote,
+    WorkerProgress,
+    parse_request,
     read_mask,
-    read_request,
     read_scan,
+    request_id,
 )
 from .agreement import disagreement_levels, doubtful_places
 from .predictor import Predictor
 
 TICK_S = 0.2
-"""Between two tellings of the progress."""
+"""Between two reports of the progress."""
 FIRST_TICK_S = 0.02
-"""Before the first, so that a person who has pressed the button sees at once that something happens."""
+"""Before the first report, so that the user sees at once that the request is in work."""
 PREDICTED = 0.9
-"""Share of a request that is done once its scan is segmented; the rest is measuring and writing."""
+"""Fraction of a request that is done once its scan is segmented; the rest is measuring and writing."""
 TRIAL = (48, 48, 48)
-"""Voxels of the network's grid on which a freshly loaded model is timed; a scan has some million."""
-
-Tell = Callable[..., None]
-"""Called with an event's name and its fields."""
+"""Voxels of the network's grid on which a newly loaded model is timed; a scan has some million."""
 
 
 class Worker:
-    """Serves one request after another with a model that stays loaded; what happens goes to `tell`."""
+    """Serve one request after another with a model that stays loaded; events go to `send`."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, send: Callable[[Event], None]) -> None:
+        self._send = send
         self._predictor: Predictor | None = None
         self._loaded: object = None
         self._seconds_per_mm3: dict[str, float] = {}
 
     def serve(self, line: str) -> bool:
-        """Carry out the request on a line; False if the worker cannot be relied on any more."""
+        """Serve the request of a line; return False if the worker cannot be relied on any more."""
         request: Request | None = None
         try:
-            request = read_request(line)
+            request = parse_request(line)
             if isinstance(request, SegmentRequest):
                 self._segment(request)
             elif isinstance(request, MeasureRequest):
                 self._measure(request)
             else:
-                with self._telling(request, None) as pace:
-                    predictor, notes = self._load(request, pace)
-                self._tell("finished", id=request.id, device=str(predictor.device), notes=notes)
+                with self._reporting(request, None) as estimate:
+                    predictor, notes = self._load(request, estimate)
+                self._send(ModelLoaded(request.id, str(predictor.device), tuple(notes)))
         except Exception as error:
-            reason, message = fault(error)
+            failure = user_error(error)
             detail = "".join(traceback.format_exception(error))
-            identifier = request.id if request else identifier_of(line)
-            self._tell("failed", id=identifier, reason=reason, message=message, detail=detail)
-            return reason != "internal"
+            identifier = request.id if request else request_id(line)
+            self._send(RequestFailed(identifier, failure.reason, str(failure), detail))
+            return failure.reason != InternalError.reason
         return True
 
     def _measure(self, request: MeasureRequest) -> None:
-        rows = [
+        rows = tuple(
             measure_mask(read_mask(outline), outline.affine[:3, :3], request.name, outline.name)
             for outline in request.outlines
-        ]
-        self._tell("finished", id=request.id, measurements=[asdict(row) for row in rows], notes=[])
+        )
+        self._send(OutlinesMeasured(request.id, rows))
 
     def _segment(self, request: SegmentRequest) -> None:
         began = time.monotonic()
         volume = read_scan(request)
-        with self._telling(request, None) as pace:
-            predictor, notes = self._load(request, pace)
+        with self._reporting(request, None) as estimate:
+            predictor, notes = self._load(request, estimate)
         size_mm3 = _size_mm3(volume.grid, request)
         started = time.monotonic()
-        with self._telling(request, self._expected_s(request.quality, size_mm3)) as pace:
+        with self._reporting(request, self._expected_s(request.quality, size_mm3)) as estimate:
             result = predictor.segment(
                 volume,
                 request.quality,
                 request.region,
-                progress=lambda stage, share: pace.tell(stage, PREDICTED * share, time.monotonic()),
+                progress=lambda stage, fraction: estimate.report(stage, PREDICTED * fraction, time.monotonic()),
             )
             for note in result.notes:
                 self._note(request, note, notes)
-            pace.tell("measuring", PREDICTED, time.monotonic())
+            estimate.report("measuring", PREDICTED, time.monotonic())
             classes = predictor.recipe.classes
             measurements = measure(result.labelmap, classes, request.name)
             disagreement, doubts = None, []
@@ -110,27 +113,28 @@ class Worker:
                 levels = disagreement_levels(result.agreement)
                 doubts = doubtful_places(1 - result.agreement, volume.grid)
                 disagreement = request.output / "disagreement.npy"
-            pace.tell("writing", 0.97, time.monotonic())
+            estimate.report("writing", 0.97, time.monotonic())
             labelmap = request.output / "labelmap.npy"
             write_array(labelmap, result.labelmap.voxels)
             if disagreement is not None:
                 write_array(disagreement, levels)
         self._seconds_per_mm3[request.quality] = (time.monotonic() - started) / size_mm3
-        self._tell(
-            "finished",
-            id=request.id,
-            labelmap=str(labelmap),
-            disagreement=str(disagreement) if disagreement else None,
-            trust=result.trust,
-            doubts=[asdict(place) for place in doubts],
-            measurements=[asdict(row) for row in measurements],
-            segments=[asdict(info) | {"box": _box(result.labelmap.voxels == info.label)} for info in classes],
-            notes=notes,
-            seconds=round(time.monotonic() - began, 3),
-            device=str(predictor.device),
+        self._send(
+            ScanSegmented(
+                request.id,
+                labelmap,
+                disagreement,
+                result.trust,
+                tuple(DoubtfulRegion(place.position, place.volume_ml) for place in doubts),
+                tuple(measurements),
+                tuple(SegmentResult(info, _box(result.labelmap.voxels == info.label)) for info in classes),
+                round(time.monotonic() - began, 3),
+                str(predictor.device),
+                tuple(notes),
+            )
         )
 
-    def _load(self, request: LoadRequest | SegmentRequest, pace: Pace) -> tuple[Predictor, list[str]]:
+    def _load(self, request: LoadRequest | SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
         """The model on its device, from before if it is the same file; what the person should know of it."""
         path = model_path(request.model)
         device = choose_device(request.device)
@@ -139,7 +143,7 @@ class Worker:
         notes: list[str] = []
         if self._predictor is not None and self._loaded == wanted:
             return self._predictor, notes
-        pace.tell("loading", 0.0, time.monotonic())
+        estimate.report("loading", 0.0, time.monotonic())
         # Its memory serves the next one.
         self._predictor, self._loaded = None, None
         package = verify_model(path)
@@ -171,63 +175,54 @@ class Worker:
 
     def _note(self, request: Request, message: str, notes: list[str]) -> None:
         notes.append(message)
-        self._tell("note", id=request.id, message=message)
+        self._send(WorkerNote(request.id, message))
 
     @contextmanager
-    def _telling(self, request: Request, expected_s: float | None) -> Iterator[Pace]:
-        """Tell of the progress every `TICK_S` while the block works, from a thread, for a pass may take long."""
-        pace = Pace(time.monotonic(), expected_s)
+    def _reporting(self, request: Request, expected_s: float | None) -> Iterator[ProgressEstimate]:
+        """Send the progress every `TICK_S` while the block works, from a thread, since one pass may take long."""
+        estimate = ProgressEstimate(time.monotonic(), expected_s)
         ended = threading.Event()
 
-        def tell() -> None:
+        def report() -> None:
             wait = FIRST_TICK_S
             while not ended.wait(wait):
                 wait = TICK_S
-                if pace.stage:
+                if estimate.stage:
                     now = time.monotonic()
-                    self._tell(
-                        "progress",
-                        id=request.id,
-                        stage=pace.stage,
-                        share=round(pace.share(now), 3),
-                        eta_s=_rounded(pace.remaining_s(now)),
-                    )
+                    fraction, left = round(estimate.fraction(now), 3), _rounded(estimate.remaining_s(now))
+                    self._send(WorkerProgress(request.id, estimate.stage, fraction, left))
 
-        thread = threading.Thread(target=tell, daemon=True)
+        thread = threading.Thread(target=report, daemon=True)
         thread.start()
         try:
-            yield pace
+            yield estimate
         finally:
             ended.set()
             thread.join()
 
 
 def write_array(path: Path, voxels: np.ndarray) -> None:
-    """Write voxels (I, J, K) as an application has them, (K, J, I), to a `.npy` file.
+    """Write voxels (I, J, K) to a `.npy` file as an application stores them, (K, J, I).
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: the file cannot be written.
     """
     stored = np.ascontiguousarray(voxels.transpose(2, 1, 0))
     try:
-        # Not numpy's own way to write: on a full disk it does not say what is wrong.
+        # numpy's own `save` does not tell that the disk is full.
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": stored.dtype.str, "fortran_order": False, "shape": stored.shape}
             )
             file.write(stored.data)
     except OSError as error:
-        if error.errno in DISK_FULL:
-            what, remedy = "The disk is full, the result could not be written", "Free some space and try again."
-        else:
-            what, remedy = f"The result could not be written ({error.strerror})", "Try again."
-        raise OutputError(f"{what}: {path.parent}. {remedy}") from error
+        raise write_error(error, path) from error
 
 
-def _box(mask: np.ndarray) -> list[tuple[int, int]] | None:
-    """First and last + 1 along each axis of what is set; None if nothing is."""
+def _box(mask: np.ndarray) -> tuple[tuple[int, int], ...] | None:
+    """Return first and last + 1 along each axis of the set voxels; None if there are none."""
     box = bounding_box(mask)
-    return None if box is None else [(axis.start, axis.stop) for axis in box]
+    return None if box is None else tuple((axis.start, axis.stop) for axis in box)
 
 
 def _size_mm3(grid: Grid, request: SegmentRequest) -> float:

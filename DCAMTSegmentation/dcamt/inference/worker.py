@@ -3,18 +3,8 @@
 It keeps the model loaded from one request to the next. To cancel, the application kills it; it ends by itself as soon
 as stdin closes, were it in the midst of a scan, so that it never outlives an application that crashed.
 
-Requests are those of `requests.py`. Events, each with the request's `id` (null if it has none):
-
-- `ready` (no id) once everything is imported; `packages` holds their versions.
-- `progress`: `stage`, `share` (0 to 1 of the request), `eta_s` (null if not known), several times a second.
-- `note`: a `message` for the person, such as that the GPU's memory did not suffice.
-- `finished`: `labelmap` and `disagreement` (files of uint8 (K, J, I); the latter null in fast quality), `trust`,
-  `doubts` (places in RAS mm), `measurements`, `segments` (the classes, each with the `box` of voxels that it fills:
-  first and last + 1 along i, j, k; null if it is empty), `notes`, `seconds`, `device`.
-  Of a request to measure it holds `measurements` alone.
-- `failed`: `reason` (`input`, `memory`, `disk`, `missing_package` or `internal`), `message` for the person, `detail`.
-  After `internal` the process ends with status 1, for its state can no longer be relied on; after `missing_package` at
-  the start, with 3.
+Requests and events are those of `worker.protocol`. After a failure of the reason `internal` the process exits with
+status 1, since its state cannot be relied on; after `missing_package` at the start, with status 3.
 """
 
 from __future__ import annotations
@@ -27,11 +17,11 @@ import threading
 import traceback
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from .. import __version__
-from ..io.json_lines import json_line
-from ..worker.failures import missing
+from ..errors import MissingPackage, missing_packages
+from ..worker.protocol import Event, RequestFailed, WorkerReady, event_line
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
@@ -79,31 +69,31 @@ def main() -> int:
                 lines.put(line.decode("utf-8", "replace"))
         os._exit(0)  # the only way to end while the network computes
 
-    def tell(event: str, **fields: Any) -> None:
+    def send(event: Event) -> None:
         try:
             with lock:
-                stdout.write(json_line(event, fields).encode() + b"\n")
+                stdout.write(event_line(event).encode() + b"\n")
                 stdout.flush()
         except OSError:
-            os._exit(0)  # nobody listens any more
+            os._exit(0)  # the application has closed the pipe
 
     threading.Thread(target=read, daemon=True).start()
     absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    message = missing(absent)
+    message = str(missing_packages(absent))
     if not absent:
         try:
             versions = _import_all()
-        except (ImportError, OSError) as error:  # OSError: a library of theirs does not load
+        except (ImportError, OSError) as error:  # OSError: a shared library does not load
             traceback.print_exc()
             absent = [getattr(error, "name", None) or "torch"]
             message = f"The Python package '{absent[0]}' cannot be loaded ({' '.join(str(error).split())[:200]})."
     if absent:
-        tell("failed", id=None, reason="missing_package", message=message, packages=absent, detail=None)
+        send(RequestFailed(None, MissingPackage.reason, message, packages=tuple(absent)))
         return MISSING_PACKAGE
-    tell("ready", version=__version__, packages=versions)
+    send(WorkerReady(__version__, versions))
     from .serving import Worker
 
-    worker = Worker(tell)
+    worker = Worker(send)
     while worker.serve(lines.get()):
         pass
     return 1

@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import write_error
 
-DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-"""Error numbers of a disk, a quota or a file size that is exhausted."""
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 _NAME_KEPT = 60  # characters of the name in the temporary one: systems allow 255 bytes in all
 
@@ -56,7 +53,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if not _is_about_writing(error, temporary, target):
             raise
-        raise _output_error(error, wanted) from error
+        raise write_error(error, wanted) from error
     _flush_folder(target.parent)
 
 
@@ -102,17 +99,3 @@ def _is_about_writing(error: OSError, temporary: Path, target: Path) -> bool:
         return True
     named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, Path)) else None
     return named is not None and (named in (temporary, target) or named in target.parents)
-
-
-def _output_error(error: OSError, path: Path) -> OutputError:
-    if error.errno in DISK_FULL:
-        what, remedy = "the disk is full", "Free some space or choose another folder."
-    elif error.errno in _FORBIDDEN:
-        what, remedy = "may not be written", "Close programs that use it, or choose another folder."
-    elif error.errno == errno.EISDIR:
-        what, remedy = "is a folder", "Give a file name."
-    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-        what, remedy = "lies in something that is not a folder", "Choose another folder."
-    else:
-        what, remedy = f"could not be written ({error.strerror})", "Choose another folder."
-    return OutputError(f"{path}: {what}. {remedy}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..cases.case_list import ROLES, VALIDATION, Case
 from ..io.atomic import atomic_path
 from ..metrics.evaluation import Evaluation, summarised
 from ..models.package import Card
+from ..runs.events import Event, RunStarted, TrainingProgress, ValidationScored
 from ..runs.folder import RunFolder
 from .charts import Line
 from .page import Picture, Report, render
@@ -45,7 +46,7 @@ def write_report(
     scored = score_cases(held_out, Predictor(package, device), progress)
     if scored:
         summarised([row for case in scored for row in case.rows]).write_csv(run.validation)
-    events = run.last_events()
+    events = run.read_events()
     losses, dice = curves(events)
     report = Report(
         recipe,
@@ -61,13 +62,13 @@ def write_report(
     return run.report
 
 
-def facts(card: Card, cases: Sequence[Case], events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def facts(card: Card, cases: Sequence[Case], events: Sequence[Event]) -> dict[str, str]:
     """What was trained, on how many cases of each role, and for how long."""
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
     lines["Hours"] = str(card.trained_on.get("hours", "unknown"))
-    devices = [str(event["device"]) for event in events if event.get("event") == "started" and "device" in event]
+    devices = [event.device for event in events if isinstance(event, RunStarted) and event.device]
     if devices:
         lines["Computed on"] = ", ".join(dict.fromkeys(devices))
     origin = card.trained_on.get("started_from")
@@ -77,26 +78,24 @@ def facts(card: Card, cases: Sequence[Case], events: Sequence[Mapping[str, Any]]
     return lines
 
 
-def curves(events: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Line], dict[str, Line]]:
-    """The losses and the validation Dice over iterations; what a resumed run did again counts once, as it went last."""
+def curves(events: Sequence[Event]) -> tuple[dict[str, Line], dict[str, Line]]:
+    """Return the losses and the validation Dice over iterations; of repeated iterations the last ones count."""
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}
     for event in events:
-        step = event.get("step")
-        if event.get("event") == "started":
+        if isinstance(event, RunStarted):
             for line in (*losses.values(), *dice.values()):
-                for later in [at for at in line if at > int(step or 0)]:
+                for later in [at for at in line if at > event.step]:
                     del line[later]
-        elif event.get("event") == "progress":
-            for name, value in event["losses"].items():
-                if value is not None:
-                    losses.setdefault(name, {})[int(step or 0)] = value
-        elif event.get("event") == "validation":
-            for branch, by_class in event["dice"].items():
+        elif isinstance(event, TrainingProgress):
+            for name, value in event.losses.items():
+                losses.setdefault(name, {})[event.step] = value
+        elif isinstance(event, ValidationScored):
+            for branch, by_class in event.dice.items():
                 who = "both branches" if branch == "mean" else f"branch {branch}"
                 for name, value in by_class.items():
                     key = who if len(by_class) == 1 else f"{name}, {who}"
-                    dice.setdefault(key, {})[int(step or 0)] = value
+                    dice.setdefault(key, {})[event.step] = value
     return ({n: list(line.items()) for n, line in losses.items()}, {n: list(line.items()) for n, line in dice.items()})
 
 

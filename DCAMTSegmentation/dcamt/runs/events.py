@@ -1,23 +1,35 @@
-"""What a run says while it goes on: one event, one line of JSON, in the run's `events.jsonl` and to whoever listens."""
+"""Write and parse the events of a run: typed classes, one line of JSON each, in `events.jsonl` and to listeners."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
+import math
 import os
 import time
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from ..errors import OutputError
-from ..io.json_lines import json_line
+from ..errors import write_error
+from ..io.json_lines import JsonLines, json_line
+
+CHUNK = 1 << 16
+"""Bytes that `EventTail` reads at a time: a few hundred events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Timed:
+    """`time`: when the event was logged, in seconds since the epoch; None before."""
+
+    time: float | None = None
 
 
 @dataclass(frozen=True)
-class Started:
-    """The run begins, or goes on, at `step` of `of`."""
+class RunStarted(_Timed):
+    """The run begins or resumes at iteration `step` of `of`, on so many cases of each role."""
 
     kind: ClassVar[str] = "started"
     step: int
@@ -30,8 +42,8 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Loading:
-    """Cases are read before the first step: `step` of `of` are in memory."""
+class CasesLoading(_Timed):
+    """Cases are read before the first iteration; `step` of `of` are in memory."""
 
     kind: ClassVar[str] = "loading"
     step: int
@@ -39,10 +51,10 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Mean losses since the last such event; `eta_s` is the estimated time to the end, `steps_per_s` the speed.
+class TrainingProgress(_Timed):
+    """Mean losses since the previous progress; `eta_s` is the estimated time to the end in seconds.
 
-    memory_bytes: the most that the run has taken so far, of the GPU's memory if it computes there.
+    memory_bytes: peak memory of the run so far, on the GPU if it computes there. None: unknown.
     """
 
     kind: ClassVar[str] = "progress"
@@ -50,14 +62,14 @@ class Progress:
     of: int
     losses: dict[str, float]
     learning_rate: float
-    steps_per_s: float
-    eta_s: float
+    steps_per_s: float | None
+    eta_s: float | None
     memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
-class Validated:
-    """Mean Dice of the validation cases: per class, of branch A, branch B and their mean; `seconds` it took."""
+class ValidationScored(_Timed):
+    """Mean Dice of the validation cases by branch ("A", "B", "mean") and class; `seconds` it took."""
 
     kind: ClassVar[str] = "validation"
     step: int
@@ -66,24 +78,24 @@ class Validated:
 
 
 @dataclass(frozen=True)
-class Checkpointed:
-    """All that happened before `step` is safe on the disk."""
+class CheckpointSaved(_Timed):
+    """All iterations before `step` are saved on the disk."""
 
     kind: ClassVar[str] = "checkpoint"
     step: int
 
 
 @dataclass(frozen=True)
-class Paused:
-    """The run was asked to stop; it goes on from `step` with `--resume`."""
+class RunPaused(_Timed):
+    """The run stopped on request; `--resume` continues at `step`."""
 
     kind: ClassVar[str] = "paused"
     step: int
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The model package lies at `model`."""
+class RunFinished(_Timed):
+    """The run's model package was written to `model`."""
 
     kind: ClassVar[str] = "finished"
     step: int
@@ -91,24 +103,75 @@ class Finished:
     seconds: float
 
 
-Event = Started | Loading | Progress | Validated | Checkpointed | Paused | Finished
+Event = RunStarted | CasesLoading | TrainingProgress | ValidationScored | CheckpointSaved | RunPaused | RunFinished
 Listener = Callable[[Event], None]
+_CLASSES: dict[str, type[Event]] = {one.kind: one for one in typing.get_args(Event)}
 
 
 def to_line(event: Event) -> str:
-    """`{"event": "progress", "step": 120, "of": 6000, ...}`, numbers with six digits."""
+    """Return an event as a line of JSON, numbers rounded to six digits.
 
-    def short(value: object) -> object:
+    >>> to_line(CheckpointSaved(120))
+    '{"event": "checkpoint", "step": 120}'
+    """
+
+    def rounded(value: object) -> object:
         if isinstance(value, dict):
-            return {key: short(item) for key, item in value.items()}
+            return {key: rounded(item) for key, item in value.items()}
         return float(f"{value:.6g}") if isinstance(value, float) else value
 
-    return json_line(event.kind, {key: short(value) for key, value in dataclasses.asdict(event).items()})
+    fields = dataclasses.asdict(event)
+    logged = fields.pop("time")
+    fields = {key: rounded(value) for key, value in fields.items()}
+    return json_line(event.kind, fields if logged is None else {**fields, "time": round(logged, 3)})
+
+
+def parse_event(fields: Mapping[str, Any]) -> Event | None:
+    """Return the event of a parsed line of JSON; None for an event of an unknown kind.
+
+    Keys that are missing or of another type, as in a line of an earlier version, take a neutral value: 0, NaN, an
+    empty text or table, None. Losses and scores that were not finite are left out.
+
+    >>> parse_event({"event": "checkpoint", "step": 120})
+    CheckpointSaved(time=None, step=120)
+    """
+    kind = _CLASSES.get(fields.get("event", ""))
+    if kind is None:
+        return None
+    return kind(**{name: _value(fields.get(name), hint) for name, hint in _hints(kind.kind).items()})
+
+
+@functools.cache
+def _hints(name: str) -> dict[str, Any]:
+    """Return the fields of an event class with their types."""
+    kind = _CLASSES[name]
+    hints = typing.get_type_hints(kind)
+    return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
+
+
+def _value(value: Any, hint: Any) -> Any:
+    """Return `value` as a field of type `hint` holds it."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint in (float | None, int | None):
+        return value if is_number else None
+    if hint is float:
+        return float(value) if is_number else math.nan
+    if hint is int:
+        return int(value) if is_number else 0
+    if hint is bool:
+        return value is True
+    if hint is str:
+        return value if isinstance(value, str) else ""
+    if not isinstance(value, Mapping):
+        return {}
+    inner = typing.get_args(hint)[1]
+    items = {str(key): _value(item, inner) for key, item in value.items()}
+    return {key: item for key, item in items.items() if not (isinstance(item, float) and math.isnan(item))}
 
 
 @dataclass
 class EventLog:
-    """Appends events to a file and hands them to the listeners. A file of None keeps nothing.
+    """Append events to a file and call the listeners with them; a path of None writes no file.
 
     Raises:
         OutputError: the file cannot be written.
@@ -119,14 +182,77 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         if self.path is not None:
-            line = json.loads(to_line(event)) | {"time": round(time.time(), 3)}
+            line = to_line(dataclasses.replace(event, time=time.time()))
             try:
-                # A process that was killed may have left half a line: the next one must not be glued to it.
+                # A killed process may have left half a line, to which the next one must not be appended.
                 with self.path.open("ab+") as file:
                     file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
                     broken = file.read(1) not in (b"", b"\n")
-                    file.write(b"\n" * broken + json.dumps(line).encode() + b"\n")
+                    file.write(b"\n" * broken + line.encode() + b"\n")
             except OSError as error:
-                raise OutputError(f"{self.path}: could not be written ({error.strerror}).") from error
+                raise write_error(error, self.path) from error
         for listener in self.listeners:
             listener(event)
+
+
+class EventTail:
+    """Read the events of a run's file as they are appended, from its start or from its last `from_end` bytes.
+
+    An unfinished last line waits for its end. A file that became shorter is read again from its start.
+    """
+
+    def __init__(self, path: Path, from_end: int | None = None) -> None:
+        self._path = path
+        self._offset = 0
+        self._lines = JsonLines()
+        if from_end is not None:
+            self._offset = max(0, self._size() - from_end)
+            if self._offset:
+                self._lines.skip_first_line()
+
+    def next(self) -> Event | None:
+        """Return the next event, None if there is none yet; read no more than `CHUNK` bytes of the file."""
+        if not self._lines.has_lines():
+            self._read()
+        while (fields := self._lines.next()) is not None:
+            if (event := parse_event(fields)) is not None:
+                return event
+        return None
+
+    @property
+    def at_end(self) -> bool:
+        """Whether every event of the file was returned."""
+        return not self._lines.has_lines() and self._offset >= self._size()
+
+    def _size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return 0
+
+    def _read(self) -> None:
+        if self._size() < self._offset:
+            self._offset = 0
+            self._lines.forget_partial_line()
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read(CHUNK)
+        except OSError:
+            return
+        self._offset += len(data)
+        self._lines.feed(data)
+
+
+def read_events(path: Path) -> list[Event]:
+    """Return all events of a run's file so far; damaged lines are left out, as is a last line without its end."""
+    lines = JsonLines()
+    try:
+        lines.feed(path.read_bytes())
+    except OSError:
+        return []
+    events = []
+    while (fields := lines.next()) is not None:
+        if (event := parse_event(fields)) is not None:
+            events.append(event)
+    return events

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..io.atomic import atomic_path, stray_temporaries
 from ..models.package import Card
 from ..recipe import Recipe, load_recipe
+from .events import Event, read_events
 
 
 @dataclass(frozen=True)
@@ -193,14 +194,6 @@ class RunFolder:
     def _strays(self) -> list[Path]:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
-    def last_events(self) -> list[dict[str, object]]:
-        """The events so far; a last line that a crash cut off is left out."""
-        if not self.events.exists():
-            return []
-        events = []
-        for line in self.events.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return events
+    def read_events(self) -> list[Event]:
+        """Return the events so far; a last line that a crash cut off is left out."""
+        return read_events(self.events)

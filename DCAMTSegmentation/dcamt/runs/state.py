@@ -1,13 +1,12 @@
-"""What became of a run, as its folder alone tells: whether it is trained now, how far it is, and why it ended."""
+"""Find out the state of a run from its folder alone: whether it is trained now, how far it is, why it ended."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .event_tail import EventTail
+from .events import CasesLoading, EventTail, RunFinished, RunPaused, RunStarted, TrainingProgress
 from .failure_note import read_note
 from .folder import RunFolder
 from .lock import is_held
@@ -15,15 +14,16 @@ from .lock import is_held
 RUNNING, PAUSED, STOPPED, FAILED, FINISHED = "running", "paused", "stopped", "failed", "finished"
 STATES = (RUNNING, PAUSED, STOPPED, FAILED, FINISHED)
 TAIL = 1 << 15
-"""Bytes at the end of the events that are looked at: the last hundred or so."""
-KILLED = "The process was ended from outside, or the computer was switched off. Go on from the last checkpoint."
+"""Bytes at the end of the events file that are read: about a hundred events."""
+KILLED = "The process was killed, or the computer was switched off. Resume from the last checkpoint."
 
 
 @dataclass(frozen=True)
 class RunState:
-    """state: one of `STATES`. reason: why it failed or paused by itself, else empty.
+    """The state of a run: one of `STATES`; `reason` says why it failed or paused by itself, else it is empty.
 
-    step, of: iterations done and planned; 0 where nobody knows yet. resumable: whether it can go on.
+    step, of: iterations done and planned; 0 if unknown. eta_s: estimated seconds to the end. resumable: whether a
+    checkpoint exists from which it can be resumed.
     """
 
     state: str
@@ -35,19 +35,20 @@ class RunState:
 
 
 def run_state(run: RunFolder) -> RunState:
-    """The state of the run in a folder; reads the end of its events alone."""
-    step, of, eta, last = _progress(run)
+    """Return the state of the run in a folder; only the end of its events is read."""
+    progress = _read_progress(run)
+    step, of = progress.step, progress.of
     resumable = run.recipe.exists() and run.checkpoint.exists()
     if is_held(run.lock):
-        return RunState(RUNNING, step=step, of=of, eta_s=eta)
+        return RunState(RUNNING, step=step, of=of, eta_s=progress.eta_s)
     note = read_note(run.failure)
     if note is not None:
         state = PAUSED if note.unwritten and resumable else FAILED
         return RunState(state, note.message, step, of, resumable=resumable)
-    if last == "finished":
+    if isinstance(progress.last, RunFinished):
         done = step >= of
         return RunState(FINISHED if done else STOPPED, step=step, of=of, resumable=resumable and not done)
-    if last == "paused":
+    if isinstance(progress.last, RunPaused):
         return RunState(PAUSED, step=step, of=of, resumable=resumable)
     if not run.recipe.exists():
         return RunState(FAILED, _last_line(run.log) or KILLED)
@@ -55,7 +56,7 @@ def run_state(run: RunFolder) -> RunState:
 
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:
-    """The runs that lie directly in a folder, the one that was begun last first."""
+    """Yield the runs directly inside a folder, the newest first."""
     found = []
     for path in _subfolders(folder):
         run = RunFolder(path)
@@ -76,23 +77,30 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
 
 
-def _progress(run: RunFolder) -> tuple[int, int, float | None, str]:
-    """Iterations done and planned, the time left in seconds, and the kind of the last event that ends a run."""
-    tail = EventTail(run.events, from_end=TAIL)
-    step, of, eta, last = 0, 0, None, ""
+@dataclass
+class _Progress:
+    """How far the events say that a run is; `last` is the event that ended it, None while it goes on."""
+
+    step: int = 0
+    of: int = 0
+    eta_s: float | None = None
+    last: RunPaused | RunFinished | None = None
+
+
+def _read_progress(run: RunFolder) -> _Progress:
+    tail, found = EventTail(run.events, from_end=TAIL), _Progress()
     while (event := tail.next()) is not None:
-        kind = event["event"]
-        if kind in ("started", "progress", "validation", "checkpoint", "paused", "finished"):
-            step = int(event.get("step") or 0)
-        if kind in ("started", "progress"):
-            of = int(event.get("of") or 0)
-            eta = event.get("eta_s")
-        last = kind if kind in ("paused", "finished") else "" if kind == "started" else last
-    return step, of, _seconds(eta), last
-
-
-def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+        if isinstance(event, CasesLoading):
+            continue
+        found.step = event.step
+        if isinstance(event, RunStarted | TrainingProgress):
+            found.of = event.of
+            found.eta_s = event.eta_s if isinstance(event, TrainingProgress) else None
+        if isinstance(event, RunPaused | RunFinished):
+            found.last = event
+        elif isinstance(event, RunStarted):
+            found.last = None
+    return found
 
 
 def _last_line(path: Path) -> str:

@@ -6,7 +6,7 @@ import time
 
 from torch import Tensor
 
-from ..runs.events import Progress
+from ..runs.events import TrainingProgress
 
 REPORT_EVERY_S = 2.0
 """Seconds between two progress events: reading the losses back makes a GPU wait."""
@@ -34,9 +34,9 @@ class Meter:
     def due(self) -> bool:
         return time.monotonic() - self._since >= REPORT_EVERY_S
 
-    def report(self, step: int, of: int, learning_rate: float) -> Progress:
+    def report(self, step: int, of: int, learning_rate: float) -> TrainingProgress:
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         now = time.monotonic()
         speed = (step - self._step) / max(now - self._since, 1e-9)
         self._sums, self._counts, self._step, self._since = {}, {}, step, now
-        return Progress(step, of, means, learning_rate, speed, (of - step) / max(speed, 1e-9))
+        return TrainingProgress(step, of, means, learning_rate, speed, (of - step) / max(speed, 1e-9))

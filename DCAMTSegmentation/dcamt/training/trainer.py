@@ -23,7 +23,7 @@ from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError
 from ..machine import peak_memory_bytes
 from ..recipe import Recipe
-from ..runs.events import Checkpointed, EventLog, Finished, Loading, Paused, Started, Validated
+from ..runs.events import CasesLoading, CheckpointSaved, EventLog, RunFinished, RunPaused, RunStarted, ValidationScored
 from ..runs.folder import RunFolder
 from ..runs.requests import STOP, asked
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -111,19 +111,19 @@ class Trainer:
         if not self.team.leads:
             return
         save_checkpoint(self.run.checkpoint, self._state())
-        self.log(Checkpointed(self.step))
+        self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> Outcome:
         """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) or a request asks to end."""
         with self.team.agreed(scales=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
         if self.stop_asked and self.team.size == 1:  # while the cases were read
-            self.log(Paused(self.step))
+            self.log(RunPaused(self.step))
             return Outcome(self._final_weights(), self.step, self.seconds, False, None)
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
         counts = {role: len(members) for role, members in by_role.items()}
-        self.log(Started(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
+        self.log(RunStarted(self.step, iterations, **counts, device=self.device.type, resumed=resumed))
         dice = None
         checkpointed = time.monotonic()
         began = checkpointed - self.seconds
@@ -160,7 +160,7 @@ class Trainer:
         self.seconds = time.monotonic() - began
         self.save()
         if not (finished or stopped):
-            self.log(Paused(self.step))
+            self.log(RunPaused(self.step))
         return Outcome(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
 
     def conclude(self, cases: Sequence[Case]) -> Outcome:
@@ -168,7 +168,7 @@ class Trainer:
         self._held_out = [case for case in cases if case.role == VALIDATION]
         resident = []
         for index, case in enumerate(self._held_out):
-            self.log(Loading(index, len(self._held_out)))
+            self.log(CasesLoading(index, len(self._held_out)))
             resident.append(load_case(case, self.recipe, self.device))
         dice = self._validate(resident) if resident else None
         finished = self.step >= self.recipe.training.iterations
@@ -195,7 +195,7 @@ class Trainer:
 
     def finish(self, model: str, outcome: Outcome) -> None:
         """Say that the run's model lies at `model`."""
-        self.log(Finished(outcome.step, model, outcome.seconds))
+        self.log(RunFinished(outcome.step, model, outcome.seconds))
 
     def _load_cases(self, cases: Sequence[Case]) -> dict[str, list[ResidentCase]]:
         by_role: dict[str, list[ResidentCase]] = {LABELLED: [], UNLABELLED: [], VALIDATION: []}
@@ -207,7 +207,7 @@ class Trainer:
                 break
             if case.role == VALIDATION:
                 self._held_out.append(case)
-            self.log(Loading(index, len(cases)))
+            self.log(CasesLoading(index, len(cases)))
             by_role[case.role].append(load_case(case, self.recipe, self.device))
         return by_role
 
@@ -283,7 +283,7 @@ class Trainer:
         self.seconds_validating += seconds
         self._validation_s = seconds
         self._validated_at = self.step
-        self.log(Validated(self.step, dice, seconds))
+        self.log(ValidationScored(self.step, dice, seconds))
         return dice
 
     def _keep_if_best(self, dice: Scores) -> None:

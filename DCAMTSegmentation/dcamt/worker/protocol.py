@@ -1,52 +1,69 @@
-"""What the worker is asked for, as it comes in on a line of JSON."""
+"""Define the requests that an application sends to the worker and the events that it gets back, with writer and parser.
+
+A request is one line of JSON on the worker's stdin, an event one on its stdout. Both ends use the classes below:
+`request_line` and `event_line` write, `parse_request` and `parse_event` read and check every key and type.
+
+Every request is answered by events with its `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of
+`ModelLoaded`, `ScanSegmented`, `OutlinesMeasured` or `RequestFailed`. `WorkerReady` comes once, before all others.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid, Region
+from ..io.json_lines import json_line, plain
+from ..io.typed_json import build
+from ..machine import AUTO, DEVICES
+from ..metrics.measurements import Measurements
 from ..recipe import ACCURATE, QUALITIES
-from ..volume import Volume, check
+from ..volume import SegmentInfo, Volume, check
+
+VERSION = 1
+"""Of this protocol; both ends refuse another."""
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """Load a model ahead of its first scan. `device` is one of `devices.DEVICES`."""
+    """Load a model before its first scan. `device` is one of `DEVICES`."""
 
-    id: str
+    kind: ClassVar[str] = "load"
     model: str
-    device: str
+    device: str = AUTO
+    id: str = ""
 
 
 @dataclass(frozen=True)
 class SegmentRequest:
     """Segment one scan.
 
-    name: what the person calls the scan. volume: a `.npy` file, (K, J, I) or (K, J, I, C). affine: (4, 4), voxel index
-    (i, j, k) -> RAS mm. output: an existing folder for the results.
+    name: the user's name of the scan. volume: a `.npy` file, (K, J, I) or (K, J, I, C). affine: (4, 4), voxel index
+    (i, j, k) -> RAS mm. output: an existing folder for the results. region: None for the whole scan.
     """
 
-    id: str
+    kind: ClassVar[str] = "segment"
     model: str
-    device: str
-    name: str
     volume: Path
     affine: np.ndarray
-    quality: str
-    region: Region | None
     output: Path
+    name: str = "The volume"
+    quality: str = ACCURATE
+    device: str = AUTO
+    region: Region | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A segment as a person has corrected it. mask: a `.npy` file, (K, J, I), not 0 inside. affine: as above."""
+    """A segment to measure: a `.npy` mask (K, J, I), not 0 inside, and its affine (4, 4), voxel index -> RAS mm."""
 
     name: str
     mask: Path
@@ -55,71 +72,209 @@ class Outline:
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """Measure outlines; name: what the person calls the scan that they were drawn on."""
+    """Measure outlines; `name` is the user's name of the scan on which they were drawn."""
 
-    id: str
-    name: str
+    kind: ClassVar[str] = "measure"
     outlines: tuple[Outline, ...]
+    name: str = "The volume"
+    id: str = ""
 
 
 Request = LoadRequest | SegmentRequest | MeasureRequest
 
 
-def read_request(line: str) -> Request:
-    """The request on a line.
+@dataclass(frozen=True)
+class WorkerReady:
+    """The worker has imported everything; `version` of DCAMT and of the packages that it uses."""
+
+    kind: ClassVar[str] = "ready"
+    version: str
+    packages: dict[str, str]
+    protocol: int = VERSION
+
+
+@dataclass(frozen=True)
+class WorkerProgress:
+    """`fraction` of the request that is done, 0 to 1; `eta_s`: estimated seconds to its end, None if unknown."""
+
+    kind: ClassVar[str] = "progress"
+    id: str
+    stage: str
+    fraction: float
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True)
+class WorkerNote:
+    """A message for the user, such as that the GPU's memory did not suffice."""
+
+    kind: ClassVar[str] = "note"
+    id: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ModelLoaded:
+    """The model of a `LoadRequest` is ready on `device`."""
+
+    kind: ClassVar[str] = "loaded"
+    id: str
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DoubtfulRegion:
+    """A cluster of voxels on which the branches disagree: its voxel of largest disagreement, RAS mm, and its size."""
+
+    position: tuple[float, float, float]
+    volume_ml: float
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """A class of the model; `box`: first and last + 1 voxel along i, j, k that it fills, None if it is empty."""
+
+    info: SegmentInfo
+    box: tuple[tuple[int, ...], ...] | None
+
+
+@dataclass(frozen=True)
+class ScanSegmented:
+    """The result of a `SegmentRequest`.
+
+    labelmap, disagreement: `.npy` files of uint8 (K, J, I); the latter None in fast quality. trust: Dice between the
+    branches' own segmentations, None in fast quality. doubts: largest disagreement first.
+    """
+
+    kind: ClassVar[str] = "segmented"
+    id: str
+    labelmap: Path
+    disagreement: Path | None
+    trust: float | None
+    doubts: tuple[DoubtfulRegion, ...]
+    measurements: tuple[Measurements, ...]
+    segments: tuple[SegmentResult, ...]
+    seconds: float
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OutlinesMeasured:
+    """The result of a `MeasureRequest`, one entry per outline."""
+
+    kind: ClassVar[str] = "measured"
+    id: str
+    measurements: tuple[Measurements, ...]
+
+
+@dataclass(frozen=True)
+class RequestFailed:
+    """A request, or with `id` None the worker, failed.
+
+    reason: that of `errors.DCAMTError`, or "ended" for a worker that ended by itself. message: one line for the user.
+    detail: the traceback. packages: those that are missing.
+    """
+
+    kind: ClassVar[str] = "failed"
+    id: str | None
+    reason: str
+    message: str
+    detail: str = ""
+    packages: tuple[str, ...] = ()
+
+
+Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | RequestFailed
+Event = WorkerReady | WorkerProgress | WorkerNote | Answer
+_REQUESTS: dict[str, type] = {one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest)}
+_EVENTS: dict[str, type] = {
+    one.kind: one
+    for one in (
+        *(WorkerReady, WorkerProgress, WorkerNote, ModelLoaded, ScanSegmented, OutlinesMeasured, RequestFailed),
+    )
+}
+
+
+def request_line(request: Request) -> str:
+    """Return a request as a line of JSON.
+
+    >>> request_line(LoadRequest("left-atrium", id="1"))
+    '{"request": "load", "protocol": 1, "model": "left-atrium", "device": "auto", "id": "1"}'
+    """
+    return json.dumps({"request": request.kind, "protocol": VERSION, **_fields(request)}, allow_nan=False)
+
+
+def event_line(event: Event) -> str:
+    """Return an event as a line of JSON."""
+    return json_line(event.kind, _fields(event))
+
+
+def parse_request(line: str) -> Request:
+    """Return the request of a line.
 
     Raises:
-        InputError: it is none, or lacks something.
+        InputError: the line is no request of this protocol, or a key is missing, unknown or of the wrong type.
     """
     try:
-        values = json.loads(line)
-        kind = values["request"]
-        if kind == "measure":
-            outlines = [
-                Outline(str(item["name"]), Path(item["mask"]), _affine(item["affine"])) for item in values["outlines"]
-            ]
-            return MeasureRequest(str(values["id"]), str(values.get("name") or "The volume"), tuple(outlines))
-        device = {"automatic": "auto"}.get(values["device"], values["device"])
-        common = {"id": str(values["id"]), "model": str(values["model"]), "device": str(device)}
-        if kind == "load":
-            return LoadRequest(**common)
-        if kind != "segment":
-            raise ValueError(f"'{kind}' is not known")
-        quality = values.get("quality", ACCURATE)
-        if quality not in QUALITIES:
-            raise ValueError(f"the quality '{quality}' is not known")
-        return SegmentRequest(
-            **common,
-            name=str(values.get("name") or "The volume"),
-            volume=Path(values["volume"]),
-            affine=_affine(values["affine"]),
-            quality=quality,
-            region=_region(values.get("region")),
-            output=Path(values["output"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"the request is not understood ({type(error).__name__}: {error})") from error
+        data = json.loads(line)
+        kind, version = data.pop("request"), data.pop("protocol")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"the request cannot be read ({type(error).__name__}: {error})") from error
+    if version != VERSION:
+        raise InputError(f"the request is of protocol {version}; this worker reads {VERSION}", remedy="Restart Slicer.")
+    if kind not in _REQUESTS:
+        raise InputError(f"the request '{kind}' is unknown")
+    request: Request = build(_REQUESTS[kind], data, None, "request")
+    if isinstance(request, SegmentRequest):
+        _check_choice("quality", request.quality, QUALITIES)
+        _check_affine(request.affine)
+        if request.region is not None:  # checks it, and which of two numbers is the lower does not matter
+            corners = zip(request.region.low, request.region.high, strict=True)
+            region = Region.parse(",".join(repr(number) for pair in corners for number in pair))
+            request = dataclasses.replace(request, region=region)
+    if isinstance(request, MeasureRequest):
+        for outline in request.outlines:
+            _check_affine(outline.affine)
+    else:
+        _check_choice("device", request.device, DEVICES)
+    return request
 
 
-def identifier_of(line: str) -> str | None:
-    """The `id` of a request that is otherwise not understood; None if it has none."""
+def parse_event(data: Mapping[str, Any]) -> Event:
+    """Return the event of a parsed line of JSON.
+
+    Raises:
+        InputError: it is no event of this protocol, or a key is missing, unknown or of the wrong type.
+    """
+    fields = dict(data)
+    kind = fields.pop("event", None)
+    if kind not in _EVENTS:
+        raise InputError(f"the event '{kind}' is unknown")
+    if kind == OutlinesMeasured.kind or kind == ScanSegmented.kind:
+        # JSON knows no NaN, which the sphericity of an empty segment is.
+        rows = fields.get("measurements") or ()
+        fields["measurements"] = [{k: float("nan") if v is None else v for k, v in row.items()} for row in rows]
+    event: Event = build(_EVENTS[kind], fields, None, "event")
+    return event
+
+
+def request_id(line: str) -> str | None:
+    """Return the `id` of a line that is otherwise no request; None if it has none."""
     try:
         return str(json.loads(line)["id"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
 def read_scan(request: SegmentRequest) -> Volume:
-    """The scan of a request, memory-mapped, its axes as the engine has them; errors call it by the person's name.
+    """Return the scan of a request, memory-mapped, axes (C, I, J, K); errors name the scan as the user does.
 
     Raises:
-        InputError: the file cannot be read, or what it holds cannot be segmented.
+        InputError: the file cannot be read, or its content cannot be segmented.
     """
     name = Path(request.name)
-    try:
-        stored = np.load(request.volume, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"could not be handed over ({error})", path=name, remedy="Try again.") from error
+    stored = _load(request.volume, name)
     if stored.ndim == 3:
         stored = stored[..., None]
     if stored.ndim != 4:
@@ -131,21 +286,39 @@ def read_scan(request: SegmentRequest) -> Volume:
 
 
 def read_mask(outline: Outline) -> np.ndarray:
-    """Which voxels lie inside, (I, J, K); raises InputError if the file cannot be read."""
+    """Return the voxels inside, bool (I, J, K); raise InputError if the file cannot be read."""
+    return np.asarray(_load(outline.mask, outline.name).transpose() != 0)
+
+
+def _load(file: Path, name: str | Path) -> np.ndarray:
     try:
-        mask = np.load(outline.mask, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"could not be handed over ({error})", path=outline.name, remedy="Try again.") from error
-    return np.asarray(mask.transpose() != 0)
+        raise InputError(f"could not be passed to the worker ({error})", path=name, remedy="Try again.") from error
+    return array
 
 
-def _affine(values: Any) -> np.ndarray:
-    return np.array(values, dtype=np.float64).reshape(4, 4)
+def _fields(message: Any) -> dict[str, Any]:
+    """Return the fields of a request or event as JSON knows them."""
+
+    def convert(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: convert(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        if isinstance(value, (list, tuple)):
+            return [convert(item) for item in value]
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        return str(value) if isinstance(value, Path) else plain(value)
+
+    fields: dict[str, Any] = convert(message)
+    return fields
 
 
-def _region(values: Mapping[str, Any] | None) -> Region | None:
-    """A box from its two corners, RAS mm; which of two numbers is the lower does not matter."""
-    if values is None:
-        return None
-    pairs = zip(values["low"], values["high"], strict=True)
-    return Region.parse(",".join(f"{float(number)!r}" for pair in pairs for number in pair))
+def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"the {what} '{value}' is unknown", remedy=f"Choose one of: {', '.join(known)}.")
+
+
+def _check_affine(affine: np.ndarray) -> None:
+    if affine.shape != (4, 4):
+        raise InputError(f"the affine must hold 4 x 4 numbers, not {' x '.join(map(str, affine.shape))}")

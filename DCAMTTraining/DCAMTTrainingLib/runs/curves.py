@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dcamt.runs.events import CasesLoading, Event, RunStarted, TrainingProgress, ValidationScored
 
 POINTS = 600
 """Maximum number of points of a curve, about a chart's width in pixels; at this number they are halved."""
@@ -56,31 +55,28 @@ class RunCurves:
         self.loading: tuple[int, int] | None = None
         self.last_dice: dict[str, dict[str, float]] = {}
 
-    def apply(self, event: Mapping[str, Any]) -> bool:
+    def apply(self, event: Event) -> bool:
         """Apply an event; return whether a curve changed."""
-        kind, step = event["event"], int(event.get("step") or 0)
-        if kind == "loading":
-            self.loading = (step, int(event.get("of") or 0))
+        if isinstance(event, CasesLoading):
+            self.loading = (event.step, event.of)
             return False
-        if kind == "started":
+        if isinstance(event, RunStarted):
             self.loading = None
-            self.step, self.of = step, int(event.get("of") or 0)
+            self.step, self.of = event.step, event.of
             for curve in (*self.losses.values(), *self.dice.values()):
-                curve.cut(step)
+                curve.cut(event.step)
             return True
-        if kind == "progress":
-            self.step, self.of = step, int(event.get("of") or 0)
-            self.steps_per_s, self.eta_s = event.get("steps_per_s"), event.get("eta_s")
-            self.memory_bytes = event.get("memory_bytes")
-            for name, value in event["losses"].items():
-                if value is not None:
-                    self.losses.setdefault(name, Curve()).add(step, value)
+        if isinstance(event, TrainingProgress):
+            self.step, self.of = event.step, event.of
+            self.steps_per_s, self.eta_s = event.steps_per_s, event.eta_s
+            self.memory_bytes = event.memory_bytes
+            for name, value in event.losses.items():
+                self.losses.setdefault(name, Curve()).add(event.step, value)
             return True
-        if kind == "validation":
-            self.last_dice = event["dice"]
-            for branch, by_class in event["dice"].items():
+        if isinstance(event, ValidationScored):
+            self.last_dice = event.dice
+            for branch, by_class in event.dice.items():
                 for name, value in by_class.items():
-                    if value is not None:
-                        self.dice.setdefault((name, branch), Curve()).add(step, value)
+                    self.dice.setdefault((name, branch), Curve()).add(event.step, value)
             return True
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import vtk
 from dcamt.geometry import Grid, bounding_box
 from dcamt.recipe import Recipe
 from dcamt.training.preview import Preview
+from dcamt.worker.protocol import SegmentResult
 from DCAMTSlicerLib.result_segments import build_segment, write_segments
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
@@ -44,9 +44,9 @@ def show_preview(
     segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     built = []
     for info in recipe.classes:
-        item = {**asdict(info), "box": box_of(labels, info.label)}
+        segment = SegmentResult(info, box_of(labels, info.label))
         yield
-        built.append(build_segment(labels, ijk_to_ras(volume), item))
+        built.append(build_segment(labels, ijk_to_ras(volume), segment))
         yield
     write_segments(segmentation, built)
     segmentation.SetName(_("{run}: preview, iteration {step}").format(run=run, step=preview.step))
@@ -65,10 +65,10 @@ def remove_preview(run: str) -> None:
                 slicer.mrmlScene.RemoveNode(display)
 
 
-def box_of(labels: np.ndarray, label: int) -> list[list[int]] | None:
-    """Return [[low, high] of i, of j, of k], high excluded, of a label in an array (K, J, I); None if it is absent."""
+def box_of(labels: np.ndarray, label: int) -> tuple[tuple[int, int], ...] | None:
+    """Return first and last + 1 along i, j, k of the voxels of a label in (K, J, I); None if there are none."""
     box = bounding_box(labels == label)
-    return None if box is None else [[side.start, side.stop] for side in reversed(box)]
+    return None if box is None else tuple((side.start, side.stop) for side in reversed(box))
 
 
 def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dcamt.cases.case_list import LEFT_OUT, Case
 from dcamt.errors import InputError, OutputError
+from dcamt.machine import AUTO
 from dcamt.recipe import Recipe
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
@@ -49,7 +50,7 @@ class RunPlan:
     effort: str
     settings: tuple[str, ...] = ()
     start_from: str = ""
-    device: str = "auto"
+    device: str = AUTO
 
 
 def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
@@ -99,13 +100,13 @@ def train_words(plan: RunPlan) -> list[str]:
     return words + (["--set", *plan.settings] if plan.settings else [])
 
 
-def resume(run: RunFolder, device: str = "auto") -> None:
+def resume(run: RunFolder, device: str = AUTO) -> None:
     """Resume a run; raise InputError if a process trains it already, OutputError if no process can be started."""
     _refuse_if_trained(run, _("Select the run to watch it."))
     start_process(run, ["train", "--run", str(run.path), "--resume", "--device", device])
 
 
-def stop_here(run: RunFolder, device: str = "auto") -> None:
+def stop_here(run: RunFolder, device: str = AUTO) -> None:
     """Make models of a paused or failed run from its last checkpoint; raise as `resume` does."""
     _refuse_if_trained(run, _("Press Stop again: it then stops that process."))
     start_process(run, ["train", "--run", str(run.path), "--stop", "--device", device])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import qt
-from dcamt.runs.event_tail import EventTail
+from dcamt.runs.events import EventTail
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FAILED, RUNNING, RunState, run_state
 

@@ -1,0 +1,77 @@
+"""Build dataclasses from parsed JSON, every key and type checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+
+def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
+    """Return an instance of the dataclass `kind` made of the JSON object `data`.
+
+    Fields may be of the types bool, int, float, str, Path, `X | None`, tuples, `dict[str, X]`, arrays of float64 and
+    dataclasses. `source` is the file that an error names, `where` the name of the object in it.
+
+    Raises:
+        InputError: a key is unknown or missing, or a value has the wrong type.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(f"'{where}' must be an object of keys and values", path=source)
+    hints = type_hints(kind)
+    known = [field for field in dataclasses.fields(kind) if field.init]
+    names = [field.name for field in known]
+    unknown = sorted(set(map(str, data)) - set(names))
+    if unknown:
+        remedy = f"Known are: {', '.join(names)}."
+        raise InputError(f"'{where}' has the unknown key '{unknown[0]}'", path=source, remedy=remedy)
+    for field in known:
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if field.name not in data and not optional:
+            raise InputError(f"'{where}' lacks the key '{field.name}'", path=source)
+    return kind(**{key: value_of(value, hints[key], source, f"{where}.{key}") for key, value in data.items()})
+
+
+def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> Any:
+    """Return `value` as a field of the type `hint` holds it; raise InputError if it has another type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, source, where)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else value_of(value, arguments[0], source, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"'{where}' must be a list", path=source)
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise InputError(f"'{where}' must hold {len(arguments)} values, not {len(value)}", path=source)
+        return tuple(value_of(item, arguments[0], source, where) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise InputError(f"'{where}' must be an object of keys and values", path=source)
+        return {str(key): value_of(item, arguments[1], source, f"{where}.{key}") for key, item in value.items()}
+    if hint is np.ndarray:
+        try:
+            return np.array(value, np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"'{where}' must be an array of numbers", path=source) from error
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"'{where}' must be of type {getattr(hint, '__name__', hint)}, not {value!r}", path=source)
+    return value
+
+
+@functools.cache
+def type_hints(kind: type) -> dict[str, Any]:
+    """Return a class's annotations as types, which are stored as text and take time to evaluate."""
+    return typing.get_type_hints(kind)

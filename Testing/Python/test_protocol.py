@@ -1,0 +1,134 @@
+"""Requests and events of the worker are written and parsed back without loss; others are refused in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dcamt.errors import InputError
+from dcamt.geometry import Region
+from dcamt.metrics.measurements import Measurements
+from dcamt.volume import Code, SegmentInfo
+from dcamt.worker.protocol import (
+    DoubtfulRegion,
+    Event,
+    LoadRequest,
+    MeasureRequest,
+    ModelLoaded,
+    Outline,
+    OutlinesMeasured,
+    Request,
+    RequestFailed,
+    ScanSegmented,
+    SegmentRequest,
+    SegmentResult,
+    WorkerNote,
+    WorkerProgress,
+    WorkerReady,
+    event_line,
+    parse_event,
+    parse_request,
+    request_id,
+    request_line,
+)
+
+AFFINE = np.array([[1.5, 0, 0.25, -10], [0, -2, 0, 3], [0.125, 0, 3, 1e-7], [0, 0, 0, 1]])
+ROW = Measurements("LGE ä", "Left atrium", 61.5, 80.25, 55.0, 40.0, 50.0, 0.75)
+INFO = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
+SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE", "fast", "cuda", None, "7")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        LoadRequest("left-atrium", id="1"),
+        SEGMENT,
+        replace(SEGMENT, region=Region((-1.0, 2.5, 3.0), (4.0, 5.0, 6.0))),
+        MeasureRequest((Outline("LA", Path("0.npy"), AFFINE), Outline("RA", Path("1.npy"), AFFINE * 2)), "LGE", "3"),
+    ],
+    ids=lambda one: one.kind,
+)
+def test_requests_are_parsed_back(request_: Request) -> None:
+    line = request_line(request_)
+    assert "\n" not in line
+    found = parse_request(line)
+    assert type(found) is type(request_)
+    np.testing.assert_equal(asdict(found), asdict(request_))  # arrays compare element by element
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        WorkerReady("0.2.0", {"torch": "2.4"}),
+        WorkerProgress("1", "segmenting", 0.25, 3.5),
+        WorkerProgress("1", "loading", 0.0),
+        WorkerNote("1", "The CPU was used."),
+        ModelLoaded("1", "cpu", ("a note",)),
+        ScanSegmented(
+            "1",
+            Path("labelmap.npy"),
+            None,
+            None,
+            (DoubtfulRegion((1.0, -2.0, 3.5), 0.25),),
+            (ROW,),
+            (SegmentResult(INFO, ((0, 4), (2, 9), (1, 3))), SegmentResult(INFO, None)),
+            12.5,
+            "cpu",
+            ("x", "y"),
+        ),
+        OutlinesMeasured("1", (ROW, ROW)),
+        RequestFailed(None, "missing_package", "torch is missing.", packages=("torch",)),
+        RequestFailed("1", "input", "LGE: is empty.", "Traceback\n  ..."),
+    ],
+    ids=lambda one: one.kind,
+)
+def test_events_are_parsed_back(event: Event) -> None:
+    line = event_line(event)
+    assert "\n" not in line
+    assert parse_event(json.loads(line)) == event
+
+
+def test_undefined_measurements_come_back_as_nan() -> None:
+    empty = replace(ROW, volume_ml=0.0, sphericity=math.nan)
+    found = parse_event(json.loads(event_line(OutlinesMeasured("1", (empty,)))))
+    assert isinstance(found, OutlinesMeasured)
+    assert math.isnan(found.measurements[0].sphericity)
+    assert found.measurements[0].volume_ml == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol": 2}, "the request is of protocol 2; this worker reads 1. Restart Slicer."),
+        ({"quality": "best"}, "the quality 'best' is unknown. Choose one of: fast, accurate."),
+        ({"device": "tpu"}, "the device 'tpu' is unknown. Choose one of: auto, cpu, cuda, mps."),
+        ({"affine": [[1, 0], [0, 1]]}, "the affine must hold 4 x 4 numbers, not 2 x 2."),
+        ({"affine": "x"}, "'request.affine' must be an array of numbers."),
+        ({"volume": None}, "'request.volume' must be of type Path, not None."),
+        ({"region": {"low": [1, 2, 3]}}, "'request.region' lacks the key 'high'."),
+        ({"colour": 1}, "'request' has the unknown key 'colour'."),
+    ],
+    ids=str,
+)
+def test_requests_that_are_refused(change: dict[str, Any], message: str) -> None:
+    line = json.dumps({**json.loads(request_line(SEGMENT)), **change})
+    with pytest.raises(InputError) as caught:
+        parse_request(line)
+    assert str(caught.value).startswith(message)
+    assert request_id(line) == "7"
+
+
+def test_events_that_are_refused() -> None:
+    for fields in ({}, {"event": "dance"}, {"event": "note", "id": "1"}, {"event": "note", "id": 1, "message": "x"}):
+        with pytest.raises(InputError):
+            parse_event(fields)
+
+
+def test_lines_without_an_id() -> None:
+    for line in ("", "[]", "{}", "not json", "[" * 100_000):
+        assert request_id(line) is None
