@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from dcamt.cases.folders import DECATHLON, NAMES, NNUNET, FoundCases, find_cases
+from dcamt.cases.folders import BIDS, DECATHLON, NAMES, NNUNET, FoundCases, find_cases
 from dcamt.errors import InputError
 
 
@@ -133,3 +133,112 @@ def test_faults_name_the_folder(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(InputError, match=r"dataset\.json: cannot be read"):
         find_cases(tmp_path)
+
+
+def left(found: FoundCases) -> dict[str, str]:
+    return {one.path.name: one.why for one in found.left_over}
+
+
+def test_nnunet_v1_lists_images_without_the_channel_of_their_files(tmp_path: Path) -> None:
+    files = ("imagesTr/la_003_0000.nii.gz", "imagesTr/la_003_0001.nii.gz", "labelsTr/la_003.nii.gz")
+    description = {
+        "labels": {"0": "background", "1": "LA"},
+        "training": [{"image": "./imagesTr/la_003.nii.gz", "label": "./labelsTr/la_003.nii.gz"}],
+        "test": ["./imagesTs/la_009.nii.gz"],
+    }
+    (folder(tmp_path, *files, "imagesTs/la_009_0000.nii.gz") / "dataset.json").write_text(json.dumps(description))
+    found = find_cases(tmp_path)
+    assert found.layout == NNUNET
+    assert pairs(found, tmp_path) == {"la_003": (files[0], files[2]), "la_009": ("imagesTs/la_009_0000.nii.gz", None)}
+    assert left(found) == {"la_003_0001.nii.gz": "another channel of its case; the first channel is taken"}
+    assert found.classes == ((1, "LA"),)
+
+
+def test_nnunet_v2_lists_the_files_of_each_case(tmp_path: Path) -> None:
+    folder(tmp_path, "data/a.nii.gz", "data/b.nii.gz", "data/a_label.nii.gz", "elsewhere/c.nii.gz")
+    listed = {
+        "case1": {"images": ["a.nii.gz", "b.nii.gz"], "label": "a_label.nii.gz"},
+        "case2": {"images": ["../elsewhere/c.nii.gz"]},
+        "case3": {"images": ["gone.nii.gz"], "label": "a_label.nii.gz"},
+        "case4": "nonsense",
+    }
+    (tmp_path / "data/dataset.json").write_text(json.dumps({"labels": {"background": 0, "LA": 1}, "dataset": listed}))
+    found = find_cases(tmp_path / "data")
+    cases = {case.name: (case.image.name, case.label.name if case.label else None) for case in found.cases}
+    assert cases == {"case1": ("a.nii.gz", "a_label.nii.gz"), "case2": ("c.nii.gz", None)}
+    assert left(found).keys() == {"b.nii.gz", "gone.nii.gz"}
+    assert found.classes == ((1, "LA"),)
+
+
+def test_parent_folder_of_nnunet_data_sets(tmp_path: Path) -> None:
+    one = ("nnUNet_raw/Dataset001_LA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset001_LA/labelsTr/a.nii.gz")
+    two = ("nnUNet_raw/Dataset002_RA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset002_RA/labelsTr/a.nii.gz")
+    folder(tmp_path, *one, *two, "nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz")
+    found = find_cases(tmp_path / "nnUNet_raw")
+    assert found.layout == NNUNET
+    got = sorted(pairs(found, tmp_path).values())
+    assert got == sorted([one, two, ("nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz", None)])
+
+
+def test_numbers_tell_patients_apart_where_no_label_says_that_they_are_channels(tmp_path: Path) -> None:
+    names = [f"p_{number:04d}.nrrd" for number in range(3)]
+    assert pairs(find_cases(folder(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
+    found = find_cases(folder(tmp_path, "p_seg.nrrd"))
+    assert pairs(found, tmp_path) == {"p": ("p_0000.nrrd", "p_seg.nrrd")}
+    assert left(found).keys() == {"p_0001.nrrd", "p_0002.nrrd"}
+
+
+def test_left_atrial_challenge_and_lascarqs_and_emidec(tmp_path: Path) -> None:
+    challenge = [f"asc/P1/{name}.nrrd" for name in ("lgemri", "laendo", "lawall")]
+    lascarqs = [f"lascarqs/train_1/{name}.nii.gz" for name in ("enhanced", "atriumSegImgMO", "scarSegImgM")]
+    emidec = ["emidec/Case_N01/Images/Case_N01.nii.gz", "emidec/Case_N01/Contours/Case_N01.nii.gz"]
+    folder(tmp_path, *challenge, *lascarqs, *emidec)
+    for files, name in ((challenge, "P1"), (lascarqs, "train_1"), (emidec, "Case_N01")):
+        found = find_cases(tmp_path / files[0].split("/")[0])
+        assert pairs(found, tmp_path) == {name: (files[0], files[1])}
+        assert set(left(found).values()) <= {"a label of another structure"}
+        assert len(found.left_over) == len(files) - 2
+
+
+def test_slicer_segmentation_beside_one_scan_of_another_name(tmp_path: Path) -> None:
+    files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
+    found = find_cases(folder(tmp_path, *files))
+    assert set(pairs(found, tmp_path).values()) == {files[:2], files[2:]}
+    # Of two scans, or with a name of its own, nobody knows whose label it is.
+    unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
+    found = find_cases(folder(tmp_path / "unsure", *unsure))
+    assert all(case.label is None for case in found.cases)
+    assert left(found) == dict.fromkeys(["Segmentation.seg.nrrd", "other.seg.nrrd"], "a label without a scan")
+
+
+def test_bids_with_derivatives(tmp_path: Path) -> None:
+    raw = [f"sub-0{n}/ses-1/anat/sub-0{n}_ses-1_acq-lge_T1w.nii.gz" for n in (1, 2)]
+    second = "sub-01/ses-2/anat/sub-01_ses-2_acq-lge_T1w.nii.gz"
+    label = "derivatives/manual/sub-01/ses-1/anat/sub-01_ses-1_acq-lge_desc-atrium_dseg.nii.gz"
+    suffixed = "derivatives/manual/sub-02/ses-1/anat/sub-02_ses-1_acq-lge_T1w_seg.nii.gz"
+    others = ("derivatives/prep/sub-01/anat/sub-01_ses-1_acq-lge_desc-preproc_T1w.nii.gz", "sub-03/anat/notes.json")
+    stray = "derivatives/manual/sub-09/anat/sub-09_label-LA_mask.nii.gz"
+    found = find_cases(folder(tmp_path, *raw, second, label, suffixed, *others, stray))
+    assert found.layout == BIDS
+    assert set(pairs(found, tmp_path).values()) == {(raw[0], label), (raw[1], suffixed), (second, None)}
+    assert left(found) == {
+        Path(others[0]).name: "an image that was derived from another",
+        Path(stray).name: "a label without a scan",
+    }
+
+
+def test_bids_label_that_fits_several_scans(tmp_path: Path) -> None:
+    raw = [f"sub-01/anat/sub-01_run-{n}_T1w.nii.gz" for n in (1, 2)]
+    found = find_cases(folder(tmp_path, *raw, "derivatives/sub-01/anat/sub-01_dseg.nii.gz"))
+    assert all(case.label is None for case in found.cases)
+    assert left(found) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
+
+
+def test_reasons_are_told_when_nothing_is_found(tmp_path: Path) -> None:
+    folder(tmp_path, "p01.nii.gz", "p01_seg.nii.gz", "p01_label.nii.gz")
+    with pytest.raises(InputError) as caught:
+        find_cases(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}: holds no scan that can be taken (p01.nii.gz: several labels for one scan; ")
+    assert "p01_label.nii.gz: several labels for one scan" in message
+    assert "\n" not in message

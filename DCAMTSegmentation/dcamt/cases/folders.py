@@ -1,8 +1,8 @@
-"""Which scans and labels in a folder belong together: a proposal to be shown before it is taken.
+"""Propose cases from a folder: pair its scans with their labels, by a data set's own list or by names.
 
-Understood are nnU-Net's `imagesTr`/`labelsTr` (channel suffix `_0000`), the Medical Segmentation Decathlon's
-`dataset.json`, and any folders whose files' names tell images from labels (`x_image`/`x_label`, `x.nrrd`/`x.seg.nrrd`,
-`images/x`/`labels/x`, a folder a patient with `image` and `label`, a folder a patient of DICOM slices).
+Layouts: nnU-Net v1 and v2 (also their parent folder), the Medical Segmentation Decathlon, BIDS with derivatives, and
+folders whose file names tell scans from labels by the words of `names` (Left Atrial Segmentation Challenge, LAScarQS,
+EMIDEC, `x_image`/`x_label`, `images/x`/`labels/x`, one scan beside Slicer's `Segmentation.seg.nrrd`, DICOM folders).
 """
 
 from __future__ import annotations
@@ -11,28 +11,22 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_agreement_maps
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
+from .names import LABEL_WORDS, NamedFile, Role, case_name, channel_of, classify, image_files, without_channel
 
-NNUNET, DECATHLON, NAMES = "nnU-Net", "Decathlon", "names"
-IMAGE_WORDS = frozenset(
-    ("image", "images", "img", "imgs", "scan", "scans", "volume", "volumes", "imagestr", "imagests", "lgemri")
-)
-LABEL_WORDS = frozenset(
-    [
-        *("label", "labels", "labelmap", "lbl", "labelstr", "labelsts", "seg", "segs", "segmentation", "segmentations"),
-        *("mask", "masks", "gt", "groundtruth", "outline", "annotation", "laendo"),
-    ]
-)
-"""Words of file and folder names; the last of each tuple is that of the 2018 Left Atrial Segmentation Challenge."""
-_SLICES = (".dcm", ".ima")
-_CHANNEL = re.compile(r"_(\d{4})$")
+NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
+DICOM_SLICE_ENDINGS = (".dcm", ".ima")
+MAX_REASONS = 5
+"""Files that the error of an empty proposal names at most."""
+_DEPTH = 3
+"""Levels below a folder at which data sets are looked for."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +39,10 @@ class LeftOver:
 
 @dataclass(frozen=True)
 class FoundCases:
-    """What a folder seems to hold; nothing of it was opened but a `dataset.json`.
+    """The proposal for a folder; no file was opened except `dataset.json`.
 
-    layout: by which convention it was read. cases: those with a label are labelled, the others unlabelled; each name
-    once. left_over: files that belong to no case. classes: the data set's own names of its labels, where it has any.
+    layout: the convention by which the folder was read. cases: labelled ones have a label; each name occurs once.
+    left_over: files that belong to no case. classes: label values and their names, if the data set lists them.
     """
 
     layout: str
@@ -58,39 +52,95 @@ class FoundCases:
 
 
 def find_cases(folder: Path) -> FoundCases:
-    """Pair the scans below `folder` with their labels, by a data set's own list or by name.
+    """Pair the scans below `folder` with their labels.
 
     Raises:
-        InputError: it is no folder, holds no scan, or its `dataset.json` cannot be read.
+        InputError: it is no folder, holds no scan that can be taken, or a `dataset.json` cannot be read.
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
-    described = _description(folder)
-    if "training" in described:
-        found = _decathlon(folder, described)
-    elif (folder / "imagesTr").is_dir():
-        found = _nnunet(folder, described)
-    else:
-        found = _by_names(folder)
+    found = _find(folder)
     if not found.cases:
-        raise InputError("holds no scan", path=folder, remedy=f"Files end in {', '.join(SCAN_ENDINGS)}.")
+        raise _nothing_found(folder, found)
+    return replace(found, cases=_with_distinct_names(found.cases))
+
+
+def _find(folder: Path) -> FoundCases:
+    reader = _data_set_reader(folder)
+    if reader is not None:
+        return reader(folder)
+    below = _data_sets_below(folder, _DEPTH)
+    return _join([_find(inner) for inner in below]) if below else _by_names(folder)
+
+
+def _nothing_found(folder: Path, found: FoundCases) -> InputError:
+    """Return the error for a folder without cases, which names the files that were left out and why."""
+    if not found.left_over:
+        return InputError("holds no scan", path=folder, remedy=f"Files end in {', '.join(SCAN_ENDINGS)}.")
+    reasons = [f"{_below(left.path, folder)}: {left.why}" for left in found.left_over[:MAX_REASONS]]
+    more = len(found.left_over) - len(reasons)
+    text = "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
+    return InputError(f"holds no scan that can be taken ({text})", path=folder, remedy="Rename or move these files.")
+
+
+def _below(path: Path, folder: Path) -> str:
+    try:
+        return path.relative_to(folder).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
+    """Return the function that reads a data set's own layout; None if the folder has none."""
+    described = _description(folder)
+    if isinstance(described.get("dataset"), Mapping):
+        return _nnunet_with_list
+    if "training" in described:
+        return _listed_data_set
+    if (folder / "imagesTr").is_dir():
+        return _nnunet
+    if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
+        return _bids
+    return None
+
+
+def _data_sets_below(folder: Path, depth: int) -> list[Path]:
+    """Return the folders of nnU-Net and Decathlon data sets below a folder such as `nnUNet_raw`."""
+    found: list[Path] = []
+    for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        if _data_set_reader(inner) is not None:
+            found.append(inner)
+        elif depth > 1:
+            found += _data_sets_below(inner, depth - 1)
     return found
 
 
+def _join(parts: Sequence[FoundCases]) -> FoundCases:
+    """Return the cases of several data sets as one proposal; classes only where all data sets agree on them."""
+    layouts = list(dict.fromkeys(part.layout for part in parts))
+    classes = {part.classes for part in parts}
+    return FoundCases(
+        " and ".join(layouts),
+        tuple(case for part in parts for case in part.cases),
+        tuple(left for part in parts for left in part.left_over),
+        classes.pop() if len(classes) == 1 else (),
+    )
+
+
 def _description(folder: Path) -> dict[str, Any]:
-    """What `dataset.json` says; empty where there is none."""
+    """Return the content of `dataset.json`; empty if there is none."""
     path = folder / "dataset.json"
     if not path.is_file():
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot be read ({error})", path=path, remedy="Mend it, or take it away.") from error
+        raise InputError(f"cannot be read ({error})", path=path, remedy="Repair or remove it.") from error
     return data if isinstance(data, dict) else {}
 
 
-def _classes(described: dict[str, Any]) -> tuple[tuple[int, str], ...]:
-    """Label values and their names: the Decathlon has {"1": "name"}, nnU-Net {"name": 1}."""
+def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
+    """Return label values and names: the Decathlon has {"1": "name"}, nnU-Net {"name": 1}."""
     listed = described.get("labels")
     found = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
@@ -100,32 +150,74 @@ def _classes(described: dict[str, Any]) -> tuple[tuple[int, str], ...]:
     return tuple(sorted(found.items()))
 
 
-def _decathlon(folder: Path, described: dict[str, Any]) -> FoundCases:
-    """Cases by the list in `dataset.json`: `training` has image and label, `test` has images alone."""
-    cases: list[Case] = []
-    left_over: list[LeftOver] = []
+class _Listed:
+    """Collects the cases that a `dataset.json` lists."""
 
-    def take(image: object, label: object) -> None:
-        files = [folder / text for text in (image, label) if isinstance(text, str) and text]
-        missing = [file for file in files if not file.exists()]
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.cases: list[Case] = []
+        self.left_over: list[LeftOver] = []
+
+    def add(self, images: Sequence[object], label: object, name: str = "") -> None:
+        """Add a case; of several channel files the first one is taken."""
+        files = [self._file(text) for text in images if isinstance(text, str) and text]
+        outlined = self._folder / label if isinstance(label, str) and label else None
+        missing = [file for file in (*files[:1], outlined) if file is not None and not file.exists()]
+        self.left_over += [LeftOver(file, "dataset.json names it, but it does not exist") for file in missing]
         if missing or not files:
-            left_over.extend(LeftOver(file, "dataset.json names it, but it is not there") for file in missing)
-        else:
-            outlined = files[1] if len(files) > 1 else None
-            cases.append(Case(scan_name(files[0]), files[0], outlined, LABELLED if outlined else UNLABELLED))
+            return
+        self.left_over += [LeftOver(file, _OTHER_CHANNEL) for file in (*files[1:], *_other_channels(files[0]))]
+        role = LABELLED if outlined else UNLABELLED
+        self.cases.append(Case(name or case_name(files[0]), files[0], outlined, role))
 
+    def _file(self, text: str) -> Path:
+        """Return the named file; nnU-Net v1 lists images without the channel that their names carry."""
+        path = self._folder / text
+        kind = ending(path)
+        channel = path.with_name(
+            f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
+        )
+        return channel if not path.exists() and channel.exists() else path
+
+
+_OTHER_CHANNEL = "another channel of its case; the first channel is taken"
+
+
+def _other_channels(path: Path) -> list[Path]:
+    """Return the other channel files of a case whose first one is `x_0000`."""
+    if channel_of(path) != 0:
+        return []
+    kind = ending(path)
+    stem = without_channel(scan_name(path))
+    pattern = re.compile(rf"{re.escape(stem)}_000[1-9]{re.escape(kind)}$")
+    return sorted(other for other in path.parent.iterdir() if pattern.match(other.name))
+
+
+def _listed_data_set(folder: Path) -> FoundCases:
+    """Read the list of a Decathlon or nnU-Net v1 data set: `training` has images and labels, `test` images alone."""
+    described, listed = _description(folder), _Listed(folder)
     for key in ("training", "validation", "test"):
         entries = described.get(key)
         for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict):
-                take(entry.get("image"), entry.get("label"))
-            else:
-                take(entry, None)
-    return FoundCases(DECATHLON, _with_own_names(cases), tuple(left_over), _classes(described))
+            image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (entry, None)
+            listed.add(image if isinstance(image, list) else [image], label)
+    has_channels = any(channel_of(case.image) is not None for case in listed.cases)
+    layout = NNUNET if has_channels else DECATHLON
+    return FoundCases(layout, tuple(listed.cases), tuple(listed.left_over), _classes(described))
 
 
-def _nnunet(folder: Path, described: dict[str, Any]) -> FoundCases:
-    """`imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or left out if its labels are there, for tests."""
+def _nnunet_with_list(folder: Path) -> FoundCases:
+    """Read the key `dataset` of nnU-Net v2, which lists each case's files, wherever they lie."""
+    described, listed = _description(folder), _Listed(folder)
+    for name, entry in described["dataset"].items():
+        if isinstance(entry, Mapping):
+            images = entry.get("images")
+            listed.add(images if isinstance(images, list) else [images], entry.get("label"), str(name))
+    return FoundCases(NNUNET, tuple(listed.cases), tuple(listed.left_over), _classes(described))
+
+
+def _nnunet(folder: Path) -> FoundCases:
+    """Pair `imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or left out if its labels are there."""
     cases: list[Case] = []
     left_over: list[LeftOver] = []
     for part in ("Tr", "Ts"):
@@ -135,95 +227,185 @@ def _nnunet(folder: Path, described: dict[str, Any]) -> FoundCases:
             why = "the data set keeps it for tests"
             left_over += [LeftOver(file, why) for file in (*_files(images, SCAN_ENDINGS), *outlined.values())]
             continue
-        taken = set()
+        used = set()
         for file in _files(images, SCAN_ENDINGS):
-            name = _CHANNEL.sub("", scan_name(file))
-            channel = _CHANNEL.search(scan_name(file))
-            if channel and int(channel[1]) > 0:
-                left_over.append(LeftOver(file, "another channel of its case; a scan here is one file"))
+            name = without_channel(scan_name(file))
+            if name not in outlined and scan_name(file) in outlined:
+                name = scan_name(file)
+            elif channel_of(file):
+                left_over.append(LeftOver(file, _OTHER_CHANNEL))
                 continue
             label = outlined.get(name)
-            taken.add(name)
+            used.add(name)
             cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
-        left_over += [LeftOver(file, "a label without a scan") for name, file in outlined.items() if name not in taken]
-    return FoundCases(NNUNET, _with_own_names(cases), tuple(left_over), _classes(described))
+        left_over += [LeftOver(file, _NO_SCAN) for name, file in outlined.items() if name not in used]
+    return FoundCases(NNUNET, tuple(cases), tuple(left_over), _classes(_description(folder)))
+
+
+_NO_SCAN = "a label without a scan"
+_SEVERAL_LABELS = "several labels for one scan"
+_OTHER_STRUCTURE = "a label of another structure"
 
 
 def _files(folder: Path, endings: Iterable[str]) -> list[Path]:
     if not folder.is_dir():
         return []
     kinds = tuple(endings)
-    return sorted(f for f in folder.iterdir() if f.is_file() and ending(f) in kinds and not f.name.startswith("."))
+    return [file for file in image_files(sorted(folder.iterdir())) if file.is_file() and ending(file) in kinds]
+
+
+# BIDS: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz, entities and a suffix; labels lie in `derivatives`.
+_LABEL_SUFFIXES = LABEL_WORDS | {"probseg"}
+_NOT_OF_THE_SCAN = ("desc", "label", "space", "res", "den", "hemi")
+"""Entities of derivatives that the source image does not carry."""
+
+
+def _bids(folder: Path) -> FoundCases:
+    """Pair each scan of a BIDS data set with the label in its derivatives that has the same entities."""
+    images: list[tuple[Path, dict[str, str]]] = []
+    labels: list[tuple[Path, dict[str, str]]] = []
+    left_over: list[LeftOver] = []
+    for path in _scans_below(folder):
+        if path.is_dir():
+            continue
+        entities, suffixes = _bids_name(path)
+        if not entities.get("sub"):
+            continue
+        if "probseg" in suffixes:
+            left_over.append(LeftOver(path, "a map of probabilities"))
+        elif any(suffix in _LABEL_SUFFIXES for suffix in suffixes) or entities.get("desc", "").lower() in LABEL_WORDS:
+            labels.append((path, entities))
+        elif "derivatives" in path.relative_to(folder).parts[:-1]:
+            left_over.append(LeftOver(path, "an image that was derived from another"))
+        else:
+            images.append((path, entities))
+    of_image: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path, entities in labels:
+        own = {key: value for key, value in entities.items() if key not in _NOT_OF_THE_SCAN}
+        fitting = [image for image, theirs in images if all(theirs.get(key) == value for key, value in own.items())]
+        exact = [image for image, theirs in images if theirs == own]
+        same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
+        chosen = same or exact or fitting
+        if len(chosen) == 1:
+            of_image[chosen[0]].append(path)
+        else:
+            left_over.append(LeftOver(path, "its name fits several scans" if chosen else _NO_SCAN))
+    cases = []
+    for image, _ in images:
+        own_labels = of_image[image]
+        if len(own_labels) > 1:
+            left_over += [LeftOver(path, _SEVERAL_LABELS) for path in (image, *own_labels)]
+        else:
+            label = own_labels[0] if own_labels else None
+            cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
+    return FoundCases(BIDS, tuple(cases), tuple(left_over))
+
+
+def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the entities (`sub`, `ses`, ...) of a BIDS name and its suffixes (`T1w_seg` has two) in lower case."""
+    entities, suffixes = {}, []
+    for part in scan_name(path).split("_"):
+        key, dash, value = part.partition("-")
+        if dash and key.isalnum():
+            entities[key] = value
+        else:
+            suffixes.append(part.lower())
+    return entities, suffixes
 
 
 def _by_names(folder: Path) -> FoundCases:
-    """Pair by what is left of a file's place and name when the words for image and label are taken out of it."""
-    images: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
-    labels: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
-    for path in _scans_below(folder):
-        is_label, key = _role_and_key(path, folder)
-        (labels if is_label else images)[key].append(path)
-    cases: list[Case] = []
+    """Pair by the rest of a file's path after the words for image and label are removed."""
+    scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
+    labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     left_over: list[LeftOver] = []
-    for key, scans in images.items():
-        outlines = labels.pop(key, [])
-        if len(scans) > 1 and outlines:
-            left_over += [LeftOver(path, "several scans and labels go by one name") for path in (*scans, *outlines)]
+    for path in _scans_below(folder):
+        named = classify(path, folder)
+        if named.role is Role.OTHER_LABEL:
+            left_over.append(LeftOver(path, _OTHER_STRUCTURE))
+        else:
+            (labels if named.role is Role.LABEL else scans)[named.key].append(named)
+    _pair_channels(scans, labels, left_over)
+    _pair_lone_labels(scans, labels)
+    cases: list[Case] = []
+    for key, own in scans.items():
+        images, outlines = [one.path for one in own], [one.path for one in labels.pop(key, [])]
+        if len(images) > 1 and outlines:
+            left_over += [LeftOver(path, "several scans and labels go by one name") for path in (*images, *outlines)]
         elif len(outlines) > 1:
-            left_over += [LeftOver(path, "several labels for one scan") for path in (*scans, *outlines)]
+            left_over += [LeftOver(path, _SEVERAL_LABELS) for path in (*images, *outlines)]
         else:
             name = "_".join(key[-1:]) or scan_name(folder)
             label = outlines[0] if outlines else None
-            cases += [Case(name, scan, label, LABELLED if label else UNLABELLED) for scan in scans]
-    left_over += [LeftOver(path, "a label without a scan") for outlines in labels.values() for path in outlines]
-    return FoundCases(NAMES, _with_own_names(cases), tuple(left_over))
+            cases += [Case(name, image, label, LABELLED if label else UNLABELLED) for image in images]
+    left_over += [LeftOver(one.path, _NO_SCAN) for outlines in labels.values() for one in outlines]
+    return FoundCases(NAMES, tuple(cases), tuple(left_over))
+
+
+_Named = defaultdict[tuple[str, ...], list[NamedFile]]
+
+
+def _pair_channels(scans: _Named, labels: _Named, left_over: list[LeftOver]) -> None:
+    """Give the scan `x_0000` the key of its label `x`; leave out the scan's other channels.
+
+    Without such a label, the numbers may tell patients apart.
+    """
+    for label in list(labels):
+        channels = [(*label[:-1], f"{label[-1]}_000{number}") for number in range(10)] if label else []
+        if not channels or label in scans or channels[0] not in scans or channels[0] in labels:
+            continue
+        scans[label] = scans.pop(channels[0])
+        for key in channels[1:]:
+            left_over += [LeftOver(one.path, _OTHER_CHANNEL) for one in scans.pop(key, [])]
+
+
+def _pair_lone_labels(scans: _Named, labels: _Named) -> None:
+    """Give the only scan of a folder the only label in it whose name says nothing but that it is a label.
+
+    Slicer saves `Segmentation.seg.nrrd` beside a scan of any name.
+    """
+    scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
+    labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
+    for named, places in ((scans, scans_in), (labels, labels_in)):
+        for key, files in named.items():
+            for one in files:
+                places[one.path if one.path.is_dir() else one.path.parent].append((key, one))
+    for place, outlines in labels_in.items():
+        images = scans_in.get(place, [])
+        if len(images) != 1 or len(outlines) != 1:
+            continue
+        (image_key, _), (label_key, label) = images[0], outlines[0]
+        words = [word.lower() for word in re.split(r"[_\-. \d]+", scan_name(label.path)) if word]
+        if label_key != image_key and image_key not in labels and all(word in LABEL_WORDS for word in words):
+            labels[image_key].append(label)
+            labels[label_key].remove(label)
+            if not labels[label_key]:
+                del labels[label_key]
 
 
 def _scans_below(folder: Path) -> Iterator[Path]:
-    """Image files at any depth, and folders of DICOM slices as one path each; hidden ones are passed over."""
+    """Yield image files at any depth, and folders of DICOM slices as one path each, without hidden ones."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        shown = [Path(place, name) for name in sorted(files) if not name.startswith(".")]
-        yield from (path for path in without_agreement_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS))
-        if any(ending(path) in _SLICES for path in shown):
+        paths = [Path(place, name) for name in sorted(files)]
+        yield from image_files(paths)
+        if any(ending(path) in DICOM_SLICE_ENDINGS and not path.name.startswith(".") for path in paths):
             yield Path(place)
 
 
-def _role_and_key(path: Path, folder: Path) -> tuple[bool, tuple[str, ...]]:
-    """Whether a path's words say that it is a label, and its parts without such words."""
-    parts = list(path.relative_to(folder).parts)
-    if parts:
-        parts[-1] = scan_name(path)
-    is_label = ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS
-    key = []
-    for part in parts:
-        words = re.split(r"([_\-. ]+)", part)
-        told = [word.lower() for word in words[::2]]
-        is_label = is_label or any(word in LABEL_WORDS for word in told)
-        kept = [
-            "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
-            for n, word in enumerate(told)
-            if word not in IMAGE_WORDS and word not in LABEL_WORDS
-        ]
-        if text := "".join(kept).strip("_-. "):
-            key.append(text)
-    return is_label, tuple(key)
-
-
-def _with_own_names(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """The cases with names that tell them apart: the folders above a scan are added where one name comes twice."""
+def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
+    """Return the cases with distinct names: the folders above a scan are added where a name occurs twice."""
     cases = list(cases)
     for depth in range(1, 64):
         seen: defaultdict[str, list[int]] = defaultdict(list)
         for index, case in enumerate(cases):
             seen[case.name].append(index)
-        twice = [index for members in seen.values() if len(members) > 1 for index in members]
-        if not twice:
+        repeated = [index for members in seen.values() if len(members) > 1 for index in members]
+        if not repeated:
             return tuple(cases)
-        for place, index in enumerate(twice):
+        for place, index in enumerate(repeated):
             case = cases[index]
             above = case.image.parent.parts[1:]
-            # With no folder left to name, a number tells them apart.
+            # Above the highest folder, a number tells the cases apart.
             more = above[-depth] if depth <= len(above) else str(place + 1)
-            cases[index] = Case(f"{more}_{case.name}", case.image, case.label, case.role)
+            cases[index] = replace(case, name=f"{more}_{case.name}")
     return tuple(cases)

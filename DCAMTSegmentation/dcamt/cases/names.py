@@ -1,0 +1,128 @@
+"""Tell scans from labels, and which belong together, by the names of files and folders.
+
+Every command and panel that reads a folder uses the words and rules of this module. They cover nnU-Net (channel suffix
+`_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022 (`enhanced`,
+`atriumSegImgMO`, `scarSegImgM`), EMIDEC (`Images`, `Contours`), and names with `_image`, `_label`, `_seg`, `_mask`,
+`_gt` and their like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_agreement_maps
+
+IMAGE_WORDS = frozenset(
+    (
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "scan",
+        "scans",
+        "volume",
+        "volumes",
+        "imagestr",
+        "imagests",
+        "lgemri",
+        "enhanced",
+    )
+)
+LABEL_WORDS = frozenset(
+    [
+        *("label", "labels", "labelmap", "lbl", "labelstr", "labelsts", "seg", "segs", "segmentation", "segmentations"),
+        *("mask", "masks", "gt", "groundtruth", "outline", "outlines", "annotation", "annotations", "dseg", "laendo"),
+        *("contour", "contours", "manual", "atriumsegimgmo", "atriumsegimg", "atriumsegimgm"),
+    ]
+)
+OTHER_STRUCTURE_WORDS = frozenset(("lawall", "scarsegimgm", "scarsegimg", "scarsegimgmo"))
+"""Names of labels of other structures (the atrium's wall, scar), which are no scans and not the atrium's label."""
+_CHANNEL = re.compile(r"_(000\d)$")
+_SEPARATORS = re.compile(r"([_\-. ]+)")
+
+
+class Role(Enum):
+    """What a file is, by its name."""
+
+    SCAN = "scan"
+    LABEL = "label"
+    OTHER_LABEL = "label of another structure"
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """A file's role, and the parts of its path without the words that tell the role: equal keys belong together."""
+
+    path: Path
+    role: Role
+    key: tuple[str, ...]
+
+
+def case_name(path: str | Path) -> str:
+    """Return the name of the case of a file: its name without ending, channel, and final word for image or label.
+
+    >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001.nii.gz", "la_001_label.seg.nrrd")]
+    ['la_001', 'la_001', 'la_001']
+    >>> case_name("1.3.6.1.4.1.14519.5.2.1.1.nii.gz")
+    '1.3.6.1.4.1.14519.5.2.1.1'
+    """
+    name = without_channel(scan_name(path))
+    words = _SEPARATORS.split(name)
+    if len(words) > 2 and words[-1].lower() in (IMAGE_WORDS | LABEL_WORDS):
+        name = without_channel("".join(words[:-2]))
+    return name
+
+
+def without_channel(name: str) -> str:
+    """Return a name without nnU-Net's first channel, `_0000`; other numbers may tell patients apart."""
+    return name.removesuffix("_0000") or name
+
+
+def channel_of(path: str | Path) -> int | None:
+    """Return the channel at the end of a scan's name, 0 for `la_001_0000.nii.gz`; None if there is none."""
+    found = _CHANNEL.search(scan_name(path))
+    return int(found[1]) if found else None
+
+
+def classify(path: Path, folder: Path) -> NamedFile:
+    """Return the role of a file below `folder`, from the words in its relative path, and its key."""
+    parts = list(path.relative_to(folder).parts)
+    if parts:
+        parts[-1] = scan_name(path)
+    is_label = ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS
+    is_other = False
+    key = []
+    for part in parts:
+        words = _SEPARATORS.split(part)
+        lower = [word.lower() for word in words[::2]]
+        is_label = is_label or any(word in LABEL_WORDS for word in lower)
+        is_other = is_other or any(word in OTHER_STRUCTURE_WORDS for word in lower)
+        kept = [
+            "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
+            for n, word in enumerate(lower)
+            if word not in IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS
+        ]
+        if text := "".join(kept).strip("_-. "):
+            key.append(text)
+    role = Role.OTHER_LABEL if is_other else Role.LABEL if is_label else Role.SCAN
+    return NamedFile(path, role, tuple(key))
+
+
+def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the files of a folder that are labels, by their names, of other files in it.
+
+    A file whose name has a word for labels but no partner, such as a lone `heart_seg.nii.gz`, may be a scan.
+    """
+    named = [classify(path, folder) for path in files]
+    scans = {without_channel("/".join(one.key)) for one in named if one.role is Role.SCAN}
+    return [one.path for one in named if one.role is not Role.SCAN and without_channel("/".join(one.key)) in scans]
+
+
+def image_files(files: Iterable[Path]) -> list[Path]:
+    """Return the files that are scans or labels by their endings, without hidden files and agreement maps."""
+    shown = [path for path in files if not path.name.startswith(".")]
+    return [path for path in without_agreement_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]

@@ -1,0 +1,56 @@
+"""One rule names the case of a file and tells labels from scans, for every command and panel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dcamt.cases.names import Role, case_name, channel_of, classify, labels_beside_scans
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("la_001.nii.gz", "la_001"),
+        ("la_001_0000.nii.gz", "la_001"),
+        ("la000_image.nrrd", "la000"),
+        ("la000_label.seg.nrrd", "la000"),
+        ("p01_gt.nii", "p01"),
+        ("p01-Segmentation.nrrd", "p01"),
+        ("site2.1_patient01.nii.gz", "site2.1_patient01"),
+        ("1.3.6.1.4.1.14519.5.2.1.1.nii.gz", "1.3.6.1.4.1.14519.5.2.1.1"),
+        ("1.3.6.1.4.1.14519.5.2.1.2.seg.nrrd", "1.3.6.1.4.1.14519.5.2.1.2"),
+        ("patient_2019.nrrd", "patient_2019"),
+        ("p_0001.nrrd", "p_0001"),
+        ("label.nrrd", "label"),
+        ("maskell.nrrd", "maskell"),
+    ],
+)
+def test_case_names(file: str, name: str) -> None:
+    assert case_name(file) == name
+    assert case_name(f"folder/{file}") == name
+
+
+def test_channels() -> None:
+    assert [channel_of(f"a_{n}.nii.gz") for n in ("0000", "0001", "2019", "x")] == [0, 1, None, None]
+
+
+def test_roles_and_keys(tmp_path: Path) -> None:
+    def told(text: str) -> tuple[Role, tuple[str, ...]]:
+        named = classify(tmp_path / text, tmp_path)
+        return named.role, named.key
+
+    assert told("P1/lgemri.nrrd") == (Role.SCAN, ("P1",))
+    assert told("P1/laendo.nrrd") == (Role.LABEL, ("P1",))
+    assert told("P1/lawall.nrrd") == (Role.OTHER_LABEL, ("P1",))
+    assert told("train_1/atriumSegImgMO.nii.gz") == (Role.LABEL, ("train_1",))
+    assert told("train_1/scarSegImgM.nii.gz") == (Role.OTHER_LABEL, ("train_1",))
+    assert told("Case_1/Contours/Case_1.nii.gz") == (Role.LABEL, ("Case_1", "Case_1"))
+    assert told("x.seg.nrrd") == (Role.LABEL, ("x",))
+
+
+def test_labels_are_known_by_the_scans_beside_them() -> None:
+    folder = Path("patients")
+    names = ["p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nii.gz", "p03_0000.nii", "p03_gt.nii", "q_seg.nii"]
+    found = labels_beside_scans([folder / name for name in names], folder)
+    assert [path.name for path in found] == ["p01_seg.nii.gz", "p02_mask.nii.gz", "p03_gt.nii"]
