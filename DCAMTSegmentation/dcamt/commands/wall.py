@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, user_error
 from ..io.formats import ending, scan_name
 from ..io.readers import read_labelmap, read_scan
 from ..io.surfaces import SURFACE_OUTPUTS, write_surface
@@ -25,7 +25,6 @@ from ..wall.files import (
 )
 from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
 from .console import Console, StdoutLost
-from .faults import as_fault
 from .scan_jobs import check_result_path, expand_scan_path
 
 TABLE = "wall.csv"
@@ -80,7 +79,7 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         except Exception as error:
             files = (job.scan, job.segmentation, job.openings, *job.results)
             named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
-            failures.append(str(as_fault(error, None if named else job.scan)))
+            failures.append(str(user_error(error, None if named else job.scan)))
             console.print_event("failed", scan=str(job.scan), message=failures[-1])
     table = options.output / TABLE
     if options.scan.is_dir() and results:
