@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DCAMTSlicerLib.volume_bridge import SLAB_BYTES
+from dcamt.io.slabs import slabs
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -23,10 +23,8 @@ def build_image(disagreement: np.ndarray) -> Generator[None, None, Any]:
     image.SetDimensions(*reversed(disagreement.shape))
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(disagreement.shape)
-    thickness = max(1, SLAB_BYTES // max(1, disagreement[:1].nbytes))
-    for start in range(0, len(values), thickness):
-        slab = slice(start, start + thickness)
-        values[slab] = disagreement[slab]
+    for part in slabs(disagreement):
+        values[part] = disagreement[part]
         yield
     return image
 

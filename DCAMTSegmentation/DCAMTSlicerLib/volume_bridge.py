@@ -11,10 +11,9 @@ import slicer
 import vtk
 from dcamt.errors import DISK_FULL, InputError, OutputError
 from dcamt.geometry import Grid
+from dcamt.io.slabs import slabs
 from slicer.i18n import tr as _
 
-SLAB_BYTES = 8 << 20
-"""What is copied between two turns of the event loop: some milliseconds' worth."""
 FREE_SPACE = _("Free some space, or choose another temporary folder in the application's settings.")
 
 
@@ -67,14 +66,13 @@ def save_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[float]:
     Raises:
         OutputError: the file cannot be written.
     """
-    thickness = max(1, SLAB_BYTES // max(1, voxels[:1].nbytes))
     try:
         with open(path, "wb") as file:
             header = np.lib.format.header_data_from_array_1_0(np.empty((0, *voxels.shape[1:]), voxels.dtype))
             np.lib.format.write_array_header_1_0(file, header | {"shape": voxels.shape})
-            for start in range(0, len(voxels), thickness):
-                np.ascontiguousarray(voxels[start : start + thickness]).tofile(file)
-                yield min(1.0, (start + thickness) / len(voxels))
+            for part in slabs(voxels):
+                np.ascontiguousarray(voxels[part]).tofile(file)
+                yield part.stop / len(voxels)
     except OSError as error:
         full = error.errno in DISK_FULL
         what = _("the disk is full") if full else _("could not be written ({reason})").format(reason=error.strerror)

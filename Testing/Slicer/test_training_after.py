@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, Case
+from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.models.package import open_model
 from dcamt.models.store import model_path, stored_models
 from dcamt.runs.folder import RunFolder
@@ -24,7 +25,6 @@ from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.cases.lists import row_of_case
-from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
 from DCAMTTrainingLib.panels import outline as outline_panel
@@ -235,7 +235,7 @@ class ProposalTest(TrainingCase):
     def ranked(self, volume: Any, name: str = "LGE") -> dict[str, Any]:
         """A ranked case whose files are the volume's, and a proposal on it."""
         scan, proposed = self.folder / "00001.nrrd", self.folder / f"{name}.seg.nrrd"
-        for _step in write_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
+        for _step in write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
             pass
         outline = add_outline(volume, ellipsoid(1)[1])
         self.assertTrue(slicer.util.saveNode(outline, str(proposed)))

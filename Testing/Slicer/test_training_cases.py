@@ -15,6 +15,7 @@ import slicer
 import vtk
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe import load_recipe
 from dcamt.training.preview import Preview
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -22,7 +23,6 @@ from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.check import CaseCheck, scene_remark
-from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
@@ -498,7 +498,7 @@ class CaseCheckTest(unittest.TestCase):
     def test_headers_labels_and_nodes_are_looked_at_in_the_background(self):
         image, label = ellipsoid()
         for name, voxels in (("a", image), ("a_label", label), ("small_label", label[:18])):
-            for _ in write_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), self.folder / f"{name}.nrrd"):
+            for _ in write_nrrd_in_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), self.folder / f"{name}.nrrd"):
                 pass
         volume, outline = add_case("in the scene")
         table = CaseTable()

@@ -17,11 +17,11 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
+from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib import measurement as measurement_module
 from DCAMTTrainingLib import session as session_module
-from DCAMTTrainingLib.cases.nrrd_slabs import write_slabs
 from DCAMTTrainingLib.cases.rows import FileScan
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import NAME, REMARK, ROLE
@@ -45,7 +45,7 @@ from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 def write(path: Path, voxels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for _ in write_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), path):
+    for _ in write_nrrd_in_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), path):
         pass
     return path
 

@@ -11,12 +11,12 @@ import slicer
 import vtk
 from dcamt.cases.case_list import LABELLED, VALIDATION, Case
 from dcamt.errors import InputError
+from dcamt.io.slabs import write_nrrd_in_slabs
 from DCAMTSlicerLib.result_segments import labelmap
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .nrrd_slabs import write_slabs
 from .rows import CaseRow, FileScan
 
 
@@ -39,7 +39,7 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
     if volume is None:
         raise InputError(_("is no longer in the scene"), path=row.name, remedy=_("Remove the case."))
     image = folder / f"{number:05d}.nrrd"
-    yield from write_slabs(voxels_of(volume), ijk_to_ras(volume), image)
+    yield from write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), image)
     if not needs_label:
         return Case(row.name, image, None, row.role)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
@@ -47,7 +47,7 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
         raise InputError(_("has no segmentation any more"), path=row.name, remedy=_("Make the case unlabelled."))
     labels = yield from label_array(segmentation, source.segments, volume)
     label = folder / f"{number:05d}-label.nrrd"
-    yield from write_slabs(labels, ijk_to_ras(volume), label)
+    yield from write_nrrd_in_slabs(labels, ijk_to_ras(volume), label)
     return Case(row.name, image, label, row.role)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.geometry import Grid, bounding_box
+from dcamt.io.slabs import slabs
 from dcamt.recipe import Recipe
 from dcamt.training.preview import Preview
 from dcamt.worker.protocol import SegmentResult
@@ -18,9 +19,6 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from ..cases.derived_nodes import PREVIEW_OF
-
-SLAB_VOXELS = 4 << 20
-"""Voxels copied between two turns of the event loop."""
 
 
 def show_preview(
@@ -82,9 +80,8 @@ def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
         return volume
     voxels = np.load(preview.scan, mmap_mode="r")
     copied = np.empty(voxels.shape, voxels.dtype.newbyteorder("="))
-    thickness = max(1, SLAB_VOXELS // max(1, voxels[0].size))
-    for start in range(0, len(voxels), thickness):
-        copied[start : start + thickness] = voxels[start : start + thickness]
+    for part in slabs(voxels):
+        copied[part] = voxels[part]
         yield
     image = vtk.vtkImageData()
     image.SetDimensions(*voxels.shape[::-1])
