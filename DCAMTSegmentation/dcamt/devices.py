@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Choosing the device that computes, and moving tensors to it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 
 def choose_device(name: str, training: bool = False) -> torch.device:
-    """`auto` takes a CUDA GPU if there is one, else Apple's if PyTorch can do there what it is for, else the CPU.
+    """Return the named device; `auto` is a CUDA GPU, else an Apple GPU that can do the work, else the CPU.
 
-    `training` asks more of a device than segmenting.
+    training: whether the device must also support what training needs.
 
     Raises:
-        InputError: the device that was asked for is not there.
+        InputError: this machine has no such device.
     """
     import torch
 
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == AUTO:
-        able = {**there, "mps": there["mps"] and _computes_volumes("mps", training)}
-        name = next(device for device in ("cuda", "mps", "cpu") if able[device])
-    if not there.get(name):
+        usable = {**available, "mps": available["mps"] and _supports_volumes("mps", training)}
+        name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
+    if not available.get(name):
         remedy = "Let the device be chosen automatically (at a shell: --device auto)."
         raise InputError(f"this machine has no '{name}' device that torch can use", remedy=remedy)
     return torch.device(name)
 
 
 @functools.cache
-def _computes_volumes(device: str, training: bool) -> bool:
-    """Whether PyTorch has there what networks, and in training samplers, use of it for volumes.
+def _supports_volumes(device: str, training: bool) -> bool:
+    """Return whether PyTorch implements on `device` the 3D operations that networks and, in training, samplers use.
 
-    For Apple's GPUs it came bit by bit, and what is missing is told of only when it is called.
+    Support for Apple GPUs came release by release, and a missing operation raises only when it is called.
     """
     import torch
     import torch.nn.functional as F
@@ -55,19 +55,19 @@ def _computes_volumes(device: str, training: bool) -> bool:
         total.cpu()
         if training:
             total.backward()  # type: ignore[no-untyped-call]
-            places = F.affine_grid(identity, [1, 1, 4, 4, 4], align_corners=False)
+            points = F.affine_grid(identity, [1, 1, 4, 4, 4], align_corners=False)
             for mode in ("bilinear", "nearest"):
-                F.grid_sample(volume.detach(), places, mode=mode, align_corners=False).cpu()
-    except RuntimeError:  # of which NotImplementedError is one
+                F.grid_sample(volume.detach(), points, mode=mode, align_corners=False).cpu()
+    except RuntimeError:  # NotImplementedError is a subclass
         return False
     return True
 
 
-def hand_over(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device, or on its way there: what is asked of the device next finds it.
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on the device, without making the caller wait for a GPU.
 
-    A GPU takes from ordinary memory only when all that it was asked before is done, and whoever hands over stands still
-    until then. From page-locked memory it takes by itself.
+    A copy from ordinary memory blocks until the GPU has finished all earlier work. A copy from page-locked memory runs
+    by itself; operations that the GPU is given afterwards see the copied values.
     """
     if device.type != "cuda":
         return tensor.to(device)
@@ -75,18 +75,18 @@ def hand_over(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself, much faster than in float32: a GPU's tensor cores, a CPU's
-    matrix tiles (AMX) or dot products (AVX-512 BF16).
+    """Return whether bfloat16 runs in hardware on the device, and therefore much faster than float32.
 
-    Other CPUs emulate it, which is many times slower than float32.
+    True for a GPU's tensor cores and for a CPU's matrix tiles (AMX) or dot products (AVX-512 BF16). Other CPUs emulate
+    bfloat16, many times slower than float32.
     """
     import torch
 
     if device.type == "cuda":
-        # Compute capability 8.0 (Ampere) brought them; older GPUs emulate, and PyTorch calls that supported, too.
+        # Hardware came with compute capability 8.0 (Ampere); PyTorch reports emulation on older GPUs as supported, too.
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    # Of PyTorch's own making and not promised to stay, nor in every release; without them float32 is used.
+    # Private functions that not every PyTorch release has; without them float32 is used.
     tests = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return any(supported() for supported in tests if supported)

@@ -1,28 +1,24 @@
-"""One run on many processes: each takes its share of every batch, and all of them make the same step.
+"""Data-parallel training: each process computes part of every batch, and all processes make the same step.
 
-Started by `torchrun`, a process is one of a team; started by hand, it is alone. The first process of a team keeps the
-run's folder, validates and speaks; the others get the recipe and the case list from it, read the scans by themselves,
-write nothing and print nothing. Only what a process alone can know it says itself, in one line with its number: that
-it broke down in the midst of a step, or that its machine has no such GPU.
+Processes started by `torchrun` form a team; a process started otherwise is alone. The team's leader (rank 0) keeps the
+run folder, validates and prints. The others receive recipe and case list from the leader, read the scans themselves,
+write no files and print only what no other process can know: an unexpected failure, or a missing GPU of their machine.
 
-What an iteration draws depends on the seed, the iteration and the sample's place in the whole batch, so a team sees
-the very samples that one process would. Gradients are averaged over the team before each step, so all keep the same
-weights. What couples samples is done within each process's share:
+Random draws depend on the seed, the iteration and the sample's index in the whole batch, so a team trains on the same
+samples as a single process. Gradients are averaged over the team before each step, so all weights stay equal.
+Operations that couple samples work within each process's part of the batch:
 
-- Batch normalisation takes its statistics from the share; the running ones are averaged over the team.
-- MMD, and the prototypes of the contrast parts, compare the share's samples. All shares draw the same places.
-- Patches are mixed (CutMix) with others of the share. All shares mix by the same box.
-- Copy-paste pairs the share's labelled patches with its unlabelled ones, by one box for the whole batch. Where a batch
-  holds as many of the one as of the other, the pairs are those of one process.
+- Batch normalisation takes its statistics from the part; running statistics are averaged over the team.
+- MMD and the prototypes of the contrast losses use the part's samples. All parts draw the same voxels.
+- CutMix mixes patches of one part. All parts use the same box.
 
-A share should therefore hold labelled and unlabelled patches, two of each or more. Supervision, distillation and
-copy-paste (of equal numbers) are means over samples: with `normalisation` set to `instance`, and mixing, MMD and
-contrast left out, a team's losses are those of one process. That is so in float32; in bfloat16 each share is rounded by
-itself (8e-4 apart after twenty steps).
+A part should therefore hold at least two labelled and two unlabelled patches. Supervision and distillation are means
+over samples: with `normalisation` set to `instance`, and without mixing, MMD and contrast, a team's losses equal those
+of one process in float32 (in bfloat16 each part is rounded separately: 8e-4 apart after twenty steps).
 
-Whatever ends one process ends the run, and any number of processes can go on with it. Over Gloo the next exchange fails
-in all others, and the leader saves what was learnt and says so. Over NCCL, which only asks the GPU for it,
-they wait until `torchrun` ends them: what was learnt since the last checkpoint is lost.
+When one process ends, the run ends, and any number of processes can resume it. Over Gloo the next exchange fails in
+all others, and the leader saves what was learnt. Over NCCL the others wait until `torchrun` ends them: steps since the
+last checkpoint are lost.
 """
 
 from __future__ import annotations
@@ -42,32 +38,32 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others: the first one may be validating, or reading cases over a slow network.
+"""How long a process waits for the others: the leader may be validating, or reading cases over a slow network.
 
-One that has ended is not waited for: its connections close, and where a GPU would wait on, `torchrun` ends it.
+A process that has ended is not waited for: its connections close, or `torchrun` ends those that wait on a GPU.
 """
 
 T = TypeVar("T")
 
 
 class TeamLost(DCAMTError):
-    """Another process of the team has ended or gives up, so no step can be made together."""
+    """Another process of the team has ended or failed, so no common step can be made."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """This process's number (`rank`, from 0) among `size`."""
+    """The processes of one run: this one has number `rank` (from 0) of `size`."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process keeps the run's folder."""
+        """Whether this process is the leader, which keeps the run folder."""
         return self.rank == 0
 
-    def share(self, labelled: int, batch: int) -> list[int]:
-        """The samples of the batch that this process takes, labelled ones (0 to `labelled`) first.
+    def sample_indices(self, labelled: int, batch: int) -> list[int]:
+        """Return the indices of this process's samples in the batch, labelled samples (0 to `labelled`) first.
 
         Raises:
             InputError: the batch cannot be split evenly.
@@ -83,83 +79,83 @@ class Team:
             mine += range(first + self.rank * count, first + (self.rank + 1) * count)
         return mine
 
-    def from_leader(self, value: T | None) -> T:
-        """The leader's `value`, in every process.
+    def broadcast(self, value: T | None) -> T:
+        """Return the leader's `value` in every process; the other processes pass None.
 
         Raises:
-            TeamLost: see there.
+            TeamLost: another process has ended.
         """
         box = [value]
         if self.size > 1:
             import torch.distributed as dist
 
-            with _together():
+            with _raising_team_lost():
                 dist.broadcast_object_list(box, src=0)
         assert box[0] is not None
         return box[0]
 
     @contextmanager
-    def agreed(self, scales: bool = False) -> Iterator[None]:
-        """Do what may fail in any process, such as reading files: where it fails in one, it fails in all.
+    def fail_together(self, scales_gradients: bool = False) -> Iterator[None]:
+        """Run a block that may fail in any process, such as reading files; if it fails in one, it fails in all.
 
-        `scales`: whether this process multiplies its gradients by a scale, which they all must do, or none.
+        scales_gradients: whether this process scales its gradients (float16), which all processes must do, or none.
 
         Raises:
-            Exception: in the leader, its own fault.
-            InputError: in the leader, the first fault of another process, or that not all scale their gradients.
-            TeamLost: in the others, whose faults the leader tells of; or see there.
+            Exception: in the leader, its own failure.
+            InputError: in the leader, the first failure of another process, or if only some scale their gradients.
+            TeamLost: in the other processes, whose failures the leader reports; or another process has ended.
         """
         if self.size == 1:
             yield
             return
-        fault: Exception | None = None
+        failure: Exception | None = None
         try:
             yield
         except Exception as error:
-            fault = error
+            failure = error
         try:
-            faults = self._gather(fault and (str(fault) if isinstance(fault, DCAMTError) else repr(fault)))
-            scaling = self._gather(scales)
+            failures = self._gather(failure and (str(failure) if isinstance(failure, DCAMTError) else repr(failure)))
+            scaling = self._gather(scales_gradients)
         except TeamLost:
-            if fault is not None:
-                raise fault from None
+            if failure is not None:
+                raise failure from None
             raise
-        if not any(faults) and len(set(scaling)) == 1:
+        if not any(failures) and len(set(scaling)) == 1:
             return
         if not self.leads:
-            raise TeamLost("a process of the run gives up") from fault
-        if fault is not None:
-            raise fault
-        if any(faults):
-            raise InputError(next(text for text in faults if text))
+            raise TeamLost("a process of the run has failed") from failure
+        if failure is not None:
+            raise failure
+        if any(failures):
+            raise InputError(next(text for text in failures if text))
         raise InputError(
             "the GPUs are of different kinds: not all of them compute in bfloat16", remedy="Set mixed_precision=false."
         )
 
-    def gathered(self, value: T) -> list[T]:
-        """Every process's value, in order of their numbers.
+    def gather(self, value: T) -> list[T]:
+        """Return every process's value, in order of rank.
 
         Raises:
-            TeamLost: see there.
+            TeamLost: another process has ended.
         """
         return self._gather(value) if self.size > 1 else [value]
 
     def _gather(self, value: Any) -> list[Any]:
-        """Every process's value, in order of their numbers; a text of another process than the leader says of which."""
+        """Return every process's value, in order of rank; a follower's text is prefixed with its name."""
         import torch.distributed as dist
 
         if isinstance(value, str) and not self.leads:
-            value = f"{whoami()}: {value}"
+            value = f"{describe_process()}: {value}"
         values = [None] * self.size
-        with _together():
+        with _raising_team_lost():
             dist.all_gather_object(values, value)
         return values
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each of the float tensors by its mean over the team, all in one exchange.
+        """Replace each float tensor, in place, by its mean over the team, in one exchange.
 
         Raises:
-            TeamLost: see there; the tensors are as they were.
+            TeamLost: another process has ended; the tensors are unchanged.
         """
         if self.size == 1 or not tensors:
             return
@@ -167,7 +163,7 @@ class Team:
         import torch.distributed as dist
 
         flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
-        with _together():
+        with _raising_team_lost():
             dist.all_reduce(flat)
         flat /= self.size
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
@@ -178,27 +174,27 @@ ALONE = Team()
 
 
 def team_size() -> int:
-    """How many processes `torchrun` started; 1 without it."""
+    """Return the number of processes that `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def team_rank() -> int:
-    """This process's number among them."""
+    """Return this process's rank in its team; 0 if it is alone."""
     return int(os.environ.get("RANK", "0")) if team_size() > 1 else 0
 
 
-def whoami() -> str:
-    """This process of the team, for the person."""
+def describe_process() -> str:
+    """Return text that names this process in a message."""
     return f"process {team_rank()} on {socket.gethostname()}"
 
 
-def first_of_machine() -> bool:
-    """Whether, of the team's processes on this machine, this is the first."""
+def is_first_on_machine() -> bool:
+    """Return whether this is the first of the team's processes on this machine."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The GPU of this process, where a team's processes share a machine with several; else `device`.
+    """Return this process's own GPU, where a team's processes share a machine with several GPUs; else `device`.
 
     Raises:
         InputError: there are more processes than GPUs on this machine.
@@ -219,24 +215,24 @@ def own_device(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def joined(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
-    """Join the team that `torchrun` started, over NCCL on CUDA GPUs, else over Gloo.
+def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
+    """Join the processes that `torchrun` started for the length of a block: over NCCL on CUDA GPUs, else over Gloo.
 
-    `patience`: how long a process waits for the others.
+    patience: how long a process waits for the others.
 
     Raises:
-        TeamLost: the others cannot be reached.
+        TeamLost: the other processes cannot be reached.
     """
     if team_size() == 1:
         yield ALONE
         return
     import torch.distributed as dist
 
-    # Loaded later, as it is with the first optimiser, it would keep the group for good in its functions' defaults; and
-    # Gloo's threads, outliving Python, would end the process by an abort.
+    # If this module were first imported later (the first optimiser does so), its default arguments would keep the group
+    # alive for good, and Gloo's threads, outliving Python, would abort the process at its end.
     import torch.distributed.nn  # noqa: F401
 
-    with _together("the other processes of the run cannot be reached. Start all of them by torchrun."):
+    with _raising_team_lost("the other processes of the run cannot be reached. Start all of them by torchrun."):
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
@@ -245,13 +241,14 @@ def joined(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Tea
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """The batch normalisation's running means and variances."""
+    """Return the running means and variances of a network's batch normalisation."""
     return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
 
 
 @contextmanager
-def _together(otherwise: str = "another process of the run has ended. Go on with --resume.") -> Iterator[None]:
+def _raising_team_lost(message: str = "another process of the run has ended. Go on with --resume.") -> Iterator[None]:
+    """Convert torch.distributed's errors within a block to TeamLost."""
     try:
         yield
     except (RuntimeError, ValueError) as error:  # torch.distributed's own errors are RuntimeErrors
-        raise TeamLost(otherwise) from error
+        raise TeamLost(message) from error

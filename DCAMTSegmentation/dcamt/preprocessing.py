@@ -46,26 +46,28 @@ def resampled(volume: Volume, grid: NetworkGrid, device: torch.device | str = "c
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]), device=device)
     for slab in _slabs(canonical, axis=1):
         part = torch.from_numpy(np.ascontiguousarray(canonical[:, slab], dtype=np.float32)).to(device)
-        flat[:, slab] = weigh(weigh(part, z, -1), y, -2)
-    return weigh(flat, x, -3)
+        flat[:, slab] = apply_along_axis(apply_along_axis(part, z, -1), y, -2)
+    return apply_along_axis(flat, x, -3)
 
 
-def labels_to_network(labelmap: Labelmap, recipe: Recipe) -> Tensor:
-    """Labels on the network's grid, uint8 (X, Y, Z): at each voxel the class that fills most of it."""
-    grid = network_grid(labelmap.grid, recipe.spacing)
+def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Tensor:
+    """Return labels on the network's grid, uint8 (X, Y, Z): at each voxel the class that fills most of it.
+
+    outputs: number of classes, the background included.
+    """
     stored = grid.orientation.apply(labelmap.voxels)
     labels = torch.zeros(grid.shape, dtype=torch.uint8)
     highest: Tensor | None = None
-    for label in range(recipe.outputs):
+    for label in range(outputs):
         mask = torch.from_numpy(np.ascontiguousarray(stored == label, dtype=np.float32))
-        share = mask
+        fraction = mask
         for axis in range(3):
-            share = weigh(share, _axis_weights(grid, axis, backward=False), axis - 3)
+            fraction = apply_along_axis(fraction, _axis_weights(grid, axis, backward=False), axis - 3)
         if highest is None:
-            highest = share
+            highest = fraction
             continue
-        labels[share > highest] = label
-        highest = torch.maximum(highest, share)
+        labels[fraction > highest] = label
+        highest = torch.maximum(highest, fraction)
     return labels
 
 
@@ -81,7 +83,7 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         if weights is None:
             values = values.movedim(axis - 3, 0)[side].movedim(0, axis - 3)
         else:
-            values = weigh(values, weights[side], axis - 3)
+            values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
     # A copy, as `ascontiguousarray` takes an axis of one voxel that runs backwards for contiguous, and torch does not.
     return grid.orientation.invert(array).copy()
@@ -115,10 +117,10 @@ def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float
     moments = torch.empty((2, *image.shape), dtype=torch.float64, device=image.device)
     for slab in _slabs(image, axis=1):
         part = image[:, slab].double()
-        moments[:, :, slab] = weigh(weigh(torch.stack([part, part.square()]), z, -1), y, -2)
+        moments[:, :, slab] = apply_along_axis(apply_along_axis(torch.stack([part, part.square()]), z, -1), y, -2)
     result = torch.empty_like(image, memory_format=torch.contiguous_format)
     for slab in _slabs(image, axis=2):
-        mean, square = weigh(moments[:, :, :, slab], x, -3)
+        mean, square = apply_along_axis(moments[:, :, :, slab], x, -3)
         deviation = (square - mean.square()).clamp_min_(0).sqrt_()
         # Where nothing varies (air set to 0) nothing is amplified.
         local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt_() + 1e-12)
@@ -155,8 +157,8 @@ def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | N
     return _interpolation(near, step_near, far, step_far)
 
 
-def weigh(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
-    """Weighted sums of (..., X, Y, Z) along axis -3, -2 or -1 by a matrix (outputs, inputs); None: as it is."""
+def apply_along_axis(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
+    """Multiply (..., X, Y, Z) along axis -3, -2 or -1 by a matrix (outputs, inputs); None is the identity."""
     if weights is None:
         return values
     weights = weights.to(values)

@@ -21,6 +21,8 @@ from .io.typed_json import build, type_hints, value_of
 from .volume import SegmentInfo
 
 FORMAT = 1
+REMOVED = {("objective", "copy_paste"): 0.0}
+"""Keys of earlier versions, by section and key, with the one value that is still accepted: the removed part was off."""
 SHIPPED = Path(__file__).with_name("recipes")
 FAST, ACCURATE = "fast", "accurate"
 QUALITIES = (FAST, ACCURATE)
@@ -61,9 +63,9 @@ class Network:
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of L = supervised + ramp(t) (distillation + mmd + intra + inter + copy_paste), and their knobs.
+    """Weights of L = supervised + ramp(t) (distillation + mmd + intra + inter), and their parameters.
 
-    A part of weight 0 is not computed at all.
+    A part of weight 0 is not computed.
     """
 
     supervised: float = 1.0
@@ -71,8 +73,6 @@ class Objective:
     mmd: float = 0.1
     intra_class: float = 0.1
     inter_class: float = 0.1
-    copy_paste: float = 0.0
-    """Not one of the method's five parts: patches mixed of a labelled and an unlabelled one."""
     distillation_temperature: float = 2.0
     contrast_temperature: float = 0.1
     confidence: float = 0.8
@@ -193,9 +193,28 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path) -> Recipe:
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.
     """
-    recipe: Recipe = build(Recipe, data, source, "recipe")
+    recipe: Recipe = build(Recipe, _without_removed_keys(data, source), source, "recipe")
     _check(recipe, source)
     return recipe
+
+
+def _without_removed_keys(data: Mapping[str, Any], source: str | Path) -> Mapping[str, Any]:
+    """Return a recipe's dictionary without the keys that earlier versions wrote and this one lacks.
+
+    Raises:
+        InputError: a removed part is switched on.
+    """
+    for (section, key), off in REMOVED.items():
+        values = data.get(section) if isinstance(data, Mapping) else None
+        if isinstance(values, Mapping) and key in values:
+            if values[key] != off:
+                raise InputError(
+                    f"'recipe.{section}.{key}' is {values[key]!r}, but this part was removed from DCAMT",
+                    path=source,
+                    remedy=f"Set it to {off:g}, or use DCAMT 0.1.",
+                )
+            data = {**data, section: {name: value for name, value in values.items() if name != key}}
+    return data
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:
@@ -348,7 +367,7 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(0 <= augmentation.mix_labelled <= 1, "mix_labelled must lie within 0 and 1")
     require(0 <= objective.confidence <= 1, "confidence must lie within 0 and 1")
     require(0 <= objective.ramp_up <= 1, "ramp_up must lie within 0 and 1")
-    weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class, objective.copy_paste)
+    weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class)
     # Each by itself, as min() passes over a NaN.
     require(all(w >= 0 for w in (*weights, objective.inter_class)), "the objective's weights must not be negative")
     require(objective.samples >= 2, "objective.samples must be at least 2")

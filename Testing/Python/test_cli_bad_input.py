@@ -323,7 +323,7 @@ def test_whatever_is_raised_ends_in_one_line(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("dcamt.inference.predictor.bounded_probabilities", fail)
+    monkeypatch.setattr("dcamt.inference.predictor.predict_bounded", fail)
     scan = tmp_path / "scan.nii.gz"
     save(scan)
     words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]

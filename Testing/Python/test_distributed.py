@@ -76,17 +76,15 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
 
 def test_a_team_shares_the_batch() -> None:
     teams = [Team(rank, 2) for rank in range(2)]
-    assert [team.share(2, 6) for team in teams] == [[0, 2, 3], [1, 4, 5]]
-    assert Team().share(2, 5) == [0, 1, 2, 3, 4]
+    assert [team.sample_indices(2, 6) for team in teams] == [[0, 2, 3], [1, 4, 5]]
+    assert Team().sample_indices(2, 5) == [0, 1, 2, 3, 4]
     with pytest.raises(InputError, match="3 labelled and 2 unlabelled patches cannot be split among 2 processes"):
-        teams[0].share(3, 5)
+        teams[0].sample_indices(3, 5)
 
 
-@pytest.mark.parametrize(
-    "parts", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "copy_paste=1", "weight_average=0.9")]
-)
+@pytest.mark.parametrize("parts", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
 def test_two_processes_have_the_losses_of_one(table: Path, tmp_path: Path, parts: tuple[str, ...]) -> None:
-    """Where nothing couples samples: supervision; distillation and copy-paste, too."""
+    """Where nothing couples samples: supervision and distillation."""
     runs = one_and_two(table, tmp_path, *UNCOUPLED, *parts)
     one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
     assert len(one) == 5
@@ -122,7 +120,7 @@ def test_what_couples_samples_is_done_within_each_share(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All parts and batch normalisation: the losses are the mean of what each share of the batch gives alone."""
-    settings = (*BATCH, "ramp_up=0", "iterations=1", "copy_paste=1")
+    settings = (*BATCH, "ramp_up=0", "iterations=1")
     assert train(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
     monkeypatch.setattr(Team, "average", lambda team, tensors: None)
@@ -132,7 +130,7 @@ def test_what_couples_samples_is_done_within_each_share(
         by_role = trainer._load_cases(read_cases(table))
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], trainer.recipe, CPU, trainer.team)
         alone.append(trainer.iterate(sampler.draw(0)))
-    parts = {"supervised", "distillation", "mmd", "intra_class", "inter_class", "copy_paste", "total"}
+    parts = {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
     assert set(together) == {*alone[0]} == parts
     for name, loss in together.items():
         assert loss == pytest.approx((float(alone[0][name]) + float(alone[1][name])) / 2, abs=1e-5)
@@ -163,7 +161,7 @@ def test_a_step_that_was_not_made_leaves_no_trace(table: Path, tmp_path: Path) -
 
 def test_a_team_saves_before_it_validates(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the leader validates it is torchrun that notices an ended process, and it does not wait for long."""
-    monkeypatch.setattr(trainer_module, "VALIDATION_SHARE", 1e9)
+    monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
     monkeypatch.setattr(BrokenTeam, "average", lambda self, tensors: None)
     heard: list[Event] = []
     trainer = new_trainer(
@@ -171,7 +169,7 @@ def test_a_team_saves_before_it_validates(table: Path, tmp_path: Path, monkeypat
         heard=heard.append,
     )  # fmt: skip
     trainer.team = BrokenTeam(0, 2)
-    monkeypatch.setattr(Team, "agreed", lambda self, scales=False: nullcontext())
+    monkeypatch.setattr(Team, "fail_together", lambda self, scales_gradients=False: nullcontext())
     trainer.fit(read_cases(table))
     saved = [event.step for event in heard if isinstance(event, CheckpointSaved)]
     assert saved[0] == 2
@@ -213,23 +211,23 @@ TEAM_SCRIPT = """
 import os, sys
 import torch
 from dcamt.errors import InputError
-from dcamt.distributed import TeamLost, joined
+from dcamt.distributed import TeamLost, process_group
 
 def say(*words):
     sys.stdout.write(f"{os.environ['RANK']} {' '.join(map(str, words))}\\n")
 
-with joined(torch.device("cpu")) as team:
-    say(team.from_leader("news" if team.leads else None))
+with process_group(torch.device("cpu")) as team:
+    say(team.broadcast("news" if team.leads else None))
     for failing in ((), (0,), (1, 2), (0, 1)):
         try:
-            with team.agreed():
+            with team.fail_together():
                 if team.rank in failing:
                     raise InputError(f"fault of {team.rank}")
             say(failing, "no fault")
         except (InputError, TeamLost) as error:
             say(failing, type(error).__name__, error)
     try:
-        with team.agreed(scales=team.rank == 2):
+        with team.fail_together(scales_gradients=team.rank == 2):
             pass
     except (InputError, TeamLost) as error:
         say("scales", type(error).__name__, error)
@@ -250,7 +248,7 @@ def test_a_team_agrees_on_faults_and_leaves_nothing_behind(tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr
     host = socket.gethostname()
     kinds = "the GPUs are of different kinds: not all of them compute in bfloat16. Set mixed_precision=false."
-    gives_up = "TeamLost a process of the run gives up"
+    gives_up = "TeamLost a process of the run has failed"
     expected = [
         *(f"{rank} news" for rank in range(3)),
         *(f"{rank} () no fault" for rank in range(3)),

@@ -113,7 +113,7 @@ def test_free_memory_is_asked_for_before_a_trial_takes_some(tmp_path: Path, monk
     monkeypatch.setattr(estimate_module, "try_steps", trial)
     monkeypatch.setattr(estimate_module, "free_memory_bytes", lambda: 10 - sum(taken))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 - sum(taken), 24))
-    assert estimate_module.memory_to_take(torch.device("cuda")) == 20
+    assert estimate_module.available_memory(torch.device("cuda")) == 20
     heard: list[dict[str, Any]] = []
     monkeypatch.setattr(Console, "event", lambda self, event, **fields: heard.append(fields))
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)

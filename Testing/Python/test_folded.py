@@ -9,8 +9,7 @@ import pytest
 import torch
 from dcamt.inference import folded as module
 from dcamt.inference.folded import fold, move
-from dcamt.inference.one_pass import probabilities
-from dcamt.inference.tiles import reach, tiled_probabilities
+from dcamt.inference.tiling import fine_reach, predict_tiled, predict_whole
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import ACCURATE, FAST, Network, Recipe
 from torch import nn
@@ -52,16 +51,16 @@ def test_folding_changes_nothing_but_the_layers(
     network = network_of(tiny_recipe, normalisation)
     image = torch.randn(1, 41, 32, 24)
     with torch.no_grad():
-        expected = probabilities(network, image, quality)
+        expected = predict_whole(network, image, quality)
         lean = fold(copy.deepcopy(network))
-        found = probabilities(lean, image, quality)
+        found = predict_whole(lean, image, quality)
         assert (found - expected).abs().max() < 2e-5
         # A sharp test only if the offsets, the norms' and the head's, do matter.
         for vnet in lean.vnets:
             for part in vnet.modules():
                 if isinstance(part, nn.Conv3d | nn.ConvTranspose3d | nn.InstanceNorm3d) and part.bias is not None:
                     part.bias.zero_()
-        assert (probabilities(lean, image, quality) - expected).abs().max() > 0.05
+        assert (predict_whole(lean, image, quality) - expected).abs().max() > 0.05
     kinds = {type(part) for part in lean.modules()}
     assert nn.BatchNorm3d not in kinds
     if normalisation == "batch":
@@ -74,12 +73,12 @@ def test_folding_changes_nothing_but_the_layers(
 def test_a_folded_network_runs_in_tiles(tiny_recipe: Recipe, normalisation: str) -> None:
     network = fold(network_of(tiny_recipe, normalisation))
     image = torch.randn(1, 61, 40, 32) + torch.linspace(0, 3, 61)[:, None, None]
-    tile = (2 * reach(network) + 16, 40, 32)
+    tile = (2 * fine_reach(network) + 16, 40, 32)
     with torch.no_grad():
-        whole = probabilities(network, image, ACCURATE)
-        assert (tiled_probabilities(network, image, ACCURATE, tile) - whole).abs().max() < 2e-5
+        whole = predict_whole(network, image, ACCURATE)
+        assert (predict_tiled(network, image, ACCURATE, tile) - whole).abs().max() < 2e-5
         move(network, CPU, torch.bfloat16)
-        rounded = tiled_probabilities(network, image.bfloat16(), ACCURATE, tile)
+        rounded = predict_tiled(network, image.bfloat16(), ACCURATE, tile)
         assert rounded.dtype == torch.float32
         assert (rounded - whole).abs().mean() < 0.02
 
@@ -93,4 +92,4 @@ def test_it_comes_back_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
     }
     move(network, CPU, torch.float32)
     with torch.no_grad():
-        assert probabilities(network, torch.randn(1, 16, 16, 16), ACCURATE).isfinite().all()
+        assert predict_whole(network, torch.randn(1, 16, 16, 16), ACCURATE).isfinite().all()

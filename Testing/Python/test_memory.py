@@ -11,9 +11,9 @@ from dcamt.inference.memory import (
     DEFAULT_MEMORY,
     attention_bytes,
     free_memory,
-    part_limit,
-    part_size,
     pass_bytes,
+    pass_limit,
+    tile_size,
 )
 from dcamt.networks.cross_attention import BLOCK_BYTES
 from dcamt.recipe import Network, load_recipe
@@ -41,22 +41,22 @@ def test_the_attentions_memory_does_not_grow_with_the_volume_squared() -> None:
 def test_a_part_and_what_is_kept_of_the_whole_fit_the_bound(normalisation: str) -> None:
     recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
     for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):
-        limit = part_limit(recipe, SCAN, int(memory))
+        limit = pass_limit(recipe, SCAN, int(memory))
         results = 4 * math.prod(SCAN) * 2 * recipe.outputs
         assert limit <= memory - results - attention_bytes(recipe, SCAN)
-        part = part_size(recipe, SCAN, limit)
+        part = tile_size(recipe, SCAN, limit)
         assert part is not None
         assert pass_bytes(recipe, part) <= limit
-    assert part_limit(recipe, SCAN, 10**12) == 10**12
-    assert part_size(recipe, SCAN, 10**12) is None
+    assert pass_limit(recipe, SCAN, 10**12) == 10**12
+    assert tile_size(recipe, SCAN, 10**12) is None
 
 
 def test_the_smallest_part_is_four_strides_or_the_volume() -> None:
-    assert part_limit(RECIPE, SCAN, 0) == 0
-    assert part_size(RECIPE, SCAN, 0) == (64, 64, 64)
-    assert part_size(RECIPE, (640, 30, 88), 0) == (64, 32, 64)
-    assert part_size(RECIPE, (64, 60, 10), 0) is None
-    assert part_size(tiny_recipe(), (24, 24, 24), 0) == (16, 16, 16)
+    assert pass_limit(RECIPE, SCAN, 0) == 0
+    assert tile_size(RECIPE, SCAN, 0) == (64, 64, 64)
+    assert tile_size(RECIPE, (640, 30, 88), 0) == (64, 32, 64)
+    assert tile_size(RECIPE, (64, 60, 10), 0) is None
+    assert tile_size(tiny_recipe(), (24, 24, 24), 0) == (16, 16, 16)
 
 
 def test_free_memory_of_a_gpu_counts_what_pytorch_holds_unused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,9 @@ from dcamt.distributed import ALONE, Team
 from dcamt.recipe import Recipe
 from dcamt.runs.events import EventLog
 from dcamt.runs.folder import RunFolder
-from dcamt.training.meter import Meter
 from dcamt.training.resident import ResidentCase
 from dcamt.training.sampling import BatchSampler
-from dcamt.training.trainer import Trainer
+from dcamt.training.trainer import LossMeter, Trainer
 from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -31,7 +30,6 @@ from torch.utils._pytree import tree_leaves
 EVERYTHING = (
     "iterations=20",
     "ramp_up=0",
-    "copy_paste=1",
     "mix_labelled=1",
     "surroundings=1",
     "weight_average=0.9",
@@ -44,7 +42,7 @@ MAKING = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 
 
 class Watch(TorchFunctionMode):
-    """Refuses what would bring numbers from the CPU to the device otherwise than by `hand_over`, and double precision.
+    """Refuses what would bring numbers from the CPU to the device otherwise than by `to_device`, and double precision.
 
     Single numbers (of no dimension) take part in a GPU's work without being copied there.
     """
@@ -69,7 +67,7 @@ def _is_on(device: torch.device, tensors: object) -> bool:
 
 def _comes_by_hand(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code.co_filename != __file__:
-        if frame.f_code is devices.hand_over.__code__:
+        if frame.f_code is devices.to_device.__code__:
             return True
         frame = frame.f_back
     return False
@@ -91,7 +89,7 @@ class Loop:
     def __init__(self, recipe: Recipe, device: torch.device, folder: Path, team: Team = ALONE) -> None:
         self.trainer = Trainer(recipe, RunFolder(folder), device, EventLog(None), team=team)
         self.sampler = BatchSampler(*cases(recipe, device), recipe, device, team)
-        self.meter = Meter(0)
+        self.meter = LossMeter(0)
 
     def run(self, iterations: int) -> None:
         for _ in range(iterations):
@@ -178,10 +176,10 @@ def test_a_gpu_is_given_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> N
             return "there"
 
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: Locked())
-    assert devices.hand_over(torch.ones(2), torch.device("cuda")) == "there"
+    assert devices.to_device(torch.ones(2), torch.device("cuda")) == "there"
     assert told == [("cuda", True)]
     here = torch.ones(2)
-    assert devices.hand_over(here, torch.device("cpu")) is here
+    assert devices.to_device(here, torch.device("cpu")) is here
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

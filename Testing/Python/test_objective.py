@@ -13,7 +13,7 @@ from dcamt.losses import objective as module
 from dcamt.losses.contrast import inter_class, intra_class, prototypes
 from dcamt.losses.distillation import mutual_distillation
 from dcamt.losses.mmd import mmd2
-from dcamt.losses.objective import objective_losses, ramp
+from dcamt.losses.objective import objective_losses, ramp_up
 from dcamt.losses.supervised import dice_cross_entropy
 from dcamt.networks.dual_vnet import BranchOutput, DualVNet
 from dcamt.recipe import Network, Objective, load_recipe
@@ -65,12 +65,12 @@ class Case:
 
 
 def test_ramp_has_its_closed_form() -> None:
-    assert [ramp(t, 100) for t in (0, 50, 80, 100)] == pytest.approx(
+    assert [ramp_up(t, 100) for t in (0, 50, 80, 100)] == pytest.approx(
         [math.exp(-5), math.exp(-1.25), math.exp(-0.2), 1.0]
     )
-    assert ramp(101, 100) == ramp(5000, 100) == 1
-    assert ramp(0, 0) == ramp(7, 0) == 1  # no ramp-up asked for
-    heights = [ramp(t, 40) for t in range(41)]
+    assert ramp_up(101, 100) == ramp_up(5000, 100) == 1
+    assert ramp_up(0, 0) == ramp_up(7, 0) == 1  # no ramp-up asked for
+    heights = [ramp_up(t, 40) for t in range(41)]
     assert heights == sorted(heights)
     assert len(set(heights)) == 41
 
@@ -95,10 +95,10 @@ def test_supervision_distillation_and_alignment_take_what_they_should() -> None:
     losses = case.losses(ALL)
     expected = dice_cross_entropy(a.logits[:2], case.labels) + dice_cross_entropy(b.logits[:2], case.labels)
     assert torch.allclose(losses["supervised"], expected)
-    # On the unlabelled sample the teachers may have looked at an easier picture.
-    said = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
-    teachers = (torch.cat([a.logits[:2], said[0]]), torch.cat([b.logits[:2], said[1]]))
-    taught = objective_losses(case.outputs, case.labels, case.projections, ALL, 1.0, torch.Generator(), said)
+    # For the unlabelled sample the teachers' logits may come from an unaugmented image.
+    given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
+    teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
+    taught = objective_losses(case.outputs, case.labels, case.projections, ALL, 1.0, torch.Generator(), given)
     assert torch.allclose(taught["distillation"], mutual_distillation((a.logits, b.logits), teachers, 2.0))
     assert not torch.allclose(taught["distillation"], losses["distillation"])
     assert torch.allclose(losses["distillation"], mutual_distillation((a.logits, b.logits), (a.logits, b.logits), 2.0))
@@ -128,10 +128,10 @@ def voxel_classes_by_hand(case: Case, confidence: float) -> dict[tuple[int, ...]
                     if sample < len(case.labels):
                         found[place] = int(case.labels[sample, x, y, z])
                         continue
-                    shares = [o.logits[sample, :, x, y, z].detach().softmax(0) for o in case.outputs]
-                    said = [int(p.argmax()) for p in shares]
-                    if said[0] == said[1] and min(float(p.max()) for p in shares) > confidence:
-                        found[place] = said[0]
+                    probabilities = [o.logits[sample, :, x, y, z].detach().softmax(0) for o in case.outputs]
+                    classes = [int(p.argmax()) for p in probabilities]
+                    if classes[0] == classes[1] and min(float(p.max()) for p in probabilities) > confidence:
+                        found[place] = classes[0]
     return found
 
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dcamt.inference.one_pass import Size, part_that_fits, probabilities
+from dcamt.inference.memory import Size, fitting_tile
+from dcamt.inference.tiling import predict_whole
 from dcamt.recipe import ACCURATE, FAST
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ class LocalNetwork(nn.Module):
 
 def run(network: nn.Module, image: Tensor, quality: str) -> Tensor:
     with torch.no_grad():
-        return probabilities(network, image, quality)  # type: ignore[arg-type]
+        return predict_whole(network, image, quality)  # type: ignore[arg-type]
 
 
 IMAGE = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 41, 36, 22)).astype(np.float32))
@@ -58,7 +59,7 @@ def test_the_part_is_the_first_that_fits(size: Size) -> None:
     stride = 16
     padded = [-(-n // stride) * stride for n in size]
     for bound in np.geomspace(1e3, 2e7, 40):
-        part = part_that_fits(size, stride, lambda shape, bound=bound: np.prod(shape) <= bound)  # type: ignore[misc]
+        part = fitting_tile(size, stride, lambda shape, bound=bound: np.prod(shape) <= bound)  # type: ignore[misc]
         if part is None:
             assert np.prod(padded) <= bound or max(padded) <= 4 * stride
             continue

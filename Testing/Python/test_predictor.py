@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from dcamt.errors import InputError
 from dcamt.geometry import Grid, Region, network_grid
-from dcamt.inference import predictor as module
+from dcamt.inference import tiling
 from dcamt.inference.folded import fold
-from dcamt.inference.memory import part_size, pass_bytes
-from dcamt.inference.one_pass import Size, probabilities
+from dcamt.inference.memory import Size, pass_bytes, tile_size
 from dcamt.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
+from dcamt.inference.tiling import predict_whole
 from dcamt.io.readers import read_scan
 from dcamt.models.package import ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
@@ -209,9 +210,10 @@ def test_a_scan_of_too_many_channels_is_refused(predictor: Predictor, oblique_sc
 class Told(nn.Module):
     """Branch A's lead of foreground is channel 0 of the scan, branch B's is channel 1; `failures` passes fail first."""
 
-    def __init__(self, failure: Exception | None = None, failures: int = 0) -> None:
+    def __init__(self, failure: Exception | None = None, failures: int = 0, device: str = "cpu") -> None:
         super().__init__()
         self.vnets = (SimpleNamespace(encoder=SimpleNamespace(levels=[None] * 3)),)
+        self.weight = nn.Parameter(torch.ones((), device=device))
         self.failure, self.failures = failure, failures
         self.sizes: list[tuple[int, ...]] = []
 
@@ -223,16 +225,31 @@ class Told(nn.Module):
         return SimpleNamespace(logits=a), SimpleNamespace(logits=b)
 
 
-def parts_recorded(monkeypatch: pytest.MonkeyPatch) -> list[Size | None]:
-    """The sizes of the parts that are asked for; the told network, which has no levels, does each in one pass."""
-    parts: list[Size | None] = []
+def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Size | None]:
+    """Return the sizes of the tiles that are predicted (None: the whole), each of which the stub does in one pass."""
+    tiles: list[Size | None] = []
 
-    def record(network: Told, image: Tensor, quality: str, part: Size | None, tick: object) -> Tensor:
-        parts.append(part)
-        return probabilities(network, image, quality)  # type: ignore[arg-type]
+    def record(network: Told, image: Tensor, quality: str, tile: Size | None = None, tick: object = None) -> Tensor:
+        tiles.append(tile)
+        return predict_whole(network, image, quality)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "bounded_probabilities", record)
-    return parts
+    monkeypatch.setattr(tiling, "predict_whole", record)
+    monkeypatch.setattr(tiling, "predict_tiled", record)
+    return tiles
+
+
+def fail_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every pass on the device `meta`, which stands for a GPU, run out of memory."""
+    for name in ("predict_whole", "predict_tiled"):
+        real = getattr(tiling, name)
+
+        def predict(network: nn.Module, image: Tensor, *rest: object, real: Any = real) -> Tensor:
+            if image.device.type == "meta":
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            result: Tensor = real(network, image, *rest)
+            return result
+
+        monkeypatch.setattr(tiling, name, predict)
 
 
 GRID = centred_grid((40, 36, 32), (1.5, 1.5, 1.5))
@@ -318,7 +335,7 @@ def test_the_largest_component_stays_if_the_recipe_says_so(tiny_package: ModelPa
 def test_a_bound_on_memory_makes_tiles_that_keep_it(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = parts_recorded(monkeypatch)
+    parts = record_tiles(monkeypatch)
     predictor, scan = told(tiny_package, Told())
     predictor.segment(scan)
     assert parts == [None]
@@ -337,7 +354,7 @@ def test_a_bound_on_memory_leaves_the_result_as_it_is(
     memory = pass_bytes(tiny_package.recipe, (16, 16, 16))
     predictor = Predictor(tiny_package, memory=memory, precision=torch.float32)
     whole = network_grid(oblique_scan.grid, predictor.recipe.spacing).shape
-    assert part_size(predictor.recipe, whole, memory) is not None
+    assert tile_size(predictor.recipe, whole, memory) is not None
     result = predictor.segment(oblique_scan)
     assert np.array_equal(result.labelmap.voxels, expected.labelmap.voxels)
 
@@ -357,7 +374,7 @@ OUT_OF_MEMORY = [
 def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
     tiny_package: ModelPackage, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = parts_recorded(monkeypatch)
+    parts = record_tiles(monkeypatch)
     network = Told(failure, failures=2)
     predictor, scan = told(tiny_package, network)
     result = predictor.segment(scan)
@@ -375,22 +392,15 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
 def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = Told()
+    network = Told(device="meta")
     predictor, scan = told(tiny_package, network, memory=10**9)
     predictor.device = torch.device("meta")  # stands for the GPU, which a machine that tests need not have
     monkeypatch.setattr(network, "to", lambda *_: pytest.fail("the GPU's network is for the next scan"))
     asked: list[torch.device] = []
     spare = Told()
     monkeypatch.setattr(predictor, "_network_on", lambda device: asked.append(device) or spare)
-    parts_recorded(monkeypatch)
-    on_cpu = module.bounded_probabilities
-
-    def on_device(net: Told, image: Tensor, *rest: object) -> Tensor:
-        if image.device.type == "meta":
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return on_cpu(net, image, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "bounded_probabilities", on_device)
+    record_tiles(monkeypatch)
+    fail_on_gpu(monkeypatch)
     result = predictor.segment(scan)
     assert np.array_equal(result.labelmap.voxels == 1, BALLS[1])
     assert [note.split("; ")[1] for note in result.notes] == ["smaller parts were used.", "the CPU was used."]
@@ -404,19 +414,11 @@ def test_a_network_made_for_the_cpu_takes_its_precision_and_leaves_the_first_as_
 ) -> None:
     predictor = Predictor(tiny_package, precision=precision)
     expected = predictor.segment(oblique_scan, keep_probabilities=True)
-    predictor.network = fold(build_network(tiny_package)).float()  # what a GPU holds
+    predictor.network = fold(build_network(tiny_package)).float().to("meta")  # stands for what a GPU holds
     predictor.device = torch.device("meta")
-    before = {name: tensor.clone() for name, tensor in predictor.network.state_dict().items()}
-    on_cpu = module.bounded_probabilities
-
-    def on_device(net: nn.Module, image: Tensor, *rest: object) -> Tensor:
-        if image.device.type == "meta":
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        assert next(net.parameters()).dtype == image.dtype == precision
-        return on_cpu(net, image, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "bounded_probabilities", on_device)
-    monkeypatch.setattr(module, "free_memory", lambda device: 1 << 30)
+    before = dict(predictor.network.state_dict())
+    fail_on_gpu(monkeypatch)
+    monkeypatch.setattr(tiling, "free_memory", lambda device: 1 << 30)
     for _ in range(2):
         result = predictor.segment(oblique_scan, keep_probabilities=True)
         assert result.notes
@@ -424,13 +426,13 @@ def test_a_network_made_for_the_cpu_takes_its_precision_and_leaves_the_first_as_
         assert result.probabilities is not None
         assert np.abs(result.probabilities - expected.probabilities).max() < 1e-5
     after = predictor.network.state_dict()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert all(tensor.data_ptr() == before[name].data_ptr() and tensor.is_meta for name, tensor in after.items())
 
 
 def test_memory_that_never_suffices_ends_in_one_line_rather_than_never(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = parts_recorded(monkeypatch)
+    parts = record_tiles(monkeypatch)
     network = Told(OUT_OF_MEMORY[0], failures=10**9)
     predictor, scan = told(tiny_package, network)
     with pytest.raises(InputError, match=r"memory does not suffice.*region of interest"):

@@ -49,7 +49,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def there_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
     """A labelmap to the network's grid and back, as a network that answers exactly would return it."""
-    labels = labels_to_network(labelmap, recipe)
+    labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.outputs)
     shares = torch.stack([(labels == label).float() for label in range(recipe.outputs)])
     return to_source(shares, network_grid(labelmap.grid, recipe.spacing)).argmax(axis=0)
 
@@ -284,7 +284,10 @@ def test_the_class_that_fills_most_of_a_voxel_wins() -> None:
     clear = np.zeros(grid.shape, bool)
     clear[1:-1, 1:-1, 1:-1] = (ranked[-1] - ranked[-2] > 1e-4)[1:-1, 1:-1, 1:-1]
     assert clear.sum() > 300
-    assert np.array_equal(labels_to_network(labelmap, recipe).numpy()[clear], np.argmax(shares, axis=0)[clear])
+    assert np.array_equal(
+        labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.outputs).numpy()[clear],
+        np.argmax(shares, axis=0)[clear],
+    )
 
 
 def test_a_voxel_filled_by_halves_falls_to_the_lower_label_from_either_side() -> None:
@@ -293,7 +296,8 @@ def test_a_voxel_filled_by_halves_falls_to_the_lower_label_from_either_side() ->
         voxels = np.zeros((20, 8, 8), np.uint8)
         voxels[:9] = label_first  # ends amid a voxel of the coarser grid
         voxels[9:] = not label_first
-        labels = labels_to_network(Labelmap(voxels, centred_grid((20, 8, 8), (1.0, 1.0, 1.0))), recipe)
+        labelmap = Labelmap(voxels, centred_grid((20, 8, 8), (1.0, 1.0, 1.0)))
+        labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.outputs)
         assert labels[:, 2, 2].tolist() == ([1] * 4 + [0] * 6 if label_first else [0] * 5 + [1] * 5)
 
 

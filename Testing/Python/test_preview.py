@@ -8,7 +8,7 @@ import numpy as np
 from dcamt.cases.case_list import read_cases
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.runs.folder import RunFolder
-from dcamt.training.preview import choose_preview, chosen_preview, read_preview
+from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 

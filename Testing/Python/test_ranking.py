@@ -1,7 +1,8 @@
-"""Which scan to outline next: scores and places in closed form, and the command from cases to a ranking."""
+"""Ranking of unlabelled cases: scores and places in closed form, and the command from case list to CSV file."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dcamt.cases.case_list import UNLABELLED, Case
-from dcamt.errors import InputError
 from dcamt.inference.agreement import position_of, voxel_of_most
 from dcamt.inference.predictor import Segmentation
 from dcamt.io.readers import read_labelmap
-from dcamt.training.ranking import RankedCase, in_order, rank_case, read_ranking, write_ranking
+from dcamt.training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
 from dcamt_testing.synthetic import save_tiny_model, status, write_cases_folder
@@ -34,7 +34,7 @@ def test_the_place_is_where_most_of_it_lies(spacing: tuple[float, float, float])
 
 
 def stub(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
-    """A predictor that always says the same."""
+    """Return a predictor whose result is given."""
 
     def segment(volume: Volume) -> Segmentation:
         return Segmentation(Labelmap(labels, volume.grid), None, agreement, trust)
@@ -54,17 +54,26 @@ def test_the_score_is_what_the_branches_do_not_share(tmp_path: Path) -> None:
     assert nothing.score == 1.0
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_order_and_file(tmp_path: Path) -> None:
     ranked = [
         RankedCase(name, tmp_path / f"{name}.nii", score, (1.5, -2.25, 3.0))
         for name, score in zip("cab", (0.1, 0.5, 0.1), strict=True)
     ]
-    assert [one.name for one in in_order(ranked)] == ["a", "b", "c"]
+    assert [one.name for one in sort_by_score(ranked)] == ["a", "b", "c"]
     write_ranking(ranked, tmp_path / "next.csv")
-    assert read_ranking(tmp_path / "next.csv") == in_order(ranked)
-    (tmp_path / "bad.csv").write_text("name,score\na,b\n")
-    with pytest.raises(InputError, match="cannot be read as a ranking"):
-        read_ranking(tmp_path / "bad.csv")
+    rows = read_rows(tmp_path / "next.csv")
+    assert [(row["rank"], row["name"], row["score"]) for row in rows] == [
+        ("1", "a", "0.5"),
+        ("2", "b", "0.1"),
+        ("3", "c", "0.1"),
+    ]
+    assert {(row["r_mm"], row["a_mm"], row["s_mm"]) for row in rows} == {("1.5", "-2.25", "3.0")}
+    assert [Path(row["image"]) for row in rows] == [tmp_path / f"{name}.nii" for name in "abc"]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,8 +87,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     events = [json.loads(line) for line in printed.out.splitlines()]
     scored = {event["name"]: event for event in events if event["event"] == "scored"}
     assert set(scored) == {"unlabelled0", "unlabelled2"}
-    ranking = read_ranking(tmp_path / "next.csv")
-    assert [one.name for one in ranking] == events[-1]["cases"] == sorted(scored, key=lambda n: -scored[n]["score"])
+    ranking = [row["name"] for row in read_rows(tmp_path / "next.csv")]
+    assert ranking == events[-1]["cases"] == sorted(scored, key=lambda n: -scored[n]["score"])
     for event in scored.values():
         assert 0 <= event["score"] <= 1
         assert read_labelmap(event["segmentation"]).grid.shape == (24, 24, 24)

@@ -10,7 +10,7 @@ from dcamt.errors import InputError
 from dcamt.recipe import load_recipe, recipe_from_dict
 
 NAN, INFINITE = float("nan"), float("inf")
-PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class", "copy_paste")
+PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
 STRENGTHS = ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise", "blur_mm")
 
 
@@ -145,7 +145,6 @@ TAKEN: list[dict[str, Any]] = [
     {"training.own_tokens": 1.0},
     {f"objective.{part}": 0.0 for part in PARTS[1:]},
     {"objective.supervised": 1e-6},
-    {"objective.copy_paste": 1.5},
     {"network.channels": [4096, 4096], "network.convolutions": [64, 64], "network.embedding": 4096},
     {"training.batch": 4096, "training.labelled_per_batch": 4096},
     {"training.seed": 0},

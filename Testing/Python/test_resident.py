@@ -14,7 +14,7 @@ from dcamt.errors import InputError
 from dcamt.io.readers import read_scan
 from dcamt.preprocessing import scan_to_network
 from dcamt.recipe import Recipe, with_settings
-from dcamt.training.resident import PLACES_PER_CLASS, load_case, quantum
+from dcamt.training.resident import VOXELS_PER_CLASS, load_case, uint8_scale_offset
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.synthetic import CPU, write_nifti
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -33,7 +33,7 @@ def test_eight_bits_cost_half_a_step_at_most(tmp_path: Path, settings: tuple[str
     case = write_case(tmp_path, *ellipsoid_scan())
     exact, _ = scan_to_network(read_scan(case.image), recipe)
     held = load_case(case, recipe, CPU)
-    scale, offset = quantum(recipe.intensity)
+    scale, offset = uint8_scale_offset(recipe.intensity)
     assert held.image.dtype == torch.uint8
     assert held.image.shape == exact.shape
     error = (held.image * scale + offset - exact).abs()
@@ -48,16 +48,16 @@ def test_on_the_networks_own_grid_the_label_is_the_files(tmp_path: Path) -> None
     held = load_case(write_case(tmp_path, image, label), tiny_recipe(), CPU)
     assert held.label is not None
     assert np.array_equal(held.label.numpy(), label)
-    assert len(held.places) == 1
-    assert np.array_equal(held.places[0].numpy(), np.argwhere(label))
+    assert len(held.voxels) == 1
+    assert np.array_equal(held.voxels[0].numpy(), np.argwhere(label))
 
 
 def test_places_of_a_large_class_are_spread_over_it(tmp_path: Path) -> None:
     label = np.zeros((40, 40, 40), np.uint8)
     label[2:38, 2:38, 2:38] = 1
     image = label + np.random.default_rng(0).random(label.shape, dtype=np.float32)
-    places = load_case(write_case(tmp_path, image, label), tiny_recipe(), CPU).places[0].numpy()
-    assert PLACES_PER_CLASS <= len(places) < 2 * PLACES_PER_CLASS
+    places = load_case(write_case(tmp_path, image, label), tiny_recipe(), CPU).voxels[0].numpy()
+    assert VOXELS_PER_CLASS <= len(places) < 2 * VOXELS_PER_CLASS
     assert (label[tuple(places.T)] == 1).all()
     assert len(np.unique(places, axis=0)) == len(places)
     assert np.allclose(places.mean(axis=0), 19.5, atol=0.5)
@@ -69,7 +69,7 @@ def test_places_of_a_large_class_are_spread_over_it(tmp_path: Path) -> None:
 def test_without_a_label(tmp_path: Path) -> None:
     held = load_case(write_case(tmp_path, ellipsoid_scan()[0], None), tiny_recipe(), CPU)
     assert held.label is None
-    assert held.places == ()
+    assert held.voxels == ()
 
 
 def fault(case: Case, recipe: Recipe | None = None) -> str:

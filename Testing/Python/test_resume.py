@@ -248,7 +248,7 @@ def test_a_validation_that_fails_does_not_lose_the_run(
     tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last one, and one on the way, if a checkpoint was due."""
-    monkeypatch.setattr(trainer_module, "VALIDATION_SHARE", 1e9)  # there is always time for one
+    monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)  # there is always time for one
     whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
 
     def fail(*_: Any) -> None:

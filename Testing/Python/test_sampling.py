@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from dcamt.recipe import Recipe
-from dcamt.training.augmentation import in_voxels, random_transform
-from dcamt.training.resident import ResidentCase, quantum
+from dcamt.training.augmentation import mm_to_voxels, random_transform
+from dcamt.training.resident import ResidentCase, uint8_scale_offset
 from dcamt.training.sampling import Batch, BatchSampler, step_seed
 from dcamt_testing.synthetic import CPU, UNCHANGED, resident
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -30,7 +30,7 @@ def sampler_of(
 def cut(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Image (C, 16, 16, 16), in 8-bit values, and label of a patch."""
     image, label = sampler_of([case])._cut(case, torch.from_numpy(centre), torch.from_numpy(matrix))
-    _, offset = quantum(tiny_recipe().intensity)
+    _, offset = uint8_scale_offset(tiny_recipe().intensity)
     return (image.numpy() - offset) * TO_BYTE, label.numpy()
 
 
@@ -229,8 +229,8 @@ def test_what_is_round_stays_round_where_voxels_are_long() -> None:
 
 def test_equal_sides_leave_a_transform_as_it_is() -> None:
     matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.equal(in_voxels(matrix, (0.7, 0.7, 0.7)), matrix)
-    moved = in_voxels(matrix, (1.0, 2.0, 4.0))
+    assert torch.equal(mm_to_voxels(matrix, (0.7, 0.7, 0.7)), matrix)
+    moved = mm_to_voxels(matrix, (1.0, 2.0, 4.0))
     # An offset of v voxels is one of v * sides mm; what comes out in mm, divided by the sides, is in voxels.
     sides, offset = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
     assert torch.allclose(moved @ offset, (matrix @ (offset * sides)) / sides)
@@ -249,7 +249,7 @@ def test_mixed_patches_hold_a_box_of_another_of_their_kind() -> None:
         before, batch, mixed = still.draw(step), one.draw(step), both.draw(step)
         assert before.box is None
         assert batch.box is not None
-        assert torch.equal(batch.plain, before.plain)  # teachers look at whole patches
+        assert torch.equal(batch.unaugmented, before.unaugmented)  # teachers look at whole patches
         where = batch.box.nonzero()
         low, high = where.min(dim=0).values, where.max(dim=0).values + 1
         assert (high - low).tolist() == [round(2 / 3 * 16)] * 3
@@ -257,7 +257,7 @@ def test_mixed_patches_hold_a_box_of_another_of_their_kind() -> None:
         corners.add(tuple(low.tolist()))
         for own, other in ((2, 3), (3, 4), (4, 2)):
             assert torch.equal(batch.images[own], torch.where(batch.box, before.images[other], before.images[own]))
-        assert torch.equal(batch.mixed(before.images[2:]), batch.images[2:])
+        assert torch.equal(batch.mix(before.images[2:]), batch.images[2:])
         assert torch.equal(batch.images[:2], before.images[:2])
         assert torch.equal(batch.labels, before.labels)
         assert torch.equal(mixed.images[2:], batch.images[2:])
@@ -283,7 +283,7 @@ def test_patches_that_end_within_themselves_end_for_their_teachers_and_labels_to
     changed, unlabelled_voxels = np.zeros(4, int), 0
     for step in range(12):
         before, batch = plain.draw(step), ending.draw(step)
-        assert torch.equal(batch.plain, batch.images[2:])
+        assert torch.equal(batch.unaugmented, batch.images[2:])
         changed += (batch.images != before.images).flatten(1).any(dim=1).numpy()
         # What has no label any more is no tissue either.
         gone = batch.labels == 0

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import torch
-from dcamt.training.surroundings import DEEPEST, surround
+from dcamt.training.augmentation import DEEPEST, replace_surroundings
 from torch import Tensor
 
 SHAPE = (12, 15, 18)
@@ -37,7 +37,7 @@ def test_turned_off_nothing_changes_and_nothing_is_drawn() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(0)
     before = draws.get_state()
-    found = surround(image, label, 0.0, draws)
+    found = replace_surroundings(image, label, 0.0, draws)
     assert torch.equal(found[0], image)
     assert torch.equal(found[1], label)
     assert torch.equal(draws.get_state(), before)
@@ -47,9 +47,9 @@ def test_all_is_drawn_from_the_generator_that_is_given() -> None:
     image, label = patch()
     for seed in range(30):
         torch.manual_seed(0)
-        one = surround(image, label, 1.0, torch.Generator().manual_seed(seed))
+        one = replace_surroundings(image, label, 1.0, torch.Generator().manual_seed(seed))
         torch.manual_seed(1)
-        other = surround(image, label, 1.0, torch.Generator().manual_seed(seed))
+        other = replace_surroundings(image, label, 1.0, torch.Generator().manual_seed(seed))
         assert torch.equal(one[0], other[0])
         assert torch.equal(one[1], other[1])
 
@@ -57,7 +57,7 @@ def test_all_is_drawn_from_the_generator_that_is_given() -> None:
 def test_it_happens_as_often_as_is_asked() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(1)
-    changed = sum(not torch.equal(surround(image, label, 0.4, draws)[0], image) for _ in range(400))
+    changed = sum(not torch.equal(replace_surroundings(image, label, 0.4, draws)[0], image) for _ in range(400))
     assert 0.34 < changed / 400 < 0.46
 
 
@@ -67,7 +67,7 @@ def test_a_patch_of_one_voxel_across_stays_as_it_is_that_way() -> None:
     draws = torch.Generator().manual_seed(3)
     kept = 0
     for _ in range(60):
-        found, found_label = surround(thin, thin_label, 1.0, draws)
+        found, found_label = replace_surroundings(thin, thin_label, 1.0, draws)
         assert found.shape == thin.shape
         assert found_label.shape == thin_label.shape
         kept += torch.equal(found, thin)
@@ -81,7 +81,7 @@ def test_each_kind_is_what_it_is_called_on_every_side() -> None:
     depths: list[set[int]] = [set(), set(), set()]
     for _ in range(600):
         was_image, was_label = image.clone(), label.clone()
-        found, found_label = surround(image, label, 1.0, draws)
+        found, found_label = replace_surroundings(image, label, 1.0, draws)
         assert torch.equal(image, was_image)
         assert torch.equal(label, was_label)
         side = side_that_changed(image, found)

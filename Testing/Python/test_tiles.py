@@ -6,9 +6,14 @@ import dataclasses
 
 import pytest
 import torch
-from dcamt.inference.boxes import tiles_of
-from dcamt.inference.one_pass import probabilities
-from dcamt.inference.tiles import reach, tiled_probabilities
+from dcamt.inference.tiling import (
+    OutOfMemory,
+    fine_reach,
+    predict_bounded,
+    predict_tiled,
+    predict_whole,
+    split_into_tiles,
+)
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import ACCURATE, FAST, Network, Recipe
 from torch import nn
@@ -34,22 +39,19 @@ def network_of(recipe: Recipe, shape: Network) -> DualVNet:
 
 
 @pytest.mark.parametrize("quality", [FAST, ACCURATE])
-@pytest.mark.parametrize("normalisation", ["batch", "instance"])
 @pytest.mark.parametrize("shape", SHAPES, ids=["three levels", "four levels", "two levels"])
-def test_tiles_give_the_result_of_one_pass(
-    tiny_recipe: Recipe, shape: Network, normalisation: str, quality: str
-) -> None:
-    network = network_of(tiny_recipe, dataclasses.replace(shape, normalisation=normalisation))
+def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, quality: str) -> None:
+    network = network_of(tiny_recipe, shape)
     # Brighter from end to end, so that no part has the statistics of the whole.
     image = torch.randn(1, 61, 42, 37) + torch.linspace(0, 3, 61)[:, None, None]
     with torch.no_grad():
-        whole = probabilities(network, image, quality)
+        whole = predict_whole(network, image, quality)
         # The attention and the deepest levels do matter here: a half of the scan by itself is something else.
-        half = probabilities(network, image[:, :32], quality)
+        half = predict_whole(network, image[:, :32], quality)
         assert (half - whole[:, :, :32]).abs().max() > 1e-3
-        margins = 2 * reach(network)
+        margins = 2 * fine_reach(network)
         for tile in ((margins + 16, 64, 48), (64, margins + 12, margins + 24)):
-            tiled = tiled_probabilities(network, image, quality, tile)
+            tiled = predict_tiled(network, image, quality, tile)
             assert tiled.shape == whole.shape
             assert (tiled - whole).abs().max() < 1e-5
 
@@ -57,10 +59,10 @@ def test_tiles_give_the_result_of_one_pass(
 def test_a_shorter_reach_would_be_seen(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of(tiny_recipe, SHAPES[1])
     image = torch.randn(1, 64, 48, 40)
-    monkeypatch.setattr("dcamt.inference.tiles.reach", lambda network: 4)
+    monkeypatch.setattr("dcamt.inference.tiling.fine_reach", lambda network: 4)
     with torch.no_grad():
-        tiled = tiled_probabilities(network, image, ACCURATE, (32, 48, 40))
-        assert (tiled - probabilities(network, image, ACCURATE)).abs().max() > 2e-5
+        tiled = predict_tiled(network, image, ACCURATE, (32, 48, 40))
+        assert (tiled - predict_whole(network, image, ACCURATE)).abs().max() > 2e-5
 
 
 def test_what_an_output_depends_on_lies_within_the_reach(tiny_recipe: Recipe) -> None:
@@ -74,14 +76,14 @@ def test_what_an_output_depends_on_lies_within_the_reach(tiny_recipe: Recipe) ->
         logits[0, :, 48].sum().backward()  # type: ignore[no-untyped-call]
         assert image.grad is not None
         touched = image.grad.abs().sum(dim=(0, 1, 3, 4)).nonzero().flatten()
-        assert 48 - reach(network) <= int(touched.min()) <= int(touched.max()) <= 48 + reach(network)
+        assert 48 - fine_reach(network) <= int(touched.min()) <= int(touched.max()) <= 48 + fine_reach(network)
         assert int(touched.max()) - 48 > 4
 
 
 def test_tiles_yield_every_voxel_once_and_see_their_surroundings() -> None:
     size, margin, step = (61 * 4, 40, 36), 8, 4
     seen = torch.zeros(size)
-    for outer, core, inner in tiles_of(size, (64, 40, 24), margin, step):
+    for outer, core, inner in split_into_tiles(size, (64, 40, 24), margin, step):
         seen[core] += 1
         for axis, length in enumerate(size):
             assert outer[axis].start == max(0, core[axis].start - margin)
@@ -92,30 +94,31 @@ def test_tiles_yield_every_voxel_once_and_see_their_surroundings() -> None:
     assert bool((seen == 1).all())
 
 
-def test_instance_normalisation_is_as_it_was_after_tiles(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after a pass for which memory did not suffice: what was measured of one scan is none of the next one's."""
-    network = network_of(tiny_recipe, dataclasses.replace(SHAPES[0], normalisation="instance"))
-    one, other = torch.randn(2, 1, 40, 24, 24) * torch.tensor([1.0, 3.0])[:, None, None, None, None]
-    names = list(network.state_dict())
+def test_instance_normalisation_is_never_predicted_in_tiles(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statistics are those of the whole volume, which no tile shows."""
+    recipe = dataclasses.replace(tiny_recipe, network=dataclasses.replace(SHAPES[0], normalisation="instance"))
+    network = network_of(recipe, recipe.network)
+    image = torch.randn(1, 40, 24, 24) + torch.linspace(0, 3, 40)[:, None, None]
     with torch.no_grad():
-        expected = probabilities(network, other, ACCURATE)
-        tiled_probabilities(network, one, ACCURATE, (32, 24, 24))
-        assert torch.equal(probabilities(network, other, ACCURATE), expected)
-        with monkeypatch.context() as patch:
-            patch.setattr(network.vnets[1].head, "forward", lambda _: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                tiled_probabilities(network, one, ACCURATE, (32, 24, 24))
-        assert torch.equal(probabilities(network, other, ACCURATE), expected)
-        assert (tiled_probabilities(network, other, ACCURATE, (32, 24, 24)) - expected).abs().max() < 1e-5
-    assert list(network.state_dict()) == names
+        expected = predict_whole(network, image, ACCURATE)
+        assert (predict_tiled(network, image, ACCURATE, (32, 24, 24)) - expected).abs().max() > 1e-3
+    assert torch.equal(predict_bounded(network, image, recipe, memory=1), expected)
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("dcamt.inference.tiling.predict_whole", fail)
+    with pytest.raises(OutOfMemory):
+        predict_bounded(network, image, recipe)
 
 
-@pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_progress_counts_every_tile_to_the_end(tiny_recipe: Recipe, normalisation: str) -> None:
+def test_progress_counts_every_tile_to_the_end(tiny_recipe: Recipe) -> None:
     ticks: list[tuple[int, int]] = []
     with torch.no_grad():
-        tiled_probabilities(
-            network_of(tiny_recipe, dataclasses.replace(SHAPES[0], normalisation=normalisation)),
+        predict_tiled(
+            network_of(tiny_recipe, SHAPES[0]),
             torch.randn(1, 64, 16, 16),
             ACCURATE,
             (40, 16, 16),

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,17 +18,16 @@ import pytest
 import torch
 from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.devices import fast_bfloat16
-from dcamt.inference.one_pass import Size
+from dcamt.inference import tiling
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import Training, load_recipe
 from dcamt.runs.events import CheckpointSaved, Event, TrainingProgress, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, ask, withdraw_request
-from dcamt.training import learner, meter, validation
+from dcamt.training import learner, validation
 from dcamt.training import trainer as trainer_module
-from dcamt.training.learner import Learner, half_precision
-from dcamt.training.optimiser import make_optimiser, set_learning_rate, update_average
+from dcamt.training.learner import Learner, half_precision, make_optimiser, set_learning_rate, update_average
 from dcamt.training.resident import load_case
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice
@@ -181,7 +181,7 @@ def test_mixed_precision_changes_the_digits_of_a_step_and_not_its_direction(
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # emulated, if need be
     steps = []
     for mixed in ("true", "false"):
-        trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3", "copy_paste=1")
+        trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3")
         before = {name: weight.clone() for name, weight in trainer.learner.network.named_parameters()}
         trainer.fit(read_cases(table))
         weights = dict(trainer.learner.network.named_parameters())
@@ -299,8 +299,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
         self.now = 1000.0
         self.validation_s = validation_s
-        for module in (trainer_module, meter):
-            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(Trainer, "iterate", self.iterate)
         monkeypatch.setattr(trainer_module, "validation_dice", self._validate)
 
@@ -372,7 +371,7 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", heard=heard.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
     monkeypatch.setattr(trainer_module, "REQUEST_EVERY_S", 0.0)
-    real = validation.bounded_probabilities
+    real = validation.predict_bounded
     measured: list[int] = []
 
     def ask_meanwhile(*words: Any) -> Tensor:
@@ -380,7 +379,7 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
         ask(RunFolder(tmp_path / "run"), PAUSE)  # as the panel does
         return real(*words)
 
-    monkeypatch.setattr(validation, "bounded_probabilities", ask_meanwhile)
+    monkeypatch.setattr(validation, "predict_bounded", ask_meanwhile)
     cases = read_cases(table)
     again = [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
     outcome = trainer.fit([*cases, *again])
@@ -388,7 +387,7 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
     assert not any(isinstance(event, ValidationScored) for event in heard)
     assert trainer.learner.network.training
     withdraw_request(RunFolder(tmp_path / "run"))
-    monkeypatch.setattr(validation, "bounded_probabilities", lambda *words: (measured.append(4), real(*words))[1])
+    monkeypatch.setattr(validation, "predict_bounded", lambda *words: (measured.append(4), real(*words))[1])
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2")
     trainer.resume()
     assert trainer.fit([*cases, *again], resumed=True).finished
@@ -435,7 +434,7 @@ def test_checkpoints_and_reports_by_the_clock(tmp_path: Path, monkeypatch: pytes
 
 
 def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cases, two classes, branches that say what they are told to."""
+    """Two cases, two classes, and branches whose predictions are given."""
     info = tiny_recipe().classes[0]
     recipe = replace(tiny_recipe(), classes=(info, replace(info, label=2, name="Scar")))
     label = np.zeros((4, 4, 4), np.uint8)
@@ -443,18 +442,16 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     other = label.copy()
     other[3] = 2  # 16 voxels
     cases = [resident(label * 100, label), resident(other * 100, other)]
-    said_a = np.ones((4, 4, 4), int)  # all class 1
-    said_b = np.zeros((4, 4, 4), int)
-    said_b[:1] = 1  # 16 voxels, all right
-    said_b[3] = 2
+    class_a = np.ones((4, 4, 4), int)  # all class 1
+    class_b = np.zeros((4, 4, 4), int)
+    class_b[:1] = 1  # 16 voxels, all right
+    class_b[3] = 2
 
-    def told(network: nn.Module, image: Tensor, quality: str, part: Size | None) -> Tensor:
-        assert not network.training
-        assert part is None
-        shares = [0.9 * np.eye(3)[said_a] + 0.03, 0.7 * np.eye(3)[said_b] + 0.1]
-        return torch.from_numpy(np.stack(shares)).movedim(-1, 1)
+    def predict(*_: Any) -> Tensor:
+        probabilities = [0.9 * np.eye(3)[class_a] + 0.03, 0.7 * np.eye(3)[class_b] + 0.1]
+        return torch.from_numpy(np.stack(probabilities)).movedim(-1, 1)
 
-    monkeypatch.setattr(validation, "bounded_probabilities", told)
+    monkeypatch.setattr(validation, "predict_bounded", predict)
     network = DualVNet(tiny_recipe())
     dice = validation_dice(network, cases, recipe)
     assert network.training
@@ -469,26 +466,31 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     assert network.training
 
 
-@pytest.mark.parametrize("normalisation", ["batch", "instance"])
+def counted(function: Callable[..., Tensor], name: str, calls: list[str]) -> Callable[..., Tensor]:
+    """Return the function, which notes its name in `calls` each time."""
+
+    def call(network: DualVNet, *arguments: Any) -> Tensor:
+        assert not network.training
+        calls.append(name)
+        return function(network, *arguments)
+
+    return call
+
+
 def test_validation_of_a_scan_too_large_for_memory_is_done_in_tiles(
-    normalisation: str, tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = new_trainer(
-        tmp_path / "run", table, "iterations=30", "learning_rate=0.1", f"normalisation={normalisation}"
-    )
+    trainer = new_trainer(tmp_path / "run", table, "iterations=30", "learning_rate=0.1")
     trainer.fit(read_cases(table))
     recipe, network = trainer.recipe, trainer.learner.network
     held_out = [load_case(case, recipe, CPU) for case in read_cases(table) if case.role == "validation"]
-    parts: list[Size | None] = []
-    real = validation.bounded_probabilities
-
-    def watched(net: DualVNet, image: Tensor, quality: str, part: Size | None) -> Tensor:
-        parts.append(part)
-        return real(net, image, quality, part)
-
-    monkeypatch.setattr(validation, "bounded_probabilities", watched)
+    passes: list[str] = []
+    for name in ("predict_whole", "predict_tiled"):
+        monkeypatch.setattr(tiling, name, counted(getattr(tiling, name), name, passes))
     expected = validation_dice(network, held_out, recipe)
-    monkeypatch.setattr(validation, "free_memory", lambda device: 1)
+    assert network.training
+    monkeypatch.setattr(tiling, "free_memory", lambda device: 1)
     assert validation_dice(network, held_out, recipe) == expected
-    assert parts == [None, (16, 16, 16)]
+    assert network.training
+    assert passes == ["predict_whole", "predict_tiled"]
     assert 0.1 < expected["mean"]["Left atrium"] < 1  # else there would be nothing to compare

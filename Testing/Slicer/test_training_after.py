@@ -18,8 +18,8 @@ from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.models.package import open_model
 from dcamt.models.store import model_path, stored_models
 from dcamt.runs.folder import RunFolder
+from dcamt.runs.preview import Preview, read_preview
 from dcamt.runs.state import FINISHED, run_state
-from dcamt.training.preview import Preview, read_preview
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of

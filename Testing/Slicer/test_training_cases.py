@@ -17,7 +17,7 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe import load_recipe
-from dcamt.training.preview import Preview
+from dcamt.runs.preview import Preview
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG

@@ -41,11 +41,10 @@ import numpy as np
 import torch
 from dcamt.devices import fast_bfloat16
 from dcamt.geometry import Grid
-from dcamt.inference.memory import part_size, pass_bytes
-from dcamt.inference.one_pass import probabilities, size_of
+from dcamt.inference.memory import pass_bytes, tile_size
 from dcamt.inference.postprocessing import keep_largest_components
 from dcamt.inference.predictor import Predictor
-from dcamt.inference.tiles import bounded_probabilities
+from dcamt.inference.tiling import predict_tiled, predict_whole, size_of
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.machine import keep_freed_memory
 from dcamt.networks.dual_vnet import DualVNet
@@ -120,7 +119,7 @@ def pass_operations(network: DualVNet, image: torch.Tensor, quality: str) -> flo
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        probabilities(network, image, quality)
+        predict_whole(network, image, quality)
     return float(counter.get_total_flops())
 
 
@@ -130,14 +129,17 @@ def measure_passes(options: Options, case: str, tiled: bool) -> list[dict[str, A
     given = image.to(PRECISIONS[options.precision])
     tile = None
     if tiled:
-        tile = part_size(predictor.recipe, size_of(image), pass_bytes(predictor.recipe, size_of(image)) // 2)
+        tile = tile_size(predictor.recipe, size_of(image), pass_bytes(predictor.recipe, size_of(image)) // 2)
     best = dict.fromkeys(QUALITIES, float("inf"))
     rate = 0.0
     for _ in range(options.repeats + 1):  # in turns, so that what disturbs one disturbs all
         rate = max(rate, convolution_rate())
         for quality in QUALITIES:
             with torch.no_grad():
-                took = seconds_of(partial(bounded_probabilities, predictor.network, given, quality, tile))
+                if tile:
+                    took = seconds_of(partial(predict_tiled, predictor.network, given, quality, tile))
+                else:
+                    took = seconds_of(partial(predict_whole, predictor.network, given, quality))
             best[quality] = min(best[quality], took)
     plain = build_network(verify_model(options.model), torch.device("cpu"))
     rows = []

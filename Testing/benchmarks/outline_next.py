@@ -12,6 +12,7 @@ again, so the command can be repeated after an interruption. The table and `outl
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from statistics import mean, pstdev
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, write_cases
-from dcamt.training.ranking import read_ranking
 from la_cases import dcamt, held_out_scores, print_table, training_names
 
 SCALE = (
@@ -58,7 +58,8 @@ def chosen_by_ranking(place: Path, count: int) -> list[str]:
     ranking = place / "next.csv"
     if not ranking.exists():
         dcamt("rank", "--run", place / "run", "--csv", ranking)
-    return [one.name for one in read_ranking(ranking)[:count]]
+    with ranking.open(newline="", encoding="utf-8") as file:
+        return [row["name"] for row in csv.DictReader(file)][:count]
 
 
 def measured(la: Path, place: Path, model: Path) -> dict[str, Any]:

@@ -33,10 +33,10 @@ def run_estimate(options: argparse.Namespace) -> int:
     validated = any(case.role == VALIDATION for case in cases)
     # Imports torch: after all checks that work without it.
     from ..devices import choose_device
-    from ..training.estimate import estimate, memory_to_take, try_steps
+    from ..training.estimate import available_memory, estimate, try_steps
 
     device = choose_device(options.device, training=True)
-    memory_free = memory_to_take(device)
+    memory_free = available_memory(device)
     measured: dict[tuple[object, ...], Trial] = {}
     for effort in options.effort or EFFORTS:
         one = with_settings(recipe, [*effort_settings(recipe, effort), *settings])

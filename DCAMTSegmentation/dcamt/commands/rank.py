@@ -12,7 +12,7 @@ from ..errors import DCAMTError, InputError, user_error
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT, model_path
 from ..runs.folder import RunFolder
-from ..training.ranking import RankedCase, in_order, rank_case, write_ranking
+from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
 from .process import interrupt_on_sigterm
 from .scan_jobs import check_table_path
@@ -54,14 +54,14 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         console.print_event("scored", **_event_fields(ranked_case), segmentation=str(target) if target else None)
     if options.csv and ranked:
         write_ranking(ranked, options.csv)
-    for number, ranked_case in enumerate(in_order(ranked), start=1):
+    for number, ranked_case in enumerate(sort_by_score(ranked), start=1):
         place = ", ".join(str(round(mm)) for mm in ranked_case.place)
         console.print_text(
             f"{number:>4}  {ranked_case.name:<20} {ranked_case.score:>6.1%} disagreement, most at RAS {place} mm"
         )
     for failure in failures:
         console.print_error(str(failure))
-    console.print_event("ranked", cases=[case.name for case in in_order(ranked)], failed=len(failures))
+    console.print_event("ranked", cases=[case.name for case in sort_by_score(ranked)], failed=len(failures))
     console.clear_progress()
     return 1 if failures else 0
 

@@ -11,8 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..distributed import Team, TeamLost, joined, team_rank
-from ..errors import DCAMTError, InputError, OutputError, user_error
+from ..distributed import Team, TeamLost, process_group, team_rank
+from ..errors import DCAMTError, InputError, OutputError
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..io.writers import write_labelmap, write_volume
@@ -70,8 +70,8 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     import torch
 
     try:
-        with joined(torch.device("cpu"), TEAM_TIMEOUT) as team:
-            return _segment_with_team(options, team, team.from_leader(jobs))
+        with process_group(torch.device("cpu"), TEAM_TIMEOUT) as team:
+            return _segment_with_team(options, team, team.broadcast(jobs))
     except TeamLost:
         if team_rank() > 0:  # the leader prints the failures
             return 1
@@ -83,7 +83,7 @@ def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[S
     from ..geometry import Region
 
     console = Console(options.json, draws_bar=team.leads)
-    with team.agreed():
+    with team.fail_together():
         region = Region.parse(options.roi) if options.roi is not None else None
         segmenter = Segmenter.load(options.model, options.device)
     session = SegmentSession(segmenter, options.quality, region, jobs, console)
@@ -95,7 +95,7 @@ def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[S
             for number in range(team.rank, len(jobs), team.size):
                 session.run_job(number, records)
             try:
-                records = [record for part in team.gathered(records) for record in part]
+                records = [record for part in team.gather(records) for record in part]
             except TeamLost:
                 if not team.leads:
                     raise

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases
-from ..distributed import Team, TeamLost, first_of_machine, joined, own_device, team_rank, team_size, whoami
+from ..distributed import (
+    Team,
+    TeamLost,
+    describe_process,
+    is_first_on_machine,
+    own_device,
+    process_group,
+    team_rank,
+    team_size,
+)
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
 from ..models.package import Card
 from ..recipe import Recipe, load_recipe, with_settings
@@ -122,24 +131,24 @@ def _follow(options: argparse.Namespace) -> int:
     try:
         device = own_device(choose_device(options.device, training=True))
     except InputError:
-        if first_of_machine():
+        if is_first_on_machine():
             raise  # the leader is on another machine, and cannot know
         return 1
     try:
-        with joined(device) as team:
-            job: _Job = team.from_leader(None)
-            with team.agreed():
+        with process_group(device) as team:
+            job: _Job = team.broadcast(None)
+            with team.fail_together():
                 trainer = Trainer(job.recipe, RunFolder(options.run), device, EventLog(None), job.start_from, team)
             if job.resume:
                 trainer.resume()
-                if team.from_leader(None):
+                if team.broadcast(None):
                     return 0
             trainer.fit(job.cases, resumed=job.resume)
         return 0  # paused, too: torchrun would end the leader, which is not done, for another status
     except DCAMTError:
         return 1  # which the leader tells of
     except Exception as error:
-        print_error(f"{whoami()}: {user_error(error)}")
+        print_error(f"{describe_process()}: {user_error(error)}")
         return 1
 
 
@@ -170,16 +179,16 @@ def _train_locked(
 
     device = own_device(choose_device(options.device, training=True))
     heard = _Listener(console)
-    with joined(device) as team:
+    with process_group(device) as team:
         if team.size > 1:
             # torchrun ends all once one has ended. That must not take this one away before it has saved and said so.
             signal.signal(signal.SIGTERM, lambda number, frame: heard.pause())
-        team.from_leader(_Job(recipe, cases, start_from, options.resume))
-        with team.agreed():
+        team.broadcast(_Job(recipe, cases, start_from, options.resume))
+        with team.fail_together():
             trainer = heard.trainer = Trainer(recipe, run, device, EventLog(run.events, [heard]), start_from, team)
         if options.resume:
             trainer.resume()
-            if team.from_leader(trainer.step >= recipe.training.iterations and run.model.exists()):
+            if team.broadcast(trainer.step >= recipe.training.iterations and run.model.exists()):
                 show_event(RunFinished(trainer.step, str(run.model), trainer.seconds), console)
                 return 0
         try:
@@ -279,7 +288,7 @@ def check_labelled(recipe: Recipe, cases: Sequence[Case]) -> None:
             remedy="Set labelled_per_batch below batch, or leave the unlabelled cases out.",
         )
     training = recipe.training
-    Team(0, team_size()).share(training.labelled_per_batch if mixed else training.batch, training.batch)
+    Team(0, team_size()).sample_indices(training.labelled_per_batch if mixed else training.batch, training.batch)
 
 
 def card(recipe: Recipe, cases: Sequence[Case], outcome: Outcome, run: RunFolder, origin: Origin | None = None) -> Card:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..geometry import Box, bounding_box, network_grid
-from ..preprocessing import resampled, smoothing, weigh
+from ..preprocessing import apply_along_axis, resampled, smoothing
 from ..recipe import Recipe
 from ..volume import Volume
 
@@ -69,7 +69,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 def _locally_averaged(image: torch.Tensor) -> torch.Tensor:
     """Of each voxel of (..., X, Y, Z) a mean of those near it."""
     for axis in (-3, -2, -1):
-        image = weigh(image, smoothing(image.shape[axis], VARIED_WITHIN, image.device), axis)
+        image = apply_along_axis(image, smoothing(image.shape[axis], VARIED_WITHIN, image.device), axis)
     return image
 
 

@@ -1,32 +1,34 @@
-"""How much memory a pass over the network takes, how much there is, and how large a part of a volume fits into it."""
+"""Memory of a pass over the network: how much a pass takes, how much is free, which tile fits."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 
 from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe
-from .one_pass import Size, part_that_fits
+
+Size = tuple[int, int, int]
 
 DEFAULT_MEMORY = 2 << 30
-"""Bytes that a pass may take on a CPU; a laptop runs other programs, too."""
+"""Bytes that a pass may take on a CPU, so that a laptop's other programs keep theirs."""
 
 
 def pass_bytes(recipe: Recipe, size: Size) -> int:
-    """About how many bytes one pass over (X, Y, Z) voxels takes at its peak.
+    """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
-    Both branches' skips wait while the finest level of one is decoded: at most eight float32 feature maps of the
+    While one branch's finest level is decoded, both branches' skips are kept: at most eight float32 feature maps of the
     finest level, as measured by Testing/benchmarks/inference.py.
     """
     return math.prod(size) * recipe.network.channels[0] * 4 * 8 + attention_bytes(recipe, size)
 
 
 def attention_bytes(recipe: Recipe, size: Size) -> int:
-    """About how many bytes the cross-attention of (X, Y, Z) voxels takes for a block of queries.
+    """Estimate the memory in bytes of the cross-attention of (X, Y, Z) voxels for one block of queries.
 
-    They are the block's bias and, where attention is not fused, its scores before and after the softmax.
+    It holds the block's bias and, where attention is not fused, its scores before and after the softmax.
     """
     heads = recipe.network.attention_heads
     if not heads:
@@ -35,27 +37,43 @@ def attention_bytes(recipe: Recipe, size: Size) -> int:
     return 3 * 4 * heads * queries_at_once(tokens, heads) * tokens
 
 
-def part_size(recipe: Recipe, size: Size, limit: int) -> Size | None:
-    """How much of a volume of (X, Y, Z) voxels a pass of `limit` bytes may take; None: all of it.
+def tile_size(recipe: Recipe, size: Size, limit: int) -> Size | None:
+    """Return the largest tile of a volume of (X, Y, Z) voxels that a pass of `limit` bytes can take; None: all of it.
 
-    Be the limit as low as it may, it is no less than four strides along each axis.
+    However low the limit, a tile is not shorter than four strides along each axis.
     """
-    return part_that_fits(size, recipe.stride, lambda part: pass_bytes(recipe, part) <= limit)
+    return fitting_tile(size, recipe.stride, lambda part: pass_bytes(recipe, part) <= limit)
 
 
-def part_limit(recipe: Recipe, size: Size, memory: int) -> int:
-    """Bytes that are left of `memory` for a pass, be it over the whole volume (X, Y, Z) or over a part."""
+def pass_limit(recipe: Recipe, size: Size, memory: int) -> int:
+    """Return how many bytes of `memory` a pass may take: over all of (X, Y, Z) if that fits, else a tile."""
     if pass_bytes(recipe, size) <= memory:
         return memory
-    # What is kept of the whole meanwhile: both branches' results, features of the coarser levels, and the attention.
+    # Kept for the whole volume meanwhile: both branches' results, features of the coarser levels, and the attention.
     kept = 4 * math.prod(size) * (2 * recipe.outputs + 10) + attention_bytes(recipe, size)
     return max(0, memory - kept)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that may be taken on a device: of a GPU, most of what is free; elsewhere `DEFAULT_MEMORY`."""
+    """Return the bytes that a pass may take on a device: 80% of a GPU's free memory, elsewhere `DEFAULT_MEMORY`."""
     if device.type == "cuda":
-        # PyTorch keeps what it has freed for itself, as after an iteration of training, and gives it out again.
+        # Memory that PyTorch has freed and cached, as after a training step, can be used, too.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(0.8 * (torch.cuda.mem_get_info(device)[0] + kept))
     return DEFAULT_MEMORY
+
+
+def fitting_tile(size: Sequence[int], stride: int, fits: Callable[[Size], bool]) -> Size | None:
+    """Return the first tile for which `fits` is true, shortening the volume's longest axis stride by stride.
+
+    None if the whole volume fits. A tile is not shorter than four strides (or the volume): nearly all of a smaller
+    tile's work would go to its margin.
+    """
+    padded = [-(-n // stride) * stride for n in size]
+    tile = list(padded)
+    while not fits((tile[0], tile[1], tile[2])):
+        axis = max(range(3), key=lambda a: tile[a])
+        if tile[axis] <= 4 * stride:
+            break
+        tile[axis] -= stride
+    return None if tile == padded else (tile[0], tile[1], tile[2])

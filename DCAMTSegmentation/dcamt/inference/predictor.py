@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..devices import fast_bfloat16
-from ..errors import InputError, is_out_of_memory
+from ..errors import InputError
 from ..geometry import Box, Grid, Region, box_in_part, whole_box
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
@@ -22,11 +22,10 @@ from .cropping import crop, grown, paste
 from .finding import Found, find_organ, is_large, margin
 from .folded import fold, move
 from .labelling import labels_on_scan, most_likely
-from .memory import DEFAULT_MEMORY, free_memory, part_limit, part_size, pass_bytes
+from .memory import DEFAULT_MEMORY, Size
 from .middle import Middle
-from .one_pass import Size, size_of
 from .postprocessing import Expected, keep_largest_components
-from .tiles import bounded_probabilities
+from .tiling import OutOfMemory, predict_bounded
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of the work that is done, 0 to 1."""
@@ -189,32 +188,32 @@ class Predictor:
         return Segmentation(Labelmap(labels, volume.grid, volume.path), probabilities, agreement, trust, notes)
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
-        """The branches' probabilities on the CPU. Out of memory: smaller parts, at last the CPU."""
+        """Return the branches' probabilities and notes; predict on the CPU if the GPU's memory does not suffice."""
         notes: list[str] = []
-        network, device = self.network, self.device
-        size = size_of(image)
-        limit = part_limit(self.recipe, size, self._memory or free_memory(device))
-        while True:
-            part = part_size(self.recipe, size, limit)
-            result = self._attempt(network, device, image, quality, part, tick)
-            if result is not None:
-                return result, tuple(dict.fromkeys(notes))
-            torch.cuda.empty_cache()
-            taken = pass_bytes(self.recipe, part or size)
+
+        def predict(network: DualVNet, device: torch.device, memory: int | None) -> Tensor:
             memory_of = "computer" if device.type == "cpu" else "GPU"
-            if part != part_size(self.recipe, size, 0):  # the smallest
-                limit = min(limit, taken) // 2
-                notes.append(f"The {memory_of}'s memory did not suffice; smaller parts were used.")
-            elif device.type != "cpu":
-                # One of its own: that on the GPU stays as it is, for the next scan.
-                device, limit = torch.device("cpu"), part_limit(self.recipe, size, DEFAULT_MEMORY)
-                network = self._network_on(device)
-                notes.append(f"The {memory_of}'s memory did not suffice; the CPU was used.")
-            else:
-                raise InputError(
-                    "the computer's memory does not suffice for this scan",
-                    remedy="Close other programs, or give a region of interest.",
-                )
+            note = f"The {memory_of}'s memory did not suffice; smaller parts were used."
+            return predict_bounded(
+                network, image, self.recipe, quality, memory, tick, on_shortage=lambda: notes.append(note)
+            ).cpu()
+
+        try:
+            try:
+                branches = predict(self.network, self.device, self._memory)
+            except OutOfMemory:
+                if self.device.type == "cpu":
+                    raise
+                notes.append("The GPU's memory did not suffice; the CPU was used.")
+                # A second network: that on the GPU stays there for the next scan.
+                cpu = torch.device("cpu")
+                branches = predict(self._network_on(cpu), cpu, DEFAULT_MEMORY)
+        except OutOfMemory as error:
+            raise InputError(
+                "the computer's memory does not suffice for this scan",
+                remedy="Close other programs, or give a region of interest.",
+            ) from error
+        return branches, tuple(dict.fromkeys(notes))
 
     def _network_on(self, device: torch.device) -> DualVNet:
         """The package's network, ready for inference there."""
@@ -225,25 +224,6 @@ class Predictor:
         if device.type != "cpu":
             return torch.float32
         return self._precision or (torch.bfloat16 if fast_bfloat16(device) else torch.float32)
-
-    def _attempt(
-        self,
-        network: DualVNet,
-        device: torch.device,
-        image: Tensor,
-        quality: str,
-        part: Size | None,
-        tick: Callable[[int, int], None],
-    ) -> Tensor | None:
-        """The branches' probabilities on the CPU; None if memory ran out, whose tensors are released by then."""
-        try:
-            with torch.no_grad():
-                placed = image.to(device, self._precision_on(device))
-                return bounded_probabilities(network, placed, quality, part, tick).cpu()
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                return None
-            raise
 
 
 def _silent(stage: str, share: float) -> None:

@@ -1,1 +1,1 @@
-"""The five parts of DCA-MT's objective, a file a part, and their sum."""
+"""Loss functions: supervision, distillation, MMD, contrast, and the weighted sum of all four."""

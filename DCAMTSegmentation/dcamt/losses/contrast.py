@@ -1,6 +1,6 @@
 """Intra- and inter-class contrast of voxel embeddings against class prototypes.
 
-A voxel of class -1 has none and counts nowhere. To drop it instead, a GPU would have to be waited for.
+A voxel of class -1 has no class and adds nothing. Dropping such voxels instead would make a GPU wait for their number.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean direction of each class's embeddings: unit vectors (K, D), and which classes have any voxel (K,).
+    """Return the mean direction of each class's embeddings, and which classes have any voxel.
 
-    `embeddings` (N, D) are unit vectors, `classes` (N,) of -1 .. count - 1. Prototypes carry no gradient: they are
-    where the embeddings shall go, not what goes to them.
+    embeddings: unit vectors (N, D). classes: (N,), -1 to count - 1. -> unit vectors (K, D), booleans (K,).
+    Prototypes carry no gradient: embeddings move towards them, not the reverse.
     """
     one_hot = (classes[:, None] == torch.arange(count, device=classes.device)).to(embeddings.dtype)
     sums = one_hot.T @ embeddings.detach()
@@ -22,29 +22,29 @@ def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor,
 
 
 def intra_class(embeddings: Tensor, classes: Tensor, own: Tensor, partner: Tensor) -> Tensor:
-    """Pull to one's class: mean of 1 - cos(embedding, prototype of its class), own and partner's branch alike.
+    """Return the mean of 1 - cos(embedding, prototype of its class), over both branches' prototypes.
 
-    Shapes: embeddings (N, D), classes (N,), prototypes (K, D) each.
+    embeddings: (N, D). classes: (N,). own, partner: prototypes (K, D) of this branch and of the other one.
     """
     target = 0.5 * (own + partner)[classes.clamp_min(0)]
-    return _mean_of_known(1 - (embeddings * target).sum(dim=1), classes)
+    return _mean_over_classified(1 - (embeddings * target).sum(dim=1), classes)
 
 
 def inter_class(
     embeddings: Tensor, classes: Tensor, own: Tensor, partner: Tensor, present: Tensor, temperature: float
 ) -> Tensor:
-    """Push from the other classes: InfoNCE (van den Oord et al., 2018), a mean over both branches' prototypes.
+    """Return the InfoNCE loss against the other classes' prototypes (van den Oord et al., 2018), over both branches.
 
-    -log(exp(e p_c / T) / sum_k exp(e p_k / T)), k over the classes that are present (K,).
+    -log(exp(e p_c / T) / sum_k exp(e p_k / T)), k over the classes that are `present`, booleans (K,).
     """
     losses = []
     for centres in (own, partner):
         scores = (embeddings @ centres.T / temperature).masked_fill(~present, float("-inf"))
-        losses.append(_mean_of_known(F.cross_entropy(scores, classes.clamp_min(0), reduction="none"), classes))
+        losses.append(_mean_over_classified(F.cross_entropy(scores, classes.clamp_min(0), reduction="none"), classes))
     return torch.stack(losses).mean()
 
 
-def _mean_of_known(values: Tensor, classes: Tensor) -> Tensor:
-    """The mean over voxels that have a class; 0 where none has."""
-    known = classes >= 0
-    return torch.where(known, values, 0).sum() / known.sum().clamp_min(1)
+def _mean_over_classified(values: Tensor, classes: Tensor) -> Tensor:
+    """Return the mean over voxels that have a class; 0 if none has."""
+    classified = classes >= 0
+    return torch.where(classified, values, 0).sum() / classified.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy between two sets of features."""
+"""Maximum mean discrepancy (MMD) between two sets of features."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Multiples of the median heuristic's bandwidth, one Gaussian kernel each."""
+"""Multiples of the median heuristic's bandwidth; one Gaussian kernel each."""
 
 
 def mmd2(x: Tensor, y: Tensor) -> Tensor:
-    """Squared MMD of x (N, D) and y (M, D), mean of Gaussian kernels (Gretton et al., JMLR 2012, eq. 5: biased, >= 0).
+    """Return the squared MMD of x (N, D) and y (M, D), averaged over Gaussian kernels.
 
-    k(u, v) = exp(-|u - v|^2 / (2 h m)), h the median of the squared distances of all pairs of both sets
-    (the median heuristic, no gradient), m each of `BANDWIDTHS`.
+    k(u, v) = exp(-|u - v|^2 / (2 h m)), where h is the median of all squared pairwise distances in both sets (the
+    median heuristic, without gradient) and m is each of `BANDWIDTHS`. The estimate is biased and never negative
+    (Gretton et al., JMLR 2012, eq. 5).
     """
     both = torch.cat([x, y])
-    # Distances do not see a shift; features far from 0 would cost the expansion below its digits.
+    # Distances do not change under a shift; features far from 0 would cost the expansion below its digits.
     both = both - both.mean(dim=0, keepdim=True).detach()
     # By the norm's expansion, as cdist's square root has no gradient where two vectors are equal.
     norms = both.square().sum(dim=1)

@@ -1,4 +1,4 @@
-"""L = L_sup + ramp(t) (w_d L_distil + w_m L_mmd + w_i L_intra + w_e L_inter)."""
+"""The training objective: L = L_sup + ramp(t) (w_d L_distil + w_m L_mmd + w_i L_intra + w_e L_inter)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..devices import hand_over
+from ..devices import to_device
 from ..networks.dual_vnet import BranchOutput
 from ..recipe import Objective
 from .contrast import inter_class, intra_class, prototypes
@@ -20,8 +20,8 @@ from .supervised import dice_cross_entropy
 Losses = dict[str, Tensor]
 
 
-def ramp(step: int, steps: int) -> float:
-    """Gaussian ramp-up exp(-5 (1 - t / t_max)^2), then 1 (Laine and Aila, ICLR 2017)."""
+def ramp_up(step: int, steps: int) -> float:
+    """Return the Gaussian ramp-up exp(-5 (1 - t / t_max)^2) for t < t_max, then 1 (Laine and Aila, ICLR 2017)."""
     progress = min(1.0, step / steps) if steps > 0 else 1.0
     return math.exp(-5 * (1 - progress) ** 2)
 
@@ -33,15 +33,18 @@ def objective_losses(
     weights: Objective,
     ramp_weight: float,
     generator: torch.Generator,
-    said: tuple[Tensor, Tensor] | None = None,
+    teacher_logits: tuple[Tensor, Tensor] | None = None,
 ) -> Losses:
-    """Each part of the objective that has a weight, unweighted, and their weighted `total`.
+    """Return each part of the objective whose weight is above 0, unweighted, and their weighted sum as `total`.
 
     A part of weight 0 is not computed.
 
-    `outputs` are of a batch whose first len(labels) samples are labelled: `labels` (L, X, Y, Z), int64. `generator`
-    draws the sampled voxels (a CPU generator, so that a run repeats on any device). `said`: logits (U, K, X, Y, Z) of
-    each branch by which it teaches on the unlabelled samples, where these are not the outputs' own.
+    outputs: of branch A and branch B, for a batch whose first L samples are labelled.
+    labels: int64 (L, X, Y, Z), of the labelled samples.
+    projections: branch A's and branch B's projection head.
+    ramp_weight: factor of every part but supervision, 0 to 1 (`ramp_up`).
+    generator: draws the sampled voxels; a CPU generator, so that a run gives the same draws on any device.
+    teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; None: the outputs' own logits.
     """
     a, b = outputs
     labelled = len(labels)
@@ -62,9 +65,11 @@ def objective_losses(
     add(
         "distillation",
         ramp_weight * weights.distillation,
-        lambda: mutual_distillation((a.logits, b.logits), _teachers(a, b, said), weights.distillation_temperature),
+        lambda: mutual_distillation(
+            (a.logits, b.logits), _complete_teacher_logits(a, b, teacher_logits), weights.distillation_temperature
+        ),
     )
-    add("mmd", ramp_weight * weights.mmd, lambda: _alignment(a, b, labelled, weights.samples, generator))
+    add("mmd", ramp_weight * weights.mmd, lambda: _alignment_loss(a, b, labelled, weights.samples, generator))
     if ramp_weight * (weights.intra_class + weights.inter_class) > 0:
         embeddings, classes, centres, present = _sample_embeddings(outputs, labels, projections, weights, generator)
         pairs = ((embeddings[0], centres[0], centres[1]), (embeddings[1], centres[1], centres[0]))
@@ -84,20 +89,28 @@ def objective_losses(
     return losses
 
 
-def _teachers(a: BranchOutput, b: BranchOutput, said: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    if said is None:
+def _complete_teacher_logits(
+    a: BranchOutput, b: BranchOutput, teacher_logits: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Return each branch's teacher logits for the whole batch: for labelled samples those of its own output."""
+    if teacher_logits is None:
         return a.logits, b.logits
-    labelled = len(a.logits) - len(said[0])
-    return torch.cat([a.logits[:labelled], said[0]]), torch.cat([b.logits[:labelled], said[1]])
+    labelled = len(a.logits) - len(teacher_logits[0])
+    return (
+        torch.cat([a.logits[:labelled], teacher_logits[0]]),
+        torch.cat([b.logits[:labelled], teacher_logits[1]]),
+    )
 
 
-def _alignment(a: BranchOutput, b: BranchOutput, labelled: int, samples: int, generator: torch.Generator) -> Tensor:
-    """MMD^2 between the branches, and within each branch between labelled and unlabelled samples."""
+def _alignment_loss(
+    a: BranchOutput, b: BranchOutput, labelled: int, samples: int, generator: torch.Generator
+) -> Tensor:
+    """Return MMD^2 between the branches plus, within each branch, MMD^2 between labelled and unlabelled samples."""
 
     def features(output: BranchOutput, rows: slice) -> Tensor:
         tokens = output.bottleneck[rows].float().movedim(1, -1).flatten(0, -2)  # (tokens, C)
         chosen = torch.randperm(len(tokens), generator=generator)[:samples]
-        return tokens[hand_over(chosen, tokens.device)]
+        return tokens[to_device(chosen, tokens.device)]
 
     whole = slice(None)
     parts = [mmd2(features(a, whole), features(b, whole))]
@@ -113,41 +126,43 @@ def _sample_embeddings(
     weights: Objective,
     generator: torch.Generator,
 ) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
-    """Embeddings of sampled voxels, both branches at the same places, at half the resolution.
+    """Embed sampled voxels at half the resolution, the same voxels for both branches.
 
-    -> [(N, D), (N, D)], classes (N,), -1 for those that have none, prototypes [(K, D), (K, D)], classes present (K,).
+    -> embeddings [(N, D), (N, D)], classes (N,) with -1 for none, prototypes [(K, D), (K, D)], classes present (K,).
     """
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
-    # At most `samples` voxels a class: random keys, the highest of each class. Where a class has fewer, voxels without
-    # one fill its places, as a GPU would have to wait for the number of its voxels to be read back.
-    keys = hand_over(torch.rand(classes.shape, generator=generator), classes.device)
-    chosen, said = [], []
+    # At most `samples` voxels a class: those with the highest random keys. A class with fewer voxels is filled up with
+    # voxels of class -1, since reading back its number of voxels would make a GPU wait.
+    keys = to_device(torch.rand(classes.shape, generator=generator), classes.device)
+    indices, sampled_classes = [], []
     for label in range(count):
         top = torch.where(classes == label, keys, -1.0).topk(min(weights.samples, len(keys)))
-        chosen.append(top.indices)
-        said.append(torch.where(top.values >= 0, label, -1))
-    index, picked = torch.cat(chosen), torch.cat(said)
+        indices.append(top.indices)
+        sampled_classes.append(torch.where(top.values >= 0, label, -1))
+    index, sampled = torch.cat(indices), torch.cat(sampled_classes)
     embeddings, centres = [], []
     for output, projection in zip(outputs, projections, strict=True):
         features = output.decoded.movedim(1, -1).flatten(0, -2)[index]
         embeddings.append(F.normalize(projection(features).float(), dim=1))
-        own, present = prototypes(embeddings[-1], picked, count)
+        own, present = prototypes(embeddings[-1], sampled, count)
         centres.append(own)
-    return embeddings, picked, centres, present
+    return embeddings, sampled, centres, present
 
 
 def _voxel_classes(outputs: tuple[BranchOutput, BranchOutput], labels: Tensor, confidence: float) -> Tensor:
-    """Class of each voxel at half the resolution (B, X/2, Y/2, Z/2); -1 where nothing lends one.
+    """Return the class of each voxel at half the resolution, (B, X/2, Y/2, Z/2); -1 for none.
 
-    Labels for labelled samples; for the others, what both branches say with more than `confidence`.
+    Labelled samples take their label; unlabelled ones the class that both branches predict with a probability above
+    `confidence`.
     """
     coarse = (slice(None), slice(None, None, 2), slice(None, None, 2), slice(None, None, 2))
     labelled = labels[coarse]
-    beyond = len(labels)
-    if beyond == len(outputs[0].logits):
+    count = len(labels)
+    if count == len(outputs[0].logits):
         return labelled
-    sure_a, said_a = outputs[0].logits.detach()[beyond:][(slice(None), *coarse)].softmax(dim=1).max(dim=1)
-    sure_b, said_b = outputs[1].logits.detach()[beyond:][(slice(None), *coarse)].softmax(dim=1).max(dim=1)
-    agreed = (said_a == said_b) & (torch.minimum(sure_a, sure_b) > confidence)
-    return torch.cat([labelled, torch.where(agreed, said_a, -1)])
+    (probability_a, class_a), (probability_b, class_b) = (
+        output.logits.detach()[count:][(slice(None), *coarse)].softmax(dim=1).max(dim=1) for output in outputs
+    )
+    agrees = (class_a == class_b) & (torch.minimum(probability_a, probability_b) > confidence)
+    return torch.cat([labelled, torch.where(agrees, class_a, -1)])

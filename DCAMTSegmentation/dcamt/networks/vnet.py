@@ -126,11 +126,11 @@ class Decoder(nn.Module):
         skips = list(features[:-1])[::-1]
         for up, level, skip in zip(self.ups, self.levels, skips, strict=True):
             half = decoded
-            decoded = level(joined(up(decoded), skip))
+            decoded = level(add_skip(up(decoded), skip))
         return decoded, half
 
 
-def joined(upsampled: Tensor, skip: Tensor) -> Tensor:
+def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
     """The sum of both; without gradients in place of `upsampled`, since a feature map of the finest level is large."""
     return upsampled + skip if torch.is_grad_enabled() else upsampled.add_(skip)
 

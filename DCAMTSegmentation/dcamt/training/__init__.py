@@ -1,1 +1,1 @@
-"""Training: cases in memory, patches drawn from them, the loop, and the run folder that it can resume from."""
+"""Training: cases in memory, augmented patches, the training loop, checkpoints, ranking and cost estimates."""

@@ -1,4 +1,9 @@
-"""Random changes of training patches: turned, scaled, mirrored as they are cut; intensities after that, in batches."""
+"""Random augmentation of training patches.
+
+In the order of a training step: `random_transform` (rotation, scale, mirroring, applied as the patch is sampled),
+`replace_surroundings` (patches that end in air, noise or a mirror image), `change_intensities` (blur, gamma, gain,
+offset, noise) and `cut_mix` (boxes exchanged between patches). Each draws from a generator that it is given.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import to_device
 from ..recipe import Augmentation
+
+MIXED_FRACTION = 2 / 3
+"""Edge of the box that `cut_mix` exchanges, as a fraction of the patch's edge (Bai et al., BCP, CVPR 2023)."""
+DEEPEST = 1 / 2
+"""Largest part of a patch that `replace_surroundings` replaces, as a fraction of its edge."""
+SURROUNDINGS = ("air", "noise", "mirror")
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """A random rotation, scaling and mirroring: (3, 3), from offsets in a patch to offsets in the scan, in mm."""
+    """Draw a rotation, scaling and mirroring: a matrix (3, 3), float64, from patch offsets to scan offsets, in mm.
+
+    Each angle and the logarithm of the scale are normal with a standard deviation of a third of the recipe's limit, cut
+    off at the limit. The scale is the same along all axes.
+    """
 
     def normal(limit: float) -> float:
         return float(torch.randn((), generator=generator).div(3).clamp(-1, 1)) * limit
@@ -31,10 +47,10 @@ def random_transform(settings: Augmentation, generator: torch.Generator) -> Tens
     return matrix * torch.tensor(signs, dtype=torch.float64)
 
 
-def in_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
-    """A transform of offsets in mm (3, 3) as one of offsets in voxels of the given spacing, in mm.
+def mm_to_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
+    """Convert a transform (3, 3) of offsets in mm to one of offsets in voxels of `spacing` (mm).
 
-    Where voxels are longer one way than another, a rotation of voxels' numbers would shear what it turns.
+    A rotation of voxel offsets would shear the anatomy if voxels are longer along one axis than along another.
     """
     sides = torch.tensor(spacing, dtype=matrix.dtype)
     return matrix * (sides / sides[:, None])
@@ -43,10 +59,11 @@ def in_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
 def change_intensities(
     images: Tensor, settings: Augmentation, spacing: Sequence[float], reach: float, generator: torch.Generator
 ) -> Tensor:
-    """Blur, gamma, gain, offset and noise, drawn for each sample of (B, C, X, Y, Z), values within [-reach, reach].
+    """Change the intensities of each sample of (B, C, X, Y, Z): blur, gamma, gain, offset and noise, in this order.
 
-    `spacing`: the voxels' size in mm. Gamma, gain and offset are drawn for each channel, too; gamma takes -reach to 0
-    and reach to 1.
+    settings: strengths, each in the unit that `Augmentation` states; 0 leaves a change out.
+    spacing: of the voxels, mm. reach: intensities lie within [-reach, reach]; gamma maps -reach to 0 and reach to 1.
+    Gamma, gain and offset are drawn for each channel separately.
     """
 
     def uniform(limit: float) -> Tensor:
@@ -57,8 +74,8 @@ def change_intensities(
         widths = torch.rand(len(images), generator=generator, device=images.device) * settings.blur_mm
         images = gaussian_blur(images, widths, spacing, reach_mm=3 * settings.blur_mm)
     if settings.gamma > 0:
-        share = ((images + reach) / (2 * reach)).clamp(0, 1)
-        images = share.pow(torch.exp(uniform(settings.gamma))) * (2 * reach) - reach
+        fraction = ((images + reach) / (2 * reach)).clamp(0, 1)
+        images = fraction.pow(torch.exp(uniform(settings.gamma))) * (2 * reach) - reach
     if settings.gain > 0:
         images = images * torch.exp(uniform(settings.gain))
     if settings.offset > 0:
@@ -71,9 +88,9 @@ def change_intensities(
 
 
 def gaussian_blur(images: Tensor, widths: Tensor, spacing: Sequence[float], reach_mm: float) -> Tensor:
-    """Each sample of (B, C, X, Y, Z) under a Gaussian of standard deviation `widths` (B,) in mm, cut off at `reach_mm`.
+    """Blur each sample of (B, C, X, Y, Z) by a Gaussian of standard deviation `widths` (B,), mm, cut off at `reach_mm`.
 
-    `spacing`: the voxels' size in mm. Beyond the border the nearest voxel counts.
+    spacing: of the voxels, mm. Beyond the border the nearest voxel is repeated.
     """
     batch, channels = images.shape[:2]
     for axis, step in enumerate(spacing):
@@ -83,9 +100,71 @@ def gaussian_blur(images: Tensor, widths: Tensor, spacing: Sequence[float], reac
         kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
         lines = images.movedim(2 + axis, -1)
         shape = lines.shape
-        # One convolution for all samples: they are the groups.
+        # One convolution for all samples, each a group of its own.
         lines = lines.reshape(batch * channels, -1, shape[-1]).movedim(0, 1)
         padded = F.pad(lines, (reach, reach), mode="replicate")
         blurred = F.conv1d(padded, kernel[:, None], groups=batch * channels)
         images = blurred.movedim(1, 0).reshape(shape).movedim(-1, 2 + axis)
     return images
+
+
+def replace_surroundings(
+    image: Tensor, label: Tensor, probability: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Replace, with a `probability`, what lies beyond a plane across one axis, as at the border of a cropped scan.
+
+    image: (C, X, Y, Z). label: (X, Y, Z). generator: on the CPU.
+
+    Air is the lowest intensity of each channel; noise has each channel's mean and standard deviation, within its range;
+    a mirror repeats the tissue back to front. Labels beyond the plane become 0, also in a mirror, since no organ lies
+    the wrong way round. Networks trained on scans cropped around an organ see nothing else, and tissue near a padded
+    border then misleads them (whole scans: Testing/benchmarks/README.md).
+    """
+    # With probability 0 nothing is drawn, so that later draws are those of a recipe without this augmentation.
+    if probability == 0 or float(torch.rand((), generator=generator)) >= probability:
+        return image, label
+    axis = int(torch.randint(3, (), generator=generator))
+    length = label.shape[axis]
+    # At least one voxel, and never so many that a mirror image would reach beyond the opposite face.
+    depth = min(math.ceil(float(torch.rand((), generator=generator)) * DEEPEST * length), length // 2)
+    at_the_end = bool(torch.rand((), generator=generator) < 0.5)
+    kind = SURROUNDINGS[int(torch.randint(len(SURROUNDINGS), (), generator=generator))]
+    if depth == 0:
+        return image, label
+    index = torch.arange(length, device=image.device)
+    edge = length - depth
+    beyond = index >= edge if at_the_end else index < depth
+    across = [1, 1, 1]
+    across[axis] = length
+    inside = label.masked_fill(beyond.reshape(across), 0)
+    if kind == "mirror":
+        # The mirror is the face between two voxels: the first voxel beyond it shows the last one before it.
+        source = torch.where(beyond, 2 * edge - 1 - index if at_the_end else 2 * depth - 1 - index, index)
+        return image.index_select(1 + axis, source), inside
+    lowest = image.amin(dim=(1, 2, 3), keepdim=True)
+    if kind == "air":
+        filling = lowest
+    else:
+        noise = to_device(torch.randn(image.shape, generator=generator), image.device)
+        deviation, mean = torch.std_mean(image, dim=(1, 2, 3), keepdim=True)
+        filling = (mean + deviation * noise).clamp(lowest, image.amax(dim=(1, 2, 3), keepdim=True))
+    return torch.where(beyond.reshape(across), filling, image), inside
+
+
+def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw a box of `MIXED_FRACTION` of each edge, anywhere in a patch of `size`: booleans (X, Y, Z), True inside."""
+    inside = torch.zeros(tuple(size), dtype=torch.bool)
+    sides = [max(1, round(MIXED_FRACTION * length)) for length in size]
+    starts = [
+        int(torch.randint(length - side + 1, (), generator=generator)) for length, side in zip(size, sides, strict=True)
+    ]
+    inside[tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))] = True
+    return inside
+
+
+def cut_mix(patches: Tensor, box: Tensor) -> Tensor:
+    """Return patches (N, ..., X, Y, Z) with the next patch's values (the last: the first's) inside the box (X, Y, Z).
+
+    Source: Yun et al., CutMix, ICCV 2019; for consistency between predictions French et al., BMVC 2020.
+    """
+    return torch.where(box, patches.roll(-1, dims=0), patches)

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped."""
+"""Checkpoint files, from which a run resumes."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from ..io.atomic import atomic_path
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and dictionaries of them, aside and then renamed: a reader never sees half of it.
+    """Write tensors, numbers and nested dictionaries of them to a temporary file that is then renamed.
 
     Raises:
-        OutputError: it cannot be written; the checkpoint before it stays as it was.
+        OutputError: the file cannot be written; an earlier checkpoint stays unchanged.
     """
     with atomic_path(path) as partial:
         try:
             torch.save(state, partial)
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:  # torch's error for a full disk
             raise OutputError(
                 f"{path}: could not be written, the disk may be full. Free some space and try again."
             ) from error
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote; no code in the file is run.
+    """Read a file that `save_checkpoint` wrote, without running any code in it.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: the file is missing or damaged.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise InputError("there is no checkpoint to go on from", path=path, remedy="Start the run anew.") from error
-    except Exception as error:  # the unpickler meets damage with errors of any type
-        raise InputError("the checkpoint is damaged", path=path, remedy="Start the run anew.") from error
+        raise InputError("there is no checkpoint to resume from", path=path, remedy="Start a new run.") from error
+    except Exception as error:  # damage makes the unpickler raise errors of any type
+        raise InputError("the checkpoint is damaged", path=path, remedy="Start a new run.") from error
     return state

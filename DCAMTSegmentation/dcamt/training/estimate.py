@@ -1,4 +1,4 @@
-"""How long a run will take on this machine, and how much memory and disk: measured by a few steps on made-up cases."""
+"""Estimating a run's time, memory and disk space on this machine from a few training steps on made-up cases."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from ..runs.events import EventLog
 from ..runs.folder import RunFolder
 from .resident import ResidentCase
 from .sampling import BatchSampler
-from .trainer import VALIDATION_SHARE, Trainer, memory_taken
+from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 
 BUDGET_S = 15.0
-"""Seconds after which no larger trial is begun."""
+"""Seconds after which no larger patch is tried."""
 STEADY_S = 1.0
-"""Steps are repeated for so long: another program may take the processor's time from one of them."""
+"""Seconds for which steps are repeated: the fastest counts, since other programs may slow down some."""
 Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured: a step at the share `measured` of the recipe's patch, and what that says of a whole one.
+    """A training step's cost, extrapolated from measured patches to the recipe's own patch.
 
-    step_s: seconds a step of the recipe's own patch takes. memory_bytes: of the device, while it trains.
+    step_s: seconds a step. memory_bytes: peak memory of the device; None if the system does not report it.
+    measured: the largest measured patch's voxels as a fraction of the recipe's patch.
     """
 
     step_s: float
@@ -41,7 +42,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a whole run. memory_bytes are the device's; None where the system does not say. seconds: to its model."""
+    """A whole run's cost.
+
+    seconds: from start to model. step_s: seconds an iteration. memory_bytes, memory_free: of the device; None if the
+    system does not report them. disk_bytes, disk_free: of the run folder's disk. measured: see `Trial`.
+    """
 
     seconds: float
     step_s: float
@@ -62,11 +67,12 @@ def estimate(
     place: Path,
     memory_free: int | None,
 ) -> Estimate:
-    """Of a run on cases of the given grids, to be kept in the folder `place`; `validated`: there are such cases.
+    """Return the estimate for a run.
 
-    `memory_free`: of the device, as `memory_to_take` had it before the trial.
+    grids: of the cases' scans. validated: whether there are validation cases. place: the run folder's parent.
+    memory_free: of the device, from `available_memory` before the trial.
     """
-    seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_SHARE * validated)
+    seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_FRACTION * validated)
     memory = None if trial.memory_bytes is None else trial.memory_bytes + resident_bytes(recipe, grids)
     return Estimate(
         seconds,
@@ -80,37 +86,37 @@ def estimate(
     )
 
 
-def memory_to_take(device: torch.device) -> int | None:
-    """Bytes that a run may take there; asked before a trial, part of which this process keeps until it ends."""
+def available_memory(device: torch.device) -> int | None:
+    """Return the device's free memory in bytes; to be called before a trial, which does not free all it takes."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
 
 
 def try_steps(recipe: Recipe, device: torch.device, budget_s: float = BUDGET_S) -> Trial:
-    """Take steps on ever larger patches, up to the recipe's own if the time suffices.
+    """Measure training steps on growing patches, up to the recipe's own patch if `budget_s` allows.
 
-    A step's time and memory grow with the patch's voxels; from two sizes the rest is a straight line.
+    Time and memory of a step grow linearly with the patch's voxels, and are extrapolated from the last two patches.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(recipe, RunFolder(Path(folder)), device, EventLog(None))
         points: list[tuple[float, float, int | None]] = []
         for patch in trial_patches(recipe):
-            share = math.prod(patch) / math.prod(recipe.training.patch)
-            if points and time.monotonic() - began + 3 * points[-1][1] * share / points[-1][0] > budget_s:
+            fraction = math.prod(patch) / math.prod(recipe.training.patch)
+            if points and time.monotonic() - began + 3 * points[-1][1] * fraction / points[-1][0] > budget_s:
                 break
-            points.append((share, *_measure(trainer, recipe, patch, device)))
-    share, seconds, memory = points[-1]
+            points.append((fraction, *_measure(trainer, recipe, patch, device)))
+    fraction, seconds, memory = points[-1]
     if len(points) == 1:
-        return Trial(seconds / share, memory, share)
+        return Trial(seconds / fraction, memory, fraction)
     before = points[-2]
-    steps = (1 - share) / (share - before[0])
+    steps = (1 - fraction) / (fraction - before[0])
     if memory is not None and before[2] is not None:
         memory += max(0, round((memory - before[2]) * steps))
-    return Trial(seconds + max(0.0, (seconds - before[1]) * steps), memory, share)
+    return Trial(seconds + max(0.0, (seconds - before[1]) * steps), memory, fraction)
 
 
 def trial_patches(recipe: Recipe) -> list[Size]:
-    """The recipe's patch, halved along each axis again and again, the smallest (two strides) first."""
+    """Return the recipe's patch and repeated halvings of it, the smallest (two strides an axis) first."""
     patch, found = recipe.training.patch, [recipe.training.patch]
     while True:
         floor = 2 * recipe.stride
@@ -122,14 +128,14 @@ def trial_patches(recipe: Recipe) -> list[Size]:
 
 
 def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device) -> tuple[float, int | None]:
-    """Seconds of a step at its fastest, the first left out, and the memory taken by then."""
+    """Return the fastest step's seconds, the first step left out, and the peak memory."""
     small = replace(recipe, training=replace(recipe.training, patch=patch))
-    cases = [_made_up(small, patch, device, labelled) for labelled in (True, False)]
+    cases = [_made_up_case(small, patch, device, labelled) for labelled in (True, False)]
     sampler = BatchSampler(cases[:1], cases[1:], small, device)
     trainer.iterate(sampler.draw(0))
     _wait(device)
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # of trying kernels, which take what there is
+        torch.cuda.reset_peak_memory_stats(device)  # measuring kernels takes all free memory
     seconds: list[float] = []
     while not seconds or (sum(seconds) < STEADY_S and len(seconds) < 10):
         began = time.monotonic()
@@ -139,16 +145,16 @@ def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device
     return min(seconds), memory_taken(device)
 
 
-def _made_up(recipe: Recipe, patch: Size, device: torch.device, labelled: bool) -> ResidentCase:
-    """A case a little larger than the patch, of noise."""
+def _made_up_case(recipe: Recipe, patch: Size, device: torch.device, labelled: bool) -> ResidentCase:
+    """Return a case of noise a little larger than the patch."""
     draw = torch.Generator().manual_seed(0)
     size = [n + 8 for n in patch]
     image = torch.randint(256, (recipe.input_channels, *size), generator=draw, dtype=torch.uint8)
     if not labelled:
         return ResidentCase("", image.to(device), None, ())
     label = torch.randint(recipe.outputs, tuple(size), generator=draw, dtype=torch.uint8)
-    places = tuple(torch.nonzero(label == value)[:64] for value in range(1, recipe.outputs))
-    return ResidentCase("", image.to(device), label.to(device), places)
+    voxels = tuple(torch.nonzero(label == value)[:64] for value in range(1, recipe.outputs))
+    return ResidentCase("", image.to(device), label.to(device), voxels)
 
 
 def _wait(device: torch.device) -> None:
@@ -157,14 +163,14 @@ def _wait(device: torch.device) -> None:
 
 
 def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
-    """What the cases take while they are trained on: 8 bits a voxel of the network's grid, and as many of the label."""
+    """Return the bytes that the cases take in training: one a voxel of the network's grid, channel and label."""
     network_voxel = math.prod(recipe.spacing)
     voxels = sum(math.prod(grid.shape) * grid.voxel_volume_mm3 / network_voxel for grid in grids)
     return round(voxels * (recipe.input_channels + 1))
 
 
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
-    """What a run's folder takes at most: two checkpoints at a time, best weights, two models, 4 MB of events."""
+    """Return the run folder's largest size: two checkpoints at a time, best weights, two models, 4 MB of events."""
     from ..networks.dual_vnet import DualVNet
 
     with torch.device("meta"):

@@ -1,34 +1,32 @@
-"""What learns: two V-Nets, their optimiser, and how one batch changes them."""
+"""The network in training: forward and backward pass of one batch, optimiser step, moving average of the weights."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..devices import fast_bfloat16, hand_over
-from ..losses.copy_paste import copy_paste, partners, random_box
-from ..losses.objective import objective_losses, ramp
-from ..losses.supervised import dice_cross_entropy
+from ..devices import fast_bfloat16
+from ..losses.objective import Losses, objective_losses, ramp_up
 from ..networks.dual_vnet import BranchOutput, DualVNet
-from ..recipe import Recipe
-from .optimiser import make_optimiser, set_learning_rate, update_average
+from ..recipe import Recipe, Training
 from .sampling import Batch, step_seed
 
-Losses = dict[str, Tensor]
+FUSED = ("cpu", "cuda")
+"""Device types for which every PyTorch release from 2.4 on has fused optimisers."""
 
 
 @contextmanager
-def _tried_kernels() -> Iterator[None]:
-    """Within it cuDNN tries, for each shape that it has not met, which of its convolutions is the fastest.
+def _benchmarking_kernels() -> Iterator[None]:
+    """Let cuDNN measure its convolution kernels for each new shape within a block.
 
-    That pays for patches, which are all of one shape; whole cases, each of its own, would be tried for longer than they
-    take.
+    This pays for patches, which all have one shape. Whole cases differ in shape: measuring costs more than it saves.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
@@ -39,7 +37,7 @@ def _tried_kernels() -> Iterator[None]:
 
 
 class Learner:
-    """The network, the average of its weights if the recipe wants one, and the optimiser."""
+    """The network, its optimiser and, if the recipe asks for it, the moving average of its weights."""
 
     def __init__(self, recipe: Recipe, device: torch.device, start_from: dict[str, Tensor] | None = None) -> None:
         self.recipe = recipe
@@ -56,21 +54,24 @@ class Learner:
 
     @property
     def model(self) -> DualVNet:
-        """What a run ends with: the averaged network, where there is one."""
+        """The network that a run ends with: the averaged one, if the recipe asks for it."""
         return self.network if self.average is None else self.average
 
     @property
     def learning_rate(self) -> float:
+        """The learning rate of the last step."""
         return float(self.optimiser.param_groups[0]["lr"])
 
-    @_tried_kernels()
-    def learn(self, batch: Batch, step: int) -> Losses:
-        """Gradients of the objective on a batch; returns its parts and their total, still on the device."""
+    @_benchmarking_kernels()
+    def backward(self, batch: Batch, step: int) -> Losses:
+        """Compute the gradients of the objective on a batch; return its parts and `total`, still on the device."""
         training, weights = self.recipe.training, self.recipe.objective
         draws = torch.Generator().manual_seed(step_seed(training.seed, step))
-        height = ramp(step, round(weights.ramp_up * training.iterations))
-        unlabelled = len(batch.plain) > 0
-        said = self._say(self.network, batch.plain) if unlabelled and height * weights.distillation > 0 else None
+        ramp_weight = ramp_up(step, round(weights.ramp_up * training.iterations))
+        teacher_logits = None
+        if len(batch.unaugmented) > 0 and ramp_weight * weights.distillation > 0:
+            a, b = self._teacher_logits(batch.unaugmented)
+            teacher_logits = batch.mix(a), batch.mix(b)
         with self._mixed_precision():
             outputs = self.network(_channels_last(batch.images), batch.own_tokens)
         losses = objective_losses(
@@ -78,19 +79,16 @@ class Learner:
             batch.labels,
             self.network.projections,  # type: ignore[arg-type]
             weights,
-            height,
+            ramp_weight,
             draws,
-            None if said is None else (batch.mixed(said[0]), batch.mixed(said[1])),
+            teacher_logits,
         )
-        if unlabelled and height * weights.copy_paste > 0:
-            losses["copy_paste"] = self._copy_paste(batch, draws)
-            losses["total"] = losses["total"] + height * weights.copy_paste * losses["copy_paste"]
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(losses["total"]).backward()  # type: ignore[no-untyped-call]
         return {name: loss.detach() for name, loss in losses.items()}
 
     def update(self, step: int) -> None:
-        """Take the optimiser's step along the gradients."""
+        """Make the optimiser's step with the current gradients, and update the average of the weights."""
         set_learning_rate(self.optimiser, self.recipe.training, step)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -98,7 +96,7 @@ class Learner:
             update_average(self.average, self.network, self.recipe.training.weight_average, step)
 
     def state(self) -> dict[str, Any]:
-        """All that `load_state` needs to go on as if it had never stopped."""
+        """Return everything that `load_state` needs to continue exactly where this learner is."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
@@ -107,58 +105,52 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another recipe's network.
+        """
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        # How steps are computed is this device's and this release's own affair, not the checkpoint's.
+        # Fused or not depends on this device and PyTorch release, not on those that wrote the checkpoint.
         for saved, own in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
             saved.update(fused=own["fused"], foreach=own["foreach"])
         self.optimiser.load_state_dict(state["optimiser"])
-        # Only where both have one: a run may be taken up on another device, which scales nothing or did not before.
+        # Only if both scale: a run may be resumed on another kind of device.
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 
-    def _say(self, teacher: DualVNet, plain: Tensor) -> tuple[Tensor, Tensor]:
-        """What a network's branches say of patches as they are: logits (U, K, X, Y, Z), without gradient."""
-        # A context of its own: a shared one would keep the weights it cast without gradients, and train none.
+    def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), in evaluation mode, no gradient."""
+        # In an autocast block of its own: a shared one would cache weights cast without gradients, and train none.
         with torch.no_grad(), self._mixed_precision():
-            teacher.eval()
-            a, b = teacher(_channels_last(plain))
-            teacher.train()
+            self.network.eval()
+            a, b = self.network(_channels_last(images))
+            self.network.train()
         return a.logits.float(), b.logits.float()
 
-    def _copy_paste(self, batch: Batch, draws: torch.Generator) -> Tensor:
-        """Supervision by mixed patches; where they are unlabelled, the averaged network says what is there."""
-        a, b = self._say(self.model, batch.plain)
-        said = (a.softmax(dim=1) + b.softmax(dim=1)).argmax(dim=1)
-        inside = hand_over(random_box(batch.labels.shape[1:], draws), self.device)
-        images, labels = copy_paste(batch.images, batch.labels, said, inside)
-        # As the patch that each lies in, so that they depend on the samples' places in the whole batch alone.
-        own, other = batch.own_tokens[:, : len(batch.labels)], batch.own_tokens[:, len(batch.labels) :]
-        own_tokens = torch.cat([own, other[:, partners(len(batch.labels), len(batch.plain), self.device)]], dim=1)
-        with self._mixed_precision():
-            outputs = self.network(_channels_last(images), own_tokens)
-        return sum((dice_cross_entropy(output.logits.float(), labels) for output in outputs), torch.zeros(()))
-
     def _mixed_precision(self) -> AbstractContextManager[Any]:
-        """Within it the network computes in 16 bits, where the device gains by that."""
+        """Let the network compute in 16 bits within a block, if the device is faster in them."""
         return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
 
 
 def half_precision(device: torch.device, recipe: Recipe) -> torch.dtype | None:
-    """bfloat16, which has float32's range, where the device itself computes in it; on older GPUs float16 (gradients
-    scaled up), as they only emulate bfloat16, several times slower; None where 16 bits gain nothing, or are not safe.
+    """Return the 16-bit type to train in, or None where 16 bits are slower or unsafe.
+
+    bfloat16, which has float32's range, on devices with hardware for it; float16 with scaled gradients on older GPUs,
+    which emulate bfloat16 several times slower.
     """
     if fast_bfloat16(device):
-        return None if device.type == "cpu" and _is_miscomputed(recipe) else torch.bfloat16
+        return None if device.type == "cpu" and _has_unsafe_gradients(recipe) else torch.bfloat16
     return torch.float16 if device.type == "cuda" else None
 
 
-def _is_miscomputed(recipe: Recipe) -> bool:
-    """Whether oneDNN gets the recipe's gradients wrong in bfloat16.
+def _has_unsafe_gradients(recipe: Recipe) -> bool:
+    """Return whether oneDNN computes wrong gradients for the recipe's network in bfloat16.
 
-    That of a 3x3x3 kernel reads memory that nobody wrote where the features are two voxels long along X (seen with
-    PyTorch 2.13 on AVX-512; Y, Z, channels and batch do not matter, nor are other kernels wrong).
+    The gradient of a 3x3x3 kernel reads uninitialised memory where feature maps are two voxels long along X (PyTorch
+    2.13 on AVX-512; Y, Z, channels and batch do not matter, and other kernels are correct).
     """
     lengths = (recipe.training.patch[0] >> level for level in range(len(recipe.network.channels)))
     return 2 in lengths
@@ -172,3 +164,48 @@ def _in_float32(output: BranchOutput) -> BranchOutput:
     return replace(
         output, logits=output.logits.float(), bottleneck=output.bottleneck.float(), decoded=output.decoded.float()
     )
+
+
+def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """Return SGD with momentum 0.9, or AdamW; fused (all weights in one pass) on devices that have it.
+
+    On the CPU the fused step of the LA network takes 0.01 s, the other one 0.05 s (Testing/benchmarks).
+    """
+    parameters = list(network.parameters())
+    rate, decay = training.learning_rate, training.weight_decay
+    fused = all(parameter.device.type in FUSED for parameter in parameters)
+    if training.optimiser == "sgd":
+        sgd = torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused, foreach=not fused)
+        for parameter in parameters:
+            # The fused optimiser allocates this buffer uninitialised, and keeps it so if a first step in float16
+            # overflows and is skipped.
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
+    return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused, foreach=not fused)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, training: Training, step: int) -> None:
+    """Set a step's learning rate: polynomial decay of power 0.9 (SGD), or linear warm-up and half a cosine (AdamW).
+
+    The warm-up takes 2% of the iterations.
+    """
+    progress = step / training.iterations
+    if training.optimiser == "sgd":
+        factor = (1 - progress) ** 0.9
+    else:
+        warm_up = min(1.0, (step + 1) / max(1.0, 0.02 * training.iterations))
+        factor = warm_up * 0.5 * (1 + math.cos(math.pi * progress))
+    for group in optimiser.param_groups:
+        group["lr"] = training.learning_rate * factor
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Set average = decay * average + (1 - decay) * network, in place, running statistics included.
+
+    In early steps t the decay is (1 + t) / (10 + t), so that the random initial weights soon lose their influence.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    kept, new = average.state_dict(), network.state_dict()
+    floats = [name for name, tensor in kept.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_([kept[name] for name in floats], [new[name] for name in floats], 1 - decay)

@@ -1,4 +1,4 @@
-"""Cases as training holds them: on the network's grid, 8 bits a voxel, on the device that trains."""
+"""Cases held in memory for training: on the network's grid, 8 bits a voxel, on the training device."""
 
 from __future__ import annotations
 
@@ -13,49 +13,59 @@ from torch import Tensor
 from ..cases.case_list import Case
 from ..cases.labels import read_outline
 from ..errors import InputError
+from ..geometry import NetworkGrid
 from ..inference.postprocessing import connected_components
 from ..io.readers import read_scan
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
 from ..volume import Labelmap
 
-PLACES_PER_CLASS = 4096
+VOXELS_PER_CLASS = 4096
+"""Fewest voxels of a class that are kept as possible patch centres, if it has so many."""
 SIZEABLE = 4
-"""Voxels of the network's grid whose volume a piece of a class must have to be more than some stray voxels."""
+"""Voxels of the network's grid; a smaller component of a class counts as stray voxels when it vanishes there."""
 
 
 @dataclass(frozen=True)
 class ResidentCase:
-    """image: uint8 (C, X, Y, Z). label: uint8 (X, Y, Z) or None.
+    """A case on the network's grid.
 
-    places: for each class that the label holds, some of its voxels (N, 3), where patches may be centred.
+    image: uint8 (C, X, Y, Z), see `uint8_scale_offset`. label: uint8 (X, Y, Z); None for an unlabelled case.
+    voxels: for each class in the label, some of its voxels, int64 (N, 3), on which patches may be centred.
+    grid: how the scan's grid and the network's lie to each other; None for a made-up case.
     """
 
     name: str
     image: Tensor
     label: Tensor | None
-    places: tuple[Tensor, ...]
+    voxels: tuple[Tensor, ...]
+    grid: NetworkGrid | None = None
+
+    def intensities(self, rule: Intensity) -> Tensor:
+        """Return the image as the network takes it, float32 (C, X, Y, Z)."""
+        scale, offset = uint8_scale_offset(rule)
+        return self.image.float() * scale + offset
 
 
-def quantum(rule: Intensity) -> tuple[float, float]:
-    """(scale, offset): an 8-bit value v stands for the intensity v * scale + offset."""
+def uint8_scale_offset(rule: Intensity) -> tuple[float, float]:
+    """Return (scale, offset): an 8-bit value v stands for the intensity v * scale + offset."""
     reach = intensity_reach(rule)
     return 2 * reach / 255, -reach
 
 
 def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
-    """Read a case, bring it to the network's grid, and keep it in 8 bits.
+    """Read a case, resample it to the network's grid, and store it in 8 bits.
 
     Raises:
-        InputError: a file cannot be used, the label lies on another grid, is empty, has a class that the recipe has
-            not, or one that is too thin for the network's grid.
+        InputError: a file cannot be read; or the label lies on another grid, is empty, has a class that the recipe
+            lacks, or a structure too thin for the network's grid.
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
-    image, _ = scan_to_network(volume, recipe)
-    scale, offset = quantum(recipe.intensity)
-    compact = ((image - offset) / scale).round().clamp(0, 255).to(torch.uint8)
+    image, grid = scan_to_network(volume, recipe)
+    scale, offset = uint8_scale_offset(recipe.intensity)
+    image_8bit = ((image - offset) / scale).round().clamp(0, 255).to(torch.uint8)
     label: Tensor | None = None
-    places: tuple[Tensor, ...] = ()
+    voxels: tuple[Tensor, ...] = ()
     if case.label is not None:
         labelmap = read_outline(case.label, recipe)
         if not labelmap.grid.matches(volume.grid):
@@ -67,15 +77,15 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
             known = f"the recipe '{recipe.name}' knows 1 to {recipe.outputs - 1}"
             remedy = "Number the structures 1, 2, 3, … as the recipe does."
             raise InputError(f"has the label {highest}, but {known}", path=case.label, remedy=remedy)
-        label = labels_to_network(labelmap, recipe)
-        _check_that_none_vanished(labelmap, label, recipe, case.label)
-        places = tuple(_places(label == value) for value in range(1, recipe.outputs) if (label == value).any())
+        label = labels_to_network(labelmap, grid, recipe.outputs)
+        _check_no_class_vanished(labelmap, label, recipe, case.label)
+        voxels = tuple(_sample_voxels(label == value) for value in range(1, recipe.outputs) if (label == value).any())
         label = label.to(device)
-    return ResidentCase(case.name, compact.to(device), label, places)
+    return ResidentCase(case.name, image_8bit.to(device), label, voxels, grid)
 
 
-def _check_that_none_vanished(labelmap: Labelmap, label: Tensor, recipe: Recipe, path: Path) -> None:
-    """Raise InputError for a class of which a piece of some size fills the most of no voxel of the network's grid."""
+def _check_no_class_vanished(labelmap: Labelmap, label: Tensor, recipe: Recipe, path: Path) -> None:
+    """Raise InputError if a class with a component of some size has no voxel on the network's grid."""
     voxel_mm3 = labelmap.grid.voxel_volume_mm3
     for info in recipe.classes:
         if (label == info.label).any():
@@ -85,11 +95,11 @@ def _check_that_none_vanished(labelmap: Labelmap, label: Tensor, recipe: Recipe,
         if largest >= SIZEABLE * math.prod(recipe.spacing):
             spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
             what = f"its '{info.name}' ({largest / 1000:.2g} mL) is too thin for the recipe's grid of {spacing} mm"
-            raise InputError(what, path=path, remedy="Nothing of it is left there. Give the recipe a finer spacing.")
+            raise InputError(what, path=path, remedy="No voxel of it remains there. Set a finer spacing in the recipe.")
 
 
-def _places(mask: Tensor) -> Tensor:
-    """Voxels of a mask, spread evenly over it, fewer than twice `PLACES_PER_CLASS`: int64 (N, 3), on the CPU."""
+def _sample_voxels(mask: Tensor) -> Tensor:
+    """Return voxels of a mask, spread evenly over it, fewer than twice `VOXELS_PER_CLASS`: int64 (N, 3), on the CPU."""
     voxels = mask.nonzero()
-    step = max(1, len(voxels) // PLACES_PER_CLASS)
+    step = max(1, len(voxels) // VOXELS_PER_CLASS)
     return voxels[::step].cpu()

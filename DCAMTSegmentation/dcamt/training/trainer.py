@@ -1,8 +1,8 @@
-"""The training loop: batches in, losses down, a model package out.
+"""The training loop: `Trainer.fit` draws batches, makes steps, reports, validates and saves.
 
-On a CPU (and the same number of threads) a run that was stopped and resumed ends with the very weights of one that
-never stopped. On CUDA its draws are the same, too, but some kernels add in no fixed order: there, even two runs that
-never stopped differ in the last digits, and the weights drift apart from there.
+On a CPU, with the same number of threads, a run that was interrupted and resumed ends with exactly the weights of one
+that was not. On CUDA its random draws are the same, too, but some kernels add in no fixed order: even two uninterrupted
+runs differ in the last digits, and their weights drift apart from there.
 """
 
 from __future__ import annotations
@@ -23,31 +23,42 @@ from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError
 from ..machine import peak_memory_bytes
 from ..recipe import Recipe
-from ..runs.events import CasesLoading, CheckpointSaved, EventLog, RunFinished, RunPaused, RunStarted, ValidationScored
+from ..runs.events import (
+    CasesLoading,
+    CheckpointSaved,
+    EventLog,
+    RunFinished,
+    RunPaused,
+    RunStarted,
+    TrainingProgress,
+    ValidationScored,
+)
 from ..runs.folder import RunFolder
 from ..runs.requests import STOP, asked
 from .checkpoint import load_checkpoint, save_checkpoint
 from .learner import Learner
-from .meter import Meter
-from .preview import update_preview
 from .resident import ResidentCase, load_case
 from .sampling import Batch, BatchSampler
-from .validation import Scores, validation_dice
+from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
+REPORT_EVERY_S = 2.0
+"""Seconds between two progress events: reading the losses back makes a GPU wait."""
 REQUEST_EVERY_S = 0.5
-"""Seconds between two looks at whether another process asks the run to pause or to stop."""
+"""Seconds between two checks for a request to pause or stop; the run folder may lie on a slow network drive."""
 STOP_READ_EVERY = 16
-"""Iterations between two looks at whether another process of a team on GPUs was asked to stop."""
-VALIDATION_SHARE = 0.1
-"""Of a run's time, so much is for validation: one for which there is no time, the last one kept free, is left out."""
+"""Iterations between two checks whether any process of a team on GPUs was asked to stop."""
+VALIDATION_FRACTION = 0.1
+"""Largest fraction of a run's time for validation, the last one included; validations beyond it are skipped."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """weights: the state of the final network. finished: False if the run was asked to end before its last iteration.
+    """How a run, or a part of it, ended.
 
-    stopped: it was asked to make its models of what was learnt so far, not only to pause.
+    weights: the final network's state. step: iterations made. seconds: spent by this run in all its processes.
+    finished: whether the last iteration was made. dice: of the last validation; None without validation cases.
+    stopped: whether the run was asked to end and to write its models, not only to pause.
     """
 
     weights: dict[str, Tensor]
@@ -58,10 +69,44 @@ class Outcome:
     stopped: bool = False
 
 
-class Trainer:
-    """One run. All that it knows between two iterations is in its `state`, which is what a checkpoint holds.
+class LossMeter:
+    """Averages losses and measures speed between two reports; sums stay on the device until a report is due."""
 
-    Of a team of processes, the leader reports, validates and saves; the others wait for it in the next exchange.
+    def __init__(self, step: int) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._step = step
+        self._since = time.monotonic()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Add one iteration's losses."""
+        for name, loss in losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no losses were added since the last report."""
+        return not self._sums
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `REPORT_EVERY_S` have passed since the last report."""
+        return time.monotonic() - self._since >= REPORT_EVERY_S
+
+    def report(self, step: int, of: int, learning_rate: float) -> TrainingProgress:
+        """Return the mean losses, iterations per second and remaining seconds, and start anew."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        now = time.monotonic()
+        speed = (step - self._step) / max(now - self._since, 1e-9)
+        self._sums, self._counts, self._step, self._since = {}, {}, step, now
+        return TrainingProgress(step, of, means, learning_rate, speed, (of - step) / max(speed, 1e-9))
+
+
+class Trainer:
+    """Trains one run; everything it needs to resume is in its checkpoint.
+
+    In a team of processes the leader reports, validates and saves; the others wait for it in their next exchange.
     """
 
     def __init__(
@@ -85,41 +130,49 @@ class Trainer:
         self.stop_asked = False
         self._team_stops = False
         self._request: str | None = None
-        self._looked = 0.0
+        self._request_checked = 0.0
         self._validated_at: int | None = None
         self._validation_s: float | None = None
         self._best_dice: float | None = None
         self._held_out: list[Case] = []
 
     def resume(self) -> None:
-        """Take up the state of the run's last checkpoint.
+        """Restore the state of the run's last checkpoint.
 
         Raises:
-            InputError: there is none, it is damaged, or it is of another recipe's network.
+            InputError: there is no checkpoint, it is damaged, or it belongs to another recipe's network.
         """
-        # To the CPU, as what the leader sends from its GPU would land on that one in every process.
-        state = self.team.from_leader(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
+        # Loaded to the CPU: tensors sent from the leader's GPU would land on that same GPU in every process.
+        state = self.team.broadcast(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
         try:
             self._load_state(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
-                "the checkpoint is not of this run's recipe", path=self.run.checkpoint, remedy="Start the run anew."
+                "the checkpoint does not belong to this run's recipe",
+                path=self.run.checkpoint,
+                remedy="Start a new run.",
             ) from error
 
     def save(self) -> None:
-        """Write the run's checkpoint, if this process leads."""
+        """Write the run's checkpoint, if this process is the leader."""
         if not self.team.leads:
             return
         save_checkpoint(self.run.checkpoint, self._state())
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> Outcome:
-        """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) or a request asks to end."""
-        with self.team.agreed(scales=self.learner.scaler.is_enabled()):
+        """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) or a request ends the run.
+
+        Raises:
+            InputError: a case cannot be used, or the losses are no longer finite.
+            TeamLost: another process of the team has ended; what was learnt is saved.
+        """
+        with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
         if self.stop_asked and self.team.size == 1:  # while the cases were read
             self.log(RunPaused(self.step))
             return Outcome(self._final_weights(), self.step, self.seconds, False, None)
+        held_out = by_role[VALIDATION]
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
         counts = {role: len(members) for role, members in by_role.items()}
@@ -127,36 +180,35 @@ class Trainer:
         dice = None
         checkpointed = time.monotonic()
         began = checkpointed - self.seconds
-        meter = Meter(self.step)
+        meter = LossMeter(self.step)
         with self._stopping_on_signals():
             while self.step < iterations and not self._stops:
                 try:
                     meter.add(self.iterate(sampler.draw(self.step)))
                 except TeamLost:
-                    self.save()  # every step that all of them made
+                    self.save()  # every step that all processes made
                     raise
                 self.step += 1
                 self.seconds = time.monotonic() - began
-                self._look_for_request()
+                self._check_request()
                 last = self.step == iterations
                 checkpoint_due = time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s
-                if meter.due or last or checkpoint_due:
-                    # Before a checkpoint in any case: one whose losses are not numbers must not replace a sound one.
+                if meter.is_due or last or checkpoint_due:
+                    # Always before a checkpoint: losses that are not finite must not replace a sound checkpoint.
                     self._report(meter)
-                validating = bool(by_role[VALIDATION]) and (last or self._validation_due(by_role[VALIDATION]))
+                validating = bool(held_out) and (last or self._validation_due(held_out))
                 if checkpoint_due or (validating and (last or self.team.size > 1)):
-                    # Before a validation, so that one which fails, or during which a worker ends, does not take what
-                    # was learnt with it.
+                    # Before a validation: if that fails, or a process ends meanwhile, nothing is lost.
                     self.save()
                     checkpointed = time.monotonic()
                 if validating:
-                    dice = self._validate(by_role[VALIDATION], breaks_off=not last) or dice
-        if meter.holds_any:  # a signal came between two reports
+                    dice = self._validate(held_out, may_be_cancelled=not last) or dice
+        if not meter.is_empty:  # a signal came between two reports
             self._report(meter)
         finished = self.step >= iterations
         stopped = not finished and self._request == STOP
-        if (finished or stopped) and self._validated_at != self.step and by_role[VALIDATION]:
-            dice = self._validate(by_role[VALIDATION])
+        if (finished or stopped) and self._validated_at != self.step and held_out:
+            dice = self._validate(held_out)
         self.seconds = time.monotonic() - began
         self.save()
         if not (finished or stopped):
@@ -164,7 +216,7 @@ class Trainer:
         return Outcome(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
 
     def conclude(self, cases: Sequence[Case]) -> Outcome:
-        """End a run that was resumed where its checkpoint has it: it is measured, and learns no more."""
+        """Validate a resumed run at its checkpoint and end it, without further training."""
         self._held_out = [case for case in cases if case.role == VALIDATION]
         resident = []
         for index, case in enumerate(self._held_out):
@@ -175,7 +227,7 @@ class Trainer:
         return Outcome(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
     def best(self) -> Outcome | None:
-        """The network at its best validation; None if that is the last one, or there was none."""
+        """Return the network of the best validation; None if that was the last one, or there was none."""
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)
@@ -186,15 +238,15 @@ class Trainer:
     def _final_weights(self) -> dict[str, Tensor]:
         return dict(self.learner.model.state_dict())
 
-    def _look_for_request(self) -> None:
-        """Whether another process asks this one to end; looked up now and then, as a network drive is slow."""
-        if self.team.leads and time.monotonic() - self._looked >= REQUEST_EVERY_S:
-            self._looked = time.monotonic()
+    def _check_request(self) -> None:
+        """Note whether another process asks this run to pause or stop, every `REQUEST_EVERY_S`."""
+        if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
+            self._request_checked = time.monotonic()
             self._request = asked(self.run)
             self.stop_asked = self.stop_asked or self._request is not None
 
     def finish(self, model: str, outcome: Outcome) -> None:
-        """Say that the run's model lies at `model`."""
+        """Log that the run's model was written to the file `model`."""
         self.log(RunFinished(outcome.step, model, outcome.seconds))
 
     def _load_cases(self, cases: Sequence[Case]) -> dict[str, list[ResidentCase]]:
@@ -202,7 +254,7 @@ class Trainer:
         for index, case in enumerate(cases):
             if case.role == VALIDATION and not self.team.leads:
                 continue
-            self._look_for_request()
+            self._check_request()
             if self.stop_asked and self.team.size == 1:
                 break
             if case.role == VALIDATION:
@@ -212,13 +264,17 @@ class Trainer:
         return by_role
 
     def iterate(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of the optimiser; the losses, still on the device."""
-        kept = [buffer.clone() for buffer in self.learner.network.buffers()] if self.team.size > 1 else []
-        losses = self.learner.learn(batch, self.step)
+        """Make one step on a batch, together with the team; return the losses, still on the device.
+
+        Raises:
+            TeamLost: another process has ended; weights and running statistics are unchanged.
+        """
+        buffers = [buffer.clone() for buffer in self.learner.network.buffers()] if self.team.size > 1 else []
+        losses = self.learner.backward(batch, self.step)
         try:
             self._exchange(losses)
-        except TeamLost:  # a step that was not made leaves no trace in the running statistics either
-            for buffer, before in zip(self.learner.network.buffers(), kept, strict=True):
+        except TeamLost:
+            for buffer, before in zip(self.learner.network.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             raise
         self.learner.update(self.step)
@@ -229,52 +285,52 @@ class Trainer:
         return self.stop_asked if self.team.size == 1 else self._team_stops
 
     def _exchange(self, losses: dict[str, Tensor]) -> None:
-        """Average gradients, running statistics and losses over the team; stop together."""
+        """Average gradients, running statistics, losses and requests to stop over the team."""
         if self.team.size == 1:
             return
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
         asked = torch.full((), float(self.stop_asked), device=self.device)  # `tensor` would wait for a GPU
         self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), asked])
-        # Reading the answer makes a GPU wait, so it is read now and then, by all at the same step.
+        # Reading the answer makes a GPU wait, so all processes read it at the same few steps.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
             self._team_stops = bool(asked > 0)
 
-    def _report(self, meter: Meter) -> None:
-        """Log the progress; raise InputError if training has gone astray."""
+    def _report(self, meter: LossMeter) -> None:
+        """Log the progress; raise InputError if the losses are not finite."""
         iterations = self.recipe.training.iterations
         progress = meter.report(self.step, iterations, self.learner.learning_rate)
         self.log(replace(progress, memory_bytes=memory_taken(self.device)))
         if not math.isfinite(progress.losses["total"]):
             raise InputError(
-                f"the losses are no longer numbers at iteration {self.step}",
+                f"the losses are no longer finite at iteration {self.step}",
                 path=self.run.path,
-                remedy="Start anew with a lower learning_rate.",
+                remedy="Start a new run with a lower learning_rate.",
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Whether it is time for one, and it leaves `VALIDATION_SHARE` enough for the last, which is always made."""
+        """Return whether to validate now: `validate_every` is due, and time is left for the last validation, too."""
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
         one = self._validation_s or self._expected_validation_s(cases)
-        spent, whole = self.seconds_validating, self.seconds * training.iterations / self.step
-        return spent + one <= VALIDATION_SHARE * self.seconds and spent + 2 * one <= VALIDATION_SHARE * whole
+        spent, whole_run = self.seconds_validating, self.seconds * training.iterations / self.step
+        return spent + one <= VALIDATION_FRACTION * self.seconds and spent + 2 * one <= VALIDATION_FRACTION * whole_run
 
-    def _is_asked_to_end(self) -> bool:
-        self._look_for_request()
+    def _is_stop_asked(self) -> bool:
+        self._check_request()
         return self.stop_asked
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
-        """Seconds of a first validation, by its voxels: an iteration goes three times over its own, there and back."""
+        """Estimate the first validation's seconds by its voxels; a training step counts as three forward passes."""
         training = self.recipe.training
         voxels = sum(case.image[0].numel() for case in cases)
         return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
 
-    def _validate(self, cases: Sequence[ResidentCase], breaks_off: bool = False) -> Scores | None:
-        """Measure, say and keep how good the network is; None where that `breaks_off`, as the run is asked to end."""
+    def _validate(self, cases: Sequence[ResidentCase], may_be_cancelled: bool = False) -> Scores | None:
+        """Validate, log the scores, keep the best weights, update the preview; None if a request cancelled it."""
         began = time.monotonic()
         network = self.learner.model
-        dice = validation_dice(network, cases, self.recipe, lambda: breaks_off and self._is_asked_to_end())
+        dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._is_stop_asked())
         if dice is None:
             return None
         self._keep_if_best(dice)
@@ -287,14 +343,14 @@ class Trainer:
         return dice
 
     def _keep_if_best(self, dice: Scores) -> None:
-        """Keep the weights if the classes' mean Dice is the run's highest so far, its earlier processes included."""
+        """Save the weights if the mean Dice over classes is the highest of the run, before any resume included."""
         mean = sum(dice["mean"].values()) / len(dice["mean"])
         if self._best_dice is None and self.run.best_weights.exists():
             self._best_dice = load_checkpoint(self.run.best_weights, CPU)["mean_dice"]
         if self._best_dice is None or mean > self._best_dice:
             self._best_dice = mean
-            kept = {"step": self.step, "seconds": self.seconds, "mean_dice": mean, "dice": dice}
-            save_checkpoint(self.run.best_weights, {**kept, "weights": self._final_weights()})
+            state = {"step": self.step, "seconds": self.seconds, "mean_dice": mean, "dice": dice}
+            save_checkpoint(self.run.best_weights, {**state, "weights": self._final_weights()})
 
     def _state(self) -> dict[str, Any]:
         counts = {name: getattr(self, name) for name in ("step", "seconds", "seconds_validating")}
@@ -308,7 +364,7 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end the loop after the iteration in hand, so that nothing is lost."""
+        """Let SIGINT and SIGTERM end the loop within a block after the current iteration, so that nothing is lost."""
 
         def ask(number: int, frame: object) -> None:
             self.stop_asked = True
@@ -322,5 +378,5 @@ class Trainer:
 
 
 def memory_taken(device: torch.device) -> int | None:
-    """The most that this process has taken so far, of the GPU's memory where it computes on one."""
+    """Return this process's peak memory in bytes: on a GPU the GPU's, else the computer's (None if unknown)."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes()

@@ -1,57 +1,74 @@
-"""How good the network is now, on the run's validation cases."""
+"""Validation of the current network: Dice on the run's validation cases, and the preview of one of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-import torch
-
-from ..inference.memory import free_memory, part_limit, part_size
-from ..inference.one_pass import size_of
-from ..inference.tiles import bounded_probabilities
+from ..cases.case_list import Case
+from ..errors import DCAMTError
+from ..inference.labelling import labels_on_scan
+from ..inference.tiling import predict_bounded
+from ..io.readers import read_scan
 from ..networks.dual_vnet import DualVNet
-from ..recipe import ACCURATE, Recipe
-from .resident import ResidentCase, quantum
+from ..recipe import Recipe
+from ..runs.folder import RunFolder
+from ..runs.preview import chosen_preview, shows_case, write_preview
+from .resident import ResidentCase
 
 Scores = dict[str, dict[str, float]]
-"""Mean Dice by branch ("A", "B" or "mean") and by class name."""
+"""Mean Dice by branch ("A", "B", or "mean" for both together), then by class name."""
 
 
 def validation_dice(
-    network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe, breaks_off: Callable[[], bool] = lambda: False
+    network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe, is_cancelled: Callable[[], bool] = lambda: False
 ) -> Scores | None:
-    """Mean Dice over the cases on the network's grid; None if it `breaks_off`, or if no label holds anything there.
+    """Return the mean Dice over cases on the network's grid; None if cancelled or if no label holds any class there.
 
-    `breaks_off` is asked before each case.
-
-    A case counts for a class that its label or its prediction holds; a class that no label holds is left out. A volume
-    for which memory does not suffice is done part by part, as when it is segmented.
+    A case counts for a class that its label or its prediction holds; classes that no label holds are left out.
+    `is_cancelled` is called before each case.
     """
-    scale, offset = quantum(recipe.intensity)
     names = [info.name for info in recipe.classes]
     held = {v for case in cases for v in range(1, recipe.outputs) if case.label is not None and (case.label == v).any()}
     if not held:
         return None
     scores: dict[str, dict[int, list[float]]] = {key: {v: [] for v in sorted(held)} for key in ("A", "B", "mean")}
-    network.eval()
-    with torch.no_grad():
-        for case in cases:
-            if breaks_off():
-                network.train()
-                return None
-            assert case.label is not None
-            image = case.image.float() * scale + offset
-            limit = part_limit(recipe, size_of(image), free_memory(image.device))
-            both = bounded_probabilities(network, image, ACCURATE, part_size(recipe, size_of(image), limit))
-            for key, shares in (("A", both[0]), ("B", both[1]), ("mean", both.mean(dim=0))):
-                said = shares.argmax(dim=0)
-                for value, found in scores[key].items():
-                    prediction, label = said == value, case.label == value
-                    total = int(prediction.sum() + label.sum())
-                    if total:
-                        found.append(2 * int((prediction & label).sum()) / total)
-    network.train()
+    for case in cases:
+        if is_cancelled():
+            return None
+        assert case.label is not None
+        branches = predict_bounded(network, case.intensities(recipe.intensity), recipe)
+        for key, probabilities in (("A", branches[0]), ("B", branches[1]), ("mean", branches.mean(dim=0))):
+            predicted = probabilities.argmax(dim=0)
+            for value, dice in scores[key].items():
+                prediction, label = predicted == value, case.label == value
+                total = int(prediction.sum() + label.sum())
+                if total:
+                    dice.append(2 * int((prediction & label).sum()) / total)
     return {
-        key: {names[value - 1]: sum(found) / len(found) for value, found in by_class.items()}
+        key: {names[value - 1]: sum(dice) / len(dice) for value, dice in by_class.items()}
         for key, by_class in scores.items()
     }
+
+
+def update_preview(
+    run: RunFolder, step: int, network: DualVNet, cases: Sequence[tuple[Case, ResidentCase]], recipe: Recipe
+) -> None:
+    """Write the preview of the requested case, if it is one of `cases`; a file that fails does not disturb the run."""
+    name = chosen_preview(run)
+    for case, resident in cases:
+        if case.name == name:
+            with suppress(OSError, DCAMTError):
+                _write_preview(run, step, network, case, resident, recipe)
+
+
+def _write_preview(
+    run: RunFolder, step: int, network: DualVNet, case: Case, resident: ResidentCase, recipe: Recipe
+) -> None:
+    assert resident.grid is not None
+    branches = predict_bounded(network, resident.intensities(recipe.intensity), recipe)
+    labels = labels_on_scan(branches.mean(dim=0).cpu(), resident.grid)
+    scan = None
+    if not shows_case(run, case.name):
+        scan = read_scan(case.image, channels=recipe.input_channels).voxels[0]
+    write_preview(run, case.name, step, labels, resident.grid.source.affine, scan)

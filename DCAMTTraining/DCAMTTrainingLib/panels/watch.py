@@ -10,8 +10,8 @@ from dcamt.cases.case_list import VALIDATION, listed_cases
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe, load_recipe
 from dcamt.runs.folder import RunFolder
+from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt.runs.state import RUNNING, RunState
-from dcamt.training.preview import choose_preview, chosen_preview, read_preview
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 

@@ -11,7 +11,7 @@ import vtk
 from dcamt.geometry import Grid, bounding_box
 from dcamt.io.slabs import slabs
 from dcamt.recipe import Recipe
-from dcamt.training.preview import Preview
+from dcamt.runs.preview import Preview
 from dcamt.worker.protocol import SegmentResult
 from DCAMTSlicerLib.result_segments import build_segment, write_segments
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras

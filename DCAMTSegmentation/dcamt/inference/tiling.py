@@ -1,0 +1,245 @@
+"""Predicting a whole volume in bounded memory: in one pass, or in tiles with the result of one pass.
+
+Nearly all of a pass's memory goes to the two finest levels, and these see only a few voxels around each voxel. So they
+are computed tile by tile, each tile with the margin that they can see. The coarser levels, where a voxel sees far and
+the branches attend to each other, are computed for the whole volume. The result equals that of one pass, to rounding.
+Overlapping windows cannot give that: at a window's faces a deep network sees padding instead of tissue.
+
+Batch normalisation at inference needs no voxel but its own. Instance normalisation needs the whole volume, so a network
+that has it is never run in tiles.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import is_out_of_memory
+from ..geometry import Box
+from ..networks.dual_vnet import DualVNet
+from ..networks.vnet import VNet, add_skip
+from ..recipe import ACCURATE, FAST, Recipe
+from .memory import Size, free_memory, pass_bytes, pass_limit, tile_size
+
+FINE_LEVELS = 2
+"""Levels that are computed tile by tile, where the network has more."""
+
+Tick = Callable[[int, int], None]
+"""Called as tick(done, of) after each part of the work."""
+Tile = tuple[Box, Box, Box]
+"""The box to compute, with its margin; the box of the volume that it yields; the latter within the former."""
+
+
+class OutOfMemory(Exception):
+    """The device's memory does not suffice for the smallest tiles."""
+
+
+def predict_bounded(
+    network: DualVNet,
+    image: Tensor,
+    recipe: Recipe,
+    quality: str = ACCURATE,
+    memory: int | None = None,
+    tick: Tick | None = None,
+    on_shortage: Callable[[], None] | None = None,
+) -> Tensor:
+    """Predict a whole volume in bounded memory: in one pass or, where memory does not suffice, in tiles.
+
+    image: float (C, X, Y, Z), moved to the network's device and precision.
+    quality: `accurate`, or `fast` for one branch. memory: bytes that the pass may take; None: see `free_memory`.
+    tick: called as tick(done, of) after each tile. on_shortage: called when memory ran out, before smaller tiles.
+
+    Returns:
+        Probabilities, float32 (branches, K, X, Y, Z) on the network's device, without gradient.
+
+    Raises:
+        OutOfMemory: even the smallest tiles do not fit.
+    """
+    size = size_of(image)
+    weights = next(network.parameters())
+    limit = pass_limit(recipe, size, memory or free_memory(weights.device))
+    tileable = recipe.network.normalisation != "instance"
+    while True:
+        tile = tile_size(recipe, size, limit) if tileable else None
+        result = _predict_or_none(network, image, quality, tile, tick)
+        if result is not None:
+            return result
+        torch.cuda.empty_cache()
+        if not tileable or tile == tile_size(recipe, size, 0):
+            raise OutOfMemory
+        if on_shortage:
+            on_shortage()
+        limit = min(limit, pass_bytes(recipe, tile or size)) // 2
+
+
+def _predict_or_none(
+    network: DualVNet, image: Tensor, quality: str, tile: Size | None, tick: Tick | None
+) -> Tensor | None:
+    """Predict in one pass, or in tiles of the given size; None if memory runs out, all tensors released by then."""
+    weights = next(network.parameters())
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            placed = image.to(weights.device, weights.dtype)
+            if tile:
+                return predict_tiled(network, placed, quality, tile, tick)
+            result = predict_whole(network, placed, quality)
+            if tick:
+                tick(1, 1)
+            return result
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return None
+        raise
+    finally:
+        network.train(was_training)
+
+
+def predict_whole(network: DualVNet, image: Tensor, quality: str) -> Tensor:
+    """Return each branch's probabilities (branches, K, X, Y, Z) for an image (C, X, Y, Z), in one pass.
+
+    One branch if `quality` is `fast`. The caller turns gradients off.
+    """
+    size = size_of(image)
+    padded = pad(image, int(2 ** (len(network.vnets[0].encoder.levels) - 1)))
+    batch = padded[None].contiguous(memory_format=torch.channels_last_3d)
+    logits = [network.forward_one(batch)] if quality == FAST else [output.logits for output in network(batch)]
+    return torch.cat(logits).float().softmax(dim=1)[..., : size[0], : size[1], : size[2]]
+
+
+def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Size, tick: Tick | None = None) -> Tensor:
+    """Return what `predict_whole` returns, to rounding, computing the fine levels tile by tile.
+
+    tile: the tiles' size in voxels, margins included. tick: called as tick(done, of) after each tile.
+    """
+    branches = (0,) if quality == FAST else (0, 1)
+    unpadded = size_of(image)
+    image = pad(image, 2 ** (len(network.vnets[0].encoder.levels) - 1))
+    fine = fine_levels(network)
+    step = 2**fine
+    size = size_of(image)
+    tiles = list(split_into_tiles(size, tile, fine_reach(network), step))
+    vnets = [network.vnets[branch] for branch in branches]
+    of, done = len(tiles) * 2 * len(vnets), 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if tick:
+            tick(done, of)
+
+    # Encoder: each tile through the fine levels into one feature map of the whole volume, which the coarse levels take.
+    coarse: list[list[Tensor]] = []
+    for vnet in vnets:
+        entering: Tensor | None = None
+        for outer, core, inner in tiles:
+            fine_features = _fine_features(vnet, image[(slice(None), *outer)], fine)
+            part = vnet.encoder.downs[fine - 1](fine_features[-1])
+            if entering is None:
+                entering = part.new_zeros((1, part.shape[1], *(n // step for n in size)))
+            entering[in_all_channels(coarsen(core, step))] = part[in_all_channels(coarsen(inner, step))]
+            count()
+        assert entering is not None
+        coarse.append(_coarse_features(vnet, entering, fine))
+
+    # Decoder: the coarse levels at once, then the fine levels tile by tile, whose encoder features are computed again.
+    exchanged = network.exchange_at_inference([features[-1] for features in coarse], branches)
+    result: Tensor | None = None
+    for index, vnet in enumerate(vnets):
+        decoded = _decode(vnet, exchanged[index], coarse[index][:-1][::-1], slice(None, -fine))
+        for outer, core, inner in tiles:
+            skips = _fine_features(vnet, image[(slice(None), *outer)], fine)[::-1]
+            logits = vnet.head(_decode(vnet, decoded[in_all_channels(coarsen(outer, step))], skips, slice(-fine, None)))
+            part = logits[0].float().softmax(dim=0)
+            if result is None:
+                result = part.new_zeros((len(vnets), part.shape[0], *size))
+            result[(index, slice(None), *core)] = part[(slice(None), *inner)]
+            count()
+        coarse[index] = []  # frees memory for the other branch
+    assert result is not None
+    return result[..., : unpadded[0], : unpadded[1], : unpadded[2]]
+
+
+def _fine_features(vnet: VNet, image: Tensor, fine: int) -> list[Tensor]:
+    """Return the encoder's features of the fine levels, finest first, for an image (C, X, Y, Z)."""
+    features = [vnet.encoder.levels[0](image[None].contiguous(memory_format=torch.channels_last_3d))]
+    for level in range(1, fine):
+        features.append(vnet.encoder.levels[level](vnet.encoder.downs[level - 1](features[-1])))
+    return features
+
+
+def _coarse_features(vnet: VNet, entering: Tensor, fine: int) -> list[Tensor]:
+    """Return the encoder's features of the coarse levels, finest first, from what the fine levels pass on."""
+    features = [vnet.encoder.levels[fine](entering)]
+    for level in range(fine + 1, len(vnet.encoder.levels)):
+        features.append(vnet.encoder.levels[level](vnet.encoder.downs[level - 1](features[-1])))
+    return features
+
+
+def _decode(vnet: VNet, decoded: Tensor, skips: Sequence[Tensor], which: slice) -> Tensor:
+    """Run some of the decoder's levels, coarse to fine, each adding its skip."""
+    ups, levels = list(vnet.decoder.ups)[which], list(vnet.decoder.levels)[which]
+    for up, level, skip in zip(ups, levels, skips, strict=True):
+        decoded = level(add_skip(up(decoded), skip))
+    return decoded
+
+
+def fine_levels(network: DualVNet) -> int:
+    """Return how many levels are computed tile by tile: all but the deepest, at most `FINE_LEVELS`."""
+    return min(FINE_LEVELS, len(network.vnets[0].encoder.levels) - 1)
+
+
+def fine_reach(network: DualVNet) -> int:
+    """Return how many voxels to each side the fine levels see, rounded up to their stride."""
+    fine = fine_levels(network)
+    voxels = 0
+    for level in range(fine):
+        convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
+        # Encoder and decoder have as many convolutions each; upsampling sees one coarser voxel further.
+        voxels += 2**level * (2 * convolutions + 2)
+    step = int(2**fine)
+    return -(-voxels // step) * step
+
+
+def split_into_tiles(size: Size, tile: Size, margin: int, step: int) -> Iterator[Tile]:
+    """Yield tiles that together fill a volume of `size`, each with `margin` voxels around it, in steps of `step`."""
+    axes = []
+    for length, edge in zip(size, tile, strict=True):
+        core = length if edge >= length else max(step, (edge - 2 * margin) // step * step)
+        parts = []
+        for start in range(0, length, core):
+            stop = min(length, start + core)
+            low, high = max(0, start - margin), min(length, stop + margin)
+            parts.append((slice(low, high), slice(start, stop), slice(start - low, stop - low)))
+        axes.append(parts)
+    for x, y, z in itertools.product(*axes):
+        yield (x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2])
+
+
+def in_all_channels(box: Box) -> tuple[slice, ...]:
+    """Return the index of a box in (B, C, X, Y, Z), all samples and channels included."""
+    return (slice(None), slice(None), *box)
+
+
+def coarsen(box: Box, step: int) -> Box:
+    """Return the same box on a grid that is coarser by the factor `step`."""
+    x, y, z = (slice(part.start // step, part.stop // step) for part in box)
+    return x, y, z
+
+
+def pad(image: Tensor, stride: int) -> Tensor:
+    """Pad (C, X, Y, Z) at the end of each axis to a multiple of `stride`, repeating the last voxel."""
+    sides: list[int] = []
+    for length in reversed(size_of(image)):
+        sides += [0, -length % stride]
+    return F.pad(image[None], sides, mode="replicate")[0]
+
+
+def size_of(image: Tensor) -> Size:
+    """Return (X, Y, Z) of (..., X, Y, Z)."""
+    return image.shape[-3], image.shape[-2], image.shape[-1]

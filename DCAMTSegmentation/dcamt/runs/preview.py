@@ -1,0 +1,97 @@
+"""The preview of a run: the current segmentation of one validation case, for whoever watches the run.
+
+The watcher names the case in `preview/case.txt`. After each validation the run writes arrays (K, J, I) that can be
+mapped into memory, and last `preview/preview.json`, which names them: a reader never sees half a preview.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..io.atomic import atomic_path
+from .folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A case's segmentation at one iteration.
+
+    step: iterations made by then. affine: voxel (i, j, k) -> RAS mm, four rows.
+    scan: `.npy` file of the scan's voxels, (K, J, I). labels: `.npy` file of uint8 of that shape, 0 background.
+    """
+
+    case: str
+    step: int
+    affine: list[list[float]]
+    scan: str
+    labels: str
+
+
+def choose_preview(run: RunFolder, case: str | None) -> None:
+    """Request previews of the validation case of that name; None requests none."""
+    request = run.preview / "case.txt"
+    if case is None:
+        request.unlink(missing_ok=True)
+    else:
+        with atomic_path(request) as partial:
+            partial.write_text(case, encoding="utf-8")
+
+
+def chosen_preview(run: RunFolder) -> str | None:
+    """Return the name of the case whose preview is requested; None if none is."""
+    try:
+        return (run.preview / "case.txt").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def read_preview(run: RunFolder) -> Preview | None:
+    """Return the last preview; None if there is none."""
+    with suppress(OSError, ValueError, TypeError):
+        return Preview(**json.loads((run.preview / "preview.json").read_text(encoding="utf-8")))
+    return None
+
+
+def write_preview(
+    run: RunFolder, case: str, step: int, labels: np.ndarray, affine: np.ndarray, scan: np.ndarray | None
+) -> None:
+    """Write a preview and remove the files of earlier ones.
+
+    labels: uint8 (I, J, K). affine: (4, 4), voxel -> RAS mm. scan: (I, J, K); None: the last preview shows this case.
+
+    Raises:
+        OSError, OutputError: a file cannot be written.
+    """
+    if scan is None:
+        before = read_preview(run)
+        assert before is not None
+        scan_file = before.scan
+    else:
+        scan_file = str(run.preview / f"scan-{step}.npy")
+        _save(Path(scan_file), scan)
+    label_file = str(run.preview / f"labels-{step}.npy")
+    _save(Path(label_file), labels)
+    preview = Preview(case, step, affine.tolist(), scan_file, label_file)
+    with atomic_path(run.preview / "preview.json") as partial:
+        partial.write_text(json.dumps(asdict(preview)), encoding="utf-8")
+    for file in run.preview.glob("*.npy"):
+        if str(file) not in (scan_file, label_file):
+            with suppress(OSError):  # on Windows, a reader may still have the file open
+                file.unlink()
+
+
+def shows_case(run: RunFolder, case: str) -> bool:
+    """Return whether the last preview is of that case, its scan's file included."""
+    preview = read_preview(run)
+    return preview is not None and preview.case == case and Path(preview.scan).exists()
+
+
+def _save(path: Path, voxels: np.ndarray) -> None:
+    """Write voxels (I, J, K) as (K, J, I), the memory order of VTK."""
+    with atomic_path(path) as partial:
+        np.save(partial, np.ascontiguousarray(voxels.transpose(2, 1, 0)))
