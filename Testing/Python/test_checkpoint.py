@@ -129,7 +129,7 @@ def fault(path: Path) -> str:
 
 
 def test_none_there(tmp_path: Path) -> None:
-    assert fault(tmp_path / "last.pt") == "there is no checkpoint to go on from. Start the run anew."
+    assert fault(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
 
 
 def test_damaged_ones_are_told_from_sound_ones(tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_damaged_ones_are_told_from_sound_ones(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in [0, 1, 4, 100, *range(0, len(whole), len(whole) // 25)]:
         path.write_bytes(whole[:length])
-        assert fault(path) == "the checkpoint is damaged. Start the run anew."
+        assert fault(path) == "the checkpoint is damaged. Start a new run."
     for junk in (b"no checkpoint", b"PK\x03\x04", os.urandom(500), pickle.dumps({"step": 1}, 0), b"\x80\x02."):
         path.write_bytes(junk)
-        assert fault(path) == "the checkpoint is damaged. Start the run anew."
+        assert fault(path) == "the checkpoint is damaged. Start a new run."
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -174,7 +174,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"step": Trap(mark)}, buffer)
     path.write_bytes(buffer.getvalue())
-    assert fault(path) == "the checkpoint is damaged. Start the run anew."
+    assert fault(path) == "the checkpoint is damaged. Start a new run."
     assert not mark.exists()
     torch.load(path, weights_only=False)
     assert mark.exists()  # the trap works

@@ -185,3 +185,11 @@ def test_no_float_of_a_recipe_may_be_infinite_or_nan() -> None:
         for value in (NAN, INFINITE):
             with pytest.raises(InputError):
                 recipe_from_dict(la_with({f"{name}.{key}": value}), "mine.json")
+
+
+def test_a_removed_part_is_accepted_while_it_is_off() -> None:
+    """Run folders and models of 0.1 carry the key of the copy-paste loss."""
+    data = la_with({"objective.copy_paste": 0.0})
+    assert recipe_from_dict(data, "old.json") == load_recipe("la")
+    with pytest.raises(InputError, match=r"copy_paste' is 0\.5, but this part was removed"):
+        recipe_from_dict(la_with({"objective.copy_paste": 0.5}), "old.json")
