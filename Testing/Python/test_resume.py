@@ -208,10 +208,10 @@ def test_losses_that_are_no_numbers_end_the_run_and_spoil_no_checkpoint(tmp_path
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, table: Path) -> None:
     new_trainer(tmp_path / "run", table).save()
     for settings in (("channels=4,4,8",), ("weight_average=0.9",), ("attention_heads=0",)):
-        with pytest.raises(InputError, match=r"last\.pt: the checkpoint is not of this run's recipe"):
+        with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
             new_trainer(tmp_path / "run", table, *settings).resume()
     torch.save({"step": 3}, tmp_path / "run" / "checkpoints" / "last.pt")
-    with pytest.raises(InputError, match="is not of this run's recipe"):
+    with pytest.raises(InputError, match="does not belong to this run's recipe"):
         new_trainer(tmp_path / "run", table).resume()
 
 

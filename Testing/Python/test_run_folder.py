@@ -118,7 +118,7 @@ def test_where_the_weights_came_from_is_kept(tmp_path: Path, table: Path) -> Non
 def test_a_damaged_origin_is_told(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     run.origin.write_text(text)
-    with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start a new run\.$"):
+    with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start the run anew\.$"):
         run.started_from()
 
 
