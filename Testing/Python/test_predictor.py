@@ -452,13 +452,12 @@ def test_a_network_is_folded_on_the_cpu_whatever_computes(
 ) -> None:
     """Folding takes double precision, which Apple's GPUs do not have."""
     asked: list[str] = []
-    whole = ModelPackage.network
 
-    def network(self: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:
+    def build(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:
         asked.append(str(device))
-        return whole(self, device)
+        return build_network(package, device)
 
-    monkeypatch.setattr(ModelPackage, "network", network)
+    monkeypatch.setattr(module, "build_network", build)
     predictor = Predictor(tiny_package, "meta")
     assert asked == ["cpu"]
     assert {weight.device.type for weight in predictor.network.parameters()} == {"meta"}
