@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..distributed import Team, TeamLost, process_group, team_rank
-from ..errors import DCAMTError, InputError, OutputError
+from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..io.writers import write_labelmap, write_volume
