@@ -457,7 +457,7 @@ def test_a_network_is_folded_on_the_cpu_whatever_computes(
         asked.append(str(device))
         return build_network(package, device)
 
-    monkeypatch.setattr(module, "build_network", build)
+    monkeypatch.setattr("dcamt.inference.predictor.build_network", build)
     predictor = Predictor(tiny_package, "meta")
     assert asked == ["cpu"]
     assert {weight.device.type for weight in predictor.network.parameters()} == {"meta"}
