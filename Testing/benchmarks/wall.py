@@ -1,0 +1,195 @@
+"""Burden of late enhancement from automatic outlines against burden from the experts', on the kept-out cases.
+
+    python Testing/benchmarks/wall.py LA_FOLDER WORK [--json FILE] [--figure FILE.svg]
+
+Segments the last 20 cases of LA_FOLDER/cases.csv with the shipped model into WORK (once: a file that is there is taken)
+and measures the wall on these outlines and on the experts', by every preset, openings excluded. No parameter was
+chosen on these cases. Prints, for each preset, both burdens, the intraclass correlation for absolute agreement of
+single measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland
+and Altman, Lancet 327:307, 1986); the same for IIR 1.2 with the openings left in the wall; correlation between
+methods; and seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dcamt.errors import InputError
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.volume import Labelmap, Volume
+from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt.wall.burden import BORDER, OPENING
+from dcamt.wall.settings import DEFAULT_THRESHOLD, PRESETS
+from la_cases import HELD_OUT, case_names, dcamt, print_table
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case, measured on the expert's outline and on the automatic one."""
+
+    case: str
+    expert: WallResult
+    automatic: WallResult
+    seconds: tuple[float, float]
+    processor_seconds: tuple[float, float]
+
+
+def icc(first: np.ndarray, second: np.ndarray) -> float:
+    """Intraclass correlation of two measurements (N,) of the same cases, absolute agreement, single measurement."""
+    both = np.stack([first, second], axis=1)
+    n, k = both.shape
+    mean = both.mean()
+    rows = k * ((both.mean(axis=1) - mean) ** 2).sum() / (n - 1)
+    columns = n * ((both.mean(axis=0) - mean) ** 2).sum() / (k - 1)
+    rest = both - both.mean(axis=1, keepdims=True) - both.mean(axis=0, keepdims=True) + mean
+    error = (rest**2).sum() / ((n - 1) * (k - 1))
+    return float((rows - error) / (rows + (k - 1) * error + k * (columns - error) / n))
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Both means, ICC, bias (second less first) and half the width of the 95% limits of agreement."""
+    difference = second - first
+    return {
+        "expert": f"{first.mean():.1f} ± {first.std(ddof=1):.1f}",
+        "automatic": f"{second.mean():.1f} ± {second.std(ddof=1):.1f}",
+        "icc": round(icc(first, second), 3),
+        "bias": round(float(difference.mean()), 2),
+        "limits": round(1.96 * float(difference.std(ddof=1)), 2),
+    }
+
+
+def timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResult, float, float]:
+    """The wall, and the seconds that it took by the clock and by the processor."""
+    start, processor = time.perf_counter(), time.process_time()
+    result = analyse_wall(volume, labels, scan=case)
+    return result, time.perf_counter() - start, time.process_time() - processor
+
+
+def measure(la: Path, work: Path) -> tuple[list[Pair], list[str]]:
+    """Segment what is not segmented yet, and measure all kept-out cases; also return why others were refused."""
+    names = case_names(la)[-HELD_OUT:]
+    missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]
+    if missing:
+        dcamt("segment", *missing, "-o", work, "--format", "nii.gz")
+    pairs, refused = [], []
+    for name in names:
+        scan = read_scan(la / f"{name}_image.nii.gz")
+        outlines = (la / f"{name}_label.nii.gz", work / f"{name}_image.nii.gz")
+        try:
+            results = [timed(scan, read_labelmap(path), name) for path in outlines]
+        except InputError as error:
+            refused.append(str(error).replace(str(la), "").replace(str(work), ""))
+            continue
+        (expert, *first), (automatic, *second) = results
+        pairs.append(Pair(name, expert, automatic, (first[0], second[0]), (first[1], second[1])))
+    return pairs, refused
+
+
+def without_openings(result: WallResult) -> WallResult:
+    """The same wall with its openings left in it."""
+    return result.with_openings(np.zeros(len(result.kind), bool))
+
+
+def table(pairs: list[Pair]) -> list[dict[str, Any]]:
+    """One row a preset, and one for the default with the openings left in the wall."""
+    rows = []
+    for preset in PRESETS:
+        values = np.array(
+            [[one.burdens(preset.threshold)[0].percent for one in (p.expert, p.automatic)] for p in pairs]
+        )
+        rows.append({"method": preset.threshold.name, **agreement(*values.T)})
+    values = np.array([[without_openings(one).burden.percent for one in (p.expert, p.automatic)] for p in pairs])
+    rows.append({"method": f"{DEFAULT_THRESHOLD.name}, openings in", **agreement(*values.T)})
+    for label, kind in (("openings, cm2", OPENING), ("at border, cm2", BORDER)):
+        values = np.array([[one.area_cm2(kind) for one in (p.expert, p.automatic)] for p in pairs])
+        rows.append({"method": label, **agreement(*values.T)})
+    values = np.array([[one.burden.wall_cm2 for one in (p.expert, p.automatic)] for p in pairs])
+    rows.append({"method": "wall, cm2", **agreement(*values.T)})
+    return rows
+
+
+def correlations(pairs: list[Pair]) -> list[dict[str, Any]]:
+    """Pearson's correlation between the burdens of every two presets, on the experts' outlines."""
+    names = [preset.threshold.name for preset in PRESETS]
+    values = np.array([[p.expert.burdens(preset.threshold)[0].percent for preset in PRESETS] for p in pairs])
+    with np.errstate(invalid="ignore"):
+        matrix = np.corrcoef(values.T)
+    return [
+        {"method": name, **{other: round(float(r), 2) for other, r in zip(names, row, strict=True)}}
+        for name, row in zip(names, matrix, strict=True)
+    ]
+
+
+def draw(pairs: list[Pair], path: Path) -> None:
+    """Scatter and Bland-Altman plot for IIR > 1.2 and for mean + 3 SD, as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "dcamt"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(8.0, 7.2), constrained_layout=True)
+    for row, name in zip(axes, (DEFAULT_THRESHOLD.name, "sd-3"), strict=True):
+        threshold = next(preset.threshold for preset in PRESETS if preset.threshold.name == name)
+        expert, automatic = np.array(
+            [[one.burdens(threshold)[0].percent for one in (p.expert, p.automatic)] for p in pairs]
+        ).T
+        top = 1.08 * max(expert.max(), automatic.max())
+        row[0].plot([0, top], [0, top], color="0.7", linewidth=1)
+        row[0].scatter(expert, automatic, s=22, color="#1b6ca8")
+        row[0].set(xlim=(0, top), ylim=(0, top), xlabel="expert's outline, %", ylabel="automatic outline, %")
+        row[0].set_title(f"{threshold.text}: ICC {icc(expert, automatic):.3f}", fontsize=10)
+        difference = automatic - expert
+        bias, limits = difference.mean(), 1.96 * difference.std(ddof=1)
+        for height, style in ((bias, "-"), (bias - limits, "--"), (bias + limits, "--")):
+            row[1].axhline(height, color="0.5", linewidth=1, linestyle=style)
+        row[1].scatter((expert + automatic) / 2, difference, s=22, color="#1b6ca8")
+        row[1].set(xlabel="mean of both, %", ylabel="automatic less expert, points")
+        row[1].set_title(f"bias {bias:+.1f}, limits ± {limits:.1f} points", fontsize=10)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Measure, print and, if asked for, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("la", type=Path, metavar="LA_FOLDER")
+    parser.add_argument("work", type=Path, metavar="WORK", help="folder of the automatic outlines")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--figure", type=Path, metavar="FILE.svg")
+    options = parser.parse_args()
+    pairs, refused = measure(options.la, options.work)
+    for reason in refused:
+        print(f"refused: {reason}")
+    rows = table(pairs)
+    print(f"{len(pairs)} cases; burden in % of the wall (mean ± SD), bias and 95% limits of agreement in points")
+    print_table(rows)
+    methods = correlations(pairs)
+    print_table(methods)
+    seconds = np.array([p.seconds for p in pairs])[1:].ravel()  # the first loads vtk and scipy
+    processor = np.array([p.processor_seconds for p in pairs])[1:].ravel()
+    print(f"seconds a case: {np.median(seconds):.2f} by the clock, {np.median(processor):.2f} of a processor")
+    if options.figure:
+        draw(pairs, options.figure)
+    if options.json:
+        cases = [
+            {"case": p.case, "expert": p.expert.burden.percent, "automatic": p.automatic.burden.percent} for p in pairs
+        ]
+        report = {
+            "agreement": rows,
+            "correlation": methods,
+            "seconds": float(np.median(seconds)),
+            "processor_seconds": float(np.median(processor)),
+            "refused": refused,
+            "cases": cases,
+        }
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
