@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,16 @@ class ModelChoice:
 
 
 def model_choices() -> list[ModelChoice]:
-    """All models at hand, those that come with DCAMT first; a damaged file is listed with what is wrong."""
-    return [_choice(model) for model in stored_models()]
+    """Return all models in the store, shipped ones first; a damaged file is listed with its problem as tooltip.
+
+    Titles are unique.
+    """
+    choices = [_choice(model) for model in stored_models()]
+    count = Counter(choice.title for choice in choices)
+    return [
+        replace(choice, title=f"{choice.title} ({choice.name})") if count[choice.title] > 1 else choice
+        for choice in choices
+    ]
 
 
 def import_choice(path: Path) -> str:
@@ -64,7 +73,32 @@ def _choice(model: StoredModel) -> ModelChoice:
         card = read_card(model.path)
     except InputError as error:
         return ModelChoice(model.name, model.name, str(error), not model.shipped)
-    return ModelChoice(model.name, card.title or model.name, card_text(card), not model.shipped)
+    title = card.title or model.name
+    if not model.shipped and (details := _run_details(card)):
+        # Several runs of one task have the same title; the name tells run and date.
+        title = f"{title} ({', '.join([model.name, *details])})"
+    return ModelChoice(model.name, title, card_text(card), not model.shipped)
+
+
+def _run_details(card: Card) -> list[str]:
+    """Return Dice and iterations of a model's run, as far as its card has them."""
+    details = []
+    for entry in card.measured[:1]:
+        dice = _mean_dice(entry)
+        if dice is not None:
+            details.append(_("Dice {dice}").format(dice=f"{dice:.3f}"))
+    if isinstance(card.trained_on.get("iterations"), int):
+        details.append(_("{count} iterations").format(count=card.trained_on["iterations"]))
+    return details
+
+
+def _mean_dice(entry: Mapping[str, Any]) -> float | None:
+    """Return the mean Dice over the classes of a measurement; None if it has none."""
+    dice = entry.get("dice_mean", entry.get("dice"))
+    if isinstance(dice, Mapping):
+        by_class: Mapping[str, float] = dice.get("mean") or next(iter(dice.values()), {})
+        dice = sum(by_class.values()) / len(by_class) if by_class else None
+    return float(dice) if isinstance(dice, int | float) else None
 
 
 def _measured(entry: Mapping[str, Any]) -> str:

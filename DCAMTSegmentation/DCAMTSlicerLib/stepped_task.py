@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import qt
-from dcamt.errors import DCAMTError
-from slicer.i18n import tr as _
+from dcamt.errors import user_error
 
 
 class SteppedTask:
@@ -71,6 +70,4 @@ class SteppedTask:
 
 def error_text(error: Exception | None) -> str:
     """Return the user-facing text of an error, empty for None."""
-    if error is None or isinstance(error, DCAMTError):
-        return str(error or "")
-    return str(_("Unexpected error: {error}").format(error=f"{type(error).__name__}: {error}"))
+    return "" if error is None else str(user_error(error))

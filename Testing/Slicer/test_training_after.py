@@ -119,7 +119,8 @@ class AfterARunTest(TrainingCase):
         self.assertEqual(open_model(model_path(name)).card.trained_on["iterations"], 60)
         # The next run can start from it.
         texts = [self.ui.startFromSelector.itemText(index) for index in range(self.ui.startFromSelector.count)]
-        self.assertTrue(any(name in text for text in texts), texts)
+        (text,) = (text for text in texts if name in text)
+        self.assertRegex(text, rf" \({name}, Dice \d\.\d{{3}}, 60 iterations\)$")
         # Used again, the same model does not get a second entry.
         click(self.ui.useModelButton)
         self.assertIn(f"“{name}” is in the list of", self.ui.resultsStatusLabel.text)
