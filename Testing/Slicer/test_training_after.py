@@ -1,4 +1,4 @@
-"""Watching a run and what comes after it: preview, scores, report, the model's way on, and what to outline next."""
+"""Preview, scores, report and models of a run, and what to outline next."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ PATIENT = "Nachtigall^Hildegard_19470311"
 
 
 class AfterARunTest(TrainingCase):
-    """One run, since a run takes its time; then each thing that a person does with it."""
+    """All actions on one finished run, since training takes minutes."""
 
-    def test_preview_results_and_what_to_outline_next(self) -> None:
+    def test_preview_scores_models_and_ranking_of_one_run(self) -> None:
         volume, outline = add_case(f"{PATIENT} baseline", 1)
         held_out, _ = add_case(f"{PATIENT} follow-up", 2)
         for seed in (3, 4):
@@ -98,7 +98,7 @@ class AfterARunTest(TrainingCase):
         self.assertNotIn("https://", html)
 
     def check_that_nobody_is_named(self, run: RunFolder) -> None:
-        """Neither model nor report says who the patients were, or where their scans lie."""
+        """Neither model nor report contains a patient's name or the path of a scan."""
         with zipfile.ZipFile(run.model) as archive:
             parts = b"".join(archive.read(name) for name in archive.namelist())
         for data in (run.model.read_bytes(), parts, run.report.read_bytes()):
@@ -163,9 +163,9 @@ class AfterARunTest(TrainingCase):
 
 
 class OutlineFilesTest(TrainingCase):
-    """A ranking that an earlier session of Slicer left, of cases that are files."""
+    """A ranking of cases that are files, made by an earlier session of Slicer."""
 
-    def test_a_case_of_the_disk_comes_with_its_proposal(self) -> None:
+    def test_a_case_from_files_opens_with_its_proposal(self) -> None:
         image, label = ellipsoid(5)
         volume = add_volume("to be written", image)
         guess = np.roll(label, 3, axis=2)
@@ -225,7 +225,7 @@ class OutlineFilesTest(TrainingCase):
 
 
 class ModelInUseTest(TrainingCase):
-    def test_what_is_said_of_it_is_true(self) -> None:
+    def test_without_the_segmentation_module_no_model_is_current(self) -> None:
         settings = slicer.mrmlScene.GetSingletonNode("DCAMTSegmentation", "vtkMRMLScriptedModuleNode")
         slicer.mrmlScene.RemoveNode(settings)
         self.assertFalse(use_model("run-1"))  # as if the segmentation module was not opened in this scene
@@ -234,7 +234,7 @@ class ModelInUseTest(TrainingCase):
 
 class ProposalTest(TrainingCase):
     def ranked(self, volume: Any, name: str = "LGE") -> dict[str, Any]:
-        """A ranked case whose files are the volume's, and a proposal on it."""
+        """Return a ranked case with files of the volume and of a proposal."""
         scan, proposed = self.folder / "00001.nrrd", self.folder / f"{name}.seg.nrrd"
         for _step in write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
             pass
@@ -243,7 +243,7 @@ class ProposalTest(TrainingCase):
         slicer.mrmlScene.RemoveNode(outline)
         return {"name": name, "image": str(scan), "segmentation": str(proposed), "place": [1.0, 2.0, 3.0]}
 
-    def test_a_scan_of_the_same_name_on_another_grid_is_another_patients(self) -> None:
+    def test_a_volume_of_the_same_name_on_another_grid_is_not_used(self) -> None:
         image = ellipsoid(1)[0]
         volume = add_volume("LGE", image)
         case = self.ranked(volume)
@@ -301,7 +301,7 @@ class ProposalTest(TrainingCase):
         (run.path / "ranking" / "ranking.json").write_text(json.dumps(cases))
         self.module.widget.runs.refresh()
 
-    def test_of_two_runs_each_has_its_own_proposal(self) -> None:
+    def test_two_runs_have_separate_proposals(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.ranked(volume)
         later = {**case, "segmentation": str(Path(self.folder, "later.seg.nrrd"))}
@@ -311,7 +311,7 @@ class ProposalTest(TrainingCase):
         self.assertIsNot(first, second)
         self.assertIs(opened(case, rows)[1], first)
 
-    def test_under_a_transform_the_views_go_where_the_place_is_now(self) -> None:
+    def test_views_jump_to_the_transformed_place(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.ranked(volume)
         matrix = np.eye(4)
@@ -333,7 +333,7 @@ class PreviewTest(unittest.TestCase):
     def setUp(self) -> None:
         close_scene()
 
-    def test_a_scan_that_is_no_node_comes_with_its_preview(self) -> None:
+    def test_a_scan_that_is_not_in_the_scene_is_added_with_its_preview(self) -> None:
         import tempfile
 
         folder = tempfile.TemporaryDirectory()
@@ -362,13 +362,13 @@ class PreviewTest(unittest.TestCase):
             for part in ("Node", "DisplayNode"):
                 self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}{part}"), [])
 
-    def test_the_box_of_a_label(self) -> None:
+    def test_box_of_a_label(self) -> None:
         labels = np.zeros((4, 5, 6), np.uint8)
         self.assertIsNone(box_of(labels, 1))
         labels[1:3, 2, 3:6] = 1
         self.assertEqual(box_of(labels, 1), ((3, 6), (2, 3), (1, 3)))
 
-    def test_its_steps_are_short(self) -> None:
+    def test_a_preview_is_shown_in_short_steps(self) -> None:
         import tempfile
         import time
 
@@ -394,7 +394,7 @@ class PreviewTest(unittest.TestCase):
 
 
 def opened(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:
-    """The nodes of an opened proposal."""
+    """Return the nodes of an opened proposal."""
     steps = open_proposal(case, rows)
     while True:
         try:

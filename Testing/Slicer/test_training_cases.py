@@ -1,4 +1,4 @@
-"""The training module's cases: rows, roles, the scene's nodes, what is written of them, and what is kept."""
+"""Cases of the training module: rows, roles, scene nodes, export, checks and saving."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RowsTest(unittest.TestCase):
         self.table.on_reset.append(lambda: self.heard.append("reset"))
         self.table.on_changed.append(lambda first, last: self.heard.append((first, last)))
 
-    def test_a_scan_is_added_once_and_names_are_told_apart(self):
+    def test_a_scan_is_added_once_and_equal_names_get_numbers(self):
         same_name = CaseRow("a", FileScan("/other/a.nrrd"), UNLABELLED)
         self.assertEqual(self.table.add([file_row("a"), file_row("b"), same_name]), 3)
         self.assertEqual([row.name for row in self.table.rows], ["a", "b", "a_2"])
@@ -61,7 +61,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.rows[1], CaseRow("b", outlined.source, LABELLED))
         self.assertEqual(self.heard, ["reset", "reset"])
 
-    def test_added_again_a_case_keeps_what_the_person_chose(self):
+    def test_a_case_added_again_keeps_the_person_s_choices(self):
         def scene(segmentation, segments=(("s1", 1),)):
             return CaseRow("x", SceneScan("v", segmentation, segments if segmentation else ()), LABELLED)
 
@@ -95,7 +95,7 @@ class RowsTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             self.table.set_role([0], "dancer")
 
-    def test_some_are_kept_for_validation_but_one_is_learnt_from(self):
+    def test_use_for_validation_leaves_one_case_for_training(self):
         self.table.add([file_row(f"l{n}", LABELLED, f"/l{n}.nrrd") for n in range(4)] + [file_row("u")])
         self.assertEqual(self.table.use_for_validation(2), 2)
         self.assertEqual([row.role for row in self.table.rows], [LABELLED] * 2 + [VALIDATION] * 2 + [UNLABELLED])
@@ -105,7 +105,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.use_for_validation(0), 0)
         self.assertEqual(self.table.count(VALIDATION), 0)
 
-    def test_removing_and_keeping_as_text(self):
+    def test_rows_are_removed_and_saved_as_json(self):
         self.table.add([file_row(f"c{n}") for n in range(3)])
         self.table.set_facts(2, (4, 5, 6), (1.0, 1.0, 2.5), "wrong")
         self.table.remove([0, 1])
@@ -115,7 +115,7 @@ class RowsTest(unittest.TestCase):
             with self.assertRaises(ValueError):
                 rows_from_json(text)
 
-    def test_a_click_goes_through_the_roles_that_a_case_can_have(self):
+    def test_next_role_cycles_through_the_possible_roles(self):
         row = file_row("a", LABELLED, "/label.nrrd")
         seen = []
         for _ in range(5):
@@ -127,7 +127,7 @@ class RowsTest(unittest.TestCase):
 
 
 class TableModelTest(unittest.TestCase):
-    def test_a_view_shows_the_rows_and_hears_of_changes(self):
+    def test_a_view_shows_the_rows_and_follows_their_changes(self):
         table = CaseTable()
         model = CaseTableModel(table)
         view = qt.QTableView()
@@ -152,7 +152,7 @@ class TableModelTest(unittest.TestCase):
         table.set_facts(1, (10, 20, 30), (0.625, 0.625, 0.625), "")
         self.assertEqual(model.data(model.index(1, SPACING), qt.Qt.DisplayRole), "0.625")
 
-    def test_ten_thousand_cases_are_workable(self):
+    def test_ten_thousand_cases_stay_fast(self):
         table = CaseTable()
         model = CaseTableModel(table)
         view = qt.QTableView()
@@ -161,7 +161,7 @@ class TableModelTest(unittest.TestCase):
         rows = [file_row(f"case{n:05d}", LABELLED, f"/labels/{n}.nrrd") for n in range(10000)]
 
         def slowest(action):
-            """Seconds of processor time, at best of three: another program may disturb one."""
+            """Return the shortest of three processor times in seconds, since other programs disturb some."""
             taken = []
             for _ in range(3):
                 began = time.process_time()
@@ -182,7 +182,7 @@ class SceneSourceTest(unittest.TestCase):
         close_scene()
         self.recipe = load_recipe("la")
 
-    def test_each_volume_comes_with_the_segmentation_drawn_on_it(self):
+    def test_each_volume_is_paired_with_the_segmentation_drawn_on_it(self):
         first, outline = add_case("one", 1)
         second = add_volume("two", ellipsoid(2)[0])
         rows = scene_rows(self.recipe)
@@ -193,14 +193,14 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(rows[1].source, SceneScan(second.GetID()))
         self.assertEqual((rows[0].size, rows[0].spacing), ((24, 22, 20), (2.0, 2.0, 2.0)))
 
-    def test_labelmaps_maps_and_empty_volumes_are_no_scans(self):
+    def test_labelmaps_disagreement_maps_and_empty_volumes_are_not_scans(self):
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labelmap")
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")
         add_case("scan")
         review.mark_map(add_volume("map", ellipsoid(3)[0]))
         self.assertEqual([row.name for row in scene_rows(self.recipe)], ["scan"])
 
-    def test_what_a_network_said_is_no_outline_until_a_person_corrected_it(self):
+    def test_a_result_becomes_a_label_only_after_a_person_corrected_it(self):
         volume, _outline = add_case("outlined", 1)
         plain = add_volume("plain", ellipsoid(2)[0])
 
@@ -232,7 +232,7 @@ class SceneSourceTest(unittest.TestCase):
         training_cases.add_case(plain, proposal)
         self.assertEqual(outlines(), [before[0], proposal.GetID()])
 
-    def test_the_scan_that_comes_with_a_preview_is_no_case(self):
+    def test_the_scan_of_a_preview_is_not_a_case(self):
         add_case("outlined", 1)
         self.show_preview_on(None)
         self.assertEqual([row.name for row in scene_rows(self.recipe)], ["outlined"])
@@ -251,7 +251,7 @@ class SceneSourceTest(unittest.TestCase):
         if volume is not None:
             self.assertIs(shown.GetNodeReference("referenceImageGeometryRef"), volume)
 
-    def test_segments_are_known_by_code_by_name_or_as_the_only_one(self):
+    def test_segments_are_matched_by_code_then_name_then_as_the_only_one(self):
         pair = tiny_recipe()
         from dataclasses import replace
 
@@ -274,7 +274,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(len(segments_of(only, self.recipe)), 1)
         self.assertEqual(segments_of(only, pair), ())
 
-    def test_a_corrected_result_that_was_sent_over_goes_before_others(self):
+    def test_an_added_training_case_has_priority_over_other_segmentations(self):
         volume, sent = add_case("scan", 1)
         add_outline(volume, ellipsoid(2)[1])
         self.assertIsNot(outline_of(volume, self.recipe), sent)
@@ -284,7 +284,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [sent.GetID()])
 
     def load_from_file(self, segmentation, crop: bool = False):
-        """Save a segmentation, remove its node, and load the file as a person would."""
+        """Save a segmentation, remove its node, and load the file."""
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, f"{segmentation.GetName()}.seg.nrrd")
             if crop:
@@ -329,7 +329,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertIn("fits several scans", model.data(model.index(0, REMARK), qt.Qt.DisplayRole))
         self.assertIsNone(model.data(model.index(0, REMARK), qt.Qt.ForegroundRole))
 
-    def test_what_is_wrong_with_a_case_of_the_scene(self):
+    def test_remarks_on_cases_of_the_scene(self):
         volume, outline = add_case("scan")
         row = row_of(volume, outline, self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))
@@ -352,7 +352,7 @@ class ExportTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def test_scan_and_label_are_the_nodes_own_voxels_on_their_own_grid(self):
+    def test_scan_and_label_files_equal_the_nodes_voxels_and_grid(self):
         image, label = ellipsoid(4)
         for kind in (np.float32, np.int16, np.uint8, np.float64):
             close_scene()
@@ -375,7 +375,7 @@ class ExportTest(unittest.TestCase):
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
             self.assertIsNone(volume.GetStorageNode())
 
-    def test_under_a_transform_the_label_still_lies_on_the_scan(self):
+    def test_a_common_transform_does_not_move_the_label_against_the_scan(self):
         image, label = ellipsoid(5)
         volume = add_volume("scan", image)
         outline = add_outline(volume, label)
@@ -393,7 +393,7 @@ class ExportTest(unittest.TestCase):
         moved = run_to_end(label_array(outline, segments, volume))
         self.assertTrue((moved != label).any())
 
-    def test_a_segmentation_on_a_finer_grid_and_one_of_surfaces_alone(self):
+    def test_a_segmentation_on_a_finer_grid_and_one_with_a_surface_only(self):
         image, label = ellipsoid(6)
         volume = add_volume("scan", image)
         fine = add_volume("fine", np.kron(image, np.ones((2, 2, 2), np.float32)), spacing=1.0)
@@ -414,7 +414,7 @@ class ExportTest(unittest.TestCase):
         self.assertGreater(2 * (found & label).sum() / (found.sum() + label.sum()), 0.85)
         self.assertFalse(surface.GetSegmentation().ContainsRepresentation("Binary labelmap"))
 
-    def test_where_segments_overlap_or_are_gone(self):
+    def test_overlapping_and_missing_segments(self):
         image, label = ellipsoid(7)
         volume = add_volume("scan", image)
         outline = add_outline(volume, label, ("Left atrium",))
@@ -427,7 +427,7 @@ class ExportTest(unittest.TestCase):
         np.testing.assert_array_equal(found == 2, mask > 0)
         np.testing.assert_array_equal(found > 0, label > 0)
 
-    def test_it_goes_in_steps_that_the_window_does_not_notice(self):
+    def test_export_goes_in_short_steps(self):
         rng = np.random.default_rng(0)
         voxels = rng.integers(0, 1000, (160, 320, 320), dtype=np.int16)
         volume = add_volume("large", voxels)
@@ -445,8 +445,8 @@ class ExportTest(unittest.TestCase):
         np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
 
 
-class KeptWithTheSceneTest(unittest.TestCase):
-    def test_rows_come_back_with_their_nodes_from_a_saved_scene(self):
+class SavedWithTheSceneTest(unittest.TestCase):
+    def test_rows_and_their_nodes_are_restored_from_a_saved_scene(self):
         close_scene()
         recipe = load_recipe("la")
         volume, _outline = add_case("scan")
@@ -474,7 +474,7 @@ class KeptWithTheSceneTest(unittest.TestCase):
         self.assertIsNotNone(plain)
         self.assertIsNotNone(volume)
 
-    def test_damage_is_no_rows(self):
+    def test_damaged_text_gives_no_rows(self):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "any")
         self.assertEqual(load_rows(node), [])
         for text in ("x", "[1]", '[{"source": 1}]'):
@@ -495,7 +495,7 @@ class CaseCheckTest(unittest.TestCase):
         process_events_until(lambda: self.ended, timeout=60)
         return found
 
-    def test_headers_labels_and_nodes_are_looked_at_in_the_background(self):
+    def test_headers_labels_and_nodes_are_checked_in_the_background(self):
         image, label = ellipsoid()
         for name, voxels in (("a", image), ("a_label", label), ("small_label", label[:18])):
             for _ in write_nrrd_in_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), self.folder / f"{name}.nrrd"):
@@ -519,7 +519,7 @@ class CaseCheckTest(unittest.TestCase):
         self.check(table)
         self.assertIn("another grid", table.rows[1].remark)
 
-    def test_the_file_of_a_node_is_not_trained_on_and_validated_on(self):
+    def test_a_node_and_its_file_in_training_and_validation_are_reported(self):
         volume, outline = add_case("scan")
         path = str(self.folder / "scan.nrrd")
         self.assertTrue(slicer.util.saveNode(volume, path))
@@ -530,7 +530,7 @@ class CaseCheckTest(unittest.TestCase):
         self.check(table)
         self.assertIn("used for training and for validation", table.rows[0].remark)
 
-    def test_cancelled_it_says_nothing_more(self):
+    def test_after_cancelling_on_end_is_not_called(self):
         table = CaseTable()
         table.add([file_row(f"c{n}") for n in range(50)])
         found = CaseCheck(table, load_recipe("la"), self.ended.append).start()

@@ -1,4 +1,4 @@
-"""A run's curves in Slicer's own plot view: what they show, and that a long run does not hold the window up."""
+"""Curves of a run, their charts in the plot view, and the pace of a long run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def chart_nodes() -> list:
 
 
 class CurvesTest(unittest.TestCase):
-    def test_a_curve_is_thinned_and_keeps_its_course(self):
+    def test_a_thinned_curve_keeps_its_course(self):
         curve = Curve()
         for step in range(100_000):
             curve.add(step, step / 100_000)
@@ -54,7 +54,7 @@ class CurvesTest(unittest.TestCase):
         self.assertEqual(curve.steps, sorted(curve.steps))
         self.assertGreater(curve.steps[-1], 99_000)
 
-    def test_what_a_resumed_run_did_again_counts_once(self):
+    def test_iterations_repeated_by_a_resumed_run_count_once(self):
         curves = RunCurves()
         for event in [
             started(0, 100),
@@ -70,7 +70,7 @@ class CurvesTest(unittest.TestCase):
         self.assertEqual((curves.step, curves.of, curves.eta_s, curves.steps_per_s), (15, 100, 85 / 4, 4.0))
         self.assertEqual(curves.memory_bytes, 5 * 10**8)
 
-    def test_what_is_no_number_is_left_out(self):
+    def test_values_that_are_not_numbers_are_left_out(self):
         curves = RunCurves()
         line = to_line(progress(1, 2, total=float("nan"), mmd=0.5))
         self.assertTrue(curves.apply(parse_event(json.loads(line))))
@@ -112,7 +112,7 @@ class ChartsTest(unittest.TestCase):
         self.assertEqual(charts.chart(LOSSES).GetYAxisTitle(), "loss")
         self.assertEqual(charts.chart(SCORES).GetYAxisTitle(), "Dice")
 
-    def test_more_events_lengthen_the_same_nodes(self):
+    def test_more_events_extend_the_same_nodes(self):
         charts = TrainingCharts("first")
         charts.show(LOSSES, self.curves)
         before = slicer.mrmlScene.GetNumberOfNodes()
@@ -124,7 +124,7 @@ class ChartsTest(unittest.TestCase):
         # The shorter curve ends in what a chart leaves out.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
-    def test_deleted_nodes_come_again_and_two_runs_keep_apart(self):
+    def test_deleted_nodes_are_made_again_and_two_runs_stay_separate(self):
         charts, other = TrainingCharts("first"), TrainingCharts("second")
         for one in (charts, other):
             one.show(LOSSES, self.curves)
@@ -178,7 +178,7 @@ class ChartsTest(unittest.TestCase):
 
 
 class LongRunTest(unittest.TestCase):
-    def test_a_hundred_thousand_events_never_hold_the_window_up(self):
+    def test_a_hundred_thousand_events_never_block_the_window(self):
         close_scene()
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

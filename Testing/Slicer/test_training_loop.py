@@ -1,4 +1,4 @@
-"""The loop that the product is: segment, correct, add, train from the current model, segment better with the new."""
+"""The whole loop: segment, correct, add, train on from the current model, segment better with the new one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 
 class LoopTest(TrainingCase):
-    def test_all_the_way_round(self) -> None:
+    def test_segment_correct_train_and_segment_better(self) -> None:
         image, truth = ellipsoid(11)
         volume = add_volume("patient", image)
         unseen_image, unseen_truth = ellipsoid(12)
@@ -77,7 +77,7 @@ class LoopTest(TrainingCase):
         self.assertGreater(unseen_again, 0.7)
 
     def segment(self, module, volume, model: str = ""):
-        """Choose, click Apply, wait; the segmentation node that came of it."""
+        """Segment a volume in the panel and return the segmentation node."""
         choose(module.ui.inputSelector, volume)
         if model:
             choose(module.ui.modelComboBox, model)

@@ -1,4 +1,4 @@
-"""The training panel in a person's hands: sources of cases, roles, the task, estimates, what a scene keeps."""
+"""The training panel: sources of cases, roles, task, estimates, and what a scene saves."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SourcesTest(TrainingCase):
         super().setUp()
         self.table = self.session.table
 
-    def test_a_folder_s_pairs_are_shown_before_they_are_taken(self) -> None:
+    def test_the_pairs_of_a_folder_are_shown_before_they_are_added(self) -> None:
         data = self.folder / "data"
         for number in range(3):
             image, label = ellipsoid(number)
@@ -94,14 +94,14 @@ class SourcesTest(TrainingCase):
         self.assertEqual([row.size for row in self.table.rows], [(24, 22, 20)] * 3)
         self.assertEqual(self.ui.casesTable.model().rowCount(), 3)
 
-    def test_a_folder_without_scans_is_told_of(self) -> None:
+    def test_a_folder_without_scans_is_reported(self) -> None:
         with Person() as person:
             person.expects("Folder of scans", str(self.folder / "runs"))
             person.expects("holds no scan", "Ok")
             click(self.ui.addFolderButton)
             self.wait_for(lambda: person.errors(), "the message")
 
-    def test_a_list_comes_in_and_goes_out_as_dcamt_train_reads_it(self) -> None:
+    def test_case_lists_are_added_and_saved_as_dcamt_train_reads_them(self) -> None:
         image, label = ellipsoid(1)
         write(self.folder / "a.nrrd", image)
         write(self.folder / "a_label.nrrd", label)
@@ -132,7 +132,7 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: person.errors(), "the message")
         self.assertEqual(len(self.table), 3)
 
-    def test_a_faulty_line_brings_in_no_case_and_neither_does_a_closed_scene(self) -> None:
+    def test_an_invalid_line_or_a_closed_scene_adds_no_case(self) -> None:
         lines = [f"case{n},{n}.nrrd,,unlabelled" for n in range(5000)]
         table = self.folder / "cases.csv"
         table.write_text("\n".join(["name,image,label,role", *lines, "last,x.nrrd,,dancer"]))
@@ -150,7 +150,7 @@ class SourcesTest(TrainingCase):
         self.assertEqual(list(steps), [None] * 5)
         self.assertEqual(len(self.table), 0)
 
-    def test_corrected_results_come_over_from_the_segmentation_module(self) -> None:
+    def test_training_cases_of_the_segmentation_module_are_added(self) -> None:
         click(self.ui.addSentButton)
         self.assertIn("No result was added yet", self.ui.casesSummary.text)
         volume, outline = add_case("corrected")
@@ -159,7 +159,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addSentButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_with_them_learning_goes_on_from_the_model_in_use(self) -> None:
+    def test_added_results_suggest_training_on_from_the_model_in_use(self) -> None:
         self.make_small()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")
@@ -192,7 +192,7 @@ class SourcesTest(TrainingCase):
         self.module.enter()
         self.assertEqual(len(self.table), 1)
 
-    def test_roles_change_by_click_and_a_problem_is_marked_in_its_row(self) -> None:
+    def test_roles_change_by_click_and_problems_are_marked_in_their_rows(self) -> None:
         add_case("scan", 1)
         empty = add_volume("empty outline", ellipsoid(2)[0])
         add_outline(empty, np.zeros_like(ellipsoid(2)[1]))
@@ -242,10 +242,10 @@ class SourcesTest(TrainingCase):
 
 
 class WidthTest(TrainingCase):
-    """A panel as wide as Slicer's usual one shows what is to be acted on, without scrolling sideways."""
+    """A panel of Slicer's usual width shows all columns that need action without scrolling."""
 
     def edges(self, view: Any, columns: range) -> list[int]:
-        """Where the columns end, in pixels from the view's left."""
+        """Return the right edges of columns in pixels from the left of the view."""
         return [view.columnViewportPosition(column) + view.columnWidth(column) for column in columns]
 
     def test_remarks_and_scores_are_seen(self) -> None:
@@ -270,8 +270,8 @@ class WidthTest(TrainingCase):
         self.assertGreater(results.columnWidth(0), 80)
 
 
-class KeptTest(TrainingCase):
-    def test_cases_and_settings_come_back_with_the_scene(self) -> None:
+class SavedStateTest(TrainingCase):
+    def test_cases_and_settings_are_restored_with_the_scene(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         self.session.add_list(self._list())
@@ -290,7 +290,7 @@ class KeptTest(TrainingCase):
         self.assertEqual(self.ui.effortSelector.currentText, "Quick try")
         self.assertEqual(self.ui.casesTable.model().rowCount(), 2)
 
-    def test_they_outlive_the_module(self) -> None:
+    def test_cases_outlive_the_module(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         self.close_module()
@@ -348,7 +348,7 @@ class TaskTest(TrainingCase):
         click(self.ui.removeClassButton)
         self.assertEqual([info.name for info in self.session.recipe().classes], ["Scar"])
 
-    def test_a_class_that_no_label_holds_is_told_before_start(self) -> None:
+    def test_a_class_missing_in_all_labels_is_reported_before_start(self) -> None:
         add_case("scan", 1)
         choose(self.ui.taskSelector, "My own classes, in MRI")
         click(self.ui.addClassButton)
@@ -359,7 +359,7 @@ class TaskTest(TrainingCase):
         self.assertIn("No labelled case contains “Aorta” (label 2)", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
-    def test_a_model_of_other_classes_is_no_start(self) -> None:
+    def test_a_model_of_other_classes_cannot_be_trained_on(self) -> None:
         self.make_small()
         self.assertEqual(self.session.recipe().network.channels, (4, 8, 8))
         choose(self.ui.taskSelector, "My own classes, in MRI")
@@ -394,7 +394,7 @@ class EstimateTest(TrainingCase):
     def measured_folders(self) -> list[Path]:
         return list(Path(slicer.app.temporaryPath).glob("dcamt-estimate-*"))
 
-    def test_an_estimate_is_of_the_model_that_is_started_from(self) -> None:
+    def test_an_estimate_depends_on_the_model_to_start_from(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
@@ -406,7 +406,7 @@ class EstimateTest(TrainingCase):
             self.session.settings.startFrom = "another grid"
             self.assertIsNone(self.session.measurement.estimate())
 
-    def test_it_is_of_the_cases_that_were_there(self) -> None:
+    def test_an_estimate_depends_on_the_cases(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
@@ -419,7 +419,7 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.assertIsNone(self.session.measurement.estimate())
 
-    def test_what_was_measured_on_another_device_does_not_count(self) -> None:
+    def test_an_estimate_depends_on_the_device(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
@@ -432,7 +432,7 @@ class EstimateTest(TrainingCase):
         words = command.call_args.args[0]
         self.assertEqual(words[words.index("--device") + 1], "cpu")
 
-    def test_too_little_disk_or_memory_is_told_before_start(self) -> None:
+    def test_too_little_disk_space_or_memory_is_reported_before_start(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
@@ -450,7 +450,7 @@ class EstimateTest(TrainingCase):
 
 
 class FolderOfRunsTest(TrainingCase):
-    def test_a_folder_that_is_not_writable_is_called_so(self) -> None:
+    def test_a_folder_that_is_not_writable_is_reported_as_such(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
@@ -491,7 +491,7 @@ class FolderOfRunsTest(TrainingCase):
 
 
 class PackagesTest(TrainingCase):
-    """What is missing is asked for when the person wants something done, and never before."""
+    """Missing packages are asked for only when something is computed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -499,7 +499,7 @@ class PackagesTest(TrainingCase):
         self.addCleanup(pip.reset)
         pip.missing = {"nibabel"}
 
-    def test_nothing_is_asked_until_something_is_to_be_computed(self) -> None:
+    def test_packages_are_asked_for_only_when_something_is_computed(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         process_events()
@@ -514,7 +514,7 @@ class PackagesTest(TrainingCase):
 
 
 class TenThousandTest(TrainingCase):
-    def test_ten_thousand_cases_never_hold_the_window_up(self) -> None:
+    def test_ten_thousand_cases_never_block_the_window(self) -> None:
         table = self.folder / "cases.csv"
         rows = [f"case{n:05d},images/{n}.nrrd,labels/{n}.nrrd,labelled" for n in range(10_000)]
         table.write_text("\n".join(["name,image,label,role", *rows]))
@@ -540,7 +540,7 @@ class ModuleTest(TrainingCase):
     def test_the_self_test_passes(self) -> None:
         slicer.selfTests["DCAMTTraining"]()
 
-    def test_opening_it_imports_no_torch_and_nothing_that_computes(self) -> None:
+    def test_opening_the_module_imports_no_torch_and_no_heavy_package(self) -> None:
         code = (
             "import sys; sys.path[:0] = sys.argv[1:]; import slicer_harness; slicer_harness.install()\n"
             "before = set(sys.modules)\n"

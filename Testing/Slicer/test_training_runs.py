@@ -1,4 +1,4 @@
-"""Runs from the panel: started in the background, paused, resumed, stopped, discarded, found again, never disturbed."""
+"""Runs from the panel: start, pause, resume, stop, discard, and finding them again."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RunsTest(TrainingCase):
     def state(self, run: RunFolder) -> str:
         return run_state(run).state
 
-    def test_a_run_goes_to_its_end_with_charts_and_results(self) -> None:
+    def test_a_run_finishes_with_charts_and_results(self) -> None:
         self.make_small(iterations="30")
         self.take_as_measured()
         process_events()
@@ -116,7 +116,7 @@ class RunsTest(TrainingCase):
         self.assertTrue(run.model.is_file())
         self.assertIn("Stopped", self.ui.runStatusLabel.text)
 
-    def test_a_paused_run_is_stopped_and_keeps_its_models(self) -> None:
+    def test_stopping_a_paused_run_makes_its_models(self) -> None:
         run = self.start(iterations="100000")
         self.wait_for(lambda: self.ui.pauseButton.enabled, "the run to be seen running")
         click(self.ui.pauseButton)
@@ -133,7 +133,7 @@ class RunsTest(TrainingCase):
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], step)
         self.assertFalse(self.ui.stopButton.enabled)
 
-    def test_stopped_before_the_panel_has_seen_the_pause_it_starts_one_process(self) -> None:
+    def test_stopping_before_the_panel_shows_the_pause_starts_one_process(self) -> None:
         run = self.start(iterations="100000")
         self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be seen running")
         self.module.widget.runs.watch.close()
@@ -148,7 +148,7 @@ class RunsTest(TrainingCase):
             self.module.widget.runs.refresh()  # as when the module is entered again
         self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
 
-    def test_it_outlives_scene_module_and_application_and_is_found_again(self) -> None:
+    def test_a_run_outlives_scene_and_module_and_is_found_again(self) -> None:
         run = self.start(iterations="100000")
         close_scene()
         self.assertEqual(self.state(run), RUNNING)
@@ -166,7 +166,7 @@ class RunsTest(TrainingCase):
         self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
 
     @unittest.skipIf(os.name == "nt", "POSIX signals")
-    def test_killed_it_says_so_and_goes_on(self) -> None:
+    def test_a_killed_run_is_reported_and_can_be_resumed(self) -> None:
         run = self.start(iterations="100000")
         process = next(one.process for one in started if one.run.path == run.path)
         # It belongs neither to the application's session nor hangs on its pipes.
@@ -193,7 +193,7 @@ class RunsTest(TrainingCase):
         self.assertEqual(self.ui.runStatusLabel.text, "No runs yet.")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
 
-    def test_two_runs_never_write_one_folder(self) -> None:
+    def test_two_runs_never_write_to_one_folder(self) -> None:
         run = self.start(iterations="100000")
         self.session.settings.runName = "run-1"
         self.assertIn("A run “run-1” exists already", self.ui.problemsLabel.text)
@@ -204,7 +204,7 @@ class RunsTest(TrainingCase):
         with self.assertRaisesRegex(Exception, "by another process"):
             resume(run)
 
-    def test_cancelled_before_it_began_it_leaves_nothing(self) -> None:
+    def test_a_cancelled_start_leaves_no_file(self) -> None:
         self.make_small()
         click(self.ui.startButton)
         self.assertEqual(self.ui.startButton.text, "Cancel start")
@@ -220,8 +220,8 @@ class RunsTest(TrainingCase):
         self.assertEqual(list(self.runs.iterdir()), [])
 
     @unittest.skipUnless(Path("/proc/self/fd").is_dir(), "only Linux lists a process's open files")
-    def test_cancelled_while_a_scan_is_written_no_file_is_open_when_the_folder_goes(self) -> None:
-        """Else Windows would refuse to remove it."""
+    def test_files_are_closed_before_a_cancelled_start_removes_its_folder(self) -> None:
+        """Windows does not remove folders with open files."""
         plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), self.session.table.rows, "quick")
         steps = prepare_and_start(plan)
         while not self.open_files():
@@ -238,7 +238,7 @@ class RunsTest(TrainingCase):
                 found.append(os.readlink(descriptor))
         return [path for path in found if path.startswith(str(self.runs))]
 
-    def test_with_the_scene_closed_meanwhile_nothing_is_started(self) -> None:
+    def test_closing_the_scene_cancels_a_start(self) -> None:
         self.make_small()
         self.take_as_measured()
         click(self.ui.startButton)
@@ -257,7 +257,7 @@ class RunsTest(TrainingCase):
         self.assertFalse(self.session.measurement.running)
         self.assertEqual(list(self.runs.iterdir()), [])
 
-    def test_a_process_that_cannot_begin_tells_why(self) -> None:
+    def test_the_reason_of_a_failed_start_is_shown(self) -> None:
         self.make_small()
         plan = RunPlan(
             RunFolder(self.runs / "faulty"),
@@ -274,7 +274,7 @@ class RunsTest(TrainingCase):
         self.assertIn("patch must be multiples", self.ui.runStatusLabel.text)
         self.assertFalse(self.ui.resumeButton.enabled)
 
-    def test_what_hinders_a_run_is_said_before(self) -> None:
+    def test_problems_are_shown_before_start(self) -> None:
         for index in range(3):
             self.session.table.set_role([index], "unlabelled")
         self.assertFalse(self.ui.startButton.enabled)
@@ -287,7 +287,7 @@ class RunsTest(TrainingCase):
 
 
 class ListOfRunsTest(TrainingCase):
-    """Runs as their folders tell of them, without a process."""
+    """Runs as listed from their folders, without a process."""
 
     def make(self, name: str, events: list[dict], fault: FailureNote | None = None, killed: bool = False) -> RunFolder:
         run = RunFolder(self.runs / name)
@@ -335,7 +335,7 @@ class ListOfRunsTest(TrainingCase):
         process_events_until(lambda: self.module.widget.runs.watch.caught_up)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
 
-    def test_the_validation_cases_of_a_long_list_are_offered_though_their_drive_is_gone(self) -> None:
+    def test_validation_cases_are_offered_even_if_their_files_are_missing(self) -> None:
         begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
         run = self.make("long", begun)
         lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
@@ -394,14 +394,14 @@ class ListOfRunsTest(TrainingCase):
         self.close_module()
         assert_gone("closing the module")
 
-    def test_they_lie_under_the_person_s_home_unless_another_folder_is_chosen(self) -> None:
+    def test_runs_lie_in_the_home_folder_unless_another_is_chosen(self) -> None:
         slicer.app.userSettings().remove("DCAMT/RunsFolder")
         self.module.widget.runs.refresh()
         self.assertEqual(Path(self.ui.runsFolderEdit.currentPath), Path.home() / "DCAMT runs")
         self.ui.runsFolderEdit.currentPath = str(self.runs)
         self.assertEqual(runs_folder(), self.runs)
 
-    def test_how_it_goes_is_told_with_speed_time_left_and_memory(self) -> None:
+    def test_the_status_shows_speed_remaining_time_and_memory(self) -> None:
         losses = {"total": 1.0}
         begun = {"event": "started", "step": 0, "of": 400, "labelled": 1, "unlabelled": 0, "validation": 0}
         begun |= {"device": "cpu", "resumed": False}
@@ -414,7 +414,7 @@ class ListOfRunsTest(TrainingCase):
             self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
 
-    def test_a_damaged_folder_does_not_wedge_the_module(self) -> None:
+    def test_a_damaged_run_folder_does_not_block_the_module(self) -> None:
         run = self.make("damaged", [])
         run.recipe.write_text("{")
         run.events.write_bytes(b"\xff\xfe\n{\n[]\n")
@@ -436,7 +436,7 @@ sys.exit(child.wait())
 
 @unittest.skipUnless(sys.platform == "linux", "looks processes up under /proc")
 class LauncherTest(TrainingCase):
-    def test_a_command_that_is_cancelled_ends_behind_its_launcher(self) -> None:
+    def test_cancelling_a_command_ends_the_launcher_s_child(self) -> None:
         launcher = self.folder / "launcher"
         launcher.write_text(LAUNCHER.format(python=sys.executable))
         launcher.chmod(0o755)
@@ -461,7 +461,7 @@ class LauncherTest(TrainingCase):
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and waits to be asked for its status does not."""
+    """Return whether a process runs; an ended one whose status was not read yet does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -485,7 +485,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @unittest.skipIf(os.name == "nt" or in_real_slicer(), "starts an application of the harness, and kills it")
 class KilledApplicationTest(TrainingCase):
-    def test_the_run_goes_on_without_it(self) -> None:
+    def test_a_run_goes_on_after_its_application_was_killed(self) -> None:
         for number in range(2):
             add_case(f"scan{number}", number)
         click(self.ui.addSceneButton)

@@ -1,4 +1,4 @@
-"""What the training module's tests share: the open panel, a folder of runs, and a task of some seconds."""
+"""Common set-up of the training module's tests: open panel, folder of runs, and a task of seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from slicer_harness import click, open_module, process_events_until, start_afres
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
 SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
-"""Edits of the panel that make the recipe's task small; its network is that of `model`."""
+"""Settings that make the recipe's task small; the network is that of `tiny_model`."""
 
 
 # In a process of its own: the application, of which the test is a part, never imports torch.
@@ -40,7 +40,7 @@ save_tiny_model(Path(sys.argv[1], "tiny.dcamt"), tiny_recipe())
 
 @cache
 def tiny_model() -> Path:
-    """A model file with random weights."""
+    """Return a model file with random weights."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     places = [str(ROOT / place) for place in ("Testing", "Testing/Python", "DCAMTSegmentation")]
@@ -67,7 +67,7 @@ class TrainingCase(unittest.TestCase):
         self.session = self.module.logic.session
 
     def use_own_store(self) -> None:
-        """Models that the tests import come into a folder of theirs."""
+        """Keep imported models in the test's folder."""
         patch = mock.patch.dict(os.environ, {"DCAMT_HOME": str(self.folder)})
         patch.start()
         self.addCleanup(patch.stop)
@@ -79,7 +79,7 @@ class TrainingCase(unittest.TestCase):
             self.module = None
 
     def end_runs(self) -> None:
-        """No process outlives its test."""
+        """End the processes of this test."""
         for path in self.runs.iterdir() if self.runs.exists() else ():
             run = RunFolder(path)
             if is_held(run.lock):
@@ -87,7 +87,7 @@ class TrainingCase(unittest.TestCase):
                 process_events_until(lambda run=run: not is_held(run.lock), timeout=60)
 
     def make_small(self, **changes: str) -> None:
-        """Make the task one of seconds, starting from a tiny model."""
+        """Choose settings that train in seconds, starting from a tiny model."""
         if not (user_folder() / "tiny.dcamt").exists():
             user_folder().mkdir(parents=True, exist_ok=True)
             shutil.copy(tiny_model(), user_folder())
@@ -98,7 +98,7 @@ class TrainingCase(unittest.TestCase):
         self.module.widget.task.refresh()
 
     def take_as_measured(self, **estimate: object) -> None:
-        """As if the person had pressed Measure before, which takes its time."""
+        """Set an estimate, which measuring would take long to find."""
         known = {"seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12, "device": "cpu"}
         known |= {"disk_bytes": 10**7}
         self.session.measurement.set_estimate({**known, **estimate})

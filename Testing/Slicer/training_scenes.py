@@ -1,4 +1,4 @@
-"""Scenes for the training module's tests: scans with a bright ellipsoid and its outline, made by a script."""
+"""Synthetic scenes for the training module's tests: scans with a bright ellipsoid, and its outline."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SHAPE = (24, 22, 20)
 
 
 def ellipsoid(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """A scan, float32 (K, J, I), and its label, uint8."""
+    """Return a scan, float32 (K, J, I), and its label, uint8."""
     image, label = ellipsoid_scan(shape, seed)
     return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(label.transpose(2, 1, 0))
 
 
 def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool = False) -> Any:
-    """A volume node; `turned`: on axes that are none of the patient's."""
+    """Add a volume node; `turned`: with axes oblique to the patient's."""
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(volume, voxels)
     matrix = vtk.vtkMatrix4x4()
@@ -39,7 +39,7 @@ def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool
 
 
 def add_outline(volume: Any, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
-    """A segmentation node of the volume with one segment for each label 1, 2, ..."""
+    """Add a segmentation node of the volume with a segment for each label 1, 2, …"""
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} outline")
     segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
@@ -52,7 +52,7 @@ def add_outline(volume: Any, labels: np.ndarray, names: tuple[str, ...] = ("Left
 
 
 def add_case(name: str, seed: int = 0, turned: bool = False) -> tuple[Any, Any]:
-    """A volume node and the segmentation node that outlines its ellipsoid."""
+    """Add a volume node and the segmentation node of its ellipsoid."""
     image, label = ellipsoid(seed)
     volume = add_volume(name, image, turned=turned)
     return volume, add_outline(volume, label)
