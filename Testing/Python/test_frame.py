@@ -252,6 +252,24 @@ def test_licence_is_apache_2() -> None:
     assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_homepage_answers_the_catalog() -> None:
+    """Name, image, each module, licence and publication, as the Extensions Index asks of a homepage."""
+    text = (ROOT / "README.md").read_text()
+    assert text.startswith("# DCAMT\n")
+    assert re.search(r"!\[[^]]+\]\(Resources/Screenshots/", text)
+    for words in ("DCAMT Segmentation", "DCAMT Training", "Apache License 2.0", "LICENSE.txt"):
+        assert words in text
+    citation = (ROOT / "CITATION.cff").read_text()
+    paper = re.search(r'doi: "([^"]+)"', citation)
+    assert paper is not None
+    assert f"https://doi.org/{paper[1]}" in text
+
+
+def test_contributors_are_named() -> None:
+    names = [line for line in (ROOT / "CONTRIBUTORS").read_text().splitlines() if line and not line.startswith("#")]
+    assert extension_facts()["CONTRIBUTORS"] in names
+
+
 def test_citation_names_paper_and_data() -> None:
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
