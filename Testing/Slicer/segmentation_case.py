@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -14,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import slicer
+from dcamt_testing import warm_python
+from dcamt_testing.tiny_models import tiny_models
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -22,6 +21,7 @@ from slicer_harness import (
     choose,
     click,
     close_scene,
+    in_real_slicer,
     is_pause,
     open_module,
     process_events_until,
@@ -32,37 +32,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
 
-# In a process of its own: the application, of which the test is a part, never imports torch.
-MAKE_MODEL = """
-import sys
-from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-sys.modules["pytest"] = None  # Slicer's Python has none, so it is not to be needed here either
-import torch
-from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package
-from dataclasses import replace
-from dcamt.networks.packaging import save_model
-from dcamt_testing.tiny_recipes import tiny_recipe_that_drops_nothing
-recipe = tiny_recipe_that_drops_nothing()
-for name, seed in (("tiny", 0), ("other", 3)):
-    package = random_package(recipe, analytic_scan(centred_grid((24, 20, 16), (1.5, 1.5, 1.5))), seed)
-    card = replace(package.card, name=name, title=name.capitalize())
-    weights = {key: torch.from_numpy(array) for key, array in package.weights.items()}
-    save_model(Path(sys.argv[1]) / f"{name}.dcamt", weights, recipe, card)
-"""
-_made: dict[str, str] = {}
-
 
 def model_folder() -> Path:
-    """A folder with the models tiny.dcamt and other.dcamt, of random weights, made once a run of the tests."""
-    if "folder" not in _made:
-        folder = tempfile.mkdtemp(prefix="dcamt-models-")
-        paths = [str(ROOT / place) for place in ("Testing", "Testing/Python", "DCAMTSegmentation")]
-        python = shutil.which("PythonSlicer") or sys.executable
-        subprocess.run([python, "-c", MAKE_MODEL, folder, *paths], check=True, timeout=PATIENCE_S)
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        _made["folder"] = folder
-    return Path(_made["folder"])
+    """Return a folder with the models tiny.dcamt and other.dcamt, of random weights."""
+    return tiny_models(ROOT / "Testing") / "segmenting"
 
 
 def add_scan(
@@ -102,6 +75,11 @@ def scene_state() -> list[tuple[str, str, str | None]]:
 
 class SegmentationCase(unittest.TestCase):
     """A fresh scene and the module's panel, with a store of models that holds the tiny one."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if not in_real_slicer():
+            warm_python.start()
 
     def setUp(self) -> None:
         start_afresh()

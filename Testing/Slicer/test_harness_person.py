@@ -16,7 +16,7 @@ from slicer_harness import (
     process_events,
     slot_errors,
 )
-from slicer_harness.person import take_unanswered
+from slicer_harness.person import pop_unanswered
 
 
 class QuestionTest(unittest.TestCase):
@@ -48,7 +48,7 @@ class QuestionTest(unittest.TestCase):
                 slicer.util.errorDisplay("Go on?")
             finally:
                 person._expected.clear()
-        self.assertEqual(len(take_unanswered()), 2)
+        self.assertEqual(len(pop_unanswered()), 2)
 
     def test_a_question_that_never_came_fails(self) -> None:
         with self.assertRaisesRegex(AssertionError, "never asked: \\['go on'\\]"), Person() as person:
@@ -58,7 +58,7 @@ class QuestionTest(unittest.TestCase):
         with self.assertRaisesRegex(UnexpectedQuestion, "no button Yes"), Person() as person:
             person.expects("go on", "Yes")
             slicer.util.confirmOkCancelDisplay("Go on?")
-        take_unanswered()
+        pop_unanswered()
 
     def test_files_and_texts(self) -> None:
         with Person() as person:
@@ -97,7 +97,7 @@ class QuestionTest(unittest.TestCase):
         with Person() as person:
             person.expects("", lambda shown: None)
             self.assertEqual(dialog.exec_(), qt.QDialog.Rejected)
-        self.assertIn("was left open", str(slot_errors.take()[0]))
+        self.assertIn("was left open", str(slot_errors.pop_errors()[0]))
 
 
 class HiddenErrorTest(unittest.TestCase):
@@ -114,7 +114,7 @@ class HiddenErrorTest(unittest.TestCase):
         qt.QTimer.singleShot(0, self.fail)
         process_events()
         node.Modified()
-        errors = slot_errors.take()
+        errors = slot_errors.pop_errors()
         self.assertEqual([str(error) for error in errors], ["the slot failed"] * 3)
 
     def test_they_fail_the_test(self) -> None:

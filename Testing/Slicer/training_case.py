@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import unittest
-from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -18,8 +14,10 @@ from dcamt.models.store import user_folder
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, ask
+from dcamt_testing import warm_python
+from dcamt_testing.tiny_models import tiny_models
 from DCAMTTrainingLib.runs.folders import set_runs_folder
-from slicer_harness import click, open_module, process_events_until, start_afresh
+from slicer_harness import click, in_real_slicer, open_module, process_events_until, start_afresh
 
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
@@ -27,29 +25,18 @@ SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatc
 """Settings that make the recipe's task small; the network is that of `tiny_model`."""
 
 
-# In a process of its own: the application, of which the test is a part, never imports torch.
-MAKE_MODEL = """
-import sys
-from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from dcamt_testing.tiny_recipes import tiny_recipe
-from dcamt_testing.synthetic import save_tiny_model
-save_tiny_model(Path(sys.argv[1], "tiny.dcamt"), tiny_recipe())
-"""
-
-
-@cache
 def tiny_model() -> Path:
     """Return a model file with random weights."""
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    places = [str(ROOT / place) for place in ("Testing", "Testing/Python", "DCAMTSegmentation")]
-    subprocess.run([sys.executable, "-c", MAKE_MODEL, str(folder), *places], check=True)
-    return folder / "tiny.dcamt"
+    return tiny_models(ROOT / "Testing") / "training" / "tiny.dcamt"
 
 
 class TrainingCase(unittest.TestCase):
     """`self.module`: the open panel; `self.folder`: a temporary folder, in which runs and models are kept."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if not in_real_slicer():
+            warm_python.start()
 
     def setUp(self) -> None:
         start_afresh()

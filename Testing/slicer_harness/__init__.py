@@ -1,4 +1,4 @@
-"""What stands in for the Slicer application in tests; in a real Slicer it steps aside. See README.md.
+"""Stand in for the Slicer application in tests; in a real Slicer, change nothing. See README.md.
 
 Call `install()` before anything that imports `qt`, `ctk` or a module of the extension.
 """

@@ -1,4 +1,4 @@
-"""`slicer.app`: the event loop, folders, settings, the layout and the way to modules and files."""
+"""Provide `slicer.app`: event loop, folders, settings, layout, access to modules and files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .signals import Signal
 
 
 class qSlicerApplication(QtWidgets.QApplication):
-    """Qt's application with the signals of Slicer's own that modules connect to."""
+    """Qt's application with those of Slicer's signals that modules connect to."""
 
     startupCompleted = QtCore.Signal()
 
@@ -33,7 +33,7 @@ class _QuitSignal(Signal):
 
 
 class Application:
-    """Only what is written down here is there; the rest of Slicer's application the harness does not have."""
+    """Slicer's application, as far as the modules use it; every other attribute raises AttributeError."""
 
     applicationName = "Slicer"
     applicationVersion = "5.12.0"
@@ -117,7 +117,7 @@ class Application:
         self._qt.restoreOverrideCursor()
 
     def restart(self) -> None:
-        """Counted in `restarts`."""
+        """Count a restart in `restarts`; nothing restarts."""
         self.restarts += 1
 
     def moduleDocumentationUrl(self, name: str) -> str:
@@ -125,7 +125,7 @@ class Application:
 
 
 class qSlicerMainWindow(QtWidgets.QMainWindow):
-    """The main window, with a module selector and nothing in it."""
+    """The main window: a module selector and no other content."""
 
     def __init__(self) -> None:
         super().__init__()

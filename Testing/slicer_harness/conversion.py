@@ -1,4 +1,4 @@
-"""Values on their way between Python, as PythonQt has it, and PySide6."""
+"""Convert values between PythonQt's conventions and PySide6's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .handles import ClassWrapper, Handle
 
 
 def wrap(value: Any) -> Any:
-    """What PythonQt hands to Python for a value of PySide6's."""
+    """Return a PySide6 value as PythonQt passes it to Python."""
     if isinstance(value, enum.Enum) and type(value).__module__.startswith("PySide6"):
         return enum_class(type(value))(value)
     if isinstance(value, shiboken6.Object):
-        # Classes are made of members, which convert: so they are looked up when the first object comes.
+        # wrapping.py imports this module.
         from .wrapping import wrapper_of
 
         return wrapper_of(value)
@@ -29,7 +29,7 @@ def wrap(value: Any) -> Any:
 
 
 def unwrap(value: Any) -> Any:
-    """What PySide6 takes for a value of Python's."""
+    """Return a Python value as PySide6 takes it."""
     if isinstance(value, EnumValue):
         return value.member
     if isinstance(value, Handle):
@@ -42,11 +42,12 @@ def unwrap(value: Any) -> Any:
 
 
 def accepts(kind: str, value: Any) -> bool:
-    """Whether PythonQt would try to convert a value to a property's type, which Qt itself does more readily."""
+    """Return whether PythonQt converts a value to a property's type; Qt itself converts more."""
     if kind in ("bool", "int", "double"):
         return isinstance(value, int | float)
     return value is not None and not isinstance(value, os.PathLike)
 
 
 def for_property(value: Any) -> Any:
+    """Return a Python value as QObject.setProperty takes it."""
     return int(value) if isinstance(value, EnumValue) else unwrap(value)

@@ -1,4 +1,4 @@
-"""The CTK widgets that the modules' panels name, with the properties and signals of their C++ headers."""
+"""Provide the CTK widgets that the modules' panels use, with the properties and signals of their C++ headers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .stored_property import stored
 
 
 class ctkCollapsibleButton(QtWidgets.QAbstractButton):
-    """A header that shows and hides what lies below it."""
+    """A header button that shows and hides the widgets below it."""
 
     contentsCollapsed = Signal(bool)
 
@@ -76,7 +76,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
 
 class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
-    """A group box that its check mark shows and hides."""
+    """A group box whose check mark shows and hides its content."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -92,7 +92,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
         self._hidden = [] if expanded else shown
 
     def showEvent(self, event: QtGui.QShowEvent) -> None:
-        # A panel's file says that it is collapsed before it says what lies in it.
+        # A .ui file sets `collapsed` before it adds the content.
         if not self.isChecked() and not self._hidden:
             self._on_toggled(False)
         super().showEvent(event)
@@ -102,7 +102,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
 
 
 class ctkComboBox(QtWidgets.QComboBox):
-    """A combo box with a text for no choice."""
+    """A combo box with a text for the case that nothing is chosen."""
 
     defaultText = stored(str, "")
     defaultIcon = stored(QtGui.QIcon, QtGui.QIcon())
@@ -111,7 +111,7 @@ class ctkComboBox(QtWidgets.QComboBox):
 
 
 class ctkDoubleSpinBox(QtWidgets.QWidget):
-    """A number with decimals that follow what is typed."""
+    """A spin box for a decimal number."""
 
     valueChanged = Signal(float)
 
@@ -139,7 +139,7 @@ class ctkDoubleSpinBox(QtWidgets.QWidget):
 
 
 class ctkSliderWidget(QtWidgets.QWidget):
-    """A slider with a number beside it."""
+    """A slider with a spin box beside it."""
 
     valueChanged = Signal(float)
     valueIsChanging = Signal(float)
@@ -197,7 +197,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A path that is typed or chosen."""
+    """A line for a path, with a button that opens a file dialog."""
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
@@ -244,7 +244,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     @QtCore.Slot()
     def addCurrentPathToHistory(self) -> None:
-        """The history is no part of the harness."""
+        """Do nothing: the harness keeps no history of paths."""
 
     @QtCore.Slot()
     def retrieveHistory(self) -> None:
@@ -252,11 +252,11 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
 
 class ctkMenuButton(QtWidgets.QPushButton):
-    """A push button with a menu at its side."""
+    """A push button with a menu."""
 
 
 class ctkMessageBox(QtWidgets.QMessageBox):
-    """A message box that can be told not to come again."""
+    """A message box with the check mark "Don't show again"."""
 
     dontShowAgainSettingsKey = stored(str, "")
     dontShowAgainVisible = stored(bool, False)

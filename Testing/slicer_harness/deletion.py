@@ -1,4 +1,4 @@
-"""The deletion of Qt objects that Python owns, which ends a real Slicer where a slot holds the last reference.
+"""Detect deletions of Python-owned Qt objects that end a real Slicer with a segmentation fault.
 
 PythonQt keeps a connected Python callable as long as the sender lives. If that callable holds the last reference to a
 parent of its sender, Qt's deletion of the parent deletes the sender, which drops the callable, which deletes the parent
@@ -21,13 +21,13 @@ class FatalConnection(RuntimeError):
 
 
 def is_owned_by_python(wrapper: Any) -> bool:
-    """Whether Python made a Qt object, and nothing in Qt owns the object."""
+    """Return whether Python made a Qt object and no Qt parent owns the object."""
     target = wrapper._object
     return bool(wrapper.__dict__.get("_made_in_python")) and shiboken6.isValid(target) and target.parent() is None
 
 
 def refuse_slot_of_own_dialog(sender: QtCore.QObject, signature: str, receiver: Any) -> None:
-    """Raise FatalConnection if a slot of a dialog that only Python owns shall receive another object's signal."""
+    """Raise FatalConnection if another object's signal is connected to a slot of a Python-owned dialog."""
     wrapper = getattr(receiver, "wrapper", None)
     if wrapper is None or not isinstance(wrapper._object, QtWidgets.QDialog) or wrapper._object is sender:
         return
@@ -40,7 +40,7 @@ def refuse_slot_of_own_dialog(sender: QtCore.QObject, signature: str, receiver: 
 
 
 class _Watcher(QtCore.QObject):
-    """Looks at what holds an object's last reference, just before Qt deletes the object."""
+    """Checks what holds an object's last reference, just before Qt deletes the object."""
 
     def __init__(self, wrapper: Any) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Watcher(QtCore.QObject):
                 if connections is not None:
                     connections.release()
             if had_reference and self._wrapper() is None:
-                with slot_errors.kept():
+                with slot_errors.keep_errors():
                     raise FatalConnection(
                         f"the last reference to {type(watched).__name__} {watched.objectName()!r} is a slot of its own"
                         " child: Slicer would end here with a segmentation fault"
@@ -71,7 +71,7 @@ _watchers: dict[int, _Watcher] = {}
 
 
 def watch(wrapper: Any) -> None:
-    """Check an object at its deletion, which has just been asked for by deleteLater()."""
+    """Check an object when Qt deletes it, after deleteLater() was called."""
     target = wrapper._object
     if not is_owned_by_python(wrapper) or target.property("_harness_watched"):
         return
@@ -84,6 +84,6 @@ def watch(wrapper: Any) -> None:
 
 
 def delete_pending() -> None:
-    """Delete the objects whose deleteLater() was called, so that a fatal deletion fails the test that caused it."""
+    """Delete the objects whose deleteLater() was called, so that the test that caused a fatal deletion fails."""
     QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
     QtCore.QCoreApplication.processEvents()

@@ -1,4 +1,4 @@
-"""What opens a window and waits for the person: each goes to the scripted person, and fails if nobody answers."""
+"""Let the scripted person answer every dialog; a dialog that nobody expects fails the test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Buttons = QtWidgets.QMessageBox.StandardButton
 
 
 def run_message_box(box: QtWidgets.QMessageBox) -> int:
-    """The button that the person presses on a message box."""
+    """Return the button of a message box that the person presses."""
     kind = {
         QtWidgets.QMessageBox.Icon.Question: "question",
         QtWidgets.QMessageBox.Icon.Information: "information",
@@ -29,12 +29,15 @@ def run_message_box(box: QtWidgets.QMessageBox) -> int:
 
 
 def choose_path(kind: str, title: str) -> Any:
-    """What the person chooses in a file dialog: `kind` is "open", "open several", "save" or "directory"."""
+    """Return the path that the person chooses in a file dialog.
+
+    kind: "open", "open several", "save" or "directory".
+    """
     return answer(Question(kind, title, title, "", ()))
 
 
 def install() -> None:
-    """Put the person behind the static functions of Qt's dialogs, and refuse dialogs that nobody expects."""
+    """Replace the static functions of Qt's dialogs and their `exec` by questions to the person."""
     box = wrapper_class(QtWidgets.QMessageBox)
     for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
         setattr(box, name, _static_box(kind))
@@ -70,7 +73,7 @@ def _names(buttons: Any) -> tuple[str, ...]:
 
 
 class _Exec(QtMethod):
-    """QMessageBox.exec."""
+    """The method QMessageBox.exec."""
 
     def __init__(self) -> None:
         super().__init__("exec", QtWidgets.QMessageBox)
@@ -80,7 +83,7 @@ class _Exec(QtMethod):
 
 
 class _DialogExec(QtMethod):
-    """QDialog.exec: the person's own function works on the open dialog, which is a window of the module's."""
+    """The method QDialog.exec: the person's function works on the open dialog."""
 
     def __init__(self) -> None:
         super().__init__("exec", QtWidgets.QDialog)

@@ -1,4 +1,4 @@
-"""What a test does as a person would: open a module, click, choose, wait."""
+"""Act as a person does: open a module, click, choose, wait."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import slicer
 
 from . import slot_errors
 from .installation import in_real_slicer
-from .person import take_shown, take_unanswered, watch_dialogs
+from .person import pop_shown_texts, pop_unanswered, watch_dialogs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
 class OpenModule:
-    """A module that is open: its Python widget and what hangs on it."""
+    """An open module: its Python widget and the objects that belong to it."""
 
     name: str
 
@@ -38,7 +38,7 @@ class OpenModule:
 
     @property
     def panel(self) -> Any:
-        """The panel that the module's widget lies in."""
+        """Return the panel around the module's widget."""
         return self.widget.parent
 
     def leave(self) -> None:
@@ -46,6 +46,7 @@ class OpenModule:
         slicer.util.selectModule("Data")
 
     def enter(self) -> None:
+        """Select this module."""
         slicer.util.selectModule(self.name)
 
     def close(self) -> None:
@@ -91,11 +92,12 @@ def announce_quitting() -> None:
 
 
 def process_events() -> None:
+    """Process the events that wait."""
     slicer.app.processEvents()
 
 
 def process_events_until(condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> None:
-    """Let Slicer work until `condition()` holds; AssertionError after `timeout` seconds."""
+    """Process events until `condition()` holds; raise AssertionError after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:
@@ -105,7 +107,7 @@ def process_events_until(condition: Callable[[], Any], timeout: float = 30.0, wh
 
 
 def click(button: Any) -> None:
-    """Click a button that a person could click: it must be enabled."""
+    """Click a button; raise AssertionError if the button is disabled."""
     if not button.enabled:
         raise AssertionError(f"{button.name or button.text} cannot be clicked: it is disabled")
     button.click()
@@ -113,7 +115,7 @@ def click(button: Any) -> None:
 
 
 def choose(combo: Any, choice: Any) -> None:
-    """Choose in a combo box: a node (or None) in a node selector, a text in any other."""
+    """Choose a node (or None) in a node selector, or a text in any other combo box."""
     if not combo.enabled:
         raise AssertionError(f"nothing can be chosen in {combo.name}: it is disabled")
     if combo.className() == "qMRMLNodeComboBox":
@@ -151,8 +153,8 @@ def expect_no_hidden_errors() -> None:
         from .deletion import delete_pending
 
         delete_pending()
-    shown = take_shown()
-    silent = [error for error in slot_errors.take() if not any(str(error) in text for text in shown)]
-    unanswered = take_unanswered()
+    shown = pop_shown_texts()
+    silent = [error for error in slot_errors.pop_errors() if not any(str(error) in text for text in shown)]
+    unanswered = pop_unanswered()
     if silent or unanswered:
         raise AssertionError(f"errors that no person saw: {silent}; questions without an answer: {unanswered}")

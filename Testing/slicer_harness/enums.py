@@ -1,4 +1,4 @@
-"""Qt's enumerations as PythonQt has them: each value is an int, found on the class that it belongs to."""
+"""Provide Qt's enumerations as PythonQt has them: each value is an int and an attribute of its class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EnumValue(int):
 
     @classmethod
     def named(cls) -> dict[str, EnumValue]:
-        """All values by name, aliases included."""
+        """Return all values by name, aliases included."""
         return {name: cls(member) for name, member in cls._enum.__members__.items()}
 
     def __or__(self, other: int) -> Any:
@@ -49,5 +49,5 @@ class EnumValue(int):
 
 @cache
 def enum_class(pyside_enum: type[enum.Enum]) -> type[EnumValue]:
-    """The class of a PySide6 enumeration's values; called with an int, it gives the value."""
+    """Return the class of a PySide6 enumeration's values."""
     return type(pyside_enum.__name__, (EnumValue,), {"_enum": pyside_enum})

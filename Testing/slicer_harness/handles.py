@@ -1,4 +1,4 @@
-"""What stands for a Qt object or class in Python, before it has any members."""
+"""Define the bases of all Qt objects and classes in Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shiboken6
 
 
 class ClassWrapper(type):
-    """The class of Qt's classes; each holds its PySide6 class."""
+    """The metaclass of Qt's classes; each holds its PySide6 class."""
 
     _pyside_class: type
 
@@ -20,12 +20,12 @@ class Handle(metaclass=ClassWrapper):
 
 
 def is_plain(wrapper_class: type) -> bool:
-    """Whether this is one of Qt's own classes rather than one that was derived in Python."""
+    """Return whether a class is Qt's own, not derived in Python."""
     return "_pyside_class" in wrapper_class.__dict__
 
 
 def valid_object(wrapper: Any, purpose: str) -> Any:
-    """The Qt object of a wrapper; raises ValueError if Qt has destroyed it."""
+    """Return the Qt object of a wrapper; raise ValueError if Qt has destroyed the object."""
     target = wrapper._object
     if not shiboken6.isValid(target):
         raise ValueError(f"Trying to {purpose} of a destroyed {type(wrapper).__name__} object")

@@ -1,4 +1,4 @@
-"""Puts the stand-ins in place of the application, outside a real Slicer only."""
+"""Put the stand-ins in place of the application, outside a real Slicer only."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from . import slot_errors
 
 
 def in_real_slicer() -> bool:
+    """Return whether the tests run inside Slicer."""
     import slicer
 
     return hasattr(slicer, "app") and not getattr(slicer, "_harness", False)
 
 
 def install() -> bool:
-    """Make `qt`, `ctk`, `slicer.app` and the rest importable; False in a real Slicer, where nothing is touched.
+    """Make `qt`, `ctk`, `slicer.app` and the rest importable; return False in a real Slicer, which stays as it is.
 
-    Raises ImportError where slicer-core or PySide6 is not installed.
+    Raises ImportError if slicer-core or PySide6 is not installed.
     """
     import slicer
 

@@ -1,4 +1,4 @@
-"""`slicer.app.coreIOManager()`: what `slicer.util` loads and saves through, over the nodes' own storage."""
+"""Provide `slicer.app.coreIOManager()`, which loads and saves through the nodes' own storage."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ _ENDINGS = {
 
 
 class IOManager:
+    """Loads and saves nodes and scenes."""
+
     def __init__(self, application_logic: Any) -> None:
         self._application_logic = application_logic
 
@@ -48,7 +50,7 @@ class IOManager:
         return "NodeFile"
 
     def fileWriterExtensions(self, node: Any) -> tuple[str, ...]:
-        """Such as "NRRD (.nrrd)"."""
+        """Return the formats of a node's files, such as "NRRD (.nrrd)"."""
         types = _storage(node).GetSupportedWriteFileTypes()
         return tuple(types.GetValue(index) for index in range(types.GetNumberOfValues()))
 
@@ -87,7 +89,7 @@ class IOManager:
     def exportNodes(
         self, nodeIDs: Any, fileNames: Any, properties: dict[str, Any], hardenTransform: bool, messages: Any = None
     ) -> bool:
-        """Write nodes without a trace in the scene."""
+        """Write nodes to files and leave the scene as it is."""
         for node_id, path in zip(nodeIDs, fileNames, strict=True):
             node = slicer.mrmlScene.GetNodeByID(node_id)
             storage = _storage(node)

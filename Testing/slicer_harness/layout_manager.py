@@ -1,4 +1,4 @@
-"""`slicer.app.layoutManager()`: Slicer's own layout logic and view nodes; of the views' widgets only their nodes."""
+"""Provide `slicer.app.layoutManager()`: Slicer's layout logic and view nodes, and view widgets that only give nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SETTING = "MainWindow/layout"
 
 
 class LayoutManager:
-    """Makes the view nodes that a layout asks for, as Slicer does; `resets` counts how often views were reset."""
+    """Makes the view nodes of a layout, as Slicer does; `resets` counts how often views were reset."""
 
     def __init__(self, scene: Any, application_logic: Any) -> None:
         self.resets = 0
@@ -78,13 +78,13 @@ class LayoutManager:
         self.resets += 1
 
     def _nodes(self, kind: str) -> list[Any]:
-        """The view nodes of a class that the present layout shows."""
+        """Return the view nodes of a class that the present layout shows."""
         shown = self._logic.GetViewNodes()
         nodes = [shown.GetItemAsObject(index) for index in range(shown.GetNumberOfItems())]
         return [node for node in nodes if node.IsA(kind)]
 
     def _follow(self) -> None:
-        """Give the slice views of the layout their logic, and tell all view nodes that they are shown."""
+        """Give the layout's slice views their logic and mark all view nodes as shown."""
         for node in self._nodes("vtkMRMLAbstractViewNode"):
             node.SetMappedInLayout(1)
         for node in self._nodes("vtkMRMLSliceNode"):

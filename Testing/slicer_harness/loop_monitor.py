@@ -46,12 +46,11 @@ def assert_no_pause(seconds: float, what: str = "the window") -> None:
 
 
 class LoopMonitor:
-    """Use it in a `with` around waiting for a job: measures what keeps the event loop from turning.
+    """Measures how long the event loop waits between two turns, in a `with` around a job.
 
-    `longest_pause`: seconds between two turns, at most; on a busy machine it holds others' time, too.
-    `longest_work`: the same in processor time of this process alone, which a busy machine does not spoil. Meanwhile
-    Python's garbage collector passes over what was there before: after a thousand tests that would take it half a
-    second, whatever is measured.
+    `longest_pause`: the longest time between two turns, in seconds; on a busy machine other programs add to it.
+    `longest_work`: the same in this process's processor time. Earlier objects are hidden from Python's garbage
+    collector meanwhile: after a thousand tests one collection takes half a second.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What Qt classes are made of in Python: properties, methods and signals, as PythonQt has them."""
+"""Define properties, methods and signals of Qt classes as PythonQt has them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class QtMethod:
 
 
 class BoundMethod:
-    """A Qt method with the object, or none for the class, that it was taken from."""
+    """A Qt method of an object, or of a class (then `wrapper` is None)."""
 
     def __init__(self, method: QtMethod, wrapper: Any) -> None:
         self.method, self.wrapper = method, wrapper
@@ -77,10 +77,10 @@ class BoundMethod:
             raise ValueError(f"{self.method.name}: Qt converts no pathlib.Path; pass str(path)")
         if self.method.name == "deleteLater" and self.wrapper is not None:
             deletion.watch(self.wrapper)
-        return wrap(self._function()(*(_given(argument) for argument in args)))
+        return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """How many arguments it takes as the receiver of a signal, after Qt's own meta-object; None: any number."""
+        """Return how many arguments of a signal the method takes; None for any number."""
         target = self.wrapper._object
         if not isinstance(target, QtCore.QObject):
             return None
@@ -123,11 +123,12 @@ class QtSignal:
         raise AttributeError(f"Signal '{self.name}' can not be overwritten on {wrapper.className()} object")
 
 
-def _given(value: Any) -> Any:
-    """An argument for Qt; functions, which Qt calls later (`QTimer.singleShot`), are called as slots are."""
+def _to_qt_argument(value: Any) -> Any:
+    """Return an argument as Qt takes it; a function becomes a slot, since Qt calls it later (`QTimer.singleShot`)."""
     is_function = callable(value) and not isinstance(value, type | Handle | vtkObjectBase)
     return slot_of(value) if is_function else unwrap(value)
 
 
 def is_static(function: Any) -> bool:
+    """Return whether a PySide6 method is static."""
     return type(function).__name__ == "builtin_function_or_method"

@@ -1,4 +1,4 @@
-"""`slicer.modules` and the ways to a module: the manager, the selector, and Slicer's own modules as far as needed."""
+"""Provide `slicer.modules`, the module manager and selector, and those of Slicer's own modules that are needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .wrapping import wrapper_class
 
 
 class CoreModule:
-    """A module of Slicer's own: its name and its logic, and a panel where the harness has a stand-in."""
+    """A module of Slicer's own: name, logic and, where the harness has one, a panel."""
 
     def __init__(self, name: str, logic: Any = None, widget: Any = None) -> None:
         self.name, self.title = name, name
@@ -34,7 +34,7 @@ class CoreModule:
 
 
 class _ScriptedModuleParent:
-    """What a scripted module's class gets as `parent`; only the properties of Slicer's C++ class may be set."""
+    """The `parent` of a scripted module's class; only the properties of Slicer's C++ class can be set."""
 
     __slots__ = (
         "acknowledgementText",
@@ -54,6 +54,8 @@ class _ScriptedModuleParent:
 
 
 class ScriptedModule(_ScriptedModuleParent):
+    """A scripted module of this repository."""
+
     __slots__ = ("_python", "_source", "_widget")
 
     def __init__(self, name: str, path: str) -> None:
@@ -80,7 +82,7 @@ class ScriptedModule(_ScriptedModuleParent):
         return self._widget
 
     def _fill(self) -> None:
-        """Make the module's Python widget, of the source as it is now, in the panel."""
+        """Make the module's Python widget, from the present source, in the panel."""
         python = getattr(sys.modules[self.name], f"{self.name}Widget")(self._widget)
         self._widget._object._python = python
         setattr(slicer.modules, f"{self.name}Widget", python)
@@ -102,7 +104,7 @@ class ScriptedModule(_ScriptedModuleParent):
             panel._python.exit()
 
     def unload(self) -> None:
-        """What Slicer does with a module as it ends."""
+        """Unload the module, as Slicer does when it ends."""
         if self._widget is not None:
             if self._widget.isEntered:
                 self.exit()
@@ -116,7 +118,7 @@ class ScriptedModule(_ScriptedModuleParent):
 
 
 class Modules:
-    """`slicer.modules`: each module under its name in small letters."""
+    """`slicer.modules`: each module under its name in lower case."""
 
 
 class qSlicerModuleManager(QtCore.QObject):
@@ -159,7 +161,7 @@ def module_manager() -> Any:
 
 
 class qSlicerModuleSelectorToolBar(QtCore.QObject):
-    """Which module is shown; selecting another leaves the one before."""
+    """Shows one module; selecting another one leaves the module before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,7 +187,7 @@ def module_selector() -> Any:
 
 
 class SegmentEditorPanel:
-    """The Segment Editor's panel, as modules use it: `widgetRepresentation().self().editor`."""
+    """The Segment Editor's panel: `widgetRepresentation().self().editor`."""
 
     def __init__(self) -> None:
         self.editor = SegmentEditor()
@@ -195,7 +197,7 @@ class SegmentEditorPanel:
 
 
 class SegmentEditor:
-    """The nodes, the history and the effect on the slice views of Slicer's qMRMLSegmentEditorWidget."""
+    """Slicer's qMRMLSegmentEditorWidget: its nodes, its history and its effect on the slice views."""
 
     def __init__(self) -> None:
         self._segmentation: Any = None
@@ -246,10 +248,10 @@ class SegmentEditor:
 
 
 def install_core_modules(application_logic: Any) -> None:
-    """Slicer's own modules, with their real logic on the scene."""
+    """Install Slicer's own modules, with their real logic on the scene."""
     slicer.modules = Modules()
     scene = slicer.mrmlScene
-    # The wheel lacks the files of terminologies and colours, and the logics complain of it.
+    # The wheel lacks the files of terminologies and colours, of which the logics warn.
     shown = vtk.vtkLogger.GetCurrentVerbosityCutoff()
     vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
     for name, kind in (

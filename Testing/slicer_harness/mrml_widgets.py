@@ -1,4 +1,4 @@
-"""The qMRML widgets that the modules' panels name, beside the node selector."""
+"""Provide the qMRML widgets that the modules' panels use, without the node selector."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .stored_property import stored
 
 
 def _with_scene(base: type) -> Any:
-    """The widget class `base` with a scene, as qMRML's have it.
+    """Return the widget class `base` with a scene.
 
-    Made anew for each base: PySide takes signals from a widget's class, and not from one that is mixed in.
+    One class for each base: PySide ignores signals of a class that is mixed in.
     """
 
     class WithScene(base):
@@ -40,7 +40,7 @@ def _with_scene(base: type) -> Any:
 
 
 class qMRMLWidget(_with_scene(QtWidgets.QWidget)):
-    """A widget with a scene, which it hands on."""
+    """A widget with a scene."""
 
 
 class qMRMLCollapsibleButton(_with_scene(ctkCollapsibleButton)):
@@ -48,7 +48,7 @@ class qMRMLCollapsibleButton(_with_scene(ctkCollapsibleButton)):
 
 
 class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
-    """Shows a table node's cells, and follows them."""
+    """Shows a table node's cells and follows their changes."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -86,7 +86,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node
 
     def _fill(self) -> None:
-        """As Slicer does: titles in the header if the node says so, else names in cells of their own."""
+        """Fill the cells: column titles in the header if the node asks for them, else names in the first row."""
         self._cells.clear()
         table = self._node.GetTable() if self._node is not None else None
         if table is None:
@@ -110,7 +110,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
 
     @Slot()
     def copySelection(self) -> None:
-        """Put the selected cells on the clipboard, tabs between columns."""
+        """Copy the selected cells to the clipboard, with tabs between columns."""
         chosen = sorted((index.row(), index.column(), str(index.data())) for index in self.selectedIndexes())
         lines: dict[int, list[str]] = {}
         for row, _column, text in chosen:
@@ -223,7 +223,7 @@ class qMRMLPlotView(_with_scene(QtWidgets.QWidget)):
 
 
 class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
-    """The panel that Slicer gives to a scripted module."""
+    """The panel of a scripted module."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -235,9 +235,9 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
     isEntered = Property(bool, lambda self: self._entered)
 
     def self(self) -> Any:
-        """The module's Python widget."""
+        """Return the module's Python widget."""
         return self._python
 
     def reload(self) -> None:
-        """Make the module's Python widget anew."""
+        """Make a new Python widget for the module."""
         self._fill()

@@ -1,4 +1,4 @@
-"""qMRMLNodeComboBox: the scene's nodes of some types to choose from, kept up with the scene."""
+"""Provide qMRMLNodeComboBox, which offers the scene's nodes of some types."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _on_scene(combo: Any) -> None:
 
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):
-    """Disabled until it has a scene. Without a "None" item, the first node is current as soon as there is one."""
+    """A node selector: disabled until it has a scene; without an item "None", the first node is chosen at once."""
 
     SIGNATURES: ClassVar[dict[str, str]] = {
         f"{name}(vtkMRMLNode*)": f"{name}(PyObject)"
@@ -123,7 +123,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     @Slot(result=object)
     def addNode(self, node_type: str | None = None) -> Any:
-        """What "Create new" in the menu does."""
+        """Create a node, as "Create new" in the menu does."""
         types = self.property("nodeTypes")
         wanted = node_type or types[0]
         if wanted not in types or self._scene is None:
@@ -153,7 +153,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.nodeActivated.emit(node)
 
     def _nodes(self) -> list[Any]:
-        """The nodes on offer, in the scene's order."""
+        """Return the nodes on offer, in the scene's order."""
         if self._scene is None:
             return []
         nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
@@ -178,7 +178,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         )
 
     def _refresh(self) -> None:
-        """Bring the rows up to date; in place of a current node that is gone another node is chosen, if there is one.
+        """Update the rows; if the current node is gone, choose another node, if there is one.
 
         Slicer does so with `noneEnabled`, too.
         """

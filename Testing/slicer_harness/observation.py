@@ -1,4 +1,4 @@
-"""Widgets that follow a scene or a node, for as long as Qt has not destroyed them."""
+"""Let widgets observe a scene or a node until Qt destroys the widgets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import shiboken6
 
 
 class Observation:
-    """What one widget observes: nothing, or some events of one object."""
+    """One widget's observation of some events of one object, or of nothing."""
 
     def __init__(self, widget: Any, changed: Callable[[Any], None]) -> None:
-        """`changed(widget)` is called after each event."""
+        """Call `changed(widget)` after each event."""
         # The observer holds no reference back to what it observes: Python would collect such a cycle with a node's
         # wrapper while the node itself lives on in the scene.
         self._observer = _observer(weakref.ref(widget), changed)
@@ -21,7 +21,7 @@ class Observation:
         self._tags: list[int] = []
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:
-        """Observe `subject` (None for nothing) in the place of what was observed before."""
+        """Observe `subject` (None for nothing) and no longer the object before."""
         for tag in self._tags:
             self._subject.RemoveObserver(tag)
         self._subject = subject

@@ -1,4 +1,4 @@
-"""The person in front of the screen: answers what is asked, as the test says beforehand, and sees what is shown."""
+"""Answer questions and see messages in the place of a person, as a test prescribes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import slot_errors
 
 @dataclass(frozen=True)
 class Question:
-    """What a window asks or says. `kind`: "question", "information", "warning", "error", "open", "open several",
+    """A question or message of a window. `kind`: "question", "information", "warning", "error", "open", "open several",
     "save", "directory", "text", "link" or "dialog"."""
 
     kind: str
@@ -26,12 +26,12 @@ class Question:
 
 
 class UnexpectedQuestion(AssertionError):
-    """A window came up that the test did not foresee."""
+    """A window opened that the test did not expect."""
 
 
 @dataclass
 class Person:
-    """Use it in a `with`: what it expects must come, in any order, and nothing else may.
+    """A person, in a `with`: each expected window must open, in any order, and no other may.
 
         with Person() as person:
             person.expects("need to be installed", "Cancel")
@@ -47,8 +47,10 @@ class Person:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def expects(self, text: str, answer: Any = "Ok") -> Person:
-        """A window whose title or text contains `text` (case aside) will come; `answer`: a button's name, a path or
-        text, or for a dialog a function that gets the dialog."""
+        """Expect a window whose title, text or details contain `text`, in any case.
+
+        answer: the name of a button, a path, a text or, for a dialog, a function that gets the dialog.
+        """
         self._expected.append((text, answer))
         return self
 
@@ -65,7 +67,7 @@ class Person:
         raise UnexpectedQuestion(str(question))
 
     def errors(self) -> list[str]:
-        """The texts of the error messages that were shown."""
+        """Return the texts of the error messages that were shown."""
         return [question.text for question in self.seen if question.kind == "error"]
 
     def __enter__(self) -> Person:
@@ -86,7 +88,7 @@ _present: list[Person] = []
 
 
 def answer(question: Question) -> Any:
-    """The answer of the person who is there."""
+    """Return the present person's answer; raise UnexpectedQuestion if nobody expects the question."""
     if not _present:
         _unanswered.append(question)
         raise UnexpectedQuestion(str(question))
@@ -100,8 +102,8 @@ def answer(question: Question) -> Any:
 _unanswered: list[Question] = []
 
 
-def take_unanswered() -> list[Question]:
-    """Questions since the last call that nobody was there to answer."""
+def pop_unanswered() -> list[Question]:
+    """Return the questions since the last call that nobody answered."""
     taken = list(_unanswered)
     _unanswered.clear()
     return taken
@@ -110,8 +112,8 @@ def take_unanswered() -> list[Question]:
 _shown: list[str] = []
 
 
-def take_shown() -> list[str]:
-    """The texts since the last call that a person was shown."""
+def pop_shown_texts() -> list[str]:
+    """Return the texts that a person saw since the last call."""
     taken = list(_shown)
     _shown.clear()
     return taken
@@ -122,7 +124,7 @@ def _is_harness() -> bool:
 
 
 class DialogWatcher:
-    """Answers each modal dialog that really opens, as the person says, and closes one that nobody expects.
+    """Lets the person answer each modal dialog that really opens, and closes one that nobody expects.
 
     Without it a dialog's `exec_()` would wait for ever in a real Slicer.
     """
@@ -169,8 +171,8 @@ class DialogWatcher:
 
 
 def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
-    """Let the person work on an open dialog; one that fails, or leaves it open, must not keep the test waiting."""
-    with slot_errors.kept():
+    """Let the person work on an open dialog, and close it if the person fails or leaves it open."""
+    with slot_errors.keep_errors():
         try:
             work(dialog)
             if dialog.visible:
@@ -192,7 +194,7 @@ def watch_dialogs() -> None:
 
 
 def _in_real_slicer(person: Person) -> ExitStack:
-    """Windows of a real Slicer go to the person; in testing mode Slicer shows none and answers for itself."""
+    """Ask the person in place of a real Slicer's windows; in testing mode Slicer answers by itself and shows none."""
     import qt
 
     def ask(kind: str, title: str | None, text: str, detail: str = "", buttons: tuple[str, ...] = ()) -> Any:
@@ -232,7 +234,7 @@ def _in_real_slicer(person: Person) -> ExitStack:
 
 
 class _Changed:
-    """An object or class of Slicer's with some of its functions replaced."""
+    """An object or class of Slicer's, some of whose functions are replaced."""
 
     def __init__(self, original: Any, **replaced: Any) -> None:
         self.__dict__.update(replaced, _original=original)

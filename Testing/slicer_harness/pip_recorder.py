@@ -1,4 +1,4 @@
-"""`slicer.packaging` that installs nothing: a test says what is missing and how an installation ends."""
+"""Provide a `slicer.packaging` that installs nothing: a test sets what is missing and how installations end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 @dataclass
 class PipRecorder:
-    """What was asked of pip. `missing`: packages that count as absent; `returncode`: how installations end, other
+    """Records the requests to pip. `missing`: packages that count as absent; `returncode`: how installations end, other
     than 0 where there is no network; `updates_imported`: packages that an installation would change under a running
     Slicer, so that a restart is offered."""
 
@@ -38,7 +38,7 @@ class PipRecorder:
 
     @contextmanager
     def in_place_of_slicers(self) -> Iterator[None]:
-        """Put `slicer.packaging` of the harness in the place of a real Slicer's, whose environment stays as it is."""
+        """Replace `slicer.packaging` by the recorder in a real Slicer, too, whose environment stays as it is."""
         self.reset()
         made = make_module()
         with ExitStack() as stack:
@@ -72,13 +72,13 @@ pip = PipRecorder()
 
 
 def load_requirements(path: str | Path) -> list[Requirement]:
-    """A requirements file's lines, its comments and options left out."""
+    """Return the requirements in a file, without comments and options."""
     lines = [line.strip() for line in Path(path).read_text().splitlines()]
     return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
 
 
 def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = None) -> bool:
-    """Whether requirements, their extras' own among them, are met."""
+    """Return whether requirements are met, those of their extras included."""
     seen = set() if _seen is None else _seen
     if isinstance(req, list):
         return all(pip_check(one, seen) for one in req)
@@ -112,8 +112,10 @@ def pip_ensure(
     skip_in_testing: bool = True,
     show_progress: bool = True,
 ) -> list[str] | None:
-    """Install what is missing after asking. Raises RuntimeError if the person declines, CalledProcessError if pip
-    fails."""
+    """Install the missing packages after one question.
+
+    Raises RuntimeError if the person declines, CalledProcessError if pip fails.
+    """
     missing = [req for req in requirements if not pip_check(req)]
     if not missing:
         return None
@@ -149,7 +151,7 @@ def pip_install(
     logCallback: Callable[[str], None] | None = None,
     completedCallback: Callable[[int], None] | None = None,
 ) -> list[str] | None:
-    """Note down an installation. Raises CalledProcessError if it fails and blocks."""
+    """Record an installation. Raises CalledProcessError if it fails and blocks."""
     if skip_packages is not None and no_deps_requirements is not None:
         raise ValueError("skip_packages and no_deps_requirements are mutually exclusive.")
     if skip_packages is not None and not blocking:

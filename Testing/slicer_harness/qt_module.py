@@ -1,4 +1,4 @@
-"""The module `qt`: Qt's classes by name, and nothing else of PySide6."""
+"""Provide the module `qt`: Qt's classes by name, and nothing else of PySide6."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .wrapping import wrapper_class
 
 
 class QtModule(types.ModuleType):
-    """Looks Qt's classes up as they are asked for; helpers of PySide6, such as `Signal`, are not there."""
+    """Looks up Qt's classes; PySide6's helpers, such as `Signal`, do not exist."""
 
     def __getattr__(self, name: str) -> Any:
         for source in (QtWidgets, QtGui, QtCore):

@@ -1,4 +1,4 @@
-"""`SampleData`: sources that modules register, and their files loaded from where they lie."""
+"""Provide `SampleData`: registered sources and the loading of their local files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SampleDataLogic:
         checksums: Any = None,
         loadFileTypes: Any = None,
     ) -> None:
-        """Raises ValueError without a name or a place."""
+        """Register a sample; raise ValueError without a name or an address."""
         if not sampleName or (uris is None and customDownloader is None):
             raise ValueError("a sample needs a sampleName, and uris or a customDownloader")
         sources[sampleName] = Source(
@@ -59,7 +59,7 @@ class SampleDataLogic:
         )
 
     def downloadSample(self, sampleName: str) -> Any:
-        """Load a sample whose place is a file; nothing is fetched from elsewhere."""
+        """Load a sample from a local file; raise RuntimeError for an address in the network."""
         source = sources[sampleName]
         if source.customDownloader is not None:
             return source.customDownloader(source)

@@ -1,4 +1,4 @@
-"""`slicer.ScriptedLoadableModule`: the four classes that a scripted module is made of."""
+"""Provide `slicer.ScriptedLoadableModule`: the four base classes of a scripted module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import slicer
 
 
 class ScriptedLoadableModule:
-    """The module as the module list shows it."""
+    """The module's entry in the module list."""
 
     def __init__(self, parent: Any) -> None:
         import qt
@@ -42,7 +42,7 @@ class ScriptedLoadableModule:
         return f'<p>For more information see the <a href="{url}">online documentation</a>.</p>'
 
     def runTest(self, msec: int = 100, **kwargs: Any) -> None:
-        """Runs `<module>Test` of the module's file."""
+        """Run `<module>Test` of the module's file."""
         source = importlib.import_module(type(self).__module__)
         test = getattr(source, f"{self.moduleName}Test")()
         test.messageDelay = msec
@@ -77,7 +77,7 @@ class ScriptedLoadableModuleWidget:
         self.setupDeveloperSection()
 
     def cleanup(self) -> None:
-        """For modules to override."""
+        """Do nothing; modules override this."""
 
     def _onModuleAboutToBeUnloaded(self, moduleName: str) -> None:
         if moduleName == self.moduleName:
@@ -85,7 +85,7 @@ class ScriptedLoadableModuleWidget:
             slicer.app.moduleManager().disconnect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
     def setupDeveloperSection(self) -> None:
-        """In developer mode, the section with Reload and Test."""
+        """Add the section with Reload and Test, in developer mode."""
         import ctk
         import qt
 
@@ -115,7 +115,7 @@ class ScriptedLoadableModuleWidget:
 
 
 class ScriptedLoadableModuleLogic:
-    """What a module does, with its state in a parameter node."""
+    """The module's logic, with its state in a parameter node."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class ScriptedLoadableModuleLogic:
         self.isSingletonParameterNode = True
 
     def getParameterNode(self) -> Any:
-        """The scene's node for this module, made if need be."""
+        """Return the scene's parameter node of this module; make it if there is none."""
         if self.isSingletonParameterNode:
             node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
             if node is not None:
@@ -159,7 +159,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         self.messageDelay = 0
 
     def delayDisplay(self, message: str, requestedDelay: int | None = None, msec: int | None = None) -> None:
-        """The message is logged; nobody watches."""
+        """Log the message and process events."""
         logging.info(message)
         slicer.app.processEvents()
 

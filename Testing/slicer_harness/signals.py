@@ -1,4 +1,4 @@
-"""Connections as PythonQt makes them: by attribute or signature, with as many arguments as a function takes."""
+"""Connect signals as PythonQt does: by attribute or signature, with as many arguments as a function takes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Signal:
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
 
     def argument_count(self) -> int | None:
-        """Another signal hands all arguments on."""
+        """Return None: another signal passes all arguments on."""
         return None
 
     def __call__(self, *args: Any) -> None:
@@ -42,7 +42,7 @@ class Signal:
 
 
 class SignalConnections:
-    """The Python receivers of one Qt object's signals, kept as long as the object lives."""
+    """The connections of one Qt object's signals to Python callables."""
 
     _all: ClassVar[weakref.WeakKeyDictionary[QtCore.QObject, SignalConnections]] = weakref.WeakKeyDictionary()
 
@@ -52,7 +52,7 @@ class SignalConnections:
 
     @classmethod
     def known(cls, target: QtCore.QObject) -> SignalConnections | None:
-        """The connections of a Qt object that has any."""
+        """Return the connections of a Qt object, or None if it has none."""
         return cls._all.get(target)
 
     @classmethod
@@ -71,7 +71,7 @@ class SignalConnections:
         """
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
-        target, signature = self._found(signal)
+        target, signature = self._find_signal(signal)
         deletion.refuse_slot_of_own_dialog(target, signature, receiver)
         slot = slot_of(receiver)
         self._slots.append((signature, receiver, slot))
@@ -79,8 +79,8 @@ class SignalConnections:
         return True
 
     def disconnect(self, signal: str, receiver: Callable[..., Any] | None) -> bool:
-        """Undo a connection, or all of a signal's; False if there was none."""
-        target, signature = self._found(signal)
+        """Remove a connection, or all of a signal; return False if there was none."""
+        target, signature = self._find_signal(signal)
         gone = [slot for slot in self._slots if slot[0] == signature and (receiver is None or slot[1] == receiver)]
         for connected in gone:
             QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), connected[2])
@@ -92,13 +92,13 @@ class SignalConnections:
 
         Raises ValueError for a signal or a slot that its object lacks.
         """
-        target, signature = self._found(signal)
-        other, name = self._found_receiver(receiver, slot)
+        target, signature = self._find_signal(signal)
+        other, name = self._find_slot(receiver, slot)
         return bool(QtCore.QObject.connect(target, QtCore.SIGNAL(signature), other, name))
 
     def disconnect_by_name(self, signal: str, receiver: Any, slot: str) -> bool:
-        target, signature = self._found(signal)
-        other, name = self._found_receiver(receiver, slot)
+        target, signature = self._find_signal(signal)
+        other, name = self._find_slot(receiver, slot)
         return bool(QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), other, name))
 
     def release(self) -> None:
@@ -109,8 +109,8 @@ class SignalConnections:
         self._slots.clear()
 
     @staticmethod
-    def _found_receiver(receiver: Any, slot: str) -> tuple[QtCore.QObject, str]:
-        """The receiver's Qt object, and the slot (or signal) as QObject.connect takes it."""
+    def _find_slot(receiver: Any, slot: str) -> tuple[QtCore.QObject, str]:
+        """Return the receiver's Qt object and its slot (or signal) as QObject.connect takes it."""
         target = valid_object(receiver, "connect")
         wanted = _normalized(slot)
         names = (wanted, re.sub(r"vtkMRML\w+\*", "PyObject", wanted))
@@ -122,8 +122,8 @@ class SignalConnections:
                 return target, (QtCore.SIGNAL if is_signal else QtCore.SLOT)(signature)
         raise ValueError(f"QObject::connect() slot '{slot}' does not exist on {type(target).__name__}")
 
-    def _found(self, signal: str) -> tuple[QtCore.QObject, str]:
-        """The object and the signature as Qt has it; `signal` is a signature, or a name for the first of that name."""
+    def _find_signal(self, signal: str) -> tuple[QtCore.QObject, str]:
+        """Return the object and Qt's signature of `signal`, which is a signature or a name."""
         target = self._target()
         assert target is not None
         meta = target.metaObject()
@@ -145,5 +145,5 @@ class SignalConnections:
 
 
 def _normalized(signature: str) -> str:
-    """A signature as Qt's meta-object writes it: no spaces, no `const` and no reference."""
+    """Return a signature as Qt's meta-object writes it: no spaces, no `const` and no reference."""
     return re.sub(r"\bconst\b|[\s&]", "", signature)

@@ -1,4 +1,4 @@
-"""Errors that Slicer would only print, as no caller is there to take them: those of slots and of observers."""
+"""Keep the errors of slots and observers, which no caller catches and Slicer only prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _errors: list[BaseException] = []
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def keep_errors() -> Iterator[None]:
     """Print an error, as PythonQt does, and keep it for the test."""
     try:
         yield
@@ -21,15 +21,15 @@ def kept() -> Iterator[None]:
         _errors.append(error)
 
 
-def take() -> list[BaseException]:
-    """The errors since the last call."""
+def pop_errors() -> list[BaseException]:
+    """Return the errors since the last call."""
     taken = list(_errors)
     _errors.clear()
     return taken
 
 
 def watch_observers() -> None:
-    """Keep the errors of VTK's observers as well, which VTK prints."""
+    """Keep the errors of VTK's observers, too."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:

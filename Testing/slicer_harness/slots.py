@@ -1,4 +1,4 @@
-"""What Qt calls when a signal comes: a Python function, with as many arguments as it takes."""
+"""Make slots of Python functions, which get as many arguments as they take."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .conversion import wrap
 
 
 def slot_of(receiver: Callable[..., Any]) -> Callable[..., Any]:
-    """What Qt calls: the receiver, with as many arguments as it takes; its errors are kept for the test."""
+    """Return the function that Qt calls for a receiver; the receiver's errors are kept for the test."""
     most = _most_arguments(receiver)
 
     def slot(*args: Any) -> None:
-        with slot_errors.kept():
+        with slot_errors.keep_errors():
             receiver(*(wrap(argument) for argument in (args if most is None else args[:most])))
 
     return slot
 
 
 def _most_arguments(receiver: Callable[..., Any]) -> int | None:
-    """How many positional arguments a receiver takes; None if any number."""
+    """Return how many positional arguments a receiver takes; None for any number."""
     if hasattr(receiver, "argument_count"):
         return receiver.argument_count()
     try:

@@ -1,4 +1,4 @@
-"""Loads .ui files as Slicer does, and refuses what Slicer would: unknown classes, wrong headers, unknown properties."""
+"""Load .ui files as Slicer does; refuse unknown classes, wrong headers and unknown properties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BUILDER_PROPERTIES = {"QLabel": {"buddy"}, "Line": {"orientation"}, "QComboBox"
 
 
 class UiFileError(RuntimeError):
-    """A .ui file asks for something that Slicer does not have."""
+    """A .ui file uses something that Slicer does not have."""
 
 
 class QUiLoader:
@@ -76,7 +76,7 @@ class _Loader(QtUiTools.QUiLoader):
 
 
 def check(form: ElementTree.Element) -> None:
-    """Raise UiFileError at the first widget, header, base or property that Slicer would not know."""
+    """Raise UiFileError at the first widget, header, base or property that Slicer does not know."""
     declared = {
         (entry.findtext("class") or ""): (entry.findtext("header") or "", entry.findtext("extends") or "")
         for entry in form.iterfind("customwidgets/customwidget")

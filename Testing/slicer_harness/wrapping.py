@@ -1,4 +1,4 @@
-"""Qt objects with PythonQt's manners over PySide6: properties are attributes, all else is called, nothing is added.
+"""Give PySide6 objects PythonQt's conventions: properties are attributes, methods are calls, nothing is added.
 
 PythonQt looks a name up as property, then as method or signal, then as enum value; a dynamic property or a child of
 that name come last. What it does not find it refuses to read, and what it finds to be no writable property to set.
@@ -29,7 +29,7 @@ _wrappers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 class Wrapped(Handle):
-    """What every Qt object is in Python."""
+    """The Python side of every Qt object."""
 
     _pyside_class: type
 
@@ -103,7 +103,7 @@ class Wrapped(Handle):
 
 
 class WrappedQObject(Wrapped):
-    """What PythonQt adds to QObject itself."""
+    """The methods that PythonQt adds to QObject."""
 
     _pyside_class = QtCore.QObject
 
@@ -133,7 +133,7 @@ class WrappedQObject(Wrapped):
 
 
 def wrapper_class(pyside_class: type) -> type:
-    """The class that stands for a PySide6 class (or a custom widget's) in Python."""
+    """Return the Python class of a PySide6 class or of a custom widget's class."""
     if pyside_class in _classes:
         return _classes[pyside_class]
     bases = tuple(wrapper_class(base) for base in pyside_class.__bases__ if _is_qt(base))
@@ -176,7 +176,10 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
 
 @cache
 def property_names(pyside_class: type) -> list[str]:
-    """The Qt properties of a class; kept, as PySide6 drops the meta-object of a Python class with an instance."""
+    """Return the Qt properties of a class.
+
+    They are cached, since PySide6 drops the meta-object of a Python class with an instance.
+    """
     meta = getattr(pyside_class, "staticMetaObject", None)
     if meta is None or not issubclass(pyside_class, QtCore.QObject):
         return []
@@ -188,7 +191,7 @@ def _is_qt(cls: type) -> bool:
 
 
 def _shell_class(derived: type) -> type:
-    """A PySide6 class whose virtual methods call those that a Python class overrides."""
+    """Return a PySide6 class whose virtual methods call the methods that a Python class overrides."""
     if "_shell" not in derived.__dict__:
         base = next(cls for cls in derived.__mro__ if is_plain(cls))
         names = {
@@ -213,7 +216,7 @@ def _virtual(name: str) -> Callable[..., Any]:
 
 
 def wrapper_of(target: Any) -> Any:
-    """The one wrapper of a PySide6 object."""
+    """Return the one wrapper of a PySide6 object."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own

@@ -1,4 +1,4 @@
-"""`slicer.parameterNodeWrapper`: typed access to a scripted module node, stored in the scene as Slicer stores it."""
+"""Provide `slicer.parameterNodeWrapper`: typed access to a scripted module node, stored as Slicer stores it."""
 
 from .annotations import (
     Choice,

@@ -1,4 +1,4 @@
-"""What may stand in `Annotated[type, …]` beside a parameter's type."""
+"""Define what `Annotated[type, …]` may hold beside a parameter's type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Validator:
-    """Refuses values; raises ValueError or TypeError."""
+    """Refuses values by ValueError or TypeError."""
 
     def validate(self, value: Any) -> None:
         raise NotImplementedError
@@ -79,7 +79,7 @@ class Exclude(Validator):
 
 @dataclass
 class Decimals:
-    """How many decimals a number's widget shows."""
+    """The number of decimals that a widget shows."""
 
     value: int
 
@@ -92,7 +92,7 @@ class SingleStep:
 
 
 class Default:
-    """A parameter's value before it is set, or what generates it."""
+    """A parameter's value before it is set, or a function that makes the value."""
 
     def __init__(self, value: Any = None, *, generator: Callable[[], Any] | None = None) -> None:
         self._generator = generator or (lambda: value)
@@ -103,7 +103,7 @@ class Default:
 
 
 def split(annotated: Any) -> tuple[Any, list[Any]]:
-    """A type and what annotates it."""
+    """Return a type and its annotations."""
     if typing.get_origin(annotated) is typing.Annotated:
         bare, *annotations = typing.get_args(annotated)
         return bare, annotations

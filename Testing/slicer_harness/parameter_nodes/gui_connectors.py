@@ -1,4 +1,4 @@
-"""Which widget may show which type of parameter, as Slicer's own connectors say, and how."""
+"""Connect widgets to parameters of the types that Slicer's own connectors allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _registered: list[Any] = []
 
 
 class GuiConnector:
-    """Joins one widget to one parameter."""
+    """Connects one widget to one parameter."""
 
     def __init__(self) -> None:
         self._callback: Callable[[], None] | None = None
@@ -49,7 +49,7 @@ class GuiConnector:
 
 
 def parameterNodeGuiConnector(cls: Any = None) -> Any:
-    """Class decorator that registers a connector of a module's own, with `canRepresent` and `create`."""
+    """Register a module's own connector class, with `canRepresent` and `create`."""
     if cls is None:
         return parameterNodeGuiConnector
     _registered.append(cls)
@@ -57,7 +57,7 @@ def parameterNodeGuiConnector(cls: Any = None) -> Any:
 
 
 def createGuiConnector(widget: Any, datatype: Any) -> Any:
-    """The connector for a widget and a type; raises RuntimeError where Slicer has none."""
+    """Return the connector for a widget and a type; raise RuntimeError if Slicer has none."""
     for own in _registered:
         if own.canRepresent(widget, datatype):
             return own.create(widget, datatype)
@@ -93,7 +93,7 @@ _SIMPLE = {
 
 
 class PropertyConnector(GuiConnector):
-    """A widget's property and the signal that tells of its change."""
+    """Connects a widget's property and the signal of its change."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _TextConnector(PropertyConnector):
 
 
 class _ChoiceConnector(PropertyConnector):
-    """Fills the combo box with the choices, whatever it held."""
+    """Replaces the combo box's items by the choices."""
 
     def __init__(self, widget: Any, choices: list[tuple[str, Any]]) -> None:
         super().__init__(widget, "currentIndex", "currentIndexChanged")
@@ -173,7 +173,7 @@ class _ChoiceConnector(PropertyConnector):
 
 
 class _NodeConnector(PropertyConnector):
-    """Sets the selector's node types to the parameter's, whatever they were."""
+    """Replaces the selector's node types by the parameter's."""
 
     def __init__(self, widget: Any, node_types: list[str]) -> None:
         super().__init__(widget, "currentNodeID", "currentNodeChanged")

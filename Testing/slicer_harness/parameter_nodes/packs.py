@@ -1,4 +1,4 @@
-"""Parameter packs: a class of parameters that is one parameter of a node."""
+"""Provide parameter packs: classes of parameters that are one parameter of a node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .serializers import Serializer, serializer_for
 
 
 def parameterPack(cls: Any = None) -> Any:
-    """Class decorator: typed members, a constructor that takes them, equality, `getValue` and `setValue`."""
+    """Give a class typed members, a constructor, equality, `getValue` and `setValue`."""
     if cls is None:
         return parameterPack
     hints = typing.get_type_hints(cls, include_extras=True)
@@ -56,14 +56,14 @@ def isParameterPack(value: Any) -> bool:
 
 
 def default_of(cls: Any, name: str, hint: Any, serializer: Serializer) -> Default:
-    """A member's default: what it is set to in its class, else `Default` among its annotations, else its type's."""
+    """Return a member's default: its value in the class, else its annotation `Default`, else its type's default."""
     if name in cls.__dict__ and not isinstance(cls.__dict__[name], property):
         return Default(cls.__dict__[name])
     return first(split(hint)[1], Default) or Default(generator=serializer.default)
 
 
 class PackSerializer(Serializer):
-    """`<name>.<member>` for each member; a change of a member is written at once."""
+    """Writes `<name>.<member>` for each member, and each change of a member at once."""
 
     cached = False
 

@@ -1,4 +1,4 @@
-"""How values lie in a scripted module node: as text parameters and node references, under Slicer's own names."""
+"""Store values in a scripted module node: text parameters and node references under Slicer's own names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATHS = (
 
 
 class Serializer:
-    """Reads and writes one type; the base serves what is one text parameter."""
+    """Reads and writes one type; this base serves types that are one text parameter."""
 
     cached = True
 
@@ -102,7 +102,7 @@ class EnumSerializer(Serializer):
 
 
 class NodeSerializer(Serializer):
-    """A node reference; a parameter of its name, which is empty, says that it was set."""
+    """Stores a node reference, and an empty parameter of the same name that marks it as set."""
 
     def __init__(self, kind: type, validators: list[Validator]) -> None:
         super().__init__([IsInstance(kind), *validators], None)
@@ -136,7 +136,7 @@ class NoneSerializer(Serializer):
 
 
 class ListSerializer(Serializer):
-    """`<name>_len` and `<name>_0`, `<name>_1`, …"""
+    """Stores a list as `<name>_len` and `<name>_0`, `<name>_1`, …"""
 
     def __init__(self, element: Serializer, validators: list[Validator]) -> None:
         super().__init__(validators, None)
@@ -219,7 +219,7 @@ class ObservedList(MutableSequence[Any]):
 
 
 class TupleSerializer(Serializer):
-    """`<name>_0`, `<name>_1`, …"""
+    """Stores a tuple as `<name>_0`, `<name>_1`, …"""
 
     def __init__(self, elements: list[Serializer], validators: list[Validator]) -> None:
         super().__init__([NotNone(), *validators], None)
@@ -247,7 +247,7 @@ class TupleSerializer(Serializer):
 
 
 class UnionSerializer(Serializer):
-    """`<name>_<index of the type>`; Optional is a union with None."""
+    """Stores a union as `<name>_<index of the type>`; Optional is a union with None."""
 
     def __init__(self, options: list[Serializer], validators: list[Validator]) -> None:
         super().__init__(validators, None)
@@ -299,7 +299,7 @@ class UnionSerializer(Serializer):
 
 
 def serializer_for(annotated: Any) -> Serializer:
-    """The serializer of a type with its validators; raises TypeError for what Slicer cannot store."""
+    """Return the serializer of a type with its validators; raise TypeError for a type that Slicer cannot store."""
     from .packs import PackSerializer, isParameterPack
 
     kind, annotations = split(annotated)

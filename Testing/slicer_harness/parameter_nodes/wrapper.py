@@ -1,4 +1,4 @@
-"""The decorator `parameterNodeWrapper`: a class whose typed members live in a scripted module node."""
+"""Provide the decorator `parameterNodeWrapper`: a class whose typed members live in a scripted module node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SlicerParameterNamePropertyName = "SlicerParameterName"
 
 
 class _Parameter:
-    """One member of one node; what was read is kept until the node changes, if its type allows that."""
+    """One member of one node; a value that was read is cached until the node changes, if its type allows."""
 
     def __init__(self, name: str, serializer: Serializer, default: Any, node: Any) -> None:
         self.name, self.serializer, self.default, self.node = name, serializer, default, node
@@ -37,7 +37,7 @@ class _Parameter:
     def write(self, value: Any) -> None:
         self._writing = True
         try:
-            # Observers may ask for the new value, so it is read before they are told.
+            # Observers may ask for the new value, so it is read before their event.
             with slicer.util.NodeModify(self.node):
                 self.serializer.write(self.node, self.name, value)
                 self._value = self._fresh()
@@ -57,7 +57,7 @@ def _refresh(held: weakref.ref[_Parameter]) -> None:
 
 
 class _Methods:
-    """What the decorator gives a class."""
+    """The methods that the decorator adds to a class."""
 
     def __init__(self, parameterNode: Any, prefix: str | None = None) -> None:
         self.parameterNode = parameterNode
@@ -96,7 +96,7 @@ class _Methods:
 
     def connectGui(self, gui: Any) -> None:
         """Connect every widget with the property SlicerParameterName among a widget's children or an object's
-        attributes. As in Slicer's releases it does not say what `disconnectGui` takes."""
+        attributes. As in Slicer's releases, no tag for `disconnectGui` is returned."""
         import qt
 
         is_widget = getattr(gui, "isWidgetType", lambda: False)()
@@ -107,7 +107,7 @@ class _Methods:
         self.connectParametersToGui(mapping)
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
-        """Connect widgets by the name of their parameter; gives what `disconnectGui` takes."""
+        """Connect widgets by the name of their parameter; return the tag for `disconnectGui`."""
         for name in mapping:
             self._checked(name)
         connectors = {
@@ -177,7 +177,10 @@ def _update_gui(held: weakref.ref[_Methods]) -> None:
 
 
 def parameterNodeWrapper(cls: Any = None) -> Any:
-    """Class decorator; raises TypeError for a member that Slicer cannot store, ValueError for a name that it uses."""
+    """Make a class's members parameters of a node.
+
+    Raises TypeError for a member that Slicer cannot store, ValueError for a name that Slicer uses.
+    """
     if cls is None:
         return parameterNodeWrapper
     parameters = {}
