@@ -1,4 +1,4 @@
-"""The application around the modules: files, layout, settings, modules, sample data, and the four classes."""
+"""The application around the modules: files, layout, settings, modules, sample data, base classes of modules."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class FilesTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def test_a_volume_comes_back_as_it_was(self) -> None:
+    def test_a_saved_volume_loads_unchanged(self) -> None:
         node = scan()
         for name, ending in (("first", "nrrd"), ("second", "nii.gz")):
             with self.subTest(ending):
@@ -65,7 +65,7 @@ class FilesTest(unittest.TestCase):
                 np.testing.assert_allclose(loaded.GetSpacing(), node.GetSpacing())
                 slicer.mrmlScene.RemoveNode(loaded)
 
-    def test_a_segmentation_comes_back_as_it_was(self) -> None:
+    def test_a_saved_segmentation_loads_unchanged(self) -> None:
         volume = scan()
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
@@ -91,15 +91,15 @@ class FilesTest(unittest.TestCase):
         loaded = slicer.util.loadMarkups(str(self.folder / "box.mrk.json"))
         self.assertEqual(tuple(loaded.GetSize()), (10, 20, 30))
 
-    def test_a_file_that_is_not_there(self) -> None:
+    def test_a_missing_file_is_refused(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "Failed to load node from file"):
             slicer.util.loadVolume(str(self.folder / "none.nrrd"))
 
-    def test_a_file_that_cannot_be_written(self) -> None:
+    def test_an_unwritable_file_is_reported(self) -> None:
         (self.folder / "file").write_text("no folder")
         self.assertFalse(slicer.util.exportNode(scan(), str(self.folder / "file" / "out.nrrd"), {}))
 
-    def test_an_unknown_format(self) -> None:
+    def test_an_unknown_format_is_refused(self) -> None:
         with self.assertRaisesRegex(ValueError, "no known file format"):
             slicer.util.exportNode(scan(), str(self.folder / "out.xyz"), {})
 
@@ -140,7 +140,7 @@ class LayoutTest(unittest.TestCase):
 
 
 class ApplicationTest(unittest.TestCase):
-    def test_settings_are_the_tests_own(self) -> None:
+    def test_settings_lie_in_a_temporary_folder(self) -> None:
         settings = qt.QSettings()
         settings.setValue("DCAMT/folder", "/data")
         self.assertEqual(slicer.util.settingsValue("DCAMT/folder", "none"), "/data")
@@ -148,7 +148,7 @@ class ApplicationTest(unittest.TestCase):
         settings.remove("DCAMT/folder")
         self.assertEqual(slicer.util.settingsValue("DCAMT/folder", "none"), "none")
 
-    def test_what_is_not_there_fails(self) -> None:
+    def test_unknown_names_fail(self) -> None:
         for name in ("extensionsManagerModel", "commandOptions", "errorLogModel"):
             with self.assertRaises(AttributeError):
                 getattr(slicer.app, name)
@@ -157,11 +157,11 @@ class ApplicationTest(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "There is no module Nothing"):
             slicer.util.selectModule("Nothing")
 
-    def test_the_end_is_told(self) -> None:
-        heard: list[str] = []
-        slicer.app.connect("aboutToQuit()", lambda: heard.append("end"))
+    def test_quitting_is_announced(self) -> None:
+        received: list[str] = []
+        slicer.app.connect("aboutToQuit()", lambda: received.append("end"))
         slicer.app.aboutToQuit.emit()
-        self.assertEqual(heard, ["end"])
+        self.assertEqual(received, ["end"])
 
     def test_main_window_and_clipboard(self) -> None:
         self.assertEqual(slicer.util.mainWindow().name, "qSlicerMainWindow")
@@ -174,7 +174,7 @@ class ApplicationTest(unittest.TestCase):
             person.expects("example.org", None)
             self.assertTrue(qt.QDesktopServices.openUrl(qt.QUrl("https://example.org/help")))
 
-    def test_the_segment_editor_remembers(self) -> None:
+    def test_the_segment_editor_keeps_its_node(self) -> None:
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         slicer.util.selectModule("SegmentEditor")
@@ -248,7 +248,7 @@ class ScriptedModuleTest(unittest.TestCase):
         slicer.util.selectModule("HarnessSample")
         return slicer.modules.harnesssample
 
-    def test_a_modules_life(self) -> None:
+    def test_module_is_set_up_entered_left_and_cleaned_up(self) -> None:
         module = self.open()
         calls = slicer.modules.HarnessSampleWidget.calls
         slicer.util.selectModule("Data")
@@ -303,7 +303,7 @@ class ScriptedModuleTest(unittest.TestCase):
 class RealSlicerPersonTest(unittest.TestCase):
     """What the person does in a real Slicer in testing mode, where no window is shown."""
 
-    def test_windows_go_to_the_person_and_come_back(self) -> None:
+    def test_windows_go_to_the_person_only_meanwhile(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
         display, files = slicer.util.errorDisplay, qt.QFileDialog
         in_real_slicer = mock.patch.object(slicer, "_harness", False)
@@ -380,13 +380,13 @@ class OpenModuleAgainTest(unittest.TestCase):
         self.assertIsNot(module.logic, before.logic)
 
     def test_real_slicer_does_not_quit_for_a_test(self) -> None:
-        heard: list[str] = []
-        slicer.app.connect("aboutToQuit()", lambda: heard.append("quit"))
+        received: list[str] = []
+        slicer.app.connect("aboutToQuit()", lambda: received.append("quit"))
         with mock.patch.object(slicer, "_harness", False), self.assertRaises(unittest.SkipTest):
             announce_quitting()
-        self.assertEqual(heard, [])
+        self.assertEqual(received, [])
         announce_quitting()
-        self.assertEqual(heard, ["quit"])
+        self.assertEqual(received, ["quit"])
 
     def test_start_afresh_resets_what_outlives_a_test(self) -> None:
         module = open_module("DCAMTSegmentation")

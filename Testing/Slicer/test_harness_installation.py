@@ -1,4 +1,4 @@
-"""The harness steps aside in a real Slicer, and its tests skip where its packages are missing."""
+"""The harness changes nothing in a real Slicer, and its tests skip where its packages are missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class InstallationTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def test_a_real_slicer_is_left_alone(self) -> None:
+    def test_a_real_slicer_stays_as_it_is(self) -> None:
         (self.folder / "slicer.py").write_text("class app: pass\n")
         code = (
             "import sys, slicer, slicer_harness as h; print(h.install(), h.in_real_slicer());"
@@ -42,21 +42,21 @@ class InstallationTest(unittest.TestCase):
         done = run(["-c", code])
         self.assertEqual(done.stdout.split("\n")[:2], ["True", "True True False"], done.stderr)
 
-    def test_without_its_packages_the_tests_skip_and_say_why(self) -> None:
+    def test_without_its_packages_the_tests_skip_with_a_reason(self) -> None:
         (self.folder / "PySide6.py").write_text("raise ImportError('no wheel for this machine')\n")
         done = run(["-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_harness_packaging.py"], str(self.folder))
         self.assertIn("skipped", done.stdout)
         self.assertIn("need the wheels of slicer-core and PySide6-Essentials: no wheel for this machine", done.stdout)
         self.assertNotIn("error", done.stdout.lower())
 
-    def test_the_harness_loads_nothing_heavy(self) -> None:
+    def test_the_harness_imports_no_heavy_package(self) -> None:
         code = (
             "import sys, slicer_harness; slicer_harness.install();"
             "print([n for n in ('torch', 'monai', 'SimpleITK', 'pytest') if n in sys.modules])"
         )
         self.assertEqual(run(["-c", code]).stdout.split("\n")[0], "[]")
 
-    def test_the_modules_know_nothing_of_it(self) -> None:
+    def test_the_modules_do_not_import_the_harness(self) -> None:
         root = HERE.parents[1]
         sources = [path for folder in ("DCAMTSegmentation", "DCAMTTraining") for path in (root / folder).rglob("*.py")]
         self.assertGreater(len(sources), 10)

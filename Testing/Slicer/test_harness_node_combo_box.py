@@ -16,8 +16,8 @@ class NodeComboBoxTest(unittest.TestCase):
         self.combo = slicer.qMRMLNodeComboBox()
         self.combo.nodeTypes = ["vtkMRMLScalarVolumeNode"]
         self.combo.setMRMLScene(slicer.mrmlScene)
-        self.heard: list[object] = []
-        self.combo.currentNodeChanged.connect(self.heard.append)
+        self.received: list[object] = []
+        self.combo.currentNodeChanged.connect(self.received.append)
 
     def add(self, name: str, kind: str = "vtkMRMLScalarVolumeNode") -> object:
         return slicer.mrmlScene.AddNewNodeByClass(kind, name)
@@ -26,14 +26,14 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertFalse(slicer.qMRMLNodeComboBox().enabled)
         self.assertTrue(self.combo.enabled)
 
-    def test_the_first_node_is_current_where_none_is_no_choice(self) -> None:
+    def test_the_first_node_is_current_where_none_is_disabled(self) -> None:
         first = self.add("first")
         self.add("second")
         self.assertIs(self.combo.currentNode(), first)
         self.assertEqual((self.combo.currentNodeID, self.combo.nodeCount()), (first.GetID(), 2))
-        self.assertEqual(self.heard, [first])
+        self.assertEqual(self.received, [first])
 
-    def test_none_stays_current_where_it_is_a_choice(self) -> None:
+    def test_none_stays_current_where_none_is_enabled(self) -> None:
         self.combo.noneEnabled = True
         self.add("first")
         self.assertIsNone(self.combo.currentNode())
@@ -45,24 +45,24 @@ class NodeComboBoxTest(unittest.TestCase):
         self.combo.setCurrentNode(second)
         self.combo.currentNodeID = first.GetID()
         self.combo.setCurrentNode(None)
-        self.assertEqual(self.heard, [second, first, None])
+        self.assertEqual(self.received, [second, first, None])
 
-    def test_the_old_way_to_connect(self) -> None:
-        heard: list[object] = []
-        self.combo.connect("currentNodeChanged(vtkMRMLNode*)", heard.append)
-        self.combo.connect("currentNodeIDChanged(QString)", heard.append)
+    def test_connecting_by_signature(self) -> None:
+        received: list[object] = []
+        self.combo.connect("currentNodeChanged(vtkMRMLNode*)", received.append)
+        self.combo.connect("currentNodeIDChanged(QString)", received.append)
         node = self.add("first")
-        self.assertEqual(heard, [node, node.GetID()])
+        self.assertEqual(received, [node, node.GetID()])
         with self.assertRaises(ValueError):
-            self.combo.connect("currentNodeChanged(vtkMRMLVolumeNode*)", heard.append)
+            self.combo.connect("currentNodeChanged(vtkMRMLVolumeNode*)", received.append)
 
-    def test_a_removed_node_is_current_no_more(self) -> None:
+    def test_a_removed_node_is_no_longer_current(self) -> None:
         self.combo.noneEnabled = True
         node = self.add("first")
         self.combo.setCurrentNode(node)
         slicer.mrmlScene.RemoveNode(node)
         self.assertIsNone(self.combo.currentNode())
-        self.assertEqual(self.heard, [node, None])
+        self.assertEqual(self.received, [node, None])
 
     def test_another_node_takes_the_place_of_a_removed_one(self) -> None:
         self.combo.noneEnabled = True
@@ -101,7 +101,7 @@ class NodeComboBoxTest(unittest.TestCase):
             slicer.util.loadScene(path)
         self.assertEqual(self.combo.currentNode().GetName(), "first")
 
-    def test_only_its_types_are_offered(self) -> None:
+    def test_only_its_node_types_are_offered(self) -> None:
         self.combo.showChildNodeTypes = False
         self.add("labels", "vtkMRMLLabelMapVolumeNode")
         self.add("surface", "vtkMRMLModelNode")
@@ -128,14 +128,14 @@ class NodeComboBoxTest(unittest.TestCase):
     def test_creating_a_node(self) -> None:
         self.combo.baseName = "Result"
         self.combo.addAttribute("vtkMRMLScalarVolumeNode", "Role", "map")
-        heard: list[object] = []
-        self.combo.nodeAddedByUser.connect(heard.append)
+        received: list[object] = []
+        self.combo.nodeAddedByUser.connect(received.append)
         node = self.combo.addNode()
         self.assertEqual((node.GetName(), node.GetAttribute("Role")), ("Result", "map"))
         self.assertIs(self.combo.currentNode(), node)
-        self.assertEqual(heard, [node])
+        self.assertEqual(received, [node])
 
-    def test_a_destroyed_selector_hears_nothing(self) -> None:
+    def test_a_destroyed_selector_gets_no_events(self) -> None:
         self.combo.deleteLater()
         process_events()
         self.combo = None
@@ -199,25 +199,25 @@ class OtherWidgetsTest(unittest.TestCase):
         import ctk
         import qt
 
-        button, heard = ctk.ctkCollapsibleButton(), []
+        button, received = ctk.ctkCollapsibleButton(), []
         inner = qt.QLabel("inner")
         qt.QVBoxLayout(button).addWidget(inner)
-        button.contentsCollapsed.connect(heard.append)
+        button.contentsCollapsed.connect(received.append)
         button.collapsed = True
         self.assertTrue(inner.isHidden())
         button.collapsed = False
         self.assertFalse(inner.isHidden())
-        self.assertEqual(heard, [True, False])
+        self.assertEqual(received, [True, False])
         with self.assertRaises(AttributeError):
             button.setCollapsed(True)
 
     def test_a_slider_with_a_number(self) -> None:
         import ctk
 
-        slider, heard = ctk.ctkSliderWidget(), []
-        slider.valueChanged.connect(heard.append)
+        slider, received = ctk.ctkSliderWidget(), []
+        slider.valueChanged.connect(received.append)
         slider.minimum, slider.maximum, slider.decimals = 1.0, 5.0, 1
         slider.value = 2.5
-        self.assertEqual((slider.value, heard[-1]), (2.5, 2.5))
+        self.assertEqual((slider.value, received[-1]), (2.5, 2.5))
         slider.value = 9.0
         self.assertEqual(slider.value, 5.0)

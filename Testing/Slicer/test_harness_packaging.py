@@ -1,4 +1,4 @@
-"""The harness's `slicer.packaging` asks and tells as Slicer's, and installs nothing."""
+"""The harness's `slicer.packaging` asks and reports as Slicer's does, and installs nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PackagingTest(unittest.TestCase):
             path.write_text("# what we need\n\n-r other.txt\nnumpy>=1.26\nscipy ; python_version < '3'\n")
             self.assertEqual([req.name for req in load_requirements(path)], ["numpy", "scipy"])
 
-    def test_checking(self) -> None:
+    def test_requirements_are_checked(self) -> None:
         self.assertTrue(pip_check(Requirement("numpy>=1.0")))
         self.assertFalse(pip_check(Requirement("numpy>=1000")))
         self.assertFalse(pip_check(Requirement("no-such-package")))
@@ -33,11 +33,11 @@ class PackagingTest(unittest.TestCase):
         pip.missing = {"NumPy"}
         self.assertFalse(pip_check(Requirement("numpy")))
 
-    def test_nothing_is_asked_if_all_is_there(self) -> None:
+    def test_nothing_is_asked_if_nothing_is_missing(self) -> None:
         pip_ensure([Requirement("numpy")], requester="DCAMT")
         self.assertEqual(pip.installed, [])
 
-    def test_one_question_then_the_installation(self) -> None:
+    def test_one_question_precedes_the_installation(self) -> None:
         pip.missing = {"scipy"}
         with Person() as person:
             person.expects("need to be installed")
@@ -46,14 +46,14 @@ class PackagingTest(unittest.TestCase):
         self.assertEqual((pip.installed, pip.skipped), ([["scipy>=1"]], [["torch"]]))
         self.assertTrue(pip_check(Requirement("scipy")))
 
-    def test_declining(self) -> None:
+    def test_declining_installs_nothing(self) -> None:
         pip.missing = {"scipy"}
         with Person() as person, self.assertRaisesRegex(RuntimeError, "declined"):
             person.expects("need to be installed", "Cancel")
             pip_ensure([Requirement("scipy")])
         self.assertEqual(pip.installed, [])
 
-    def test_failing(self) -> None:
+    def test_a_failed_installation_raises(self) -> None:
         pip.missing, pip.returncode = {"scipy"}, 1
         with Person() as person, self.assertRaises(CalledProcessError):
             person.expects("need to be installed").expects("installation failed")

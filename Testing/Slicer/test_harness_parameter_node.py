@@ -1,4 +1,4 @@
-"""Parameter nodes lie in the scene as Slicer writes them, outlive it in files, and move with the panel."""
+"""Parameter nodes are stored as Slicer stores them, saved with the scene, and follow the panel."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ParameterNodeTest(unittest.TestCase):
         self.choices = self.logic.choices()
         self.node = self.choices.parameterNode
 
-    def test_defaults(self) -> None:
+    def test_defaults_are_written(self) -> None:
         choices = self.choices
         self.assertEqual((choices.quality, choices.iterations, choices.rate), ("accurate", 600, 0.01))
         self.assertEqual((choices.show3D, choices.note, choices.effort), (False, "", Effort.QUICK))
@@ -128,20 +128,20 @@ class ParameterNodeTest(unittest.TestCase):
         self.choices.region = None
         self.assertIsNone(self.logic.choices().region)
 
-    def test_observers_hear_of_changes(self) -> None:
-        heard: list[str] = []
-        tag = self.choices.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: heard.append(self.choices.note))
+    def test_observers_get_changes(self) -> None:
+        received: list[str] = []
+        tag = self.choices.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: received.append(self.choices.note))
         self.choices.note = "new"
         self.choices.RemoveObserver(tag)
         self.choices.note = "newer"
-        self.assertEqual(heard, ["new"])
+        self.assertEqual(received, ["new"])
 
     def test_another_wrapper_of_the_node_sees_the_change(self) -> None:
         other = self.logic.choices()
         self.choices.iterations = 7
         self.assertEqual(other.iterations, 7)
 
-    def test_one_node_a_scene(self) -> None:
+    def test_each_scene_has_one_node(self) -> None:
         self.assertIs(self.logic.getParameterNode(), self.node)
         self.assertEqual(self.logic.getAllParameterNodes(), [self.node])
 
@@ -178,7 +178,7 @@ class RefusalTest(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "reserved name 'Modified'"):
             parameterNodeWrapper(type("Bad", (), {"__annotations__": {"Modified": int}}))
 
-    def test_unions_take_what_fits(self) -> None:
+    def test_unions_take_the_type_that_fits(self) -> None:
         close_scene()
         wrapper = parameterNodeWrapper(type("Either", (), {"__annotations__": {"member": Union[int, str]}}))  # noqa: UP007
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
@@ -213,7 +213,7 @@ class GuiTest(unittest.TestCase):
         setattr(self.ui, name, widget)
         return widget
 
-    def test_widgets_take_the_values_and_their_limits(self) -> None:
+    def test_widgets_get_values_and_limits(self) -> None:
         ui = self.ui
         self.assertEqual([ui.quality.itemText(row) for row in range(ui.quality.count)], ["accurate", "fast"])
         self.assertEqual((ui.iterations.value, ui.iterations.maximum), (600, 1000))
@@ -247,7 +247,7 @@ class GuiTest(unittest.TestCase):
         self.assertIs(ui.volume.currentNode(), volume)
         self.assertEqual((ui.quality.currentText, ui.show3D.checked, ui.note.text), ("fast", True, "written"))
 
-    def test_disconnected_they_go_their_own_ways(self) -> None:
+    def test_disconnected_widgets_and_node_do_not_follow_each_other(self) -> None:
         note, quality = qt.QLineEdit(), qt.QComboBox()
         tag = self.choices.connectParametersToGui({"note": note, "quality": quality})
         self.choices.disconnectGui(tag)
@@ -255,7 +255,7 @@ class GuiTest(unittest.TestCase):
         self.choices.quality = "fast"
         self.assertEqual((self.choices.note, quality.currentText), ("", "accurate"))
 
-    def test_a_panel_that_stayed_connected_loses_its_choices_when_it_connects_again(self) -> None:
+    def test_connecting_twice_loses_the_choices(self) -> None:
         self.choices.disconnectGui(self.choices.connectGui(self.ui))
         self.choices.quality = "fast"
         _Logic().choices().connectGui(self.ui)

@@ -1,4 +1,4 @@
-"""The scripted person answers what was foreseen, and nothing comes up unseen."""
+"""The scripted person answers the expected questions; every other window and hidden error fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class QuestionTest(unittest.TestCase):
         self.assertEqual([question.kind for question in person.seen], ["question"] * 3)
         self.assertEqual((person.seen[0].title, person.seen[0].text), ("DCAMT", "Go on?"))
 
-    def test_messages_are_seen(self) -> None:
+    def test_messages_are_recorded(self) -> None:
         with Person() as person:
             person.expects("failed").expects("careful").expects("note")
             slicer.util.errorDisplay("It failed.", detailedText="at line 3")
@@ -39,7 +39,7 @@ class QuestionTest(unittest.TestCase):
         self.assertEqual(person.errors(), ["It failed."])
         self.assertEqual(person.seen[0].detail, "at line 3")
 
-    def test_an_unforeseen_question_fails(self) -> None:
+    def test_an_unexpected_question_fails(self) -> None:
         with self.assertRaises(UnexpectedQuestion):
             slicer.util.confirmOkCancelDisplay("Go on?")
         with Person() as person, self.assertRaises(UnexpectedQuestion):
@@ -117,7 +117,7 @@ class HiddenErrorTest(unittest.TestCase):
         errors = slot_errors.pop_errors()
         self.assertEqual([str(error) for error in errors], ["the slot failed"] * 3)
 
-    def test_they_fail_the_test(self) -> None:
+    def test_hidden_errors_fail_the_test(self) -> None:
         button = qt.QPushButton()
         button.clicked.connect(self.fail)
         button.click()
@@ -146,7 +146,7 @@ class LoopMonitorTest(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "the panel waited for 60.000 s, .* times the reference"):
             assert_no_pause(60, "the panel")
 
-    def test_it_sees_a_pause(self) -> None:
+    def test_a_pause_is_measured(self) -> None:
         import time
 
         with LoopMonitor() as monitor:
@@ -156,7 +156,7 @@ class LoopMonitorTest(unittest.TestCase):
         self.assertGreaterEqual(monitor.longest_pause, 0.15)
         self.assertLess(monitor.longest_work, monitor.longest_pause)
 
-    def test_it_sees_work(self) -> None:
+    def test_work_is_measured(self) -> None:
         import time
 
         def work() -> None:

@@ -1,4 +1,4 @@
-"""Slicer's views and charts without a screen show what lies in the scene."""
+"""Slicer's views and charts, drawn off-screen, show the scene."""
 
 from __future__ import annotations
 

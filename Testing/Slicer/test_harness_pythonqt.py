@@ -1,4 +1,4 @@
-"""The harness's `qt` has PythonQt's manners, refusals included."""
+"""The harness's `qt` follows PythonQt's conventions and refuses what PythonQt refuses."""
 
 from __future__ import annotations
 
@@ -126,20 +126,20 @@ class SignalTest(unittest.TestCase):
     def setUp(self) -> None:
         self.button = qt.QPushButton()
         self.button.checkable = True
-        self.heard: list[object] = []
+        self.received: list[object] = []
 
     def test_a_function_gets_as_many_arguments_as_it_takes(self) -> None:
-        self.button.clicked.connect(lambda: self.heard.append("none"))
-        self.button.clicked.connect(lambda checked: self.heard.append(checked))
-        self.button.clicked.connect(lambda *all_: self.heard.append(all_))
+        self.button.clicked.connect(lambda: self.received.append("none"))
+        self.button.clicked.connect(lambda checked: self.received.append(checked))
+        self.button.clicked.connect(lambda *all_: self.received.append(all_))
         self.button.click()
-        self.assertEqual(self.heard, ["none", True, (True,)])
+        self.assertEqual(self.received, ["none", True, (True,)])
 
     def test_by_signature(self) -> None:
-        self.button.connect("clicked(bool)", self.heard.append)
-        self.button.connect("clicked()", lambda: self.heard.append("no argument"))
+        self.button.connect("clicked(bool)", self.received.append)
+        self.button.connect("clicked()", lambda: self.received.append("no argument"))
         self.button.click()
-        self.assertEqual(self.heard, [True, "no argument"])
+        self.assertEqual(self.received, [True, "no argument"])
 
     def test_an_unknown_signature_is_refused(self) -> None:
         for signature in ("clicked(int)", "pushed()"):
@@ -147,20 +147,20 @@ class SignalTest(unittest.TestCase):
                 self.button.connect(signature, print)
 
     def test_disconnect(self) -> None:
-        self.button.clicked.connect(self.heard.append)
-        self.button.connect("toggled(bool)", self.heard.append)
-        self.assertTrue(self.button.clicked.disconnect(self.heard.append))
-        self.assertTrue(self.button.disconnect("toggled(bool)", self.heard.append))
-        self.assertFalse(self.button.disconnect("toggled(bool)", self.heard.append))
+        self.button.clicked.connect(self.received.append)
+        self.button.connect("toggled(bool)", self.received.append)
+        self.assertTrue(self.button.clicked.disconnect(self.received.append))
+        self.assertTrue(self.button.disconnect("toggled(bool)", self.received.append))
+        self.assertFalse(self.button.disconnect("toggled(bool)", self.received.append))
         self.button.click()
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.received, [])
 
     def test_all_receivers_of_a_signal_at_once(self) -> None:
-        self.button.clicked.connect(self.heard.append)
-        self.button.clicked.connect(lambda: self.heard.append("second"))
+        self.button.clicked.connect(self.received.append)
+        self.button.clicked.connect(lambda: self.received.append("second"))
         self.button.clicked.disconnect()
         self.button.click()
-        self.assertEqual(self.heard, [])
+        self.assertEqual(self.received, [])
 
     def test_a_signal_drives_a_slot(self) -> None:
         edit, label = qt.QLineEdit(), qt.QLabel()
@@ -173,9 +173,9 @@ class SignalTest(unittest.TestCase):
             self.button.clicked.connect("onClicked")
 
     def test_emitting(self) -> None:
-        self.button.toggled.connect(self.heard.append)
+        self.button.toggled.connect(self.received.append)
         self.button.toggled.emit(True)
-        self.assertEqual(self.heard, [True])
+        self.assertEqual(self.received, [True])
 
 
 class StringConnectionTest(unittest.TestCase):
@@ -190,11 +190,11 @@ class StringConnectionTest(unittest.TestCase):
 
     def test_signal_emits_a_signal(self) -> None:
         first, second = qt.QPushButton(), qt.QPushButton()
-        heard: list[bool] = []
-        second.clicked.connect(heard.append)
+        received: list[bool] = []
+        second.clicked.connect(received.append)
         first.connect("clicked(bool)", second, "clicked(bool)")
         first.click()
-        self.assertEqual(heard, [False])
+        self.assertEqual(received, [False])
 
     def test_unknown_slot_is_refused(self) -> None:
         with self.assertRaisesRegex(ValueError, r"slot 'write\(\)' does not exist on QLabel"):
@@ -255,13 +255,13 @@ class DeletionTest(unittest.TestCase):
     def test_a_slot_keeps_a_strong_reference(self) -> None:
         class Listener:
             def hear(self) -> None:
-                heard.append("clicked")
+                received.append("clicked")
 
-        heard: list[str] = []
+        received: list[str] = []
         button = qt.QPushButton()
         button.clicked.connect(Listener().hear)
         button.click()
-        self.assertEqual(heard, ["clicked"])
+        self.assertEqual(received, ["clicked"])
 
 
 class TableModelTest(unittest.TestCase):
@@ -294,14 +294,14 @@ class TableModelTest(unittest.TestCase):
 
         self.cells = Cells()
 
-    def test_a_view_shows_what_the_model_says(self) -> None:
+    def test_a_view_shows_the_models_data(self) -> None:
         view = qt.QTableView()
         view.setModel(self.cells)
         self.assertIs(view.model(), self.cells)
         self.assertEqual(view.model().index(0, 0).data(), "b")
         self.assertEqual(self.cells.index(0, 0).data(qt.Qt.CheckStateRole), 2)
 
-    def test_flags_of_the_base_are_reached(self) -> None:
+    def test_super_calls_qts_method(self) -> None:
         flags = self.cells.flags(self.cells.index(0, 0))
         self.assertTrue(flags & qt.Qt.ItemIsEditable)
         self.assertTrue(flags & qt.Qt.ItemIsEnabled)
@@ -313,11 +313,11 @@ class TableModelTest(unittest.TestCase):
         self.assertEqual([proxy.index(row, 0).data() for row in range(proxy.rowCount())], ["a", "b"])
         self.assertEqual(proxy.mapToSource(proxy.index(0, 0)).row(), 1)
 
-    def test_changes_are_told(self) -> None:
-        heard: list[object] = []
-        self.cells.dataChanged.connect(lambda first, last: heard.append((first.row(), last.column())))
+    def test_changes_are_signalled(self) -> None:
+        received: list[object] = []
+        self.cells.dataChanged.connect(lambda first, last: received.append((first.row(), last.column())))
         self.cells.setData(self.cells.index(1, 0), "c")
-        self.assertEqual((heard, self.cells.rows[1][0]), ([(1, 0)], "c"))
+        self.assertEqual((received, self.cells.rows[1][0]), ([(1, 0)], "c"))
 
     def test_inserting_rows(self) -> None:
         view = qt.QTableView()
@@ -367,20 +367,20 @@ class ProcessTest(unittest.TestCase):
 
 class TimerTest(unittest.TestCase):
     def test_single_shots_and_timers(self) -> None:
-        heard: list[str] = []
-        qt.QTimer.singleShot(0, lambda: heard.append("shot"))
+        received: list[str] = []
+        qt.QTimer.singleShot(0, lambda: received.append("shot"))
         timer = qt.QTimer()
         timer.singleShot = True
-        timer.timeout.connect(lambda: heard.append("timer"))
+        timer.timeout.connect(lambda: received.append("timer"))
         timer.start(1)
-        process_events_until(lambda: len(heard) == 2)
-        self.assertEqual(sorted(heard), ["shot", "timer"])
+        process_events_until(lambda: len(received) == 2)
+        self.assertEqual(sorted(received), ["shot", "timer"])
         self.assertFalse(timer.active)
 
     def test_menus_and_actions(self) -> None:
-        menu, heard = qt.QMenu(), []
+        menu, received = qt.QMenu(), []
         action = menu.addAction("Import…")
-        action.triggered.connect(lambda: heard.append("import"))
+        action.triggered.connect(lambda: received.append("import"))
         action.trigger()
         process_events()
-        self.assertEqual((action.text, heard), ("Import…", ["import"]))
+        self.assertEqual((action.text, received), ("Import…", ["import"]))

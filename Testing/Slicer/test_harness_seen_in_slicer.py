@@ -49,11 +49,11 @@ class SceneTest(unittest.TestCase):
         slicer.util.saveScene(path)
         close_scene()
         node = self.add_singleton()
-        heard: list[tuple[str, bool, bool]] = []
+        received: list[tuple[str, bool, bool]] = []
 
         def listen(name: str) -> None:
             scene = slicer.mrmlScene
-            heard.append((name, bool(scene.IsImporting()), node.GetNodeReference("text") is not None))
+            received.append((name, bool(scene.IsImporting()), node.GetNodeReference("text") is not None))
 
         for subject, event in (
             (slicer.mrmlScene, slicer.mrmlScene.StartImportEvent),
@@ -63,10 +63,10 @@ class SceneTest(unittest.TestCase):
             tag = subject.AddObserver(event, lambda _caller, name: listen(name))
             self.addCleanup(subject.RemoveObserver, tag)
         slicer.util.loadScene(path)
-        names = [name for name, _importing, _resolved in heard]
+        names = [name for name, _importing, _resolved in received]
         self.assertIn("ModifiedEvent", names[1:-1])
-        self.assertTrue(heard[names.index("ModifiedEvent")][1])
-        self.assertFalse(heard[names.index("ModifiedEvent")][2])
+        self.assertTrue(received[names.index("ModifiedEvent")][1])
+        self.assertFalse(received[names.index("ModifiedEvent")][2])
         self.assertIsNotNone(node.GetNodeReference("text"))
 
     def test_node_that_is_not_saved_makes_the_scene_ask_to_be_saved(self) -> None:
@@ -135,9 +135,9 @@ class UndoTest(unittest.TestCase):
         editor.setSegmentationNode(node)
         editor.saveStateForUndo()
         slicer.util.updateSegmentBinaryLabelmapFromArray(np.ones_like(mask), node, segment, volume)
-        heard: list[str] = []
+        received: list[str] = []
         event = slicer.vtkSegmentation.SourceRepresentationModified
-        node.GetSegmentation().AddObserver(event, lambda *_: heard.append("source"))
+        node.GetSegmentation().AddObserver(event, lambda *_: received.append("source"))
 
         def voxels() -> int:
             # Exporting the segment would discard the states for redo.
@@ -147,7 +147,7 @@ class UndoTest(unittest.TestCase):
         self.assertEqual(voxels(), 20)
         editor.redo()
         self.assertEqual(voxels(), 60)
-        self.assertEqual(heard, [])
+        self.assertEqual(received, [])
 
 
 class ApplicationTest(unittest.TestCase):
@@ -184,10 +184,10 @@ class ApplicationTest(unittest.TestCase):
         self.assertFalse(hasattr(slicer.modules, "DCAMTSegmentationWidget"))
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
-        heard: list[bool] = []
-        slicer.app.connect("aboutToQuit()", lambda: heard.append(hasattr(slicer.modules, "DCAMTSegmentationWidget")))
+        received: list[bool] = []
+        slicer.app.connect("aboutToQuit()", lambda: received.append(hasattr(slicer.modules, "DCAMTSegmentationWidget")))
         slicer.app.aboutToQuit.emit()
-        self.assertEqual(heard, [True])
+        self.assertEqual(received, [True])
         self.assertFalse(hasattr(slicer.modules, "DCAMTSegmentationWidget"))
 
     def test_testing_mode_declines_to_confirm(self) -> None:

@@ -1,4 +1,4 @@
-"""The harness loads the real .ui files, and refuses what Slicer lacks."""
+"""The harness loads the real .ui files and refuses what Slicer lacks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class LoadingTest(unittest.TestCase):
             with self.subTest(what), self.assertRaisesRegex((UiFileError, ValueError, AttributeError), message):
                 self.load(FORM.replace(old, new))
 
-    def test_a_file_that_is_not_there(self) -> None:
+    def test_a_missing_file_is_refused(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "file not found"):
             slicer.util.loadUI("/no/such/file.ui")
 

@@ -138,9 +138,9 @@ class SignalConnections:
             if wanted == signature or wanted == signature.split("(")[0]:
                 return target, signature
         # Slicer's widgets name C++ classes that Qt's own meta-object cannot know here.
-        told = getattr(type(target), "SIGNATURES", {}).get(wanted)
-        if told is not None:
-            return target, told
+        declared = getattr(type(target), "SIGNATURES", {}).get(wanted)
+        if declared is not None:
+            return target, declared
         raise ValueError(f"QObject::connect() signal '{signal}' does not exist on {type(target).__name__}")
 
 
