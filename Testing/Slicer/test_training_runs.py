@@ -175,7 +175,7 @@ class RunsTest(TrainingCase):
         process.send_signal(signal.SIGKILL)
         self.wait_for(lambda: self.state(run) == FAILED, "the end")
         self.wait_for(lambda: self.ui.resumeButton.enabled, "the failure in the panel")
-        self.assertIn("ended from outside", self.ui.runStatusLabel.text)
+        self.assertIn("The process was killed", self.ui.runStatusLabel.text)
         click(self.ui.resumeButton)
         self.wait_for(lambda: self.state(run) == RUNNING, "the run to go on")
 
@@ -320,7 +320,7 @@ class ListOfRunsTest(TrainingCase):
             ("paused: paused", "Paused, 4 of 10 iterations.", True),
             ("stopped: stopped", "Stopped, 4 of 10 iterations.", True),
             ("finished: finished", "Finished, 10 of 10 iterations.", False),
-            ("killed: failed", "ended from outside", True),
+            ("killed: failed", "The process was killed", True),
             ("full: paused", "the disk is full. Free some space.", True),
             ("faulty: failed", "Failed, 4 of 10 iterations. the losses are no longer numbers.", True),
         ):
