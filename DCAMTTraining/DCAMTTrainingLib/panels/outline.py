@@ -27,7 +27,7 @@ from ..runs.watch import RunWatch
 from ..session import TrainingSession
 from .plain_table import PlainTableModel, selected_rows
 
-WIDTHS = (100, 130)
+WIDTHS = (104, 140)
 """Pixels of the columns but the first, which takes the rest."""
 
 
@@ -40,7 +40,7 @@ class OutlinePanel:
         self._command: EngineCommand | None = None
         self._opening: SteppedTask | None = None
         self._ranked = PlainTableModel(
-            (_("Case"), _("Disagreement"), _("Largest at (R, A, S mm)")),
+            (_("Case"), _("Disagreement"), _("Largest at (RAS mm)")),
             lambda case: (case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])),
         )
         ui.rankTable.setModel(self._ranked)

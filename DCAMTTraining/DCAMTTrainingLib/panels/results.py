@@ -23,9 +23,13 @@ from ..runs.model_store import store_model, stored_copy_of, use_model
 from ..runs.watch import RunWatch
 from .plain_table import PlainTableModel
 
-SCORES = ("dice", "jaccard", "hd95_mm", "asd_mm")
-WIDTHS = (96, 56, 64, 84, 84)
+SCORES = {"dice": 3, "jaccard": 3, "hd95_mm": 2, "asd_mm": 2}
+"""Columns of a run's validation table, and their digits after the point in the panel."""
+CASE, CLASS = range(2)
+WIDTHS = (96, 54, 64, 84, 80)
 """Pixels of the columns but the first, which takes the rest."""
+CASE_WIDTH = 120
+"""Pixels of the first column if there are several classes, for which the others need room."""
 MEAN, DEVIATION = "mean", "std"
 """Names of the summary lines in a run's validation table."""
 
@@ -47,7 +51,8 @@ class ResultsPanel:
             (_("Case"), _("Class"), _("Dice"), _("Jaccard"), _("95HD (mm)"), _("ASD (mm)")), self._cells
         )
         ui.resultsTable.setModel(self._scores)
-        ui.resultsTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        ui.resultsTable.horizontalHeader().setSectionResizeMode(CASE, qt.QHeaderView.Stretch)
+        ui.resultsTable.verticalHeader().hide()
         for column, width in enumerate(WIDTHS, start=1):
             ui.resultsTable.setColumnWidth(column, width)
         ui.useModelButton.connect("clicked(bool)", self._on_use)
@@ -95,10 +100,20 @@ class ResultsPanel:
             rows = read_scores(path)
         if rows or self._scores.rows:
             self._scores.show(rows)
+            self._fit_columns()
+
+    def _fit_columns(self) -> None:
+        """Give the names of the cases room: a single class is not repeated in each row."""
+        several = len(self._classes) > 1
+        header = self._ui.resultsTable.horizontalHeader()
+        self._ui.resultsTable.setColumnHidden(CLASS, not several)
+        header.setSectionResizeMode(CASE, qt.QHeaderView.Interactive if several else qt.QHeaderView.Stretch)
+        if several:
+            self._ui.resultsTable.setColumnWidth(CASE, CASE_WIDTH)
 
     def _cells(self, row: dict[str, str]) -> list[str]:
         label = row.get("label", "")
-        scores = [score_text(row.get(column, "")) for column in SCORES]
+        scores = [score_text(row.get(column, ""), digits) for column, digits in SCORES.items()]
         return [row.get("case", ""), self._classes.get(label, label), *scores]
 
     def _selected_model(self) -> Path | None:
@@ -194,9 +209,9 @@ def class_names(recipe: Path) -> dict[str, str]:
         return {}
 
 
-def score_text(text: str) -> str:
-    """Return a number with three digits after the point; any other text unchanged."""
+def score_text(text: str, digits: int) -> str:
+    """Return a number with this many digits after the point; any other text unchanged."""
     try:
-        return f"{float(text):.3f}"
+        return f"{float(text):.{digits}f}"
     except ValueError:
         return text

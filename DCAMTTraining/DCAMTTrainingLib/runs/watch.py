@@ -34,13 +34,11 @@ class RunWatch:
         self._tail = EventTail(run.events)
         self._changed = True
         self._failed_once = False
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._poll)
+        self._closed = False
 
     def start(self) -> RunWatch:
         """Begin to poll; returns the watch itself."""
-        self._timer.start(0)
+        self._poll_in(0)
         return self
 
     @property
@@ -50,9 +48,15 @@ class RunWatch:
 
     def close(self) -> None:
         """Stop polling."""
-        self._timer.stop()
+        self._closed = True
+
+    def _poll_in(self, milliseconds: int) -> None:
+        # A timer of its own would hold this watch, and this watch the timer: neither would ever be freed.
+        qt.QTimer.singleShot(milliseconds, self._poll)
 
     def _poll(self) -> None:
+        if self._closed:
+            return
         until = time.monotonic() + TURN_S
         while time.monotonic() < until:
             event = self._tail.next()
@@ -60,19 +64,19 @@ class RunWatch:
                 break
             self._changed = self.curves.apply(event) or self._changed
         if not self._tail.at_end:
-            self._timer.start(0)
+            self._poll_in(0)
             return
         state = run_state(self.run)
         if state.state == FAILED and self.state.state == RUNNING and not self._failed_once:
             # Between a run's last event and its failure note, it may look killed: poll once more.
             self._failed_once = True
-            self._timer.start(POLL_MS)
+            self._poll_in(POLL_MS)
             return
         self._failed_once = False
         if self._changed:
             self._changed = False
             self.charts.update(self.curves)
         self.state = state
-        self._timer.start(POLL_MS)
+        self._poll_in(POLL_MS)
         # Called last, since it may close this watch.
         self._on_poll(state)
