@@ -268,10 +268,15 @@ def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
 
 @dataclass(frozen=True)
 class Region:
-    """A box along the patient's axes: `low` and `high` corner, RAS mm."""
+    """A box along the patient's axes: `low` and `high` corner, RAS mm.
+
+    to_unit: for a region that is rotated in this box, (4, 4) as nested tuples: RAS mm -> coordinates that are within
+    -1 to 1 along each axis inside the region.
+    """
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
+    to_unit: tuple[tuple[float, ...], ...] | None = None
 
     @classmethod
     def parse(cls, text: str) -> Region:
@@ -311,8 +316,15 @@ class Region:
         """Return which voxels of a scan's grid have their centre inside: bool (I, J, K)."""
         inside = np.ones(grid.shape, bool)
         steps = [np.arange(n).reshape([-1 if d == axis else 1 for d in range(3)]) for axis, n in enumerate(grid.shape)]
-        for patient in range(3):
-            row = grid.affine[patient]
-            position = row[0] * steps[0] + row[1] * steps[1] + row[2] * steps[2] + row[3]
-            inside &= (position >= self.low[patient]) & (position <= self.high[patient])
+        for axes, low, high in self._limits():
+            for row, least, most in zip(axes @ grid.affine, low, high, strict=True):
+                position = row[0] * steps[0] + row[1] * steps[1] + row[2] * steps[2] + row[3]
+                inside &= (position >= least) & (position <= most)
         return inside
+
+    def _limits(self) -> list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]]:
+        """Return maps (3, 4) of RAS mm to coordinates, each with the lowest and the highest inside the region."""
+        limits: list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]] = [(np.eye(4)[:3], self.low, self.high)]
+        if self.to_unit is not None:
+            limits.append((np.array(self.to_unit)[:3], (-1.0,) * 3, (1.0,) * 3))
+        return limits

@@ -167,3 +167,18 @@ def test_region_outside_the_scan_is_refused(axis: int, side: int) -> None:
         centre[axis] += side * distance
         with pytest.raises(InputError, match="outside the scan"):
             region_around(centre, (5.0, 5.0, 5.0)).box(grid, margin=40)
+
+
+def test_a_rotated_region_holds_the_voxels_inside_its_own_faces() -> None:
+    axes = rotation(0, 0, 40)[:3, :3]
+    half = np.array([9.0, 4.0, 6.0])
+    corners = CENTRE + np.array(list(itertools.product((-1, 1), repeat=3))) * half @ axes.T
+    to_unit = np.eye(4)
+    to_unit[:3, :3] = np.linalg.inv(axes * half)
+    to_unit[:3, 3] = -to_unit[:3, :3] @ CENTRE
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    region = Region(tuple(low), tuple(high), tuple(map(tuple, to_unit.tolist())))
+    inside = region.mask(OBLIQUE)
+    own = (points_of(OBLIQUE) - CENTRE) @ axes
+    np.testing.assert_array_equal(inside, (np.abs(own) <= half).all(axis=-1))
+    assert 0 < inside.sum() < Region(tuple(low), tuple(high)).mask(OBLIQUE).sum()

@@ -162,3 +162,43 @@ def test_a_changed_model_file_is_loaded_anew(
     assert isinstance(second, ScanSegmented), second
     finished, _ = child.wait_for(last("3"))
     assert_result_of(finished, oblique_scan, open_model(path))
+
+
+def test_a_cancelled_scan_stops_and_the_model_stays_loaded(
+    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
+) -> None:
+    child = start_worker()
+    large = analytic_scan(centred_grid((160, 160, 120), (1.0, 1.0, 1.0)))
+    child.send(request(large, worker_model, tmp_path / "large", "large"))
+    child.wait_for(lambda event: event.get("stage") == "segmenting")
+    child.send({"request": "cancel", "id": "large"})
+    child.send(request(oblique_scan, worker_model, tmp_path / "next", "next"))
+    failed, _ = child.wait_for(last("large"))
+    assert (failed["event"], failed["reason"]) == ("failed", "cancelled")
+    finished, told = child.wait_for(last("next"))
+    assert finished["event"] == "finished"
+    assert not any(event.get("stage") == "loading" for event in told)
+
+
+def test_a_request_that_is_cancelled_before_its_turn_is_not_served(
+    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
+) -> None:
+    child = start_worker()
+    child.send({"request": "cancel", "id": "1"})
+    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
+    failed, told = child.wait_for(last("1"))
+    assert failed["reason"] == "cancelled"
+    assert not any(event["event"] == "progress" for event in told)
+
+
+def test_the_scans_of_an_application_that_was_killed_are_removed(tmp_path: Path) -> None:
+    handed = tmp_path / "handed"
+    handed.mkdir()
+    (handed / "volume.npy").write_bytes(b"a patient")
+    child = Child("", "--remove-at-end", str(handed))
+    # The pipe closes as it does when the application is killed, here while the packages are being imported.
+    assert child.process.stdin is not None
+    child.process.stdin.close()
+    assert child.ends() == 0
+    assert not handed.exists()
+    assert tmp_path.exists()

@@ -43,8 +43,8 @@ PATIENCE_S = 120
 class Child:
     """A worker in a process of its own; `broken`: what is run in it beforehand."""
 
-    def __init__(self, broken: str = "") -> None:
-        program = ["-m", "dcamt.inference.worker"]
+    def __init__(self, broken: str = "", *arguments: str) -> None:
+        program = ["-m", "dcamt.inference.worker", *arguments]
         if broken:
             program = ["-c", f"{broken}\nimport sys\nfrom dcamt.inference.worker import main\nsys.exit(main())"]
         self.process = subprocess.Popen(

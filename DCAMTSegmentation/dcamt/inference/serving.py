@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..devices import choose_device
-from ..errors import InternalError, is_out_of_memory, user_error, write_error
+from ..errors import Cancelled, InternalError, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
 from ..metrics.measurements import measure, measure_mask
 from ..models.store import model_path
@@ -55,8 +56,9 @@ TRIAL = (48, 48, 48)
 class Worker:
     """Serve one request after another with a model that stays loaded; events go to `send`."""
 
-    def __init__(self, send: Callable[[Event], None]) -> None:
+    def __init__(self, send: Callable[[Event], None], cancelled: Collection[str] = ()) -> None:
         self._send = send
+        self._cancelled = cancelled
         self._predictor: Predictor | None = None
         self._loaded: object = None
         self._seconds_per_mm3: dict[str, float] = {}
@@ -66,11 +68,12 @@ class Worker:
         request: Request | None = None
         try:
             request = parse_request(line)
+            self._stop_if_cancelled(request)
             if isinstance(request, SegmentRequest):
                 self._segment(request)
             elif isinstance(request, MeasureRequest):
                 self._measure(request)
-            else:
+            elif isinstance(request, LoadRequest):
                 with self._reporting(request, None) as estimate:
                     predictor, notes = self._load(request, estimate)
                 self._send(ModelLoaded(request.id, str(predictor.device), tuple(notes)))
@@ -97,12 +100,13 @@ class Worker:
         size_mm3 = _size_mm3(volume.grid, request)
         started = time.monotonic()
         with self._reporting(request, self._expected_s(request.quality, size_mm3)) as estimate:
-            result = predictor.segment(
-                volume,
-                request.quality,
-                request.region,
-                progress=lambda stage, fraction: estimate.report(stage, PREDICTED * fraction, time.monotonic()),
-            )
+            with self._stoppable(request):
+                result = predictor.segment(
+                    volume,
+                    request.quality,
+                    request.region,
+                    progress=lambda stage, fraction: estimate.report(stage, PREDICTED * fraction, time.monotonic()),
+                )
             for note in result.notes:
                 self._note(request, note, notes)
             estimate.report("measuring", PREDICTED, time.monotonic())
@@ -113,6 +117,7 @@ class Worker:
                 levels = disagreement_levels(result.agreement)
                 doubts = doubtful_places(1 - result.agreement, volume.grid)
                 disagreement = request.output / "disagreement.npy"
+            self._stop_if_cancelled(request)
             estimate.report("writing", 0.97, time.monotonic())
             labelmap = request.output / "labelmap.npy"
             write_array(labelmap, result.labelmap.voxels)
@@ -133,6 +138,19 @@ class Worker:
                 tuple(notes),
             )
         )
+
+    def _stop_if_cancelled(self, request: Request) -> None:
+        if request.id in self._cancelled:
+            raise Cancelled("Cancelled.")
+
+    @contextmanager
+    def _stoppable(self, request: Request) -> Iterator[None]:
+        """Let a cancelled request stop at the next layer of the network, since one pass may take long."""
+        hook = register_module_forward_pre_hook(lambda module, inputs: self._stop_if_cancelled(request))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _load(self, request: LoadRequest | SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
         """The model on its device, from before if it is the same file; what the person should know of it."""

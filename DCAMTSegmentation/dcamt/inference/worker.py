@@ -1,7 +1,8 @@
 """The process that segments for an application: a request a line on stdin, an event a line on stdout, both JSON.
 
-It keeps the model loaded from one request to the next. To cancel, the application kills it; it ends by itself as soon
-as stdin closes, were it in the midst of a scan, so that it never outlives an application that crashed.
+It keeps the model loaded from one request to the next, also when a request is cancelled. The process ends as soon as
+stdin closes, even in the midst of a scan, so that it never outlives an application that crashed; with `--remove-at-end
+FOLDER` it then removes that folder, which holds the scans that the application wrote for it.
 
 Requests and events are those of `worker.protocol`. After a failure of the reason `internal` the process exits with
 status 1, since its state cannot be relied on; after `missing_package` at the start, with status 3.
@@ -9,19 +10,22 @@ status 1, since its state cannot be relied on; after `missing_package` at the st
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import queue
+import shutil
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from .. import __version__
 from ..errors import MissingPackage, missing_packages
-from ..worker.protocol import Event, RequestFailed, WorkerReady, event_line
+from ..worker.protocol import Event, RequestFailed, WorkerReady, cancelled_id, event_line
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
@@ -57,17 +61,30 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(requests, "rb"), os.fdopen(events, "wb")
 
 
-def main() -> int:
-    """Serve until stdin closes; see the module."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Serve requests until stdin closes; see the module."""
+    parser = argparse.ArgumentParser(prog="python -m dcamt.inference.worker")
+    parser.add_argument("--remove-at-end", metavar="FOLDER")
+    folder = parser.parse_args(arguments).remove_at_end
     stdin, stdout = _private_streams()
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     lock = threading.Lock()
+    cancelled: set[str] = set()
+
+    def end() -> NoReturn:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)  # the only way to end while the network computes
 
     def read() -> None:
         for line in stdin:
-            if line.strip():
-                lines.put(line.decode("utf-8", "replace"))
-        os._exit(0)  # the only way to end while the network computes
+            text = line.decode("utf-8", "replace")
+            identifier = cancelled_id(text)
+            if identifier is not None:
+                cancelled.add(identifier)
+            elif text.strip():
+                lines.put(text)
+        end()
 
     def send(event: Event) -> None:
         try:
@@ -75,7 +92,7 @@ def main() -> int:
                 stdout.write(event_line(event).encode() + b"\n")
                 stdout.flush()
         except OSError:
-            os._exit(0)  # the application has closed the pipe
+            end()  # the application has closed the pipe
 
     threading.Thread(target=read, daemon=True).start()
     absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -93,11 +110,11 @@ def main() -> int:
     send(WorkerReady(__version__, versions))
     from .serving import Worker
 
-    worker = Worker(send)
+    worker = Worker(send, cancelled)
     while worker.serve(lines.get()):
         pass
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

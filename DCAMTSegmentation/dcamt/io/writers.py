@@ -16,7 +16,7 @@ from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPRESSION = 4  # of 9: labelmaps shrink hardly more above it, and large ones take seconds longer
-_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
+TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
@@ -124,7 +124,7 @@ def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Se
                 "labelValue": segment.label,
                 "layer": 0,
                 "terminology": {
-                    "contextName": _CONTEXT,
+                    "contextName": TERMINOLOGY_CONTEXT,
                     "category": _triplet(segment.category),
                     "type": _triplet(segment.type),
                     "anatomicContextName": _REGION_CONTEXT,

@@ -4,7 +4,8 @@ A request is one line of JSON on the worker's stdin, an event one on its stdout.
 `request_line` and `event_line` write, `parse_request` and `parse_event` read and check every key and type.
 
 Every request is answered by events with its `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of
-`ModelLoaded`, `ScanSegmented`, `OutlinesMeasured` or `RequestFailed`. `WorkerReady` comes once, before all others.
+`ModelLoaded`, `ScanSegmented`, `OutlinesMeasured` or `RequestFailed`. A `CancelRequest` has no answer of its own.
+`WorkerReady` comes once, before all others.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class SegmentRequest:
 
     name: the user's name of the scan. volume: a `.npy` file, (K, J, I) or (K, J, I, C). affine: (4, 4), voxel index
     (i, j, k) -> RAS mm. output: an existing folder for the results. region: None for the whole scan.
+    surface: whether to make the closed surface of each class.
     """
 
     kind: ClassVar[str] = "segment"
@@ -58,6 +60,7 @@ class SegmentRequest:
     quality: str = ACCURATE
     device: str = AUTO
     region: Region | None = None
+    surface: bool = False
     id: str = ""
 
 
@@ -80,7 +83,15 @@ class MeasureRequest:
     id: str = ""
 
 
-Request = LoadRequest | SegmentRequest | MeasureRequest
+@dataclass(frozen=True)
+class CancelRequest:
+    """Stop the request with this `id`, which then fails for the reason "cancelled"; the model stays loaded."""
+
+    kind: ClassVar[str] = "cancel"
+    id: str = ""
+
+
+Request = LoadRequest | SegmentRequest | MeasureRequest | CancelRequest
 
 
 @dataclass(frozen=True)
@@ -133,10 +144,15 @@ class DoubtfulRegion:
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """A class of the model; `box`: first and last + 1 voxel along i, j, k that it fills, None if it is empty."""
+    """A class of the model.
+
+    box: first and last + 1 voxel along i, j, k that it fills, None if it is empty. surface: a `.npz` file with its
+    closed surface, `points` (N, 3), RAS mm, and `triangles` (M, 3); None if there is none.
+    """
 
     info: SegmentInfo
     box: tuple[tuple[int, ...], ...] | None
+    surface: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,7 @@ class RequestFailed:
 
 Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | RequestFailed
 Event = WorkerReady | WorkerProgress | WorkerNote | Answer
-_REQUESTS: dict[str, type] = {one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest)}
+_REQUESTS: dict[str, type] = {one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest, CancelRequest)}
 _EVENTS: dict[str, type] = {
     one.kind: one
     for one in (
@@ -232,11 +248,11 @@ def parse_request(line: str) -> Request:
         if request.region is not None:  # checks it, and which of two numbers is the lower does not matter
             corners = zip(request.region.low, request.region.high, strict=True)
             region = Region.parse(",".join(repr(number) for pair in corners for number in pair))
-            request = dataclasses.replace(request, region=region)
+            request = dataclasses.replace(request, region=dataclasses.replace(region, to_unit=request.region.to_unit))
     if isinstance(request, MeasureRequest):
         for outline in request.outlines:
             _check_affine(outline.affine)
-    else:
+    elif not isinstance(request, CancelRequest):
         _check_choice("device", request.device, DEVICES)
     return request
 
@@ -257,6 +273,17 @@ def parse_event(data: Mapping[str, Any]) -> Event:
         fields["measurements"] = [{k: float("nan") if v is None else v for k, v in row.items()} for row in rows]
     event: Event = build(_EVENTS[kind], fields, None, "event")
     return event
+
+
+def cancelled_id(line: str) -> str | None:
+    """Return the `id` of the request that a line cancels; None if the line is another request."""
+    if f'"{CancelRequest.kind}"' not in line:
+        return None
+    try:
+        request = parse_request(line)
+    except InputError:
+        return None
+    return request.id if isinstance(request, CancelRequest) else None
 
 
 def request_id(line: str) -> str | None:
