@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import slicer
@@ -186,14 +187,18 @@ def module_selector() -> Any:
     return wrapper_class(qSlicerModuleSelectorToolBar)()
 
 
-class SegmentEditorPanel:
-    """The Segment Editor's panel: `widgetRepresentation().self().editor`."""
+class SegmentEditorModule(CoreModule):
+    """The Segment Editor with a panel as modules use it: a widget with a layout, and `self().editor`."""
 
     def __init__(self) -> None:
-        self.editor = SegmentEditor()
+        super().__init__("SegmentEditor")
 
-    def self(self) -> SegmentEditorPanel:
-        return self
+    def widgetRepresentation(self) -> Any:
+        if self._widget is None:
+            panel = qSlicerScriptedLoadableModuleWidget()
+            panel._python = SimpleNamespace(editor=SegmentEditor())
+            self._widget = wrap(panel)
+        return self._widget
 
 
 class SegmentEditor:
@@ -277,6 +282,6 @@ def install_core_modules(application_logic: Any) -> None:
         setattr(slicer.modules, name.lower(), CoreModule(name, logic))
     slicer.modules.colors.logic().AddDefaultColorNodes()
     vtk.vtkLogger.SetStderrVerbosity(shown)
-    slicer.modules.segmenteditor = CoreModule("SegmentEditor", widget=SegmentEditorPanel())
+    slicer.modules.segmenteditor = SegmentEditorModule()
     for name in ("Data", "SampleData", "Welcome"):
         setattr(slicer.modules, name.lower(), CoreModule(name))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Property, Signal, Slot
 
+from .conversion import wrap
 from .observation import Observation
 from .stored_property import stored
 
@@ -18,6 +19,12 @@ def _refresh(combo: Any) -> None:
 def _on_scene(combo: Any) -> None:
     if not combo._scene.IsBatchProcessing():
         combo._refresh()
+
+
+class qMRMLSortFilterProxyModel(QtCore.QObject):
+    """The filter of a node selector: the nodes that it hides by their identifiers."""
+
+    hiddenNodeIDs = stored("QStringList", [], lambda model: model.parent()._refresh())
 
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):
@@ -48,6 +55,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._current: Any = None
         self._attributes: dict[tuple[str, str], str | None] = {}
         self._base_names: dict[str, str] = {}
+        self._filter = qMRMLSortFilterProxyModel(self)
         self.setEnabled(False)
 
     nodeTypes = stored("QStringList", [], _refresh)
@@ -106,6 +114,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def setCurrentNodeIndex(self, index: int) -> None:
         self._select(self.nodeFromIndex(index))
 
+    def sortFilterProxyModel(self) -> Any:
+        return wrap(self._filter)
+
     def nodeCount(self) -> int:
         return len(self._nodes())
 
@@ -161,6 +172,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     def _offers(self, node: Any) -> bool:
         if node.GetHideFromEditors() and not self.property("showHidden"):
+            return False
+        if node.GetID() in self._filter.property("hiddenNodeIDs"):
             return False
         hidden = self.property("hideChildNodeTypes")
         for kind in self.property("nodeTypes"):
