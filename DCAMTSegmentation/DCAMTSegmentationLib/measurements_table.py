@@ -20,7 +20,7 @@ DECIMALS = {"sphericity": 3}
 
 
 def column_titles() -> dict[str, str]:
-    """What the table's head says of each column."""
+    """Return the title of each column."""
     return {
         "scan": _("Scan"),
         "segment": _("Segment"),
@@ -34,17 +34,19 @@ def column_titles() -> dict[str, str]:
 
 
 def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
-    """Put measurements, one entry per segment, into a table node in place of what it holds."""
+    """Put measurements, one entry a segment, into a table node in place of what it holds.
+
+    Numbers are stored as text with fixed decimals: a table view shows them as they are.
+    """
     titles, arrays = column_titles(), []
     for column in titles:
-        text = column in TEXTS
-        array = vtk.vtkStringArray() if text else vtk.vtkDoubleArray()
+        array = vtk.vtkStringArray()
         array.SetName(column)
         for row in rows:
             value = getattr(row, column)
-            array.InsertNextValue(str(value or "") if text else _number(value, DECIMALS.get(column, 2)))
+            array.InsertNextValue(str(value or "") if column in TEXTS else _fixed(value, DECIMALS.get(column, 2)))
         arrays.append(array)
-    # Only now, as a value that is none must leave what the node holds.
+    # Only now, as a value that is no number must leave what the node holds.
     node.RemoveAllColumns()
     for array in arrays:
         node.AddColumn(array)
@@ -53,13 +55,13 @@ def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
 
 
 def rows_of(node: Any) -> list[dict[str, str]]:
-    """The measurements that a table node holds, as text; nothing for what is undefined."""
+    """Return the measurements that a table node holds, as text; empty where one is undefined."""
     table = node.GetTable()
     return [{column: _cell(table, row, column) for column in COLUMNS} for row in range(table.GetNumberOfRows())]
 
 
 def export_csv(node: Any, path: Path) -> None:
-    """Write them with the columns of `dcamt segment --measurements`; raises OutputError if it cannot be written."""
+    """Write the columns of `dcamt segment --measurements`; raises OutputError if the file cannot be written."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -67,7 +69,7 @@ def export_csv(node: Any, path: Path) -> None:
 
 
 def as_text(node: Any) -> str:
-    """The table with its head, cells parted by tabs: what a spreadsheet takes from the clipboard."""
+    """Return the table with its header, cells separated by tabs, as a spreadsheet takes it from the clipboard."""
     buffer, titles = io.StringIO(), column_titles()
     writer = csv.writer(buffer, "excel-tab", lineterminator="\n")
     writer.writerow([titles[column] for column in COLUMNS])
@@ -76,13 +78,15 @@ def as_text(node: Any) -> str:
 
 
 def table_name(volume: Any) -> str:
+    """Return the name of the table of a volume's result."""
     return str(_("{volume} measurements").format(volume=volume.GetName()))
 
 
-def _number(value: float, decimals: int) -> float:
-    return value if isnan(value) else round(value, decimals)
+def _fixed(value: float, decimals: int) -> str:
+    return "" if isnan(value) else f"{value:.{decimals}f}"
 
 
 def _cell(table: Any, row: int, column: str) -> str:
     value = table.GetValueByName(row, column)
-    return str(value.ToString()) if column in TEXTS else csv_cell(value.ToDouble())
+    # A table of an older version holds numbers.
+    return str(value.ToString()) if value.IsString() else csv_cell(value.ToDouble())

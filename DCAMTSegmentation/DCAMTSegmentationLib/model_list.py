@@ -1,5 +1,4 @@
 """The panel's list of models, with import and removal."""
-# ruff: noqa: N802, N803
 
 from __future__ import annotations
 
@@ -16,44 +15,46 @@ from slicer.i18n import tr as _
 
 
 class ModelList:
-    """Fills a combo box with titles, each with its card as tooltip; `onChosen` hears the name that the person chose."""
+    """Fills a combo box with titles, each with its card as tooltip; `on_chosen` gets the name that was chosen."""
 
-    def __init__(self, comboBox: Any, importButton: Any, removeButton: Any, onChosen: Callable[[str], None]) -> None:
-        self._comboBox, self._removeButton, self._onChosen = comboBox, removeButton, onChosen
+    def __init__(
+        self, combo_box: Any, import_button: Any, remove_button: Any, on_chosen: Callable[[str], None]
+    ) -> None:
+        self._combo_box, self._remove_button, self._on_chosen = combo_box, remove_button, on_chosen
         self._choices = model_choices()
         self._filling = False
-        comboBox.connect("currentIndexChanged(int)", self._onIndex)
-        importButton.connect("clicked(bool)", self._onImport)
-        removeButton.connect("clicked(bool)", self._onRemove)
+        combo_box.connect("currentIndexChanged(int)", self._on_index)
+        import_button.connect("clicked(bool)", self._on_import)
+        remove_button.connect("clicked(bool)", self._on_remove)
 
     def show(self, name: str) -> None:
-        """List what is at hand, and select `name`; a model that is not there any more is shown as missing."""
+        """List the models, and select `name`; a model that is not there any more is shown as missing."""
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]
         self._filling = True
-        self._comboBox.clear()
+        self._combo_box.clear()
         for choice in self._choices:
-            self._comboBox.addItem(choice.title)
+            self._combo_box.addItem(choice.title)
         if name not in names:
-            self._comboBox.addItem(_("{name} (missing)").format(name=name))
-        self._comboBox.setCurrentIndex(names.index(name) if name in names else len(names))
+            self._combo_box.addItem(_("{name} (missing)").format(name=name))
+        self._combo_box.setCurrentIndex(names.index(name) if name in names else len(names))
         self._filling = False
-        self._showCard()
+        self._show_card()
 
-    def _showCard(self) -> None:
-        index = self._comboBox.currentIndex
+    def _show_card(self) -> None:
+        index = self._combo_box.currentIndex
         choice = self._choices[index] if 0 <= index < len(self._choices) else None
         missing = _("This model is not on this computer: import it, or choose another.")
-        self._comboBox.toolTip = choice.tooltip if choice else missing
-        self._removeButton.enabled = choice is not None and choice.removable
+        self._combo_box.toolTip = choice.tooltip if choice else missing
+        self._remove_button.enabled = choice is not None and choice.removable
 
-    def _onIndex(self, index: int) -> None:
+    def _on_index(self, index: int) -> None:
         if not self._filling:
-            self._showCard()
+            self._show_card()
             if index < len(self._choices):
-                self._onChosen(self._choices[index].name)
+                self._on_chosen(self._choices[index].name)
 
-    def _onImport(self, checked: bool = False) -> None:
+    def _on_import(self, checked: bool = False) -> None:
         title, kinds = _("Import a model"), _("DCAMT models") + f" (*{ENDING})"
         path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds)
         if not path:
@@ -64,10 +65,10 @@ class ModelList:
             slicer.util.errorDisplay(str(error), windowTitle=title)
             return
         self.show(name)
-        self._onChosen(name)
+        self._on_chosen(name)
 
-    def _onRemove(self, checked: bool = False) -> None:
-        choice, title = self._choices[self._comboBox.currentIndex], _("Remove a model")
+    def _on_remove(self, checked: bool = False) -> None:
+        choice, title = self._choices[self._combo_box.currentIndex], _("Remove a model")
         question = _("Delete the model “{title}” from this computer?").format(title=choice.title)
         if not slicer.util.confirmOkCancelDisplay(question, title):
             return
@@ -78,4 +79,4 @@ class ModelList:
         remaining = model_choices()
         name = remaining[0].name if remaining else ""
         self.show(name)
-        self._onChosen(name)
+        self._on_chosen(name)

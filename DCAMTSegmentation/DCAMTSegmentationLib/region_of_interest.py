@@ -1,4 +1,4 @@
-"""The region of interest: a Markups box, what the engine gets of it, and where one is put to begin with."""
+"""The region of interest: a Markups box, what the engine gets of it, and where a new one is placed."""
 
 from __future__ import annotations
 
@@ -10,38 +10,56 @@ import slicer
 import vtk
 from dcamt.errors import InputError
 from dcamt.geometry import Region
-from DCAMTSlicerLib.result_segments import filled_extent, own_segments
+from DCAMTSlicerLib.result_segments import effective_extent, own_segments
 from slicer.i18n import tr as _
 
 EDGE_MM = 140.0
 """A heart with its great vessels fits into a box of this size."""
 MARGIN_MM = 20.0
+COLOUR = (1.0, 0.85, 0.2)
 
 
-def box_of(roi: Any, volume: Any) -> Region:
-    """Return the box around a Markups ROI along the patient axes, in RAS mm of the volume's space.
+def region_of(roi: Any, volume: Any) -> Region:
+    """Return what the engine gets of a Markups ROI, RAS mm in the volume's space.
 
     Raises:
-        InputError: the region has no extent.
+        InputError: the region has no extent, or lies under a transform that is not linear.
     """
     half = np.array(roi.GetSize()) / 2
     if (half <= 0).any():
         remedy = _("Press Place around the heart, which gives it one, or choose the whole volume.")
         raise InputError(_("has no extent"), path=roi.GetName(), remedy=remedy)
     to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
-    corners = []
-    for signs in itertools.product((-1, 1), repeat=3):
-        own = [0.0, 0.0, 0.0]
-        volume.TransformPointFromWorld((to_world @ [*(signs * half), 1.0])[:3], own)
-        corners.append(own)
-    low, high = ([float(mm) for mm in edge(corners, axis=0)] for edge in (np.min, np.max))
-    return Region((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    corners = np.array([_in_volume(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _SIGNS])
+    (low_x, low_y, low_z), (high_x, high_y, high_z) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    centre = corners.mean(axis=0)
+    # Half edges of the region in the volume's space, as columns.
+    edges = np.stack([(corners[_SIGNS[:, axis] > 0].mean(axis=0) - centre) for axis in range(3)], axis=1)
+    if not np.allclose(centre + _SIGNS @ edges.T, corners, atol=0.1):
+        remedy = _("Choose a region that lies under the volume's own transform.")
+        raise InputError(_("lies under a transform that is not linear"), path=roi.GetName(), remedy=remedy)
+    rotated = None
+    if (np.abs(edges) > 1e-4 * np.abs(edges).max()).sum() > 3:
+        to_unit = np.eye(4)
+        to_unit[:3, :3] = np.linalg.inv(edges)
+        to_unit[:3, 3] = -to_unit[:3, :3] @ centre
+        rotated = tuple(map(tuple, to_unit.tolist()))
+    return Region((low_x, low_y, low_z), (high_x, high_y, high_z), rotated)
+
+
+_SIGNS = np.array(list(itertools.product((-1, 1), repeat=3)), float)
+
+
+def _in_volume(volume: Any, world: np.ndarray) -> list[float]:
+    position = [0.0, 0.0, 0.0]
+    volume.TransformPointFromWorld(world, position)
+    return position
 
 
 def place_region(roi: Any, volume: Any, result: Any | None) -> None:
-    """Put a Markups ROI around a result with some margin or, without one, about the middle of the volume.
+    """Place a Markups ROI around a result with some margin or, without one, around the volume's centre.
 
-    The heart is not searched for: scans of the heart have it about their middle, and the person moves the box.
+    The heart is not searched for: it lies near the centre of scans of the heart, and the person moves the box.
     """
     corners = _corners_of(result) if result is not None else np.empty((0, 3))
     if len(corners):
@@ -49,8 +67,8 @@ def place_region(roi: Any, volume: Any, result: Any | None) -> None:
     else:
         bounds = np.zeros(6)
         volume.GetRASBounds(bounds)
-        middle, reach = (bounds[::2] + bounds[1::2]) / 2, np.minimum(bounds[1::2] - bounds[::2], EDGE_MM) / 2
-        low, high = middle - reach, middle + reach
+        centre, reach = (bounds[::2] + bounds[1::2]) / 2, np.minimum(bounds[1::2] - bounds[::2], EDGE_MM) / 2
+        low, high = centre - reach, centre + reach
     roi.SetAndObserveTransformNodeID(None)
     upright = vtk.vtkMatrix4x4()
     roi.GetObjectToNodeMatrix().DeepCopy(upright)
@@ -58,13 +76,23 @@ def place_region(roi: Any, volume: Any, result: Any | None) -> None:
     roi.SetSizeWorld(*map(float, high - low))
 
 
+def style_region(roi: Any) -> None:
+    """Show a region as edges of a colour of its own, without a fill that covers the scan."""
+    roi.CreateDefaultDisplayNodes()
+    display = roi.GetDisplayNode()
+    display.SetFillVisibility(False)
+    display.SetColor(*COLOUR)
+    display.SetSelectedColor(*COLOUR)
+    display.SetPropertiesLabelVisibility(False)
+
+
 def _corners_of(result: Any) -> np.ndarray:
-    """(N, 3): corners, RAS mm in the world, of the boxes of voxels that DCAMT's segments fill."""
+    """Return (N, 3): corners, RAS mm in the world, of the boxes of voxels that DCAMT's segments fill."""
     corners: list[list[float]] = []
     for identifier in own_segments(result).values():
         image = slicer.vtkOrientedImageData()
         result.GetBinaryLabelmapRepresentation(identifier, image)
-        extent = filled_extent(image)
+        extent = effective_extent(image)
         if extent is None:
             continue
         matrix = vtk.vtkMatrix4x4()

@@ -1,29 +1,41 @@
-"""A finished segmentation into the scene: all of it, or nothing."""
+"""Put a finished segmentation into the scene: all of it, or nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.metrics.measurements import Measurements
 from dcamt.worker.protocol import DoubtfulRegion, ScanSegmented, SegmentResult
-from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, build_surface, closed_surface, write_segments
-from DCAMTSlicerLib.subject_hierarchy import place_beside
-from DCAMTSlicerLib.volume_bridge import between, ijk_to_ras
+from DCAMTSlicerLib.model_choices import title_of
+from DCAMTSlicerLib.result_segments import (
+    BuiltSegment,
+    add_surface,
+    build_segment,
+    build_surface,
+    has_own_conversion,
+    surface_name,
+    write_segments,
+)
+from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
 from . import review
-from .disagreement_map import build_image, map_name, show_image
+from .disagreement_map import add_display, build_image, map_name, set_range
 from .measurements_table import fill_table, table_name
+
+if TYPE_CHECKING:
+    from .segmentation_job import SegmentationRequest
 
 
 @dataclass(frozen=True)
-class Result:
-    """What the worker's `finished` event says; labels and disagreement (or None) are memory maps, (K, J, I)."""
+class SegmentationResult:
+    """The worker's `ScanSegmented` with open files; labels and disagreement (or None) are memory maps, (K, J, I)."""
 
     labels: np.ndarray
     disagreement: np.ndarray | None
@@ -33,11 +45,11 @@ class Result:
     classes: Sequence[SegmentResult]
 
     @classmethod
-    def read(cls, event: ScanSegmented) -> Result:
-        """From the event.
+    def read(cls, event: ScanSegmented) -> SegmentationResult:
+        """Read the event and the files that it names.
 
         Raises:
-            InputError: a file that it names cannot be read.
+            InputError: a file cannot be read.
         """
         disagreement = event.disagreement
         try:
@@ -53,8 +65,8 @@ class Result:
             what = _("could not be read ({reason})").format(reason=error)
             raise InputError(what, path=_("The result"), remedy=_("Press Apply again.")) from error
 
-    def summary(self) -> str:
-        """What was found, how large it is, and how far the branches agree about it."""
+    def summary(self, scan: str) -> str:
+        """Return a line about what was found in a scan, how large it is, and how far the branches agree."""
         parts = [
             _("{segment}: {volume} mL.").format(segment=row.segment, volume=f"{row.volume_ml:.1f}")
             if row.volume_ml
@@ -63,94 +75,146 @@ class Result:
         ]
         if self.trust is not None and any(row.volume_ml for row in self.measurements):
             parts.append(_("The two branches agree to {share}.").format(share=f"{self.trust:.0%}"))
-        return " ".join(parts)
+        return f"{scan}: {' '.join(parts)}"
 
 
-def insert(result: Result, volume: Any, target: Any | None, show_3d: bool) -> Generator[None, None, Any]:
-    """Write a result into `target`, or a new node, with its map, table and doubts; returns the segmentation node.
+def insert_result(result: SegmentationResult, request: SegmentationRequest) -> Generator[None, None, Any]:
+    """Write a result into the request's target, or a new node, with its map, table and places.
 
-    A step between two yields takes some tens of milliseconds. The scene is touched by the last step alone; should
-    that fail, the nodes that it added go again.
+    A step between two yields takes some tens of milliseconds at most. An existing segmentation is changed by the last
+    step alone; after a failure, or if the steps are not finished, the nodes that were added are removed.
+
+    Returns:
+        The segmentation node.
 
     Raises:
-        InputError: `target` lies under another transform that is not linear.
+        InputError: the target lies under another transform that is not linear.
     """
-    target = target if target is not None and slicer.mrmlScene.IsNodePresent(target) else None
-    empty = target is None or target.GetSegmentation().GetNumberOfSegments() == 0
-    to_local = np.eye(4) if empty else between(volume, target)
-    with_surface = show_3d or (not empty and target.GetSegmentation().ContainsRepresentation(closed_surface()))
-    built = []
-    for item in result.classes:
-        built.append(build_segment(result.labels, to_local @ ijk_to_ras(volume), item))
-        yield
-        if with_surface:
-            build_surface(built[-1], target)
-            yield
-    image = None
-    if result.disagreement is not None:
-        image = yield from build_image(result.disagreement)
-    added: list[Any] = []
+    insertion = _Insertion(result, request)
     try:
-        return _put(result, volume, target, built, image, to_local, show_3d, added)
+        return (yield from insertion.steps())
     except BaseException:
-        for item in reversed(added):
-            slicer.mrmlScene.RemoveNode(item)
+        insertion.undo()
         raise
 
 
-def _put(
-    result: Result,
-    volume: Any,
-    target: Any | None,
-    built: Sequence[BuiltSegment],
-    image: Any | None,
-    to_local: np.ndarray,
-    show_3d: bool,
-    added: list[Any],
-) -> Any:
-    """All that changes the scene; what is new there is noted in `added`, with its display nodes."""
-    scene = slicer.mrmlScene
-    before, earlier_map = target, review.referenced(target, review.DISAGREEMENT)
+@dataclass
+class _Insertion:
+    """The steps of one insertion, and the nodes that they added."""
 
-    def node(kind: str, name: str, role: str) -> Any:
-        """The node that an earlier result refers to in this role, or a new one."""
+    result: SegmentationResult
+    request: SegmentationRequest
+    added: list[Any] = field(default_factory=list)
+
+    def steps(self) -> Generator[None, None, Any]:
+        volume, target = self.request.volume, self.request.target
+        if target is not None and not slicer.mrmlScene.IsNodePresent(target):
+            target = None
+        empty = target is None or target.GetSegmentation().GetNumberOfSegments() == 0
+        to_local = np.eye(4) if empty else transform_between(volume, target)
+        with_surface = self.request.show_3d or (
+            not empty and target.GetSegmentation().ContainsRepresentation(surface_name())
+        )
+        built = []
+        for item in self.result.classes:
+            built.append(build_segment(self.result.labels, to_local @ ijk_to_ras(volume), item))
+            yield
+            if with_surface:
+                self._add_surface(built[-1], item, target, to_local)
+                yield
+        image = None
+        if self.result.disagreement is not None:
+            image = yield from build_image(self.result.disagreement)
+        table = self._helper("vtkMRMLTableNode", table_name(volume), target, review.MEASUREMENTS)
+        rows_before = None if table in self.added else table
+        if rows_before is None:
+            fill_table(table, self.result.measurements)
+            yield
+        map_node = None
+        if image is not None:
+            map_node = self._helper("vtkMRMLScalarVolumeNode", map_name(volume), target, review.DISAGREEMENT)
+            review.mark_map(map_node)
+            if map_node.GetDisplayNode() is None:
+                self.added.append(add_display(map_node))
+            yield
+            if map_node in self.added:
+                _set_map(map_node, image, volume)
+                yield
+        earlier_map = review.referenced(target, review.DISAGREEMENT)
+        is_new = target is None
+        if is_new:
+            target = self._new_segmentation(volume)
+            yield
+        # From here on without a yield: what was there before is replaced as a whole.
+        if rows_before is not None:
+            fill_table(table, self.result.measurements)
+        _write(target, volume, built)
+        if map_node is not None and map_node not in self.added:
+            _set_map(map_node, image, volume)
+        self._finish(target, map_node, table, to_local)
+        if map_node is None and earlier_map is not None:  # it belongs to what was replaced
+            review.remove_with_display(earlier_map)
+        if is_new:
+            place_result(target, volume, [node for node in review.results_of(volume) if node is not target])
+        for helper in (map_node, table):
+            if helper is not None:
+                place_below(helper, target)
+        return target
+
+    def undo(self) -> None:
+        """Remove the nodes that were added."""
+        for node in reversed(self.added):
+            slicer.mrmlScene.RemoveNode(node)
+
+    def _add_surface(self, built: BuiltSegment, item: SegmentResult, target: Any | None, to_local: np.ndarray) -> None:
+        """Take the worker's surface; compute it here if there is none, or if the target smooths otherwise."""
+        if item.surface is not None and has_own_conversion(target):
+            with np.load(item.surface) as surface:
+                points, triangles = surface["points"], surface["triangles"]
+            add_surface(built, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
+        else:
+            build_surface(built, target)
+
+    def _helper(self, kind: str, name: str, before: Any | None, role: str) -> Any:
+        """Return the node that an earlier result refers to in a role, or add one."""
         found = review.referenced(before, role)
         if found is None:
-            found = scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
-            added.append(found)
-            place_beside(found, volume)
+            found = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
+            self.added.append(found)
         return found
 
-    if target is None:
+    def _new_segmentation(self, volume: Any) -> Any:
         name = _("{volume} segmentation").format(volume=volume.GetName())
-        target = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
-        added.append(target)
-    if target.GetDisplayNode() is None:
-        target.CreateDefaultDisplayNodes()
-        added.append(target.GetDisplayNode())
-    table = node("vtkMRMLTableNode", table_name(volume), review.MEASUREMENTS)
-    map_node = None
-    if image is not None:
-        map_node = node("vtkMRMLScalarVolumeNode", map_name(volume), review.DISAGREEMENT)
-        review.mark_map(map_node)
-        if map_node.GetDisplayNode() is None:
-            added.append(show_image(map_node))
-    fill_table(table, result.measurements)
-    _write(target, volume, built)
-    place_beside(target, volume)
-    if map_node is not None:
-        map_node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
-        map_node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-        map_node.SetAndObserveImageData(image)
-    review.keep_doubts(target, result.trust, result.doubts, to_local)
-    for role, referenced in ((review.DISAGREEMENT, map_node), (review.MEASUREMENTS, table), (review.VOLUME, volume)):
-        target.SetNodeReferenceID(role, referenced.GetID() if referenced is not None else None)
-    if show_3d:
-        review.show_in_3d(target, True)
-    if map_node is None and earlier_map is not None:  # it tells of what was replaced
-        for item in (earlier_map.GetDisplayNode(), earlier_map):
-            scene.RemoveNode(item)
-    return target
+        unique = slicer.mrmlScene.GenerateUniqueName(name)
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", unique)
+        self.added.append(node)
+        return node
+
+    def _finish(self, target: Any, map_node: Any | None, table: Any, to_local: np.ndarray) -> None:
+        """Keep what belongs to the result with its node, and show it."""
+        if target.GetDisplayNode() is None:
+            target.CreateDefaultDisplayNodes()
+            self.added.append(target.GetDisplayNode())
+        review.keep_doubts(target, self.result.trust, self.result.doubts, to_local)
+        review.keep_model(target, title_of(self.request.model))
+        for role, node in (
+            (review.DISAGREEMENT, map_node),
+            (review.MEASUREMENTS, table),
+            (review.VOLUME, self.request.volume),
+        ):
+            target.SetNodeReferenceID(role, node.GetID() if node is not None else None)
+        mark = review.referenced(target, review.MARK)
+        if mark is not None:
+            review.remove_with_display(mark)
+        if self.request.show_3d:
+            review.show_in_3d(target, True)
+
+
+def _set_map(node: Any, image: Any, volume: Any) -> None:
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    set_range(node.GetDisplayNode())
+    node.SetAndObserveImageData(image)
 
 
 def _write(target: Any, volume: Any, built: Sequence[BuiltSegment]) -> None:

@@ -1,7 +1,7 @@
-"""What belongs to a result, kept with its segmentation node and so saved with the scene.
+"""What belongs to a result; it is kept with the segmentation node, and so saved with the scene.
 
-References: the volume it was made from, the map of disagreement, the table of measurements. Attributes: the trust
-figure and the doubtful places, these in the segmentation node's own coordinates.
+References: the volume that it was made from, the map of disagreement, the table of measurements, the mark at a place.
+Attributes: the agreement of the branches, the model, and the places in doubt, in the segmentation node's own space.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from typing import Any
 import numpy as np
 import slicer
 from dcamt.worker.protocol import DoubtfulRegion
-from DCAMTSlicerLib.result_segments import closed_surface, fingerprint, own_segments
+from DCAMTSlicerLib.result_segments import fingerprint, own_segments, surface_name
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
+MARK = "DCAMT.mark"
+HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK)
+"""Roles of the nodes that are removed with their result."""
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
+_MODEL = "DCAMT.model"
 _MAP = "DCAMT.map"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 
 
 @dataclass(frozen=True)
-class DoubtfulPlace:
+class PlaceToCheck:
     """A cluster of disagreement: a point inside it, mm, and its volume."""
 
     position: tuple[float, float, float]
@@ -32,27 +36,37 @@ class DoubtfulPlace:
 
 
 def referenced(segmentation_node: Any, role: str) -> Any | None:
-    """The node that a result refers to as `VOLUME`, `DISAGREEMENT` or `MEASUREMENTS`; None if it was deleted."""
+    """Return the node that a result refers to in a role, such as `VOLUME`; None if there is none any more."""
     return segmentation_node.GetNodeReference(role) if segmentation_node is not None else None
 
 
 def trust(segmentation_node: Any) -> float | None:
-    """Dice between what each branch alone would have outlined, 0 to 1; None if only one ran."""
+    """Return the Dice between what each branch alone would have segmented, 0 to 1; None if only one ran."""
     text = segmentation_node.GetAttribute(_TRUST) if segmentation_node is not None else None
     return float(text) if text else None
+
+
+def model_title(segmentation_node: Any) -> str:
+    """Return the title of the model that made a result; empty if that is not known."""
+    return (segmentation_node.GetAttribute(_MODEL) if segmentation_node is not None else None) or ""
+
+
+def keep_model(segmentation_node: Any, title: str) -> None:
+    """Keep the title of the model that made a result."""
+    segmentation_node.SetAttribute(_MODEL, title)
 
 
 def keep_doubts(
     segmentation_node: Any, trust: float | None, doubts: Sequence[DoubtfulRegion], to_local: np.ndarray
 ) -> None:
-    """Keep what the worker's `finished` event says of doubts, worst first.
+    """Keep the agreement and the places in doubt of a result, the worst first.
 
-    `to_local`: (4, 4), from the volume's space, in which the event gives places, to the segmentation's.
+    `to_local`: (4, 4), from the volume's space, in which these places are, to the segmentation's.
     """
     places = []
     for doubt in doubts:
         x, y, z = (to_local @ [*doubt.position, 1.0])[:3]
-        places.append(DoubtfulPlace((float(x), float(y), float(z)), doubt.volume_ml))
+        places.append(PlaceToCheck((float(x), float(y), float(z)), doubt.volume_ml))
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
     segmentation_node.SetAttribute(_AT, None)
@@ -64,76 +78,88 @@ def keep_doubts(
 
 
 def mark_corrected(segmentation_node: Any) -> None:
-    """A person has taken a result in hand: it is theirs now, and its measurements may be of the past."""
+    """Note that a person has edited a result: it is theirs now, and its measurements may be of before."""
     segmentation_node.SetAttribute(_CORRECTED, "1")
     segmentation_node.SetAttribute(_OUTDATED, "1")
 
 
 def mark_measured(segmentation_node: Any, measured: str) -> None:
-    """The table holds what the segments measured when `measured` was their fingerprint."""
+    """Note that the table holds the measurements of the segments with the fingerprint `measured`."""
     segmentation_node.SetAttribute(_MEASURED, measured)
     if fingerprint(segmentation_node) in (measured, ""):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
 def notice_correction(segmentation_node: Any) -> bool:
-    """Mark a result whose segments a person changed while nobody looked on, with the module closed for instance.
+    """Compare a result's voxels with those that were written and measured; return whether it `is_corrected`.
 
-    Returns whether it `is_corrected`, then or before.
+    Events do not suffice: undo and redo send none, and others edit while nobody observes.
     """
-    written, corrected = segmentation_node.GetAttribute(_WRITTEN), is_corrected(segmentation_node)
-    if not written or (corrected and is_outdated(segmentation_node)):
-        return corrected
-    now = fingerprint(segmentation_node)
-    if now and now != written:
-        segmentation_node.SetAttribute(_CORRECTED, "1")
-    if now and now != segmentation_node.GetAttribute(_MEASURED):
-        segmentation_node.SetAttribute(_OUTDATED, "1")
+    written = segmentation_node.GetAttribute(_WRITTEN)
+    now = fingerprint(segmentation_node) if written else ""
+    if now:
+        segmentation_node.SetAttribute(_CORRECTED, None if now == written else "1")
+        segmentation_node.SetAttribute(_OUTDATED, None if now == segmentation_node.GetAttribute(_MEASURED) else "1")
     return is_corrected(segmentation_node)
 
 
 def is_outdated(segmentation_node: Any | None) -> bool:
-    """Whether the measurements may be those of before a correction."""
+    """Return whether the measurements may be those of before a correction."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_OUTDATED) is not None
 
 
 def is_corrected(segmentation_node: Any | None) -> bool:
-    """Whether a person has taken the result in hand since it was written."""
+    """Return whether a person has edited the result since it was written."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_CORRECTED) is not None
 
 
-def result_of(volume: Any | None) -> Any | None:
-    """The newest segmentation node that holds a result of this volume."""
+def results() -> list[Any]:
+    """Return the segmentation nodes that hold a result, in the scene's order."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    found = [node for node in nodes if volume is not None and referenced(node, VOLUME) is volume]
+    return [node for node in nodes if node.GetNodeReferenceID(VOLUME) is not None]
+
+
+def results_of(volume: Any | None) -> list[Any]:
+    """Return the results of one volume, the newest last."""
+    return [node for node in results() if volume is not None and referenced(node, VOLUME) is volume]
+
+
+def result_of(volume: Any | None) -> Any | None:
+    """Return the newest result of a volume; None if there is none."""
+    found = results_of(volume)
     return found[-1] if found else None
 
 
 def is_open_to(segmentation_node: Any | None, volume: Any) -> bool:
-    """Whether a result of this volume may go into a segmentation node: it holds no other volume's result."""
+    """Return whether a volume's result may go into a segmentation node: it holds no other volume's result."""
     if segmentation_node is None:
         return False
     return not own_segments(segmentation_node) or referenced(segmentation_node, VOLUME) is volume
 
 
 def mark_map(volume: Any) -> None:
-    """A scalar volume node is a map of disagreement, whatever becomes of its result."""
+    """Mark a scalar volume node as a map of disagreement, whatever becomes of its result."""
     volume.SetAttribute(_MAP, "1")
 
 
 def is_map(volume: Any) -> bool:
-    """Whether a scalar volume node is a map of disagreement rather than a scan."""
+    """Return whether a scalar volume node is a map of disagreement rather than a scan."""
     return volume.GetAttribute(_MAP) is not None
 
 
-def doubtful_places(segmentation_node: Any) -> list[DoubtfulPlace]:
-    """A result's doubtful places, worst first, in the segmentation node's coordinates."""
+def is_scan(volume: Any) -> bool:
+    """Return whether a node is a scalar volume that is no map and no labelmap."""
+    return volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
+
+
+def doubtful_places(segmentation_node: Any) -> list[PlaceToCheck]:
+    """Return a result's places in doubt, the worst first, in the segmentation node's space."""
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
-    return [DoubtfulPlace(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
+    return [PlaceToCheck(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
 
 
-def next_place(segmentation_node: Any) -> tuple[int, DoubtfulPlace]:
-    """Move every slice view to the next doubtful place, after the last to the first; returns its number from 1.
+def next_place(segmentation_node: Any) -> tuple[int, PlaceToCheck]:
+    """Move every slice view to the next place in doubt, after the last to the first; return its number from 1.
 
     Raises:
         ValueError: there is none.
@@ -151,9 +177,21 @@ def next_place(segmentation_node: Any) -> tuple[int, DoubtfulPlace]:
 
 
 def show_in_3d(segmentation_node: Any, shown: bool) -> None:
-    """Show or hide the surfaces in the 3D views, making them if there are none yet."""
+    """Show or hide a result's surfaces in the 3D views; make them if there are none yet."""
     segmentation_node.CreateDefaultDisplayNodes()
     if shown:
         segmentation_node.CreateClosedSurfaceRepresentation()
-        segmentation_node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(closed_surface())
+        segmentation_node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(surface_name())
     segmentation_node.GetDisplayNode().SetVisibility3D(shown)
+
+
+def remove_with_display(node: Any) -> None:
+    """Remove a node and its display nodes from the scene, which Slicer leaves there."""
+    scene = slicer.mrmlScene
+    displays = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    storage = node.GetStorageNode() if node.IsA("vtkMRMLStorableNode") else None
+    for item in (node, *displays, storage):
+        if item is not None and scene.IsNodePresent(item):
+            scene.RemoveNode(item)

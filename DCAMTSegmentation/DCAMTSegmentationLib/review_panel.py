@@ -1,5 +1,4 @@
-"""The part of the panel about a result: measurements, trust, doubtful places, correction, the way to training."""
-# ruff: noqa: N802
+"""The part of the panel about a result: measurements, agreement, places in doubt, correction, training."""
 
 from __future__ import annotations
 
@@ -12,7 +11,11 @@ from dcamt.errors import DCAMTError
 from DCAMTSlicerLib import segment_editor
 from slicer.i18n import tr as _
 
-from . import measurements_table, review, training_cases
+from . import measurements_table, review, training_cases, views
+
+GOOD_AGREEMENT = 0.8
+"""Below it the branches disagree about the whole, whether or not a single place stands out."""
+ROW_PIXELS = 22
 
 
 class ReviewPanel:
@@ -21,26 +24,30 @@ class ReviewPanel:
     def __init__(self, ui: Any) -> None:
         self._ui = ui
         self._node: Any = None
-        ui.copyButton.connect("clicked(bool)", self.onCopy)
-        ui.exportButton.connect("clicked(bool)", self.onExport)
-        ui.nextPlaceButton.connect("clicked(bool)", self.onNextPlace)
-        ui.correctButton.connect("clicked(bool)", self.onCorrect)
-        ui.teachButton.connect("clicked(bool)", self.onTeach)
+        ui.copyButton.connect("clicked(bool)", self.on_copy)
+        ui.exportButton.connect("clicked(bool)", self.on_export)
+        ui.nextPlaceButton.connect("clicked(bool)", self.on_next_place)
+        ui.correctButton.connect("clicked(bool)", self.on_correct)
+        ui.teachButton.connect("clicked(bool)", self.on_teach)
 
     def show(self, segmentation: Any) -> None:
-        """Show this node's result; None, or a node without one, shows nothing."""
+        """Show the result of a node; None, or a node without one, shows nothing."""
         ui, changed = self._ui, segmentation is not self._node
         self._node = segmentation
         table = review.referenced(segmentation, review.MEASUREMENTS)
         if ui.measurementsTable.mrmlTableNode() is not table:
             ui.measurementsTable.setMRMLTableNode(table)
             if table is not None:
-                # Slicer turns no table that is not there yet: the panel's file cannot ask for it.
+                # Slicer ignores this property without a table node: the panel's file cannot set it.
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
+                rows = table.GetNumberOfColumns()
+                ui.measurementsTable.setFixedHeight(rows * ROW_PIXELS + 4)
         ui.measurementsTable.visible = table is not None
         ui.copyButton.enabled = ui.exportButton.enabled = table is not None
-        ui.trustLabel.text = self._trustText()
+        ui.resultLabel.text = self._result_text(table)
+        ui.resultLabel.visible = bool(ui.resultLabel.text)
+        ui.trustLabel.text = self._trust_text()
         ui.disagreementCheckBox.enabled = review.referenced(segmentation, review.DISAGREEMENT) is not None
         ui.nextPlaceButton.enabled = bool(review.doubtful_places(segmentation))
         volume = review.referenced(segmentation, review.VOLUME)
@@ -49,26 +56,45 @@ class ReviewPanel:
         if changed:
             ui.placeLabel.text = ""
         ui.teachLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""
+        ui.teachLabel.visible = bool(ui.teachLabel.text)
 
-    def _trustText(self) -> str:
+    def _result_text(self, table: Any) -> str:
+        """Return which result this is: its scan, what was found, and the model."""
+        volume = review.referenced(self._node, review.VOLUME)
+        if volume is None:
+            return ""
+        found = ""
+        if table is not None:
+            rows = measurements_table.rows_of(table)
+            found = ", ".join(f"{row['segment']} {row['volume_ml'] or '0'} mL" for row in rows)
+        model = review.model_title(self._node)
+        by = _(" (model: {model})").format(model=model) if model else ""
+        return f"{volume.GetName()}: {found}{by}"
+
+    def _trust_text(self) -> str:
         if review.referenced(self._node, review.VOLUME) is None:
             return str(_("No result yet: choose a volume and press Apply."))
         trust, count = review.trust(self._node), len(review.doubtful_places(self._node))
         if trust is None:
-            text = _("Fast quality runs one branch: it does not say where to doubt.")
+            text = _("Fast quality runs one branch: it does not show where to doubt.")
+        elif not count and trust < GOOD_AGREEMENT:
+            text = _("The two branches agree to {share} only, and no single place stands out: check all of it.")
+            text = text.format(share=f"{trust:.0%}")
         else:
             places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
+            places = places if count else _("no doubtful place")
             text = _("The two branches agree to {share}; {places}.").format(share=f"{trust:.0%}", places=places)
         if review.is_outdated(self._node):
             text += " " + _("The measurements may be from before the correction: measure again.")
         return str(text)
 
-    def onCopy(self, checked: bool = False) -> None:
+    def on_copy(self, checked: bool = False) -> None:
         table = review.referenced(self._node, review.MEASUREMENTS)
         slicer.app.clipboard().setText(measurements_table.as_text(table))
 
-    def onExport(self, checked: bool = False) -> None:
-        table, title = review.referenced(self._node, review.MEASUREMENTS), _("Export measurements")
+    def on_export(self, checked: bool = False) -> None:
+        table: Any = review.referenced(self._node, review.MEASUREMENTS)
+        title = _("Export measurements")
         path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, f"{table.GetName()}.csv", "CSV (*.csv)")
         if not path:
             return
@@ -77,20 +103,27 @@ class ReviewPanel:
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=title)
 
-    def onNextPlace(self, checked: bool = False) -> None:
+    def on_next_place(self, checked: bool = False) -> None:
+        volume = review.referenced(self._node, review.VOLUME)
+        if volume is not None:
+            views.show_scan(volume)
         number, place = review.next_place(self._node)
-        self._ui.placeLabel.text = _("{number} of {count}: {volume} mL in doubt").format(
-            number=number, count=len(review.doubtful_places(self._node)), volume=f"{place.volume_ml:.2f}"
+        count = len(review.doubtful_places(self._node))
+        text = _("{number} of {count}: {volume} mL in doubt").format(
+            number=number, count=count, volume=f"{place.volume_ml:.2f}"
         )
+        views.mark_place(self._node, place.position, text)
+        self._ui.placeLabel.text = text
 
-    def onCorrect(self, checked: bool = False) -> None:
+    def on_correct(self, checked: bool = False) -> None:
         volume = review.referenced(self._node, review.VOLUME)
-        review.mark_corrected(self._node)
-        segment_editor.correct(self._node, volume)
+        # Segment Editor takes a foreground away from another background than its own volume: the map would go.
+        views.show_scan(volume)
+        segment_editor.correct(self._node, volume, back_to="DCAMTSegmentation")
 
-    def onTeach(self, checked: bool = False) -> None:
-        volume = review.referenced(self._node, review.VOLUME)
+    def on_teach(self, checked: bool = False) -> None:
+        volume: Any = review.referenced(self._node, review.VOLUME)
         training_cases.add_case(volume, self._node)
-        self._ui.teachLabel.text = _(
-            "{volume} with this segmentation is a training case now: the DCAMT Training module lists it."
-        ).format(volume=volume.GetName())
+        text = _("{volume} with this segmentation is a training case now: the DCAMT Training module lists it.")
+        self._ui.teachLabel.text = text.format(volume=volume.GetName())
+        self._ui.teachLabel.visible = True

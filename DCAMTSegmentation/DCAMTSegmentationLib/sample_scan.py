@@ -1,4 +1,4 @@
-"""The sample scan that comes with DCAMT (synthetic: it shows nobody), in Slicer's Sample Data module."""
+"""The sample scan that DCAMT brings (synthetic: no patient), in Slicer's Sample Data module."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ CHECKSUM = "SHA256:e8e2e4d1939a570de575045b0b9aab2faa510268bc73e7bcc902f7794e041
 
 
 def sample_path() -> Path:
-    """Where it lies: beside the module in an installed extension, a folder up in the source tree."""
+    """Return the file's path: beside the module in an installed extension, one folder up in the source tree."""
     home = Path(__file__).resolve().parents[1]
     near = home / "Resources" / "SampleData" / f"{NAME}.nrrd"
     return near if near.exists() else home.parent / "Resources" / "SampleData" / f"{NAME}.nrrd"
 
 
 def register_sample_scan() -> None:
-    """To be called once Slicer has started: Sample Data is a module itself."""
+    """Register the scan; call it once Slicer has started, for Sample Data is a module itself."""
     import SampleData
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(

@@ -1,4 +1,4 @@
-"""What the log shows on demand: when what began, what there was to note, and the details of a failure."""
+"""The log that the panel shows on demand: stages, notes and the details of failures, each with its time."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ LINES = 500
 
 
 class SegmentationLog:
-    """The newest lines, each with the time of day."""
+    """Keeps the newest entries, each with the time of day."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=LINES)
         self._stage = ""
 
     def add(self, text: str) -> None:
-        """One entry, of one line or several."""
+        """Add an entry of one or several lines."""
         self._stage = ""
         self._lines.append(f"{time.strftime('%H:%M:%S')} {text}")
 
-    def stage(self, stage: str) -> None:
-        """An entry if the stage is another than before."""
+    def add_stage(self, stage: str) -> None:
+        """Add an entry if the stage is another than before."""
         if stage != self._stage:
             self.add(stage)
             self._stage = stage
 
     def text(self) -> str:
+        """Return all entries, the newest last."""
         return "\n".join(self._lines)

@@ -1,4 +1,5 @@
-"""What the segmentation module does, for its panel and for scripts."""
+"""The logic of the segmentation module, for its panel and for scripts."""
+# Slicer calls a logic's methods by their Qt-style names, and scripts use them.
 # ruff: noqa: N802, N803
 
 from __future__ import annotations
@@ -9,24 +10,28 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from DCAMTSlicerLib import installation
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
+from DCAMTSlicerLib.subject_hierarchy import remove_empty_folders
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer.util import VTKObservationMixin
 
-from . import measurements_table, region_of_interest, review, training_cases
+from . import measurements_table, region_of_interest, review, training_cases, views
 from .measuring_job import MeasuringJob
-from .segmentation_job import Request, SegmentationJob, SegmentationProgress
+from .segmentation_job import SegmentationJob, SegmentationProgress, SegmentationRequest
 from .segmentation_log import SegmentationLog
-from .worker_job import JobResult, WorkerJob
-from .worker_process import WorkerProcess
+from .worker_job import JobOutcome, WorkerJob
+from .worker_process import SegmentationWorker, WorkerProcess
 
 OnProgress = Callable[[SegmentationProgress], None]
-OnFinished = Callable[[JobResult], None]
+OnFinished = Callable[[JobOutcome], None]
+POLL_MS = 5
 
 
-class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
-    """Segments one volume after the other in a process of its own; needs no widget.
+class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
+    """Segments one volume after the other in a child process; needs no widget.
 
     In a script, `process` waits for each result, and Slicer stays usable meanwhile:
 
@@ -42,15 +47,20 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
     ...     logic.exportMeasurements(segmentation, results / f"{volume.GetName()}.csv")
     >>> logic.shutdown()
 
-    `segment` returns at once and calls back; `cancel` stops it. The rest is about a result: `segmentation` is the node
-    that came out.
+    `segment` returns at once and calls back; `cancel` stops it. The other methods take a result: `segmentation` is the
+    segmentation node. `worker`: computes; by default a process of Slicer's Python.
     """
 
-    def __init__(self, worker: Any = None) -> None:
+    def __init__(self, worker: SegmentationWorker | None = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        self._worker = worker or WorkerProcess(temporaryFolder=slicer.app.temporaryPath)
+        VTKObservationMixin.__init__(self)
+        self._worker: SegmentationWorker = worker or WorkerProcess(temporary_folder=slicer.app.temporaryPath)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
+        self._orphans: list[Any] = []
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
         slicer.app.connect("aboutToQuit()", self.shutdown)
 
     def getParameterNode(self) -> Any:
@@ -58,20 +68,20 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         return SegmentationSettings(super().getParameterNode())  # type: ignore[call-arg]
 
     def firstVolume(self) -> Any | None:
-        """The scene's first volume that is a scan rather than a result's map."""
+        """Return the scan in the slice views, else the scene's first scan; None without one."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        scans = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode"]
-        return next((node for node in scans if not review.is_map(node)), None)
+        return views.background_scan() or next((node for node in volumes if review.is_scan(node)), None)
 
     def ensurePackages(self) -> None:
         """Install what is missing after one question; raises NotInstalledError if it cannot be or must not be."""
         installation.ensure_packages()
 
     def isRunning(self) -> bool:
+        """Return whether a segmentation or a measurement runs."""
         return self._job is not None and self._job.running
 
     def log(self) -> str:
-        """What happened, the newest last, with what the process itself wrote."""
+        """Return what happened, the newest last, with what the process wrote."""
         return "\n\n".join(text for text in (self._log.text(), self._worker.log()) if text)
 
     def segment(
@@ -83,50 +93,42 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
     ) -> None:
         """Start segmenting a volume node, and return at once.
 
-        `choices`: see `segmentation_job.Request` (target, region, show_3d, model, quality, device).
-        `onProgress` hears how far it is; `onFinished` is called once, with the segmentation node or, after a failure or
-        `cancel`, with the reason, and then the scene is as it was.
+        `choices`: the other fields of `SegmentationRequest` (target, region, show_3d, model, quality, device).
+        `onProgress` is called during the work. `onFinished` is called once, with the segmentation node or, after a
+        failure or `cancel`, with the reason; then the scene is as it was.
 
         Raises:
-            RuntimeError: a segmentation is under way.
-            DCAMTError: the volume or the region cannot be used, or there is no room to hand the volume over.
+            RuntimeError: a segmentation is running.
+            DCAMTError: the volume or the region cannot be used, or there is no room for the volume's voxels.
         """
-        if self.isRunning():
-            raise RuntimeError(_("A segmentation is under way."))
-        request = Request(volume, **choices)
+        self._refuse_second()
+        request = SegmentationRequest(volume, **choices)
 
-        def progressed(progress: SegmentationProgress) -> None:
-            self._log.stage(progress.stage)
+        def report(progress: SegmentationProgress) -> None:
+            self._log.add_stage(progress.stage)
             if onProgress:
                 onProgress(progress)
-
-        def finished(result: JobResult) -> None:
-            for line in (result.message, *result.notes, result.detail):
-                if line:
-                    self._log.add(line)
-            if onFinished:
-                onFinished(result)
 
         started = _("{volume}, model {model}, {quality}").format(
             volume=volume.GetName(), model=request.model, quality=request.quality
         )
         self._log.add(started)
-        self._job = SegmentationJob(self._worker, request, progressed, finished)
+        self._start(SegmentationJob(self._worker, request, report, self._finisher(onFinished)))
 
     def apply(self, settings: Any, onProgress: OnProgress | None = None, onFinished: OnFinished | None = None) -> None:
-        """Segment as the parameter node says; the result becomes its output, if its volume is still the input."""
+        """Segment with the parameter node's choices; the result becomes its output if its volume is still the input."""
         volume = settings.inputVolume
 
-        def finished(result: JobResult) -> None:
-            if result.segmentation is not None and settings.inputVolume is volume:
-                settings.outputSegmentation = result.segmentation
+        def finish(outcome: JobOutcome) -> None:
+            if outcome.segmentation is not None and settings.inputVolume is volume:
+                settings.outputSegmentation = outcome.segmentation
             if onFinished:
-                onFinished(result)
+                onFinished(outcome)
 
         self.segment(
             volume,
             onProgress,
-            finished,
+            finish,
             target=settings.outputSegmentation,
             region=settings.region,
             show_3d=settings.show3D,
@@ -139,49 +141,49 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         """Segment a volume node and return the segmentation node; `choices` as for `segment`.
 
         Raises:
-            RuntimeError: there is no result, and why.
+            RuntimeError: there is no result; the message says why.
         """
-        results: list[JobResult] = []
-        self.segment(volume, onFinished=results.append, **choices)
-        while not results:
+        outcomes: list[JobOutcome] = []
+        self.segment(volume, onFinished=outcomes.append, **choices)
+        while not outcomes:
             slicer.app.processEvents()
-            qt.QThread.msleep(5)
-        if results[0].segmentation is None:
-            raise RuntimeError(results[0].message)
-        return results[0].segmentation
+            qt.QThread.msleep(POLL_MS)
+        if outcomes[0].segmentation is None:
+            raise RuntimeError(outcomes[0].message)
+        return outcomes[0].segmentation
 
     def measure(self, segmentation: Any, onFinished: OnFinished | None = None) -> None:
         """Start measuring a result's segments as they are now, after a correction; `onFinished` is called once.
 
         Raises:
-            RuntimeError: a segmentation is under way.
-            OutputError: there is no room to hand the segments over.
+            RuntimeError: a segmentation is running.
+            OutputError: there is no room for the segments' voxels.
         """
-        if self.isRunning():
-            raise RuntimeError(_("A segmentation is under way."))
-        self._job = MeasuringJob(self._worker, segmentation, onFinished or (lambda result: None))
+        self._refuse_second()
+        self._start(MeasuringJob(self._worker, segmentation, self._finisher(onFinished)))
 
     def cancel(self) -> None:
-        """Stop the segmentation, if there is one, at once; `onFinished` hears of it."""
+        """Stop the segmentation, if there is one, at once; `onFinished` is called."""
         if self._job is not None:
             self._job.cancel()
 
     def shutdown(self) -> None:
-        """Stop, end the process and remove its files; Slicer calls it as it ends."""
+        """Stop, end the process and remove its files; Slicer calls it when it ends."""
         slicer.app.disconnect("aboutToQuit()", self.shutdown)
+        self.removeObservers()
         self.cancel()
         self._worker.shutdown()
 
     def placeRegion(self, volume: Any, segmentation: Any = None, region: Any = None) -> Any:
-        """Put a Markups ROI, a new one without `region`, around the result or about the volume's middle."""
+        """Place a Markups ROI, a new one without `region`, around the result or around the volume's centre."""
         if region is None:
             region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", _("Heart region"))
-            region.CreateDefaultDisplayNodes()
+            region_of_interest.style_region(region)
         region_of_interest.place_region(region, volume, segmentation)
         return region
 
     def measurements(self, segmentation: Any) -> list[dict[str, str]]:
-        """A result's measurements, one mapping of column to text a segment; empty without a result."""
+        """Return a result's measurements, one mapping of column to text a segment; empty without a result."""
         table = review.referenced(segmentation, review.MEASUREMENTS)
         return measurements_table.rows_of(table) if table is not None else []
 
@@ -190,17 +192,55 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic):
         measurements_table.export_csv(review.referenced(segmentation, review.MEASUREMENTS), Path(path))
 
     def trust(self, segmentation: Any) -> float | None:
-        """Dice between what each branch alone would have outlined, 0 to 1; None in fast quality."""
+        """Return the Dice between what each branch alone would have segmented, 0 to 1; None in fast quality."""
         return review.trust(segmentation)
 
-    def doubtfulPlaces(self, segmentation: Any) -> list[review.DoubtfulPlace]:
-        """Where the branches disagree, the worst first."""
+    def doubtfulPlaces(self, segmentation: Any) -> list[review.PlaceToCheck]:
+        """Return the places where the branches disagree, the worst first."""
         return review.doubtful_places(segmentation)
 
-    def nextDoubtfulPlace(self, segmentation: Any) -> tuple[int, review.DoubtfulPlace]:
-        """Move the slice views to the next of them, and return its number and itself."""
+    def nextDoubtfulPlace(self, segmentation: Any) -> tuple[int, review.PlaceToCheck]:
+        """Move the slice views to the next of these places; return its number and the place."""
         return review.next_place(segmentation)
 
     def addTrainingCase(self, segmentation: Any) -> training_cases.SceneCase:
         """Make a result, as it is when training starts, and its volume a case of the training module."""
         return training_cases.add_case(review.referenced(segmentation, review.VOLUME), segmentation)
+
+    def _refuse_second(self) -> None:
+        if self.isRunning():
+            raise RuntimeError(_("A segmentation is running."))
+
+    def _start(self, job: WorkerJob) -> None:
+        job.start()
+        self._job = job
+
+    def _finisher(self, on_finished: OnFinished | None) -> OnFinished:
+        def finish(outcome: JobOutcome) -> None:
+            # The job holds the volume's voxels.
+            self._job = None
+            for line in (outcome.message, *outcome.notes, outcome.detail):
+                if line:
+                    self._log.add(line)
+            if on_finished:
+                on_finished(outcome)
+
+        return finish
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_about_to_be_removed(self, caller: Any, event: Any, node: Any) -> None:
+        """Note the helpers of a result that is being deleted."""
+        if node.IsA("vtkMRMLSegmentationNode") and not slicer.mrmlScene.IsBatchProcessing():
+            helpers = [review.referenced(node, role) for role in review.HELPERS]
+            self._orphans += [helper for helper in helpers if helper is not None]
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
+        if not node.IsA("vtkMRMLSegmentationNode") or slicer.mrmlScene.IsBatchProcessing():
+            return
+        orphans, self._orphans = self._orphans, []
+        for helper in orphans:
+            if slicer.mrmlScene.IsNodePresent(helper):
+                review.remove_with_display(helper)
+        # The subject hierarchy removes the result's item only after this event.
+        qt.QTimer.singleShot(0, lambda: remove_empty_folders(slicer.mrmlScene))

@@ -1,4 +1,4 @@
-"""One request to the worker, from what is handed over to what comes in, in steps too short for the window to notice."""
+"""One request to the worker: prepare it, send it and take its answer, in steps too short for the window to notice."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import qt
-from dcamt.errors import DCAMTError, OutputError
+from dcamt.errors import DCAMTError, InternalError, OutputError
 from dcamt.worker.protocol import Event, Request, RequestFailed, WorkerNote, WorkerProgress
-from DCAMTSlicerLib.volume_bridge import FREE_SPACE
+from DCAMTSlicerLib.slabs import FREE_SPACE
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
+
+from .engine_messages import translated
+from .worker_process import ENDED, SegmentationWorker
+
+UNEXPECTED = (InternalError.reason, ENDED)
+"""Reasons of the worker's failures that are no refusal: their details help to find the error."""
 
 
 @dataclass(frozen=True)
-class JobResult:
-    """segmentation: the node that it is about; None if there is none, and then the scene is as it was.
+class JobOutcome:
+    """How a job ended.
 
-    message: one line for the person. notes: what else there is to know, such as that the GPU's memory did not suffice.
-    detail: what the log shows of a failure.
+    segmentation: the node that the job was about; None after a failure, and then the scene is as it was.
+    message: one line for the person. notes: what else to know, such as that the GPU's memory did not suffice.
+    detail: the traceback or the log of an unexpected failure; empty after a refusal.
     """
 
     segmentation: Any | None
@@ -32,89 +39,95 @@ class JobResult:
 
 
 class WorkerJob(ABC):
-    """One request to a `worker_process.WorkerProcess`, with a folder for what is handed over; tells of its end once.
+    """One request to a `SegmentationWorker`, with a folder for its files; `on_finished` gets its outcome, once.
 
-    A subclass says in `hand_over` what is asked for, and in `bring_in` what becomes of the answer.
-
-    Raises:
-        OutputError: there is no room to hand anything over.
+    A subclass yields the request in `prepare`, and the outcome in `take_answer`.
     """
 
-    def __init__(self, worker: Any, on_finished: Callable[[JobResult], None]) -> None:
+    def __init__(self, worker: SegmentationWorker, on_finished: Callable[[JobOutcome], None]) -> None:
         self._worker, self._on_finished = worker, on_finished
         self._notes: list[str] = []
-        self.running = True
+        self._task: SteppedTask | None = None
+        self.running = False
+
+    def start(self) -> None:
+        """Begin in the next turn of the event loop.
+
+        Raises:
+            OutputError: there is no room for the request's files.
+        """
         try:
-            self.folder = Path(worker.makeFolder())
+            self.folder = Path(self._worker.make_folder())
         except OSError as error:
             what = _("No temporary folder could be made ({reason}).").format(reason=error.strerror)
             raise OutputError(f"{what} {FREE_SPACE}") from error
-        self._take_steps(self._ask())
+        self.running = True
+        self._task = SteppedTask(self._send(), self._on_steps_ended).start()
 
     def cancel(self) -> None:
         """Stop at once; the scene stays as it was."""
         if self.running:
             self._worker.cancel()
-            self._end(JobResult(None, _("Cancelled."), cancelled=True))
+            self._end(JobOutcome(None, _("Cancelled."), cancelled=True))
 
     @abstractmethod
-    def hand_over(self) -> Iterator[Request | None]:
-        """Write what is handed over, step by step; the last step gives the request."""
+    def prepare(self) -> Iterator[Request | None]:
+        """Write the request's files step by step; the last step yields the request."""
 
     @abstractmethod
-    def bring_in(self, event: Any) -> Iterator[JobResult | None]:
-        """Take the answer into the scene, step by step; the last step gives the outcome."""
+    def take_answer(self, event: Any) -> Iterator[JobOutcome | None]:
+        """Put the answer into the scene step by step; the last step yields the outcome."""
 
-    def progressed(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not care
-        """Hear how far the worker is."""
+    def on_progress(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not report it
+        """Report the progress of the worker."""
 
-    def _ask(self) -> Iterator[None]:
-        for request in self.hand_over():
+    def add_note(self, note: str) -> None:
+        """Add a line to the notes of the outcome."""
+        self._notes.append(note)
+
+    def _send(self) -> Iterator[None]:
+        for request in self.prepare():
             if request is not None:
-                self._worker.request(request, self._hear)
+                self._worker.request(request, self._on_event)
             yield
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if not self.running:
             return
         if isinstance(event, WorkerProgress):
-            self.progressed(event)
+            self.on_progress(event)
         elif isinstance(event, WorkerNote):
-            self._notes.append(event.message)
+            self.add_note(translated(event.message))
         elif isinstance(event, RequestFailed):
-            self._end(JobResult(None, event.message, detail=event.detail))
+            detail = event.detail if event.reason in UNEXPECTED else ""
+            self._end(JobOutcome(None, translated(event.message), detail=detail))
         else:
-            self._take_steps(self._answer(event))
+            self._task = SteppedTask(self._answer(event), self._on_steps_ended).start()
 
     def _answer(self, event: Event) -> Iterator[None]:
-        for outcome in self.bring_in(event):
+        for outcome in self.take_answer(event):
             if outcome is not None:
                 self._end(replace(outcome, notes=tuple(self._notes)))
             yield
 
-    def _take_steps(self, steps: Iterator[None]) -> None:
-        """Take the steps one by one, with a turn of the event loop before each."""
-        qt.QTimer.singleShot(0, lambda: self._take_step(steps))
-
-    def _take_step(self, steps: Iterator[None]) -> None:
+    def _on_steps_ended(self, error: Exception | None) -> None:
+        if error is None:
+            return
         if not self.running:
-            # Lets the steps undo what they began.
-            steps.close()  # type: ignore[attr-defined]
-            return
-        try:
-            next(steps)
-        except StopIteration:
-            return
-        except Exception as error:
-            if not self.running:
-                raise  # it has ended, and whoever was told of that failed
-            told = isinstance(error, DCAMTError)
-            text = str(error) if told else _("An unexpected fault: {error}. The log says more.").format(error=error)
-            self._end(JobResult(None, text, detail="".join(traceback.format_exception(error))))
-        else:
-            self._take_steps(steps)
+            raise error  # the job had ended, and its listener failed
+        refused = isinstance(error, DCAMTError)
+        detail = "" if refused else "".join(traceback.format_exception(error))
+        self._end(JobOutcome(None, error_text(error), detail=detail))
 
-    def _end(self, outcome: JobResult) -> None:
+    def _end(self, outcome: JobOutcome) -> None:
         self.running = False
-        self._worker.removeFolder(str(self.folder))
-        self._on_finished(outcome)
+        if self._task is not None:
+            # Lets steps that were not taken undo what they began.
+            self._task.cancel()
+        self._worker.remove_folder(str(self.folder))
+        on_finished, self._on_finished = self._on_finished, _ignore
+        on_finished(outcome)
+
+
+def _ignore(outcome: JobOutcome) -> None:
+    """Stand in for the listener of a job that has ended, which need not be kept."""

@@ -1,9 +1,7 @@
-"""The process that segments, seen from Slicer: started at first use, kept with its model loaded, killed to cancel.
+"""The process that segments, seen from Slicer: started at first use, and kept with its model loaded.
 
-What is said on the pipes stands in `dcamt/inference/worker.py`.
+`dcamt.worker.protocol` defines the requests and the events on its pipes.
 """
-# Methods have Qt-style names, as what else the modules call.
-# ruff: noqa: N802, N803
 
 from __future__ import annotations
 
@@ -12,12 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import qt
 from dcamt.errors import InputError, InternalError
 from dcamt.worker.protocol import (
     Answer,
+    CancelRequest,
     Event,
     LoadRequest,
     Request,
@@ -32,105 +31,179 @@ from slicer.i18n import tr as _
 LOG_LINES = 200
 KILLED = 9
 ENDED = "ended"
-"""Reason of a failure of a worker that ended by itself."""
+"""Reason of the failure of a worker that ended by itself."""
+CANCEL_GRACE_MS = 20000
+"""A worker that has not stopped by then is killed, and its model has to be loaded again; loading takes seconds."""
+OnEvent = Callable[[Event], None]
+
+
+class SegmentationWorker(Protocol):
+    """What the logic and its jobs need of a worker; tests give them one that computes nothing."""
+
+    def make_folder(self) -> str:
+        """Make an empty folder for the files of a request; raises OSError."""
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder that `make_folder` made."""
+
+    def request(self, request: Request, on_event: OnEvent | None = None) -> None:
+        """Send a request; `on_event` gets its events, of which an `Answer` is the last."""
+
+    def cancel(self) -> None:
+        """Stop the request that runs; none of its events is delivered any more."""
+
+    def log(self) -> str:
+        """Return what the worker wrote to stderr."""
+
+    def shutdown(self) -> None:
+        """End the worker, and remove its files."""
 
 
 class WorkerProcess:
-    """Sends requests to a worker and hands its events on, all from the event loop; nothing here waits.
+    """Sends requests to a worker process and delivers its events from the event loop; no method waits.
 
-    python: the interpreter, by default Slicer's own. engineFolder: where `dcamt` lies. temporaryFolder: where
-    `makeFolder` makes its folders. idleMinutes: after so long without a request the process ends, its memory with it.
+    Args:
+        python: the interpreter, by default Slicer's own.
+        engine_folder: the folder that holds `dcamt`.
+        temporary_folder: where `make_folder` makes its folders. The process removes them when it ends, so that they
+            do not outlive a Slicer that was killed.
+        idle_minutes: after so long without a request the process ends, and frees its memory.
     """
 
     def __init__(
         self,
         python: str | None = None,
-        engineFolder: str = ENGINE_FOLDER,
-        temporaryFolder: str | None = None,
-        idleMinutes: float = 15,
+        engine_folder: str = ENGINE_FOLDER,
+        temporary_folder: str | None = None,
+        idle_minutes: float = 15,
     ) -> None:
         self._python = python
-        self._engineFolder = engineFolder
-        self._temporaryFolder = temporaryFolder
+        self._engine_folder = engine_folder
+        self._temporary_folder = temporary_folder
         self._root: str | None = None
         self._process: EngineProcess | None = None
         self._last: EngineProcess | None = None
-        self._earlierLog = ""
-        self._listeners: dict[str, Callable[[Event], None]] = {}
-        self._segmenting: str | None = None
+        self._earlier_log = ""
+        self._listeners: dict[str, OnEvent] = {}
+        self._unanswered: dict[str, bytes] = {}
+        self._computing: str | None = None
+        self._cancelled: str | None = None
         self._requests = 0
-        self._idle = qt.QTimer()
-        self._idle.setSingleShot(True)
-        self._idle.timeout.connect(self._end)
-        self._idleMs = int(idleMinutes * 60000)
+        self._idle_ms = int(idle_minutes * 60000)
+        self._idle = _single_shot(self._end_process)
+        self._grace = _single_shot(self._restart)
+        self._connected = True
 
     @property
-    def isBusy(self) -> bool:
-        """Whether a scan is being segmented."""
-        return self._segmenting is not None
+    def is_busy(self) -> bool:
+        """Return whether a request runs that was not cancelled."""
+        return self._computing is not None
 
     def log(self) -> str:
-        """The last lines that the process, and those before it, wrote to stderr."""
-        logs = (self._earlierLog, self._last.log() if self._last is not None else "")
+        """Return the last lines that the process, and those before it, wrote to stderr."""
+        logs = (self._earlier_log, self._last.log() if self._last is not None else "")
         return "\n".join("\n".join(filter(None, logs)).splitlines()[-LOG_LINES:])
 
-    def makeFolder(self) -> str:
-        """A new empty folder for what is handed over; raises OSError where none can be made."""
-        if self._root is None or not os.path.isdir(self._root):
-            self._root = tempfile.mkdtemp(prefix="dcamt-", dir=self._temporaryFolder)
-        return tempfile.mkdtemp(dir=self._root)
-
-    def removeFolder(self, folder: str) -> None:
-        """Remove a folder that `makeFolder` made; what is still open on Windows goes at `shutdown`."""
-        shutil.rmtree(folder, ignore_errors=True)
-
-    def request(self, request: Request, onEvent: Callable[[Event], None] | None = None) -> None:
-        """Send a request, starting the process if need be; `onEvent` hears each event, one of which ends it.
-
-        Its last is `finished` or `failed`, or there is none after `cancel`. A request to load a model is passed over
-        while a scan is segmented.
+    def make_folder(self) -> str:
+        """Make an empty folder for a request, and start the process, which loads its packages meanwhile.
 
         Raises:
-            RuntimeError: a scan is being segmented, and this is another.
+            OSError: the folder cannot be made.
+        """
+        if self._root is None:
+            self._root = tempfile.mkdtemp(prefix="dcamt-", dir=self._temporary_folder)
+        os.makedirs(self._root, mode=0o700, exist_ok=True)
+        self._start_process()
+        return tempfile.mkdtemp(dir=self._root)
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder that `make_folder` made; files still open on Windows are removed at `shutdown`."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def request(self, request: Request, on_event: OnEvent | None = None) -> None:
+        """Send a request, and start the process if need be.
+
+        `on_event` gets each event of the request. The last one is an `Answer`; after `cancel` there is none. A request
+        to load a model is skipped while another request runs.
+
+        Raises:
+            RuntimeError: another request runs.
         """
         loads = isinstance(request, LoadRequest)
-        if self.isBusy:
+        if self.is_busy:
             if loads:
                 return
-            raise RuntimeError(_("A segmentation is under way."))
+            raise RuntimeError(_("A segmentation is running."))
+        self._start_process()
         self._idle.stop()
-        if self._process is None:
-            self._earlierLog = self.log()
-            words = ["-m", "dcamt.inference.worker"]
-            self._process = EngineProcess(words, self._take, self._onEnded, self._python, self._engineFolder).start()
-            self._last = self._process
         self._requests += 1
         identifier = str(self._requests)
-        self._listeners[identifier] = onEvent or (lambda event: None)
+        self._listeners[identifier] = on_event or (lambda event: None)
         if not loads:
-            self._segmenting = identifier
-        self._process.write(request_line(replace(request, id=identifier)).encode() + b"\n")
+            self._computing = identifier
+        line = request_line(replace(request, id=identifier)).encode() + b"\n"
+        self._unanswered[identifier] = line
+        assert self._process is not None
+        self._process.write(line)
 
     def cancel(self) -> None:
-        """Kill the process at once; nothing more is heard of its requests."""
-        self._end()
+        """Ask the process to stop the request that runs, and to keep its model; deliver nothing more of it."""
+        identifier, self._computing = self._computing, None
+        if identifier is None or self._process is None:
+            return
+        self._listeners.pop(identifier, None)
+        self._cancelled = identifier
+        self._process.write(request_line(CancelRequest(id=identifier)).encode() + b"\n")
+        self._grace.start(CANCEL_GRACE_MS)
 
     def shutdown(self) -> None:
-        """End the process and remove all folders: Slicer ends, or the module goes."""
-        self._end()
+        """End the process and remove all folders: Slicer ends, or the module is closed."""
+        self._end_process()
         wait_for_killed(2000)
+        if self._connected:
+            # Slots that are methods of this object would keep it, and its timers, alive.
+            self._idle.timeout.disconnect(self._end_process)
+            self._grace.timeout.disconnect(self._restart)
+            self._connected = False
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
             self._root = None
 
-    def _end(self) -> None:
-        """Forget the process and its requests, and kill it."""
+    def _start_process(self) -> None:
+        if self._process is not None:
+            return
+        self._earlier_log = self.log()
+        arguments = ["-m", "dcamt.inference.worker"]
+        if self._root is not None:
+            arguments += ["--remove-at-end", self._root]
+        self._process = EngineProcess(arguments, self._take, self._on_ended, self._python, self._engine_folder)
+        self._last = self._process.start()
+        self._idle.start(self._idle_ms)
+
+    def _end_process(self) -> None:
+        """Kill the process, and forget its requests."""
         self._idle.stop()
+        self._grace.stop()
         process, self._process = self._process, None
         self._listeners.clear()
-        self._segmenting = None
+        self._unanswered.clear()
+        self._computing = self._cancelled = None
         if process is not None:
             process.kill()
+
+    def _restart(self) -> None:
+        """Kill a process that did not stop a cancelled request, and send what came after that to a new one."""
+        listeners, computing = dict(self._listeners), self._computing
+        unanswered = {key: line for key, line in self._unanswered.items() if key in listeners}
+        self._end_process()
+        if not unanswered:
+            return
+        self._listeners, self._unanswered, self._computing = listeners, unanswered, computing
+        self._start_process()
+        self._idle.stop()
+        assert self._process is not None
+        for line in unanswered.values():
+            self._process.write(line)
 
     def _take(self, fields: dict[str, Any]) -> None:
         try:
@@ -144,38 +217,54 @@ class WorkerProcess:
         if isinstance(event, RequestFailed) and (identifier is None or event.reason == InternalError.reason):
             self._fail(event)
         elif isinstance(event, Answer):
-            listener = self._listeners.pop(identifier, None)
-            if identifier == self._segmenting:
-                self._segmenting = None
-            if not self._listeners:
-                self._idle.start(self._idleMs)
-            if listener:
-                listener(event)
+            self._answered(str(identifier), event)
         elif identifier in self._listeners:
             self._listeners[identifier](event)
 
+    def _answered(self, identifier: str, event: Event) -> None:
+        self._unanswered.pop(identifier, None)
+        listener = self._listeners.pop(identifier, None)
+        if identifier == self._computing:
+            self._computing = None
+        if identifier == self._cancelled:
+            self._cancelled = None
+            self._grace.stop()
+        if not self._listeners:
+            self._idle.start(self._idle_ms)
+        if listener:
+            listener(event)
+
     def _fail(self, event: RequestFailed) -> None:
-        """The process is of no use any more: end it and tell everyone who waits."""
+        """End a process that is of no use any more, and report it to every listener."""
         listeners = dict(self._listeners)
-        self._end()
+        self._end_process()
         for identifier, listener in listeners.items():
             listener(replace(event, id=identifier))
 
-    def _onEnded(self, end: ProcessEnd) -> None:
+    def _on_ended(self, end: ProcessEnd) -> None:
         last_line = self._last.log().rpartition("\n")[2] if self._last is not None else ""
-        message = end.problem or ended(end.crashed, end.code, last_line)
+        message = end.problem or end_message(end.crashed, end.code, last_line)
         self._fail(RequestFailed(None, ENDED, message, self.log()))
 
 
-def ended(crashed: bool, code: int, lastLine: str) -> str:
-    """What a person is told of a worker that ended by itself; `code`: of the exit or, on Unix, the signal."""
+def _single_shot(slot: Any) -> Any:
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.timeout.connect(slot)
+    return timer
+
+
+def end_message(crashed: bool, code: int, last_line: str) -> str:
+    """Return the message about a worker that ended by itself; `code`: of the exit or, on Unix, the signal."""
     if (crashed and code == KILLED and os.name != "nt") or code == 128 + KILLED:
-        return _(
-            "The system ended the computation, most often because memory ran out."
-            " Close other programs or give a region of interest, then apply again."
+        return str(
+            _(
+                "The system ended the computation, most often because memory ran out."
+                " Close other programs or give a region of interest, then apply again."
+            )
         )
     if crashed:
-        return _("The computation crashed (code {code}). Apply again; if it recurs, report it with the log.").format(
-            code=code
-        )
-    return _("The computation ended unexpectedly (code {code}). {line}").format(code=code, line=lastLine).strip()
+        text = _("The computation crashed (code {code}). Apply again; if it recurs, report it with the log.")
+        return str(text.format(code=code))
+    text = _("The computation ended unexpectedly (code {code}). {line}")
+    return str(text.format(code=code, line=last_line)).strip()

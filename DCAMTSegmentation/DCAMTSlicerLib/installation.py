@@ -1,4 +1,4 @@
-"""What must be installed before the first segmentation, and its installation after one question."""
+"""Install the packages that the engine needs, after one question."""
 
 from __future__ import annotations
 
@@ -14,16 +14,26 @@ from slicer.i18n import tr as _
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
+REASON_LENGTH = 300
 # Slicer's own builds, which its application has loaded: another one beside them breaks it.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 
 
 class NotInstalledError(DCAMTError):
-    """What the engine needs is not there; the message says what the person can do."""
+    """Packages that the engine needs are missing; the message says what the person can do.
+
+    detail: the output of the installation that failed, if any.
+    """
+
+    detail = ""
+
+
+class InstallationDeclined(NotInstalledError):
+    """The person declined the installation: there is nothing more to tell them."""
 
 
 def missing_packages() -> list[str]:
-    """Names of what is still to be installed; empty if a segmentation can start. Imports none of them.
+    """Return the requirements that are not met; empty if a segmentation can start. Imports none of the packages.
 
     Raises:
         NotInstalledError: Slicer is too old to install anything.
@@ -37,11 +47,12 @@ def missing_packages() -> list[str]:
 
 
 def ensure_packages() -> None:
-    """Install what is missing, after one question; nothing is asked or done if all is there.
+    """Install the missing packages, after one question; if none is missing, nothing is asked.
 
     Raises:
-        NotInstalledError: the person declined, the PyTorch extension is missing, PyTorch or Slicer is too old, the
-            download failed, or Slicer must be restarted first.
+        InstallationDeclined: the person declined.
+        NotInstalledError: the PyTorch extension is missing, PyTorch or Slicer is too old, the download failed, or
+            Slicer must be restarted first.
     """
     _refuse_old_torch()
     missing = missing_packages()
@@ -53,7 +64,7 @@ def ensure_packages() -> None:
         " This takes some minutes and, with PyTorch, up to 3 GB of disk space."
     ).format(packages=", ".join(missing))
     if not slicer.util.confirmOkCancelDisplay(question, _("DCAMT: install packages")):
-        raise NotInstalledError(
+        raise InstallationDeclined(
             _("Nothing was installed, so nothing can be computed. Try again to be asked once more.")
         )
     from slicer.packaging import pip_ensure
@@ -66,12 +77,24 @@ def ensure_packages() -> None:
         text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and try again.")
         raise NotInstalledError(text.format(reason=error)) from error
     except (CalledProcessError, RuntimeError, OSError) as error:
-        text = _("The packages could not be installed. Check the network and the free disk space, and try again.")
-        raise NotInstalledError(text) from error
+        raise _failed_installation(error) from error
     still = missing_packages()
     if still:
         text = _("Still missing: {packages}. Restart Slicer, and try again.")
         raise NotInstalledError(text.format(packages=", ".join(still)))
+
+
+def _failed_installation(error: Exception) -> NotInstalledError:
+    """Return the error with pip's own reason, which is the last line that it marks as one."""
+    output = "\n".join(str(part) for part in (getattr(error, "output", ""), getattr(error, "stderr", "")) if part)
+    marked = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
+    reason = marked[-1] if marked else " ".join(str(error).split())
+    text = _(
+        "The packages could not be installed ({reason}). Check the network and the free disk space, and try again."
+    )
+    failure = NotInstalledError(text.format(reason=reason[:REASON_LENGTH]))
+    failure.detail = output
+    return failure
 
 
 def _requirements() -> list[Any]:
@@ -89,7 +112,7 @@ def _torch_version() -> str | None:
 
 
 def _refuse_old_slicer() -> None:
-    """Before 5.12 Slicer had no way to install packages that leaves its own alone."""
+    """Raise NotInstalledError before Slicer 5.12, which cannot install packages without replacing its own."""
     try:
         import slicer.packaging  # noqa: F401
     except ImportError:
@@ -98,7 +121,7 @@ def _refuse_old_slicer() -> None:
 
 
 def _refuse_old_torch() -> None:
-    """Other extensions may rely on it: it is the person's to replace."""
+    """Raise NotInstalledError for an old PyTorch; other extensions may rely on it, so the person replaces it."""
     from packaging.specifiers import SpecifierSet
 
     version = _torch_version()
@@ -111,7 +134,7 @@ def _refuse_old_torch() -> None:
 
 
 def _pytorch_extension() -> Any:
-    """The extension that chooses torch's build for the machine's GPU."""
+    """Return the logic of the extension that chooses PyTorch's build for the machine's GPU."""
     try:
         import PyTorchUtils
     except ModuleNotFoundError:

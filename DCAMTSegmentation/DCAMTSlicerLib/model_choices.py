@@ -1,4 +1,4 @@
-"""The models that the person can choose from, as the list shows them. Loads no torch."""
+"""The models that a person can choose from, as the list shows them; imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """`name` in the store, `title` in the list, and the tooltip that says what it does and how well."""
+    """`name` in the store, `title` in the list, and a tooltip with what it segments and how accurately."""
 
     name: str
     title: str
@@ -37,12 +37,17 @@ def model_choices() -> list[ModelChoice]:
     ]
 
 
+def title_of(name: str) -> str:
+    """Return a model's title as the list shows it; the name itself where there is no such model."""
+    return next((choice.title for choice in model_choices() if choice.name == name), name)
+
+
 def import_choice(path: Path) -> str:
-    """Take a model file into the store; returns its name.
+    """Copy a model file into the store; return its name.
 
     Raises:
-        InputError: it is no sound model, or there is one of that name.
-        OutputError: it cannot be copied.
+        InputError: the file is no valid model, or there is a model of that name.
+        OutputError: the file cannot be copied.
     """
     if any(model.name == read_card(path).name for model in stored_models()):
         remedy = _("Remove that one first, if it is not the same.")
@@ -57,7 +62,7 @@ def remove_choice(name: str) -> None:
 
 
 def card_text(card: Card) -> str:
-    """What a model segments, in which scans, and how well it did so on cases that it had not seen."""
+    """Return what a model segments, in which scans, and its accuracy on cases that it was not trained on."""
     lines = [
         _("Segments: {segments}").format(segments=", ".join(card.segments)),
         _("In: {modality}").format(modality=card.modality),
@@ -102,7 +107,7 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
 
 
 def _measured(entry: Mapping[str, Any]) -> str:
-    """One measurement of a card: a number for Dice, or Dice of each branch and class, and on what."""
+    """Return one measurement of a card: the Dice, or the Dice of each branch and class, and on which cases."""
     dice = entry.get("dice_mean")
     if dice is None and isinstance(entry.get("dice"), Mapping):
         branches = entry["dice"]

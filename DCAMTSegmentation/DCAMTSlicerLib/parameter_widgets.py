@@ -1,4 +1,4 @@
-"""Which widget of a panel shows which parameter of its parameter node."""
+"""Find the widgets of a panel that show parameters of its parameter node."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
 
 
 def parameter_widgets(ui: Any) -> dict[str, Any]:
-    """A panel's widgets by the name of the parameter that their `.ui` file gives them; for `connectParametersToGui`.
+    """Return a panel's widgets by the parameter that the `.ui` file gives them, for `connectParametersToGui`.
 
-    That, unlike `connectGui`, says what `disconnectGui` takes. What stays connected is written over when the panel
-    connects again: combo boxes are filled anew then, and choices would fall back to the first.
+    Unlike `connectGui`, that returns the tag that `disconnectGui` takes. A panel that stays connected loses
+    choices when it connects again: combo boxes are filled again then, and fall back to their first item.
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {name: widget for name, widget in named.items() if name}

@@ -1,4 +1,4 @@
-"""From a labelmap to the segments of a segmentation node, and which segments there are DCAMT's own."""
+"""Turn labelmaps into segments of a segmentation node, and find the segments that DCAMT wrote."""
 
 from __future__ import annotations
 
@@ -11,39 +11,42 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from dcamt.io.writers import TERMINOLOGY_CONTEXT
 from dcamt.worker.protocol import SegmentResult
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
 OWN_TAG = "DCAMT.Class"
-"""Tag of the segments that DCAMT wrote; its value is the code of the class, `SCT 82471001` for instance."""
-TERMINOLOGY = "Segmentation category and type - 3D Slicer General Anatomy list"
+"""Tag of the segments that DCAMT wrote; its value is the code of the class, for instance `SCT 82471001`."""
 # Surface nets take a third of the time of Slicer's default for a surface as smooth, and keep the volume.
-SURFACE = {"Conversion method": "1", "SurfaceNets smoothing": "1"}
+SURFACE_PARAMETERS = {"Conversion method": "1", "SurfaceNets smoothing": "1"}
 
 
 @dataclass(frozen=True)
 class BuiltSegment:
-    """A segment that is in no segmentation yet: `own` is the value of its `OWN_TAG`."""
+    """A segment that is in no segmentation yet; `code` is the value of its `OWN_TAG`."""
 
-    own: str
+    code: str
     segment: Any
 
 
 def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentResult) -> BuiltSegment:
-    """The segment of one class, with only the box of voxels that it fills.
+    """Build the segment of one class; its image holds only the box of voxels that the class fills.
 
-    `labels`: (K, J, I), uint8, may be a memory map. `ijk_to_local`: (4, 4), voxel index -> coordinates of the
-    segmentation node, mm. `item`: as the worker's `finished` event has it in `segments`; in its `box` lies the class.
+    Args:
+        labels: (K, J, I), uint8; may be a memory map.
+        ijk_to_local: (4, 4), voxel index -> mm in the segmentation node's space.
+        item: the class, and the box in which it lies.
     """
     info, box = item.info, item.box
-    category, kind = info.category, info.type
-    own = f"{kind.scheme} {kind.value}"
+    code = f"{info.type.scheme} {info.type.value}"
     segment = slicer.vtkSegment()
     segment.SetName(info.name)
     segment.SetColor(*info.color)
-    segment.SetTag(OWN_TAG, own)
-    triples = [getattr(code, part) for code in (category, kind) for part in ("value", "scheme", "meaning")]
-    entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(TERMINOLOGY, *triples, *[""] * 10)
+    segment.SetTag(OWN_TAG, code)
+    triples = [getattr(term, part) for term in (info.category, info.type) for part in ("value", "scheme", "meaning")]
+    entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
+        TERMINOLOGY_CONTEXT, *triples, *[""] * 10
+    )
     segment.SetTag(segment.GetTerminologyEntryTagName(), entry)
     image = slicer.vtkOrientedImageData()
     if box is None:
@@ -55,44 +58,65 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
         voxels = np.ascontiguousarray(labels[k, j, i] == info.label, np.uint8)
         image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
     image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_local))
-    segment.AddRepresentation(labelmap(), image)
-    return BuiltSegment(own, segment)
+    segment.AddRepresentation(labelmap_name(), image)
+    return BuiltSegment(code, segment)
 
 
 def build_surface(built: BuiltSegment, segmentation_node: Any | None) -> None:
-    """Give a segment its closed surface, as the node that it will be put into smooths it; None: a new node."""
+    """Compute a segment's closed surface with the smoothing of the node that will hold it; None: a new node."""
     apart = slicer.vtkSegmentation()
-    apart.SetSourceRepresentationName(labelmap())
+    apart.SetSourceRepresentationName(labelmap_name())
     if segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments() > 0:
         parameters = segmentation_node.GetSegmentation().SerializeAllConversionParameters()
         apart.DeserializeConversionParameters(parameters)
     else:
         _set_conversion(apart)
     apart.AddSegment(built.segment)
-    apart.CreateRepresentation(closed_surface())
+    apart.CreateRepresentation(surface_name())
 
 
-def filled_extent(image: Any) -> tuple[int, ...] | None:
-    """First and last index along i, j, k of what is set in a segment's image; None if nothing is."""
+def add_surface(built: BuiltSegment, points: np.ndarray, triangles: np.ndarray) -> None:
+    """Give a segment a closed surface: points (N, 3), mm in the segmentation's space, and triangles (M, 3)."""
+    surface = vtk.vtkPolyData()
+    vertices = vtk.vtkPoints()
+    vertices.SetData(numpy_to_vtk(np.ascontiguousarray(points, np.float32), deep=True))
+    surface.SetPoints(vertices)
+    cells = vtk.vtkCellArray()
+    corners = np.ascontiguousarray(triangles, np.int64)
+    cells.SetData(3, numpy_to_vtkIdTypeArray(corners.ravel(), deep=True))
+    surface.SetPolys(cells)
+    built.segment.AddRepresentation(surface_name(), surface)
+
+
+def effective_extent(image: Any) -> tuple[int, ...] | None:
+    """Return the first and last index along i, j, k of the voxels that are set; None if none is."""
     extent = [0] * 6
     # An edited segment's image is larger than what is set in it.
     found = slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent)
     return tuple(extent) if found else None
 
 
-def labelmap() -> str:
-    """Slicer's name of this representation."""
+def labelmap_name() -> str:
+    """Return Slicer's name of the binary labelmap representation."""
     return str(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName())
 
 
-def closed_surface() -> str:
-    """Slicer's name of this representation."""
+def surface_name() -> str:
+    """Return Slicer's name of the closed surface representation."""
     return str(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName())
 
 
 def _set_conversion(segmentation: Any) -> None:
-    for name, value in SURFACE.items():
+    for name, value in SURFACE_PARAMETERS.items():
         segmentation.SetConversionParameter(name, value)
+
+
+def has_own_conversion(segmentation_node: Any | None) -> bool:
+    """Return whether a node makes its surfaces with `SURFACE_PARAMETERS`; a new node (None) does."""
+    if segmentation_node is None or segmentation_node.GetSegmentation().GetNumberOfSegments() == 0:
+        return True
+    segmentation = segmentation_node.GetSegmentation()
+    return all(segmentation.GetConversionParameter(name) == value for name, value in SURFACE_PARAMETERS.items())
 
 
 def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> None:
@@ -105,14 +129,14 @@ def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> Non
         _set_conversion(segmentation)
     for item in built:
         # The same identifier as before, so that what refers to the segment still finds it.
-        wanted = before.get(item.own) or segmentation.GenerateUniqueSegmentID(item.segment.GetName())
+        wanted = before.get(item.code) or segmentation.GenerateUniqueSegmentID(item.segment.GetName())
         segmentation.AddSegment(item.segment, wanted)
-        # Only now does the segmentation begin to watch the labelmap, and tell of edits.
+        # Only now does the segmentation observe the labelmap and report edits.
         item.segment.Modified()
 
 
 def own_segments(segmentation_node: Any) -> dict[str, str]:
-    """Identifiers of the segments that DCAMT wrote into a node, by the code of their class."""
+    """Return the identifiers of the segments that DCAMT wrote into a node, by the code of their class."""
     segmentation, found, text = segmentation_node.GetSegmentation(), {}, vtk.reference("")
     for identifier in segmentation.GetSegmentIDs():
         if segmentation.GetSegment(identifier).GetTag(OWN_TAG, text):
@@ -120,11 +144,11 @@ def own_segments(segmentation_node: Any) -> dict[str, str]:
     return found
 
 
-def outline_of(segmentation: Any, identifier: str) -> tuple[np.ndarray, np.ndarray]:
-    """A segment's voxels, (K, J, I), as far as it fills them, and (4, 4), index (i, j, k) in them -> mm."""
+def segment_mask(segmentation_node: Any, identifier: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a segment's voxels (K, J, I), cropped to what is set, and (4, 4), index (i, j, k) in them -> mm."""
     image = slicer.vtkOrientedImageData()
-    segmentation.GetBinaryLabelmapRepresentation(identifier, image)
-    extent = filled_extent(image)
+    segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
+    extent = effective_extent(image)
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     affine = np.array(slicer.util.arrayFromVTKMatrix(matrix))
@@ -140,19 +164,19 @@ def outline_of(segmentation: Any, identifier: str) -> tuple[np.ndarray, np.ndarr
 
 
 def fingerprint(segmentation_node: Any) -> str:
-    """Of the segments that DCAMT wrote into a node: another one where voxels came to one of them, or went.
+    """Return a text that changes when voxels of a segment that DCAMT wrote are added or removed.
 
-    Where they lie does not count, so that a transform may be hardened. Empty where a segment has no labelmap.
+    Where the segments lie does not count, so that a transform may be hardened. Empty where one has no labelmap.
     """
-    outlines = {}
-    for own, identifier in own_segments(segmentation_node).items():
-        if not segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap()):
+    masks = {}
+    for code, identifier in own_segments(segmentation_node).items():
+        if not segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name()):
             return ""
-        outlines[own], _affine = outline_of(segmentation_node, identifier)
-    return fingerprint_of(outlines)
+        masks[code], _affine = segment_mask(segmentation_node, identifier)
+    return fingerprint_of(masks)
 
 
-def fingerprint_of(outlines: Mapping[str, np.ndarray]) -> str:
-    """The `fingerprint` of segments with these voxels, by the code of their class."""
-    sums = {own: [*mask.shape, zlib.crc32(np.packbits(mask))] for own, mask in outlines.items()}
+def fingerprint_of(masks: Mapping[str, np.ndarray]) -> str:
+    """Return the `fingerprint` of segments with these voxels, by the code of their class."""
+    sums = {code: [*mask.shape, zlib.crc32(np.packbits(mask))] for code, mask in masks.items()}
     return json.dumps(sums, sort_keys=True)

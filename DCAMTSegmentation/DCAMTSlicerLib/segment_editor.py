@@ -1,21 +1,56 @@
-"""Handing a result to Slicer's Segment Editor."""
+"""Open a result in Slicer's Segment Editor, with a button there that leads back."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import qt
 import slicer
+from slicer.i18n import tr as _
 
 from .result_segments import own_segments
 
+BACK_BUTTON = "DCAMTBackButton"
 
-def correct(segmentation_node: Any, volume: Any | None) -> None:
-    """Open the Segment Editor on a result, over the volume that it was made from, at its first segment."""
+
+def correct(segmentation_node: Any, volume: Any | None, back_to: str = "DCAMTSegmentation") -> None:
+    """Open the Segment Editor on a result, over the volume that it was made from, at its first segment.
+
+    back_to: the module that the button in the Segment Editor's panel leads to.
+    """
     slicer.util.selectModule("SegmentEditor")
-    editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+    panel = slicer.modules.segmenteditor.widgetRepresentation()
+    editor = panel.self().editor
     editor.setSegmentationNode(segmentation_node)
     if volume is not None:
         editor.setSourceVolumeNode(volume)
     segments = list(own_segments(segmentation_node).values())
     if segments:
         editor.setCurrentSegmentID(segments[0])
+    _show_back_button(panel, back_to)
+
+
+def _show_back_button(panel: Any, module: str) -> None:
+    hide_back_button()
+    button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
+    button.setObjectName(BACK_BUTTON)
+    button.toolTip = _("Go back to the result. The corrections stay in the segmentation.")
+    # A function of no object: a slot that held the button would keep it alive after Qt deleted it.
+    button.connect("clicked(bool)", _go_back_to(module))
+    panel.layout().insertWidget(0, button)
+
+
+def _go_back_to(module: str) -> Any:
+    def go_back(checked: bool = False) -> None:
+        slicer.util.selectModule(module)
+        hide_back_button()
+
+    return go_back
+
+
+def hide_back_button() -> None:
+    """Remove the button from the Segment Editor's panel."""
+    panel = slicer.modules.segmenteditor.widgetRepresentation()
+    for button in panel.findChildren(qt.QPushButton, BACK_BUTTON):
+        button.setParent(None)
+        button.deleteLater()

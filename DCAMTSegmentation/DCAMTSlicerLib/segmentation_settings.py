@@ -1,4 +1,4 @@
-"""What the person chooses in the segmentation module; it lives in a parameter node and so is saved with the scene."""
+"""The choices of the segmentation module; they are kept in a parameter node, and so saved with the scene."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 
 class Quality(Enum):
-    """How thoroughly: the engine's word for it, and the panel's."""
+    """How thoroughly to segment: the engine's word, and the panel's."""
 
     ACCURATE = "accurate"
     FAST = "fast"
@@ -25,7 +25,7 @@ class Quality(Enum):
 
 
 class Device(Enum):
-    """What computes: the engine's word for it, and the panel's."""
+    """Where to compute: the engine's word, and the panel's."""
 
     AUTOMATIC = AUTO
     CUDA = "cuda"
@@ -43,7 +43,7 @@ class Device(Enum):
 
 @parameterNodeWrapper
 class SegmentationSettings:
-    """`model` is a name in the store of models."""
+    """The parameters; `model` is a name in the store of models."""
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815
     model: str = DEFAULT

@@ -1,16 +1,58 @@
-"""Where results stand in the subject hierarchy: beside the volume that they are about, in the same study."""
+"""Where results lie in the subject hierarchy: in one folder a scan, each with its helper nodes below it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import slicer
+import vtk
+from slicer.i18n import tr as _
+
+_FOLDER = "DCAMT.folder"
 
 
-def place_beside(node: Any, volume: Any) -> None:
-    """Give `node` the parent that `volume` has: its study, its folder, or the scene itself."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
+def place_result(node: Any, volume: Any, others: Iterable[Any] = ()) -> None:
+    """Put a result into its scan's folder, which lies beside the scan: in the same study, or in the scene.
+
+    others: earlier results of the scan, whose folder is used again.
+    """
+    hierarchy = _hierarchy(node)
     beside = hierarchy.GetItemByDataNode(volume)
-    if beside:
-        # An item that the node has already moves there.
-        hierarchy.CreateItem(hierarchy.GetItemParent(beside), node)
+    parent = hierarchy.GetItemParent(beside) if beside else hierarchy.GetSceneItemID()
+    folder = next((found for other in others if (found := _folder_of(hierarchy, other))), 0)
+    if not folder:
+        folder = hierarchy.CreateFolderItem(parent, _("{volume} – DCAMT").format(volume=volume.GetName()))
+        hierarchy.SetItemAttribute(folder, _FOLDER, "1")
+    # An item that the node has already moves there.
+    hierarchy.CreateItem(folder, node)
+
+
+def place_below(node: Any, result: Any) -> None:
+    """Put a helper node below its result."""
+    hierarchy = _hierarchy(node)
+    parent = hierarchy.GetItemByDataNode(result)
+    hierarchy.CreateItem(parent or hierarchy.GetSceneItemID(), node)
+
+
+def remove_empty_folders(scene: Any) -> None:
+    """Remove the folders of scans whose results are gone."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    if hierarchy is None:
+        return
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    for index in range(items.GetNumberOfIds()):
+        item = items.GetId(index)
+        if hierarchy.GetItemAttribute(item, _FOLDER) and hierarchy.GetNumberOfItemChildren(item) == 0:
+            hierarchy.RemoveItem(item)
+
+
+def _folder_of(hierarchy: Any, node: Any) -> int:
+    item = hierarchy.GetItemByDataNode(node)
+    parent = hierarchy.GetItemParent(item) if item else 0
+    return int(parent) if parent and hierarchy.GetItemAttribute(parent, _FOLDER) else 0
+
+
+def _hierarchy(node: Any) -> Any:
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())

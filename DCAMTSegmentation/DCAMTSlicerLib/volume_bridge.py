@@ -1,27 +1,22 @@
-"""A volume node's voxels and geometry, and how they are handed to another process without the window waiting."""
+"""Read the voxels and the geometry of a volume node."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
-from dcamt.errors import DISK_FULL, InputError, OutputError
+from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.slabs import slabs
 from slicer.i18n import tr as _
-
-FREE_SPACE = _("Free some space, or choose another temporary folder in the application's settings.")
 
 
 def voxels_of(volume: Any) -> np.ndarray:
-    """(K, J, I): the memory of a scalar volume node itself; nothing is copied.
+    """Return the voxels (K, J, I) of a scalar volume node: its own memory, not a copy.
 
     Raises:
-        InputError: it holds no image, or more than one channel.
+        InputError: the node holds no image, or an image of several channels.
     """
     name, image = volume.GetName(), volume.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None:
@@ -32,22 +27,22 @@ def voxels_of(volume: Any) -> np.ndarray:
 
 
 def ijk_to_ras(volume: Any) -> np.ndarray:
-    """(4, 4): voxel index (i, j, k) -> RAS mm in the volume's own space, before any parent transform."""
+    """Return (4, 4): voxel index (i, j, k) -> RAS mm in the volume's own space, before any parent transform."""
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 
 def grid_of(volume: Any) -> Grid:
-    """The lattice of a volume node that holds an image, in the volume's own space."""
+    """Return the grid of a volume node that holds an image, in the volume's own space."""
     return Grid(volume.GetImageData().GetDimensions(), ijk_to_ras(volume))
 
 
-def between(source: Any, target: Any) -> np.ndarray:
-    """(4, 4): coordinates in one node's space -> in another's; the identity under one and the same transform.
+def transform_between(source: Any, target: Any) -> np.ndarray:
+    """Return (4, 4): mm in one node's space -> mm in the other's; the identity under the same transform.
 
     Raises:
-        InputError: they lie under different transforms that are not both linear.
+        InputError: the nodes lie under different transforms that are not both linear.
     """
     if source.GetTransformNodeID() == target.GetTransformNodeID():
         return np.eye(4)
@@ -60,20 +55,13 @@ def between(source: Any, target: Any) -> np.ndarray:
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 
-def save_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[float]:
-    """Write `voxels` as a .npy file, some megabytes a step; yields the share that is written, 0 to 1.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    try:
-        with open(path, "wb") as file:
-            header = np.lib.format.header_data_from_array_1_0(np.empty((0, *voxels.shape[1:]), voxels.dtype))
-            np.lib.format.write_array_header_1_0(file, header | {"shape": voxels.shape})
-            for part in slabs(voxels):
-                np.ascontiguousarray(voxels[part]).tofile(file)
-                yield part.stop / len(voxels)
-    except OSError as error:
-        full = error.errno in DISK_FULL
-        what = _("the disk is full") if full else _("could not be written ({reason})").format(reason=error.strerror)
-        raise OutputError(f"{path.parent}: {what}. {FREE_SPACE}") from error
+def world_matrix(node: Any) -> np.ndarray | None:
+    """Return (4, 4): mm in a node's own space -> world mm; None under a transform that is not linear."""
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return np.eye(4)
+    if not parent.IsTransformToWorldLinear():
+        return None
+    matrix = vtk.vtkMatrix4x4()
+    parent.GetMatrixTransformToWorld(matrix)
+    return np.array(slicer.util.arrayFromVTKMatrix(matrix))

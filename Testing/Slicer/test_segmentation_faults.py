@@ -18,6 +18,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
+from DCAMTSegmentationLib import worker_process
 from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
 from segmentation_case import (
     PATIENCE_S,
@@ -37,6 +38,13 @@ from segmentation_case import (
 LARGE = (120, 150, 150)
 """Voxels of a scan that takes the tiny model some seconds."""
 WORKING = ("Preparing", "Segmenting", "Finding")
+
+DEAF = """
+from dcamt.worker import protocol
+from dcamt.inference import serving, worker
+worker.cancelled_by = lambda line: "nobody" if protocol.cancelled_by(line) else None
+"""
+"""A worker that takes no notice of a request to cancel."""
 
 RUN = "import runpy; runpy.run_module('dcamt.inference.worker', run_name='__main__')"
 
@@ -100,9 +108,20 @@ class CancelTest(FaultCase):
         self.assertEqual(self.ui.applyButton.text, "Apply")
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
         self.assertEqual(os.listdir(folders), [])
-        process_events_until(lambda: not alive(pid), 5, "the process's end")
         self.assertEqual(scene_state(), self.state)
         self.assert_the_next_apply_works()
+        # The process and its model serve the next segmentation, too.
+        self.assertEqual(self.pid(), pid)
+        self.assertEqual(self.logic.log().count("Loading the model"), 1)
+
+    def test_a_process_that_does_not_stop_is_killed_and_the_next_request_is_sent_again(self) -> None:
+        with mock.patch.object(worker_process, "CANCEL_GRACE_MS", 100):
+            self.broken_worker(DEAF)
+            pid = self.begin(add_scan(shape=LARGE))
+            click(self.ui.applyButton)
+            self.repaired_worker()
+            self.assert_the_next_apply_works()
+        process_events_until(lambda: not alive(pid), 5, "the process's end")
 
     def test_cancel_before_the_worker_is_up(self) -> None:
         self.prepare(add_scan())
@@ -135,7 +154,7 @@ class CancelTest(FaultCase):
         state = scene_state()
         from DCAMTSegmentationLib import segmentation_job
 
-        steps, real = [], segmentation_job.insert
+        steps, real = [], segmentation_job.insert_result
 
         def slowly(*arguments: Any) -> Any:
             inner = real(*arguments)
@@ -149,8 +168,8 @@ class CancelTest(FaultCase):
                     self.logic.cancel()
                 yield
 
-        segmentation_job.insert = slowly
-        self.addCleanup(setattr, segmentation_job, "insert", real)
+        segmentation_job.insert_result = slowly
+        self.addCleanup(setattr, segmentation_job, "insert_result", real)
         choose(self.ui.qualityComboBox, "Fast: one branch")
         click(self.ui.applyButton)
         self.wait()
@@ -222,6 +241,16 @@ class WorkerFaultTest(FaultCase):
         self.assertIn("The GPU's memory did not suffice; the CPU was used.", self.ui.statusLabel.text)
         self.assertIn("The GPU's memory did not suffice", self.logic.log())
 
+    def test_a_refusal_carries_no_traceback(self) -> None:
+        choose(self.ui.deviceComboBox, "GPU (Apple)")
+        self.prepare(add_scan())
+        with Person() as person:
+            person.expects("'mps'", "Ok")
+            self.apply()
+            self.wait()
+        self.assertEqual(person.seen[0].detail, "")
+        self.assertNotIn("Traceback", self.logic.log())
+
     def test_a_device_that_is_not_there(self) -> None:
         choose(self.ui.deviceComboBox, "GPU (Apple)")
         volume = add_scan()
@@ -232,15 +261,15 @@ class WorkerFaultTest(FaultCase):
 
     def full(self, file: str) -> None:
         """From now on there is no room for this file."""
-        real = self.worker.makeFolder
+        real = self.worker.make_folder
 
         def make() -> str:
             folder = real()
             Path(folder, file).symlink_to("/dev/full")
             return str(folder)
 
-        self.worker.makeFolder = make
-        self.addCleanup(self.worker.__dict__.pop, "makeFolder", None)
+        self.worker.make_folder = make
+        self.addCleanup(self.worker.__dict__.pop, "make_folder", None)
 
     def test_a_disk_that_is_full_as_the_volume_is_handed_over(self) -> None:
         if not os.path.exists("/dev/full"):
@@ -249,7 +278,7 @@ class WorkerFaultTest(FaultCase):
         self.prepare(volume)
         self.full("volume.npy")
         self.fails("the disk is full", self.apply)
-        del self.worker.makeFolder
+        del self.worker.make_folder
         self.assert_the_next_apply_works(volume)
 
     def test_a_disk_that_is_full_as_the_result_is_written(self) -> None:
@@ -259,15 +288,15 @@ class WorkerFaultTest(FaultCase):
         self.prepare(volume)
         self.full("disagreement.npy")
         self.fails("the disk is full", self.apply)
-        del self.worker.makeFolder
+        del self.worker.make_folder
         self.assert_the_next_apply_works(volume)
 
     def test_no_temporary_folder(self) -> None:
         volume = add_scan()
         self.prepare(volume)
-        before, self.worker._temporaryFolder = self.worker._temporaryFolder, "/nowhere/at/all"
+        before, self.worker._temporary_folder = self.worker._temporary_folder, "/nowhere/at/all"
         self.fails("No temporary folder", self.apply)
-        self.worker._temporaryFolder = before
+        self.worker._temporary_folder = before
         self.assert_the_next_apply_works(volume)
 
     def test_a_volume_without_an_image(self) -> None:
@@ -294,7 +323,8 @@ class SceneMidwayTest(FaultCase):
         pid = self.begin(add_scan(shape=LARGE))
         close_scene()
         self.assertFalse(self.logic.isRunning())
-        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        self.assertFalse(self.worker.is_busy)
+        self.assertEqual(self.pid(), pid)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
         self.assertEqual(self.ui.applyButton.text, "Apply")
         self.assertFalse(self.ui.applyButton.enabled)
@@ -341,6 +371,36 @@ class SceneMidwayTest(FaultCase):
         choose(self.ui.inputSelector, volume)
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
+    def test_a_volume_that_is_moved_midway(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        self.begin(volume)
+        with Person() as person:
+            person.expects("was moved meanwhile", "Ok")
+            volume.SetOrigin(5.0, 6.0, 7.0)
+            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+
+    def test_voxels_that_are_edited_midway_and_a_transform_are_noted(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.0, 1.0])))
+        self.begin(volume)
+        slicer.util.arrayFromVolume(volume)[30, 40, 40] += 1
+        slicer.util.arrayFromVolumeModified(volume)
+        shift = np.eye(4)
+        shift[0, 3] = 20
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+        self.wait()
+        for text in ("The voxels of LGE were changed meanwhile", "The transform of LGE was changed meanwhile"):
+            self.assertIn(text, self.ui.statusLabel.text)
+        segmentation = self.settings.outputSegmentation
+        self.assertEqual(segmentation.GetTransformNodeID(), transform.GetID())
+
+    def test_an_unchanged_volume_is_noted_as_such(self) -> None:
+        self.segment(add_scan())
+        self.assertNotIn("meanwhile", self.ui.statusLabel.text)
+
     def test_a_volume_that_is_resampled_midway(self) -> None:
         volume = add_scan(shape=(60, 80, 80))
         self.begin(volume)
@@ -367,7 +427,7 @@ class ProcessTest(FaultCase):
         process_events_until(lambda: not alive(pid), 60, "the process's end")
 
     def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
-        self.worker._idleMs = 200
+        self.worker._idle_ms = 200
         volume = add_scan()
         self.segment(volume)
         pid = self.pid()

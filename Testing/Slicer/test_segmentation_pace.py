@@ -41,8 +41,10 @@ class PaceTest(SegmentationCase):
         assert_no_pause(min(pauses))
 
     def test_handing_over_and_bringing_in_a_large_scan_does_not_hold_the_window_up(self) -> None:
-        from DCAMTSegmentationLib.result_insertion import insert
-        from DCAMTSlicerLib.volume_bridge import save_in_slabs, voxels_of
+        from DCAMTSegmentationLib.result_insertion import insert_result
+        from DCAMTSegmentationLib.segmentation_job import SegmentationRequest
+        from DCAMTSlicerLib.slabs import write_npy
+        from DCAMTSlicerLib.volume_bridge import voxels_of
         from test_segmentation_result import result_of
 
         shape = (88, 576, 576)  # 29 million voxels: a whole LGE scan
@@ -52,8 +54,8 @@ class PaceTest(SegmentationCase):
         result = result_of(labels)
         path = self.home / "volume.npy"
         for name, steps in (
-            ("handing over", lambda: save_in_slabs(voxels_of(volume), path)),
-            ("bringing in", lambda: insert(result, volume, None, True)),
+            ("handing over", lambda: write_npy(voxels_of(volume), path)),
+            ("bringing in", lambda: insert_result(result, SegmentationRequest(volume))),
         ):
             longest = []
             for _attempt in range(TRIES):

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from dcamt.geometry import Grid
 from dcamt.metrics.measurements import Measurements
 from dcamt.volume import Code, SegmentInfo
+from dcamt.wall.closed_surface import closed_surface
 from dcamt.worker.protocol import SegmentResult
 from DCAMTSegmentationLib import review
 from DCAMTSegmentationLib.measurements_table import rows_of
-from DCAMTSegmentationLib.result_insertion import Result, insert
+from DCAMTSegmentationLib.result_insertion import SegmentationResult, insert_result
+from DCAMTSegmentationLib.segmentation_job import SegmentationRequest
 from segmentation_case import (
     ROOT,
     SegmentationCase,
@@ -31,6 +34,7 @@ from segmentation_case import (
     own_mask,
     scene_state,
 )
+from vtk.util.numpy_support import vtk_to_numpy
 
 
 def oblique(degrees: float = 25.0) -> np.ndarray:
@@ -178,6 +182,31 @@ class SurfaceTest(unittest.TestCase):
         centre = oblique() @ [*((np.array(shape[::-1]) - 1) / 2), 1]
         np.testing.assert_allclose((bounds[::2] + bounds[1::2]) / 2, centre[:3], atol=0.7)
 
+    def test_the_workers_surface_is_the_one_that_slicer_makes(self) -> None:
+        shape = (30, 36, 40)
+        volume = add_scan(shape=shape, affine=oblique())
+        index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
+        points = (index - [36, 17, 14]) @ oblique()[:3, :3].T  # it ends at the scan's border
+        labels = (((points / [18, 12, 15]) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
+        result = result_of(labels)
+        (item,) = result.classes
+        i, j, k = (slice(low, high) for low, high in item.box)
+        grid = Grid(shape[::-1], oblique())
+        found, triangles = closed_surface(labels.T[i, j, k] == 1, grid, (i.start, j.start, k.start))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "surface.npz")
+            np.savez(path, points=found, triangles=triangles)
+            given = put(replace(result, classes=[replace(item, surface=path)]), volume)
+        own = put(result, volume)
+        name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        surfaces = [node.GetSegmentation().GetNthSegment(0).GetRepresentation(name) for node in (given, own)]
+        ours, slicers = (vtk_to_numpy(surface.GetPoints().GetData()) for surface in surfaces)
+        np.testing.assert_allclose(ours, slicers, atol=0.01)
+        triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
+        triangles.SetInputData(surfaces[0])
+        mass.SetInputConnection(triangles.GetOutputPort())
+        self.assertAlmostEqual(mass.GetVolume() / (labels.sum() * abs(np.linalg.det(oblique()[:3, :3]))), 1, delta=0.03)
+
     def test_nothing_found_is_an_empty_segment(self) -> None:
         volume = add_scan()
         segmentation = put(result_of(np.zeros((16, 20, 24), np.uint8)), volume)
@@ -210,20 +239,20 @@ class SurfaceTest(unittest.TestCase):
         self.assertEqual(rows_of(review.referenced(segmentation, review.MEASUREMENTS)), rows)
 
 
-def result_of(labels: np.ndarray) -> Result:
+def result_of(labels: np.ndarray) -> SegmentationResult:
     """A result as the worker's event tells of it, with a map of disagreement."""
     info = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
     filled = np.argwhere(labels)[:, ::-1]
-    box = (
-        tuple((low, high + 1) for low, high in zip(filled.min(0), filled.max(0), strict=True)) if len(filled) else None
-    )
+    box = None
+    if len(filled):
+        box = tuple((low, high + 1) for low, high in zip(filled.min(0), filled.max(0), strict=True))
     row = Measurements("LGE", "Left atrium", 1.0, *[float("nan")] * 5)
-    return Result(labels, np.zeros_like(labels), 0.9, [], [row], [SegmentResult(info, box)])
+    return SegmentationResult(labels, np.zeros_like(labels), 0.9, [], [row], [SegmentResult(info, box)])
 
 
-def put(result: Result, volume: Any, target: Any = None) -> Any:
+def put(result: SegmentationResult, volume: Any, target: Any = None) -> Any:
     """Take all steps of bringing a result into the scene; returns the segmentation node."""
-    steps = insert(result, volume, target, True)
+    steps = insert_result(result, SegmentationRequest(volume, target))
     while True:
         try:
             next(steps)
@@ -249,15 +278,20 @@ class NameTest(SegmentationCase):
             found = (code.GetCodingSchemeDesignator(), code.GetCodeValue(), code.GetCodeMeaning())
             self.assertEqual(found, expected)
 
-    def test_it_stands_beside_the_volume_in_the_study(self) -> None:
+    def test_it_lies_in_a_folder_beside_the_volume_in_the_study_with_its_helpers_below(self) -> None:
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
         subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Somebody")
         study = hierarchy.CreateStudyItem(subject, "MR 2026")
         volume = add_scan()
         hierarchy.CreateItem(study, volume)  # in Slicer it has an item already, which moves there
         segmentation = self.segment(volume)
-        for node in (segmentation, slicer.util.getNode("LGE disagreement"), slicer.util.getNode("LGE measurements")):
-            self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)), study, node.GetName())
+        result = hierarchy.GetItemByDataNode(segmentation)
+        folder = hierarchy.GetItemParent(result)
+        self.assertEqual(hierarchy.GetItemName(folder), "LGE – DCAMT")
+        self.assertEqual(hierarchy.GetItemParent(folder), study)
+        for name in ("LGE disagreement", "LGE measurements"):
+            item = hierarchy.GetItemByDataNode(slicer.util.getNode(name))
+            self.assertEqual(hierarchy.GetItemParent(item), result, name)
 
 
 class ExistingSegmentationTest(SegmentationCase):
@@ -301,7 +335,7 @@ class ExistingSegmentationTest(SegmentationCase):
         choose(self.ui.qualityComboBox, "Accurate: both branches, with their doubts")
         self.segment(volume)
         _volume, map_ = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        slicer.mrmlScene.RemoveNode(segmentation)
+        segmentation.SetNodeReferenceID(review.DISAGREEMENT, None)
         self.assertTrue(review.is_map(map_))  # though no result refers to it any more
         self.assertIs(self.logic.firstVolume(), volume)
 

@@ -10,6 +10,7 @@ import numpy as np
 import slicer
 import vtk
 from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.licence import accept
 from DCAMTSegmentationLib.sample_scan import sample_path
 from DCAMTSegmentationLib.training_cases import scene_cases
 from segmentation_case import (
@@ -47,6 +48,7 @@ class TutorialTest(unittest.TestCase):
         self.module = open_module("DCAMTSegmentation")
         self.addCleanup(self.module.close)
         self.ui, self.logic = self.module.ui, self.module.logic
+        accept("left-atrium")
 
     def apply(self) -> float:
         """Click Apply and wait; returns the longest pause of the window meanwhile, s of processor time at most."""

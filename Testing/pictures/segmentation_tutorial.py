@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import SampleData
+from DCAMTSegmentationLib.licence import accept
 from DCAMTSegmentationLib.sample_scan import NAME, register_sample_scan
 from slicer_harness import choose, click, close_scene, open_module, process_events_until
 
@@ -34,19 +35,17 @@ def draw(folder: Path) -> Iterator[Path]:
 
 def _steps(module: Any) -> Iterator[tuple[str, Any]]:
     ui = module.ui
+    accept("left-atrium")
     volume = SampleData.downloadSample(NAME)
     show_volume(volume)
     choose(ui.inputSelector, volume)
     yield "tutorial-1-choose", beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
 
     def grab_run() -> Any:
-        return grab_panel(module, TITLE, down_to="logCollapsibleButton")
+        return grab_panel(module, TITLE, down_to="statusLabel")
 
     yield "tutorial-2-running", segment_and_watch(module, grab_run)
 
-    # What has been chosen is done with; the rest of the panel then fits a laptop's screen.
-    for section in (ui.inputsCollapsibleButton, ui.outputCollapsibleButton):
-        section.collapsed = True
     yield "tutorial-3-result", beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
 
     ui.disagreementCheckBox.checked = True

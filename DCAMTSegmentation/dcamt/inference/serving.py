@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import time
 import traceback
@@ -19,7 +20,8 @@ from ..metrics.measurements import measure, measure_mask
 from ..models.store import model_path
 from ..networks.packaging import verify_model
 from ..recipe import QUALITIES
-from ..volume import Volume
+from ..volume import Labelmap, SegmentInfo, Volume
+from ..wall.closed_surface import closed_surface
 from ..worker.progress import ProgressEstimate
 from ..worker.protocol import (
     DoubtfulRegion,
@@ -123,6 +125,7 @@ class Worker:
             write_array(labelmap, result.labelmap.voxels)
             if disagreement is not None:
                 write_array(disagreement, levels)
+            segments = tuple(_segment_result(info, result.labelmap, request) for info in classes)
         self._seconds_per_mm3[request.quality] = (time.monotonic() - started) / size_mm3
         self._send(
             ScanSegmented(
@@ -132,7 +135,7 @@ class Worker:
                 result.trust,
                 tuple(DoubtfulRegion(place.position, place.volume_ml) for place in doubts),
                 tuple(measurements),
-                tuple(SegmentResult(info, _box(result.labelmap.voxels == info.label)) for info in classes),
+                segments,
                 round(time.monotonic() - began, 3),
                 str(predictor.device),
                 tuple(notes),
@@ -237,10 +240,22 @@ def write_array(path: Path, voxels: np.ndarray) -> None:
         raise write_error(error, path) from error
 
 
-def _box(mask: np.ndarray) -> tuple[tuple[int, int], ...] | None:
-    """Return first and last + 1 along each axis of the set voxels; None if there are none."""
+def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentRequest) -> SegmentResult:
+    """Return a class's box and, if the request asks for it, its closed surface."""
+    mask = labelmap.voxels == info.label
     box = bounding_box(mask)
-    return None if box is None else tuple((axis.start, axis.stop) for axis in box)
+    if box is None:
+        return SegmentResult(info, None)
+    surface = None
+    if request.surface and importlib.util.find_spec("vtk") is not None:
+        i, j, k = box
+        points, triangles = closed_surface(mask[i, j, k], labelmap.grid, (i.start, j.start, k.start))
+        surface = request.output / f"surface-{info.label}.npz"
+        try:
+            np.savez(surface, points=points, triangles=triangles)
+        except OSError as error:
+            raise write_error(error, request.output) from error
+    return SegmentResult(info, tuple((axis.start, axis.stop) for axis in box), surface)
 
 
 def _size_mm3(grid: Grid, request: SegmentRequest) -> float:

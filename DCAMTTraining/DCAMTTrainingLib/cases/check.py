@@ -12,7 +12,7 @@ from typing import Any
 import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.recipe import Recipe
-from DCAMTSlicerLib.result_segments import labelmap
+from DCAMTSlicerLib.result_segments import labelmap_name
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
@@ -151,7 +151,7 @@ def _is_drawn(segmentation: Any, identifier: str) -> bool:
     segment = segmentation.GetSegmentation().GetSegment(identifier)
     if segment is None:
         return False
-    image = segment.GetRepresentation(labelmap())
+    image = segment.GetRepresentation(labelmap_name())
     if image is None:
         bounds = [0.0] * 6
         segment.GetBounds(bounds)

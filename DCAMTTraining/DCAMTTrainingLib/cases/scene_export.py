@@ -12,7 +12,7 @@ import vtk
 from dcamt.cases.case_list import LABELLED, VALIDATION, Case
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_nrrd_in_slabs
-from DCAMTSlicerLib.result_segments import labelmap
+from DCAMTSlicerLib.result_segments import labelmap_name
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
@@ -88,7 +88,7 @@ def _copy_labelmap(segmentation: Any, identifier: str, image: Any) -> bool:
 
     A segment with a surface only is converted in a copy.
     """
-    name = labelmap()
+    name = labelmap_name()
     if segmentation.GetSegmentation().ContainsRepresentation(name):
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         return bool(logic.GetSegmentBinaryLabelmapRepresentation(segmentation, identifier, image, False))

@@ -10,7 +10,7 @@ import slicer
 import vtk
 from dcamt.recipe import Recipe
 from DCAMTSegmentationLib import review, training_cases
-from DCAMTSlicerLib.result_segments import labelmap, own_segments
+from DCAMTSlicerLib.result_segments import labelmap_name, own_segments
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
 
@@ -73,7 +73,7 @@ def lies_on_grid(segmentation: Any, volume: Any) -> bool:
     text = segmentation.GetSegmentation().GetConversionParameter(name)
     if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
         first = segmentation.GetSegmentation().GetNthSegment(0)
-        image = first.GetRepresentation(labelmap()) if first is not None else None
+        image = first.GetRepresentation(labelmap_name()) if first is not None else None
         if image is None:
             return False
     matrix = vtk.vtkMatrix4x4()

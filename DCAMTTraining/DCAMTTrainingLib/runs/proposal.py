@@ -13,7 +13,7 @@ from typing import Any
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
-from DCAMTSlicerLib.result_segments import fingerprint_of, labelmap, outline_of
+from DCAMTSlicerLib.result_segments import fingerprint_of, labelmap_name, segment_mask
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -63,11 +63,11 @@ def open_proposal(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Generator
 
 def _fingerprint(segmentation: Any) -> str:
     """Return a text that changes with the voxels of any segment and with their place."""
-    if not segmentation.GetSegmentation().ContainsRepresentation(labelmap()):
+    if not segmentation.GetSegmentation().ContainsRepresentation(labelmap_name()):
         return ""
     masks, origins = {}, {}
     for identifier in segmentation.GetSegmentation().GetSegmentIDs():
-        masks[identifier], affine = outline_of(segmentation, identifier)
+        masks[identifier], affine = segment_mask(segmentation, identifier)
         origins[identifier] = [round(float(mm), 2) for mm in affine[:3, 3]]
     return f"{fingerprint_of(masks)} {json.dumps(origins, sort_keys=True)}"
 

@@ -1,0 +1,153 @@
+"""What the slice and 3D views show: one scan with its own results, its map, and the place to look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from . import review
+from .disagreement_map import PERCENT
+
+MAP_OPACITY = 0.6
+_HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
+_MARK_COLOUR = (0.2, 1.0, 1.0)
+
+
+def background_scan() -> Any | None:
+    """Return the scan that is the background of the slice views; None if there is none."""
+    for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        node_id = view.GetBackgroundVolumeID()
+        node = slicer.mrmlScene.GetNodeByID(node_id) if node_id else None
+        if node is not None and review.is_scan(node):
+            return node
+    return None
+
+
+def show_scan(volume: Any) -> None:
+    """Make a scan the background of all slice views, fitted, and hide the results of other scans.
+
+    Views that show the scan already keep their position and zoom.
+    """
+    if volume.GetImageData() is None:
+        return
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    if slicer.app.layoutManager() is not None and any(v.GetBackgroundVolumeID() != volume.GetID() for v in views):
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    for segmentation in review.results():
+        _show_result(segmentation, review.referenced(segmentation, review.VOLUME) is volume)
+
+
+def _show_result(segmentation: Any, shown: bool) -> None:
+    """Hide a result, or show it again if it was hidden here; what a person hid stays hidden."""
+    display = segmentation.GetDisplayNode()
+    if display is None:
+        return
+    if shown and segmentation.GetAttribute(_HIDDEN):
+        segmentation.SetAttribute(_HIDDEN, None)
+        display.SetVisibility(True)
+    elif not shown and display.GetVisibility():
+        segmentation.SetAttribute(_HIDDEN, "1")
+        display.SetVisibility(False)
+    mark = review.referenced(segmentation, review.MARK)
+    if mark is not None and not shown:
+        review.remove_with_display(mark)
+
+
+def centre_3d_views() -> None:
+    """Turn the 3D views to what is visible."""
+    layout = slicer.app.layoutManager()
+    for index in range(layout.threeDViewCount if layout is not None else 0):
+        layout.threeDWidget(index).threeDView().resetFocalPoint()
+
+
+def mark_place(segmentation: Any, position: tuple[float, float, float], text: str) -> None:
+    """Put a mark at a place of a result; `position`: mm in the segmentation node's space."""
+    mark = review.referenced(segmentation, review.MARK)
+    if mark is None:
+        mark = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Doubtful place"))
+        mark.SetSaveWithScene(False)
+        mark.SetLocked(True)
+        mark.CreateDefaultDisplayNodes()
+        display = mark.GetDisplayNode()
+        display.SetSaveWithScene(False)
+        display.SetSelectedColor(*_MARK_COLOUR)
+        display.SetColor(*_MARK_COLOUR)
+        display.SetGlyphTypeFromString("CrossDot2D")
+        display.SetTextScale(3.0)
+        segmentation.SetNodeReferenceID(review.MARK, mark.GetID())
+    mark.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
+    mark.RemoveAllControlPoints()
+    mark.AddControlPoint(position, text)
+
+
+class MapOverlay:
+    """Lays a result's map over all slice views; taken off, they show what they showed before."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[str | None, float]] = {}
+        self._segmentation: Any = None
+
+    def show(self, volume: Any | None, segmentation: Any | None = None) -> None:
+        """Lay a map over the slices, with a colour legend and the result as outlines only; None takes it off."""
+        if self._segmentation is not None and segmentation is not self._segmentation:
+            _show_fill(self._segmentation, True)
+        self._segmentation = segmentation if volume is not None else None
+        if segmentation is not None:
+            _show_fill(segmentation, volume is None)
+        for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            if volume is not None:
+                self._lay_over(view, volume)
+            elif view.GetID() in self._before:
+                foreground, opacity = self._before[view.GetID()]
+                there = foreground is not None and slicer.mrmlScene.GetNodeByID(foreground) is not None
+                view.SetForegroundVolumeID(foreground if there else None)
+                view.SetForegroundOpacity(opacity)
+        if volume is None:
+            self._before.clear()
+        _show_legend(volume)
+
+    def _lay_over(self, view: Any, volume: Any) -> None:
+        foreground = view.GetForegroundVolumeID()
+        node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
+        # A saved scene comes back with a map laid over it.
+        was_map = node is not None and review.is_map(node)
+        self._before.setdefault(view.GetID(), (None, 0.0) if was_map else (foreground, view.GetForegroundOpacity()))
+        view.SetForegroundVolumeID(volume.GetID())
+        view.SetForegroundOpacity(MAP_OPACITY)
+
+
+def _show_fill(segmentation: Any, shown: bool) -> None:
+    """Show a result as outlines only, so that the map below can be seen, or filled again."""
+    display = segmentation.GetDisplayNode()
+    if display is None:
+        return
+    if not shown and display.GetVisibility2DFill():
+        segmentation.SetAttribute(_FILL_HIDDEN, "1")
+        display.SetVisibility2DFill(False)
+    elif shown and segmentation.GetAttribute(_FILL_HIDDEN):
+        segmentation.SetAttribute(_FILL_HIDDEN, None)
+        display.SetVisibility2DFill(True)
+
+
+def _show_legend(volume: Any | None) -> None:
+    """Show the colour legend of a map in the views, and of no other map."""
+    logic = slicer.modules.colors.logic()
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if review.is_map(node) and node is not volume:
+            legend = logic.GetColorLegendDisplayNode(node)
+            if legend is not None:
+                slicer.mrmlScene.RemoveNode(legend)
+    if volume is None or volume.GetDisplayNode() is None or logic.GetColorLegendDisplayNode(volume) is not None:
+        return
+    legend = logic.AddDefaultColorLegendDisplayNode(volume)
+    if legend is None:
+        return
+    legend.SetSaveWithScene(False)
+    whole = volume.GetDisplayNode().GetWindowLevelMax()
+    title = _("Branches disagree (%)") if whole == PERCENT else _("Branches disagree (255: entirely)")
+    legend.SetTitleText(title)
+    legend.SetLabelFormat("%.0f")
+    legend.SetNumberOfLabels(5)
+    legend.SetVisibility(True)

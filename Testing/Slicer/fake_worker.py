@@ -1,0 +1,102 @@
+"""A worker that computes nothing: it answers each request at once with a result that the test chose."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+from dcamt.metrics.measurements import Measurements
+from dcamt.volume import Code, SegmentInfo
+from dcamt.worker.protocol import DoubtfulRegion, ScanSegmented, SegmentRequest, SegmentResult, WorkerProgress
+from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
+from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
+from segmentation_case import ROOT
+from slicer_harness import close_scene, process_events
+
+LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
+
+
+class FakeWorker:
+    """Implements `worker_process.SegmentationWorker`; `labels_of` makes the labels (K, J, I) of the voxels."""
+
+    def __init__(self, trust: float | None = 0.93, places: int = 2) -> None:
+        self.trust, self.places = trust, places
+        self.requests: list[Any] = []
+        self.labels_of: Callable[[np.ndarray], np.ndarray] = lambda voxels: (voxels > 175).astype(np.uint8)
+        self.before_answer: Callable[[], None] = lambda: None
+        self._folder = tempfile.TemporaryDirectory()
+
+    def make_folder(self) -> str:
+        return tempfile.mkdtemp(dir=self._folder.name)
+
+    def remove_folder(self, folder: str) -> None:
+        """The folder is removed with the worker."""
+
+    def request(self, request: Any, on_event: Any = None) -> None:
+        self.requests.append(request)
+        qt.QTimer.singleShot(0, lambda: self._answer(request, on_event))
+
+    def cancel(self) -> None:
+        """Nothing runs."""
+
+    def log(self) -> str:
+        return ""
+
+    def shutdown(self) -> None:
+        self._folder.cleanup()
+
+    def _answer(self, request: SegmentRequest, on_event: Any) -> None:
+        self.before_answer()
+        labels = self.labels_of(np.load(request.volume))
+        labelmap, disagreement = request.output / "labelmap.npy", request.output / "disagreement.npy"
+        np.save(labelmap, labels)
+        np.save(disagreement, labels * 200)
+        index = np.argwhere(labels)[:, ::-1]
+        box = None
+        if len(index):
+            box = tuple((int(a), int(b) + 1) for a, b in zip(index.min(0), index.max(0), strict=True))
+        x, y, z = (request.affine @ [*index.mean(axis=0), 1.0])[:3].tolist() if len(index) else (0.0, 0.0, 0.0)
+        volume_ml = len(index) * abs(float(np.linalg.det(request.affine[:3, :3]))) / 1000
+        on_event(WorkerProgress("1", "segmenting", 0.5, 2.0))
+        on_event(
+            ScanSegmented(
+                "1",
+                labelmap,
+                disagreement if self.trust is not None else None,
+                self.trust,
+                tuple(DoubtfulRegion((x, y, z), 0.5 / (n + 1)) for n in range(self.places)),
+                (Measurements(request.name, "Left atrium", volume_ml, *[float("nan")] * 5),),
+                (SegmentResult(LEFT_ATRIUM, box),),
+                0.1,
+                "cpu",
+            )
+        )
+
+
+class FakePanel:
+    """The module's panel over a `FakeWorker`, in a fresh scene, without the module's own file."""
+
+    def __init__(self, worker: FakeWorker) -> None:
+        close_scene()
+        self.worker = worker
+        path = ROOT / "DCAMTSegmentation" / "Resources" / "UI" / "DCAMTSegmentation.ui"
+        self.widget = slicer.util.loadUI(str(path))
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.widget.setMRMLScene(slicer.mrmlScene)
+        self.logic = DCAMTSegmentationLogic(worker)
+        self.panel = SegmentationPanel(self.ui, self.logic)
+        self.panel.start()
+        self.panel.enter()
+        process_events()
+
+    @property
+    def settings(self) -> Any:
+        return self.logic.getParameterNode()
+
+    def close(self) -> None:
+        self.panel.close()
+        self.logic.shutdown()

@@ -1,0 +1,82 @@
+"""The scene stays tidy: helpers belong to their results, go with them, and leave nothing behind."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import slicer
+import vtk
+from segmentation_case import add_scan, choose, click, close_scene
+from test_segmentation_views import ViewCase
+
+RESULTS = 4
+
+
+def names(kind: str) -> list[str]:
+    return [node.GetName() for node in slicer.util.getNodesByClass(kind)]
+
+
+def folders() -> list[str]:
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    every = [items.GetId(index) for index in range(items.GetNumberOfIds())]
+    return [hierarchy.GetItemName(item) for item in every if hierarchy.GetItemName(item).endswith("DCAMT")]
+
+
+class SceneTest(ViewCase):
+    def test_a_deleted_result_takes_its_helpers_along(self) -> None:
+        segmentation = self.segment(add_scan())
+        self.ui.disagreementCheckBox.click()
+        click(self.ui.nextPlaceButton)
+        self.assertEqual(folders(), ["LGE – DCAMT"])
+        slicer.mrmlScene.RemoveNode(segmentation)
+        self.assertEqual(names("vtkMRMLScalarVolumeNode"), ["LGE"])
+        self.assertEqual(names("vtkMRMLTableNode"), [])
+        self.assertEqual(names("vtkMRMLMarkupsFiducialNode"), [])
+        slicer.app.processEvents()
+        self.assertEqual(folders(), [])
+
+    def test_results_of_one_scan_share_a_folder(self) -> None:
+        volume = add_scan()
+        self.segment(volume)
+        choose(self.ui.outputSelector, None)
+        self.segment(volume)
+        self.assertEqual(len(names("vtkMRMLSegmentationNode")), 2)
+        self.assertEqual(folders(), ["LGE – DCAMT"])
+
+    def test_a_map_is_not_offered_as_a_volume(self) -> None:
+        volume = add_scan()
+        self.segment(volume)
+        slicer.mrmlScene.RemoveNode(volume)
+        slicer.app.processEvents()
+        self.assertIsNone(self.ui.inputSelector.currentNode())
+        self.assertEqual(self.ui.inputSelector.nodeCount(), 0)
+
+    def test_results_and_a_closed_scene_leave_no_image_in_memory(self) -> None:
+        images: list[tuple[str, Any]] = []
+        for number in range(RESULTS):
+            volume = add_scan(f"scan {number}", seed=number)
+            segmentation = self.segment(volume)
+            self.ui.disagreementCheckBox.click()
+            click(self.ui.nextPlaceButton)
+            labelmap = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
+            map_node = slicer.util.getNode(f"scan {number} disagreement")
+            for name, image in (
+                ("volume", volume.GetImageData()),
+                ("map", map_node.GetImageData()),
+                ("labels", labelmap),
+                ("node", segmentation),
+            ):
+                weak = vtk.vtkWeakReference()
+                weak.Set(image)
+                images.append((name, weak))
+        del volume, segmentation, labelmap, map_node, image
+        close_scene()
+        slicer.app.processEvents()
+        gc.collect()
+        left = [name for name, weak in images if weak.Get() is not None]
+        # The slice views' own pipeline keeps the image that it drew last.
+        self.assertLessEqual(len(left), 1, left)
+        self.assertLessEqual(set(left), {"volume"})

@@ -1,0 +1,376 @@
+"""What the views and the panel show is true, whichever scan, result, map or place is chosen."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from dcamt.worker.protocol import WorkerProgress
+from DCAMTSegmentationLib import review
+from fake_worker import FakePanel, FakeWorker
+from segmentation_case import add_scan, choose, click, close_scene, process_events_until
+
+
+def composites() -> list[Any]:
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
+
+
+class ViewCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.open(FakeWorker())
+
+    def open(self, worker: FakeWorker) -> None:
+        self.module = FakePanel(worker)
+        self.addCleanup(self.module.close)
+        self.ui, self.logic = self.module.ui, self.module.logic
+
+    @property
+    def settings(self) -> Any:
+        return self.module.settings
+
+    def segment(self, volume: Any) -> Any:
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
+        accept()
+        click(self.ui.applyButton)
+        process_events_until(lambda: self.ui.applyButton.text == "Apply", 20, "the result")
+        self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
+        return self.settings.outputSegmentation
+
+    def assert_shown(self, volume: Any) -> None:
+        for composite in composites():
+            self.assertEqual(composite.GetBackgroundVolumeID(), volume.GetID())
+
+
+def accept() -> None:
+    from DCAMTSegmentationLib import licence
+
+    licence.accept("left-atrium")
+
+
+class TwoScansTest(ViewCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.one, self.two = add_scan("one"), add_scan("two", shape=(14, 22, 18), seed=7)
+        slicer.util.setSliceViewerLayers(background=self.two, fit=True)
+
+    def test_the_panel_chooses_the_scan_that_the_views_show(self) -> None:
+        self.settings.inputVolume = None
+        self.module.panel.enter()
+        self.assertEqual(self.ui.inputSelector.currentNode(), self.two)
+
+    def test_the_chosen_volume_is_shown(self) -> None:
+        choose(self.ui.inputSelector, self.one)
+        for volume in (self.two, self.one):
+            for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+                view.SetFieldOfView(11.0, 12.0, 1.0)
+            choose(self.ui.inputSelector, volume)
+            self.assert_shown(volume)
+            for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+                self.assertNotEqual(view.GetFieldOfView()[:2], (11.0, 12.0))  # fitted
+
+    def test_a_result_that_arrives_is_shown_over_its_own_scan(self) -> None:
+        choose(self.ui.inputSelector, self.one)
+        self.module.worker.before_answer = lambda: slicer.util.setSliceViewerLayers(background=self.two)
+        self.segment(self.one)
+        self.assert_shown(self.one)
+
+    def test_results_of_other_scans_are_hidden_until_theirs_is_chosen(self) -> None:
+        first, second = self.segment(self.one), self.segment(self.two)
+        self.assertFalse(first.GetDisplayNode().GetVisibility())
+        self.assertTrue(second.GetDisplayNode().GetVisibility())
+        choose(self.ui.inputSelector, self.one)
+        self.assertTrue(first.GetDisplayNode().GetVisibility())
+        self.assertFalse(second.GetDisplayNode().GetVisibility())
+        self.assertEqual(self.ui.outputSelector.currentNode(), first)
+
+    def test_a_result_that_a_person_hid_stays_hidden(self) -> None:
+        first = self.segment(self.one)
+        first.GetDisplayNode().SetVisibility(False)
+        choose(self.ui.inputSelector, self.two)
+        choose(self.ui.inputSelector, self.one)
+        self.assertFalse(first.GetDisplayNode().GetVisibility())
+
+    def test_a_result_that_is_chosen_brings_its_scan(self) -> None:
+        first, _second = self.segment(self.one), self.segment(self.two)
+        choose(self.ui.outputSelector, first)
+        self.assert_shown(self.one)
+        self.assertEqual(self.ui.inputSelector.currentNode(), self.one)
+        self.assertIn("one: Left atrium", self.ui.resultLabel.text)
+
+    def test_the_next_place_brings_its_scan(self) -> None:
+        self.segment(self.one)
+        slicer.util.setSliceViewerLayers(background=self.two)
+        click(self.ui.nextPlaceButton)
+        self.assert_shown(self.one)
+
+    def test_the_next_place_keeps_the_zoom(self) -> None:
+        self.segment(self.one)
+        (view, *_others) = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+        view.SetFieldOfView(11.0, 12.0, 1.0)
+        click(self.ui.nextPlaceButton)
+        self.assertEqual(view.GetFieldOfView()[:2], (11.0, 12.0))
+
+    def test_the_status_is_about_the_scan_that_is_chosen(self) -> None:
+        self.segment(self.one)
+        self.assertIn("one: Left atrium", self.ui.statusLabel.text)
+        self.assertIn("Left atrium in LGE-MRI", self.ui.resultLabel.text)
+        choose(self.ui.inputSelector, self.two)
+        self.assertEqual(self.ui.statusLabel.text, "")
+        self.assertEqual(self.ui.resultLabel.text, "")
+        self.segment(self.two)
+        close_scene()
+        self.assertEqual(self.ui.statusLabel.text, "")
+
+    def test_the_first_result_centres_the_3d_views(self) -> None:
+        layout = slicer.app.layoutManager()
+        if not hasattr(layout, "resets"):
+            self.skipTest("counts what the harness's views do")
+        choose(self.ui.inputSelector, self.one)
+        before = layout.resets
+        self.segment(self.one)
+        self.assertEqual(layout.resets, before + 1)
+        self.segment(self.one)
+        self.assertEqual(layout.resets, before + 1)
+
+
+class NewVolumeTest(ViewCase):
+    def test_a_volume_that_is_loaded_is_chosen_if_none_was(self) -> None:
+        self.assertIsNone(self.ui.inputSelector.currentNode())
+        volume = add_scan()
+        process_events_until(lambda: self.ui.inputSelector.currentNode() is not None, 5, "the volume")
+        self.assertEqual(self.ui.inputSelector.currentNode(), volume)
+        self.assertTrue(self.ui.applyButton.enabled)
+        add_scan("second")
+        slicer.app.processEvents()
+        self.assertEqual(self.ui.inputSelector.currentNode(), volume)
+
+
+class ImportTest(ViewCase):
+    def test_a_scene_that_is_loaded_while_the_panel_is_open_keeps_its_result(self) -> None:
+        self.segment(add_scan())
+        self.ui.disagreementCheckBox.click()
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "scene.mrb"))
+            self.assertTrue(slicer.util.saveScene(path))
+            close_scene()
+            self.assertIn("No result yet", self.ui.trustLabel.text)
+            slicer.util.loadScene(path)
+        slicer.app.processEvents()
+        self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
+        self.assertIn("agree to 93%", self.ui.trustLabel.text)
+        self.ui.disagreementCheckBox.click()
+        map_node = slicer.util.getNode("LGE disagreement")
+        for composite in composites():
+            self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+
+    def test_the_panel_is_silent_during_an_import(self) -> None:
+        self.segment(add_scan())
+        scene = slicer.mrmlScene
+        scene.StartState(scene.ImportState)
+        try:
+            # References of the node that is imported cannot be resolved yet.
+            self.settings.parameterNode.SetNodeReferenceID("inputVolume", None)
+            self.settings.parameterNode.Modified()
+            self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
+            self.assertIn("agree to 93%", self.ui.trustLabel.text)
+        finally:
+            scene.EndState(scene.ImportState)
+
+
+class MapTest(ViewCase):
+    def test_with_the_map_the_result_is_an_outline_and_a_legend_explains_the_colours(self) -> None:
+        segmentation = self.segment(add_scan())
+        display = segmentation.GetDisplayNode()
+        self.assertTrue(display.GetVisibility2DFill())
+        self.ui.disagreementCheckBox.click()
+        self.assertFalse(display.GetVisibility2DFill())
+        self.assertTrue(display.GetVisibility2DOutline())
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        self.assertTrue(legend.GetVisibility())
+        self.assertIn("disagree (%)", legend.GetTitleText())
+        self.assertEqual(legend.GetDisplayableNode(), slicer.util.getNode("LGE disagreement"))
+        self.ui.disagreementCheckBox.click()
+        self.assertTrue(display.GetVisibility2DFill())
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
+
+    def test_the_map_is_in_percent(self) -> None:
+        self.segment(add_scan())
+        values = slicer.util.arrayFromVolume(slicer.util.getNode("LGE disagreement"))
+        self.assertEqual(set(np.unique(values)), {0, round(200 / 2.55)})
+
+    def test_the_map_of_another_scan_is_taken_off(self) -> None:
+        one, two = add_scan("one"), add_scan("two", seed=3)
+        self.segment(one)
+        self.ui.disagreementCheckBox.click()
+        choose(self.ui.inputSelector, two)
+        map_node = slicer.util.getNode("one disagreement")
+        for composite in composites():
+            self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+        choose(self.ui.inputSelector, one)
+        for composite in composites():
+            self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+
+    def test_the_map_stays_in_segment_editor_and_a_button_leads_back(self) -> None:
+        from slicer_harness import open_module
+
+        other = add_scan("other", seed=4)
+        segmentation = self.segment(add_scan())
+        self.ui.disagreementCheckBox.click()
+        map_node = slicer.util.getNode("LGE disagreement")
+        slicer.util.setSliceViewerLayers(background=other)
+        module = open_module("DCAMTSegmentation")
+        self.addCleanup(module.close)
+        module.ui.outputSelector.setCurrentNode(segmentation)
+        click(module.ui.correctButton)
+        for composite in composites():
+            self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+        panel = slicer.modules.segmenteditor.widgetRepresentation()
+        button = slicer.util.findChild(panel, "DCAMTBackButton")
+        self.assertEqual(button.text, "Back to DCAMT Segmentation")
+        button.click()
+        self.assertEqual(slicer.util.selectedModule(), "DCAMTSegmentation")
+        slicer.app.processEvents()
+        self.assertEqual(len(slicer.util.findChildren(panel, "DCAMTBackButton")), 0)
+
+
+class PlaceTest(ViewCase):
+    def test_the_place_is_marked(self) -> None:
+        segmentation = self.segment(add_scan())
+        click(self.ui.nextPlaceButton)
+        (mark,) = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+        place = self.logic.doubtfulPlaces(segmentation)[0]
+        position = np.zeros(3)
+        mark.GetNthControlPointPositionWorld(0, position)
+        np.testing.assert_allclose(position, place.position, atol=1e-6)
+        self.assertEqual(mark.GetNthControlPointLabel(0), "1 of 2: 0.50 mL in doubt")
+        click(self.ui.nextPlaceButton)
+        self.assertEqual(mark.GetNumberOfControlPoints(), 1)
+        self.assertEqual(mark.GetNthControlPointLabel(0), "2 of 2: 0.25 mL in doubt")
+
+    def test_the_mark_goes_with_its_scan_and_with_a_new_result(self) -> None:
+        one, two = add_scan("one"), add_scan("two", seed=3)
+        self.segment(one)
+        click(self.ui.nextPlaceButton)
+        choose(self.ui.inputSelector, two)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode"), [])
+        self.segment(two)
+        click(self.ui.nextPlaceButton)
+        self.segment(two)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode"), [])
+
+
+class DoubtTextTest(ViewCase):
+    def test_a_low_agreement_without_a_single_place_is_told_as_such(self) -> None:
+        self.open(FakeWorker(trust=0.41, places=0))
+        self.segment(add_scan())
+        self.assertIn("41% only", self.ui.trustLabel.text)
+        self.assertIn("check all of it", self.ui.trustLabel.text)
+        self.assertNotIn("0 doubtful places", self.ui.trustLabel.text)
+
+    def test_a_high_agreement_without_a_place(self) -> None:
+        self.open(FakeWorker(trust=0.97, places=0))
+        self.segment(add_scan())
+        self.assertEqual(self.ui.trustLabel.text, "The two branches agree to 97%; no doubtful place.")
+
+
+class UndoTest(ViewCase):
+    def test_undo_and_redo_are_noticed_on_return(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.assertFalse(review.is_outdated(segmentation))
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(segmentation)
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        if not hasattr(editor, "saveStateForUndo"):
+            self.skipTest("a real Segment Editor keeps its history for its own effects")
+        editor.saveStateForUndo()
+        mask = np.zeros((16, 20, 24), np.uint8)
+        mask[4:8, 4:8, 4:8] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        self.assertTrue(review.is_outdated(segmentation))
+        review.mark_measured(segmentation, review.fingerprint(segmentation))
+        self.module.panel.exit()
+        editor.undo()
+        self.module.panel.enter()
+        # The table holds what the mask measured, and the segment is the network's again.
+        self.assertIn("before the correction", self.ui.trustLabel.text)
+        self.assertFalse(review.is_corrected(segmentation))
+        self.module.panel.exit()
+        editor.redo()
+        self.module.panel.enter()
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        self.assertTrue(review.is_corrected(segmentation))
+
+
+class PanelRoomTest(ViewCase):
+    def test_after_apply_the_inputs_give_way_to_the_result(self) -> None:
+        self.segment(add_scan())
+        for name in ("inputsCollapsibleButton", "outputCollapsibleButton", "optionsCollapsibleButton"):
+            self.assertTrue(getattr(self.ui, name).collapsed, name)
+        self.assertFalse(self.ui.reviewCollapsibleButton.collapsed)
+
+    def test_the_result_is_visible_without_scrolling_on_a_laptop(self) -> None:
+        self.segment(add_scan())
+        self.module.widget.resize(400, 560)  # what a window of 1366 x 740 leaves for a panel
+        self.module.widget.show()
+        slicer.app.processEvents()
+        last = self.ui.teachButton
+        bottom = last.mapTo(self.module.widget, last.rect.bottomLeft()).y()
+        self.module.widget.hide()
+        self.assertLessEqual(bottom, 560)
+
+    def test_measurements_have_fixed_digits(self) -> None:
+        self.segment(add_scan())
+        table = self.ui.measurementsTable.mrmlTableNode().GetTable()
+        text = table.GetValueByName(0, "volume_ml").ToString()
+        self.assertRegex(text, r"^\d+\.\d\d$")
+
+    def test_the_bar_never_falls_back(self) -> None:
+        from DCAMTSegmentationLib.segmentation_job import SegmentationJob, SegmentationRequest
+
+        fractions: list[float] = []
+        job = SegmentationJob(
+            self.module.worker,
+            SegmentationRequest(add_scan()),
+            lambda progress: fractions.append(progress.fraction),
+            lambda outcome: None,
+        )
+        for fraction in (0.0, 0.3, 0.1, 0.5, 0.0):
+            job.on_progress(WorkerProgress("1", "segmenting", fraction))
+        self.assertEqual(fractions, [0.0, 0.3, 0.3, 0.5, 0.5])
+
+
+class RegionLookTest(ViewCase):
+    def test_a_region_has_no_fill_and_its_own_colour(self) -> None:
+        choose(self.ui.inputSelector, add_scan())
+        click(self.ui.placeRegionButton)
+        added = self.ui.regionSelector.addNode()
+        for region in (slicer.util.getNode("Heart region"), added):
+            display = region.GetDisplayNode()
+            self.assertFalse(display.GetFillVisibility())
+            self.assertGreater(min(display.GetSelectedColor()[:2]), 0.8)
+
+    def test_a_rotated_region_is_sent_as_it_lies(self) -> None:
+        volume = add_scan()
+        choose(self.ui.inputSelector, volume)
+        click(self.ui.placeRegionButton)
+        region = self.ui.regionSelector.currentNode()
+        self.segment(volume)
+        self.assertIsNone(self.module.worker.requests[-1].region.to_unit)
+        turn = np.eye(4)
+        angle = np.radians(30)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        turn[:3, 3] = region.GetCenter()
+        region.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turn))
+        self.segment(volume)
+        to_unit = np.array(self.module.worker.requests[-1].region.to_unit)
+        half = np.array(region.GetSize()) / 2
+        to_world = slicer.util.arrayFromVTKMatrix(region.GetObjectToWorldMatrix())
+        for own in ([1, 1, 1], [-1, 0.5, 0], [0, 0, -1]):
+            world = to_world @ [*(np.array(own) * half), 1.0]
+            np.testing.assert_allclose((to_unit @ world)[:3], own, atol=1e-9)
