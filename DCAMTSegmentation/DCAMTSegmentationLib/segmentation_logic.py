@@ -13,7 +13,7 @@ import slicer
 import vtk
 from DCAMTSlicerLib import installation
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
-from DCAMTSlicerLib.subject_hierarchy import remove_empty_folders
+from DCAMTSlicerLib.subject_hierarchy import forget_removed
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
@@ -243,4 +243,4 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             if slicer.mrmlScene.IsNodePresent(helper):
                 review.remove_with_display(helper)
         # The subject hierarchy removes the result's item only after this event.
-        qt.QTimer.singleShot(0, lambda: remove_empty_folders(slicer.mrmlScene))
+        qt.QTimer.singleShot(0, lambda: forget_removed(slicer.mrmlScene, [*orphans, node]))

@@ -35,11 +35,16 @@ def place_below(node: Any, result: Any) -> None:
     hierarchy.CreateItem(parent or hierarchy.GetSceneItemID(), node)
 
 
-def remove_empty_folders(scene: Any) -> None:
-    """Remove the folders of scans whose results are gone."""
+def forget_removed(scene: Any, nodes: Iterable[Any]) -> None:
+    """Remove the items of nodes that were removed from the scene, and the folders of scans without a result."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is None:
         return
+    for node in nodes:
+        # With its user interface, Slicer has removed it already.
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.RemoveItem(item, False, False)
     items = vtk.vtkIdList()
     hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
     for index in range(items.GetNumberOfIds()):

@@ -13,6 +13,7 @@ from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Code, Volume
 from dcamt.worker.protocol import (
+    CancelRequest,
     LoadRequest,
     MeasureRequest,
     ModelLoaded,
@@ -170,25 +171,27 @@ def test_a_cancelled_scan_stops_and_the_model_stays_loaded(
     child = start_worker()
     large = analytic_scan(centred_grid((160, 160, 120), (1.0, 1.0, 1.0)))
     child.send(request(large, worker_model, tmp_path / "large", "large"))
-    child.wait_for(lambda event: event.get("stage") == "segmenting")
-    child.send({"request": "cancel", "id": "large"})
+    child.wait_for(lambda event: isinstance(event, WorkerProgress) and event.stage == "segmenting")
+    child.send(CancelRequest(id="large"))
     child.send(request(oblique_scan, worker_model, tmp_path / "next", "next"))
     failed, _ = child.wait_for(last("large"))
-    assert (failed["event"], failed["reason"]) == ("failed", "cancelled")
-    finished, told = child.wait_for(last("next"))
-    assert finished["event"] == "finished"
-    assert not any(event.get("stage") == "loading" for event in told)
+    assert isinstance(failed, RequestFailed)
+    assert failed.reason == "cancelled"
+    finished, events = child.wait_for(last("next"))
+    assert isinstance(finished, ScanSegmented)
+    assert not any(isinstance(event, WorkerProgress) and event.stage == "loading" for event in events)
 
 
 def test_a_request_that_is_cancelled_before_its_turn_is_not_served(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
-    child.send({"request": "cancel", "id": "1"})
+    child.send(CancelRequest(id="1"))
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    failed, told = child.wait_for(last("1"))
-    assert failed["reason"] == "cancelled"
-    assert not any(event["event"] == "progress" for event in told)
+    failed, events = child.wait_for(last("1"))
+    assert isinstance(failed, RequestFailed)
+    assert failed.reason == "cancelled"
+    assert not any(isinstance(event, WorkerProgress) for event in events)
 
 
 def test_the_scans_of_an_application_that_was_killed_are_removed(tmp_path: Path) -> None:
