@@ -1,8 +1,6 @@
-"""From a scan's own grid to the network's, and exactly back.
+"""Resample scans and labels to the network's grid and results back, and normalise intensities.
 
-The network's grid has its axes nearest to patient right, anterior and superior, the recipe's spacing, and the scan's
-own centre. It turns with an oblique scan rather than against it, so no voxel is ever interpolated across axes: each
-axis is resampled by itself.
+The network's grid (`geometry.NetworkGrid`) keeps an oblique scan's axes, so that each axis is resampled by itself.
 """
 
 from __future__ import annotations
@@ -20,11 +18,13 @@ from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume
 
 SLAB = 1 << 18
-"""Voxels that are worked on at a time: they stay in the processor's cache, and little memory is taken."""
+"""Voxels that are processed at a time: few enough for the processor's cache, and for little memory."""
 
 
-def scan_to_network(volume: Volume, recipe: Recipe, device: torch.device | str = "cpu") -> tuple[Tensor, NetworkGrid]:
-    """What the network sees of a scan: float32 (C, X, Y, Z) on the network's grid, intensities by the recipe's rule.
+def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = None) -> tuple[Tensor, NetworkGrid]:
+    """Return a scan as the network takes it, float32 (C, X, Y, Z), and the network's grid.
+
+    grid: the network's grid of the scan, if it is known already.
 
     Raises:
         InputError: the scan has another number of channels than the recipe.
@@ -33,19 +33,19 @@ def scan_to_network(volume: Volume, recipe: Recipe, device: torch.device | str =
         raise InputError(
             f"has {volume.voxels.shape[0]} channel(s), but the model takes {recipe.input_channels}", path=volume.path
         )
-    grid = network_grid(volume.grid, recipe.spacing)
-    return normalise(resampled(volume, grid, device), recipe.intensity, recipe.spacing), grid
+    grid = grid or network_grid(volume.grid, recipe.spacing)
+    return normalise(resample(volume, grid), recipe.intensity, recipe.spacing), grid
 
 
-def resampled(volume: Volume, grid: NetworkGrid, device: torch.device | str = "cpu") -> Tensor:
-    """A scan's intensities on the network's grid, float32 (C, X, Y, Z), in little memory besides."""
+def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
+    """Return a scan's intensities on the network's grid, float32 (C, X, Y, Z), with little other memory."""
     canonical = grid.orientation.apply(volume.voxels)
     channels, *size = canonical.shape
     x, y, z = (_axis_weights(grid, axis, backward=False) for axis in range(3))
-    # Slices of X by themselves along Y and Z first, so that a large scan is never held in float32 as a whole.
-    flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]), device=device)
+    # First along Y and Z, some slices of X at a time, so that a large scan is never held in float32 as a whole.
+    flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]))
     for slab in _slabs(canonical, axis=1):
-        part = torch.from_numpy(np.ascontiguousarray(canonical[:, slab], dtype=np.float32)).to(device)
+        part = torch.from_numpy(np.ascontiguousarray(canonical[:, slab], dtype=np.float32))
         flat[:, slab] = apply_along_axis(apply_along_axis(part, z, -1), y, -2)
     return apply_along_axis(flat, x, -3)
 
@@ -72,9 +72,9 @@ def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Te
 
 
 def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.ndarray:
-    """Values (..., X, Y, Z) on the network's grid, interpolated linearly on the scan's own grid (..., I, J, K).
+    """Return values (..., X, Y, Z) of the network's grid interpolated linearly on the scan's own grid, (..., I, J, K).
 
-    `part`: only on these of the scan's voxels.
+    part: a box of the scan's voxels to which the result is restricted.
     """
     values = values.float()
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
@@ -85,34 +85,37 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # A copy, as `ascontiguousarray` takes an axis of one voxel that runs backwards for contiguous, and torch does not.
+    # A copy: numpy takes a reversed axis of one voxel for contiguous, torch refuses it.
     return grid.orientation.invert(array).copy()
 
 
 def reached_from(box: Box, grid: NetworkGrid) -> Box:
-    """Those of the scan's own voxels (I, J, K) that `to_source` takes anything to from a box of the network's grid."""
+    """Return the scan's voxels (I, J, K) whose value in `to_source` depends on a box of the network's grid."""
     reached = [slice(0)] * 3
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
         weights = _axis_weights(grid, axis, backward=True)
         side = box[axis]
         if weights is not None:
-            (there,) = torch.nonzero(weights[:, side].any(dim=1), as_tuple=True)
-            side = slice(int(there[0]), int(there[-1]) + 1)
+            (voxels,) = torch.nonzero(weights[:, side].any(dim=1), as_tuple=True)
+            side = slice(int(voxels[0]), int(voxels[-1]) + 1)
         reached[stored] = reverse_slice(side, grid.canonical_shape[axis], flip)
     return reached[0], reached[1], reached[2]
 
 
 def intensity_reach(rule: Intensity) -> float:
-    """Largest magnitude of the intensities that `normalise` gives by the rule."""
+    """Return the largest magnitude of intensities that are normalised by the rule."""
     return 1.0 if rule.rule == "clip" else 4.0
 
 
 def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float]) -> Tensor:
-    """Intensities (C, X, Y, Z) as the network takes them, by the recipe's rule, within its `intensity_reach`."""
+    """Normalise intensities (C, X, Y, Z) by the recipe's rule, to within its `intensity_reach`.
+
+    spacing: of the voxels, mm.
+    """
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
     reach = [max(1, round(rule.radius_mm / step)) for step in spacing]
-    x, y, z = (smoothing(length, n, image.device) for length, n in zip(image.shape[1:], reach, strict=True))
+    x, y, z = (smoothing_matrix(length, n, image.device) for length, n in zip(image.shape[1:], reach, strict=True))
     # In double precision, since the variance is a difference of squares. First along Y and Z, then along X.
     moments = torch.empty((2, *image.shape), dtype=torch.float64, device=image.device)
     for slab in _slabs(image, axis=1):
@@ -122,23 +125,23 @@ def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float
     for slab in _slabs(image, axis=2):
         mean, square = apply_along_axis(moments[:, :, :, slab], x, -3)
         deviation = (square - mean.square()).clamp_min_(0).sqrt_()
-        # Where nothing varies (air set to 0) nothing is amplified.
+        # The small terms keep noise from being amplified where intensities hardly vary (air set to 0).
         local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt_() + 1e-12)
         result[:, :, slab] = local.clamp_(-intensity_reach(rule), intensity_reach(rule))
     return result
 
 
 def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
-    """Slices along an axis of (C, X, Y, Z) that hold about `SLAB` voxels each."""
+    """Return slices along an axis of (C, X, Y, Z) with about `SLAB` voxels each."""
     length = image.shape[axis]
     thickness = max(1, SLAB * length // math.prod(image.shape))
     return (slice(start, start + thickness) for start in range(0, length, thickness))
 
 
-def smoothing(length: int, reach: int, device: torch.device) -> Tensor:
-    """Three passes of a box of `reach` to either side, as one matrix (length, length): nearly a Gaussian.
+def smoothing_matrix(length: int, reach: int, device: torch.device) -> Tensor:
+    """Return three passes of a box filter as one matrix (length, length), nearly a Gaussian.
 
-    At the border each pass is the mean of what lies inside the scan.
+    reach: voxels to either side of the box's centre. At the border each pass averages the voxels inside the scan.
     """
     index = torch.arange(length, device=device)
     near = (index[:, None] - index).abs() <= reach
@@ -147,7 +150,7 @@ def smoothing(length: int, reach: int, device: torch.device) -> Tensor:
 
 
 def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | None:
-    """From the scan's voxels to the network's along an axis, or back, as `_interpolation`; None: they are the same."""
+    """Return the `_interpolation` from scan to network along an axis, or backward; None if the voxels coincide."""
     near, far = grid.canonical_shape[axis], grid.shape[axis]
     step_near, step_far = grid.canonical_spacing[axis], grid.spacing[axis]
     if backward:
@@ -170,10 +173,10 @@ def apply_along_axis(values: Tensor, weights: Tensor | None, axis: int) -> Tenso
 
 
 def _interpolation(inputs: int, step_in: float, outputs: int, step_out: float) -> Tensor:
-    """Linear interpolation along an axis as a matrix (outputs, inputs); both grids share their centre.
+    """Return linear interpolation along an axis as a matrix (outputs, inputs) of two grids that share their centre.
 
     Where the output is coarser, the linear kernel is widened to its spacing, so that fine detail is averaged rather
-    than aliased. Beyond the border the nearest voxels count.
+    than aliased. Beyond the border the nearest voxel is repeated.
     """
     at = (torch.arange(outputs, dtype=torch.float64) - (outputs - 1) / 2) * (step_out / step_in) + (inputs - 1) / 2
     width = max(1.0, step_out / step_in)

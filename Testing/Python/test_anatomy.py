@@ -14,7 +14,7 @@ from dcamt.inference.anatomy import (
     _is_empty,
     _is_smooth_noise,
     _roughness,
-    _sharpened,
+    _without_blurred_rim,
     _without_empty_faces,
     anatomy_box,
 )
@@ -128,12 +128,12 @@ def test_a_plane_of_any_type_is_judged_by_its_values(kind: type) -> None:
 def test_what_varies_only_by_what_it_sees_of_the_anatomy_is_left_out() -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[3:15, :, 8:10] = True
-    sharp = _sharpened(mask)
+    sharp = _without_blurred_rim(mask)
     assert np.array_equal(np.flatnonzero(sharp.any(axis=(1, 2))), np.arange(5, 13))
     # At the scan's border there is nothing beyond; and too thin an axis is left as it is.
     assert sharp[5, 0, 8]
     assert sharp[12, 19, 9]
-    assert not _sharpened(np.zeros_like(mask)).any()
+    assert not _without_blurred_rim(np.zeros_like(mask)).any()
 
 
 def smoothed(

@@ -15,9 +15,10 @@ import torch
 from dcamt.errors import InputError
 from dcamt.geometry import Grid, Region, network_grid
 from dcamt.inference import tiling
+from dcamt.inference.agreement import agreement_map, branch_dice
 from dcamt.inference.folded import fold
 from dcamt.inference.memory import Size, pass_bytes, tile_size
-from dcamt.inference.predictor import Predictor, Segmentation, agreement_map, branch_dice
+from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.inference.tiling import predict_whole
 from dcamt.io.readers import read_scan
 from dcamt.models.package import ModelPackage
@@ -44,7 +45,7 @@ def predictor(tiny_package: ModelPackage) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def expected(predictor: Predictor, oblique_scan: Volume) -> Segmentation:
+def expected(predictor: Predictor, oblique_scan: Volume) -> Prediction:
     result = predictor.segment(oblique_scan, keep_probabilities=True)
     share = result.labelmap.voxels.mean()
     assert 0.1 < share < 0.6  # else all that follows would compare nothing with nothing
@@ -67,7 +68,7 @@ def test_every_way_to_store_a_scan_gives_the_same_labels_in_the_patient(
     flips: tuple[bool, bool, bool],
     predictor: Predictor,
     oblique_scan: Volume,
-    expected: Segmentation,
+    expected: Prediction,
 ) -> None:
     shape = tuple(oblique_scan.grid.shape[axis] for axis in order)
     to_old = np.zeros((4, 4))
@@ -87,7 +88,7 @@ def test_every_way_to_store_a_scan_gives_the_same_labels_in_the_patient(
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_every_format_gives_the_same_labels_in_the_patient(
-    ending: str, tmp_path: Path, predictor: Predictor, oblique_scan: Volume, expected: Segmentation
+    ending: str, tmp_path: Path, predictor: Predictor, oblique_scan: Volume, expected: Prediction
 ) -> None:
     image = sitk.GetImageFromArray(oblique_scan.voxels[0].transpose(2, 1, 0))
     to_lps = np.diag([-1.0, -1.0, 1.0])
@@ -104,7 +105,7 @@ def test_every_format_gives_the_same_labels_in_the_patient(
 
 
 def test_turning_or_moving_a_scan_turns_and_moves_its_labels(
-    predictor: Predictor, oblique_scan: Volume, expected: Segmentation
+    predictor: Predictor, oblique_scan: Volume, expected: Prediction
 ) -> None:
     shape, spacing = oblique_scan.grid.shape, (1.5, 1.5, 2.0)
     for turn, centre in [
@@ -123,7 +124,7 @@ def test_turning_or_moving_a_scan_turns_and_moves_its_labels(
 
 
 def test_gain_and_the_type_of_the_voxels_change_nothing(
-    predictor: Predictor, oblique_scan: Volume, expected: Segmentation
+    predictor: Predictor, oblique_scan: Volume, expected: Prediction
 ) -> None:
     brighter = predictor.segment(Volume(oblique_scan.voxels.astype(np.float64) * 37.5, oblique_scan.grid))
     assert (brighter.labelmap.voxels != expected.labelmap.voxels).sum() <= 1
@@ -170,7 +171,7 @@ def test_fast_is_the_first_branch_on_its_own(predictor: Predictor, tiny_package:
 
 
 def test_bfloat16_moves_probabilities_by_little(
-    tiny_package: ModelPackage, oblique_scan: Volume, expected: Segmentation
+    tiny_package: ModelPackage, oblique_scan: Volume, expected: Prediction
 ) -> None:
     result = Predictor(tiny_package, precision=torch.bfloat16).segment(oblique_scan, keep_probabilities=True)
     assert result.probabilities is not None
@@ -349,7 +350,7 @@ def test_a_bound_on_memory_makes_tiles_that_keep_it(
 
 
 def test_a_bound_on_memory_leaves_the_result_as_it_is(
-    tiny_package: ModelPackage, oblique_scan: Volume, expected: Segmentation
+    tiny_package: ModelPackage, oblique_scan: Volume, expected: Prediction
 ) -> None:
     memory = pass_bytes(tiny_package.recipe, (16, 16, 16))
     predictor = Predictor(tiny_package, memory=memory, precision=torch.float32)

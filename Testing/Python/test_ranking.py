@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dcamt.cases.case_list import UNLABELLED, Case
 from dcamt.inference.agreement import position_of, voxel_of_most
-from dcamt.inference.predictor import Segmentation
+from dcamt.inference.predictor import Prediction
 from dcamt.io.readers import read_labelmap
 from dcamt.training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from dcamt.volume import Labelmap, Volume
@@ -36,8 +36,8 @@ def test_the_place_is_where_most_of_it_lies(spacing: tuple[float, float, float])
 def stub(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
     """Return a predictor whose result is given."""
 
-    def segment(volume: Volume) -> Segmentation:
-        return Segmentation(Labelmap(labels, volume.grid), None, agreement, trust)
+    def segment(volume: Volume) -> Prediction:
+        return Prediction(Labelmap(labels, volume.grid), None, agreement, trust)
 
     return SimpleNamespace(segment=segment, recipe=tiny_recipe())
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dcamt.geometry import Grid
 from dcamt.inference.memory import pass_bytes
-from dcamt.inference.predictor import Predictor, Segmentation
+from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.evaluation import score
 from dcamt.models.package import ModelPackage
@@ -38,7 +38,7 @@ def scan() -> Volume:
 
 
 @pytest.fixture(scope="module")
-def whole(predictor: Predictor, scan: Volume) -> Segmentation:
+def whole(predictor: Predictor, scan: Volume) -> Prediction:
     return predictor.segment(scan)
 
 
@@ -82,7 +82,7 @@ def test_it_finds_the_samples_atrium(predictor: Predictor, scan: Volume, truth: 
 
 
 def test_little_memory_changes_less_than_one_voxel_in_two_hundred(
-    package: ModelPackage, scan: Volume, whole: Segmentation
+    package: ModelPackage, scan: Volume, whole: Prediction
 ) -> None:
     bounded = Predictor(package, memory=pass_bytes(package.recipe, (96, 80, 64))).segment(scan)
     atrium = whole.labelmap.voxels == 1
@@ -90,7 +90,7 @@ def test_little_memory_changes_less_than_one_voxel_in_two_hundred(
     assert dice(bounded.labelmap.voxels == 1, atrium) >= 0.995
 
 
-def test_how_the_scan_was_cropped_changes_little(predictor: Predictor, scan: Volume, whole: Segmentation) -> None:
+def test_how_the_scan_was_cropped_changes_little(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
     """10 mm less on each side and 5 mm less above and below: the same atrium, but for what was cut off."""
     margin = (16, 16, 8)
     part = tuple(slice(m, n - m) for m, n in zip(margin, scan.grid.shape, strict=True))
@@ -103,7 +103,7 @@ def test_how_the_scan_was_cropped_changes_little(predictor: Predictor, scan: Vol
     assert dice(cropped.labelmap.voxels == 1, inside) > 0.95
 
 
-def test_a_brighter_scan_is_the_same_scan(predictor: Predictor, scan: Volume, whole: Segmentation) -> None:
+def test_a_brighter_scan_is_the_same_scan(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
     brighter = Volume(scan.voxels.astype(np.float32) * 17.5, scan.grid)
     assert dice(predictor.segment(brighter).labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.999
 

@@ -41,8 +41,8 @@ import numpy as np
 import torch
 from dcamt.devices import fast_bfloat16
 from dcamt.geometry import Grid
+from dcamt.inference.components import keep_largest_components
 from dcamt.inference.memory import pass_bytes, tile_size
-from dcamt.inference.postprocessing import keep_largest_components
 from dcamt.inference.predictor import Predictor
 from dcamt.inference.tiling import predict_tiled, predict_whole, size_of
 from dcamt.io.readers import read_labelmap, read_scan

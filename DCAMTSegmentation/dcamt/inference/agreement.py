@@ -1,7 +1,7 @@
-"""Where the two branches disagree, and how far that lets a segmentation be trusted.
+"""Agreement of the two branches: by voxel, as a single number, and the places of strong disagreement.
 
-Two learners that were started apart and that disagree about a voxel cannot both be right; where they err together, this
-is blind.
+Of two independently initialised networks that disagree about a voxel at least one is wrong. Errors that both make stay
+hidden.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from ..geometry import Grid
+from .labelling import most_likely
 
 THRESHOLD = 0.5
-"""Disagreement from which a voxel is in doubt: half of the probability lies on different classes."""
+"""Disagreement from which a voxel is doubtful: half of the probability lies on different classes."""
 SMALLEST_ML = 0.02
-"""Smaller clusters are left out: a few voxels at the segment's edge are within what two readers differ by."""
+"""Smaller clusters are left out: two readers, too, differ by a few voxels at a segment's edge."""
 GLANCE_MM = 4.0
-"""Standard deviation of the Gaussian by which disagreement about a place is summed: about what one glance takes in."""
+"""Standard deviation of the Gaussian that sums the disagreement around a place: about what a reader sees at once."""
 
 
 @dataclass(frozen=True)
 class DoubtfulPlace:
-    """A connected cluster of voxels about which the branches disagree.
+    """A connected cluster of voxels on which the branches disagree.
 
-    position, index: the voxel of the cluster about which most disagreement lies, in RAS mm and as (i, j, k).
-    volume_ml: of the cluster. severity: its disagreement, summed, in mL; 1 mL in full contradiction counts 1.
+    position, index: of the cluster's voxel around which disagreement is densest, in RAS mm and as (i, j, k).
+    volume_ml: of the cluster. severity: its summed disagreement in mL; 1 mL of full contradiction counts 1.
     """
 
     position: tuple[float, float, float]
@@ -34,8 +36,26 @@ class DoubtfulPlace:
     severity: float
 
 
+def agreement_map(branches: Tensor) -> Tensor:
+    """Return 1 - half the sum over classes of |p_A - p_B| (X, Y, Z), from (2, K, X, Y, Z).
+
+    This is 1 minus the total variation distance of the two branches' distributions.
+    """
+    return 1 - 0.5 * (branches[0] - branches[1]).abs().sum(dim=0)
+
+
+def branch_dice(branches: Tensor) -> float:
+    """Return the Dice coefficient of the two branches' foregrounds, from (2, K, X, Y, Z); 1 if both are empty.
+
+    A voxel counts as common if both branches give it the same class.
+    """
+    a, b = (most_likely(branch) for branch in branches)
+    total = int(a.count_nonzero() + b.count_nonzero())
+    return 2 * int(((a == b) & (a > 0)).count_nonzero()) / total if total else 1.0
+
+
 def disagreement_levels(agreement: np.ndarray) -> np.ndarray:
-    """Agreement (I, J, K), 1 to 0, as disagreement in uint8 of that shape: 0 agree, 255 contradict."""
+    """Return agreement (I, J, K), 1 to 0, as disagreement in uint8: 0 agree, 255 contradict."""
     levels: np.ndarray = np.rint((1 - agreement.clip(0, 1)) * 255).astype(np.uint8)
     return levels
 
@@ -43,10 +63,10 @@ def disagreement_levels(agreement: np.ndarray) -> np.ndarray:
 def doubtful_places(
     disagreement: np.ndarray, grid: Grid, most: int = 20, threshold: float = THRESHOLD
 ) -> list[DoubtfulPlace]:
-    """Clusters of `disagreement` (I, J, K, from 0 to 1) of at least `threshold`, the most severe first.
+    """Return the clusters of `disagreement` (I, J, K), 0 to 1, of at least `threshold`, the most severe first.
 
-    Voxels are connected through faces, edges and corners. Clusters below `SMALLEST_ML` (or of a single voxel, where
-    voxels are larger) are left out.
+    Voxels are connected through faces, edges and corners. Clusters below `SMALLEST_ML`, and single voxels,
+    are left out.
     """
     from scipy import ndimage
 
@@ -77,9 +97,9 @@ def doubtful_places(
 
 
 def voxel_of_most(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = None) -> tuple[int, int, int]:
-    """(i, j, k) of the voxel about which a Gaussian of `GLANCE_MM` holds most of `amount` (I, J, K).
+    """Return (i, j, k) of the voxel around which a Gaussian of `GLANCE_MM` sums most of `amount` (I, J, K).
 
-    `inside`, bool (I, J, K): the voxels that count and may be chosen.
+    inside: bool (I, J, K), voxels that count and may be returned; None: all.
     """
     from scipy import ndimage
 
@@ -94,6 +114,6 @@ def voxel_of_most(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = No
 
 
 def position_of(grid: Grid, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
-    """RAS mm of a voxel's centre."""
+    """Return a voxel's centre in RAS mm."""
     r, a, s = (grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]).tolist()
     return r, a, s

@@ -1,4 +1,4 @@
-"""From a scan and a model to labels on the scan's own grid."""
+"""Predictor: segment scans with a loaded model."""
 
 from __future__ import annotations
 
@@ -11,43 +11,42 @@ from torch import Tensor
 
 from ..devices import fast_bfloat16
 from ..errors import InputError
-from ..geometry import Box, Grid, Region, box_in_part, whole_box
+from ..geometry import Box, Grid, NetworkGrid, Region, box_in_part, network_grid, whole_box
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..networks.packaging import build_network
 from ..preprocessing import scan_to_network, to_source
 from ..recipe import ACCURATE, FAST, Recipe
 from ..volume import Labelmap, Volume
-from .cropping import crop, grown, paste
-from .finding import Found, find_organ, is_large, margin
+from .agreement import agreement_map, branch_dice
+from .components import CentrePrior, ExpectedOrgans, keep_largest_components
 from .folded import fold, move
-from .labelling import labels_on_scan, most_likely
+from .labelling import labels_on_scan
+from .localisation import OrganLocation, crop_scan, grow_box, is_large, locate_organs, organ_margin, paste
 from .memory import DEFAULT_MEMORY, Size
-from .middle import Middle
-from .postprocessing import Expected, keep_largest_components
 from .tiling import OutOfMemory, predict_bounded
 
 Progress = Callable[[str, float], None]
-"""Called with the stage's name and the share of the work that is done, 0 to 1."""
+"""Called with the stage's name and the fraction of the work that is done, 0 to 1."""
 
-FOUND = 0.3
-"""Share of the work that is done once the organ is found in a large scan."""
+LOCATED = 0.3
+"""Fraction of the work that is done once the organs of a large scan are located."""
 ROUNDS = 3
-"""How often the box around a found organ is segmented, larger each time, before the whole scan is."""
-JOINED = 1.5
-"""How much larger than in the first box what is found may become: beyond that it was joined to something else."""
+"""Boxes around located organs that are segmented, each larger than the one before, before the whole scan is."""
+MERGED = 1.5
+"""Largest growth of the segmentation from the first box to a larger one; beyond it the organ merged with its like."""
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """A scan's result, on the scan's own grid.
+class Prediction:
+    """A scan's segmentation, on the scan's own grid.
 
     labelmap: 0 background, 1, 2, ... the recipe's classes.
     probabilities: float32 (K, I, J, K'), mean of the branches; None unless asked for.
-    agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None if one branch ran.
-    trust: Dice (0 to 1) between what each branch alone would have outlined, within the region if one was given; None
-        if one branch ran.
-    notes: what the person should know, such as that the memory did not suffice.
+    agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
+    trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
+        quality.
+    notes: for the user, for example that the memory did not suffice.
     """
 
     labelmap: Labelmap
@@ -58,14 +57,17 @@ class Segmentation:
 
 
 class Predictor:
-    """A loaded model, ready for one scan after another.
+    """A model on a device, ready to segment one scan after another.
 
-    `memory` bounds, in bytes, what a pass over the network may take: a volume for which it does not suffice is done
-    part by part, with the same result but for rounding; with instance normalisation at several times the work. None:
-    2 GB on a CPU, what is free on a GPU.
+    package: the model. device: where to compute.
+    memory: bytes that a pass over the network may take; a volume that needs more is predicted in tiles, with the same
+    result to rounding. None: 2 GB on a CPU, 80% of the free memory on a GPU.
+    precision: of the convolutions on a CPU. None: bfloat16 if the CPU has hardware for it (two to three times as fast;
+    probabilities change by hundredths, see Testing/benchmarks/README.md), else float32. GPUs compute in float32.
 
-    `precision` is the convolutions' on a CPU. None: bfloat16 where the CPU computes in it itself (two to three times
-    as fast; it moves probabilities by hundredths, see Testing/benchmarks), else float32, as on a GPU.
+    Example:
+        predictor = Predictor(verify_model("left-atrium.dcamt"))
+        labels = predictor.segment(read_scan("scan.nrrd")).labelmap.voxels  # uint8 (I, J, K)
     """
 
     def __init__(
@@ -89,81 +91,96 @@ class Predictor:
         region: Region | None = None,
         keep_probabilities: bool = False,
         progress: Progress | None = None,
-    ) -> Segmentation:
-        """Segment a scan; `region` (patient mm) limits where, `quality` is `fast` or `accurate`.
+    ) -> Prediction:
+        """Segment a scan.
 
-        In a large scan the organ is found first, and segmented in a box around it, which grows while the result
-        touches it, unless that joins the organ to something else. What lies outside of it is background for certain.
-        Where two pieces are alike, the one nearer to the scan's middle is taken. Where nothing is found, the whole is
-        segmented.
+        volume: intensities (C, I, J, K) of any real type. quality: `accurate` (both branches) or `fast` (one).
+        region: box in the patient, RAS mm, outside which everything is background.
+
+        In a large scan the organs are located first, and segmented in a box around them. The box grows while the result
+        touches its faces, unless the organ merges with its like there. Of several components of a class the one nearer
+        to the scan's centre is preferred. If nothing is located, the whole scan is segmented.
 
         Raises:
             InputError: the scan does not fit the model, the region lies outside the scan, or memory does not suffice.
         """
-
-        report = progress or _silent
-        if region is not None or not is_large(self.recipe, volume.grid):
-            return self._segment_all(volume, quality, region, keep_probabilities, report)
+        report = progress or _ignore_progress
+        grid = network_grid(volume.grid, self.recipe.spacing)
+        if region is not None or not is_large(self.recipe, grid):
+            return self._segment_all(volume, grid, quality, region, keep_probabilities, report)
         report("preparing", 0.0)
-        found = find_organ(volume, self.recipe, lambda image: self._run(image, FAST, _uncounted)[0])
-        done = FOUND
-        if found:
-            result, done = self._segment_found(volume, quality, found, keep_probabilities, report)
+        location = locate_organs(volume, grid, self.recipe, lambda image: self._run(image, FAST, _ignore_tick)[0])
+        done = LOCATED
+        if location:
+            result, done = self._segment_around(volume, grid, quality, location, keep_probabilities, report)
             if result:
                 return result
-        return self._segment_all(volume, quality, None, keep_probabilities, _between(done, 1.0, report))
+        return self._segment_all(volume, grid, quality, None, keep_probabilities, _scaled(done, 1.0, report))
 
-    def _segment_found(
-        self, volume: Volume, quality: str, found: Found, keep_probabilities: bool, report: Progress
-    ) -> tuple[Segmentation | None, float]:
-        """Segment the part of a scan where the organ was seen, and larger ones while the result touches their border.
+    def _segment_around(
+        self,
+        volume: Volume,
+        grid: NetworkGrid,
+        quality: str,
+        location: OrganLocation,
+        keep_probabilities: bool,
+        report: Progress,
+    ) -> tuple[Prediction | None, float]:
+        """Segment a box around located organs, and larger ones while the result touches the box's faces.
 
-        -> the result in its place, None if a closer look sees nothing; and the share of the work that is done.
+        Returns the prediction on the scan's grid (None if the box holds nothing) and the fraction of work done.
         """
-        box, done = found.box, FOUND
-        kept: tuple[Box, Segmentation] | None = None
-        first = 0
-        for more in reversed(range(ROUNDS + 1)):
-            # A second round is rare: most of the time that is left goes to the first.
-            share, done = done, (done + 9) / 10
+        box, done = location.box, LOCATED
+        margin = organ_margin(self.recipe, grid)
+        best: tuple[Box, Prediction] | None = None
+        first_size = 0
+        for rounds_left in reversed(range(ROUNDS + 1)):
+            # A second round is rare: most of the remaining time goes to the first.
+            before, done = done, (done + 9) / 10
+            part = crop_scan(volume, box)
             result = self._segment_all(
-                crop(volume, box),
+                part,
+                network_grid(part.grid, self.recipe.spacing),
                 quality,
                 None,
                 keep_probabilities,
-                _between(share, done, report),
-                _expected(found, box),
+                _scaled(before, done, report),
+                _expected_organs(location, box),
             )
             size = int(np.count_nonzero(result.labelmap.voxels))
             if size == 0:
                 return None, done
-            first = first or size
-            if kept and size > JOINED * first:
+            first_size = first_size or size
+            if best and size > MERGED * first_size:
                 break
-            kept = box, result
-            larger = grown(box, result.labelmap, margin(self.recipe, volume.grid), volume.grid.shape)
+            best = box, result
+            larger = grow_box(box, result.labelmap, margin, volume.grid.shape)
             if larger == box:
                 break
-            box = larger if more > 1 else whole_box(volume.grid.shape)
-        assert kept is not None
+            box = larger if rounds_left > 1 else whole_box(volume.grid.shape)
+        assert best is not None
         report("finishing", 1.0)
-        return _put_back(kept[1], kept[0], volume), 1.0
+        return _paste_prediction(best[1], best[0], volume), 1.0
 
     def _segment_all(
         self,
         volume: Volume,
+        grid: NetworkGrid,
         quality: str,
         region: Region | None,
         keep_probabilities: bool,
         report: Progress,
-        expected: Expected | None = None,
-    ) -> Segmentation:
-        """Segment the whole of a scan, or the region's part of it; `expected`: where, if the organ was seen before."""
+        expected: ExpectedOrgans | None = None,
+    ) -> Prediction:
+        """Segment a whole scan, or the part in a region.
+
+        grid: the network's grid of the scan. expected: where organs were located in the scan.
+        """
         report("preparing", 0.0)
-        image, grid = scan_to_network(volume, self.recipe)
-        box = region.box(grid, margin=2 * self.recipe.stride) if region else tuple(slice(0, n) for n in grid.shape)
-        kept = region.mask(volume.grid) if region else None
-        if kept is not None and not kept.any():
+        image, _ = scan_to_network(volume, self.recipe, grid)
+        box = region.box(grid, margin=2 * self.recipe.stride) if region else whole_box(grid.shape)
+        inside = region.mask(volume.grid) if region else None
+        if inside is not None and not inside.any():
             raise InputError("the region of interest holds no voxel of the scan", path=volume.path)
         report("segmenting", 0.1)
         branches, notes = self._run(
@@ -171,13 +188,13 @@ class Predictor:
         )
         branches = _embed(branches, box, grid.shape)
         report("finishing", 0.8)
-        shares = branches.mean(dim=0)
-        labels = labels_on_scan(shares, grid)
-        if kept is not None:
-            labels[~kept] = 0
+        mean = branches.mean(dim=0)
+        labels = labels_on_scan(mean, grid)
+        if inside is not None:
+            labels[~inside] = 0
         if self.recipe.inference.largest_component:
             labels = keep_largest_components(labels, range(1, self.recipe.outputs), expected)
-        probabilities = to_source(shares, grid) if keep_probabilities else None
+        probabilities = to_source(mean, grid) if keep_probabilities else None
         agreement = trust = None
         if len(branches) == 2:
             agreement = to_source(agreement_map(branches), grid)
@@ -185,7 +202,7 @@ class Predictor:
                 branches = branches * torch.from_numpy(region.mask(Grid(grid.shape, grid.affine)))
             trust = branch_dice(branches)
         report("finishing", 1.0)
-        return Segmentation(Labelmap(labels, volume.grid, volume.path), probabilities, agreement, trust, notes)
+        return Prediction(Labelmap(labels, volume.grid, volume.path), probabilities, agreement, trust, notes)
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
         """Return the branches' probabilities and notes; predict on the CPU if the GPU's memory does not suffice."""
@@ -216,8 +233,8 @@ class Predictor:
         return branches, tuple(dict.fromkeys(notes))
 
     def _network_on(self, device: torch.device) -> DualVNet:
-        """The package's network, ready for inference there."""
-        # Folded on the CPU, as Apple's GPUs have no double precision.
+        """Return the package's network, folded for inference, on a device."""
+        # Folded on the CPU: folding needs double precision, which Apple's GPUs lack.
         return move(fold(build_network(self._package, "cpu")), device, self._precision_on(device))
 
     def _precision_on(self, device: torch.device) -> torch.dtype:
@@ -226,29 +243,29 @@ class Predictor:
         return self._precision or (torch.bfloat16 if fast_bfloat16(device) else torch.float32)
 
 
-def _silent(stage: str, share: float) -> None:
-    """Progress that nobody watches."""
+def _ignore_progress(stage: str, fraction: float) -> None:
+    """Do nothing with a progress report."""
 
 
-def _uncounted(done: int, of: int) -> None:
-    """Parts that nobody counts."""
+def _ignore_tick(done: int, of: int) -> None:
+    """Do nothing with the number of tiles done."""
 
 
-def _between(start: float, stop: float, report: Progress) -> Progress:
-    """Progress of a part of the work as one of the whole, of which it is what lies between two shares."""
-    return lambda stage, share: report(stage, min(stop, start + (stop - start) * share))
+def _scaled(start: float, stop: float, report: Progress) -> Progress:
+    """Return a progress callback that maps a part's 0 to 1 to `start` to `stop` of the whole."""
+    return lambda stage, fraction: report(stage, min(stop, start + (stop - start) * fraction))
 
 
-def _expected(found: Found, box: Box) -> Expected | None:
-    """What was found, in voxels of a part of the scan; None where nothing was looked for."""
-    if not found.organs:
+def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None:
+    """Return what was located, in voxels of the part `box` of the scan; None if no organ was."""
+    if not location.organs:
         return None
-    places = {label: box_in_part(organ, box) for label, organ in found.organs.items()}
-    return Expected(places, Middle.of(found.anatomy).within(box))
+    boxes = {label: box_in_part(organ, box) for label, organ in location.organs.items()}
+    return ExpectedOrgans(boxes, CentrePrior.from_box(location.anatomy).within(box))
 
 
-def _put_back(part: Segmentation, box: Box, volume: Volume) -> Segmentation:
-    """The result of a part of a scan as one of the whole; outside of it all is background."""
+def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
+    """Return the prediction of the part `box` of a scan as one of the whole scan, certain background elsewhere."""
     shape = volume.grid.shape
     probabilities = part.probabilities
     if probabilities is not None:
@@ -264,20 +281,8 @@ def _put_back(part: Segmentation, box: Box, volume: Volume) -> Segmentation:
     )
 
 
-def agreement_map(branches: Tensor) -> Tensor:
-    """(2, K, X, Y, Z) -> (X, Y, Z): 1 - half the sum over classes of |p_A - p_B| (1 - total variation distance)."""
-    return 1 - 0.5 * (branches[0] - branches[1]).abs().sum(dim=0)
-
-
-def branch_dice(branches: Tensor) -> float:
-    """Dice between the foregrounds of the two branches of (2, K, X, Y, Z); 1 if both are empty."""
-    a, b = (most_likely(branch) for branch in branches)
-    total = int(a.count_nonzero() + b.count_nonzero())
-    return 2 * int(((a == b) & (a > 0)).count_nonzero()) / total if total else 1.0
-
-
-def _embed(branches: Tensor, box: tuple[slice, ...], shape: Size) -> Tensor:
-    """Put the box's probabilities into the whole; outside of it all is background."""
+def _embed(branches: Tensor, box: Box, shape: Size) -> Tensor:
+    """Return probabilities (branches, K, ...) of a box as those of the whole grid, certain background elsewhere."""
     if tuple(branches.shape[-3:]) == shape:
         return branches
     whole = torch.zeros((*branches.shape[:2], *shape))

@@ -18,7 +18,7 @@ from ..io.atomic import atomic_path
 from ..io.readers import read_scan
 
 if TYPE_CHECKING:
-    from ..inference.predictor import Predictor, Segmentation
+    from ..inference.predictor import Prediction, Predictor
 
 COLUMNS = ("rank", "name", "score", "r_mm", "a_mm", "s_mm", "image")
 
@@ -37,7 +37,7 @@ class RankedCase:
     place: tuple[float, float, float]
 
 
-def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Segmentation]:
+def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]:
     """Segment a case with both branches; return its rank data and the segmentation, as a proposal to correct.
 
     Raises:

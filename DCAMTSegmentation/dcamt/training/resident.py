@@ -14,7 +14,7 @@ from ..cases.case_list import Case
 from ..cases.labels import read_outline
 from ..errors import InputError
 from ..geometry import NetworkGrid
-from ..inference.postprocessing import connected_components
+from ..inference.components import connected_components
 from ..io.readers import read_scan
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe

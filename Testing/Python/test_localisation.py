@@ -1,6 +1,6 @@
-"""In a large scan the organ is found first: the same labels as of the whole, by a network that sees a small part of it.
+"""Localisation of organs in large scans: the labels are those of the whole scan, from a small part of it.
 
-The network's answer is written into the scan: what is bright is the organ.
+The stub network reads its answer from the scan: bright voxels are the organ.
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dcamt.geometry import Box, Grid
-from dcamt.inference import finding
-from dcamt.inference import middle as centrality
+from dcamt.geometry import Box, Grid, network_grid
+from dcamt.inference import components, localisation
 from dcamt.inference import predictor as module
-from dcamt.inference.cropping import crop, grown
-from dcamt.inference.finding import Found, find_organ, inner_box, is_large, pieces
-from dcamt.inference.middle import Middle
-from dcamt.inference.postprocessing import Expected
+from dcamt.inference.components import CentrePrior, ExpectedOrgans, select_components
+from dcamt.inference.localisation import (
+    OrganLocation,
+    PredictCoarse,
+    crop_scan,
+    grow_box,
+    inner_box,
+    is_large,
+    locate_organs,
+)
 from dcamt.inference.predictor import Predictor
 from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
-from dcamt.recipe import FAST
+from dcamt.recipe import FAST, Recipe
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt_testing.large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
@@ -33,11 +38,12 @@ EVERYWHERE: Box = (slice(0, FIELD[0]), slice(0, FIELD[1]), slice(0, FIELD[2]))
 
 
 class Bright(nn.Module):
-    """Says organ where the image is positive; remembers the sizes it was given."""
+    """Predict the organ where the image is positive; keep the sizes of the images."""
 
     def __init__(self) -> None:
         super().__init__()
         self.vnets = (SimpleNamespace(encoder=SimpleNamespace(levels=[None] * 3)),)
+        self.weight = nn.Parameter(torch.ones(()))
         self.sizes: list[tuple[int, ...]] = []
 
     def forward_one(self, image: Tensor) -> Tensor:
@@ -51,7 +57,7 @@ class Bright(nn.Module):
 
 @pytest.fixture(autouse=True)
 def toy_scans_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding, "LARGE", 0)
+    monkeypatch.setattr(localisation, "LARGE", 0)
 
 
 @pytest.fixture
@@ -61,6 +67,10 @@ def predictor() -> Predictor:
     made = Predictor(ModelPackage(card, RECIPE, weights), precision=torch.float32)
     made.network = Bright()  # type: ignore[assignment]
     return made
+
+
+def locate(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
+    return locate_organs(volume, network_grid(volume.grid, recipe.spacing), recipe, predict)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -121,12 +131,12 @@ def test_every_way_to_store_a_large_scan_gives_the_same_labels(kind: str, predic
 def test_nothing_found_means_the_whole_scan_is_segmented(predictor: Predictor) -> None:
     scan, _ = scan_in("mirrored tissue")
     dark = Volume(np.minimum(scan.voxels, -0.3), scan.grid)
-    shares: list[float] = []
-    result = predictor.segment(dark, progress=lambda _, share: shares.append(share))
+    fractions: list[float] = []
+    result = predictor.segment(dark, progress=lambda _, fraction: fractions.append(fraction))
     assert not result.labelmap.voxels.any()
     assert predictor.network.sizes[-1] == (60, 72, 24)  # type: ignore[union-attr]
-    assert shares == sorted(shares)
-    assert shares[-1] == 1
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
     empty = Volume(np.full_like(scan.voxels, -1), scan.grid)
     assert not predictor.segment(empty).labelmap.voxels.any()
 
@@ -135,19 +145,19 @@ def test_a_box_that_the_result_touches_grows(predictor: Predictor, monkeypatch: 
     scan, own = scan_in("air")
     i, j, k = (np.flatnonzero(own.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     small = (slice(i[0] + 4, i[-1] + 9), slice(j[0] - 8, j[-1] + 9), slice(k[0] - 2, k[-1] - 1))
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(small, EVERYWHERE))
-    shares: list[float] = []
-    result = predictor.segment(scan, progress=lambda _, share: shares.append(share))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(small, EVERYWHERE))
+    fractions: list[float] = []
+    result = predictor.segment(scan, progress=lambda _, fraction: fractions.append(fraction))
     assert dice(result.labelmap.voxels == 1, own) > 0.95
     assert len(predictor.network.sizes) == 2  # type: ignore[union-attr]
-    assert shares == sorted(shares)
+    assert fractions == sorted(fractions)
 
 
 def test_a_region_is_segmented_without_looking_elsewhere(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     from dcamt.geometry import Region
 
     scan, own = scan_in("air")
-    monkeypatch.setattr(module, "find_organ", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "locate_organs", lambda *_: 1 / 0)
     low, high = points_of(scan.grid)[own].min(axis=0) - 3, points_of(scan.grid)[own].max(axis=0) + 3
     result = predictor.segment(scan, region=Region(tuple(low), tuple(high)))  # type: ignore[arg-type]
     assert dice(result.labelmap.voxels == 1, own) > 0.95
@@ -155,9 +165,9 @@ def test_a_region_is_segmented_without_looking_elsewhere(predictor: Predictor, m
 
 def test_a_small_scan_is_done_whole(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = Volume(case()[None], centred_grid(CASE, SPACING))
-    monkeypatch.setattr(module, "find_organ", lambda *_: 1 / 0)
-    assert not is_large(RECIPE, centred_grid((24, 24, 16), SPACING))
-    monkeypatch.setattr(finding, "LARGE", 1 << 20)
+    monkeypatch.setattr(module, "locate_organs", lambda *_: 1 / 0)
+    assert not is_large(RECIPE, network_grid(centred_grid((24, 24, 16), SPACING), RECIPE.spacing))
+    monkeypatch.setattr(localisation, "LARGE", 1 << 20)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, case() > 0) > 0.95
 
 
@@ -174,7 +184,7 @@ def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
 
 def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Off the middle, the organ; in it, more than a speck that is much too small."""
-    monkeypatch.setattr(finding, "SIZEABLE", 0.2)
+    monkeypatch.setattr(localisation, "SIZEABLE", 0.2)
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
     voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # anatomy everywhere
@@ -187,15 +197,15 @@ def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: p
         asked.append(tuple(image.shape[1:]))
         return torch.cat([-20 * image, 20 * image]).softmax(dim=0)[None]
 
-    found = find_organ(Volume(voxels[None], grid), RECIPE, run)
+    found = locate(Volume(voxels[None], grid), RECIPE, run)
     assert found is not None
     box = found.box
     assert all(side.start <= at < side.stop for side, at in zip(box, (142, 40, 12), strict=True))
     assert lies_about(found.organs[1], organ)
     assert len(asked) == 2
     assert np.prod(asked[0]) < 0.7 * np.prod(asked[1])
-    monkeypatch.setattr(finding, "SIZEABLE", 0.001)
-    found = find_organ(Volume(voxels[None], grid), RECIPE, run)
+    monkeypatch.setattr(localisation, "SIZEABLE", 0.001)
+    found = locate(Volume(voxels[None], grid), RECIPE, run)
     assert found is not None
     box = found.box
     assert box[0].start < 80 < box[0].stop < 130
@@ -216,7 +226,7 @@ def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
     def run(image: Tensor) -> Tensor:
         return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
-    found = find_organ(Volume(voxels[None], grid), two, run)
+    found = locate(Volume(voxels[None], grid), two, run)
     assert found is not None
     assert set(found.organs) == {1, 2}
     assert lies_about(found.organs[1], second)
@@ -241,7 +251,7 @@ def test_what_may_be_missed_at_that_resolution_is_looked_for_in_all_of_the_anato
         return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
     volume = Volume(voxels[None], grid)
-    found = find_organ(volume, two, run)
+    found = locate(volume, two, run)
     assert found is not None
     assert found.box == found.anatomy
     assert set(found.organs) == {1}  # its place counts all the same
@@ -253,18 +263,18 @@ def test_what_may_be_missed_at_that_resolution_is_looked_for_in_all_of_the_anato
     # Large enough to be seen, but beyond the part that is looked at first: a box holds both.
     voxels[(i - 135) ** 2 + (j - 60) ** 2 + (k - 12) ** 2 < 8**2] = 0.9
     looked.clear()
-    seen = find_organ(Volume(voxels[None], grid), two, run)
+    seen = locate(Volume(voxels[None], grid), two, run)
     assert seen is not None
     assert len(looked) == 2
     assert set(seen.organs) == {1, 2}
     assert seen.box != seen.anatomy
 
     every = replace(RECIPE, inference=replace(RECIPE.inference, largest_component=False))
-    assert find_organ(volume, every, never) == Found(found.anatomy, found.anatomy)
+    assert locate(volume, every, never) == OrganLocation(found.anatomy, found.anatomy)
 
 
 def test_the_inner_part_is_two_patches_at_least() -> None:
-    assert inner_box(centred_grid((400, 100, 40), (1.0, 2.0, 2.0)), RECIPE) == (
+    assert inner_box(network_grid(centred_grid((400, 100, 40), (1.0, 2.0, 2.0)), RECIPE.spacing), RECIPE) == (
         slice(80, 320),  # 60%
         slice(20, 80),
         slice(4, 36),  # 64 mm
@@ -274,7 +284,7 @@ def test_the_inner_part_is_two_patches_at_least() -> None:
 def test_a_part_lies_where_it_lay() -> None:
     scan, _ = scan_in("air")
     turned = Volume(scan.voxels, Grid(FIELD, centred_grid(FIELD, SPACING, rotation(9, -12, 17), CENTRE).affine))
-    part = crop(turned, (slice(5, 25), slice(7, 50), slice(3, 20)))
+    part = crop_scan(turned, (slice(5, 25), slice(7, 50), slice(3, 20)))
     assert np.allclose(points_of(part.grid), points_of(turned.grid)[5:25, 7:50, 3:20])
     assert np.shares_memory(part.voxels, turned.voxels)
 
@@ -283,7 +293,7 @@ def test_a_box_grows_only_where_it_is_touched_and_never_beyond_the_scan() -> Non
     box = (slice(10, 20), slice(2, 12), slice(0, 10))
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[3:10, 0:4, 0] = 2
-    found = grown(box, Labelmap(labels, Grid((10, 10, 10), np.eye(4))), (5, 5, 5), (22, 30, 30))
+    found = grow_box(box, Labelmap(labels, Grid((10, 10, 10), np.eye(4))), (5, 5, 5), (22, 30, 30))
     assert found == (slice(10, 22), slice(0, 12), slice(0, 10))
 
 
@@ -304,9 +314,9 @@ def test_a_larger_neighbour_does_not_take_the_place_of_what_was_found(
     scan, own, _ = scan_beside_something_larger()
     box = (slice(40, 90), slice(60, 125), slice(0, 24))
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, EVERYWHERE))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, EVERYWHERE, {1: organ}))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
     # Nor where the result outgrows every box, and the whole is segmented.
     monkeypatch.setattr(module, "ROUNDS", 0)
@@ -319,10 +329,10 @@ def test_where_the_first_look_joins_two_alike_the_one_in_the_middle_is_meant(
     """As where the organ and its mirror image touch on the coarser grid, and the image is the larger."""
     scan, own, neighbour = scan_beside_something_larger()
     both = (slice(40, 90), slice(60, 112), slice(0, 24))
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(both, EVERYWHERE, {1: both}))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(both, EVERYWHERE, {1: both}))
     assert own[both].sum() < neighbour[both].sum() < 2 * own[both].sum()
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    monkeypatch.setattr(centrality, "CENTRAL", 0.0)
+    monkeypatch.setattr(components, "CENTRAL", 0.0)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
@@ -330,33 +340,33 @@ def test_the_middle_is_that_of_the_anatomy_in_both_looks(predictor: Predictor, m
     """Wherever it lies in the scan, and however the first look's grid falls."""
     field = tuple(n + 43 for n in FIELD)
     small, _ = scan_in("mirrored tissue")
-    middles: list[tuple[Middle, tuple[int, ...]]] = []
+    priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
 
-    def seen_first(shares: Tensor, middle: Middle) -> np.ndarray:
-        middles.append((middle, tuple(shares.shape[1:])))
-        return pieces(shares, middle)
+    def seen_first(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
+        priors.append((prior, tuple(probabilities.shape[1:])))
+        return select_components(probabilities, prior)
 
-    def seen_then(labels: np.ndarray, classes: object, expected: Expected | None = None) -> np.ndarray:
+    def seen_then(labels: np.ndarray, classes: object, expected: ExpectedOrgans | None = None) -> np.ndarray:
         assert expected is not None
-        middles.append((expected.middle, labels.shape))
+        priors.append((expected.prior, labels.shape))
         return labels
 
-    monkeypatch.setattr(finding, "_without_a_scant_stride", lambda length, stride: slice(2, length - 2))
-    monkeypatch.setattr(finding, "pieces", seen_first)
+    monkeypatch.setattr(localisation, "_without_short_stride", lambda length, stride: slice(2, length - 2))
+    monkeypatch.setattr(localisation, "select_components", seen_first)
     monkeypatch.setattr(module, "keep_largest_components", seen_then)
     boxes: list[Box] = []
-    monkeypatch.setattr(module, "crop", lambda volume, box: (boxes.append(box), crop(volume, box))[1])
+    monkeypatch.setattr(module, "crop_scan", lambda volume, box: (boxes.append(box), crop_scan(volume, box))[1])
     for corner in ((0, 0, 0), (43, 20, 43), (7, 43, 11)):
         voxels = np.full((1, *field), -1, np.float32)
         where = tuple(slice(at, at + n) for at, n in zip(corner, FIELD, strict=True))
         voxels[(0, *where)] = small.voxels[0]
-        middles.clear()
+        priors.clear()
         boxes.clear()
         predictor.segment(Volume(voxels, centred_grid(field, SPACING)))
-        first, looked_at = middles[0]
+        first, looked_at = priors[0]
         assert np.allclose(first.centre, (np.array(looked_at) - 1) / 2, atol=0.5)
         assert np.allclose(first.half_edges, np.array(FIELD) * SPACING / 3 / 2)
-        for (then, _), box in zip(middles[1:], boxes, strict=True):
+        for (then, _), box in zip(priors[1:], boxes, strict=True):
             expected = [at + (n - 1) / 2 - side.start for at, n, side in zip(corner, FIELD, box, strict=True)]
             assert then.centre.tolist() == expected
             assert then.half_edges.tolist() == [n / 2 for n in FIELD]
@@ -385,7 +395,9 @@ def test_what_a_closer_look_does_not_confirm_decides_nothing(
     scan, _, neighbour = scan_beside_something_larger()
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
     monkeypatch.setattr(
-        module, "find_organ", lambda *_: Found((slice(40, 90), slice(60, 125), slice(0, 24)), EVERYWHERE, {1: organ})
+        module,
+        "locate_organs",
+        lambda *_: OrganLocation((slice(40, 90), slice(60, 125), slice(0, 24)), EVERYWHERE, {1: organ}),
     )
     bright = predictor.network.forward
 
@@ -406,8 +418,8 @@ def test_a_box_does_not_grow_into_something_larger_that_the_organ_touches(
     bridge = (abs(i - 63) < 3) & (j > 85) & (j < 115) & (abs(k - 12) < 3)
     scan.voxels[0, neighbour | bridge] = 0.9
     box = (slice(40, 90), slice(60, 98), slice(0, 24))
-    monkeypatch.setattr(module, "find_organ", lambda *_: Found(box, EVERYWHERE))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE))
     found = predictor.segment(scan).labelmap.voxels == 1
     assert dice(found, own) > 0.8
-    monkeypatch.setattr(module, "JOINED", 100.0)
+    monkeypatch.setattr(module, "MERGED", 100.0)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.7

@@ -1,0 +1,174 @@
+"""Connected components: which one of each class is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ..geometry import Box, Grid, NetworkGrid, bounding_box
+from .labelling import most_likely
+
+CENTRAL = 4.0
+"""Weight of a component at distance r from the scan's centre: 1 / (1 + CENTRAL r^2), r = 1 at the centre of each face.
+
+A scan is planned around the organ of interest: of two similar components, the central one is more likely the organ.
+"""
+SPECK = 64
+"""Voxels of the coarse grid; a smaller component there is no organ."""
+SURE, CORE = 0.95, 0.1
+"""A component's certain part is selected in its place: the voxels above the probability `SURE`, if their largest
+component has at least the fraction `CORE` of the whole component's weight."""
+
+
+@dataclass(frozen=True)
+class CentrePrior:
+    """Prior for the place of an organ: the nearer to the scan's centre, the likelier.
+
+    centre, half_edges: of the scan, each (3,), in voxels of a grid along its axes that may show a part of the scan.
+    """
+
+    centre: np.ndarray
+    half_edges: np.ndarray
+
+    @classmethod
+    def from_box(cls, box: Box) -> CentrePrior:
+        """Return the prior of a scan that fills `box`, in that box's voxels."""
+        faces = np.array([(side.start, side.stop) for side in box])
+        return cls((faces.sum(axis=1) - 1) / 2, (faces[:, 1] - faces[:, 0]) / 2)
+
+    @classmethod
+    def on_network_grid(cls, scan: Grid, grid: NetworkGrid) -> CentrePrior:
+        """Return the prior of `scan` in voxels of the network's grid of the scan, or of a part of it."""
+        centre = scan.affine @ [*((np.array(scan.shape) - 1) / 2), 1]
+        edges = np.array([scan.shape[stored] * float(scan.spacing[stored]) for stored in grid.order])
+        return cls((np.linalg.inv(grid.affine) @ centre)[:3], edges / grid.spacing / 2)
+
+    def within(self, box: Sequence[slice]) -> CentrePrior:
+        """Return the same prior in voxels of the part `box` of this grid."""
+        return CentrePrior(self.centre - [side.start for side in box], self.half_edges)
+
+    def weights(self, components: np.ndarray, number: int) -> np.ndarray:
+        """Return the weights (number,) of the components 1 to `number` - 1 of an array; 0 for background."""
+        voxels_at = np.nonzero(components)
+        label = components[voxels_at]
+        voxels = np.maximum(np.bincount(label, minlength=number), 1)
+        centres = np.stack([np.bincount(label, axis, number) / voxels for axis in voxels_at], axis=1)
+        distance2 = (((centres - self.centre) / self.half_edges) ** 2).sum(axis=1)
+        weights = 1 / (1 + CENTRAL * distance2)
+        weights[0] = 0
+        return np.asarray(weights)
+
+
+@dataclass(frozen=True)
+class ExpectedOrgans:
+    """Where organs are expected, in voxels of a labelmap.
+
+    boxes: where each class was located before. prior: that of the scan.
+    """
+
+    boxes: Mapping[int, Box]
+    prior: CentrePrior
+
+
+def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the components of a mask (I, J, K) bool, numbered from 1 in an array of its shape, and their number.
+
+    Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the published
+    left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` with its default), so that thin
+    oblique veins stay connected.
+    """
+    from scipy import ndimage
+
+    components, number = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    return components, number
+
+
+def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePrior | None = None) -> np.ndarray:
+    """Return the largest component of `mask` (I, J, K) bool as a new mask.
+
+    near: where the organ was located before; only a component's voxels there count, unless no component has any.
+    prior: of the scan, in voxels of the mask; multiplies a component's size.
+
+    Of components of equal weight the first in array order is kept. An empty mask stays empty.
+    """
+    kept = np.zeros(mask.shape, dtype=bool)
+    box = bounding_box(mask)
+    if box is None:
+        return kept
+    components, number = connected_components(mask[box])
+    if number == 1:
+        kept[box] = mask[box]
+        return kept
+    sizes = np.bincount(components.ravel())
+    if near is not None:
+        near_box = (slice(max(0, n.start - b.start), max(0, n.stop - b.start)) for n, b in zip(near, box, strict=True))
+        sizes_near = np.bincount(components[tuple(near_box)].ravel(), minlength=number + 1)
+        sizes = sizes_near if sizes_near[1:].any() else sizes
+    if prior is not None:
+        sizes = sizes * prior.within(box).weights(components, len(sizes))
+    sizes[0] = 0
+    kept[box] = components == sizes.argmax()
+    return kept
+
+
+def keep_largest_components(
+    labelmap: np.ndarray, labels: Sequence[int], expected: ExpectedOrgans | None = None
+) -> np.ndarray:
+    """Return a copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component` only.
+
+    All other voxels of these classes become background (0); classes not in `labels` stay unchanged. Each class is
+    judged separately: voxels of another class connect nothing.
+    """
+    tidied = labelmap.copy()
+    for label in labels:
+        mask = labelmap == label
+        if expected:
+            kept = largest_component(mask, expected.boxes.get(label), expected.prior)
+        else:
+            kept = largest_component(mask)
+        tidied[mask & ~kept] = 0
+    return tidied
+
+
+def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
+    """Return the labels of one component a class, uint8 (X, Y, Z), from probabilities (K, X, Y, Z) on a coarse grid.
+
+    Of each class the component with the largest weight is selected: its summed certainty times `prior`.
+    """
+    labels = most_likely(probabilities).numpy()
+    selected = np.zeros_like(labels)
+    for label in range(1, len(probabilities)):
+        selected[select_component(labels == label, probabilities, label, prior)] = label
+    return selected
+
+
+def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
+    """Return the component of a class's mask (X, Y, Z) with the largest weight, reduced to its certain part.
+
+    On a coarse grid an organ may touch its like (a mirror image, a neighbour); their certain parts are separate. A
+    network that is never certain about a scan gives specks of certainty, which say nothing.
+    """
+    certain = certainty(probabilities, label)
+    component, weight = _heaviest_component(mask, certain, prior)
+    core, core_weight = _heaviest_component(component & (probabilities[label].numpy() >= SURE), certain, prior)
+    return core if core_weight >= CORE * weight else component
+
+
+def certainty(probabilities: Tensor, label: int) -> np.ndarray:
+    """Return how far a class's probability (X, Y, Z) exceeds chance, 1/K: from 0 at chance to 1."""
+    chance = 1 / len(probabilities)
+    return np.asarray((probabilities[label].numpy() - chance) / (1 - chance))
+
+
+def _heaviest_component(mask: np.ndarray, certain: np.ndarray, prior: CentrePrior) -> tuple[np.ndarray, float]:
+    """Return the heaviest component of a mask (X, Y, Z) and its weight; an empty one if all are specks."""
+    components, number = connected_components(mask)
+    sizes = np.bincount(components.ravel(), minlength=number + 1)
+    sizes[0] = 0  # the background is no component
+    sums = np.bincount(components.ravel(), certain.ravel(), len(sizes))
+    weights = np.where(sizes >= SPECK, sums * prior.weights(components, len(sizes)), 0)
+    best = int(weights.argmax())
+    return (components == best) & mask, float(weights[best])

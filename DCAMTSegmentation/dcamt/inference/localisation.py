@@ -1,0 +1,173 @@
+"""Locating organs in a large scan, so that only a box around them is segmented in full resolution.
+
+First the anatomy is separated from air and padding. If that still leaves a large scan, one branch predicts it on a grid
+1.5 times as coarse as the network's own, the scan's inner part first. (At twice the spacing organs look smaller than
+any in training, and the network finds few of them.) Where a class may have several components, or a class is not found
+at that resolution, the whole anatomy is segmented.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import Tensor
+
+from ..geometry import Box, NetworkGrid, bounding_box, box_in_parent, enclosing_box, network_grid, pad_box
+from ..preprocessing import scan_to_network
+from ..recipe import Recipe
+from ..volume import Labelmap, Volume
+from .anatomy import anatomy_box
+from .components import CentrePrior, certainty, select_components
+
+LARGE_IN_PATCHES, LARGE = 5, 1 << 20
+"""A scan is large if its network grid has more voxels than so many training patches, and than the second number.
+
+A scan cropped around the heart has two to four patches of the left atrium's recipe.
+"""
+COARSER = 1.5
+"""Spacing of the grid on which organs are located, as a multiple of the network's."""
+MARGIN = 0.3
+"""Margin around a located organ on each side, as a fraction of the training patch's edge."""
+INNER, SIZEABLE = 0.6, 0.02
+"""Fraction of each axis that is searched first, and the fraction of a training patch that an organ there must fill."""
+
+PredictCoarse = Callable[[Tensor], Tensor]
+"""Returns one branch's probabilities (1, K, X, Y, Z) of an image (C, X, Y, Z) on a coarse grid."""
+
+
+@dataclass(frozen=True)
+class OrganLocation:
+    """Boxes in a scan's own voxels.
+
+    box: to segment, the organs with their margin. anatomy: of the whole patient in the scan.
+    organs: of each class that was located; empty where all of the anatomy is segmented anyway.
+    """
+
+    box: Box
+    anatomy: Box
+    organs: Mapping[int, Box] = field(default_factory=dict)
+
+
+def is_large(recipe: Recipe, grid: NetworkGrid) -> bool:
+    """Return whether locating the organs first saves time."""
+    return math.prod(grid.shape) > max(LARGE, LARGE_IN_PATCHES * math.prod(recipe.training.patch))
+
+
+def organ_margin(recipe: Recipe, grid: NetworkGrid) -> tuple[int, int, int]:
+    """Return the margin around an organ in the scan's voxels, along the scan's own axes."""
+    voxels = [0, 0, 0]
+    for axis, stored in enumerate(grid.order):
+        mm = MARGIN * recipe.training.patch[axis] * recipe.spacing[axis]
+        voxels[stored] = math.ceil(mm / grid.canonical_spacing[axis])
+    return voxels[0], voxels[1], voxels[2]
+
+
+def locate_organs(volume: Volume, grid: NetworkGrid, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
+    """Return where the organs of a large scan lie; None if nothing is found.
+
+    grid: the network's grid of the scan.
+    """
+    anatomy = anatomy_box(volume, recipe)
+    if anatomy is None:
+        return None
+    anatomy_grid = network_grid(volume.grid.crop(anatomy), recipe.spacing)
+    if not is_large(recipe, anatomy_grid) or not recipe.inference.largest_component:
+        return OrganLocation(anatomy, anatomy)
+    inner = box_in_parent(inner_box(anatomy_grid, recipe), anatomy)
+    margin = organ_margin(recipe, grid)
+    if inner != anatomy:
+        location = locate_organs_in(volume, inner, anatomy, margin, recipe, predict)
+        if location:
+            return location
+    return locate_organs_in(volume, anatomy, anatomy, margin, recipe, predict)
+
+
+def locate_organs_in(
+    volume: Volume, part: Box, anatomy: Box, margin: tuple[int, int, int], recipe: Recipe, predict: PredictCoarse
+) -> OrganLocation | None:
+    """Return where the organs lie within a part of the anatomy; None if they are not there.
+
+    If the part is not all of the anatomy, every class must be found, of some size and not cut off by the part's faces:
+    the organs may lie elsewhere.
+    """
+    x, y, z = (COARSER * step for step in recipe.spacing)
+    image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
+    fitting = tuple(_without_short_stride(length, recipe.stride) for length in grid.shape)
+    probabilities = predict(image[(slice(None), *fitting)])[0]
+    prior = CentrePrior.on_network_grid(volume.grid.crop(anatomy), grid).within(fitting)
+    selected = np.zeros(grid.shape, np.uint8)
+    selected[fitting] = select_components(probabilities, prior)
+    organs: dict[int, Box] = {}
+    for label in range(1, recipe.outputs):
+        organ = bounding_box(selected == label)
+        if organ:
+            organs[label] = box_in_parent(grid.source_box(organ), part)
+    if not organs:
+        return None
+    if len(organs) < recipe.outputs - 1:
+        return OrganLocation(anatomy, anatomy, organs) if part == anatomy else None
+    enclosing = enclosing_box(organs.values())
+    if part != anatomy and (
+        _is_cut_off(enclosing, part, anatomy) or not _is_sizeable(probabilities, selected[fitting], recipe)
+    ):
+        return None
+    return OrganLocation(pad_box(enclosing, margin, anatomy), anatomy, organs)
+
+
+def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:
+    """Return the inner part of a scan in its own voxels: `INNER` of each axis, and at least two training patches."""
+    box = [slice(0)] * 3
+    for axis, stored in enumerate(grid.order):
+        length = grid.source.shape[stored]
+        least = 2 * recipe.training.patch[axis] * recipe.spacing[axis] / grid.canonical_spacing[axis]
+        rim = max(0, math.floor((length - max(INNER * length, least)) / 2))
+        box[stored] = slice(rim, length - rim)
+    return box[0], box[1], box[2]
+
+
+def crop_scan(volume: Volume, box: Box) -> Volume:
+    """Return the scan's voxels within `box` as a scan at the same place in the patient; a view, not a copy."""
+    return Volume(volume.voxels[(slice(None), *box)], volume.grid.crop(box), volume.path)
+
+
+def paste(part: np.ndarray, box: Box, shape: tuple[int, int, int], outside: float) -> np.ndarray:
+    """Return an array (..., I, J, K) of `shape` that holds `part` (..., i, j, k) in `box` and `outside` elsewhere."""
+    size = (*part.shape[:-3], *shape)
+    pasted = np.full(size, outside, part.dtype) if outside else np.zeros(size, part.dtype)
+    pasted[(..., *box)] = part
+    return pasted
+
+
+def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:
+    """Return `box` (in a grid of `shape`), enlarged by `margin` on each side whose face a label in it touches."""
+    sides = []
+    for axis, (side, more, length) in enumerate(zip(box, margin, shape, strict=True)):
+        first, last = (np.take(labels.voxels, end, axis=axis).any() for end in (0, -1))
+        start = max(0, side.start - more) if first else side.start
+        stop = min(length, side.stop + more) if last else side.stop
+        sides.append(slice(start, stop))
+    return sides[0], sides[1], sides[2]
+
+
+def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
+    """Return whether each class of `selected` (X, Y, Z) has enough certainty to be an organ."""
+    enough = SIZEABLE * math.prod(recipe.training.patch) / COARSER**3
+    labels = range(1, recipe.outputs)
+    return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)
+
+
+def _without_short_stride(length: int, stride: int) -> slice:
+    """Return an axis without its ends, if padding them to a whole stride would add over two thirds of a stride."""
+    excess = length % stride if length > stride else 0
+    return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)
+
+
+def _is_cut_off(box: Box, part: Box, whole: Box) -> bool:
+    """Return whether `box` touches a face of `part` that is no face of `whole`."""
+    return any(
+        (p.start <= b.start and b.start > w.start) or (p.stop >= b.stop and b.stop < w.stop)
+        for p, b, w in zip(part, box, whole, strict=True)
+    )
