@@ -168,6 +168,6 @@ def _without_short_stride(length: int, stride: int) -> slice:
 def _is_cut_off(box: Box, part: Box, whole: Box) -> bool:
     """Return whether `box` touches a face of `part` that is no face of `whole`."""
     return any(
-        (p.start <= b.start and b.start > w.start) or (p.stop >= b.stop and b.stop < w.stop)
-        for p, b, w in zip(part, box, whole, strict=True)
+        (b.start <= p.start and p.start > w.start) or (b.stop >= p.stop and p.stop < w.stop)
+        for b, p, w in zip(box, part, whole, strict=True)
     )
