@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,19 +10,26 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .geometry import Grid
+from .geometry import Grid, reorientation_between
 
-MINIMUM_AXIS = 8  # voxels; below this the network's own downsampling has nothing left to work on
+MINIMUM_AXIS = 3  # voxels: a stack of fewer slices shows no volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed: 4 GiB as float32, beyond any cardiac MRI
+MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # longest side of a scan; a whole heart is 150 mm long
+GRID_TOLERANCE = 0.05
+"""Fraction of a voxel by which two grids may differ and still count as one: files round their geometry."""
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan: `voxels` (C, I, J, K) of any real type, on `grid`; `path` is where it was read from."""
+    """A scan: `voxels` (C, I, J, K) of any real type, on `grid`.
+
+    path: where the scan was read from. notes: sentences for the user on how the file was understood.
+    """
 
     voxels: np.ndarray
     grid: Grid
     path: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.grid.shape:
@@ -30,11 +38,16 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class Labelmap:
-    """Labels: `voxels` (I, J, K) of an unsigned integer type, 0 = background, on `grid`."""
+    """Labels: `voxels` (I, J, K) of an unsigned integer type, 0 = background, on `grid`.
+
+    path: where the labels were read from. partial: they come from a segmentation, which may be stored cropped to its
+    segments: what lies outside the grid is background.
+    """
 
     voxels: np.ndarray
     grid: Grid
     path: Path | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
         if self.voxels.shape != self.grid.shape:
@@ -66,13 +79,13 @@ class SegmentInfo:
     category: Code = ANATOMICAL_STRUCTURE
 
 
-def check(volume: Volume) -> None:
-    """Refuse a scan that cannot be segmented.
+def check_scan(volume: Volume) -> None:
+    """Raise InputError, naming the file, for a scan that cannot be segmented.
 
-    Raises InputError, naming the file, for: a singular, zero or non-finite geometry; one slice, or an axis
-    shorter than `MINIMUM_AXIS` voxels; complex or colour voxels; NaN or infinite voxels; one intensity only.
+    These are: a grid that `check_scan_grid` refuses; complex or colour voxels; NaN or infinite voxels; one intensity
+    only; intensities beyond float32.
     """
-    check_grid(volume.grid, volume.path)
+    check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
     if voxels.dtype.kind == "c":
         raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
@@ -95,10 +108,14 @@ def check(volume: Volume) -> None:
             raise InputError("holds intensities beyond 3e38", path=path, remedy="Rescale the intensities.")
 
 
-def check_grid(grid: Grid, path: Path | None) -> None:
-    """Refuse a lattice nothing can be measured on; raises InputError naming `path`."""
-    sizes = " x ".join(str(size) for size in grid.shape)
+def check_scan_grid(grid: Grid, path: Path | None) -> None:
+    """Raise InputError, naming `path`, for a grid that no scan of a heart can have.
+
+    These are: a grid that `check_grid` refuses; an axis of fewer than `MINIMUM_AXIS` voxels; a side of more than
+    `MAXIMUM_MM`, or none of `MINIMUM_MM`.
+    """
     check_size(grid.shape, path)
+    sizes = _sizes(grid.shape)
     if min(grid.shape) == 1:
         what = "holds a single voxel" if max(grid.shape) == 1 else f"holds one slice only ({sizes} voxels)"
         raise InputError(what, path=path, remedy="A three-dimensional scan is needed.")
@@ -108,6 +125,23 @@ def check_grid(grid: Grid, path: Path | None) -> None:
             path=path,
             remedy=f"Every axis needs at least {MINIMUM_AXIS} voxels.",
         )
+    check_grid(grid, path)
+    sides = grid.spacing * grid.shape
+    if sides.max() > MAXIMUM_MM or sides.max() < MINIMUM_MM:
+        metres = sides.max() > MAXIMUM_MM
+        size = " x ".join(f"{side / 1000 if metres else side:.2g}" for side in sides)
+        apart = " x ".join(f"{mm:.3g}" for mm in np.unique(grid.spacing.round(6)))
+        raise InputError(
+            f"measures {size} {'m' if metres else 'mm'}; its voxels are {apart} mm apart",
+            path=path,
+            remedy="Correct the spacing, which may be in another unit than millimetres"
+            + (", or crop the scan around the heart." if metres else "."),
+        )
+
+
+def check_grid(grid: Grid, path: Path | None) -> None:
+    """Raise InputError, naming `path`, for a grid without extent: empty, singular, zero or non-finite."""
+    check_size(grid.shape, path)
     remedy = "Repair the scan's geometry, for instance by exporting it again from DICOM."
     if not np.isfinite(grid.affine).all():
         raise InputError("has NaN or infinite numbers in its geometry (affine)", path=path, remedy=remedy)
@@ -119,13 +153,14 @@ def check_grid(grid: Grid, path: Path | None) -> None:
 
 
 def check_size(shape: Sequence[int], path: Path | None) -> None:
-    """Refuse an empty or absurdly large image before any memory is taken for it."""
-    sizes = " x ".join(str(int(size)) for size in shape)
+    """Raise InputError, naming `path`, for an empty or absurdly large image before memory is allocated for it."""
     if min(shape) < 1:
-        raise InputError(f"holds no voxels ({sizes})", path=path, remedy="The file may be damaged; copy it again.")
+        raise InputError(
+            f"holds no voxels ({_sizes(shape)})", path=path, remedy="The file may be damaged; copy it again."
+        )
     if len(shape) >= 3 and np.prod([float(size) for size in shape]) > MAXIMUM_VOXELS:
         raise InputError(
-            f"claims {sizes} voxels, more than any cardiac scan",
+            f"claims {_sizes(shape)} voxels, more than any cardiac scan",
             path=path,
             remedy="The file may be damaged; crop or resample it if it is not.",
         )
@@ -134,24 +169,8 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
 _GREY = "A grey-scale scan is needed."
 
 
-WHITE = 255
-"""What many programs write into a mask of one structure."""
-
-
-def is_white(labelmap: Labelmap) -> bool:
-    """Whether it is a mask of `WHITE` on 0."""
-    if labelmap.voxels.max() != WHITE:  # told at once, unlike all the values
-        return False
-    return set(np.unique(labelmap.voxels).tolist()) - {0} == {WHITE}
-
-
-def white_as(value: int, labelmap: Labelmap) -> Labelmap:
-    """The labelmap with `value` in place of `WHITE`."""
-    return replace(labelmap, voxels=np.where(labelmap.voxels == WHITE, value, labelmap.voxels).astype(np.uint8))
-
-
 def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
-    """`voxels` as the smallest unsigned type that holds them; raises InputError unless they are labels."""
+    """Return `voxels` as the smallest unsigned type that holds them; raises InputError unless they are labels."""
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":
         raise InputError(f"holds {voxels.dtype} voxels, not labels", path=path, remedy=remedy)
@@ -162,3 +181,144 @@ def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
     if voxels.max() > np.iinfo(np.uint32).max:
         raise InputError(f"holds the label {voxels.max():g}", path=path, remedy=remedy)
     return voxels.astype(np.min_scalar_type(int(voxels.max())), copy=False)
+
+
+MASK_VALUE = 255
+"""What many programs write into a mask of one structure."""
+
+
+def is_mask_of_255(labelmap: Labelmap) -> bool:
+    """Return whether a labelmap holds 255 and 0 only."""
+    if labelmap.voxels.max() != MASK_VALUE:  # found at once, unlike all the values
+        return False
+    return set(np.unique(labelmap.voxels).tolist()) - {0} == {MASK_VALUE}
+
+
+def relabel_255(labelmap: Labelmap, value: int) -> Labelmap:
+    """Return the labelmap with `value` in place of 255."""
+    return replace(labelmap, voxels=np.where(labelmap.voxels == MASK_VALUE, value, labelmap.voxels).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class LabelMapping:
+    """Which label each value, or each segment of a name, of a label file becomes; everything else is background.
+
+    entries: (value or segment's name, label), applied in this order.
+    """
+
+    entries: tuple[tuple[int | str, int], ...]
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], classes: Sequence[SegmentInfo]) -> LabelMapping:
+        """Return the mapping of texts such as "420=left-atrium", "1,2,3=1" or "LA endo=left-atrium".
+
+        Left of "=" stand label values or segments' names, separated by commas; right of it a class of the recipe, by
+        its name (capitals, blanks and hyphens do not count) or its label.
+
+        Raises:
+            InputError: a text has another form, or names no class.
+        """
+        known = {cls.key(info.name): info.label for info in classes}
+        entries: list[tuple[int | str, int]] = []
+        for text in texts:
+            left, equals, right = text.rpartition("=")
+            sources = [word.strip() for word in left.split(",") if word.strip()]
+            if not equals or not sources:
+                raise InputError(f"'{text}' maps no label", remedy="Give VALUE=CLASS, such as 420=left-atrium.")
+            name = right.strip()
+            label = known.get(cls.key(name))
+            if label is None and name.isdecimal() and int(name) in known.values():
+                label = int(name)
+            if label is None:
+                listed = ", ".join(sorted(cls.slug(info.name) for info in classes))
+                raise InputError(f"'{text}' names no class of the recipe", remedy=f"Its classes are {listed}.")
+            entries += [(int(word) if word.isdecimal() else word, label) for word in sources]
+        return cls(tuple(entries))
+
+    @staticmethod
+    def slug(name: str) -> str:
+        """Return a name for the command line: "Left atrium" -> "left-atrium"."""
+        return re.sub(r"[\W_]+", "-", name.casefold()).strip("-")
+
+    @staticmethod
+    def key(name: str) -> str:
+        """Return what two names have in common that differ in capitals, blanks, hyphens and underscores only."""
+        return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def grid_difference(grid: Grid, other: Grid) -> tuple[float, float]:
+    """Return by how much the corners of two grids of one shape differ at most: in mm, and in voxels of `other`."""
+    apart = grid.corners() - other.corners()
+    voxels = np.abs(apart @ np.linalg.inv(other.affine[:3, :3]).T)
+    return float(np.linalg.norm(apart, axis=1).max()), float(voxels.max())
+
+
+def same_grid(grid: Grid, other: Grid) -> bool:
+    """Return whether two grids have one shape and differ by less than `GRID_TOLERANCE` of a voxel."""
+    return grid.shape == other.shape and grid_difference(grid, other)[1] <= GRID_TOLERANCE
+
+
+def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
+    """Return a labelmap on the grid of its scan, without interpolation.
+
+    The labelmap may lie on the very grid, or on the same lattice with its axes in another order or direction. One that
+    is `partial` may also lie on a part of the lattice, or reach beyond the scan where it is background. Grids may
+    differ by `GRID_TOLERANCE` of a voxel.
+
+    scan: what messages call the scan.
+
+    Raises:
+        InputError: the labelmap lies on another lattice; the message says by how much.
+    """
+    if same_grid(labelmap.grid, grid):
+        return replace(labelmap, grid=grid)
+    turn = reorientation_between(labelmap.grid, grid)
+    if turn is None:
+        raise _other_grid(labelmap, grid, scan, "")
+    turned, voxels = turn.apply_to_grid(labelmap.grid), turn.apply(labelmap.voxels)
+    start = np.linalg.solve(grid.affine[:3, :3], turned.affine[:3, 3] - grid.affine[:3, 3])
+    offset = np.rint(start).astype(int)
+    i, j, k = (slice(int(first), int(first) + size) for first, size in zip(offset, turned.shape, strict=True))
+    placed = _shifted(grid, offset, turned.shape)
+    mm, fraction = grid_difference(turned, placed)
+    if fraction > GRID_TOLERANCE:
+        raise _other_grid(labelmap, grid, scan, f": it lies up to {mm:.2g} mm ({fraction:.2g} voxels) off")
+    if not labelmap.partial and (placed.shape != grid.shape or offset.any()):
+        raise _other_grid(labelmap, grid, scan, "")
+    target = np.zeros(grid.shape, voxels.dtype)
+    inner = [
+        (slice(max(0, side.start), min(size, side.stop)), slice(max(0, -side.start), min(size, side.stop) - side.start))
+        for side, size in zip((i, j, k), grid.shape, strict=True)
+    ]
+    overlaps = all(here.start < here.stop for here, _ in inner)
+    kept = voxels[tuple(there for _, there in inner)] if overlaps else voxels[:0]
+    if np.count_nonzero(kept) < np.count_nonzero(voxels):
+        raise _other_grid(labelmap, grid, scan, ": it reaches beyond the scan")
+    if overlaps:
+        target[tuple(here for here, _ in inner)] = kept
+    return Labelmap(target, grid, labelmap.path)
+
+
+def _shifted(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Grid:
+    """Return the part of `shape` of a grid's unbounded lattice whose first voxel has the index `offset`."""
+    affine = grid.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ offset
+    return Grid(shape, affine)
+
+
+def _other_grid(labelmap: Labelmap, grid: Grid, scan: str | Path, how: str) -> InputError:
+    sizes, spacings = zip(*((_sizes(g.shape), _millimetres(g)) for g in (labelmap.grid, grid)), strict=True)
+    return InputError(
+        f"lies on another grid ({sizes[0]} voxels of {spacings[0]} mm) than {scan} "
+        f"({sizes[1]} voxels of {spacings[1]} mm){how}",
+        path=labelmap.path,
+        remedy="Segment the very image that was outlined, or resample one of them.",
+    )
+
+
+def _millimetres(grid: Grid) -> str:
+    return " x ".join(f"{mm:.4g}" for mm in grid.spacing)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return " x ".join(str(int(size)) for size in shape)

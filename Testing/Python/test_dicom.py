@@ -119,14 +119,19 @@ def test_dicom_folders_that_are_refused(tmp_path: Path, capfd: pytest.CaptureFix
         ("single", {"skip": tuple(range(1, SHAPE[2]))}, ["one DICOM slice"]),
     ]:
         write_dicom(tmp_path / name, scan("int16"), affine, **options)  # type: ignore[arg-type]
-        path = tmp_path / (name if name != "single" else "1.2.826.0.1.1-99.dcm")
-        refused(read(name), path, *words)
+        refused(read(name), tmp_path / name, *words)
     write_dicom(tmp_path / "two", scan("int16"), affine)
     write_dicom(tmp_path / "two", scan("int16"), affine, uid="1.2.826.0.1.2", description="Cine 4ch", skip=(0,))
-    refused(read("two"), tmp_path / "two", "2 DICOM series", '"LGE axial" (11 slices)', '"Cine 4ch" (10 slices)')
+    refused(
+        read("two"),
+        tmp_path / "two",
+        "2 DICOM series",
+        '1 "Cine 4ch" (10 slices of 9 x 10), 2 "LGE axial" (11 slices',
+        "--series",
+    )
     write_dicom(tmp_path / "turned", scan("int16"), affine, skip=tuple(range(5, 11)))
     write_dicom(tmp_path / "turned", scan("int16"), ORTHOGONAL["axial"], skip=tuple(range(5)))
-    refused(read("turned"), tmp_path / "turned", "different size or orientation")
+    refused(read("turned"), tmp_path / "turned", "2 stacks of slices", "stack 1 of 2", "--series")
     (tmp_path / "none").mkdir()
     refused(read("none"), tmp_path / "none", "no DICOM")
     (tmp_path / "none" / "x.txt").write_text("hello")

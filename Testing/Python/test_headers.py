@@ -84,7 +84,7 @@ def test_gzip_in_several_streams_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_header_is_checked_like_the_scan(tmp_path: Path) -> None:
-    thin = np.zeros((12, 10, 3), np.int16)
+    thin = np.zeros((12, 10, 2), np.int16)
     nibabel.save(nibabel.Nifti1Image(thin, np.eye(4)), tmp_path / "thin.nii")
     (tmp_path / "empty.nrrd").touch()
     for name in ("thin.nii", "empty.nrrd", "none.nii"):

@@ -21,7 +21,7 @@ from ..models.package import Card, ModelPackage
 from ..models.store import DEFAULT
 from ..networks.packaging import verify_model
 from ..recipe import ACCURATE
-from ..volume import Labelmap, SegmentInfo, Volume, check
+from ..volume import Labelmap, SegmentInfo, Volume, check_scan
 
 Scan = str | Path | Volume | np.ndarray
 """A file, a DICOM folder, a `Volume`, or an array (I, J, K) or (C, I, J, K)."""
@@ -201,7 +201,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
         volume = Volume(voxels, Grid(voxels.shape[1:], affine))
     if len(volume.voxels) != channels:
         raise ValueError(f"the model needs {channels} channels, not {len(volume.voxels)}")
-    check(volume)
+    check_scan(volume)
     return volume
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..io.readers import read_labelmap
 from ..recipe import Recipe
-from ..volume import Labelmap, is_white, white_as
+from ..volume import Labelmap, is_mask_of_255, relabel_255
 
 
 def read_outline(path: Path, recipe: Recipe) -> Labelmap:
@@ -19,4 +19,4 @@ def read_outline(path: Path, recipe: Recipe) -> Labelmap:
     """
     labelmap = read_labelmap(path)
     first, *others = recipe.classes
-    return labelmap if others or not is_white(labelmap) else white_as(first.label, labelmap)
+    return labelmap if others or not is_mask_of_255(labelmap) else relabel_255(labelmap, first.label)

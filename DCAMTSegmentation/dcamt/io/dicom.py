@@ -1,167 +1,382 @@
-"""A folder of DICOM slices: one series, every slice in its place."""
+"""Read DICOM scans: a series of slices in a folder, a multi-frame file, a DICOMDIR; every frame in its own place.
+
+A folder may hold several series, stacks, kinds of images and points in time. They are named, and `ScanChoice` chooses.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .itk import LPS_TO_RAS, quiet_sitk, quiet_terminal, read_itk, read_itk_header
-from .library_errors import library_errors
+from ..geometry import Grid
+from .dicom_frames import SHOWN, FoundFiles, Frame, files_below, list_names, load_frames, read_file
+from .itk import LPS_TO_RAS
+from .reading import COPY_AGAIN, GREY_SCALE, StoredImage, library_errors
 
 _SPACING_TOLERANCE = 0.02  # of the slice spacing, or 0.01 mm, which is what scanners round their positions to
-_SHOWN_SERIES = 6
-_DESCRIPTION, _POSITION, _ORIENTATION, _PIXEL_SPACING = "0008|103e", "0020|0032", "0020|0037", "0028|0030"
+_FEW = 3  # slices; fewer in another series are a scout, not a scan
+_EXPORT_AGAIN = "Export the whole series again."
 
 
-@dataclass(frozen=True, eq=False)
-class _Slice:
-    """One file's place in the patient: LPS mm, as DICOM has it."""
+@dataclass(frozen=True)
+class ScanChoice:
+    """Which image of several in a DICOM folder to read; None leaves the choice to the reader, who may refuse.
 
-    file: str
-    position: np.ndarray  # (3,) centre of the first pixel
-    orientation: np.ndarray  # (6,) unit vectors along a row (i) and down a column (j)
-    spacing: np.ndarray  # (2,) mm between rows (j), then between columns (i), DICOM's order
-    size: tuple[int, ...]
-
-
-def read_dicom_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (1, I, J, K) and affine (RAS mm) of the one DICOM series in `folder`; k runs along the normal.
-
-    The affine comes from the slices' own positions (DICOM PS3.3 C.7.6.2.1.1), so a tilted stack stays
-    sheared. Rescale slope and intercept are applied slice by slice. Raises InputError for no series or more
-    than one, for slices that are missing, doubled, unevenly spaced or of different size, and for damaged
-    files.
+    series: a number of the list in the error message, the series' UID or its end, or its description or a part of it.
+    frame_type: "magnitude", "phase", "real", "imaginary", or another word of the list. time: 1 for the first point.
     """
-    sitk = quiet_sitk()
-    files = _series_files(sitk, folder)
-    if len(files) == 1:
-        return read_itk(Path(files[0]))  # a multi-frame file, or a clear word about the single slice
-    affine, slices = _stack(folder, [_read_place(sitk, folder, file) for file in files])
-    with library_errors(folder, "a DICOM series"), quiet_terminal():
-        # (J, I) each; a whole-series reader would squeeze every slice into the first one's type.
-        planes = [np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(one.file))) for one in slices]
-    if any(plane.ndim != 2 for plane in planes):
-        raise InputError("holds colour or multi-frame slices", path=folder, remedy="A grey-scale scan is needed.")
-    voxels = np.stack([plane.T for plane in planes], axis=-1)
-    if voxels.dtype == np.float64:
-        voxels = voxels.astype(np.float32)
-    return voxels[np.newaxis], LPS_TO_RAS @ affine
+
+    series: str | None = None
+    frame_type: str | None = None
+    time: int | None = None
 
 
-def read_dicom_header(folder: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape (1, I, J, K) and affine (RAS mm) as `read_dicom_folder` gives them, without its voxels.
+@dataclass(eq=False)
+class _Stack:
+    """Frames of one series that have size, spacing and orientation in common."""
 
-    Raises InputError as `read_dicom_folder` does, but for what only the voxels show.
+    frames: list[Frame]
+    part: str = ""  # which of several stacks of a series
+
+    @property
+    def first(self) -> Frame:
+        """The first frame."""
+        return self.frames[0]
+
+    def describe(self) -> str:
+        """Return `"LGE 3D" (60 slices of 320 x 320)`."""
+        columns, rows = self.first.size
+        number = len(self.frames)
+        name = self.first.title.encode("utf-8", "replace").decode() or "unnamed"
+        return f'"{name}"{self.part} ({number} slice{"s" if number > 1 else ""} of {columns} x {rows})'
+
+
+def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
+    """Open the one image among the DICOM files in `folder` and the folders below, or the chosen one.
+
+    k runs along the normal of the slices. The affine comes from the slices' own positions (DICOM PS3.3 C.7.6.2.1.1),
+    so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. Files of other kinds are
+    passed over, with a note.
+
+    Raises:
+        InputError: there is no image, or several and none is chosen; slices are damaged, missing, doubled or unevenly
+            spaced.
     """
-    sitk = quiet_sitk()
-    files = _series_files(sitk, folder)
-    if len(files) == 1:
-        return read_itk_header(Path(files[0]))
-    affine, slices = _stack(folder, [_read_place(sitk, folder, file) for file in files])
-    return (1, *slices[0].size, len(slices)), LPS_TO_RAS @ affine
+    return open_dicom_files(folder, files_below(folder), choice)
 
 
-def _series_files(sitk: Any, folder: Path) -> tuple[str, ...]:
-    """The files of the one series in `folder`."""
-    with library_errors(folder, "a DICOM series"), quiet_terminal():
-        finder = sitk.ImageSeriesReader
-        series: dict[str, tuple[str, ...]] = {
-            uid: finder.GetGDCMSeriesFileNames(str(folder), uid) for uid in finder.GetGDCMSeriesIDs(str(folder))
-        }
-    if not series:
-        raise InputError("holds no DICOM slices", path=folder, remedy="Choose the folder that holds the slices.")
-    if len(series) > 1:
-        raise _several(sitk, folder, list(series.values()))
-    (files,) = series.values()
-    return files
+def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
+    """Open the one image, or the chosen one, among the files that a DICOMDIR names; raises InputError as above."""
+    from pydicom import dcmread
+
+    with library_errors(path, "a DICOMDIR"):
+        directory = dcmread(path)
+        names = [
+            [part] if isinstance(part := record.ReferencedFileID, str) else [str(word) for word in part]
+            for record in directory.DirectoryRecordSequence
+            if "ReferencedFileID" in record
+        ]
+    files = [path.parent.joinpath(*name) for name in names]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        what = f"names {len(missing)} files that are missing ({list_names([file.name for file in missing])})"
+        raise InputError(what, path=path, remedy="Copy the whole medium again.")
+    return open_dicom_files(path, files, choice)
 
 
-def _header(sitk: Any, folder: Path, file: str) -> Any:
-    with library_errors(Path(file), "a DICOM slice"), quiet_terminal():
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(file)
-        reader.ReadImageInformation()
-    return reader
+def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
+    """Open a DICOM file that holds a whole image; raises InputError for a single slice and as above."""
+    found = FoundFiles()
+    read_file(path, found)
+    if found.foreign:
+        kind = found.foreign[0][1]
+        raise InputError(f"is a DICOM file, but no scan ({kind})", path=path, remedy="Choose the scan itself.")
+    if len(found.frames) == 1:
+        remedy = "Choose the folder that holds the whole series."
+        raise InputError("is one DICOM slice", path=path, remedy=remedy)
+    return _open_found(path, found, choice)
 
 
-def _several(sitk: Any, folder: Path, series: list[tuple[str, ...]]) -> InputError:
-    names = []
-    for files in series[:_SHOWN_SERIES]:
-        header = _header(sitk, folder, files[0])
-        name = header.GetMetaData(_DESCRIPTION).strip() if header.HasMetaDataKey(_DESCRIPTION) else ""
-        name = name.encode("utf-8", "replace").decode()  # bytes of another alphabet cannot be printed
-        names.append(f'"{name or "unnamed"}" ({len(files)} slice{"s" if len(files) > 1 else ""})')
-    more = f" and {len(series) - _SHOWN_SERIES} more" if len(series) > _SHOWN_SERIES else ""
-    return InputError(
-        f"holds {len(series)} DICOM series: {', '.join(names)}{more}",
-        path=folder,
-        remedy="Move the one to segment into a folder of its own.",
+def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> StoredImage:
+    """Open the one image, or the chosen one, among `files`; `path` names them all in messages."""
+    found = FoundFiles()
+    for file in files:
+        read_file(file, found)
+    return _open_found(path, found, choice)
+
+
+def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImage:
+    """Choose among the frames that were found, and put them in order."""
+    stacks = _stacks(found.frames)
+    notes: list[str] = []
+    if not stacks:
+        raise _nothing(path, found)
+    stack = _choose_stack(path, stacks, choice, notes)
+    series, folders = stack.first.series, {frame.file.parent for frame in stack.frames}
+    _refuse_damaged(path, found, series, folders)
+    frames = _choose_frames(path, stack, choice, notes)
+    if len(frames) == 1:
+        raise InputError(
+            "holds one DICOM slice only", path=path, remedy="Choose the folder that holds the whole series."
+        )
+    affine, frames = _lattice(path, frames)
+    passed = [(file, kind) for file, kind in found.foreign if file.parent in folders]
+    if passed:
+        kinds = sorted({kind for _, kind in passed})
+        many = f"{len(passed)} files that are" if len(passed) > 1 else "a file that is"
+        files = list_names([file.name for file, _ in passed])
+        notes.append(f"Passed over {many} no slice of the scan: {files} ({', '.join(kinds)}).")
+    columns, rows = stack.first.size
+    return StoredImage(
+        channels=1,
+        grid=Grid((columns, rows, len(frames)), LPS_TO_RAS @ affine),
+        load=lambda: load_frames(path, frames),
+        notes=tuple(notes),
     )
 
 
-def _read_place(sitk: Any, folder: Path, file: str) -> _Slice:
-    header = _header(sitk, folder, file)
-    numbers = []
-    for tag, count in ((_POSITION, 3), (_ORIENTATION, 6), (_PIXEL_SPACING, 2)):
-        try:
-            values = np.array([float(v) for v in header.GetMetaData(tag).split("\\")])
-        except (RuntimeError, ValueError):
-            values = np.array([])
-        if values.shape != (count,) or not np.isfinite(values).all():
-            raise InputError(
-                "does not say where its slice lies in the patient",
-                path=file,
-                remedy="Remove it, if it is a report or a screenshot, or export the series again.",
-            )
-        numbers.append(values)
-    position, orientation, spacing = numbers
-    return _Slice(file, position, orientation, spacing, tuple(header.GetSize()[:2]))
+def _nothing(path: Path, found: FoundFiles) -> InputError:
+    """Return what to say where no frame was found: the reasons that were seen on the way."""
+    if found.damaged:
+        return _damaged_error(path, found.damaged)
+    if found.unplaced:
+        return _unplaced_error(found.unplaced[0][0])
+    if found.colour:
+        return InputError("holds colour images", path=path, remedy=GREY_SCALE)
+    kinds = sorted({kind for _, kind in found.foreign if kind != "no DICOM"})
+    seen = f", but {', '.join(kinds)}" if kinds else ""
+    return InputError(f"holds no DICOM slices{seen}", path=path, remedy="Choose the folder that holds the slices.")
 
 
-def _stack(folder: Path, slices: list[_Slice]) -> tuple[np.ndarray, list[_Slice]]:
-    """Affine (LPS mm) of the slices, and them in its order; raises InputError unless they make a lattice."""
-    first = slices[0]
-    for other in slices[1:]:
-        alike = other.size == first.size and np.allclose(other.spacing, first.spacing, rtol=1e-3)
-        if not (alike and np.allclose(other.orientation, first.orientation, atol=1e-3)):
-            names = f"{Path(first.file).name}, {Path(other.file).name}"
-            raise InputError(
-                f"holds slices of different size or orientation ({names})",
-                path=folder,
-                remedy="Move the stack to segment into a folder of its own.",
-            )
+def _damaged_error(path: Path, damaged: Sequence[tuple[Path, str, str]]) -> InputError:
+    files = list_names([f"{file.name} ({what})" for file, what, _ in damaged])
+    what = f"holds {len(damaged)} damaged files: {files}" if len(damaged) > 1 else f"holds a damaged file: {files}"
+    if len(damaged) == 1 and damaged[0][0] == path:
+        return InputError(f"is damaged ({damaged[0][1]})", path=path, remedy=COPY_AGAIN)
+    return InputError(what, path=path, remedy="Copy or export the whole series again.")
+
+
+def _unplaced_error(file: Path) -> InputError:
+    return InputError(
+        "does not say where its slice lies in the patient",
+        path=file,
+        remedy="Remove it, if it is a report or a screenshot, or export the series again.",
+    )
+
+
+def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Path]) -> None:
+    """Raise InputError if a file of the series, or an unreadable one beside its slices, is damaged or has no place."""
+    damaged = [item for item in found.damaged if item[2] == series or (not item[2] and item[0].parent in folders)]
+    if damaged:
+        raise _damaged_error(path, damaged)
+    for file, of_series in found.unplaced:
+        if of_series == series:
+            raise _unplaced_error(file)
+    if any(of_series == series for _, of_series in found.colour):
+        raise InputError("holds colour slices", path=path, remedy=GREY_SCALE)
+
+
+def _stacks(frames: Sequence[Frame]) -> list[_Stack]:
+    """Return the frames by series, stack, size, spacing and orientation, in the order of their series' numbers."""
+    stacks: list[_Stack] = []
+    for frame in frames:
+        for stack in stacks:
+            first = stack.first
+            if (
+                (first.series, first.stack, first.size) == (frame.series, frame.stack, frame.size)
+                and np.allclose(first.spacing, frame.spacing, rtol=1e-3)
+                and np.allclose(first.orientation, frame.orientation, atol=1e-3)
+            ):
+                stack.frames.append(frame)
+                break
+        else:
+            stacks.append(_Stack([frame]))
+    stacks.sort(key=lambda stack: (stack.first.series_number, stack.first.title, stack.first.series))
+    of_series: defaultdict[str, list[_Stack]] = defaultdict(list)
+    for stack in stacks:
+        of_series[stack.first.series].append(stack)
+    for parts in of_series.values():
+        for number, part in enumerate(parts, start=1):
+            part.part = f", stack {number} of {len(parts)}" if len(parts) > 1 else ""
+    return stacks
+
+
+def _choose_stack(path: Path, stacks: list[_Stack], choice: ScanChoice, notes: list[str]) -> _Stack:
+    """Return the stack that is chosen, or the only one; raises InputError that lists them otherwise."""
+    wanted = choice.series
+    if wanted is not None:
+        chosen = _matching(stacks, wanted)
+        if len(chosen) == 1:
+            return chosen[0]
+        what = f'has no image "{wanted}"' if not chosen else f'has {len(chosen)} images "{wanted}"'
+        raise InputError(f"{what}: {_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+    if len(stacks) == 1:
+        return stacks[0]
+    large = [stack for stack in stacks if len(stack.frames) >= _FEW]
+    if len(large) == 1 and all(
+        stack.first.series != large[0].first.series for stack in stacks if stack is not large[0]
+    ):
+        others = [stack.describe() for stack in stacks if stack is not large[0]]
+        notes.append(f"Passed over images of one or two slices: {', '.join(others)}.")
+        return large[0]
+    number = len({stack.first.series for stack in stacks})
+    what = f"holds {number} DICOM series" if number == len(stacks) else f"holds {len(stacks)} stacks of slices"
+    raise InputError(f"{what}: {_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+
+
+def _matching(stacks: list[_Stack], wanted: str) -> list[_Stack]:
+    """Return the stacks that a number, a UID or its end, a description or a part of it names."""
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(stacks):
+        return [stacks[int(wanted) - 1]]
+    text = wanted.casefold().strip()
+    tests: list[Callable[[_Stack], bool]] = [
+        lambda stack: stack.first.series == wanted,
+        lambda stack: stack.first.title.casefold() == text,
+        lambda stack: stack.first.series.endswith(wanted),
+        lambda stack: text in stack.first.title.casefold(),
+    ]
+    return next((found for test in tests if (found := [stack for stack in stacks if test(stack)])), [])
+
+
+def _numbered(stacks: Sequence[_Stack]) -> str:
+    shown = [f"{number} {stack.describe()}" for number, stack in enumerate(stacks[:SHOWN], start=1)]
+    more = f" and {len(stacks) - SHOWN} more" if len(stacks) > SHOWN else ""
+    return f"{', '.join(shown)}{more}"
+
+
+def _choose_frames(path: Path, stack: _Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
+    """Return the frames of one kind and one point in time, at most one at each place."""
+    frames = _without_copies(stack.frames, notes)
+    names: list[Callable[[Frame], str]] = [lambda frame: frame.component]
+    names += [lambda frame, n=n: frame.labels[n] for n in range(len(stack.first.labels))]  # type: ignore[misc]
+    chosen_type = False
+    for number, name_of in enumerate(names):
+        kinds = sorted({name_of(frame) for frame in frames})
+        if len(kinds) < 2 or (number > 0 and not _share_places(frames)):
+            continue
+        wanted = (choice.frame_type or "").casefold().strip()
+        matching = [kind for kind in kinds if wanted and (kind == wanted or (number > 0 and wanted in kind))]
+        if len(matching) != 1:
+            if wanted and number == 0 and not matching:
+                continue  # the word may name another property
+            listed = ", ".join(kind or "without a name" for kind in kinds)
+            what = f"holds {len(kinds)} kinds of images at the same places: {listed}"
+            raise InputError(what, path=path, remedy="Choose one with --frame-type NAME.")
+        frames = [frame for frame in frames if name_of(frame) == matching[0]]
+        chosen_type = True
+    if choice.frame_type and not chosen_type and choice.frame_type.casefold() not in {f.component for f in frames}:
+        known = sorted({frame.component for frame in frames if frame.component})
+        what = f'holds no images of the kind "{choice.frame_type}"'
+        raise InputError(f"{what}, but {', '.join(known)}" if known else what, path=path, remedy="Leave it out.")
+    return _choose_time(path, frames, choice, notes)
+
+
+def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
+    """Return the frames without those of files that are copies of another (by their SOP instance UID)."""
+    seen: dict[tuple[str, int], Frame] = {}
+    copies: set[str] = set()
+    for frame in frames:
+        key = (frame.uid or str(frame.file), frame.index)
+        if key in seen and np.allclose(seen[key].position, frame.position):
+            copies.add(frame.file.name)
+        else:
+            seen[key if key not in seen else (str(frame.file), frame.index)] = frame
+    if copies:
+        notes.append(f"Passed over copies of slices: {list_names(sorted(copies))}.")
+    return list(seen.values())
+
+
+def _places(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Return the frames by their place, in the order of the places along the normal."""
+    normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
+    ordered = sorted(frames, key=lambda frame: float(frame.position @ normal))
+    places: list[list[Frame]] = []
+    for frame in ordered:
+        if places and np.linalg.norm(frame.position - places[-1][0].position) <= 0.01:
+            places[-1].append(frame)
+        else:
+            places.append([frame])
+    return places
+
+
+def _share_places(frames: Sequence[Frame]) -> bool:
+    return any(len(place) > 1 for place in _places(frames))
+
+
+def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: list[str]) -> list[Frame]:
+    """Return the frames of one point in time, the first unless another is chosen."""
+    places = _places(frames)
+    number = len(places[0])
+    if all(len(place) == 1 for place in places):
+        if choice.time not in (None, 1):
+            raise InputError("holds one point in time only", path=path, remedy="Leave out --time.")
+        return frames
+    order = _time_order(places) if all(len(place) == number for place in places) else None
+    if order is None:
+        raise InputError(
+            f"holds {len(frames)} slices, some of them at the same place",
+            path=path,
+            remedy="It may hold several time points or a copy; leave one stack only.",
+        )
+    wanted = 1 if choice.time is None else choice.time
+    if not 1 <= wanted <= number:
+        raise InputError(f"holds {number} points in time, not {wanted}", path=path, remedy=f"Choose 1 to {number}.")
+    if choice.time is None:
+        notes.append(f"Holds {number} points in time; the first was taken (--time chooses another).")
+    return [sorted(place, key=order)[wanted - 1] for place in places]
+
+
+def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], float] | None:
+    """Return what orders the frames of each place in time; None if nothing tells them apart."""
+    for number in range(len(places[0][0].times)):
+        values = [[frame.times[number] for frame in place] for place in places]
+        if all(None not in row and len(set(row)) == len(row) for row in values):
+            return lambda frame, number=number: frame.times[number] or 0.0  # type: ignore[misc]
+    # Without any time: complete passes through all places, one after the other, by the frames' numbers.
+    rank: dict[int, int] = {}
+    every = sorted((frame for place in places for frame in place), key=lambda frame: frame.number)
+    if len({frame.number for frame in every}) < len(every):
+        return None
+    for place in places:
+        for time, frame in enumerate(sorted(place, key=lambda frame: frame.number)):
+            rank[id(frame)] = time
+    passes = [rank[id(frame)] for frame in every]
+    return (lambda frame: float(frame.number)) if passes == sorted(passes) else None
+
+
+def _lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
+    """Return the affine (LPS mm) of the frames, and them in its order; raises InputError unless they make a lattice."""
+    first = frames[0]
     row, column = first.orientation[:3], first.orientation[3:]
     normal = np.cross(row, column)
-    slices = sorted(slices, key=lambda one: float(one.position @ normal))
-    positions = np.stack([one.position for one in slices])
+    if abs(np.linalg.norm(normal) - 1) > 0.01 or (first.spacing <= 0).any():
+        raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=_EXPORT_AGAIN)
+    frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
+    positions = np.stack([frame.position for frame in frames])
     gaps = np.diff(positions @ normal)
     usual = float(np.median(gaps))
     tolerance = max(0.01, _SPACING_TOLERANCE * usual)
     if gaps.min() <= tolerance:
         raise InputError(
-            f"holds {len(slices)} slices, some of them at the same place",
-            path=folder,
+            f"holds {len(frames)} slices, some of them at the same place",
+            path=path,
             remedy="It may hold several time points or a copy; leave one stack only.",
         )
     if gaps.max() > usual + tolerance or gaps.min() < usual - tolerance:
         lost = int(np.sum(np.maximum(np.rint(gaps / usual) - 1, 0)))
         what = f"lacks about {lost} of its slices" if lost else "has unevenly spaced slices"
-        raise InputError(
-            f"{what} (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm)",
-            path=folder,
-            remedy="Export the whole series again.",
-        )
+        raise InputError(f"{what} (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm)", path=path, remedy=_EXPORT_AGAIN)
     affine = np.eye(4)
     affine[:3, 0] = row * first.spacing[1]
     affine[:3, 1] = column * first.spacing[0]
-    affine[:3, 2] = (positions[-1] - positions[0]) / (len(slices) - 1)
+    affine[:3, 2] = (positions[-1] - positions[0]) / (len(frames) - 1)
     affine[:3, 3] = positions[0]
-    off = positions - (positions[0] + np.arange(len(slices))[:, np.newaxis] * affine[:3, 2])
+    off = positions - (positions[0] + np.arange(len(frames))[:, np.newaxis] * affine[:3, 2])
     if np.linalg.norm(off, axis=1).max() > max(0.05, 0.05 * usual):
-        raise InputError("has slices shifted sideways", path=folder, remedy="Export the whole series again.")
-    return affine, slices
+        raise InputError("has slices shifted sideways", path=path, remedy=_EXPORT_AGAIN)
+    return affine, frames

@@ -1,9 +1,16 @@
-"""MetaImage and every other format that ITK reads, through SimpleITK."""
+"""Read MetaImage and the other formats that ITK reads, through SimpleITK, and check that their files are complete.
+
+ITK's own readers return left-over memory or zeros for what is missing in a cut or damaged file. So only formats whose
+completeness can be checked here are read.
+"""
 
 from __future__ import annotations
 
+import io
+import math
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,14 +18,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import Grid
 from ..volume import check_size
-from .library_errors import library_errors
+from .formats import ending
+from .reading import COPY_AGAIN, GREY_SCALE, Gunzip, StoredImage, library_errors, open_plain_or_gzip, read_to_end
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+_VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
+_GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
+_HEADER_LIMIT = 1 << 20
+_DAMAGED = "The file may be damaged; copy it again."
 
 
 def quiet_sitk() -> Any:
-    """The SimpleITK module, with its own warnings kept off the terminal."""
+    """Return the SimpleITK module, with its own warnings kept off the terminal."""
     from importlib import import_module
 
     sitk: Any = import_module("SimpleITK")  # its type hints leave most functions out
@@ -28,9 +42,9 @@ def quiet_sitk() -> Any:
 
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
-    """Keep what C++ readers print on the error stream (MetaImage does) from mingling with our own lines.
+    """Drop what C++ readers print on the error stream (MetaImage does), which would mingle with our own lines.
 
-    They write past Python's `sys.stderr`, so the stream itself is turned away meanwhile, for every thread.
+    They write past Python's `sys.stderr`, so the stream itself is redirected meanwhile, for every thread.
     """
     try:
         kept = os.dup(2)
@@ -47,39 +61,50 @@ def quiet_terminal() -> Iterator[None]:
         os.close(nowhere)
 
 
-def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (C, I, J, K) and affine (RAS mm) of an image that ITK knows by its content or its ending.
+def open_itk(path: Path) -> StoredImage:
+    """Open an image that ITK knows by its content or its ending.
 
-    A fourth axis or a vector's components become channels. Raises InputError for a damaged or unknown file,
-    colour voxels, fewer than three dimensions, or a single DICOM slice.
+    A fourth axis or a vector's components become channels.
+
+    Raises:
+        InputError: the file is damaged, incomplete, of an unknown format or one whose completeness cannot be checked,
+            holds colours, or has fewer than three dimensions.
     """
-    with library_errors(path, "an image"), quiet_terminal():
-        image = _information(path).Execute()
-    size = image.GetSize()
-    array = quiet_sitk().GetArrayViewFromImage(image)  # (..., K, J, I) and, where vectors, components last
-    if image.GetNumberOfComponentsPerPixel() == 1:
-        array = array[..., np.newaxis]
-    voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
-    axes = voxels.ndim
-    voxels = voxels.transpose(*range(axes - 3), axes - 1, axes - 2, axes - 3)
-    voxels = np.ascontiguousarray(voxels.reshape(-1, *voxels.shape[-3:]))
-    # A view would die with the image.
-    return np.array(voxels), _affine(image, len(size))
-
-
-def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape (C, I, J, K) and affine (RAS mm) as `read_itk` gives them, without its voxels.
-
-    Raises InputError as `read_itk` does, but for damage inside of the voxels.
-    """
+    check = _CHECKS.get(ending(path))
+    if check is not None:
+        with library_errors(path, "an image"):
+            check(path)
     with library_errors(path, "an image"), quiet_terminal():
         reader = _information(path)
+    if check is None:
+        raise InputError(
+            f'is of a format ("{ending(path)}") that cannot be checked for damage',
+            path=path,
+            remedy="Open it in 3D Slicer and save it as NRRD.",
+        )
     size = reader.GetSize()
-    return (reader.GetNumberOfComponents() * int(np.prod(size[3:])), *size[:3]), _affine(reader, len(size))
+
+    def load() -> np.ndarray:
+        with library_errors(path, "an image"), quiet_terminal():
+            image = reader.Execute()
+            array = quiet_sitk().GetArrayViewFromImage(image)  # (..., K, J, I) and, where vectors, components last
+            if image.GetNumberOfComponentsPerPixel() == 1:
+                array = array[..., np.newaxis]
+            voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
+            axes = voxels.ndim
+            voxels = voxels.transpose(*range(axes - 3), axes - 1, axes - 2, axes - 3)
+            voxels = np.ascontiguousarray(voxels.reshape(-1, *voxels.shape[-3:]))
+            return np.array(voxels)  # a view would die with the image
+
+    return StoredImage(
+        channels=reader.GetNumberOfComponents() * math.prod(size[3:]),
+        grid=Grid(size[:3], _affine(reader, len(size))),
+        load=load,
+    )
 
 
 def _information(path: Path) -> Any:
-    """A reader that knows the file's header; raises InputError for what is no scan."""
+    """Return a reader that knows the file's header; raises InputError for an image that is no scan."""
     sitk = quiet_sitk()
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -88,19 +113,237 @@ def _information(path: Path) -> Any:
     if len(size) < 3:
         remedy = "A three-dimensional scan is needed."
         raise InputError(f"is a {len(size)}D image", path=path, remedy=remedy)
-    if size[2] == 1 and reader.HasMetaDataKey("0020|000e"):  # a series' own identifier: it is DICOM
-        remedy = "Choose the folder that holds the whole series."
-        raise InputError("is one DICOM slice", path=path, remedy=remedy)
     check_size([*size, components], path)
     if components in (3, 4) and reader.GetPixelID() == sitk.sitkVectorUInt8:
-        raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
+        raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE)
     return reader
 
 
-def _affine(image: Any, axes: int) -> np.ndarray:
-    """Voxel index to RAS mm, (4, 4), of an image or a reader of `axes` dimensions."""
-    direction = np.array(image.GetDirection()).reshape(axes, axes)[:3, :3]
+def _affine(reader: Any, axes: int) -> np.ndarray:
+    """Return voxel index -> RAS mm, (4, 4), of a reader of `axes` dimensions."""
+    direction = np.array(reader.GetDirection()).reshape(axes, axes)[:3, :3]
     affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = image.GetOrigin()[:3]
+    affine[:3, :3] = direction * np.array(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
     return np.asarray(LPS_TO_RAS @ affine)
+
+
+def _check_meta(path: Path) -> None:
+    """Raise InputError if a MetaImage's data is missing, cut or damaged."""
+    fields: dict[str, str] = {}
+    with open(path, "rb") as file:
+        head = file.read(_HEADER_LIMIT)
+    start = 0
+    for line in head.splitlines(keepends=True):
+        start += len(line)
+        name, equals, value = line.decode("latin-1").partition("=")
+        if not equals:
+            raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=_DAMAGED)
+        fields[name.strip().lower()] = value.strip()
+        if name.strip().lower() == "elementdatafile":
+            break
+    else:
+        raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=_DAMAGED)
+    sizes = [int(size) for size in fields.get("dimsize", "").split()]
+    check_size(sizes, path) if sizes else None
+    element = fields.get("elementtype", "").upper().removeprefix("MET_").removesuffix("_ARRAY")
+    each = _META_BYTES.get(element.removeprefix("U"))
+    if not sizes or each is None:
+        what = "cannot be read as a MetaImage: its header lacks DimSize or ElementType"
+        raise InputError(what, path=path, remedy=_DAMAGED)
+    size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
+    value = fields["elementdatafile"]
+    compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
+    text = fields.get("binarydata", "true").lower().startswith(("f", "0"))
+    if value.upper() == "LOCAL":
+        _check_data(path, path, start, size, compressed, text)
+        return
+    words = value.split()
+    if words[0].upper() == "LIST":
+        names = [name.strip() for name in head[start:].decode("utf-8", "replace").splitlines() if name.strip()]
+    elif "%" in words[0]:
+        first, last, step = (int(word) for word in words[1:4]) if len(words) >= 4 else (1, sizes[-1], 1)
+        names = [words[0] % number for number in range(first, last + 1, max(1, step))]
+    else:
+        names = [value]
+    skip = int(fields.get("headersize", 0))
+    for name in names:
+        data = path.parent / name
+        if not data.is_file():
+            raise InputError(f"needs its data file {data.name}, which is missing", path=path, remedy="Copy both.")
+        _check_data(path, data, max(0, skip), size // max(1, len(names)), compressed, text)
+
+
+def _check_data(path: Path, data: Path, start: int, size: int, compressed: bool, text: bool) -> None:
+    """Raise InputError unless `data` holds `size` bytes (of text: numbers) from byte `start` on."""
+    held = os.path.getsize(data) - start
+    with open(data, "rb") as file:
+        file.seek(start)
+        if compressed:
+            stream = io.BufferedReader(Gunzip(file))  # type: ignore[type-var]
+            try:
+                held = sum(len(chunk) for chunk in iter(lambda: stream.read(1 << 20), b""))
+            except EOFError:
+                held = -1
+        elif text:
+            return
+    if held < size:
+        which = "" if data == path else f": its data file {data.name} holds {max(0, held)} of {size} bytes"
+        raise InputError(f"ends too early{which}", path=path, remedy=COPY_AGAIN)
+
+
+def _check_gipl(path: Path) -> None:
+    """Raise InputError if a GIPL file is shorter than its header says (256 bytes, big-endian)."""
+    with open_plain_or_gzip(path) as file:
+        head = file.read(256)
+        if len(head) < 256:
+            raise EOFError
+        *sizes, kind = struct.unpack(">5H", head[:10])
+        sizes = [max(1, size) for size in sizes]
+        check_size(sizes, path)
+        _read_exactly(file, math.prod(sizes) * _GIPL_BYTES.get(kind, 1))
+        read_to_end(file)
+
+
+def _check_vtk(path: Path) -> None:
+    """Raise InputError if a legacy VTK file of structured points is shorter than its header says."""
+    with open(path, "rb") as file:
+        head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]
+        words: dict[str, list[str]] = {}
+        while line := file.readline(_HEADER_LIMIT):
+            parts = line.decode("latin-1").split()
+            if parts:
+                words[parts[0].upper()] = parts[1:]
+            if parts and parts[0].upper() in ("LOOKUP_TABLE", "VECTORS", "COLOR_SCALARS"):
+                break
+        sizes = [int(size) for size in words.get("DIMENSIONS", [])]
+        if not sizes:
+            raise InputError("is no VTK image (structured points)", path=path, remedy="Save it as NRRD.")
+        check_size(sizes, path)
+        scalars = words.get("SCALARS") or words.get("VECTORS") or ["", "unsigned_char"]
+        each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 1)
+        components = 3 if "VECTORS" in words else int(scalars[2]) if len(scalars) > 2 else 1
+        count = math.prod(sizes) * components
+        if head[2].upper() == "ASCII":
+            if len(file.read().split()) < count:
+                raise EOFError
+        elif os.path.getsize(path) - file.tell() < count * each:
+            raise EOFError
+
+
+def _check_analyze(path: Path) -> None:
+    """Raise InputError if the data of an Analyze 7.5 or NIfTI pair is missing or cut."""
+    name = str(path)
+    lower = name.lower()
+    stem = name[: len(name) - (7 if lower.endswith(".gz") else 4)]
+    headers = [Path(stem + extra) for extra in (".hdr", ".HDR", ".hdr.gz")]
+    images = [Path(stem + extra) for extra in (".img", ".IMG", ".img.gz")]
+    header = next((file for file in headers if file.is_file()), None)
+    image = next((file for file in images if file.is_file()), None)
+    if header is None or image is None:
+        missing = (headers if header is None else images)[0].name
+        raise InputError(f"needs its other half {missing}, which is missing", path=path, remedy="Copy both.")
+    with open_plain_or_gzip(header) as file:
+        head = file.read(348)
+    if len(head) < 348:
+        raise EOFError
+    order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
+    dimensions = struct.unpack(f"{order}8h", head[40:56])
+    sizes = dimensions[1 : 1 + max(0, min(7, dimensions[0]))]
+    if not sizes:
+        raise InputError("has a damaged header", path=path, remedy=_DAMAGED)
+    check_size(sizes, path)
+    bits = struct.unpack(f"{order}h", head[72:74])[0]
+    offset = struct.unpack(f"{order}f", head[108:112])[0]
+    with open_plain_or_gzip(image) as file:
+        _read_exactly(file, math.prod(sizes) * max(0, bits) // 8 + (int(offset) if math.isfinite(offset) else 0))
+        read_to_end(file)
+
+
+def _check_tiff(path: Path) -> None:
+    """Raise InputError if a page of a TIFF file, or a strip of one, lies beyond the file's end."""
+    length = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 8:
+            what = "cannot be read as a TIFF image: its content is of another kind"
+            raise InputError(what, path=path, remedy="Rename or convert it.")
+        big = struct.unpack(f"{order}H", head[2:4])[0] == 43
+        word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")
+        (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
+        seen: set[int] = set()
+        while page:
+            if page in seen or page >= length:
+                raise EOFError
+            seen.add(page)
+            file.seek(page)
+            (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, struct.calcsize(count_format)))
+            entries = _read_exactly(file, number * entry)
+            (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, struct.calcsize(word)))
+            values = {}
+            for n in range(number):
+                tag, kind = struct.unpack(f"{order}2H", entries[n * entry : n * entry + 4])
+                if tag in (273, 279, 324, 325):  # offsets and sizes of strips or tiles
+                    values[tag] = _tiff_values(file, order, word, kind, entries[n * entry + 4 : (n + 1) * entry])
+            for offsets, sizes in ((273, 279), (324, 325)):
+                pairs = zip(values.get(offsets, ()), values.get(sizes, ()), strict=False)
+                if any(offset + size > length for offset, size in pairs):
+                    raise EOFError
+
+
+def _tiff_values(file: Any, order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
+    """Return the numbers of a TIFF directory entry, which lie in it or elsewhere in the file."""
+    size = struct.calcsize(word)
+    (count,) = struct.unpack(f"{order}{word}", entry[:size])
+    code = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
+    total = count * struct.calcsize(code)
+    if total <= size:
+        return struct.unpack(f"{order}{count}{code}", entry[size : size + total])
+    (place,) = struct.unpack(f"{order}{word}", entry[size : 2 * size])
+    here = file.tell()
+    file.seek(place)
+    values = struct.unpack(f"{order}{count}{code}", _read_exactly(file, total))
+    file.seek(here)
+    return values
+
+
+def _check_mrc(path: Path) -> None:
+    """Raise InputError if an MRC file is shorter than its header says."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if len(head) < 1024:
+        raise EOFError
+    order = ">" if head[212:214] == b"\x11\x11" else "<"
+    *sizes, mode = struct.unpack(f"{order}4i", head[:16])
+    check_size(sizes, path)
+    each = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}.get(mode, 1)
+    extra = struct.unpack(f"{order}i", head[92:96])[0]
+    if os.path.getsize(path) < 1024 + max(0, extra) + math.prod(sizes) * each:
+        raise EOFError
+
+
+def _check_hdf5(path: Path) -> None:
+    """Return without checking: the HDF5 library itself refuses a file that was cut."""
+
+
+def _read_exactly(file: Any, size: int) -> bytes:
+    """Return the next bytes, or of more than a megabyte only the last; raises EOFError if there are fewer."""
+    data = b""
+    while size > 0:
+        data = file.read(min(size, 1 << 20))
+        if not data:
+            raise EOFError
+        size -= len(data)
+    return bytes(data)
+
+
+_CHECKS: dict[str, Callable[[Path], None]] = {
+    **dict.fromkeys((".mha", ".mhd"), _check_meta),
+    **dict.fromkeys((".gipl", ".gipl.gz"), _check_gipl),
+    ".vtk": _check_vtk,
+    **dict.fromkeys((".hdr", ".img", ".hdr.gz", ".img.gz"), _check_analyze),
+    **dict.fromkeys((".tif", ".tiff"), _check_tiff),
+    **dict.fromkeys((".mrc", ".rec"), _check_mrc),
+    **dict.fromkeys((".mnc", ".hdf5"), _check_hdf5),
+}

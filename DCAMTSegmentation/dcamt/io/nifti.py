@@ -1,118 +1,180 @@
-"""NIfTI through nibabel alone, so that training needs neither SimpleITK nor SciPy."""
+"""Read NIfTI-1 and NIfTI-2 (`.nii`, `.nii.gz`) with nibabel alone, so that training needs no SimpleITK."""
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import Grid
 from ..volume import check_size
-from .formats import ending
-from .library_errors import check_whole, library_errors
+from .reading import (
+    GREY_SCALE,
+    StoredImage,
+    check_complete,
+    is_gzip,
+    library_errors,
+    open_plain_or_gzip,
+    read_array,
+    read_head,
+    read_to_end,
+)
 
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" are taken as millimetres
 _SCANNER = 1  # the code of a transform to the scanner's own space
+_SKEW = 1.5e-4  # cosine between two axes above which ITK calls an sform sheared
+_HEADER_SIZES = {348: "1", 540: "2"}
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (C, I, J, K) and affine (RAS mm) of a `.nii` or `.nii.gz` file.
+def open_nifti(path: Path) -> StoredImage:
+    """Open a NIfTI file, compressed or not, whatever its name.
 
-    The affine is the one that ITK, and so 3D Slicer, takes; see `_affine`. A length unit of metres or microns
-    becomes millimetres. Voxels keep the stored type unless the header scales them (`scl_slope`), which makes
-    them float32. Raises InputError for a damaged file (a `.nii.gz` is read to its end, where its checksum is),
-    colour voxels, or fewer than three dimensions.
+    The affine is the one that ITK, and so 3D Slicer, takes; see `itk_affine`. A length unit of metres or microns
+    becomes millimetres. Axes beyond the third become channels. Voxels keep the stored type unless the header scales
+    them (`scl_slope`), which makes them float32.
+
+    Raises:
+        InputError: the file is damaged (a compressed file is read to its end, where its checksum is), holds colours,
+            or has fewer than three dimensions.
     """
-    with _opened(path) as (file, image, affine):
-        voxels = np.asanyarray(image.dataobj)
-        # The checksum of a gzip stream stands behind its last byte, which nibabel has no need to reach.
-        while file.read(1 << 20):
-            pass
-    if voxels.dtype == np.float64 and image.get_data_dtype() != np.float64:
-        voxels = voxels.astype(np.float32)
-    voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    # Time and vector axes (the 4th onwards) become channels.
-    return np.ascontiguousarray(np.moveaxis(voxels.reshape(*voxels.shape[:3], -1), -1, 0)), affine
-
-
-def read_nifti_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape (C, I, J, K) and affine (RAS mm) as `read_nifti` gives them, without its voxels.
-
-    Raises InputError as `read_nifti` does, but for damage inside of the voxels.
-    """
-    with _opened(path) as (_, image, affine):
-        shape = tuple(int(size) for size in image.shape)
-        size = int(np.prod(shape)) * image.get_data_dtype().itemsize
-        packed = ending(path) == ".nii.gz"
-        offset = int(image.dataobj.offset)
-        check_whole(path, size + offset, packed=packed)
-    return (int(np.prod(shape[3:])), *shape[:3]), affine
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any, np.ndarray]]:
-    """The open file, nibabel's image in it, whose voxels are not read yet, and the affine (RAS mm)."""
-    import logging
-
     import nibabel as nib
 
-    # Its remarks on headers would land on the terminal, between our own lines.
-    logging.getLogger("nibabel").setLevel(logging.CRITICAL)
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
-    opened = gzip.open if ending(path) == ".nii.gz" else open
-    with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"), opened(path, "rb") as file:
-        kind: Any = type(nib.load(path, mmap=False))  # by the header alone
-        if not issubclass(kind, nib.Nifti1Pair):
-            remedy = "Rename or convert it."
-            raise InputError("is not a NIfTI image, whatever its ending", path=path, remedy=remedy)
-        stored, mended = _headers(file, kind)
-        image: Any = kind.from_file_map(kind.make_file_map({"image": file}))
-        shape = tuple(int(size) for size in image.shape)
-        affine = _affine(path, stored, mended)
-        check_size(shape, path)
+    _silence_nibabel()
+    packed = is_gzip(path)
+    with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
+        head = read_head(path, 544)
+        kinds: dict[str, Any] = {"1": nib.Nifti1Header, "2": nib.Nifti2Header}
+        version = _version(head)
+        if version is None:
+            what = "cannot be read as a NIfTI image: its content is of another kind"
+            raise InputError(what, path=path, remedy="Rename or convert it.")
+        header = kinds[version].from_fileobj(io.BytesIO(head), check=False)
+        if bytes(header["magic"])[1:2] == b"i":
+            raise InputError(
+                "is the header of a NIfTI pair", path=path, remedy="Give it the ending .hdr, beside its .img."
+            )
+        shape = tuple(int(size) for size in header["dim"][1 : 1 + int(header["dim"][0])])
         if len(shape) < 3:
-            remedy = "A three-dimensional scan is needed."
-            raise InputError(f"is a {len(shape)}D image", path=path, remedy=remedy)
-        if image.get_data_dtype().fields is not None:
-            raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
-        affine[:3] *= _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0)
-        yield file, image, affine
+            raise InputError(f"is a {len(shape)}D image", path=path, remedy="A three-dimensional scan is needed.")
+        check_size(shape, path)
+        dtype = header.get_data_dtype()
+        if dtype.fields is not None:
+            raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE)
+        offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
+        affine = itk_affine(path, header)
+        affine[:3] *= _MM_PER_UNIT.get(_length_unit(header), 1.0)
+    size = math.prod(shape) * dtype.itemsize
+    grid = Grid((shape[0], shape[1], shape[2]), affine)
+
+    def load() -> np.ndarray:
+        from nibabel.volumeutils import apply_read_scaling
+
+        with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
+            with open_plain_or_gzip(path) as file:
+                read_array(file, np.dtype(np.uint8), offset)
+                voxels = read_array(file, dtype, math.prod(shape)).reshape(shape, order="F")
+                read_to_end(file)
+            slope, intercept = header.get_slope_inter()
+            if slope is not None and (slope, intercept) != (1, 0):
+                voxels = apply_read_scaling(voxels, slope, intercept)
+                if (dtype.kind, dtype.itemsize) != ("f", 8):
+                    voxels = voxels.astype(np.float32)
+            voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+            return np.ascontiguousarray(np.moveaxis(voxels.reshape(*shape[:3], -1), -1, 0))
+
+    return StoredImage(
+        channels=math.prod(shape[3:]),
+        grid=grid,
+        load=load,
+        verify=lambda: check_complete(path, size + offset, packed=packed),
+    )
 
 
-def _headers(file: Any, kind: Any) -> tuple[Any, Any]:
-    """The header as it is stored, and as nibabel mends it; `file` stands at its start before and after."""
-    found = []
-    for check in (False, True):
-        found.append(kind.header_class.from_fileobj(file, check=check))
-        file.seek(0)
-    return found[0], found[1]
+def itk_affine(path: Path, header: Any) -> np.ndarray:
+    """Return voxel index -> RAS in the file's unit of length, (4, 4), as ITK 5.4 takes it from a NIfTI header.
 
+    The axes' directions and the origin come from the sform if its axes are orthogonal and it is of the scanner's
+    space (code 1) or there is no qform; else from the qform; with neither, along the patient's left, posterior and
+    superior from 0. The spacing is always that of `pixdim`, and a negative one reverses its axis. (nibabel takes
+    every sform, with the sform's own spacing.)
 
-def _affine(path: Path, stored: Any, mended: Any) -> np.ndarray:
-    """Voxel index to RAS in the file's unit of length, (4, 4), by ITK's choice among the header's transforms.
+    An sform with sheared axes and no qform, which ITK refuses, is taken as it is.
 
-    It is the sform if that is of the scanner's space (code 1) or if there is no qform, and may then shear (ITK
-    takes a qform, if there is one, before a sform that shears); else the qform; with neither, the spacing along
-    the patient's left, posterior and superior from 0. (nibabel goes by every sform, whatever its code, and
-    centres a scan that has neither.)
+    Raises:
+        InputError: a spacing is zero or not a number, for which ITK would put 1 mm.
     """
-    sform, qform = int(stored["sform_code"]), int(stored["qform_code"])
-    if sform == _SCANNER or (sform > 0 and qform <= 0):
-        return np.array(stored.get_sform(), dtype=np.float64)
-    spacing = np.asarray(stored["pixdim"][1:4], dtype=np.float64)
-    # nibabel would quietly put 1 mm in the place of a zero or NaN.
+    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
+    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    sform = np.array(header.get_sform(), dtype=np.float64)
+    lengths = np.linalg.norm(sform[:3, :3], axis=0)
+    with np.errstate(all="ignore"):
+        axes = sform[:3, :3] / lengths
+    orthogonal = bool(np.isfinite(axes).all() and np.abs(axes.T @ axes - np.eye(3)).max() < _SKEW)
+    if sform_code > 0 and qform_code <= 0 and not orthogonal:
+        return sform
     if not (np.isfinite(spacing) & (spacing != 0)).all():
         raise InputError(
             f"has an impossible voxel spacing ({' x '.join(f'{s:g}' for s in spacing)} mm)",
             path=path,
             remedy="Repair the scan's geometry, for instance by exporting it again from DICOM.",
         )
-    if qform > 0:
-        affine = np.array(mended.get_qform(), dtype=np.float64)
-        affine[:3, :3] *= np.sign(spacing)  # against the standard, but ITK turns such an axis round
-        return affine
-    return np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+    affine = np.eye(4)
+    if orthogonal and (sform_code == _SCANNER or (sform_code > 0 and qform_code <= 0)):
+        affine[:3, :3], affine[:3, 3] = axes * spacing, sform[:3, 3]
+    elif qform_code > 0:
+        affine[:3, :3] = _qform_axes(header) * spacing
+        affine[:3, 3] = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
+    else:
+        affine[:3, :3] = np.diag([-spacing[0], -spacing[1], spacing[2]])
+    return affine
+
+
+def _qform_axes(header: Any) -> np.ndarray:
+    """Return (3, 3) the qform's unit vectors along i, j, k (nifti1.h, method 2), as ITK's NIfTI library forms them."""
+    b, c, d = (float(header[f"quatern_{name}"]) for name in "bcd")
+    b, c, d = (value if math.isfinite(value) else 0.0 for value in (b, c, d))
+    rest = 1.0 - (b * b + c * c + d * d)
+    if rest < 1e-7:  # no rotation is left for a: normalise the others
+        norm = math.sqrt(b * b + c * c + d * d)
+        a, b, c, d = 0.0, b / norm, c / norm, d / norm
+    else:
+        a = math.sqrt(rest)
+    axes = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+        ]
+    )
+    if float(header["pixdim"][0]) < 0:
+        axes[:, 2] *= -1
+    return axes
+
+
+def _version(head: bytes) -> str | None:
+    """Return "1" or "2" for the first bytes of a NIfTI file of either byte order; None for another file."""
+    for order in ("little", "big"):
+        version = _HEADER_SIZES.get(int.from_bytes(head[:4], order))  # type: ignore[arg-type]
+        magic = head[344:348] if version == "1" else head[4:8]
+        if version and magic[:1] == b"n" and magic[2:3] == version.encode():
+            return version
+    return None
+
+
+def _length_unit(header: Any) -> str:
+    try:
+        return str(header.get_xyzt_units()[0])
+    except KeyError:
+        return "unknown"
+
+
+def _silence_nibabel() -> None:
+    """Keep nibabel's remarks on headers off the terminal."""
+    import logging
+
+    logging.getLogger("nibabel").setLevel(logging.CRITICAL)
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)

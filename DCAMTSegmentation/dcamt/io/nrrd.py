@@ -1,18 +1,39 @@
-"""NRRD and Slicer's segmentations (`.seg.nrrd`) through pynrrd."""
+"""Read NRRD and Slicer's segmentations (`.nrrd`, `.nhdr`, `.seg.nrrd`) as ITK reads them.
+
+The format: https://teem.sourceforge.net/nrrd/format.html.
+"""
 
 from __future__ import annotations
 
+import io
+import math
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import Grid
 from ..volume import check_size
-from .library_errors import check_whole, library_errors
+from .reading import (
+    GREY_SCALE,
+    Bunzip2,
+    Gunzip,
+    StoredImage,
+    StoredSegment,
+    check_complete,
+    is_gzip,
+    library_errors,
+    open_plain_or_gzip,
+    read_array,
+    read_to_end,
+)
 
+MAGIC = b"NRRD000"
 # Signs that take a space's axes to RAS. Other spaces ("scanner-xyz", ...) say nothing of the patient.
 _TO_RAS = {
     "right-anterior-superior": (1, 1, 1),
@@ -23,126 +44,294 @@ _TO_RAS = {
     "lps": (-1, -1, 1),
 }
 _SPATIAL_KINDS = ("domain", "space")
-_COLOUR_KINDS = ("RGB-color", "RGBA-color", "HSV-color", "XYZ-color", "3-color", "4-color")
-_BYTES = {
-    name: size
-    for size, names in (
-        (1, "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t"),
-        (2, "short,short int,signed short,int16,int16_t,ushort,unsigned short,uint16,uint16_t"),
-        (4, "int,signed int,int32,int32_t,uint,unsigned int,uint32,uint32_t,float"),
-        (8, "longlong,long long,int64,int64_t,ulonglong,unsigned long long,uint64,uint64_t,double"),
-    )
+_COLOUR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
+_TYPES = {
+    name: np.dtype(code)
+    for code, names in {
+        "i1": "signed char,int8,int8_t",
+        "u1": "uchar,unsigned char,uint8,uint8_t",
+        "i2": "short,short int,signed short,signed short int,int16,int16_t",
+        "u2": "ushort,unsigned short,unsigned short int,uint16,uint16_t",
+        "i4": "int,signed int,int32,int32_t",
+        "u4": "uint,unsigned int,uint32,uint32_t",
+        "i8": "longlong,long long,long long int,signed long long,signed long long int,int64,int64_t",
+        "u8": "ulonglong,unsigned long long,unsigned long long int,uint64,uint64_t",
+        "f4": "float",
+        "f8": "double",
+    }.items()
     for name in names.split(",")
 }
-_ELSEWHERE = {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"}
-"""Keys of headers whose voxels do not simply follow them."""
+_ENCODINGS = {
+    **dict.fromkeys(("raw",), "raw"),
+    **dict.fromkeys(("txt", "text", "ascii"), "ascii"),
+    **dict.fromkeys(("hex",), "hex"),
+    **dict.fromkeys(("gz", "gzip"), "gzip"),
+    **dict.fromkeys(("bz2", "bzip2"), "bzip2"),
+}
+_ALIASES = {
+    "datafile": "data file",
+    "lineskip": "line skip",
+    "byteskip": "byte skip",
+    "axismins": "axis mins",
+    "axis mins": "axis mins",
+}
+_HEADER_LIMIT = 1 << 24  # bytes: far beyond any header
+_HEADER_BUFFER = 1 << 12
 _REMEDY = "Open it in 3D Slicer and save it again."
+_DAMAGED = "The file may be damaged; copy it again."
 
 
-@dataclass(frozen=True)
-class StoredSegment:
-    """A segment of a segmentation: the voxels of `value` in `layer`, which become `label` in one labelmap.
+@dataclass
+class _Header:
+    """The fields of a NRRD header by their names in lower case, its key/value pairs, and where its data starts."""
 
-    name, color (red, green, blue: each 0 to 1): None where the file has none, or none that can be used.
+    fields: dict[str, str] = field(default_factory=dict)
+    pairs: dict[str, str] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)  # of a data file list
+    start: int = 0
+
+
+def open_nrrd(path: Path) -> StoredImage:
+    """Open a NRRD file with its data inside, or beside it in one or several files.
+
+    Axes without a direction (kind "list", "vector", ...) become channels. A header with spacings alone is taken as
+    lying along LPS with its origin at 0, as ITK does. Bytes beyond the data are ignored.
+
+    Raises:
+        InputError: the file is damaged, a data file is missing, or it holds colours, fewer than three spatial axes,
+            an unknown space or no spacing.
     """
-
-    layer: int
-    value: int
-    label: int
-    name: str | None = None
-    color: tuple[float, float, float] | None = None
-
-
-def read_nrrd(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (C, I, J, K) and affine (RAS mm) of a `.nrrd`, `.nhdr` or `.seg.nrrd` file.
-
-    Axes without a direction (kind "list", "vector", ...) become channels. A header with spacings alone is
-    taken as lying along LPS with its origin at 0, as ITK does. With `flatten_segments`, a segmentation's
-    layers become one labelmap (C = 1). Raises InputError for a damaged file, colour voxels, fewer than three
-    spatial axes, an unknown space or no spacing.
-    """
-    import nrrd
-
-    with library_errors(path, "a NRRD image"), open(path, "rb") as file:
-        header: dict[str, Any] = dict(nrrd.read_header(file))
-        sizes, spatial, affine = _lattice(path, header)
-        voxels = nrrd.read_data(header, file, str(path))
-    voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+    with library_errors(path, "a NRRD image"):
+        header = _read_header(path)
+        sizes = _sizes(path, header)
+        kinds = header.fields.get("kinds", "").lower().split()
+        if any(kind in _COLOUR_KINDS for kind in kinds):
+            raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE)
+        if "complex" in kinds or ("2-vector" in kinds and "complex" in kinds):
+            raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
+        directions, spatial = _directions(path, header, len(sizes), kinds)
+        affine = np.eye(4)
+        affine[:3, :3] = directions.T  # a row is the step along one axis: a column of the affine
+        affine[:3, 3] = _origin(path, header)
+        affine = np.diag([*_space_signs(path, header), 1.0]) @ affine
+        data = _Data(path, header, sizes)
     others = [axis for axis in range(len(sizes)) if axis not in spatial]
-    shape = [sizes[axis] for axis in spatial]
-    voxels = np.ascontiguousarray(voxels.transpose(*others, *spatial).reshape(-1, *shape))
-    if flatten_segments:
-        voxels = _flatten_segments(path, voxels, header)
-    return voxels, affine
+    channels = math.prod(sizes[axis] for axis in others)
+    i, j, k = (sizes[axis] for axis in spatial)
+
+    def load() -> np.ndarray:
+        with library_errors(path, "a NRRD image"):
+            voxels = data.read().reshape(sizes, order="F").transpose(*others, *spatial)
+            return np.ascontiguousarray(voxels.reshape(channels, i, j, k))
+
+    return StoredImage(
+        channels=channels,
+        grid=Grid((i, j, k), affine),
+        load=load,
+        verify=data.verify,
+        segments=_stored_segments(path, header.pairs, channels),
+    )
 
 
-def read_nrrd_header(path: Path, flatten_segments: bool = False) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape (C, I, J, K) and affine (RAS mm) as `read_nrrd` gives them, without its voxels.
-
-    Raises InputError as `read_nrrd` does, but for damage inside of the voxels.
-    """
-    import nrrd
-
-    with library_errors(path, "a NRRD image"), open(path, "rb") as file:
-        header: dict[str, Any] = dict(nrrd.read_header(file))
-        start = file.tell()
-        sizes, spatial, affine = _lattice(path, header)
-    encoding, bytes_each = str(header.get("encoding", "")).lower(), _BYTES.get(str(header.get("type", "")).lower())
-    if bytes_each and encoding in ("raw", "gzip", "gz") and not _ELSEWHERE & header.keys():
-        check_whole(path, int(np.prod(sizes)) * bytes_each, start, packed=encoding != "raw")
-    channels = int(np.prod([size for axis, size in enumerate(sizes) if axis not in spatial]))
-    if flatten_segments and _stored_segments(path, header, channels):
-        channels = 1
-    return (channels, *(sizes[axis] for axis in spatial)), affine
-
-
-def read_nrrd_segments(path: Path) -> tuple[StoredSegment, ...]:
-    """The segments that a NRRD file's header names, with the labels that `read_nrrd` gives them; the first is lowest.
-
-    Raises InputError as `read_nrrd` does for a damaged header.
-    """
-    import nrrd
-
-    with library_errors(path, "a NRRD image"), open(path, "rb") as file:
-        header: dict[str, Any] = dict(nrrd.read_header(file))
-        sizes = [int(size) for size in header["sizes"]]
-        _, spatial = _directions(path, header, len(sizes), [str(kind) for kind in header.get("kinds", [])])
-        layers = int(np.prod([size for axis, size in enumerate(sizes) if axis not in spatial]))
-    return _stored_segments(path, header, layers)
+def _read_header(path: Path) -> _Header:
+    header = _Header()
+    with open_plain_or_gzip(path, _HEADER_BUFFER) as file:
+        limited = file.readline(_HEADER_LIMIT)
+        if not limited.startswith(MAGIC):
+            what = "cannot be read as a NRRD image: its content is of another kind"
+            raise InputError(what, path=path, remedy="Rename or convert it.")
+        used = len(limited)
+        while line := file.readline(_HEADER_LIMIT - used):
+            used += len(line)
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            if not text.strip():
+                break
+            if text.startswith("#"):
+                continue
+            if ":=" in text and (": " not in text or text.index(":=") < text.index(": ")):
+                key, value = text.split(":=", 1)
+                header.pairs[key.strip()] = value.replace("\\n", "\n").replace("\\\\", "\\")
+                continue
+            name, colon, value = text.partition(":")
+            if not colon:
+                raise InputError(f"has a damaged header line ({text[:40]!r})", path=path, remedy=_DAMAGED)
+            name = " ".join(name.lower().split())
+            header.fields[_ALIASES.get(name, name)] = value.strip()
+            if _ALIASES.get(name, name) == "data file" and value.strip().upper().startswith("LIST"):
+                header.files = [
+                    text for item in file.read(_HEADER_LIMIT).splitlines() if (text := item.decode("utf-8").strip())
+                ]
+                break
+        header.start = used
+    return header
 
 
-def _lattice(path: Path, header: dict[str, Any]) -> tuple[list[int], list[int], np.ndarray]:
-    """The stored axes' sizes, which of them are spatial, and the affine (RAS mm)."""
-    sizes = [int(size) for size in header["sizes"]]
+def _sizes(path: Path, header: _Header) -> list[int]:
+    for name in ("type", "dimension", "sizes", "encoding"):
+        if name not in header.fields:
+            raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=_DAMAGED)
+    sizes = [int(size) for size in header.fields["sizes"].split()]
+    if len(sizes) != int(header.fields["dimension"]):
+        raise InputError("has another number of sizes than dimensions", path=path, remedy=_DAMAGED)
     check_size(sizes, path)
-    kinds = [str(kind) for kind in header.get("kinds", [])]
-    if any(kind in _COLOUR_KINDS for kind in kinds):
-        raise InputError("is a colour (RGB) image", path=path, remedy="A grey-scale scan is needed.")
-    if "complex" in kinds:
-        raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
-    directions, spatial = _directions(path, header, len(sizes), kinds)
-    affine = np.eye(4)
-    affine[:3, :3] = directions.T  # a row is the step along one axis: a column of the affine
-    affine[:3, 3] = _origin(header)
-    return sizes, spatial, np.diag([*_space_signs(path, header), 1.0]) @ affine
+    return sizes
 
 
-def _directions(path: Path, header: dict[str, Any], axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:
-    """(3, 3) step in the file's own space along each spatial axis, and which axes those are."""
-    stored = header.get("space directions")
-    if stored is not None:
-        rows = [np.full(3, np.nan) if row is None else np.asarray(row, dtype=np.float64) for row in stored]
-        # An axis without direction ("none") is not spatial; one with some NaN is a fault for `check_grid`.
+class _Data:
+    """The numbers of a NRRD file, wherever they lie and however they are encoded."""
+
+    def __init__(self, path: Path, header: _Header, sizes: Sequence[int]) -> None:
+        fields = header.fields
+        kind = " ".join(fields["type"].lower().split())
+        if kind not in _TYPES:
+            raise InputError(f'holds numbers of the type "{kind}"', path=path, remedy=_REMEDY)
+        encoding = _ENCODINGS.get(fields["encoding"].lower())
+        if encoding is None:
+            raise InputError(f'has the unknown encoding "{fields["encoding"]}"', path=path, remedy=_REMEDY)
+        self._path, self._start, self._encoding = path, header.start, encoding
+        self._dtype, self._count = _TYPES[kind], math.prod(sizes)
+        if self._dtype.itemsize > 1 and encoding not in ("ascii",):
+            endian = fields.get("endian", "").lower()
+            if endian not in ("little", "big"):
+                raise InputError("does not say in which order its bytes are (endian)", path=path, remedy=_REMEDY)
+            self._dtype = self._dtype.newbyteorder("<" if endian == "little" else ">")
+        self._line_skip = int(fields.get("line skip", 0))
+        self._byte_skip = int(fields.get("byte skip", 0))
+        self._files = _data_files(path, header, sizes)
+
+    def read(self) -> np.ndarray:
+        """Return all numbers, the first axis fastest, in the machine's byte order."""
+        if not self._files:
+            with open_plain_or_gzip(self._path) as file:
+                _skip(file, self._start)
+                numbers = self._decode(file, self._count)
+        else:
+            share, rest = divmod(self._count, len(self._files))
+            if rest:
+                what = f"names {len(self._files)} data files, which do not make up its size"
+                raise InputError(what, path=self._path, remedy=_REMEDY)
+            parts = []
+            for name in self._files:
+                with open(name, "rb") as file, library_errors(name, "the data of a NRRD image"):
+                    parts.append(self._decode(file, share))
+            numbers = np.concatenate(parts)
+        return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
+
+    def verify(self) -> None:
+        """Raise InputError if raw or gzip data is visibly incomplete."""
+        files = self._files or [self._path]
+        size = self._count // len(files) * self._dtype.itemsize
+        if self._line_skip or self._encoding not in ("raw", "gzip"):
+            return
+        for name in files:
+            start = 0 if self._files else self._start
+            if not self._files and is_gzip(self._path):
+                check_complete(name, size + start, packed=True) if self._encoding == "raw" else None
+            elif self._encoding == "raw":
+                check_complete(name, size, start + max(0, self._byte_skip))
+            elif not self._byte_skip:
+                check_complete(name, size, start, packed=True)
+
+    def _decode(self, file: IO[bytes], count: int) -> np.ndarray:
+        """Return the next `count` numbers of a data file."""
+        for _ in range(self._line_skip):
+            if not file.readline(_HEADER_LIMIT):
+                raise EOFError
+        if self._encoding == "raw" and self._byte_skip == -1:
+            file.seek(-count * self._dtype.itemsize, os.SEEK_END)
+        if self._encoding in ("ascii", "hex"):
+            _skip(file, max(0, self._byte_skip))
+            return _decode_text(file.read(), self._encoding, self._dtype, count)
+        packed = {"gzip": Gunzip, "bzip2": Bunzip2}.get(self._encoding)
+        stream: IO[bytes] = io.BufferedReader(packed(file), 1 << 18) if packed else file  # type: ignore[arg-type, assignment]
+        if self._byte_skip > 0:
+            _skip(stream, self._byte_skip)
+        numbers = read_array(stream, self._dtype, count)
+        if packed:
+            read_to_end(stream)
+        return numbers
+
+
+def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
+    """Return `count` numbers of the text encodings; raises EOFError if there are fewer."""
+    if encoding == "hex":
+        digits = re.sub(rb"\s+", b"", data)[: 2 * count * dtype.itemsize]
+        if len(digits) < 2 * count * dtype.itemsize:
+            raise EOFError
+        return np.frombuffer(bytes.fromhex(digits.decode("ascii")), dtype)
+    words = data.replace(b",", b" ").split()[:count]
+    if len(words) < count:
+        raise EOFError
+    if dtype.kind == "f":
+        return np.array([float(word) for word in words], dtype)
+    return np.array([int(word) for word in words], dtype)
+
+
+def _data_files(path: Path, header: _Header, sizes: Sequence[int]) -> list[Path]:
+    """Return the files beside a header that hold its data; none where the data follows the header."""
+    value = header.fields.get("data file")
+    if value is None:
+        return []
+    words = value.split()
+    if words[0].upper() == "LIST":
+        names = header.files
+    elif re.search(r"%[0-9]*[du]", words[0]) and len(words) >= 4:
+        first, last, step = (int(word) for word in words[1:4])
+        if step == 0:
+            raise InputError("has a damaged pattern of data files", path=path, remedy=_DAMAGED)
+        numbers = range(first, last + (1 if step > 0 else -1), step)
+        if len(numbers) > math.prod(sizes):
+            raise InputError("has a damaged pattern of data files", path=path, remedy=_DAMAGED)
+        names = [words[0].replace("%u", "%d") % number for number in numbers]
+    else:
+        names = [value]
+    files = [path.parent / name for name in names]
+    if not files:
+        raise InputError("names no data files", path=path, remedy=_DAMAGED)
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"needs its data file {file.name}, which is missing", path=path, remedy="Copy both.")
+    return files
+
+
+def _skip(file: IO[bytes], size: int) -> None:
+    while size:
+        passed = len(file.read(min(size, 1 << 20)))
+        if not passed:
+            raise EOFError
+        size -= passed
+
+
+def _vectors(text: str) -> list[np.ndarray | None]:
+    """Return the vectors of "(1,0,0) none (0, 0, 1)", with or without blanks inside; None for "none"."""
+    rows: list[np.ndarray | None] = []
+    for word in re.findall(r"\([^)]*\)|[^\s()]+", text):
+        if word.startswith("("):
+            rows.append(np.array([float(number) for number in word[1:-1].split(",")]))
+        elif word.lower() in ("none", "???", "nan"):
+            rows.append(None)
+        else:
+            raise ValueError(f"{word} is not a vector")
+    return rows
+
+
+def _directions(path: Path, header: _Header, axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:
+    """Return (3, 3) the step in the file's own space along each spatial axis, and which axes those are."""
+    text = header.fields.get("space directions")
+    if text is not None:
+        rows = [np.full(3, np.nan) if row is None else row for row in _vectors(text)]
+        if len(rows) != axes:
+            raise InputError("has another number of space directions than axes", path=path, remedy=_DAMAGED)
+        # An axis without direction ("none") is not spatial; one with some NaN is an error for `check_grid`.
         spatial = [axis for axis, row in enumerate(rows) if not np.isnan(row).all()]
         _need_three(path, spatial, axes)
         if any(rows[axis].shape != (3,) for axis in spatial):
             raise InputError("has directions that are not three-dimensional", path=path, remedy=_REMEDY)
         return np.stack([rows[axis] for axis in spatial]), spatial
-    spatial = [axis for axis, kind in enumerate(kinds) if kind in _SPATIAL_KINDS]
-    if not spatial:
-        spatial = list(range(axes))
+    spatial = [axis for axis, kind in enumerate(kinds) if kind in _SPATIAL_KINDS] or list(range(axes))
     _need_three(path, spatial, axes)
-    spacings = np.asarray(header.get("spacings", [np.nan] * axes), dtype=np.float64)[spatial]
+    words = header.fields.get("spacings", "").split()
+    spacings = np.array([float(word) for word in words] if len(words) == axes else [np.nan] * axes)[spatial]
     if np.isnan(spacings).any():
         raise InputError("does not say how far its voxels are apart (no space directions)", path=path, remedy=_REMEDY)
     return np.diag(spacings), spatial
@@ -156,14 +345,20 @@ def _need_three(path: Path, spatial: list[int], axes: int) -> None:
         raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume from it.")
 
 
-def _origin(header: dict[str, Any]) -> np.ndarray:
-    """(3,) centre of the first voxel in the file's own space; 0 where the header has none."""
-    return np.asarray(header.get("space origin", np.zeros(3)), dtype=np.float64)
+def _origin(path: Path, header: _Header) -> np.ndarray:
+    """Return (3,) the centre of the first voxel in the file's own space; 0 where the header has none."""
+    text = header.fields.get("space origin")
+    if text is None:
+        return np.zeros(3)
+    (row,) = _vectors(text)
+    if row is None or row.shape != (3,):
+        raise InputError("has a damaged space origin", path=path, remedy=_DAMAGED)
+    return row
 
 
-def _space_signs(path: Path, header: dict[str, Any]) -> tuple[int, int, int]:
-    space = header.get("space")
-    if space is None and "space directions" not in header:
+def _space_signs(path: Path, header: _Header) -> tuple[int, int, int]:
+    space = header.fields.get("space")
+    if space is None and "space directions" not in header.fields:
         return _TO_RAS["lps"]
     signs = _TO_RAS.get(str(space).lower())
     if signs is None:
@@ -172,28 +367,17 @@ def _space_signs(path: Path, header: dict[str, Any]) -> tuple[int, int, int]:
     return signs
 
 
-def _flatten_segments(path: Path, layers: np.ndarray, header: dict[str, Any]) -> np.ndarray:
-    """(1, I, J, K) labels of the segments in `layers` (L, I, J, K); unchanged if the header names none."""
-    segments = _stored_segments(path, header, len(layers))
-    if not segments:
-        return layers
-    labels = np.zeros(layers.shape[1:], dtype=np.min_scalar_type(max(segment.label for segment in segments)))
-    for segment in segments:
-        labels[layers[segment.layer] == segment.value] = segment.label
-    return labels[np.newaxis]
+def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
+    """Return the segments in the file's order; their labels are their values, or 1, 2, ... where these are not unique.
 
-
-def _stored_segments(path: Path, header: dict[str, Any], layers: int) -> tuple[StoredSegment, ...]:
-    """The segments in the file's order; their labels are their values, or 1, 2, ... where these are not unique.
-
-    Files of before Slicer 4.11 have no label values or layers: there segment n is the voxels of 1 in layer n.
+    Files from before Slicer 4.11 have no label values or layers: there segment n is the voxels of 1 in layer n.
     """
-    found = {int(match[1]) for key in header if (match := re.match(r"Segment(\d+)_", key))}
+    found = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []
     for number in sorted(found):
         try:
-            value = int(header.get(f"Segment{number}_LabelValue", 1))
-            layer = int(header.get(f"Segment{number}_Layer", number if layers > 1 else 0))
+            value = int(pairs.get(f"Segment{number}_LabelValue", 1))
+            layer = int(pairs.get(f"Segment{number}_Layer", number if layers > 1 else 0))
         except ValueError as error:
             raise InputError(f"has a damaged segment {number}", path=path, remedy=_REMEDY) from error
         if not 0 <= layer < layers:
@@ -206,8 +390,8 @@ def _stored_segments(path: Path, header: dict[str, Any], layers: int) -> tuple[S
             layer,
             value,
             value if unique else place,
-            str(header.get(f"Segment{number}_Name", "")) or None,
-            _color(str(header.get(f"Segment{number}_Color", ""))),
+            pairs.get(f"Segment{number}_Name", "").strip() or None,
+            _color(pairs.get(f"Segment{number}_Color", "")),
         )
         for place, (number, layer, value) in enumerate(places, start=1)
     )

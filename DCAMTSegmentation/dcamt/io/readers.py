@@ -1,8 +1,13 @@
-"""Reading scans and labelmaps: the reader that a file's kind and ending ask for, and the checks of what it read."""
+"""Read scans and labelmaps: choose the reader by a file's content and ending, and check what it read."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,127 +15,225 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import Labelmap, Volume, as_labels, check, check_grid
-from .formats import ending
-from .nrrd import StoredSegment
+from ..volume import Labelmap, LabelMapping, Volume, as_labels, check_grid, check_scan, check_scan_grid
+from .dicom import ScanChoice, open_dicom_file, open_dicom_folder, open_dicomdir
+from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS
+from .dicom_segments import open_dicom_segments
+from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending
+from .hdf5 import MAGIC as HDF5_MAGIC
+from .hdf5 import open_hdf5
+from .itk import open_itk
+from .nifti import open_nifti
+from .nrrd import MAGIC as NRRD_MAGIC
+from .nrrd import open_nrrd
+from .reading import StoredImage, StoredSegment, library_errors, read_head
 
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
-
-
-def read_scan(path: str | Path, channels: int = 1) -> Volume:
-    """Read and check a scan: NIfTI, NRRD, MetaImage, another ITK format, or a folder of DICOM slices.
-
-    `channels` is the number of images the file must hold, as C of the voxels (C, I, J, K). Intensities keep
-    the file's type unless it scales them, which makes them float32. Raises InputError for whatever `check`
-    refuses and for a file that is missing, empty, damaged, two-dimensional or holds another number of images.
-    """
-    path = Path(path)
-    voxels, affine = _read(path)
-    if len(voxels) != channels:
-        remedy = "Extract one of them to a file of its own." if channels == 1 else f"{channels} are needed."
-        raise InputError(f"holds {len(voxels)} volumes (4D)", path=path, remedy=remedy)
-    volume = Volume(voxels, Grid(voxels.shape[1:], affine), path)
-    check(volume)
-    return volume
-
-
-def read_labelmap(path: str | Path) -> Labelmap:
-    """Read a labelmap from any format `read_scan` reads, or a segmentation (`.seg.nrrd`).
-
-    The layers of a segmentation become one labelmap: segments keep their label values where these are unique,
-    or else are numbered 1, 2, ... in the file's order; where segments overlap the later one wins. Raises
-    InputError as `read_scan`, except that a blank labelmap is fine, and for negative or fractional values.
-    """
-    path = Path(path)
-    voxels, affine = _read(path, flatten_segments=True)
-    if len(voxels) != 1:
-        raise InputError(
-            f"holds {len(voxels)} volumes, not one labelmap", path=path, remedy="Save one labelmap a file."
-        )
-    grid = Grid(voxels.shape[1:], affine)
-    check_grid(grid, path)
-    return Labelmap(as_labels(voxels[0], path), grid, path)
-
-
-def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
-    """What a file says of the segments in it, by the labels that `read_labelmap` gives them; most formats say nothing.
-
-    Raises InputError as `read_labelmap` does for a damaged header.
-    """
-    path = Path(path)
-    if ending(path) not in _NRRD_ENDINGS:
-        return ()
-    from .nrrd import read_nrrd_segments
-
-    return read_nrrd_segments(path)
+_NIFTI_ENDINGS = (".nii", ".nii.gz")
+_DICOM_ENDINGS = (".dcm", ".ima", "")
+_ZIP_MAGIC = b"PK\x03\x04"
+_MAXIMUM_UNZIPPED = 16 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What a file says of itself before any voxel is read: C of its voxels (C, I, J, K), and their grid."""
+    """The content of a file before any voxel is read: C of its voxels (C, I, J, K), and their grid."""
 
     channels: int
     grid: Grid
 
 
-def read_header(path: str | Path, flatten_segments: bool = False) -> Header:
-    """A scan's or, with `flatten_segments`, a labelmap's header, checked as far as it goes; no voxel is kept.
+def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = None) -> Volume:
+    """Read and check a scan.
 
-    Raises InputError as `read_scan` and `read_labelmap` do, but for another number of channels and for what only
-    the voxels show.
+    Args:
+        path: NIfTI, NRRD, MetaImage, another ITK format, a folder of DICOM files or one above, a DICOM file of many
+            frames, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's `.h5`. See docs/formats.md.
+        channels: number of images that the file must hold, C of the voxels (C, I, J, K).
+        choice: which of several images in a DICOM folder.
+
+    Returns:
+        The scan; intensities keep the file's type unless it scales them, which makes them float32. Its `notes` say
+        what was passed over or assumed.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, two-dimensional, holds another number of images, or something
+            that `volume.check_scan` refuses.
     """
     path = Path(path)
-    kind = _kind(path)
-    if kind == "dicom":
-        from .dicom import read_dicom_header
-
-        shape, affine = read_dicom_header(path)
-    elif kind == "nifti":
-        from .nifti import read_nifti_header
-
-        shape, affine = read_nifti_header(path)
-    elif kind == "nrrd":
-        from .nrrd import read_nrrd_header
-
-        shape, affine = read_nrrd_header(path, flatten_segments)
-    else:
-        from .itk import read_itk_header
-
-        shape, affine = read_itk_header(path)
-    grid = Grid((shape[1], shape[2], shape[3]), affine)
-    check_grid(grid, path)
-    return Header(shape[0], grid)
+    with _open_image(path, choice or ScanChoice()) as image:
+        if image.labels_only:
+            raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
+        check_scan_grid(image.grid, path)
+        if image.channels != channels:
+            remedy = "Extract one of them to a file of its own." if channels == 1 else f"{channels} are needed."
+            raise InputError(f"holds {image.channels} volumes (4D)", path=path, remedy=remedy)
+        volume = Volume(image.load(), image.grid, path, image.notes)
+    check_scan(volume)
+    return volume
 
 
-def _read(path: Path, flatten_segments: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (C, I, J, K) and affine, by the reader that the path's kind and ending ask for."""
-    kind = _kind(path)
-    if kind == "dicom":
-        from .dicom import read_dicom_folder
+def read_labelmap(path: str | Path, mapping: LabelMapping | None = None) -> Labelmap:
+    """Read a labelmap from any format that `read_scan` reads, or a segmentation (`.seg.nrrd`, DICOM SEG).
 
-        return read_dicom_folder(path)
-    if kind == "nifti":
-        from .nifti import read_nifti
+    The layers of a segmentation become one labelmap: segments keep their label values where these are unique, or else
+    are numbered 1, 2, ... in the file's order; where segments overlap the later one wins. A segmentation that was
+    saved cropped to its segments stays so; `volume.fit_labelmap` brings it to its scan's grid.
 
-        return read_nifti(path)
-    if kind == "nrrd":
-        from .nrrd import read_nrrd
+    mapping: turns the file's label values and segment names into labels; everything else becomes background.
 
-        return read_nrrd(path, flatten_segments)
-    from .itk import read_itk
+    Raises:
+        InputError: as `read_scan`, except that blank and small labelmaps are accepted; for negative or fractional
+            values; and for a name in `mapping` that no segment of the file has.
+    """
+    path = Path(path)
+    with _open_image(path, ScanChoice(), label=True) as image:
+        check_grid(image.grid, path)
+        if image.channels != 1 and not image.segments:
+            remedy = "Save one labelmap a file."
+            raise InputError(f"holds {image.channels} volumes, not one labelmap", path=path, remedy=remedy)
+        voxels, grid = image.load(), image.grid
+    if mapping is not None:
+        return Labelmap(_map_labels(voxels, image.segments, mapping, path), grid, path, bool(image.segments))
+    if image.segments:
+        return Labelmap(_flatten_segments(voxels, image.segments), grid, path, partial=True)
+    return Labelmap(as_labels(voxels[0], path), grid, path)
 
-    return read_itk(path)
+
+def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
+    """Return the segments that a segmentation file names, with the labels that `read_labelmap` gives them.
+
+    Most formats name none. Raises InputError as `read_labelmap` does for a damaged header.
+    """
+    path = Path(path)
+    if ending(path) not in (*_NRRD_ENDINGS, *_DICOM_ENDINGS):
+        return ()
+    with _open_image(path, ScanChoice(), label=True) as image:
+        return image.segments
 
 
-def _kind(path: Path) -> str:
-    """Which reader a path needs: "dicom", "nifti", "nrrd" or "itk"; raises InputError if it is missing or empty."""
+def read_header(path: str | Path, flatten_segments: bool = False) -> Header:
+    """Return the header of a scan or, with `flatten_segments`, of a labelmap, checked as far as it goes.
+
+    No voxel is kept. Raises InputError as `read_scan` and `read_labelmap` do, but for another number of channels and
+    for what only the voxels show.
+    """
+    path = Path(path)
+    with _open_image(path, ScanChoice(), label=flatten_segments) as image:
+        if flatten_segments:
+            check_grid(image.grid, path)
+        else:
+            check_scan_grid(image.grid, path)
+        image.verify()
+        return Header(1 if flatten_segments and image.segments else image.channels, image.grid)
+
+
+@contextmanager
+def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator[StoredImage]:
+    """Open an image by its content, then by its ending; raises InputError if it is missing, empty or unknown."""
     # os.path, unlike pathlib, answers False to a name the system cannot even look up.
     if not os.path.exists(path):
         raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
     if os.path.isdir(path):
-        return "dicom"
-    if os.path.getsize(path) == 0:
-        raise InputError("is an empty file", path=path, remedy="Copy or export it again.")
-    if ending(path) in (".nii", ".nii.gz"):
-        return "nifti"
-    return "nrrd" if ending(path) in _NRRD_ENDINGS else "itk"
+        yield open_dicom_folder(path, choice)
+        return
+    if not os.path.isfile(path):
+        raise InputError("is no file", path=path, remedy="Choose a file or a folder.")
+    with library_errors(path, "a file"):
+        if os.path.getsize(path) == 0:
+            raise InputError("is an empty file", path=path, remedy="Copy or export it again.")
+        with open(path, "rb") as file:
+            start = file.read(4)
+    if start == _ZIP_MAGIC:
+        with _unzipped(path) as inner, _open_image(inner, choice, label) as image:
+            yield image
+    else:
+        yield _open_file(path, choice, label)
+
+
+def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
+    kind, head = ending(path), read_head(path)
+    if kind in _NRRD_ENDINGS:
+        return open_nrrd(path)
+    if kind in _NIFTI_ENDINGS:
+        return open_nifti(path)
+    if head[128:132] == b"DICM" or path.name.upper() == "DICOMDIR" or _is_bare_dicom(kind, head):
+        return _open_dicom(path, choice, label)
+    if head.startswith(NRRD_MAGIC):
+        return open_nrrd(path)
+    if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
+        return open_nifti(path)
+    if head.startswith(HDF5_MAGIC) and kind in (".h5", ".hdf5"):
+        return open_hdf5(path, label)
+    return open_itk(path)
+
+
+def _is_bare_dicom(kind: str, head: bytes) -> bool:
+    """Return whether a file may be DICOM without the preamble that tells it."""
+    return kind in _DICOM_ENDINGS and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
+
+
+def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
+    from pydicom import dcmread
+
+    with library_errors(path, "a DICOM file"):
+        data = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"])
+        kind = str(data.get("SOPClassUID", "") or getattr(data.file_meta, "MediaStorageSOPClassUID", ""))
+    if kind == DIRECTORY_CLASS or path.name.upper() == "DICOMDIR":
+        return open_dicomdir(path, choice)
+    if kind == SEGMENTATION_CLASS:
+        if not label:
+            raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
+        return open_dicom_segments(path)
+    return open_dicom_file(path, choice)
+
+
+@contextmanager
+def _unzipped(path: Path) -> Iterator[Path]:
+    """Extract a zip file for as long as the block runs: the image in it if there is one, or else the folder."""
+    with tempfile.TemporaryDirectory(prefix="dcamt-") as folder:
+        with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+            if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
+                raise InputError(f"holds {size >> 30} GiB", path=path, remedy="Extract it, and choose the scan.")
+            archive.extractall(folder)
+        files = [file for file in Path(folder).rglob("*") if file.is_file() and not file.name.startswith(".")]
+        images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+        try:
+            yield images[0] if len(images) == 1 else Path(folder)
+        except InputError as error:
+            inner = images[0] if len(images) == 1 else Path(folder)
+            text = str(error).removeprefix(f"{path}: ").removeprefix(f"{inner}: ").replace(f"{folder}{os.sep}", "")
+            raise InputError(text, path=path) from error
+
+
+def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> np.ndarray:
+    """Return the labels (I, J, K) of the segments in `layers` (L, I, J, K)."""
+    labels = np.zeros(layers.shape[1:], dtype=np.min_scalar_type(max(segment.label for segment in segments)))
+    for segment in segments:
+        labels[layers[segment.layer] == segment.value] = segment.label
+    return labels
+
+
+def _map_labels(
+    layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: LabelMapping, path: Path
+) -> np.ndarray:
+    """Return the labels (I, J, K), uint8, that `mapping` makes of the file's values and segments."""
+    labels = np.zeros(layers.shape[1:], np.uint8)
+    flat: np.ndarray | None = None
+    for source, label in mapping.entries:
+        if isinstance(source, str):
+            named = [
+                segment for segment in segments if LabelMapping.key(segment.name or "") == LabelMapping.key(source)
+            ]
+            if not named:
+                known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)
+                what = f'has no segment "{source}"{f", but {known}" if known else ""}'
+                raise InputError(what, path=path, remedy="Name one of its segments or a label value.")
+            for segment in named:
+                labels[layers[segment.layer] == segment.value] = label
+        else:
+            if flat is None:
+                flat = _flatten_segments(layers, segments) if segments else as_labels(layers[0], path)
+            labels[flat == source] = label
+    return labels

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import bounding_box, reorientation_between
+from ..geometry import bounding_box
 from ..io.atomic import atomic_path
 from ..io.formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
 from ..io.readers import read_labelmap
-from ..volume import Labelmap, is_white, white_as
+from ..volume import Labelmap, fit_labelmap, is_mask_of_255, relabel_255
 from .measurements import csv_cell
 
 
@@ -154,9 +154,9 @@ def evaluate_folders(
     one_structure = _hold_one_structure([*(predicted[case] for case in cases), *(labelled[case] for case in cases)])
     for done, case in enumerate(cases, start=1):
         label = read_labelmap(labelled[case])
-        prediction = _on_grid(read_labelmap(predicted[case]), label)
+        prediction = fit_labelmap(read_labelmap(predicted[case]), label.grid, f"its label {label.path}")
         if one_structure:
-            label, prediction = white_as(1, label), white_as(1, prediction)
+            label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
         values = [{int(v) for v in np.unique(map_.voxels)} - {0} for map_ in (label, prediction)]
         in_labels |= values[0]
         in_predictions |= values[1]
@@ -186,7 +186,7 @@ def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequenc
 
     Raises InputError if the two lie on different grids.
     """
-    prediction = _on_grid(prediction, label)
+    prediction = fit_labelmap(prediction, label.grid, f"its label {label.path}")
     return [_row(case, value, prediction, label) for value in values]
 
 
@@ -208,7 +208,7 @@ def _hold_one_structure(paths: Iterable[Path]) -> bool:
     """Return whether every file is a mask of 255, or of 1, or blank."""
     for path in paths:
         labelmap = read_labelmap(path)
-        if int(labelmap.voxels.max()) > 1 and not is_white(labelmap):
+        if int(labelmap.voxels.max()) > 1 and not is_mask_of_255(labelmap):
             return False
     return True
 
@@ -278,20 +278,3 @@ def case_name(path: Path) -> str:
 
 def _listed(values: set[int]) -> str:
     return ", ".join(str(value) for value in sorted(values))
-
-
-def _on_grid(prediction: Labelmap, label: Labelmap) -> Labelmap:
-    """`prediction` on the label's grid: as it is, or with axes permuted and flipped; never interpolated."""
-    if prediction.grid.matches(label.grid):
-        return prediction
-    reorientation = reorientation_between(prediction.grid, label.grid)
-    if reorientation is not None:
-        grid = reorientation.apply_to_grid(prediction.grid)
-        if grid.matches(label.grid):
-            return Labelmap(np.ascontiguousarray(reorientation.apply(prediction.voxels)), grid, prediction.path)
-    sizes = [" x ".join(str(size) for size in grid.shape) for grid in (prediction.grid, label.grid)]
-    raise InputError(
-        f"lies on another grid ({sizes[0]} voxels) than its label {label.path} ({sizes[1]} voxels)",
-        path=prediction.path,
-        remedy="Segment the very image that was outlined, or resample one of them.",
-    )

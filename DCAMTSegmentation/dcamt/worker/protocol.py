@@ -26,7 +26,7 @@ from ..io.typed_json import build
 from ..machine import AUTO, DEVICES
 from ..metrics.measurements import Measurements
 from ..recipe import ACCURATE, QUALITIES
-from ..volume import SegmentInfo, Volume, check
+from ..volume import SegmentInfo, Volume, check_scan
 
 VERSION = 1
 """Of this protocol; both ends refuse another."""
@@ -308,7 +308,7 @@ def read_scan(request: SegmentRequest) -> Volume:
         raise InputError(f"has {stored.ndim} axes", path=name, remedy="A three-dimensional scan is needed.")
     voxels = stored.transpose(3, 2, 1, 0)
     volume = Volume(voxels, Grid(voxels.shape[1:], request.affine), name)
-    check(volume)
+    check_scan(volume)
     return volume
 
 

@@ -1,0 +1,413 @@
+"""Find the frames of DICOM files: where each lies, what kind it is, whether its file is whole; and load its pixels."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .itk import quiet_sitk, quiet_terminal
+from .reading import library_errors
+
+SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+_IMAGE_CLASSES = {
+    f"1.2.840.10008.5.1.4.1.1.{end}"
+    for end in (
+        *("2", "2.1", "2.2"),  # CT, enhanced, legacy converted enhanced
+        *("4", "4.1", "4.4"),  # MR
+        *("128", "130", "128.1"),  # PET
+        *("7", "7.2", "7.3"),  # secondary capture, if it has positions
+        "13.1.1",  # X-ray 3D angiographic
+    )
+}
+_CAPTURES = tuple(f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("7", "7.1", "7.2", "7.3", "7.4"))
+_OTHER_ENDINGS = frozenset(
+    (
+        *(".txt", ".xml", ".json", ".csv", ".pdf", ".rtf", ".doc", ".docx", ".xls", ".xlsx", ".log", ".md"),
+        *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".html", ".htm", ".js", ".css", ".ico"),
+        *(".ini", ".inf", ".db", ".exe", ".dll", ".bat", ".sh", ".py", ".zip"),
+        *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".raw", ".vtk", ".stl", ".mrml", ".mrb"),
+    )
+)
+_COMPONENTS = {
+    "magnitude": {"MAGNITUDE", "M", "M_FFE", "M_SE", "M_IR", "M_TSE"},
+    "phase": {"PHASE", "P", "P_FFE", "PHASE MAP", "VELOCITY MAP", "VELOCITY", "P_PCA", "PHASE CONTRAST M"},
+    "real": {"REAL", "R", "R_FFE", "R_IR"},
+    "imaginary": {"IMAGINARY", "I", "I_FFE", "I_IR"},
+}
+SHOWN = 8  # files or series that one message names
+_MAXIMUM_FILES = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One plane of an image: its place (LPS mm), what tells it from others at the same place, and its file."""
+
+    file: Path
+    index: int  # within the file
+    uid: str
+    series: str
+    title: str  # description of the series
+    series_number: int
+    position: np.ndarray  # (3,) centre of the first pixel
+    orientation: np.ndarray  # (6,) unit vectors along a row (i) and down a column (j)
+    spacing: np.ndarray  # (2,) mm between rows (j), then between columns (i), DICOM's order
+    size: tuple[int, int]  # columns, rows
+    slope: float
+    intercept: float
+    stack: str = ""
+    component: str = ""
+    labels: tuple[str, ...] = ()  # what else distinguishes kinds of images: image type, echo, b-value
+    times: tuple[float | None, ...] = ()
+    number: int = 0
+
+
+@dataclass(eq=False)
+class FoundFiles:
+    """What was found in the files of a folder: frames of images, and the files that are none."""
+
+    frames: list[Frame] = field(default_factory=list)
+    damaged: list[tuple[Path, str, str]] = field(default_factory=list)  # file, what is wrong, series or ""
+    unplaced: list[tuple[Path, str]] = field(default_factory=list)  # image without a position, series
+    foreign: list[tuple[Path, str]] = field(default_factory=list)  # file, kind
+    colour: list[tuple[Path, str]] = field(default_factory=list)  # file, series
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return all files of a folder and those below that are not hidden, by their names."""
+    files: list[Path] = []
+    with library_errors(folder, "a folder"):
+        for parent, folders, names in os.walk(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+            files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+            if len(files) > _MAXIMUM_FILES:
+                raise InputError("holds more than 100000 files", path=folder, remedy="Choose the series' own folder.")
+    return files
+
+
+def read_file(path: Path, found: FoundFiles) -> None:
+    """Add what a file holds to `found`."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    if path.name.upper() == "DICOMDIR" or path.suffix.lower() in _OTHER_ENDINGS:
+        return
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            found.damaged.append((path, "empty", ""))
+            return
+        with open(path, "rb") as file, _quiet_pydicom():
+            head = file.read(132)
+            file.seek(0)
+            # Old files have no preamble: they begin with an element of group 8.
+            bare = head[128:] != b"DICM" and head[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+            data = dcmread(file, stop_before_pixels=True, force=bare)
+            held = _pixel_bytes(file, data, size)
+    except InvalidDicomError:
+        # An ending like a slice's, or none, but other content: a slice whose beginning is damaged looks like this.
+        if path.suffix.lower() in (".dcm", ".ima"):
+            found.damaged.append((path, "no DICOM", ""))
+        else:
+            found.foreign.append((path, "no DICOM"))
+        return
+    except OSError as error:
+        found.damaged.append((path, error.strerror or "unreadable", ""))
+        return
+    except Exception:
+        found.damaged.append((path, "damaged", ""))
+        return
+    try:
+        _sort_file(path, data, held, found)
+    except InputError:
+        raise
+    except Exception:
+        found.damaged.append((path, "damaged header", str(data.get("SeriesInstanceUID", ""))))
+
+
+def _sort_file(path: Path, data: Any, held: int | None, found: FoundFiles) -> None:
+    """Add a file whose header was read to `found`."""
+    series = str(data.get("SeriesInstanceUID", ""))
+    meta = getattr(data, "file_meta", None)
+    kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
+    if kind == DIRECTORY_CLASS:
+        return
+    is_image = kind in _IMAGE_CLASSES or (not kind and "Rows" in data)
+    if not is_image:
+        if not kind and held is None and "Rows" not in data and len(data) < 4:
+            found.damaged.append((path, "cut", series))
+            return
+        from pydicom.uid import UID
+
+        found.foreign.append((path, UID(kind).name.removesuffix(" Storage") if kind else "unknown kind"))
+        return
+    frames = _frames_of(path, data)
+    if not frames:
+        if kind in _CAPTURES:
+            found.foreign.append((path, "Secondary Capture without a position"))
+        elif held is None:
+            found.damaged.append((path, "cut", series))
+        else:
+            found.unplaced.append((path, series))
+        return
+    expected = _expected_bytes(data)
+    if held is None or (expected is not None and held < expected):
+        found.damaged.append((path, "cut", series))
+        return
+    if int(data.get("SamplesPerPixel", 1)) != 1 or not str(
+        data.get("PhotometricInterpretation", "MONOCHROME2")
+    ).startswith("MONOCHROME"):
+        found.colour.append((path, series))
+        return
+    found.frames += frames
+
+
+def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
+    """Return how many bytes of pixels a file holds; None if they are missing or cut, -1 if they are compressed."""
+    syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is not None and syntax.is_deflated:
+        return -1 if "Rows" in data else None
+    at = file.tell()
+    head = file.read(12)
+    implicit, little = _encoding(data)
+    order = "<" if little else ">"
+    if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != (0x7FE0, 0x0010):
+        return None
+    if implicit:
+        length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
+    else:
+        length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12
+    if length != 0xFFFFFFFF:
+        return int(length) if start + length <= size else None
+    while True:  # the items of compressed data, up to the mark of its end
+        file.seek(start)
+        item = file.read(8)
+        if len(item) < 8:
+            return None
+        tag, length = struct.unpack("<I", item[:4])[0], struct.unpack("<I", item[4:])[0]
+        if tag == 0xE0DDFFFE:
+            return -1
+        if tag != 0xE000FFFE or start + 8 + length > size:
+            return None
+        start += 8 + length
+
+
+def _encoding(data: Any) -> tuple[bool, bool]:
+    """Return whether a file's elements leave out their type (implicit VR), and whether it is little-endian."""
+    implicit, little = getattr(data, "original_encoding", None) or (data.read_implicit_vr, data.read_little_endian)
+    return bool(implicit), little is not False
+
+
+def _expected_bytes(data: Any) -> int | None:
+    """Return how many bytes the pixels take by the header; None where they are compressed."""
+    syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is not None and (syntax.is_encapsulated or syntax.is_deflated):
+        return None
+    number = int(data.get("NumberOfFrames", 1) or 1)
+    pixels = int(data.Rows) * int(data.Columns) * int(data.get("SamplesPerPixel", 1)) * number
+    return pixels * int(data.BitsAllocated) // 8
+
+
+def _frames_of(path: Path, data: Any) -> list[Frame]:
+    """Return the frames of a file; none if it does not say where they lie."""
+    number = int(data.get("NumberOfFrames", 1) or 1)
+    per_frame = data.get("PerFrameFunctionalGroupsSequence")
+    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
+    if per_frame is None and number == 1:
+        frame = _frame(path, 0, data, [data])
+        return [frame] if frame else []
+    if per_frame is None or len(per_frame) != number:
+        return []
+    frames = [_frame(path, index, data, [group, shared]) for index, group in enumerate(per_frame)]
+    return [frame for frame in frames if frame] if all(frames) else []
+
+
+def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame | None:
+    """Return one frame; its attributes lie in functional groups of the frame, of all frames, or in the file itself."""
+
+    def value(keyword: str, group: str = "") -> Any:
+        for place in groups:
+            if place is None:
+                continue
+            if place is data:
+                if keyword in data:
+                    return data.get(keyword)
+            elif group and (items := place.get(group)) and keyword in items[0]:
+                return items[0].get(keyword)
+        return data.get(keyword) if keyword in data else None
+
+    position = _numbers(value("ImagePositionPatient", "PlanePositionSequence"), 3)
+    orientation = _numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
+    spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
+    if position is None or orientation is None or spacing is None:
+        return None
+    slope = value("RescaleSlope", "PixelValueTransformationSequence")
+    intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
+    image_type = value("FrameType", "MRImageFrameTypeSequence") or value("FrameType", "CTImageFrameTypeSequence")
+    words = [str(word) for word in (image_type or data.get("ImageType") or [])]
+    component = str(value("ComplexImageComponent", "MRImageFrameTypeSequence") or "")
+    echo = value("EffectiveEchoTime", "MREchoSequence") or value("EchoTime")
+    b_value = value("DiffusionBValue", "MRDiffusionSequence")
+    times = [
+        value("TemporalPositionIndex", "FrameContentSequence"),
+        value("TemporalPositionIdentifier"),
+        value("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence"),
+        value("TriggerTime"),
+        value("AcquisitionNumber"),
+        value("FrameAcquisitionDateTime", "FrameContentSequence"),
+        value("AcquisitionDateTime"),
+        value("AcquisitionTime"),
+        value("ContentTime"),
+    ]
+    stack = value("StackID", "FrameContentSequence")
+    return Frame(
+        file=path,
+        index=index,
+        uid=str(data.get("SOPInstanceUID", "")),
+        series=str(data.get("SeriesInstanceUID", "")),
+        title=str(data.get("SeriesDescription", "") or data.get("ProtocolName", "") or "").strip(),
+        series_number=_integer(data.get("SeriesNumber")),
+        position=position,
+        orientation=orientation,
+        spacing=spacing,
+        size=(int(data.Columns), int(data.Rows)),
+        slope=1.0 if slope in (None, "") else float(slope),
+        intercept=0.0 if intercept in (None, "") else float(intercept),
+        stack="" if stack is None else str(stack),
+        component=_component(component, words),
+        labels=(
+            "\\".join(words[2:]).lower(),
+            "" if echo in (None, "") else f"echo {float(echo):g} ms",
+            "" if b_value in (None, "") else f"b {float(b_value):g}",
+        ),
+        times=tuple(_time(item) for item in times),
+        number=_integer(data.get("InstanceNumber")) * 100_000 + index,
+    )
+
+
+def _component(component: str, words: Sequence[str]) -> str:
+    """Return "magnitude", "phase", "real" or "imaginary" of an image; "" where it does not say."""
+    for word in (component.upper(), *(text.upper() for text in words[2:])):
+        for name, known in _COMPONENTS.items():
+            if word in known:
+                return name
+    return ""
+
+
+def _numbers(value: Any, count: int) -> np.ndarray | None:
+    try:
+        numbers = np.array([float(number) for number in value])
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _time(value: Any) -> float | None:
+    """Return a number that orders times, dates with times and indices; None without one."""
+    try:
+        return float(str(value).split("+")[0]) if value not in (None, "") else None
+    except ValueError:
+        return None
+
+
+def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
+    """Return the voxels (1, I, J, K) of the frames, rescaled each by its own slope and intercept."""
+    planes: list[np.ndarray] = [np.empty(0)] * len(frames)
+    of_file: defaultdict[Path, list[int]] = defaultdict(list)
+    for number, frame in enumerate(frames):
+        of_file[frame.file].append(number)
+    for file, numbers in of_file.items():
+        with library_errors(file, "a DICOM image"), _quiet_pydicom():
+            pixels, rescaled = _pixels(file, [frames[number] for number in numbers])
+            for number in numbers:
+                frame = frames[number]
+                plane = pixels[frame.index]
+                if not rescaled and (frame.slope, frame.intercept) != (1.0, 0.0):
+                    plane = _rescale(plane, frame.slope, frame.intercept)
+                planes[number] = plane.T
+    voxels = np.stack(planes, axis=-1)
+    if voxels.dtype == np.float64:
+        voxels = voxels.astype(np.float32)
+    return np.ascontiguousarray(voxels[np.newaxis])
+
+
+def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    values = plane * slope + intercept
+    if slope == int(slope) and intercept == int(intercept) and plane.dtype.kind in "iu":
+        return values.astype(np.int32 if np.abs(values).max(initial=0) > 32767 else np.int16)
+    return values.astype(np.float32)
+
+
+def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
+    """Return all pixels of a file, (frames, rows, columns), and whether they are rescaled already."""
+    from pydicom import dcmread
+
+    data = dcmread(file, force=True)
+    if "ModalityLUTSequence" in data:
+        raise InputError("has a table of intensities (modality LUT)", path=file, remedy="Export it without.")
+    if not hasattr(getattr(data, "file_meta", None), "TransferSyntaxUID"):
+        from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+        data.ensure_file_meta()
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if _encoding(data)[0] else ExplicitVRLittleEndian
+    syntax = data.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        pixels = data.pixel_array
+        pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+        return _stored_bits(pixels, data), False
+    same = {(frame.slope, frame.intercept) for frame in frames} == {(1.0, 0.0)}
+    try:
+        pixels = data.pixel_array
+        return (pixels[np.newaxis] if pixels.ndim == 2 else pixels), False
+    except Exception:
+        if len(frames) > 1 and not same:
+            remedy = "Export the series uncompressed, or install pylibjpeg."
+            raise InputError(f"is compressed ({syntax.name})", path=file, remedy=remedy) from None
+    with quiet_terminal():
+        pixels = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(file)))
+    return (pixels[np.newaxis] if pixels.ndim == 2 else pixels), True
+
+
+def _stored_bits(pixels: np.ndarray, data: Any) -> np.ndarray:
+    """Return pixels without what old files keep in the bits beside those that are used (overlays)."""
+    allocated, stored = int(data.BitsAllocated), int(data.get("BitsStored", data.BitsAllocated))
+    high = int(data.get("HighBit", stored - 1))
+    if stored >= allocated or pixels.dtype.kind not in "iu":
+        return pixels
+    shift = allocated - 1 - high
+    # Upwards, so that the highest bit that is used becomes the sign; then down again.
+    moved = np.left_shift(pixels, shift) if shift > 0 else pixels
+    return np.asarray(np.right_shift(moved, allocated - stored))
+
+
+def list_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
+@contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom's remarks on odd values off the terminal."""
+    import logging
+    import warnings
+
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

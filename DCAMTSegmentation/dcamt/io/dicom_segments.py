@@ -1,0 +1,126 @@
+"""Read a DICOM segmentation (DICOM PS3.3 A.51) as a label: one layer a segment, on the grid of its own frames."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import Grid
+from ..volume import check_size
+from .itk import LPS_TO_RAS
+from .reading import StoredImage, StoredSegment, library_errors
+
+_REMEDY = "Export the segmentation again."
+
+
+def open_dicom_segments(path: Path) -> StoredImage:
+    """Open a DICOM segmentation. Frames that it leaves out, being empty, are background.
+
+    Raises:
+        InputError: the file is damaged, its frames lie on no common grid, or it holds probabilities.
+    """
+    from pydicom import dcmread
+
+    with library_errors(path, "a DICOM segmentation"):
+        data = dcmread(path)
+        if str(data.get("SegmentationType", "BINARY")) == "FRACTIONAL":
+            raise InputError("holds fractions, not segments", path=path, remedy="Export it as a binary segmentation.")
+        affine, shape, slices, segments = _geometry(path, data)
+        numbers = [int(item.SegmentNumber) for item in data.SegmentSequence] if "SegmentSequence" in data else []
+        numbers = numbers or sorted({segment for segment in segments if segment})
+    check_size((*shape, max(1, len(numbers))), path)
+
+    def load() -> np.ndarray:
+        with library_errors(path, "a DICOM segmentation"):
+            pixels = data.pixel_array
+            pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+            layers = np.zeros((len(numbers), *shape), np.uint8)
+            for frame, k, segment in zip(pixels, slices, segments, strict=True):
+                if segment:
+                    layers[numbers.index(segment), :, :, k] |= (frame.T != 0).astype(np.uint8)
+                else:  # a labelmap: each value is a segment
+                    for layer, number in enumerate(numbers):
+                        layers[layer, :, :, k] |= (number == frame.T).astype(np.uint8)
+            return layers
+
+    names = {int(item.SegmentNumber): item for item in data.get("SegmentSequence", [])}
+    return StoredImage(
+        channels=len(numbers),
+        grid=Grid(shape, LPS_TO_RAS @ affine),
+        load=load,
+        segments=tuple(
+            StoredSegment(
+                layer, 1, number, str(names[number].get("SegmentLabel", "")) or None if number in names else None
+            )
+            for layer, number in enumerate(numbers)
+        ),
+        labels_only=True,
+    )
+
+
+def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], list[int], list[int]]:
+    """Return the affine (LPS mm), the shape (I, J, K), and each frame's slice k and segment number (0: a labelmap)."""
+    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
+
+    def value(frame: Any, group: str, keyword: str) -> Any:
+        for place in (frame, shared):
+            if place is not None and group in place and keyword in place[group][0]:
+                return place[group][0].get(keyword)
+        raise InputError(f"does not say where its frames lie ({keyword})", path=path, remedy=_REMEDY)
+
+    frames = list(data.PerFrameFunctionalGroupsSequence)
+    positions = np.array(
+        [[float(v) for v in value(frame, "PlanePositionSequence", "ImagePositionPatient")] for frame in frames]
+    )
+    orientations = np.array(
+        [[float(v) for v in value(frame, "PlaneOrientationSequence", "ImageOrientationPatient")] for frame in frames]
+    )
+    spacing = [float(v) for v in value(frames[0], "PixelMeasuresSequence", "PixelSpacing")]
+    if not np.allclose(orientations, orientations[0], atol=1e-3):
+        raise InputError("has frames of several orientations", path=path, remedy=_REMEDY)
+    row, column = orientations[0][:3], orientations[0][3:]
+    normal = np.cross(row, column)
+    along = positions @ normal
+    places = np.unique(along.round(3))
+    step = float(np.diff(places).min()) if len(places) > 1 else 0.0
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        try:
+            stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
+        except (InputError, TypeError, ValueError):
+            continue
+        # Where empty frames are left out, the gaps are multiples of the slices' spacing.
+        if stated > 0 and (not step or abs(step / stated - round(step / stated)) < 0.02):
+            step = stated
+            break
+    if not step:
+        raise InputError("does not say how far its slices are apart", path=path, remedy=_REMEDY)
+    index = (along - along.min()) / step
+    if np.abs(index - index.round()).max() > 0.05:
+        raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
+    first = positions[int(along.argmin())]
+    off = positions - first - np.outer(along - along.min(), normal)
+    if np.linalg.norm(off, axis=1).max() > 0.05 * max(spacing):
+        raise InputError("has frames shifted sideways", path=path, remedy=_REMEDY)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = row * spacing[1], column * spacing[0], normal * step
+    affine[:3, 3] = first
+    slices = [int(k) for k in index.round()]
+    segments = [_segment_number(frame, shared) for frame in frames]
+    doubled: defaultdict[tuple[int, int], int] = defaultdict(int)
+    for k, segment in zip(slices, segments, strict=True):
+        doubled[k, segment] += 1
+    if max(doubled.values()) > 1:
+        raise InputError("has several frames of one segment at one place (tiles)", path=path, remedy=_REMEDY)
+    return affine, (int(data.Columns), int(data.Rows), max(slices) + 1), slices, segments
+
+
+def _segment_number(frame: Any, shared: Any) -> int:
+    """Return the segment of a frame; 0 where its pixels are segment numbers themselves."""
+    for place in (frame, shared):
+        if place is not None and (items := place.get("SegmentIdentificationSequence")):
+            return int(items[0].ReferencedSegmentNumber)
+    return 0

@@ -1,0 +1,52 @@
+"""Read the left atrium benchmark's `mri_norm2.h5`: the arrays `image` and `label` of one case, without geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import Grid
+from ..volume import check_size
+from .reading import StoredImage, library_errors
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+SPACING_MM = 0.625
+"""Of the benchmark's scans along every axis (Xiong et al., Medical Image Analysis 2021)."""
+
+
+def open_hdf5(path: Path, label: bool) -> StoredImage:
+    """Open the array `image` (I, J, K) of a benchmark file, or its array `label`.
+
+    The file holds no geometry: its axes are taken to run to the patient's left, posterior and superior in steps of
+    `SPACING_MM`, which is how the benchmark cropped its scans.
+
+    Raises:
+        InputError: h5py is not installed, or the file is damaged or has no such array.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(
+            "needs the package h5py to be read", path=path, remedy="Install it (pip install h5py), or convert the file."
+        ) from error
+    name = "label" if label else "image"
+    with library_errors(path, "an HDF5 file"), h5py.File(path, "r") as file:
+        if name not in file or not hasattr(file[name], "shape"):
+            known = ", ".join(sorted(str(key) for key in file)) or "nothing"
+            raise InputError(f'holds no array "{name}", but {known}', path=path, remedy="Choose another file.")
+        shape = tuple(int(size) for size in file[name].shape)
+    if len(shape) != 3:
+        raise InputError(f"holds a {len(shape)}D array", path=path, remedy="A three-dimensional scan is needed.")
+    check_size(shape, path)
+
+    def load() -> np.ndarray:
+        with library_errors(path, "an HDF5 file"), h5py.File(path, "r") as file:
+            stored: Any = file[name][()]
+            return np.ascontiguousarray(stored)[np.newaxis]
+
+    affine = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])
+    note = f"Holds no geometry; voxels of {SPACING_MM} mm were assumed, as in the left atrium benchmark."
+    return StoredImage(1, Grid((shape[0], shape[1], shape[2]), affine), load, notes=(note,))
