@@ -11,7 +11,8 @@ WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 30
 POINTS = 300
 """A line of more points than this is thinned to means over as many equal stretches."""
-COLORS = ("#1f6fb4", "#d9622b", "#2f9e57", "#8a5bc7", "#b8952a", "#c23b6e")
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#333333")
+"""Line colours of reports and of Slicer's charts, after Okabe and Ito: colour-blind people can tell them apart."""
 
 Line = Sequence[tuple[float, float]]
 

@@ -7,22 +7,13 @@ from typing import Any
 
 import numpy as np
 import slicer
+from dcamt.report.charts import COLORS
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .curves import Curve, RunCurves
 
 STEP = "iteration"
-COLOURS = (
-    (0.0, 0.45, 0.7),
-    (0.9, 0.6, 0.0),
-    (0.0, 0.62, 0.45),
-    (0.84, 0.37, 0.0),
-    (0.8, 0.47, 0.65),
-    (0.34, 0.71, 0.91),
-    (0.2, 0.2, 0.2),
-)
-"""Series colours after Okabe and Ito's palette, which colour-blind people can tell apart."""
 LOSSES, SCORES = "losses", "scores"
 _CHART = "DCAMT.chart"
 _NODE_CLASSES = ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableNode")
@@ -120,7 +111,8 @@ class TrainingCharts:
             # Without a marker, a single validation would not be visible.
             series.SetMarkerStyle(markers.MarkerStyleCircle if kind == SCORES else markers.MarkerStyleNone)
             series.SetLineWidth(2)
-            series.SetColor(*COLOURS[number % len(COLOURS)])
+            hexadecimal = COLORS[number % len(COLORS)]
+            series.SetColor(*(int(hexadecimal[place : place + 2], 16) / 255 for place in (1, 3, 5)))
         return series
 
     def _node(self, node_class: str, key: str, name: str) -> Any:
