@@ -361,7 +361,7 @@ def copied_tree(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, source)
     for name in (*MODULES, "Resources", "Testing/Slicer", "Testing/slicer_harness", "Testing/dcamt_testing"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Models/left-atrium.dcamt", "SampleData/LGEHeartPhantom.nrrd"):
+    for name in ("Models/left-atrium.dcamt", "Models/left-atrium-terms.txt", "SampleData/LGEHeartPhantom.nrrd"):
         path = source / "Resources" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"\x00weights\xff@NOT_A_VARIABLE@")
@@ -373,11 +373,15 @@ def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     shipped = {
         str(path.relative_to(copied_tree))
-        for pattern in ("Models/*.dcamt", "SampleData/*.nrrd")
+        for pattern in ("Models/*.dcamt", "Models/*.txt", "SampleData/*.nrrd")
         for path in (copied_tree / "Resources").glob(pattern)
     }
     expected = set.union(shipped, *(module_sources(module, copied_tree) for module in MODULES))
-    assert {"Resources/Models/left-atrium.dcamt", "dcamt/__init__.py"} <= expected
+    assert {
+        "Resources/Models/left-atrium.dcamt",
+        "Resources/Models/left-atrium-terms.txt",
+        "dcamt/__init__.py",
+    } <= expected
     for place in ("build", "installed"):
         library = tmp_path / place / LIBRARY
         assert files_below(library) == expected

@@ -112,7 +112,7 @@ class SegmentationCase(unittest.TestCase):
     def wait(self, timeout: float = PATIENCE_S) -> None:
         """Until the segmentation has come to its end."""
         process_events_until(lambda: not self.logic.isRunning(), timeout, "the segmentation's end")
-        process_events_until(lambda: self.ui.applyButton.text == "Apply", 5, "the button")
+        process_events_until(lambda: self.ui.applyButton.text == "Apply", PATIENCE_S, "the button")
 
     def segment(self, volume: Any, model: str = "Tiny") -> Any:
         """Choose, click Apply, wait; returns the segmentation node."""
@@ -147,4 +147,5 @@ __all__ = [
     "own_mask",
     "process_events_until",
     "scene_state",
+    "start_afresh",
 ]

@@ -121,7 +121,7 @@ class CancelTest(FaultCase):
             click(self.ui.applyButton)
             self.repaired_worker()
             self.assert_the_next_apply_works()
-        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
 
     def test_cancel_before_the_worker_is_up(self) -> None:
         self.prepare(add_scan())
@@ -417,21 +417,21 @@ class ProcessTest(FaultCase):
         pid, root = self.pid(), self.worker._root
         self.assertTrue(alive(pid))
         self.module.close()
-        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
         self.assertFalse(os.path.exists(root))
 
     def test_the_process_ends_with_slicer(self) -> None:
         self.segment(add_scan())
         pid = self.pid()
         announce_quitting()
-        process_events_until(lambda: not alive(pid), 60, "the process's end")
+        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
 
     def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
         self.worker._idle_ms = 200
         volume = add_scan()
         self.segment(volume)
         pid = self.pid()
-        process_events_until(lambda: not alive(pid), 5, "the process's end")
+        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
         self.assert_the_next_apply_works(volume)
 
     def test_the_process_starts_with_the_first_apply_and_not_before(self) -> None:

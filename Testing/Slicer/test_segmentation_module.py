@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import slicer
-from segmentation_case import ROOT, SegmentationCase, add_scan, close_scene
-from slicer_harness import in_real_slicer, open_module
+from segmentation_case import ROOT, SegmentationCase, add_scan
+from slicer_harness import in_real_slicer, open_module, start_afresh
 
 # Opens the panel in a fresh interpreter and tells what that has imported.
 LOAD = """
@@ -103,7 +103,7 @@ class ModuleTest(SegmentationCase):
 
 class SampleScanTest(unittest.TestCase):
     def setUp(self) -> None:
-        close_scene()
+        start_afresh()
         self.module = open_module("DCAMTSegmentation")
         self.addCleanup(self.module.close)
 

@@ -33,6 +33,7 @@ from segmentation_case import (
     model_folder,
     own_mask,
     scene_state,
+    start_afresh,
 )
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -156,7 +157,7 @@ class GridTest(SegmentationCase):
 
 class SurfaceTest(unittest.TestCase):
     def setUp(self) -> None:
-        close_scene()
+        start_afresh()
 
     def test_the_surface_is_closed_and_encloses_what_the_voxels_fill(self) -> None:
         shape = (44, 56, 60)
@@ -407,7 +408,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
     """Measurements of shapes whose size is known, from the worker's own code to the table."""
 
     def setUp(self) -> None:
-        close_scene()
+        start_afresh()
 
     def test_ball_and_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
         from dcamt.geometry import Grid

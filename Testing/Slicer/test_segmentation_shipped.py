@@ -18,10 +18,10 @@ from segmentation_case import (
     LoopMonitor,
     assert_no_pause,
     click,
-    close_scene,
     open_module,
     own_mask,
     process_events_until,
+    start_afresh,
 )
 
 PATIENCE_S = 900
@@ -44,7 +44,7 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 class TutorialTest(unittest.TestCase):
     def setUp(self) -> None:
-        close_scene()
+        start_afresh()
         self.module = open_module("DCAMTSegmentation")
         self.addCleanup(self.module.close)
         self.ui, self.logic = self.module.ui, self.module.logic

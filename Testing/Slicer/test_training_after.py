@@ -32,7 +32,16 @@ from DCAMTTrainingLib.panels import results as results_panel
 from DCAMTTrainingLib.runs.model_store import current_model, use_model
 from DCAMTTrainingLib.runs.preview import box_of, remove_preview, show_preview
 from DCAMTTrainingLib.runs.proposal import open_proposal, scene_volume
-from slicer_harness import LoopMonitor, Person, assert_no_pause, choose, click, close_scene, process_events
+from slicer_harness import (
+    LoopMonitor,
+    Person,
+    assert_no_pause,
+    choose,
+    click,
+    close_scene,
+    process_events,
+    start_afresh,
+)
 from training_case import TrainingCase
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
@@ -331,7 +340,7 @@ class ProposalTest(TrainingCase):
 
 class PreviewTest(unittest.TestCase):
     def setUp(self) -> None:
-        close_scene()
+        start_afresh()
 
     def test_a_scan_that_is_not_in_the_scene_is_added_with_its_preview(self) -> None:
         import tempfile

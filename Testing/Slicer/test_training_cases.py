@@ -29,7 +29,7 @@ from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, 
 from DCAMTTrainingLib.cases.store import load_rows, save_rows
 from DCAMTTrainingLib.cases.table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
 from DCAMTTrainingLib.runs.preview import show_preview
-from slicer_harness import LoopMonitor, assert_no_pause, close_scene, process_events_until
+from slicer_harness import LoopMonitor, assert_no_pause, close_scene, process_events_until, start_afresh
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 
@@ -179,7 +179,7 @@ class TableModelTest(unittest.TestCase):
 
 class SceneSourceTest(unittest.TestCase):
     def setUp(self):
-        close_scene()
+        start_afresh()
         self.recipe = load_recipe("la")
 
     def test_each_volume_is_paired_with_the_segmentation_drawn_on_it(self):
@@ -346,7 +346,7 @@ class SceneSourceTest(unittest.TestCase):
 
 class ExportTest(unittest.TestCase):
     def setUp(self):
-        close_scene()
+        start_afresh()
         self.recipe = load_recipe("la")
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -484,7 +484,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
 
 class CaseCheckTest(unittest.TestCase):
     def setUp(self):
-        close_scene()
+        start_afresh()
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)

@@ -413,7 +413,7 @@ class ListOfRunsTest(TrainingCase):
         with run_lock(run.lock):
             self.module.widget.runs.refresh()
             told = "Running, 343 of 400 iterations, 0.74 per second, 77 s left, 0.8 GB of memory."
-            self.wait_for(lambda: self.ui.runStatusLabel.text == told, self.ui.runStatusLabel.text, timeout=20)
+            self.wait_for(lambda: self.ui.runStatusLabel.text == told, self.ui.runStatusLabel.text, timeout=120)
             self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
 
@@ -459,7 +459,7 @@ class LauncherTest(TrainingCase):
                 )
                 self.assertTrue(command.running)
                 command.cancel()
-                self.wait_for(lambda: not is_alive(child), "the child's end", timeout=20)
+                self.wait_for(lambda: not is_alive(child), "the child's end", timeout=120)
         self.assertEqual(heard, [])
 
 

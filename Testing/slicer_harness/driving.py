@@ -137,8 +137,27 @@ def close_scene() -> None:
     process_events()
 
 
+_settings_of_the_person: dict[str, Any] = {}
+
+
+def _keep_settings() -> None:
+    """Give the person their settings of the extension back when a real Slicer ends."""
+    settings = slicer.app.settings()
+
+    def restore() -> None:
+        for key, value in _settings_of_the_person.items():
+            settings.setValue(key, value)
+
+    if not _settings_of_the_person:
+        kept = [key for key in settings.allKeys() if key.startswith("DCAMT") or key == "MainWindow/layout"]
+        _settings_of_the_person.update({key: settings.value(key) for key in kept})
+        slicer.app.connect("aboutToQuit()", restore)
+
+
 def start_afresh() -> None:
     """Close the scene and reset what outlives it: the layout, the module shown and the extension's settings."""
+    if in_real_slicer():
+        _keep_settings()
     slicer.util.selectModule("Data")
     close_scene()
     slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
