@@ -201,6 +201,9 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--measurements", type=_path, metavar="FILE.csv", help="table of volume, surface area, diameters and sphericity"
     )
+    parser.add_argument(
+        "--wall", action="store_true", help="also measure late enhancement on the left atrium's surface (dcamt wall)"
+    )
     _add_json(parser)
 
 

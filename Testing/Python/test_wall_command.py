@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import CENTRE, points_of
@@ -147,3 +149,29 @@ def test_scan_is_not_replaced(folder: Path, phantom: tuple[Volume, Labelmap]) ->
     label = folder / "labels" / "a_label.nii.gz"
     assert run(scan, label, "-o", folder / "out", "--surface", scan) == 1
     assert scan.read_bytes() == before
+
+
+def test_segment_with_wall_measures_what_the_command_measures(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dcamt.api.segmentation import Segmenter
+    from dcamt_testing.synthetic import save_tiny_model
+    from dcamt_testing.tiny_recipes import tiny_recipe
+
+    label = folder / "labels" / "a_label.nii.gz"
+    outlined = read_labelmap(label)
+    segment = Segmenter.segment
+
+    def outline(self: Segmenter, *words: object, **more: object) -> object:
+        return replace(segment(self, *words, **more), labelmap=outlined)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Segmenter, "segment", outline)
+    model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
+    scan, out = folder / "scans" / "a_image.nrrd", folder / "out"
+    words = ["segment", scan, "-o", out, "--model", model, "--device", "cpu", "--wall", "--json"]
+    assert cli.main([str(word) for word in words]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events if event["event"] != "progress"] == ["segmented", "wall", "done"]
+    assert run(scan, label, "-o", folder / "other") == 0
+    assert rows_of(out / "a_image.wall.csv") == rows_of(folder / "other" / "a_image.wall.csv")
+    assert (out / "a_image.wall.vtp").exists()

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 TEAM_TIMEOUT = timedelta(days=7)
 """How long a process that has finished waits for the scans of the others. One that has ended is not waited for."""
+LEFT_ATRIUM = "82471001"
+"""SNOMED CT code of the left atrium."""
 MAX_LISTED = 20
 """Scans or folders that one message names at most."""
 
@@ -86,7 +88,7 @@ def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[S
     with team.fail_together():
         region = Region.parse(options.roi) if options.roi is not None else None
         segmenter = Segmenter.load(options.model, options.device)
-    session = SegmentSession(segmenter, options.quality, region, jobs, console)
+    session = SegmentSession(segmenter, options.quality, region, jobs, console, options.wall)
     records: list[ScanRecord] = []
     lost: str | None = None
     start_time = time.time()
@@ -136,6 +138,7 @@ class SegmentSession:
     region: Region | None
     jobs: Sequence[ScanJob]
     console: Console
+    wall: bool = False
 
     def run_job(self, number: int, records: list[ScanRecord]) -> None:
         """Segment the scan `number`, append its record to `records` and print its results."""
@@ -146,6 +149,8 @@ class SegmentSession:
             # Before printing, which fails if stdout is closed.
             records.append(ScanRecord(number, result.measurements))
             self._print_result(job, result, time.monotonic() - start)
+            if self.wall:
+                self._measure_wall(job, result)
         except StdoutLost:
             raise
         except Exception as error:
@@ -174,6 +179,19 @@ class SegmentSession:
         with interrupt_on_sigterm():
             write_results(job, result)
         return result
+
+    def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> None:
+        """Measure the wall of the segmented scan by the default settings, beside its segmentation."""
+        # Who does not ask for the wall does not wait for what it imports.
+        from ..wall.settings import WallSettings
+        from .wall import WallJob, measure_wall, print_wall
+
+        start = time.monotonic()
+        wall_job = WallJob(job.scan, job.segmentation, job.segmentation.parent)
+        atrium = [info.label for info in result.segments if info.type.value == LEFT_ATRIUM]
+        label = atrium[0] if atrium else None
+        wall = measure_wall(result.scan, result.labelmap, wall_job, WallSettings(), label)
+        print_wall(wall, wall_job, self.console, time.monotonic() - start)
 
     def _print_result(self, job: ScanJob, result: SegmentedScan, seconds: float) -> None:
         name = scan_name(job.scan)

@@ -46,7 +46,7 @@ VEIN_NEARBY_MM = 5.0
 """Standard deviation of the Gaussian whose share inside the segment tells a tip (low) from a side or a flat wall."""
 VEIN_NEARBY_MOST = 0.27
 """Largest share at a tip: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat wall."""
-VEIN_DEPTH_MM = 14.0
+VEIN_DEPTH_MM = 18.0
 """A tip has at least so much of the segment behind it, along its normal; a tube's side has its diameter."""
 VEIN_RIM_MM = 5.0
 """Towards its rim a vein's end turns and its normals run into the wall: it belongs to the end this far …"""

@@ -1,0 +1,38 @@
+"""Colours of the wall: one scale of ratios for panel, pictures and report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .burden import BORDER, OPENING
+
+RATIO_RANGE = (0.6, 2.0)
+"""Ratios at the two ends of the scale; what lies beyond has the colour of the end."""
+COLOR_STOPS = (
+    (0.60, (0.16, 0.22, 0.48)),
+    (0.97, (0.44, 0.66, 0.81)),
+    (1.10, (0.93, 0.92, 0.84)),
+    (1.20, (0.99, 0.80, 0.36)),
+    (1.32, (0.95, 0.49, 0.19)),
+    (1.61, (0.78, 0.13, 0.15)),
+    (2.00, (0.40, 0.00, 0.13)),
+)
+"""Ratio and colour (red, green, blue, each 0 to 1); between two stops colours are mixed. Stops lie at the presets."""
+OPENING_COLOR = (0.35, 0.35, 0.37)
+BORDER_COLOR = (0.62, 0.62, 0.64)
+"""Where the scan's border cuts the wall off."""
+
+
+def ratio_colors(ratio: np.ndarray) -> np.ndarray:
+    """Return colours (N, 3), 0 to 1, of ratios (N,)."""
+    stops = np.array([stop for stop, _ in COLOR_STOPS])
+    colors = np.array([color for _, color in COLOR_STOPS])
+    return np.stack([np.interp(ratio, stops, colors[:, channel]) for channel in range(3)], axis=1)
+
+
+def wall_colors(ratio: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """Return colours (N, 3), 0 to 1, of the points of a surface: by ratio on the wall, grey elsewhere."""
+    colors = ratio_colors(ratio)
+    colors[kind == OPENING] = OPENING_COLOR
+    colors[kind == BORDER] = BORDER_COLOR
+    return colors
