@@ -15,7 +15,7 @@ from typing import NoReturn
 from . import __version__
 from .commands.console import StdoutLost, print_error
 from .commands.process import exit_when_stdin_closes, silence_libraries
-from .distributed import team_rank
+from .distributed import team_rank, wait_for_leader
 from .errors import user_error
 from .machine import AUTO, DEVICES, keep_freed_memory
 from .models.store import DEFAULT
@@ -121,6 +121,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if team_rank() > 0:
+            wait_for_leader()
             self.exit(2)
         self.exit(2, f"{self.prog}: {' '.join(message.split())}. See: {self.prog} --help\n")
 

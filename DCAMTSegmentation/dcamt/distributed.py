@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ PATIENCE = timedelta(hours=2)
 
 A process that has ended is not waited for: its connections close, or `torchrun` ends those that wait on a GPU.
 """
+
+LEADER_GRACE_S = 60.0
+"""How long a process whose failure the leader reports waits for the end that `torchrun` then brings to all."""
 
 T = TypeVar("T")
 
@@ -181,6 +185,15 @@ def team_size() -> int:
 def team_rank() -> int:
     """Return this process's rank in its team; 0 if it is alone."""
     return int(os.environ.get("RANK", "0")) if team_size() > 1 else 0
+
+
+def wait_for_leader() -> None:
+    """Wait until `torchrun` ends this process after the leader, which meets the same failure and reports it.
+
+    If this process ended first, `torchrun` would end the leader before it has reported anything.
+    """
+    if team_rank() > 0:
+        time.sleep(LEADER_GRACE_S)
 
 
 def describe_process() -> str:

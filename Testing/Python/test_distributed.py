@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -66,7 +67,7 @@ def train(processes: int, run: Path, *words: str | Path) -> tuple[int, str, str]
 
 def told(errors: str) -> list[str]:
     """The lines that are DCAMT's own, not torchrun's."""
-    return [line for line in errors.splitlines() if line.startswith("dcamt")]
+    return [line for line in errors.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -205,6 +206,27 @@ def test_a_fault_that_all_meet_is_told_once(table: Path, tmp_path: Path) -> None
         assert len(told(errors)) == 1, errors
         assert message in told(errors)[0]
         assert not (tmp_path / "run").exists()
+
+
+LATE_LEADER = """
+import os, sys, time
+if os.environ["RANK"] == "0":
+    time.sleep(5)
+from dcamt.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", [["--colour"], ["--recipe", "none"]])
+def test_a_leader_that_is_late_still_reports_the_failure_of_all(table: Path, tmp_path: Path, words: list[str]) -> None:
+    script = tmp_path / "late_leader.py"
+    script.write_text(LATE_LEADER)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, script, "train", table, "--run-folder", tmp_path / "run", *words]
+    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode != 0
+    assert len(told(ended.stderr)) == 1, ended.stderr
+    assert words[-1] in told(ended.stderr)[0]
 
 
 TEAM_SCRIPT = """

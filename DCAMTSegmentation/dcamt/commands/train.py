@@ -22,6 +22,7 @@ from ..distributed import (
     process_group,
     team_rank,
     team_size,
+    wait_for_leader,
 )
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
 from ..models.package import Card
@@ -146,7 +147,8 @@ def _follow(options: argparse.Namespace) -> int:
             trainer.fit(job.cases, resumed=job.resume)
         return 0  # paused, too: torchrun would end the leader, which is not done, for another status
     except DCAMTError:
-        return 1  # which the leader tells of
+        wait_for_leader()
+        return 1
     except Exception as error:
         print_error(f"{describe_process()}: {user_error(error)}")
         return 1
