@@ -129,6 +129,7 @@ def test_refusals_name_what_is_wrong(
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.count("\n") == 1
+    assert not (folder / "out").exists()
 
 
 def test_folder_needs_a_segmentation_for_each_scan(

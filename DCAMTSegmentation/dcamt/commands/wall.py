@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import InputError, user_error
 from ..io.formats import ending, scan_name
 from ..io.readers import read_labelmap, read_scan
-from ..io.surfaces import SURFACE_OUTPUTS, write_surface
+from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
 from ..metrics.evaluation import case_name, labelmaps_by_case
 from ..volume import Labelmap, Volume
 from ..wall.analysis import WallResult, analyse_wall
@@ -106,6 +106,8 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     scan, segmentation, output = options.scan, options.segmentation, options.output
     if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
         usage_error(f"-o {output}: several files are written: give a folder")
+    if options.surface is not None:
+        surface_ending(options.surface)
     scans = expand_scan_path(scan)
     if scans == [scan]:
         jobs = [WallJob(scan, segmentation, output, options.openings, options.surface)]

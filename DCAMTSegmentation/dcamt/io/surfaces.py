@@ -33,13 +33,7 @@ def write_surface(
     written.
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in SURFACE_OUTPUTS:
-        raise InputError(
-            f'has the ending "{kind}", which no surface can be written to',
-            path=path,
-            remedy=f"Use {', '.join(SURFACE_OUTPUTS)}.",
-        )
+    kind = surface_ending(path)
     lps = np.asarray(points, np.float64) * _RAS_TO_LPS
     with atomic_path(path) as temporary:
         if kind == ".stl":
@@ -50,6 +44,18 @@ def write_surface(
             temporary.write_bytes(_ply(lps, triangles))
         else:
             _write_vtp(lps, triangles, temporary, point_data or {}, remarks or {})
+
+
+def surface_ending(path: Path) -> str:
+    """Return the ending of a surface's file, one of `SURFACE_OUTPUTS`; raise InputError for another."""
+    kind = path.suffix.lower()
+    if kind not in SURFACE_OUTPUTS:
+        raise InputError(
+            f'has the ending "{kind}", which no surface can be written to',
+            path=path,
+            remedy=f"Use {', '.join(SURFACE_OUTPUTS)}.",
+        )
+    return kind
 
 
 def _stl(points: np.ndarray, triangles: np.ndarray) -> bytes:
