@@ -17,8 +17,10 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_segments
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.report import picture
-from dcamt.report.picture import describe_segments, draw_picture, format_measurements, render_picture, turn_to_lps
-from dcamt.report.surface_shading import shade_surface
+from dcamt.report.colors import SEGMENT_COLORS
+from dcamt.report.picture import describe_segments, draw_picture, format_measurements, render_picture
+from dcamt.report.scene import build_scene, turn_to_lps
+from dcamt.report.surface_shading import View, shade_surface
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from scipy import ndimage
 
@@ -195,9 +197,9 @@ def test_surface_of_a_ball_is_a_disc_of_its_size() -> None:
     ball = ((i - 29) ** 2 + (j - 31) ** 2 + (k - 30) ** 2) < 20**2
     labels = ball.astype(np.uint8)
     grid = Grid(labels.shape, lps_affine(np.ones(3)))
-    scene = picture._scene(Volume(np.ones((1, *labels.shape)), grid), Labelmap(labels, grid), [GREEN], None)
+    scene = build_scene(Volume(np.ones((1, *labels.shape)), grid), Labelmap(labels, grid), [GREEN])
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
-    shaded = shade_surface(scene.labels, scene.doubt, scene.spacing, [GREEN], screen, 300)
+    shaded = shade_surface(scene.labels, scene.spacing, [GREEN], View(screen, 300))
     half = 1.12 * 19.5 + 1  # the view's half width in mm: margin, then a voxel
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)
@@ -207,10 +209,10 @@ def test_surface_of_a_ball_is_a_disc_of_its_size() -> None:
 
 def test_doubt_turns_the_surface_and_the_slices_amber() -> None:
     volume, labelmap = make_case()
-    agreement = np.ones(SHAPE, np.float32)
-    sure = pixels(draw_picture(volume, labelmap, [GREEN], agreement=agreement))
-    agreement[30:] = 0
-    unsure = pixels(draw_picture(volume, labelmap, [GREEN], agreement=agreement))
+    disagreement = np.zeros(SHAPE, np.float32)
+    sure = pixels(draw_picture(volume, labelmap, [GREEN], disagreement=disagreement))
+    disagreement[30:] = 1
+    unsure = pixels(draw_picture(volume, labelmap, [GREEN], disagreement=disagreement))
 
     def amber(image: np.ndarray) -> int:
         return int(((image[..., 0] > 150) & (image[..., 1] > 90) & (image[..., 2] < 90)).sum())
@@ -311,7 +313,7 @@ def test_a_segments_header_may_lack_or_garble_name_and_colour(tmp_path: Path) ->
     nrrd.write(str(path), voxels, header)
     assert [(s.label, s.name, s.color) for s in read_segments(path)] == [(1, None, None), (2, "wall", None)]
     found = describe_segments(path, read_labelmap(path))
-    assert [(s.name, s.color) for s in found] == [("Segment 1", picture._PALETTE[0]), ("wall", picture._PALETTE[1])]
+    assert [(s.name, s.color) for s in found] == [("Segment 1", SEGMENT_COLORS[0]), ("wall", SEGMENT_COLORS[1])]
     write_labelmap(Labelmap(voxels, Grid(SHAPE, lps_affine())), tmp_path / "x.nii.gz")
     assert read_segments(tmp_path / "x.nii.gz") == ()
 

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from dcamt.geometry import Grid
 from dcamt.report import slices
-from dcamt.report.charts import POINTS, line_chart, thinned, ticks
+from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import curves
-from dcamt.report.scored_cases import ScoredCase, best_median_worst
+from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
 from dcamt.runs.events import parse_event
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
@@ -162,23 +162,23 @@ def test_a_resumed_run_is_drawn_once() -> None:
 
 def test_charts_hold_their_lines() -> None:
     line = [(x, 2.0 if x < 500 else 1.0) for x in range(1000)]
-    short = thinned(line)
-    assert len(short) == POINTS
-    assert sum(y for _, y in short) / POINTS == pytest.approx(1.5)
+    short = thin_line(line)
+    assert len(short) == MAX_POINTS
+    assert sum(y for _, y in short) / MAX_POINTS == pytest.approx(1.5)
     chart = ElementTree.fromstring(line_chart("a <b> & c", {"<i>x</i>": line, "y": [(3, float("nan")), (4, 1.0)]}))
     assert chart[0].text == "a <b> & c"
     assert float(chart.findall("polyline")[0].attrib["points"].split(",")[1].split()[0]) < 50
     assert line_chart("none", {"x": [(1, float("inf"))]}) == ""
-    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert ticks(0, 6000, 4) == [0, 2000, 4000, 6000]
+    assert tick_values(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert tick_values(0, 6000, 4) == [0, 2000, 4000, 6000]
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(0, {}), (1, {"Best": 0}), (2, {"Best": 1, "Worst": 0})])
 def test_few_cases(count: int, chosen: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScoredCase, "dice", property(lambda case: float(case.name)))
-    assert best_median_worst([ScoredCase(str(n / 10), (), None, b"") for n in range(count)]) == chosen
+    assert pick_best_median_worst([ScoredCase(str(n / 10), (), None, b"") for n in range(count)]) == chosen
     many = [ScoredCase(str(n), (), None, b"") for n in (0.3, 0.9, 0.1, 0.5, 0.7)]
-    assert best_median_worst(many) == {"Best": 1, "Median": 3, "Worst": 2}
+    assert pick_best_median_worst(many) == {"Best": 1, "Median": 3, "Worst": 2}
 
 
 def test_pictures_show_the_patient_as_radiologists_do(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_pictures_show_the_patient_as_radiologists_do(tmp_path: Path) -> None:
     grid, recipe = Grid((40, 40, 40), affine), tiny_recipe()
     volume = Volume(100.0 * labels[None], grid)
     inner = labels * (np.abs(np.indices(grid.shape) - np.argwhere(labels).mean(0)[:, None, None, None]) < 3).all(0)
-    data = slices.case_picture(volume, Labelmap(inner.astype(np.uint8), grid), Labelmap(labels, grid), recipe)
+    data = slices.draw_case(volume, Labelmap(inner.astype(np.uint8), grid), Labelmap(labels, grid), recipe)
     (tmp_path / "case.png").write_bytes(data)
     pixels = matplotlib.image.imread(tmp_path / "case.png")
     side = slices.HEIGHT

@@ -1,4 +1,4 @@
-"""Line charts as SVG text, small enough to stand in a page."""
+"""Draw line charts as SVG text, small enough for an HTML page."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
+from .colors import CHART_COLORS
+
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 30
-POINTS = 300
-"""A line of more points than this is thinned to means over as many equal stretches."""
-COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#333333")
-"""Line colours of reports and of Slicer's charts, after Okabe and Ito: colour-blind people can tell them apart."""
+MAX_POINTS = 300
+"""Points of a line; a longer one is replaced by the means of as many equal parts."""
 
 Line = Sequence[tuple[float, float]]
 
 
 def line_chart(title: str, lines: Mapping[str, Line], unit: str = "", bounds: tuple[float, float] | None = None) -> str:
-    """A chart of the named lines of (iteration, value); `bounds` of the values default to what they reach from 0.
+    """Return a chart of named lines of (iteration, value); `bounds` of the value axis default to the range from 0 on.
 
-    Points that are not finite are left out. Names are drawn as text, never as markup.
+    Points that are not finite are left out. Names are escaped.
     """
-    shown = {name: thinned([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
+    shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]
     if not points:
         return ""
@@ -35,15 +35,15 @@ def line_chart(title: str, lines: Mapping[str, Line], unit: str = "", bounds: tu
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">']
     parts.append(f'<text class="title" x="{LEFT}" y="15">{escape(title)}</text>')
-    for value in ticks(low, high):
+    for value in tick_values(low, high):
         _, y = place(0, value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}{escape(unit)}</text>')
-    for value in ticks(0, last, 4):
+    for value in tick_values(0, last, 4):
         x, _ = place(value, low)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{value:g}</text>')
     for number, (name, line) in enumerate(shown.items()):
-        color = COLORS[number % len(COLORS)]
+        color = CHART_COLORS[number % len(CHART_COLORS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
         parts.append(f'<polyline points="{path}" stroke="{color}"/>')
         if len(line) == 1:
@@ -56,19 +56,19 @@ def line_chart(title: str, lines: Mapping[str, Line], unit: str = "", bounds: tu
     return "".join([*parts, "</svg>"])
 
 
-def thinned(line: Line) -> list[tuple[float, float]]:
-    """The line itself, or the means of `POINTS` equal stretches of it."""
-    if len(line) <= POINTS:
+def thin_line(line: Line) -> list[tuple[float, float]]:
+    """Return the line, or the means of `MAX_POINTS` equal parts of a longer one."""
+    if len(line) <= MAX_POINTS:
         return list(line)
-    edges = [round(len(line) * n / POINTS) for n in range(POINTS + 1)]
-    pieces = [line[start:end] for start, end in pairwise(edges)]
-    return [(sum(x for x, _ in p) / len(p), sum(y for _, y in p) / len(p)) for p in pieces]
+    edges = [round(len(line) * n / MAX_POINTS) for n in range(MAX_POINTS + 1)]
+    parts_of_line = [line[start:end] for start, end in pairwise(edges)]
+    return [(sum(x for x, _ in p) / len(p), sum(y for _, y in p) / len(p)) for p in parts_of_line]
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart."""
+def tick_values(low: float, high: float, count: int = 5) -> list[float]:
+    """Return round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart."""
     span = (high - low) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / about))
-    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
+    power = 10.0 ** math.floor(math.log10(span / count))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= count)
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]

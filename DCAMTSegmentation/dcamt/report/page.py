@@ -1,8 +1,7 @@
-"""The report's HTML: text, tables, charts and pictures in one file, without scripts or anything from elsewhere."""
+"""Render a run's report as HTML: text, tables, charts and pictures in one file, without scripts or other files."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from typing import Any
 from ..metrics.evaluation import Evaluation, EvaluationRow
 from ..recipe import Recipe
 from .charts import Line, line_chart
+from .png import png_data_uri
 
-# Nothing may be fetched, whatever found its way into the page.
+# The browser fetches nothing, whatever the page holds.
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -32,7 +32,7 @@ svg .grid {{ stroke: #e2e7ed }}
 
 @dataclass(frozen=True)
 class Picture:
-    """A case's picture: a PNG and what it shows."""
+    """The picture of a case: a PNG file and its caption."""
 
     caption: str
     png: bytes
@@ -40,10 +40,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows; cases go by "case 1", "case 2", ... and nothing in it names a file.
+    """The content of the page; cases are called "case 1", "case 2", ... and no file is named.
 
-    facts, versions: lines of two columns. losses, dice: lines of (iteration, value) by their names. evaluation: None
-    where there was no validation case.
+    facts, versions: tables of two columns. losses, dice: lines of (iteration, value) by name. evaluation: None if there
+    was no validation case.
     """
 
     recipe: Recipe
@@ -55,16 +55,17 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def render(report: Report) -> str:
-    """The whole page."""
+def render_page(report: Report) -> str:
+    """Return the page as HTML text."""
     title = f"{report.recipe.title}: training report"
     parts = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>", _pairs(report.facts)]
     parts.append("<h2>Validation cases</h2>")
-    parts.append(_scores(report) if report.evaluation else "<p>The run had none, so nothing was measured.</p>")
+    parts.append(
+        _scores(report) if report.evaluation else "<p>The run had no validation cases, so nothing was measured.</p>"
+    )
     for picture in report.pictures:
-        data = base64.b64encode(picture.png).decode("ascii")
         caption = escape(picture.caption, quote=True)
-        image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+        image = f'<img alt="{caption}" src="{png_data_uri(picture.png)}">'
         parts.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     charts = [line_chart("Dice of the validation cases", report.dice, bounds=(0, 1))] if report.dice else []
     charts += [line_chart(f"Loss: {name.replace('_', ' ')}", {name: line}) for name, line in report.losses.items()]
@@ -100,7 +101,7 @@ def _scores(report: Report) -> str:
 def _table(
     head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = (), words: int = 2
 ) -> str:
-    """Rows of text, the cells after the first `words` being numbers."""
+    """Return a table of rows of text, whose cells after the first `words` are numbers."""
 
     def line(cells: Sequence[str], tag: str, kind: str = "") -> str:
         kinds = [' class="n"' if n >= words else "" for n in range(len(cells))]
@@ -118,7 +119,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
-    """("training.batch", "4"), ...: nested dictionaries as lines."""
+    """Yield nested dictionaries as lines: ("training.batch", "4"), ..."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))

@@ -1,4 +1,4 @@
-"""One picture to judge a segmentation by: three slices, two views of its surface, measurements.
+"""Draw a picture to judge a segmentation by: three slices, two views of its surface, measurements.
 
 Whatever the order and direction of the stored axes, everything is drawn from voxels turned to LPS: axes that
 run to the patient's left, posterior and superior. Oblique axes count as the patient's axes nearest to them.
@@ -8,55 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid, canonical_orientation
 from ..metrics.measurements import measure
 from ..volume import Code, Labelmap, SegmentInfo, Volume
-from .surface_shading import DOUBT_COLOR, shade_surface
+from .colors import DOUBT_COLOR, SEGMENT_COLORS
+from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene
+from .surface_shading import doubt_painter, shade_surface, view_from
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARGIN_MM = 26.0  # of the scan shown around the segmentation: enough to recognise what it borders on
-WINDOW_PERCENTILES = (0.5, 99.7)
-SURFACE_PIXELS = 720  # each way: more than the panel has, so that edges come out smooth
+SURFACE_PIXELS = 720
+"""Width and height of a surface view: more than the panel has, so that edges are smooth."""
 
-_BACKGROUND, _PANEL, _TEXT, _FAINT = "#14171c", "#000000", "#e9edf2", "#a4aebb"
-# Each plane: the LPS axis across the screen, the one along it, whether that points up, letters at the edges.
-_PLANES = {
-    "Axial": (0, 1, False, "RLAP"),
-    "Coronal": (0, 2, True, "RLSI"),
-    "Sagittal": (1, 2, True, "APSI"),
-}
-_PALETTE = (
-    (0.93, 0.33, 0.31),
-    (0.30, 0.69, 0.93),
-    (0.47, 0.80, 0.42),
-    (0.95, 0.77, 0.28),
-    (0.73, 0.52, 0.91),
-)
-
-
+_BACKGROUND, _PANEL, _TEXT, _FAINT, _LETTER, _RULE = "#14171c", "#000000", "#e9edf2", "#a4aebb", "#ffd479", "#2a3038"
 _TISSUE = Code("SCT", "85756007", "Tissue")
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """What is drawn, in LPS: arrays (I, J, K), spacing (3,) mm, slice indices and the shown box in mm."""
-
-    image: np.ndarray
-    labels: np.ndarray
-    doubt: np.ndarray | None
-    spacing: np.ndarray
-    at: tuple[int, int, int]
-    low: np.ndarray
-    high: np.ndarray
 
 
 def render_picture(
@@ -65,7 +36,7 @@ def render_picture(
     segments: Sequence[SegmentInfo],
     path: str | Path,
     measurements: Mapping[str, str] | None = None,
-    agreement: np.ndarray | None = None,
+    disagreement: np.ndarray | None = None,
 ) -> None:
     """Write a PNG of `labelmap` over `volume` (its first channel).
 
@@ -75,7 +46,7 @@ def render_picture(
         segments: names and colours.
         path: ends in `.png`; the file appears whole or not at all.
         measurements: texts to print, such as {"Volume": "58.2 mL"}.
-        agreement: (I, J, K), 1 where the network's branches agree to 0 where not; doubt shows in amber.
+        disagreement: (I, J, K), from 0 (the branches agree) to 1 (they contradict); shown in amber.
 
     Raises:
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
@@ -86,7 +57,7 @@ def render_picture(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError("does not end in .png", path=path, remedy="Name the picture something.png.")
-    figure = draw_picture(volume, labelmap, segments, measurements, agreement)
+    figure = draw_picture(volume, labelmap, segments, measurements, disagreement)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=_BACKGROUND)
 
@@ -96,9 +67,9 @@ def draw_picture(
     labelmap: Labelmap,
     segments: Sequence[SegmentInfo],
     measurements: Mapping[str, str] | None = None,
-    agreement: np.ndarray | None = None,
+    disagreement: np.ndarray | None = None,
 ) -> Figure:
-    """The picture of `render_picture` as a matplotlib figure.
+    """Return the picture of `render_picture` as a matplotlib figure.
 
     Its axes are labelled by what they show: "Axial", "Coronal" and "Sagittal" (in mm to the patient's left,
     posterior and superior from the first voxel's centre), "Behind" and "Front". Raises as `render_picture`.
@@ -108,9 +79,9 @@ def draw_picture(
 
     from ..io.formats import scan_name
 
-    scene = _scene(volume, labelmap, segments, agreement)
+    scene = build_scene(volume, labelmap, segments, disagreement)
     size = scene.high - scene.low
-    # All slices share one scale; a very thin direction still gets a panel one can see.
+    # All slices have the same scale; a very thin direction still gets a panel that can be seen.
     width, depth, height = np.maximum(size, 0.4 * size.max())
     gap, margin, top, side = 0.08, 0.3, 0.75, 3.3  # inches
     scale = min(11.0 / (width + depth), 7.6 / (depth + height))
@@ -127,9 +98,9 @@ def draw_picture(
         return axes
 
     x1, x2, y2 = margin, margin + w + gap, margin + h + gap
-    _draw_slice(panel("Axial", x1, y2, w, d), "Axial", scene, segments)
-    _draw_slice(panel("Coronal", x1, margin, w, h), "Coronal", scene, segments)
-    _draw_slice(panel("Sagittal", x2, margin, d, h), "Sagittal", scene, segments)
+    _draw_slice(panel("Axial", x1, y2, w, d), AXIAL, scene, segments)
+    _draw_slice(panel("Coronal", x1, margin, w, h), CORONAL, scene, segments)
+    _draw_slice(panel("Sagittal", x2, margin, d, h), SAGITTAL, scene, segments)
     _draw_surface(panel("Behind", x2, y2, d, d), "From behind", scene, segments, front=False)
     left = x2 + d + margin
     _draw_surface(panel("Front", left, margin, side, side, _BACKGROUND), "From the front", scene, segments, front=True)
@@ -145,85 +116,38 @@ def draw_picture(
     return figure
 
 
-def turn_to_lps(voxels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Return a view of `voxels` (I, J, K) with axes to the patient's left, posterior and superior, and its spacing.
-
-    Oblique axes count as the patient's axes nearest to them. The spacing is (3,) mm.
-    """
-    orientation = canonical_orientation(grid)
-    return orientation.apply(voxels)[::-1, ::-1], grid.spacing[list(orientation.order)]
-
-
-def _scene(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentInfo], agreement: np.ndarray | None) -> _Scene:
-    if not labelmap.grid.matches(volume.grid, 0.01):
-        raise InputError(
-            "does not lie on the scan's voxels",
-            path=labelmap.path,
-            remedy="Choose the scan that it was made from.",
-        )
-    if agreement is not None and agreement.shape != labelmap.grid.shape:
-        raise ValueError(f"agreement {agreement.shape} is not on the labelmap's grid {labelmap.grid.shape}")
-    image, spacing = turn_to_lps(volume.voxels[0], volume.grid)
-    labels, _ = turn_to_lps(labelmap.voxels, volume.grid)
-    labels = np.where(np.isin(labels, [s.label for s in segments]), labels, 0)
-    doubt = None if agreement is None else 1 - np.clip(turn_to_lps(agreement, volume.grid)[0], 0, 1)
-    size, at = np.array(image.shape), []
-    low, high = np.zeros(3), size.astype(float)
-    for axis in range(3):
-        counts = np.count_nonzero(labels, axis=tuple(a for a in range(3) if a != axis))
-        used = np.flatnonzero(counts)
-        if not len(used):
-            at.append(int(size[axis] // 2))
-            continue
-        mean = float(counts @ np.arange(len(counts)) / counts.sum())
-        # The centroid may lie in a gap of the segmentation: then the nearest slice through it.
-        at.append(int(used[np.abs(used - mean).argmin()]))
-        reach = MARGIN_MM / spacing[axis]
-        low[axis], high[axis] = max(0, used[0] - reach), min(size[axis], used[-1] + 1 + reach)
-    return _Scene(image, labels, doubt, spacing, (at[0], at[1], at[2]), (low - 0.5) * spacing, (high - 0.5) * spacing)
-
-
-def _draw_slice(axes: Any, plane: str, scene: _Scene, segments: Sequence[SegmentInfo]) -> None:
-    """Grey values, outlines, letters and, in the axial one, a scale bar."""
-    across, along, up, letters = _PLANES[plane]
-    through = 3 - across - along
-
-    def cut(voxels: np.ndarray) -> np.ndarray:
-        """(rows, columns) with columns across the screen."""
-        plane_voxels: np.ndarray = np.take(voxels, scene.at[through], axis=through)
-        return plane_voxels.T
-
+def _draw_slice(axes: Any, plane: Plane, scene: Scene, segments: Sequence[SegmentInfo]) -> None:
+    """Draw grey values, outlines, letters and, in the axial slice, a scale bar."""
+    across, along = plane.across, plane.along
     s = scene.spacing
     n = np.array(scene.image.shape)
     edge = [-0.5 * s[across], (n[across] - 0.5) * s[across], -0.5 * s[along], (n[along] - 0.5) * s[along]]
-    # Every voxel of a large scan says no more about its percentiles than some hundred thousand do.
-    sample = scene.image[tuple(slice(None, None, max(1, k // 64)) for k in n)]
-    dark, bright = np.percentile(sample, WINDOW_PERCENTILES)
+    dark, bright = scene.window()
     common = {"extent": edge, "origin": "lower", "aspect": "equal"}
-    grey = cut(scene.image).astype(np.float32)
-    limits = {"vmin": float(dark), "vmax": max(float(bright), float(dark) + 1e-6)}
-    axes.imshow(grey, cmap="gray", interpolation="bicubic", **limits, **common)
+    grey = scene.cut(scene.image, plane).astype(np.float32)
+    axes.imshow(grey, cmap="gray", interpolation="bicubic", vmin=dark, vmax=bright, **common)
     if scene.doubt is not None:
         haze = np.zeros((*grey.shape, 4), np.float32)
-        haze[..., :3], haze[..., 3] = DOUBT_COLOR, 0.6 * cut(scene.doubt)
+        haze[..., :3], haze[..., 3] = DOUBT_COLOR, 0.6 * scene.cut(scene.doubt, plane)
         axes.imshow(haze, interpolation="bilinear", **common)
-    labels = cut(scene.labels)
+    labels = scene.cut(scene.labels, plane)
     x, y = ((np.arange(-1, n[a] + 1)) * s[a] for a in (across, along))
     for segment in segments:
         mask = labels == segment.label
         if mask.any():
-            # Padded, so that the outline closes where the segment meets the edge of the scan.
+            # Padded, so that the outline closes where the segment meets the border of the scan.
             axes.contour(x, y, np.pad(mask, 1).astype(float), [0.5], colors=[segment.color], linewidths=1.8)
 
-    middle, half = (scene.low + scene.high) / 2, (scene.high - scene.low) / 2
+    centre, half = (scene.low + scene.high) / 2, (scene.high - scene.low) / 2
     least = 0.4 * half.max()
-    (xc, xh), (yc, yh) = ((middle[a], max(half[a], least)) for a in (across, along))
+    (xc, xh), (yc, yh) = ((centre[a], max(half[a], least)) for a in (across, along))
     axes.set_xlim(xc - xh, xc + xh)
-    axes.set_ylim((yc - yh, yc + yh) if up else (yc + yh, yc - yh))
-    _write_letters(axes, letters)
-    slice_note = f"{plane}   {scene.at[through] + 1}/{n[through]}"
+    axes.set_ylim((yc - yh, yc + yh) if plane.up else (yc + yh, yc - yh))
+    _write_letters(axes, plane.letters)
+    through = plane.through
+    slice_note = f"{plane.name}   {scene.at[through] + 1}/{n[through]}"
     _write(axes, 0.018, 0.975, slice_note, ha="left", va="top", size=10, color=_FAINT)
-    if plane == "Axial":
+    if plane is AXIAL:
         y = 0.035
         bar = 20 / (2 * xh)
         axes.plot([0.97 - bar, 0.97], [y, y], color=_TEXT, lw=2, transform=axes.transAxes, solid_capstyle="butt")
@@ -231,7 +155,7 @@ def _draw_slice(axes: Any, plane: str, scene: _Scene, segments: Sequence[Segment
 
 
 def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
-    """Text at a place in the panel (0 to 1), with a dark rim that keeps it legible over bright voxels."""
+    """Write text at a place in the panel (0 to 1), with a dark rim that keeps it legible over bright voxels."""
     from matplotlib.patheffects import withStroke
 
     rim = [withStroke(linewidth=2.5, foreground="#000000b0")]
@@ -239,7 +163,7 @@ def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def _write_letters(axes: Any, letters: str) -> None:
-    """Letters at the left, right, top and bottom edge."""
+    """Write letters at the left, right, top and bottom edge."""
     places = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),
@@ -247,13 +171,13 @@ def _write_letters(axes: Any, letters: str) -> None:
         (0.5, 0.02, "center", "bottom"),
     )
     for letter, (x, y, ha, va) in zip(letters, places, strict=True):
-        _write(axes, x, y, letter, ha=ha, va=va, size=13, weight="bold", color="#ffd479")
+        _write(axes, x, y, letter, ha=ha, va=va, size=13, weight="bold", color=_LETTER)
 
 
 def _draw_text(
-    axes: Any, tall: float, scene: _Scene, segments: Sequence[SegmentInfo], measurements: Mapping[str, str]
+    axes: Any, tall: float, scene: Scene, segments: Sequence[SegmentInfo], measurements: Mapping[str, str]
 ) -> None:
-    """The legend and the measurements, from the top down; `tall` is the panel's height in inches."""
+    """Write the legend and the measurements, from the top down; `tall` is the height of the panel in inches."""
     line, y = 0.3 / tall, 1.0 - 0.16 / tall
     for segment in segments:
         axes.plot([0.02], [y], "o", color=segment.color, ms=9, transform=axes.transAxes, clip_on=False)
@@ -265,28 +189,24 @@ def _draw_text(
         y -= line
     if not scene.labels.any():
         text = "Nothing is segmented.\nThe slices pass through the scan's centre."
-        axes.text(0, y, text, color="#ffd479", size=11, va="top", linespacing=1.5, transform=axes.transAxes)
+        axes.text(0, y, text, color=_LETTER, size=11, va="top", linespacing=1.5, transform=axes.transAxes)
         y -= 2.2 * line
     y -= 0.5 * line
     for name, value in measurements.items():
         axes.text(0, y, name, color=_FAINT, size=11, va="center", transform=axes.transAxes)
         axes.text(1, y, value, color=_TEXT, size=12, va="center", ha="right", transform=axes.transAxes)
-        axes.plot([0, 1], [y - 0.5 * line] * 2, color="#2a3038", lw=0.8, transform=axes.transAxes, clip_on=False)
+        axes.plot([0, 1], [y - 0.5 * line] * 2, color=_RULE, lw=0.8, transform=axes.transAxes, clip_on=False)
         y -= line
 
 
-def _draw_surface(axes: Any, title: str, scene: _Scene, segments: Sequence[SegmentInfo], front: bool) -> None:
-    """An orthographic view of all segments, from 20 degrees above."""
+def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[SegmentInfo], front: bool) -> None:
+    """Draw all segments as surfaces, from the front or from behind."""
     if not scene.labels.any():
         return
-    tilt = np.radians(20)
-    turn = 1.0 if front else -1.0
-    right = np.array([turn, 0, 0])
-    up = np.array([0, turn * np.sin(tilt), np.cos(tilt)])
-    view = np.array([0, turn * np.cos(tilt), -np.sin(tilt)])
     _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_FAINT)
-    screen = np.stack([right, up, view])
-    picture = shade_surface(scene.labels, scene.doubt, scene.spacing, segments, screen, SURFACE_PIXELS)
+    paint = None if scene.doubt is None else doubt_painter(scene.doubt, scene.spacing)
+    view = view_from(front, SURFACE_PIXELS)
+    picture = shade_surface(scene.labels, scene.spacing, segments, view, paint)
     axes.imshow(picture, interpolation="antialiased", aspect="equal", origin="lower")
     _write_letters(axes, "RLSI" if front else "LRSI")
 
@@ -300,7 +220,7 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     for n, label in enumerate(int(v) for v in np.unique(labelmap.voxels) if v):
         known = stored.get(label)
         name = known.name if known and known.name else f"Segment {label}"
-        color = known.color if known and known.color else _PALETTE[n % len(_PALETTE)]
+        color = known.color if known and known.color else SEGMENT_COLORS[n % len(SEGMENT_COLORS)]
         segments.append(SegmentInfo(label, name, color, _TISSUE))
     return segments
 

@@ -17,8 +17,8 @@ from ..models.package import Card
 from ..runs.events import Event, RunStarted, TrainingProgress, ValidationScored
 from ..runs.folder import RunFolder
 from .charts import Line
-from .page import Picture, Report, render
-from .scored_cases import ScoredCase, best_median_worst, score_cases
+from .page import Picture, Report, render_page
+from .scored_cases import ScoredCase, pick_best_median_worst, score_cases
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def write_report(
         versions(),
     )
     with atomic_path(run.report) as partial:
-        partial.write_text(render(report), encoding="utf-8")
+        partial.write_text(render_page(report), encoding="utf-8")
     return run.report
 
 
@@ -112,7 +112,7 @@ def pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
             " The label is outlined in white, the segmentation in its colour.",
             scored[index].picture,
         )
-        for which, index in best_median_worst(scored).items()
+        for which, index in pick_best_median_worst(scored).items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""The run's model on its validation cases, at their own resolution."""
+"""Score a run's model on its validation cases, at their own resolution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..cases.case_list import Case
 from ..cases.labels import read_outline
 from ..io.readers import read_scan
 from ..metrics.evaluation import EvaluationRow, score_case
-from .slices import case_picture
+from .slices import draw_case
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """A validation case: a row for each class, the branches' Dice with one another (0 to 1), and a PNG picture."""
+    """A validation case: a row for each class, the Dice between the branches (0 to 1), and a PNG picture."""
 
     name: str
     rows: tuple[EvaluationRow, ...]
@@ -27,7 +27,7 @@ class ScoredCase:
 
     @property
     def dice(self) -> float:
-        """Mean over the classes."""
+        """Mean Dice over the classes."""
         return sum(row.score.dice for row in self.rows) / len(self.rows)
 
 
@@ -45,15 +45,15 @@ def score_cases(
         volume, label = read_scan(case.image, channels=recipe.input_channels), read_outline(case.label, recipe)
         result = predictor.segment(volume)
         rows = score_case(case.name, result.labelmap, label, [info.label for info in recipe.classes])
-        picture = case_picture(volume, result.labelmap, label, recipe)
+        picture = draw_case(volume, result.labelmap, label, recipe)
         scored.append(ScoredCase(case.name, tuple(rows), result.trust, picture))
         if progress:
             progress(done, len(cases))
     return scored
 
 
-def best_median_worst(scored: Sequence[ScoredCase]) -> dict[str, int]:
-    """{"Best": index, "Median": index, "Worst": index} by Dice; fewer where there are fewer cases."""
+def pick_best_median_worst(scored: Sequence[ScoredCase]) -> dict[str, int]:
+    """Return {"Best": index, "Median": index, "Worst": index} by Dice; fewer for fewer than three cases."""
     order = sorted(range(len(scored)), key=lambda index: -scored[index].dice)
     chosen: dict[str, int] = {}
     if order:

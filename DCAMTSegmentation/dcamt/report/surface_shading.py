@@ -1,41 +1,73 @@
-"""Segments as shaded surfaces: rays traced through distance maps, without any 3D library."""
+"""Shade segments as surfaces: rays traced through distance maps, without a 3D library or a display."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..volume import SegmentInfo
+from .colors import DOUBT_COLOR
 
-DOUBT_COLOR = (1.0, 0.72, 0.2)  # amber: where the network's branches disagree
+Painter = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Returns the colours (N, 3) of surface points (N, 3), given their segment's colour (N, 3)."""
+
+SURFACE_DISTANCE_MM = 0.03
+"""A ray that is this close to the surface has hit it."""
+MAX_STEPS = 200
+"""Steps of a ray before it is taken to miss."""
+STEP_FRACTION = 0.95
+"""Of the distance to the surface that a ray advances at each step; below 1, as the map is interpolated."""
+MARGIN_MM = 10
+"""Room of the distance map around a segment: the reach of the shading of hollows."""
+HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
+"""Distances (mm) from the surface at which open space is tested, and the weight of each."""
+
+
+@dataclass(frozen=True)
+class View:
+    """An orthographic view of a surface.
+
+    screen: (3, 3), directions to the right of the screen, to its top and into it, as rows. pixels: width and height.
+    """
+
+    screen: np.ndarray
+    pixels: int
+
+
+def view_from(front: bool, pixels: int) -> View:
+    """Return the view from the front or from behind, 20 degrees above the horizontal; axes are LPS."""
+    tilt = np.radians(20)
+    turn = 1.0 if front else -1.0
+    right = [turn, 0.0, 0.0]
+    up = [0.0, turn * np.sin(tilt), np.cos(tilt)]
+    into = [0.0, turn * np.cos(tilt), -np.sin(tilt)]
+    return View(np.array([right, up, into]), pixels)
 
 
 def shade_surface(
     labels: np.ndarray,
-    doubt: np.ndarray | None,
     spacing: np.ndarray,
     segments: Sequence[SegmentInfo],
-    screen: np.ndarray,
-    pixels: int,
+    view: View,
+    paint: Painter | None = None,
 ) -> np.ndarray:
-    """Segments as smooth shaded surfaces, orthographic: RGBA (pixels, pixels, 4), 0 to 1, from the bottom up.
+    """Return segments as smooth shaded surfaces: RGBA (pixels, pixels, 4), 0 to 1, the first row at the bottom.
 
-    `labels` (I, J, K), not all 0, in LPS with `spacing` (3,) mm; `doubt` (I, J, K), 0 to 1, colours the surface.
-    `screen` (3, 3) has the LPS directions to the screen's right, to its top and into it as rows. Rays are
-    traced through each segment's distance map (sphere tracing: Hart, The Visual Computer 12:527, 1996), whose
-    gradient gives the normals, and whose values beside the surface tell how far it lies in a hollow.
+    `labels` (I, J, K), not all 0, lies in LPS with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). `paint`
+    colours the surface (default: the segments' colours). Rays are traced through each segment's distance map (sphere
+    tracing: Hart, The Visual Computer 12:527, 1996). The gradient of the map gives the normals, and its values beside
+    the surface show how deep a point lies in a hollow.
     """
-    from scipy import ndimage
-
-    used = np.argwhere(labels) * spacing
-    corners = used @ screen.T
-    middle = (corners.min(0) + corners.max(0)) / 2
-    half = 1.12 * (corners.max(0) - corners.min(0))[:2].max() / 2 + spacing.max()
-    grid = np.linspace(-half, half, pixels)
-    u, v = (a.ravel() for a in np.meshgrid(grid, grid))
+    screen = view.screen
+    corners = np.argwhere(labels) * spacing @ screen.T
+    centre = (corners.min(0) + corners.max(0)) / 2
+    half_width = 1.12 * (corners.max(0) - corners.min(0))[:2].max() / 2 + spacing.max()
+    steps = np.linspace(-half_width, half_width, view.pixels)
+    u, v = (grid.ravel() for grid in np.meshgrid(steps, steps))
     near, far = corners.min(0)[2] - 5, corners.max(0)[2] + 5
-    start = (np.stack([u + middle[0], v + middle[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)
+    start = (np.stack([u + centre[0], v + centre[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)
     into = screen[2].astype(np.float32)
 
     color, nearest = np.zeros((u.size, 4)), np.full(u.size, far - near)
@@ -43,70 +75,105 @@ def shade_surface(
         mask = labels == segment.label
         if not mask.any():
             continue
+        distance = _DistanceMap.of(mask, spacing)
+        hit, depth = distance.trace(start, into, nearest)
+        nearest[hit] = depth
+        points = start[hit] + depth[:, None] * into
+        normals = distance.normals(points)
+        openness = distance.openness(points, normals)
+        base = np.broadcast_to(np.array(segment.color), (len(hit), 3))
+        if paint is not None:
+            base = paint(points, base)
+        color[hit, :3], color[hit, 3] = _light(base, normals @ screen.T, openness), 1
+    return color.reshape(view.pixels, view.pixels, 4)
+
+
+def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
+    """Return a painter that blends `DOUBT_COLOR` by `doubt` (I, J, K), 0 to 1, in the frame of `shade_surface`."""
+
+    def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
+        from scipy import ndimage
+
+        weight = ndimage.map_coordinates(doubt.astype(np.float32, copy=False), (points / spacing).T, order=1)[:, None]
+        return np.asarray(base * (1 - weight) + np.array(DOUBT_COLOR) * weight)
+
+    return paint
+
+
+@dataclass(frozen=True, eq=False)
+class _DistanceMap:
+    """Signed distance (mm) to a segment's surface, negative inside; `first`: the scan's voxel at index (0, 0, 0)."""
+
+    values: np.ndarray
+    first: np.ndarray
+    spacing: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray, spacing: np.ndarray) -> _DistanceMap:
+        """Compute the map of the True voxels of `mask` (I, J, K), smoothed against the staircase of voxels."""
+        from scipy import ndimage
+
         inside = np.argwhere(mask)
         low, high = inside.min(0), inside.max(0) + 1
-        # Room for the farthest look away from the surface.
-        room = np.ceil(10 / spacing).astype(int)
+        room = np.ceil(MARGIN_MM / spacing).astype(int)
         mask = np.pad(mask[tuple(map(slice, low, high))], [(int(r), int(r)) for r in room])
-        first = low - room
         outer, inner = (ndimage.distance_transform_edt(m, sampling=spacing) for m in (~mask, mask))
-        step = 0.5 * spacing.min()
-        exact = np.where(mask, step - inner, outer - step).astype(np.float32)
+        half_voxel = 0.5 * spacing.min()
+        exact = np.where(mask, half_voxel - inner, outer - half_voxel).astype(np.float32)
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
-        # Rather show a one-voxel segment unsmoothed than smooth it away.
-        distance = smooth if smooth.min() < 0 else exact
+        # A segment of a voxel or two is shown unsmoothed, since smoothing would remove it.
+        return cls(smooth if smooth.min() < 0 else exact, low - room, spacing)
 
-        def look(field: np.ndarray, points: np.ndarray, first: np.ndarray = first) -> np.ndarray:
-            index = (points / spacing - first).T
-            values: np.ndarray = ndimage.map_coordinates(field, index, order=1, mode="nearest")
-            return values
-
-        depth, alive = np.zeros(u.size, np.float32), np.arange(u.size)
+    def trace(self, start: np.ndarray, into: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of the rays that hit before their `limit` (N,) mm, and their lengths in mm."""
+        depth, active = np.zeros(len(start), np.float32), np.arange(len(start))
         hits = []
-        for _ in range(200):
-            gap = look(distance, start[alive] + depth[alive, None] * into)
-            hits.append(alive[gap < 0.03])
-            alive, gap = alive[gap >= 0.03], gap[gap >= 0.03]
-            depth[alive] += 0.95 * gap
-            alive = alive[depth[alive] < nearest[alive]]
+        for _ in range(MAX_STEPS):
+            gap = self._sample(self.values, start[active] + depth[active, None] * into)
+            hits.append(active[gap < SURFACE_DISTANCE_MM])
+            active, gap = active[gap >= SURFACE_DISTANCE_MM], gap[gap >= SURFACE_DISTANCE_MM]
+            depth[active] += STEP_FRACTION * gap
+            active = active[depth[active] < limit[active]]
         hit = np.concatenate(hits)
-        hit = hit[depth[hit] < nearest[hit]]
-        nearest[hit] = depth[hit]
-        points = start[hit] + depth[hit, None] * into
-        slope = np.gradient(distance, *spacing)
-        normal = np.stack([look(ndimage.gaussian_filter(g, 1.3), points) for g in slope], 1)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-        hollow = sum(
-            (r - look(distance, points + r * normal)) / r * k for r, k in ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
-        )
-        base = np.broadcast_to(np.array(segment.color), (len(hit), 3))
-        if doubt is not None:
-            share = look(_sub(doubt, first, mask.shape), points + 0.7 * spacing.mean() * into)[:, None]
-            base = base * (1 - share) + np.array(DOUBT_COLOR) * share
-        color[hit, :3], color[hit, 3] = _light(base, normal @ screen.T, np.clip(1 - hollow, 0, 1)), 1
-    return color.reshape(pixels, pixels, 4)
+        hit = hit[depth[hit] < limit[hit]]
+        return hit, depth[hit]
+
+    def normals(self, points: np.ndarray) -> np.ndarray:
+        """Return the outward unit normals (N, 3) at surface points (N, 3)."""
+        from scipy import ndimage
+
+        slopes = [ndimage.gaussian_filter(slope, 1.3) for slope in np.gradient(self.values, *self.spacing)]
+        normals = np.stack([self._sample(slope, points) for slope in slopes], axis=1)
+        return np.asarray(normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9))
+
+    def openness(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Return how open the space in front of each point is, from 0 (deep in a hollow) to 1."""
+        hollow = np.zeros(len(points))
+        for reach, weight in HOLLOW_WEIGHTS:
+            hollow += (reach - self._sample(self.values, points + reach * normals)) / reach * weight
+        return np.clip(1 - hollow, 0, 1)
+
+    def _sample(self, field: np.ndarray, points: np.ndarray) -> np.ndarray:
+        from scipy import ndimage
+
+        index = (points / self.spacing - self.first).T
+        values: np.ndarray = ndimage.map_coordinates(field, index, order=1, mode="nearest")
+        return values
 
 
-def _sub(voxels: np.ndarray, first: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The box of `voxels` that starts at `first`, 0 outside the scan."""
-    box = np.zeros(shape, np.float32)
-    low, high = np.maximum(first, 0), np.minimum(first + shape, voxels.shape)
-    to = tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))
-    box[to] = voxels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    return box
-
-
-def _light(base: np.ndarray, normal: np.ndarray, open_sky: np.ndarray) -> np.ndarray:
-    """Colours (N, 3) under a key light from the upper left, a cool fill from the right and a soft sky.
+def _light(base: np.ndarray, normal: np.ndarray, openness: np.ndarray) -> np.ndarray:
+    """Return colours (N, 3) under a key light from the upper left, a cool fill from the right and a soft sky.
 
     `normal` (N, 3) is in screen axes: right, up, into it.
     """
     key, fill = np.array([-0.45, 0.6, -0.66]), np.array([0.8, -0.1, -0.6])
     half = key + np.array([0, 0, -1.0])
     half /= np.linalg.norm(half)
-    lit = 0.78 * np.maximum(normal @ key, 0) + 0.2 * np.maximum(normal @ fill, 0) + 0.16 + 0.1 * normal[:, 1]
+    diffuse = 0.78 * np.maximum(normal @ key, 0) + 0.2 * np.maximum(normal @ fill, 0) + 0.16 + 0.1 * normal[:, 1]
     shine = 0.22 * np.maximum(normal @ half, 0) ** 34
     rim = 0.16 * (1 - np.abs(normal[:, 2])) ** 3
-    linear: np.ndarray = base**2.2 * (lit * (0.35 + 0.65 * open_sky))[:, None] + (shine * open_sky + rim * 0.5)[:, None]
+    linear: np.ndarray = (
+        base**2.2 * (diffuse * (0.35 + 0.65 * openness))[:, None] + (shine * openness + rim * 0.5)[:, None]
+    )
     screen: np.ndarray = np.clip(linear, 0, 1) ** (1 / 2.2)
     return screen

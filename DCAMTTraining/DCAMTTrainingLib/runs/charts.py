@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from dcamt.report.charts import COLORS
+from dcamt.report.colors import CHART_COLORS
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
@@ -111,7 +111,7 @@ class TrainingCharts:
             # Without a marker, a single validation would not be visible.
             series.SetMarkerStyle(markers.MarkerStyleCircle if kind == SCORES else markers.MarkerStyleNone)
             series.SetLineWidth(2)
-            hexadecimal = COLORS[number % len(COLORS)]
+            hexadecimal = CHART_COLORS[number % len(CHART_COLORS)]
             series.SetColor(*(int(hexadecimal[place : place + 2], 16) / 255 for place in (1, 3, 5)))
         return series
 

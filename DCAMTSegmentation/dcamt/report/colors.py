@@ -1,0 +1,36 @@
+"""Colours of all pictures, charts and pages."""
+
+from __future__ import annotations
+
+Color = tuple[float, float, float]
+"""Red, green and blue, 0 to 1."""
+
+SEGMENT_COLORS: tuple[Color, ...] = (
+    (0.93, 0.33, 0.31),
+    (0.30, 0.69, 0.93),
+    (0.47, 0.80, 0.42),
+    (0.95, 0.77, 0.28),
+    (0.73, 0.52, 0.91),
+)
+"""Of segments whose file names no colour, in turn."""
+DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
+"""Amber: where the two branches disagree."""
+LABEL_COLOR: Color = (1.0, 1.0, 1.0)
+"""Of a label's outline, beside the prediction's in its own colour."""
+OPENING_COLOR: Color = (0.55, 0.57, 0.6)
+"""Grey: openings of the atrium and what the scan's border cuts off, which are not wall."""
+HEALTHY_COLORS: tuple[Color, Color] = ((0.17, 0.35, 0.66), (0.68, 0.83, 0.93))
+"""From the lowest ratio shown up to the threshold."""
+ENHANCED_COLORS: tuple[Color, Color] = ((0.99, 0.82, 0.30), (0.75, 0.06, 0.09))
+"""From the threshold up to the highest ratio shown; the jump at the threshold shows what counts as enhanced."""
+CHART_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#333333")
+"""Of the lines of reports' and Slicer's charts, in turn; colour-blind people can tell them apart (Okabe and Ito)."""
+
+
+def to_hex(color: Color) -> str:
+    """Return a colour as HTML writes it.
+
+    >>> to_hex((1.0, 0.72, 0.2))
+    '#ffb833'
+    """
+    return "#" + "".join(f"{round(255 * part):02x}" for part in color)

@@ -1,0 +1,46 @@
+"""Encode and enlarge pixels without an imaging library."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+
+import numpy as np
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Return an image file of `pixels` (rows, columns, 3 or 4), 0 to 1 (PNG specification, W3C, third edition).
+
+    The file holds pixels alone: no text, and nothing of a scan's header.
+    """
+    rows, columns, channels = pixels.shape
+    values = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
+    # Each row begins with the number of its filter: 0, none.
+    raw = np.concatenate([np.zeros((rows, 1), np.uint8), values.reshape(rows, -1)], axis=1).tobytes()
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    color_type = 6 if channels == 4 else 2
+    header = struct.pack(">IIBBBBB", columns, rows, 8, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
+
+
+def png_data_uri(data: bytes) -> str:
+    """Return a PNG file as the source of an HTML image that needs no other file."""
+    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def enlarge(plane: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarray:
+    """Return `plane` at another size, by linear interpolation (`smooth`) or by the nearest pixel."""
+    for axis, wanted in enumerate(size):
+        at = (np.arange(wanted) + 0.5) * plane.shape[axis] / wanted - 0.5
+        lower = np.clip(np.floor(at), 0, plane.shape[axis] - 1).astype(int)
+        if not smooth:
+            plane = plane.take(np.clip(np.rint(at), 0, plane.shape[axis] - 1).astype(int), axis=axis)
+            continue
+        upper = np.minimum(lower + 1, plane.shape[axis] - 1)
+        weight = np.clip(at - lower, 0, 1).reshape((-1, 1) if axis == 0 else (1, -1))
+        plane = plane.take(lower, axis=axis) * (1 - weight) + plane.take(upper, axis=axis) * weight
+    return plane

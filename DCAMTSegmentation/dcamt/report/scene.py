@@ -1,0 +1,138 @@
+"""What the pictures of a segmentation show: the arrays turned to the patient's axes, and which slices and box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import Grid, canonical_orientation
+from ..volume import Labelmap, SegmentInfo, Volume
+
+GRID_TOLERANCE_MM = 0.01
+WINDOW_PERCENTILES = (0.5, 99.7)
+"""Intensities shown as black and as white."""
+MARGIN_MM = 26.0
+"""Of the scan shown around the segmentation: enough to recognise the neighbouring organs."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A slice on the screen: LPS axes across and along, whether `along` points up, and the letters at its edges.
+
+    letters: left, right, top, bottom.
+    """
+
+    name: str
+    across: int
+    along: int
+    up: bool
+    letters: str
+
+    @property
+    def through(self) -> int:
+        """The LPS axis that the slice is perpendicular to."""
+        return 3 - self.across - self.along
+
+
+AXIAL = Plane("Axial", 0, 1, False, "RLAP")
+CORONAL = Plane("Coronal", 0, 2, True, "RLSI")
+SAGITTAL = Plane("Sagittal", 1, 2, True, "APSI")
+PLANES = (AXIAL, CORONAL, SAGITTAL)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is drawn, in LPS order: arrays (I, J, K), spacing (3,) mm, slice indices, and the shown box in mm.
+
+    Points of a scene are in mm from the centre of its voxel (0, 0, 0) along its axes; `grid` is the scan's own grid.
+    """
+
+    grid: Grid
+    image: np.ndarray
+    labels: np.ndarray
+    doubt: np.ndarray | None
+    spacing: np.ndarray
+    at: tuple[int, int, int]
+    low: np.ndarray
+    high: np.ndarray
+
+    def cut(self, voxels: np.ndarray, plane: Plane) -> np.ndarray:
+        """Return the shown slice of `voxels` (I, J, K) as (rows, columns), columns across the screen."""
+        slice_voxels: np.ndarray = np.take(voxels, self.at[plane.through], axis=plane.through)
+        return slice_voxels.T
+
+    def window(self) -> tuple[float, float]:
+        """Return the intensities shown as black and as white."""
+        # A sample of some hundred thousand voxels gives the same percentiles as a whole large scan.
+        sample = self.image[tuple(slice(None, None, max(1, n // 64)) for n in self.image.shape)]
+        dark, bright = np.percentile(sample, WINDOW_PERCENTILES)
+        return float(dark), max(float(bright), float(dark) + 1e-6)
+
+    def to_scene_mm(self, points: np.ndarray) -> np.ndarray:
+        """Return points (N, 3) in RAS mm as points of the scene."""
+        canonical = canonical_orientation(self.grid).apply_to_grid(self.grid)
+        index = np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(canonical.affine).T[:, :3]
+        # The canonical axes run to the right and to the front, the scene's to the left and to the back.
+        index[:, :2] = np.array(self.image.shape[:2]) - 1 - index[:, :2]
+        return np.asarray(index * self.spacing)
+
+
+def build_scene(
+    volume: Volume,
+    labelmap: Labelmap,
+    segments: Sequence[SegmentInfo],
+    disagreement: np.ndarray | None = None,
+) -> Scene:
+    """Return the scene of `labelmap` over `volume` (its first channel), its slices through the segments' centre.
+
+    `disagreement` (I, J, K) runs from 0 to 1. Labels without an entry in `segments` are not shown.
+
+    Raises:
+        InputError: the labels lie on another grid than the scan.
+        ValueError: `disagreement` has another shape.
+    """
+    if not labelmap.grid.matches(volume.grid, GRID_TOLERANCE_MM):
+        raise InputError(
+            "does not lie on the scan's voxels", path=labelmap.path, remedy="Choose the scan that it was made from."
+        )
+    if disagreement is not None and disagreement.shape != labelmap.grid.shape:
+        raise ValueError(f"disagreement {disagreement.shape} is not on the labelmap's grid {labelmap.grid.shape}")
+    image, spacing = turn_to_lps(volume.voxels[0], volume.grid)
+    labels, _ = turn_to_lps(labelmap.voxels, volume.grid)
+    labels = np.where(np.isin(labels, [segment.label for segment in segments]), labels, 0)
+    doubt = None if disagreement is None else np.clip(turn_to_lps(disagreement, volume.grid)[0], 0, 1)
+    size, at = np.array(image.shape), []
+    low, high = np.zeros(3), size.astype(float)
+    for axis in range(3):
+        counts = np.count_nonzero(labels, axis=tuple(a for a in range(3) if a != axis))
+        used = np.flatnonzero(counts)
+        if not len(used):
+            at.append(int(size[axis] // 2))
+            continue
+        mean = float(counts @ np.arange(len(counts)) / counts.sum())
+        # The centroid may lie in a gap of the segmentation: then take the nearest slice through it.
+        at.append(int(used[np.abs(used - mean).argmin()]))
+        reach = MARGIN_MM / spacing[axis]
+        low[axis], high[axis] = max(0, used[0] - reach), min(size[axis], used[-1] + 1 + reach)
+    return Scene(
+        volume.grid,
+        image,
+        labels,
+        doubt,
+        spacing,
+        (at[0], at[1], at[2]),
+        (low - 0.5) * spacing,
+        (high - 0.5) * spacing,
+    )
+
+
+def turn_to_lps(voxels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return a view of `voxels` (I, J, K) with axes to the patient's left, posterior and superior, and its spacing.
+
+    Oblique axes count as the patient's axes nearest to them. The spacing is (3,) mm.
+    """
+    orientation = canonical_orientation(grid)
+    return orientation.apply(voxels)[::-1, ::-1], grid.spacing[list(orientation.order)]
