@@ -20,7 +20,7 @@ from dcamt.report import picture
 from dcamt.report.colors import SEGMENT_COLORS
 from dcamt.report.picture import describe_segments, draw_picture, format_measurements, render_picture
 from dcamt.report.scene import build_scene, turn_to_lps
-from dcamt.report.surface_shading import View, shade_surface
+from dcamt.report.surface_shading import View, trace_surface
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from scipy import ndimage
 
@@ -199,7 +199,7 @@ def test_surface_of_a_ball_is_a_disc_of_its_size() -> None:
     grid = Grid(labels.shape, lps_affine(np.ones(3)))
     scene = build_scene(Volume(np.ones((1, *labels.shape)), grid), Labelmap(labels, grid), [GREEN])
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
-    shaded = shade_surface(scene.labels, scene.spacing, [GREEN], View(screen, 300))
+    shaded = trace_surface(scene.labels, scene.spacing, [GREEN], View(screen, 300)).shade()
     half = 1.12 * 19.5 + 1  # the view's half width in mm: margin, then a voxel
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)

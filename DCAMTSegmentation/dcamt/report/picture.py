@@ -18,7 +18,7 @@ from ..metrics.measurements import measure
 from ..volume import Code, Labelmap, SegmentInfo, Volume
 from .colors import DOUBT_COLOR, SEGMENT_COLORS
 from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene
-from .surface_shading import doubt_painter, shade_surface, view_from
+from .surface_shading import doubt_painter, trace_surface, view_from
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,7 +206,7 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
     _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_FAINT)
     paint = None if scene.doubt is None else doubt_painter(scene.doubt, scene.spacing)
     view = view_from(front, SURFACE_PIXELS)
-    picture = shade_surface(scene.labels, scene.spacing, segments, view, paint)
+    picture = trace_surface(scene.labels, scene.spacing, segments, view).shade(paint)
     axes.imshow(picture, interpolation="antialiased", aspect="equal", origin="lower")
     _write_letters(axes, "RLSI" if front else "LRSI")
 

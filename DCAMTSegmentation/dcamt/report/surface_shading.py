@@ -46,19 +46,38 @@ def view_from(front: bool, pixels: int) -> View:
     return View(np.array([right, up, into]), pixels)
 
 
-def shade_surface(
-    labels: np.ndarray,
-    spacing: np.ndarray,
-    segments: Sequence[SegmentInfo],
-    view: View,
-    paint: Painter | None = None,
-) -> np.ndarray:
-    """Return segments as smooth shaded surfaces: RGBA (pixels, pixels, 4), 0 to 1, the first row at the bottom.
+@dataclass(frozen=True, eq=False)
+class VisibleSurface:
+    """The points of a surface that a view shows, one for each pixel that hits it.
 
-    `labels` (I, J, K), not all 0, lies in LPS with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). `paint`
-    colours the surface (default: the segments' colours). Rays are traced through each segment's distance map (sphere
-    tracing: Hart, The Visual Computer 12:527, 1996). The gradient of the map gives the normals, and its values beside
-    the surface show how deep a point lies in a hollow.
+    pixel: (N,) index into the view's pixels, row by row from the bottom. points: (N, 3) mm. normals: (N, 3) in screen
+    axes. openness: (N,), 0 deep in a hollow to 1. base: (N, 3), the colour of the point's segment.
+    """
+
+    view: View
+    pixel: np.ndarray
+    points: np.ndarray
+    normals: np.ndarray
+    openness: np.ndarray
+    base: np.ndarray
+
+    def shade(self, paint: Painter | None = None) -> np.ndarray:
+        """Return RGBA (pixels, pixels, 4), 0 to 1, the first row at the bottom; `paint` colours the surface."""
+        base = self.base if paint is None else paint(self.points, self.base)
+        color = np.zeros((self.view.pixels**2, 4))
+        color[self.pixel, :3] = _light(base, self.normals, self.openness)
+        color[self.pixel, 3] = 1
+        return color.reshape(self.view.pixels, self.view.pixels, 4)
+
+
+def trace_surface(
+    labels: np.ndarray, spacing: np.ndarray, segments: Sequence[SegmentInfo], view: View
+) -> VisibleSurface:
+    """Return what a view shows of the smooth surfaces of `segments`.
+
+    `labels` (I, J, K), not all 0, lies in LPS with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). Rays are
+    traced through each segment's distance map (sphere tracing: Hart, The Visual Computer 12:527, 1996). The gradient of
+    the map gives the normals, and its values beside the surface show how deep a point lies in a hollow.
     """
     screen = view.screen
     corners = np.argwhere(labels) * spacing @ screen.T
@@ -70,7 +89,9 @@ def shade_surface(
     start = (np.stack([u + centre[0], v + centre[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)
     into = screen[2].astype(np.float32)
 
-    color, nearest = np.zeros((u.size, 4)), np.full(u.size, far - near)
+    nearest = np.full(u.size, far - near)
+    points, normals = np.zeros((u.size, 3)), np.zeros((u.size, 3))
+    openness, base = np.zeros(u.size), np.zeros((u.size, 3))
     for segment in segments:
         mask = labels == segment.label
         if not mask.any():
@@ -78,18 +99,17 @@ def shade_surface(
         distance = _DistanceMap.of(mask, spacing)
         hit, depth = distance.trace(start, into, nearest)
         nearest[hit] = depth
-        points = start[hit] + depth[:, None] * into
-        normals = distance.normals(points)
-        openness = distance.openness(points, normals)
-        base = np.broadcast_to(np.array(segment.color), (len(hit), 3))
-        if paint is not None:
-            base = paint(points, base)
-        color[hit, :3], color[hit, 3] = _light(base, normals @ screen.T, openness), 1
-    return color.reshape(view.pixels, view.pixels, 4)
+        points[hit] = start[hit] + depth[:, None] * into
+        outward = distance.normals(points[hit])
+        normals[hit] = outward @ screen.T
+        openness[hit] = distance.openness(points[hit], outward)
+        base[hit] = segment.color
+    pixel = np.flatnonzero(nearest < far - near)
+    return VisibleSurface(view, pixel, points[pixel], normals[pixel], openness[pixel], base[pixel])
 
 
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
-    """Return a painter that blends `DOUBT_COLOR` by `doubt` (I, J, K), 0 to 1, in the frame of `shade_surface`."""
+    """Return a painter that blends `DOUBT_COLOR` by `doubt` (I, J, K), 0 to 1, in the frame of `trace_surface`."""
 
     def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
         from scipy import ndimage

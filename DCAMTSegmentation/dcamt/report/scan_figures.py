@@ -1,0 +1,231 @@
+"""Draw the figures of a scan's page with numpy and SVG: slices with outlines, and views of the surface.
+
+No display, no imaging library and no browser is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from ..volume import SegmentInfo
+from ..wall.analysis import WallResult
+from ..wall.burden import WALL
+from .colors import DOUBT_COLOR, ENHANCED_COLORS, HEALTHY_COLORS, OPENING_COLOR, Color, to_hex
+from .contours import contour_path
+from .png import encode_png, png_data_uri
+from .scene import AXIAL, PLANES, Plane, Scene
+from .surface_shading import Painter, doubt_painter, trace_surface, view_from
+
+SLICE_MARGIN_MM = 20.0
+"""Of the scan shown around the segmentation in the slices."""
+PIXELS_PER_MM = 9.0
+"""Of the slices' grey values on paper: some 230 per inch."""
+PAGE_WIDTH_MM = 186.0
+"""Of an A4 sheet less its margins."""
+GAP_MM = 3.0
+"""Between pictures side by side."""
+SLICE_HEIGHT_MM = 72.0
+"""Of the tallest slice on paper, at most."""
+SURFACE_PIXELS = 440
+"""Width of a view of the surface."""
+RATIO_RANGE = (0.6, 1.8)
+"""Ratios to the blood pool shown by the first and the last colour."""
+VIEW_WIDTH_MM = 44.0
+"""Of a view of the surface on paper."""
+BEHIND, FRONT = "From behind", "From the front"
+_NOTE, _LETTER, _FAINT, _SKY = "#d3dae3", "#ffd479", "#5a6675", "#14171c"
+
+
+def draw_slices(scene: Scene, segments: Sequence[SegmentInfo]) -> str:
+    """Return the three slices, all in one scale, as large as the sheet allows."""
+    low, high = _shown_box(scene)
+    size = high - low
+    gaps_mm = 2 * GAP_MM
+    scale = min(
+        (PAGE_WIDTH_MM - gaps_mm) / sum(size[plane.across] for plane in PLANES),
+        SLICE_HEIGHT_MM / max(size[plane.along] for plane in PLANES),
+    )
+    figures = "".join(_slice_figure(scene, plane, segments, low, high, scale) for plane in PLANES)
+    return f'<div class="slices">{figures}</div>'
+
+
+def _slice_figure(
+    scene: Scene, plane: Plane, segments: Sequence[SegmentInfo], low: np.ndarray, high: np.ndarray, scale: float
+) -> str:
+    """Return a slice as SVG in patient mm: grey values, doubt, outlines, letters, and a scale bar in the axial slice.
+
+    `low` and `high` (3,) mm bound the shown box; `scale` is mm of paper for each mm of the patient.
+    """
+    across, along = plane.across, plane.along
+    frame = _Frame(float(high[across] - low[across]), float(high[along] - low[along]), 1 / scale)
+    image = png_data_uri(encode_png(_grey_pixels(scene, plane, low, frame)))
+    parts = [
+        f'<figure style="width:{frame.width * scale:.1f}mm"><svg viewBox="0 0 {frame.width:.2f} {frame.height:.2f}"'
+        f' role="img" aria-label="{plane.name} slice">',
+        f'<image width="{frame.width:.2f}" height="{frame.height:.2f}" preserveAspectRatio="none" href="{image}"/>',
+    ]
+    spacing = (float(scene.spacing[along]), float(scene.spacing[across]))
+    labels = scene.cut(scene.labels, plane)
+    # The rows of a slice run down the screen, but where `up` says that they run up.
+    turn = f' transform="matrix(1 0 0 -1 0 {frame.height:.2f})"' if plane.up else ""
+    for segment in segments:
+        path = contour_path(labels == segment.label, spacing, (-float(low[across]), -float(low[along])))
+        if path:
+            parts.append(
+                f'<path{turn} d="{path}" fill="none" stroke="{to_hex(segment.color)}"'
+                f' stroke-width="{0.42 * frame.unit:.2f}" stroke-linejoin="round"/>'
+            )
+    parts += frame.letters(plane.letters)
+    number, total = scene.at[plane.through] + 1, scene.image.shape[plane.through]
+    parts.append(frame.text(1.2, 3.4, f"{plane.name} {number}/{total}", 2.6, _NOTE, "start"))
+    if plane is AXIAL:
+        x, y = frame.width - 20 - 2 * frame.unit, frame.height - 1.6 * frame.unit
+        parts.append(f'<path d="M{x:.2f} {y:.2f}h20" stroke="#fff" stroke-width="{0.5 * frame.unit:.2f}"/>')
+        parts.append(frame.text((x + 10) / frame.unit, y / frame.unit - 1, "20 mm", 2.3, "#fff"))
+    return "".join([*parts, "</svg></figure>"])
+
+
+def _shown_box(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners (3,) mm of the box that the slices show: around the segments, and within the scan."""
+    size = np.array(scene.image.shape)
+    first, last = -0.5 * scene.spacing, (size - 0.5) * scene.spacing
+    used = np.argwhere(scene.labels)
+    if not len(used):
+        return first, last
+    low, high = (used.min(axis=0) - 0.5) * scene.spacing, (used.max(axis=0) + 0.5) * scene.spacing
+    return np.maximum(low - SLICE_MARGIN_MM, first), np.minimum(high + SLICE_MARGIN_MM, last)
+
+
+def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> np.ndarray:
+    """Return the pixels (rows, columns, 3) of a slice in rows from the top: grey values, amber for doubt."""
+    from scipy import ndimage
+
+    columns, rows = (max(2, round(side / frame.unit * PIXELS_PER_MM)) for side in (frame.width, frame.height))
+    x = (low[plane.across] + (np.arange(columns) + 0.5) * frame.width / columns) / scene.spacing[plane.across]
+    y = (low[plane.along] + (np.arange(rows) + 0.5) * frame.height / rows) / scene.spacing[plane.along]
+    places = np.meshgrid(y[::-1] if plane.up else y, x, indexing="ij")
+    dark, bright = scene.window()
+    values = scene.cut(scene.image, plane).astype(np.float32)
+    grey = np.clip((values - dark) / (bright - dark), 0, 1)
+    pixels = np.repeat(ndimage.map_coordinates(grey, places, order=1, mode="nearest")[..., np.newaxis], 3, axis=2)
+    if scene.doubt is not None:
+        doubt = scene.cut(scene.doubt, plane).astype(np.float32)
+        weight = 0.6 * ndimage.map_coordinates(doubt, places, order=1, mode="nearest")[..., np.newaxis]
+        pixels = pixels * (1 - weight) + np.array(DOUBT_COLOR) * weight
+    return np.asarray(pixels)
+
+
+def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:
+    """Return the views of the surface: with doubt, and with enhancement if the wall was measured."""
+    doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
+    key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>The two branches disagree'
+    groups: list[tuple[str, Painter | None, str]] = [
+        ("Surface, and where to doubt it", doubt, key) if doubt is not None else ("Surface", None, "&nbsp;")
+    ]
+    if wall is not None:
+        scale = _ratio_scale(wall)
+        groups.append(("Surface with late enhancement", wall_painter(wall, scene), scale))
+    visible = {
+        name: trace_surface(scene.labels, scene.spacing, segments, view_from(front, SURFACE_PIXELS))
+        for name, front in ((BEHIND, False), (FRONT, True))
+    }
+    # All views show the same rows: those that some surface reaches, and a margin for the letters.
+    rows = np.concatenate([surface.pixel // SURFACE_PIXELS for surface in visible.values()])
+    margin = SURFACE_PIXELS // 9
+    shown = slice(max(0, int(rows.min()) - margin), min(SURFACE_PIXELS, int(rows.max()) + 1 + margin))
+    parts = [f'<div class="row{"" if len(groups) > 1 else " single"}">']
+    for heading, paint, legend in groups:
+        parts.append(f'<section><h2>{heading}</h2><div class="views">')
+        for name, surface in visible.items():
+            pixels = surface.shade(paint)[shown][::-1]
+            frame = _Frame(VIEW_WIDTH_MM, VIEW_WIDTH_MM * pixels.shape[0] / pixels.shape[1], 1.0)
+            size = f'width="{frame.width:g}" height="{frame.height:.2f}"'
+            image = f'<image {size} href="{png_data_uri(encode_png(pixels))}"/>'
+            letters = "".join(frame.letters("RLSI" if name == FRONT else "LRSI"))
+            parts.append(
+                f'<figure><svg viewBox="0 0 {frame.width:g} {frame.height:.2f}" role="img"'
+                f' aria-label="Surface: {name}">'
+                f'<rect {size} fill="{_SKY}"/>{image}{letters}{frame.text(1.2, 3.4, name, 2.6, _NOTE, "start")}'
+                "</svg></figure>"
+            )
+        parts.append(f'</div><div class="legend">{legend}</div></section>')
+    return "".join([*parts, "</div>"])
+
+
+def wall_painter(wall: WallResult, scene: Scene) -> Painter:
+    """Return a painter of a surface by its wall's ratio to the blood pool; openings and cut-off parts are grey."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(scene.to_scene_mm(wall.surface.points))
+    threshold = wall.threshold_ratio()
+
+    def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
+        _, nearest = tree.query(points)
+        colors = ratio_colors(wall.ratio[nearest], threshold)
+        colors[wall.kind[nearest] != WALL] = OPENING_COLOR
+        return colors
+
+    return paint
+
+
+def ratio_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
+    """Return colours (N, 3) of ratios (N,): blues up to the threshold, yellow to red above it."""
+    low, high = RATIO_RANGE
+    below = np.clip((ratio - low) / max(threshold - low, 1e-6), 0, 1)[:, np.newaxis]
+    above = np.clip((ratio - threshold) / max(high - threshold, 1e-6), 0, 1)[:, np.newaxis]
+    healthy, enhanced = (
+        _blend(colors, weight) for colors, weight in ((HEALTHY_COLORS, below), (ENHANCED_COLORS, above))
+    )
+    return np.where((ratio > threshold)[:, np.newaxis], enhanced, healthy)
+
+
+def _blend(colors: tuple[Color, Color], weight: np.ndarray) -> np.ndarray:
+    return np.asarray(np.array(colors[0]) * (1 - weight) + np.array(colors[1]) * weight)
+
+
+def _ratio_scale(wall: WallResult) -> str:
+    """Return a bar of the ratio's colours with its threshold, as SVG in mm."""
+    threshold = wall.threshold_ratio()
+    low, high = RATIO_RANGE
+    bars = "".join(
+        f'<rect x="{8 + 0.5 * n:g}" y="0" width="0.55" height="2.2" fill="{to_hex((color[0], color[1], color[2]))}"/>'
+        for n, color in enumerate(ratio_colors(np.linspace(low, high, 60), threshold).tolist())
+    )
+    at = 8 + 30 * min(1.0, max(0.0, (threshold - low) / (high - low)))
+    style = f'font-size="2.7" fill="{_FAINT}"'
+    return (
+        '<svg viewBox="0 0 90 5.6" style="width:90mm" role="img" aria-label="Colours of the ratio to the blood pool">'
+        f'{bars}<path d="M{at:.2f} -.3v3" stroke="#18202b" stroke-width=".3"/>'
+        f'<text x="7" y="2.1" text-anchor="end" {style}>{low:g}</text><text x="39" y="2.1" {style}>{high:g}</text>'
+        f'<text x="{at:.2f}" y="5.3" text-anchor="middle" {style}>{threshold:.3g}</text>'
+        f'<text x="45" y="2.1" {style}>ratio to blood</text>'
+        f'<circle cx="68" cy="1.2" r="1.2" fill="{to_hex(OPENING_COLOR)}"/>'
+        f'<text x="70" y="2.1" {style}>opening, no wall</text></svg>'
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The frame of a picture in units of its own: width, height, and how many of them make a mm on paper."""
+
+    width: float
+    height: float
+    unit: float
+
+    def text(self, x_mm: float, y_mm: float, text: str, size_mm: float, color: str, anchor: str = "middle") -> str:
+        """Return SVG text at a place in mm on paper, with a dark rim that keeps it legible over bright pixels."""
+        x, y, size, rim = (value * self.unit for value in (x_mm, y_mm, size_mm, 0.45))
+        return (
+            f'<text x="{x:.2f}" y="{y:.2f}" font-size="{size:.2f}" text-anchor="{anchor}" fill="{color}" stroke="#000"'
+            f' stroke-opacity=".6" stroke-width="{rim:.2f}" paint-order="stroke">{escape(text)}</text>'
+        )
+
+    def letters(self, letters: str) -> list[str]:
+        """Return the letters at the left, right, top and bottom edge."""
+        width, height = self.width / self.unit, self.height / self.unit
+        places = ((2, height / 2 + 1), (width - 2, height / 2 + 1), (width / 2, 3.4), (width / 2, height - 1.2))
+        return [self.text(x, y, letter, 3.0, _LETTER) for letter, (x, y) in zip(letters, places, strict=True)]

@@ -1,0 +1,233 @@
+"""Render a segmented scan as one HTML page that prints on one A4 sheet and needs no other file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+
+from ..inference.agreement import DoubtfulPlace
+from ..metrics.measurements import Measurements
+from ..models.package import Card
+from ..recipe import ACCURATE
+from ..volume import Labelmap, SegmentInfo, Volume
+from ..wall.analysis import WallResult
+from ..wall.files import method_text
+from ..wall.settings import METHODS_DISAGREE
+from .colors import to_hex
+from .scan_figures import draw_slices, draw_surfaces
+from .scene import AXIAL, Scene, build_scene
+
+MAX_PLACES = 3
+"""Doubtful places that the page names."""
+MAX_NOTES = 4
+
+_QUANTITIES = (
+    ("volume_ml", "Volume", "mL", 1),
+    ("surface_cm2", "Surface area", "cm²", 1),
+    ("long_diameter_mm", "Long diameter", "mm", 0),
+    ("anteroposterior_diameter_mm", "Anteroposterior extent", "mm", 0),
+    ("transverse_diameter_mm", "Transverse extent", "mm", 0),
+    ("sphericity", "Sphericity", "", 2),
+)
+_STYLE = """
+@page { size: A4; margin: 11mm 12mm }
+* { box-sizing: border-box }
+html { -webkit-print-color-adjust: exact; print-color-adjust: exact }
+body { font: 9.2pt/1.35 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #18202b; width: 186mm;
+  margin: 0 auto }
+header { display: flex; justify-content: space-between; align-items: flex-end; border-bottom: .6mm solid #24507f;
+  padding-bottom: 1.6mm }
+h1 { font-size: 15pt; line-height: 1.15; margin: 0; font-weight: 600 }
+h2 { font-size: 9.6pt; margin: 3.6mm 0 1.2mm; color: #24507f; font-weight: 600 }
+.faint { color: #5a6675 } .mark { text-align: right } .mark b { color: #9c1f1f }
+.row { display: flex; gap: 3mm } .row > * { flex: 1 1 0; min-width: 0 }
+figure { margin: 0 } figure svg, figure img { display: block; width: 100% }
+.slices { display: flex; gap: 3mm; justify-content: space-between; align-items: flex-start }
+.views { display: flex; gap: 3mm } .views figure { flex: 1 1 0; min-width: 0 } .single .views figure { max-width: 62mm }
+.legend { font-size: 7.8pt; color: #5a6675; margin-top: 1mm; height: 6mm }
+table { border-collapse: collapse; width: 100% }
+td, th { padding: .45mm 0; text-align: left; font-weight: 400 }
+tr + tr td, tr + tr th { border-top: .15mm solid #d8dee6 }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+td.u { padding-left: 1.2mm; width: 9mm }
+.big { font-size: 13pt; font-weight: 600 } p { margin: .8mm 0 } ul { margin: .8mm 0; padding-left: 4mm }
+.key { display: inline-block; width: 2.6mm; height: 2.6mm; border-radius: 50%; vertical-align: -.2mm;
+  margin-right: 1mm }
+footer { border-top: .3mm solid #c3ccd7; margin-top: 3mm; padding-top: 1.2mm; font-size: 7.6pt; color: #5a6675 }
+svg text { font-family: inherit }
+"""
+# The browser fetches nothing, whatever the page holds.
+_HEAD = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width"><title>{title}</title><style>{style}</style></head><body>
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class ScanPage:
+    """The content of the page; scan, labels and disagreement lie on one grid.
+
+    Attributes:
+        volume: the scan, (C, I, J, K), of which the first channel is shown.
+        labelmap: labels (I, J, K).
+        segments: name and colour of each label; the first is the one whose measurements the page lists.
+        measurements: one row for each segment.
+        model: the card of the model.
+        quality: `fast` or `accurate`.
+        disagreement: (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
+        trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
+        doubtful_places: where the branches disagree, the worst first.
+        wall: late enhancement of the wall; None if it was not measured.
+        notes: what the reader should know.
+        identity: lines that identify the patient and the scan, shown as given; none by default.
+        software: name and version.
+    """
+
+    volume: Volume
+    labelmap: Labelmap
+    segments: Sequence[SegmentInfo]
+    measurements: Sequence[Measurements]
+    model: Card
+    quality: str = ACCURATE
+    disagreement: np.ndarray | None = None
+    trust: float | None = None
+    doubtful_places: Sequence[DoubtfulPlace] = ()
+    wall: WallResult | None = None
+    notes: Sequence[str] = ()
+    identity: Mapping[str, str] = field(default_factory=dict)
+    software: str = "DCAMT"
+
+
+def render_scan_page(page: ScanPage) -> str:
+    """Return the page as HTML text.
+
+    It holds no name, identifier, date or path but those in `page.identity`; the notes must name none.
+
+    Raises:
+        InputError: the labels lie on another grid than the scan.
+    """
+    scene = build_scene(page.volume, page.labelmap, page.segments, page.disagreement)
+    title = f"{page.segments[0].name}: segmentation report"
+    parts = [_HEAD.format(title=escape(title), style=_STYLE), _header(page, title)]
+    parts.append(f"<h2>Slices through the centre of the segmentation</h2>{draw_slices(scene, page.segments)}")
+    if scene.labels.any():
+        parts.append(draw_surfaces(scene, page.segments, page.wall))
+    parts.append('<div class="row"><section>')
+    parts.append(_measurement_table(page))
+    parts.append("</section><section>")
+    parts.append(_trust(page, scene) if page.wall is not None else "")
+    parts.append(_wall(page.wall) if page.wall is not None else _trust(page, scene) + _no_wall())
+    parts.append("</section></div>")
+    parts.append(_method(page))
+    parts.append(
+        "<footer>Research use only. Not for diagnosis or treatment decisions. The outline was made automatically and is"
+        " to be checked against the images. Where both branches err together, they cannot show doubt."
+        f"{'' if page.identity else ' This page holds no name, identifier, date or file path.'}</footer>"
+    )
+    return "".join(parts) + "</body></html>\n"
+
+
+def _header(page: ScanPage, title: str) -> str:
+    lines = " · ".join(f"{escape(name)}: {escape(value)}" for name, value in page.identity.items())
+    voxel = " × ".join(f"{mm:.3g}" for mm in page.volume.grid.spacing)
+    subtitle = f"{escape(page.model.modality)}, voxels {voxel} mm"
+    return (
+        f"<header><div><h1>{escape(title)}</h1>"
+        f'<div class="faint">{subtitle}</div>{f"<div>{lines}</div>" if lines else ""}</div>'
+        '<div class="mark"><b>Research use only</b><br>'
+        f'<span class="faint">{escape(page.software)}</span></div></header>'
+    )
+
+
+def _row(name: str, value: str, unit: str = "", big: bool = False) -> str:
+    """Return a row of a table: name, number, unit."""
+    kind = "n big" if big else "n"
+    return f'<tr><th>{escape(name)}</th><td class="{kind}">{escape(value)}</td><td class="u">{escape(unit)}</td></tr>'
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _measurement_table(page: ScanPage) -> str:
+    parts = []
+    for index, (row, info) in enumerate(zip(page.measurements, page.segments, strict=True)):
+        key = f'<span class="key" style="background:{to_hex(info.color)}"></span>'
+        # The sheet has room for all measurements of one segment.
+        rows = [
+            _row(name, _number(float(getattr(row, column)), digits), unit, big=index == 0 and column == "volume_ml")
+            for column, name, unit, digits in (_QUANTITIES if index == 0 else _QUANTITIES[:1])
+        ]
+        parts.append(f"<h2>{key}{escape(info.name)}</h2><table>{''.join(rows)}</table>")
+    if page.measurements and page.measurements[0].volume_ml == 0:
+        parts.append("<p>Nothing was segmented; the slices pass through the centre of the scan.</p>")
+    return "".join(parts)
+
+
+def _trust(page: ScanPage, scene: Scene) -> str:
+    if page.trust is None:
+        return "<h2>Agreement of the two branches</h2><p>Not measured: quality fast runs one branch.</p>"
+    count = len(page.doubtful_places)
+    text = "No doubtful place."
+    if count:
+        named = [
+            f"axial slice {_axial_slice(scene, place)} ({place.volume_ml:.2f} mL)"
+            for place in page.doubtful_places[:MAX_PLACES]
+        ]
+        which = "" if count <= MAX_PLACES else "worst first, "
+        text = f"{count} doubtful {'place' if count == 1 else 'places'}: {which}{', '.join(named)}."
+    return (
+        "<h2>Agreement of the two branches</h2>"
+        f"<table>{_row('Dice between their outlines', f'{100 * page.trust:.0f}', '%', big=True)}</table><p>{text}</p>"
+    )
+
+
+def _axial_slice(scene: Scene, place: DoubtfulPlace) -> int:
+    """Return the number, from 1 at the bottom, of the axial slice through a place."""
+    mm = scene.to_scene_mm(np.array([place.position]))[0]
+    return round(float(mm[AXIAL.through] / scene.spacing[AXIAL.through])) + 1
+
+
+def _no_wall() -> str:
+    return "<h2>Late enhancement of the wall</h2><p>Not measured.</p>"
+
+
+def _wall(wall: WallResult) -> str:
+    whole, *regions = wall.burdens()
+    rows = [
+        _row(f"Enhanced wall, {wall.settings.threshold.text}", _number(whole.percent, 1), "%", big=True),
+        _row("Enhanced area, of the wall's area", f"{whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f}", "cm²"),
+        _row("DECAAF stage at this threshold", wall.stage or "–"),
+    ]
+    by_region = " · ".join(f"{region.region} {_number(region.percent, 1)}" for region in regions)
+    return (
+        f"<h2>Late enhancement of the wall</h2><table>{''.join(rows)}</table>"
+        f'<p class="faint">By region, %: {escape(by_region)}</p>'
+    )
+
+
+def _method(page: ScanPage) -> str:
+    card = page.model
+    branches = "two V-Nets that attend to one another" if page.quality == ACCURATE else "one V-Net"
+    lines = [
+        f"Outline: model {escape(card.name)} ({escape(card.title)}, version {escape(card.version)}),"
+        f" quality {escape(page.quality)}: {branches}. Volume from the number of voxels, surface area by Crofton's"
+        " formula, extents along the patient's axes."
+    ]
+    if page.wall is not None:
+        pool, wall = page.wall.pool, page.wall
+        origin = "proposed automatically, not checked" if wall.proposed else "corrected by hand"
+        lines.append(
+            f"Wall: {escape(method_text(wall))}. Blood pool: mean {pool.mean:.4g}, SD {pool.sd:.3g},"
+            f" {pool.voxels} voxels. Openings {origin}. {escape(METHODS_DISAGREE)}"
+        )
+    notes = [*page.notes, *(page.wall.notes if page.wall is not None else ())]
+    lines += [escape(note) for note in notes[:MAX_NOTES]]
+    if len(notes) > MAX_NOTES:
+        lines.append(f"{len(notes) - MAX_NOTES} more notes are in the program's output.")
+    return f"<h2>Method</h2>{''.join(f'<p>{line}</p>' for line in lines)}"
