@@ -4,6 +4,9 @@ from .api.scoring import evaluate as evaluate
 from .api.segmentation import SegmentedScan as SegmentedScan
 from .api.segmentation import Segmenter as Segmenter
 from .api.segmentation import segment as segment
+from .api.training import TrainedRun as TrainedRun
+from .api.training import train as train
+from .errors import Cancelled as Cancelled
 from .errors import DCAMTError as DCAMTError
 from .errors import InputError as InputError
 from .errors import OutputError as OutputError

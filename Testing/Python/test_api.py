@@ -14,8 +14,12 @@ import dcamt
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.models.package import open_model
+from dcamt.runs.events import Event
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.requests import PAUSE, ask
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
-from dcamt_testing.synthetic import save_tiny_model
+from dcamt_testing.synthetic import save_tiny_model, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,9 +40,13 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("module", ["api.segmentation", "api.scoring", "commands.console"])
+@pytest.mark.parametrize(
+    "module",
+    ["api.segmentation", "api.scoring", "api.training", "commands.console", "report.colors", "report.contours"],
+)
 def test_examples_in_docstrings_run(module: str, tmp_path: Path) -> None:
-    names = {"sample": str(SAMPLE), "folder": tmp_path}
+    cases = write_cases_folder(tmp_path / "cases", labelled=2, validation=1)
+    names = {"sample": str(SAMPLE), "folder": tmp_path, "cases": cases}
     result = doctest.testmod(importlib.import_module(f"dcamt.{module}"), extraglobs=names)
     assert result.attempted > 0
     assert result.failed == 0
@@ -163,3 +171,47 @@ def test_folders_files_and_arrays_are_scored_alike(tmp_path: Path) -> None:
         dcamt.evaluate(predictions, labels[:1], spacing=(1, 1, 1))
     with pytest.raises(ValueError, match="spacing"):
         dcamt.evaluate(predictions, labels)
+
+
+def test_train_makes_the_model_of_the_command_and_resumes(tmp_path: Path) -> None:
+    """On a CPU, equal settings and seeds give equal weights, whether the run is paused in between or not."""
+    cases = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=1)
+    settings = [word for word in set_options("iterations=4", "validate_every=2") if word != "--set"]
+    words = ["train", str(cases), "--run", str(tmp_path / "command"), "--device", "cpu", "--set", *settings]
+    assert cli.main(words) == 0
+    seen: list[str] = []
+    done = dcamt.train(
+        cases, run=tmp_path / "api", settings=settings, device="cpu", on_event=lambda event: seen.append(event.kind)
+    )
+    assert (done.iterations, done.folder) == (4, tmp_path / "api")
+    assert done.report is not None
+    assert seen[0] == "loading"
+    assert {"started", "validation", "finished"} <= set(seen)
+    expected = load_weights(tmp_path / "command" / "model.dcamt")
+    assert all((load_weights(done.model)[name] == value).all() for name, value in expected.items())
+
+    def stop_at_two(event: Event) -> None:
+        if event.kind == "validation" and event.step == 2:
+            ask(RunFolder(tmp_path / "paused"), PAUSE)
+
+    with pytest.raises(dcamt.Cancelled, match="--resume"):
+        dcamt.train(cases, run=tmp_path / "paused", settings=settings, device="cpu", on_event=stop_at_two)
+    resumed = dcamt.train(run=tmp_path / "paused", device="cpu", resume=True)
+    assert resumed.iterations == 4
+    assert all((load_weights(resumed.model)[name] == value).all() for name, value in expected.items())
+
+
+def load_weights(model: Path) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in open_model(model).weights.items()}
+
+
+def test_wrong_use_of_train_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run="):
+        dcamt.train("cases.csv")
+    with pytest.raises(ValueError, match="cases"):
+        dcamt.train(run=tmp_path / "run")
+    with pytest.raises(ValueError, match="resume"):
+        dcamt.train("cases.csv", run=tmp_path / "run", resume=True)
+    with pytest.raises(dcamt.InputError, match="holds no run"):
+        dcamt.train(run=tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()

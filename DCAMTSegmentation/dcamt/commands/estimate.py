@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..api.training import choose_recipe
 from ..cases.case_list import VALIDATION, list_cases
 from ..errors import InputError
 from ..geometry import Grid
@@ -14,7 +15,6 @@ from ..io.readers import read_header
 from ..recipe import with_settings
 from ..runs.efforts import EFFORTS, effort_settings
 from .console import Console, format_duration
-from .train import starting_point
 
 if TYPE_CHECKING:
     from ..training.estimate import Trial
@@ -27,8 +27,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     """Measure a few training steps, and print the estimate for each effort."""
     console = Console(options.json)
     cases = list_cases(options.cases)
-    settings, options.set = options.set, []
-    recipe, _, _ = starting_point(options)
+    recipe, _, _ = choose_recipe(options.recipe, options.start_from)
     grids = _read_grids([case.image for case in cases])
     validated = any(case.role == VALIDATION for case in cases)
     # Imports torch: after all checks that work without it.
@@ -39,16 +38,16 @@ def run_estimate(options: argparse.Namespace) -> int:
     memory_free = available_memory(device)
     measured: dict[tuple[object, ...], Trial] = {}
     for effort in options.effort or EFFORTS:
-        one = with_settings(recipe, [*effort_settings(recipe, effort), *settings])
-        key = (one.training.patch, one.training.batch, one.training.optimiser)
+        planned = with_settings(recipe, [*effort_settings(recipe, effort), *options.set])
+        key = (planned.training.patch, planned.training.batch, planned.training.optimiser)
         if key not in measured:
             console.show_progress(f"measuring a step ({effort})", 0.5)
-            measured[key] = try_steps(one, device)
-        found = estimate(one, measured[key], grids, validated, device, options.run or Path(), memory_free)
-        console.print_event("estimate", effort=effort, iterations=one.training.iterations, **asdict(found))
+            measured[key] = try_steps(planned, device)
+        found = estimate(planned, measured[key], grids, validated, device, options.run or Path(), memory_free)
+        console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(found))
         memory = f"{found.memory_bytes / 1e9:.1f} GB" if found.memory_bytes else "unknown"
         console.print_text(
-            f"{effort:<9} {one.training.iterations:>6} iterations  {format_duration(found.seconds):>10}"
+            f"{effort:<9} {planned.training.iterations:>6} iterations  {format_duration(found.seconds):>10}"
             f"  memory {memory} ({found.device})  disk {found.disk_bytes / 1e9:.1f} GB"
         )
     return 0

@@ -1,10 +1,9 @@
-"""Control this process: signals, the output of libraries, and an end together with the parent process."""
+"""Control this process: the output of libraries, and an end together with the parent process."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,44 +22,6 @@ def silence_libraries() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-@contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that open work is finished or removed.
-
-    Outside such blocks the system's default is better: it ends the process at once, whereas Python waits until torch
-    returns from its current operation.
-    """
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = {}
-    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers only there
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            # A signal that is ignored on purpose (`nohup`) stays ignored.
-            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-                previous[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def ignore_sigterm() -> Iterator[None]:
-    """Ignore SIGTERM inside the block: for final writes that take less time than a clean interruption."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def exit_when_stdin_closes() -> None:

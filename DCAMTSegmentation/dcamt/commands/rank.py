@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, Case, list_cases
 from ..errors import DCAMTError, InputError, user_error
+from ..io.interruption import interrupt_on_sigterm
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
-from .process import interrupt_on_sigterm
 from .scan_jobs import check_table_path
 
 

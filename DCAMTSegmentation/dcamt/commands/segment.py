@@ -15,13 +15,13 @@ from ..distributed import Team, TeamLost, process_group, team_rank
 from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
+from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.writers import write_labelmap, write_volume
 from ..metrics.measurements import Measurements, write_measurements_csv
 from ..models.store import model_path
 from ..recipe import FAST
 from ..volume import Volume
 from .console import Console, StdoutLost, print_error
-from .process import ignore_sigterm, interrupt_on_sigterm
 from .scan_jobs import ScanJob, plan_scan_jobs, skipped_folders
 
 if TYPE_CHECKING:

@@ -1,0 +1,445 @@
+"""Train a model: from a case list to a run folder with models and a report."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .. import __version__
+from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases
+from ..distributed import (
+    Team,
+    describe_process,
+    is_first_on_machine,
+    own_device,
+    process_group,
+    team_rank,
+    team_size,
+    wait_for_leader,
+)
+from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
+from ..io.interruption import interrupt_on_sigterm
+from ..models.package import Card
+from ..recipe import Recipe, load_recipe, with_settings
+from ..runs.efforts import effort_settings
+from ..runs.events import Event, EventLog, RunFinished, RunStarted
+from ..runs.failure_note import FailureNote, write_note
+from ..runs.folder import Origin, RunFolder
+from ..runs.lock import run_lock
+from ..runs.requests import withdraw_request
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..training.trainer import Outcome, Trainer
+
+DEFAULT_RECIPE = "la"
+_NETWORK_FIELDS = ("network", "input_channels", "outputs")
+"""Fields of a recipe that must be those of the model whose weights a run starts with."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a run trains, on what and where.
+
+    origin, start_weights: the model that the weights begin with, and these; None for random ones. device: `auto`,
+    `cpu`, `cuda` or `mps`. resume: continue the run in the folder. conclude: end it there, without further training.
+    """
+
+    run: RunFolder
+    recipe: Recipe
+    cases: Sequence[Case]
+    origin: Origin | None = None
+    start_weights: dict[str, Tensor] | None = None
+    device: str = "auto"
+    resume: bool = False
+    conclude: bool = False
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run.
+
+    Attributes:
+        folder: the run folder.
+        model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
+        best: the model of the best validation; None if that is `model`, or there was no validation.
+        report: the report; None if it could not be written.
+        iterations: iterations made.
+    """
+
+    folder: Path
+    model: Path
+    best: Path | None
+    report: Path | None
+    iterations: int
+
+
+class Observer(Protocol):
+    """Is told what a run does."""
+
+    def on_event(self, event: Event) -> None:
+        """Receive an event of the run."""
+
+    def on_report_progress(self, done: int, total: int) -> None:
+        """Receive the number of validation cases that are scored for the report."""
+
+    def on_warning(self, message: str) -> None:
+        """Receive a message for the user; the run goes on."""
+
+
+class SilentObserver:
+    """Ignores everything but events, which it passes to a function."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
+        self._on_event = on_event
+
+    def on_event(self, event: Event) -> None:
+        """Pass the event on."""
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def on_report_progress(self, done: int, total: int) -> None:
+        """Ignore the progress of the report."""
+
+    def on_warning(self, message: str) -> None:
+        """Ignore the warning."""
+
+
+def train(
+    cases: str | Path | Sequence[Case] | None = None,
+    run: str | Path | None = None,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    start_from: str | Path | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    effort: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> TrainedRun:
+    """Train a model on labelled and unlabelled scans, and write it into a run folder.
+
+    Args:
+        cases: a CSV file with the columns name, image, label, role, or a list of `dcamt.cases.case_list.Case`; not
+            with `resume`.
+        run: the folder of the run, new or empty; with `resume`, the folder of a run that was interrupted.
+        recipe: name or file of a recipe, or a recipe (default: that of `start_from`, or `la`).
+        start_from: name or file of a model whose weights the run begins with (default: random weights).
+        settings: changes of the recipe: {"iterations": 2000, "patch": (64, 64, 32)}, or ["iterations=2000", ...].
+        effort: `quick`, `standard` or `thorough`: 1/12, half or all of the recipe's iterations.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
+        resume: continue the run in the folder with its own recipe and cases.
+        on_event: called with each event (`dcamt.runs.events`), such as the losses.
+
+    Raises:
+        InputError: cases, recipe, model, settings or folder cannot be used; the message names the file and the remedy.
+        OutputError: a file of the run cannot be written.
+        Cancelled: the run was interrupted and is paused; `resume=True` continues it.
+
+    >>> import dcamt
+    >>> small = {"iterations": 2, "patch": (16, 16, 16), "channels": (4, 8), "convolutions": (1, 1), "batch": 2}
+    >>> small |= {"labelled_per_batch": 2, "spacing": (4, 4, 4), "embedding": 4}
+    >>> done = dcamt.train(cases, run=folder / "run", settings=small, device="cpu")
+    >>> done.iterations, done.model.name, done.report.name
+    (2, 'model.dcamt', 'report.html')
+    """
+    if run is None:
+        raise ValueError("give the folder of the run: run=...")
+    if resume:
+        if cases is not None or recipe is not None or start_from is not None or settings or effort is not None:
+            raise ValueError("resume continues with the run's own cases and recipe: give only run, device and on_event")
+        plan = plan_resumed_run(run, device)
+    else:
+        if cases is None:
+            raise ValueError("give the cases to train on")
+        chosen, origin, weights = choose_recipe(recipe, start_from, settings, effort)
+        plan = plan_new_run(cases, run, chosen, origin, weights, device)
+    return TrainingSession(plan, SilentObserver(on_event)).run()
+
+
+def plan_new_run(
+    cases: str | Path | Sequence[Case],
+    run: str | Path,
+    recipe: Recipe,
+    origin: Origin | None = None,
+    start_weights: dict[str, Tensor] | None = None,
+    device: str = "auto",
+) -> TrainingPlan:
+    """Return the plan of a new run. Raises InputError if the cases cannot be read, or give no batch as planned."""
+    listed = read_cases(Path(cases)) if isinstance(cases, str | Path) else list(cases)
+    check_batch(recipe, listed)
+    return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
+
+
+def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:
+    """Return the plan of the run in a folder. Raises InputError if there is none, or its files are damaged."""
+    folder = RunFolder(Path(run))
+    recipe, cases = folder.open()
+    return TrainingPlan(folder, recipe, cases, folder.started_from(), None, device, resume=True, conclude=conclude)
+
+
+def choose_recipe(
+    recipe: str | Path | Recipe | None = None,
+    start_from: str | Path | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    effort: str | None = None,
+) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
+    """Return the recipe with its settings, and the model and weights to start with (None, None: random ones).
+
+    Raises:
+        InputError: recipe, setting or model cannot be used, or the model has another network than the recipe.
+    """
+    origin, weights = None, None
+    base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe) if recipe else None
+    if start_from is not None:
+        from ..networks.packaging import build_network, verify_model
+
+        package = verify_model(start_from)
+        base = base or package.recipe
+        origin, weights = Origin.of(package.card), dict(build_network(package).state_dict())
+    base = base or load_recipe(DEFAULT_RECIPE)
+    changes = effort_settings(base, effort) if effort is not None else []
+    chosen = with_settings(base, [*changes, *_setting_lines(settings)])
+    if start_from is not None and any(
+        getattr(chosen, name) != getattr(package.recipe, name) for name in _NETWORK_FIELDS
+    ):
+        raise InputError(
+            f"has another network than the recipe '{chosen.name}'",
+            path=start_from,
+            remedy="Choose the model's own recipe, or start with random weights.",
+        )
+    return chosen, origin, weights
+
+
+def check_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
+    """Raise InputError if no batch can be made of the cases as the recipe asks, or not split among the processes."""
+    training = recipe.training
+    mixed = any(case.role == UNLABELLED for case in cases)
+    if mixed and training.labelled_per_batch == training.batch:
+        raise InputError(
+            "there are unlabelled cases, but a batch holds only labelled ones",
+            remedy="Set labelled_per_batch below batch, or leave the unlabelled cases out.",
+        )
+    Team(0, team_size()).sample_indices(training.labelled_per_batch if mixed else training.batch, training.batch)
+
+
+class TrainingSession:
+    """One process's part in a run: holds the lock of the folder, trains, and writes models and report.
+
+    In a team of processes the first one leads; the others get the plan from it (see `dcamt.distributed`).
+    """
+
+    def __init__(self, plan: TrainingPlan, observer: Observer) -> None:
+        self._plan = plan
+        self._observer = observer
+        self._trainer: Trainer | None = None
+        self._has_started = False
+
+    def pause(self) -> None:
+        """Ask the run to pause after the current iteration."""
+        if self._trainer is not None:
+            self._trainer.stop_asked = True
+
+    def run(self) -> TrainedRun:
+        """Train until the last iteration; `Cancelled` is raised if the run pauses before.
+
+        Raises:
+            InputError: the folder holds something else, or a scan cannot be used.
+            OutputError: a file cannot be written.
+            Cancelled: the run is paused.
+        """
+        run, resume = self._plan.run, self._plan.resume
+        if not (resume or run.lock.exists()):
+            run.check_new()  # nothing is written, not even the lock, into a folder that holds something else
+        with run_lock(run.lock):
+            if resume:
+                run.remove_strays()
+            else:
+                run.check_new()
+            withdraw_request(run)
+            run.failure.unlink(missing_ok=True)  # of an earlier process
+            try:
+                return self._train()
+            except Cancelled:
+                raise
+            except Exception as error:
+                failure = user_error(error, run.path)
+                if run.recipe.exists():  # a run that was withdrawn leaves nothing
+                    write_note(run.failure, FailureNote(str(failure), isinstance(failure, OutputError)))
+                raise
+            finally:
+                withdraw_request(run)
+
+    def _train(self) -> TrainedRun:
+        # These import torch: after all checks that work without it.
+        from ..devices import choose_device
+        from ..training.trainer import Trainer
+
+        plan, run = self._plan, self._plan.run
+        device = own_device(choose_device(plan.device, training=True))
+        with process_group(device) as team:
+            if team.size > 1:
+                # torchrun ends all processes once one has ended; this one still has to save what was learnt.
+                signal.signal(signal.SIGTERM, lambda number, frame: self.pause())
+            team.broadcast(replace(plan, run=RunFolder(Path())))  # the others know their own path of the folder
+            with team.fail_together():
+                log = EventLog(run.events, [self._on_event])
+                trainer = self._trainer = Trainer(plan.recipe, run, device, log, plan.start_weights, team)
+            if plan.resume:
+                trainer.resume()
+                if team.broadcast(trainer.step >= plan.recipe.training.iterations and run.model.exists()):
+                    self._observer.on_event(RunFinished(trainer.step, str(run.model), trainer.seconds))
+                    return self._trained_run(trainer.step)
+            try:
+                if not plan.resume:
+                    # With a checkpoint before the first step: however early a run is killed, it can be resumed.
+                    run.create(plan.recipe, plan.cases, trainer.save, plan.origin)
+                if plan.conclude:
+                    outcome = trainer.conclude(plan.cases)
+                else:
+                    outcome = trainer.fit(plan.cases, resumed=plan.resume)
+            except BaseException:  # KeyboardInterrupt, too
+                if not (plan.resume or self._has_started):
+                    run.withdraw()
+                raise
+        if not (outcome.finished or outcome.stopped):
+            command = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
+            raise Cancelled(f"{run.path}: paused at iteration {outcome.step}. Continue with: {command}")
+        self._save_models(trainer, outcome)
+        self._write_report(device)
+        trainer.finish(str(run.model), outcome)
+        return self._trained_run(outcome.step)
+
+    def _save_models(self, trainer: Trainer, outcome: Outcome) -> None:
+        from ..networks.packaging import save_model
+
+        plan, run = self._plan, self._plan.run
+        with interrupt_on_sigterm():
+            save_model(run.model, outcome.weights, plan.recipe, model_card(plan, outcome))
+            best = trainer.best()
+            if best is None:
+                run.best.unlink(missing_ok=True)
+                return
+            card = model_card(plan, best)
+            save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))
+
+    def _write_report(self, device: torch.device) -> None:
+        """Write the run's report. The model is saved by now, so that a failure only causes a warning."""
+        from ..report.run_report import write_report
+
+        run = self._plan.run
+        again = f"Write it with: dcamt report {shlex.quote(str(run.path))}"
+        try:
+            write_report(run, device, self._observer.on_report_progress)
+        except KeyboardInterrupt:
+            self._observer.on_warning(f"{run.path}: the report was cancelled. {again}")
+        except Exception as error:
+            self._observer.on_warning(f"no report was written: {user_error(error, run.path)} {again}")
+
+    def _on_event(self, event: Event) -> None:
+        self._has_started = self._has_started or isinstance(event, RunStarted)
+        self._observer.on_event(event)
+
+    def _trained_run(self, iterations: int) -> TrainedRun:
+        run = self._plan.run
+
+        def existing(path: Path) -> Path | None:
+            return path if path.exists() else None
+
+        return TrainedRun(run.path, run.model, existing(run.best), existing(run.report), iterations)
+
+
+def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[str], None]) -> int:
+    """Train as a process of a team that does not lead it; returns the exit status of the process.
+
+    It makes the same steps as `TrainingSession` but writes and prints nothing; `report_failure` gets a failure that
+    the leader cannot know.
+    """
+    from ..devices import choose_device
+    from ..training.trainer import Trainer
+
+    try:
+        device = own_device(choose_device(device_name, training=True))
+    except InputError:
+        if is_first_on_machine():
+            raise  # the leader is on another machine and cannot know
+        return 1
+    try:
+        with process_group(device) as team:
+            plan: TrainingPlan = team.broadcast(None)
+            with team.fail_together():
+                trainer = Trainer(plan.recipe, run, device, EventLog(None), plan.start_weights, team)
+            if plan.resume:
+                trainer.resume()
+                if team.broadcast(None):
+                    return 0
+            trainer.fit(plan.cases, resumed=plan.resume)
+        return 0  # if paused, too: for another status torchrun would end the leader before it has saved
+    except DCAMTError:
+        wait_for_leader()  # which reports the failure
+        return 1
+    except Exception as error:
+        report_failure(f"{describe_process()}: {user_error(error)}")
+        return 1
+
+
+def leads_team() -> bool:
+    """Return whether this process leads its team, or is alone."""
+    return team_rank() == 0
+
+
+def model_card(plan: TrainingPlan, outcome: Outcome) -> Card:
+    """Return the card of the model at the end of its run."""
+    counts = {role: sum(case.role == role for case in plan.cases) for role in ROLES}
+    measured: tuple[dict[str, Any], ...] = ()
+    if outcome.dice is not None:
+        measured = (
+            {
+                "on": f"{counts['validation']} validation cases of the run, on the network's grid",
+                "dice": {key: {name: round(d, 4) for name, d in of.items()} for key, of in outcome.dice.items()},
+            },
+        )
+    origin = plan.origin
+    return Card(
+        name=plan.run.path.resolve().name,
+        title=plan.recipe.title,
+        segments=tuple(info.name for info in plan.recipe.classes),
+        modality=plan.recipe.modality,
+        version="1",
+        licence=f"as {origin.name}: {origin.licence}" if origin else "not stated",
+        created=datetime.date.today().isoformat(),
+        trained_on={
+            **counts,
+            "iterations": outcome.step,
+            "hours": round(outcome.seconds / 3600, 2),
+            "semi_supervised": counts[UNLABELLED] > 0,
+            "labelled_share": round(counts[LABELLED] / max(1, counts[LABELLED] + counts[UNLABELLED]), 3),
+            **({"started_from": asdict(origin)} if origin else {}),
+        },
+        measured=measured,
+        made_with=f"dcamt {__version__}",
+    )
+
+
+def _setting_lines(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Return settings as `key=value` lines.
+
+    >>> _setting_lines({"patch": (64, 64, 32), "mixed_precision": False})
+    ['patch=64,64,32', 'mixed_precision=false']
+    """
+    if not isinstance(settings, Mapping):
+        return list(settings)
+
+    def text(value: Any) -> str:
+        if isinstance(value, list | tuple):
+            return ",".join(map(text, value))
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return [f"{key}={text(value)}" for key, value in settings.items()]

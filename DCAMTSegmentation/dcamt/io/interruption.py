@@ -1,0 +1,46 @@
+"""Handle a request to end (SIGTERM, a closed terminal) while files are written."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that open work is finished or removed.
+
+    Outside such blocks the system's default is better: it ends the process at once, whereas Python waits until torch
+    returns from its current operation.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers only there
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # A signal that is ignored on purpose (`nohup`) stays ignored.
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                previous[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ignore_sigterm() -> Iterator[None]:
+    """Ignore SIGTERM inside the block: for final writes that take less time than a clean interruption."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
