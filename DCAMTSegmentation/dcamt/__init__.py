@@ -20,6 +20,9 @@ __version__ = "0.1.0"
 
 # The types of these names stand in `__init__.pyi`.
 _MODULE_OF = {
+    "write_report": "api.outputs",
+    "write_segmentation": "api.outputs",
+    "write_surface": "api.outputs",
     "evaluate": "api.scoring",
     "SegmentedScan": "api.segmentation",
     "Segmenter": "api.segmentation",

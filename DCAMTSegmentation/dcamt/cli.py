@@ -24,7 +24,7 @@ from .runs.efforts import EFFORTS
 from .wall.settings import DEFAULT_THRESHOLD, MAXIMUM, PRESETS, SAMPLES, WALL_FROM_MM, WALL_TO_MM
 
 # Choices of --format; an output file may also end in `.nii`.
-FORMATS = ("seg.nrrd", "nii.gz", "nrrd")
+FORMATS = ("seg.nrrd", "nii.gz", "nrrd", "dcm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,11 +200,19 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
         "--agreement", action="store_true", help="also write a map of the agreement of the two branches, 0 to 1"
     )
     parser.add_argument(
-        "--measurements", type=_path, metavar="FILE.csv", help="table of volume, surface area, diameters and sphericity"
+        "--measurements",
+        type=_path,
+        metavar="FILE.csv|FILE.dcm",
+        help="table of volume, surface area, diameters and sphericity, or a DICOM report (with --format dcm)",
     )
+    several = "; of several scans, give the ending alone"
+    parser.add_argument("--surface", metavar="FILE.stl|obj|ply|vtp", help=f"closed surface, in patient mm{several}")
+    parser.add_argument("--probabilities", metavar="FILE", help=f"probabilities of background and classes{several}")
     parser.add_argument(
         "--wall", action="store_true", help="also measure late enhancement on the left atrium's surface (dcamt wall)"
     )
+    parser.add_argument("--report", metavar="FILE.html", help=f"one page with pictures and measurements{several}")
+    parser.add_argument("--identity", action="store_true", help="name the patient, the dates and the file in --report")
     _add_json(parser)
 
 

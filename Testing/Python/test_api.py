@@ -185,7 +185,7 @@ def test_train_makes_the_model_of_the_command_and_resumes(tmp_path: Path) -> Non
     )
     assert (done.iterations, done.folder) == (4, tmp_path / "api")
     assert done.report is not None
-    assert seen[0] == "loading"
+    assert seen[0] == "checkpoint"  # before the first step, so that a killed run can be resumed
     assert {"started", "validation", "finished"} <= set(seen)
     expected = load_weights(tmp_path / "command" / "model.dcamt")
     assert all((load_weights(done.model)[name] == value).all() for name, value in expected.items())

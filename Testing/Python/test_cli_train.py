@@ -120,7 +120,7 @@ def test_ctrl_c_pauses_and_resume_goes_on(cases: Path, tmp_path: Path, capsys: p
     step = json.loads(rest.splitlines()[-1])["step"]
     recipe.write_text(recipe.read_text().replace("100000", str(step + 2)))
     assert train("--run", run, "--resume") == 0
-    assert f"going on at {step} of {step + 2}" in capsys.readouterr().out
+    assert f"resuming at {step} of {step + 2}" in capsys.readouterr().out
     assert (run / "model.dcamt").exists()
 
 

@@ -12,42 +12,104 @@ from ..io.formats import (
     IMAGE_ENDINGS,
     LABELMAP_OUTPUTS,
     SCAN_ENDINGS,
+    VOLUME_OUTPUTS,
     agreement_path,
     ending,
     scan_name,
     without_agreement_maps,
 )
+from ..io.surfaces import SURFACE_OUTPUTS
 
 # A name with one of these endings means a file, as one with an image's ending does; no result is written to it.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
 
+SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, ".dcm")
+"""Endings that a segmentation can be written with."""
+
+
+@dataclass(frozen=True)
+class SideResult:
+    """A kind of result besides the segmentation: the option that asks for it, and how its files are named.
+
+    suffix: what the name of the segmentation is extended by. endings: of the file.
+    """
+
+    option: str
+    suffix: str
+    endings: tuple[str, ...]
+
+    def path(self, text: str, segmentation: Path, scans: int, usage_error: Callable[[str], object]) -> Path:
+        """Return the file that `text` asks for: a file, or an ending, for a file beside the segmentation."""
+        wanted = f".{text.lower().lstrip('.')}"
+        if wanted in self.endings:
+            return segmentation.with_name(f"{scan_name(segmentation)}{self.suffix}{wanted}")
+        path = Path(text)
+        if ending(path) not in self.endings:
+            usage_error(f"{self.option} {text}: the file must end in {', '.join(self.endings)}")
+        if scans > 1:
+            usage_error(f"{self.option} {text} is one file, but there are {scans} scans: give {self.endings[0][1:]}")
+        return path
+
+
+PROBABILITIES = SideResult("--probabilities", "_probabilities", VOLUME_OUTPUTS)
+SURFACE = SideResult("--surface", "", SURFACE_OUTPUTS)
+REPORT = SideResult("--report", "", (".html",))
+DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (".dcm",))
+
+
+@dataclass(frozen=True)
+class RequestedResults:
+    """The results that a command line asks for besides the segmentations; see `SideResult` for the texts.
+
+    table: the file of the measurements of all scans.
+    """
+
+    agreement: bool = False
+    probabilities: str | None = None
+    surface: str | None = None
+    report: str | None = None
+    dicom_measurements: str | None = None
+    table: Path | None = None
+
+
 @dataclass(frozen=True)
 class ScanJob:
-    """One scan and the files that its results are written to; `agreement` is None if no map was asked for."""
+    """One scan and the files that its results are written to; None for results that were not asked for."""
 
     scan: Path
     segmentation: Path
     agreement: Path | None = None
+    probabilities: Path | None = None
+    surface: Path | None = None
+    report: Path | None = None
+    dicom_measurements: Path | None = None
 
     @property
     def results(self) -> tuple[Path, ...]:
         """All files that this job writes."""
-        return tuple(path for path in (self.segmentation, self.agreement) if path is not None)
+        files = (
+            self.segmentation,
+            self.agreement,
+            self.probabilities,
+            self.surface,
+            self.report,
+            self.dicom_measurements,
+        )
+        return tuple(path for path in files if path is not None)
 
 
 def plan_scan_jobs(
     scans: Sequence[Path],
     output: Path,
     format_name: str | None,
+    requested: RequestedResults,
     usage_error: Callable[[str], object],
-    agreement: bool = False,
-    table: Path | None = None,
 ) -> list[ScanJob]:
     """Return one job for each scan in `scans`, a folder counting for the scans in it.
 
-    `output` is a file or a folder, `format_name` one of `cli.FORMATS`, `table` the file of the measurements.
+    `output` is a file or a folder, `format_name` one of `cli.FORMATS`.
 
     Raises:
         InputError: two results would get the same name, or a result would replace a scan.
@@ -55,19 +117,35 @@ def plan_scan_jobs(
     """
     files = [file for scan in scans for file in expand_scan_path(scan)]
     output_ending = ending(output)
-    is_file = output_ending in LABELMAP_OUTPUTS and not output.is_dir()
+    is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
     if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
-        usage_error(f"-o {output}: results cannot be written as {output_ending}; use {', '.join(LABELMAP_OUTPUTS)}")
+        usage_error(f"-o {output}: results cannot be written as {output_ending}; use {', '.join(SEGMENTATION_OUTPUTS)}")
     if is_file and len(files) > 1:
         usage_error(f"-o {output} is one file, but there are {len(files)} scans: give a folder")
     if is_file and format_name and f".{format_name}" != output_ending:
         usage_error(f"-o {output} does not end in .{format_name}")
     suffix = output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
+    if requested.dicom_measurements and suffix != ".dcm":
+        usage_error("--measurements to a DICOM report refers to a DICOM segmentation: it needs --format dcm")
+
+    def side_result(kind: SideResult, text: str | None, segmentation: Path) -> Path | None:
+        return None if text is None else kind.path(text, segmentation, len(files), usage_error)
+
     jobs = []
     scan_of_result: dict[Path, Path] = {}
     for scan in files:
         segmentation = output if is_file else output / f"{scan_name(scan)}{suffix}"
-        job = ScanJob(scan, segmentation, agreement_path(segmentation) if agreement else None)
+        # Beside a DICOM segmentation, maps are written as NRRD.
+        beside = segmentation.with_name(f"{scan_name(segmentation)}.seg.nrrd") if suffix == ".dcm" else segmentation
+        job = ScanJob(
+            scan,
+            segmentation,
+            agreement_path(beside) if requested.agreement else None,
+            side_result(PROBABILITIES, requested.probabilities, segmentation),
+            side_result(SURFACE, requested.surface, segmentation),
+            side_result(REPORT, requested.report, segmentation),
+            side_result(DICOM_MEASUREMENTS, requested.dicom_measurements, segmentation),
+        )
         for path in job.results:
             if path in scan_of_result:
                 what = f"and {scan_of_result[path]} would both be written to {path}"
@@ -76,8 +154,8 @@ def plan_scan_jobs(
         jobs.append(job)
     for path in scan_of_result:
         check_result_path(path, files)
-    if table is not None:
-        check_table_path(table, [*files, *scan_of_result])
+    if requested.table is not None:
+        check_table_path(requested.table, [*files, *scan_of_result])
     return jobs
 
 

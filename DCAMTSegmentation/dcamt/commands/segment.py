@@ -14,24 +14,29 @@ from typing import TYPE_CHECKING
 from ..distributed import Team, TeamLost, process_group, team_rank
 from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
-from ..io.formats import scan_name
+from ..io.dicom_seg import find_source_images
+from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
+from ..io.readers import read_scan
 from ..io.writers import write_labelmap, write_volume
 from ..metrics.measurements import Measurements, write_measurements_csv
 from ..models.store import model_path
 from ..recipe import FAST
 from ..volume import Volume
 from .console import Console, StdoutLost, print_error
-from .scan_jobs import ScanJob, plan_scan_jobs, skipped_folders
+from .scan_jobs import RequestedResults, ScanJob, plan_scan_jobs, skipped_folders
 
 if TYPE_CHECKING:
     from ..api.segmentation import SegmentedScan, Segmenter
     from ..geometry import Region
+    from ..io.dicom_seg import SourceImages
+    from ..wall.analysis import WallResult
 
 TEAM_TIMEOUT = timedelta(days=7)
 """How long a process that has finished waits for the scans of the others. One that has ended is not waited for."""
 LEFT_ATRIUM = "82471001"
-"""SNOMED CT code of the left atrium."""
+"""SNOMED CT code of the left atrium, whose wall is measured."""
+_SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 MAX_LISTED = 20
 """Scans or folders that one message names at most."""
 
@@ -56,11 +61,12 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     """
     if options.agreement and options.quality == FAST:
         usage_error("--agreement compares both branches: it needs --quality accurate")
+    if options.identity and options.report is None:
+        usage_error("--identity is for the report: it needs --report")
+    requested = _requested_results(options)
     jobs: list[ScanJob] | None = None
     if team_rank() == 0:
-        jobs = plan_scan_jobs(
-            options.scans, options.output, options.format, usage_error, options.agreement, options.measurements
-        )
+        jobs = plan_scan_jobs(options.scans, options.output, options.format, requested, usage_error)
         if len(jobs) == 1 and not jobs[0].scan.exists():
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model_path(options.model)
@@ -73,14 +79,14 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
     try:
         with process_group(torch.device("cpu"), TEAM_TIMEOUT) as team:
-            return _segment_with_team(options, team, team.broadcast(jobs))
+            return _segment_with_team(options, requested.table, team, team.broadcast(jobs))
     except TeamLost:
         if team_rank() > 0:  # the leader prints the failures
             return 1
         raise
 
 
-def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[ScanJob]) -> int:
+def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
     from ..api.segmentation import Segmenter
     from ..geometry import Region
 
@@ -88,7 +94,7 @@ def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[S
     with team.fail_together():
         region = Region.parse(options.roi) if options.roi is not None else None
         segmenter = Segmenter.load(options.model, options.device)
-    session = SegmentSession(segmenter, options.quality, region, jobs, console, options.wall)
+    session = SegmentSession(segmenter, options.quality, region, jobs, console, options.wall, options.identity)
     records: list[ScanRecord] = []
     lost: str | None = None
     start_time = time.time()
@@ -112,12 +118,12 @@ def _segment_with_team(options: argparse.Namespace, team: Team, jobs: Sequence[S
                 if lost and team.leads:
                     console.print_error(f"{lost}; without a result: {_list_scans(missing)}. Segment them again.")
                 rows = [row for record in records for row in record.measurements]
-                if rows and options.measurements and team.leads:
-                    write_measurements_csv(rows, options.measurements)
+                if rows and table and team.leads:
+                    write_measurements_csv(rows, table)
     if not team.leads:
         return 0  # the leader prints the failures; torchrun would end it if this process returned another status
-    if rows and options.measurements:
-        console.print_text(f"measurements: {options.measurements}")
+    if rows and table:
+        console.print_text(f"measurements: {table}")
     failures = [record.failure for record in records if record.failure is not None]
     for failure in failures:
         console.print_error(failure)
@@ -138,19 +144,28 @@ class SegmentSession:
     region: Region | None
     jobs: Sequence[ScanJob]
     console: Console
-    wall: bool = False
+    measures_wall: bool = False
+    shows_identity: bool = False
 
     def run_job(self, number: int, records: list[ScanRecord]) -> None:
         """Segment the scan `number`, append its record to `records` and print its results."""
         job = self.jobs[number]
         try:
             start = time.monotonic()
-            result = self._segment_scan(number)
+            result, source = self._segment_scan(number)
+            wall, wall_failure, wall_seconds = None, None, time.monotonic()
+            if self.measures_wall:
+                wall, wall_failure = self._measure_wall(job, result)
+            wall_seconds = time.monotonic() - wall_seconds
+            with interrupt_on_sigterm():
+                write_results(job, result, source, wall, self.shows_identity)
             # Before printing, which fails if stdout is closed.
             records.append(ScanRecord(number, result.measurements))
             self._print_result(job, result, time.monotonic() - start)
-            if self.wall:
-                self._measure_wall(job, result)
+            if wall is not None:
+                self._print_wall(job, wall, wall_seconds)
+            if wall_failure is not None:
+                raise wall_failure
         except StdoutLost:
             raise
         except Exception as error:
@@ -158,8 +173,8 @@ class SegmentSession:
             records.append(ScanRecord(number, failure=failure))
             self.console.print_event("failed", scan=str(job.scan), message=failure)
 
-    def _segment_scan(self, number: int) -> SegmentedScan:
-        """Read, segment and measure a scan, and write its results."""
+    def _segment_scan(self, number: int) -> tuple[SegmentedScan, SourceImages | None]:
+        """Read, segment and measure a scan; also return the DICOM images that its segmentation refers to."""
         job = self.jobs[number]
         name = scan_name(job.scan)
 
@@ -175,23 +190,35 @@ class SegmentSession:
             self.console.show_progress(f"{name}: {stage}", (number + fraction) / len(self.jobs))
 
         progress("reading", 0.0)
-        result = self.segmenter.segment(job.scan, quality=self.quality, region=self.region, progress=progress)
-        with interrupt_on_sigterm():
-            write_results(job, result)
-        return result
+        volume = read_scan(job.scan, channels=self.segmenter.channels)
+        # Before the work: a scan that is not DICOM cannot be referred to.
+        source = find_source_images(job.scan, volume.grid) if ending(job.segmentation) == ".dcm" else None
+        result = self.segmenter.segment(
+            volume,
+            quality=self.quality,
+            region=self.region,
+            keep_probabilities=job.probabilities is not None,
+            progress=progress,
+        )
+        return result, source
 
-    def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> None:
-        """Measure the wall of the segmented scan by the default settings, beside its segmentation."""
-        # Who does not ask for the wall does not wait for what it imports.
+    def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
+        """Measure the wall of the left atrium and write its files; return the failure if it cannot be measured."""
+        # Imported only on demand, as vtk takes its time to load.
         from ..wall.settings import WallSettings
-        from .wall import WallJob, measure_wall, print_wall
+        from .wall import WallJob, measure_wall
 
-        start = time.monotonic()
         wall_job = WallJob(job.scan, job.segmentation, job.segmentation.parent)
-        atrium = [info.label for info in result.segments if info.type.value == LEFT_ATRIUM]
-        label = atrium[0] if atrium else None
-        wall = measure_wall(result.scan, result.labelmap, wall_job, WallSettings(), label)
-        print_wall(wall, wall_job, self.console, time.monotonic() - start)
+        label = next((info.label for info in result.segments if info.type.value == LEFT_ATRIUM), None)
+        try:
+            return measure_wall(result.scan, result.labelmap, wall_job, WallSettings(), label), None
+        except DCAMTError as error:
+            return None, error
+
+    def _print_wall(self, job: ScanJob, wall: WallResult, seconds: float) -> None:
+        from .wall import WallJob, print_wall
+
+        print_wall(wall, WallJob(job.scan, job.segmentation, job.segmentation.parent), self.console, seconds)
 
     def _print_result(self, job: ScanJob, result: SegmentedScan, seconds: float) -> None:
         name = scan_name(job.scan)
@@ -201,6 +228,7 @@ class SegmentSession:
             scan=str(job.scan),
             segmentation=str(job.segmentation),
             agreement=str(job.agreement) if job.agreement else None,
+            **{name: str(path) for name in _SIDE_RESULTS if (path := getattr(job, name))},
             measurements=[asdict(row) for row in result.measurements],
             trust=result.trust,
             notes=list(result.notes),
@@ -215,32 +243,74 @@ class SegmentSession:
         for note in result.notes:
             self.console.print_error(f"{job.scan}: {note}")
         lines.append(f"segmentation: {job.segmentation}")
-        if job.agreement:
-            lines.append(f"agreement: {job.agreement}")
+        for kind in ("agreement", *_SIDE_RESULTS):
+            if path := getattr(job, kind):
+                lines.append(f"{kind.replace('_', ' ').replace('dicom', 'DICOM')}: {path}")
         # In one write, since other processes may be printing their results.
         self.console.print_text("\n".join(lines))
 
 
-def write_results(job: ScanJob, result: SegmentedScan) -> None:
+def write_results(
+    job: ScanJob,
+    result: SegmentedScan,
+    source: SourceImages | None = None,
+    wall: WallResult | None = None,
+    shows_identity: bool = False,
+) -> None:
     """Write all files of the job, or none.
+
+    `source`: the DICOM images that a DICOM segmentation refers to. `wall`: shown in the report, as the identity of the
+    patient is with `shows_identity`.
 
     Raises:
         OutputError: one of them cannot be written; files that existed before are unchanged.
     """
-    writers: dict[Path, Callable[[Path], None]] = {
-        job.segmentation: lambda path: write_labelmap(result.labelmap, path, result.segments),
-    }
-    if job.agreement is not None and result.disagreement is not None:
-        agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
-        writers[job.agreement] = lambda path: write_volume(agreement, path)
+    from ..api.outputs import (
+        describe_identity,
+        write_dicom_results,
+        write_probabilities,
+        write_report,
+        write_surface,
+    )
+
     with ExitStack() as stack:
         # All temporary files are complete before the first one is renamed.
-        for target, write in writers.items():
-            temporary = stack.enter_context(atomic_path(target))
-            try:
-                write(temporary)
-            except OutputError as error:
-                raise OutputError(str(error).replace(str(temporary), str(target))) from error
+        temporary = {path: stack.enter_context(atomic_path(path)) for path in job.results}
+        try:
+            if source is not None:
+                measurements = temporary[job.dicom_measurements] if job.dicom_measurements else None
+                write_dicom_results(result, temporary[job.segmentation], measurements, source)
+            else:
+                write_labelmap(result.labelmap, temporary[job.segmentation], result.segments)
+            if job.agreement is not None and result.disagreement is not None:
+                agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
+                write_volume(agreement, temporary[job.agreement])
+            if job.probabilities is not None:
+                write_probabilities(result, temporary[job.probabilities])
+            if job.surface is not None:
+                write_surface(result, temporary[job.surface])
+            if job.report is not None:
+                identity = describe_identity(result.scan) if shows_identity else None
+                write_report(result, temporary[job.report], wall=wall, identity=identity)
+        except OutputError as error:
+            message = str(error)
+            for path, partial in temporary.items():
+                message = message.replace(str(partial), str(path))
+            raise OutputError(message) from error
+
+
+def _requested_results(options: argparse.Namespace) -> RequestedResults:
+    """Return the results that the options ask for; `--measurements` means a table, or with .dcm a DICOM report."""
+    table = options.measurements
+    as_dicom = table is not None and table.name.lower().endswith("dcm") and ending(table) in (".dcm", "")
+    return RequestedResults(
+        agreement=options.agreement,
+        probabilities=options.probabilities,
+        surface=options.surface,
+        report=options.report,
+        dicom_measurements=str(table) if as_dicom else None,
+        table=None if as_dicom else table,
+    )
 
 
 def _jobs_without_result(jobs: Sequence[ScanJob], records: Sequence[ScanRecord], start_time: float) -> list[ScanJob]:

@@ -1,0 +1,240 @@
+"""The results of `dcamt segment` besides labels: surfaces, probabilities, DICOM objects and the one-page report."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from dcamt import cli
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_volume
+from dcamt.volume import Volume
+from dcamt_testing.dicom_series import PATIENT, broken_rules, write_mr_series
+from dcamt_testing.scan_files import affine_from_sitk
+from dcamt_testing.synthetic import save_tiny_model
+from dcamt_testing.tiny_recipes import tiny_recipe
+
+pydicom = pytest.importorskip("pydicom")
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
+AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])
+SHAPE = (22, 26, 18)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of random weights, the first that finds a part of the noise."""
+    from dcamt.api.segmentation import Segmenter
+
+    path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
+    for seed in range(100):
+        save_tiny_model(path, tiny_recipe("largest_component=false"), seed)
+        found = Segmenter.load(path, "cpu").segment(noise(), affine=AFFINE).labelmap.voxels.mean()
+        if 0.1 < found < 0.9:
+            return path
+    raise AssertionError("no such network among a hundred")
+
+
+def noise(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(300, 80, SHAPE).clip(0).astype(np.float32)
+
+
+def save_scan(path: Path, seed: int = 0) -> Path:
+    write_volume(Volume(noise(seed)[None], Grid(SHAPE, AFFINE)), path)
+    return path
+
+
+def run(*words: str | Path) -> int:
+    return cli.main(["segment", *map(str, words), "--device", "cpu"])
+
+
+def signed_volume(points: np.ndarray, triangles: np.ndarray) -> float:
+    """Return the volume inside a closed mesh, positive if its triangles are anticlockwise from outside."""
+    a, b, c = (points[triangles[:, corner]] for corner in range(3))
+    return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6)
+
+
+@pytest.mark.parametrize("ending", ["stl", "obj", "ply", "vtp"])
+def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) -> None:
+    """Of the sample's smooth atrium: read by vtk, in LPS mm as 3D Slicer reads meshes."""
+    vtk = pytest.importorskip("vtk")
+    path = tmp_path / f"atrium.{ending}"
+    assert run(SAMPLE, "-o", tmp_path / "out.nrrd", "--quality", "fast", "--surface", path) == 0
+    readers = {"stl": "vtkSTLReader", "obj": "vtkOBJReader", "ply": "vtkPLYReader", "vtp": "vtkXMLPolyDataReader"}
+    reader = getattr(vtk, readers[ending])()
+    reader.SetFileName(str(path))
+    reader.Update()
+    mesh = reader.GetOutput()
+    points = np.array([mesh.GetPoint(n) for n in range(mesh.GetNumberOfPoints())])
+    cells = [mesh.GetCell(n) for n in range(mesh.GetNumberOfCells())]
+    triangles = np.array([[cell.GetPointId(corner) for corner in range(3)] for cell in cells])
+    labelmap = read_labelmap(tmp_path / "out.nrrd")
+    inside = np.argwhere(labelmap.voxels > 0)
+    ras = inside @ labelmap.grid.affine[:3, :3].T + labelmap.grid.affine[:3, 3]
+    np.testing.assert_allclose(points.mean(axis=0) * [-1, -1, 1], ras.mean(axis=0), atol=3)
+    np.testing.assert_allclose(np.ptp(points, axis=0), np.ptp(ras, axis=0), atol=4)
+    volume = len(inside) * labelmap.grid.voxel_volume_mm3
+    assert signed_volume(points, triangles) == pytest.approx(volume, rel=0.02)
+
+
+def test_probabilities_are_those_of_the_labels(model: Path, tmp_path: Path) -> None:
+    scan = save_scan(tmp_path / "x.nrrd")
+    words = [scan, "-o", tmp_path / "x.nii.gz", "--model", model, "--probabilities", tmp_path / "p.nii.gz"]
+    assert run(*words) == 0
+    image = nibabel.load(tmp_path / "p.nii.gz")
+    probabilities = np.asarray(image.dataobj)
+    labels = nibabel.load(tmp_path / "x.nii.gz")
+    np.testing.assert_allclose(image.affine, labels.affine, atol=1e-5)
+    assert probabilities.shape == (*SHAPE, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-4)
+    sure = np.abs(probabilities[..., 1] - 0.5) > 0.02
+    np.testing.assert_array_equal(probabilities.argmax(axis=-1)[sure], np.asarray(labels.dataobj)[sure])
+
+
+def test_side_results_of_several_scans_lie_beside_their_segmentations(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
+    words = [*scans, "-o", tmp_path / "out", "--model", model, "--json"]
+    assert run(*words, "--surface", "stl", "--probabilities", "nrrd", "--report", "html") == 0
+    expected = {f"s{n}{end}" for n in range(2) for end in (".seg.nrrd", ".stl", "_probabilities.nrrd", ".html")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    segmented = [event for event in events if event["event"] == "segmented"]
+    assert [Path(event["surface"]).name for event in segmented] == ["s0.stl", "s1.stl"]
+    assert [Path(event["report"]).name for event in segmented] == ["s0.html", "s1.html"]
+
+
+@pytest.fixture(scope="module")
+def dicom_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DICOM series, segmented into a DICOM segmentation, a measurement report and a page with identity."""
+    home = tmp_path_factory.mktemp("dicom")
+    affine = np.diag([-1.5, -1.5, 2.5, 1.0])
+    affine[:3, 3] = (20, 30, -40)
+    write_mr_series(home / "series", noise(), affine)
+    words = [home / "series", "-o", home / "out", "--format", "dcm", "--model", model, "--measurements", "dcm"]
+    assert run(*words, "--agreement", "--report", home / "page.html", "--identity") == 0
+    words = [home / "series", "-o", home / "labels.nrrd", "--model", model, "--report", home / "anonymous.html"]
+    assert run(*words) == 0
+    return home
+
+
+def test_dicom_series_gives_dicom_objects(dicom_run: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    names = {path.name for path in (dicom_run / "out").iterdir()}
+    assert names == {"series.dcm", "series_measurements.dcm", "series_agreement.nrrd"}
+    segmentation = pydicom.dcmread(dicom_run / "out" / "series.dcm")
+    report = pydicom.dcmread(dicom_run / "out" / "series_measurements.dcm")
+    for found in (segmentation, report):
+        assert broken_rules(found) == []
+        assert found.PatientID == PATIENT["PatientID"]
+    assert (segmentation.Modality, report.Modality) == ("SEG", "SR")
+    evidence = json.dumps(report.to_json_dict())
+    assert segmentation.SOPInstanceUID in evidence
+    # The same labels as in NRRD, each at its own place.
+    image = sitk.ReadImage(str(dicom_run / "out" / "series.dcm"))
+    voxels, affine = sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine_from_sitk(image)
+    labelmap = read_labelmap(dicom_run / "labels.nrrd")
+    assert labelmap.voxels.any()
+    to_theirs = np.linalg.inv(affine) @ labelmap.grid.affine
+    index = np.rint(to_theirs[:3, :3] @ np.indices(SHAPE).reshape(3, -1) + to_theirs[:3, 3:]).astype(int)
+    np.testing.assert_array_equal(voxels[tuple(index)] > 0, labelmap.voxels.ravel() > 0)
+
+
+class Page(HTMLParser):
+    """The text of a page, what it would fetch, and its tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] != ["style"] and data.strip():
+            self.words.append(data.strip())
+
+
+def test_page_names_nobody_unless_asked(dicom_run: Path) -> None:
+    anonymous = (dicom_run / "anonymous.html").read_text(encoding="utf-8")
+    traces = ["Phantom", "Synthetic", "SYN-1", "19500101", "20200102", "A9", "series", str(dicom_run)]
+    for trace in traces:
+        assert trace.lower() not in anonymous.lower(), trace
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b", anonymous)
+    assert "no name, identifier, date or file path" in anonymous
+    named = " ".join(Page((dicom_run / "page.html").read_text(encoding="utf-8")).words)
+    for trace in ("Phantom Synthetic", "SYN-1", "19500101", "20200102", str(dicom_run / "series")):
+        assert trace in named, trace
+    assert "no name, identifier" not in named
+
+
+def test_page_stands_alone_and_shows_the_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "page.html"
+    assert run(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    result = next(event for event in events if event["event"] == "segmented")
+    wall = next(event for event in events if event["event"] == "wall")
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
+    # Three slices, and the surface from two sides with doubt and with enhancement.
+    assert page.tags.count("image") == 7
+    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
+    assert "default-src 'none'" in text
+    assert "size: A4" in text
+    (measured,) = result["measurements"]
+    burden = next(row for row in wall["burden"] if row["region"] == "all")
+    for expected in (
+        f"{measured['volume_ml']:.1f}",
+        f"{measured['surface_cm2']:.1f}",
+        f"{measured['long_diameter_mm']:.0f}",
+        f"{100 * result['trust']:.0f}",
+        f"{burden['percent']:.1f}",
+        "Research use only",
+        "IIR > 1.2",
+    ):
+        assert expected in page.words or any(expected in word for word in page.words), expected
+
+
+def test_outlines_and_letters_lie_where_the_patient_has_them() -> None:
+    """A bright landmark to the left, front and top, in a scan stored along other axes, at its place on the screen."""
+    from dcamt.report.scan_figures import draw_slices
+    from dcamt.report.scene import build_scene
+    from dcamt.volume import Labelmap
+    from dcamt_testing.scan_files import LEFT_ATRIUM
+
+    affine = np.array([[-1.0, 0, 0, 40], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # stored along L, S, A
+    ras = (np.indices((40, 40, 40)).reshape(3, -1).T @ affine[:3, :3].T + affine[:3, 3]).T
+    block = ((ras[0] < 12) & (ras[0] > 5) & (ras[1] > 28) & (ras[1] < 36) & (ras[2] > 28) & (ras[2] < 36)).reshape(
+        40, 40, 40
+    )
+    grid = Grid((40, 40, 40), affine)
+    labels = Labelmap(block.astype(np.uint8), grid)
+    figure = draw_slices(build_scene(Volume(100.0 * block[None], grid), labels, [LEFT_ATRIUM]), [LEFT_ATRIUM])
+    slices = re.findall(r"<figure.*?</figure>", figure)
+    assert len(slices) == 3
+    for svg, (left_side, top_side) in zip(slices, (("R", "A"), ("R", "S"), ("A", "S")), strict=True):
+        width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())  # type: ignore[union-attr]
+        path = re.search(r'<path( transform="matrix\(1 0 0 -1 0 [\d.]+\)")? d="([^"]+)"', svg)
+        assert path is not None
+        x, y = np.array([[float(v) for v in pair.split(",")] for pair in re.split("[MLZ]", path[2]) if pair]).T
+        if path[1]:
+            y = height - y
+        letters = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>([RLAPSI])</text>', svg)
+        place = {letter: (float(a), float(b)) for a, b, letter in letters}
+        assert place[left_side][0] < width / 3
+        assert place[top_side][1] < height / 3
+        # Left of the patient is right on the screen; the front is left in the sagittal and up in the axial slice.
+        assert (x.mean() > width / 2) == (left_side == "R")
+        assert y.mean() < height / 2
