@@ -1,4 +1,4 @@
-"""Faults placed in what `dcamt segment` is given: one line on stderr, exit status 1 or 2, every folder as it was."""
+"""Wrong input to `dcamt segment`: one line on stderr, exit status 1 or 2, every folder unchanged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def save(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...
 
 
 def listing(folder: Path) -> dict[str, bytes | None]:
-    """All that lies in a folder, at any depth: files with what is in them."""
+    """Return all files of a folder, at any depth, with their content."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -49,7 +49,7 @@ def listing(folder: Path) -> dict[str, bytes | None]:
 
 
 def check_line(errors: str, *parts: str) -> None:
-    """One line, of this program, with the parts, and a remedy behind what is wrong."""
+    """Check for one line of this program that contains the parts and a remedy."""
     assert errors.count("\n") == 1, errors
     assert errors.startswith("dcamt"), errors
     assert "Traceback" not in errors
@@ -98,7 +98,7 @@ def flat(path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(header)))
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "does not exist"),
     "text": (lambda path: path.write_text("Dear radiologist,\n" * 50), "NIfTI"),
     "empty file": (lambda path: path.write_bytes(b""), "empty"),
@@ -119,12 +119,12 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_scan_that_cannot_be_segmented(
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_unusable_scan_is_refused_in_one_line(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """`capfd` hears what C libraries say past Python, too. An existing output folder and a new one."""
-    make, words = FAULTS[name]
+    """`capfd` also captures what C libraries print. Tested with an existing output folder and a new one."""
+    make, words = UNUSABLE[name]
     scan, out = tmp_path / "scans" / "scan.nii.gz", tmp_path / "out"
     scan.parent.mkdir()
     out.mkdir()
@@ -139,7 +139,9 @@ def test_a_scan_that_cannot_be_segmented(
         assert listing(tmp_path) == before
 
 
-def test_what_is_wrong_besides_the_scan(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_other_wrong_input_is_refused_in_one_line(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     scan, other, file = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd", tmp_path / "notes.txt"
     other.parent.mkdir()
     save(scan)
@@ -224,7 +226,7 @@ def test_what_is_wrong_besides_the_scan(model: Path, tmp_path: Path, capfd: pyte
         check_line(capfd.readouterr().err, "dcamt --help")
 
 
-def test_a_gpu_that_is_not_there(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import torch
 
     absent = [
@@ -242,7 +244,7 @@ def test_a_gpu_that_is_not_there(model: Path, tmp_path: Path, capfd: pytest.Capt
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="Linux's /proc")
-def test_a_folder_that_even_root_cannot_write(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_folder_is_refused(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "scan.nii.gz")
     for output in ("/proc/new/out", "/proc/self/x.nrrd"):
         assert status(["segment", str(tmp_path / "scan.nii.gz"), "-o", output, "--model", str(model)]) == 1
@@ -251,7 +253,7 @@ def test_a_folder_that_even_root_cannot_write(model: Path, tmp_path: Path, capfd
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
 @pytest.mark.parametrize("agreement", [False, True])
-def test_a_full_disk(
+def test_full_disk_leaves_folders_unchanged(
     model: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -259,7 +261,7 @@ def test_a_full_disk(
     form: str,
     agreement: bool,
 ) -> None:
-    """Whichever file meets it: the flush of the first or, with the map already asked for, of the second."""
+    """The disk is full at the flush of the first file or, with a map asked for, of the second."""
     from dcamt.io import atomic as files
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
@@ -286,8 +288,8 @@ def test_a_full_disk(
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
 @pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
-def test_a_real_limit_to_the_size_of_files(model: Path, tmp_path: Path, form: str) -> None:
-    """The system itself refuses the bytes, in a real process; so small a limit is met while the file is written."""
+def test_limit_of_the_file_size_leaves_no_file(model: Path, tmp_path: Path, form: str) -> None:
+    """The system itself refuses the bytes, in a real process; the limit is reached while the file is written."""
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save(scan)
     out.mkdir()
@@ -318,7 +320,7 @@ def test_a_real_limit_to_the_size_of_files(model: Path, tmp_path: Path, form: st
         (KeyboardInterrupt(), ("cancelled",)),
     ],
 )
-def test_whatever_is_raised_ends_in_one_line(
+def test_any_exception_ends_in_one_line(
     model: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -345,10 +347,10 @@ def test_whatever_is_raised_ends_in_one_line(
         assert "Traceback" in capfd.readouterr().err
 
 
-def test_libraries_keep_quiet(
+def test_library_output_stays_off_the_terminal(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Warnings, even where the person made them errors, and log lines without a handler stay off the terminal."""
+    """Warnings, even those turned into errors, and log lines without a handler stay off the terminal."""
     import logging
     import warnings
 
@@ -375,7 +377,7 @@ def test_libraries_keep_quiet(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of bytes")
-def test_names_that_no_terminal_can_print(model: Path, tmp_path: Path) -> None:
+def test_unprintable_names_are_escaped(model: Path, tmp_path: Path) -> None:
     name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
     save(tmp_path / "scan.nii.gz")
     (tmp_path / "scan.nii.gz").rename(tmp_path / name)

@@ -20,7 +20,7 @@ GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
 def save(path: Path, first: int, last: int, value: int = 1) -> None:
-    """A slab from voxel `first` to before `last`, over the whole of the other axes but their border."""
+    """Write a slab from voxel `first` to before `last`, which fills the other axes except their border."""
     voxels = np.zeros(GRID.shape, np.uint8)
     voxels[first:last, 1:11, 1:11] = value
     write_labelmap(Labelmap(voxels, GRID), path)
@@ -28,7 +28,7 @@ def save(path: Path, first: int, last: int, value: int = 1) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """a: equal. b: 4 of 6 planes in common. c and d: labels alone."""
+    """Write case a with equal files, b with 4 of 6 planes in common, and labels only of c and d."""
     predictions, labels = tmp_path / "predictions", tmp_path / "labels"
     save(predictions / "a.nrrd", 2, 6)
     save(predictions / "b_image.more.nii.gz", 2, 8)
@@ -44,7 +44,7 @@ def run(folders: tuple[Path, Path], *words: str | Path) -> int:
     return cli.main(["evaluate", "--predictions", str(predictions), "--labels", str(labels), *map(str, words)])
 
 
-def test_json_and_csv_hold_the_closed_forms(
+def test_json_and_csv_hold_the_exact_scores(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "new" / "scores.csv"
@@ -71,14 +71,14 @@ def test_json_and_csv_hold_the_closed_forms(
     assert float(rows["b"]["dice"]) == pytest.approx(2 / 3, rel=1e-5)
 
 
-def test_the_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folders) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1][:4] == ["a", "1", "100.00", "100.00"]
     assert lines[2][:4] == ["b", "1", "66.67", "50.00"]
 
 
-def test_distances_that_are_undefined_are_null(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_undefined_distances_are_null(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     save(folders[0] / "c.nrrd", 0, 0)
     assert run(folders, "--json") == 0
     told = [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
@@ -86,7 +86,7 @@ def test_distances_that_are_undefined_are_null(folders: tuple[Path, Path], capsy
     assert (empty["dice"], empty["hd95_mm"], empty["asd_mm"], empty["undefined"]) == (0.0, None, None, 1)
 
 
-def test_faults_are_one_line_and_leave_no_table(
+def test_wrong_input_is_refused_in_one_line_without_a_table(
     folders: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     predictions, labels = folders
@@ -118,14 +118,14 @@ def test_faults_are_one_line_and_leave_no_table(
     check([*both, "--csv", table], "c.nrrd")
 
 
-def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["evaluate", "--labels", "x"])
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_in_a_real_process(folders: tuple[Path, Path]) -> None:
+def test_command_in_a_process_of_its_own(folders: tuple[Path, Path]) -> None:
     words = [sys.executable, "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
     done = subprocess.run([*map(str, words), "--json"], capture_output=True, text=True, check=True)
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"

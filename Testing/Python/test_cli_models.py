@@ -15,7 +15,7 @@ from dcamt.models import store as model_store
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of the test's own, without the models that may be shipped."""
+    """Use an empty store of its own, without shipped models."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped"])
     return tmp_path / "home"
@@ -44,7 +44,9 @@ def run(*words: str | Path) -> int:
     return cli.main(["models", *map(str, words)])
 
 
-def test_the_life_of_a_model(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_is_imported_listed_shown_verified_and_removed(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = make(tmp_path / "some name.dcamt")
 
     def told(*words: str | Path) -> list[dict]:
@@ -70,7 +72,7 @@ def test_the_life_of_a_model(tmp_path: Path, home: Path, capsys: pytest.CaptureF
     assert list((home / "models").iterdir()) == []
 
 
-def test_faults_are_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path / "shipped" / "first.dcamt", "first")
     good = make(tmp_path / "good.dcamt")
     assert run("import", good) == 0
@@ -112,9 +114,7 @@ def test_faults_are_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureF
     assert good.exists()
 
 
-def test_a_damaged_model_does_not_hide_the_others(
-    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(home / "models" / "b.dcamt", "b")
     (home / "models" / "a.dcamt").write_text("no model")
     assert run("list", "--json") == 1
@@ -124,7 +124,7 @@ def test_a_damaged_model_does_not_hide_the_others(
     assert "a.dcamt" in printed.err
 
 
-def test_a_store_that_cannot_be_made(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_store_is_refused(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = make(tmp_path / "good.dcamt")
     home.write_text("a file where the folder should be")
     assert run("import", file) == 1
@@ -134,7 +134,7 @@ def test_a_store_that_cannot_be_made(tmp_path: Path, home: Path, capsys: pytest.
     assert home.read_text() == "a file where the folder should be"
 
 
-def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["show"], ["paint"]):
         with pytest.raises(SystemExit) as caught:
             run(*words)

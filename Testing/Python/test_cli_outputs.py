@@ -72,8 +72,9 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     reader.Update()
     mesh = reader.GetOutput()
     points = np.array([mesh.GetPoint(n) for n in range(mesh.GetNumberOfPoints())])
-    cells = [mesh.GetCell(n) for n in range(mesh.GetNumberOfCells())]
-    triangles = np.array([[cell.GetPointId(corner) for corner in range(3)] for cell in cells])
+    # vtk uses one cell again and again: each is asked for its points before the next one.
+    count = mesh.GetNumberOfCells()
+    triangles = np.array([[mesh.GetCell(n).GetPointId(corner) for corner in range(3)] for n in range(count)])
     labelmap = read_labelmap(tmp_path / "out.nrrd")
     inside = np.argwhere(labelmap.voxels > 0)
     ras = inside @ labelmap.grid.affine[:3, :3].T + labelmap.grid.affine[:3, 3]

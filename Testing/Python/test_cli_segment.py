@@ -30,7 +30,7 @@ EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of a few random weights, the first that finds something and not everything in noise."""
+    """Return the first network of random weights that finds a part of the noise."""
     from dcamt.inference.predictor import Predictor
     from dcamt.models.package import open_model
 
@@ -52,7 +52,7 @@ def save_scan(path: Path, seed: int = 0, shape: tuple[int, int, int] = SHAPE) ->
 
 
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
-    """Every line of stdout is JSON."""
+    """Return the events on stdout, all of whose lines are JSON."""
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -121,8 +121,8 @@ def test_fast_is_branch_a_alone_and_has_no_agreement(
     assert not (tmp_path / "no.nrrd").exists()
 
 
-def test_a_region_is_in_ras_and_may_begin_with_a_minus(model: Path, tmp_path: Path) -> None:
-    """What is kept are the whole result's voxels whose centre, reckoned here from the affine, lies inside."""
+def test_region_is_in_ras_mm_and_may_begin_with_a_minus(model: Path, tmp_path: Path) -> None:
+    """The result is the whole result inside the box, by voxel centres computed here from the affine."""
     scan, out = save_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
     base = ["segment", str(scan), "--model", str(model), "-o", str(out)]
     assert cli.main([*base, *EVERYWHERE]) == 0
@@ -140,7 +140,7 @@ def test_a_region_is_in_ras_and_may_begin_with_a_minus(model: Path, tmp_path: Pa
         np.testing.assert_array_equal(found, whole * inside)
 
 
-def test_a_folder_of_scans_leaves_out_what_is_no_scan(model: Path, tmp_path: Path) -> None:
+def test_folder_of_scans_skips_other_files(model: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     for name in ("la1_image.nii.gz", "la2.nrrd", "la3_label.nrrd"):
         save_scan(scans / name)
@@ -154,7 +154,7 @@ def test_a_folder_of_scans_leaves_out_what_is_no_scan(model: Path, tmp_path: Pat
     assert names == ["la1_image.seg.nrrd", "la2.seg.nrrd", "la3_label.seg.nrrd"]
 
 
-def test_a_failing_scan_stops_no_other_and_is_told_at_the_end(
+def test_failing_scan_stops_no_other_and_is_reported_at_the_end(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_scan(tmp_path / f"s{number}.nii.gz", number) for number in range(3)]
@@ -177,7 +177,7 @@ def test_a_failing_scan_stops_no_other_and_is_told_at_the_end(
     assert told[-1] == {"event": "done", "scans": 4, "failed": 2}
 
 
-def test_the_bar_is_drawn_on_a_terminal_only_and_taken_away(model: Path, tmp_path: Path) -> None:
+def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_path: Path) -> None:
     pty = pytest.importorskip("pty")
     scan = save_scan(tmp_path / "x.nrrd")
     words = [sys.executable, "-m", "dcamt", "segment", scan, "-o", tmp_path / "out.nrrd", "--model", model]
@@ -216,7 +216,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_amid_writing_leaves_nothing_half_written(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Path, number: signal.Signals) -> None:
     scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
     out.mkdir()
     (out / "x.nrrd").write_text("earlier")
@@ -238,7 +238,7 @@ def measured_scans(table: Path) -> list[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_while_the_network_works(model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_network_computes(model: Path, tmp_path: Path) -> None:
     scan, out, table = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out", tmp_path / "m.csv"
     words = ["segment", *[scan.with_name(f"x{n}.nii.gz") for n in range(200)], "-o", out, "--model", model, "--json"]
     for path in words[1:201]:
@@ -264,10 +264,10 @@ def test_ctrl_c_while_the_network_works(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", [StdoutLost("gone"), KeyboardInterrupt()])
 @pytest.mark.parametrize("as_json", [True, False])
-def test_the_table_holds_every_scan_that_was_written(
+def test_table_holds_every_written_scan(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
 ) -> None:
-    """Broken off as the third of four is told of, when its segmentation lies there already."""
+    """The command is interrupted while it prints the third scan of four, whose segmentation is already written."""
     scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     line, told = Console.print_line, []
@@ -287,7 +287,7 @@ def test_the_table_holds_every_scan_that_was_written(
     assert measured_scans(table) == names
 
 
-def test_nothing_written_leaves_no_table(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_table_without_a_segmentation(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -299,7 +299,7 @@ def test_nothing_written_leaves_no_table(model: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
-def test_results_with_agreement_maps_can_be_evaluated_and_lie_beside_scans(
+def test_agreement_maps_are_taken_neither_for_scans_nor_for_segmentations(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     scans, out, again = tmp_path / "scans", tmp_path / "out", tmp_path / "again"
@@ -322,7 +322,7 @@ def test_results_with_agreement_maps_can_be_evaluated_and_lie_beside_scans(
         assert {path.name for path in again.iterdir()} == expected
 
 
-def test_a_map_without_its_segmentation_is_a_file_like_others(tmp_path: Path) -> None:
+def test_map_without_its_segmentation_is_taken_for_a_scan(tmp_path: Path) -> None:
     for name in ("x_agreement.nrrd", "y_agreement.nii.gz", "y.nrrd", "z.seg.nrrd", "z_agreement.nrrd"):
         (tmp_path / name).touch()
     assert [path.name for path in expand_scan_path(tmp_path)] == ["x_agreement.nrrd", "y.nrrd", "y_agreement.nii.gz"]
@@ -353,7 +353,7 @@ def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:
             assert f"example:\n  dcamt {' '.join(words[:-1])}" in done.stdout
 
 
-def test_it_starts_without_simpleitk_for_nifti_and_nrrd(model: Path, tmp_path: Path) -> None:
+def test_nifti_and_nrrd_need_no_simpleitk(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nii.gz")
     script = (
         "import sys; from dcamt import cli; code = cli.main(sys.argv[1:])\n"
@@ -365,7 +365,7 @@ def test_it_starts_without_simpleitk_for_nifti_and_nrrd(model: Path, tmp_path: P
     assert done.stderr == ""
 
 
-def test_a_reader_that_leaves_early_is_no_crash(model: Path, tmp_path: Path) -> None:
+def test_closed_stdout_is_no_crash(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
     words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--json"]
     read, write = os.pipe()
@@ -379,8 +379,8 @@ def test_a_reader_that_leaves_early_is_no_crash(model: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_stderr_that_is_closed_leaves_stdout_pure(model: Path, tmp_path: Path) -> None:
-    """`print` takes stdout where stderr is None; an error line there would spoil the JSON."""
+def test_closed_stderr_puts_no_error_into_stdout(model: Path, tmp_path: Path) -> None:
+    """`print` uses stdout if stderr is None; an error line there would break the JSON."""
     (tmp_path / "bad.nrrd").write_text("no image")
     words = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
     script = "import sys; sys.stderr = None; from dcamt import cli; sys.exit(cli.main(sys.argv[1:]))"

@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """Five scans, the fourth of which is none."""
+    """Write five scans, the fourth of which is damaged."""
     folder = tmp_path / "scans"
     folder.mkdir()
     for number in range(5):
@@ -51,7 +51,7 @@ def segment(processes: int, *words: str | Path) -> subprocess.CompletedProcess[s
 
 
 def own_lines(text: str) -> list[str]:
-    """Those that are DCAMT's, not torchrun's."""
+    """Return the lines of DCAMT, without those of torchrun."""
     return [line for line in text.splitlines() if line.startswith("dcamt: ")]
 
 
@@ -60,8 +60,8 @@ def rows_of(table: Path) -> Sequence[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_two_processes_do_what_one_does(model: Path, scans: Path, tmp_path: Path) -> None:
-    """Every option comes through torchrun; results lie among the scans, where a late look would take them for scans."""
+def test_two_processes_give_the_results_of_one(model: Path, scans: Path, tmp_path: Path) -> None:
+    """All options pass through torchrun; results lie among the scans and are not taken for scans."""
     told, tables, outputs = [], [], []
     for processes in (1, 2):
         out, table = tmp_path / f"out{processes}", tmp_path / f"m{processes}.csv"
@@ -87,7 +87,7 @@ def test_two_processes_do_what_one_does(model: Path, scans: Path, tmp_path: Path
         assert np.array_equal(one, two)
 
 
-def test_text_stays_in_one_piece_and_ends_once(model: Path, scans: Path) -> None:
+def test_output_of_two_processes_is_not_mixed(model: Path, scans: Path) -> None:
     (scans / "s3.nii.gz").unlink()
     result = segment(2, scans, "-o", scans, "--model", model)  # among the scans
     assert result.returncode == 0, result.stderr
@@ -119,9 +119,7 @@ sys.exit(main())
 """
 
 
-def test_where_a_process_is_killed_what_was_done_is_kept_and_the_rest_is_named(
-    model: Path, scans: Path, tmp_path: Path
-) -> None:
+def test_killed_process_leaves_the_results_and_the_rest_is_named(model: Path, scans: Path, tmp_path: Path) -> None:
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
     script = tmp_path / "killed.py"
     script.write_text(KILLED_AT_A_SCAN)
@@ -145,7 +143,7 @@ def test_where_a_process_is_killed_what_was_done_is_kept_and_the_rest_is_named(
     assert leaders == written & {"s0", "s2", "s4"}
 
 
-def test_asked_to_end_it_keeps_the_table_of_what_is_done(model: Path, scans: Path, tmp_path: Path) -> None:
+def test_interrupted_team_keeps_the_table_of_finished_scans(model: Path, scans: Path, tmp_path: Path) -> None:
     for number in range(5, 40):
         (scans / f"s{number}.nii.gz").write_bytes((scans / "s0.nii.gz").read_bytes())
     table = tmp_path / "out.csv"
@@ -165,7 +163,7 @@ def test_asked_to_end_it_keeps_the_table_of_what_is_done(model: Path, scans: Pat
     assert told == ["dcamt: cancelled"]
 
 
-def test_folders_beside_scans_are_not_passed_over_in_silence(model: Path, scans: Path, tmp_path: Path) -> None:
+def test_skipped_folders_beside_scans_are_named(model: Path, scans: Path, tmp_path: Path) -> None:
     (scans / "patient1").mkdir()
     for number in range(1, 5):
         (scans / f"s{number}.nii.gz").unlink()
@@ -189,7 +187,7 @@ def test_fewer_scans_than_processes(model: Path, scans: Path, tmp_path: Path) ->
     [(["--roi", "1,2,3"], 1), (["--model", "no-such-model"], 1), (["--quality", "fast", "--agreement"], 2)],
     ids=["region", "model", "usage"],
 )
-def test_what_is_wrong_for_all_is_told_once(
+def test_failure_of_all_processes_is_reported_once(
     words: list[str], status: int, model: Path, scans: Path, tmp_path: Path
 ) -> None:
     words = [*(["--model", str(model)] if "--model" not in words else []), *words]

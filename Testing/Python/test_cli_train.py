@@ -27,7 +27,7 @@ GRID = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
 
 @pytest.fixture
 def cases(tmp_path: Path) -> Path:
-    """One case of each role: a bright ball in noise."""
+    """Write one case of each role: a bright ball in noise."""
     ball = np.linalg.norm(np.indices(SHAPE) - 9.5, axis=0) < 6
     for seed, name in enumerate("abc"):
         voxels = np.random.default_rng(seed).normal(100, 10, SHAPE) + 100 * ball
@@ -42,7 +42,7 @@ def cases(tmp_path: Path) -> Path:
 
 
 def settings(**changed: str) -> list[str]:
-    """`--set a=1 b=2`."""
+    """Return the options `--set a=1 b=2`."""
     return ["--set", *THREE_STEPS, *(f"{key}={value}" for key, value in changed.items())]
 
 
@@ -50,7 +50,7 @@ def train(*words: str | Path) -> int:
     return status(["train", "--device", "cpu", *words])
 
 
-def test_a_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "runs" / "first"
     assert train(cases, "--run", run, *settings(), "--set", "validate_every=1", "--json") == 0
     printed = capsys.readouterr()
@@ -95,7 +95,7 @@ def test_a_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: 
     assert "starting at 0 of 1: 1 labelled, 1 unlabelled, 1 validation cases" in output
 
 
-def test_settings_in_either_way_and_before_the_table(cases: Path, tmp_path: Path) -> None:
+def test_settings_may_stand_before_the_case_list(cases: Path, tmp_path: Path) -> None:
     each = [word for setting in THREE_STEPS for word in ("--set", setting)]
     for number, words in enumerate(([cases, *each], [cases, *settings()], [*settings(), cases])):
         run = tmp_path / f"run{number}"
@@ -104,7 +104,7 @@ def test_settings_in_either_way_and_before_the_table(cases: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_pauses_and_resume_goes_on(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "a run"
     words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
     process = open_dcamt(*words)
@@ -124,8 +124,8 @@ def test_ctrl_c_pauses_and_resume_goes_on(cases: Path, tmp_path: Path, capsys: p
     assert (run / "model.dcamt").exists()
 
 
-def test_a_reader_that_leaves_pauses_the_run(cases: Path, tmp_path: Path) -> None:
-    """The modules' process may be gone at any time: what was learnt until then is kept."""
+def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
+    """The application that reads stdout may end at any time: what was learnt until then is kept."""
     run = tmp_path / "run"
     words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
     process = open_dcamt(*words)
@@ -143,7 +143,7 @@ def test_a_reader_that_leaves_pauses_the_run(cases: Path, tmp_path: Path) -> Non
     assert last["step"] > 0
 
 
-def test_faults_leave_no_run_behind(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data"
     good = list(csv.reader(cases.open()))[1:]
     other_grid = Labelmap(np.ones(SHAPE, np.uint8), Grid(SHAPE, np.diag([3.0, 2.0, 2.0, 1.0])))
@@ -210,8 +210,8 @@ def test_faults_leave_no_run_behind(cases: Path, tmp_path: Path, capfd: pytest.C
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
 @pytest.mark.parametrize("limit", [200, 5000])
-def test_a_disk_that_fills_up(cases: Path, tmp_path: Path, limit: int) -> None:
-    """At 200 bytes the recipe does not fit, at 5000 it does and the first checkpoint does not, which torch writes."""
+def test_full_disk_ends_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
+    """With 200 bytes the recipe does not fit; with 5000 it does, but not the first checkpoint, which torch writes."""
     run = tmp_path / "run"
     script = (
         "import resource, sys; from dcamt import cli; import torch, dcamt.training.trainer\n"
@@ -229,7 +229,7 @@ def test_a_disk_that_fills_up(cases: Path, tmp_path: Path, limit: int) -> None:
     assert not run.exists()
 
 
-def test_a_lack_of_memory_is_told_in_one_line(
+def test_lack_of_memory_ends_in_one_line(
     cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dcamt.training import learner
@@ -249,7 +249,7 @@ def test_a_lack_of_memory_is_told_in_one_line(
 
 
 def start(script: str, *words: str | Path) -> subprocess.Popen[str]:
-    """`dcamt train` in a process of its own, after a few lines of Python; waits for it to print `here`."""
+    """Start `dcamt train` in its own process after a few lines of Python, and wait until it prints `here`."""
     process = open_dcamt("train", "--device", "cpu", *words, script=script + RUN)
     assert process.stdout is not None
     while (line := process.stdout.readline()) != "here\n":
@@ -281,7 +281,7 @@ files.os.replace = replace
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("there", [True, False])
-def test_ctrl_c_before_the_first_step_takes_the_run_back(cases: Path, tmp_path: Path, there: bool) -> None:
+def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Path, there: bool) -> None:
     run = tmp_path / "runs" / "new"
     if there:
         run.mkdir(parents=True)
@@ -295,9 +295,7 @@ def test_ctrl_c_before_the_first_step_takes_the_run_back(cases: Path, tmp_path: 
     assert train(cases, "--run", run, *settings()) == 0
 
 
-def test_ctrl_c_does_not_take_back_a_run_that_is_resumed(
-    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_keeps_a_resumed_run(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dcamt.training import trainer
 
     def interrupted(*_: object) -> None:
@@ -316,7 +314,7 @@ def test_ctrl_c_does_not_take_back_a_run_that_is_resumed(
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "last.pt", "recipe.json"])
-def test_killed_while_the_run_is_begun_the_same_command_begins_it(cases: Path, tmp_path: Path, name: str) -> None:
+def test_run_killed_while_created_starts_by_the_same_command(cases: Path, tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
     process = start(WRITING.format(name=name), cases, "--run", run, *settings())
     process.kill()
@@ -329,7 +327,7 @@ def test_killed_while_the_run_is_begun_the_same_command_begins_it(cases: Path, t
     assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) == sorted(names)
 
 
-def test_killed_in_a_checkpoint_what_it_left_goes_when_the_run_goes_on(cases: Path, tmp_path: Path) -> None:
+def test_partial_checkpoint_of_a_killed_run_is_removed_on_resume(cases: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(WRITING.format(name="model.dcamt"), cases, "--run", run, *settings())
     process.kill()
@@ -341,7 +339,7 @@ def test_killed_in_a_checkpoint_what_it_left_goes_when_the_run_goes_on(cases: Pa
     assert (run / "model.dcamt").exists()
 
 
-def test_a_run_has_one_process_at_a_time(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_second_process_on_a_run_is_refused(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     process = start(LOADING, cases, "--run", run, *settings())
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "train.lock"}

@@ -11,7 +11,7 @@ from dcamt.geometry import Grid
 from dcamt.io.dicom_seg import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
 from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report
-from dcamt.volume import Labelmap
+from dcamt.volume import Labelmap, SegmentInfo
 from dcamt_testing.dicom_series import PATIENT, RAS_TO_LPS, STUDY, broken_rules, write_enhanced_mr, write_mr_series
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk
 
@@ -189,13 +189,17 @@ def test_sources_that_do_not_fit_are_refused(case: tuple[Path, Labelmap], tmp_pa
         find_source_images(folder, longer)
 
 
-def test_measurement_report_holds_every_number(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+@pytest.mark.parametrize("segments", [SEGMENTS, SEGMENTS[:1]])
+def test_measurement_report_holds_every_number(
+    case: tuple[Path, Labelmap], tmp_path: Path, segments: tuple[SegmentInfo, ...]
+) -> None:
     folder, labelmap = case
     source = find_source_images(folder, labelmap.grid)
-    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
-    rows = measure(labelmap, SEGMENTS, "scan")
+    segmentation = build_dicom_segmentation(labelmap, segments, source, MODEL)
+    assert broken_rules(segmentation) == []
+    rows = measure(labelmap, segments, "scan")
     path = tmp_path / "report.dcm"
-    write_dicom(build_measurement_report(rows, SEGMENTS, segmentation, source, MODEL), path)
+    write_dicom(build_measurement_report(rows, segments, segmentation, source, MODEL), path)
     report = hd.sr.srread(path)
     assert broken_rules(report) == []
     damaged = pydicom.dcmread(path)
@@ -204,8 +208,8 @@ def test_measurement_report_holds_every_number(case: tuple[Path, Labelmap], tmp_
     assert (report.PatientID, report.StudyInstanceUID) == (PATIENT["PatientID"], segmentation.StudyInstanceUID)
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     groups = report.content.get_volumetric_roi_measurement_groups()
-    assert len(groups) == len(SEGMENTS)
-    for number, (group, info, row) in enumerate(zip(groups, SEGMENTS, rows, strict=True), start=1):
+    assert len(groups) == len(segments)
+    for number, (group, info, row) in enumerate(zip(groups, segments, rows, strict=True), start=1):
         assert group.finding_type.value == info.type.value
         reference = group.referenced_segment
         assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID

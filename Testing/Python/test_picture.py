@@ -1,4 +1,4 @@
-"""The picture: outlines on the boundary, letters on the right sides, the same whatever the stored axes."""
+"""The picture: outlines on the boundary, letters on the right sides, equal for all orders of the stored axes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHAPE = (70, 44, 26)
 
 @pytest.fixture(autouse=True)
 def coarse_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer rays: nothing here looks at a surface's finest detail."""
+    """Trace fewer rays: no test needs fine detail of a surface."""
     monkeypatch.setattr(picture, "SURFACE_PIXELS", 200)
 
 
@@ -42,7 +42,7 @@ def lps_affine(spacing: np.ndarray = SPACING) -> np.ndarray:
 
 
 def lopsided_mask() -> np.ndarray:
-    """A ball with a bar to the left and a peg upwards: no flip or swap of axes leaves it as it is."""
+    """Return a ball with a bar to the left and a peg upwards: every flip or swap of axes changes it."""
     i, j, k = np.indices(SHAPE)
     ball = ((i - 30) * SPACING[0]) ** 2 + ((j - 20) * SPACING[1]) ** 2 + ((k - 12) * SPACING[2]) ** 2 < 14**2
     bar = (i > 30) & (i < 56) & (abs(j - 18) < 3) & (abs(k - 12) < 2)
@@ -61,7 +61,7 @@ def make_case(mask: np.ndarray | None = None) -> tuple[Volume, Labelmap]:
 def reorder(
     volume: Volume, labelmap: Labelmap, order: tuple[int, ...], flip: tuple[bool, ...]
 ) -> tuple[Volume, Labelmap]:
-    """The same scan stored with other axes, by nibabel."""
+    """Return the same scan stored along other axes, by nibabel."""
     ornt = np.array([[order.index(a), -1 if flip[a] else 1] for a in range(3)], float)
 
     def store(voxels: np.ndarray) -> tuple[np.ndarray, Grid]:
@@ -83,7 +83,7 @@ def panel(figure, name: str):  # type: ignore[no-untyped-def]
 
 
 def green_points(figure, name: str) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """(N, 2) mm in the panel's own coordinates of the pixels in the segment's colour."""
+    """Return the pixels in the segment's colour, (N, 2) mm in the coordinates of the panel."""
     image, axes = pixels(figure), panel(figure, name)
     box = axes.get_window_extent()
     row, column = np.nonzero((image[..., 1] > 200) & (image[..., 0] < 60) & (image[..., 2] < 60))
@@ -93,7 +93,7 @@ def green_points(figure, name: str) -> np.ndarray:  # type: ignore[no-untyped-de
 
 
 @pytest.mark.parametrize(("name", "through"), [("Axial", 2), ("Coronal", 1), ("Sagittal", 0)])
-def test_outline_lies_on_the_masks_boundary(name: str, through: int) -> None:
+def test_outline_lies_on_the_boundary_of_the_mask(name: str, through: int) -> None:
     volume, labelmap = make_case()
     drawn = green_points(draw_picture(volume, labelmap, [GREEN]), name)
     at = round(float(ndimage.center_of_mass(labelmap.voxels)[through]))
@@ -111,7 +111,7 @@ def test_outline_lies_on_the_masks_boundary(name: str, through: int) -> None:
     assert away.min(0).max() < 0.6  # mm: no midpoint without a line
 
 
-def test_an_outline_one_voxel_off_would_be_seen() -> None:
+def test_outline_moves_with_the_mask() -> None:
     volume, labelmap = make_case()
     moved = Labelmap(np.roll(labelmap.voxels, 1, axis=0), labelmap.grid)
     first = green_points(draw_picture(volume, labelmap, [GREEN]), "Axial")
@@ -128,7 +128,7 @@ def test_every_stored_orientation_gives_the_same_picture() -> None:
         assert np.array_equal(got, expected), (order, flip)
 
 
-def test_turning_agrees_with_nibabel_in_all_48_orientations() -> None:
+def test_turn_to_lps_agrees_with_nibabel_in_all_48_orientations() -> None:
     volume, labelmap = make_case()
     for order, flip in product(permutations(range(3)), product((False, True), repeat=3)):
         stored, _ = reorder(volume, labelmap, order, flip)
@@ -140,7 +140,7 @@ def test_turning_agrees_with_nibabel_in_all_48_orientations() -> None:
 
 
 def test_letters_name_the_side_they_stand_on() -> None:
-    """A landmark put at one place in the patient must appear next to its letters in every panel."""
+    """A landmark of the patient appears beside its letters in every panel."""
     corner = np.zeros(SHAPE, bool)
     corner[56:62, 34:39, 19:23] = True  # left, posterior, superior
     corner[32:36, 20:23, 12:14] = True  # near the middle, so that the window is wider than the landmark
@@ -167,7 +167,7 @@ def test_letters_name_the_side_they_stand_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["Axial", "Coronal", "Sagittal"])
-def test_a_millimetre_is_as_long_in_both_directions_and_in_all_slices(name: str) -> None:
+def test_all_slices_have_one_scale(name: str) -> None:
     figure = draw_picture(*make_case(), [GREEN])
     pixels(figure)
 
@@ -192,7 +192,7 @@ def test_surface_shows_the_bar_on_the_patients_left_in_both_views() -> None:
         assert np.sign(reach[0] - reach[1]) == side, name
 
 
-def test_surface_of_a_ball_is_a_disc_of_its_size() -> None:
+def test_surface_of_a_ball_is_a_disc_of_equal_radius() -> None:
     i, j, k = np.indices((60, 60, 60))
     ball = ((i - 29) ** 2 + (j - 31) ** 2 + (k - 30) ** 2) < 20**2
     labels = ball.astype(np.uint8)
@@ -207,7 +207,7 @@ def test_surface_of_a_ball_is_a_disc_of_its_size() -> None:
     assert top > bottom  # the light is above
 
 
-def test_doubt_turns_the_surface_and_the_slices_amber() -> None:
+def test_doubt_colours_surface_and_slices_amber() -> None:
     volume, labelmap = make_case()
     disagreement = np.zeros(SHAPE, np.float32)
     sure = pixels(draw_picture(volume, labelmap, [GREEN], disagreement=disagreement))
@@ -231,7 +231,7 @@ def test_empty_segmentation_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("corner", [(0, 0, 0), (69, 43, 25)])
-def test_single_voxel_at_the_scans_edge(corner: tuple[int, int, int]) -> None:
+def test_single_voxel_at_the_border_of_the_scan(corner: tuple[int, int, int]) -> None:
     mask = np.zeros(SHAPE, bool)
     mask[corner] = True
     figure = draw_picture(*make_case(mask), [GREEN])
@@ -240,7 +240,7 @@ def test_single_voxel_at_the_scans_edge(corner: tuple[int, int, int]) -> None:
     assert np.abs(drawn - np.array(corner)[[0, 2]] * SPACING[[0, 2]]).max() < SPACING.max()
 
 
-def test_hollow_centre_moves_to_a_slice_with_the_segment() -> None:
+def test_slice_through_a_gap_moves_to_the_segment() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[30:40, 10:30, [4, 5, 6, 19, 20, 21]] = True
     figure = draw_picture(*make_case(mask), [GREEN])
@@ -281,8 +281,8 @@ def test_command_takes_names_and_colours_from_a_segmentation(
 
 
 @pytest.mark.parametrize("values", [(1, 2, 1), (3, 2, 9)])
-def test_names_follow_labels_that_reading_numbers_anew(tmp_path: Path, values: tuple[int, int, int]) -> None:
-    """Segments of different layers may share a value; then they are numbered 1, 2, 3 when they become one labelmap."""
+def test_names_follow_renumbered_labels(tmp_path: Path, values: tuple[int, int, int]) -> None:
+    """Segments of different layers may have one value; as one labelmap they are then numbered 1, 2, 3."""
     boxes = [np.zeros(SHAPE, bool) for _ in values]
     for box, start in zip(boxes, (5, 25, 45), strict=True):
         box[start : start + 10, 10:30, 5:20] = True
@@ -303,7 +303,7 @@ def test_names_follow_labels_that_reading_numbers_anew(tmp_path: Path, values: t
         assert found[name].color == color
 
 
-def test_a_segments_header_may_lack_or_garble_name_and_colour(tmp_path: Path) -> None:
+def test_missing_or_damaged_names_and_colours_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / "x.seg.nrrd"
     voxels = np.zeros(SHAPE, np.uint8)
     voxels[2:5], voxels[6:9] = 1, 2
@@ -318,7 +318,7 @@ def test_a_segments_header_may_lack_or_garble_name_and_colour(tmp_path: Path) ->
     assert read_segments(tmp_path / "x.nii.gz") == ()
 
 
-def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_names_a_missing_file_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         cli.main(["picture", str(tmp_path / "no.nrrd"), str(tmp_path / "no.nrrd"), "-o", str(tmp_path / "p.png")]) == 1
     )
@@ -327,7 +327,7 @@ def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest
     assert error.count("\n") == 1
 
 
-def test_an_unexpected_fault_is_one_line_too(
+def test_unexpected_error_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     volume, labelmap = make_case()
@@ -347,7 +347,7 @@ def test_an_unexpected_fault_is_one_line_too(
     assert not (tmp_path / "p.png").exists()
 
 
-def test_the_measurements_of_several_segments_are_told_apart() -> None:
+def test_measurements_of_several_segments_are_named() -> None:
     voxels = np.zeros((12, 12, 12), np.uint8)
     voxels[2:6, 2:6, 2:6] = 1
     labelmap = Labelmap(voxels, Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0])))

@@ -18,7 +18,7 @@ Image = pytest.importorskip("PIL.Image")
 
 
 @pytest.mark.parametrize("path", sorted(SCREENSHOTS.glob("*")), ids=lambda path: path.name)
-def test_each_picture_is_a_png_of_sensible_size(path: Path) -> None:
+def test_pictures_are_png_files_of_sensible_size(path: Path) -> None:
     assert path.stat().st_size <= MOST_BYTES
     with Image.open(path) as image:
         image.load()
@@ -28,11 +28,11 @@ def test_each_picture_is_a_png_of_sensible_size(path: Path) -> None:
         assert np.asarray(image.convert("L")).std() > 10, "nothing is on it"
 
 
-def test_all_pictures_together_stay_small() -> None:
+def test_all_pictures_together_are_small() -> None:
     assert sum(path.stat().st_size for path in SCREENSHOTS.glob("*")) <= MOST_BYTES_TOGETHER
 
 
-def test_the_command_draws_panel_and_views(tmp_path: Path) -> None:
+def test_command_draws_panel_and_views(tmp_path: Path) -> None:
     pytest.importorskip("slicer")
     pytest.importorskip("PySide6")
     words = [sys.executable, "-m", "pictures", str(tmp_path), "--only", "segmentation", "--first"]
@@ -56,7 +56,7 @@ def test_the_command_draws_panel_and_views(tmp_path: Path) -> None:
     assert len(np.unique(grey[:, 0])) > 20
 
 
-def test_a_picture_too_rich_gets_fewer_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_picture_gets_fewer_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "Testing"))
     from pictures import png
 

@@ -34,7 +34,7 @@ PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of four validation cases, with a patient's traces wherever files can hold them."""
+    """Train a run with four validation cases, with a patient's name wherever files can hold one."""
     home = tmp_path_factory.mktemp("Hildegard_Mustermann")
     rows = []
     for number, role in enumerate(["labelled", "unlabelled", *["validation"] * 4]):
@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def everything_in(data: bytes) -> Iterator[str]:
-    """A file's content as text, that of archives and pictures within it included."""
+    """Yield the content of a file as text, including archives and pictures in it."""
     yield data.decode("latin-1")
     for found in re.findall(rb"data:image/png;base64,([A-Za-z0-9+/=]+)", data):
         yield base64.b64decode(found).decode("latin-1")
@@ -68,7 +68,7 @@ def everything_in(data: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", ["report.html", "model.dcamt"])
-def test_no_trace_of_the_patients(run: Path, file: str) -> None:
+def test_report_and_model_name_no_patient(run: Path, file: str) -> None:
     texts = list(everything_in((run / file).read_bytes()))
     parts = {part for part in run.parts if len(part) > 3 and part not in ("run", "root")}
     for trace in (*PLANTED, *parts, str(run.parent)):
@@ -78,7 +78,7 @@ def test_no_trace_of_the_patients(run: Path, file: str) -> None:
 
 
 class Page(HTMLParser):
-    """What a page would fetch, and the rows of its tables."""
+    """What a page would fetch, its tags, and the rows of its tables."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Page(HTMLParser):
             self.rows[-1].append(data)
 
 
-def test_the_page_stands_alone(run: Path) -> None:
+def test_page_needs_no_other_file(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.tags.count("img") == 3
@@ -111,7 +111,7 @@ def test_the_page_stands_alone(run: Path) -> None:
         assert f"{caption} by Dice: case " in text
 
 
-def test_what_it_says_is_what_the_run_was(run: Path) -> None:
+def test_page_shows_the_facts_of_the_run(run: Path) -> None:
     rows = {row[0]: row[1:] for row in Page((run / "report.html").read_text(encoding="utf-8")).rows if row}
     assert (rows["Labelled cases"], rows["Unlabelled cases"], rows["Validation cases"]) == (["1"], ["1"], ["4"])
     assert rows["Iterations"] == ["6"]
@@ -127,7 +127,7 @@ def test_what_it_says_is_what_the_run_was(run: Path) -> None:
     assert rows["mean"][1] == f"{float(table[4]['dice']):.3f}"
 
 
-def test_curves_are_drawn_from_the_events(run: Path) -> None:
+def test_charts_show_the_events(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     charts = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S)]
     titles = [chart.get("aria-label") for chart in charts]
@@ -136,7 +136,7 @@ def test_curves_are_drawn_from_the_events(run: Path) -> None:
     assert len(charts[0].findall("polyline")) == 3
 
 
-def test_the_command_writes_it_anew(run: Path, tmp_path: Path) -> None:
+def test_command_writes_the_report_again(run: Path, tmp_path: Path) -> None:
     before = (run / "report.html").read_text()
     (run / "report.html").unlink()
     output = tmp_path / "output.txt"
@@ -148,7 +148,7 @@ def test_the_command_writes_it_anew(run: Path, tmp_path: Path) -> None:
     assert "holds no run" in output.read_text()
 
 
-def test_a_resumed_run_is_drawn_once() -> None:
+def test_repeated_iterations_are_drawn_once() -> None:
     def progress(step: int, loss: float | None) -> dict[str, object]:
         return {"event": "progress", "step": step, "losses": {"total": loss}}
 
@@ -160,7 +160,7 @@ def test_a_resumed_run_is_drawn_once() -> None:
     assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
 
 
-def test_charts_hold_their_lines() -> None:
+def test_charts_show_their_lines() -> None:
     line = [(x, 2.0 if x < 500 else 1.0) for x in range(1000)]
     short = thin_line(line)
     assert len(short) == MAX_POINTS
@@ -174,15 +174,17 @@ def test_charts_hold_their_lines() -> None:
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(0, {}), (1, {"Best": 0}), (2, {"Best": 1, "Worst": 0})])
-def test_few_cases(count: int, chosen: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_best_median_and_worst_of_few_cases(
+    count: int, chosen: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ScoredCase, "dice", property(lambda case: float(case.name)))
     assert pick_best_median_worst([ScoredCase(str(n / 10), (), None, b"") for n in range(count)]) == chosen
     many = [ScoredCase(str(n), (), None, b"") for n in (0.3, 0.9, 0.1, 0.5, 0.7)]
     assert pick_best_median_worst(many) == {"Best": 1, "Median": 3, "Worst": 2}
 
 
-def test_pictures_show_the_patient_as_radiologists_do(tmp_path: Path) -> None:
-    """A bright block to the patient's right, front and top, stored along -R, S, A, lies left and up in each slice."""
+def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
+    """A bright block at the right, front and top, stored along -R, S, A, lies at the upper left of each slice."""
     import matplotlib.image
 
     block = np.zeros((40, 40, 40), np.uint8)

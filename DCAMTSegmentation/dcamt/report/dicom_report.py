@@ -61,7 +61,12 @@ def build_measurement_report(
                 tracking_identifier=hd.sr.TrackingIdentifier(
                     uid=described.TrackingUID, identifier=described.TrackingID
                 ),
-                referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, number),
+                referenced_segment=hd.sr.ReferencedSegment(
+                    sop_class_uid=segmentation.SOPClassUID,
+                    sop_instance_uid=segmentation.SOPInstanceUID,
+                    segment_number=number,
+                    source_series=hd.sr.SourceSeriesForSegmentation(source.datasets[0].SeriesInstanceUID),
+                ),
                 finding_category=to_concept(info.category),
                 finding_type=to_concept(info.type),
                 algorithm_id=templates.AlgorithmIdentification(algorithm.name, algorithm.version),
