@@ -36,17 +36,20 @@ class LoadingTest(unittest.TestCase):
     @unittest.skipIf(in_real_slicer(), "other modules of a real Slicer import what they like")
     def test_opening_the_panel_imports_no_network(self) -> None:
         program = LOAD.format(testing=str(ROOT / "Testing"))
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
         self.assertEqual(done.returncode, 0, done.stderr)
         everything, by_the_module = (set(line.split()) for line in done.stdout.splitlines()[-2:])
         self.assertIn("DCAMTSlicerLib", by_the_module)
         self.assertFalse(everything & {"torch", "monai", "SimpleITK"})
         self.assertFalse(by_the_module & {"scipy", "nibabel", "nrrd", "slicerio", "matplotlib"})
 
-    def test_the_measure_itself_finds_torch(self) -> None:
-        program = "import torch, sys; print('torch' in {name.split('.')[0] for name in sys.modules})"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-        self.assertEqual(done.stdout.strip(), "True", done.stderr)
+    def test_the_list_of_imported_packages_would_hold_torch(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "torch.py").write_text("")
+            program = LOAD.format(testing=folder).split("import slicer_harness")[0] + "import torch\n"
+            program += next(line for line in LOAD.format(testing="").splitlines() if line.startswith("print("))
+            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+        self.assertIn("torch", done.stdout.split(), done.stderr)
 
 
 class ModuleTest(SegmentationCase):

@@ -146,8 +146,9 @@ class DialogWatcher:
         import qt
 
         dialog = qt.QApplication.activeModalWidget()
-        # A property, since a reference would keep the dialog alive.
-        if dialog is None or not hasattr(dialog, "reject") or dialog.property(_ANSWERED):
+        # A property, since a reference would keep the dialog alive. A progress dialog asks nothing.
+        asks = dialog is not None and hasattr(dialog, "reject") and not dialog.inherits("QProgressDialog")
+        if not asks or dialog.property(_ANSWERED):
             return
         dialog.setProperty(_ANSWERED, True)
         try:
