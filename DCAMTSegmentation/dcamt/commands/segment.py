@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..distributed import Team, TeamLost, process_group, team_rank
+from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_leader
 from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
 from ..io.dicom_seg import find_source_images
@@ -82,6 +82,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
             return _segment_with_team(options, requested.table, team, team.broadcast(jobs))
     except TeamLost:
         if team_rank() > 0:  # the leader prints the failures
+            wait_for_leader()
             return 1
         raise
 
