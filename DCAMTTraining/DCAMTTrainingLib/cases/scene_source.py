@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from dcamt.geometry import Grid, reorientation_between
 from dcamt.recipe import Recipe
+from dcamt.volume import same_grid
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import labelmap_name, own_segments
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
 from ..task import TISSUE
 from .derived_nodes import is_preview, is_proposal, scan_of
 from .rows import CaseRow, SceneScan, default_role
-
-LATTICE_TOLERANCE = 0.1
-"""Distance, in fractions of a voxel, up to which voxels of two grids count as the same."""
 
 
 def scene_rows(recipe: Recipe) -> list[CaseRow]:
@@ -76,15 +75,25 @@ def lies_on_grid(segmentation: Any, volume: Any) -> bool:
         image = first.GetRepresentation(labelmap_name()) if first is not None else None
         if image is None:
             return False
+    grid, own = grid_of(volume), _grid_of_image(image)
+    turn = reorientation_between(own, grid)
+    if turn is None:
+        return False
+    own = turn.apply_to_grid(own)
+    first = np.rint(np.linalg.solve(grid.affine[:3, :3], own.affine[:3, 3] - grid.affine[:3, 3])).astype(int)
+    if (first < 0).any() or (first + own.shape > grid.shape).any():
+        return False
+    i, j, k = (slice(int(low), int(low) + size) for low, size in zip(first, own.shape, strict=True))
+    return same_grid(own, grid.crop((i, j, k)))
+
+
+def _grid_of_image(image: Any) -> Grid:
+    """Return the grid of a vtkOrientedImageData, whose extent may begin at any index."""
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
-    to_volume = np.linalg.solve(ijk_to_ras(volume), slicer.util.arrayFromVTKMatrix(matrix))
-    size = np.array(volume.GetImageData().GetDimensions())
-    extent = np.array(image.GetExtent()).reshape(3, 2).T
-    corners = extent @ to_volume[:3, :3].T + to_volume[:3, 3]
-    shift = np.round(to_volume[:3, 3])
-    on_lattice = np.abs(corners - (extent + shift)).max() <= LATTICE_TOLERANCE
-    return bool(on_lattice and (extent[0] + shift >= 0).all() and (extent[1] + shift < size).all())
+    affine = np.array(slicer.util.arrayFromVTKMatrix(matrix))
+    affine[:3, 3] += affine[:3, :3] @ image.GetExtent()[::2]
+    return Grid(image.GetDimensions(), affine)
 
 
 def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
