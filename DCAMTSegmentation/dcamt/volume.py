@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,53 +196,6 @@ def is_mask_of_255(labelmap: Labelmap) -> bool:
 def relabel_255(labelmap: Labelmap, value: int) -> Labelmap:
     """Return the labelmap with `value` in place of 255."""
     return replace(labelmap, voxels=np.where(labelmap.voxels == MASK_VALUE, value, labelmap.voxels).astype(np.uint8))
-
-
-@dataclass(frozen=True)
-class LabelMapping:
-    """Which label each value, or each segment of a name, of a label file becomes; everything else is background.
-
-    entries: (value or segment's name, label), applied in this order.
-    """
-
-    entries: tuple[tuple[int | str, int], ...]
-
-    @classmethod
-    def parse(cls, texts: Sequence[str], classes: Sequence[SegmentInfo]) -> LabelMapping:
-        """Return the mapping of texts such as "420=left-atrium", "1,2,3=1" or "LA endo=left-atrium".
-
-        Left of "=" stand label values or segments' names, separated by commas; right of it a class of the recipe, by
-        its name (capitals, blanks and hyphens do not count) or its label.
-
-        Raises:
-            InputError: a text has another form, or names no class.
-        """
-        known = {cls.key(info.name): info.label for info in classes}
-        entries: list[tuple[int | str, int]] = []
-        for text in texts:
-            left, equals, right = text.rpartition("=")
-            sources = [word.strip() for word in left.split(",") if word.strip()]
-            if not equals or not sources:
-                raise InputError(f"'{text}' maps no label", remedy="Give VALUE=CLASS, such as 420=left-atrium.")
-            name = right.strip()
-            label = known.get(cls.key(name))
-            if label is None and name.isdecimal() and int(name) in known.values():
-                label = int(name)
-            if label is None:
-                listed = ", ".join(sorted(cls.slug(info.name) for info in classes))
-                raise InputError(f"'{text}' names no class of the recipe", remedy=f"Its classes are {listed}.")
-            entries += [(int(word) if word.isdecimal() else word, label) for word in sources]
-        return cls(tuple(entries))
-
-    @staticmethod
-    def slug(name: str) -> str:
-        """Return a name for the command line: "Left atrium" -> "left-atrium"."""
-        return re.sub(r"[\W_]+", "-", name.casefold()).strip("-")
-
-    @staticmethod
-    def key(name: str) -> str:
-        """Return what two names have in common that differ in capitals, blanks, hyphens and underscores only."""
-        return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def grid_difference(grid: Grid, other: Grid) -> tuple[float, float]:

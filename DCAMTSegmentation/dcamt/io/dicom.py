@@ -254,18 +254,18 @@ def _choose_frames(path: Path, stack: _Stack, choice: ScanChoice, notes: list[st
     frames = _without_copies(stack.frames, notes)
     names: list[Callable[[Frame], str]] = [lambda frame: frame.component]
     names += [lambda frame, n=n: frame.labels[n] for n in range(len(stack.first.labels))]  # type: ignore[misc]
-    chosen_type = False
+    chosen_type, offered = False, list[str]()
     for number, name_of in enumerate(names):
         kinds = sorted({name_of(frame) for frame in frames})
         if len(kinds) < 2 or (number > 0 and not _share_places(frames)):
             continue
         wanted = (choice.frame_type or "").casefold().strip()
         matching = [kind for kind in kinds if wanted and (kind == wanted or (number > 0 and wanted in kind))]
+        offered = offered or [kind or "without a name" for kind in kinds]
         if len(matching) != 1:
             if wanted and number == 0 and not matching:
                 continue  # the word may name another property
-            listed = ", ".join(kind or "without a name" for kind in kinds)
-            what = f"holds {len(kinds)} kinds of images at the same places: {listed}"
+            what = f"holds {len(offered)} kinds of images at the same places: {', '.join(offered)}"
             raise InputError(what, path=path, remedy="Choose one with --frame-type NAME.")
         frames = [frame for frame in frames if name_of(frame) == matching[0]]
         chosen_type = True

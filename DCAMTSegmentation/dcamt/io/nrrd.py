@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..volume import check_size
 from .reading import (
+    COPY_AGAIN,
     GREY_SCALE,
     Bunzip2,
     Gunzip,
@@ -212,8 +213,12 @@ class _Data:
                 raise InputError(what, path=self._path, remedy=_REMEDY)
             parts = []
             for name in self._files:
-                with open(name, "rb") as file, library_errors(name, "the data of a NRRD image"):
-                    parts.append(self._decode(file, share))
+                try:
+                    with open(name, "rb") as file:
+                        parts.append(self._decode(file, share))
+                except EOFError as error:
+                    what = f"ends too early: its data file {name.name} is incomplete"
+                    raise InputError(what, path=self._path, remedy=COPY_AGAIN) from error
             numbers = np.concatenate(parts)
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 

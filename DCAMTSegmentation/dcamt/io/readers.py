@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import Labelmap, LabelMapping, Volume, as_labels, check_grid, check_scan, check_scan_grid
+from ..volume import Labelmap, Volume, as_labels, check_grid, check_scan, check_scan_grid
 from .dicom import ScanChoice, open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS
 from .dicom_segments import open_dicom_segments
@@ -73,14 +74,15 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
     return volume
 
 
-def read_labelmap(path: str | Path, mapping: LabelMapping | None = None) -> Labelmap:
+def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = None) -> Labelmap:
     """Read a labelmap from any format that `read_scan` reads, or a segmentation (`.seg.nrrd`, DICOM SEG).
 
     The layers of a segmentation become one labelmap: segments keep their label values where these are unique, or else
     are numbered 1, 2, ... in the file's order; where segments overlap the later one wins. A segmentation that was
     saved cropped to its segments stays so; `volume.fit_labelmap` brings it to its scan's grid.
 
-    mapping: turns the file's label values and segment names into labels; everything else becomes background.
+    mapping: the label that each value, or each segment of a name, in the file becomes, several to one allowed;
+    everything else becomes background. In names, capitals, blanks, hyphens and underscores do not count.
 
     Raises:
         InputError: as `read_scan`, except that blank and small labelmaps are accepted; for negative or fractional
@@ -216,16 +218,14 @@ def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -
 
 
 def _map_labels(
-    layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: LabelMapping, path: Path
+    layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: Mapping[int | str, int], path: Path
 ) -> np.ndarray:
     """Return the labels (I, J, K), uint8, that `mapping` makes of the file's values and segments."""
     labels = np.zeros(layers.shape[1:], np.uint8)
     flat: np.ndarray | None = None
-    for source, label in mapping.entries:
+    for source, label in mapping.items():
         if isinstance(source, str):
-            named = [
-                segment for segment in segments if LabelMapping.key(segment.name or "") == LabelMapping.key(source)
-            ]
+            named = [segment for segment in segments if _plain_name(segment.name or "") == _plain_name(source)]
             if not named:
                 known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)
                 what = f'has no segment "{source}"{f", but {known}" if known else ""}'
@@ -237,3 +237,8 @@ def _map_labels(
                 flat = _flatten_segments(layers, segments) if segments else as_labels(layers[0], path)
             labels[flat == source] = label
     return labels
+
+
+def _plain_name(name: str) -> str:
+    """Return what names have in common that differ in capitals, blanks, hyphens and underscores only."""
+    return re.sub(r"[\W_]+", "", name.casefold())

@@ -1,0 +1,244 @@
+"""Damaged, cut and incomplete files of every format are refused; whole ones are what SimpleITK reads."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt_testing.scan_files import (
+    ORTHOGONAL,
+    SHAPE,
+    affine_from_sitk,
+    affine_of,
+    labels,
+    refused,
+    save_nifti,
+    scan,
+    sitk_image,
+)
+
+VOXELS = np.ascontiguousarray(scan("int16"))
+
+
+def written(path: Path, compressed: bool = False) -> Path:
+    sitk.WriteImage(sitk_image(VOXELS, ORTHOGONAL["axial"]), str(path), useCompression=compressed)
+    return path
+
+
+def cut(path: Path, fraction: float = 0.5) -> None:
+    os.truncate(path, int(path.stat().st_size * fraction))
+
+
+@pytest.mark.parametrize(
+    ("ending", "data"),
+    [(f".{e}", f".{d}") for e, d in (("gipl", "gipl"), ("vtk", "vtk"), ("hdr", "img"), ("tif", "tif"), ("mha", "mha"))]
+    + [(".mhd", ".raw"), (".nhdr", ".raw"), (".nrrd", ".nrrd"), (".nii", ".nii"), (".nii.gz", ".nii.gz")]
+    + [(".gipl.gz", ".gipl.gz"), (".img.gz", ".img.gz")],
+)
+def test_cut_files_are_refused_and_whole_ones_read(tmp_path: Path, ending: str, data: str) -> None:
+    path = written(tmp_path / f"x{ending}", compressed=ending.endswith(".gz"))
+    read = read_scan(path)
+    itk = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(read.voxels[0], sitk.GetArrayFromImage(itk).transpose(2, 1, 0))
+    assert read.grid.matches(Grid(SHAPE, affine_from_sitk(itk)), 1e-3)
+    cut(tmp_path / f"x{data}", 0.9)
+    refused(lambda: read_scan(path), path)
+    cut(tmp_path / f"x{data}")
+    refused(lambda: read_scan(path), path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "data"), [(".mha", ".mha"), (".mhd", ".zraw"), (".nrrd", ".nrrd"), (".nii.gz", ".nii.gz")]
+)
+def test_damage_inside_compressed_data_is_found(tmp_path: Path, ending: str, data: str) -> None:
+    path = written(tmp_path / f"x{ending}", compressed=True)
+    file = tmp_path / f"x{data}"
+    whole = file.read_bytes()
+    at = len(whole) * 3 // 4
+    file.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+    refused(lambda: read_scan(path), path)
+    file.write_bytes(whole[:at] + bytes(len(whole) - at))
+    refused(lambda: read_scan(path), path)
+
+
+def test_missing_and_cut_data_files_have_their_own_words(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.mhd")
+    cut(tmp_path / "x.raw")
+    refused(lambda: read_scan(path), path, "ends too early", "x.raw", "990 of 1980 bytes")
+    (tmp_path / "x.raw").unlink()
+    refused(lambda: read_scan(path), path, "needs its data file x.raw, which is missing")
+    path = written(tmp_path / "y.nhdr")
+    (tmp_path / "y.raw").unlink()
+    refused(lambda: read_scan(path), path, "needs its data file y.raw, which is missing")
+    path = written(tmp_path / "z.hdr")
+    (tmp_path / "z.img").unlink()
+    refused(lambda: read_scan(path), path, "z.img")
+    path = written(tmp_path / "w.mha")
+    cut(path)
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+def test_formats_that_cannot_be_checked_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.hdf5")
+    path.rename(tmp_path / "x.xyz")
+    refused(lambda: read_scan(tmp_path / "x.xyz"), tmp_path / "x.xyz", "cannot be")
+
+
+def test_plain_files_named_gz_and_compressed_ones_that_are_not(tmp_path: Path) -> None:
+    plain = save_nifti(tmp_path / "x.nii", scan())
+    packed = tmp_path / "packed.nii"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    np.testing.assert_array_equal(read_scan(packed).voxels[0], scan())
+    plain.rename(tmp_path / "y.nii.gz")
+    np.testing.assert_array_equal(read_scan(tmp_path / "y.nii.gz").voxels[0], scan())
+    nrrd = written(tmp_path / "z.nrrd")
+    nrrd.rename(tmp_path / "z.nrrd.gz")
+    np.testing.assert_array_equal(read_scan(tmp_path / "z.nrrd.gz").voxels[0], VOXELS)
+    (tmp_path / "z2.nrrd.gz").write_bytes(gzip.compress((tmp_path / "z.nrrd.gz").read_bytes()))
+    np.testing.assert_array_equal(read_scan(tmp_path / "z2.nrrd.gz").voxels[0], VOXELS)
+
+
+# ---- NRRD as ITK reads it
+
+
+def spread(change: Callable[[bytes], bytes], *, encoding: str = "raw", data: bytes | None = None) -> bytes:
+    header = (
+        b"NRRD0004\n# a comment\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 9 10 11\n"
+        b"space directions: (0.625,0,0) (0,0.625,0) (0,0,2.5)\nkinds: domain domain domain\nendian: little\n"
+        b"encoding: " + encoding.encode() + b"\nspace origin: (71.3,-40.9,12.5)\n"
+    )
+    return change(header) + b"\n" + (VOXELS.tobytes(order="F") if data is None else data)
+
+
+RAW = VOXELS.tobytes(order="F")
+HEX = b"\n".join(RAW.hex().encode()[n : n + 70] for n in range(0, 2 * len(RAW), 70))
+NRRDS = {
+    "plain": spread(lambda h: h),
+    "trailing bytes": spread(lambda h: h) + b"left over",
+    "trailing bytes after gzip": spread(lambda h: h, encoding="gzip", data=gzip.compress(RAW) + b"left over"),
+    "hex": spread(lambda h: h, encoding="hex", data=HEX),
+    "ascii": spread(lambda h: h, encoding="ascii", data=b" ".join(b"%d" % v for v in VOXELS.ravel(order="F"))),
+    "keywords in capitals": spread(lambda h: h.replace(b"type:", b"Type:").replace(b"sizes:", b"SIZES:")),
+    "values in capitals": spread(lambda h: h.replace(b"short", b"Short").replace(b"little", b"LITTLE")),
+    "blanks in vectors": spread(lambda h: h.replace(b"(0.625,0,0)", b"( 0.625, 0 , 0 )")),
+    "many blanks": spread(lambda h: h.replace(b"sizes: 9 10 11", b"sizes:   9  10 11  ")),
+    "windows line ends": spread(lambda h: h.replace(b"\n", b"\r\n")),
+    "byte skip": spread(lambda h: h + b"byte skip: 7\n", data=b"skipped" + RAW),
+    "byte skip from the end": spread(lambda h: h + b"byteskip: -1\n", data=b"skipped" + RAW),
+    "line skip": spread(lambda h: h + b"line skip: 2\n", data=b"one\ntwo\n" + RAW),
+    "other byte order": spread(lambda h: h.replace(b"little", b"big"), data=VOXELS.astype(">i2").tobytes(order="F")),
+    "other space": spread(lambda h: h.replace(b"left-posterior-superior", b"RAS")),
+}
+
+
+@pytest.mark.parametrize("name", NRRDS)
+def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(NRRDS[name])
+    read = read_scan(path)
+    np.testing.assert_array_equal(read.voxels[0], VOXELS)
+    # ITK 5.4 in SimpleITK has no hex, and reads keywords in their usual spelling only.
+    usual = NRRDS["other space" if name == "other space" else "plain"]
+    path.write_bytes(NRRDS[name] if name not in ("hex", "values in capitals", "windows line ends") else usual)
+    try:
+        itk = sitk.ReadImage(str(path))
+    except RuntimeError:
+        path.write_bytes(usual)
+        itk = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
+    assert read.grid.matches(Grid(SHAPE, affine_from_sitk(itk)), 1e-4)
+
+
+@pytest.mark.parametrize("how", ["list", "pattern", "one"])
+def test_nrrd_data_in_several_files(tmp_path: Path, how: str) -> None:
+    for k in range(11):
+        (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
+    (tmp_path / "all.raw").write_bytes(RAW)
+    field = {
+        "list": "data file: LIST\n" + "".join(f"d{k:03}.raw\n" for k in range(11)),
+        "pattern": "data file: d%03d.raw 0 10 1\n",
+        "one": "data file: ./all.raw\n",
+    }[how]
+    path = tmp_path / "x.nhdr"
+    path.write_bytes(spread(lambda h: h + field.encode(), data=b"").rstrip(b"\n") + b"\n")
+    read = read_scan(path)
+    np.testing.assert_array_equal(read.voxels[0], VOXELS)
+    itk = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
+    victim = tmp_path / ("all.raw" if how == "one" else "d005.raw")
+    cut(victim)
+    refused(lambda: read_scan(path), path, "too early", victim.name)
+    victim.unlink()
+    refused(lambda: read_scan(path), path, f"{victim.name}, which is missing")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda data: data.replace(b"encoding: raw\n", b""), "encoding"),
+        (lambda data: data.replace(b"short", b"shirt"), "shirt"),
+        (lambda data: data.replace(b"sizes: 9 10 11", b"sizes: 9 10"), "sizes"),
+        (lambda data: data.replace(b"sizes: 9 10 11", b"sizes: 9 10 x"), ""),
+        (lambda data: data.replace(b"endian: little\n", b""), "endian"),
+        (lambda data: data.replace(b"(0,0,2.5)", b"(0,0,2.5"), ""),
+        (lambda data: data[:-1], "too early"),
+    ],
+)
+def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes], word: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(change(NRRDS["plain"]))
+    refused(lambda: read_scan(path), path, word)
+
+
+# ---- the benchmark's file
+
+
+def test_benchmark_file_holds_scan_and_label(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "mri_norm2.h5"
+    with h5py.File(path, "w") as file:
+        file["image"], file["label"] = scan(), (labels() == 1).astype(np.uint8)
+    volume = read_scan(path)
+    np.testing.assert_array_equal(volume.voxels[0], scan())
+    assert volume.grid.spacing.tolist() == [0.625] * 3
+    assert "0.625 mm" in volume.notes[0]
+    np.testing.assert_array_equal(read_labelmap(path).voxels, labels() == 1)
+    assert read_labelmap(path).grid.matches(volume.grid)
+    cut(path)
+    refused(lambda: read_scan(path), path)
+    with h5py.File(path, "w") as file:
+        file["data"] = scan()
+    refused(lambda: read_scan(path), path, '"image"', "data")
+
+
+def test_checks_of_compressed_data_have_work_to_do() -> None:
+    """A changed byte in a stored block is nothing but a wrong checksum, which zlib finds at the stream's end."""
+    data = bytearray(zlib.compress(bytes(5000), 0))
+    data[2000] ^= 1
+    with pytest.raises(zlib.error, match=re.compile("check")):
+        zlib.decompress(bytes(data))
+
+
+def test_thin_stack_is_a_scan(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 500, (40, 40, 5)).astype(np.int16)
+    path = save_nifti(tmp_path / "cine.nii", voxels, affine_of(np.diag([1.4, 1.4, 10.0])))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], voxels)
+    refused(lambda: read_scan(save_nifti(path, voxels[:, :, :2])), path, "at least 3 voxels")
+
+
+@pytest.mark.parametrize(
+    ("mm", "words"),
+    [(100.0, ("measures 0.9 x 1 x 1.1 m", "100 mm apart")), (625.0, ("5.6 x 6.2 x 6.9 m",)), (6e-4, ("0.0006 mm",))],
+)
+def test_impossible_sizes_are_refused_with_their_numbers(tmp_path: Path, mm: float, words: tuple[str, ...]) -> None:
+    path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([mm, mm, mm, 1.0]))
+    refused(lambda: read_scan(path), path, *words)

@@ -1,0 +1,117 @@
+"""Labels come to the grid of their scan exactly, or not at all; segments are chosen by name, values mapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap, read_scan, read_segments
+from dcamt.io.writers import write_labelmap
+from dcamt.volume import GRID_TOLERANCE, Labelmap, fit_labelmap, grid_difference, same_grid
+from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_of, refused, rotation
+
+GRID = Grid((30, 24, 20), affine_of(rotation(2) * (0.68359375, 0.7, 1.25)))
+
+
+def outline() -> np.ndarray:
+    voxels = np.zeros(GRID.shape, np.uint8)
+    voxels[8:15, 5:11, 6:12], voxels[15:18, 5:11, 6:9] = 1, 5
+    return voxels
+
+
+def test_grids_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
+    rounded = Grid(GRID.shape, [[float(f"{number:.6g}") for number in row] for row in GRID.affine])  # type: ignore[arg-type]
+    mm, voxels = grid_difference(rounded, GRID)
+    assert 0 < voxels < 0.001
+    assert mm < 0.001
+    fitted = fit_labelmap(Labelmap(outline(), rounded), GRID, "scan.nrrd")
+    np.testing.assert_array_equal(fitted.voxels, outline())
+    assert fitted.grid is GRID
+
+
+@pytest.mark.parametrize("fraction", [0.5 * GRID_TOLERANCE, 2 * GRID_TOLERANCE, 0.5])
+def test_tolerance_is_a_fraction_of_a_voxel(fraction: float) -> None:
+    affine = GRID.affine.copy()
+    affine[:3, 3] += fraction * affine[:3, 2]
+    moved = Labelmap(outline(), Grid(GRID.shape, affine), Path("label.nrrd"))
+    assert grid_difference(moved.grid, GRID) == pytest.approx((1.25 * fraction, fraction))
+    assert same_grid(moved.grid, GRID) == (fraction <= GRID_TOLERANCE)
+    if fraction <= GRID_TOLERANCE:
+        assert fit_labelmap(moved, GRID, "scan.nrrd").grid is GRID
+    else:
+        with pytest.raises(InputError, match=rf"label.nrrd: .*{1.25 * fraction:.2g} mm \({fraction:.2g} voxels\) off"):
+            fit_labelmap(moved, GRID, "scan.nrrd")
+
+
+def test_axes_in_another_order_are_turned() -> None:
+    voxels = outline().transpose(2, 0, 1)[::-1]
+    affine = GRID.affine[:, [2, 0, 1, 3]] * [-1, 1, 1, 1]
+    affine[:3, 3] += GRID.affine[:3, 2] * (GRID.shape[2] - 1)
+    turned = Labelmap(np.ascontiguousarray(voxels), Grid((20, 30, 24), affine))
+    np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, outline())
+
+
+def test_segmentation_cropped_to_its_segments_is_placed() -> None:
+    box = (slice(8, 18), slice(5, 11), slice(6, 12))
+    part = Labelmap(outline()[box], GRID.crop(box), partial=True)
+    np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, outline())
+    flipped = Grid(
+        part.grid.shape, GRID.crop(box).affine * [-1, 1, 1, 1] + np.outer(part.grid.affine[:, 0] * 9, [0, 0, 0, 1])
+    )
+    turned = Labelmap(np.ascontiguousarray(outline()[box][::-1]), flipped, partial=True)
+    np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, outline())
+    with pytest.raises(InputError, match="another grid"):
+        fit_labelmap(Labelmap(outline()[box], GRID.crop(box)), GRID, "scan")
+
+
+def test_segmentation_beyond_the_scan_must_be_background_there() -> None:
+    wide = np.pad(outline(), 3)
+    affine = GRID.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ [3, 3, 3]
+    part = Labelmap(wide, Grid(wide.shape, affine), partial=True)
+    np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, outline())
+    wide[0, 0, 0] = 1
+    with pytest.raises(InputError, match="reaches beyond the scan"):
+        fit_labelmap(part, GRID, "scan")
+
+
+def test_cropped_segmentation_file_of_slicer(tmp_path: Path) -> None:
+    """Slicer stores the smallest box around its segments, whose place its own header tells."""
+    box = (slice(8, 18), slice(5, 11), slice(6, 12))
+    path = tmp_path / "Segmentation.seg.nrrd"
+    write_labelmap(Labelmap(outline()[box], GRID.crop(box)), path, [LEFT_ATRIUM, WALL])
+    itk = sitk.ReadImage(str(path))
+    assert itk.GetSize() == (10, 6, 6)
+    np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), GRID, "scan").voxels, outline())
+
+
+def test_segments_are_chosen_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.seg.nrrd"
+    write_labelmap(Labelmap(outline(), GRID), path, [LEFT_ATRIUM, WALL])
+    assert [segment.name for segment in read_segments(path)] == ["Left atrium", "Atrial wall"]
+    for name in ("Left atrium", "left-atrium", "LEFT_ATRIUM"):
+        np.testing.assert_array_equal(read_labelmap(path, {name: 1}).voxels, outline() == 1)
+    np.testing.assert_array_equal(
+        read_labelmap(path, {"atrial wall": 2, 1: 3}).voxels, 2 * (outline() == 5) + 3 * (outline() == 1)
+    )
+    refused(lambda: read_labelmap(path, {"aorta": 1}), path, 'no segment "aorta"', '"Left atrium", "Atrial wall"')
+
+
+def test_values_are_mapped_several_to_one(tmp_path: Path) -> None:
+    path = tmp_path / "whs.nii.gz"
+    voxels = np.random.default_rng(0).choice([0, 205, 420, 500, 550], GRID.shape).astype(np.uint16)
+    write_labelmap(Labelmap(voxels, GRID), path)
+    np.testing.assert_array_equal(read_labelmap(path, {420: 1}).voxels, voxels == 420)
+    np.testing.assert_array_equal(read_labelmap(path, {420: 1, 550: 1}).voxels, np.isin(voxels, (420, 550)))
+    assert read_labelmap(path).voxels.max() == 550
+
+
+def test_labelmaps_may_be_thinner_than_scans(tmp_path: Path) -> None:
+    path = tmp_path / "thin.nrrd"
+    write_labelmap(Labelmap(outline()[:, :, 6:7], GRID.crop((slice(0, 30), slice(0, 24), slice(6, 7)))), path)
+    assert read_labelmap(path).voxels.shape == (30, 24, 1)
+    refused(lambda: read_scan(path), path, "one slice only")

@@ -1,0 +1,84 @@
+"""The geometry of NIfTI headers of every kind is the one that SimpleITK, and so 3D Slicer, reads."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_scan
+from dcamt_testing.scan_files import SHAPE, affine_from_sitk, refused, rotation, save_nifti, scan
+
+TURN = rotation(5)
+SFORMS = {
+    "unit steps": np.eye(3),
+    "unit steps, flipped": np.diag([-1.0, -1, 1]),
+    "scaled": np.diag([-1.5, -1.2, 3]),
+    "oblique": TURN * (1.5, 1.2, 3),
+    "oblique, left-handed": TURN * (1.5, 1.2, -3),
+    "other scale": TURN * (1.6, 1.2, 4),
+    "hardly sheared": TURN @ np.array([[1.5, 3e-5, 0], [0, 1.2, 0], [0, 0, 3]]),
+    "sheared": TURN @ np.array([[1.5, 0.3, 0], [0, 1.2, 0], [0, 0, 3]]),
+}
+SPACINGS = {"right": (1.5, 1.2, 3), "unit": (1, 1, 1), "negative": (-1.5, 1.2, 3), "negative slices": (1.5, 1.2, -3)}
+QUATERNIONS = ((0.5, 0.5, 0.5), (0.1, -0.2, 0.3), (0.9, 0.9, 0.3))
+
+
+def write_header(
+    path: Path,
+    sform: np.ndarray,
+    codes: tuple[int, int],
+    spacing: tuple[float, ...],
+    quaternion: tuple[float, ...] = QUATERNIONS[0],
+    qfac: float = 1,
+    unit: int = 2,
+) -> Path:
+    """Write a scan with this very header, byte by byte (nifti1.h); `codes` are those of sform and qform."""
+    raw = bytearray(save_nifti(path, scan("int16")).read_bytes())
+    struct.pack_into("<8f", raw, 76, qfac, *spacing, 1, 1, 1, 1)
+    struct.pack_into("<B", raw, 123, unit)
+    struct.pack_into("<2h", raw, 252, codes[1], codes[0])
+    struct.pack_into("<6f", raw, 256, *quaternion, 7, 8, 9)
+    struct.pack_into("<12f", raw, 280, *np.column_stack([sform, (1, 2, 3)]).ravel())
+    path.write_bytes(bytes(raw))
+    return path
+
+
+def assert_itk_agrees(path: Path) -> None:
+    itk = sitk.ReadImage(str(path))
+    read = read_scan(path)
+    assert read.grid.matches(Grid(SHAPE, affine_from_sitk(itk)), 1e-3)
+    np.testing.assert_array_equal(read.voxels[0], sitk.GetArrayFromImage(itk).transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("sform", SFORMS)
+def test_sform_qform_and_pixdim_in_every_combination(tmp_path: Path, sform: str, spacing: str) -> None:
+    for codes in itertools.product((0, 1, 2, 4), (0, 1, 2)):
+        if sform == "sheared" and codes[0] > 0 and codes[1] == 0:
+            continue  # ITK refuses these; see test_volume
+        path = write_header(tmp_path / "x.nii", SFORMS[sform], codes, SPACINGS[spacing])
+        assert_itk_agrees(path)
+
+
+@pytest.mark.parametrize("quaternion", QUATERNIONS)
+@pytest.mark.parametrize("qfac", [1, -1, 0, -2])
+def test_qform_of_every_kind(tmp_path: Path, quaternion: tuple[float, ...], qfac: float) -> None:
+    assert_itk_agrees(write_header(tmp_path / "x.nii", np.eye(3), (0, 1), (1.5, 1.2, 3), quaternion, qfac))
+
+
+@pytest.mark.parametrize("unit", [0, 2, 10, 18])
+def test_units_of_length_and_time(tmp_path: Path, unit: int) -> None:
+    assert_itk_agrees(write_header(tmp_path / "x.nii", SFORMS["oblique"], (1, 1), (1.5, 1.2, 3), unit=unit))
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize("zero", [0.0, float("nan"), float("inf")])
+def test_spacing_of_zero_is_refused(tmp_path: Path, codes: tuple[int, int], zero: float) -> None:
+    """ITK puts 1 mm in its place, which can only be wrong."""
+    path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, (1.5, zero, 3))
+    refused(lambda: read_scan(path), path, "impossible voxel spacing")
