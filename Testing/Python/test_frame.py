@@ -319,6 +319,14 @@ def test_the_pip_package_holds_the_engine_alone() -> None:
     assert set(packages) == tree | {"dcamt.shipped_models"}
 
 
+def test_terms_lie_beside_each_shipped_model() -> None:
+    models = list((ROOT / "Resources/Models").glob("*.dcamt"))
+    assert models
+    for model in models:
+        assert "research" in model.with_name(f"{model.stem}-terms.txt").read_text(), model
+    assert '"dcamt.shipped_models" = ["*.dcamt", "*.txt"]' in (ROOT / "pyproject.toml").read_text()
+
+
 # Configuring and installing for real, with a Slicer of a few lines in the place of the true one.
 
 
