@@ -21,6 +21,8 @@ from .io.typed_json import build, type_hints, value_of
 from .volume import SegmentInfo
 
 FORMAT = 1
+Stride = tuple[int, int, int]
+"""Factor along patient R-L, A-P, S-I."""
 REMOVED = {("objective", "copy_paste"): 0.0}
 """Keys of earlier versions, by section and key, with the one value that is still accepted: the removed part was off."""
 SHIPPED = Path(__file__).with_name("recipes")
@@ -50,7 +52,11 @@ class Network:
     """Two V-Nets of one shape and their cross-attention."""
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
-    """Feature channels, one number a level; each level halves the resolution of the one before."""
+    """Feature channels, one number a level; each level has a lower resolution than the one before, see `strides`."""
+    strides: tuple[tuple[int, int, int], ...] = ()
+    """Downsampling from each level to the next along patient R-L, A-P, S-I, each 1 or 2; empty: 2 along every axis.
+
+    Where voxels are longer along one axis, that axis is downsampled later (`cases.suggestion.plan_strides`)."""
     convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)
     """Convolutions of 3x3x3, one number a level."""
     normalisation: str = "batch"
@@ -175,9 +181,15 @@ class Recipe:
         return 1 + len(self.classes)
 
     @property
-    def stride(self) -> int:
-        """How many voxels of the network's grid one voxel of its deepest feature map spans, along each axis."""
-        return int(2 ** (len(self.network.channels) - 1))
+    def level_strides(self) -> tuple[Stride, ...]:
+        """Downsampling from each level to the next along R-L, A-P, S-I; one triple for each level but the first."""
+        return self.network.strides or ((2, 2, 2),) * (len(self.network.channels) - 1)
+
+    @property
+    def stride(self) -> Stride:
+        """Voxels of the network's grid that one voxel of its deepest feature map spans, along R-L, A-P, S-I."""
+        x, y, z = (math.prod(steps) for steps in zip(*self.level_strides, strict=True))
+        return x, y, z
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers, as in a recipe file."""
@@ -339,13 +351,25 @@ def _check(recipe: Recipe, source: str | Path) -> None:
         "the deepest level's channels must be a multiple of attention_heads",
     )
     require(
-        all(voxels > 0 and voxels % recipe.stride == 0 for voxels in training.patch),
-        f"patch must be multiples of {recipe.stride} (the network halves {len(network.channels) - 1} times)",
+        not network.strides or len(network.strides) == len(network.channels) - 1,
+        "network.strides must be one fewer than channels",
     )
     require(
-        # What is normalised by itself needs more than one voxel where the network is deepest.
-        max(training.patch) > recipe.stride or (network.normalisation == "batch" and training.batch > 1),
-        f"patch must be at least {2 * recipe.stride} along one axis",
+        all(step in (1, 2) for steps in network.strides for step in steps),
+        "network.strides must be 1 or 2 along each axis",
+    )
+    require(all(max(steps) == 2 for steps in network.strides), "network.strides must be 2 along one axis of each level")
+    stride = recipe.stride
+    multiples = f"{stride[0]}" if len(set(stride)) == 1 else " x ".join(map(str, stride))
+    require(
+        all(voxels > 0 and voxels % step == 0 for voxels, step in zip(training.patch, stride, strict=True)),
+        f"patch must be multiples of {multiples} (the network halves {len(network.channels) - 1} times)",
+    )
+    require(
+        # Instance normalisation, and batch normalisation of one sample, need two voxels in the deepest feature map.
+        any(voxels > step for voxels, step in zip(training.patch, stride, strict=True))
+        or (network.normalisation == "batch" and training.batch > 1),
+        f"patch must be at least {2 * min(stride)} along one axis",
     )
     require(training.iterations >= 1, "iterations must be at least 1")
     require(1 <= training.labelled_per_batch <= training.batch, "labelled_per_batch must lie within 1 and batch")

@@ -43,7 +43,7 @@ def test_trials_grow_to_the_recipe_s_own_patch() -> None:
     assert patches[0] == (32, 32, 32)
     volumes = [math.prod(patch) for patch in patches]
     assert volumes == sorted(set(volumes))
-    assert all(n % recipe.stride == 0 for patch in patches for n in patch)
+    assert all(n % stride == 0 for patch in patches for n, stride in zip(patch, recipe.stride, strict=True))
     lowest = tiny_recipe("patch=4,4,4")
     assert trial_patches(lowest) == [(4, 4, 4)]
 

@@ -73,7 +73,7 @@ def test_folding_changes_nothing_but_the_layers(
 def test_a_folded_network_runs_in_tiles(tiny_recipe: Recipe, normalisation: str) -> None:
     network = fold(network_of(tiny_recipe, normalisation))
     image = torch.randn(1, 61, 40, 32) + torch.linspace(0, 3, 61)[:, None, None]
-    tile = (2 * fine_reach(network) + 16, 40, 32)
+    tile = (2 * fine_reach(network)[0] + 16, 40, 32)
     with torch.no_grad():
         whole = predict_whole(network, image, ACCURATE)
         assert (predict_tiled(network, image, ACCURATE, tile) - whole).abs().max() < 2e-5

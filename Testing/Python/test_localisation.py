@@ -44,6 +44,7 @@ class Bright(nn.Module):
         super().__init__()
         self.vnets = (SimpleNamespace(encoder=SimpleNamespace(levels=[None] * 3)),)
         self.weight = nn.Parameter(torch.ones(()))
+        self.stride = (4, 4, 4)
         self.sizes: list[tuple[int, ...]] = []
 
     def forward_one(self, image: Tensor) -> Tensor:

@@ -230,7 +230,7 @@ def test_gradients_cross_from_branch_to_branch_only_where_they_listen() -> None:
 def test_trilinear_up_is_upsampling_then_a_convolution() -> None:
     """The layer convolves first, on an eighth of the voxels; the order written in the method gives the same."""
     torch.manual_seed(0)
-    layer: Any = TrilinearUp(5, 3, "instance").double()
+    layer: Any = TrilinearUp(5, 3, "instance", (2, 2, 2)).double()
     x = torch.randn(2, 5, 3, 4, 2, dtype=torch.float64)
     doubled = x.numpy()
     for axis in (2, 3, 4):
@@ -249,7 +249,7 @@ def test_trilinear_up_is_upsampling_then_a_convolution() -> None:
 
 def test_transposed_up_spreads_each_voxel_over_its_eight() -> None:
     torch.manual_seed(0)
-    layer: Any = TransposedUp(5, 3, "instance").double()
+    layer: Any = TransposedUp(5, 3, "instance", (2, 2, 2)).double()
     x = torch.randn(2, 5, 3, 4, 2, dtype=torch.float64)
     expected = np.empty((2, 3, 6, 8, 4))
     for i, j, k in np.ndindex(2, 2, 2):

@@ -21,6 +21,7 @@ class LocalNetwork(nn.Module):
         torch.manual_seed(edge)
         encoder = SimpleNamespace(levels=[None] * levels)
         self.vnets = (SimpleNamespace(encoder=encoder),)
+        self.stride = (2 ** (levels - 1),) * 3
         self.a = nn.Conv3d(1, 3, edge, padding=edge // 2)
         self.b = nn.Conv3d(1, 3, edge, padding=edge // 2)
         self.sizes: list[Size] = []
@@ -57,9 +58,10 @@ def test_a_pass_is_the_softmax_of_the_image_padded_with_its_last_voxel() -> None
 @pytest.mark.parametrize("size", [(100, 90, 80), (33, 200, 64), (64, 64, 64), (10, 10, 300)], ids=str)
 def test_the_part_is_the_first_that_fits(size: Size) -> None:
     stride = 16
+    strides = (stride, stride, stride)
     padded = [-(-n // stride) * stride for n in size]
     for bound in np.geomspace(1e3, 2e7, 40):
-        part = fitting_tile(size, stride, lambda shape, bound=bound: np.prod(shape) <= bound)  # type: ignore[misc]
+        part = fitting_tile(size, strides, lambda shape, bound=bound: np.prod(shape) <= bound)  # type: ignore[misc]
         if part is None:
             assert np.prod(padded) <= bound or max(padded) <= 4 * stride
             continue

@@ -215,6 +215,7 @@ class Told(nn.Module):
         super().__init__()
         self.vnets = (SimpleNamespace(encoder=SimpleNamespace(levels=[None] * 3)),)
         self.weight = nn.Parameter(torch.ones((), device=device))
+        self.stride = (4, 4, 4)
         self.failure, self.failures = failure, failures
         self.sizes: list[tuple[int, ...]] = []
 

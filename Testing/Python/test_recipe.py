@@ -87,7 +87,7 @@ def test_every_shipped_recipe_trains_all_five_parts_on_both_kinds_of_cases() -> 
         assert min(parts) > 0
         assert recipe.network.attention_heads > 0
         assert recipe.network.channels == (16, 32, 64, 128, 256)
-        assert recipe.stride == 16
+        assert recipe.stride == (16, 16, 16)
         assert 0 < recipe.training.labelled_per_batch < recipe.training.batch
 
 
@@ -155,7 +155,7 @@ def test_settings_are_taken_in_order_and_checked_together() -> None:
     assert with_settings(recipe, ["iterations=5", "iterations=7"]).training.iterations == 7
     # Each alone would not fit the other's old value.
     both = with_settings(recipe, ["channels=8,16,32", "convolutions=1,1,2"])
-    assert both.stride == 4
+    assert both.stride == (4, 4, 4)
     with pytest.raises(InputError, match="as many as channels"):
         with_settings(recipe, ["channels=8,16,32"])
 

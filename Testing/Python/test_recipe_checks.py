@@ -193,3 +193,29 @@ def test_a_removed_part_is_accepted_while_it_is_off() -> None:
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
     with pytest.raises(InputError, match=r"copy_paste' is 0\.5, but this part was removed"):
         recipe_from_dict(la_with({"objective.copy_paste": 0.5}), "old.json")
+
+
+@pytest.mark.parametrize(
+    ("strides", "patch", "message"),
+    [
+        ([[2, 2, 1]] * 2, [64, 64, 16], "network.strides must be one fewer than channels"),
+        ([[2, 2, 3], *[[2, 2, 2]] * 3], [64, 64, 16], "network.strides must be 1 or 2 along each axis"),
+        ([[1, 1, 1], *[[2, 2, 2]] * 3], [64, 64, 16], "network.strides must be 2 along one axis of each level"),
+        (
+            [*[[2, 2, 1]] * 3, [2, 2, 2]],
+            [64, 64, 5],
+            "patch must be multiples of 16 x 16 x 2 (the network halves 4 times)",
+        ),
+    ],
+)
+def test_strides_that_make_no_network_are_refused(strides: Any, patch: Any, message: str) -> None:
+    changes = {"network.strides": strides, "training.patch": patch}
+    with pytest.raises(InputError) as caught:
+        recipe_from_dict(la_with(changes), "own.json")
+    assert message in str(caught.value)
+
+
+def test_patches_need_only_be_multiples_of_the_strides_of_their_axis() -> None:
+    changes = {"network.strides": [*[[2, 2, 1]] * 3, [2, 2, 2]], "training.patch": [64, 64, 6]}
+    recipe = recipe_from_dict(la_with(changes), "own.json")
+    assert recipe.stride == (16, 16, 2)

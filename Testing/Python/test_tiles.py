@@ -22,6 +22,12 @@ SHAPES = [
     Network(channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2),
     Network(channels=(3, 5, 6, 8), convolutions=(2, 3, 1, 2), attention_heads=4),
     Network(channels=(4, 6), convolutions=(2, 1), attention_heads=0),
+    Network(
+        channels=(3, 5, 6, 8),
+        convolutions=(1, 1, 1, 1),
+        strides=((2, 2, 1), (2, 2, 1), (2, 2, 2)),
+        attention_heads=2,
+    ),
 ]
 
 
@@ -39,7 +45,7 @@ def network_of(recipe: Recipe, shape: Network) -> DualVNet:
 
 
 @pytest.mark.parametrize("quality", [FAST, ACCURATE])
-@pytest.mark.parametrize("shape", SHAPES, ids=["three levels", "four levels", "two levels"])
+@pytest.mark.parametrize("shape", SHAPES, ids=["three levels", "four levels", "two levels", "long voxels"])
 def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, quality: str) -> None:
     network = network_of(tiny_recipe, shape)
     # Brighter from end to end, so that no part has the statistics of the whole.
@@ -49,7 +55,7 @@ def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, 
         # The attention and the deepest levels do matter here: a half of the scan by itself is something else.
         half = predict_whole(network, image[:, :32], quality)
         assert (half - whole[:, :, :32]).abs().max() > 1e-3
-        margins = 2 * fine_reach(network)
+        margins = 2 * fine_reach(network)[0]
         for tile in ((margins + 16, 64, 48), (64, margins + 12, margins + 24)):
             tiled = predict_tiled(network, image, quality, tile)
             assert tiled.shape == whole.shape
@@ -59,7 +65,7 @@ def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, 
 def test_a_shorter_reach_would_be_seen(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of(tiny_recipe, SHAPES[1])
     image = torch.randn(1, 64, 48, 40)
-    monkeypatch.setattr("dcamt.inference.tiling.fine_reach", lambda network: 4)
+    monkeypatch.setattr("dcamt.inference.tiling.fine_reach", lambda network: (4, 4, 4))
     with torch.no_grad():
         tiled = predict_tiled(network, image, ACCURATE, (32, 48, 40))
         assert (tiled - predict_whole(network, image, ACCURATE)).abs().max() > 2e-5
@@ -76,14 +82,15 @@ def test_what_an_output_depends_on_lies_within_the_reach(tiny_recipe: Recipe) ->
         logits[0, :, 48].sum().backward()  # type: ignore[no-untyped-call]
         assert image.grad is not None
         touched = image.grad.abs().sum(dim=(0, 1, 3, 4)).nonzero().flatten()
-        assert 48 - fine_reach(network) <= int(touched.min()) <= int(touched.max()) <= 48 + fine_reach(network)
+        reach = fine_reach(network)[0]
+        assert 48 - reach <= int(touched.min()) <= int(touched.max()) <= 48 + reach
         assert int(touched.max()) - 48 > 4
 
 
 def test_tiles_yield_every_voxel_once_and_see_their_surroundings() -> None:
     size, margin, step = (61 * 4, 40, 36), 8, 4
     seen = torch.zeros(size)
-    for outer, core, inner in split_into_tiles(size, (64, 40, 24), margin, step):
+    for outer, core, inner in split_into_tiles(size, (64, 40, 24), (margin,) * 3, (step,) * 3):
         seen[core] += 1
         for axis, length in enumerate(size):
             assert outer[axis].start == max(0, core[axis].start - margin)

@@ -67,7 +67,8 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
     for attention in network.attentions:
         torch.nn.init.normal_(attention.output.weight, std=0.3)  # as created it would exchange nothing
     image = scan_to_network(scan, recipe)[0][None]
-    image = image[(..., *(slice(n // recipe.stride * recipe.stride) for n in image.shape[2:]))]
+    lengths = zip(image.shape[2:], recipe.stride, strict=True)
+    image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]
     with torch.no_grad():
         network.train()
         for _ in range(30):  # brings the running statistics of batch normalisation to this scan's

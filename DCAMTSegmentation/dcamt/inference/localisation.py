@@ -95,7 +95,7 @@ def locate_organs_in(
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
-    fitting = tuple(_without_short_stride(length, recipe.stride) for length in grid.shape)
+    fitting = tuple(_without_short_stride(n, stride) for n, stride in zip(grid.shape, recipe.stride, strict=True))
     probabilities = predict(image[(slice(None), *fitting)])[0]
     prior = CentrePrior.on_network_grid(volume.grid.crop(anatomy), grid).within(fitting)
     selected = np.zeros(grid.shape, np.uint8)

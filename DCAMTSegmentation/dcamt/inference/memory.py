@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..networks.cross_attention import queries_at_once
-from ..recipe import Recipe
+from ..recipe import Recipe, Stride
 
 Size = tuple[int, int, int]
 
@@ -22,7 +22,17 @@ def pass_bytes(recipe: Recipe, size: Size) -> int:
     While one branch's finest level is decoded, both branches' skips are kept: at most eight float32 feature maps of the
     finest level, as measured by Testing/benchmarks/inference.py.
     """
-    return math.prod(size) * recipe.network.channels[0] * 4 * 8 + attention_bytes(recipe, size)
+    maps = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
+    return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * maps) + attention_bytes(recipe, size)
+
+
+def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
+    """Return the features of all levels, per voxel of the finest level, with the given downsampling."""
+    total, voxels = 0.0, 1.0
+    for channels, step in zip(recipe.network.channels, ((1, 1, 1), *strides), strict=True):
+        voxels /= math.prod(step)
+        total += channels * voxels
+    return total
 
 
 def attention_bytes(recipe: Recipe, size: Size) -> int:
@@ -33,7 +43,7 @@ def attention_bytes(recipe: Recipe, size: Size) -> int:
     heads = recipe.network.attention_heads
     if not heads:
         return 0
-    tokens = math.prod(-(-n // recipe.stride) for n in size)
+    tokens = math.prod(-(-n // stride) for n, stride in zip(size, recipe.stride, strict=True))
     return 3 * 4 * heads * queries_at_once(tokens, heads) * tokens
 
 
@@ -63,17 +73,17 @@ def free_memory(device: torch.device) -> int:
     return DEFAULT_MEMORY
 
 
-def fitting_tile(size: Sequence[int], stride: int, fits: Callable[[Size], bool]) -> Size | None:
-    """Return the first tile for which `fits` is true, shortening the volume's longest axis stride by stride.
+def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Size], bool]) -> Size | None:
+    """Return the first tile for which `fits` is true, shortening the axis with the most strides, stride by stride.
 
     None if the whole volume fits. A tile is not shorter than four strides (or the volume): nearly all of a smaller
     tile's work would go to its margin.
     """
-    padded = [-(-n // stride) * stride for n in size]
+    padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
     tile = list(padded)
     while not fits((tile[0], tile[1], tile[2])):
-        axis = max(range(3), key=lambda a: tile[a])
-        if tile[axis] <= 4 * stride:
+        axis = max(range(3), key=lambda a: tile[a] / stride[a])
+        if tile[axis] <= 4 * stride[axis]:
             break
-        tile[axis] -= stride
+        tile[axis] -= stride[axis]
     return None if tile == padded else (tile[0], tile[1], tile[2])

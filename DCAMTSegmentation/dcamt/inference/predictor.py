@@ -178,7 +178,7 @@ class Predictor:
         """
         report("preparing", 0.0)
         image, _ = scan_to_network(volume, self.recipe, grid)
-        box = region.box(grid, margin=2 * self.recipe.stride) if region else whole_box(grid.shape)
+        box = region.box(grid, margin=2 * max(self.recipe.stride)) if region else whole_box(grid.shape)
         inside = region.mask(volume.grid) if region else None
         if inside is not None and not inside.any():
             raise InputError("the region of interest holds no voxel of the scan", path=volume.path)

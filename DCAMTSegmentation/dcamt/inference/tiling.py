@@ -12,6 +12,7 @@ that has it is never run in tiles.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -106,7 +107,7 @@ def predict_whole(network: DualVNet, image: Tensor, quality: str) -> Tensor:
     One branch if `quality` is `fast`. The caller turns gradients off.
     """
     size = size_of(image)
-    padded = pad(image, int(2 ** (len(network.vnets[0].encoder.levels) - 1)))
+    padded = pad(image, network.stride)
     batch = padded[None].contiguous(memory_format=torch.channels_last_3d)
     logits = [network.forward_one(batch)] if quality == FAST else [output.logits for output in network(batch)]
     return torch.cat(logits).float().softmax(dim=1)[..., : size[0], : size[1], : size[2]]
@@ -119,9 +120,9 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Size, ti
     """
     branches = (0,) if quality == FAST else (0, 1)
     unpadded = size_of(image)
-    image = pad(image, 2 ** (len(network.vnets[0].encoder.levels) - 1))
+    image = pad(image, network.stride)
     fine = fine_levels(network)
-    step = 2**fine
+    step = fine_stride(network, fine)
     size = size_of(image)
     tiles = list(split_into_tiles(size, tile, fine_reach(network), step))
     vnets = [network.vnets[branch] for branch in branches]
@@ -141,7 +142,7 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Size, ti
             fine_features = _fine_features(vnet, image[(slice(None), *outer)], fine)
             part = vnet.encoder.downs[fine - 1](fine_features[-1])
             if entering is None:
-                entering = part.new_zeros((1, part.shape[1], *(n // step for n in size)))
+                entering = part.new_zeros((1, part.shape[1], *(n // s for n, s in zip(size, step, strict=True))))
             entering[in_all_channels(coarsen(core, step))] = part[in_all_channels(coarsen(inner, step))]
             count()
         assert entering is not None
@@ -194,27 +195,34 @@ def fine_levels(network: DualVNet) -> int:
     return min(FINE_LEVELS, len(network.vnets[0].encoder.levels) - 1)
 
 
-def fine_reach(network: DualVNet) -> int:
-    """Return how many voxels to each side the fine levels see, rounded up to their stride."""
+def fine_stride(network: DualVNet, levels: int) -> Size:
+    """Return the downsampling of the first `levels` levels together, along each axis."""
+    x, y, z = (math.prod(steps) for steps in zip((1, 1, 1), *network.strides[:levels], strict=True))
+    return x, y, z
+
+
+def fine_reach(network: DualVNet) -> Size:
+    """Return how many voxels to each side of each axis the fine levels see, rounded up to their stride."""
     fine = fine_levels(network)
-    voxels = 0
+    voxels = [0, 0, 0]
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
         # Encoder and decoder have as many convolutions each; upsampling sees one coarser voxel further.
-        voxels += 2**level * (2 * convolutions + 2)
-    step = int(2**fine)
-    return -(-voxels // step) * step
+        for axis, step in enumerate(fine_stride(network, level)):
+            voxels[axis] += step * (2 * convolutions + 2)
+    x, y, z = (-(-n // step) * step for n, step in zip(voxels, fine_stride(network, fine), strict=True))
+    return x, y, z
 
 
-def split_into_tiles(size: Size, tile: Size, margin: int, step: int) -> Iterator[Tile]:
+def split_into_tiles(size: Size, tile: Size, margin: Size, step: Size) -> Iterator[Tile]:
     """Yield tiles that together fill a volume of `size`, each with `margin` voxels around it, in steps of `step`."""
     axes = []
-    for length, edge in zip(size, tile, strict=True):
-        core = length if edge >= length else max(step, (edge - 2 * margin) // step * step)
+    for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):
+        core = length if edge >= length else max(multiple, (edge - 2 * reach) // multiple * multiple)
         parts = []
         for start in range(0, length, core):
             stop = min(length, start + core)
-            low, high = max(0, start - margin), min(length, stop + margin)
+            low, high = max(0, start - reach), min(length, stop + reach)
             parts.append((slice(low, high), slice(start, stop), slice(start - low, stop - low)))
         axes.append(parts)
     for x, y, z in itertools.product(*axes):
@@ -226,17 +234,17 @@ def in_all_channels(box: Box) -> tuple[slice, ...]:
     return (slice(None), slice(None), *box)
 
 
-def coarsen(box: Box, step: int) -> Box:
-    """Return the same box on a grid that is coarser by the factor `step`."""
-    x, y, z = (slice(part.start // step, part.stop // step) for part in box)
+def coarsen(box: Box, step: Size) -> Box:
+    """Return the same box on a grid that is coarser by the factors `step`."""
+    x, y, z = (slice(part.start // s, part.stop // s) for part, s in zip(box, step, strict=True))
     return x, y, z
 
 
-def pad(image: Tensor, stride: int) -> Tensor:
+def pad(image: Tensor, stride: Size) -> Tensor:
     """Pad (C, X, Y, Z) at the end of each axis to a multiple of `stride`, repeating the last voxel."""
     sides: list[int] = []
-    for length in reversed(size_of(image)):
-        sides += [0, -length % stride]
+    for length, step in zip(reversed(size_of(image)), reversed(stride), strict=True):
+        sides += [0, -length % step]
     return F.pad(image[None], sides, mode="replicate")[0]
 
 

@@ -151,12 +151,13 @@ def _sample_embeddings(
 
 
 def _voxel_classes(outputs: tuple[BranchOutput, BranchOutput], labels: Tensor, confidence: float) -> Tensor:
-    """Return the class of each voxel at half the resolution, (B, X/2, Y/2, Z/2); -1 for none.
+    """Return the class of each voxel of the `decoded` features' grid, at half the resolution; -1 for none.
 
     Labelled samples take their label; unlabelled ones the class that both branches predict with a probability above
     `confidence`.
     """
-    coarse = (slice(None), slice(None, None, 2), slice(None, None, 2), slice(None, None, 2))
+    sizes = zip(outputs[0].logits.shape[2:], outputs[0].decoded.shape[2:], strict=True)
+    coarse = (slice(None), *(slice(None, None, fine // decoded) for fine, decoded in sizes))
     labelled = labels[coarse]
     count = len(labels)
     if count == len(outputs[0].logits):

@@ -1,4 +1,4 @@
-"""Two V-Nets that err differently and attend to one another."""
+"""The dual V-Net: two V-Nets with different decoders and cross-attention between their bottlenecks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .vnet import TransposedUp, TrilinearUp, VNet
 
 @dataclass(frozen=True)
 class BranchOutput:
-    """What one branch makes of a batch.
+    """One branch's output for a batch.
 
-    logits: (B, K, X, Y, Z). bottleneck: (B, c, x, y, z), before the exchange, what MMD aligns.
-    decoded: (B, e, X/2, Y/2, Z/2), what the projection head embeds.
+    logits: (B, K, X, Y, Z). bottleneck: (B, c, x, y, z), before cross-attention, which MMD aligns.
+    decoded: features of the decoder's second finest level (half the resolution), which the projection head embeds.
     """
 
     logits: Tensor
@@ -28,13 +28,25 @@ class BranchOutput:
 
 
 class DualVNet(nn.Module):
-    """Branch A decodes by transposed convolutions, branch B by trilinear upsampling; neither averages the other."""
+    """Two V-Nets that err differently: branch A upsamples by transposed convolutions, branch B by interpolation.
+
+    strides: downsampling from each level to the next. stride: of all levels together, along R-L, A-P, S-I.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         shape = recipe.network
+        self.strides, self.stride = recipe.level_strides, recipe.stride
         self.branches = nn.ModuleList(
-            VNet(recipe.input_channels, recipe.outputs, shape.channels, shape.convolutions, shape.normalisation, up)
+            VNet(
+                recipe.input_channels,
+                recipe.outputs,
+                shape.channels,
+                shape.convolutions,
+                shape.normalisation,
+                recipe.level_strides,
+                up,
+            )
             for up in (TransposedUp, TrilinearUp)
         )
         self.attentions = nn.ModuleList(
@@ -55,9 +67,9 @@ class DualVNet(nn.Module):
         return cast(VNet, self.branches[0]), cast(VNet, self.branches[1])
 
     def forward(self, image: Tensor, own_tokens: Tensor | None = None) -> tuple[BranchOutput, BranchOutput]:
-        """Both branches on (B, C, X, Y, Z).
+        """Return both branches' outputs for (B, C, X, Y, Z), each of X, Y, Z a multiple of `stride`.
 
-        `own_tokens`: (2, B) booleans, where a branch attends to its own tokens in place of its partner's.
+        own_tokens: booleans (2, B), True where a branch attends to its own tokens, not to its partner's; None: nowhere.
         """
         a, b = self.vnets
         features_a, features_b = a.encode(image), b.encode(image)
@@ -69,14 +81,14 @@ class DualVNet(nn.Module):
         return outputs[0], outputs[1]
 
     def forward_one(self, image: Tensor, branch: int = 0) -> Tensor:
-        """Logits (B, K, X, Y, Z) of one branch alone, which attends to its own tokens: the fast mode."""
+        """Return the logits (B, K, X, Y, Z) of one branch alone, which attends to its own tokens: the fast quality."""
         vnet = self.vnets[branch]
         features = vnet.encode(image)
         features[-1] = self.exchange_at_inference(features[-1:], (branch,))[0]
         return vnet.decode(features)[0]
 
     def exchange_at_inference(self, bottlenecks: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:
-        """The bottlenecks of `branches` after attention: to one another if there are two, else to itself."""
+        """Return the bottlenecks of `branches` after attention: to each other if there are two, else to itself."""
         if not len(self.attentions):
             return list(bottlenecks)
         partners = list(bottlenecks)[::-1]

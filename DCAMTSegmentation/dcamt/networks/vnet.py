@@ -1,4 +1,4 @@
-"""A V-Net: an encoder that halves the resolution level by level, a decoder that goes back, sums as skips."""
+"""A V-Net: an encoder that lowers the resolution level by level, a decoder that goes back, sums as skips."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..recipe import Stride
+
 
 def normalisation(kind: str, channels: int) -> nn.Module:
-    """`batch`: over the batch, running statistics at inference. `instance`: over each sample, the same at inference."""
+    """Return a normalisation layer: `batch` (running statistics at inference) or `instance` (of each sample)."""
     if kind == "batch":
         return nn.BatchNorm3d(channels)
     return nn.InstanceNorm3d(channels, affine=True)
 
 
 def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequential:
-    """`count` times a 3x3x3 convolution, normalisation and ReLU: (B, inputs, X, Y, Z) -> (B, outputs, X, Y, Z)."""
+    """Return `count` times 3x3x3 convolution, normalisation, ReLU: (B, inputs, X, Y, Z) -> (B, outputs, X, Y, Z)."""
     layers: list[nn.Module] = []
     for index in range(count):
-        # The normalisation has its own offset, so the convolution needs none.
+        # No bias: the normalisation has an offset of its own.
         layers += [
             nn.Conv3d(inputs if index == 0 else outputs, outputs, 3, padding=1, bias=False),
             normalisation(norm, outputs),
@@ -30,9 +32,11 @@ def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequent
 
 
 class Encoder(nn.Module):
-    """Features at every level, finest first. Level n has `channels[n]` features at 1 / 2**n of the resolution."""
+    """Features at every level, finest first: level n has `channels[n]`, downsampled by the first n of `strides`."""
 
-    def __init__(self, inputs: int, channels: Sequence[int], counts: Sequence[int], norm: str) -> None:
+    def __init__(
+        self, inputs: int, channels: Sequence[int], counts: Sequence[int], norm: str, strides: Sequence[Stride]
+    ) -> None:
         super().__init__()
         self.levels = nn.ModuleList()
         self.downs = nn.ModuleList()
@@ -41,7 +45,7 @@ class Encoder(nn.Module):
                 finer = channels[level - 1]
                 self.downs.append(
                     nn.Sequential(
-                        nn.Conv3d(finer, width, 2, stride=2, bias=False),
+                        nn.Conv3d(finer, width, strides[level - 1], stride=strides[level - 1], bias=False),
                         normalisation(norm, width),
                         nn.ReLU(inplace=True),
                     )
@@ -49,7 +53,7 @@ class Encoder(nn.Module):
             self.levels.append(convolutions(count, inputs if level == 0 else width, width, norm))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z), each of X, Y, Z a multiple of 2 ** (levels - 1) -> a feature map a level."""
+        """(B, C, X, Y, Z), each of X, Y, Z a multiple of the product of all strides -> a feature map a level."""
         features = [self.levels[0](image)]
         for down, level in zip(self.downs, list(self.levels)[1:], strict=True):
             features.append(level(down(features[-1])))
@@ -57,21 +61,21 @@ class Encoder(nn.Module):
 
 
 class TransposedUp(nn.Sequential):
-    """Doubles the resolution by a transposed convolution of 2x2x2."""
+    """Upsampling by a transposed convolution whose kernel is the stride."""
 
-    def __init__(self, inputs: int, outputs: int, norm: str) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:
         super().__init__(
-            nn.ConvTranspose3d(inputs, outputs, 2, stride=2, bias=False),
+            nn.ConvTranspose3d(inputs, outputs, stride, stride=stride, bias=False),
             normalisation(norm, outputs),
             nn.ReLU(inplace=True),
         )
 
 
 class Pointwise(nn.Conv3d):
-    """A 1x1x1 convolution; of features with channels last in memory a matrix product, which keeps them so.
+    """A 1x1x1 convolution, computed as a matrix product where channels are last in memory, which keeps them last.
 
-    PyTorch's own puts them first again where it computes in float32 on one thread, as each process of `torchrun` does;
-    with some layers' features laid out the one way and some the other, training took a tenth longer.
+    PyTorch's own convolution moves channels first in float32 on one thread, as in each process of `torchrun`; with
+    mixed memory layouts training took a tenth longer.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
@@ -85,7 +89,7 @@ class Pointwise(nn.Conv3d):
 
 
 class Trilinear(nn.Upsample):
-    """Interpolates in the features' own precision; on a GPU autocast would make them float32, and all that follows."""
+    """Interpolation in the features' own precision; a GPU's autocast would make them and all that follows float32."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":
@@ -95,15 +99,15 @@ class Trilinear(nn.Upsample):
 
 
 class TrilinearUp(nn.Sequential):
-    """Doubles the resolution by trilinear interpolation, with a 1x1x1 convolution.
+    """Upsampling by trilinear interpolation, with a 1x1x1 convolution.
 
-    A 1x1x1 convolution and an interpolation commute, so the convolution comes first, on an eighth of the voxels.
+    A 1x1x1 convolution and an interpolation commute, so the convolution comes first, on fewer voxels.
     """
 
-    def __init__(self, inputs: int, outputs: int, norm: str) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:
         super().__init__(
             Pointwise(inputs, outputs, bias=False),
-            Trilinear(scale_factor=2, mode="trilinear", align_corners=False),
+            Trilinear(scale_factor=stride, mode="trilinear", align_corners=False),
             normalisation(norm, outputs),
             nn.ReLU(inplace=True),
         )
@@ -112,16 +116,25 @@ class TrilinearUp(nn.Sequential):
 class Decoder(nn.Module):
     """From an encoder's features back to full resolution; each level adds the encoder's features of that level."""
 
-    def __init__(self, channels: Sequence[int], counts: Sequence[int], norm: str, up: type[nn.Module]) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        counts: Sequence[int],
+        norm: str,
+        strides: Sequence[Stride],
+        up: type[TransposedUp] | type[TrilinearUp],
+    ) -> None:
         super().__init__()
         coarse_to_fine = list(range(len(channels) - 1))[::-1]
-        self.ups = nn.ModuleList(up(channels[level + 1], channels[level], norm) for level in coarse_to_fine)
+        self.ups = nn.ModuleList(
+            up(channels[level + 1], channels[level], norm, strides[level]) for level in coarse_to_fine
+        )
         self.levels = nn.ModuleList(
             convolutions(counts[level], channels[level], channels[level], norm) for level in coarse_to_fine
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features a level, finest first -> full-resolution features, and those at half the resolution."""
+        """Features a level, finest first -> features of the finest level, and of the second finest."""
         decoded = half = features[-1]
         skips = list(features[:-1])[::-1]
         for up, level, skip in zip(self.ups, self.levels, skips, strict=True):
@@ -131,14 +144,17 @@ class Decoder(nn.Module):
 
 
 def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
-    """The sum of both; without gradients in place of `upsampled`, since a feature map of the finest level is large."""
+    """Return the sum of both; without gradients it overwrites `upsampled`, since finest feature maps are large."""
     return upsampled + skip if torch.is_grad_enabled() else upsampled.add_(skip)
 
 
 class VNet(nn.Module):
-    """One branch (Milletari et al., 3DV 2016, with batch normalisation as in the field's LA benchmark).
+    """One branch (Milletari et al., 3DV 2016, with batch normalisation as in the published LA benchmark).
 
-    It is called in two steps, `encode` and `decode`, since what lies at the bottleneck is exchanged in between.
+    inputs: channels of the image. outputs: classes, the background included. channels, counts, strides: features,
+    convolutions and downsampling of each level. norm: `batch` or `instance`. up: the decoder's upsampling.
+
+    It is called in two steps, `encode` and `decode`, since branches exchange features of the bottleneck in between.
     """
 
     def __init__(
@@ -148,11 +164,12 @@ class VNet(nn.Module):
         channels: Sequence[int],
         counts: Sequence[int],
         norm: str,
-        up: type[nn.Module],
+        strides: Sequence[Stride],
+        up: type[TransposedUp] | type[TrilinearUp],
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(inputs, channels, counts, norm)
-        self.decoder = Decoder(channels, counts, norm, up)
+        self.encoder = Encoder(inputs, channels, counts, norm, strides)
+        self.decoder = Decoder(channels, counts, norm, strides, up)
         self.head: nn.Conv3d = Pointwise(channels[0], outputs)
 
     def encode(self, image: Tensor) -> list[Tensor]:
@@ -161,6 +178,6 @@ class VNet(nn.Module):
         return features
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features a level -> logits (B, K, X, Y, Z), and decoder features (B, c, X/2, Y/2, Z/2)."""
+        """Features a level -> logits (B, K, X, Y, Z), and the decoder's features of the second finest level."""
         decoded, half = self.decoder(features)
         return self.head(decoded), half

@@ -19,6 +19,7 @@ def effort_settings(recipe: Recipe, effort: str) -> list[str]:
     iterations = max(1, round(training.iterations * _SHARE[effort]))
     settings = [f"iterations={iterations}", f"validate_every={max(1, min(training.validate_every, iterations // 5))}"]
     if effort == QUICK:
-        smaller = [max(recipe.stride, round(n * 2 / 3 / recipe.stride) * recipe.stride) for n in training.patch]
+        strides = zip(training.patch, recipe.stride, strict=True)
+        smaller = [max(stride, round(n * 2 / 3 / stride) * stride) for n, stride in strides]
         settings.append(f"patch={','.join(map(str, smaller))}")
     return settings

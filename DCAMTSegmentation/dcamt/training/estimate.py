@@ -119,8 +119,7 @@ def trial_patches(recipe: Recipe) -> list[Size]:
     """Return the recipe's patch and repeated halvings of it, the smallest (two strides an axis) first."""
     patch, found = recipe.training.patch, [recipe.training.patch]
     while True:
-        floor = 2 * recipe.stride
-        smaller = [max(min(n, floor), n // 2 // recipe.stride * recipe.stride) for n in patch]
+        smaller = [max(min(n, 2 * s), n // 2 // s * s) for n, s in zip(patch, recipe.stride, strict=True)]
         patch = (smaller[0], smaller[1], smaller[2])
         if patch == found[-1]:
             return found[::-1]

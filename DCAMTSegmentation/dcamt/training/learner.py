@@ -152,7 +152,9 @@ def _has_unsafe_gradients(recipe: Recipe) -> bool:
     The gradient of a 3x3x3 kernel reads uninitialised memory where feature maps are two voxels long along X (PyTorch
     2.13 on AVX-512; Y, Z, channels and batch do not matter, and other kernels are correct).
     """
-    lengths = (recipe.training.patch[0] >> level for level in range(len(recipe.network.channels)))
+    lengths = [recipe.training.patch[0]]
+    for along_x, _, _ in recipe.level_strides:
+        lengths.append(lengths[-1] // along_x)
     return 2 in lengths
 
 
