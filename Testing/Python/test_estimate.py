@@ -115,7 +115,7 @@ def test_free_memory_is_asked_for_before_a_trial_takes_some(tmp_path: Path, monk
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 - sum(taken), 24))
     assert estimate_module.available_memory(torch.device("cuda")) == 20
     heard: list[dict[str, Any]] = []
-    monkeypatch.setattr(Console, "event", lambda self, event, **fields: heard.append(fields))
+    monkeypatch.setattr(Console, "print_event", lambda self, event, **fields: heard.append(fields))
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     assert status(["estimate", table, "--device", "cpu", *set_options("iterations=60")]) == 0
     assert taken
