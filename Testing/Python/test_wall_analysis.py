@@ -11,6 +11,7 @@ from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, count_burden, decaaf_stage, regions_of
+from dcamt.wall.colors import BORDER_COLOR, COLOR_STOPS, OPENING_COLOR, ratio_colors, wall_colors
 from dcamt.wall.settings import IIR, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
 from dcamt_testing.wall_phantoms import BLOOD, MITRAL, VEIN, Atrium, grid_about
@@ -353,3 +354,18 @@ def test_segmentation_of_another_scan_is_refused(scan: tuple[Volume, Labelmap]) 
 def test_scan_of_several_images_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     assert "holds 2 images" in refusal(Volume(np.repeat(volume.voxels, 2, axis=0), volume.grid), labels)
+
+
+# Colours
+
+
+def test_colours_are_those_of_the_stops_between_them_mixed_and_grey_off_the_wall() -> None:
+    ratios, expected = np.array([stop for stop, _ in COLOR_STOPS]), np.array([color for _, color in COLOR_STOPS])
+    np.testing.assert_allclose(ratio_colors(ratios), expected)
+    np.testing.assert_allclose(ratio_colors(np.array([0.0, 9.0])), expected[[0, -1]])
+    np.testing.assert_allclose(ratio_colors(np.array([1.26])), [(expected[3] + expected[4]) / 2])
+    assert {0.97, 1.2, 1.32, 1.61} <= set(ratios)  # so that a preset is seen in the colours
+    kinds = np.array([WALL, OPENING, BORDER], np.uint8)
+    np.testing.assert_allclose(
+        wall_colors(np.array([1.61, 1.61, 1.61]), kinds), [expected[5], OPENING_COLOR, BORDER_COLOR]
+    )
