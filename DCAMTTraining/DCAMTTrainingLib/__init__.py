@@ -1,1 +1,1 @@
-"""What the training module is made of: cases, runs in the background, charts, and what comes after."""
+"""DCAMT Training without its doorway: task, settings and session; cases, runs and panels in folders of their own."""

@@ -334,7 +334,7 @@ class ListOfRunsTest(TrainingCase):
             # Of what was learnt before a pause or a fault, models can be made.
             self.assertEqual(self.ui.stopButton.enabled, resumable and not name.startswith("stopped"), name)
             self.assertTrue(self.ui.discardButton.enabled)
-        # Runs of the past are not drawn into the scene before somebody asks for it.
+        # Charts of earlier runs are not in the scene until they are asked for.
         process_events_until(lambda: self.module.widget.runs.watch.caught_up)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
 

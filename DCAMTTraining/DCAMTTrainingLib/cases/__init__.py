@@ -1,1 +1,1 @@
-"""The training cases: table, inspection, lists, and what comes from the scene."""
+"""Training cases: the table, lists, checks, and cases of the scene."""

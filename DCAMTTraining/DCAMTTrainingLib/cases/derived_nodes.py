@@ -1,4 +1,4 @@
-"""Tell nodes that DCAMT Training brought into the scene from the scans and outlines of the person."""
+"""Distinguish nodes that DCAMT Training added to the scene from scans and segmentations of the person."""
 
 from __future__ import annotations
 

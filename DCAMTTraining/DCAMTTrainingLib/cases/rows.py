@@ -157,17 +157,17 @@ class CaseTable:
         return sum(row.role == role for row in self.rows)
 
     def _reset(self) -> None:
-        for hear in self.on_reset:
-            hear()
+        for listener in self.on_reset:
+            listener()
         self._edited()
 
     def _edited(self) -> None:
-        for hear in self.on_edited:
-            hear()
+        for listener in self.on_edited:
+            listener()
 
     def _changed(self, first: int, last: int) -> None:
-        for hear in self.on_changed:
-            hear(first, last)
+        for listener in self.on_changed:
+            listener(first, last)
 
 
 def default_role(has_label: bool) -> str:

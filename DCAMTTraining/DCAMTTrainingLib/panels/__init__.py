@@ -1,1 +1,1 @@
-"""The panels and dialogs of DCAMT Training."""
+"""The sections of the panel of DCAMT Training, and its dialogs."""

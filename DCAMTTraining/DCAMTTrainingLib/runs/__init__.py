@@ -1,1 +1,1 @@
-"""Training runs: task, settings, start, watch, charts and results."""
+"""Training runs: folders, preflight, start, watch, charts, previews, proposals and models."""
