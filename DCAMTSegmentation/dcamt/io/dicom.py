@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from .dicom_frames import SHOWN, FoundFiles, Frame, files_below, list_names, load_frames, read_file
+from .dicom_frames import SHOWN, FoundFiles, Frame, files_below, list_names, load_frames, quiet_pydicom, read_file
 from .itk import LPS_TO_RAS
 from .reading import COPY_AGAIN, GREY_SCALE, StoredImage, library_errors
 
@@ -74,7 +74,7 @@ def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
     """Open the one image, or the chosen one, among the files that a DICOMDIR names; raises InputError as above."""
     from pydicom import dcmread
 
-    with library_errors(path, "a DICOMDIR"):
+    with library_errors(path, "a DICOMDIR"), quiet_pydicom():
         directory = dcmread(path)
         names = [
             [part] if isinstance(part := record.ReferencedFileID, str) else [str(word) for word in part]

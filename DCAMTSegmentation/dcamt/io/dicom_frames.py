@@ -106,7 +106,7 @@ def read_file(path: Path, found: FoundFiles) -> None:
         if size == 0:
             found.damaged.append((path, "empty", ""))
             return
-        with open(path, "rb") as file, _quiet_pydicom():
+        with open(path, "rb") as file, quiet_pydicom():
             head = file.read(132)
             file.seek(0)
             # Old files have no preamble: they begin with an element of group 8.
@@ -127,7 +127,8 @@ def read_file(path: Path, found: FoundFiles) -> None:
         found.damaged.append((path, "damaged", ""))
         return
     try:
-        _sort_file(path, data, held, found)
+        with quiet_pydicom():
+            _sort_file(path, data, held, found)
     except InputError:
         raise
     except Exception:
@@ -333,7 +334,7 @@ def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     for number, frame in enumerate(frames):
         of_file[frame.file].append(number)
     for file, numbers in of_file.items():
-        with library_errors(file, "a DICOM image"), _quiet_pydicom():
+        with library_errors(file, "a DICOM image"), quiet_pydicom():
             pixels, rescaled = _pixels(file, [frames[number] for number in numbers])
             for number in numbers:
                 frame = frames[number]
@@ -402,7 +403,7 @@ def list_names(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _quiet_pydicom() -> Iterator[None]:
+def quiet_pydicom() -> Iterator[None]:
     """Keep pydicom's remarks on odd values off the terminal."""
     import logging
     import warnings

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..volume import check_size
+from .dicom_frames import quiet_pydicom
 from .itk import LPS_TO_RAS
 from .reading import StoredImage, StoredSegment, library_errors
 
@@ -25,7 +26,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
     """
     from pydicom import dcmread
 
-    with library_errors(path, "a DICOM segmentation"):
+    with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         data = dcmread(path)
         if str(data.get("SegmentationType", "BINARY")) == "FRACTIONAL":
             raise InputError("holds fractions, not segments", path=path, remedy="Export it as a binary segmentation.")
@@ -35,7 +36,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
     check_size((*shape, max(1, len(numbers))), path)
 
     def load() -> np.ndarray:
-        with library_errors(path, "a DICOM segmentation"):
+        with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
             pixels = data.pixel_array
             pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
             layers = np.zeros((len(numbers), *shape), np.uint8)

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..volume import Labelmap, Volume, as_labels, check_grid, check_scan, check_scan_grid
 from .dicom import ScanChoice, open_dicom_file, open_dicom_folder, open_dicomdir
-from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS
+from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, quiet_pydicom
 from .dicom_segments import open_dicom_segments
 from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending
 from .hdf5 import MAGIC as HDF5_MAGIC
@@ -178,7 +178,7 @@ def _is_bare_dicom(kind: str, head: bytes) -> bool:
 def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     from pydicom import dcmread
 
-    with library_errors(path, "a DICOM file"):
+    with library_errors(path, "a DICOM file"), quiet_pydicom():
         data = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"])
         kind = str(data.get("SOPClassUID", "") or getattr(data.file_meta, "MediaStorageSOPClassUID", ""))
     if kind == DIRECTORY_CLASS or path.name.upper() == "DICOMDIR":

@@ -1,0 +1,1 @@
+"""Commands that feed damaged input to the engine."""
