@@ -65,17 +65,15 @@ class SegmentationResult:
             what = _("could not be read ({reason})").format(reason=error)
             raise InputError(what, path=_("The result"), remedy=_("Press Apply again.")) from error
 
-    def summary(self, scan: str) -> str:
-        """Return a line about what was found in a scan, how large it is, and how far the branches agree."""
-        parts = [
-            _("{segment}: {volume} mL.").format(segment=row.segment, volume=f"{row.volume_ml:.1f}")
-            if row.volume_ml
-            else _("No {segment} was found.").format(segment=row.segment.lower())
+    def summary(self, scan: str, model: str) -> str:
+        """Return a line that names the scan and the model, and what was not found."""
+        missing = [
+            _("No {segment} was found.").format(segment=row.segment.lower())
             for row in self.measurements
+            if not row.volume_ml
         ]
-        if self.trust is not None and any(row.volume_ml for row in self.measurements):
-            parts.append(_("The two branches agree to {share}.").format(share=f"{self.trust:.0%}"))
-        return f"{scan}: {' '.join(parts)}"
+        done = _("{scan} was segmented with {model}.").format(scan=scan, model=model)
+        return " ".join([done, *missing])
 
 
 def insert_result(result: SegmentationResult, request: SegmentationRequest) -> Generator[None, None, Any]:

@@ -41,8 +41,11 @@ class ReviewPanel:
                 # Slicer ignores this property without a table node: the panel's file cannot set it.
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
-                rows = table.GetNumberOfColumns()
-                ui.measurementsTable.setFixedHeight(rows * ROW_PIXELS + 4)
+                # The heading names the scan, and a single segment: those rows make room for the buttons.
+                hidden = 2 if table.GetNumberOfRows() == 1 else 1
+                for row in range(table.GetNumberOfColumns()):
+                    ui.measurementsTable.setRowHidden(row, row < hidden)
+                ui.measurementsTable.setFixedHeight((table.GetNumberOfColumns() - hidden) * ROW_PIXELS + 4)
         ui.measurementsTable.visible = table is not None
         ui.copyButton.enabled = ui.exportButton.enabled = table is not None
         ui.resultLabel.text = self._result_text(table)
@@ -66,7 +69,7 @@ class ReviewPanel:
         found = ""
         if table is not None:
             rows = measurements_table.rows_of(table)
-            found = ", ".join(f"{row['segment']} {row['volume_ml'] or '0'} mL" for row in rows)
+            found = ", ".join(f"{row['segment']} {float(row['volume_ml'] or 0):.1f} mL" for row in rows)
         model = review.model_title(self._node)
         by = _(" (model: {model})").format(model=model) if model else ""
         return f"{volume.GetName()}: {found}{by}"

@@ -15,6 +15,7 @@ from dcamt.machine import AUTO
 from dcamt.models.store import DEFAULT
 from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import ScanSegmented, SegmentRequest, WorkerProgress
+from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.slabs import write_npy
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of, world_matrix
 from slicer.i18n import tr as _
@@ -113,7 +114,7 @@ class SegmentationJob(WorkerJob):
         volume = self._request.volume
         yield from self._check_volume(volume)
         segmentation = yield from insert_result(result, self._request)
-        yield JobOutcome(segmentation, result.summary(volume.GetName()))
+        yield JobOutcome(segmentation, result.summary(volume.GetName(), title_of(self._request.model)))
 
     def _progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:
         self._fraction = max(self._fraction, fraction)

@@ -478,7 +478,7 @@ class LogTest(FaultCase):
         self.segment(add_scan(shape=(60, 80, 80)))
         self.assertEqual(self.ui.logView.plainText, "")
         self.ui.logCollapsibleButton.collapsed = False
-        for text in ("LGE, model tiny, accurate", "Loading the model", "Left atrium:"):
+        for text in ("LGE, model tiny, accurate", "Loading the model", "LGE was segmented with Tiny"):
             self.assertIn(text, self.ui.logView.plainText)
 
     def test_progress_has_a_stage_and_a_remaining_time(self) -> None:

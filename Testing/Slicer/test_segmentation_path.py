@@ -31,7 +31,8 @@ class WholeWayTest(SegmentationCase):
         self.assertEqual(table.mrmlTableNode().GetName(), "LGE measurements")
         # One measurement a line, however many segments: side by side they would not fit the panel.
         self.assertTrue(table.transposed)
-        self.assertIn(f"Left atrium: {mask.sum() * voxel_ml:.1f} mL.", self.ui.statusLabel.text)
+        self.assertIn(f"LGE: Left atrium {mask.sum() * voxel_ml:.1f} mL", self.ui.resultLabel.text)
+        self.assertEqual(self.ui.statusLabel.text, "LGE was segmented with Tiny.")
 
         self.assertIn("agree to", self.ui.trustLabel.text)
         places = self.logic.doubtfulPlaces(segmentation)

@@ -12,7 +12,7 @@ import slicer
 from dcamt.worker.protocol import WorkerProgress
 from DCAMTSegmentationLib import review
 from fake_worker import FakePanel, FakeWorker
-from segmentation_case import add_scan, choose, click, close_scene, process_events_until
+from segmentation_case import Person, add_scan, choose, click, close_scene, process_events_until
 
 
 def composites() -> list[Any]:
@@ -117,7 +117,7 @@ class TwoScansTest(ViewCase):
 
     def test_the_status_is_about_the_scan_that_is_chosen(self) -> None:
         self.segment(self.one)
-        self.assertIn("one: Left atrium", self.ui.statusLabel.text)
+        self.assertEqual(self.ui.statusLabel.text, "one was segmented with Left atrium in LGE-MRI.")
         self.assertIn("Left atrium in LGE-MRI", self.ui.resultLabel.text)
         choose(self.ui.inputSelector, self.two)
         self.assertEqual(self.ui.statusLabel.text, "")
@@ -374,3 +374,27 @@ class RegionLookTest(ViewCase):
         for own in ([1, 1, 1], [-1, 0.5, 0], [0, 0, -1]):
             world = to_world @ [*(np.array(own) * half), 1.0]
             np.testing.assert_allclose((to_unit @ world)[:3], own, atol=1e-9)
+
+
+class TermsTest(ViewCase):
+    def test_the_terms_of_a_shipped_model_are_shown_once_before_its_first_use(self) -> None:
+        from DCAMTSegmentationLib import licence
+
+        slicer.app.settings().remove(f"{licence.SETTING}/left-atrium")
+        choose(self.ui.inputSelector, add_scan())
+        choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
+        for text in ("research", "not a medical device", "2018 Left Atrial Segmentation Challenge"):
+            self.assertIn(text, licence.terms_of("left-atrium"))
+        with Person() as person:
+            person.expects("what may be done with it", "Cancel")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(self.module.worker.requests, [])
+        self.assertIn("not accepted", self.ui.statusLabel.text)
+        with Person() as person:
+            person.expects("what may be done with it", "Ok")
+            click(self.ui.applyButton)
+            process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
+            click(self.ui.applyButton)  # is not asked again
+            process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
+        self.assertEqual(len(self.module.worker.requests), 2)
