@@ -18,7 +18,8 @@ from DCAMTSlicerLib.result_segments import fingerprint, own_segments, surface_na
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 MARK = "DCAMT.mark"
-HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK)
+WALL, WALL_COLOURS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
+HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK, WALL, WALL_COLOURS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _MODEL = "DCAMT.model"

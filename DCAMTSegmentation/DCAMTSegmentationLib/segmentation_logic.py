@@ -22,6 +22,7 @@ from . import measurements_table, region_of_interest, review, training_cases, vi
 from .measuring_job import MeasuringJob
 from .segmentation_job import SegmentationJob, SegmentationProgress, SegmentationRequest
 from .segmentation_log import SegmentationLog
+from .wall_job import WallJob
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker, WorkerProcess
 
@@ -161,6 +162,20 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """
         self._refuse_second()
         self._start(MeasuringJob(self._worker, segmentation, self._finisher(onFinished)))
+
+    def measureWall(
+        self, volume: Any, segmentation: Any, segment: str, onFinished: OnFinished | None = None
+    ) -> None:
+        """Start measuring late enhancement on the surface of a segment; `onFinished` is called once.
+
+        `segment`: the identifier of any segment of the segmentation node, whoever drew it.
+
+        Raises:
+            RuntimeError: a segmentation is running.
+            DCAMTError: the volume cannot be used, or there is no room for the voxels.
+        """
+        self._refuse_second()
+        self._start(WallJob(self._worker, volume, segmentation, segment, self._finisher(onFinished)))
 
     def cancel(self) -> None:
         """Stop the segmentation, if there is one, at once; `onFinished` is called."""

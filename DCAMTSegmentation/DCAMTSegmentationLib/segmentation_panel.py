@@ -22,6 +22,7 @@ from .review_panel import ReviewPanel
 from .run_panel import RunPanel
 from .segmentation_job import SegmentationProgress
 from .segmentation_logic import DCAMTSegmentationLogic
+from .wall_panel import WallPanel
 from .worker_job import JobOutcome
 
 
@@ -48,6 +49,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._run = RunPanel(ui, self._logic.log)
         self._review = ReviewPanel(ui)
         self._models = ModelList(ui.modelComboBox, ui.importModelButton, ui.removeModelButton, self._on_model_chosen)
+        self._wall = WallPanel(ui, self._on_measure_wall)
         self._overlay = views.MapOverlay()
         ui.applyButton.connect("clicked(bool)", self._on_apply)
         ui.placeRegionButton.connect("clicked(bool)", self._on_place_region)
@@ -205,6 +207,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._observe(segmentation)
         self._run.show_running(running, settings.inputVolume is not None)
         self._review.show(segmentation)
+        self._wall.show(segmentation, settings.inputVolume is not None and not running)
         self._ui.measureButton.enabled = self._ui.exportButton.enabled and not running
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
         map_ = review.referenced(segmentation, review.DISAGREEMENT)
@@ -244,6 +247,26 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_measure(self, checked: bool = False) -> None:
         segmentation = self._settings.outputSegmentation
         self._attempt(lambda: self._logic.measure(segmentation, self._on_finished), _("Measuring"))
+
+    def _on_measure_wall(self, segment: str) -> None:
+        settings = self._settings
+        volume, segmentation = settings.inputVolume, settings.outputSegmentation
+
+        def start() -> None:
+            self._logic.ensurePackages()
+            self._logic.measureWall(volume, segmentation, segment, self._on_wall_measured)
+
+        self._attempt(start, _("Measuring the wall"))
+
+    def _on_wall_measured(self, outcome: JobOutcome) -> None:
+        if self._closed:
+            return
+        if self._settings is not None:
+            self._update()
+            self._wall.reload()
+        self._run.show_outcome(outcome)
+        if outcome.segmentation is None and not outcome.cancelled:
+            self._show_error(outcome.message, outcome.detail)
 
     def _attempt(self, start: Any, stage: str) -> None:
         """Start a job, and show its first stage, or why it cannot start."""

@@ -77,6 +77,11 @@ def build_surface(built: BuiltSegment, segmentation_node: Any | None) -> None:
 
 def add_surface(built: BuiltSegment, points: np.ndarray, triangles: np.ndarray) -> None:
     """Give a segment a closed surface: points (N, 3), mm in the segmentation's space, and triangles (M, 3)."""
+    built.segment.AddRepresentation(surface_name(), build_poly_data(points, triangles))
+
+
+def build_poly_data(points: np.ndarray, triangles: np.ndarray) -> Any:
+    """Build poly data of points (N, 3) and triangles (M, 3)."""
     surface = vtk.vtkPolyData()
     vertices = vtk.vtkPoints()
     vertices.SetData(numpy_to_vtk(np.ascontiguousarray(points, np.float32), deep=True))
@@ -85,7 +90,7 @@ def add_surface(built: BuiltSegment, points: np.ndarray, triangles: np.ndarray) 
     corners = np.ascontiguousarray(triangles, np.int64)
     cells.SetData(3, numpy_to_vtkIdTypeArray(corners.ravel(), deep=True))
     surface.SetPolys(cells)
-    built.segment.AddRepresentation(surface_name(), surface)
+    return surface
 
 
 def effective_extent(image: Any) -> tuple[int, ...] | None:

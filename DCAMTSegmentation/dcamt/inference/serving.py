@@ -21,7 +21,9 @@ from ..models.store import model_path
 from ..networks.packaging import verify_model
 from ..recipe import QUALITIES
 from ..volume import Labelmap, SegmentInfo, Volume
+from ..wall.analysis import analyse_wall
 from ..wall.closed_surface import closed_surface
+from ..wall.files import write_wall
 from ..worker.progress import ProgressEstimate
 from ..worker.protocol import (
     DoubtfulRegion,
@@ -35,6 +37,8 @@ from ..worker.protocol import (
     ScanSegmented,
     SegmentRequest,
     SegmentResult,
+    WallMeasured,
+    WallRequest,
     WorkerNote,
     WorkerProgress,
     parse_request,
@@ -75,6 +79,8 @@ class Worker:
                 self._segment(request)
             elif isinstance(request, MeasureRequest):
                 self._measure(request)
+            elif isinstance(request, WallRequest):
+                self._measure_wall(request)
             elif isinstance(request, LoadRequest):
                 with self._reporting(request, None) as estimate:
                     predictor, notes = self._load(request, estimate)
@@ -93,6 +99,16 @@ class Worker:
             for outline in request.outlines
         )
         self._send(OutlinesMeasured(request.id, rows))
+
+    def _measure_wall(self, request: WallRequest) -> None:
+        volume = read_scan(request)
+        mask = read_mask(request.segment)
+        segment = Labelmap(mask.astype(np.uint8), Grid(mask.shape, request.segment.affine), Path(request.segment.name))
+        wall = request.output / "wall.npz"
+        result = analyse_wall(volume, segment, scan=request.name)
+        self._stop_if_cancelled(request)
+        write_wall(result, wall)
+        self._send(WallMeasured(request.id, wall, result.notes))
 
     def _segment(self, request: SegmentRequest) -> None:
         began = time.monotonic()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import InputError, write_error
 from ..io.atomic import atomic_path
 from ..io.surfaces import write_surface
 from ..metrics.measurements import csv_cell
 from .analysis import WallResult
 from .burden import BORDER, OPENING, REGIONS, Burden, decaaf_stage
-from .settings import METHODS_DISAGREE, PRESETS, Threshold
+from .sampling import BloodPool
+from .settings import METHODS_DISAGREE, PRESETS, Threshold, WallSettings, parse_threshold
+from .surface import Surface
 
 COLUMNS = (
     "scan",
@@ -64,6 +68,60 @@ def write_wall_surface(result: WallResult, path: str | Path) -> None:
         },
         {"method": method_text(result), "regions": ",".join(REGIONS), "remark": METHODS_DISAGREE},
     )
+
+
+def write_wall(result: WallResult, path: Path) -> None:
+    """Write a wall as a `.npz` file, for `read_wall`; raises OutputError if it cannot be written."""
+    try:
+        np.savez(
+            path,
+            points=result.surface.points,
+            triangles=result.surface.triangles,
+            ratio=result.ratio,
+            kind=result.kind,
+            region=result.region,
+            facts=wall_facts(result),
+        )
+    except OSError as error:
+        raise write_error(error, path) from error
+
+
+def wall_facts(result: WallResult) -> str:
+    """Return what a wall's arrays do not hold, as JSON: the scan's name, settings, blood pool and notes."""
+    settings, pool = result.settings, result.pool
+    return json.dumps(
+        {
+            "scan": result.scan,
+            "threshold": settings.threshold.name,
+            "sample": settings.sample,
+            "from_mm": settings.from_mm,
+            "to_mm": settings.to_mm,
+            "pool": [pool.mean, pool.sd, pool.voxels],
+            "proposed": result.proposed,
+            "notes": list(result.notes),
+        }
+    )
+
+
+def read_wall(path: Path) -> WallResult:
+    """Return the wall of a file that `write_wall` wrote; raises InputError if it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            surface = Surface(stored["points"], stored["triangles"])
+            return wall_of(surface, stored["ratio"], stored["kind"], stored["region"], str(stored["facts"]))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"could not be read ({error})", path=path, remedy="Measure the wall again.") from error
+
+
+def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.ndarray, facts: str) -> WallResult:
+    """Return the wall of a surface with N points from its arrays (N,) and the JSON text of `wall_facts`."""
+    known = json.loads(facts)
+    mean, sd, voxels = known["pool"]
+    threshold = parse_threshold(known["threshold"])
+    settings = WallSettings(threshold, known["sample"], known["from_mm"], known["to_mm"])
+    pool = BloodPool(mean, sd, int(voxels))
+    notes = tuple(known["notes"])
+    return WallResult(known["scan"], settings, surface, pool, ratio, kind, region, bool(known["proposed"]), notes)
 
 
 def method_text(result: WallResult, threshold: Threshold | None = None) -> str:

@@ -4,8 +4,8 @@ A request is one line of JSON on the worker's stdin, an event one on its stdout.
 `request_line` and `event_line` write, `parse_request` and `parse_event` read and check every key and type.
 
 Every request is answered by events with its `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of
-`ModelLoaded`, `ScanSegmented`, `OutlinesMeasured` or `RequestFailed`. A `CancelRequest` has no answer of its own.
-`WorkerReady` comes once, before all others.
+`ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured` or `RequestFailed`. A `CancelRequest` has no answer
+of its own. `WorkerReady` comes once, before all others.
 """
 
 from __future__ import annotations
@@ -84,6 +84,23 @@ class MeasureRequest:
 
 
 @dataclass(frozen=True)
+class WallRequest:
+    """Measure late enhancement on the surface of a segment of a scan.
+
+    volume, affine and name are those of a `SegmentRequest`. segment: the segment, in the scan's space; its mask may lie
+    on a grid of its own. output: an existing folder for the result.
+    """
+
+    kind: ClassVar[str] = "wall"
+    volume: Path
+    affine: np.ndarray
+    segment: Outline
+    output: Path
+    name: str = "The volume"
+    id: str = ""
+
+
+@dataclass(frozen=True)
 class CancelRequest:
     """Stop the request with this `id`, which then fails for the reason "cancelled"; the model stays loaded."""
 
@@ -91,7 +108,7 @@ class CancelRequest:
     id: str = ""
 
 
-Request = LoadRequest | SegmentRequest | MeasureRequest | CancelRequest
+Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | CancelRequest
 
 
 @dataclass(frozen=True)
@@ -186,6 +203,16 @@ class OutlinesMeasured:
 
 
 @dataclass(frozen=True)
+class WallMeasured:
+    """The result of a `WallRequest`; `wall`: a `.npz` file that `wall.files.read_wall` reads."""
+
+    kind: ClassVar[str] = "wall_measured"
+    id: str
+    wall: Path
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RequestFailed:
     """A request, or with `id` None the worker, failed.
 
@@ -201,13 +228,16 @@ class RequestFailed:
     packages: tuple[str, ...] = ()
 
 
-Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | RequestFailed
+Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | WallMeasured | RequestFailed
 Event = WorkerReady | WorkerProgress | WorkerNote | Answer
-_REQUESTS: dict[str, type] = {one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest, CancelRequest)}
+_REQUESTS: dict[str, type] = {
+    one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest, WallRequest, CancelRequest)
+}
 _EVENTS: dict[str, type] = {
     one.kind: one
     for one in (
-        *(WorkerReady, WorkerProgress, WorkerNote, ModelLoaded, ScanSegmented, OutlinesMeasured, RequestFailed),
+        *(WorkerReady, WorkerProgress, WorkerNote, ModelLoaded, ScanSegmented, OutlinesMeasured, WallMeasured),
+        RequestFailed,
     )
 }
 
@@ -252,6 +282,9 @@ def parse_request(line: str) -> Request:
     if isinstance(request, MeasureRequest):
         for outline in request.outlines:
             _check_affine(outline.affine)
+    elif isinstance(request, WallRequest):
+        _check_affine(request.affine)
+        _check_affine(request.segment.affine)
     elif not isinstance(request, CancelRequest):
         _check_choice("device", request.device, DEVICES)
     return request
@@ -294,7 +327,7 @@ def request_id(line: str) -> str | None:
         return None
 
 
-def read_scan(request: SegmentRequest) -> Volume:
+def read_scan(request: SegmentRequest | WallRequest) -> Volume:
     """Return the scan of a request, memory-mapped, axes (C, I, J, K); errors name the scan as the user does.
 
     Raises:

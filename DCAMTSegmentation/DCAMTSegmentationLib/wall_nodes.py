@@ -1,0 +1,189 @@
+"""A wall in the scene: a model node with its scalars, a colour table with a scalar bar, and a table of the burden.
+
+The model node holds the whole `WallResult`, so a saved scene brings it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from dcamt.wall.analysis import WallResult
+from dcamt.wall.burden import OPENING, WALL, WHOLE, decaaf_stage
+from dcamt.wall.files import wall_facts, wall_of
+from dcamt.wall.settings import Threshold
+from dcamt.wall.surface import Surface
+from DCAMTSlicerLib.result_segments import build_poly_data
+from DCAMTSlicerLib.subject_hierarchy import place_below
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from . import review
+
+_FACTS = "DCAMT.wallFacts"
+RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
+LOWEST, HIGHEST = 0.5, 2.0
+"""Ratios at the ends of the colour table."""
+COLOURS = 256
+NO_WALL = (0.55, 0.55, 0.55)
+"""Openings, and what the scan's border cuts off."""
+BELOW = ((0.16, 0.25, 0.50), (0.80, 0.88, 0.96))
+ABOVE = ((0.99, 0.83, 0.30), (0.70, 0.02, 0.10))
+"""Colours below and above the threshold, from the lowest to the highest ratio."""
+
+
+def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
+    """Put a wall into the scene as the segmentation's, in place of an earlier one; returns the model node.
+
+    `wall`: in the volume's own space.
+    """
+    scene = slicer.mrmlScene
+    model = review.referenced(segmentation, review.WALL)
+    if model is None:
+        name = _("{volume} wall").format(volume=volume.GetName())
+        model = scene.AddNewNodeByClass("vtkMRMLModelNode", scene.GenerateUniqueName(name))
+        model.CreateDefaultDisplayNodes()
+        colours = scene.AddNewNodeByClass("vtkMRMLColorTableNode", scene.GenerateUniqueName(f"{name} colours"))
+        colours.SetTypeToUser()
+        colours.SetNumberOfColors(COLOURS)
+        colours.SetNamesFromColors()
+        colours.GetLookupTable().SetRange(LOWEST, HIGHEST)
+        model.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
+        table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
+        for role, node in ((review.WALL, model), (review.WALL_COLOURS, colours), (review.WALL_TABLE, table)):
+            segmentation.SetNodeReferenceID(role, node.GetID())
+        for node in (model, table):
+            place_below(node, segmentation)
+    model.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    surface = build_poly_data(wall.surface.points, wall.surface.triangles)
+    for name, values in ((RATIO, wall.ratio), (REGION, wall.region)):
+        _set_scalars(surface, name, values)
+    model.SetAndObservePolyData(surface)
+    show_wall(wall, segmentation)
+    _show(model)
+    return model
+
+
+def wall_in_scene(segmentation: Any) -> WallResult | None:
+    """Return the wall that was measured of a segmentation; None if there is none."""
+    model = review.referenced(segmentation, review.WALL)
+    surface = model.GetPolyData() if model is not None else None
+    facts = model.GetAttribute(_FACTS) if model is not None else None
+    if surface is None or not facts or surface.GetPointData().GetArray(RATIO) is None:
+        return None
+    points = vtk_to_numpy(surface.GetPoints().GetData()).astype(np.float64)
+    triangles = vtk_to_numpy(surface.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int64)
+    ratio, kind, region = (
+        np.array(vtk_to_numpy(surface.GetPointData().GetArray(name))) for name in (RATIO, KIND, REGION)
+    )
+    return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
+
+
+def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
+    """Return the same wall with another threshold; its surface, and so its areas, are shared."""
+    return replace(wall, settings=replace(wall.settings, threshold=threshold))
+
+
+def show_wall(wall: WallResult, segmentation: Any) -> None:
+    """Bring colours, scalars and table of a segmentation's wall up to date: a new threshold, or new openings."""
+    model: Any = review.referenced(segmentation, review.WALL)
+    surface = model.GetPolyData()
+    is_wall = wall.kind == WALL
+    _set_scalars(surface, KIND, wall.kind)
+    _set_scalars(surface, ENHANCED, wall.enhanced().astype(np.uint8))
+    # The table's first colour is that of what is no wall.
+    step = (HIGHEST - LOWEST) / COLOURS
+    lowest = LOWEST + 1.5 * step
+    _set_scalars(surface, SHOWN, np.where(is_wall, wall.ratio.clip(lowest, HIGHEST), LOWEST).astype(np.float32))
+    surface.GetPointData().SetActiveScalars(SHOWN)
+    surface.Modified()
+    model.SetAttribute(_FACTS, wall_facts(wall))
+    _set_colours(review.referenced(segmentation, review.WALL_COLOURS), wall.threshold_ratio())
+    fill_burden(review.referenced(segmentation, review.WALL_TABLE), wall)
+
+
+def fill_burden(table: Any, wall: WallResult) -> None:
+    """Put the burden of the whole wall and of each region into a table node, numbers as text with fixed decimals."""
+    if table is None:
+        return
+    rows = [
+        (
+            _region_name(burden.region),
+            f"{burden.wall_cm2:.1f}",
+            f"{burden.enhanced_cm2:.1f}",
+            "" if np.isnan(burden.percent) else f"{burden.percent:.1f}",
+            decaaf_stage(burden.percent) if burden.region == WHOLE else "",
+        )
+        for burden in wall.burdens()
+    ]
+    titles = (_("Region"), _("Wall (cm²)"), _("Enhanced (cm²)"), _("Burden (%)"), _("Stage"))
+    names = ("region", "wall_cm2", "enhanced_cm2", "burden_percent", "stage")
+    table.RemoveAllColumns()
+    for name, title, cells in zip(names, titles, zip(*rows, strict=True), strict=True):
+        array = vtk.vtkStringArray()
+        array.SetName(name)
+        for cell in cells:
+            array.InsertNextValue(cell)
+        table.AddColumn(array)
+        table.SetColumnTitle(name, title)
+    table.SetUseColumnTitleAsColumnHeader(True)
+
+
+def openings_cm2(wall: WallResult) -> float:
+    """Return the area of the openings."""
+    return wall.area_cm2(OPENING)
+
+
+def _region_name(region: str) -> str:
+    return {
+        WHOLE: _("Whole wall"),
+        "anterior": _("Anterior"),
+        "posterior": _("Posterior"),
+        "roof": _("Roof"),
+        "floor": _("Floor"),
+        "septal": _("Septal"),
+        "lateral": _("Lateral"),
+    }.get(region, region)
+
+
+def _set_scalars(surface: Any, name: str, values: np.ndarray) -> None:
+    array = numpy_to_vtk(np.ascontiguousarray(values), deep=True)
+    array.SetName(name)
+    surface.GetPointData().AddArray(array)
+
+
+def _set_colours(colours: Any, threshold: float) -> None:
+    """Let the colours change at the threshold."""
+    if colours is None:
+        return
+    modifying = colours.StartModify()
+    ratios = np.linspace(LOWEST, HIGHEST, COLOURS)
+    for index, ratio in enumerate(ratios):
+        if index == 0:
+            red, green, blue = NO_WALL
+        else:
+            ends, low, high = (BELOW, LOWEST, threshold) if ratio <= threshold else (ABOVE, threshold, HIGHEST)
+            at = (ratio - low) / max(high - low, 1e-6)
+            red, green, blue = ((1 - at) * np.array(ends[0]) + at * np.array(ends[1])).clip(0, 1)
+        colours.SetColor(index, float(red), float(green), float(blue), 1.0)
+    colours.EndModify(modifying)
+
+
+def _show(model: Any) -> None:
+    display = model.GetDisplayNode()
+    display.SetActiveScalar(SHOWN, vtk.vtkAssignAttribute.POINT_DATA)
+    display.SetScalarVisibility(True)
+    display.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseManualScalarRange)
+    display.SetScalarRange(LOWEST, HIGHEST)
+    display.SetVisibility(True)
+    display.SetVisibility2D(False)
+    logic = slicer.modules.colors.logic()
+    legend = logic.GetColorLegendDisplayNode(model) or logic.AddDefaultColorLegendDisplayNode(model)
+    if legend is not None:
+        legend.SetTitleText(_("Intensity ratio"))
+        legend.SetLabelFormat("%.2f")
+        legend.SetNumberOfLabels(4)
+        legend.SetVisibility(True)

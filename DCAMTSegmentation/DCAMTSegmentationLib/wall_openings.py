@@ -1,0 +1,44 @@
+"""Which points of a surface lie inside a closed curve that a person drew on it."""
+
+from __future__ import annotations
+
+import numpy as np
+from dcamt.wall.surface import Surface
+
+DEPTH_MM = 8.0
+"""How far from the curve's plane a point may lie, at the least: the curve follows a curved surface."""
+
+
+def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
+    """Return (N,) bool: which of a surface's points a closed curve encloses.
+
+    A point is enclosed if it lies inside the curve's outline, seen along the normal of the plane that fits the curve
+    best, near that plane, and faces as the surface does along the curve. `curve`: (P, 3), P >= 3, mm in the surface's
+    space.
+    """
+    centre = curve.mean(axis=0)
+    _scores, _spread, axes = np.linalg.svd(curve - centre, full_matrices=False)
+    right, up, normal = axes
+    nearest = [int(np.argmin(((surface.points - point) ** 2).sum(axis=1))) for point in curve]
+    facing = surface.normals[nearest].mean(axis=0)
+    if facing @ normal < 0:
+        normal = -normal
+    away = surface.points - centre
+    depth = max(DEPTH_MM, 3.0 * float(np.abs((curve - centre) @ normal).max()))
+    near = (np.abs(away @ normal) <= depth) & (surface.normals @ normal > 0)
+    inside = np.zeros(len(surface.points), bool)
+    outline = np.stack([(curve - centre) @ right, (curve - centre) @ up], axis=1)
+    inside[near] = _in_polygon(np.stack([away[near] @ right, away[near] @ up], axis=1), outline)
+    return inside
+
+
+def _in_polygon(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """Return (Q,) bool for points (Q, 2): whether a ray crosses the closed outline (P, 2) an odd number of times."""
+    inside = np.zeros(len(points), bool)
+    x, y = points.T
+    for (x0, y0), (x1, y1) in zip(outline, np.roll(outline, -1, axis=0), strict=True):
+        crosses = (y0 > y) != (y1 > y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
+        inside ^= crosses & (x < at)
+    return inside

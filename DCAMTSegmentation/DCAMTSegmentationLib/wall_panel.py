@@ -1,0 +1,199 @@
+"""The panel's section about the wall: late enhancement on the surface of a segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+from dcamt.errors import DCAMTError
+from dcamt.wall.analysis import WallResult
+from dcamt.wall.burden import OPENING
+from dcamt.wall.files import method_text, write_wall_csv, write_wall_surface
+from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, METHODS_DISAGREE, PRESETS, SD, Threshold
+from slicer.i18n import tr as _
+
+from . import review, wall_nodes
+from .wall_openings import points_inside
+
+KINDS = (IIR, SD)
+LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
+"""Ends of the threshold's slider."""
+
+
+class WallPanel:
+    """Shows the wall of one segmentation; a threshold or an opening counts at once, without the worker.
+
+    `on_measure(segment)` starts the measurement of a segment of the segmentation that is shown.
+    """
+
+    def __init__(self, ui: Any, on_measure: Callable[[str], None]) -> None:
+        self._ui, self._on_measure = ui, on_measure
+        self._segmentation: Any = None
+        self._wall: WallResult | None = None
+        self._filling = False
+        self._segments: list[str] = []
+        self._presets = [preset.threshold for preset in PRESETS]
+        for preset in PRESETS:
+            ui.wallPresetComboBox.addItem(f"{preset.threshold.text} ({preset.source})")
+        ui.wallPresetComboBox.addItem(_("Own threshold"))
+        ui.wallPresetComboBox.connect("currentIndexChanged(int)", self._on_preset)
+        ui.wallKindComboBox.addItem(_("Intensity ratio"))
+        ui.wallKindComboBox.addItem(_("Blood pool mean + SD"))
+        ui.wallKindComboBox.connect("currentIndexChanged(int)", self._on_kind)
+        ui.wallThresholdSlider.connect("valueChanged(double)", self._on_value)
+        ui.wallMeasureButton.connect("clicked(bool)", self._on_measure_clicked)
+        ui.wallOpenButton.connect("clicked(bool)", self._on_open)
+        ui.wallCloseButton.connect("clicked(bool)", self._on_close)
+        ui.wallExportButton.connect("clicked(bool)", self._on_export)
+        self._show_threshold(DEFAULT_THRESHOLD)
+
+    def show(self, segmentation: Any, ready: bool) -> None:
+        """Show the wall of a segmentation; `ready`: a volume is chosen and nothing runs."""
+        ui = self._ui
+        self._show_segments(segmentation)
+        ui.wallMeasureButton.enabled = ready and bool(self._segments)
+        model = review.referenced(segmentation, review.WALL)
+        changed = segmentation is not self._segmentation or (model is None) != (self._wall is None)
+        self._segmentation = segmentation
+        if changed:
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the wall from the scene again: it was measured, or a scene was loaded."""
+        self._wall = wall_nodes.wall_in_scene(self._segmentation)
+        if self._wall is not None:
+            self._show_threshold(self._wall.settings.threshold)
+        self._show_wall()
+
+    def _show_segments(self, segmentation: Any) -> None:
+        """List the segments of the segmentation, and keep the choice."""
+        segments = list(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else []
+        if segments == self._segments:
+            return
+        box, chosen = self._ui.wallSegmentComboBox, self._chosen_segment()
+        self._segments = segments
+        box.clear()
+        for identifier in segments:
+            box.addItem(segmentation.GetSegmentation().GetSegment(identifier).GetName())
+        if chosen in segments:
+            box.setCurrentIndex(segments.index(chosen))
+
+    def _chosen_segment(self) -> str:
+        index = self._ui.wallSegmentComboBox.currentIndex
+        return self._segments[index] if 0 <= index < len(self._segments) else ""
+
+    def _show_threshold(self, threshold: Threshold) -> None:
+        """Show a threshold in the list of presets and on the slider."""
+        ui, self._filling = self._ui, True
+        known = threshold in self._presets
+        ui.wallPresetComboBox.setCurrentIndex(self._presets.index(threshold) if known else len(self._presets))
+        ui.wallKindComboBox.setCurrentIndex(KINDS.index(threshold.kind))
+        ui.wallThresholdSlider.minimum, ui.wallThresholdSlider.maximum = LIMITS[threshold.kind]
+        ui.wallThresholdSlider.value = threshold.value
+        self._filling = False
+
+    def _on_preset(self, index: int) -> None:
+        if not self._filling and index < len(self._presets):
+            self._apply(self._presets[index])
+
+    def _on_kind(self, index: int) -> None:
+        if not self._filling:
+            kind = KINDS[index]
+            self._apply(next(threshold for threshold in self._presets if threshold.kind == kind))
+
+    def _on_value(self, value: float) -> None:
+        if not self._filling:
+            self._apply(Threshold(KINDS[self._ui.wallKindComboBox.currentIndex], round(float(value), 2)))
+
+    def _apply(self, threshold: Threshold) -> None:
+        self._show_threshold(threshold)
+        if self._wall is not None:
+            self._wall = wall_nodes.with_threshold(self._wall, threshold)
+            wall_nodes.show_wall(self._wall, self._segmentation)
+            self._show_wall()
+
+    def _show_wall(self) -> None:
+        """Show the burden with its method, and what else to know."""
+        ui, wall = self._ui, self._wall
+        table = review.referenced(self._segmentation, review.WALL_TABLE) if wall is not None else None
+        if ui.wallTable.mrmlTableNode() is not table:
+            ui.wallTable.setMRMLTableNode(table)
+        if table is not None:
+            ui.wallTable.resizeColumnsToContents()
+        ui.wallTable.visible = table is not None
+        for button in (ui.wallOpenButton, ui.wallCloseButton, ui.wallExportButton):
+            button.enabled = wall is not None
+        if wall is None:
+            ui.wallLabel.text = _("No wall yet: choose a segment and press Measure wall.")
+            return
+        burden = wall.burden
+        text = _("{percent} % of the wall is enhanced ({enhanced} of {area} cm²), stage {stage} by {method}.").format(
+            percent=f"{burden.percent:.1f}",
+            enhanced=f"{burden.enhanced_cm2:.1f}",
+            area=f"{burden.wall_cm2:.1f}",
+            stage=wall.stage,
+            method=method_text(wall),
+        )
+        openings = _("Openings: {area} cm², {origin}.").format(
+            area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
+        )
+        ui.wallLabel.text = " ".join([text, openings, *wall.notes, METHODS_DISAGREE])
+
+    def _on_measure_clicked(self, checked: bool = False) -> None:
+        self._on_measure(self._chosen_segment())
+
+    def _on_open(self, checked: bool = False) -> None:
+        self._paint(True)
+
+    def _on_close(self, checked: bool = False) -> None:
+        self._paint(False)
+
+    def _paint(self, is_opening: bool) -> None:
+        """Make what the closed curve encloses an opening, or wall again."""
+        curve, title = self._ui.wallCurveSelector.currentNode(), _("Openings of the wall")
+        if curve is None or curve.GetNumberOfControlPoints() < 3:
+            message = _("Draw a closed curve on the surface first: create one in the list, and place three points.")
+            slicer.util.errorDisplay(message, windowTitle=title)
+            return
+        wall, model = self._wall, review.referenced(self._segmentation, review.WALL)
+        if wall is None or model is None:
+            return
+        inside = points_inside(wall.surface, curve_in_space_of(curve, model))
+        openings = (wall.kind == OPENING) | inside if is_opening else (wall.kind == OPENING) & ~inside
+        self._wall = wall.with_openings(openings)
+        wall_nodes.show_wall(self._wall, self._segmentation)
+        self._show_wall()
+
+    def _on_export(self, checked: bool = False) -> None:
+        """Write the files of `dcamt wall`: a table, and the surface with its scalars."""
+        wall, title = self._wall, _("Export the wall")
+        assert wall is not None
+        kinds = _("Table") + " (*.csv);;" + _("Surface") + " (*.vtp)"
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, f"{wall.scan}.wall.csv", kinds)
+        if not path:
+            return
+        try:
+            if path.lower().endswith(".vtp"):
+                write_wall_surface(wall, path)
+            else:
+                write_wall_csv([wall], path)
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=title)
+
+
+def curve_in_space_of(curve: Any, node: Any) -> np.ndarray:
+    """Return the points (P, 3) of a Markups curve, interpolated between its control points, mm in a node's space."""
+    points = curve.GetCurvePointsWorld()
+    local = [0.0, 0.0, 0.0]
+    found = []
+    for index in range(points.GetNumberOfPoints()):
+        node.TransformPointFromWorld(points.GetPoint(index), local)
+        found.append(list(local))
+    # A curve has many points between its control points.
+    step = max(1, len(found) // 120)
+    return np.array(found[::step])
+
