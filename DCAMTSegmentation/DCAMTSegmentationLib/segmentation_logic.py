@@ -163,9 +163,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._refuse_second()
         self._start(MeasuringJob(self._worker, segmentation, self._finisher(onFinished)))
 
-    def measureWall(
-        self, volume: Any, segmentation: Any, segment: str, onFinished: OnFinished | None = None
-    ) -> None:
+    def measureWall(self, volume: Any, segmentation: Any, segment: str, onFinished: OnFinished | None = None) -> None:
         """Start measuring late enhancement on the surface of a segment; `onFinished` is called once.
 
         `segment`: the identifier of any segment of the segmentation node, whoever drew it.

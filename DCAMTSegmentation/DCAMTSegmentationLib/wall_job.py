@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from dcamt.worker.protocol import Outline, WallMeasured, WallRequest
 from DCAMTSlicerLib.result_segments import segment_mask
 from DCAMTSlicerLib.slabs import write_npy
@@ -45,11 +46,12 @@ class WallJob(WorkerJob):
         scan, segment = self.folder / "volume.npy", self.folder / "segment.npy"
         for _slab in write_npy(self._voxels, scan):
             yield None
-        mask, affine = segment_mask(self._segmentation, self._segment)
+        mask, affine = on_scan_grid(*segment_mask(self._segmentation, self._segment), self._volume, self._to_volume)
+        yield None
         for _slab in write_npy(mask, segment):
             yield None
         name = self._segmentation.GetSegmentation().GetSegment(self._segment).GetName()
-        outline = Outline(name, segment, self._to_volume @ affine)
+        outline = Outline(name, segment, affine)
         yield WallRequest(scan, ijk_to_ras(self._volume), outline, self.folder, self._volume.GetName())
 
     def take_answer(self, event: WallMeasured) -> Iterator[JobOutcome | None]:
@@ -61,3 +63,24 @@ class WallJob(WorkerJob):
         for note in event.notes:
             self.add_note(note)
         yield JobOutcome(self._segmentation, _("The wall of {scan} was measured.").format(scan=self._volume.GetName()))
+
+
+def on_scan_grid(
+    mask: np.ndarray, affine: np.ndarray, volume: Any, to_volume: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask (K, J, I) and its affine in the volume's space, on the volume's whole grid if it lies on that.
+
+    `affine`: (4, 4), index (i, j, k) in the mask -> mm in the segmentation's space. `to_volume`: (4, 4), from that
+    space to the volume's.
+    """
+    whole_affine = ijk_to_ras(volume)
+    in_scan = np.linalg.inv(whole_affine) @ to_volume @ affine
+    start = np.rint(in_scan[:3, 3]).astype(int)
+    shape = np.array(volume.GetImageData().GetDimensions())
+    aligned = np.allclose(in_scan[:3, :3], np.eye(3), atol=1e-4) and np.allclose(in_scan[:3, 3], start, atol=1e-3)
+    if not aligned or (start < 0).any() or (start + mask.shape[::-1] > shape).any():
+        return mask, to_volume @ affine
+    whole = np.zeros(shape[::-1], np.uint8)
+    i, j, k = (slice(first, first + size) for first, size in zip(start, mask.shape[::-1], strict=True))
+    whole[k, j, i] = mask
+    return whole, whole_affine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,4 +195,3 @@ def curve_in_space_of(curve: Any, node: Any) -> np.ndarray:
     # A curve has many points between its control points.
     step = max(1, len(found) // 120)
     return np.array(found[::step])
-

@@ -77,14 +77,14 @@ def build_surface(built: BuiltSegment, segmentation_node: Any | None) -> None:
 
 def add_surface(built: BuiltSegment, points: np.ndarray, triangles: np.ndarray) -> None:
     """Give a segment a closed surface: points (N, 3), mm in the segmentation's space, and triangles (M, 3)."""
-    built.segment.AddRepresentation(surface_name(), build_poly_data(points, triangles))
+    built.segment.AddRepresentation(surface_name(), build_poly_data(points.astype(np.float32), triangles))
 
 
 def build_poly_data(points: np.ndarray, triangles: np.ndarray) -> Any:
-    """Build poly data of points (N, 3) and triangles (M, 3)."""
+    """Build poly data of points (N, 3), of their own floating-point type, and triangles (M, 3)."""
     surface = vtk.vtkPolyData()
     vertices = vtk.vtkPoints()
-    vertices.SetData(numpy_to_vtk(np.ascontiguousarray(points, np.float32), deep=True))
+    vertices.SetData(numpy_to_vtk(np.ascontiguousarray(points), deep=True))
     surface.SetPoints(vertices)
     cells = vtk.vtkCellArray()
     corners = np.ascontiguousarray(triangles, np.int64)

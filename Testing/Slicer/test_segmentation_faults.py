@@ -426,6 +426,16 @@ class ProcessTest(FaultCase):
         announce_quitting()
         process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
 
+    def test_a_slicer_that_is_killed_leaves_no_voxels_behind(self) -> None:
+        self.begin(add_scan(shape=LARGE))
+        root = self.worker._root
+        self.assertTrue(list(Path(root).rglob("volume.npy")))
+        with Person() as person:
+            person.expects("ended unexpectedly", "Ok")
+            self.worker._process._process.closeWriteChannel()  # as the system does for a process that is gone
+            process_events_until(lambda: not os.path.exists(root), 20, "the folder's end")
+            process_events_until(lambda: not self.logic.isRunning(), 20, "the job's end")
+
     def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
         self.worker._idle_ms = 200
         volume = add_scan()

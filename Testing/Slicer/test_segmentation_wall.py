@@ -1,0 +1,219 @@
+"""The section Wall: measured in the worker, recoloured and recounted at once, its openings corrected, saved."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from dcamt.geometry import Grid
+from dcamt.volume import Labelmap, Volume
+from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt.wall.burden import OPENING
+from dcamt.wall.files import write_wall_csv
+from DCAMTSegmentationLib import review, wall_nodes
+from fake_worker import FakePanel, FakeWorker
+from segmentation_case import Person, SegmentationCase, choose, click, close_scene, process_events_until
+from vtk.util.numpy_support import vtk_to_numpy
+
+AFFINE = np.diag([-1.25, -1.25, 1.25, 1.0])
+SHAPE = (56, 56, 56)
+RADIUS_MM, SHELL_MM = 22.0, 4.0
+POOL, SHELL, PATCH, LUNG = 200.0, 160.0, 320.0, 20.0
+
+
+def phantom() -> tuple[np.ndarray, np.ndarray]:
+    """Return a scan and a label (K, J, I): a ball of blood in a dark shell, bright where it faces the anterior."""
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)[..., ::-1]
+    points = (index - (np.array(SHAPE) - 1) / 2) @ AFFINE[:3, :3].T
+    away = np.linalg.norm(points, axis=-1)
+    anterior = points[..., 1] > 0.5 * away  # a cap of 60 degrees: a quarter of the sphere
+    draw = np.random.default_rng(0)
+    scan = np.where(away <= RADIUS_MM, POOL, LUNG)
+    shell = (away > RADIUS_MM) & (away <= RADIUS_MM + SHELL_MM)
+    scan = np.where(shell, np.where(anterior, PATCH, SHELL), scan) + draw.normal(0, 3, SHAPE)
+    return scan.astype(np.float32), (away <= RADIUS_MM).astype(np.uint8)
+
+
+def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
+    """Return a volume node and a segmentation node that a person drew: it did not come from DCAMT."""
+    scan, label = phantom()
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "ball")
+    slicer.util.updateVolumeFromArray(volume, scan)
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(AFFINE))
+    volume.CreateDefaultDisplayNodes()
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    identifier = segmentation.GetSegmentation().AddEmptySegment(segment, segment)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(label, segmentation, identifier, volume)
+    return volume, segmentation
+
+
+def expected_wall() -> WallResult:
+    """What the engine, called as the command calls it, measures of the phantom."""
+    scan, label = phantom()
+    grid = Grid(SHAPE[::-1], AFFINE)
+    return analyse_wall(
+        Volume(scan.transpose(2, 1, 0)[None], grid, Path("ball.nrrd")), Labelmap(label.transpose(2, 1, 0), grid)
+    )
+
+
+def scalars(segmentation: Any, name: str) -> np.ndarray:
+    surface = review.referenced(segmentation, review.WALL).GetPolyData()
+    return np.array(vtk_to_numpy(surface.GetPointData().GetArray(name)))
+
+
+def burden_cell(segmentation: Any, column: str = "burden_percent", row: int = 0) -> str:
+    table = review.referenced(segmentation, review.WALL_TABLE).GetTable()
+    return str(table.GetValueByName(row, column).ToString())
+
+
+class WholeWayTest(SegmentationCase):
+    def test_any_segment_is_measured_in_the_worker_as_at_the_shell(self) -> None:
+        volume, segmentation = add_phantom()
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.outputSelector, segmentation)
+        self.assertFalse(self.ui.wallExportButton.enabled)
+        choose(self.ui.wallSegmentComboBox, "blood")
+        click(self.ui.wallMeasureButton)
+        process_events_until(lambda: not self.logic.isRunning(), 120, "the wall")
+        expected = expected_wall()
+        self.assertEqual(self.ui.statusLabel.text, " ".join(["The wall of ball was measured.", *expected.notes]))
+        self.assertEqual(burden_cell(segmentation), f"{expected.burden.percent:.1f}")
+        # The patch is a cap of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
+        self.assertAlmostEqual(float(burden_cell(segmentation)), 25, delta=3)
+        self.assertIn("IIR > 1.2", self.ui.wallLabel.text)
+        self.assertIn("research use only", self.ui.wallLabel.text)
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            ours, theirs = Path(folder, "panel.csv"), Path(folder, "shell.csv")
+            person.expects("Export the wall", str(ours))
+            click(self.ui.wallExportButton)
+            write_wall_csv([expected], theirs)
+            self.assertEqual(ours.read_text(), theirs.read_text())
+
+
+class InsertedWallCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.module = FakePanel(FakeWorker())
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+        self.wall = expected_wall()
+        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
+        self.module.panel.enter()
+
+
+class ThresholdTest(InsertedWallCase):
+    def test_a_preset_and_the_slider_recolour_and_recount_without_the_worker(self) -> None:
+        before = burden_cell(self.segmentation)
+        preset = next(
+            self.ui.wallPresetComboBox.itemText(index)
+            for index in range(self.ui.wallPresetComboBox.count)
+            if self.ui.wallPresetComboBox.itemText(index).startswith("IIR > 1.61")
+        )
+        choose(self.ui.wallPresetComboBox, preset)
+        self.assertLess(float(burden_cell(self.segmentation)), float(before))
+        self.assertIn("IIR > 1.61", self.ui.wallLabel.text)
+        self.ui.wallThresholdSlider.value = 0.6
+        self.assertEqual(self.ui.wallPresetComboBox.currentText, "Own threshold")
+        ratio, kind = scalars(self.segmentation, "ratio"), scalars(self.segmentation, "opening")
+        np.testing.assert_array_equal(scalars(self.segmentation, "enhanced"), (ratio > 0.6) & (kind == 0))
+        self.assertEqual(self.module.worker.requests, [])
+
+    def test_the_colours_change_at_the_threshold(self) -> None:
+        colours = review.referenced(self.segmentation, review.WALL_COLOURS)
+        for threshold in (0.8, 1.2, 1.6):
+            self.ui.wallThresholdSlider.value = threshold
+            at = (threshold - wall_nodes.LOWEST) / (wall_nodes.HIGHEST - wall_nodes.LOWEST) * (wall_nodes.COLOURS - 1)
+            below, above = [0.0] * 4, [0.0] * 4
+            colours.GetColor(int(at) - 2, below)
+            colours.GetColor(int(at) + 2, above)
+            self.assertGreater(below[2], below[0])  # bluish
+            self.assertGreater(above[0], above[2] + 0.4)  # yellow to red
+
+    def test_a_threshold_counts_within_fifty_milliseconds(self) -> None:
+        took = []
+        for step in range(8):
+            began = time.thread_time()
+            self.ui.wallThresholdSlider.value = 1.0 + 0.05 * step
+            took.append(time.thread_time() - began)
+        self.assertLess(min(took), 0.05, took)
+
+    def test_a_standard_deviation_is_a_method_of_its_own(self) -> None:
+        choose(self.ui.wallKindComboBox, "Blood pool mean + SD")
+        self.assertIn("blood pool mean + 2 SD", self.ui.wallLabel.text)
+        self.assertEqual(self.ui.wallThresholdSlider.value, 2.0)
+
+
+class OpeningTest(InsertedWallCase):
+    def curve(self, towards: np.ndarray, degrees: float = 35.0) -> Any:
+        """A closed curve around a cap of the ball."""
+        axis = towards / np.linalg.norm(towards)
+        side = np.cross(axis, [0.3, 0.2, 1.0])
+        side /= np.linalg.norm(side)
+        other = np.cross(axis, side)
+        centre = (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3]
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsClosedCurveNode", "valve")
+        for turn in np.linspace(0, 2 * np.pi, 12, endpoint=False):
+            way = np.cos(np.radians(degrees)) * axis
+            way = way + np.sin(np.radians(degrees)) * (np.cos(turn) * side + np.sin(turn) * other)
+            node.AddControlPoint(*(centre + RADIUS_MM * way))
+        return node
+
+    def test_what_a_curve_encloses_leaves_the_wall_and_comes_back(self) -> None:
+        before = float(burden_cell(self.segmentation, "wall_cm2"))
+        already = scalars(self.segmentation, "opening") == OPENING
+        choose(self.ui.wallCurveSelector, self.curve(np.array([-1.0, 0.2, -0.3])))
+        click(self.ui.wallOpenButton)
+        opened = scalars(self.segmentation, "opening") == OPENING
+        areas = self.wall.surface.point_areas
+        # A cap of 35 degrees of a ball of this radius.
+        cap_cm2 = 2 * np.pi * RADIUS_MM**2 * (1 - np.cos(np.radians(35))) / 100
+        self.assertAlmostEqual(areas[opened & ~already].sum() / 100, cap_cm2, delta=0.15 * cap_cm2)
+        self.assertLess(float(burden_cell(self.segmentation, "wall_cm2")), before - 0.8 * cap_cm2)
+        self.assertIn("corrected", self.ui.wallLabel.text)
+        click(self.ui.wallCloseButton)
+        self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), before, delta=0.11)
+
+    def test_without_a_curve_it_says_what_to_do(self) -> None:
+        with Person() as person:
+            person.expects("Draw a closed curve", "Ok")
+            click(self.ui.wallOpenButton)
+
+
+class WallSceneTest(InsertedWallCase):
+    def test_the_wall_comes_back_with_the_scene(self) -> None:
+        self.ui.wallThresholdSlider.value = 1.4
+        text, cells = self.ui.wallLabel.text, burden_cell(self.segmentation)
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "scene.mrb"))
+            self.assertTrue(slicer.util.saveScene(path))
+            close_scene()
+            self.assertIn("No wall yet", self.ui.wallLabel.text)
+            slicer.util.loadScene(path)
+        slicer.app.processEvents()
+        self.assertEqual(self.ui.wallLabel.text, text)
+        loaded = slicer.util.getNode("drawn")
+        self.assertEqual(burden_cell(loaded), cells)
+        self.ui.wallThresholdSlider.value = 0.6
+        self.assertNotEqual(burden_cell(loaded), cells)
+        model = review.referenced(loaded, review.WALL)
+        self.assertEqual(model.GetDisplayNode().GetActiveScalarName(), wall_nodes.SHOWN)
+
+    def test_a_deleted_segmentation_takes_the_wall_along(self) -> None:
+        slicer.mrmlScene.RemoveNode(self.segmentation)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
+        names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")]
+        self.assertNotIn("ball wall", names)
+
+    def test_a_scalar_bar_explains_the_colours(self) -> None:
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        self.assertTrue(legend.GetVisibility())
+        self.assertEqual(legend.GetTitleText(), "Intensity ratio")
