@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.wall.sampling import erode
+from dcamt.wall.sampling import erode, interpolate, offsets, profiles
 from dcamt.wall.surface import extract_surface
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
 from dcamt_testing.wall_phantoms import Atrium, grid_about
@@ -110,3 +110,18 @@ def test_erosion_takes_what_lies_beyond_the_scan_for_outside() -> None:
     expected = np.zeros(grid.shape, bool)
     expected[2:-2, 2:-2, 2:-2] = True  # the third voxel's centre is 3 mm from the first one beyond the border
     np.testing.assert_array_equal(eroded, expected)
+
+
+def test_samples_are_interpolated_linearly_along_the_normals() -> None:
+    grid = grid_about(60, (1.0, 1.3, 2.1), TURN @ [[1, 0.3, 0], [0, 1, 0.2], [0, 0, 1]])
+    slope = np.array([0.7, -1.1, 0.4])
+    ramp = points_of(grid) @ slope + 300  # linear interpolation is exact on it; the nearest voxel is not
+    surface = extract_surface(Atrium((15.0, 14.0, 13.0)).mask(points_of(grid)), grid).surface
+    distances = offsets(-1.0, 3.0, grid)
+    assert distances[[0, -1]] == pytest.approx([-1, 3])
+    assert np.diff(distances).max() <= grid.spacing.min() / 2 + 1e-9
+    expected = (surface.points[:, None] + distances[None, :, None] * surface.normals[:, None]) @ slope + 300
+    np.testing.assert_allclose(profiles(ramp, grid, surface, distances), expected, atol=1e-3)
+    np.testing.assert_allclose(interpolate(ramp, grid, surface.points), surface.points @ slope + 300, atol=1e-3)
+    # Steps of half a voxel, not more: a plane of one voxel cannot fall between two samples.
+    assert len(offsets(0.0, 3.0, grid)) == 7
