@@ -173,8 +173,8 @@ def test_folders_files_and_arrays_are_scored_alike(tmp_path: Path) -> None:
         dcamt.evaluate(predictions, labels)
 
 
-def test_train_makes_the_model_of_the_command_and_resumes(tmp_path: Path) -> None:
-    """On a CPU, equal settings and seeds give equal weights, whether the run is paused in between or not."""
+def test_train_makes_the_model_of_the_command(tmp_path: Path) -> None:
+    """On a CPU, equal settings and seeds give equal weights."""
     cases = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=1)
     settings = [word for word in set_options("iterations=4", "validate_every=2") if word != "--set"]
     words = ["train", str(cases), "--run", str(tmp_path / "command"), "--device", "cpu", "--set", *settings]
@@ -190,15 +190,26 @@ def test_train_makes_the_model_of_the_command_and_resumes(tmp_path: Path) -> Non
     expected = load_weights(tmp_path / "command" / "model.dcamt")
     assert all((load_weights(done.model)[name] == value).all() for name, value in expected.items())
 
-    def stop_at_two(event: Event) -> None:
-        if event.kind == "validation" and event.step == 2:
-            ask(RunFolder(tmp_path / "paused"), PAUSE)
+
+def test_paused_run_raises_and_resumes(tmp_path: Path) -> None:
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1)
+    settings = [word for word in set_options("iterations=100000") if word != "--set"]
+    run = RunFolder(tmp_path / "run")
+    steps: list[int] = []
+
+    def pause(event: Event) -> None:
+        if event.kind == "started":
+            ask(run, PAUSE)
+        if event.kind == "paused":
+            steps.append(event.step)
 
     with pytest.raises(dcamt.Cancelled, match="--resume"):
-        dcamt.train(cases, run=tmp_path / "paused", settings=settings, device="cpu", on_event=stop_at_two)
-    resumed = dcamt.train(run=tmp_path / "paused", device="cpu", resume=True)
-    assert resumed.iterations == 4
-    assert all((load_weights(resumed.model)[name] == value).all() for name, value in expected.items())
+        dcamt.train(cases, run=run.path, settings=settings, device="cpu", on_event=pause)
+    assert not run.model.exists()
+    # What is left of the run is shortened to two more iterations.
+    run.recipe.write_text(run.recipe.read_text().replace("100000", str(steps[0] + 2)))
+    assert dcamt.train(run=run.path, device="cpu", resume=True).iterations == steps[0] + 2
+    assert run.model.exists()
 
 
 def load_weights(model: Path) -> dict[str, np.ndarray]:

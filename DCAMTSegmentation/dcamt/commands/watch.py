@@ -1,4 +1,4 @@
-"""`dcamt train --run FOLDER --watch`: a run's events as they happen, whoever trains it."""
+"""Show the events of a run: for `dcamt train`, and for `--watch` while another process trains."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from ..runs.folder import RunFolder
 from ..runs.state import FAILED, RUNNING, run_state
 from .console import Console, format_duration
 
-LOOK_EVERY_S = 0.5
+POLL_EVERY_S = 0.5
+"""Seconds between two looks for new events."""
 
 
 def watch_run(run: RunFolder, console: Console) -> int:
-    """Show the events so far and those to come, until nobody trains here; returns 1 if the run failed."""
+    """Show past and new events until no process trains the run; returns 1 if the run failed."""
     if not run.path.is_dir() or not (run.recipe.exists() or run.lock.exists()):
-        raise InputError("holds no run to watch", path=run.path, remedy="Name the folder of a run.")
+        raise InputError("holds no run to watch", path=run.path, remedy="Give the folder of a run.")
     tail = EventTail(run.events)
     try:
         while True:
-            state = run_state(run)  # before the events: what was written by then is shown
+            state = run_state(run)  # before the events, so that all events before this state are shown
             while (event := tail.next()) is not None:
                 show_event(event, console)
             if state.state != RUNNING:
                 break
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_EVERY_S)
     except KeyboardInterrupt:
         console.clear_progress()
-        return 0  # the run goes on
+        return 0  # the run itself continues
     console.clear_progress()
     where = f" at {state.step} of {state.of}" if state.of else ""
     console.print_text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")

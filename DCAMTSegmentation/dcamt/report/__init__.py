@@ -1,1 +1,1 @@
-"""A run's report: one HTML file that opens without a network and says nothing of who the patients were."""
+"""Pictures and reports of scans and runs: HTML files that need no network and name no patient."""

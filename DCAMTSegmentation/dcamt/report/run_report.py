@@ -1,4 +1,4 @@
-"""From a finished run's folder to its report and its validation table."""
+"""Write the report and the validation table of a finished run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _ROLE_NAMES = {"labelled": "Labelled cases", "unlabelled": "Unlabelled cases", "
 def write_report(
     run: RunFolder, device: torch.device | str = "cpu", progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Measure the run's model on its validation cases; write `validation.csv` and `report.html` into the folder.
+    """Score the run's model on its validation cases; write `validation.csv` and `report.html` into the run folder.
 
-    The table names the cases as the case list does; the report numbers them. `progress(done, total)` counts them.
+    The table names the cases as the case list does; the report only numbers them. `progress(done, total)` is called
+    after each case.
 
     Raises:
         InputError: there is no run or no model, or a validation case cannot be read.
@@ -47,23 +48,23 @@ def write_report(
     if scored:
         summarised([row for case in scored for row in case.rows]).write_csv(run.validation)
     events = run.read_events()
-    losses, dice = curves(events)
+    losses, dice = collect_curves(events)
     report = Report(
         recipe,
-        facts(package.card, cases, events),
+        list_facts(package.card, cases, events),
         losses,
         dice,
-        anonymous_evaluation(scored) if scored else None,
-        pictures(scored),
-        versions(),
+        anonymise_scores(scored) if scored else None,
+        choose_pictures(scored),
+        list_versions(),
     )
     with atomic_path(run.report) as partial:
         partial.write_text(render_page(report), encoding="utf-8")
     return run.report
 
 
-def facts(card: Card, cases: Sequence[Case], events: Sequence[Event]) -> dict[str, str]:
-    """What was trained, on how many cases of each role, and for how long."""
+def list_facts(card: Card, cases: Sequence[Case], events: Sequence[Event]) -> dict[str, str]:
+    """Return what was trained, on how many cases of each role, and for how long."""
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
@@ -78,7 +79,7 @@ def facts(card: Card, cases: Sequence[Case], events: Sequence[Event]) -> dict[st
     return lines
 
 
-def curves(events: Sequence[Event]) -> tuple[dict[str, Line], dict[str, Line]]:
+def collect_curves(events: Sequence[Event]) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice over iterations; of repeated iterations the last ones count."""
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}
@@ -99,13 +100,13 @@ def curves(events: Sequence[Event]) -> tuple[dict[str, Line], dict[str, Line]]:
     return ({n: list(line.items()) for n, line in losses.items()}, {n: list(line.items()) for n, line in dice.items()})
 
 
-def anonymous_evaluation(scored: Sequence[ScoredCase]) -> Evaluation:
-    """The scores of "case 1", "case 2", ..."""
+def anonymise_scores(scored: Sequence[ScoredCase]) -> Evaluation:
+    """Return the scores with the cases called "case 1", "case 2", ..."""
     return summarised([replace(row, case=f"case {n}") for n, case in enumerate(scored, start=1) for row in case.rows])
 
 
-def pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
-    """Of the best, the median and the worst case."""
+def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
+    """Return the pictures of the best, the median and the worst case."""
     return [
         Picture(
             f"{which} case by Dice: case {index + 1}, {scored[index].dice:.3f}."
@@ -116,8 +117,8 @@ def pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
     ]
 
 
-def versions() -> dict[str, str]:
-    """Of what computed the run."""
+def list_versions() -> dict[str, str]:
+    """Return the versions of what computed the run."""
     found = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
     for package in ("torch", "numpy", "scipy", "nibabel", "pynrrd", "SimpleITK"):
         try:
