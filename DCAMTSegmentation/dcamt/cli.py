@@ -195,6 +195,13 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
         help="fast runs one branch, accurate both (default: %(default)s)",
     )
     _add_device(parser)
+    parser.add_argument(
+        "--series", metavar="NUMBER|UID|NAME", help="of several DICOM series in a folder, the one to take"
+    )
+    parser.add_argument("--frame-type", metavar="NAME", help="of several kinds of DICOM images: magnitude, phase, ...")
+    parser.add_argument(
+        "--time", type=_number, metavar="N", help="of several points in time, the one to take (first: 1)"
+    )
     parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment only inside this box, in RAS mm")
     parser.add_argument(
         "--agreement", action="store_true", help="also write a map of the agreement of the two branches, 0 to 1"
@@ -332,6 +339,13 @@ def _count(text: str) -> int:
     """Parse a whole number, 0 or more."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    """Parse a whole number, 1 or more."""
+    if _count(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 on")
     return int(text)
 
 

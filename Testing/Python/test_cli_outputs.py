@@ -246,3 +246,23 @@ def test_outlines_and_letters_lie_where_the_patient_has_them() -> None:
         # Left of the patient is right on the screen; the front is left in the sagittal and up in the axial slice.
         assert (x.mean() > width / 2) == (left_side == "R")
         assert y.mean() < height / 2
+
+
+def test_one_of_several_series_is_chosen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The chosen series is the one segmented: its frame of reference and positions are those of the result."""
+    study = tmp_path / "study"
+    study.mkdir()
+    affine = np.diag([-1.5, -1.5, 2.5, 1.0])
+    for number in (1, 2):
+        affine[:3, 3] = (20, 30, -40 * number)
+        for path in write_mr_series(tmp_path / f"s{number}", noise(number), affine):
+            path.rename(study / f"s{number}_{path.name}")
+    words = [study, "-o", tmp_path / "out.dcm", "--model", model]
+    assert run(*words) == 1
+    assert "--series" in capsys.readouterr().err
+    chosen = pydicom.dcmread(next(study.glob("s2_*")))
+    assert run(*words, "--series", chosen.SeriesInstanceUID) == 0
+    found = pydicom.dcmread(tmp_path / "out.dcm")
+    assert found.FrameOfReferenceUID == chosen.FrameOfReferenceUID
+    heights = [f.PlanePositionSequence[0].ImagePositionPatient[2] for f in found.PerFrameFunctionalGroupsSequence]
+    assert min(heights) == pytest.approx(-80)

@@ -41,7 +41,7 @@ class SegmentedScan:
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
         probabilities: float32 (K', I, J, K), background first; None unless asked for.
-        notes: what the user should know, for example that the GPU's memory did not suffice.
+        notes: what the user should know: how the file was understood, or that the GPU's memory did not suffice.
         model: the card of the model.
         quality: `fast` or `accurate`.
         seconds: time to segment and measure, without reading.
@@ -121,7 +121,7 @@ class Segmenter:
             disagreement=None if result.agreement is None else 1 - result.agreement,
             trust=result.trust,
             probabilities=result.probabilities,
-            notes=result.notes,
+            notes=(*volume.notes, *result.notes),
             model=self.model,
             quality=quality,
             seconds=time.monotonic() - start,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_leader
 from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
+from ..io.dicom import ScanChoice
 from ..io.dicom_seg import find_source_images
 from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
@@ -95,7 +96,8 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
     with team.fail_together():
         region = Region.parse(options.roi) if options.roi is not None else None
         segmenter = Segmenter.load(options.model, options.device)
-    session = SegmentSession(segmenter, options.quality, region, jobs, console, options.wall, options.identity)
+    choice = ScanChoice(options.series, options.frame_type, options.time)
+    session = SegmentSession(segmenter, options.quality, region, jobs, console, choice, options.wall, options.identity)
     records: list[ScanRecord] = []
     lost: str | None = None
     start_time = time.time()
@@ -145,6 +147,7 @@ class SegmentSession:
     region: Region | None
     jobs: Sequence[ScanJob]
     console: Console
+    choice: ScanChoice
     measures_wall: bool = False
     shows_identity: bool = False
 
@@ -191,7 +194,7 @@ class SegmentSession:
             self.console.show_progress(f"{name}: {stage}", (number + fraction) / len(self.jobs))
 
         progress("reading", 0.0)
-        volume = read_scan(job.scan, channels=self.segmenter.channels)
+        volume = read_scan(job.scan, self.segmenter.channels, self.choice)
         # Before the work: a scan that is not DICOM cannot be referred to.
         source = find_source_images(job.scan, volume.grid) if ending(job.segmentation) == ".dcm" else None
         result = self.segmenter.segment(
