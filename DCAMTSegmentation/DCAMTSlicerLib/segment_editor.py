@@ -13,7 +13,7 @@ from .result_segments import own_segments
 BACK_BUTTON = "DCAMTBackButton"
 
 
-def correct(segmentation_node: Any, volume: Any | None, back_to: str = "DCAMTSegmentation") -> None:
+def correct(segmentation_node: Any, volume: Any | None, back_to: str) -> None:
     """Open the Segment Editor on a result, over the volume that it was made from, at its first segment.
 
     back_to: the module that the button in the Segment Editor's panel leads to.

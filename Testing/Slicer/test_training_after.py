@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, Case
 from dcamt.io.slabs import write_nrrd_in_slabs
@@ -22,6 +23,7 @@ from dcamt.runs.preview import Preview, read_preview
 from dcamt.runs.state import FINISHED, run_state
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
+from DCAMTSlicerLib.segment_editor import BACK_BUTTON
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.cases.lists import row_of_case
@@ -272,7 +274,10 @@ class ProposalTest(TrainingCase):
         self.open_case()
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         proposal = editor.segmentationNode()
-        self.module.enter()
+        panel = slicer.modules.segmenteditor.widgetRepresentation()
+        (button,) = panel.findChildren(qt.QPushButton, BACK_BUTTON)
+        click(button)
+        self.assertEqual(slicer.util.selectedModule(), "DCAMTTraining")
         with Person() as person:
             person.expects("was not changed", "Cancel")
             click(self.ui.addCaseButton)

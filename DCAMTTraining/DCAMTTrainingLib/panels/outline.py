@@ -145,7 +145,7 @@ class OutlinePanel:
         yield
         volume, segmentation = yield from open_proposal(case, self._session.table.rows)
         yield
-        correct(segmentation, volume)
+        correct(segmentation, volume, back_to="DCAMTTraining")
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         place = [0.0, 0.0, 0.0]
         volume.TransformPointToWorld(case["place"], place)
