@@ -11,7 +11,7 @@ from typing import Any
 
 import vtk
 from dcamt.io.atomic import atomic_path
-from dcamt.metrics.measurements import COLUMNS, Measurements, csv_cell
+from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements, csv_cell
 from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")
@@ -57,13 +57,15 @@ def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
 def rows_of(node: Any) -> list[dict[str, str]]:
     """Return the measurements that a table node holds, as text; empty where one is undefined."""
     table = node.GetTable()
-    return [{column: _cell(table, row, column) for column in COLUMNS} for row in range(table.GetNumberOfRows())]
+    return [
+        {column: _cell(table, row, column) for column in MEASUREMENT_COLUMNS} for row in range(table.GetNumberOfRows())
+    ]
 
 
 def export_csv(node: Any, path: Path) -> None:
     """Write the columns of `dcamt segment --measurements`; raises OutputError if the file cannot be written."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, MEASUREMENT_COLUMNS)
         writer.writeheader()
         writer.writerows(rows_of(node))
 
@@ -72,7 +74,7 @@ def as_text(node: Any) -> str:
     """Return the table with its header, cells separated by tabs, as a spreadsheet takes it from the clipboard."""
     buffer, titles = io.StringIO(), column_titles()
     writer = csv.writer(buffer, "excel-tab", lineterminator="\n")
-    writer.writerow([titles[column] for column in COLUMNS])
+    writer.writerow([titles[column] for column in MEASUREMENT_COLUMNS])
     writer.writerows(row.values() for row in rows_of(node))
     return buffer.getvalue()
 

@@ -206,6 +206,11 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--agreement", action="store_true", help="also write a map of the agreement of the two branches, 0 to 1"
     )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="keep results that exist, and segment the other scans"
+    )
     parser.add_argument(
         "--measurements",
         type=_path,
@@ -322,11 +327,12 @@ def _add_cases(commands: _Commands[_Parser]) -> None:
         "dcamt cases find scans -o cases.csv",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    summary = "Pair scans with labels by name; the folders of nnU-Net and the Decathlon are recognised."
+    summary = "Pair scans with labels by name; nnU-Net, the Decathlon, BIDS and others' folders are recognised."
     find = _command(actions, "find", summary, "dcamt cases find scans -o cases.csv --validation 4")
     find.add_argument("folder", type=_path, metavar="FOLDER")
     find.add_argument("-o", "--output", type=_path, metavar="CASES.csv", help="default: only print the pairs")
     find.add_argument("--validation", type=_count, default=0, metavar="N", help="assign N labelled cases to validation")
+    find.add_argument("--overwrite", action="store_true", help="replace a case list that exists")
     summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
     check = _command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
     check.add_argument("cases", type=_path, metavar="CASES.csv")

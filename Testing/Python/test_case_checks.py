@@ -11,9 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
 from dcamt.cases.checks import CaseFacts, check_cases, list_problems
+from dcamt.errors import InputError
+from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_labelmap
 from dcamt.recipe import Recipe, load_recipe
+from dcamt.training.resident import load_case
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.synthetic import status, write_cases_folder, write_nifti, write_table
 
@@ -80,7 +85,7 @@ def test_no_label_and_empty_label(cases: list[Case]) -> None:
     write_nifti(cases[1].label, np.zeros((24, 24, 24), np.uint8))
     assert [fact.problems[0].split(".")[0] for fact in facts_of(cases)[:2]] == [
         "The case is for labelled, but has no label",
-        "The label is empty",
+        "The label is empty: no voxel is labelled",
     ]
 
 
@@ -163,7 +168,7 @@ def test_the_command_streams_facts_without_torch(tmp_path: Path) -> None:
     words = [sys.executable, "-c", program, "cases", "check", str(path), "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"dcamt: {path}: something is wrong with 1 of 4 cases", ""]
+    assert done.stderr.splitlines() == [f"dcamt: {path}: 1 of 4 cases have problems", ""]
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events] == ["case"] * 6 + ["checked"]
     assert events[0] | {"index": 0, "name": "labelled0", "size": [24] * 3, "channels": 1} == events[0]
@@ -191,3 +196,52 @@ def test_from_a_folder_to_a_list_that_trains(tmp_path: Path, capsys: pytest.Capt
 def test_a_list_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(["cases", "check", write_table(tmp_path / "cases.csv", [["a", "", "", "labelled"]])]) == 1
     assert "line 2 has no name or no image" in capsys.readouterr().err
+
+
+def test_scans_that_training_refuses(tmp_path: Path) -> None:
+    """NaN, one intensity, cut off, data file gone: the check and the training read the same way."""
+    path = write_cases_folder(tmp_path, labelled=1, unlabelled=4, validation=0)
+    cases = read_cases(path)
+    assert [case.role for case in cases] == [LABELLED, *[UNLABELLED] * 4]
+    voxels = ellipsoid_scan()[0]
+    write_nifti(cases[1].image, np.where(voxels < np.median(voxels), np.nan, voxels).astype(np.float32))
+    write_nifti(cases[2].image, np.zeros((24, 24, 24), np.int16))
+    cases[3].image.write_bytes(cases[3].image.read_bytes()[:2000])
+    facts = facts_of(cases)
+    for index in (1, 2, 3):
+        (problem_,) = facts[index].problems
+        with pytest.raises(InputError) as caught:
+            load_case(cases[index], RECIPE, torch.device("cpu"))
+        assert problem_ == f"The scan {str(caught.value).removeprefix(f'{cases[index].image}: ')}"
+    assert facts[0].problems == facts[4].problems == ()
+
+
+def test_a_scan_of_few_values_is_questioned(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
+    write_nifti(cases[1].image, ellipsoid_scan()[1])
+    facts = facts_of(cases)
+    assert facts[1].warnings == ("The scan holds 2 values only, as a label does. Is it the right file?",)
+    assert facts[1].problems == ()  # it could be a phantom
+    assert facts[0].warnings == facts[2].warnings == ()
+
+
+def test_a_label_that_dcamt_wrote_is_questioned_until_it_was_corrected(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
+    label = cases[0].label
+    assert label is not None
+    write_labelmap(read_labelmap(label), label)  # as `dcamt segment` does
+    facts = facts_of(cases)
+    assert "is a result of DCAMT that nobody has corrected" in facts[0].warnings[0]
+    assert facts[1].warnings == ()
+
+
+def test_mapped_labels_are_checked_in_the_recipe_s_terms(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=0, validation=0))
+    assert cases[0].label is not None
+    write_nifti(cases[0].label, ellipsoid_scan()[1].astype(np.int16) * 420)
+    assert "holds 420, but the recipe" in facts_of(cases)[0].problems[0]
+    mapped = replace(cases[0], labels=f"420={RECIPE.classes[0].name}")
+    assert (facts_of([mapped])[0].labels, facts_of([mapped])[0].problems) == ((1,), ())
+    loaded = load_case(mapped, RECIPE, torch.device("cpu"))
+    assert loaded.label is not None
+    assert loaded.label.unique().tolist() == [0, 1]

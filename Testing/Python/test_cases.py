@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, read_cases, write_cases
+from dcamt.cases.case_list import (
+    LABELLED,
+    LEFT_OUT,
+    UNLABELLED,
+    VALIDATION,
+    Case,
+    Rule,
+    read_cases,
+    violations,
+    write_cases,
+)
 from dcamt.errors import InputError
 from dcamt_testing.synthetic import write_table
+from dcamt_testing.tiny_recipes import tiny_recipe
+
+NONE_LABELLED = "no case is labelled, so there is nothing to learn from. Give a case its label and the role 'labelled'."
 
 
 @pytest.fixture
@@ -74,22 +88,25 @@ def test_what_is_written_is_read_again_elsewhere(folder: Path) -> None:
     [
         ([["", "a.nii", "l.nii", "labelled"]], "line 2 has no name or no image."),
         ([["x", "", "l.nii", "labelled"]], "line 2 has no name or no image."),
-        ([["x", "a.nii", "l.nii"]], "line 2 ('x') has the role ''. Use labelled, unlabelled, validation."),
+        ([["x", "a.nii", "l.nii"]], "line 2 ('x') has the role ''. Use labelled, unlabelled, validation or left out."),
         (
             [["x", "a.nii", "l.nii", "test"]],
-            "line 2 ('x') has the role 'test'. Use labelled, unlabelled, validation.",
+            "line 2 ('x') has the role 'test'. Use labelled, unlabelled, validation or left out.",
         ),
-        ([["x", "a.nii", "", "labelled"]], "line 2 ('x') is for labelled, but names no label."),
-        ([["x", "a.nii", " ", "validation"]], "line 2 ('x') is for validation, but names no label."),
+        ([["x", "a.nii", "", "labelled"]], "line 2 ('x') has the role labelled, but no label."),
+        ([["x", "a.nii", " ", "validation"]], "line 2 ('x') has the role validation, but no label."),
         (
             [["x", "a.nii", "l.nii", "labelled"], ["x", "b.nii", "", "unlabelled"]],
             "the name 'x' comes twice. Give each case its own name.",
         ),
-        ([["x", "a.nii", "", "unlabelled"]], "no case is labelled, so there is nothing to learn from."),
-        ([], "no case is labelled, so there is nothing to learn from."),
+        (
+            [["x", "a.nii", "", "unlabelled"]],
+            "no case is labelled, so there is nothing to learn from. Give a case its label and the role 'labelled'.",
+        ),
+        ([], "no case is labelled, so there is nothing to learn from. Give a case its label and the role 'labelled'."),
         (
             [["x", "a.nii", "l.nii", "labelled"], ["y", "./a.nii", "l.nii", "validation"]],
-            "the scan of 'x' is trained on and also used for validation. Choose one.",
+            "the scan of 'x' is trained on and also used for validation. Choose one role.",
         ),
         (
             [
@@ -97,7 +114,7 @@ def test_what_is_written_is_read_again_elsewhere(folder: Path) -> None:
                 ["y", "a.nii", "l.nii", "validation"],
                 ["z", "a.nii", "", "unlabelled"],
             ],
-            "the scan of 'z' is trained on and also used for validation. Choose one.",
+            "the scan of 'z' is trained on and also used for validation. Choose one role.",
         ),
     ],
 )
@@ -133,3 +150,70 @@ def test_the_line_named_is_the_files_own(folder: Path) -> None:
     path = folder / "cases.csv"
     path.write_text('name,image,label,role\n\n"x",a.nii,l.nii,labelled\n\n\ny,b.nii,,wrong\n')
     assert fault(path).startswith("line 6 ('y')")
+
+
+TABLE = "name,image,label,role\nä,a.nii,l.nii,labelled\ntwo,b.nii,,unlabelled\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (TABLE.replace(",", ";").encode("utf-8"), "semicolons"),
+        (TABLE.replace(",", "\t").encode("utf-8-sig"), "tabs"),
+        (TABLE.encode("utf-16"), "UTF-16 with a mark"),
+        (TABLE.replace(",", "\t").encode("utf-16-le"), "UTF-16 without a mark"),
+        (TABLE.encode("utf-16-be"), "big-endian UTF-16 without a mark"),
+        (TABLE.replace(",", ";").replace("\n", "\r\n").encode("cp1252"), "a Windows code page"),
+        (TABLE.replace("name,image,label,role", " Name , IMAGE,Label,Role ").encode(), "capitals and blanks"),
+        (TABLE.replace("labelled\n", "Labelled\n", 1).encode(), "a role in capitals"),
+        (("sep=;\n" + TABLE.replace(",", ";")).encode(), "Excel's line"),
+        (TABLE.replace("two", "t\0wo\0").encode(), "NUL bytes"),
+        ((TABLE + ",,,\n\n;;\n").replace(";;\n", "").encode(), "empty lines"),
+        (TABLE.replace("\n", ",,\n").encode(), "empty columns"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_tables_as_spreadsheets_write_them(folder: Path, data: bytes, kind: str) -> None:
+    path = folder / "cases.csv"
+    path.write_bytes(data)
+    assert read_cases(path) == [
+        Case("ä", folder / "a.nii", folder / "l.nii", LABELLED),
+        Case("two", folder / "b.nii", None, UNLABELLED),
+    ], kind
+
+
+def test_windows_paths_are_read_elsewhere(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "d.nii").touch()
+    rows = [["one", "sub\\d.nii", "l.nii", "labelled"]]
+    assert read_cases(write_table(folder / "cases.csv", rows))[0].image == folder / "sub" / "d.nii"
+
+
+def test_label_mappings_of_a_line_and_of_the_list(folder: Path) -> None:
+    path = folder / "cases.csv"
+    path.write_text(
+        "# labels: 420=left atrium\nname;image;label;role;Labels\n"
+        "a;a.nii;l.nii;labelled;\nb;b.nii;l.nii;validation;1=1, 2=1\n"
+    )
+    first, second = read_cases(path)
+    assert (first.labels, second.labels) == ("420=left atrium", "1=1, 2=1")
+    write_cases([first, second], folder / "again.csv")
+    assert [case.labels for case in read_cases(folder / "again.csv")] == ["420=left atrium", "1=1, 2=1"]
+
+
+def test_rules_without_files() -> None:
+    recipe = tiny_recipe()
+    full = replace(recipe, training=replace(recipe.training, batch=2, labelled_per_batch=2))
+    cases = [Case("x", Path("a.nii"), Path("l.nii"), VALIDATION), Case("x", Path("a.nii"), None, UNLABELLED)]
+    found = violations([*cases, Case("x", Path("b.nii"), None, LEFT_OUT)], full, {})
+    assert [(one.rule, one.cases) for one in found] == [
+        (Rule.DISTINCT_NAMES, (0, 1)),
+        (Rule.ONE_LABELLED, ()),
+        (Rule.HELD_OUT, (1,)),
+        (Rule.ROOM_FOR_UNLABELLED, ()),
+    ]
+    good = [Case("a", Path("a.nii"), Path("l.nii"), LABELLED)]
+    assert violations(good, recipe, {0: (1,)}) == []
+    (missing,) = violations(good, recipe, {0: ()})
+    name = recipe.classes[0].name
+    assert str(missing) == f"No labelled case holds the class '{name}' (label 1). Add one, or leave the class out."

@@ -10,8 +10,8 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
-from dcamt.metrics.evaluation import COLUMNS, SegmentationScore, evaluate_folders, score
-from dcamt.volume import Labelmap
+from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, SegmentationScore, evaluate_folders, score
+from dcamt.volume import Code, Labelmap, SegmentInfo
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
@@ -143,7 +143,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     found.write_csv(tmp_path / "evaluation.csv")
     with open(tmp_path / "evaluation.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == SCORE_COLUMNS
     assert [row["case"] for row in rows[-4:]] == ["mean", "mean", "std", "std"]
     assert float(rows[0]["dice"]) == pytest.approx(found.rows[0].score.dice, rel=1e-5)
     assert rows[3]["hd95_mm"] == ""
@@ -267,3 +267,61 @@ def test_labels_of_other_values_or_empty_ones_are_refused(folders: tuple[Path, P
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", np.zeros((22, 25, 18)))
     refused(folders, "labels", "empty labels only")
+
+
+def test_means_tell_how_many_cases_were_missed(tmp_path: Path) -> None:
+    """Of three cases one is found 4 mm off, one missed, and one has neither label nor prediction."""
+    mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)
+    for name, predicted, label in (
+        ("found", np.roll(mask, 4, 0), mask),
+        ("missed", mask * 0, mask),
+        ("none_there", mask * 0, mask * 0),
+    ):
+        save(tmp_path / "pred" / f"{name}.nii.gz", predicted, np.eye(4))
+        save(tmp_path / "lab" / f"{name}.nii.gz", label, np.eye(4))
+    found = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    (mean,), (std,) = found.mean, found.std
+    assert (mean.cases, mean.undefined, mean.missed, mean.empty) == (3, 1, 1, 1)
+    assert mean.title == "mean (95HD of 2 of 3 cases, 1 missed)"
+    assert std.title == "std (95HD of 2 of 3 cases, 1 missed)"
+    assert mean.score.hd95_mm == pytest.approx((4 + 0) / 2)
+    assert [row.title for row in found.rows] == ["found", "missed", "none_there"]
+    found.write_csv(tmp_path / "scores.csv")
+    with open(tmp_path / "scores.csv", newline="", encoding="utf-8") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert [rows["mean"][name] for name in ("undefined", "cases", "missed", "empty")] == ["1", "3", "1", "1"]
+
+
+def test_a_prediction_without_any_label_is_no_miss() -> None:
+    row = EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 2, cases=5, missed=1)
+    assert row.title == "mean (95HD of 3 of 5 cases, 1 missed, 1 without label)"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label"),
+    [
+        ("la_001_0000.nii.gz", "la_001.nii.gz"),
+        ("1.3.6.1.4.1.14519.5.2.1.1.nii.gz", "1.3.6.1.4.1.14519.5.2.1.1.nii.gz"),
+        ("site2.1_p01.seg.nrrd", "site2.1_p01_gt.nii.gz"),
+    ],
+)
+def test_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
+    (tmp_path / "pred").mkdir()
+    segments = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
+    write_labelmap(
+        Labelmap(blob(1).astype(np.uint8), Grid((22, 25, 18), AFFINE), None), tmp_path / "pred" / prediction, segments
+    )
+    save(tmp_path / "lab" / label, blob(1))
+    (row,) = evaluate_folders(tmp_path / "pred", tmp_path / "lab").rows
+    assert row.score.dice == 1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label"),
+    [("site2.1_patient01.nii.gz", "site2.9_patient77.nii.gz"), ("patient_2019.nii.gz", "patient_2020.nii.gz")],
+)
+def test_strangers_are_never_compared(tmp_path: Path, prediction: str, label: str) -> None:
+    save(tmp_path / "pred" / prediction, blob(1))
+    save(tmp_path / "lab" / label, blob(1))
+    with pytest.raises(InputError, match="has no label in"):
+        evaluate_folders(tmp_path / "pred", tmp_path / "lab")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dcamt.errors import OutputError
 from dcamt.geometry import Grid
-from dcamt.metrics.measurements import COLUMNS, Measurements, measure, surface_area, write_measurements_csv
+from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements, measure, surface_area, write_measurements_csv
 from dcamt.volume import Code, Labelmap, SegmentInfo
 from scipy.spatial.distance import pdist
 from scipy.special import ellipeinc, ellipkinc
@@ -115,7 +115,7 @@ def test_the_order_and_direction_of_voxel_axes_change_nothing() -> None:
     turned_mask = mask.transpose(2, 0, 1)[::-1, :, ::-1]
     turned_axes = axes[:, [2, 0, 1]] * [-1.0, 1.0, -1.0]
     one, other = measured(mask, axes), measured(turned_mask, turned_axes)
-    for column in COLUMNS[2:]:
+    for column in MEASUREMENT_COLUMNS[2:]:
         # The area's directions are chosen in array order among equally long ones, hence its tolerance.
         tolerance = 5e-3 if column in ("surface_cm2", "sphericity") else 1e-9
         assert getattr(other, column) == pytest.approx(getattr(one, column), rel=tolerance), column
@@ -163,7 +163,7 @@ def test_csv_reads_back_with_blanks_for_what_is_undefined(tmp_path: Path) -> Non
         read = list(csv.DictReader(file))
     assert (
         list(read[0])
-        == list(COLUMNS)
+        == list(MEASUREMENT_COLUMNS)
         == [
             "scan",
             "segment",

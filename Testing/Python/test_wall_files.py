@@ -11,7 +11,7 @@ from dcamt.errors import InputError
 from dcamt.io.surfaces import SURFACE_OUTPUTS, write_surface
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import REGIONS
-from dcamt.wall.files import COLUMNS, write_wall_csv, write_wall_surface
+from dcamt.wall.files import WALL_COLUMNS, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import PRESETS
 from dcamt_testing.analytic_scans import CENTRE
 from dcamt_testing.wall_phantoms import Atrium, grid_about
@@ -93,7 +93,7 @@ def test_table_has_regions_and_every_preset(result: WallResult, tmp_path: Path) 
     write_wall_csv([result], path)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == WALL_COLUMNS
     assert [row["region"] for row in rows[:7]] == ["all", *REGIONS]
     assert {row["method"] for row in rows} == {preset.threshold.name for preset in PRESETS}
     assert len(rows) == 7 + len(PRESETS) - 1

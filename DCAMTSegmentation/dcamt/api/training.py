@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
-from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases
+from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases, refuse_violations, violations
 from ..distributed import (
     Team,
     describe_process,
@@ -221,12 +221,8 @@ def choose_recipe(
 def check_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
     """Raise InputError if no batch can be made of the cases as the recipe asks, or not split among the processes."""
     training = recipe.training
+    refuse_violations(violations(cases, recipe))
     mixed = any(case.role == UNLABELLED for case in cases)
-    if mixed and training.labelled_per_batch == training.batch:
-        raise InputError(
-            "there are unlabelled cases, but a batch holds only labelled ones",
-            remedy="Set labelled_per_batch below batch, or leave the unlabelled cases out.",
-        )
     Team(0, team_size()).sample_indices(training.labelled_per_batch if mixed else training.batch, training.batch)
 
 

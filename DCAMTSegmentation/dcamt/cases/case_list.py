@@ -1,90 +1,98 @@
-"""The case list of a training run: which scans, which labels, in which role."""
+"""Read and write the case list of a training run: scans, labels and roles in a table, as spreadsheets write it."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
+from typing import Protocol
 
 from ..errors import InputError
 from ..io.atomic import atomic_path
+from ..recipe import Recipe
+from ..volume import SegmentInfo
 
 LABELLED, UNLABELLED, VALIDATION = "labelled", "unlabelled", "validation"
 ROLES = (LABELLED, UNLABELLED, VALIDATION)
 LEFT_OUT = "left out"
-"""The role of a line that a case list keeps for later, and no run reads."""
-COLUMNS = ("name", "image", "label", "role")
+"""Role of a line that the list keeps for later and that no run reads."""
+CASE_COLUMNS = ("name", "image", "label", "role")
+LABELS_COLUMN = "labels"
+"""Optional column: which values of the label file mean which class, such as `420=left atrium, 421=left atrium`."""
+_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One scan of a run; `label` is None where nobody outlined it."""
+    """One scan of a run; `label` is None if it has no label.
+
+    labels: the mapping of the label file's values to classes, as `cases.labels.LabelMapping.parse` reads it; empty if
+    the values are the recipe's own.
+    """
 
     name: str
     image: Path
     label: Path | None
     role: str
+    labels: str = ""
+
+    @property
+    def scan(self) -> str:
+        """The path that tells the scan from others: links resolved."""
+        return os.path.realpath(self.image)
 
 
 def read_cases(path: Path) -> list[Case]:
-    """The cases of a CSV file with the columns `name,image,label,role`, paths relative to the file.
+    """Return the cases of a table with the columns `name,image,label,role`; paths are relative to the file.
 
-    Lines of the role `left out` are passed over.
+    Lines of the role `left out` are skipped.
 
     Raises:
-        InputError: the file, a column, an image or a label is missing, a role is unknown, a name comes twice, no case
-            is labelled, or a validation scan is also trained on.
+        InputError: the file, a column, a scan or a label is missing, a role is unknown, or the cases cannot train
+            (see `violations`).
     """
     cases = []
-    for line, case in _listed(path):
+    for line, case in _lines(path):
         if case.role == LEFT_OUT:
             continue
         if case.role == UNLABELLED:
             case = replace(case, label=None)
         elif case.label is None:
-            raise InputError(f"line {line} ('{case.name}') is for {case.role}, but names no label", path=path)
+            raise InputError(f"line {line} ('{case.name}') has the role {case.role}, but no label", path=path)
         for file in (case.image, case.label):
             if file is not None and not file.exists():
                 raise InputError(f"line {line} names {file}, which does not exist", path=path)
         cases.append(case)
-    _check(cases, path)
+    refuse_violations(violations(cases), path)
     return cases
 
 
 def list_cases(path: Path) -> list[Case]:
-    """All lines of a case list as they are: those left out, too, and whether or not their files are there.
+    """Return all lines of a case list: those left out, too, and whether or not their files exist.
 
     Raises:
-        InputError: the file or a column is missing, or a line has no name, no image or an unknown role.
+        InputError: the file or a column is missing, or a line has no name, no scan or an unknown role.
     """
-    return list(listed_cases(path))
+    return list(iterate_cases(path))
 
 
-def listed_cases(path: Path) -> Iterator[Case]:
-    """What `list_cases` returns, a line at a time: a list may be long. Raises as it does, where the fault lies."""
-    for _, case in _listed(path):
+def iterate_cases(path: Path) -> Iterator[Case]:
+    """Yield the cases of `list_cases` one by one, since a list may be long; raise as it does, at the wrong line."""
+    for _, case in _lines(path):
         yield case
 
 
-def _listed(path: Path) -> Iterator[tuple[int, Case]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
-            if missing:
-                remedy = f"Its first line must read {','.join(COLUMNS)}."
-                raise InputError(f"lacks the column '{missing[0]}'", path=path, remedy=remedy)
-            for row in reader:
-                yield reader.line_num, _case(row, path, reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot be read as a case list ({error})", path=path) from error
-
-
 def write_cases(cases: Sequence[Case], path: Path) -> None:
-    """Write the cases as `read_cases` reads them, paths relative to the file where they share its drive."""
+    """Write the cases as `read_cases` reads them; paths are relative to the file if they lie on its drive.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
 
     def relative(target: Path | None) -> str:
         if target is None:
@@ -94,36 +102,164 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
         except ValueError:  # another drive, on Windows
             return str(target.resolve())
 
+    mapped = any(case.labels for case in cases)
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([case.name, relative(case.image), relative(case.label), case.role] for case in cases)
+        writer.writerow([*CASE_COLUMNS, *([LABELS_COLUMN] if mapped else [])])
+        for case in cases:
+            cells = [case.name, relative(case.image), relative(case.label), case.role]
+            writer.writerow([*cells, *([case.labels] if mapped else [])])
 
 
-def _case(row: dict[str, str | None], path: Path, line: int) -> Case:
-    values = {column: (row.get(column) or "").strip() for column in COLUMNS}
-    where = f"line {line}"
-    if not values["name"] or not values["image"]:
-        raise InputError(f"{where} has no name or no image", path=path)
-    if values["role"] not in (*ROLES, LEFT_OUT):
-        raise InputError(
-            f"{where} ('{values['name']}') has the role '{values['role']}'",
-            path=path,
-            remedy=f"Use {', '.join(ROLES)}.",
-        )
-    label = path.parent / values["label"] if values["label"] else None
-    return Case(values["name"], path.parent / values["image"], label, values["role"])
+class Rule(Enum):
+    """What the cases of a run must fulfil together."""
+
+    ONE_LABELLED = "a case is labelled"
+    DISTINCT_NAMES = "each name occurs once"
+    HELD_OUT = "no validation scan is trained on"
+    EVERY_CLASS = "a labelled case contains each class"
+    ROOM_FOR_UNLABELLED = "a batch has room for unlabelled cases if there are any"
 
 
-def _check(cases: Sequence[Case], path: Path) -> None:
-    twice = sorted(name for name, count in Counter(case.name for case in cases).items() if count > 1)
-    if twice:
-        raise InputError(f"the name '{twice[0]}' comes twice", path=path, remedy="Give each case its own name.")
-    if not any(case.role == LABELLED for case in cases):
-        raise InputError("no case is labelled, so there is nothing to learn from", path=path)
-    held_out = {case.image.resolve() for case in cases if case.role == VALIDATION}
-    for case in cases:
-        if case.role != VALIDATION and case.image.resolve() in held_out:
-            raise InputError(
-                f"the scan of '{case.name}' is trained on and also used for validation", path=path, remedy="Choose one."
-            )
+@dataclass(frozen=True)
+class Violation:
+    """A rule that the cases break: the message without its remedy, the indices concerned, and the class, if any."""
+
+    rule: Rule
+    text: str
+    remedy: str
+    cases: tuple[int, ...] = ()
+    info: SegmentInfo | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text[:1].upper()}{self.text[1:]}. {self.remedy}"
+
+
+class ListedCase(Protocol):
+    """What the rules need to know of a case; `scan` tells its scan from others."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def scan(self) -> str: ...
+
+
+def violations(
+    cases: Sequence[ListedCase],
+    recipe: Recipe | None = None,
+    label_values: Mapping[int, Sequence[int]] | None = None,
+) -> list[Violation]:
+    """Return the rules that keep these cases from training; cases left out do not count.
+
+    `dcamt train`, `dcamt cases check` and the training panel all follow this function. Rules on classes need the
+    recipe and `label_values`: for the index of every labelled case, the values that its label contains.
+    """
+    used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
+    labelled = [index for index in used if cases[index].role == LABELLED]
+    found = []
+    counts = Counter(cases[index].name for index in used)
+    for name in sorted(name for name, count in counts.items() if count > 1):
+        members = tuple(index for index in used if cases[index].name == name)
+        text = f"the name '{name}' comes twice"
+        found.append(Violation(Rule.DISTINCT_NAMES, text, "Give each case its own name.", members))
+    if not labelled:
+        text = "no case is labelled, so there is nothing to learn from"
+        found.append(Violation(Rule.ONE_LABELLED, text, "Give a case its label and the role 'labelled'."))
+    held_out = {cases[index].scan for index in used if cases[index].role == VALIDATION}
+    for index in used:
+        if cases[index].role != VALIDATION and cases[index].scan in held_out:
+            text = f"the scan of '{cases[index].name}' is trained on and also used for validation"
+            found.append(Violation(Rule.HELD_OUT, text, "Choose one role.", (index,)))
+    if recipe is None:
+        return found
+    training = recipe.training
+    if any(cases[index].role == UNLABELLED for index in used) and training.labelled_per_batch == training.batch:
+        text = "there are unlabelled cases, but a batch has room for labelled ones only"
+        remedy = "Set labelled_per_batch below batch, or leave the unlabelled cases out."
+        found.append(Violation(Rule.ROOM_FOR_UNLABELLED, text, remedy))
+    if labelled and label_values is not None and all(index in label_values for index in labelled):
+        present = {value for index in labelled for value in label_values[index]}
+        for info in recipe.classes:
+            if info.label not in present:
+                text = f"no labelled case holds the class '{info.name}' (label {info.label})"
+                found.append(Violation(Rule.EVERY_CLASS, text, "Add one, or leave the class out.", info=info))
+    return found
+
+
+def refuse_violations(found: Sequence[Violation], path: Path | None = None) -> None:
+    """Raise InputError, naming the case list `path`, for the first violation."""
+    for violation in found:
+        raise InputError(violation.text, path=path, remedy=violation.remedy)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Case]]:
+    """Yield the cases with their line numbers, from a table as a spreadsheet program writes it.
+
+    Understood are commas, semicolons, tabs and bars, UTF-8, UTF-16 and Windows' Western code page, capitals and blanks
+    in column names, Excel's line `sep=;`, empty lines, and NUL bytes, which are ignored. A line `# labels: 420=left
+    atrium` before the column names holds the mapping of all lines that have none of their own.
+    """
+    try:
+        lines = _decode(path.read_bytes()).splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read as a case list ({error})", path=path) from error
+    first, delimiter, mapping = 0, "", ""
+    while first < len(lines) and (not (text := lines[first].strip()) or text.lower().startswith(("sep=", "#"))):
+        if text.lower().startswith("sep="):
+            delimiter = text[4:5]
+        elif text.lstrip("# ").lower().startswith("labels:"):
+            mapping = text.partition(":")[2].strip(f" {_DELIMITERS}")
+        first += 1
+    head = lines[first] if first < len(lines) else ""
+    delimiter = delimiter or max(_DELIMITERS, key=head.count)
+    try:
+        reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=delimiter)
+        columns = [cell.strip().strip('"').lower() for cell in next(reader, [])]
+        missing = [column for column in CASE_COLUMNS if column not in columns]
+        if missing:
+            remedy = f"Its first line must read {','.join(CASE_COLUMNS)}."
+            raise InputError(f"lacks the column '{missing[0]}'", path=path, remedy=remedy)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                values = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+                case = _case(values, path, first + reader.line_num)
+                yield first + reader.line_num, case if case.labels else replace(case, labels=mapping)
+    except csv.Error as error:
+        raise InputError(f"cannot be read as a case list ({error})", path=path) from error
+
+
+def _decode(data: bytes) -> str:
+    """Return the text of a table, whose encoding spreadsheet programs do not state."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = data.decode("utf-16")
+    elif data[1:2] == b"\0" and data[3:4] == b"\0":
+        text = data.decode("utf-16-le")
+    elif data[:1] == b"\0" and data[2:3] == b"\0":
+        text = data.decode("utf-16-be")
+    else:
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("cp1252")
+    return text.replace("\0", "")
+
+
+def _case(values: dict[str, str], path: Path, line: int) -> Case:
+    name, image, label, role = (values.get(column, "") for column in CASE_COLUMNS)
+    if not name or not image:
+        raise InputError(f"line {line} has no name or no image", path=path)
+    if role.lower() not in (*ROLES, LEFT_OUT):
+        remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
+        raise InputError(f"line {line} ('{name}') has the role '{role}'", path=path, remedy=remedy)
+    outlined = _file(path, label) if label else None
+    return Case(name, _file(path, image), outlined, role.lower(), values.get(LABELS_COLUMN, ""))
+
+
+def _file(path: Path, text: str) -> Path:
+    """Return a file of the list `path`; backslashes separate folders unless a file of this name exists."""
+    file = path.parent / text
+    return file if "\\" not in text or file.exists() else path.parent / text.replace("\\", "/")

@@ -1,14 +1,14 @@
-"""What can be known of a run's cases before it starts: each row's size and spacing, and all that is wrong.
+"""Check the cases of a run before it starts: size, spacing, label values, and all that training would refuse.
 
-Headers come first, for every case; then the labels, of which alone the voxels are read; then which validation scans
-are trained on as well. Ten thousand cases are looked at one after the other, and only facts are kept.
+Headers are checked first, for every case, then the voxels of scans and labels, then whether a validation scan is
+trained on too. Cases are read one after the other and only facts are kept, so that a list may hold ten thousand.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,19 +16,25 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..io.readers import Header, read_header
+from ..io.readers import Header, read_header, read_scan
+from ..io.writers import is_own_result
 from ..recipe import Recipe
-from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case
-from .labels import read_outline
+from ..volume import Volume
+from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case, Rule, violations
+from .labels import check_label, read_case_label
+
+FEW_VALUES = 3
+"""A scan with no more different intensities is probably a label."""
+_SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What is known of the case at `index` of the list; it replaces what was known before.
+    """The facts known of the case at `index` of the list; later facts of an index replace earlier ones.
 
-    size: voxels along the stored axes (I, J, K). spacing: mm along them. channels: images in the scan's file.
-    labels: the values in the label, background left out. Each is None where it is not known, or not yet.
-    problems: a sentence each, with its remedy.
+    size: voxels along the stored axes (I, J, K). spacing: mm along them. channels: images in the scan's file. labels:
+    values of the label in the recipe's terms, background excluded. None: not known, or not yet. problems: what keeps
+    the case from training, each with its remedy. warnings: what a person should look at.
     """
 
     index: int
@@ -38,97 +44,112 @@ class CaseFacts:
     channels: int | None = None
     labels: tuple[int, ...] | None = None
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
-    """Facts of every case by its header, then again those of cases about which more was found out."""
+    """Yield facts of every case by its header, then again those of cases about which more became known."""
     facts: list[CaseFacts] = []
-    names = Counter(case.name for case in cases)
-    grids_differ: set[int] = set()
+    repeated = {i for one in violations(cases) if one.rule is Rule.DISTINCT_NAMES for i in one.cases}
     for index, case in enumerate(cases):
-        found, alike = _by_headers(index, case, recipe)
-        if names[case.name] > 1:
-            found = _also(found, f"The name '{case.name}' comes twice. Give each case its own.")
-        if not alike:
-            grids_differ.add(index)
+        found = _check_headers(index, case, recipe)
+        if index in repeated:
+            found = _with_problem(found, f"The name '{case.name}' comes twice. Give each case its own.")
         facts.append(found)
         yield found
     for index, case in enumerate(cases):
-        if _needs_label(case) and index not in grids_differ:
-            facts[index] = _by_label(facts[index], case, recipe)
-            yield facts[index]
-    for index, what in _overlaps(cases):
-        facts[index] = _also(facts[index], what)
+        # A case whose header is wrong already cannot be read any further.
+        if case.role != LEFT_OUT and (not facts[index].problems or index in repeated):
+            checked = _check_voxels(facts[index], case, recipe)
+            if checked != facts[index]:
+                facts[index] = checked
+                yield checked
+    for index, text in _trained_and_validated(cases):
+        facts[index] = _with_problem(facts[index], text)
         yield facts[index]
 
 
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
-    """What is wrong with the list as a whole; `facts` are the last of each case."""
-    outlined = [fact for fact in facts if cases[fact.index].role == LABELLED]
-    if not outlined:
-        return ["No case is labelled, so there is nothing to learn from. Give a case its label and that role."]
-    held = {value for fact in outlined for value in fact.labels or ()}
-    return [
-        f"No labelled case holds the class '{info.name}' (label {info.label}). Add one, or leave the class out."
-        for info in recipe.classes
-        if info.label not in held
-    ]
+    """Return what is wrong with the list as a whole; `facts` are the last of each case."""
+    values = {fact.index: fact.labels or () for fact in facts}
+    return [str(one) for one in violations(cases, recipe, values) if not one.cases]
 
 
-def _by_headers(index: int, case: Case, recipe: Recipe) -> tuple[CaseFacts, bool]:
-    """The facts, and whether the label is worth reading."""
+def few_values(volume: Volume) -> int | None:
+    """Return the number of different intensities of a scan that has at most `FEW_VALUES`, else None."""
+    voxels = volume.voxels.reshape(-1)
+    sample = voxels[:: max(1, voxels.size // _SAMPLE)]
+    if len(np.unique(sample)) > FEW_VALUES:
+        return None
+    count = len(np.unique(voxels))
+    return count if count <= FEW_VALUES else None
+
+
+def few_values_warning(volume: Volume) -> str:
+    """Return the warning about a scan that is probably a label; empty for other scans."""
+    count = few_values(volume)
+    return "" if count is None else f"The scan holds {count} values only, as a label does. Is it the right file?"
+
+
+def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
     facts = CaseFacts(index, case.name)
     scan: Header | None = None
     try:
         scan = read_header(case.image)
     except InputError as error:
-        facts = _also(facts, _told("scan", case.image, error))
+        facts = _with_problem(facts, _without_path("scan", case.image, error))
     else:
         spacing = tuple(round(float(mm), 4) for mm in scan.grid.spacing)
         facts = replace(facts, size=scan.grid.shape, spacing=spacing, channels=scan.channels)
         if scan.channels != recipe.input_channels:
             what = f"The scan holds {scan.channels} channel(s), but the recipe takes {recipe.input_channels}"
-            facts = _also(facts, f"{what}. Choose another file or recipe.")
+            facts = _with_problem(facts, f"{what}. Choose another file or recipe.")
     if not _needs_label(case):
-        return facts, False
+        return facts
     if case.label is None:
-        return _also(facts, f"The case is for {case.role}, but has no label. Choose one, or change its role."), False
+        return _with_problem(
+            facts, f"The case is for {case.role}, but has no label. Choose a label, or change its role."
+        )
     try:
-        label = read_header(case.label, flatten_segments=True)
+        read_header(case.label, flatten_segments=True)
     except InputError as error:
-        return _also(facts, _told("label", case.label, error)), False
-    if scan is not None and not label.grid.matches(scan.grid):
-        sizes = (" x ".join(map(str, header.grid.shape)) for header in (label, scan))
-        what = "The label lies on another grid than the scan ({} and {} voxels)".format(*sizes)
-        return _also(facts, f"{what}. Outline this very scan, or resample one of them."), False
-    return facts, True
+        return _with_problem(facts, _without_path("label", case.label, error))
+    return facts
 
 
 def _needs_label(case: Case) -> bool:
     return case.role in (LABELLED, VALIDATION)
 
 
-def _by_label(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    assert case.label is not None
+def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
+    """Read a scan and its label as training does."""
     try:
-        values = np.unique(read_outline(case.label, recipe).voxels)
+        volume = read_scan(case.image, channels=recipe.input_channels)
     except InputError as error:
-        return _also(facts, _told("label", case.label, error))
-    facts = replace(facts, labels=tuple(int(value) for value in values if value))
-    if not facts.labels:
-        return _also(facts, "The label is empty. Outline the scan, or make the case unlabelled.")
-    unknown = [value for value in facts.labels if value >= recipe.outputs]
-    if unknown:
-        listed = ", ".join(map(str, unknown))
-        known = f"but the recipe '{recipe.name}' knows 1 to {recipe.outputs - 1}"
-        return _also(facts, f"The label holds {listed}, {known}. Choose another recipe, or renumber the label.")
+        return _with_problem(facts, _without_path("scan", case.image, error))
+    grid = volume.grid
+    if warning := few_values_warning(volume):
+        facts = replace(facts, warnings=(*facts.warnings, warning))
+    del volume
+    if not _needs_label(case) or case.label is None:
+        return facts
+    try:
+        labelmap = read_case_label(case, recipe, grid)
+        values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
+        facts = replace(facts, labels=values)
+        if is_own_result(case.label):
+            what = "The label is a result of DCAMT that nobody has corrected. Check it before training on it."
+            facts = replace(facts, warnings=(*facts.warnings, what))
+        check_label(case, labelmap, recipe)
+    except InputError as error:
+        return _with_problem(facts, _without_path("label", case.label, error))
     return facts
 
 
-def _overlaps(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-    """Of each scan that is both validated and trained on, by its file or its bytes: index and what to say."""
+def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
+    """Yield index and message of each scan that is both validated and trained on, by its file or its bytes."""
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
-    told: set[int] = set()
+    reported: set[int] = set()
     for same, key in (("file", _identity), ("content", _content)):
         groups: defaultdict[Hashable, list[int]] = defaultdict(list)
         if same == "content":
@@ -140,8 +161,8 @@ def _overlaps(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
             sides = [[i for i in members if (cases[i].role == VALIDATION) == held] for held in (True, False)]
             for own, others in (sides, sides[::-1]) if all(sides) else ():
                 for index in own:
-                    if index not in told:
-                        told.add(index)
+                    if index not in reported:
+                        reported.add(index)
                         use = "validated on, too" if own is sides[1] else "trained on, too"
                         other = cases[others[0]].name
                         yield index, f"The scan is {use}: it is of the same {same} as '{other}'. Leave one of them out."
@@ -156,7 +177,7 @@ def _identity(path: Path) -> Hashable:
 
 
 def _of_one_size(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Those whose file is as long as one on the other side of the split: only they are worth reading."""
+    """Return the cases whose file is as long as one on the other side of the split: only these are worth hashing."""
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
         path = cases[index].image
@@ -176,10 +197,10 @@ def _content(path: Path) -> Hashable:
     return digest.digest()
 
 
-def _also(facts: CaseFacts, what: str) -> CaseFacts:
-    return replace(facts, problems=(*facts.problems, what))
+def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
+    return replace(facts, problems=(*facts.problems, problem))
 
 
-def _told(what: str, path: Path, error: InputError) -> str:
-    """The error without the path, which the row shows already."""
+def _without_path(what: str, path: Path, error: InputError) -> str:
+    """Return the error's message without the path, which a table shows already."""
     return f"The {what} {str(error).removeprefix(f'{path}: ')}"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from ..errors import InputError
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_agreement_maps
 
 IMAGE_WORDS = frozenset(
@@ -126,3 +127,28 @@ def image_files(files: Iterable[Path]) -> list[Path]:
     """Return the files that are scans or labels by their endings, without hidden files and agreement maps."""
     shown = [path for path in files if not path.name.startswith(".")]
     return [path for path in without_agreement_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+
+
+def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
+    """Return every labelmap file of `folder` by its case's name, without the scans that lie beside labels.
+
+    Raises:
+        InputError: it is no folder, holds no labelmap, or two files belong to one case.
+    """
+    if not folder.is_dir():
+        raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
+    files = [path for path in image_files(sorted(folder.iterdir())) if path.is_file()]
+    if not files:
+        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {', '.join(LABEL_ENDINGS)}.")
+    if skip_images:
+        labels = set(labels_beside_scans(files, folder))
+        outlined = {case_name(path) for path in labels}
+        files = [path for path in files if path in labels or case_name(path) not in outlined]
+    cases: dict[str, Path] = {}
+    for path in files:
+        case = case_name(path)
+        if case in cases:
+            remedy = "Keep one file for each case."
+            raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
+        cases[case] = path
+    return cases

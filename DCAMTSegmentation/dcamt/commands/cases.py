@@ -12,7 +12,7 @@ from ..cases.folders import FoundCases, find_cases
 from ..errors import InputError
 from ..recipe import load_recipe
 from .console import Console
-from .scan_jobs import check_table_path
+from .scan_jobs import OVERWRITE, REFUSE, check_table_path
 
 
 def run_cases(options: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def _find(options: argparse.Namespace) -> int:
     """Print the proposed pairs of image and label, and write them as a case list if an output file is given."""
     console = Console(options.json)
     if options.output:
-        check_table_path(options.output, [])
+        check_table_path(options.output, [], OVERWRITE if options.overwrite else REFUSE)
     found = find_cases(options.folder)
     found = replace(found, cases=assign_validation(found.cases, options.validation))
     _show_found(found, console)
@@ -79,8 +79,8 @@ def _check(options: argparse.Namespace) -> int:
         size = "x".join(map(str, facts.size)) if facts.size else "?"
         spacing = "x".join(f"{mm:g}" for mm in facts.spacing) if facts.spacing else "?"
         console.print_text(f"{facts.name:<20} {cases[index].role:<10} {size:>12} {spacing:>18} mm")
-        for problem in facts.problems:
-            console.print_text(f"    {problem}")
+        for line in (*facts.problems, *facts.warnings):
+            console.print_text(f"    {line}")
     problems = list_problems(cases, last.values(), recipe)
     faulty = sum(bool(facts.problems) for facts in last.values())
     console.print_event("checked", cases=len(cases), faulty=faulty, problems=problems)

@@ -24,15 +24,24 @@ def run_evaluate(options: argparse.Namespace) -> int:
     evaluation = evaluate_folders(options.predictions, options.labels, progress)
     if options.csv:
         evaluation.write_csv(options.csv)
+    rows = (*evaluation.rows, *evaluation.mean, *evaluation.std)
+    width = max(20, *(len(row.title) for row in rows))
     console.print_text(
-        f"{'case':<20} {'label':>5} {'Dice %':>7} {'Jacc. %':>7} {'95HD mm':>8} {'ASD mm':>7} {'mL':>7} {'label mL':>8}"
+        f"{'case':<{width}} {'label':>5} {'Dice %':>7} {'Jacc. %':>7} {'95HD mm':>8} {'ASD mm':>7}"
+        f" {'mL':>7} {'label mL':>8}"
     )
-    for row in (*evaluation.rows, *evaluation.mean, *evaluation.std):
-        console.print_text(_table_line(row))
+    for row in rows:
+        console.print_text(_table_line(row, width))
         fields = asdict(row)
         console.print_event("score", **(fields | fields.pop("score")))
     for value in evaluation.unscored_labels:
         console.print_error(f"label value {value} occurs in predictions but in no label, and was not scored")
+    for row in evaluation.mean:
+        if row.empty:
+            console.print_error(
+                f"label {row.label}: {row.empty} of {row.cases} cases hold it neither in the prediction"
+                " nor in the label; they enter the means with Dice 1 and distance 0"
+            )
     skipped = evaluation.labels_without_prediction
     if skipped:
         console.print_error(f"{len(skipped)} labels have no prediction and were skipped: {_first_names(skipped)}")
@@ -51,9 +60,9 @@ def _first_names(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
-def _table_line(row: EvaluationRow) -> str:
+def _table_line(row: EvaluationRow, width: int) -> str:
     score = row.score
     return (
-        f"{row.case:<20} {row.label:>5} {100 * score.dice:>7.2f} {100 * score.jaccard:>7.2f} {score.hd95_mm:>8.2f}"
-        f" {score.asd_mm:>7.2f} {row.prediction_volume_ml:>7.1f} {row.label_volume_ml:>8.1f}"
+        f"{row.title:<{width}} {row.label:>5} {100 * score.dice:>7.2f} {100 * score.jaccard:>7.2f}"
+        f" {score.hd95_mm:>8.2f} {score.asd_mm:>7.2f} {row.prediction_volume_ml:>7.1f} {row.label_volume_ml:>8.1f}"
     )

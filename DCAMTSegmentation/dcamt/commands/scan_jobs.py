@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cases.names import channel_of, image_files, labels_beside_scans
 from ..errors import InputError, OutputError
 from ..io.formats import (
     IMAGE_ENDINGS,
@@ -16,13 +17,16 @@ from ..io.formats import (
     agreement_path,
     ending,
     scan_name,
-    without_agreement_maps,
 )
 from ..io.surfaces import SURFACE_OUTPUTS
+from ..io.writers import is_own_result
 
 # A name with one of these endings means a file, as one with an image's ending does; no result is written to it.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
+REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
+EXISTING = (REFUSE, OVERWRITE, SKIP)
+"""What to do where a result exists: stop before any work, replace it, or keep it and segment the other scans."""
 
 
 SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, ".dcm")
@@ -106,13 +110,15 @@ def plan_scan_jobs(
     format_name: str | None,
     requested: RequestedResults,
     usage_error: Callable[[str], object],
+    existing: str = REFUSE,
 ) -> list[ScanJob]:
     """Return one job for each scan in `scans`, a folder counting for the scans in it.
 
-    `output` is a file or a folder, `format_name` one of `cli.FORMATS`.
+    `output` is a file or a folder, `format_name` one of `cli.FORMATS`. `existing`: what happens to results that exist,
+    one of `EXISTING`.
 
     Raises:
-        InputError: two results would get the same name, or a result would replace a scan.
+        InputError: two results would get the same name, or a result would replace a scan or, with `REFUSE`, any file.
         OutputError: a result cannot be written to its place.
     """
     files = [file for scan in scans for file in expand_scan_path(scan)]
@@ -155,8 +161,30 @@ def plan_scan_jobs(
     for path in scan_of_result:
         check_result_path(path, files)
     if requested.table is not None:
-        check_table_path(requested.table, [*files, *scan_of_result])
-    return jobs
+        check_table_path(requested.table, [*files, *scan_of_result], existing)
+    if existing == REFUSE:
+        for path in scan_of_result:
+            refuse_existing(path)
+    return [job for job in jobs if not _is_done(job)] if existing == SKIP else jobs
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise InputError if a file exists that a result would replace."""
+    if path.exists():
+        author = "" if is_own_result(path) else ", and DCAMT did not write it"
+        remedy = "Give another folder or name, or replace it with --overwrite; --skip-existing keeps finished results."
+        raise InputError(f"exists already{author}", path=path, remedy=remedy)
+
+
+def _is_done(job: ScanJob) -> bool:
+    """Return whether all results of a job exist, or one exists that DCAMT did not write and must not replace."""
+    there = [path for path in job.results if path.exists()]
+    return len(there) == len(job.results) or any(not is_own_result(path) for path in there)
+
+
+def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:
+    """Return the existing results of jobs that DCAMT did not write."""
+    return [path for job in jobs for path in job.results if path.exists() and not is_own_result(path)]
 
 
 def skipped_folders(scan: Path, output: Path) -> list[Path]:
@@ -171,16 +199,13 @@ def skipped_folders(scan: Path, output: Path) -> list[Path]:
 def expand_scan_path(scan: Path) -> list[Path]:
     """Return the path itself, or the scans in it if it is a folder (without any, it is a DICOM folder itself).
 
-    In a folder, these are skipped: hidden files, the label `x_label` beside an image `x_image`, and the agreement map
-    `x_agreement` beside its segmentation `x`.
+    In a folder, these are skipped: hidden files, labels beside their scans (by the rules of `cases.names`), agreement
+    maps, and in nnU-Net's `imagesTr` and `imagesTs` all channels but the first.
     """
     if not os.path.isdir(scan):  # pathlib raises for names that the system cannot look up
         return [scan]
     entries = sorted(entry for entry in scan.iterdir() if not entry.name.startswith("."))
-    files = without_agreement_maps(entry for entry in entries if entry.is_file())
-    inside = [file for file in files if ending(file) in SCAN_ENDINGS]
-    names = {scan_name(file) for file in inside}
-    inside = [file for file in inside if not _is_label(scan_name(file), names)]
+    inside = [file for file in _files_in(scan) if file not in skipped_labels(scan)]
     if inside:
         return inside
     folders = [entry for entry in entries if entry.is_dir()]
@@ -208,12 +233,29 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
         raise OutputError(f"{path}: may not be written. Choose another folder than {above}.")
 
 
-def check_table_path(path: Path, inputs: Iterable[Path]) -> None:
-    """Raise an error as `check_result_path`, and for the ending of an image, as a slip of the hand may cause it."""
+def check_table_path(path: Path, inputs: Iterable[Path], existing: str = OVERWRITE) -> None:
+    """Raise an error as `check_result_path`, and for the ending of an image, as a slip of the hand may cause it.
+
+    With `existing` = `REFUSE` also if the table exists.
+    """
     if ending(path) in IMAGE_ENDINGS:
         raise InputError("has the ending of an image, not of a table", path=path, remedy="Let it end in .csv.")
     check_result_path(path, inputs)
+    if existing == REFUSE and path.exists():
+        remedy = "Give another name, or replace it with --overwrite."
+        raise InputError("exists already", path=path, remedy=remedy)
 
 
-def _is_label(name: str, names: set[str]) -> bool:
-    return name.endswith("_label") and f"{name.removesuffix('_label')}_image" in names
+def skipped_labels(folder: Path) -> list[Path]:
+    """Return the files of a folder that are labels of scans in it, or further channels of nnU-Net's scans."""
+    files = _files_in(folder) if os.path.isdir(folder) else []
+    labels = labels_beside_scans(files, folder)
+    if folder.name in ("imagesTr", "imagesTs"):
+        labels += [file for file in files if channel_of(file) and file not in labels]
+    return labels
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder that may be scans."""
+    files = image_files(sorted(entry for entry in folder.iterdir() if entry.is_file()))
+    return [file for file in files if ending(file) in SCAN_ENDINGS]

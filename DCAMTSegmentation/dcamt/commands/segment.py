@@ -20,12 +20,22 @@ from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_scan
 from ..io.writers import write_labelmap, write_volume
-from ..metrics.measurements import Measurements, write_measurements_csv
+from ..metrics.measurements import Measurements, read_measurements_csv, write_measurements_csv
 from ..models.store import model_path
 from ..recipe import FAST
 from ..volume import Volume
 from .console import Console, StdoutLost, print_error
-from .scan_jobs import RequestedResults, ScanJob, plan_scan_jobs, skipped_folders
+from .scan_jobs import (
+    OVERWRITE,
+    REFUSE,
+    SKIP,
+    RequestedResults,
+    ScanJob,
+    kept_files,
+    plan_scan_jobs,
+    skipped_folders,
+    skipped_labels,
+)
 
 if TYPE_CHECKING:
     from ..api.segmentation import SegmentedScan, Segmenter
@@ -67,7 +77,9 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     requested = _requested_results(options)
     jobs: list[ScanJob] | None = None
     if team_rank() == 0:
-        jobs = plan_scan_jobs(options.scans, options.output, options.format, requested, usage_error)
+        existing = OVERWRITE if options.overwrite else SKIP if options.skip_existing else REFUSE
+        planned = (options.scans, options.output, options.format, requested, usage_error)
+        jobs = plan_scan_jobs(*planned, existing)
         if len(jobs) == 1 and not jobs[0].scan.exists():
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model_path(options.model)
@@ -75,6 +87,11 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
             if skipped := skipped_folders(folder, options.output):
                 names = ", ".join(path.name for path in skipped[:MAX_LISTED])
                 print_error(f"{folder}: skipped the folders beside its scans ({names}). Name them to segment them too.")
+            if labels := skipped_labels(folder):
+                names = ", ".join(path.name for path in labels[:MAX_LISTED])
+                print_error(f"{folder}: skipped labels and further channels ({names}). Name them to segment them too.")
+        if existing == SKIP:
+            _print_kept(plan_scan_jobs(*planned, OVERWRITE), jobs)
     # Imports torch: after all checks that work without it.
     import torch
 
@@ -86,6 +103,15 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
             wait_for_leader()
             return 1
         raise
+
+
+def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
+    """Print how many scans --skip-existing leaves out, and the files that DCAMT did not write."""
+    done = [job for job in planned if job not in jobs]
+    if done:
+        print_error(f"{len(done)} of {len(planned)} scans have a result already and are skipped")
+    for path in kept_files(done):
+        print_error(f"{path}: kept, since DCAMT did not write it; its scan is not segmented")
 
 
 def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
@@ -122,7 +148,8 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                     console.print_error(f"{lost}; without a result: {_list_scans(missing)}. Segment them again.")
                 rows = [row for record in records for row in record.measurements]
                 if rows and table and team.leads:
-                    write_measurements_csv(rows, table)
+                    earlier = read_measurements_csv(table) if options.skip_existing else []
+                    write_measurements_csv([*earlier, *rows], table)
     if not team.leads:
         return 0  # the leader prints the failures; torchrun would end it if this process returned another status
     if rows and table:

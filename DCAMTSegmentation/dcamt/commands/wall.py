@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cases.names import case_name, labelmaps_by_case
 from ..errors import InputError, user_error
 from ..io.formats import ending, scan_name
 from ..io.readers import read_labelmap, read_scan
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
-from ..metrics.evaluation import case_name, labelmaps_by_case
 from ..volume import Labelmap, Volume
 from ..wall.analysis import WallResult, analyse_wall
 from ..wall.burden import BORDER, OPENING, WHOLE

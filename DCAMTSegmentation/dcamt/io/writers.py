@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,14 @@ from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPRESSION = 4  # of 9: labelmaps shrink hardly more above it, and large ones take seconds longer
+_HEAD_BYTES = 1 << 16
+_DESCRIP = 148  # offset in the NIfTI-1 header
 TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
+
+
+MARK = "DCAMT"
+"""Key in the header of an NRRD file, and first word of NIfTI's `descrip`, of every file that DCAMT writes."""
 
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
@@ -69,6 +77,24 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         )
 
 
+def is_own_result(path: Path) -> bool:
+    """Return whether DCAMT wrote a file, and nobody changed it since; False if the file cannot be read.
+
+    Slicer and other editors drop the mark when they save a file anew.
+    """
+    kind = ending(path)
+    try:
+        with gzip.open(path) if kind == ".nii.gz" else open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return False
+    if kind in (".nii", ".nii.gz"):
+        return head[_DESCRIP : _DESCRIP + len(MARK)] == MARK.encode()
+    if kind in (".nrrd", ".seg.nrrd"):
+        return f"\n{MARK}:=".encode() in head.partition(b"\n\n")[0]
+    return MARK.encode() in head  # DICOM names the manufacturer, a report its maker
+
+
 def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     import nibabel as nib
 
@@ -80,6 +106,7 @@ def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     orthogonal = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
     image.set_qform(grid.affine, code=1 if orthogonal else 0)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"{MARK} result".encode()
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 
@@ -98,6 +125,7 @@ def _write_nrrd(voxels: np.ndarray, grid: Grid, path: Path) -> None:
         "space origin": affine[:3, 3],
         "kinds": kinds,
         "encoding": "gzip",
+        MARK: "result",
     }
     with atomic_path(path) as temporary:
         nrrd.write(str(temporary), voxels, header, compression_level=_COMPRESSION)
@@ -114,6 +142,7 @@ def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Se
         "voxels": voxels,
         "ijkToLPS": _RAS_TO_LPS @ grid.affine,
         "containedRepresentationNames": ["Binary labelmap"],
+        MARK: "result",
         "segments": [
             {
                 "id": f"Segment_{segment.label}",

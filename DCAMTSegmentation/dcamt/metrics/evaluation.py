@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import nan
@@ -11,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases.names import labelmaps_by_case
 from ..errors import InputError
 from ..geometry import bounding_box
 from ..io.atomic import atomic_path
-from ..io.formats import LABEL_ENDINGS, ending, scan_name, without_agreement_maps
 from ..io.readers import read_labelmap
 from ..volume import Labelmap, fit_labelmap, is_mask_of_255, relabel_255
 from .measurements import csv_cell
@@ -48,14 +47,15 @@ class SegmentationScore:
 
 _METRICS = tuple(field.name for field in fields(SegmentationScore))
 _VOLUMES = ("prediction_volume_ml", "label_volume_ml")
-COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined")
+SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "missed", "empty")
 
 
 @dataclass(frozen=True)
 class EvaluationRow:
     """One class of one case, or a class's mean or standard deviation (`case` is "mean" or "std").
 
-    undefined: the number of cases among the row's whose distances are undefined (one mask empty).
+    cases: number of cases of the row. undefined: those whose distances are undefined (one mask empty). missed: those
+    of them with a label but without a prediction. empty: cases whose masks are both empty; their distances are 0.
     """
 
     case: str
@@ -64,6 +64,23 @@ class EvaluationRow:
     prediction_volume_ml: float
     label_volume_ml: float
     undefined: int
+    cases: int = 1
+    missed: int = 0
+    empty: int = 0
+
+    @property
+    def title(self) -> str:
+        """The row's name; that of a mean or deviation tells over how many cases the distances were averaged.
+
+        >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
+        'mean (95HD of 2 of 3 cases, 1 missed)'
+        """
+        if not self.undefined or self.cases == 1:
+            return self.case
+        parts = [f"95HD of {self.cases - self.undefined} of {self.cases} cases"]
+        parts += [f"{self.missed} missed"] if self.missed else []
+        parts += [f"{self.undefined - self.missed} without label"] if self.undefined > self.missed else []
+        return f"{self.case} ({', '.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -84,17 +101,18 @@ class Evaluation:
     labels_without_prediction: tuple[str, ...] = ()
 
     def write_csv(self, path: str | Path) -> None:
-        """Write the rows, then every class's mean and std, under the header `COLUMNS`; NaN stays blank.
+        """Write the rows, then every class's mean and std, under the header `SCORE_COLUMNS`; NaN stays blank.
 
         Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
         """
         with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(COLUMNS)
+            writer.writerow(SCORE_COLUMNS)
             for row in (*self.rows, *self.mean, *self.std):
                 cells = [getattr(row.score, name) for name in _METRICS]
                 cells += [getattr(row, name) for name in _VOLUMES]
-                writer.writerow([row.case, row.label, *map(csv_cell, cells), row.undefined])
+                counts = (row.undefined, row.cases, row.missed, row.empty)
+                writer.writerow([row.case, row.label, *map(csv_cell, cells), *counts])
 
 
 def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray) -> SegmentationScore:
@@ -128,9 +146,9 @@ def evaluate_folders(
 ) -> Evaluation:
     """Score every prediction in a folder against the label of the same case in another.
 
-    A case is named by the file's name up to its first dot, less a final `_image` or `_label`:
-    `la000_image.seg.nrrd` is compared with `la000_label.nii.gz`. Where images lie among the labels, a case's
-    `_image` is passed over, and so is the map of agreement `x_agreement` beside a segmentation `x`. The classes
+    `cases.names.case_name` names a file's case: `la000_image.seg.nrrd` is compared with `la000_label.nii.gz`,
+    `la_001_0000.nii.gz` with `la_001.nii.gz`. Where scans lie among the labels they are skipped, and so is the map of
+    agreement `x_agreement` beside a segmentation `x`. The classes
     are the label values that occur in any label. A prediction stored on the same lattice with its axes in another
     order or direction is first brought, exactly, to the label's. Where all files are masks of 1 or of 255, as both are
     used for a single structure, these are the same.
@@ -176,7 +194,9 @@ def evaluate_folders(
     # A class that neither file of a case holds: both masks are empty.
     absent = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
     every = tuple(
-        rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0)) for case in cases for value in classes
+        rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0, empty=1))
+        for case in cases
+        for value in classes
     )
     return summarised(every, tuple(sorted(in_predictions - in_labels)), left_out)
 
@@ -230,7 +250,9 @@ def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> Evalua
     masks = prediction.voxels == value, label.voxels == value
     result = score(*masks, label.grid.spacing)
     predicted_ml, labelled_ml = (float(np.count_nonzero(m)) * label.grid.voxel_volume_mm3 / 1000.0 for m in masks)
-    return EvaluationRow(case, value, result, predicted_ml, labelled_ml, int(np.isnan(result.hd95_mm)))
+    undefined = bool(np.isnan(result.hd95_mm))
+    missed, empty = undefined and not predicted_ml, not predicted_ml and not labelled_ml
+    return EvaluationRow(case, value, result, predicted_ml, labelled_ml, int(undefined), 1, int(missed), int(empty))
 
 
 def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]) -> EvaluationRow:
@@ -242,38 +264,8 @@ def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence
 
     metrics = [over([getattr(row.score, metric) for row in rows]) for metric in _METRICS]
     predicted_ml, labelled_ml = (over([getattr(row, volume) for row in rows]) for volume in _VOLUMES)
-    undefined = sum(row.undefined for row in rows)
-    return EvaluationRow(name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, undefined)
-
-
-def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
-    """Return every labelmap file of `folder` by its case's name."""
-    if not folder.is_dir():
-        raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    files = [path for path in without_agreement_maps(files) if ending(path) in LABEL_ENDINGS]
-    if not files:
-        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {', '.join(LABEL_ENDINGS)}.")
-    if skip_images:
-        outlined = {case_name(path) for path in files if _stem(path).endswith("_label")}
-        files = [path for path in files if not (_stem(path).endswith("_image") and case_name(path) in outlined)]
-    cases: dict[str, Path] = {}
-    for path in files:
-        case = case_name(path)
-        if case in cases:
-            remedy = "Keep one file for each case."
-            raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
-        cases[case] = path
-    return cases
-
-
-def _stem(path: Path) -> str:
-    return path.name.partition(".")[0] or scan_name(path)
-
-
-def case_name(path: Path) -> str:
-    """Return the case that a file belongs to: `x_image.nii.gz`, `x_label.nrrd` and `x.seg.nrrd` belong to `x`."""
-    return re.sub(r"(?<=.)_(image|label)$", "", _stem(path))
+    counts = [sum(getattr(row, count) for row in rows) for count in ("undefined", "cases", "missed", "empty")]
+    return EvaluationRow(name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, *counts)
 
 
 def _listed(values: set[int]) -> str:

@@ -7,19 +7,20 @@ enter and leave the segment, the diameters from the mid-points of voxel faces.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, nan, pi
 from pathlib import Path
 
 import numpy as np
 
+from ..errors import InputError
 from ..geometry import bounding_box
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..volume import Labelmap, SegmentInfo
 
-COLUMNS = (
+MEASUREMENT_COLUMNS = (
     "scan",
     "segment",
     "volume_ml",
@@ -67,15 +68,39 @@ def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | Non
 
 
 def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> None:
-    """Write one line a segment under the header `COLUMNS`; undefined values (NaN) stay blank.
+    """Write one line a segment under the header `MEASUREMENT_COLUMNS`; undefined values (NaN) stay blank.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
     """
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(MEASUREMENT_COLUMNS)
         for row in rows:
-            writer.writerow([csv_cell(getattr(row, column)) for column in COLUMNS])
+            writer.writerow([csv_cell(getattr(row, column)) for column in MEASUREMENT_COLUMNS])
+
+
+def read_measurements_csv(path: str | Path) -> list[Measurements]:
+    """Return the rows of a table that `write_measurements_csv` wrote; none if the file does not exist.
+
+    Raises:
+        InputError: the file is no such table.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != MEASUREMENT_COLUMNS:
+                raise ValueError("other columns")
+            return [_from_cells(row) for row in reader]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        remedy = "Give another name, or replace the file with --overwrite."
+        raise InputError(f"is no table of measurements ({error})", path=path, remedy=remedy) from error
+
+
+def _from_cells(row: Mapping[str, str]) -> Measurements:
+    numbers = [float(row[column] or "nan") for column in MEASUREMENT_COLUMNS[2:]]
+    return Measurements(row["scan"], row["segment"], *numbers)
 
 
 def csv_cell(value: str | float) -> str:

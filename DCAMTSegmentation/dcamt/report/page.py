@@ -92,7 +92,7 @@ def _scores(report: Report) -> str:
         overlaps = (_number(score.dice, 3), _number(score.jaccard, 3))
         distances = (_number(score.hd95_mm, 2), _number(score.asd_mm, 2))
         volumes = (_number(row.prediction_volume_ml, 1), _number(row.label_volume_ml, 1))
-        return (row.case, names.get(row.label, str(row.label)), *overlaps, *distances, *volumes)
+        return (row.title, names.get(row.label, str(row.label)), *overlaps, *distances, *volumes)
 
     sums = [*report.evaluation.mean, *report.evaluation.std]
     return _table(head, map(cells, report.evaluation.rows), map(cells, sums))

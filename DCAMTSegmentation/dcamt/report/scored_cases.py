@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
-from ..cases.labels import read_outline
+from ..cases.labels import read_case_label
 from ..io.readers import read_scan
 from ..metrics.evaluation import EvaluationRow, score_case
 from .slices import draw_case
@@ -42,7 +42,8 @@ def score_cases(
     recipe, scored = predictor.recipe, []
     for done, case in enumerate(cases, start=1):
         assert case.label is not None
-        volume, label = read_scan(case.image, channels=recipe.input_channels), read_outline(case.label, recipe)
+        volume = read_scan(case.image, channels=recipe.input_channels)
+        label = read_case_label(case, recipe, volume.grid)
         result = predictor.segment(volume)
         rows = score_case(case.name, result.labelmap, label, [info.label for info in recipe.classes])
         picture = draw_case(volume, result.labelmap, label, recipe)

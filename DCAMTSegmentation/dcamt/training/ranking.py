@@ -20,7 +20,7 @@ from ..io.readers import read_scan
 if TYPE_CHECKING:
     from ..inference.predictor import Prediction, Predictor
 
-COLUMNS = ("rank", "name", "score", "r_mm", "a_mm", "s_mm", "image")
+RANKING_COLUMNS = ("rank", "name", "score", "r_mm", "a_mm", "s_mm", "image")
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ def sort_by_score(ranked: Iterable[RankedCase]) -> list[RankedCase]:
 
 
 def write_ranking(ranked: Sequence[RankedCase], path: Path) -> None:
-    """Write the cases to a CSV file with the header `COLUMNS`, highest score first.
+    """Write the cases to a CSV file with the header `RANKING_COLUMNS`, highest score first.
 
     Raises:
         OutputError: the file cannot be written.
     """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(RANKING_COLUMNS)
         for number, one in enumerate(sort_by_score(ranked), start=1):
             place = (round(mm, 2) for mm in one.place)
             writer.writerow([number, one.name, round(one.score, 4), *place, one.image.resolve()])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..cases.case_list import Case
-from ..cases.labels import read_outline
+from ..cases.labels import check_label, read_case_label
 from ..errors import InputError
 from ..geometry import NetworkGrid
 from ..inference.components import connected_components
@@ -67,16 +67,8 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
     label: Tensor | None = None
     voxels: tuple[Tensor, ...] = ()
     if case.label is not None:
-        labelmap = read_outline(case.label, recipe)
-        if not labelmap.grid.matches(volume.grid):
-            raise InputError(f"lies on another grid than {case.image}", path=case.label, remedy="Export it again.")
-        highest = int(labelmap.voxels.max())
-        if highest == 0:
-            raise InputError("is empty: no voxel is labelled", path=case.label)
-        if highest >= recipe.outputs:
-            known = f"the recipe '{recipe.name}' knows 1 to {recipe.outputs - 1}"
-            remedy = "Number the structures 1, 2, 3, … as the recipe does."
-            raise InputError(f"has the label {highest}, but {known}", path=case.label, remedy=remedy)
+        labelmap = read_case_label(case, recipe, volume.grid)
+        check_label(case, labelmap, recipe)
         label = labels_to_network(labelmap, grid, recipe.outputs)
         _check_no_class_vanished(labelmap, label, recipe, case.label)
         voxels = tuple(_sample_voxels(label == value) for value in range(1, recipe.outputs) if (label == value).any())

@@ -19,7 +19,7 @@ from .sampling import BloodPool
 from .settings import METHODS_DISAGREE, PRESETS, Threshold, WallSettings, parse_threshold
 from .surface import Surface
 
-COLUMNS = (
+WALL_COLUMNS = (
     "scan",
     "method",
     "threshold_ratio",
@@ -139,13 +139,13 @@ def write_wall_csv(results: Iterable[WallResult], path: str | Path) -> None:
     """
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(WALL_COLUMNS)
         for result in results:
             writer.writerows(table_rows(result))
 
 
 def table_rows(result: WallResult) -> list[list[str]]:
-    """Return the rows of `COLUMNS` for a scan, as text."""
+    """Return the rows of `WALL_COLUMNS` for a scan, as text."""
     chosen = result.settings.threshold
     others = [preset.threshold for preset in PRESETS if preset.threshold != chosen]
     rows = [_row(result, chosen, burden) for burden in result.burdens()]

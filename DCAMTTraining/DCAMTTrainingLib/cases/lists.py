@@ -6,7 +6,7 @@ import csv
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from dcamt.cases.case_list import COLUMNS, Case, listed_cases, write_cases
+from dcamt.cases.case_list import CASE_COLUMNS, Case, iterate_cases, write_cases
 from dcamt.io.atomic import atomic_path
 
 from .rows import CaseRow, FileScan
@@ -21,7 +21,7 @@ def row_of_case(case: Case) -> CaseRow:
 def read_rows_in_steps(path: Path) -> Generator[None, None, list[CaseRow]]:
     """Return the rows of a case list, in steps; raise InputError if a line is invalid."""
     rows = []
-    for number, case in enumerate(listed_cases(path), start=1):
+    for number, case in enumerate(iterate_cases(path), start=1):
         rows.append(row_of_case(case))
         if number % ROWS_PER_STEP == 0:
             yield
@@ -57,5 +57,5 @@ def write_lines(lines: Iterable[tuple[str, str, str, str]], path: Path) -> None:
     """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(CASE_COLUMNS)
         writer.writerows(lines)

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 import slicer
-from dcamt.cases.case_list import VALIDATION, listed_cases
+from dcamt.cases.case_list import VALIDATION, iterate_cases
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe, load_recipe
 from dcamt.runs.folder import RunFolder
@@ -136,7 +136,7 @@ class WatchPanel:
 
     def _read_cases(self, run: RunFolder) -> Generator[None, None, None]:
         """Read the names of the run's validation cases; their files may be missing."""
-        for number, case in enumerate(listed_cases(run.cases), start=1):
+        for number, case in enumerate(iterate_cases(run.cases), start=1):
             if case.role == VALIDATION:
                 self._cases.append(case.name)
             if number % ROWS_PER_STEP == 0:

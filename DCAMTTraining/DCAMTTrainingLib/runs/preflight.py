@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION, Rule, Violation, violations
 from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
@@ -28,33 +28,37 @@ class Problem:
 
 def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping[int, Sequence[int]]) -> list[Problem]:
     """Return the problems of the table; label_values: for rows whose label was read, the values that it contains."""
-    problems = []
-    if not any(row.role == LABELLED for row in rows):
-        text = _("No case is labelled, so there is nothing to train on. Add a scan with its label, or set that role.")
-        problems.append(Problem(text))
+    problems = [
+        Problem(_message(violation)) for violation in violations(rows, recipe, label_values) if not violation.cases
+    ]
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]
     if faulty:
         text = _("{name} (and {count} more): {remark}") if len(faulty) > 1 else _("{name}: {remark}")
         text = text.format(name=faulty[0].name, count=len(faulty) - 1, remark=faulty[0].remark)
         problems.append(Problem(_("{text} Or set its role to “left out”.").format(text=text)))
-    labelled = [index for index, row in enumerate(rows) if row.role == LABELLED]
-    if labelled and all(index in label_values for index in labelled):
-        present = {label for index in labelled for label in label_values[index]}
-        for info in recipe.classes:
-            if info.label not in present:
-                text = _("No labelled case contains “{name}” (label {label}). Add one, or remove the class.")
-                problems.append(Problem(text.format(name=info.name, label=info.label)))
-    training = recipe.training
-    if any(row.role == UNLABELLED for row in rows) and training.labelled_per_batch == training.batch:
-        text = _(
-            "All patches of an iteration are labelled ones. Lower “of them labelled”, or leave the unlabelled cases"
-            " out."
-        )
-        problems.append(Problem(text))
+    labelled = any(row.role == LABELLED for row in rows)
     if labelled and not any(row.role == VALIDATION for row in rows):
         text = _("No case is for validation, so the model's accuracy will not be measured. Use one or more for it.")
         problems.append(Problem(text, blocks=False))
     return problems
+
+
+def _message(violation: Violation) -> str:
+    """Return the translated message of a rule of `dcamt.cases.case_list` that the table breaks as a whole."""
+    info = violation.info
+    if violation.rule is Rule.ONE_LABELLED:
+        text = _("No case is labelled, so there is nothing to train on. Add a scan with its label, or set that role.")
+    elif violation.rule is Rule.EVERY_CLASS and info is not None:
+        text = _("No labelled case contains “{name}” (label {label}). Add one, or remove the class.")
+        text = text.format(name=info.name, label=info.label)
+    elif violation.rule is Rule.ROOM_FOR_UNLABELLED:
+        text = _(
+            "All patches of an iteration are labelled ones. Lower “of them labelled”, or leave the unlabelled cases"
+            " out."
+        )
+    else:
+        text = str(violation)
+    return str(text)
 
 
 def folder_problems(folder: Path, run_name: str) -> list[Problem]:

@@ -1,0 +1,97 @@
+"""Labels of cases: values mapped to the recipe's classes, masks of 255, and what training refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt.cases.case_list import LABELLED, Case
+from dcamt.cases.labels import check_label, parse_mapping, read_case_label
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap
+from dcamt.recipe import Recipe
+from dcamt.volume import Labelmap
+from dcamt_testing.tiny_recipes import tiny_recipe
+
+GRID = Grid((8, 9, 10), np.eye(4))
+
+
+def two_class_recipe() -> Recipe:
+    recipe = tiny_recipe()
+    other = replace(recipe.classes[0], label=2, name="Right atrium")
+    return replace(recipe, classes=(replace(recipe.classes[0], name="Left atrium"), other))
+
+
+def case_of(path: Path, values: np.ndarray, labels: str = "") -> Case:
+    write_labelmap(Labelmap(values, GRID, None), path)
+    return Case("x", Path("scan.nii"), path, LABELLED, labels)
+
+
+def voxels(*values: int) -> np.ndarray:
+    array = np.zeros(GRID.shape, np.uint16)
+    array.ravel()[: len(values)] = values
+    return array
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("420=left-atrium", ((420, 1),)),
+        ("420 = Left Atrium, 500=right_atrium", ((420, 1), (500, 2))),
+        ("420=1;421=1|500=2", ((420, 1), (421, 1), (500, 2))),
+        ("420,421=left atrium, 500 = 2", ((420, 1), (421, 1), (500, 2))),
+        ("LA endo=left-atrium", (("LA endo", 1),)),
+    ],
+)
+def test_mappings(text: str, entries: tuple[tuple[int | str, int], ...]) -> None:
+    assert parse_mapping(text, two_class_recipe()).entries == entries
+
+
+@pytest.mark.parametrize("text", ["420", "420=ventricle", "420=3", "=1", "420=1, 7"])
+def test_mappings_that_are_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_mapping(text, two_class_recipe())
+
+
+def test_values_are_mapped_several_to_one_and_others_are_background(tmp_path: Path) -> None:
+    case = case_of(tmp_path / "l.nii.gz", voxels(420, 421, 500, 7), "420=left-atrium,421=left-atrium,500=right-atrium")
+    found = read_case_label(case, two_class_recipe(), GRID)
+    assert found.voxels.ravel()[:5].tolist() == [1, 1, 2, 0, 0]
+    assert check_label(case, found, two_class_recipe()) == (1, 2)
+
+
+def test_a_mask_of_255_is_the_only_class(tmp_path: Path) -> None:
+    case = case_of(tmp_path / "l.nii.gz", voxels(255, 255))
+    assert read_case_label(case, tiny_recipe(), GRID).voxels.max() == 1
+    assert read_case_label(case, two_class_recipe(), GRID).voxels.max() == 255
+
+
+def test_what_training_refuses(tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    for values, labels, message in (
+        (voxels(0), "", "is empty: no voxel is labelled. Outline the scan"),
+        (voxels(5), "420=1", "is empty: no voxel is labelled with a value of its mapping."),
+        (voxels(420, 421), "", "holds 420, 421, but the recipe"),
+    ):
+        case = case_of(tmp_path / "l.nii.gz", values, labels)
+        with pytest.raises(InputError) as caught:
+            check_label(case, read_case_label(case, recipe, GRID), recipe)
+        assert str(caught.value).startswith(f"{case.label}: {message}")
+    case = case_of(tmp_path / "l.nii.gz", voxels(1))
+    with pytest.raises(InputError, match="8 x 9 x 10"):
+        read_case_label(case, recipe, Grid((8, 9, 11), np.eye(4)))
+
+
+def test_a_segmentation_that_slicer_cropped_lies_on_the_scan_s_grid(tmp_path: Path) -> None:
+    """Slicer saves the box around the segments only."""
+    small = Grid((3, 4, 5), np.array([[1, 0, 0, 2], [0, 1, 0, 3], [0, 0, 1, 4], [0, 0, 0, 1.0]]))
+    path = tmp_path / "l.seg.nrrd"
+    write_labelmap(Labelmap(np.ones(small.shape, np.uint8), small, None), path, two_class_recipe().classes[:1])
+    found = read_case_label(Case("x", Path("scan.nii"), path, LABELLED), two_class_recipe(), GRID)
+    assert found.grid.matches(GRID)
+    expected = np.zeros(GRID.shape, np.uint8)
+    expected[2:5, 3:7, 4:9] = 1
+    np.testing.assert_array_equal(found.voxels, expected)
