@@ -132,7 +132,7 @@ def test_unusable_scan_is_refused_in_one_line(
     (out / "scan.seg.nrrd").write_text("earlier")
     before = listing(tmp_path)
     for output in (out, tmp_path / "new" / "folder", tmp_path / "new.nii.gz"):
-        found = status(["segment", str(scan), "-o", str(output), "--model", str(model), "--agreement"])
+        found = status(["segment", str(scan), "-o", str(output), "--model", str(model), "--agreement", "--overwrite"])
         printed = capfd.readouterr()
         assert (found, printed.out) == (1, "")
         check_line(printed.err, str(scan), words)
@@ -278,7 +278,7 @@ def test_full_disk_leaves_folders_unchanged(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    words = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(model)]
+    words = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(model), "--overwrite"]
     assert status([*words, *(["--agreement"] if agreement else [])]) == 1
     assert calls
     check_line(capfd.readouterr().err, str(out / "scan"), "disk is full")

@@ -31,7 +31,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     """Write case a with equal files, b with 4 of 6 planes in common, and labels only of c and d."""
     predictions, labels = tmp_path / "predictions", tmp_path / "labels"
     save(predictions / "a.nrrd", 2, 6)
-    save(predictions / "b_image.more.nii.gz", 2, 8)
+    save(predictions / "b_image.nii.gz", 2, 8)
     save(labels / "a_label.nii.gz", 2, 6)
     save(labels / "b_label.nrrd", 4, 10)
     save(labels / "c_label.nrrd", 4, 10)
@@ -139,4 +139,4 @@ def test_command_in_a_process_of_its_own(folders: tuple[Path, Path]) -> None:
             )
         assert lost.returncode == 1
         assert lost.stderr.count("\n") == 1
-        assert "output cannot be written" in lost.stderr
+        assert "stdout can no longer be written" in lost.stderr

@@ -103,9 +103,7 @@ def test_a_mask_of_white_is_held_as_the_only_class(tmp_path: Path) -> None:
 def test_faults_of_a_label_name_its_file(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image, label * 0)
-    assert (
-        fault(case) == f"{case.label}: is empty: no voxel is labelled. Outline the scan, or make the case unlabelled."
-    )
+    assert fault(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")
     case = write_case(tmp_path, image, label * 7)
     assert fault(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows 1 to 1. ")
     case = write_case(tmp_path, image, label[:-1])

@@ -219,8 +219,8 @@ class SurfaceTest(unittest.TestCase):
         state = scene_state()
         labels = np.zeros((16, 20, 24), np.uint8)
         labels[4:8, 4:8, 4:8] = 1
-        broken = replace(result_of(labels), measurements=[{"volume_ml": "no number"}])
-        with self.assertRaises(ValueError):
+        broken = replace(result_of(labels), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
+        with self.assertRaises(TypeError):
             put(broken, volume)
         self.assertEqual(scene_state(), state)
 
@@ -232,8 +232,8 @@ class SurfaceTest(unittest.TestCase):
         mask = np.array(own_mask(segmentation, volume))
         rows = rows_of(review.referenced(segmentation, review.MEASUREMENTS))
         state = scene_state()
-        broken = replace(result_of(np.ones_like(labels)), measurements=[{"volume_ml": "no number"}])
-        with self.assertRaises(ValueError):
+        broken = replace(result_of(np.ones_like(labels)), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
+        with self.assertRaises(TypeError):
             put(broken, volume, segmentation)
         self.assertEqual(scene_state(), state)
         np.testing.assert_array_equal(own_mask(segmentation, volume), mask)
