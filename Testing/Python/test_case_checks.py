@@ -73,7 +73,7 @@ def test_missing(cases: list[Case], tmp_path: Path) -> None:
 def test_label_on_another_grid(cases: list[Case]) -> None:
     assert cases[1].label
     write_nifti(cases[1].label, ellipsoid_scan((24, 24, 22))[1])
-    assert "another grid than the scan (24 x 24 x 22 and 24 x 24 x 24 voxels)" in problem(cases, 1)
+    assert "another grid (24 x 24 x 22 voxels of 2 x 2 x 2 mm) than " in problem(cases, 1)
     write_nifti(cases[1].label, ellipsoid_scan()[1], spacing_mm=2.1)
     assert "another grid" in problem(cases, 1)
 
