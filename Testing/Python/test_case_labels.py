@@ -47,13 +47,13 @@ def voxels(*values: int) -> np.ndarray:
     ],
 )
 def test_mappings(text: str, entries: tuple[tuple[int | str, int], ...]) -> None:
-    assert parse_mapping(text, two_class_recipe()).entries == entries
+    assert tuple(parse_mapping(text, two_class_recipe().classes).items()) == entries
 
 
-@pytest.mark.parametrize("text", ["420", "420=ventricle", "420=3", "=1", "420=1, 7"])
+@pytest.mark.parametrize("text", ["420", "420=ventricle", "420=3", "=1", "420=1, 7", "420=1,420=2", ""])
 def test_mappings_that_are_refused(text: str) -> None:
     with pytest.raises(InputError):
-        parse_mapping(text, two_class_recipe())
+        parse_mapping(text, two_class_recipe().classes)
 
 
 def test_values_are_mapped_several_to_one_and_others_are_background(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ _DELIMITERS = ",;\t|"
 class Case:
     """One scan of a run; `label` is None if it has no label.
 
-    labels: the mapping of the label file's values to classes, as `cases.labels.LabelMapping.parse` reads it; empty if
+    labels: the mapping of the label file's values to classes, as `cases.labels.parse_mapping` reads it; empty if
     the values are the recipe's own.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,21 +11,40 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..io.readers import read_labelmap
 from ..recipe import Recipe
-from ..volume import Labelmap, LabelMapping, fit_labelmap, is_mask_of_255, relabel_255
+from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
 
 
-def parse_mapping(text: str, recipe: Recipe) -> LabelMapping:
-    """Return the mapping of a case list's cell, such as `420=left-atrium, 421=left-atrium` or `1,2=1; LA endo=1`.
+def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
+    """Return the label that each value, or each segment's name, of a label file becomes.
 
-    Entries are those of `volume.LabelMapping.parse`, separated by commas, semicolons or bars.
+    Left of "=" stand values or segments' names, separated by commas; right of it a class, by its name (capitals, blanks
+    and hyphens do not count) or its label. Entries are separated by commas, semicolons or bars.
 
     Raises:
-        InputError: an entry has another form, or names no class of the recipe.
+        InputError: an entry has another form, names no class, or a value comes twice.
+
+    >>> from ..recipe import load_recipe
+    >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
+    {420: 1, 421: 1, 'LA endo': 1}
     """
-    entries = [f"{left.strip(' ,;|')}={right.strip()}" for left, right in re.findall(r"([^=]+)=([^=,;|]*)", text)]
+    known = {_key(info.name): info.label for info in classes} | {str(info.label): info.label for info in classes}
+    mapping: dict[int | str, int] = {}
+    entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
-    return LabelMapping.parse([*entries, *([rest] if rest else [])], recipe.classes)
+    if rest or not entries:
+        raise InputError(f"'{rest or text}' maps no label", remedy="Write VALUE=CLASS, such as 420=left-atrium.")
+    for left, right in entries:
+        sources = [word.strip() for word in re.split(r"[,;|]", left) if word.strip()]
+        if _key(right) not in known or not sources:
+            listed = ", ".join(info.name for info in classes)
+            raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no class", remedy=f"Known are: {listed}.")
+        for word in sources:
+            source = int(word) if word.isdecimal() else word
+            if source in mapping:
+                raise InputError(f"the label mapping names {word} twice", remedy="Map each value to one class.")
+            mapping[source] = known[_key(right)]
+    return mapping
 
 
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
@@ -36,7 +56,7 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
         InputError: as `read_labelmap` and `fit_labelmap`, or for a mapping that does not fit the recipe or the file.
     """
     assert case.label is not None
-    mapping = parse_mapping(case.labels, recipe) if case.labels else None
+    mapping = parse_mapping(case.labels, recipe.classes) if case.labels else None
     labelmap = fit_labelmap(read_labelmap(case.label, mapping), grid, case.image)
     first, *others = recipe.classes
     if mapping is not None or others or not is_mask_of_255(labelmap):
@@ -61,3 +81,8 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
         remedy = "Map the values in the column 'labels' (420=left-atrium), renumber the label, or take another recipe."
         raise InputError(f"holds {listed}, but {known}", path=case.label, remedy=remedy)
     return values
+
+
+def _key(name: str) -> str:
+    """Return what two names have in common that differ in capitals, blanks, hyphens and underscores only."""
+    return re.sub(r"[\W_]+", "", name.casefold())
