@@ -52,7 +52,8 @@ class _Stack:
         """Return `"LGE 3D" (60 slices of 320 x 320)`."""
         columns, rows = self.first.size
         number = len(self.frames)
-        name = self.first.title.encode("utf-8", "replace").decode() or "unnamed"
+        title = "".join(letter for letter in self.first.title[:60] if letter.isprintable())
+        name = title.encode("utf-8", "replace").decode() or "unnamed"
         return f'"{name}"{self.part} ({number} slice{"s" if number > 1 else ""} of {columns} x {rows})'
 
 

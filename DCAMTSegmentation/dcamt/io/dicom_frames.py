@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -149,7 +150,8 @@ def _sort_file(path: Path, data: Any, held: int | None, found: FoundFiles) -> No
             return
         from pydicom.uid import UID
 
-        found.foreign.append((path, UID(kind).name.removesuffix(" Storage") if kind else "unknown kind"))
+        known = re.fullmatch(r"[0-9.]{1,64}", kind)
+        found.foreign.append((path, UID(kind).name.removesuffix(" Storage") if known else "unknown kind"))
         return
     frames = _frames_of(path, data)
     if not frames:

@@ -154,9 +154,9 @@ def _check_meta(path: Path) -> None:
     size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
     value = fields["elementdatafile"]
     compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
-    text = fields.get("binarydata", "true").lower().startswith(("f", "0"))
+    text = not fields.get("binarydata", "false").lower().startswith(("t", "1"))  # ITK's own default
     if value.upper() == "LOCAL":
-        _check_data(path, path, start, size, compressed, text)
+        _check_data(path, path, start, size, each, compressed, text)
         return
     words = value.split()
     if words[0].upper() == "LIST":
@@ -171,11 +171,11 @@ def _check_meta(path: Path) -> None:
         data = path.parent / name
         if not data.is_file():
             raise InputError(f"needs its data file {data.name}, which is missing", path=path, remedy="Copy both.")
-        _check_data(path, data, max(0, skip), size // max(1, len(names)), compressed, text)
+        _check_data(path, data, max(0, skip), size // max(1, len(names)), each, compressed, text)
 
 
-def _check_data(path: Path, data: Path, start: int, size: int, compressed: bool, text: bool) -> None:
-    """Raise InputError unless `data` holds `size` bytes (of text: numbers) from byte `start` on."""
+def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:
+    """Raise InputError unless `data` holds `size` bytes, or as text numbers of `each` bytes, from byte `start` on."""
     held = os.path.getsize(data) - start
     with open(data, "rb") as file:
         file.seek(start)
@@ -186,7 +186,8 @@ def _check_data(path: Path, data: Path, start: int, size: int, compressed: bool,
             except EOFError:
                 held = -1
         elif text:
-            return
+            numbers = [float(word) for word in file.read().split()]
+            held = size if len(numbers) * each >= size else 0
     if held < size:
         which = "" if data == path else f": its data file {data.name} holds {max(0, held)} of {size} bytes"
         raise InputError(f"ends too early{which}", path=path, remedy=COPY_AGAIN)
