@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cases.checks import few_values_warning
 from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_leader
 from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
@@ -222,6 +223,8 @@ class SegmentSession:
 
         progress("reading", 0.0)
         volume = read_scan(job.scan, self.segmenter.channels, self.choice)
+        if warning := few_values_warning(volume):
+            self.console.print_error(f"{job.scan}: {warning}")
         # Before the work: a scan that is not DICOM cannot be referred to.
         source = find_source_images(job.scan, volume.grid) if ending(job.segmentation) == ".dcm" else None
         result = self.segmenter.segment(

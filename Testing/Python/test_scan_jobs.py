@@ -1,0 +1,136 @@
+"""Which scans a command line means, which files it may write, and what it never replaces unasked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import SimpleITK
+from dcamt.commands.scan_jobs import (
+    OVERWRITE,
+    REFUSE,
+    SKIP,
+    RequestedResults,
+    ScanJob,
+    expand_scan_path,
+    kept_files,
+    plan_scan_jobs,
+    skipped_labels,
+)
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.writers import is_own_result, write_labelmap, write_volume
+from dcamt.metrics.measurements import Measurements, read_measurements_csv, write_measurements_csv
+from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
+
+SEGMENTS = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
+GRID = Grid((8, 9, 10), np.eye(4))
+
+
+def refuse_usage(message: str) -> NoReturn:
+    raise AssertionError(message)
+
+
+def plan(scans: list[Path], output: Path, existing: str = REFUSE, **requested: object) -> list[ScanJob]:
+    return plan_scan_jobs(scans, output, None, RequestedResults(**requested), refuse_usage, existing)  # type: ignore[arg-type]
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def own_result(path: Path) -> None:
+    write_labelmap(Labelmap(np.ones(GRID.shape, np.uint8), GRID, None), path, SEGMENTS)
+
+
+def test_labels_beside_their_scans_are_no_scans(tmp_path: Path) -> None:
+    names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
+    touch(tmp_path, *names, "x_label.mha", "lone_seg.nrrd", ".hidden.nii", "p01_agreement.nii.gz")
+    scans = [path.name for path in expand_scan_path(tmp_path)]
+    assert scans == ["lone_seg.nrrd", "p01.nii.gz", "p02.nrrd", "p03.nii", "x_image.mha"]
+    skipped = {path.name for path in skipped_labels(tmp_path)}
+    assert skipped == {"p01_seg.nii.gz", "p02_mask.nrrd", "p03_gt.nii", "x_label.mha"}
+
+
+def test_labels_of_public_data_sets_are_no_scans(tmp_path: Path) -> None:
+    touch(tmp_path / "P1", "lgemri.nrrd", "laendo.nrrd", "lawall.nrrd")
+    touch(tmp_path / "train_1", "enhanced.nii.gz", "atriumSegImgMO.nii.gz", "scarSegImgM.nii.gz")
+    assert [path.name for path in expand_scan_path(tmp_path / "P1")] == ["lgemri.nrrd"]
+    assert [path.name for path in expand_scan_path(tmp_path / "train_1")] == ["enhanced.nii.gz"]
+
+
+def test_only_the_first_channel_of_nnunet_is_a_scan(tmp_path: Path) -> None:
+    names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
+    touch(tmp_path / "imagesTs", *names)
+    touch(tmp_path / "patients", *names)
+    assert [path.name for path in expand_scan_path(tmp_path / "imagesTs")] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+    assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)  # patients' numbers
+
+
+def test_a_file_that_exists_is_replaced_on_demand_only(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "patients", "p01.nrrd", "p01.seg.nrrd", "p02.nrrd")
+    with pytest.raises(InputError) as caught:
+        plan([scans], scans)
+    assert str(caught.value).startswith(f"{scans / 'p01.seg.nrrd'}: exists already, and DCAMT did not write it. ")
+    assert "--overwrite" in str(caught.value)
+    assert [job.scan.name for job in plan([scans], scans, OVERWRITE)] == ["p01.nrrd", "p02.nrrd"]
+    assert [job.scan.name for job in plan([scans], tmp_path / "out")] == ["p01.nrrd", "p02.nrrd"]
+
+
+def test_results_of_dcamt_are_refused_too_but_named_as_such(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.nrrd")
+    own_result(tmp_path / "out" / "a.seg.nrrd")
+    with pytest.raises(InputError, match=r"a\.seg\.nrrd: exists already\. "):
+        plan([scans], tmp_path / "out")
+
+
+def test_a_folder_half_done_is_continued(tmp_path: Path) -> None:
+    scans, out = touch(tmp_path / "scans", "a.nrrd", "b.nrrd", "c.nrrd"), tmp_path / "out"
+    own_result(out / "a.seg.nrrd")
+    touch(out, "b.seg.nrrd")  # drawn by hand
+    assert [job.scan.name for job in plan([scans], out, SKIP)] == ["c.nrrd"]
+    assert kept_files(plan([scans], out, OVERWRITE)) == [out / "b.seg.nrrd"]
+    # With the agreement asked for, one of the two results is missing.
+    assert [job.scan.name for job in plan([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
+
+
+def test_a_table_that_exists_is_replaced_on_demand_only(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.nrrd")
+    table = tmp_path / "m.csv"
+    table.write_text("mine")
+    with pytest.raises(InputError, match=r"m\.csv: exists already\. "):
+        plan([scans], tmp_path / "out", table=table)
+    assert len(plan([scans], tmp_path / "out", OVERWRITE, table=table)) == 1
+    assert len(plan([scans], tmp_path / "out", SKIP, table=table)) == 1
+
+
+@pytest.mark.parametrize("name", ["x.seg.nrrd", "x.nrrd", "x.nii.gz", "x.nii"])
+def test_results_are_known_by_their_mark_until_another_program_saves_them(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    own_result(path)
+    assert is_own_result(path)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((8, 8, 8), np.uint8)), str(path))
+    assert not is_own_result(path)
+    path.write_bytes(b"cut")
+    assert not is_own_result(path)
+    assert not is_own_result(tmp_path / "gone.nrrd")
+
+
+def test_maps_are_marked_too(tmp_path: Path) -> None:
+    write_volume(Volume(np.ones((1, *GRID.shape), np.float32), GRID), tmp_path / "map.nii.gz")
+    assert is_own_result(tmp_path / "map.nii.gz")
+
+
+def test_a_table_of_measurements_is_read_again(tmp_path: Path) -> None:
+    rows = [Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75)]
+    write_measurements_csv(rows, tmp_path / "m.csv")
+    assert read_measurements_csv(tmp_path / "m.csv") == rows
+    assert read_measurements_csv(tmp_path / "gone.csv") == []
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="is no table of measurements"):
+        read_measurements_csv(tmp_path / "other.csv")
