@@ -76,7 +76,7 @@ class Measurement:
         key = self._key(recipe)
         self._folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
         cases, recipe_file = self._folder / "cases.csv", self._folder / "recipe.json"
-        write_lines(((row.name, row.scan, "", row.role) for row in self._table.rows), cases)
+        write_lines(((row.name, row.scan, "", row.role, "") for row in self._table.rows), cases)
         recipe_file.write_text(recipe.to_json(), encoding="utf-8")
 
         def on_event(event: dict[str, Any]) -> None:

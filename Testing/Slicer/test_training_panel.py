@@ -241,6 +241,57 @@ class SourcesTest(TrainingCase):
         self.assertEqual(self.table.rows[0].role, LABELLED)
 
 
+class LabelValuesTest(TrainingCase):
+    """Label files with other values than the recipe's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        image, label = ellipsoid(1)
+        write(self.folder / "a.nrrd", image)
+        write(self.folder / "a_label.nrrd", label.astype(np.int16) * 420)
+        self.list = self.folder / "cases.csv"
+
+    def add_list(self, text: str) -> None:
+        self.list.write_text(text)
+        self.session.add_list(self.list)
+        self.wait_for(lambda: self.session.checked, "the check")
+
+    def test_values_are_mapped_in_the_panel(self) -> None:
+        self.add_list("name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\n")
+        self.assertIn("420", self.session.table.rows[0].remark)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.ui.casesTable.selectRow(0)
+        for text, failure in (("420=aorta", "names no class"), ("420=Left atrium", "")):
+            with Person() as person:
+                person.expects("Values of the label files", self.enter(text))
+                if failure:
+                    person.expects(failure, "Ok")
+                click(self.ui.segmentsButton)
+        self.assertEqual(self.session.table.rows[0].source.labels, "420=Left atrium")
+        self.wait_for(lambda: self.session.checked, "the second check")
+        self.assertEqual(self.session.table.rows[0].remark, "")
+        self.assertTrue(self.ui.startButton.enabled)
+        # The mapping is saved with the scene, and in a list.
+        self.assertEqual(load_rows(self.session._node)[0].source.labels, "420=Left atrium")
+        with Person() as person:
+            person.expects("Save the list", str(self.folder / "out.csv"))
+            click(self.ui.exportListButton)
+        self.assertEqual(list_cases(self.folder / "out.csv")[0].labels, "420=Left atrium")
+
+    def enter(self, text: str) -> Any:
+        def act(dialog: Any) -> None:
+            (edit,) = (child for child in dialog.children() if child.className() == "QLineEdit")
+            edit.setText(text)
+            dialog.accept()
+
+        return act
+
+    def test_values_are_mapped_in_a_list(self) -> None:
+        self.add_list("name,image,label,role,labels\nA,a.nrrd,a_label.nrrd,labelled,420=left-atrium\n")
+        row = self.session.table.rows[0]
+        self.assertEqual((row.source.labels, row.remark), ("420=left-atrium", ""))
+
+
 class WidthTest(TrainingCase):
     """A panel of Slicer's usual width shows all columns that need action without scrolling."""
 

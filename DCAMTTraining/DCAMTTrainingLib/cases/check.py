@@ -61,7 +61,7 @@ class CaseCheck:
         lines = []
         for index, row in enumerate(self._table.rows):
             if isinstance(row.source, FileScan):
-                lines.append((row.name, row.source.image, row.source.label, row.role))
+                lines.append((row.name, row.source.image, row.source.label, row.role, row.source.labels))
                 self._index.append(index)
         if lines:
             yield

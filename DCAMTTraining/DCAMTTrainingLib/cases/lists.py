@@ -6,7 +6,7 @@ import csv
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from dcamt.cases.case_list import CASE_COLUMNS, Case, iterate_cases, write_cases
+from dcamt.cases.case_list import CASE_COLUMNS, LABELS_COLUMN, Case, iterate_cases, write_cases
 from dcamt.io.atomic import atomic_path
 
 from .rows import CaseRow, FileScan
@@ -15,7 +15,7 @@ from .store import ROWS_PER_STEP
 
 def row_of_case(case: Case) -> CaseRow:
     """Return the row of a case whose scan is a file."""
-    return CaseRow(case.name, FileScan(str(case.image), str(case.label or "")), case.role)
+    return CaseRow(case.name, FileScan(str(case.image), str(case.label or ""), case.labels), case.role)
 
 
 def read_rows_in_steps(path: Path) -> Generator[None, None, list[CaseRow]]:
@@ -38,7 +38,7 @@ def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
     for row in rows:
         if isinstance(row.source, FileScan):
             label = Path(row.source.label) if row.source.label else None
-            cases.append(Case(row.name, Path(row.source.image), label, row.role))
+            cases.append(Case(row.name, Path(row.source.image), label, row.role, row.source.labels))
         else:
             left_out += 1
     write_cases(cases, path)
@@ -47,15 +47,15 @@ def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
 
 def write_list(cases: Iterable[Case], path: Path) -> None:
     """Write cases with absolute paths, for a child process; raise OutputError if that fails."""
-    write_lines(((case.name, str(case.image), str(case.label or ""), case.role) for case in cases), path)
+    write_lines(((case.name, str(case.image), str(case.label or ""), case.role, case.labels) for case in cases), path)
 
 
-def write_lines(lines: Iterable[tuple[str, str, str, str]], path: Path) -> None:
-    """Write lines of name, image, label (empty for none) and role; raise OutputError if that fails.
+def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> None:
+    """Write lines of name, image, label, role and label mapping (empty for none); raise OutputError if that fails.
 
     Unlike `write_cases` this keeps paths as they are: making ten thousand of them relative takes a second.
     """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(CASE_COLUMNS)
+        writer.writerow([*CASE_COLUMNS, LABELS_COLUMN])
         writer.writerows(lines)

@@ -14,10 +14,15 @@ ALL_ROLES = (*ROLES, LEFT_OUT)
 
 @dataclass(frozen=True)
 class FileScan:
-    """A scan file and its label file. label: empty where there is none."""
+    """A scan file and its label file.
+
+    label: empty if there is none. labels: which value of the label file means which class, such as `420=left atrium`,
+    as `dcamt.cases.labels.parse_mapping` reads it; empty if the values are the recipe's own.
+    """
 
     image: str
     label: str = ""
+    labels: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ def parse_rows(listed: Any) -> list[CaseRow]:
 def _row(data: dict[str, Any]) -> CaseRow:
     source = data["source"]
     if "image" in source:
-        scan: FileScan | SceneScan = FileScan(source["image"], source["label"])
+        scan: FileScan | SceneScan = FileScan(source["image"], source["label"], str(source.get("labels", "")))
     else:
         segments = tuple((str(name), int(label)) for name, label in source["segments"])
         scan = SceneScan(source["volume"], source["segmentation"], segments, bool(source.get("chosen")))
@@ -212,13 +217,15 @@ def _row(data: dict[str, Any]) -> CaseRow:
 
 
 def _update_row(row: CaseRow, found: CaseRow, role_chosen: bool) -> CaseRow:
-    """Return `found` with the name, chosen segments and, if the label allows, the role of `row`.
+    """Return `found` with the name, chosen segments, label mapping and, if the label allows, the role of `row`.
 
     role_chosen: whether a person chose the role of `found`, which then wins.
     """
     source, known = found.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:
         source = known if known.chosen else source
+    if isinstance(source, FileScan) and isinstance(known, FileScan) and source.label == known.label:
+        source = replace(source, labels=source.labels or known.labels)
     found = replace(found, name=row.name, source=source)
     if role_chosen:
         return found

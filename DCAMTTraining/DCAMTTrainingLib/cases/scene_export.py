@@ -32,9 +32,8 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
     source = row.source
     needs_label = row.role in (LABELLED, VALIDATION)
     if isinstance(source, FileScan):
-        return Case(
-            row.name, Path(source.image), Path(source.label) if source.label and needs_label else None, row.role
-        )
+        label_file = Path(source.label) if source.label and needs_label else None
+        return Case(row.name, Path(source.image), label_file, row.role, source.labels)
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None:
         raise InputError(_("is no longer in the scene"), path=row.name, remedy=_("Remove the case."))
@@ -44,7 +43,7 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
         return Case(row.name, image, None, row.role)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if segmentation is None:
-        raise InputError(_("has no segmentation any more"), path=row.name, remedy=_("Make the case unlabelled."))
+        raise InputError(_("has no segmentation any more"), path=row.name, remedy=_("Set its role to “unlabelled”."))
     labels = yield from label_array(segmentation, source.segments, volume)
     label = folder / f"{number:05d}-label.nrrd"
     yield from write_nrrd_in_slabs(labels, ijk_to_ras(volume), label)

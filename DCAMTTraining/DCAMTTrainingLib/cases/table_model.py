@@ -108,7 +108,9 @@ def full_cell(row: CaseRow, column: int) -> str:
     if column == IMAGE:
         return source.image if isinstance(source, FileScan) else _node_name(source.volume)
     if column == LABEL:
-        return source.label if isinstance(source, FileScan) else _node_name(source.segmentation)
+        if not isinstance(source, FileScan):
+            return _node_name(source.segmentation)
+        return f"{source.label} ({source.labels})" if source.labels else source.label
     return cell(row, column)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
+from dcamt.cases.labels import parse_mapping
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.installation import ensure_packages
@@ -22,7 +23,7 @@ from ..cases.table_model import IMAGE, NAME, REMARK, ROLE, SIZE, SPACING, CaseTa
 from ..engine_command import EngineCommand
 from ..runs.model_store import current_model
 from ..session import SETTLE_MS, TrainingSession
-from .dialogs import choose_segments, confirm_pairs
+from .dialogs import choose_label_values, choose_segments, confirm_pairs
 from .plain_table import selected_rows
 
 LIST_PATTERN = "*.csv"
@@ -196,19 +197,37 @@ class CasesPanel:
 
     def _on_segments(self, checked: bool = False) -> None:
         selected = selected_rows(self._ui.casesTable)
-        row = self._table.rows[selected[0]] if selected else None
-        if row is None or not isinstance(row.source, SceneScan):
-            self._show_text(_("Select one row whose scan is in the scene."))
-            return
-        recipe = self._recipe()
+        recipe = self._recipe() if selected else None
+        if not selected:
+            self._show_text(_("Select the rows whose segments or label values are to be chosen."))
         if recipe is None:
             return
-        source = choose_segments(row.source, recipe)
-        if source is not None:
-            role = LABELLED if source.segments else UNLABELLED
-            self._table.replace_row(selected[0], replace(row, source=source, role=role))
+        row = self._table.rows[selected[0]]
+        if isinstance(row.source, SceneScan):
+            source = choose_segments(row.source, recipe)
+            if source is not None:
+                role = LABELLED if source.segments else UNLABELLED
+                self._table.replace_row(selected[0], replace(row, source=source, role=role))
+        else:
+            self._choose_label_values(selected, row.source.labels, recipe)
+
+    def _choose_label_values(self, selected: list[int], text: str, recipe: Recipe) -> None:
+        """Let the person map the values of the selected rows' label files to classes."""
+        labels = choose_label_values(text, recipe)
+        if labels is None:
+            return
+        try:
+            if labels:
+                parse_mapping(labels, recipe.classes)
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Values of the label files"))
+            return
+        for index in selected:
+            row = self._table.rows[index]
+            if isinstance(row.source, FileScan) and row.source.label:
+                self._table.replace_row(index, replace(row, source=replace(row.source, labels=labels)))
 
 
 def _row_of_found(case: dict[str, Any]) -> CaseRow:
     """Return the row of a case in the event of `dcamt cases find`."""
-    return CaseRow(case["name"], FileScan(case["image"], case["label"] or ""), case["role"])
+    return CaseRow(case["name"], FileScan(case["image"], case["label"] or "", case.get("labels") or ""), case["role"])

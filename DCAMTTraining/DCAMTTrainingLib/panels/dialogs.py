@@ -1,4 +1,4 @@
-"""The panel's own dialogs: confirm the pairs of a folder, and choose the segments of a case."""
+"""The panel's own dialogs: confirm the pairs of a folder, choose segments of a case, map values of label files."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
         ),
     )
     pairs.show(cases)
-    _add_table(layout, pairs, "pairsTable")
+    _add_table(layout, pairs, "pairsTable", stretch=3)
     rest = PlainTableModel(
         (_("Left out"), _("Reason")), lambda item: (relative_path(item["path"], folder), item["why"])
     )
     if left_over:
         layout.addWidget(qt.QLabel(_("These files belong to no case:")))
         rest.show(left_over)
-        _add_table(layout, rest, "leftOverTable")
+        _add_table(layout, rest, "leftOverTable", stretch=1)
     layout.addWidget(_ok_cancel(dialog))
     return _run(dialog)
 
@@ -96,6 +96,33 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
     return SceneScan(source.volume, nodes[index - 1].GetID(), segment_labels, chosen=True)
 
 
+def choose_label_values(text: str, recipe: Recipe) -> str | None:
+    """Let the person enter which values of label files mean which class; return None if they cancel.
+
+    text: the mapping so far, as `dcamt.cases.labels.parse_mapping` reads it. An empty text is returned if the values
+    are the recipe's own.
+    """
+    dialog = qt.QDialog()
+    dialog.setWindowTitle(_("Values of the label files"))
+    dialog.resize(520, 160)
+    layout = qt.QVBoxLayout(dialog)
+    classes = ", ".join(f"{info.label} = {info.name}" for info in recipe.classes)
+    explanation = _(
+        "The recipe's own values are: {classes}. If the label files have others, or segments with names, enter them as"
+        " value=class or name=class, separated by commas, such as 420={example}. All others are background."
+    )
+    label = qt.QLabel(explanation.format(classes=classes, example=recipe.classes[0].name))
+    label.setWordWrap(True)
+    layout.addWidget(label)
+    edit = qt.QLineEdit()
+    edit.setObjectName("labelValuesEdit")
+    edit.setText(text)
+    layout.addWidget(edit)
+    layout.addWidget(_ok_cancel(dialog))
+    accepted = _run(dialog)
+    return str(edit.text).strip() if accepted else None
+
+
 def _ok_cancel(dialog: Any) -> Any:
     """Return a box with OK and Cancel that close the dialog.
 
@@ -116,7 +143,7 @@ def _run(dialog: Any) -> bool:
     return bool(accepted)
 
 
-def _add_table(layout: Any, model: Any, name: str) -> None:
+def _add_table(layout: Any, model: Any, name: str, stretch: int) -> None:
     view = qt.QTableView()
     view.setObjectName(name)
     view.setModel(model)
@@ -124,7 +151,7 @@ def _add_table(layout: Any, model: Any, name: str) -> None:
     view.setColumnWidth(1, 260)
     view.horizontalHeader().setStretchLastSection(True)
     view.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-    layout.addWidget(view)
+    layout.addWidget(view, stretch)
 
 
 def _segments(node: Any) -> list[tuple[str, str]]:
