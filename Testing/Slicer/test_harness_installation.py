@@ -50,6 +50,22 @@ class InstallationTest(unittest.TestCase):
         self.assertIn("need the wheels of slicer-core and PySide6-Essentials: no wheel for this machine", done.stdout)
         self.assertNotIn("error", done.stdout.lower())
 
+    def test_module_tests_load_by_unittest_without_pytest(self) -> None:
+        """Slicer runs each file by `slicer.testing.runUnitTest`, and its Python has no pytest."""
+        code = (
+            "import sys, unittest; sys.modules['pytest'] = None; sys.path[:0] = sys.argv[1:];"
+            "import slicer_harness; slicer_harness.install(); loader = unittest.TestLoader();"
+            "files = [line.strip() for line in open('CMakeLists.txt') if line.strip().startswith('test_')];"
+            "counts = [loader.loadTestsFromName(name.removesuffix('.py')).countTestCases() for name in files];"
+            "print(len(files), min(counts), loader.errors)"
+        )
+        root = HERE.parents[1]
+        done = run(["-c", code, *(str(root / name) for name in ("DCAMTSegmentation", "DCAMTTraining"))])
+        tests = [path for path in HERE.glob("test_*.py") if not path.name.startswith("test_harness_")]
+        count, fewest, *errors = done.stdout.splitlines()[-1].split(" ", 2)
+        self.assertEqual((int(count), errors), (len(tests), ["[]"]), done.stderr)
+        self.assertGreater(int(fewest), 0)
+
     def test_the_modules_do_not_import_the_harness(self) -> None:
         root = HERE.parents[1]
         sources = [path for folder in ("DCAMTSegmentation", "DCAMTTraining") for path in (root / folder).rglob("*.py")]
