@@ -1,7 +1,7 @@
-"""A recipe says what a task is: spacing, intensities, classes, network, objective, schedule. It is data, never code.
+"""Define the recipe of a task: spacing, intensities, classes, network, objective and schedule, as data.
 
-A recipe is a JSON file of the same shape as the dataclasses below. Those shipped lie in `recipes/`; a user's own
-organ is one more file. What a file leaves out takes the value written here.
+A recipe is a JSON file of the same shape as the dataclasses below. Shipped recipes lie in `recipes/`; another organ is
+one more file. Missing keys take the defaults written here.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ another."""
 
 @dataclass(frozen=True)
 class Intensity:
-    """How stored values become what the network sees; neither rule looks at how the scan was cropped.
+    """The normalisation of intensities; no rule depends on how the scan was cropped.
 
-    `local`: each voxel less the mean of its neighbourhood, over the neighbourhood's standard deviation. For MRI,
-    whose values have no unit. The neighbourhood is a cube of side 2 * `radius_mm`, smoothed (three passes of a box).
+    `local`: each voxel less the mean of its neighbourhood, over the neighbourhood's standard deviation. For MRI, whose
+    intensities have no unit. The neighbourhood is a cube of side 2 * `radius_mm`, smoothed (three passes of a box).
     `clip`: values are clipped to [`low`, `high`] and mapped linearly to [-1, 1]. For CT, in HU.
     """
 
@@ -49,7 +49,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Network:
-    """Two V-Nets of one shape and their cross-attention."""
+    """The shape of the two V-Nets and of their cross-attention."""
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
     """Feature channels, one number a level; each level has a lower resolution than the one before, see `strides`."""
@@ -64,7 +64,7 @@ class Network:
     attention_heads: int = 4
     """Heads of the cross-attention at the bottleneck; 0 leaves it out."""
     embedding: int = 32
-    """Channels of the voxel embeddings that the contrast parts compare."""
+    """Channels of the voxel embeddings that the contrastive losses compare."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training patch, drawn anew each time. 0 turns one off."""
+    """Random changes of a training patch, drawn anew each time; 0 switches a change off."""
 
     rotation_degrees: float = 15.0
     """Standard deviation is a third of this; the angle about each axis never exceeds it."""
@@ -120,7 +120,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Training:
-    """The schedule."""
+    """The training schedule."""
 
     iterations: int = 6000
     patch: tuple[int, int, int] = (112, 112, 80)
@@ -150,7 +150,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Inference:
-    """What is done with the network's probabilities."""
+    """The treatment of the network's probabilities."""
 
     largest_component: bool = True
     """Keep each class's largest connected component only."""
@@ -158,7 +158,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole task. `classes` may be any number, labelled 1, 2, ... in order; 0 is the background."""
+    """A task. `classes` may be any number, with the labels 1, 2, ... in order; 0 is the background."""
 
     name: str
     title: str
@@ -177,7 +177,7 @@ class Recipe:
 
     @property
     def outputs(self) -> int:
-        """Channels of the network's output: the background and each class."""
+        """Number of output channels of the network: the background and each class."""
         return 1 + len(self.classes)
 
     @property
@@ -192,7 +192,7 @@ class Recipe:
         return x, y, z
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings and numbers, as in a recipe file."""
+        """Return the recipe as dictionaries, lists, strings and numbers, as in a recipe file."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
@@ -200,7 +200,7 @@ class Recipe:
 
 
 def recipe_from_dict(data: Mapping[str, Any], source: str | Path) -> Recipe:
-    """A checked recipe from what a recipe file holds; `source` is the file that an error names.
+    """Return the checked recipe of a file's content; `source` is the file that an error names.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.
@@ -230,7 +230,7 @@ def _without_removed_keys(data: Mapping[str, Any], source: str | Path) -> Mappin
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:
-    """A shipped recipe by its name (`la`), or any recipe by its file.
+    """Return a shipped recipe by its name (`la`), or any recipe by its file.
 
     Raises:
         InputError: there is no such recipe, or the file is not a recipe.
@@ -253,12 +253,12 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with DCAMT."""
+    """Return the names of the shipped recipes."""
     return sorted(path.stem for path in SHIPPED.glob("*.json"))
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """The recipe with `key=value` settings put in, as given to `dcamt train --set`.
+    """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 
     A key is a field of the recipe or of any of its sections (`iterations`, `spacing`, `mmd`), or, in full,
     `training.iterations`; a list is written with commas (`64,64,32`).
@@ -292,7 +292,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 @functools.cache
 def _settable() -> list[tuple[str, dataclasses.Field[Any]]]:
-    """Every field that `--set` reaches, with the name of its section ("" for the recipe itself)."""
+    """Return every field that `--set` reaches, with the name of its section ("" for the recipe itself)."""
     fields: list[tuple[str, dataclasses.Field[Any]]] = []
     for recipe_field in dataclasses.fields(Recipe):
         section = type_hints(Recipe)[recipe_field.name]
@@ -304,7 +304,7 @@ def _settable() -> list[tuple[str, dataclasses.Field[Any]]]:
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:
-    """The value that `text` writes for a field of type `hint`."""
+    """Return the value that `text` gives a field of type `hint`."""
     if hint is str:
         return text
     try:
@@ -315,7 +315,7 @@ def _parse(text: str, hint: Any, where: str) -> Any:
 
 
 def _check(recipe: Recipe, source: str | Path) -> None:
-    """Raise InputError where values that are each of the right type do not make a task."""
+    """Raise InputError if values of the right types do not make a task."""
 
     def require(holds: bool, what: str) -> None:
         if not holds:
@@ -397,20 +397,20 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(objective.samples >= 2, "objective.samples must be at least 2")
     temperatures = (objective.distillation_temperature, objective.contrast_temperature)
     require(all(temperature > 0 for temperature in temperatures), "temperatures must be above 0")
-    require(objective.supervised > 0, "objective.supervised must be above 0, as nothing is learnt without it")
+    require(objective.supervised > 0, "objective.supervised must be above 0, since nothing is learnt without it")
     # Far beyond what any machine trains, near enough that no size overflows on the way to that machine's own limits.
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
     require(training.batch <= 4096, "batch must be at most 4096")
     require(0 <= training.seed <= 2**31, "seed must lie within 0 and 2147483648")
-    # Last, so that what says more precisely what is asked comes first.
+    # Last, so that more precise messages come first.
     for where, number in _floats(recipe.to_dict()):
         require(math.isfinite(number), f"{where} must be a finite number")
 
 
 def _floats(value: Any, where: str = "") -> Iterator[tuple[str, float]]:
-    """Every float in a recipe's dictionary, with the key under which it lies (`intensity.high`)."""
+    """Yield every float in a recipe's dictionary with its key (`intensity.high`)."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _floats(item, f"{where}.{key}" if where else key)

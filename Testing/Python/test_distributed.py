@@ -197,7 +197,7 @@ def test_a_fault_that_all_meet_is_told_once(table: Path, tmp_path: Path) -> None
         ([table, "--colour"], "unrecognized arguments: --colour"),
         ([table.with_name("none.csv")], "none.csv"),
         ([table, "--recipe", "none"], "none"),
-        (["--resume"], "holds no run to go on with"),
+        (["--resume"], "holds no run to resume"),
         ([broken, *set_options(*BATCH)], "broken.nii.gz"),
     ):
         status, output, errors = train(2, tmp_path / "run", *words)

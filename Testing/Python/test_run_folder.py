@@ -48,7 +48,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path, table: 
     empty = RunFolder(tmp_path / "empty")
     empty.path.mkdir()
     empty.create(recipe, cases, nothing)
-    with pytest.raises(InputError, match=r"already holds a run\. Go on with --resume, or name a new folder\.$"):
+    with pytest.raises(InputError, match=r"already holds a run\. Resume it with --resume, or name a new folder\.$"):
         empty.create(recipe, cases, nothing)
     full = RunFolder(tmp_path / "full")
     full.path.mkdir()
@@ -118,13 +118,13 @@ def test_where_the_weights_came_from_is_kept(tmp_path: Path, table: Path) -> Non
 def test_a_damaged_origin_is_told(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     run.origin.write_text(text)
-    with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start the run anew\.$"):
+    with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start a new run\.$"):
         run.started_from()
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(InputError, match=r"holds no run to go on with\. Start one without --resume\.$"):
+        with pytest.raises(InputError, match=r"holds no run to resume\. Start one without --resume\.$"):
             RunFolder(path).open()
 
 

@@ -97,7 +97,7 @@ def test_a_paused_run_is_stopped_from_its_checkpoint(
     run = RunFolder(tmp_path / "run")
     stop = ["train", "--run", str(run.path), "--stop", "--device", "cpu"]
     assert status(stop) == 1
-    assert "no run to go on with" in capfd.readouterr().err
+    assert "no run to resume" in capfd.readouterr().err
     assert status([*stop, "--set", "batch=2"]) == 2
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 2)

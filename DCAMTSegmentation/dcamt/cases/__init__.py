@@ -1,1 +1,1 @@
-"""Cases to train on: the case list, folder conventions, checks and labels. Imports no torch."""
+"""Find, list and check the cases to train on, and read their labels. Imports no torch."""

@@ -1,1 +1,1 @@
-"""Model packages (one .dcamt file each) and the store of models on this computer. Imports no torch."""
+"""Read and write model packages (one .dcamt file each), and list the models on this computer. Imports no torch."""

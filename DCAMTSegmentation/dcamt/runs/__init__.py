@@ -1,1 +1,1 @@
-"""A training run as a folder: its files, lock, state, requests and events. Imports no torch."""
+"""Represent a training run as a folder: files, lock, state, requests and events. Imports no torch."""

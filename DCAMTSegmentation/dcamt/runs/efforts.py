@@ -1,4 +1,4 @@
-"""How long a run is: a quick try, the standard, or thorough, as settings of a recipe."""
+"""Choose how long a run trains: quick, standard or thorough, as settings of a recipe."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from ..recipe import Recipe
 
 QUICK, STANDARD, THOROUGH = "quick", "standard", "thorough"
 EFFORTS = (QUICK, STANDARD, THOROUGH)
-_SHARE = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
-"""Of the recipe's own iterations, which are those of the publications."""
+_FRACTION = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
+"""Fraction of the recipe's iterations, whose number is that of the publications."""
 
 
 def effort_settings(recipe: Recipe, effort: str) -> list[str]:
-    """What the effort changes of a recipe, as for `dcamt train --set`.
+    """Return the settings of an effort, in the form of `dcamt train --set`.
 
-    A quick try also takes smaller patches (two thirds of each edge): it shows whether cases and classes are right.
+    A quick run also takes smaller patches (two thirds of each edge); it shows whether cases and classes are right.
     """
     training = recipe.training
-    iterations = max(1, round(training.iterations * _SHARE[effort]))
+    iterations = max(1, round(training.iterations * _FRACTION[effort]))
     settings = [f"iterations={iterations}", f"validate_every={max(1, min(training.validate_every, iterations // 5))}"]
     if effort == QUICK:
         strides = zip(training.patch, recipe.stride, strict=True)

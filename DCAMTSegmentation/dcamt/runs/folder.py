@@ -1,4 +1,4 @@
-"""A run is a folder: recipe, cases, events, checkpoints, model package. It is all that a run needs to go on."""
+"""Represent a run as a folder: recipe, cases, events, checkpoints and model, which suffice to resume it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .events import Event, read_events
 
 @dataclass(frozen=True)
 class Origin:
-    """The model that a run's weights begin with, as its card had it."""
+    """The model whose weights a run starts from, as its card describes it."""
 
     name: str
     title: str
@@ -32,7 +32,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where each part of a run lies."""
+    """The paths of a run's files, and their creation."""
 
     path: Path
 
@@ -46,12 +46,12 @@ class RunFolder:
 
     @property
     def origin(self) -> Path:
-        """Of which model the run's first weights are; not there if they were random."""
+        """The model of the run's first weights; missing if they were random."""
         return self.path / "origin.json"
 
     @property
     def lock(self) -> Path:
-        """There while a process trains here; see `run_lock`."""
+        """Exists while a process trains here; see `lock.run_lock`."""
         return self.path / "train.lock"
 
     @property
@@ -68,17 +68,17 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model with the highest validation Dice; not there if that is the last one."""
+        """The model with the highest validation Dice; missing if that is the last one."""
         return self.path / "best.dcamt"
 
     @property
     def best_weights(self) -> Path:
-        """What `best` is made of at the end."""
+        """The weights from which `best` is written at the end."""
         return self.path / "checkpoints" / "best.pt"
 
     @property
     def request(self) -> Path:
-        """There while another process asks this run to pause or to stop; see `run_requests`."""
+        """Exists while another process asks this run to pause or stop; see `requests`."""
         return self.path / "request"
 
     @property
@@ -88,17 +88,17 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """What a process that was started in the background printed."""
+        """The output of a process that was started in the background."""
         return self.path / "train.log"
 
     @property
     def scans(self) -> Path:
-        """Scans and labels that were open in another program when the run began; they go with the run."""
+        """Scans and labels that an application exported for the run."""
         return self.path / "scans"
 
     @property
     def preview(self) -> Path:
-        """How a chosen validation case is segmented at present; see `preview`."""
+        """The present segmentation of a chosen validation case; see `training.preview`."""
         return self.path / "preview"
 
     @property
@@ -108,13 +108,15 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """What may be passed on of a finished run: it names no case."""
+        """The report of a finished run, which names no case."""
         return self.path / "report.html"
 
     def check_new(self) -> None:
-        """Raise InputError unless the folder is new, empty, or holds the beginning of a run that was killed there."""
+        """Raise InputError unless the folder is new, empty, or holds the first files of a run that was killed."""
         if self.recipe.exists():
-            raise InputError("already holds a run", path=self.path, remedy="Go on with --resume, or name a new folder.")
+            raise InputError(
+                "already holds a run", path=self.path, remedy="Resume it with --resume, or name a new folder."
+            )
         if not self.path.exists():
             return
         given = {self.scans, self.log, self.preview}
@@ -130,9 +132,9 @@ class RunFolder:
         first_checkpoint: Callable[[], None],
         origin: Origin | None = None,
     ) -> None:
-        """Begin a run in a folder that `check_new` takes.
+        """Create the files of a run in a folder that `check_new` accepts.
 
-        `first_checkpoint` writes the checkpoint before the first step. `origin`: the model that the weights are of.
+        `first_checkpoint` writes the checkpoint before the first step. `origin`: the model of the weights.
 
         Raises:
             InputError: the folder already holds a run, or anything else.
@@ -151,39 +153,39 @@ class RunFolder:
             partial.write_text(recipe.to_json(), encoding="utf-8")
 
     def open(self) -> tuple[Recipe, list[Case]]:
-        """The recipe and cases of the run that lies here.
+        """Return the recipe and cases of the run.
 
         Raises:
             InputError: there is no run here, or its files cannot be used.
         """
         if not self.recipe.exists():
-            raise InputError("holds no run to go on with", path=self.path, remedy="Start one without --resume.")
+            raise InputError("holds no run to resume", path=self.path, remedy="Start one without --resume.")
         return load_recipe(self.recipe), read_cases(self.cases)
 
     def started_from(self) -> Origin | None:
-        """The model that the run's first weights are of; None if they were random.
+        """Return the model of the run's first weights; None if they were random.
 
         Raises:
-            InputError: the file that says so is damaged.
+            InputError: the file is damaged.
         """
         try:
             origin = Origin(**json.loads(self.origin.read_text(encoding="utf-8")))
             if not all(isinstance(text, str) for text in asdict(origin).values()):
-                raise TypeError("a text is none")
+                raise TypeError("a text is missing")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"cannot be read ({error})", path=self.origin, remedy="Start the run anew.") from error
+            raise InputError(f"cannot be read ({error})", path=self.origin, remedy="Start a new run.") from error
         return origin
 
     def remove_strays(self) -> None:
-        """Remove what a killed process left half-written; only for the process that trains here."""
+        """Remove the temporary files of a killed process; only for the process that trains here."""
         for file in self._strays():
             with suppress(OSError):
                 file.unlink()
 
     def withdraw(self) -> None:
-        """Take back a new run that came to nothing, so that the same command works once its cause is mended."""
+        """Remove the files of a run that failed to start, so that the same command works after its cause is fixed."""
         self.remove_strays()
         for file in (self.recipe, self.cases, self.origin, self.events, self.checkpoint, self.request):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""How another process asks a run to pause or to stop: a small file in its folder, which works on every system."""
+"""Ask the process that trains a run to pause or stop, by a small file in the run folder."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ..io.atomic import atomic_path
 from .folder import RunFolder
 
 PAUSE, STOP = "pause", "stop"
-"""Pause: save a checkpoint and end, to go on later. Stop: make the models of what was learnt so far, and end."""
+"""Pause: save a checkpoint and end, to resume later. Stop: write the models of the present weights, and end."""
 
 
 def ask(run: RunFolder, what: str) -> None:
-    """Ask the process that trains in the folder; it answers by ending, after the iteration in hand.
+    """Write the request; the process that trains in the folder ends after its present iteration.
 
     Raises:
         OutputError: the file cannot be written.
@@ -20,7 +20,7 @@ def ask(run: RunFolder, what: str) -> None:
 
 
 def asked(run: RunFolder) -> str | None:
-    """`PAUSE`, `STOP`, or None if nobody asks."""
+    """Return the request, `PAUSE` or `STOP`; None if there is none."""
     try:
         text = run.request.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -29,5 +29,5 @@ def asked(run: RunFolder) -> str | None:
 
 
 def withdraw_request(run: RunFolder) -> None:
-    """What was asked of an earlier process is no request to the next one."""
+    """Remove the request, so that it does not reach the next process."""
     run.request.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""What an application and its worker process say to one another: protocol, progress and failures. Imports no torch."""
+"""Define the protocol between an application and its worker process, and estimate progress. Imports no torch."""
