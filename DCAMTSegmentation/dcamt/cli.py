@@ -74,6 +74,10 @@ def _run(options: argparse.Namespace) -> int:
         from .commands.evaluate import run_evaluate
 
         return run_evaluate(options)
+    if options.command == "recipe":
+        from .commands.recipe import run_recipe
+
+        return run_recipe(options)
     if options.command == "cases":
         from .commands.cases import run_cases
 
@@ -145,6 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_models(commands)
     _add_cases(commands)
+    _add_recipe(commands)
     _add_rank(commands)
     _add_report(commands)
     _add_picture(commands)
@@ -284,6 +289,26 @@ def _add_estimate(commands: _Commands[_Parser]) -> None:
     parser.add_argument("--run", type=_path, metavar="FOLDER", help="where the run would be written (default: here)")
     _add_device(parser)
     _add_json(parser)
+
+
+def _add_recipe(commands: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands,
+        "recipe",
+        "Suggest a complete recipe for a case list: spacing, intensities, classes, network, patch and batch.",
+        "dcamt recipe suggest cases.csv -o recipe.json",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    suggest = _command(
+        actions,
+        "suggest",
+        "Write a recipe for the labelled cases of a list, whose patch and batch fit into this machine's memory.",
+        "dcamt recipe suggest cases.csv -o recipe.json",
+    )
+    suggest.add_argument("cases", type=_path, metavar="CASES.csv")
+    suggest.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.json")
+    _add_device(suggest)
+    _add_json(suggest)
 
 
 def _add_evaluate(commands: _Commands[_Parser]) -> None:

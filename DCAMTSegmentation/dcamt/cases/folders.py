@@ -139,6 +139,15 @@ def _description(folder: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
+def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
+    """Return label values and names from a folder's `dataset.json`; empty if there is none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return _classes(_description(folder))
+
+
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """Return label values and names: the Decathlon has {"1": "name"}, nnU-Net {"name": 1}."""
     listed = described.get("labels")

@@ -1,0 +1,269 @@
+"""Suggest a complete recipe for a case list: spacing, intensities, classes, network, patch and batch.
+
+The rules follow nnU-Net (Isensee et al., Nature Methods 2021): median spacing, a patch of the median scan's proportions
+that fits into memory, and downsampling along an axis only while its voxels are less than twice as long as the shortest.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry import network_grid
+from ..io.readers import read_labelmap, read_scan, read_segments
+from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride, Training, recipe_from_dict
+from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, is_mask_of_255
+from .case_list import LABELLED, UNLABELLED, Case
+from .folders import dataset_classes
+
+MAX_CASES = 20
+"""Labelled cases that are read at most, evenly spread over the list."""
+CHANNELS = (16, 32, 64, 128, 128)
+"""Features of each level at most, as in the shipped model."""
+CONVOLUTIONS = (1, 2, 3, 3, 3)
+SMALLEST_MAP = 4
+"""Voxels of the deepest feature map along an axis that is downsampled, at least."""
+BYTES_PER_VOXEL = 32 * 4
+"""Memory of a training step for a voxel of a patch and a channel of the finest level.
+
+Measured (Testing/benchmarks, training speed): 1.4 to 1.7 GB for four patches of 64 x 64 x 32 and 16 channels, 0.5 GB of
+which does not grow with the patch; that is 1.1 to 1.4 GB, or 32 feature maps of float32 with downsampling by 2.
+"""
+FIXED_BYTES = 500 << 20
+MEMORY_FRACTION = 0.5
+"""Fraction of the free memory that a suggested recipe uses."""
+LARGEST_PATCH = 112 * 112 * 80
+"""Voxels of a patch at most: that of the published left atrium results."""
+SMALL_FRACTION = 0.005
+"""Fraction of a scan below which a class is small, and patches are centred on classes more often."""
+HOUNSFIELD_AIR = -500
+"""Scans whose lowest intensity is below this hold Hounsfield units."""
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What a labelled case tells, axes along patient R-L, A-P, S-I.
+
+    shape: of the scan, in its own voxels. spacing: mm. fractions: of the scan's voxels, by label value.
+    single: label values with one component, but for stray voxels. foreground: 0.5th and 99.5th percentile of
+    intensities within any label. lowest: intensity of the scan. channels: images in the scan's file.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    fractions: dict[int, float]
+    single: frozenset[int]
+    foreground: tuple[float, float]
+    lowest: float
+    channels: int
+
+
+def suggest_recipe(
+    cases: Sequence[Case], memory_bytes: int | None, name: str = "own", folder: Path | None = None
+) -> Recipe:
+    """Return a complete recipe for the cases.
+
+    memory_bytes: free on the device that trains; None: 4 GB are assumed. name: of the recipe.
+    folder: where a `dataset.json` names the classes; None: beside the first label, or one folder up.
+
+    Raises:
+        InputError: no case is labelled, a file cannot be read, or the labels hold no class.
+    """
+    labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
+    if not labelled:
+        raise InputError("the list holds no labelled case", remedy="Label at least one scan.")
+    step = math.ceil(len(labelled) / MAX_CASES)
+    facts = [examine_case(case) for case in labelled[::step]]
+    classes = name_classes(labelled, sorted({value for one in facts for value in one.fractions}), folder)
+    spacing = median_spacing(facts)
+    shape = median_shape(facts, spacing)
+    mixed = any(case.role == UNLABELLED for case in cases)
+    batch = 4 if mixed else 2
+    network, patch = plan_network(spacing, shape, batch, memory_bytes or 4 << 30)
+    smallest = min(
+        median([one.fractions[v] for one in facts if v in one.fractions]) for v in range(1, len(classes) + 1)
+    )
+    hounsfield = all(one.lowest < HOUNSFIELD_AIR for one in facts)
+    single = all(set(one.fractions) <= one.single for one in facts)
+    recipe = Recipe(
+        name=name,
+        title=", ".join(info.name for info in classes),
+        modality="CT" if hounsfield else "MRI",
+        spacing=spacing,
+        classes=classes,
+        input_channels=facts[0].channels,
+        intensity=suggest_intensity(facts, spacing, hounsfield),
+        network=network,
+        augmentation=Augmentation(gamma=0.1, gain=0.1, offset=0.1) if hounsfield else Augmentation(),
+        training=Training(
+            iterations=3000,
+            patch=patch,
+            batch=batch,
+            labelled_per_batch=2,
+            optimiser="adamw",
+            learning_rate=0.001,
+            foreground=0.8 if smallest < SMALL_FRACTION else 0.5,
+            weight_average=0.99,
+        ),
+        inference=Inference(largest_component=single),
+    )
+    return recipe_from_dict(recipe.to_dict(), "the suggested recipe")
+
+
+def examine_case(case: Case) -> CaseFacts:
+    """Read a labelled case and return what its suggestion needs.
+
+    Raises:
+        InputError: a file cannot be read, or scan and label lie on different grids.
+    """
+    from scipy import ndimage
+
+    assert case.label is not None
+    scan, labelmap = _read_any(case.image), read_labelmap(case.label)
+    if is_mask_of_255(labelmap):
+        labelmap = replace(labelmap, voxels=(labelmap.voxels > 0).astype(np.uint8))
+    if not labelmap.grid.matches(scan.grid):
+        raise InputError(f"lies on another grid than {case.image}", path=case.label, remedy="Export it again.")
+    grid = network_grid(scan.grid, (1.0, 1.0, 1.0))
+    labels = labelmap.voxels
+    fractions, single = {}, set()
+    for value in np.unique(labels)[1:] if labels.min() == 0 else np.unique(labels):
+        mask = labels == value
+        size = int(np.count_nonzero(mask))
+        fractions[int(value)] = size / labels.size
+        sizes = np.bincount(ndimage.label(mask, structure=np.ones((3, 3, 3)))[0].ravel())[1:]
+        if sizes.max() >= 0.95 * size:
+            single.add(int(value))
+    if not fractions:
+        raise InputError("is empty: no voxel is labelled", path=case.label)
+    low, high = np.percentile(scan.voxels[0][labels > 0], (0.5, 99.5))
+    return CaseFacts(
+        grid.canonical_shape,
+        grid.canonical_spacing,
+        fractions,
+        frozenset(single),
+        (float(low), float(high)),
+        float(scan.voxels.min()),
+        len(scan.voxels),
+    )
+
+
+def _read_any(path: Path) -> Volume:
+    """Read a scan of any number of channels."""
+    from ..io.readers import read_header
+
+    return read_scan(path, channels=read_header(path).channels)
+
+
+def name_classes(labelled: Sequence[Case], values: Sequence[int], folder: Path | None) -> tuple[SegmentInfo, ...]:
+    """Return the classes 1 to the highest label value, with names and colours from the files where they have them.
+
+    Names come from `dataset.json`, else from a segmentation's own segments, else they are "Structure 1", ...
+    """
+    first = labelled[0].label
+    assert first is not None
+    folders = [folder] if folder else [first.parent, first.parent.parent]
+    names = next((named for one in folders if (named := dict(dataset_classes(one)))), {})
+    colors: dict[int, tuple[float, float, float]] = {}
+    for segment in read_segments(first):
+        if segment.name:
+            names.setdefault(segment.label, segment.name)
+        if segment.color:
+            colors[segment.label] = segment.color
+    classes, used = [], set()
+    for value in range(1, max(values) + 1):
+        name = names.get(value, f"Structure {value}")
+        name = name if name not in used else f"{name} {value}"
+        used.add(name)
+        # Golden-ratio steps around the colour circle keep neighbouring classes apart.
+        color = colors.get(value, colorsys.hsv_to_rgb((0.02 + 0.618 * (value - 1)) % 1, 0.55, 0.85))
+        rounded = (round(color[0], 3), round(color[1], 3), round(color[2], 3))
+        classes.append(SegmentInfo(value, name, rounded, ANATOMICAL_STRUCTURE))
+    return tuple(classes)
+
+
+def median_spacing(facts: Sequence[CaseFacts]) -> tuple[float, float, float]:
+    """Return the cases' median spacing along R-L, A-P, S-I, mm."""
+    x, y, z = (round(float(median(sides)), 4) for sides in zip(*(one.spacing for one in facts), strict=True))
+    return x, y, z
+
+
+def median_shape(facts: Sequence[CaseFacts], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Return the median size of the scans in voxels of `spacing`."""
+    sizes = [
+        [max(1, round(n * own / step)) for n, own, step in zip(one.shape, one.spacing, spacing, strict=True)]
+        for one in facts
+    ]
+    x, y, z = (round(median(sides)) for sides in zip(*sizes, strict=True))
+    return x, y, z
+
+
+def suggest_intensity(facts: Sequence[CaseFacts], spacing: Sequence[float], hounsfield: bool) -> Intensity:
+    """Return the intensity rule: `clip` to the range within labels for CT, else `local`."""
+    if not hounsfield:
+        return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
+    low, high = (median([one.foreground[end] for one in facts]) for end in (0, 1))
+    margin = max(50.0, 0.5 * (high - low))
+    return Intensity("clip", low=round(low - margin), high=round(high + margin))
+
+
+def plan_network(
+    spacing: Sequence[float], shape: Sequence[int], batch: int, memory_bytes: int
+) -> tuple[Network, tuple[int, int, int]]:
+    """Return the network and the patch for scans of `shape` voxels: the largest whose training step fits in memory."""
+    patch = [float(n) for n in shape]
+    while True:
+        strides = plan_strides(spacing, patch)
+        stride = [math.prod(steps) for steps in zip((1, 1, 1), *strides, strict=True)]
+        fitted = tuple(max(s, round(n / s) * s) for n, s in zip(patch, stride, strict=True))
+        needed = FIXED_BYTES + batch * math.prod(fitted) * CHANNELS[0] * BYTES_PER_VOXEL * _growth(strides)
+        at_least = all(n <= max(s, SMALLEST_MAP) for n, s in zip(fitted, stride, strict=True))
+        if (needed <= MEMORY_FRACTION * memory_bytes and math.prod(fitted) <= LARGEST_PATCH) or at_least:
+            break
+        # The axis that covers most of the scan relative to the others is shortened first.
+        axis = max(range(3), key=lambda a: patch[a] * spacing[a] if patch[a] > SMALLEST_MAP else 0.0)
+        patch[axis] *= 0.9
+    levels = len(strides) + 1
+    network = Network(channels=CHANNELS[:levels], convolutions=CONVOLUTIONS[:levels], strides=strides)
+    return network, (fitted[0], fitted[1], fitted[2])
+
+
+def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
+    """Return the downsampling of each level but the first, 1 to 4 levels.
+
+    An axis is halved while its voxels are less than twice as long as the shortest of the axes that can still be halved,
+    and its feature map keeps `SMALLEST_MAP` voxels.
+    """
+    steps, sizes = list(map(float, spacing)), list(map(float, patch))
+    strides: list[Stride] = []
+    while len(strides) < len(CHANNELS) - 1:
+        possible = [axis for axis in range(3) if sizes[axis] >= 2 * SMALLEST_MAP]
+        if not possible:
+            break
+        shortest = min(steps[axis] for axis in possible)
+        halved = [axis for axis in possible if steps[axis] < 2 * shortest]
+        x, y, z = (2 if axis in halved else 1 for axis in range(3))
+        strides.append((x, y, z))
+        for axis in halved:
+            steps[axis], sizes[axis] = 2 * steps[axis], sizes[axis] / 2
+    return tuple(strides) or ((2, 2, 1),)
+
+
+def _growth(strides: Sequence[Stride]) -> float:
+    """Return the features of all levels over those with downsampling by 2 along every axis."""
+
+    def features(each: Sequence[Stride]) -> float:
+        total, voxels = 0.0, 1.0
+        for channels, step in zip(CHANNELS, ((1, 1, 1), *each), strict=False):
+            voxels /= math.prod(step)
+            total += channels * voxels
+        return total
+
+    return features(strides) / features(((2, 2, 2),) * len(strides))

@@ -1,0 +1,43 @@
+"""`dcamt recipe`: suggest a recipe for a case list."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..cases.case_list import list_cases
+from ..cases.suggestion import suggest_recipe
+from ..errors import OutputError
+from ..io.atomic import atomic_path
+from .console import Console
+
+
+def run_recipe(options: argparse.Namespace) -> int:
+    """Write the recipe that is suggested for the cases; returns 0.
+
+    Raises:
+        InputError: the cases cannot be used. OutputError: the file cannot be written.
+    """
+    console = Console(options.json)
+    cases = list_cases(options.cases)
+    # Imports torch: after all checks that work without it.
+    from ..devices import choose_device
+    from ..training.estimate import available_memory
+
+    memory = available_memory(choose_device(options.device, training=True))
+    name = options.output.name.removesuffix(".json")
+    folder = options.cases.parent if (options.cases.parent / "dataset.json").exists() else None
+    recipe = suggest_recipe(cases, memory, name, folder)
+    try:
+        with atomic_path(options.output) as partial:
+            partial.write_text(recipe.to_json() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{options.output}: could not be written ({error.strerror})") from error
+    console.print_event("recipe", path=str(options.output), recipe=recipe.to_dict())
+    spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
+    patch = " x ".join(map(str, recipe.training.patch))
+    console.print_text(
+        f"{recipe.title}: {spacing} mm, patch {patch}, batch {recipe.training.batch}, "
+        f"intensities '{recipe.intensity.rule}'\n"
+        f"recipe: {options.output}"
+    )
+    return 0

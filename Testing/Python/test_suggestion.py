@@ -1,0 +1,159 @@
+"""Suggested recipes: the rules in closed form, and made-up tasks that train from a suggestion alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from dcamt.cases.case_list import read_cases
+from dcamt.cases.suggestion import CHANNELS, plan_network, plan_strides, suggest_recipe
+from dcamt.errors import InputError
+from dcamt.inference.predictor import Predictor
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.networks.packaging import verify_model
+from dcamt.recipe import load_recipe
+from dcamt_testing.synthetic import status, write_table
+
+
+@pytest.mark.parametrize(
+    ("spacing", "patch", "strides"),
+    [
+        ((1, 1, 1), (64, 64, 64), [(2, 2, 2)] * 4),
+        ((1, 1, 8), (128, 128, 16), [(2, 2, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2)]),
+        ((1, 1, 3), (128, 128, 32), [(2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)]),
+        ((8, 1, 1), (4, 64, 64), [(1, 2, 2)] * 4),
+        ((1, 1, 1), (16, 16, 16), [(2, 2, 2)] * 2),
+    ],
+)
+def test_long_voxels_are_downsampled_later(
+    spacing: tuple[float, ...], patch: tuple[int, ...], strides: list[tuple[int, int, int]]
+) -> None:
+    assert list(plan_strides(spacing, patch)) == strides
+
+
+@pytest.mark.parametrize("memory_gb", [1.5, 4, 16, 64])
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.5, 0.5, 4.0)], ids=str)
+def test_the_patch_grows_with_memory_and_fits_the_network(spacing: tuple[float, ...], memory_gb: float) -> None:
+    shape = (256, 256, 40)
+    network, patch = plan_network(spacing, shape, 2, int(memory_gb * 2**30))
+    smaller = plan_network(spacing, shape, 2, 2**30)[1]
+    assert math.prod(smaller) <= math.prod(patch) <= 1.2 * 112 * 112 * 80
+    for axis in range(3):
+        assert patch[axis] % math.prod(steps[axis] for steps in network.strides) == 0
+    assert network.channels == CHANNELS[: len(network.strides) + 1]
+
+
+def ball(shape: tuple[int, int, int], spacing: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+    places = np.indices(shape).transpose(1, 2, 3, 0)
+    return np.asarray(np.linalg.norm((places - centre) * spacing, axis=-1) < radius)
+
+
+def write_task(
+    folder: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float], radii: tuple[float, ...]
+) -> Path:
+    """Write six cases of balls of the given radii (mm), one class each, of different brightness; two are unlabelled."""
+    sides = np.array(spacing)
+    rows = []
+    for number in range(6):
+        draw = np.random.default_rng(number)
+        label = np.zeros(shape, np.uint8)
+        image = draw.normal(100, 10, shape)
+        for value, radius in enumerate(radii, start=1):
+            low = np.array([radius + 4] * 3) / sides
+            centre = draw.uniform(np.minimum(low, np.array(shape) / 2), np.maximum(shape - low, np.array(shape) / 2))
+            label[ball(shape, sides, centre, radius)] = value
+        for value in range(1, len(radii) + 1):
+            image[label == value] += 60 if value % 2 else -60
+        role = "labelled" if number < 3 else "unlabelled" if number < 5 else "validation"
+        affine = np.diag([*spacing, 1.0])
+        nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), folder / f"c{number}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, affine), folder / f"c{number}_label.nii.gz")
+        named = "" if role == "unlabelled" else f"c{number}_label.nii.gz"
+        rows.append([f"c{number}", f"c{number}.nii.gz", named, role])
+    return write_table(folder / "cases.csv", rows)
+
+
+def test_facts_of_the_cases_become_the_recipe(tmp_path: Path) -> None:
+    table = write_task(tmp_path, (48, 40, 10), (1.0, 1.0, 8.0), (12.0, 5.0))
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Heart": 1, "Scar": 2}}))
+    assert status(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
+    recipe = load_recipe(tmp_path / "own.json")
+    assert recipe.name == "own"
+    assert recipe.spacing == (1.0, 1.0, 8.0)
+    assert [info.name for info in recipe.classes] == ["Heart", "Scar"]
+    assert (recipe.intensity.rule, recipe.modality) == ("local", "MRI")
+    assert recipe.network.strides[0] == (2, 2, 1)
+    assert (recipe.training.batch, recipe.training.labelled_per_batch) == (4, 2)
+    assert recipe.training.foreground == 0.8  # the smaller ball fills less than half a percent
+    assert recipe.inference.largest_component
+
+
+def test_hounsfield_units_are_clipped_to_what_the_labels_hold(tmp_path: Path) -> None:
+    table = write_task(tmp_path, (32, 32, 32), (2.0, 2.0, 2.0), (12.0,))
+    for number in range(6):
+        path = tmp_path / f"c{number}.nii.gz"
+        stored = nibabel.load(path)
+        voxels = stored.get_fdata()
+        voxels[:3] = -1000
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), stored.affine), path)
+    recipe = suggest_recipe(read_cases(table), 4 << 30)
+    assert (recipe.intensity.rule, recipe.modality) == ("clip", "CT")
+    assert 50 < recipe.intensity.low < 120 < 200 < recipe.intensity.high < 320
+
+
+def test_a_list_without_labels_has_no_recipe(tmp_path: Path) -> None:
+    table = write_task(tmp_path, (16, 16, 16), (2.0, 2.0, 2.0), (8.0,))
+    cases = [case for case in read_cases(table) if case.role == "unlabelled"]
+    with pytest.raises(InputError, match="holds no labelled case"):
+        suggest_recipe(cases, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "radii", "dice"),
+    [((48, 48, 6), (1.0, 1.0, 8.0), (14.0,), 0.7), ((48, 48, 48), (1.0, 1.0, 1.0), (15.0, 3.0), 0.6)],
+    ids=["voxels of 8:1", "a structure of 0.1%"],
+)
+def test_a_task_trains_from_its_suggestion_alone(
+    tmp_path: Path, shape: tuple[int, int, int], spacing: tuple[float, ...], radii: tuple[float, ...], dice: float
+) -> None:
+    """The number of iterations, the patch and the features are smaller, so that the test takes seconds."""
+    table = write_task(tmp_path, shape, spacing, radii)  # type: ignore[arg-type]
+    assert status(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
+    recipe = load_recipe(tmp_path / "own.json")
+    levels = min(3, len(recipe.network.channels))
+    strides = recipe.level_strides[: levels - 1]
+    stride = [math.prod(steps) for steps in zip(*strides, strict=True)]
+    patch = [max(s, min(n, 24) // s * s) for n, s in zip(recipe.training.patch, stride, strict=True)]
+    small = (
+        f"channels={','.join(['8', '16', '16'][:levels])}",
+        f"convolutions={','.join(['1'] * levels)}",
+        f"strides={','.join(str(list(steps)) for steps in strides)}",
+        f"patch={','.join(map(str, patch))}",
+    )
+    settings = [*small, "iterations=150", "learning_rate=0.01", "weight_average=0.95", "validate_every=150"]
+    recipe_file = tmp_path / "small.json"
+    data = recipe.to_dict()
+    recipe_file.write_text(with_all(data, small))
+    words = ["train", table, "--run", tmp_path / "run", "--recipe", recipe_file, "--device", "cpu"]
+    assert status([*words, "--set", *settings[len(small) :]]) == 0
+    predictor = Predictor(verify_model(tmp_path / "run" / "model.dcamt"))
+    found = predictor.segment(read_scan(tmp_path / "c5.nii.gz")).labelmap.voxels
+    truth = read_labelmap(tmp_path / "c5_label.nii.gz").voxels
+    for value in range(1, len(radii) + 1):
+        a, b = found == value, truth == value
+        assert 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)) > dice, value
+
+
+def with_all(data: dict[str, object], settings: tuple[str, ...]) -> str:
+    """Return the recipe with network settings that only fit together, as JSON."""
+    values = dict(setting.split("=") for setting in settings)
+    network = dict(data["network"])  # type: ignore[call-overload]
+    for key in ("channels", "convolutions", "strides"):
+        network[key] = json.loads(f"[{values[key]}]")
+    training = dict(data["training"])  # type: ignore[call-overload]
+    training["patch"] = json.loads(f"[{values['patch']}]")
+    return json.dumps({**data, "network": network, "training": training})
