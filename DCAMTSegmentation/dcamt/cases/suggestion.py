@@ -87,9 +87,8 @@ def suggest_recipe(
     mixed = any(case.role == UNLABELLED for case in cases)
     batch = 4 if mixed else 2
     network, patch = plan_network(spacing, shape, batch, memory_bytes or 4 << 30)
-    smallest = min(
-        median([one.fractions[v] for one in facts if v in one.fractions]) for v in range(1, len(classes) + 1)
-    )
+    held = {value for one in facts for value in one.fractions}
+    smallest = min(median([one.fractions[value] for one in facts if value in one.fractions]) for value in held)
     hounsfield = all(one.lowest < HOUNSFIELD_AIR for one in facts)
     single = all(set(one.fractions) <= one.single for one in facts)
     recipe = Recipe(
