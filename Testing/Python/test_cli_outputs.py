@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
 AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])
 SHAPE = (22, 26, 18)
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +269,48 @@ def test_one_of_several_series_is_chosen(model: Path, tmp_path: Path, capsys: py
     assert found.FrameOfReferenceUID == chosen.FrameOfReferenceUID
     heights = [f.PlanePositionSequence[0].ImagePositionPatient[2] for f in found.PerFrameFunctionalGroupsSequence]
     assert min(heights) == pytest.approx(-80)
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
+def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
+    """The fullest page: identity, wall, four segments, long names and many notes."""
+    from dcamt.inference.agreement import DoubtfulPlace
+    from dcamt.metrics.measurements import measure
+    from dcamt.models.package import Card
+    from dcamt.report.scan_page import ScanPage, render_scan_page
+    from dcamt.volume import Code, Labelmap, SegmentInfo
+    from dcamt.wall.analysis import analyse_wall
+    from dcamt.wall.settings import WallSettings
+
+    grid = Grid((90, 80, 70), np.diag([1.0, 1.0, 1.2, 1.0]))
+    i, j, k = np.indices(grid.shape)
+    distance = np.sqrt((i - 45.0) ** 2 + (j - 40) ** 2 + ((k - 35) * 1.2) ** 2)
+    voxels = np.where(distance < 22, 200.0, np.where(distance < 25, 260.0, 60.0))
+    volume = Volume((voxels + np.random.default_rng(0).normal(0, 5, grid.shape))[None].astype(np.float32), grid)
+    labels = (distance < 22).astype(np.uint8)
+    labels[5:9, 5:9, 5:9], labels[80:84, 5:9, 5:9], labels[5:9, 70:74, 5:9] = 2, 3, 4
+    labelmap = Labelmap(labels, grid)
+    code = Code("SCT", "85756007", "Tissue")
+    segments = [SegmentInfo(n, f"Segment {n} of a rather long name", (0.9, 0.3, 0.2 * n), code) for n in range(1, 5)]
+    place = DoubtfulPlace((45.0, 40.0, 35.0), (45, 40, 29), 1.25, 0.9)
+    page = ScanPage(
+        volume=volume,
+        labelmap=labelmap,
+        segments=segments,
+        measurements=measure(labelmap, segments, ""),
+        model=Card("a-model-of-a-long-name", "Left atrium and more in LGE-MRI", ("A",), "Cardiac MRI", "1", "", ""),
+        disagreement=np.clip(1 - np.abs(distance - 22) / 3, 0, 1).astype(np.float32),
+        trust=0.87,
+        doubtful_places=[place] * 20,
+        wall=analyse_wall(volume, labelmap, WallSettings(), label=1),
+        notes=["A note of some length that tells the reader what happened to this scan on its way to here."] * 9,
+        identity=dict.fromkeys(("Patient", "ID", "Born", "Study date", "Accession", "File"), "A rather long text"),
+    )
+    (tmp_path / "page.html").write_text(render_scan_page(page), encoding="utf-8")
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command = [BROWSER, *words, f"--print-to-pdf={tmp_path / 'page.pdf'}", str(tmp_path / "page.html")]
+    subprocess.run(command, check=True, capture_output=True, timeout=180)
+    pdf = (tmp_path / "page.pdf").read_bytes()
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    width, height = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf).groups())  # type: ignore[union-attr]
+    assert (width, height) == (pytest.approx(210 / 25.4 * 72, abs=1), pytest.approx(297 / 25.4 * 72, abs=1))

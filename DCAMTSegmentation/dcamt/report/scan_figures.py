@@ -28,7 +28,7 @@ PAGE_WIDTH_MM = 186.0
 """Of an A4 sheet less its margins."""
 GAP_MM = 3.0
 """Between pictures side by side."""
-SLICE_HEIGHT_MM = 72.0
+SLICE_HEIGHT_MM = 54.0
 """Of the tallest slice on paper, at most."""
 SURFACE_PIXELS = 440
 """Width of a view of the surface."""

@@ -23,7 +23,12 @@ from .scene import AXIAL, Scene, build_scene
 
 MAX_PLACES = 3
 """Doubtful places that the page names."""
-MAX_NOTES = 4
+MAX_OTHERS = 4
+"""Segments besides the first whose volume the page lists."""
+MAX_NOTES = 3
+"""Notes that the page shows."""
+MAX_IDENTITY = 110
+"""Characters of a line of the identity."""
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -34,7 +39,7 @@ _QUANTITIES = (
     ("sphericity", "Sphericity", "", 2),
 )
 _STYLE = """
-@page { size: A4; margin: 11mm 12mm }
+@page { size: A4; margin: 10mm 12mm 8mm }
 * { box-sizing: border-box }
 html { -webkit-print-color-adjust: exact; print-color-adjust: exact }
 body { font: 9.2pt/1.35 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; color: #18202b; width: 186mm;
@@ -43,7 +48,7 @@ header { display: flex; justify-content: space-between; align-items: flex-end; b
   padding-bottom: 1.6mm }
 h1 { font-size: 15pt; line-height: 1.15; margin: 0; font-weight: 600 }
 h2 { font-size: 9.6pt; margin: 3.6mm 0 1.2mm; color: #24507f; font-weight: 600 }
-.faint { color: #5a6675 } .mark { text-align: right } .mark b { color: #9c1f1f }
+.faint { color: #5a6675 } .mark { text-align: right; white-space: nowrap; padding-left: 4mm } .mark b { color: #9c1f1f }
 .row { display: flex; gap: 3mm } .row > * { flex: 1 1 0; min-width: 0 }
 figure { margin: 0 } figure svg, figure img { display: block; width: 100% }
 .slices { display: flex; gap: 3mm; justify-content: space-between; align-items: flex-start }
@@ -57,6 +62,7 @@ td.u { padding-left: 1.2mm; width: 9mm }
 .big { font-size: 13pt; font-weight: 600 } p { margin: .8mm 0 } ul { margin: .8mm 0; padding-left: 4mm }
 .key { display: inline-block; width: 2.6mm; height: 2.6mm; border-radius: 50%; vertical-align: -.2mm;
   margin-right: 1mm }
+.method p { font-size: 8.4pt; margin: .5mm 0 }
 footer { border-top: .3mm solid #c3ccd7; margin-top: 3mm; padding-top: 1.2mm; font-size: 7.6pt; color: #5a6675 }
 svg text { font-family: inherit }
 """
@@ -133,7 +139,7 @@ def render_scan_page(page: ScanPage) -> str:
 
 
 def _header(page: ScanPage, title: str) -> str:
-    lines = " · ".join(f"{escape(name)}: {escape(value)}" for name, value in page.identity.items())
+    lines = " · ".join(f"{escape(name)}: {escape(_shorten(value))}" for name, value in page.identity.items())
     voxel = " × ".join(f"{mm:.3g}" for mm in page.volume.grid.spacing)
     subtitle = f"{escape(page.model.modality)}, voxels {voxel} mm"
     return (
@@ -142,6 +148,12 @@ def _header(page: ScanPage, title: str) -> str:
         '<div class="mark"><b>Research use only</b><br>'
         f'<span class="faint">{escape(page.software)}</span></div></header>'
     )
+
+
+def _shorten(text: str) -> str:
+    """Return a text without its middle where it is too long for the sheet, such as a path."""
+    half = MAX_IDENTITY // 2
+    return text if len(text) <= MAX_IDENTITY else f"{text[:half]} … {text[-half:]}"
 
 
 def _row(name: str, value: str, unit: str = "", big: bool = False) -> str:
@@ -155,18 +167,21 @@ def _number(value: float, digits: int) -> str:
 
 
 def _measurement_table(page: ScanPage) -> str:
-    parts = []
-    for index, (row, info) in enumerate(zip(page.measurements, page.segments, strict=True)):
-        key = f'<span class="key" style="background:{to_hex(info.color)}"></span>'
-        # The sheet has room for all measurements of one segment.
-        rows = [
-            _row(name, _number(float(getattr(row, column)), digits), unit, big=index == 0 and column == "volume_ml")
-            for column, name, unit, digits in (_QUANTITIES if index == 0 else _QUANTITIES[:1])
-        ]
-        parts.append(f"<h2>{key}{escape(info.name)}</h2><table>{''.join(rows)}</table>")
-    if page.measurements and page.measurements[0].volume_ml == 0:
-        parts.append("<p>Nothing was segmented; the slices pass through the centre of the scan.</p>")
-    return "".join(parts)
+    """Return all measurements of the first segment, and the volumes of the others, for which the sheet has room."""
+    (first, *others), (info, *other_infos) = page.measurements, page.segments
+    rows = [
+        _row(name, _number(float(getattr(first, column)), digits), unit, big=column == "volume_ml")
+        for column, name, unit, digits in _QUANTITIES
+    ]
+    for row, other in list(zip(others, other_infos, strict=True))[:MAX_OTHERS]:
+        rows.append(_row(f"{other.name}, volume", _number(row.volume_ml, 1), "mL"))
+    if len(others) > MAX_OTHERS:
+        rows.append(_row("Further segments", str(len(others) - MAX_OTHERS)))
+    key = f'<span class="key" style="background:{to_hex(info.color)}"></span>'
+    empty = ""
+    if first.volume_ml == 0:
+        empty = "<p>Nothing was segmented; the slices pass through the centre of the scan.</p>"
+    return f"<h2>{key}{escape(info.name)}</h2><table>{''.join(rows)}</table>{empty}"
 
 
 def _trust(page: ScanPage, scene: Scene) -> str:
@@ -230,4 +245,5 @@ def _method(page: ScanPage) -> str:
     lines += [escape(note) for note in notes[:MAX_NOTES]]
     if len(notes) > MAX_NOTES:
         lines.append(f"{len(notes) - MAX_NOTES} more notes are in the program's output.")
-    return f"<h2>Method</h2>{''.join(f'<p>{line}</p>' for line in lines)}"
+    paragraphs = "".join(f"<p>{line}</p>" for line in lines)
+    return f'<h2>Method</h2><div class="method">{paragraphs}</div>'
