@@ -101,7 +101,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"objective.distillation_temperature": 0.0}, "temperatures must be above 0"),
     ({"objective.contrast_temperature": 0.0}, "temperatures must be above 0"),
     ({"objective.contrast_temperature": NAN}, "temperatures must be above 0"),
-    ({"objective.supervised": 0.0}, "objective.supervised must be above 0, as nothing is learnt without it"),
+    ({"objective.supervised": 0.0}, "objective.supervised must be above 0, since nothing is learnt without it"),
     ({"network.channels": [16, 4097, 64, 128, 256]}, "channels must be at most 4096"),
     ({"network.convolutions": [1, 65, 3, 3, 3]}, "convolutions must be at most 64"),
     ({"network.embedding": 4097}, "network.embedding must be at most 4096"),
