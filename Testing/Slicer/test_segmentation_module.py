@@ -162,6 +162,6 @@ class ScriptTest(SegmentationCase):
 
     def test_a_second_segmentation_at_the_same_time_is_refused(self) -> None:
         self.logic.segment(add_scan(), model="tiny")
-        with self.assertRaisesRegex(RuntimeError, "under way"):
+        with self.assertRaisesRegex(RuntimeError, "is running"):
             self.logic.segment(add_scan("other"), model="tiny")
         self.logic.cancel()
