@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from dcamt.cases.folders import find_cases
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt_testing.scan_files import (
@@ -213,6 +214,8 @@ def test_benchmark_file_holds_scan_and_label(tmp_path: Path) -> None:
     assert "0.625 mm" in volume.notes[0]
     np.testing.assert_array_equal(read_labelmap(path).voxels, labels() == 1)
     assert read_labelmap(path).grid.matches(volume.grid)
+    (case,) = find_cases(tmp_path).cases
+    assert (case.image, case.label, case.role) == (path, path, "labelled")
     cut(path)
     refused(lambda: read_scan(path), path)
     with h5py.File(path, "w") as file:

@@ -58,16 +58,16 @@ def test_what_the_table_says_can_be_written_is_written_and_nothing_else(tmp_path
             write_labelmap(Labelmap(labels, GRID), path)
 
 
-def test_what_is_written_is_found_again_in_a_folder() -> None:
+def test_written_formats_are_found_in_a_folder() -> None:
     assert set(LABELMAP_OUTPUTS) <= set(LABEL_ENDINGS)
     assert set(VOLUME_OUTPUTS) <= set(SCAN_ENDINGS)
     # A segmentation in a folder of scans is none of them.
     assert not any("seg" in end for end in SCAN_ENDINGS)
-    assert cli.FORMATS == ("seg.nrrd", "nii.gz", "nrrd")  # others script the command
-    assert {f".{form}" for form in cli.FORMATS} <= set(LABELMAP_OUTPUTS)
+    assert cli.FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # others script the command
+    assert {f".{form}" for form in cli.FORMATS} - {".dcm"} <= set(LABELMAP_OUTPUTS)  # written by io.dicom_seg
 
 
-def test_agreement_maps_are_told_by_their_segmentation() -> None:
+def test_agreement_maps_are_recognised_by_their_segmentation() -> None:
     names = ["x.seg.nrrd", "x_agreement.nrrd", "y_agreement.nrrd", "z.nii.gz", "z_agreement.nii", "z_agreement.nii.gz"]
     kept = without_agreement_maps(Path("out") / name for name in names)
     assert [path.name for path in kept] == ["x.seg.nrrd", "y_agreement.nrrd", "z.nii.gz", "z_agreement.nii"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from ..io.formats import BENCHMARK_ENDING, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .names import LABEL_WORDS, NamedFile, Role, case_name, channel_of, classify, image_files, without_channel
 
@@ -344,8 +344,10 @@ def _by_names(folder: Path) -> FoundCases:
             left_over += [LeftOver(path, _SEVERAL_LABELS) for path in (*images, *outlines)]
         else:
             name = "_".join(key[-1:]) or scan_name(folder)
-            label = outlines[0] if outlines else None
-            cases += [Case(name, image, label, LABELLED if label else UNLABELLED) for image in images]
+            for image in images:
+                # The benchmark's file holds its own label.
+                label = outlines[0] if outlines else image if ending(image) == BENCHMARK_ENDING else None
+                cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
     left_over += [LeftOver(one.path, _NO_SCAN) for outlines in labels.values() for one in outlines]
     return FoundCases(NAMES, tuple(cases), tuple(left_over))
 

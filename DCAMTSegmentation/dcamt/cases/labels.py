@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
+from ..io.formats import plain_name
 from ..io.readers import read_labelmap
 from ..recipe import Recipe
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
@@ -28,7 +29,7 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
     {420: 1, 421: 1, 'LA endo': 1}
     """
-    known = {_key(info.name): info.label for info in classes} | {str(info.label): info.label for info in classes}
+    known = {plain_name(info.name): info.label for info in classes} | {str(info.label): info.label for info in classes}
     mapping: dict[int | str, int] = {}
     entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
@@ -36,14 +37,14 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
         raise InputError(f"'{rest or text}' maps no label", remedy="Write VALUE=CLASS, such as 420=left-atrium.")
     for left, right in entries:
         sources = [word.strip() for word in re.split(r"[,;|]", left) if word.strip()]
-        if _key(right) not in known or not sources:
+        if plain_name(right) not in known or not sources:
             listed = ", ".join(info.name for info in classes)
             raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no class", remedy=f"Known are: {listed}.")
         for word in sources:
             source = int(word) if word.isdecimal() else word
             if source in mapping:
                 raise InputError(f"the label mapping names {word} twice", remedy="Map each value to one class.")
-            mapping[source] = known[_key(right)]
+            mapping[source] = known[plain_name(right)]
     return mapping
 
 
@@ -81,8 +82,3 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
         remedy = "Map the values in the column 'labels' (420=left-atrium), renumber the label, or take another recipe."
         raise InputError(f"holds {listed}, but {known}", path=case.label, remedy=remedy)
     return values
-
-
-def _key(name: str) -> str:
-    """Return what two names have in common that differ in capitals, blanks, hyphens and underscores only."""
-    return re.sub(r"[\W_]+", "", name.casefold())

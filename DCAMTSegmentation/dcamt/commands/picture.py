@@ -6,12 +6,14 @@ import argparse
 
 from ..io.readers import read_labelmap, read_scan
 from ..report.picture import describe_segments, format_measurements, render_picture
+from ..volume import fit_labelmap
 from .console import Console
 
 
 def run_picture(options: argparse.Namespace) -> int:
     """Read the scan and the segmentation, and write the picture."""
-    volume, labelmap = read_scan(options.scan), read_labelmap(options.segmentation)
+    volume = read_scan(options.scan)
+    labelmap = fit_labelmap(read_labelmap(options.segmentation), volume.grid, options.scan)
     segments = describe_segments(options.segmentation, labelmap)
     render_picture(volume, labelmap, segments, options.output, format_measurements(labelmap, segments))
     console = Console(options.json)

@@ -1,7 +1,8 @@
-"""Which image formats there are by the ending of a file's name, and how results are named."""
+"""Know image formats by the ending of a file's name, and name results."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Format:
-    """An ending, and what is done with files that have it.
+    """An ending of file names.
 
-    scan: in a folder of scans, it is one. labels: in a folder of labelmaps, it is one. writes_labels and
-    writes_volume: labelmaps and other volumes can be written to it. (Whatever ITK knows can be read by name.)
+    scan: a file of a folder of scans with it is a scan. labels: a file of a folder of labelmaps with it is a labelmap.
+    writes_labels and writes_volume: labelmaps and other volumes can be written to it.
     """
 
     ending: str
@@ -22,6 +23,8 @@ class Format:
     writes_volume: bool = False
 
 
+BENCHMARK_ENDING = ".h5"
+"""Of the left atrium benchmark's files, which hold scan and label."""
 FORMATS = (
     Format(".seg.nrrd", labels=True, writes_labels=True),
     Format(".nii.gz", scan=True, labels=True, writes_labels=True, writes_volume=True),
@@ -31,6 +34,7 @@ FORMATS = (
     Format(".mha", scan=True, labels=True),
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
+    Format(BENCHMARK_ENDING, scan=True, labels=True),
     # Known for what they are, so that a result's name with one of these is not taken for a folder's.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
     *map(Format, (".img", ".hdr", ".dcm", ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
@@ -46,13 +50,13 @@ _DOUBLE_ENDINGS = sorted((end for end in IMAGE_ENDINGS if end.count(".") > 1), k
 
 
 def ending(path: str | Path) -> str:
-    """A file's ending in lower case, double ones whole: ".nii.gz", ".seg.nrrd", ".nrrd"."""
+    """Return a file's ending in lower case, double ones whole: ".nii.gz", ".seg.nrrd", ".nrrd"."""
     name = Path(path).name.lower()
     return next((end for end in _DOUBLE_ENDINGS if name.endswith(end)), Path(name).suffix)
 
 
 def scan_name(path: str | Path) -> str:
-    """A scan's name without its ending: `la000_image.nii.gz` -> `la000_image`; a folder keeps its name.
+    """Return a scan's name without its ending: `la000_image.nii.gz` -> `la000_image`; a folder keeps its name.
 
     >>> scan_name("patients/x.seg.nrrd")
     'x'
@@ -64,8 +68,17 @@ def scan_name(path: str | Path) -> str:
     return stem or path.name
 
 
+def plain_name(name: str) -> str:
+    """Return what names of classes and segments have in common that differ in capitals, blanks and hyphens only.
+
+    >>> plain_name("Left-Atrium") == plain_name("left atrium")
+    True
+    """
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
 def agreement_path(segmentation: Path) -> Path:
-    """Where the map of the branches' agreement lies beside a segmentation; `x.seg.nrrd` has `x_agreement.nrrd`.
+    """Return the path of the agreement map beside a segmentation; `x.seg.nrrd` has `x_agreement.nrrd`.
 
     >>> agreement_path(Path("out/x.nii.gz")).name
     'x_agreement.nii.gz'
@@ -76,7 +89,7 @@ def agreement_path(segmentation: Path) -> Path:
 
 
 def without_agreement_maps(files: Iterable[Path]) -> list[Path]:
-    """`files` less the agreement maps of those among them."""
+    """Return `files` without the agreement maps of others among them."""
     files = list(files)
     maps = {agreement_path(file) for file in files}
     return [file for file in files if file not in maps]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 import zipfile
@@ -20,7 +19,7 @@ from ..volume import Labelmap, Volume, as_labels, check_grid, check_scan, check_
 from .dicom import ScanChoice, open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, quiet_pydicom
 from .dicom_segments import open_dicom_segments
-from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending
+from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
 from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5
 from .itk import open_itk
@@ -225,7 +224,7 @@ def _map_labels(
     flat: np.ndarray | None = None
     for source, label in mapping.items():
         if isinstance(source, str):
-            named = [segment for segment in segments if _plain_name(segment.name or "") == _plain_name(source)]
+            named = [segment for segment in segments if plain_name(segment.name or "") == plain_name(source)]
             if not named:
                 known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)
                 what = f'has no segment "{source}"{f", but {known}" if known else ""}'
@@ -237,8 +236,3 @@ def _map_labels(
                 flat = _flatten_segments(layers, segments) if segments else as_labels(layers[0], path)
             labels[flat == source] = label
     return labels
-
-
-def _plain_name(name: str) -> str:
-    """Return what names have in common that differ in capitals, blanks, hyphens and underscores only."""
-    return re.sub(r"[\W_]+", "", name.casefold())

@@ -9,9 +9,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid, canonical_orientation
-from ..volume import Labelmap, SegmentInfo, Volume
+from ..volume import Labelmap, SegmentInfo, Volume, same_grid
 
-GRID_TOLERANCE_MM = 0.01
 WINDOW_PERCENTILES = (0.5, 99.7)
 """Intensities shown as black and as white."""
 MARGIN_MM = 26.0
@@ -94,7 +93,7 @@ def build_scene(
         InputError: the labels lie on another grid than the scan.
         ValueError: `disagreement` has another shape.
     """
-    if not labelmap.grid.matches(volume.grid, GRID_TOLERANCE_MM):
+    if not same_grid(labelmap.grid, volume.grid):
         raise InputError(
             "does not lie on the scan's voxels", path=labelmap.path, remedy="Choose the scan that it was made from."
         )
