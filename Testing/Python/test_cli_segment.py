@@ -124,7 +124,7 @@ def test_fast_is_branch_a_alone_and_has_no_agreement(
 def test_region_is_in_ras_mm_and_may_begin_with_a_minus(model: Path, tmp_path: Path) -> None:
     """The result is the whole result inside the box, by voxel centres computed here from the affine."""
     scan, out = save_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
-    base = ["segment", str(scan), "--model", str(model), "-o", str(out)]
+    base = ["segment", str(scan), "--model", str(model), "-o", str(out), "--overwrite"]
     assert cli.main([*base, *EVERYWHERE]) == 0
     whole = read_labelmap(out).voxels
     box = "-12,10,-22,2.5,8,40"
@@ -160,7 +160,16 @@ def test_failing_scan_stops_no_other_and_is_reported_at_the_end(
     scans = [save_scan(tmp_path / f"s{number}.nii.gz", number) for number in range(3)]
     scans[1].write_text("no image")
     out, table = tmp_path / "out", tmp_path / "m.csv"
-    base = ["segment", *map(str, scans), str(tmp_path / "gone.nrrd"), "-o", str(out), "--model", str(model)]
+    base = [
+        "segment",
+        *map(str, scans),
+        str(tmp_path / "gone.nrrd"),
+        "-o",
+        str(out),
+        "--model",
+        str(model),
+        "--overwrite",
+    ]
     assert cli.main([*base, "--measurements", str(table)]) == 1
     printed = capsys.readouterr()
     errors = printed.err.splitlines()
@@ -180,7 +189,18 @@ def test_failing_scan_stops_no_other_and_is_reported_at_the_end(
 def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_path: Path) -> None:
     pty = pytest.importorskip("pty")
     scan = save_scan(tmp_path / "x.nrrd")
-    words = [sys.executable, "-m", "dcamt", "segment", scan, "-o", tmp_path / "out.nrrd", "--model", model]
+    words = [
+        sys.executable,
+        "-m",
+        "dcamt",
+        "segment",
+        scan,
+        "-o",
+        tmp_path / "out.nrrd",
+        "--model",
+        model,
+        "--overwrite",
+    ]
     leader, follower = pty.openpty()
     done = subprocess.run([*map(str, words)], stdout=subprocess.PIPE, stderr=follower, timeout=120, check=True)
     os.close(follower)
@@ -220,7 +240,7 @@ def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Pat
     scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
     out.mkdir()
     (out / "x.nrrd").write_text("earlier")
-    words = ["segment", scan, "-o", out, "--format", "nrrd", "--model", model]
+    words = ["segment", scan, "-o", out, "--format", "nrrd", "--model", model, "--overwrite"]
     process = open_dcamt(*words, script=SLOW_WRITER)
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
@@ -291,7 +311,7 @@ def test_no_table_without_a_segmentation(model: Path, tmp_path: Path, monkeypatc
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dcamt.api.segmentation.read_scan", stop)
+    monkeypatch.setattr("dcamt.commands.segment.read_scan", stop)
     scan, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
     words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
     assert cli.main([str(word) for word in words]) == 1
