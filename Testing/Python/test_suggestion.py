@@ -9,9 +9,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 from dcamt.cases.case_list import read_cases
 from dcamt.cases.suggestion import CHANNELS, plan_network, plan_strides, suggest_recipe
 from dcamt.errors import InputError
+from dcamt.inference.predictor import Predictor
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.networks.packaging import verify_model
 from dcamt.recipe import load_recipe
 from dcamt_testing.synthetic import status, write_table
 
@@ -107,3 +111,51 @@ def test_a_list_without_labels_has_no_recipe(tmp_path: Path) -> None:
     cases = [case for case in read_cases(table) if case.role == "unlabelled"]
     with pytest.raises(InputError, match="holds no labelled case"):
         suggest_recipe(cases, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "radii", "dice"),
+    [((48, 48, 6), (1.0, 1.0, 8.0), (14.0,), 0.7), ((48, 48, 48), (1.0, 1.0, 1.0), (15.0, 3.0), 0.6)],
+    ids=["voxels of 8:1", "a structure of 0.1%"],
+)
+def test_a_task_trains_from_its_suggestion_alone(
+    tmp_path: Path, shape: tuple[int, int, int], spacing: tuple[float, ...], radii: tuple[float, ...], dice: float
+) -> None:
+    """The number of iterations, the patch and the features are smaller, so that the test takes seconds."""
+    table = write_task(tmp_path, shape, spacing, radii)  # type: ignore[arg-type]
+    assert status(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
+    recipe = load_recipe(tmp_path / "own.json")
+    torch.set_num_threads(1)
+    levels = min(3, len(recipe.network.channels))
+    strides = recipe.level_strides[: levels - 1]
+    stride = [math.prod(steps) for steps in zip(*strides, strict=True)]
+    patch = [max(s, min(n, 16) // s * s) for n, s in zip(recipe.training.patch, stride, strict=True)]
+    small = (
+        f"channels={','.join(['8', '16', '16'][:levels])}",
+        f"convolutions={','.join(['1'] * levels)}",
+        f"strides={','.join(str(list(steps)) for steps in strides)}",
+        f"patch={','.join(map(str, patch))}",
+    )
+    settings = [*small, "iterations=120", "learning_rate=0.01", "weight_average=0.95", "validate_every=120"]
+    recipe_file = tmp_path / "small.json"
+    data = recipe.to_dict()
+    recipe_file.write_text(with_all(data, small))
+    words = ["train", table, "--run", tmp_path / "run", "--recipe", recipe_file, "--device", "cpu"]
+    assert status([*words, "--set", *settings[len(small) :]]) == 0
+    predictor = Predictor(verify_model(tmp_path / "run" / "model.dcamt"))
+    found = predictor.segment(read_scan(tmp_path / "c5.nii.gz")).labelmap.voxels
+    truth = read_labelmap(tmp_path / "c5_label.nii.gz").voxels
+    for value in range(1, len(radii) + 1):
+        a, b = found == value, truth == value
+        assert 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)) > dice, value
+
+
+def with_all(data: dict[str, object], settings: tuple[str, ...]) -> str:
+    """Return the recipe with network settings that only fit together, as JSON."""
+    values = dict(setting.split("=") for setting in settings)
+    network = dict(data["network"])  # type: ignore[call-overload]
+    for key in ("channels", "convolutions", "strides"):
+        network[key] = json.loads(f"[{values[key]}]")
+    training = dict(data["training"])  # type: ignore[call-overload]
+    training["patch"] = json.loads(f"[{values['patch']}]")
+    return json.dumps({**data, "network": network, "training": training})
