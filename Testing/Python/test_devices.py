@@ -31,7 +31,7 @@ def test_an_apple_gpu_that_lacks_what_volumes_need_is_passed_over(monkeypatch: p
         return yes
 
     for yes, chosen in ((True, "mps"), (False, "cpu")):
-        monkeypatch.setattr(devices, "_computes_volumes", partial(able, yes=yes))
+        monkeypatch.setattr(devices, "_supports_volumes", partial(able, yes=yes))
         assert choose_device("auto").type == chosen
     assert asked == ["mps", "mps"]
     assert choose_device("mps").type == "mps"  # who asks for it gets it
@@ -39,7 +39,7 @@ def test_an_apple_gpu_that_lacks_what_volumes_need_is_passed_over(monkeypatch: p
 
 @pytest.mark.parametrize("missing", ["conv3d", "conv_transpose3d", "interpolate", "grid_sample"])
 def test_whatever_is_missing_is_found_out(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = devices._computes_volumes.__wrapped__  # each time anew
+    probe = devices._supports_volumes.__wrapped__  # each time anew
     assert probe("cpu", training=True)
     assert probe("cpu", training=False)
 

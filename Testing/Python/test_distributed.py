@@ -293,7 +293,7 @@ def test_a_signal_to_torchrun_pauses_all_and_the_end_is_known_to_all(table: Path
     assert process.returncode != 0
     (line,) = told(errors)
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
-    assert f"paused at iteration {step}. Go on with: dcamt train" in line
+    assert f"paused at iteration {step}. Continue with: dcamt train" in line
     set_target(run, step + 2)
     for words in ("going on at", "finished"):  # the second time there is nothing left to do
         status, output, errors = train(2, run, "--resume")

@@ -144,7 +144,7 @@ def test_sigterm_pauses_the_run_and_it_goes_on(tmp_path: Path, table: Path, unin
     assert 4 <= int(str(step)) < STEPS
     told = [line for line in output.read_text().splitlines() if "paused" in line]
     assert len(told) == 1
-    assert told[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Go on with: dcamt train")
+    assert told[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Continue with: dcamt train")
     assert "Traceback" not in output.read_text()
     assert not run.model.exists()
     assert run_dcamt(go_on(run), output) == 0, output.read_text()

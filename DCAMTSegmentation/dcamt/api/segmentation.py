@@ -208,8 +208,9 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
 def to_region(region: Region | Sequence[float] | None) -> Region | None:
     """Return a region from (x0, x1, y0, y1, z0, z1) in RAS mm; raises InputError if these enclose no volume.
 
-    >>> to_region((10, -10, 0, 5, 0, 5))
-    Region(low=(-10.0, 0.0, 0.0), high=(10.0, 5.0, 5.0))
+    >>> region = to_region((10, -10, 0, 5, 0, 5))
+    >>> region.low, region.high
+    ((-10.0, 0.0, 0.0), (10.0, 5.0, 5.0))
     """
     if region is None or isinstance(region, Region):
         return region
