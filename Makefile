@@ -6,12 +6,12 @@ SCAN ?= Resources/SampleData/LGEHeartPhantom.nrrd
 OUT ?= results
 PYTHON ?= python3
 BIN := .venv/bin
-NAME = $(shell $(BIN)/python -c 'import sys; from dcamt.volume import scan_name; print(scan_name(sys.argv[1]))' '$(SCAN)')
+NAME = $(shell $(BIN)/python -c 'import sys; from dcamt.io.formats import scan_name; print(scan_name(sys.argv[1]))' '$(SCAN)')
 
 .PHONY: segment test lint pictures
 
 segment: .venv/ready
-	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv'
+	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv' --skip-existing
 	$(BIN)/dcamt picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
 
 test: .venv/ready lint
