@@ -437,10 +437,10 @@ class ProcessTest(FaultCase):
             process_events_until(lambda: not self.logic.isRunning(), 20, "the job's end")
 
     def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
-        self.worker._idle_ms = 200
         volume = add_scan()
-        self.segment(volume)
-        pid = self.pid()
+        pid = self.begin(volume)
+        self.worker._idle_ms = 200
+        self.wait()
         process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
         self.assert_the_next_apply_works(volume)
 
