@@ -50,6 +50,8 @@ class ReviewPanel:
         ui.copyButton.enabled = ui.exportButton.enabled = table is not None
         ui.resultLabel.text = self._result_text(table)
         ui.resultLabel.visible = bool(ui.resultLabel.text)
+        model = review.model_title(segmentation)
+        ui.resultLabel.toolTip = _("Segmented with the model {model}.").format(model=model) if model else ""
         ui.trustLabel.text = self._trust_text()
         ui.disagreementCheckBox.enabled = review.referenced(segmentation, review.DISAGREEMENT) is not None
         ui.nextPlaceButton.enabled = bool(review.doubtful_places(segmentation))
@@ -62,7 +64,7 @@ class ReviewPanel:
         ui.teachLabel.visible = bool(ui.teachLabel.text)
 
     def _result_text(self, table: Any) -> str:
-        """Return which result this is: its scan, what was found, and the model."""
+        """Return which result this is: its scan, and what was found."""
         volume = review.referenced(self._node, review.VOLUME)
         if volume is None:
             return ""
@@ -70,9 +72,7 @@ class ReviewPanel:
         if table is not None:
             rows = measurements_table.rows_of(table)
             found = ", ".join(f"{row['segment']} {float(row['volume_ml'] or 0):.1f} mL" for row in rows)
-        model = review.model_title(self._node)
-        by = _(" (model: {model})").format(model=model) if model else ""
-        return f"{volume.GetName()}: {found}{by}"
+        return f"{volume.GetName()}: {found}"
 
     def _trust_text(self) -> str:
         if review.referenced(self._node, review.VOLUME) is None:
@@ -81,12 +81,12 @@ class ReviewPanel:
         if trust is None:
             text = _("Fast quality runs one branch: it does not show where to doubt.")
         elif not count and trust < GOOD_AGREEMENT:
-            text = _("The two branches agree to {share} only, and no single place stands out: check all of it.")
+            text = _("The branches agree to {share} only, and no single place stands out: check all of it.")
             text = text.format(share=f"{trust:.0%}")
         else:
             places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
             places = places if count else _("no doubtful place")
-            text = _("The two branches agree to {share}; {places}.").format(share=f"{trust:.0%}", places=places)
+            text = _("The branches agree to {share}; {places}.").format(share=f"{trust:.0%}", places=places)
         if review.is_outdated(self._node):
             text += " " + _("The measurements may be from before the correction: measure again.")
         return str(text)

@@ -262,6 +262,9 @@ class SegmentationPanel(VTKObservationMixin):
         if self._closed:
             return
         if self._settings is not None:
+            if outcome.segmentation is not None:
+                # The segment's own surface would cover the wall.
+                self._settings.show3D = False
             self._update()
             self._wall.reload()
         self._run.show_outcome(outcome)

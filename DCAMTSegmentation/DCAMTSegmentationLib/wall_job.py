@@ -60,8 +60,6 @@ class WallJob(WorkerJob):
         wall = read_wall(event.wall)
         yield None
         insert_wall(wall, self._volume, self._segmentation)
-        for note in event.notes:
-            self.add_note(note)
         yield JobOutcome(self._segmentation, _("The wall of {scan} was measured.").format(scan=self._volume.GetName()))
 
 

@@ -21,6 +21,7 @@ from .wall_openings import points_inside
 KINDS = (IIR, SD)
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 """Ends of the threshold's slider."""
+ROW_PIXELS = 22
 
 
 class WallPanel:
@@ -123,6 +124,7 @@ class WallPanel:
             ui.wallTable.setMRMLTableNode(table)
         if table is not None:
             ui.wallTable.resizeColumnsToContents()
+            ui.wallTable.setFixedHeight((table.GetNumberOfRows() + 1) * ROW_PIXELS + 8)
         ui.wallTable.visible = table is not None
         for button in (ui.wallOpenButton, ui.wallCloseButton, ui.wallExportButton):
             button.enabled = wall is not None

@@ -118,7 +118,7 @@ class TwoScansTest(ViewCase):
     def test_the_status_is_about_the_scan_that_is_chosen(self) -> None:
         self.segment(self.one)
         self.assertEqual(self.ui.statusLabel.text, "one was segmented with Left atrium in LGE-MRI.")
-        self.assertIn("Left atrium in LGE-MRI", self.ui.resultLabel.text)
+        self.assertIn("Left atrium in LGE-MRI", self.ui.resultLabel.toolTip)
         choose(self.ui.inputSelector, self.two)
         self.assertEqual(self.ui.statusLabel.text, "")
         self.assertEqual(self.ui.resultLabel.text, "")
@@ -275,7 +275,7 @@ class DoubtTextTest(ViewCase):
     def test_a_high_agreement_without_a_place(self) -> None:
         self.open(FakeWorker(trust=0.97, places=0))
         self.segment(add_scan())
-        self.assertEqual(self.ui.trustLabel.text, "The two branches agree to 97%; no doubtful place.")
+        self.assertEqual(self.ui.trustLabel.text, "The branches agree to 97%; no doubtful place.")
 
 
 class UndoTest(ViewCase):
@@ -321,6 +321,10 @@ class PanelRoomTest(ViewCase):
         slicer.app.processEvents()
         last = self.ui.teachButton
         bottom = last.mapTo(self.module.widget, last.rect.bottomLeft()).y()
+        # Nothing covers the end of the table.
+        table, below = self.ui.measurementsTable, self.ui.measureButton
+        end = table.mapTo(self.module.widget, table.rect.bottomLeft()).y()
+        self.assertLessEqual(end, below.mapTo(self.module.widget, below.rect.topLeft()).y())
         self.module.widget.hide()
         self.assertLessEqual(bottom, 560)
 

@@ -83,7 +83,10 @@ class WholeWayTest(SegmentationCase):
         click(self.ui.wallMeasureButton)
         process_events_until(lambda: not self.logic.isRunning(), 120, "the wall")
         expected = expected_wall()
-        self.assertEqual(self.ui.statusLabel.text, " ".join(["The wall of ball was measured.", *expected.notes]))
+        self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
+        for note in expected.notes:
+            self.assertIn(note, self.ui.wallLabel.text)
+        self.assertFalse(self.ui.show3DCheckBox.checked)  # the segment's own surface would cover the wall
         self.assertEqual(burden_cell(segmentation), f"{expected.burden.percent:.1f}")
         # The patch is a cap of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
         self.assertAlmostEqual(float(burden_cell(segmentation)), 25, delta=3)
