@@ -91,6 +91,14 @@ def wrong_type(path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(header)))
 
 
+def flat(path: Path) -> None:
+    save(path)
+    header = bytearray(gzip.decompress(path.read_bytes()))
+    header[312:328] = bytes(16)  # srow_z: all voxels lie in one plane
+    header[252:254] = bytes(2)  # no qform, which ITK, and so Slicer, would take in its place
+    path.write_bytes(gzip.compress(bytes(header)))
+
+
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "does not exist"),
     "text": (lambda path: path.write_text("Dear radiologist,\n" * 50), "NIfTI"),
@@ -108,6 +116,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "one slice": (lambda path: save(path, noise((16, 18, 1))), "one slice"),
     "one voxel": (lambda path: save(path, noise((1, 1, 1))), "single voxel"),
     "zero spacing": (lambda path: save(path, spacing=(2.0, 0.0, 2.0)), "spacing"),
+    "singular": (flat, "spacing of zero"),
 }
 
 
