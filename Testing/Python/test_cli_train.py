@@ -346,7 +346,7 @@ def test_second_process_on_a_run_is_refused(cases: Path, tmp_path: Path, capfd: 
     for words in ([cases, "--run", run, *settings()], ["--run", run, "--resume"]):
         assert train(*words) == 1
         printed = capfd.readouterr()
-        told = f"dcamt: {run}: is being trained by another process. Stop that one first, or let it end.\n"
+        told = f"dcamt: {run}: is being trained by another process. Stop that process first, or wait.\n"
         assert (printed.out, printed.err) == ("", told)
         after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "train.lock"}
         assert after == before

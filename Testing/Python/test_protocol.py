@@ -40,7 +40,7 @@ from dcamt.worker.protocol import (
 AFFINE = np.array([[1.5, 0, 0.25, -10], [0, -2, 0, 3], [0.125, 0, 3, 1e-7], [0, 0, 0, 1]])
 ROW = Measurements("LGE ä", "Left atrium", 61.5, 80.25, 55.0, 40.0, 50.0, 0.75)
 INFO = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
-SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE", "fast", "cuda", None, "7")
+SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE", "fast", "cuda", None, id="7")
 
 
 @pytest.mark.parametrize(

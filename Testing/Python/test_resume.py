@@ -111,7 +111,7 @@ def test_killed_and_resumed_is_the_very_run_that_never_stopped(
     assert_same_end(run, uninterrupted)
     started = [event for event in run.read_events() if event.kind == "started"]
     assert [event.resumed for event in started][-1] is True
-    assert started[-1]["step"] == reached
+    assert started[-1].step == reached
 
 
 @processes
@@ -121,7 +121,7 @@ def test_the_reference_run_used_all_it_should(uninterrupted: RunFolder) -> None:
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
     started = next(event for event in events if event.kind == "started")
-    assert (started["labelled"], started["unlabelled"], started["validation"]) == (2, 2, 1)
+    assert (started.labelled, started.unlabelled, started.validation) == (2, 2, 1)
     state = load_checkpoint(uninterrupted.checkpoint, CPU)
     assert not torch.equal(state["network"]["branches.0.head.weight"], state["average"]["branches.0.head.weight"])
     model = verify_model(uninterrupted.model)
@@ -138,9 +138,9 @@ def test_sigterm_pauses_the_run_and_it_goes_on(tmp_path: Path, table: Path, unin
     process.join(300)
     assert process.exitcode == 1
     events = run.read_events()
-    step = events[-1]["step"]
+    step = events[-1].step
     assert [event.kind for event in events[-2:]] == ["checkpoint", "paused"]
-    assert events[-2]["step"] == step == load_checkpoint(run.checkpoint, CPU)["step"]
+    assert events[-2].step == step == load_checkpoint(run.checkpoint, CPU)["step"]
     assert 4 <= int(str(step)) < STEPS
     told = [line for line in output.read_text().splitlines() if "paused" in line]
     assert len(told) == 1
