@@ -22,19 +22,20 @@ from dcamt_testing.worker_child import ENGINE_HOME, PATIENCE_S, Child, assert_re
 # Put before the worker, to break it on purpose.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
-from dcamt.inference import predictor, serving
+from dcamt.inference import predictor, serving, tiling
 # No test machine has a GPU: the network stays where it is, and whatever is called "cuda" runs out of memory.
 serving.choose_device = lambda name: torch.device("cuda")
-predictor.free_memory = lambda device: 1 << 30
+tiling.free_memory = lambda device: 1 << 30
 first = predictor.Predictor.__init__
 def init(self, package, device="cpu", memory=None):
     first(self, package, "cpu", memory)
     self.device = torch.device(device)
+    self.network.on_gpu = True
 predictor.Predictor.__init__ = init
-attempt = predictor.Predictor._attempt
-def fails_on_cuda(self, network, device, *more):
-    return None if torch.device(device).type == "cuda" else attempt(self, network, device, *more)
-predictor.Predictor._attempt = fails_on_cuda
+attempt = tiling._predict_or_none
+def fails_on_gpu(network, *more):
+    return None if getattr(network, "on_gpu", False) else attempt(network, *more)
+tiling._predict_or_none = fails_on_gpu
 """
 
 
