@@ -295,7 +295,7 @@ def test_a_signal_to_torchrun_pauses_all_and_the_end_is_known_to_all(table: Path
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
     assert f"paused at iteration {step}. Continue with: dcamt train" in line
     set_target(run, step + 2)
-    for words in ("going on at", "finished"):  # the second time there is nothing left to do
+    for words in ("resuming at", "finished"):  # the second time there is nothing left to do
         status, output, errors = train(2, run, "--resume")
         assert status == 0, errors
         assert words in output
