@@ -22,6 +22,8 @@ pictures: .venv/ready
 
 lint: .venv/ready
 	$(BIN)/ruff check .
+	# A file opened as text names its encoding: a system's own may be ASCII.
+	$(BIN)/ruff check --preview --select PLW1514 .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/codespell

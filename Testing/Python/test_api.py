@@ -58,7 +58,9 @@ def test_import_loads_nothing_until_a_name_is_used() -> None:
         "print(*sorted(n for n in before if n.startswith('dcamt.') or n in ('torch', 'numpy'))); "
         "print('torch' in sys.modules, 'dcamt.geometry' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, encoding="utf-8"
+    )
     assert done.stdout.splitlines() == ["", "False True"]
 
 
@@ -207,7 +209,7 @@ def test_paused_run_raises_and_resumes(tmp_path: Path) -> None:
         dcamt.train(cases, run=run.path, settings=settings, device="cpu", on_event=pause)
     assert not run.model.exists()
     # What is left of the run is shortened to two more iterations.
-    run.recipe.write_text(run.recipe.read_text().replace("100000", str(steps[0] + 2)))
+    run.recipe.write_text(run.recipe.read_text(encoding="utf-8").replace("100000", str(steps[0] + 2)), encoding="utf-8")
     assert dcamt.train(run=run.path, device="cpu", resume=True).iterations == steps[0] + 2
     assert run.model.exists()
 

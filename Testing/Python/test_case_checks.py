@@ -153,20 +153,20 @@ def test_doubled_names(cases: list[Case]) -> None:
 
 def test_lines_left_out_are_listed_but_not_read(tmp_path: Path) -> None:
     path = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
-    path.write_text(path.read_text() + "old,gone.nii,gone_label.nii,left out\n")
+    path.write_text(path.read_text(encoding="utf-8") + "old,gone.nii,gone_label.nii,left out\n", encoding="utf-8")
     assert [case.name for case in read_cases(path)] == ["labelled0", "unlabelled0"]
     assert [(case.name, case.role) for case in list_cases(path)][-1] == ("old", LEFT_OUT)
 
 
 def test_the_command_streams_facts_without_torch(tmp_path: Path) -> None:
     path = write_cases_folder(tmp_path, labelled=1, unlabelled=1, validation=1)
-    path.write_text(path.read_text() + "gone,gone.nii,,unlabelled\n")
+    path.write_text(path.read_text(encoding="utf-8") + "gone,gone.nii,,unlabelled\n", encoding="utf-8")
     program = (
         "import sys; from dcamt.cli import main; code = main(sys.argv[1:]);"
         "print(*sorted({'torch', 'SimpleITK'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
     words = [sys.executable, "-c", program, "cases", "check", str(path), "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, encoding="utf-8")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"dcamt: {path}: 1 of 4 cases have problems", ""]
     events = [json.loads(line) for line in done.stdout.splitlines()]

@@ -100,7 +100,7 @@ def test_nnunet(tmp_path: Path) -> None:
 def test_nnunet_keeps_its_test_set_out(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
     description = {"labels": {"background": 0, "Left atrium": 1, "Wall": 2}, "channel_names": {"0": "MRI"}}
-    (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description))
+    (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     found = find_cases(tmp_path)
     assert pairs(found, tmp_path) == {"a": (files[0], files[1])}
     assert {left.why for left in found.left_over} == {"the data set keeps it for tests"}
@@ -117,7 +117,7 @@ def test_decathlon(tmp_path: Path) -> None:
         ],
         "test": [f"./{files[2]}"],
     }
-    (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description))
+    (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     found = find_cases(tmp_path)
     assert found.layout == DECATHLON
     assert pairs(found, tmp_path) == {"la_003": (files[0], files[1]), "la_001": (files[2], None)}
@@ -130,7 +130,7 @@ def test_faults_name_the_folder(tmp_path: Path) -> None:
         find_cases(tmp_path / "none")
     with pytest.raises(InputError, match="holds no scan"):
         find_cases(folder(tmp_path, "notes.txt"))
-    (tmp_path / "dataset.json").write_text("{")
+    (tmp_path / "dataset.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=r"dataset\.json: cannot be read"):
         find_cases(tmp_path)
 
@@ -146,7 +146,9 @@ def test_nnunet_v1_lists_images_without_the_channel_of_their_files(tmp_path: Pat
         "training": [{"image": "./imagesTr/la_003.nii.gz", "label": "./labelsTr/la_003.nii.gz"}],
         "test": ["./imagesTs/la_009.nii.gz"],
     }
-    (folder(tmp_path, *files, "imagesTs/la_009_0000.nii.gz") / "dataset.json").write_text(json.dumps(description))
+    (folder(tmp_path, *files, "imagesTs/la_009_0000.nii.gz") / "dataset.json").write_text(
+        json.dumps(description), encoding="utf-8"
+    )
     found = find_cases(tmp_path)
     assert found.layout == NNUNET
     assert pairs(found, tmp_path) == {"la_003": (files[0], files[2]), "la_009": ("imagesTs/la_009_0000.nii.gz", None)}
@@ -162,7 +164,9 @@ def test_nnunet_v2_lists_the_files_of_each_case(tmp_path: Path) -> None:
         "case3": {"images": ["gone.nii.gz"], "label": "a_label.nii.gz"},
         "case4": "nonsense",
     }
-    (tmp_path / "data/dataset.json").write_text(json.dumps({"labels": {"background": 0, "LA": 1}, "dataset": listed}))
+    (tmp_path / "data/dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "LA": 1}, "dataset": listed}), encoding="utf-8"
+    )
     found = find_cases(tmp_path / "data")
     cases = {case.name: (case.image.name, case.label.name if case.label else None) for case in found.cases}
     assert cases == {"case1": ("a.nii.gz", "a_label.nii.gz"), "case2": ("c.nii.gz", None)}

@@ -142,13 +142,15 @@ def test_files_that_are_no_case_list(folder: Path) -> None:
     assert fault(folder / "cases.csv").startswith("cannot be read as a case list")
     (folder / "cases.csv").write_bytes(b"")
     assert fault(folder / "cases.csv").startswith("lacks the column 'name'")
-    (folder / "cases.csv").write_text("name,image,label,role\n" + "x" * 200_000 + ",a.nii,l.nii,labelled\n")
+    (folder / "cases.csv").write_text(
+        "name,image,label,role\n" + "x" * 200_000 + ",a.nii,l.nii,labelled\n", encoding="utf-8"
+    )
     assert fault(folder / "cases.csv").startswith("cannot be read as a case list (field larger")
 
 
 def test_the_line_named_is_the_files_own(folder: Path) -> None:
     path = folder / "cases.csv"
-    path.write_text('name,image,label,role\n\n"x",a.nii,l.nii,labelled\n\n\ny,b.nii,,wrong\n')
+    path.write_text('name,image,label,role\n\n"x",a.nii,l.nii,labelled\n\n\ny,b.nii,,wrong\n', encoding="utf-8")
     assert fault(path).startswith("line 6 ('y')")
 
 
@@ -193,7 +195,8 @@ def test_label_mappings_of_a_line_and_of_the_list(folder: Path) -> None:
     path = folder / "cases.csv"
     path.write_text(
         "# labels: 420=left atrium\nname;image;label;role;Labels\n"
-        "a;a.nii;l.nii;labelled;\nb;b.nii;l.nii;validation;1=1, 2=1\n"
+        "a;a.nii;l.nii;labelled;\nb;b.nii;l.nii;validation;1=1, 2=1\n",
+        encoding="utf-8",
     )
     first, second = read_cases(path)
     assert (first.labels, second.labels) == ("420=left atrium", "1=1, 2=1")

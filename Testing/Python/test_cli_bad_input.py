@@ -101,7 +101,7 @@ def flat(path: Path) -> None:
 
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "does not exist"),
-    "text": (lambda path: path.write_text("Dear radiologist,\n" * 50), "NIfTI"),
+    "text": (lambda path: path.write_text("Dear radiologist,\n" * 50, encoding="utf-8"), "NIfTI"),
     "empty file": (lambda path: path.write_bytes(b""), "empty"),
     "truncated gzip": (truncated, "early"),
     "damaged gzip": (flipped_bits, "NIfTI"),
@@ -130,7 +130,7 @@ def test_unusable_scan_is_refused_in_one_line(
     scan.parent.mkdir()
     out.mkdir()
     make(scan)
-    (out / "scan.seg.nrrd").write_text("earlier")
+    (out / "scan.seg.nrrd").write_text("earlier", encoding="utf-8")
     before = listing(tmp_path)
     for output in (out, tmp_path / "new" / "folder", tmp_path / "new.nii.gz"):
         found = status(["segment", str(scan), "-o", str(output), "--model", str(model), "--agreement", "--overwrite"])
@@ -147,12 +147,12 @@ def test_other_wrong_input_is_refused_in_one_line(
     other.parent.mkdir()
     save(scan)
     other.write_bytes(scan.read_bytes())
-    file.write_text("notes")
+    file.write_text("notes", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     (tmp_path / "linked.nii.gz").symlink_to(scan)
     os.link(scan, tmp_path / "hard.nii.gz")
     text_model = tmp_path / "text.dcamt"
-    text_model.write_text("no model")
+    text_model.write_text("no model", encoding="utf-8")
     cut_model = tmp_path / "cut.dcamt"
     cut_model.write_bytes(model.read_bytes()[:-200])
     before = listing(tmp_path)
@@ -269,7 +269,7 @@ def test_full_disk_leaves_folders_unchanged(
     save(scan)
     out.mkdir()
     for name in (f"scan.{form}", f"scan_agreement.{form.removeprefix('seg.')}"):
-        (out / name).write_text("earlier")
+        (out / name).write_text("earlier", encoding="utf-8")
     before = listing(tmp_path)
     calls = []
 
@@ -301,7 +301,12 @@ def test_limit_of_the_file_size_leaves_no_file(model: Path, tmp_path: Path, form
     words = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", script, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        encoding="utf-8",
     )
     assert (done.returncode, done.stdout) == (1, "")
     check_line(done.stderr, str(out / f"scan.{form}"), "disk is full")

@@ -92,7 +92,7 @@ def test_wrong_input_is_refused_in_one_line_without_a_table(
     predictions, labels = folders
     (tmp_path / "empty").mkdir()
     table, notes = tmp_path / "scores.csv", tmp_path / "notes.txt"
-    notes.write_text("notes")
+    notes.write_text("notes", encoding="utf-8")
     label = (labels / "a_label.nii.gz").read_bytes()
 
     def check(words: list, *parts: str) -> None:
@@ -127,15 +127,21 @@ def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_command_in_a_process_of_its_own(folders: tuple[Path, Path]) -> None:
     words = [sys.executable, "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
-    done = subprocess.run([*map(str, words), "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*map(str, words), "--json"], capture_output=True, text=True, check=True, encoding="utf-8")
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
         # Buffered, as it is for most people: at its end Python tries once more to write what is left.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        with open("/dev/full", "w") as full:
+        with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(
-                [*map(str, words)], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered, check=False
+                [*map(str, words)],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=buffered,
+                check=False,
+                encoding="utf-8",
             )
         assert lost.returncode == 1
         assert lost.stderr.count("\n") == 1

@@ -89,7 +89,7 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: 
         archive.writestr("code.py", "print('run me')")
     climbing = make(tmp_path / "climbing.dcamt", "../../climbing")
     broken = make(tmp_path / "broken.dcamt", "broken", broken=True)
-    (tmp_path / "text.dcamt").write_text("no model")
+    (tmp_path / "text.dcamt").write_text("no model", encoding="utf-8")
     cases = [
         (("show", "nobody"), ("nobody", "Available models", "tiny")),
         (("verify", cut), ("cut.dcamt", "again")),
@@ -116,7 +116,7 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: 
 
 def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(home / "models" / "b.dcamt", "b")
-    (home / "models" / "a.dcamt").write_text("no model")
+    (home / "models" / "a.dcamt").write_text("no model", encoding="utf-8")
     assert run("list", "--json") == 1
     printed = capsys.readouterr()
     assert [json.loads(line)["name"] for line in printed.out.splitlines()] == ["b"]
@@ -126,12 +126,12 @@ def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, caps
 
 def test_unwritable_store_is_refused(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = make(tmp_path / "good.dcamt")
-    home.write_text("a file where the folder should be")
+    home.write_text("a file where the folder should be", encoding="utf-8")
     assert run("import", file) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "not a folder" in error
-    assert home.read_text() == "a file where the folder should be"
+    assert home.read_text(encoding="utf-8") == "a file where the folder should be"
 
 
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def test_folder_of_scans_skips_other_files(model: Path, tmp_path: Path) -> None:
     # A label beside its image, a result, a table, and what macOS leaves on foreign disks.
     save_scan(scans / "la1_label.nii.gz")
     (scans / "la2.seg.nrrd").write_bytes(b"")
-    (scans / "cases.csv").write_text("x")
+    (scans / "cases.csv").write_text("x", encoding="utf-8")
     (scans / "._la2.nrrd").write_bytes(b"x")
     assert cli.main(["segment", str(scans), "-o", str(tmp_path / "out"), "--model", str(model)]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -158,7 +158,7 @@ def test_failing_scan_stops_no_other_and_is_reported_at_the_end(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_scan(tmp_path / f"s{number}.nii.gz", number) for number in range(3)]
-    scans[1].write_text("no image")
+    scans[1].write_text("no image", encoding="utf-8")
     out, table = tmp_path / "out", tmp_path / "m.csv"
     base = [
         "segment",
@@ -239,7 +239,7 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Path, number: signal.Signals) -> None:
     scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
     out.mkdir()
-    (out / "x.nrrd").write_text("earlier")
+    (out / "x.nrrd").write_text("earlier", encoding="utf-8")
     words = ["segment", scan, "-o", out, "--format", "nrrd", "--model", model, "--overwrite"]
     process = open_dcamt(*words, script=SLOW_WRITER)
     assert process.stdout is not None
@@ -249,7 +249,7 @@ def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Pat
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors == "dcamt: cancelled\n"
-    assert [(path.name, path.read_text()) for path in out.iterdir()] == [("x.nrrd", "earlier")]
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in out.iterdir()] == [("x.nrrd", "earlier")]
 
 
 def measured_scans(table: Path) -> list[str]:
@@ -365,7 +365,12 @@ def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:
         ["segment", "gone.nii", "-o", "x"],
     ):
         done = subprocess.run(
-            [sys.executable, "-c", script, *words], capture_output=True, text=True, env=environment, check=True
+            [sys.executable, "-c", script, *words],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=True,
+            encoding="utf-8",
         )
         code = 1 if "gone.nii" in words else 0
         assert done.stdout.splitlines()[-1] == f"loaded [] {code}", words
@@ -380,7 +385,9 @@ def test_nifti_and_nrrd_need_no_simpleitk(model: Path, tmp_path: Path) -> None:
         "print(code, {'SimpleITK', 'matplotlib', 'pandas', 'skimage'} & set(sys.modules))"
     )
     words = ["segment", scan, "-o", tmp_path / "x.seg.nrrd", "--model", model, "--json"]
-    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert done.stdout.splitlines()[-1] == "0 set()"
     assert done.stderr == ""
 
@@ -391,7 +398,9 @@ def test_closed_stdout_is_no_crash(model: Path, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "dcamt", *map(str, words)]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False, encoding="utf-8"
+    )
     os.close(write)
     assert done.returncode == 1
     assert done.stderr.startswith("dcamt: stopped")
@@ -401,10 +410,12 @@ def test_closed_stdout_is_no_crash(model: Path, tmp_path: Path) -> None:
 
 def test_closed_stderr_puts_no_error_into_stdout(model: Path, tmp_path: Path) -> None:
     """`print` uses stdout if stderr is None; an error line there would break the JSON."""
-    (tmp_path / "bad.nrrd").write_text("no image")
+    (tmp_path / "bad.nrrd").write_text("no image", encoding="utf-8")
     words = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
     script = "import sys; sys.stderr = None; from dcamt import cli; sys.exit(cli.main(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 1
     told = [json.loads(line)["event"] for line in done.stdout.splitlines()]
     assert told[-2:] == ["failed", "done"]

@@ -48,7 +48,9 @@ def segment(processes: int, *words: str | Path) -> subprocess.CompletedProcess[s
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", "dcamt", "segment", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=180, check=False, env=environment, encoding="utf-8"
+    )
 
 
 def own_lines(text: str) -> list[str]:
@@ -123,14 +125,20 @@ sys.exit(main())
 def test_killed_process_leaves_the_results_and_the_rest_is_named(model: Path, scans: Path, tmp_path: Path) -> None:
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
     script = tmp_path / "killed.py"
-    script.write_text(KILLED_AT_A_SCAN)
+    script.write_text(KILLED_AT_A_SCAN, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     out, table = tmp_path / "out", tmp_path / "out.csv"
     words = ["segment", str(scans), "-o", str(out), "--model", str(model), "--measurements", str(table)]
     home = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(home)}
     result = subprocess.run(
-        [sys.executable, *launcher, *words], capture_output=True, text=True, timeout=180, check=False, env=environment
+        [sys.executable, *launcher, *words],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env=environment,
+        encoding="utf-8",
     )
     assert result.returncode != 0
     written = {path.name.split(".")[0] for path in out.iterdir()}
@@ -151,7 +159,7 @@ def test_interrupted_team_keeps_the_table_of_finished_scans(model: Path, scans: 
     words = [scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
     command = [sys.executable, "-m", "dcamt", "segment", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment, encoding="utf-8") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         next(line for line in process.stdout if '"segmented"' in line)

@@ -118,7 +118,7 @@ def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys:
     assert not (run / "model.dcamt").exists()
     recipe = run / "recipe.json"
     step = json.loads(rest.splitlines()[-1])["step"]
-    recipe.write_text(recipe.read_text().replace("100000", str(step + 2)))
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace("100000", str(step + 2)), encoding="utf-8")
     assert train("--run", run, "--resume") == 0
     assert f"resuming at {step} of {step + 2}" in capsys.readouterr().out
     assert (run / "model.dcamt").exists()
@@ -138,23 +138,23 @@ def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
     process.stderr.close()
     assert errors.count("\n") == 1
     assert "paused at iteration" in errors
-    last = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()][-1]
+    last = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()][-1]
     assert last["event"] == "paused"
     assert last["step"] > 0
 
 
 def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data"
-    good = list(csv.reader(cases.open()))[1:]
+    good = list(csv.reader(cases.open(encoding="utf-8")))[1:]
     other_grid = Labelmap(np.ones(SHAPE, np.uint8), Grid(SHAPE, np.diag([3.0, 2.0, 2.0, 1.0])))
     write_labelmap(other_grid, data / "elsewhere.nii.gz")
-    (data / "text.nii.gz").write_text("no image")
-    (tmp_path / "notes.txt").write_text("notes")
+    (data / "text.nii.gz").write_text("no image", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("notes", encoding="utf-8")
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "other.txt").write_text("x")
+    (tmp_path / "full" / "other.txt").write_text("x", encoding="utf-8")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "bad.json").write_text("{")
-    (tmp_path / "odd.json").write_text('{"name": "odd", "title": "", "modality": "", "colour": 1}')
+    (tmp_path / "bad.json").write_text("{", encoding="utf-8")
+    (tmp_path / "odd.json").write_text('{"name": "odd", "title": "", "modality": "", "colour": 1}', encoding="utf-8")
 
     def table(name: str, *rows: tuple[str, ...], columns: str = "name,image,label,role") -> Path:
         return write_table(tmp_path / f"{name}.csv", [*rows], columns)
@@ -220,7 +220,12 @@ def test_full_disk_ends_in_one_line(cases: Path, tmp_path: Path, limit: int) -> 
     words = ["train", cases, "--run", run, "--device", "cpu", *settings()]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", script, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        encoding="utf-8",
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1, done.stderr

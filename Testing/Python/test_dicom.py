@@ -61,7 +61,7 @@ def test_dicom_series(tmp_path: Path, name: str) -> None:
     affine = {**ORTHOGONAL, "tilted": affine_of(rotation(4) @ tilted)}[name]
     voxels, folder = scan("int16"), tmp_path / "series"
     write_dicom(folder, voxels, affine)
-    (folder / "README.txt").write_text("not a slice")
+    (folder / "README.txt").write_text("not a slice", encoding="utf-8")
     volume = read_scan(folder)
     assert volume.voxels.shape == (1, *SHAPE)
     assert scan_name(folder) == "series"
@@ -134,7 +134,7 @@ def test_dicom_folders_that_are_refused(tmp_path: Path, capfd: pytest.CaptureFix
     refused(read("turned"), tmp_path / "turned", "2 stacks of slices", "stack 1 of 2", "--series")
     (tmp_path / "none").mkdir()
     refused(read("none"), tmp_path / "none", "no DICOM")
-    (tmp_path / "none" / "x.txt").write_text("hello")
+    (tmp_path / "none" / "x.txt").write_text("hello", encoding="utf-8")
     refused(read("none"), tmp_path / "none", "no DICOM")
     write_dicom(tmp_path / "cut", scan("int16"), affine)
     victim = sorted((tmp_path / "cut").iterdir())[5]

@@ -222,7 +222,7 @@ def test_foreign_files_among_the_slices_are_passed_over_with_a_note(tmp_path: Pa
     for name, sop_class in (("dose.dcm", RT_DOSE), ("report.dcm", REPORT)):
         base(sop_class).save_as(tmp_path / name, enforce_file_format=True)
     base("1.2.840.10008.5.1.4.1.1.7", PixelData=pixels([3])).save_as(tmp_path / "shot.dcm", enforce_file_format=True)
-    (tmp_path / "README.txt").write_text("hello")
+    (tmp_path / "README.txt").write_text("hello", encoding="utf-8")
     volume = read_scan(tmp_path)
     assert_in_place(volume, 10)
     (note,) = volume.notes

@@ -45,7 +45,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Labelmap]:
     folder = tmp_path_factory.mktemp("dicom") / "series"
     image = np.random.default_rng(1).integers(50, 300, SHAPE)
     write_mr_series(folder, image, oblique_affine())
-    (folder / "notes.txt").write_text("no image")
+    (folder / "notes.txt").write_text("no image", encoding="utf-8")
     return folder, Labelmap(two_segments(), Grid(SHAPE, oblique_affine()))
 
 
@@ -177,7 +177,7 @@ def test_frames_of_a_multi_frame_image_are_referred_to_at_their_places(
 def test_sources_that_do_not_fit_are_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     folder, labelmap = case
     text = tmp_path / "scan.nrrd"
-    text.write_text("no DICOM")
+    text.write_text("no DICOM", encoding="utf-8")
     with pytest.raises(InputError, match=r"scan\.nrrd: is not DICOM.*--format"):
         find_source_images(text, labelmap.grid)
     moved = labelmap.grid.affine.copy()

@@ -55,6 +55,7 @@ def start(processes: int, run: Path, *words: str | Path) -> subprocess.Popen[str
         text=True,
         env=environment,
         start_new_session=True,
+        encoding="utf-8",
     )
 
 
@@ -71,7 +72,7 @@ def told(errors: str) -> list[str]:
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (run / "events.jsonl").read_text().splitlines() if (run / "events.jsonl").exists() else []
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines() if (run / "events.jsonl").exists() else []
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
@@ -188,10 +189,10 @@ def test_a_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) ->
 
 def test_a_fault_that_all_meet_is_told_once(table: Path, tmp_path: Path) -> None:
     """Of the command itself; of a file that the leader looks at; of a scan that each reads by itself."""
-    rows = table.read_text().splitlines()
+    rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")
     (table.parent / "broken.nii.gz").write_bytes(b"no scan")
-    broken.write_text("\n".join([*rows, "broken,broken.nii.gz,,unlabelled"]) + "\n")
+    broken.write_text("\n".join([*rows, "broken,broken.nii.gz,,unlabelled"]) + "\n", encoding="utf-8")
     for words, message in (
         ([table, "--set", "colour=1"], "there is no setting 'colour'"),
         ([table, "--colour"], "unrecognized arguments: --colour"),
@@ -220,10 +221,12 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize("words", [["--colour"], ["--recipe", "none"]])
 def test_a_leader_that_is_late_still_reports_the_failure_of_all(table: Path, tmp_path: Path, words: list[str]) -> None:
     script = tmp_path / "late_leader.py"
-    script.write_text(LATE_LEADER)
+    script.write_text(LATE_LEADER, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, script, "train", table, "--run-folder", tmp_path / "run", *words]
-    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+    )
     assert ended.returncode != 0
     assert len(told(ended.stderr)) == 1, ended.stderr
     assert words[-1] in told(ended.stderr)[0]
@@ -264,9 +267,11 @@ say("gloo" if any("gloo" in thread for thread in threads) else "no thread of the
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the threads in /proc")
 def test_a_team_agrees_on_faults_and_leaves_nothing_behind(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(TEAM_SCRIPT)
+    script.write_text(TEAM_SCRIPT, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(script)]
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, encoding="utf-8"
+    )
     assert result.returncode == 0, result.stderr
     host = socket.gethostname()
     kinds = "the GPUs are of different kinds: not all of them compute in bfloat16. Set mixed_precision=false."
@@ -337,9 +342,9 @@ def wait_for_checkpoints(run: Path) -> None:
 def set_target(run: Path, iterations: int) -> None:
     """Let the run end after so many iterations."""
     recipe = run / "recipe.json"
-    data = json.loads(recipe.read_text())
+    data = json.loads(recipe.read_text(encoding="utf-8"))
     data["training"]["iterations"] = iterations
-    recipe.write_text(json.dumps(data))
+    recipe.write_text(json.dumps(data), encoding="utf-8")
     RunFolder(run).model.unlink(missing_ok=True)
 
 
@@ -347,8 +352,8 @@ def process_of(launcher: int, rank: int) -> int:
     """The id of a process that torchrun started."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == launcher and f"\0RANK={rank}\0" in (folder / "environ").read_text():
+            parent = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            if parent == launcher and f"\0RANK={rank}\0" in (folder / "environ").read_text(encoding="utf-8"):
                 return int(folder.name)
         except OSError:
             continue

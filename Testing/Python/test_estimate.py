@@ -139,7 +139,7 @@ def test_an_effort_is_a_setting_of_a_run(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
     run = RunFolder(tmp_path / "run")
     recipe = replace(tiny_recipe(), training=replace(tiny_recipe().training, iterations=24))
-    (tmp_path / "own.json").write_text(recipe.to_json())
+    (tmp_path / "own.json").write_text(recipe.to_json(), encoding="utf-8")
     words = ["train", table, "--run", run.path, "--recipe", tmp_path / "own.json", "--device", "cpu"]
     assert status([*words, "--effort", QUICK]) == 0
     assert run.open()[0].training.iterations == 2

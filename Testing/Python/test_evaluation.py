@@ -116,8 +116,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, labels = folders
     save(labels / "la001_image.nii.gz", np.arange(22 * 25 * 18).reshape(22, 25, 18) % 200)
-    (labels / "cases.csv").write_text("case\n")
-    (labels / ".hidden.nii.gz").write_text("")
+    (labels / "cases.csv").write_text("case\n", encoding="utf-8")
+    (labels / ".hidden.nii.gz").write_text("", encoding="utf-8")
     # Class 2 is missing from one prediction: no distances there.
     save(predictions / "la001_image.nrrd", np.where(two_classes(11) == 2, 0, two_classes(11)))
     seen: list[tuple[int, int]] = []
@@ -170,7 +170,7 @@ def test_a_class_of_other_cases_counts_as_both_empty_and_a_foreign_one_is_told(
 def test_a_label_without_prediction_is_left_out_and_named(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     (predictions / "la001_image.nrrd").unlink()
-    (labels / "la007_label.nii.gz").write_text("never read")
+    (labels / "la007_label.nii.gz").write_text("never read", encoding="utf-8")
     found = evaluate_folders(predictions, labels)
     assert found.labels_without_prediction == ("la001", "la007")
     assert {row.case for row in found.rows} == {"la000", "la002"}

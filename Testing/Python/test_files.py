@@ -29,38 +29,38 @@ def test_file_appears_whole_in_new_folders(tmp_path: Path) -> None:
 
 def test_failure_leaves_old_file_and_no_new_folder(tmp_path: Path) -> None:
     old = tmp_path / "old.json"
-    old.write_text("old")
+    old.write_text("old", encoding="utf-8")
     for target in (old, tmp_path / "new" / "deep" / "old.json"):
         with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the fault comes late
-            temporary.write_text("new")
+            temporary.write_text("new", encoding="utf-8")
             raise KeyError("in the block")
-    assert old.read_text() == "old"
+    assert old.read_text(encoding="utf-8") == "old"
     assert everything(tmp_path) == ["old.json"]
 
 
 def test_folder_filled_by_another_meanwhile_stays(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.txt"
     with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the fault comes late
-        temporary.write_text("x")
-        (target.parent / "other.txt").write_text("other")
+        temporary.write_text("x", encoding="utf-8")
+        (target.parent / "other.txt").write_text("other", encoding="utf-8")
         raise KeyError
     assert everything(tmp_path) == ["new", "new/other.txt"]
 
 
 def test_link_is_followed(tmp_path: Path) -> None:
     real, link = tmp_path / "real.txt", tmp_path / "link.txt"
-    real.write_text("old")
+    real.write_text("old", encoding="utf-8")
     link.symlink_to(real)
     with atomic_path(link) as temporary:
-        temporary.write_text("new")
+        temporary.write_text("new", encoding="utf-8")
     assert link.is_symlink()
-    assert real.read_text() == "new"
+    assert real.read_text(encoding="utf-8") == "new"
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:
-    (tmp_path / "plain").write_text("")
+    (tmp_path / "plain").write_text("", encoding="utf-8")
     with atomic_path(tmp_path / "x") as temporary:
-        temporary.write_text("")
+        temporary.write_text("", encoding="utf-8")
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -69,7 +69,7 @@ def test_full_disk(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.txt"
     raises = pytest.raises(OutputError, match=r"x\.txt: the disk is full\. Free")
     with raises as caught, atomic_path(target) as temporary:
-        temporary.write_text("started")
+        temporary.write_text("started", encoding="utf-8")
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"x")  # raises ENOSPC without a file name, as a write to any file does
     assert "\n" not in str(caught.value)
@@ -88,7 +88,7 @@ def test_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_target_is_a_folder_or_lies_below_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="is a folder"), atomic_path(tmp_path):
         pytest.fail("the block must not run")
     with pytest.raises(OutputError, match="not a folder"), atomic_path(tmp_path / "file" / "x.txt"):
@@ -100,7 +100,7 @@ def test_target_is_a_folder_or_lies_below_a_file(tmp_path: Path) -> None:
 
 def test_other_faults_of_the_block_pass_unchanged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x.txt"):
-        (tmp_path / "input.txt").read_text()
+        (tmp_path / "input.txt").read_text(encoding="utf-8")
     with pytest.raises(BrokenPipeError), atomic_path(tmp_path / "x.txt"):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     with pytest.raises(InputError), atomic_path(tmp_path / "x.txt"):
@@ -117,7 +117,7 @@ def test_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
 def test_long_name(tmp_path: Path) -> None:
     name = "ä" * 120 + ".txt"  # 244 bytes of the 255 a name may have
     with atomic_path(tmp_path / name) as temporary:
-        temporary.write_text("x")
+        temporary.write_text("x", encoding="utf-8")
     assert everything(tmp_path) == [name]
 
 

@@ -117,7 +117,7 @@ def module_sources(module: str, home: Path = ROOT) -> set[str]:
 
 def cmake_lists(module: str) -> set[str]:
     """Files that a module's CMakeLists.txt names in its set(...) lists."""
-    text = re.sub(r"#.*", "", (ROOT / module / "CMakeLists.txt").read_text())
+    text = re.sub(r"#.*", "", (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8"))
     variables = {"MODULE_NAME": module}
     files: set[str] = set()
     for name, body in re.findall(r"set\((\w+)\s+([^)]*)\)", text):
@@ -130,12 +130,12 @@ def cmake_lists(module: str) -> set[str]:
 
 def extension_facts() -> dict[str, str]:
     """The EXTENSION_* values of the top CMakeLists.txt, by the ending of their names."""
-    return dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', (ROOT / "CMakeLists.txt").read_text()))
+    return dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")))
 
 
 def s4ext_facts() -> dict[str, str]:
     """Keyword and value of every line of DCAMT.s4ext that is no comment."""
-    lines = (ROOT / "DCAMT.s4ext").read_text().splitlines()
+    lines = (ROOT / "DCAMT.s4ext").read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
@@ -169,7 +169,7 @@ def test_s4ext_agrees_with_cmake() -> None:
 
 
 def test_catalog_entry_fits_schema_and_agrees() -> None:
-    entry = json.loads((ROOT / "DCAMT.json").read_text())
+    entry = json.loads((ROOT / "DCAMT.json").read_text(encoding="utf-8"))
     s4ext = s4ext_facts()
     # What slicer-extension-catalog-entry-schema-v1.0.1.json in Slicer's Schemas folder allows: these keys
     # of these types, no others.
@@ -244,35 +244,39 @@ def test_icons_are_what_their_script_draws(tmp_path: Path) -> None:
 
 
 def test_licence_is_apache_2() -> None:
-    words = " ".join((ROOT / "LICENSE.txt").read_text().split())
+    words = " ".join((ROOT / "LICENSE.txt").read_text(encoding="utf-8").split())
     assert words.startswith("Apache License Version 2.0, January 2004 http://www.apache.org/licenses/")
     for section in range(1, 10):
         assert re.search(rf"\b{section}\. [A-Z]", words)
     assert "END OF TERMS AND CONDITIONS" in words
-    assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text()
+    assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_homepage_answers_the_catalog() -> None:
     """Name, image, each module, licence and publication, as the Extensions Index asks of a homepage."""
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# DCAMT\n")
     assert re.search(r"!\[[^]]+\]\(Resources/Screenshots/", text)
     for words in ("DCAMT Segmentation", "DCAMT Training", "Apache License 2.0", "LICENSE.txt"):
         assert words in text
-    citation = (ROOT / "CITATION.cff").read_text()
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     paper = re.search(r'doi: "([^"]+)"', citation)
     assert paper is not None
     assert f"https://doi.org/{paper[1]}" in text
 
 
 def test_contributors_are_named() -> None:
-    names = [line for line in (ROOT / "CONTRIBUTORS").read_text().splitlines() if line and not line.startswith("#")]
+    names = [
+        line
+        for line in (ROOT / "CONTRIBUTORS").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
     assert extension_facts()["CONTRIBUTORS"] in names
 
 
 def test_citation_names_paper_and_data() -> None:
     yaml = pytest.importorskip("yaml")
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     # The four keys that the Citation File Format 1.2.0 demands.
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     paper = citation["preferred-citation"]
@@ -293,16 +297,16 @@ def test_citation_names_paper_and_data() -> None:
 
 
 def test_requirements_leave_slicers_own_packages_alone() -> None:
-    lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text().splitlines()
+    lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
     names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     assert {"nibabel", "pynrrd", "slicerio", "scipy"} <= names
     assert names & {"numpy", "simpleitk", "torch", "vtk", "pydicom", "requests"} == set()
 
 
 def test_requirements_are_those_of_the_pip_package() -> None:
-    text = (ROOT / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     dependencies = re.findall(r'"([^"]+)"', re.search(r"\ndependencies = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
-    lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text().splitlines()
+    lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
     asked = {line for line in lines if line and not line.startswith("#")}
     others = {"torch", "numpy", "SimpleITK", "pydicom", "vtk"}  # from Slicer and its PyTorch extension
     others |= {"highdicom"}  # for the command's DICOM output alone
@@ -310,7 +314,7 @@ def test_requirements_are_those_of_the_pip_package() -> None:
 
 
 def test_the_pip_package_holds_the_engine_alone() -> None:
-    text = (ROOT / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     packages = re.findall(r'"([^"]+)"', re.search(r"\npackages = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
     assert all(name.split(".")[0] == "dcamt" for name in packages)
     tree = {
@@ -324,8 +328,8 @@ def test_terms_lie_beside_each_shipped_model() -> None:
     models = list((ROOT / "Resources/Models").glob("*.dcamt"))
     assert models
     for model in models:
-        assert "research" in model.with_name(f"{model.stem}-terms.txt").read_text(), model
-    assert '"dcamt.shipped_models" = ["*.dcamt", "*.txt"]' in (ROOT / "pyproject.toml").read_text()
+        assert "research" in model.with_name(f"{model.stem}-terms.txt").read_text(encoding="utf-8"), model
+    assert '"dcamt.shipped_models" = ["*.dcamt", "*.txt"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 # Configuring and installing for real, with a Slicer of a few lines in the place of the true one.
@@ -341,7 +345,7 @@ def build_and_install(source: Path, place: Path, *options: str) -> subprocess.Co
         ("GenerateConfig", GENERATE_CONFIG),
         ("CPack", CPACK_EXTENSION),
     ):
-        (slicer / f"{name}.cmake").write_text(text)
+        (slicer / f"{name}.cmake").write_text(text, encoding="utf-8")
     build = place / "build"
     done = subprocess.CompletedProcess([], 0, "", "")
     for arguments in (
@@ -349,7 +353,9 @@ def build_and_install(source: Path, place: Path, *options: str) -> subprocess.Co
         ["--build", str(build)],
         ["--install", str(build), "--prefix", str(place / "installed")],
     ):
-        done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            ["cmake", *arguments], capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+        )
         if done.returncode != 0:
             break
     return done
@@ -396,7 +402,7 @@ def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
         assert files_below(library) == expected
         for name in shipped:
             assert (library / name).read_bytes() == (copied_tree / name).read_bytes()
-    facts = (tmp_path / "build/extension.txt").read_text()
+    facts = (tmp_path / "build/extension.txt").read_text(encoding="utf-8")
     assert f"DEPENDS {extension_facts()['DEPENDS']}\n" in facts
     assert f"LICENSE_FILE {copied_tree}/LICENSE.txt\n" in facts
 
@@ -410,8 +416,10 @@ def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
 )
 def test_slicer_refuses_a_project(copied_tree: Path, tmp_path: Path, project: str, complaint: str) -> None:
     lists = copied_tree / "CMakeLists.txt"
-    assert lists.read_text().count("\nproject(DCAMT)\n") == 1
-    lists.write_text(lists.read_text().replace("\nproject(DCAMT)\n", f"\n{project}\n"))
+    assert lists.read_text(encoding="utf-8").count("\nproject(DCAMT)\n") == 1
+    lists.write_text(
+        lists.read_text(encoding="utf-8").replace("\nproject(DCAMT)\n", f"\n{project}\n"), encoding="utf-8"
+    )
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode != 0
     assert complaint in " ".join(done.stderr.split())
@@ -440,16 +448,19 @@ def test_cmake_configures_before_any_model_is_there(copied_tree: Path, tmp_path:
 
 def test_cmake_gives_slicer_every_module_test(copied_tree: Path, tmp_path: Path) -> None:
     extra = copied_tree / "Testing/Slicer/test_extra.py"
-    extra.write_text("")
+    extra.write_text("", encoding="utf-8")
     lists = copied_tree / "Testing/Slicer/CMakeLists.txt"
-    lists.write_text(lists.read_text().replace("set(MODULE_TESTS\n", "set(MODULE_TESTS\n  test_extra.py\n"))
+    lists.write_text(
+        lists.read_text(encoding="utf-8").replace("set(MODULE_TESTS\n", "set(MODULE_TESTS\n  test_extra.py\n"),
+        encoding="utf-8",
+    )
     done = build_and_install(copied_tree, tmp_path, "-DBUILD_TESTING=ON")
     assert done.returncode == 0, done.stderr
     tests = {path.name for path in (copied_tree / "Testing/Slicer").glob("test_*.py")}
     own = {name for name in tests if name.startswith("test_harness_")}
     assert own
-    assert set((tmp_path / "build/generic_tests.txt").read_text().split()) == set(MODULES)
-    assert set((tmp_path / "build/tests.txt").read_text().split()) == tests - own
+    assert set((tmp_path / "build/generic_tests.txt").read_text(encoding="utf-8").split()) == set(MODULES)
+    assert set((tmp_path / "build/tests.txt").read_text(encoding="utf-8").split()) == tests - own
     # The macro puts this folder of the build on the path of the tests.
     for package in ("slicer_harness", "dcamt_testing"):
         assert (tmp_path / "build/Testing/Slicer" / package / "__init__.py").is_file()

@@ -60,7 +60,7 @@ def test_kept_memory_is_reused() -> None:
     new = {}
     for first in ("", "assert keep_freed_memory()"):
         command = [sys.executable, "-c", REPEATED.format(first=first)]
-        new[first] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        new[first] = int(subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
     returned, kept = new.values()
     assert kept < 50 < returned / 5
 

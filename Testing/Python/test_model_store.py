@@ -95,7 +95,7 @@ def test_a_file_named_like_a_stored_model_is_the_one_checked_and_copied(
     assert (model.name, model.path.read_bytes()) == ("mine", (tmp_path / "x.dcamt").read_bytes())
     assert model.path.read_bytes() != shipped.read_bytes()
     remove_model("mine")
-    Path("left-atrium").write_text("no model")
+    Path("left-atrium").write_text("no model", encoding="utf-8")
     with pytest.raises(InputError, match=r"^left-atrium: is no DCAMT model"):
         import_model(Path("left-atrium"))
     Path("left-atrium").unlink()

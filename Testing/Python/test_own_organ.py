@@ -39,7 +39,7 @@ def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
     """The model's Dice of each organ of the scan that is no case, from the segmentation that it writes."""
     result, output = place / "new1.seg.nrrd", place / "output"
     words = ["segment", str(scans / "new" / "new1.nii.gz"), "-o", str(result), "--model", str(model)]
-    assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text()
+    assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
     said, header = nrrd.read(str(result))
     label = np.asarray(nibabel.load(scans / "new_labels" / "new1_label.nii.gz").dataobj)
     scores = {}
@@ -54,13 +54,13 @@ def test_the_recipe_needs_no_code(scans: Path, tmp_path: Path) -> None:
     """Train by the example's command; each organ is learnt; the segmentation says what each segment is."""
     run, output = tmp_path / "abdomen", tmp_path / "output"
     words = ["train", str(scans / "cases.csv"), "--recipe", str(EXAMPLE / "recipe.json"), "--run", str(run)]
-    assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text()
+    assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
     scores = dice_of_new_scan(run / "model.dcamt", scans, tmp_path)
     assert set(scores) == {"Liver", "Spleen", "Kidneys", "Aorta"}
     assert min(scores.values()) > LEARNT, scores
 
     _, header = nrrd.read(str(tmp_path / "new1.seg.nrrd"))
-    data = json.loads((EXAMPLE / "recipe.json").read_text())
+    data = json.loads((EXAMPLE / "recipe.json").read_text(encoding="utf-8"))
     for index, organ in enumerate(data["classes"]):
         assert header[f"Segment{index}_Name"] == organ["name"]
         assert int(header[f"Segment{index}_LabelValue"]) == organ["label"]

@@ -37,7 +37,9 @@ def test_command_draws_panel_and_views(tmp_path: Path) -> None:
     pytest.importorskip("PySide6")
     words = [sys.executable, "-m", "pictures", str(tmp_path), "--only", "segmentation", "--first"]
     place = {**os.environ, "PYTHONPATH": str(ROOT / "Testing"), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(words, env=place, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    ended = subprocess.run(
+        words, env=place, capture_output=True, text=True, timeout=240, cwd=tmp_path, encoding="utf-8"
+    )
     assert ended.returncode == 0, ended.stderr
     (path,) = tmp_path.glob("*.png")
     assert path.name == "tutorial-1-choose.png"

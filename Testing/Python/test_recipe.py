@@ -252,12 +252,12 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         load_recipe(tmp_path / "none.json")
     broken = tmp_path / "broken.json"
-    broken.write_text('{\n  "name": "la",\n  "title" 5\n}')
+    broken.write_text('{\n  "name": "la",\n  "title" 5\n}', encoding="utf-8")
     with pytest.raises(InputError, match=r"broken\.json: is not JSON \(line 3: Expecting ':' delimiter\)"):
         load_recipe(broken)
     broken.write_bytes(b'{"name": "\xff"}')
     with pytest.raises(InputError, match=r"broken\.json: cannot be read"):
         load_recipe(broken)
-    broken.write_text("[1, 2]")
+    broken.write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(InputError, match=r"broken\.json: 'recipe' must be an object"):
         load_recipe(broken)

@@ -50,8 +50,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = write_table(home / "cases.csv", rows)
     words = ["train", str(table), "--run", str(home / "PID-4711" / "run"), "--device", "cpu"]
     output = home / "output.txt"
-    assert run_dcamt([*words, *set_options("validate_every=3")], output) == 0, output.read_text()
-    assert "report" not in output.read_text()  # which is where a fault would be told
+    assert run_dcamt([*words, *set_options("validate_every=3")], output) == 0, output.read_text(encoding="utf-8")
+    assert "report" not in output.read_text(encoding="utf-8")  # which is where a fault would be told
     return home / "PID-4711" / "run"
 
 
@@ -137,15 +137,15 @@ def test_charts_show_the_events(run: Path) -> None:
 
 
 def test_command_writes_the_report_again(run: Path, tmp_path: Path) -> None:
-    before = (run / "report.html").read_text()
+    before = (run / "report.html").read_text(encoding="utf-8")
     (run / "report.html").unlink()
     output = tmp_path / "output.txt"
     assert run_dcamt(["report", str(run), "--json", "--device", "cpu"], output) == 0
-    events = [json.loads(line) for line in output.read_text().splitlines()]
+    events = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert events[-1] == {"event": "report", "report": str(run / "report.html")}
-    assert (run / "report.html").read_text() == before
+    assert (run / "report.html").read_text(encoding="utf-8") == before
     assert run_dcamt(["report", str(tmp_path)], output) == 1
-    assert "holds no run" in output.read_text()
+    assert "holds no run" in output.read_text(encoding="utf-8")
 
 
 def test_repeated_iterations_are_drawn_once() -> None:

@@ -49,7 +49,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, table: Path) -> RunF
     """The run that the interrupted ones are compared with."""
     folder = tmp_path_factory.mktemp("reference")
     run = RunFolder(folder / "run")
-    assert run_dcamt(begin(table, run), folder / "output") == 0, (folder / "output").read_text()
+    assert run_dcamt(begin(table, run), folder / "output") == 0, (folder / "output").read_text(encoding="utf-8")
     return run
 
 
@@ -107,7 +107,7 @@ def test_killed_and_resumed_is_the_very_run_that_never_stopped(
         assert not run.model.exists()
         reached, arguments = step, go_on(run)
     assert kills == 3
-    assert run_dcamt(arguments, tmp_path / "output") == 0, (tmp_path / "output").read_text()
+    assert run_dcamt(arguments, tmp_path / "output") == 0, (tmp_path / "output").read_text(encoding="utf-8")
     assert_same_end(run, uninterrupted)
     started = [event for event in run.read_events() if event.kind == "started"]
     assert [event.resumed for event in started][-1] is True
@@ -142,12 +142,12 @@ def test_sigterm_pauses_the_run_and_it_goes_on(tmp_path: Path, table: Path, unin
     assert [event.kind for event in events[-2:]] == ["checkpoint", "paused"]
     assert events[-2].step == step == load_checkpoint(run.checkpoint, CPU)["step"]
     assert 4 <= int(str(step)) < STEPS
-    told = [line for line in output.read_text().splitlines() if "paused" in line]
+    told = [line for line in output.read_text(encoding="utf-8").splitlines() if "paused" in line]
     assert len(told) == 1
     assert told[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Continue with: dcamt train")
-    assert "Traceback" not in output.read_text()
+    assert "Traceback" not in output.read_text(encoding="utf-8")
     assert not run.model.exists()
-    assert run_dcamt(go_on(run), output) == 0, output.read_text()
+    assert run_dcamt(go_on(run), output) == 0, output.read_text(encoding="utf-8")
     assert_same_end(run, uninterrupted)
 
 
@@ -199,7 +199,7 @@ def test_losses_that_are_no_numbers_end_the_run_and_spoil_no_checkpoint(tmp_path
     run = RunFolder(tmp_path / "run")
     settings = ("iterations=40", "learning_rate=1e18", "checkpoint_every_s=0.000001")
     assert run_dcamt(begin(table, run, settings), tmp_path / "output") == 1
-    assert "no longer finite" in (tmp_path / "output").read_text()
+    assert "no longer finite" in (tmp_path / "output").read_text(encoding="utf-8")
     state = load_checkpoint(run.checkpoint, CPU)
     assert state["step"] < 40
     assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())

@@ -103,13 +103,13 @@ def test_a_hidden_file_of_someone_else_makes_a_folder_full(tmp_path: Path, table
 def test_where_the_weights_came_from_is_kept(tmp_path: Path, table: Path) -> None:
     run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
     run.create(tiny_recipe(), read_cases(table), nothing, origin)
-    assert json.loads(run.origin.read_text())["checksum"] == "abc123"
+    assert json.loads(run.origin.read_text(encoding="utf-8"))["checksum"] == "abc123"
     assert RunFolder(run.path).started_from() == origin
     run.withdraw()
     assert list(run.path.iterdir()) == []
 
     # Begun once more, from random weights this time, after a beginning that was killed.
-    run.origin.write_text("{}")
+    run.origin.write_text("{}", encoding="utf-8")
     run.create(tiny_recipe(), read_cases(table), nothing)
     assert run.started_from() is None
 
@@ -117,7 +117,7 @@ def test_where_the_weights_came_from_is_kept(tmp_path: Path, table: Path) -> Non
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x"}', '{"name":1,"title":"","licence":"","checksum":""}'])
 def test_a_damaged_origin_is_told(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
-    run.origin.write_text(text)
+    run.origin.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start a new run\.$"):
         run.started_from()
 

@@ -83,7 +83,9 @@ def test_exception_frees_the_lock(tmp_path: Path) -> None:
 
 def test_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     assert is_held(path)

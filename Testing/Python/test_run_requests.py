@@ -75,7 +75,7 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
     wait(lambda: len(dice()) > 4)
     ask(run, STOP)
     process.join(120)
-    assert process.exitcode == 0, (tmp_path / "out").read_text()
+    assert process.exitcode == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
     assert (state.state, state.resumable) == (STOPPED, True)
     last = verify_model(run.model).card
@@ -105,7 +105,7 @@ def test_a_paused_run_is_stopped_from_its_checkpoint(
     process.join(60)
     paused = run_state(run)
     assert not run.model.exists()
-    assert run_dcamt(stop, tmp_path / "out") == 0, (tmp_path / "out").read_text()
+    assert run_dcamt(stop, tmp_path / "out") == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
     assert (state.state, state.step, state.resumable) == (STOPPED, paused.step, True)
     assert verify_model(run.model).card.trained_on["iterations"] == paused.step
@@ -166,7 +166,7 @@ def test_what_is_asked(tmp_path: Path) -> None:
     withdraw_request(run)
     withdraw_request(run)
     assert asked(run) is None
-    run.request.write_text("dance")
+    run.request.write_text("dance", encoding="utf-8")
     assert asked(run) is None
 
 
@@ -241,7 +241,11 @@ def test_whether_a_lock_is_held_is_seen_without_disturbing_it(tmp_path: Path) ->
         "with run_lock(Path(sys.argv[1])):\n  print('held', flush=True)\n  sys.stdin.read()"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -257,7 +261,7 @@ def test_runs_are_found_the_newest_first(tmp_path: Path) -> None:
     assert list(find_runs(tmp_path / "none")) == []
     for number, name in enumerate(("old", "new")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "recipe.json").write_text("{}")
+        (tmp_path / name / "recipe.json").write_text("{}", encoding="utf-8")
         os.utime(tmp_path / name / "recipe.json", (1000 + number, 1000 + number))
     (tmp_path / "other").mkdir()
     (tmp_path / "file").touch()
@@ -266,7 +270,7 @@ def test_runs_are_found_the_newest_first(tmp_path: Path) -> None:
 
 def test_a_run_that_never_began_tells_what_its_process_printed(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.log.write_text("dcamt: cases.csv: lacks the column 'role'.\n\n")
+    run.log.write_text("dcamt: cases.csv: lacks the column 'role'.\n\n", encoding="utf-8")
     assert (run_state(run).state, run_state(run).reason) == (FAILED, "cases.csv: lacks the column 'role'.")
 
 
@@ -281,6 +285,7 @@ def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pyt
         [sys.executable, "-m", "dcamt", "train", "--run", str(run.path), "--watch", "--json"],
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
     wait(lambda: events(run).count("validation") > 3)
     ask(run, PAUSE)
@@ -296,12 +301,13 @@ def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pyt
 
 
 def test_watching_needs_no_torch(tmp_path: Path) -> None:
-    (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / "recipe.json").write_text("{}", encoding="utf-8")
     code = "import sys; from dcamt import cli; cli.main(sys.argv[1:]); print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, "train", "--run", str(tmp_path), "--watch"],
         capture_output=True,
         text=True,
         check=True,
+        encoding="utf-8",
     )
     assert done.stdout.splitlines()[-1] == "False"

@@ -102,7 +102,7 @@ def test_a_folder_half_done_is_continued(tmp_path: Path) -> None:
 def test_a_table_that_exists_is_replaced_on_demand_only(tmp_path: Path) -> None:
     scans = touch(tmp_path / "scans", "a.nrrd")
     table = tmp_path / "m.csv"
-    table.write_text("mine")
+    table.write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match=r"m\.csv: exists already\. "):
         plan([scans], tmp_path / "out", table=table)
     assert len(plan([scans], tmp_path / "out", OVERWRITE, table=table)) == 1
@@ -131,6 +131,6 @@ def test_a_table_of_measurements_is_read_again(tmp_path: Path) -> None:
     write_measurements_csv(rows, tmp_path / "m.csv")
     assert read_measurements_csv(tmp_path / "m.csv") == rows
     assert read_measurements_csv(tmp_path / "gone.csv") == []
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(InputError, match="is no table of measurements"):
         read_measurements_csv(tmp_path / "other.csv")

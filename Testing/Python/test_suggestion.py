@@ -80,7 +80,9 @@ def write_task(
 
 def test_facts_of_the_cases_become_the_recipe(tmp_path: Path) -> None:
     table = write_task(tmp_path, (48, 40, 10), (1.0, 1.0, 8.0), (12.0, 5.0))
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Heart": 1, "Scar": 2}}))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "Heart": 1, "Scar": 2}}), encoding="utf-8"
+    )
     assert status(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
     recipe = load_recipe(tmp_path / "own.json")
     assert recipe.name == "own"
@@ -139,7 +141,7 @@ def test_a_task_trains_from_its_suggestion_alone(
     settings = [*small, "iterations=120", "learning_rate=0.01", "weight_average=0.95", "validate_every=120"]
     recipe_file = tmp_path / "small.json"
     data = recipe.to_dict()
-    recipe_file.write_text(with_all(data, small))
+    recipe_file.write_text(with_all(data, small), encoding="utf-8")
     words = ["train", table, "--run", tmp_path / "run", "--recipe", recipe_file, "--device", "cpu"]
     assert status([*words, "--set", *settings[len(small) :]]) == 0
     predictor = Predictor(verify_model(tmp_path / "run" / "model.dcamt"))

@@ -109,6 +109,7 @@ def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, ta
         capture_output=True,
         text=True,
         timeout=600,
+        encoding="utf-8",
     )
     assert result.returncode == 0, result.stderr
     kinds = [json.loads(line)["event"] for line in result.stdout.splitlines()]

@@ -301,7 +301,9 @@ def test_reading_nifti_imports_nibabel_only(tmp_path: Path) -> None:
         "assert 'nibabel' in sys.modules\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "DCAMTSegmentation")}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -37,7 +37,7 @@ def test_missing_empty_and_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[
         refused(lambda path=path: read_scan(path), path, "does not exist")
         path.write_bytes(b"")
         refused(lambda path=path: read_scan(path), path, "empty")
-        path.write_text("patient,age\n1,62\n" * 50)
+        path.write_text("patient,age\n1,62\n" * 50, encoding="utf-8")
         refused(lambda path=path: read_scan(path), path, "cannot be read")
         refused(lambda path=path: read_labelmap(path), path, "cannot be read")
     refused(lambda: read_scan(tmp_path / ("x" * 300)), tmp_path / ("x" * 300), "does not exist")
@@ -193,7 +193,7 @@ def test_writing_elsewhere_and_to_unknown_endings(tmp_path: Path) -> None:
     grid, path = Grid(SHAPE, np.eye(4)), tmp_path / "x.png"
     refused(lambda: write_labelmap(Labelmap(labels(), grid), path), path, ".seg.nrrd")
     refused(lambda: write_volume(Volume(scan()[np.newaxis], grid), path), path, ".nii.gz")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     for ending in (".nii.gz", ".nrrd", ".seg.nrrd"):
         with pytest.raises(OutputError):
             write_labelmap(Labelmap(labels(), grid), tmp_path / "file" / f"x{ending}", [LEFT_ATRIUM, WALL])

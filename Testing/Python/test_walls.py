@@ -254,6 +254,7 @@ def test_lowest_floor_imports_where_torch_is_blocked() -> None:
         text=True,
         timeout=120,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
 
@@ -270,6 +271,7 @@ def test_bottom_of_the_engine_costs_nothing_heavy(module: str) -> None:
         text=True,
         timeout=60,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
@@ -283,7 +285,7 @@ def tree(home: Path, **files: str) -> Path:
     for name, text in {"__init__": "", **files}.items():
         path = home / "dcamt" / f"{name.replace('__', '/') if name != '__init__' else name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return home
 
 

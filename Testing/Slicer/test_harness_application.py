@@ -84,7 +84,7 @@ class FilesTest(unittest.TestCase):
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures")
         slicer.util.updateTableFromArray(table, np.array([[1.5, 2.5]]), ["a", "b"])
         self.assertTrue(slicer.util.exportNode(table, str(self.folder / "t.csv"), {}))
-        self.assertEqual((self.folder / "t.csv").read_text().split(), ['"a","b"', "1.5,2.5"])
+        self.assertEqual((self.folder / "t.csv").read_text(encoding="utf-8").split(), ['"a","b"', "1.5,2.5"])
         box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
         box.SetSize(10, 20, 30)
         self.assertTrue(slicer.util.saveNode(box, str(self.folder / "box.mrk.json")))
@@ -96,7 +96,7 @@ class FilesTest(unittest.TestCase):
             slicer.util.loadVolume(str(self.folder / "none.nrrd"))
 
     def test_an_unwritable_file_is_reported(self) -> None:
-        (self.folder / "file").write_text("no folder")
+        (self.folder / "file").write_text("no folder", encoding="utf-8")
         self.assertFalse(slicer.util.exportNode(scan(), str(self.folder / "file" / "out.nrrd"), {}))
 
     def test_an_unknown_format_is_refused(self) -> None:
@@ -239,7 +239,7 @@ class ScriptedModuleTest(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.path = Path(folder.name, "HarnessSample.py")
-        self.path.write_text(SOURCE)
+        self.path.write_text(SOURCE, encoding="utf-8")
         self.addCleanup(lambda: qt.QSettings().remove("Developer/DeveloperMode"))
 
     def open(self) -> ScriptedModule:

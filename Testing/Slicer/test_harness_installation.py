@@ -15,7 +15,14 @@ HERE = Path(__file__).resolve().parent
 def run(code: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, str(HERE.parent)])}
     return subprocess.run(
-        [sys.executable, *code], env=environment, capture_output=True, text=True, timeout=600, check=False, cwd=HERE
+        [sys.executable, *code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=HERE,
+        encoding="utf-8",
     )
 
 
@@ -26,7 +33,7 @@ class InstallationTest(unittest.TestCase):
         self.folder = Path(folder.name)
 
     def test_a_real_slicer_stays_as_it_is(self) -> None:
-        (self.folder / "slicer.py").write_text("class app: pass\n")
+        (self.folder / "slicer.py").write_text("class app: pass\n", encoding="utf-8")
         code = (
             "import sys, slicer, slicer_harness as h; print(h.install(), h.in_real_slicer());"
             "print([n for n in ('qt', 'ctk', 'SampleData', 'PySide6') if n in sys.modules], dir(slicer)[-1])"
@@ -44,7 +51,7 @@ class InstallationTest(unittest.TestCase):
         self.assertEqual(done.stdout.split("\n")[:3], ["True", "True True False", "[]"], done.stderr)
 
     def test_without_its_packages_the_tests_skip_with_a_reason(self) -> None:
-        (self.folder / "PySide6.py").write_text("raise ImportError('no wheel for this machine')\n")
+        (self.folder / "PySide6.py").write_text("raise ImportError('no wheel for this machine')\n", encoding="utf-8")
         done = run(["-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_harness_packaging.py"], str(self.folder))
         self.assertIn("skipped", done.stdout)
         self.assertIn("need the wheels of slicer-core and PySide6-Essentials: no wheel for this machine", done.stdout)

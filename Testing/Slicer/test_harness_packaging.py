@@ -21,7 +21,9 @@ class PackagingTest(unittest.TestCase):
     def test_requirements_files(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "requirements.txt")
-            path.write_text("# what we need\n\n-r other.txt\nnumpy>=1.26\nscipy ; python_version < '3'\n")
+            path.write_text(
+                "# what we need\n\n-r other.txt\nnumpy>=1.26\nscipy ; python_version < '3'\n", encoding="utf-8"
+            )
             self.assertEqual([req.name for req in load_requirements(path)], ["numpy", "scipy"])
 
     def test_requirements_are_checked(self) -> None:

@@ -37,7 +37,7 @@ class LoadingTest(unittest.TestCase):
     def load(self, form: str) -> object:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "Panel.ui")
-            path.write_text(form)
+            path.write_text(form, encoding="utf-8")
             return slicer.util.loadUI(str(path))
 
     def test_widgets_of_their_true_classes(self) -> None:

@@ -36,7 +36,9 @@ class LoadingTest(unittest.TestCase):
     @unittest.skipIf(in_real_slicer(), "other modules of a real Slicer import what they like")
     def test_opening_the_panel_imports_no_network(self) -> None:
         program = LOAD.format(testing=str(ROOT / "Testing"))
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=600, encoding="utf-8"
+        )
         self.assertEqual(done.returncode, 0, done.stderr)
         everything, by_the_module = (set(line.split()) for line in done.stdout.splitlines()[-2:])
         self.assertIn("DCAMTSlicerLib", by_the_module)
@@ -45,10 +47,12 @@ class LoadingTest(unittest.TestCase):
 
     def test_the_list_of_imported_packages_would_hold_torch(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "torch.py").write_text("")
+            Path(folder, "torch.py").write_text("", encoding="utf-8")
             program = LOAD.format(testing=folder).split("import slicer_harness")[0] + "import torch\n"
             program += next(line for line in LOAD.format(testing="").splitlines() if line.startswith("print("))
-            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+            done = subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, timeout=600, encoding="utf-8"
+            )
         self.assertIn("torch", done.stdout.split(), done.stderr)
 
 
@@ -150,7 +154,7 @@ class ScriptTest(SegmentationCase):
             failed, _tried = doctest.DocTestRunner(verbose=False).run(test, out=report.append, clear_globs=False)
             self.assertEqual(failed, 0, "".join(report))
             for name in ("one", "two"):
-                with open(results / f"{name}.csv", newline="") as file:
+                with open(results / f"{name}.csv", encoding="utf-8", newline="") as file:
                     (row,) = csv.DictReader(file)
                 self.assertEqual(row["scan"], name)
                 loaded = slicer.util.loadSegmentation(str(results / f"{name}.seg.nrrd"))

@@ -133,7 +133,7 @@ class ReviewTest(SegmentationCase):
             path = Path(folder, "atrium.csv")
             person.expects("Export measurements", str(path))
             click(self.ui.exportButton)
-            lines = path.read_text().splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
         self.assertTrue(lines[0].startswith("scan,segment,volume_ml,surface_cm2,long_diameter_mm"))
         self.assertEqual(lines[1].split(","), list(self.logic.measurements(segmentation)[0].values()))
 

@@ -97,7 +97,7 @@ class WholeWayTest(SegmentationCase):
             person.expects("Export the wall", str(ours))
             click(self.ui.wallExportButton)
             write_wall_csv([expected], theirs)
-            self.assertEqual(ours.read_text(), theirs.read_text())
+            self.assertEqual(ours.read_text(encoding="utf-8"), theirs.read_text(encoding="utf-8"))
 
 
 class InsertedWallCase(unittest.TestCase):

@@ -106,7 +106,9 @@ class SourcesTest(TrainingCase):
         write(self.folder / "a.nrrd", image)
         write(self.folder / "a_label.nrrd", label)
         given = self.folder / "cases.csv"
-        given.write_text("name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\nB,b.nrrd,,left out\n")
+        given.write_text(
+            "name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\nB,b.nrrd,,left out\n", encoding="utf-8"
+        )
         add_case("in the scene")
         with Person() as person:
             person.expects("List of cases", str(given))
@@ -124,7 +126,7 @@ class SourcesTest(TrainingCase):
         self.assertEqual([(case.name, case.role) for case in cases], [("A", "labelled"), ("B", "left out")])
         self.assertEqual(cases[0].image.resolve(), (self.folder / "a.nrrd").resolve())
         self.assertEqual(cases[0].label.resolve(), (self.folder / "a_label.nrrd").resolve())
-        given.write_text("name,image\n")
+        given.write_text("name,image\n", encoding="utf-8")
         with Person() as person:
             person.expects("List of cases", str(given))
             person.expects("lacks the column 'label'", "Ok")
@@ -135,14 +137,14 @@ class SourcesTest(TrainingCase):
     def test_an_invalid_line_or_a_closed_scene_adds_no_case(self) -> None:
         lines = [f"case{n},{n}.nrrd,,unlabelled" for n in range(5000)]
         table = self.folder / "cases.csv"
-        table.write_text("\n".join(["name,image,label,role", *lines, "last,x.nrrd,,dancer"]))
+        table.write_text("\n".join(["name,image,label,role", *lines, "last,x.nrrd,,dancer"]), encoding="utf-8")
         with Person() as person:
             person.expects("List of cases", str(table))
             person.expects("line 5002 ('last') has the role 'dancer'", "Ok")
             click(self.ui.addListButton)
             self.wait_for(lambda: person.errors(), "the message")
         self.assertEqual(len(self.table), 0)
-        table.write_text("\n".join(["name,image,label,role", *lines]))
+        table.write_text("\n".join(["name,image,label,role", *lines]), encoding="utf-8")
         steps = self.session.add_list_in_steps(table)
         next(steps)
         close_scene()
@@ -252,7 +254,7 @@ class LabelValuesTest(TrainingCase):
         self.list = self.folder / "cases.csv"
 
     def add_list(self, text: str) -> None:
-        self.list.write_text(text)
+        self.list.write_text(text, encoding="utf-8")
         self.session.add_list(self.list)
         self.wait_for(lambda: self.session.checked, "the check")
 
@@ -371,7 +373,7 @@ class SavedStateTest(TrainingCase):
 
     def _list(self) -> Path:
         path = self.folder / "cases.csv"
-        path.write_text("name,image,label,role\nA,a.nrrd,,unlabelled\n")
+        path.write_text("name,image,label,role\nA,a.nrrd,,unlabelled\n", encoding="utf-8")
         return path
 
 
@@ -506,7 +508,7 @@ class FolderOfRunsTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.make_small()
         self.take_as_measured()
-        (self.folder / "file").write_text("")
+        (self.folder / "file").write_text("", encoding="utf-8")
         set_runs_folder(str(self.folder / "file" / "runs"))
         self.session.notify_settings_changed()
         self.assertIn("is not writable. Choose another folder", self.ui.problemsLabel.text)
@@ -522,7 +524,7 @@ class FolderOfRunsTest(TrainingCase):
         lost.mkdir()
         run = self.runs / "earlier"
         run.mkdir()
-        (run / "recipe.json").write_text(tiny_recipe().to_json())
+        (run / "recipe.json").write_text(tiny_recipe().to_json(), encoding="utf-8")
         stat = Path.stat
 
         def refuse(path: Path, **options: bool) -> os.stat_result:
@@ -568,7 +570,7 @@ class TenThousandTest(TrainingCase):
     def test_ten_thousand_cases_never_block_the_window(self) -> None:
         table = self.folder / "cases.csv"
         rows = [f"case{n:05d},images/{n}.nrrd,labels/{n}.nrrd,labelled" for n in range(10_000)]
-        table.write_text("\n".join(["name,image,label,role", *rows]))
+        table.write_text("\n".join(["name,image,label,role", *rows]), encoding="utf-8")
         add_case("in the scene")  # which is compared to each file
         with Person() as person:
             person.expects("List of cases", str(table))
@@ -599,7 +601,9 @@ class ModuleTest(TrainingCase):
             "print(sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
         )
         places = [str(ROOT / "Testing"), str(ROOT / "DCAMTSegmentation"), str(ROOT / "DCAMTTraining")]
-        done = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *places], capture_output=True, text=True, check=True, encoding="utf-8"
+        )
         imported = set(ast.literal_eval(done.stdout.splitlines()[-1]))
         self.assertIn("DCAMTTraining", imported)
         self.assertEqual(imported & {"torch", "monai", "SimpleITK", "scipy", "nibabel", "nrrd", "matplotlib"}, set())

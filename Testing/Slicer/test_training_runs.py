@@ -296,9 +296,9 @@ class ListOfRunsTest(TrainingCase):
         run = RunFolder(self.runs / name)
         run.checkpoint.parent.mkdir(parents=True)
         run.checkpoint.touch()
-        run.recipe.write_text(tiny_recipe().to_json())
-        run.cases.write_text("name,image,label,role\n")
-        run.events.write_text("".join(json.dumps(event) + "\n" for event in events))
+        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        run.cases.write_text("name,image,label,role\n", encoding="utf-8")
+        run.events.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         if fault or killed:
             run.failure.write_bytes(b" " * 4096)  # as earlier versions prepared it
         if fault:
@@ -343,7 +343,7 @@ class ListOfRunsTest(TrainingCase):
         run = self.make("long", begun)
         lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
         lines += ["held out,/gone/a.nrrd,/gone/b.nrrd,validation"]
-        run.cases.write_text("\n".join(["name,image,label,role", *lines]))
+        run.cases.write_text("\n".join(["name,image,label,role", *lines]), encoding="utf-8")
         self.module.widget.runs.refresh()
         with LoopMonitor() as monitor:
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the cases")
@@ -357,7 +357,7 @@ class ListOfRunsTest(TrainingCase):
             ("finished", {"event": "finished", "step": 10, "model": ""}, "has ended without a preview"),
         ):
             run = self.make(name, [begun, last])
-            run.cases.write_text("name,image,label,role\nheld out,a.nrrd,b.nrrd,validation\n")
+            run.cases.write_text("name,image,label,role\nheld out,a.nrrd,b.nrrd,validation\n", encoding="utf-8")
             self.module.widget.runs.show(run)
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
             choose(self.ui.previewSelector, "held out")
@@ -419,7 +419,7 @@ class ListOfRunsTest(TrainingCase):
 
     def test_a_damaged_run_folder_does_not_block_the_module(self) -> None:
         run = self.make("damaged", [])
-        run.recipe.write_text("{")
+        run.recipe.write_text("{", encoding="utf-8")
         run.events.write_bytes(b"\xff\xfe\n{\n[]\n")
         (self.runs / "no run").mkdir()
         (self.runs / "file").touch()
@@ -441,7 +441,7 @@ sys.exit(child.wait())
 class LauncherTest(TrainingCase):
     def test_cancelling_a_command_ends_the_launcher_s_child(self) -> None:
         launcher = self.folder / "launcher"
-        launcher.write_text(LAUNCHER.format(python=sys.executable))
+        launcher.write_text(LAUNCHER.format(python=sys.executable), encoding="utf-8")
         launcher.chmod(0o755)
         heard = []
         with mock.patch.object(engine_process, "python_program", return_value=str(launcher)):
@@ -452,8 +452,8 @@ class LauncherTest(TrainingCase):
                 words = ["train", "--run", str(run.path), "--watch"]
                 command = engine_command.EngineCommand(words, heard.append, heard.append).start()
                 pid = self.folder / "child"
-                self.wait_for(lambda: pid.exists() and pid.read_text(), "the launcher's child")
-                child = int(pid.read_text())
+                self.wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8"), "the launcher's child")
+                child = int(pid.read_text(encoding="utf-8"))
                 process_events_until(
                     lambda: len(os.listdir(f"/proc/{child}/task")) > 1 or not command.running, timeout=60
                 )
@@ -466,7 +466,7 @@ class LauncherTest(TrainingCase):
 def is_alive(pid: int) -> bool:
     """Return whether a process runs; an ended one whose status was not read yet does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
 

@@ -53,7 +53,7 @@ def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str
 def dcamt(*arguments: str | Path) -> str:
     """Run the command; what it printed."""
     command = [sys.executable, "-m", "dcamt", *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -188,7 +188,7 @@ def main() -> None:
             "refused": refused,
             "cases": cases,
         }
-        options.json.write_text(json.dumps(report, indent=1))
+        options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

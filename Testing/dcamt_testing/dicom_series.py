@@ -135,7 +135,7 @@ def broken_rules(dataset: Dataset) -> list[str]:
 
 @functools.cache
 def _table(name: str) -> Any:
-    return json.loads((resources.files("highdicom") / "_standard" / f"{name}.json").read_text())
+    return json.loads((resources.files("highdicom") / "_standard" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _broken_content_items(item: Dataset, depth: int = 0) -> list[str]:

@@ -155,7 +155,11 @@ def _dcamt(arguments: list[str], output: str) -> None:
     from dcamt.cli import main
 
     torch.set_num_threads(1)  # so that sums are made in the same order in every process
-    with Path(output).open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with (
+        Path(output).open("a", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
         status = main(arguments)
     sys.exit(status)
 
@@ -174,7 +178,11 @@ def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Pope
     """`dcamt` as the shell starts it, or a script that calls it, with its output in pipes."""
     program = ["-m", "dcamt"] if script is None else ["-c", script]
     return subprocess.Popen(
-        [sys.executable, *program, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *program, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
 
 

@@ -37,7 +37,7 @@ def start() -> bool:
     folder = tempfile.mkdtemp(prefix="dcamt-python-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     program = os.path.join(folder, "PythonSlicer")
-    with open(program, "w") as file:
+    with open(program, "w", encoding="utf-8") as file:
         file.write(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{os.path.abspath(__file__)}" "$@"\n')
     os.chmod(program, 0o755)
     os.environ[ADDRESS] = os.path.join(folder, "socket")
