@@ -244,8 +244,8 @@ def _paint_heart(
 
     # Atrial wall: about 2 mm, faintly enhanced, brighter where the patch field says fibrosis.
     fibrosis = np.clip(scar, 0, 1) * (tone["scar"] - tone["wall"])
-    canvas.paint(np.maximum(whole - 3.6, base - 1), tone["tissue"] * 0.8)
-    canvas.paint(np.maximum(whole - 2.0, base), tone["wall"] + fibrosis)
+    canvas.paint(np.maximum(whole - 3.6, -base - 1), tone["tissue"] * 0.8)
+    canvas.paint(np.maximum(whole - 2.0, -base), tone["wall"] + fibrosis)
     canvas.paint(whole, left)
     canvas.paint(np.abs(base) + np.maximum(whole, 0) - 0.9, tone["leaflet"])
 

@@ -56,13 +56,16 @@ def test_atrium_is_one_piece_of_a_patients_size(hearts: dict[int, tuple[Volume, 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_blood_is_brighter_than_myocardium_and_that_than_lung(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brightness in the finished picture of blood, of the ventricle's posterior wall, and of its darkest parts."""
+    """Brightness in the finished picture of blood, of the ventricle's posterior wall, and of its darkest parts.
+
+    The atrium's wall surrounds its blood, and not the ventricle's behind the mitral valve.
+    """
     frame: dict[str, Any] = {}
     paint = phantom._paint_heart
 
-    def note_frame(canvas: Any, p: Any, s: float, *rest: Any) -> None:
-        frame.update(p=p, s=s)
-        paint(canvas, p, s, *rest)
+    def note_frame(canvas: Any, p: Any, s: float, whole: Any, *rest: Any) -> None:
+        frame.update(p=p, s=s, whole=whole)
+        paint(canvas, p, s, whole, *rest)
 
     monkeypatch.setattr(phantom, "_paint_heart", note_frame)
     scan, label = phantom.make_phantom(seed, spacing_mm=COARSE_MM)
@@ -78,6 +81,12 @@ def test_blood_is_brighter_than_myocardium_and_that_than_lung(seed: int, monkeyp
     lung = np.percentile(ndimage.uniform_filter(image, 3), 10)
     assert 1.5 * lung < np.median(image[muscle]) < 0.75 * blood
     assert lung < 0.25 * blood
+    beyond_valve = phantom._half_space(frame["p"], valve, normal)
+    wall = (frame["whole"] > 0.7) & (frame["whole"] < 1.5) & (beyond_valve < -3)
+    behind_valve = (frame["whole"] < 2.5) & (beyond_valve > 1.8) & (beyond_valve < 2.5)
+    assert min(wall.sum(), behind_valve.sum()) > 50
+    assert np.median(image[wall]) < 0.7 * blood
+    assert np.median(image[behind_valve]) > 0.8 * blood
 
 
 @pytest.mark.parametrize("seed", SEEDS)
