@@ -10,6 +10,7 @@ import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.metrics.measurements import Measurements
+from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.protocol import DoubtfulRegion, ScanSegmented, SegmentResult
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.result_segments import (
@@ -43,6 +44,7 @@ class SegmentationResult:
     doubts: Sequence[DoubtfulRegion]
     measurements: Sequence[Measurements]
     classes: Sequence[SegmentResult]
+    expected_overlap: ExpectedOverlap | None = None
 
     @classmethod
     def read(cls, event: ScanSegmented) -> SegmentationResult:
@@ -60,6 +62,7 @@ class SegmentationResult:
                 doubts=event.doubts,
                 measurements=event.measurements,
                 classes=event.segments,
+                expected_overlap=event.expected_overlap,
             )
         except (OSError, ValueError, EOFError) as error:
             what = _("could not be read ({reason})").format(reason=error)
@@ -193,7 +196,7 @@ class _Insertion:
         if target.GetDisplayNode() is None:
             target.CreateDefaultDisplayNodes()
             self.added.append(target.GetDisplayNode())
-        review.keep_doubts(target, self.result.trust, self.result.doubts, to_local)
+        review.keep_doubts(target, self.result.trust, self.result.doubts, to_local, self.result.expected_overlap)
         review.keep_model(target, title_of(self.request.model))
         for role, node in (
             (review.DISAGREEMENT, map_node),

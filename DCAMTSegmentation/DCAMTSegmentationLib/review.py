@@ -1,18 +1,20 @@
 """What belongs to a result; it is kept with the segmentation node, and so saved with the scene.
 
 References: the volume that it was made from, the map of disagreement, the table of measurements, the mark at a place.
-Attributes: the agreement of the branches, the model, and the places in doubt, in the segmentation node's own space.
+Attributes: the agreement of the branches, the expected overlap with an expert, the model, and the places in doubt, in
+the segmentation node's own space.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
 import slicer
+from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.protocol import DoubtfulRegion
 from DCAMTSlicerLib.result_segments import fingerprint, own_segments, surface_name
 
@@ -21,6 +23,7 @@ MARK = "DCAMT.mark"
 WALL, WALL_COLOURS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
 HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK, WALL, WALL_COLOURS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
+_EXPECTED = "DCAMT.expectedOverlap"
 _TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _MODEL = "DCAMT.model"
 _MAP = "DCAMT.map"
@@ -47,6 +50,12 @@ def trust(segmentation_node: Any) -> float | None:
     return float(text) if text else None
 
 
+def expected_overlap(segmentation_node: Any) -> ExpectedOverlap | None:
+    """Return the Dice to expect with an expert's outline; None for a result of a model without calibration."""
+    text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
+    return ExpectedOverlap(*json.loads(text)) if text else None
+
+
 def model_title(segmentation_node: Any) -> str:
     """Return the title of the model that made a result; empty if that is not known."""
     return (segmentation_node.GetAttribute(_MODEL) if segmentation_node is not None else None) or ""
@@ -58,9 +67,13 @@ def keep_model(segmentation_node: Any, title: str) -> None:
 
 
 def keep_doubts(
-    segmentation_node: Any, trust: float | None, doubts: Sequence[DoubtfulRegion], to_local: np.ndarray
+    segmentation_node: Any,
+    trust: float | None,
+    doubts: Sequence[DoubtfulRegion],
+    to_local: np.ndarray,
+    expected: ExpectedOverlap | None = None,
 ) -> None:
-    """Keep the agreement and the places in doubt of a result, the worst first.
+    """Keep the agreement, the expected overlap and the places in doubt of a result, the worst first.
 
     `to_local`: (4, 4), from the volume's space, in which these places are, to the segmentation's.
     """
@@ -69,6 +82,7 @@ def keep_doubts(
         x, y, z = (to_local @ [*doubt.position, 1.0])[:3]
         places.append(PlaceToCheck((float(x), float(y), float(z)), doubt.volume_ml))
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
+    segmentation_node.SetAttribute(_EXPECTED, None if expected is None else json.dumps(astuple(expected)))
     segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
     segmentation_node.SetAttribute(_AT, None)
     segmentation_node.SetAttribute(_CORRECTED, None)

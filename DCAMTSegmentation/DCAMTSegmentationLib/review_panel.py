@@ -78,14 +78,20 @@ class ReviewPanel:
         if review.referenced(self._node, review.VOLUME) is None:
             return str(_("No result yet: choose a volume and press Apply."))
         trust, count = review.trust(self._node), len(review.doubtful_places(self._node))
-        if trust is None:
+        expected = review.expected_overlap(self._node)
+        places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
+        places = places if count else _("no doubtful place")
+        if expected is not None:
+            text = _("Expected overlap with an expert: {overlap}").format(overlap=expected)
+            text += _("; {places}.").format(places=places) if trust is not None else "."
+            if expected.is_low:
+                text += " " + _("This outline is probably wrong: check all of it.")
+        elif trust is None:
             text = _("Fast quality runs one branch: it does not show where to doubt.")
         elif not count and trust < GOOD_AGREEMENT:
             text = _("The branches agree to {share} only, and no single place stands out: check all of it.")
             text = text.format(share=f"{trust:.0%}")
         else:
-            places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
-            places = places if count else _("no doubtful place")
             text = _("The branches agree to {share}; {places}.").format(share=f"{trust:.0%}", places=places)
         if review.is_outdated(self._node):
             text += " " + _("The measurements may be from before the correction: measure again.")

@@ -276,6 +276,7 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     """The fullest page: identity, wall, four segments, long names and many notes."""
     from dcamt.inference.agreement import DoubtfulPlace
     from dcamt.metrics.measurements import measure
+    from dcamt.models.calibration import ExpectedOverlap
     from dcamt.models.package import Card
     from dcamt.report.scan_page import ScanPage, render_scan_page
     from dcamt.volume import Code, Labelmap, SegmentInfo
@@ -301,6 +302,7 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
         model=Card("a-model-of-a-long-name", "Left atrium and more in LGE-MRI", ("A",), "Cardiac MRI", "1", "", ""),
         disagreement=np.clip(1 - np.abs(distance - 22) / 3, 0, 1).astype(np.float32),
         trust=0.87,
+        expected_overlap=ExpectedOverlap(0.89, 0.81, 0.94),
         doubtful_places=[place] * 20,
         wall=analyse_wall(volume, labelmap, WallSettings(), label=1),
         notes=["A note of some length that tells the reader what happened to this scan on its way to here."] * 9,

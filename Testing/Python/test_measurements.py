@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from dcamt.errors import OutputError
 from dcamt.geometry import Grid
-from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements, measure, surface_area, write_measurements_csv
+from dcamt.metrics.measurements import (
+    MEASUREMENT_COLUMNS,
+    TABLE_COLUMNS,
+    Measurements,
+    measure,
+    read_measurements_csv,
+    surface_area,
+    write_measurements_csv,
+)
 from dcamt.volume import Code, Labelmap, SegmentInfo
 from scipy.spatial.distance import pdist
 from scipy.special import ellipeinc, ellipkinc
@@ -155,7 +163,7 @@ def test_single_voxel_empty_segment_and_other_labels() -> None:
 
 def test_csv_reads_back_with_blanks_for_what_is_undefined(tmp_path: Path) -> None:
     rows = [
-        Measurements("a", 'Left "atrium", whole', 61.23456, 88.5, 70.0, 40.0, 55.5, 0.75),
+        Measurements("a", 'Left "atrium", whole', 61.23456, 88.5, 70.0, 40.0, 55.5, 0.75, 0.92, 0.88, 0.95),
         Measurements("b", "empty", 0.0, 0.0, 0.0, 0.0, 0.0, float("nan")),
     ]
     write_measurements_csv(rows, tmp_path / "out" / "m.csv")
@@ -163,7 +171,7 @@ def test_csv_reads_back_with_blanks_for_what_is_undefined(tmp_path: Path) -> Non
         read = list(csv.DictReader(file))
     assert (
         list(read[0])
-        == list(MEASUREMENT_COLUMNS)
+        == list(TABLE_COLUMNS)
         == [
             "scan",
             "segment",
@@ -173,12 +181,26 @@ def test_csv_reads_back_with_blanks_for_what_is_undefined(tmp_path: Path) -> Non
             "anteroposterior_diameter_mm",
             "transverse_diameter_mm",
             "sphericity",
+            "expected_overlap",
+            "expected_overlap_low",
+            "expected_overlap_high",
         ]
     )
     assert read[0]["segment"] == 'Left "atrium", whole'
     assert float(read[0]["volume_ml"]) == pytest.approx(61.23456, rel=1e-5)
     assert read[1]["volume_ml"] == "0"
     assert read[1]["sphericity"] == ""
+    assert [read[0][column] for column in TABLE_COLUMNS[-3:]] == ["0.92", "0.88", "0.95"]
+    assert [read[1][column] for column in TABLE_COLUMNS[-3:]] == [""] * 3
+
+
+def test_a_table_without_the_expected_overlap_is_read(tmp_path: Path) -> None:
+    row = ["a", "Left atrium", "61.5", "80", "55", "40", "50", "0.75"]
+    with open(tmp_path / "m.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([MEASUREMENT_COLUMNS, row])
+    assert read_measurements_csv(tmp_path / "m.csv") == [
+        Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75)
+    ]
 
 
 def test_csv_onto_a_folder_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> None:

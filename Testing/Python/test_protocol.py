@@ -13,6 +13,7 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Region
 from dcamt.metrics.measurements import Measurements
+from dcamt.models.calibration import ExpectedOverlap
 from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.protocol import (
     DoubtfulRegion,
@@ -80,6 +81,7 @@ def test_requests_are_parsed_back(request_: Request) -> None:
             12.5,
             "cpu",
             ("x", "y"),
+            ExpectedOverlap(0.92, 0.88, 0.95),
         ),
         OutlinesMeasured("1", (ROW, ROW)),
         RequestFailed(None, "missing_package", "torch is missing.", packages=("torch",)),
@@ -104,7 +106,7 @@ def test_undefined_measurements_come_back_as_nan() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"protocol": 2}, "the request is of protocol 2; this worker reads 1. Restart Slicer."),
+        ({"protocol": 1}, "the request is of protocol 1; this worker reads 2. Restart Slicer."),
         ({"quality": "best"}, "the quality 'best' is unknown. Choose one of: fast, accurate."),
         ({"device": "tpu"}, "the device 'tpu' is unknown. Choose one of: auto, cpu, cuda, mps."),
         ({"affine": [[1, 0], [0, 1]]}, "the affine must hold 4 x 4 numbers, not 2 x 2."),

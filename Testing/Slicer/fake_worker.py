@@ -10,6 +10,7 @@ import numpy as np
 import qt
 import slicer
 from dcamt.metrics.measurements import Measurements
+from dcamt.models.calibration import ExpectedOverlap
 from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.protocol import DoubtfulRegion, ScanSegmented, SegmentRequest, SegmentResult, WorkerProgress
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
@@ -23,8 +24,8 @@ LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "824710
 class FakeWorker:
     """Implements `worker_process.SegmentationWorker`; `labels_of` makes the labels (K, J, I) of the voxels."""
 
-    def __init__(self, trust: float | None = 0.93, places: int = 2) -> None:
-        self.trust, self.places = trust, places
+    def __init__(self, trust: float | None = 0.93, places: int = 2, expected: ExpectedOverlap | None = None) -> None:
+        self.trust, self.places, self.expected = trust, places, expected
         self.requests: list[Any] = []
         self.labels_of: Callable[[np.ndarray], np.ndarray] = lambda voxels: (voxels > 175).astype(np.uint8)
         self.before_answer: Callable[[], None] = lambda: None
@@ -73,6 +74,7 @@ class FakeWorker:
                 (SegmentResult(LEFT_ATRIUM, box),),
                 0.1,
                 "cpu",
+                expected_overlap=self.expected,
             )
         )
 

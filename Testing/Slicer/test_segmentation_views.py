@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.protocol import WorkerProgress
 from DCAMTSegmentationLib import review
 from fake_worker import FakePanel, FakeWorker
@@ -276,6 +277,18 @@ class DoubtTextTest(ViewCase):
         self.open(FakeWorker(trust=0.97, places=0))
         self.segment(add_scan())
         self.assertEqual(self.ui.trustLabel.text, "The branches agree to 97%; no doubtful place.")
+
+    def test_the_expected_overlap_takes_the_place_of_the_agreement(self) -> None:
+        self.open(FakeWorker(places=1, expected=ExpectedOverlap(0.921, 0.881, 0.949)))
+        self.segment(add_scan())
+        text = "Expected overlap with an expert: 0.92 (0.88 to 0.95); one doubtful place."
+        self.assertEqual(self.ui.trustLabel.text, text)
+
+    def test_a_low_expected_overlap_without_places_is_told_as_such(self) -> None:
+        self.open(FakeWorker(trust=None, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
+        self.segment(add_scan())
+        text = "Expected overlap with an expert: 0.31 (0.05 to 0.60). This outline is probably wrong: check all of it."
+        self.assertEqual(self.ui.trustLabel.text, text)
 
 
 class UndoTest(ViewCase):

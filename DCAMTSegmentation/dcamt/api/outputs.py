@@ -140,6 +140,7 @@ def write_report(
         quality=result.quality,
         disagreement=result.disagreement,
         trust=result.trust,
+        expected_overlap=result.expected_overlap,
         doubtful_places=result.doubtful_places(),
         wall=wall,
         notes=[note for note in result.notes if identity or not _names_a_file(note, result.scan)],

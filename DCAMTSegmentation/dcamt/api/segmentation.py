@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..inference.predictor import Predictor
 from ..io.formats import scan_name
 from ..io.readers import read_scan
 from ..metrics.measurements import Measurements, measure
+from ..models.calibration import ExpectedOverlap
 from ..models.package import Card, ModelPackage
 from ..models.store import DEFAULT
 from ..networks.packaging import verify_model
@@ -44,6 +45,8 @@ class SegmentedScan:
         notes: what the user should know: how the file was understood, or that the GPU's memory did not suffice.
         model: the card of the model.
         quality: `fast` or `accurate`.
+        expected_overlap: Dice to expect with an expert's outline, and its 80% interval; None for a model without
+            calibration.
         seconds: time to segment and measure, without reading.
     """
 
@@ -58,6 +61,7 @@ class SegmentedScan:
     model: Card
     quality: str
     seconds: float
+    expected_overlap: ExpectedOverlap | None = None
 
     def doubtful_places(self, most: int = 20) -> list[DoubtfulPlace]:
         """Return at most `most` places where the branches disagree, the worst first; none in quality `fast`."""
@@ -117,7 +121,7 @@ class Segmenter:
             scan=volume,
             labelmap=result.labelmap,
             segments=self.segments,
-            measurements=tuple(measure(result.labelmap, self.segments, name)),
+            measurements=with_expected_overlap(measure(result.labelmap, self.segments, name), result.expected_overlap),
             disagreement=None if result.agreement is None else 1 - result.agreement,
             trust=result.trust,
             probabilities=result.probabilities,
@@ -125,7 +129,18 @@ class Segmenter:
             model=self.model,
             quality=quality,
             seconds=time.monotonic() - start,
+            expected_overlap=result.expected_overlap,
         )
+
+
+def with_expected_overlap(rows: Sequence[Measurements], expected: ExpectedOverlap | None) -> tuple[Measurements, ...]:
+    """Return the rows of a scan with the overlap that is expected of its segmentation."""
+    if expected is None:
+        return tuple(rows)
+    value, low, high = expected.value, expected.low, expected.high
+    return tuple(
+        replace(row, expected_overlap=value, expected_overlap_low=low, expected_overlap_high=high) for row in rows
+    )
 
 
 def segment(

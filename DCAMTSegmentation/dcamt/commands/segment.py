@@ -265,6 +265,7 @@ class SegmentSession:
             **{name: str(path) for name in _SIDE_RESULTS if (path := getattr(job, name))},
             measurements=[asdict(row) for row in result.measurements],
             trust=result.trust,
+            expected_overlap=asdict(result.expected_overlap) if result.expected_overlap else None,
             notes=list(result.notes),
             seconds=round(seconds, 3),
         )
@@ -274,6 +275,8 @@ class SegmentSession:
             lines.append(f"{name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²")
         trust = f", the branches agree to {result.trust:.0%}" if result.trust is not None else ""
         lines.append(f"{name}: segmented in {seconds:.1f} s{trust}")
+        if result.expected_overlap is not None:
+            lines.append(f"{name}: expected overlap with an expert {result.expected_overlap}")
         for note in result.notes:
             self.console.print_error(f"{job.scan}: {note}")
         lines.append(f"segmentation: {job.segmentation}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..devices import fast_bfloat16
 from ..errors import InputError
 from ..geometry import Box, Grid, NetworkGrid, Region, box_in_part, network_grid, whole_box
+from ..models.calibration import ExpectedOverlap
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..networks.packaging import build_network
@@ -47,6 +48,7 @@ class Prediction:
     trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
         quality.
     notes: for the user, for example that the memory did not suffice.
+    expected_overlap: Dice with an expert's outline and its 80% interval; None for a model without calibration.
     """
 
     labelmap: Labelmap
@@ -54,6 +56,7 @@ class Prediction:
     agreement: np.ndarray | None
     trust: float | None
     notes: tuple[str, ...] = field(default=())
+    expected_overlap: ExpectedOverlap | None = None
 
 
 class Predictor:

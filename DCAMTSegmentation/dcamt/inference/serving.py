@@ -155,6 +155,7 @@ class Worker:
                 round(time.monotonic() - began, 3),
                 str(predictor.device),
                 tuple(notes),
+                result.expected_overlap,
             )
         )
 

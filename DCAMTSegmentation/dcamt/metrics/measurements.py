@@ -30,6 +30,8 @@ MEASUREMENT_COLUMNS = (
     "transverse_diameter_mm",
     "sphericity",
 )
+TABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "expected_overlap", "expected_overlap_low", "expected_overlap_high")
+"""Columns of the table of `dcamt segment`; the others are measured on any outline."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Measurements:
     sphericity: area of the ball of equal volume over the segment's, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
     J. Geol. 43, 250, 1935): 1 for a ball, less for all else. Not clipped: the area's error can lift a ball
     just above 1.
+    expected_overlap, expected_overlap_low, expected_overlap_high: Dice (0 to 1) of the scan's segmentation to expect
+    with an expert's outline and its 80% interval; NaN without calibration and for other outlines.
     """
 
     scan: str
@@ -54,6 +58,9 @@ class Measurements:
     anteroposterior_diameter_mm: float
     transverse_diameter_mm: float
     sphericity: float
+    expected_overlap: float = nan
+    expected_overlap_low: float = nan
+    expected_overlap_high: float = nan
 
 
 def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None) -> list[Measurements]:
@@ -68,15 +75,15 @@ def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | Non
 
 
 def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> None:
-    """Write one line a segment under the header `MEASUREMENT_COLUMNS`; undefined values (NaN) stay blank.
+    """Write one line a segment under the header `TABLE_COLUMNS`; undefined values (NaN) stay blank.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
     """
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(MEASUREMENT_COLUMNS)
+        writer.writerow(TABLE_COLUMNS)
         for row in rows:
-            writer.writerow([csv_cell(getattr(row, column)) for column in MEASUREMENT_COLUMNS])
+            writer.writerow([csv_cell(getattr(row, column)) for column in TABLE_COLUMNS])
 
 
 def read_measurements_csv(path: str | Path) -> list[Measurements]:
@@ -88,7 +95,7 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != MEASUREMENT_COLUMNS:
+            if tuple(reader.fieldnames or ()) not in (TABLE_COLUMNS, MEASUREMENT_COLUMNS):
                 raise ValueError("other columns")
             return [_from_cells(row) for row in reader]
     except FileNotFoundError:
@@ -99,7 +106,8 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
 
 
 def _from_cells(row: Mapping[str, str]) -> Measurements:
-    numbers = [float(row[column] or "nan") for column in MEASUREMENT_COLUMNS[2:]]
+    # Tables of earlier versions lack the last columns.
+    numbers = [float(cell) if (cell := row.get(column)) else nan for column in TABLE_COLUMNS[2:]]
     return Measurements(row["scan"], row["segment"], *numbers)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..inference.agreement import DoubtfulPlace
 from ..metrics.measurements import Measurements
+from ..models.calibration import ExpectedOverlap
 from ..models.package import Card
 from ..recipe import ACCURATE
 from ..volume import Labelmap, SegmentInfo, Volume
@@ -88,6 +89,7 @@ class ScanPage:
         disagreement: (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
         doubtful_places: where the branches disagree, the worst first.
+        expected_overlap: Dice to expect with an expert's outline; None for a model without calibration.
         wall: late enhancement of the wall; None if it was not measured.
         notes: what the reader should know.
         identity: lines that identify the patient and the scan, shown as given; none by default.
@@ -103,6 +105,7 @@ class ScanPage:
     disagreement: np.ndarray | None = None
     trust: float | None = None
     doubtful_places: Sequence[DoubtfulPlace] = ()
+    expected_overlap: ExpectedOverlap | None = None
     wall: WallResult | None = None
     notes: Sequence[str] = ()
     identity: Mapping[str, str] = field(default_factory=dict)
@@ -185,8 +188,16 @@ def _measurement_table(page: ScanPage) -> str:
 
 
 def _trust(page: ScanPage, scene: Scene) -> str:
+    expected = page.expected_overlap
+    title = "Agreement of the two branches" if expected is None else "Expected overlap with an expert's outline"
+    rows = ""
+    if expected is not None:
+        rows += _row("Dice, between 0 and 1", f"{expected.value:.2f}", big=True)
+        rows += _row("80% interval", f"{expected.low:.2f} to {expected.high:.2f}")
     if page.trust is None:
-        return "<h2>Agreement of the two branches</h2><p>Not measured: quality fast runs one branch.</p>"
+        text = f"<p>{'Agreement is not' if expected else 'Not'} measured: quality fast runs one branch.</p>"
+        return f"<h2>{title}</h2>{f'<table>{rows}</table>' if rows else ''}{text}"
+    rows += _row("Dice between the branches' outlines", f"{100 * page.trust:.0f}", "%", big=expected is None)
     count = len(page.doubtful_places)
     text = "No doubtful place."
     if count:
@@ -196,10 +207,7 @@ def _trust(page: ScanPage, scene: Scene) -> str:
         ]
         which = "" if count <= MAX_PLACES else "worst first, "
         text = f"{count} doubtful {'place' if count == 1 else 'places'}: {which}{', '.join(named)}."
-    return (
-        "<h2>Agreement of the two branches</h2>"
-        f"<table>{_row('Dice between their outlines', f'{100 * page.trust:.0f}', '%', big=True)}</table><p>{text}</p>"
-    )
+    return f"<h2>{title}</h2><table>{rows}</table><p>{text}</p>"
 
 
 def _axial_slice(scene: Scene, place: DoubtfulPlace) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,11 @@ from ..io.json_lines import json_line, plain
 from ..io.typed_json import build
 from ..machine import AUTO, DEVICES
 from ..metrics.measurements import Measurements
+from ..models.calibration import ExpectedOverlap
 from ..recipe import ACCURATE, QUALITIES
 from ..volume import SegmentInfo, Volume, check_scan
 
-VERSION = 1
+VERSION = 2
 """Of this protocol; both ends refuse another."""
 
 
@@ -177,7 +179,8 @@ class ScanSegmented:
     """The result of a `SegmentRequest`.
 
     labelmap, disagreement: `.npy` files of uint8 (K, J, I); the latter None in fast quality. trust: Dice between the
-    branches' own segmentations, None in fast quality. doubts: largest disagreement first.
+    branches' own segmentations, None in fast quality. doubts: largest disagreement first. expected_overlap: with an
+    expert's outline, None for a model without calibration.
     """
 
     kind: ClassVar[str] = "segmented"
@@ -191,6 +194,7 @@ class ScanSegmented:
     seconds: float
     device: str
     notes: tuple[str, ...] = ()
+    expected_overlap: ExpectedOverlap | None = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,7 @@ def request_line(request: Request) -> str:
     """Return a request as a line of JSON.
 
     >>> request_line(LoadRequest("left-atrium", id="1"))
-    '{"request": "load", "protocol": 1, "model": "left-atrium", "device": "auto", "id": "1"}'
+    '{"request": "load", "protocol": 2, "model": "left-atrium", "device": "auto", "id": "1"}'
     """
     return json.dumps({"request": request.kind, "protocol": VERSION, **_fields(request)}, allow_nan=False)
 
@@ -303,7 +307,7 @@ def parse_event(data: Mapping[str, Any]) -> Event:
     if kind == OutlinesMeasured.kind or kind == ScanSegmented.kind:
         # JSON knows no NaN, which the sphericity of an empty segment is.
         rows = fields.get("measurements") or ()
-        fields["measurements"] = [{k: float("nan") if v is None else v for k, v in row.items()} for row in rows]
+        fields["measurements"] = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
     event: Event = build(_EVENTS[kind], fields, None, "event")
     return event
 
