@@ -24,7 +24,7 @@ from .runs.efforts import EFFORTS
 from .wall.settings import DEFAULT_THRESHOLD, MAXIMUM, PRESETS, SAMPLES, WALL_FROM_MM, WALL_TO_MM
 
 # Choices of --format; an output file may also end in `.nii`.
-FORMATS = ("seg.nrrd", "nii.gz", "nrrd", "dcm")
+SEGMENTATION_FORMATS = ("seg.nrrd", "nii.gz", "nrrd", "dcm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,7 +190,9 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
     parser.add_argument("scans", nargs="+", type=_path, metavar="SCAN", help="a scan, or a folder of scans")
     parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE_OR_FOLDER")
     parser.add_argument(
-        "--format", choices=FORMATS, help="of the segmentations (default: that of the output file, or seg.nrrd)"
+        "--format",
+        choices=SEGMENTATION_FORMATS,
+        help="of the segmentations (default: that of the output file, or seg.nrrd)",
     )
     parser.add_argument("--model", default=DEFAULT, metavar="NAME_OR_FILE", help="default: %(default)s")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Choosing the device that computes, and moving tensors to it."""
+"""Choose the device that computes, and move tensors to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data-parallel training: each process computes part of every batch, and all processes make the same step.
+"""Train data-parallel: each process computes part of every batch, and all processes make the same step.
 
 Processes started by `torchrun` form a team; a process started otherwise is alone. The team's leader (rank 0) keeps the
 run folder, validates and prints. The others receive recipe and case list from the leader, read the scans themselves,

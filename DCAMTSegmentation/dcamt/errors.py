@@ -1,4 +1,4 @@
-"""Define the errors that the engine raises, and turn any other exception into one of them.
+"""Define the errors that the engine raises, and convert any other exception to one of them.
 
 Every message is one line for the user: which file, what happened, what to do.
 """
@@ -33,7 +33,7 @@ class InputError(DCAMTError):
 
     def __init__(self, what: str, *, path: str | Path | None = None, remedy: str = "") -> None:
         where = f"{path}: " if path is not None else ""
-        # One line, whatever a library's own message looks like.
+        # One line, since messages of libraries may have several.
         text = " ".join(f"{where}{what}".split()).rstrip(".")
         super().__init__(f"{text}. {remedy}".strip())
 
@@ -68,7 +68,7 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# torch tells a lack of memory only in its text, except for CUDA's own error; cuDNN also finds no engine that fits.
+# Only CUDA has an error class for a lack of memory; other devices are recognised by the text. cuDNN reports no engine.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),
@@ -101,7 +101,7 @@ def missing_packages(names: list[str]) -> MissingPackage:
 
 
 def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
-    """Turn any exception into a user-facing error; `path`: the file in work, named if `error` names no file.
+    """Convert any exception to a user-facing error; `path`: the file being processed, if `error` names none.
 
     The environment variable DCAMT_TRACEBACK=1 prints the traceback of an unexpected exception.
     """

@@ -82,11 +82,11 @@ class Objective:
     distillation_temperature: float = 2.0
     contrast_temperature: float = 0.1
     confidence: float = 0.8
-    """Probability above which agreeing branches lend an unlabelled voxel its class."""
+    """Probability above which the class that both branches predict counts as an unlabelled voxel's class."""
     samples: int = 256
     """Voxels per class (contrast) and feature vectors per set (MMD) that are drawn at each step."""
     ramp_up: float = 0.4
-    """The unsupervised weights reach their full height after this share of the iterations."""
+    """Fraction of the iterations after which the unsupervised weights have their full value."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ class Augmentation:
     surroundings: float = 0.0
     """Probability that a patch ends within itself, in air, noise or its own mirror image, as a cropped scan may."""
     mix: float = 1.0
-    """Probability that a batch's unlabelled patches are mixed: in a box, each shows the next one. Teachers look at them
-    unmixed."""
+    """Probability that a batch's unlabelled patches are mixed: in a box, each holds the next one's voxels. Teachers get
+    the patches unmixed."""
     mix_labelled: float = 0.0
-    """The same for labelled patches, their labels mixed along."""
+    """The same for labelled patches and their labels."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,11 @@ class Training:
 
     iterations: int = 6000
     patch: tuple[int, int, int] = (112, 112, 80)
-    """Voxels of the network's grid along patient R-L, A-P, S-I; a multiple of what the network halves."""
+    """Voxels of the network's grid along patient R-L, A-P, S-I; multiples of the network's `stride`."""
     batch: int = 4
     """Patches an iteration, labelled and unlabelled together."""
     labelled_per_batch: int = 2
-    """How many of them are labelled, where there are unlabelled cases; else all are."""
+    """Labelled patches among them, if there are unlabelled cases; otherwise all are labelled."""
     optimiser: str = "sgd"
     """`sgd` (momentum 0.9) or `adamw`."""
     learning_rate: float = 0.01
@@ -137,9 +137,9 @@ class Training:
     mixed_precision: bool = True
     """Compute in 16 bits where the device is faster in them; weights and losses stay in 32."""
     own_tokens: float = 0.5
-    """Probability that a branch attends to its own tokens in place of its partner's, so that it stands alone."""
+    """Probability that a branch attends to its own tokens instead of its partner's, so that it also works alone."""
     foreground: float = 0.5
-    """Share of labelled patches that are centred on a voxel of some class; the rest lie anywhere."""
+    """Fraction of labelled patches that are centred on a voxel of some class; the rest lie anywhere."""
     weight_average: float = 0.0
     """Decay per step of the moving average of the weights that becomes the model; 0: the last weights."""
     seed: int = 0

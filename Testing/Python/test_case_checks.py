@@ -231,7 +231,7 @@ def test_a_label_that_dcamt_wrote_is_questioned_until_it_was_corrected(tmp_path:
     assert label is not None
     write_labelmap(read_labelmap(label), label)  # as `dcamt segment` does
     facts = facts_of(cases)
-    assert "is a result of DCAMT that nobody has corrected" in facts[0].warnings[0]
+    assert "is a result of DCAMT that was not corrected" in facts[0].warnings[0]
     assert facts[1].warnings == ()
 
 

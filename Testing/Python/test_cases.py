@@ -97,7 +97,7 @@ def test_what_is_written_is_read_again_elsewhere(folder: Path) -> None:
         ([["x", "a.nii", " ", "validation"]], "line 2 ('x') has the role validation, but no label."),
         (
             [["x", "a.nii", "l.nii", "labelled"], ["x", "b.nii", "", "unlabelled"]],
-            "the name 'x' comes twice. Give each case its own name.",
+            "the name 'x' occurs twice. Give each case its own name.",
         ),
         (
             [["x", "a.nii", "", "unlabelled"]],

@@ -177,7 +177,7 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         ([tables["column"], *new], 1, "lacks the column 'label'"),
         ([tables["role"], *new], 1, "teacher"),
         ([tables["gone"], *new], 1, "gone.nii.gz"),
-        ([tables["twice"], *new], 1, "comes twice"),
+        ([tables["twice"], *new], 1, "occurs twice"),
         ([tables["unlabelled"], *new], 1, "no case is labelled"),
         ([tables["text"], *new, *settings()], 1, "text.nii.gz"),
         ([tables["elsewhere"], *new, *settings()], 1, "elsewhere.nii.gz"),

@@ -45,8 +45,8 @@ def test_folding_changes_nothing_but_the_layers(
     tiny_recipe: Recipe, normalisation: str, quality: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not fused:
-        monkeypatch.setattr(module, "_fused_with_relu", lambda image: None)
-    elif module._proven(torch.float32) is None:
+        monkeypatch.setattr(module, "_fused_convolution", lambda image: None)
+    elif module._tested_operator(torch.float32) is None:
         pytest.skip("PyTorch was built without oneDNN")
     network = network_of(tiny_recipe, normalisation)
     image = torch.randn(1, 41, 32, 24)

@@ -63,8 +63,10 @@ def test_written_formats_are_found_in_a_folder() -> None:
     assert set(VOLUME_OUTPUTS) <= set(SCAN_ENDINGS)
     # A segmentation in a folder of scans is none of them.
     assert not any("seg" in end for end in SCAN_ENDINGS)
-    assert cli.FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # others script the command
-    assert {f".{form}" for form in cli.FORMATS} - {".dcm"} <= set(LABELMAP_OUTPUTS)  # written by io.dicom_seg
+    assert cli.SEGMENTATION_FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # others script the command
+    assert {f".{form}" for form in cli.SEGMENTATION_FORMATS} - {".dcm"} <= set(
+        LABELMAP_OUTPUTS
+    )  # written by io.dicom_seg
 
 
 def test_agreement_maps_are_recognised_by_their_segmentation() -> None:

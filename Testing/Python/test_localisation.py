@@ -58,7 +58,7 @@ class Bright(nn.Module):
 
 @pytest.fixture(autouse=True)
 def toy_scans_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(localisation, "LARGE", 0)
+    monkeypatch.setattr(localisation, "LARGE_VOXELS", 0)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_small_scan_is_done_whole(predictor: Predictor, monkeypatch: pytest.Mo
     scan = Volume(case()[None], centred_grid(CASE, SPACING))
     monkeypatch.setattr(module, "locate_organs", lambda *_: 1 / 0)
     assert not is_large(RECIPE, network_grid(centred_grid((24, 24, 16), SPACING), RECIPE.spacing))
-    monkeypatch.setattr(localisation, "LARGE", 1 << 20)
+    monkeypatch.setattr(localisation, "LARGE_VOXELS", 1 << 20)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, case() > 0) > 0.95
 
 
@@ -185,7 +185,7 @@ def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
 
 def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Off the middle, the organ; in it, more than a speck that is much too small."""
-    monkeypatch.setattr(localisation, "SIZEABLE", 0.2)
+    monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
     voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # anatomy everywhere
@@ -205,7 +205,7 @@ def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: p
     assert lies_about(found.organs[1], organ)
     assert len(asked) == 2
     assert np.prod(asked[0]) < 0.7 * np.prod(asked[1])
-    monkeypatch.setattr(localisation, "SIZEABLE", 0.001)
+    monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.001)
     found = locate(Volume(voxels[None], grid), RECIPE, run)
     assert found is not None
     box = found.box

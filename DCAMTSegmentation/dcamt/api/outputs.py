@@ -32,7 +32,7 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
     `source`: the DICOM images under the labels (default: found beside the scan).
 
     Raises:
-        InputError: the ending is not known, or a DICOM segmentation is asked for of a scan that is not DICOM.
+        InputError: the ending is not known, or is `.dcm` and the scan is not DICOM.
         OutputError: the file cannot be written.
     """
     if ending(path) == DICOM_ENDING:

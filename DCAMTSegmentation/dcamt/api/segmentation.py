@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ..devices import choose_device
 from ..distributed import own_device
 from ..geometry import Grid, Region
 from ..inference.agreement import DoubtfulPlace, doubtful_places
-from ..inference.predictor import Predictor
+from ..inference.predictor import Predictor, Progress
 from ..io.formats import scan_name
 from ..io.readers import read_scan
 from ..metrics.measurements import Measurements, measure
@@ -26,8 +26,6 @@ from ..volume import Labelmap, SegmentInfo, Volume, check_scan
 
 Scan = str | Path | Volume | np.ndarray
 """A file, a DICOM folder, a `Volume`, or an array (I, J, K) or (C, I, J, K)."""
-Progress = Callable[[str, float], None]
-"""Called with the name of the stage and the fraction of the work that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +39,7 @@ class SegmentedScan:
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity.
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
-        probabilities: float32 (K', I, J, K), background first; None unless asked for.
+        probabilities: float32 (K', I, J, K), background first; None without `keep_probabilities`.
         notes: what the user should know: how the file was understood, or that the GPU's memory did not suffice.
         model: the card of the model.
         quality: `fast` or `accurate`.

@@ -82,7 +82,7 @@ class TrainedRun:
 
 
 class Observer(Protocol):
-    """Is told what a run does."""
+    """Receives what a run reports."""
 
     def on_event(self, event: Event) -> None:
         """Receive an event of the run."""

@@ -43,7 +43,7 @@ class Case:
 
     @property
     def scan(self) -> str:
-        """The path that tells the scan from others: links resolved."""
+        """The path that identifies the scan: links resolved."""
         return os.path.realpath(self.image)
 
 
@@ -136,7 +136,7 @@ class Violation:
 
 
 class ListedCase(Protocol):
-    """What the rules need to know of a case; `scan` tells its scan from others."""
+    """What the rules need to know of a case; `scan` identifies its scan."""
 
     @property
     def name(self) -> str: ...
@@ -164,7 +164,7 @@ def violations(
     counts = Counter(cases[index].name for index in used)
     for name in sorted(name for name, count in counts.items() if count > 1):
         members = tuple(index for index in used if cases[index].name == name)
-        text = f"the name '{name}' comes twice"
+        text = f"the name '{name}' occurs twice"
         found.append(Violation(Rule.DISTINCT_NAMES, text, "Give each case its own name.", members))
     if not labelled:
         text = "no case is labelled, so there is nothing to learn from"

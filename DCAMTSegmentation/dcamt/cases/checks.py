@@ -54,7 +54,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
     for index, case in enumerate(cases):
         found = _check_headers(index, case, recipe)
         if index in repeated:
-            found = _with_problem(found, f"The name '{case.name}' comes twice. Give each case its own.")
+            found = _with_problem(found, f"The name '{case.name}' occurs twice. Give each case its own.")
         facts.append(found)
         yield found
     for index, case in enumerate(cases):
@@ -138,7 +138,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
         values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
         facts = replace(facts, labels=values)
         if is_own_result(case.label):
-            what = "The label is a result of DCAMT that nobody has corrected. Check it before training on it."
+            what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
             facts = replace(facts, warnings=(*facts.warnings, what))
         check_label(case, labelmap, recipe)
     except InputError as error:

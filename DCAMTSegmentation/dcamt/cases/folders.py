@@ -216,7 +216,7 @@ def _listed_data_set(folder: Path) -> FoundCases:
 
 
 def _nnunet_with_list(folder: Path) -> FoundCases:
-    """Read the key `dataset` of nnU-Net v2, which lists each case's files, wherever they lie."""
+    """Read the key `dataset` of nnU-Net v2, which lists the files of each case, in any folder."""
     described, listed = _description(folder), _Listed(folder)
     for name, entry in described["dataset"].items():
         if isinstance(entry, Mapping):
@@ -339,7 +339,7 @@ def _by_names(folder: Path) -> FoundCases:
     for key, own in scans.items():
         images, outlines = [one.path for one in own], [one.path for one in labels.pop(key, [])]
         if len(images) > 1 and outlines:
-            left_over += [LeftOver(path, "several scans and labels go by one name") for path in (*images, *outlines)]
+            left_over += [LeftOver(path, "several scans and labels have one name") for path in (*images, *outlines)]
         elif len(outlines) > 1:
             left_over += [LeftOver(path, _SEVERAL_LABELS) for path in (*images, *outlines)]
         else:

@@ -23,7 +23,7 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     and hyphens do not count) or its label. Entries are separated by commas, semicolons or bars.
 
     Raises:
-        InputError: an entry has another form, names no class, or a value comes twice.
+        InputError: an entry has another form, names no class, or a value occurs twice.
 
     >>> from ..recipe import load_recipe
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)

@@ -114,9 +114,9 @@ def classify(path: Path, folder: Path) -> NamedFile:
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the files of a folder that are labels, by their names, of other files in it.
+    """Return the files of a folder that are labels of other files in it, by their names.
 
-    A file whose name has a word for labels but no partner, such as a lone `heart_seg.nii.gz`, may be a scan.
+    A file whose name has a word for labels but no matching scan, such as a lone `heart_seg.nii.gz`, may be a scan.
     """
     named = [classify(path, folder) for path in files]
     scans = {without_channel("/".join(one.key)) for one in named if one.role is Role.SCAN}

@@ -48,8 +48,8 @@ HOUNSFIELD_AIR = -500
 
 
 @dataclass(frozen=True)
-class CaseFacts:
-    """What a labelled case tells, axes along patient R-L, A-P, S-I.
+class CaseStatistics:
+    """The facts of a labelled case that a suggestion needs; axes along patient R-L, A-P, S-I.
 
     shape: of the scan, in its own voxels. spacing: mm. fractions: of the scan's voxels, by label value.
     single: label values with one component, but for stray voxels. foreground: 0.5th and 99.5th percentile of
@@ -116,7 +116,7 @@ def suggest_recipe(
     return recipe_from_dict(recipe.to_dict(), "the suggested recipe")
 
 
-def examine_case(case: Case) -> CaseFacts:
+def examine_case(case: Case) -> CaseStatistics:
     """Read a labelled case and return what its suggestion needs.
 
     Raises:
@@ -143,7 +143,7 @@ def examine_case(case: Case) -> CaseFacts:
     if not fractions:
         raise InputError("is empty: no voxel is labelled", path=case.label)
     low, high = np.percentile(scan.voxels[0][labels > 0], (0.5, 99.5))
-    return CaseFacts(
+    return CaseStatistics(
         grid.canonical_shape,
         grid.canonical_spacing,
         fractions,
@@ -188,13 +188,13 @@ def name_classes(labelled: Sequence[Case], values: Sequence[int], folder: Path |
     return tuple(classes)
 
 
-def median_spacing(facts: Sequence[CaseFacts]) -> tuple[float, float, float]:
+def median_spacing(facts: Sequence[CaseStatistics]) -> tuple[float, float, float]:
     """Return the cases' median spacing along R-L, A-P, S-I, mm."""
     x, y, z = (round(float(median(sides)), 4) for sides in zip(*(one.spacing for one in facts), strict=True))
     return x, y, z
 
 
-def median_shape(facts: Sequence[CaseFacts], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
+def median_shape(facts: Sequence[CaseStatistics], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
     """Return the median size of the scans in voxels of `spacing`."""
     sizes = [
         [max(1, round(n * own / step)) for n, own, step in zip(one.shape, one.spacing, spacing, strict=True)]
@@ -204,7 +204,7 @@ def median_shape(facts: Sequence[CaseFacts], spacing: tuple[float, float, float]
     return x, y, z
 
 
-def suggest_intensity(facts: Sequence[CaseFacts], spacing: Sequence[float], hounsfield: bool) -> Intensity:
+def suggest_intensity(facts: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
     """Return the intensity rule: `clip` to the range within labels for CT, else `local`."""
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))

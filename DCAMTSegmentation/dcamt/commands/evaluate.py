@@ -10,6 +10,9 @@ from ..metrics.evaluation import EvaluationRow, evaluate_folders
 from .console import Console
 from .scan_jobs import check_table_path
 
+MAX_NAMES = 5
+"""Labels without a prediction that the message names."""
+
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Print the scores as a table or JSON lines, and write them to --csv."""
@@ -56,8 +59,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _first_names(names: Sequence[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+def _first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def _table_line(row: EvaluationRow, width: int) -> str:

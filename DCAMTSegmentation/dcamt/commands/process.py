@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..io.interruption import detach_stdin
+
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
@@ -27,14 +29,9 @@ def silence_libraries() -> Iterator[None]:
 def exit_when_stdin_closes() -> None:
     """Exit this process with status 1 as soon as its stdin closes, whatever it is computing.
 
-    An application that cancels a command, or crashes, may reach only the launcher that started this process. All other
-    readers of stdin get an empty stream: on Windows a library that is being loaded would wait as long as this function
-    reads from stdin.
+    An application that cancels a command, or crashes, may reach only the launcher that started this process.
     """
-    stdin = os.dup(0)
-    empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)
-    os.close(empty)
+    stdin = detach_stdin()
 
     def wait() -> None:
         while os.read(stdin, 4096):

@@ -21,11 +21,10 @@ from ..io.formats import (
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_own_result
 
-# A name with one of these endings means a file, as one with an image's ending does; no result is written to it.
+# An output with one of these endings is taken for a file, as with an image's ending; no segmentation is written to it.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
-EXISTING = (REFUSE, OVERWRITE, SKIP)
 """What to do where a result exists: stop before any work, replace it, or keep it and segment the other scans."""
 
 
@@ -45,7 +44,7 @@ class SideResult:
     endings: tuple[str, ...]
 
     def path(self, text: str, segmentation: Path, scans: int, usage_error: Callable[[str], object]) -> Path:
-        """Return the file that `text` asks for: a file, or an ending, for a file beside the segmentation."""
+        """Return the file of the option's `text`: a file, or an ending for a file beside the segmentation."""
         wanted = f".{text.lower().lstrip('.')}"
         if wanted in self.endings:
             return segmentation.with_name(f"{scan_name(segmentation)}{self.suffix}{wanted}")
@@ -65,7 +64,7 @@ DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (".dcm",))
 
 @dataclass(frozen=True)
 class RequestedResults:
-    """The results that a command line asks for besides the segmentations; see `SideResult` for the texts.
+    """The results of a command line besides the segmentations; see `SideResult` for the texts.
 
     table: the file of the measurements of all scans.
     """
@@ -80,7 +79,7 @@ class RequestedResults:
 
 @dataclass(frozen=True)
 class ScanJob:
-    """One scan and the files that its results are written to; None for results that were not asked for."""
+    """One scan and the files that its results are written to; None for results that are not written."""
 
     scan: Path
     segmentation: Path
@@ -114,8 +113,8 @@ def plan_scan_jobs(
 ) -> list[ScanJob]:
     """Return one job for each scan in `scans`, a folder counting for the scans in it.
 
-    `output` is a file or a folder, `format_name` one of `cli.FORMATS`. `existing`: what happens to results that exist,
-    one of `EXISTING`.
+    `output` is a file or a folder, `format_name` one of `cli.SEGMENTATION_FORMATS`. `existing`: what happens to results
+    that exist, `REFUSE`, `OVERWRITE` or `SKIP`.
 
     Raises:
         InputError: two results would get the same name, or a result would replace a scan or, with `REFUSE`, any file.
@@ -234,9 +233,9 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str = OVERWRITE) -> None:
-    """Raise an error as `check_result_path`, and for the ending of an image, as a slip of the hand may cause it.
+    """Raise an error as `check_result_path` does, for an image's ending (a likely mistake), and for an existing table.
 
-    With `existing` = `REFUSE` also if the table exists.
+    An existing table is refused only if `existing` is `REFUSE`.
     """
     if ending(path) in IMAGE_ENDINGS:
         raise InputError("has the ending of an image, not of a table", path=path, remedy="Let it end in .csv.")

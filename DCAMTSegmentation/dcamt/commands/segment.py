@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ..wall.analysis import WallResult
 
 TEAM_TIMEOUT = timedelta(days=7)
-"""How long a process that has finished waits for the scans of the others. One that has ended is not waited for."""
+"""How long a process that has finished waits for the scans of the others; it does not wait for processes that ended."""
 LEFT_ATRIUM = "82471001"
 """SNOMED CT code of the left atrium, whose wall is measured."""
 _SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
@@ -139,7 +139,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                     raise
                 lost = "another process ended before its scans were done"
         except KeyboardInterrupt:
-            lost = "interrupted" if team.size > 1 else None  # who stops a single process knows what is missing
+            lost = "interrupted" if team.size > 1 else None  # the output of a single process shows what is missing
             raise
         finally:
             with ignore_sigterm():  # torchrun sends it after another process has ended
@@ -337,7 +337,7 @@ def write_results(
 
 
 def _requested_results(options: argparse.Namespace) -> RequestedResults:
-    """Return the results that the options ask for; `--measurements` means a table, or with .dcm a DICOM report."""
+    """Return the results that the options request; `--measurements` is a table, or with .dcm a DICOM report."""
     table = options.measurements
     as_dicom = table is not None and table.name.lower().endswith("dcm") and ending(table) in (".dcm", "")
     return RequestedResults(

@@ -1,1 +1,1 @@
-"""From a scan to its segmentation: prediction in one pass or in tiles, and what is done to the labels afterwards."""
+"""Segment a scan: locate the organs, predict in one pass or in tiles, choose labels and components."""

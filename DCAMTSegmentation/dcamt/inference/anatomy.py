@@ -1,9 +1,8 @@
-"""Finding the part of a scan that shows anatomy, without surrounding air, noise or padding.
+"""Find the part of a scan that shows anatomy, without surrounding air, noise or padding.
 
-Averaged over some millimetres, intensities of air and noise hardly vary.
-
-Measured: a cropped scan in the middle of 576 x 576 x 88 voxels of air or noise then takes 1.1 times the cropped scan's
-time in place of 24 times, with the same Dice (Testing/benchmarks/README.md, "A whole scan").
+Averaged over some millimetres, intensities of air and noise hardly vary. Measured: a cropped scan centred in 576 x 576
+x 88 voxels of air or noise takes 1.1 times the cropped scan's time instead of 24 times, with the same Dice
+(Testing/benchmarks/README.md, "A whole scan").
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ AVERAGED = 4
 VARIED_WITHIN = 1
 """Voxels of the coarse grid to either side over which a local mean is taken, three times in a row."""
 BLUR = 2
-"""Voxels of the coarse grid beyond the anatomy that vary, too, since their local mean includes anatomy."""
+"""Voxels of the coarse grid beyond the anatomy that vary too, since their local mean includes anatomy."""
 STRUCTURE = 0.1
 """Local standard deviation over local mean above which a voxel is anatomy. LGE-MRI: 0.11 to 1.6; noise: 0.05."""
 DISORDER, DISORDER_APART = 1.8, 1.65
@@ -37,9 +36,9 @@ APART, ALIKE_MM = 4, 4.0
 """Distance in voxels over which a slight blur does not correlate noise; distance in mm over which tissue correlates.
 
 Where voxels or the coarse grid are too large to tell the two apart, only white noise is recognised."""
-TAILS = (2.4, 4.5)
+NOISE_KURTOSIS = (2.4, 4.5)
 """Range of the kurtosis of noise: 3 if Gaussian, 3.9 in magnitude images. A few vessels have more, waves have less."""
-ORDER = 0.38
+ORDERED = 0.38
 """Half the mean squared difference of neighbours on the coarse grid, over the variance, below which voxels are ordered.
 
 0.1 to 0.5 in nine of ten voxels of LGE-MRI; above it everywhere in noise blurred by a voxel of 0.625 mm."""
@@ -69,7 +68,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     if max(spacing, APART * float(max(volume.grid.spacing))) > ALIKE_MM:
         return box
     rough = _local_mean(_roughness(image).double())
-    ordered = bounding_box((varies & (rough < ORDER * variance)).any(dim=0).numpy())
+    ordered = bounding_box((varies & (rough < ORDERED * variance)).any(dim=0).numpy())
     return box if ordered is None else _without_smooth_noise(volume, box, grid.source_box(ordered), grid, reach, recipe)
 
 
@@ -181,10 +180,10 @@ def _is_smooth_noise(plane: np.ndarray) -> bool:
 
 
 def _is_disordered(channel: np.ndarray) -> bool:
-    """Return whether a channel (A, B), not constant, is such noise."""
+    """Return whether a channel (A, B), not constant, is noise as `_is_smooth_noise` describes it."""
     values = channel - channel.mean(dtype=np.float64)
     variance = np.square(values).mean()
-    least, most = TAILS
+    least, most = NOISE_KURTOSIS
     if not least <= np.square(np.square(values)).mean() / variance**2 <= most:
         return False
     differences = (turned[apart:] - turned[:-apart] for turned in (values, values.T) for apart in (APART, 2 * APART))

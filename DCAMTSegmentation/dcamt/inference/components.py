@@ -1,4 +1,4 @@
-"""Connected components: which one of each class is kept."""
+"""Select the connected component of each class that is kept."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
     """Return the component of a class's mask (X, Y, Z) with the largest weight, reduced to its certain part.
 
-    On a coarse grid an organ may touch its like (a mirror image, a neighbour); their certain parts are separate. A
-    network that is never certain about a scan gives specks of certainty, which say nothing.
+    On a coarse grid an organ may touch a similar one (a mirror image, a neighbour), but their certain parts are
+    separate. A network that is uncertain about the whole scan gives only specks of certainty, which are ignored.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)

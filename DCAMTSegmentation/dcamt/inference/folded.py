@@ -1,10 +1,9 @@
-"""A network made ready for inference: batch normalisation folded into the convolutions, ReLU done along with them.
+"""Fold batch normalisation into the convolutions of a network for inference, and compute ReLU with them.
 
-At inference, batch normalisation is a fixed scale and offset of each channel, which the convolution before it can do
-by itself: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). Interpolation keeps both, as
-its weights sum to 1, so the one between a convolution and its normalisation is no obstacle.
-
-The result is that of the network as it was, to rounding; in bfloat16, to hundredths of a probability.
+At inference, batch normalisation scales and offsets each channel by constants, which the convolution before it can
+include: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). Interpolation between the two
+changes nothing, since its weights sum to 1. The folded network gives the same probabilities to rounding; in bfloat16,
+to hundredths.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from ..networks.dual_vnet import DualVNet
 
 
 class FoldedConvolution(nn.Conv3d):
-    """A convolution with a bias, followed by ReLU if `relu`: (1, inputs, X, Y, Z) -> (1, outputs, ...)."""
+    """Convolve with a bias, then apply ReLU if `relu`: (1, inputs, X, Y, Z) -> (1, outputs, ...)."""
 
     relu: bool = False
 
     @classmethod
     def of(cls, plain: nn.Conv3d) -> FoldedConvolution:
-        """With the same weights; without ReLU."""
+        """Return a convolution with the weights of `plain`, without ReLU."""
         own = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding)  # type: ignore[arg-type]
         return cast(FoldedConvolution, _take_weights(own, plain))
 
     def forward(self, image: Tensor) -> Tensor:
-        fused = _fused_with_relu(image)
+        fused = _fused_convolution(image)
         if fused is None:
             result = super().forward(image)
             return F.relu_(result) if self.relu else result
@@ -45,13 +44,13 @@ class FoldedConvolution(nn.Conv3d):
 
 
 class FoldedTransposedConvolution(nn.ConvTranspose3d):
-    """A transposed convolution with a bias, followed by ReLU if `relu`."""
+    """Apply a transposed convolution with a bias, then ReLU if `relu`."""
 
     relu: bool = False
 
     @classmethod
     def of(cls, plain: nn.ConvTranspose3d) -> FoldedTransposedConvolution:
-        """With the same weights; without ReLU."""
+        """Return a transposed convolution with the weights of `plain`, without ReLU."""
         own = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride)  # type: ignore[arg-type]
         return cast(FoldedTransposedConvolution, _take_weights(own, plain))
 
@@ -64,7 +63,7 @@ Folded = FoldedConvolution | FoldedTransposedConvolution
 
 
 def fold(network: DualVNet) -> DualVNet:
-    """Fold `network`, in place; it is for inference only from then on."""
+    """Fold the normalisation of `network`, in place; afterwards the network can only be used for inference."""
     network.eval().requires_grad_(False)
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
@@ -75,9 +74,9 @@ def fold(network: DualVNet) -> DualVNet:
 
 
 def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> DualVNet:
-    """To a device, in place, with weights of the given precision; instance normalisation stays in float32.
+    """Move a network to a device, in place, and convert its weights; instance normalisation stays in float32.
 
-    Its statistics are sums over a whole volume, and PyTorch takes them together with features of 16 bits.
+    Statistics of instance normalisation are sums over a whole volume; PyTorch combines them with 16-bit features.
     """
     network.to(device, precision)
     for module in network.modules():
@@ -87,7 +86,7 @@ def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> Dua
 
 
 def _fold_layers(layers: nn.Sequential) -> None:
-    """Replace its convolutions, and what of normalisation and ReLU follows each, by folded ones."""
+    """Replace each convolution, with the normalisation and ReLU that follow it, by a folded convolution."""
     kept: list[nn.Module] = []
     last: Folded | None = None
     for layer in layers:
@@ -98,19 +97,20 @@ def _fold_layers(layers: nn.Sequential) -> None:
             last = FoldedTransposedConvolution.of(layer)
             kept.append(last)
         elif isinstance(layer, nn.BatchNorm3d) and last is not None:
-            _absorb(last, layer)
+            _fold_normalisation(last, layer)
         elif isinstance(layer, nn.ReLU) and kept and kept[-1] is last and last is not None:
             last.relu = True
         else:
             kept.append(layer)
             if not isinstance(layer, nn.Upsample):
                 last = None
-    layers._modules.clear()  # in place, as others may hold the Sequential or be derived from it
+    layers._modules.clear()  # in place, since the layers may be an attribute of several modules, or a subclass
     for index, layer in enumerate(kept):
         layers.add_module(str(index), layer)
 
 
 def _take_weights(own: Any, plain: nn.Conv3d | nn.ConvTranspose3d) -> nn.Module:
+    """Return `own` with the weights, bias, device and precision of `plain`, without gradients."""
     own.to(plain.weight)
     with torch.no_grad():
         own.weight.copy_(plain.weight)
@@ -121,12 +121,12 @@ def _take_weights(own: Any, plain: nn.Conv3d | nn.ConvTranspose3d) -> nn.Module:
     return cast(nn.Module, own.requires_grad_(False))
 
 
-def _absorb(convolution: Folded, norm: nn.BatchNorm3d) -> None:
-    """Let the convolution do what `norm` does after it."""
+def _fold_normalisation(convolution: Folded, norm: nn.BatchNorm3d) -> None:
+    """Include the scale and offset of `norm` in the weights and bias of the convolution before it."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert convolution.bias is not None
-    # In double precision, so that folding itself rounds once only.
+    # In double precision, so that folding rounds only once.
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     along = (-1, 1, 1, 1, 1) if isinstance(convolution, FoldedConvolution) else (1, -1, 1, 1, 1)
     with torch.no_grad():
@@ -135,18 +135,18 @@ def _absorb(convolution: Folded, norm: nn.BatchNorm3d) -> None:
         convolution.bias.copy_(offset)
 
 
-def _fused_with_relu(image: Tensor) -> Callable[..., Tensor] | None:
-    """oneDNN's convolution for an image on a CPU, as PyTorch's own compiler calls it; None where there is none.
+def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
+    """Return oneDNN's convolution with ReLU for an image on a CPU; None if there is none.
 
-    It takes the ReLU along, and saves small convolutions and those of one channel from a fallback that is several times
-    slower and copies its result.
+    PyTorch's compiler uses the same operator. Without it, small convolutions and those of one channel use a fallback
+    that is several times slower and copies its result.
     """
-    return _proven(image.dtype) if image.device.type == "cpu" else None
+    return _tested_operator(image.dtype) if image.device.type == "cpu" else None
 
 
 @lru_cache
-def _proven(precision: torch.dtype) -> Callable[..., Tensor] | None:
-    """The operator, once it gave what it should in this precision: being PyTorch's own, it may change or go."""
+def _tested_operator(precision: torch.dtype) -> Callable[..., Tensor] | None:
+    """Return the operator if its result is correct in this precision: private operators of PyTorch may change."""
     operator: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     if operator is None:
         return None

@@ -1,4 +1,4 @@
-"""From probabilities to labels."""
+"""Choose the label of each voxel by its probabilities."""
 
 from __future__ import annotations
 

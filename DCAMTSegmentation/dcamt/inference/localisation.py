@@ -1,4 +1,4 @@
-"""Locating organs in a large scan, so that only a box around them is segmented in full resolution.
+"""Locate organs in a large scan, so that only a box around them is segmented in full resolution.
 
 First the anatomy is separated from air and padding. If that still leaves a large scan, one branch predicts it on a grid
 1.5 times as coarse as the network's own, the scan's inner part first. (At twice the spacing organs look smaller than
@@ -22,8 +22,8 @@ from ..volume import Labelmap, Volume
 from .anatomy import anatomy_box
 from .components import CentrePrior, certainty, select_components
 
-LARGE_IN_PATCHES, LARGE = 5, 1 << 20
-"""A scan is large if its network grid has more voxels than so many training patches, and than the second number.
+LARGE_PATCHES, LARGE_VOXELS = 5, 1 << 20
+"""A scan is large if its network grid has more voxels than `LARGE_PATCHES` training patches, and than `LARGE_VOXELS`.
 
 A scan cropped around the heart has two to four patches of the left atrium's recipe.
 """
@@ -31,8 +31,11 @@ COARSER = 1.5
 """Spacing of the grid on which organs are located, as a multiple of the network's."""
 MARGIN = 0.3
 """Margin around a located organ on each side, as a fraction of the training patch's edge."""
-INNER, SIZEABLE = 0.6, 0.02
-"""Fraction of each axis that is searched first, and the fraction of a training patch that an organ there must fill."""
+INNER = 0.6
+"""Fraction of each axis that is searched first."""
+
+SMALLEST_ORGAN = 0.02
+"""Fraction of a training patch that an organ in the inner part must fill."""
 
 PredictCoarse = Callable[[Tensor], Tensor]
 """Returns one branch's probabilities (1, K, X, Y, Z) of an image (C, X, Y, Z) on a coarse grid."""
@@ -53,7 +56,7 @@ class OrganLocation:
 
 def is_large(recipe: Recipe, grid: NetworkGrid) -> bool:
     """Return whether locating the organs first saves time."""
-    return math.prod(grid.shape) > max(LARGE, LARGE_IN_PATCHES * math.prod(recipe.training.patch))
+    return math.prod(grid.shape) > max(LARGE_VOXELS, LARGE_PATCHES * math.prod(recipe.training.patch))
 
 
 def organ_margin(recipe: Recipe, grid: NetworkGrid) -> tuple[int, int, int]:
@@ -90,8 +93,8 @@ def locate_organs_in(
 ) -> OrganLocation | None:
     """Return where the organs lie within a part of the anatomy; None if they are not there.
 
-    If the part is not all of the anatomy, every class must be found, of some size and not cut off by the part's faces:
-    the organs may lie elsewhere.
+    If the part is not all of the anatomy, the organs may lie elsewhere: then every class must be found, fill
+    `SMALLEST_ORGAN`, and not be cut off by the part's faces.
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
@@ -154,7 +157,7 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
 
 def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
     """Return whether each class of `selected` (X, Y, Z) has enough certainty to be an organ."""
-    enough = SIZEABLE * math.prod(recipe.training.patch) / COARSER**3
+    enough = SMALLEST_ORGAN * math.prod(recipe.training.patch) / COARSER**3
     labels = range(1, recipe.outputs)
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)
 
@@ -166,7 +169,7 @@ def _without_short_stride(length: int, stride: int) -> slice:
 
 
 def _is_cut_off(box: Box, part: Box, whole: Box) -> bool:
-    """Return whether `box` touches a face of `part` that is no face of `whole`."""
+    """Return whether `box` touches a face of `part` that is not a face of `whole`."""
     return any(
         (b.start <= p.start and p.start > w.start) or (b.stop >= p.stop and p.stop < w.stop)
         for b, p, w in zip(box, part, whole, strict=True)

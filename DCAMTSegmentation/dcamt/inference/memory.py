@@ -1,4 +1,4 @@
-"""Memory of a pass over the network: how much a pass takes, how much is free, which tile fits."""
+"""Estimate the memory of a pass over the network, and the largest tile that fits into the free memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pass_limit(recipe: Recipe, size: Size, memory: int) -> int:
     """Return how many bytes of `memory` a pass may take: over all of (X, Y, Z) if that fits, else a tile."""
     if pass_bytes(recipe, size) <= memory:
         return memory
-    # Kept for the whole volume meanwhile: both branches' results, features of the coarser levels, and the attention.
+    # Kept for the whole volume during tiling: both branches' results, the coarser levels' features, the attention.
     kept = 4 * math.prod(size) * (2 * recipe.outputs + 10) + attention_bytes(recipe, size)
     return max(0, memory - kept)
 

@@ -1,4 +1,4 @@
-"""Predictor: segment scans with a loaded model."""
+"""Segment scans with a loaded model: locate the organs, predict, and clean up the labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LOCATED = 0.3
 ROUNDS = 3
 """Boxes around located organs that are segmented, each larger than the one before, before the whole scan is."""
 MERGED = 1.5
-"""Largest growth of the segmentation from the first box to a larger one; beyond it the organ merged with its like."""
+"""Largest growth of the segmentation from the first box to a larger one; above it, the organ merged with another."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Prediction:
     """A scan's segmentation, on the scan's own grid.
 
     labelmap: 0 background, 1, 2, ... the recipe's classes.
-    probabilities: float32 (K, I, J, K'), mean of the branches; None unless asked for.
+    probabilities: float32 (K', I, J, K), mean of the branches; None without `keep_probabilities`.
     agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
     trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
         quality.
@@ -100,9 +100,9 @@ class Predictor:
         volume: intensities (C, I, J, K) of any real type. quality: `accurate` (both branches) or `fast` (one).
         region: box in the patient, RAS mm, outside which everything is background.
 
-        In a large scan the organs are located first, and segmented in a box around them. The box grows while the result
-        touches its faces, unless the organ merges with its like there. Of several components of a class the one nearer
-        to the scan's centre is preferred. If nothing is located, the whole scan is segmented.
+        In a large scan the organs are located first, and segmented in a box around them. The box grows while the
+        segmentation touches its faces, unless the organ merges with a similar one there. Of several components of a
+        class, a component near the scan's centre is preferred. If nothing is located, the whole scan is segmented.
 
         Raises:
             InputError: the scan does not fit the model, the region lies outside the scan, or memory does not suffice.
@@ -247,11 +247,11 @@ class Predictor:
 
 
 def _ignore_progress(stage: str, fraction: float) -> None:
-    """Do nothing with a progress report."""
+    """Ignore a progress report."""
 
 
 def _ignore_tick(done: int, of: int) -> None:
-    """Do nothing with the number of tiles done."""
+    """Ignore the number of tiles done."""
 
 
 def _scaled(start: float, stop: float, report: Progress) -> Progress:

@@ -50,9 +50,9 @@ from .agreement import disagreement_levels, doubtful_places
 from .predictor import Predictor
 
 TICK_S = 0.2
-"""Between two reports of the progress."""
+"""Seconds between two reports of the progress."""
 FIRST_TICK_S = 0.02
-"""Before the first report, so that the user sees at once that the request is in work."""
+"""Seconds before the first report, so that the user sees at once that the request is being served."""
 PREDICTED = 0.9
 """Fraction of a request that is done once its scan is segmented; the rest is measuring and writing."""
 TRIAL = (48, 48, 48)
@@ -173,7 +173,7 @@ class Worker:
             hook.remove()
 
     def _load(self, request: LoadRequest | SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
-        """The model on its device, from before if it is the same file; what the person should know of it."""
+        """Return the model on its device, reused if the file is the same, and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
         file = path.stat()
@@ -182,7 +182,7 @@ class Worker:
         if self._predictor is not None and self._loaded == wanted:
             return self._predictor, notes
         estimate.report("loading", 0.0, time.monotonic())
-        # Its memory serves the next one.
+        # Frees its memory for the next model.
         self._predictor, self._loaded = None, None
         package = verify_model(path)
         try:
@@ -191,14 +191,14 @@ class Worker:
         except Exception as error:
             if device.type == "cpu" or not is_out_of_memory(error):
                 raise
-            # Not remembered as what was wanted: by the next request the GPU may have room.
+            # `_loaded` is None, so that the next request tries the GPU again.
             self._predictor, self._loaded = Predictor(package, "cpu"), None
             self._note(request, "The GPU's memory did not suffice; the CPU was used.", notes)
             self._time(self._predictor)
         return self._predictor, notes
 
     def _time(self, predictor: Predictor) -> None:
-        """Learn how fast a model is, for the first scan's remaining time; that also warms it up."""
+        """Measure the model's speed, for the first scan's remaining time; this also warms the model up."""
         recipe = predictor.recipe
         grid = Grid(TRIAL, np.diag([*recipe.spacing, 1.0]))
         voxels = np.random.default_rng(0).random((recipe.input_channels, *TRIAL), dtype=np.float32)
@@ -276,7 +276,7 @@ def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentReque
 
 
 def _size_mm3(grid: Grid, request: SegmentRequest) -> float:
-    """How much of the patient is looked at."""
+    """Return the volume of the patient that is segmented, in mm3."""
     extent = _extent_mm3(grid)
     if request.region is None:
         return extent

@@ -1,12 +1,12 @@
-"""Predicting a whole volume in bounded memory: in one pass, or in tiles with the result of one pass.
+"""Predict a whole volume in bounded memory: in one pass, or in tiles with the result of one pass.
 
-Nearly all of a pass's memory goes to the two finest levels, and these see only a few voxels around each voxel. So they
-are computed tile by tile, each tile with the margin that they can see. The coarser levels, where a voxel sees far and
-the branches attend to each other, are computed for the whole volume. The result equals that of one pass, to rounding.
-Overlapping windows cannot give that: at a window's faces a deep network sees padding instead of tissue.
+The two finest levels take nearly all of a pass's memory, and their receptive field is only a few voxels. So they are
+computed tile by tile, each tile with a margin of that receptive field. The coarser levels, with their large receptive
+field and the attention between the branches, are computed for the whole volume. The result equals that of one pass, to
+rounding. Overlapping windows cannot give that: at a window's faces a deep network gets padding instead of tissue.
 
-Batch normalisation at inference needs no voxel but its own. Instance normalisation needs the whole volume, so a network
-that has it is never run in tiles.
+Batch normalisation at inference is computed voxel by voxel. Instance normalisation needs the whole volume, so a network
+with instance normalisation is never run in tiles.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The process that segments for an application: a request a line on stdin, an event a line on stdout, both JSON.
+"""Run the worker process of an application: one request per line of stdin, one event per line of stdout, both JSON.
 
-It keeps the model loaded from one request to the next, also when a request is cancelled. The process ends as soon as
-stdin closes, even in the midst of a scan, so that it never outlives an application that crashed; with `--remove-at-end
-FOLDER` it then removes that folder, which holds the scans that the application wrote for it.
+The worker keeps the model loaded between requests, cancelled ones included. The process ends as soon as stdin closes,
+even while it segments, so that it never outlives an application that crashed; with `--remove-at-end FOLDER` it first
+removes that folder, which holds the scans that the application wrote for it.
 
 Requests and events are those of `worker.protocol`. After a failure of the reason `internal` the process exits with
 status 1, since its state cannot be relied on; after `missing_package` at the start, with status 3.
@@ -25,15 +25,16 @@ from typing import BinaryIO, NoReturn
 
 from .. import __version__
 from ..errors import MissingPackage, missing_packages
+from ..io.interruption import detach_stdin
 from ..worker.protocol import Event, RequestFailed, WorkerReady, cancelled_id, event_line
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
-"""Exit status where a package is missing."""
+"""Exit status if a package is missing."""
 
 
 def _import_all() -> dict[str, str]:
-    """Import what a request needs, so that the first one need not wait; versions by package. Raises ImportError."""
+    """Import what requests need, before the first one; return versions by package. Raises ImportError, OSError."""
     import scipy.ndimage
     import scipy.optimize
     import scipy.spatial.distance  # noqa: F401
@@ -48,15 +49,8 @@ def _import_all() -> dict[str, str]:
 
 
 def _private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """This process's stdin and stdout for requests and events alone.
-
-    What libraries print goes to stderr. What they find as stdin is empty: on Windows, a library that is loaded looks at
-    stdin and would wait for as long as another thread reads from it.
-    """
-    requests, events = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    """Return this process's stdin and stdout, for requests and events alone; libraries print to stderr instead."""
+    requests, events = detach_stdin(), os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(requests, "rb"), os.fdopen(events, "wb")
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Write files whole or not at all: to a temporary file that is then renamed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from pathlib import Path
 from ..errors import write_error
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
-_NAME_KEPT = 60  # characters of the name in the temporary one: systems allow 255 bytes in all
+_NAME_KEPT = 60  # characters of the file's name in the temporary name, since systems allow 255 bytes in all
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; on leaving, it becomes `path`, and no reader ever sees half a file.
+    """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
-    The temporary path lies in the same folder and keeps the ending, so that libraries that go by it do the
-    same. It is flushed to the disk and renamed over `path` (a link is followed to its target). If the block
-    raises, it is removed, `path` stays as it was, and so does the folder: missing parents are created and,
-    on failure, those created are removed again.
+    The temporary file lies in the same folder and has the same ending, by which libraries choose the format. It is
+    flushed to the disk and renamed over `path` (over a link's target), so that no reader sees half a file. Missing
+    parent folders are created. If the block raises, the temporary file and the created folders are removed, and `path`
+    stays unchanged.
 
-    Raises OutputError for a full disk, a folder that may not be written, and other faults of writing; what
-    the block raises for any other reason passes unchanged.
+    Raises:
+        OutputError: the disk is full, the folder may not be written, or writing failed otherwise. Other errors of the
+            block are raised unchanged.
 
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
@@ -47,7 +48,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             for folder in reversed(created):
-                with suppress(OSError):  # someone else may have put a file there meanwhile
+                with suppress(OSError):  # another process may have written a file there
                     folder.rmdir()
             raise
     except OSError as error:
@@ -58,12 +59,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def stray_temporaries(folder: Path) -> list[Path]:
-    """Files in `folder` that `atomic_path` was still writing when its process was killed, or is writing now."""
+    """Return the files in `folder` that `atomic_path` is writing, or was writing when its process was killed."""
     return [path for path in folder.glob(".????????-*") if _TEMPORARY.match(path.name) and path.is_file()]
 
 
 def _make_folders(folder: Path, created: list[Path]) -> None:
-    """Create `folder` and its missing parents, noting in `created` those that were not there."""
+    """Create `folder` and its missing parents; append the folders that this process created to `created`."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -71,7 +72,7 @@ def _make_folders(folder: Path, created: list[Path]) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     for one in reversed(missing):
-        with suppress(FileExistsError):  # another process was faster: then it is not ours to remove
+        with suppress(FileExistsError):  # another process created it, so it is not removed on failure
             one.mkdir()
             created.append(one)
 
@@ -82,7 +83,7 @@ def _flush(file: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename itself last; the file is in its place already, so a system without this is no fault."""
+    """Flush the folder's entries, so that the rename survives a power failure; systems that cannot are skipped."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -92,7 +93,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _is_about_writing(error: OSError, temporary: Path, target: Path) -> bool:
-    """Whether the fault lies with the file being written, not with one the block was reading or a pipe."""
+    """Return whether an error concerns the file being written, not a pipe or a file that the block reads."""
     if error.errno is None or error.errno == errno.EPIPE:
         return False
     if error.filename is None:

@@ -142,7 +142,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
 
 
 def _nothing(path: Path, found: FoundFiles) -> InputError:
-    """Return what to say where no frame was found: the reasons that were seen on the way."""
+    """Return the error for files without a frame: they are damaged, unplaced, colour images, or no images."""
     if found.damaged:
         return _damaged_error(path, found.damaged)
     if found.unplaced:
@@ -333,7 +333,7 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
 
 
 def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], float] | None:
-    """Return what orders the frames of each place in time; None if nothing tells them apart."""
+    """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times."""
     for number in range(len(places[0][0].times)):
         values = [[frame.times[number] for frame in place] for place in places]
         if all(None not in row and len(set(row)) == len(row) for row in values):

@@ -51,7 +51,7 @@ _MAXIMUM_FILES = 100_000
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One plane of an image: its place (LPS mm), what tells it from others at the same place, and its file."""
+    """One plane of an image: its place (LPS mm), what distinguishes it from others at that place, and its file."""
 
     file: Path
     index: int  # within the file
@@ -74,7 +74,7 @@ class Frame:
 
 @dataclass(eq=False)
 class FoundFiles:
-    """What was found in the files of a folder: frames of images, and the files that are none."""
+    """The frames of images found in the files of a folder, and the files that hold none."""
 
     frames: list[Frame] = field(default_factory=list)
     damaged: list[tuple[Path, str, str]] = field(default_factory=list)  # file, what is wrong, series or ""
@@ -400,6 +400,7 @@ def _stored_bits(pixels: np.ndarray, data: Any) -> np.ndarray:
 
 
 def list_names(names: Sequence[str]) -> str:
+    """Return the first `SHOWN` names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more}"
 

@@ -17,18 +17,6 @@ from .atomic import atomic_path
 
 POSITION_TOLERANCE = 0.02
 """Distance of a source image from its slice of the labelmap, as a fraction of the voxel spacing."""
-_HEADER_TAGS = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "SeriesInstanceUID",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-)
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -204,7 +192,7 @@ def _match_slices(
 
 
 def _place(position: Any, orientation: Any, spacing: Any) -> np.ndarray:
-    """(3, 3) LPS mm: step along a row (i), step down a column (j), centre of the first pixel."""
+    """Return (3, 3) LPS mm: the step along a row (i), the step down a column (j), the first pixel's centre."""
     row, column = np.array(orientation, float)[:3], np.array(orientation, float)[3:]
     return np.stack([row * float(spacing[1]), column * float(spacing[0]), np.array(position, float)])
 

@@ -1,7 +1,8 @@
-"""Handle a request to end (SIGTERM, a closed terminal) while files are written."""
+"""Handle requests to end this process: SIGTERM, a closed terminal, a closed stdin."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,18 @@ def interrupt_on_sigterm() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def detach_stdin() -> int:
+    """Return a file descriptor of this process's stdin, and give all other readers of stdin an empty stream.
+
+    On Windows, a library that is being loaded reads the state of stdin, and would wait while a thread reads from it.
+    """
+    stdin = os.dup(0)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return stdin
 
 
 @contextmanager

@@ -44,11 +44,11 @@ def quiet_sitk() -> Any:
 def quiet_terminal() -> Iterator[None]:
     """Drop what C++ readers print on the error stream (MetaImage does), which would mingle with our own lines.
 
-    They write past Python's `sys.stderr`, so the stream itself is redirected meanwhile, for every thread.
+    They write past Python's `sys.stderr`, so the stream itself is redirected inside the block, for every thread.
     """
     try:
         kept = os.dup(2)
-    except OSError:  # no error stream at all, as in a program with windows only
+    except OSError:  # no error stream, as in a Windows program without a console
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

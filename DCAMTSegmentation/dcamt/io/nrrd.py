@@ -179,7 +179,7 @@ def _sizes(path: Path, header: _Header) -> list[int]:
 
 
 class _Data:
-    """The numbers of a NRRD file, wherever they lie and however they are encoded."""
+    """Read the numbers of a NRRD file, from the file itself or from data files, in any encoding."""
 
     def __init__(self, path: Path, header: _Header, sizes: Sequence[int]) -> None:
         fields = header.fields
@@ -207,7 +207,7 @@ class _Data:
                 _skip(file, self._start)
                 numbers = self._decode(file, self._count)
         else:
-            share, rest = divmod(self._count, len(self._files))
+            per_file, rest = divmod(self._count, len(self._files))
             if rest:
                 what = f"names {len(self._files)} data files, which do not make up its size"
                 raise InputError(what, path=self._path, remedy=_REMEDY)
@@ -215,7 +215,7 @@ class _Data:
             for name in self._files:
                 try:
                     with open(name, "rb") as file:
-                        parts.append(self._decode(file, share))
+                        parts.append(self._decode(file, per_file))
                 except EOFError as error:
                     what = f"ends too early: its data file {name.name} is incomplete"
                     raise InputError(what, path=self._path, remedy=COPY_AGAIN) from error

@@ -170,7 +170,7 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 
 def _is_bare_dicom(kind: str, head: bytes) -> bool:
-    """Return whether a file may be DICOM without the preamble that tells it."""
+    """Return whether a file may be DICOM without a preamble."""
     return kind in _DICOM_ENDINGS and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
 
 

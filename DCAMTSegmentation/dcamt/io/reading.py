@@ -212,11 +212,6 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False) 
             raise short
 
 
-def list_sizes(shape: tuple[int, ...]) -> str:
-    """Return "320 x 320 x 60"."""
-    return " x ".join(str(int(size)) for size in shape)
-
-
 def _shorten(message: str, path: Path) -> str:
     """Return the last part of a library's message, without source lines, the path, or pages of detail."""
     for mark in ("sitk::ERROR:", "ITK ERROR:"):

@@ -1,4 +1,4 @@
-"""Triangle meshes as files: STL, OBJ, PLY and VTP, placed in the patient as 3D Slicer places them."""
+"""Write triangle meshes as STL, OBJ, PLY and VTP, in the coordinates that 3D Slicer expects."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def surface_ending(path: Path) -> str:
 
 
 def _stl(points: np.ndarray, triangles: np.ndarray) -> bytes:
-    """Binary STL: an 80-byte header, the number of triangles, and each with its normal and corners."""
+    """Return binary STL: an 80-byte header, the number of triangles, and each with its normal and corners."""
     corners = points[triangles].astype("<f4")
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
@@ -95,7 +95,7 @@ def _write_vtp(
     point_data: Mapping[str, np.ndarray],
     remarks: Mapping[str, str],
 ) -> None:
-    # Whoever writes no VTP does without vtk.
+    # Imported here: only VTP needs vtk.
     from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonCore import vtkPoints, vtkStringArray
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData

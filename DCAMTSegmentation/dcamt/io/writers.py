@@ -1,4 +1,4 @@
-"""Labelmaps and maps into files, on the very grid they belong to."""
+"""Write labelmaps, segmentations and volumes on their own grids, as NRRD and NIfTI."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .atomic import atomic_path
 from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_COMPRESSION = 4  # of 9: labelmaps shrink hardly more above it, and large ones take seconds longer
+_COMPRESSION = 4  # of 9; higher levels hardly reduce labelmaps and take seconds more for large ones
 _HEAD_BYTES = 1 << 16
 _DESCRIP = 148  # offset in the NIfTI-1 header
 TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -29,11 +29,15 @@ MARK = "DCAMT"
 
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
-    """Write `labelmap` by the ending: `.seg.nrrd` with its segments, or plain `.nrrd`, `.nii.gz`, `.nii`.
+    """Write a labelmap in the format of the path's ending: `.seg.nrrd` (with segments), `.nrrd`, `.nii.gz` or `.nii`.
 
-    `segments` says what the labels stand for; only `.seg.nrrd` can hold it and needs one for each label there
-    is (ValueError otherwise). The file appears whole or not at all. Raises InputError for another ending and
-    OutputError when the file cannot be written.
+    segments: name, colour and codes of each label; only `.seg.nrrd` stores them, and needs one for each label. The file
+    is written whole or not at all.
+
+    Raises:
+        InputError: no labelmap can be written with this ending.
+        OutputError: the file cannot be written.
+        ValueError: a label of a `.seg.nrrd` has no segment.
     """
     path = Path(path)
     kind = ending(path)
@@ -53,11 +57,14 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:
-    """Write a scan or a map by the ending: `.nrrd`, `.nii.gz` or `.nii`.
+    """Write a scan or map in the format of the path's ending: `.nrrd`, `.nii.gz` or `.nii`.
 
-    Channels become the last axis of NIfTI and the first, a "list", of NRRD. The voxels keep their type, but
-    for bool (uint8) and float16 (float32). The file appears whole or not at all. Raises InputError for
-    another ending and OutputError when the file cannot be written.
+    Channels become the last axis of NIfTI and the first axis, of kind "list", of NRRD. The voxels keep their type,
+    except bool (written as uint8) and float16 (as float32). The file is written whole or not at all.
+
+    Raises:
+        InputError: no volume can be written with this ending.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     kind = ending(path)
@@ -78,9 +85,9 @@ def write_volume(volume: Volume, path: str | Path) -> None:
 
 
 def is_own_result(path: Path) -> bool:
-    """Return whether DCAMT wrote a file, and nobody changed it since; False if the file cannot be read.
+    """Return whether DCAMT wrote a file and no other program saved it since; False if the file cannot be read.
 
-    Slicer and other editors drop the mark when they save a file anew.
+    Slicer and other editors drop the mark when they save the file.
     """
     kind = ending(path)
     try:
@@ -101,7 +108,7 @@ def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     new_image: Any = nib.Nifti1Image  # untyped in nibabel
     image = new_image(voxels, grid.affine, dtype=voxels.dtype)
     image.set_sform(grid.affine, code=1)
-    # A qform cannot shear: without one, a program that goes by it refuses the file rather than misplace it.
+    # A qform cannot hold shear: without one, programs that need it refuse the file instead of misplacing it.
     axes = grid.affine[:3, :3] / grid.spacing
     orthogonal = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
     image.set_qform(grid.affine, code=1 if orthogonal else 0)
@@ -112,7 +119,7 @@ def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
 
 
 def _write_nrrd(voxels: np.ndarray, grid: Grid, path: Path) -> None:
-    """`voxels` (I, J, K) or (C, I, J, K)."""
+    """Write `voxels` (I, J, K) or (C, I, J, K) as a gzip-compressed NRRD file in LPS."""
     import nrrd
 
     affine = _RAS_TO_LPS @ grid.affine

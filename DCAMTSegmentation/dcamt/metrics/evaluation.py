@@ -70,7 +70,7 @@ class EvaluationRow:
 
     @property
     def title(self) -> str:
-        """The row's name; that of a mean or deviation tells over how many cases the distances were averaged.
+        """The row's name; for a mean or deviation, with the number of cases over which distances were averaged.
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
@@ -118,8 +118,8 @@ class Evaluation:
 def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray) -> SegmentationScore:
     """Return the scores of two masks (I, J, K) bool on the same grid; `spacing` (3,) in mm.
 
-    Distances in mm take the axes to be orthogonal, in whatever directions; on a sheared grid they are
-    approximate. Raises ValueError if the shapes differ.
+    Distances in mm assume orthogonal axes, of any direction; on a sheared grid they are approximate. Raises ValueError
+    if the shapes differ.
     """
     if prediction.shape != label.shape:
         raise ValueError(f"prediction {prediction.shape} and label {label.shape} differ in shape")

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK_BYTES = 64 << 20
-"""What the scores' bias may take at a time; for all pairs of tokens at once it would grow with the volume squared."""
+"""Memory for the bias of one block of queries. The bias of all pairs of tokens would grow with the volume squared."""
 
 
 class CrossAttention(nn.Module):
-    """A' = A + MHA(q=LN(A), kv=LN(B)), tokens being the voxels of the deepest feature map.
+    """Compute A' = A + MHA(q=LN(A), kv=LN(B)), where tokens are the voxels of the deepest feature map.
 
-    Positions enter as a penalty on the scores, in each head its own slope times the distance between two tokens:
-    "attention with linear biases" (Press et al., ICLR 2022), carried from one to three dimensions. It knows no
-    absolute position, so that it fits windows of any size and is the same wherever a window lies.
+    A penalty on the scores encodes positions: the distance between two tokens times a slope of each head ("attention
+    with linear biases", Press et al., ICLR 2022, extended from one to three dimensions). No absolute position enters,
+    so the layer takes feature maps of any size, and a shifted image gives a shifted result.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -26,12 +26,12 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)
         self.output = nn.Linear(channels, channels)
-        # At first A' = A: two V-Nets that learn to listen, rather than two that must learn to ignore noise.
+        # At first A' = A: the exchange is learnt from zero, and adds no noise to untrained branches.
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, own: Tensor, context: Tensor) -> Tensor:
-        """`own` and `context` (B, C, x, y, z) -> `own`, enriched, of the same shape."""
+        """Return `own` plus what it attends to in `context`; all are (B, C, x, y, z)."""
         batch, channels, *size = own.shape
         tokens = own.flatten(2).transpose(1, 2)  # (B, N, C)
         query = self.query(self.norm_query(tokens))
@@ -46,28 +46,32 @@ class CrossAttention(nn.Module):
         return enriched
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, size: tuple[int, int, int]) -> Tensor:
-        """Each (B, heads, N, c), so is the result. Without gradients, block of queries by block: the same, in bounded
-        memory; with them each block's bias would be kept for the way back, and nothing would be gained."""
+        """Return the attended values (B, heads, N, c) of queries, keys and values of the same shape.
+
+        Without gradients, blocks of queries bound the memory; the result is the same. With gradients every block's bias
+        would be kept for the backward pass, so all queries are computed at once.
+        """
         tokens = query.shape[2]
         block = tokens if torch.is_grad_enabled() else queries_at_once(tokens, self.heads)
         parts = []
         for start in range(0, tokens, block):
             queries = slice(start, start + block)
             bias = distance_bias(size, self.heads, query.device, queries).to(query.dtype)
-            # Of four dimensions, as a CPU's fused attention, which never holds the scores, takes no other.
+            # A bias of four dimensions: PyTorch's fused attention on a CPU, which never stores the scores, needs it.
             parts.append(F.scaled_dot_product_attention(query[:, :, queries], key, value, attn_mask=bias[None]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def queries_at_once(tokens: int, heads: int) -> int:
-    """How many tokens' bias against all `tokens` fits into `BLOCK_BYTES`; one at the least."""
+    """Return the number of queries, at least one, whose bias against all `tokens` fits into `BLOCK_BYTES`."""
     return min(tokens, max(1, BLOCK_BYTES // (4 * heads * tokens)))
 
 
 def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device, queries: slice = slice(None)) -> Tensor:
-    """-slope_h * |p - q| for every head, p of `queries` and q of all N tokens of a feature map: (heads, n, N), float32.
+    """Return -slope_h * |p - q| for each head h, each p of `queries` and each of all N tokens q: float32 (heads, n, N).
 
-    Distances are in tokens. The slopes fall from 1 by halves, so that the first head looks nearby and the last far.
+    size: of the feature map. Distances are in tokens. Each head's slope is half the one before, starting from 1, so the
+    first head attends to its neighbourhood and the last one far away.
     """
     axes = [torch.arange(n, device=device, dtype=torch.float32) for n in size]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)

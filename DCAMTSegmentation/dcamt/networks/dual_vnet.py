@@ -28,7 +28,7 @@ class BranchOutput:
 
 
 class DualVNet(nn.Module):
-    """Two V-Nets that err differently: branch A upsamples by transposed convolutions, branch B by interpolation.
+    """Two V-Nets with different errors: branch A upsamples by transposed convolutions, branch B by interpolation.
 
     strides: downsampling from each level to the next. stride: of all levels together, along R-L, A-P, S-I.
     """

@@ -1,4 +1,4 @@
-"""A V-Net: an encoder that lowers the resolution level by level, a decoder that goes back, sums as skips."""
+"""A V-Net: an encoder to lower resolutions, a decoder back to full resolution, and skip connections by sums."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequent
 
 
 class Encoder(nn.Module):
-    """Features at every level, finest first: level n has `channels[n]`, downsampled by the first n of `strides`."""
+    """Compute features at every level, finest first: level n has `channels[n]`, downsampled by the first n strides."""
 
     def __init__(
         self, inputs: int, channels: Sequence[int], counts: Sequence[int], norm: str, strides: Sequence[Stride]
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
             self.levels.append(convolutions(count, inputs if level == 0 else width, width, norm))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z), each of X, Y, Z a multiple of the product of all strides -> a feature map a level."""
+        """Return a feature map for each level from (B, C, X, Y, Z); X, Y, Z are multiples of the strides' product."""
         features = [self.levels[0](image)]
         for down, level in zip(self.downs, list(self.levels)[1:], strict=True):
             features.append(level(down(features[-1])))
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
 
 
 class TransposedUp(nn.Sequential):
-    """Upsampling by a transposed convolution whose kernel is the stride."""
+    """Upsample by a transposed convolution whose kernel is the stride."""
 
     def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:
         super().__init__(
@@ -72,7 +72,7 @@ class TransposedUp(nn.Sequential):
 
 
 class Pointwise(nn.Conv3d):
-    """A 1x1x1 convolution, computed as a matrix product where channels are last in memory, which keeps them last.
+    """Compute a 1x1x1 convolution; as a matrix product where channels are last in memory, so that they stay last.
 
     PyTorch's own convolution moves channels first in float32 on one thread, as in each process of `torchrun`; with
     mixed memory layouts training took a tenth longer.
@@ -89,7 +89,7 @@ class Pointwise(nn.Conv3d):
 
 
 class Trilinear(nn.Upsample):
-    """Interpolation in the features' own precision; a GPU's autocast would make them and all that follows float32."""
+    """Interpolate in the features' own precision; CUDA's autocast would convert them and later layers to float32."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":
@@ -99,7 +99,7 @@ class Trilinear(nn.Upsample):
 
 
 class TrilinearUp(nn.Sequential):
-    """Upsampling by trilinear interpolation, with a 1x1x1 convolution.
+    """Upsample by trilinear interpolation, with a 1x1x1 convolution.
 
     A 1x1x1 convolution and an interpolation commute, so the convolution comes first, on fewer voxels.
     """
@@ -114,7 +114,7 @@ class TrilinearUp(nn.Sequential):
 
 
 class Decoder(nn.Module):
-    """From an encoder's features back to full resolution; each level adds the encoder's features of that level."""
+    """Decode an encoder's features to full resolution; each level adds the encoder's features of that level."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features a level, finest first -> features of the finest level, and of the second finest."""
+        """Return the finest and the second finest level's features, from the encoder's features, finest first."""
         decoded = half = features[-1]
         skips = list(features[:-1])[::-1]
         for up, level, skip in zip(self.ups, self.levels, skips, strict=True):
@@ -154,7 +154,7 @@ class VNet(nn.Module):
     inputs: channels of the image. outputs: classes, the background included. channels, counts, strides: features,
     convolutions and downsampling of each level. norm: `batch` or `instance`. up: the decoder's upsampling.
 
-    It is called in two steps, `encode` and `decode`, since branches exchange features of the bottleneck in between.
+    `encode` and `decode` are called separately, since the branches exchange features of the bottleneck in between.
     """
 
     def __init__(
@@ -173,11 +173,11 @@ class VNet(nn.Module):
         self.head: nn.Conv3d = Pointwise(channels[0], outputs)
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """(B, C, X, Y, Z) -> features a level, finest first; the last is the bottleneck."""
+        """Return each level's features of (B, C, X, Y, Z), finest first; the last is the bottleneck."""
         features: list[Tensor] = self.encoder(image)
         return features
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features a level -> logits (B, K, X, Y, Z), and the decoder's features of the second finest level."""
+        """Return logits (B, K, X, Y, Z), and the decoder's features of the second finest level."""
         decoded, half = self.decoder(features)
         return self.head(decoded), half

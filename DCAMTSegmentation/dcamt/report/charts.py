@@ -17,7 +17,7 @@ MAX_POINTS = 300
 Line = Sequence[tuple[float, float]]
 
 
-def line_chart(title: str, lines: Mapping[str, Line], unit: str = "", bounds: tuple[float, float] | None = None) -> str:
+def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float] | None = None) -> str:
     """Return a chart of named lines of (iteration, value); `bounds` of the value axis default to the range from 0 on.
 
     Points that are not finite are left out. Names are escaped.
@@ -38,7 +38,7 @@ def line_chart(title: str, lines: Mapping[str, Line], unit: str = "", bounds: tu
     for value in tick_values(low, high):
         _, y = place(0, value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}{escape(unit)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     for value in tick_values(0, last, 4):
         x, _ = place(value, low)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{value:g}</text>')

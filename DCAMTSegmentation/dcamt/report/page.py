@@ -13,7 +13,7 @@ from ..recipe import Recipe
 from .charts import Line, line_chart
 from .png import png_data_uri
 
-# The browser fetches nothing, whatever the page holds.
+# The policy lets the browser load nothing but the embedded pictures and styles.
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -79,10 +79,12 @@ def render_page(report: Report) -> str:
 
 
 def _pairs(lines: Mapping[str, str]) -> str:
+    """Return a table of two columns, name and value."""
     return _table((), ((key, value) for key, value in lines.items()))
 
 
 def _scores(report: Report) -> str:
+    """Return the table of the validation scores, with mean and standard deviation."""
     assert report.evaluation is not None
     names = {info.label: info.name for info in report.recipe.classes}
     head = ("Case", "Class", "Dice", "Jaccard", "95HD mm", "ASD mm", "Volume mL", "Label mL")
@@ -98,13 +100,11 @@ def _scores(report: Report) -> str:
     return _table(head, map(cells, report.evaluation.rows), map(cells, sums))
 
 
-def _table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = (), words: int = 2
-) -> str:
-    """Return a table of rows of text, whose cells after the first `words` are numbers."""
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = ()) -> str:
+    """Return a table of rows of text, in which all columns but the first two hold numbers."""
 
     def line(cells: Sequence[str], tag: str, kind: str = "") -> str:
-        kinds = [' class="n"' if n >= words else "" for n in range(len(cells))]
+        kinds = [' class="n"' if column >= 2 else "" for column in range(len(cells))]
         inner = (f"<{tag}{of}>{escape(cell)}</{tag}>" for of, cell in zip(kinds, cells, strict=True))
         return f"<tr{kind}>{''.join(inner)}</tr>"
 
@@ -115,6 +115,7 @@ def _table(
 
 
 def _number(value: float, digits: int) -> str:
+    """Return a number with so many decimals; a dash if it is not finite."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 

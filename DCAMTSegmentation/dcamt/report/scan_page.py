@@ -67,7 +67,7 @@ td.u { padding-left: 1.2mm; width: 9mm }
 footer { border-top: .3mm solid #c3ccd7; margin-top: 3mm; padding-top: 1.2mm; font-size: 7.6pt; color: #5a6675 }
 svg text { font-family: inherit }
 """
-# The browser fetches nothing, whatever the page holds.
+# The policy lets the browser load nothing but the embedded pictures and styles.
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -154,7 +154,7 @@ def _header(page: ScanPage, title: str) -> str:
 
 
 def _shorten(text: str) -> str:
-    """Return a text without its middle where it is too long for the sheet, such as a path."""
+    """Return a text with its centre replaced by dots if it is too long for the sheet, such as a path."""
     half = MAX_IDENTITY // 2
     return text if len(text) <= MAX_IDENTITY else f"{text[:half]} … {text[-half:]}"
 

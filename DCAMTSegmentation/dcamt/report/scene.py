@@ -1,4 +1,4 @@
-"""What the pictures of a segmentation show: the arrays turned to the patient's axes, and which slices and box."""
+"""Prepare what pictures of a segmentation show: arrays in the patient's axes, the slices and the box."""
 
 from __future__ import annotations
 

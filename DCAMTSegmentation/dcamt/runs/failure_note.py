@@ -1,4 +1,4 @@
-"""Keep the reason why a run's process failed in the run folder, for whoever opens the folder later."""
+"""Write and read the reason why a run's process failed, as a file in the run folder."""
 
 from __future__ import annotations
 

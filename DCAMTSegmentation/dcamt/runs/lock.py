@@ -28,7 +28,7 @@ def run_lock(path: Path) -> Iterator[None]:
 
     The operating system frees the lock when its holder ends, killed processes included. On leaving, the file is
     removed, and so are the folders that were created for it if they are empty. On a file system without locks nothing
-    is held and nobody is refused.
+    is locked, and no process is refused.
 
     Raises:
         InputError: another process holds the lock.

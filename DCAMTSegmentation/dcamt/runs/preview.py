@@ -1,7 +1,7 @@
-"""The preview of a run: the current segmentation of one validation case, for whoever watches the run.
+"""Write and read the preview of a run: the current segmentation of one validation case.
 
-The watcher names the case in `preview/case.txt`. After each validation the run writes arrays (K, J, I) that can be
-mapped into memory, and last `preview/preview.json`, which names them: a reader never sees half a preview.
+Another process names the case in `preview/case.txt`. After each validation the run writes arrays (K, J, I) that can be
+mapped into memory, and last `preview/preview.json`, which names them, so that no reader sees half a preview.
 """
 
 from __future__ import annotations

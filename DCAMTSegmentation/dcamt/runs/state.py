@@ -1,4 +1,4 @@
-"""Find out the state of a run from its folder alone: whether it is trained now, how far it is, why it ended."""
+"""Determine the state of a run from its folder alone: whether a process trains it, how far it is, why it ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .folder import RunFolder
 from .lock import is_held
 
 RUNNING, PAUSED, STOPPED, FAILED, FINISHED = "running", "paused", "stopped", "failed", "finished"
-STATES = (RUNNING, PAUSED, STOPPED, FAILED, FINISHED)
+
 TAIL = 1 << 15
 """Bytes at the end of the events file that are read: about a hundred events."""
 KILLED = "The process was killed, or the computer was switched off. Resume from the last checkpoint."
@@ -20,7 +20,7 @@ KILLED = "The process was killed, or the computer was switched off. Resume from 
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of a run: one of `STATES`; `reason` says why it failed or paused by itself, else it is empty.
+    """The state of a run: `RUNNING` to `FINISHED`; `reason`: why it failed or paused by itself, else empty.
 
     step, of: iterations done and planned; 0 if unknown. eta_s: estimated seconds to the end. resumable: whether a
     checkpoint exists from which it can be resumed.
@@ -79,7 +79,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 @dataclass
 class _Progress:
-    """How far the events say that a run is; `last` is the event that ended it, None while it goes on."""
+    """A run's progress by its events; `last` is the event that ended the run, None if it has not ended."""
 
     step: int = 0
     of: int = 0

@@ -1,4 +1,4 @@
-"""Checkpoint files, from which a run resumes."""
+"""Write and read checkpoint files, from which a run resumes."""
 
 from __future__ import annotations
 

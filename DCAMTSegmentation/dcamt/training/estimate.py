@@ -1,4 +1,4 @@
-"""Estimating a run's time, memory and disk space on this machine from a few training steps on made-up cases."""
+"""Estimate a run's time, memory and disk space on this machine from a few training steps on synthetic cases."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def estimate(
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Return the device's free memory in bytes; to be called before a trial, which does not free all it takes."""
+    """Return the device's free memory in bytes. Call it before a trial, which does not free all its memory."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
 
 
@@ -129,7 +129,7 @@ def trial_patches(recipe: Recipe) -> list[Size]:
 def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device) -> tuple[float, int | None]:
     """Return the fastest step's seconds, the first step left out, and the peak memory."""
     small = replace(recipe, training=replace(recipe.training, patch=patch))
-    cases = [_made_up_case(small, patch, device, labelled) for labelled in (True, False)]
+    cases = [_synthetic_case(small, patch, device, labelled) for labelled in (True, False)]
     sampler = BatchSampler(cases[:1], cases[1:], small, device)
     trainer.iterate(sampler.draw(0))
     _wait(device)
@@ -144,7 +144,7 @@ def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device
     return min(seconds), memory_taken(device)
 
 
-def _made_up_case(recipe: Recipe, patch: Size, device: torch.device, labelled: bool) -> ResidentCase:
+def _synthetic_case(recipe: Recipe, patch: Size, device: torch.device, labelled: bool) -> ResidentCase:
     """Return a case of noise a little larger than the patch."""
     draw = torch.Generator().manual_seed(0)
     size = [n + 8 for n in patch]

@@ -1,4 +1,4 @@
-"""The network in training: forward and backward pass of one batch, optimiser step, moving average of the weights."""
+"""Train the network on one batch: forward and backward pass, optimiser step, moving average of the weights."""
 
 from __future__ import annotations
 

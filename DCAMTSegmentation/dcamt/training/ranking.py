@@ -1,4 +1,4 @@
-"""Ranking unlabelled scans for labelling: those first on which the model's two branches disagree most.
+"""Rank unlabelled scans for labelling: those first on which the model's two branches disagree most.
 
 A case on which two independently initialised networks disagree is likely to be segmented wrongly, so that its label
 teaches most (query by committee: H. S. Seung, M. Opper and H. Sompolinsky, COLT 1992).

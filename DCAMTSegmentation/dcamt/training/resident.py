@@ -21,9 +21,9 @@ from ..recipe import Intensity, Recipe
 from ..volume import Labelmap
 
 VOXELS_PER_CLASS = 4096
-"""Fewest voxels of a class that are kept as possible patch centres, if it has so many."""
-SIZEABLE = 4
-"""Voxels of the network's grid; a smaller component of a class counts as stray voxels when it vanishes there."""
+"""Voxels of a class that are kept as possible patch centres, at least, if the class has so many."""
+STRAY_VOXELS = 4
+"""Voxels of the network's grid; a smaller component of a class may vanish there: it counts as stray voxels."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ResidentCase:
 
     image: uint8 (C, X, Y, Z), see `uint8_scale_offset`. label: uint8 (X, Y, Z); None for an unlabelled case.
     voxels: for each class in the label, some of its voxels, int64 (N, 3), on which patches may be centred.
-    grid: how the scan's grid and the network's lie to each other; None for a made-up case.
+    grid: the network's grid of the scan; None for a synthetic case.
     """
 
     name: str
@@ -84,7 +84,7 @@ def _check_no_class_vanished(labelmap: Labelmap, label: Tensor, recipe: Recipe, 
             continue
         components, number = connected_components(labelmap.voxels == info.label)
         largest = np.bincount(components.ravel())[1:].max() * voxel_mm3 if number else 0.0
-        if largest >= SIZEABLE * math.prod(recipe.spacing):
+        if largest >= STRAY_VOXELS * math.prod(recipe.spacing):
             spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
             what = f"its '{info.name}' ({largest / 1000:.2g} mL) is too thin for the recipe's grid of {spacing} mm"
             raise InputError(what, path=path, remedy="No voxel of it remains there. Set a finer spacing in the recipe.")

@@ -1,4 +1,4 @@
-"""Drawing batches: patches sampled from resident cases and augmented on the cases' device."""
+"""Draw batches: sample patches from resident cases and augment them, on the cases' device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Sample indices that seed the draws a whole batch shares."""
+"""Sample indices that seed the boxes of a whole batch, unlabelled and labelled."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Batch:
     """One iteration's patches.
 
     images: float32 (B, C, X, Y, Z), labelled samples first. labels: int64 (L, X, Y, Z), of the labelled samples.
-    unaugmented: (U, C, X, Y, Z), the unlabelled patches before intensity changes and mixing, which teachers see.
+    unaugmented: (U, C, X, Y, Z), the unlabelled patches before intensity changes and mixing: the teachers' input.
     own_tokens: booleans (2, B), True where a branch attends to its own tokens instead of its partner's.
     box: booleans (X, Y, Z), where unlabelled patches hold the next one's values (`cut_mix`); None if not mixed.
     """

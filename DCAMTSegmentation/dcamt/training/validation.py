@@ -1,4 +1,4 @@
-"""Validation of the current network: Dice on the run's validation cases, and the preview of one of them."""
+"""Validate the current network: Dice on the run's validation cases, and the preview of one of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def validation_dice(
 def update_preview(
     run: RunFolder, step: int, network: DualVNet, cases: Sequence[tuple[Case, ResidentCase]], recipe: Recipe
 ) -> None:
-    """Write the preview of the requested case, if it is one of `cases`; a file that fails does not disturb the run."""
+    """Write the preview of the requested case, if it is one of `cases`; a failure does not end the run."""
     name = chosen_preview(run)
     for case, resident in cases:
         if case.name == name:

@@ -1,4 +1,4 @@
-"""From a scan and a segment to the wall: surface, blood pool, ratio, openings, regions, and when there is no answer."""
+"""Analyse the wall of a segment in a scan: surface, blood pool, ratio, openings, regions; refuse unusable input."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def analyse_wall(
     value, not needed where there is but one. `openings`: not 0 where the surface is no wall, on any grid; without it
     they are proposed. `scan` names the result (default: the file's name).
 
-    Raises InputError, naming the file, if there is no such segment, or if no ratio could mean anything: see `_check`.
+    Raises InputError, naming the file, if there is no such segment, or if ratios would be meaningless (`_check_pool`,
+    `_check_surroundings`).
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
@@ -188,7 +189,7 @@ def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_
     lowest = float(voxels.min())
     if lowest < -NEGATIVE_FRACTION * abs(pool.mean):
         raise InputError(
-            f"holds negative intensities (down to {lowest:g}), so a ratio to the blood pool means nothing",
+            f"holds negative intensities (down to {lowest:g}), so a ratio to the blood pool is meaningless",
             path=path,
             remedy="Use the magnitude image as the scanner wrote it, without an offset and not normalised.",
         )

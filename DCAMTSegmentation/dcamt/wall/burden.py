@@ -1,4 +1,4 @@
-"""Burden: how much of the wall is enhanced, by area and region. Pure numpy: a new threshold counts at once."""
+"""Compute the burden: the enhanced part of the wall, by area and region. Fast enough to follow a slider."""
 
 from __future__ import annotations
 

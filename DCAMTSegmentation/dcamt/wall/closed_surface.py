@@ -1,4 +1,4 @@
-"""The closed surface of a class for display, as 3D Slicer makes it: surface nets on the scan's own grid."""
+"""Make the closed surface of a class for display, as 3D Slicer does: surface nets on the scan's own grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wall's files: the surface with its scalars, a table a scan, and one table of many scans."""
+"""Write and read the wall's files: the surface with its scalars, a table for each scan, and one table of many scans."""
 
 from __future__ import annotations
 

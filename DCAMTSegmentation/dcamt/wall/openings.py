@@ -1,4 +1,4 @@
-"""Openings of the atrium, which are not wall: the mitral valve and the ends of the veins.
+"""Propose the openings of the atrium, which are not wall: the mitral valve and the ends of the veins.
 
 An opening is where the outline cuts through blood: from inside to outside the intensities stay within the blood's own
 range, without a darker layer. A thin wall between two cavities (the septum, the aorta behind) can look the same, since
@@ -43,9 +43,9 @@ MITRAL_RIM_MM = 4.0
 """A valve's blood reaches to its rim only blurred: the flat cut around the patch belongs to it this far."""
 
 VEIN_NEARBY_MM = 5.0
-"""Standard deviation of the Gaussian whose share inside the segment tells a tip (low) from a side or a flat wall."""
+"""Standard deviation of the Gaussian whose fraction inside the segment is low at a tip, higher at a side or a wall."""
 VEIN_NEARBY_MOST = 0.27
-"""Largest share at a tip: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat wall."""
+"""Largest fraction at a tip: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat wall."""
 VEIN_DEPTH_MM = 18.0
 """A tip has at least so much of the segment behind it, along its normal; a tube's side has its diameter."""
 VEIN_RIM_MM = 5.0
@@ -109,12 +109,12 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
     affine = grid.affine.copy()
     affine[:3, :3] *= 2.0
     coarse_grid = Grid(coarse.shape, affine)
-    share = interpolate(
+    fraction_inside = interpolate(
         ndimage.gaussian_filter(coarse, VEIN_NEARBY_MM / coarse_grid.spacing, mode="constant"),
         coarse_grid,
         surface.points,
     )
-    tip = blood & (share < VEIN_NEARBY_MOST)
+    tip = blood & (fraction_inside < VEIN_NEARBY_MOST)
     ends = np.zeros(len(blood), bool)
     candidates = np.flatnonzero(tip)
     for depth in np.arange(2.0, VEIN_DEPTH_MM + 1.0, 1.0):
@@ -128,7 +128,7 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
         end = ends & (number == one)
         axis = (surface.point_areas[end, None] * normals[end]).sum(axis=0)
         facing = normals @ (axis / np.linalg.norm(axis)) > np.cos(np.radians(VEIN_RIM_DEGREES))
-        found |= grow(surface, end, facing & (share < VEIN_NEARBY_MOST), VEIN_RIM_MM)
+        found |= grow(surface, end, facing & (fraction_inside < VEIN_NEARBY_MOST), VEIN_RIM_MM)
     return found
 
 
@@ -162,7 +162,7 @@ def neighbour_average(surface: Surface) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def patches(surface: Surface, chosen: np.ndarray) -> np.ndarray:
-    """Return (N,) int: points in one connected patch of `chosen` (N,) bool share a number; any other has its own."""
+    """Return (N,) int: the number of each point's connected patch of `chosen` (N,) bool; other points get their own."""
     from scipy import sparse
     from scipy.sparse.csgraph import connected_components
 

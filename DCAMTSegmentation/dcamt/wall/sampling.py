@@ -1,4 +1,4 @@
-"""Intensities inside the segment and along the surface's normals."""
+"""Sample intensities inside the segment and along the surface's normals."""
 
 from __future__ import annotations
 
@@ -138,12 +138,12 @@ def nearest_values(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.nda
 
 
 def _along_normals(surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
-    """(N * S, 3) RAS mm, the distances of one point after another."""
+    """Return (N * S, 3) RAS mm: the sampled places of each point in turn."""
     steps = surface.normals[:, None, :] * distances_mm[None, :, None]
     return np.asarray((surface.points[:, None, :] + steps).reshape(-1, 3))
 
 
 def _voxel_index(grid: Grid, points: np.ndarray) -> np.ndarray:
-    """(P, 3) continuous voxel index of RAS mm `points` (P, 3)."""
+    """Return the continuous voxel index (P, 3) of RAS mm `points` (P, 3)."""
     inverse = np.linalg.inv(grid.affine)
     return np.asarray(points @ inverse[:3, :3].T + inverse[:3, 3])

@@ -1,4 +1,4 @@
-"""What counts as enhanced, and how the wall is sampled: presets and settings, each with its source."""
+"""Define what counts as enhanced and how the wall is sampled: presets and settings, each with its source."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ METHODS_DISAGREE = "Methods disagree; compare numbers of one method and one thre
 
 
 def parse_threshold(name: str) -> Threshold:
-    """Return the threshold that a name means: a preset's, or a number of one's own such as "iir-1.25" or "sd-2.5".
+    """Return the threshold of a name: a preset's, or any number, such as "iir-1.25" or "sd-2.5".
 
     Raises InputError for anything else.
 

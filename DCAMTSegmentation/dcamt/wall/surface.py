@@ -1,4 +1,4 @@
-"""The endocardial surface: a closed triangle mesh of a segment, in patient millimetres."""
+"""Extract the endocardial surface: a closed triangle mesh of a segment, in patient mm."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Surface:
         return float(np.einsum("ij,ij->", first, self._doubled_normals) / 6.0)
 
     def _gather(self, of_triangles: np.ndarray) -> np.ndarray:
-        """(N,): the sum of a value (M,) of the triangles around each point."""
+        """Return (N,): the sum of a value (M,) of the triangles around each point."""
         weights = np.repeat(of_triangles, 3)
         return np.bincount(self.triangles.ravel(), weights=weights, minlength=len(self.points))
 
@@ -165,7 +165,7 @@ def _volume_level(field: np.ndarray, cells: float) -> float:
 
 def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
     """Triangulate where `field` (I, J, K) passes through `level`; `affine` (4, 4) is its grid's, index -> RAS mm."""
-    # Only a person who asks for a surface waits for vtk to load.
+    # Imported here, since vtk takes its time to load.
     from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D

@@ -1,4 +1,4 @@
-"""Estimate the progress and the remaining time of a piece of work, from its reports and from an expected duration."""
+"""Estimate the progress and the remaining time of a request, from its reports and from an expected duration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ LARGEST_GUESS = 0.95
 
 
 class ProgressEstimate:
-    """Estimate the fraction and the remaining seconds of one piece of work; times are seconds of a monotonic clock.
+    """Estimate the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
     `expected_s`: the expected duration, None if unknown. It stands in for missing reports, such as during one long pass
     of the network. Once a stage has reported two fractions, its own speed counts.
