@@ -9,7 +9,7 @@ from typing import Any
 import qt
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.models.store import ENDING
+from dcamt.models.store import MODEL_ENDING
 from DCAMTSlicerLib.model_choices import import_choice, model_choices, remove_choice
 from slicer.i18n import tr as _
 
@@ -55,7 +55,7 @@ class ModelList:
                 self._on_chosen(self._choices[index].name)
 
     def _on_import(self, checked: bool = False) -> None:
-        title, kinds = _("Import a model"), _("DCAMT models") + f" (*{ENDING})"
+        title, kinds = _("Import a model"), _("DCAMT models") + f" (*{MODEL_ENDING})"
         path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds)
         if not path:
             return

@@ -12,7 +12,7 @@ import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import slabs
 from dcamt.machine import AUTO
-from dcamt.models.store import DEFAULT
+from dcamt.models.store import DEFAULT_MODEL
 from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import ScanSegmented, SegmentRequest, WorkerProgress
 from DCAMTSlicerLib.model_choices import title_of
@@ -42,7 +42,7 @@ class SegmentationRequest:
     target: Any = None
     region: Any = None
     show_3d: bool = True
-    model: str = DEFAULT
+    model: str = DEFAULT_MODEL
     quality: str = ACCURATE
     device: str = AUTO
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from dcamt.machine import AUTO
-from dcamt.models.store import DEFAULT
+from dcamt.models.store import DEFAULT_MODEL
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -46,7 +46,7 @@ class SegmentationSettings:
     """The parameters; `model` is a name in the store of models."""
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815
-    model: str = DEFAULT
+    model: str = DEFAULT_MODEL
     region: vtkMRMLMarkupsROINode
     outputSegmentation: vtkMRMLSegmentationNode  # noqa: N815
     show3D: bool = True  # noqa: N815

@@ -18,7 +18,7 @@ from .commands.process import exit_when_stdin_closes, silence_libraries
 from .distributed import team_rank, wait_for_leader
 from .errors import user_error
 from .machine import AUTO, DEVICES, keep_freed_memory
-from .models.store import DEFAULT
+from .models.store import DEFAULT_MODEL
 from .recipe import ACCURATE, QUALITIES, shipped_recipes
 from .runs.efforts import EFFORTS
 from .wall.settings import DEFAULT_THRESHOLD, MAXIMUM, PRESETS, SAMPLES, WALL_FROM_MM, WALL_TO_MM
@@ -194,7 +194,7 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
         choices=SEGMENTATION_FORMATS,
         help="of the segmentations (default: that of the output file, or seg.nrrd)",
     )
-    parser.add_argument("--model", default=DEFAULT, metavar="NAME_OR_FILE", help="default: %(default)s")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME_OR_FILE", help="default: %(default)s")
     parser.add_argument(
         "--quality",
         choices=QUALITIES,
@@ -328,12 +328,12 @@ def _add_evaluate(commands: _Commands[_Parser]) -> None:
 
 def _add_models(commands: _Commands[_Parser]) -> None:
     parser = _command(
-        commands, "models", "List, show, verify, import and remove models.", f"dcamt models show {DEFAULT}"
+        commands, "models", "List, show, verify, import and remove models.", f"dcamt models show {DEFAULT_MODEL}"
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, argument, summary, example in (
         ("list", None, "List the installed models.", "dcamt models list"),
-        ("show", "NAME_OR_FILE", "Show the card of a model.", f"dcamt models show {DEFAULT}"),
+        ("show", "NAME_OR_FILE", "Show the card of a model.", f"dcamt models show {DEFAULT_MODEL}"),
         ("verify", "NAME_OR_FILE", "Check every part of a model file.", "dcamt models verify runs/first/model.dcamt"),
         ("import", "FILE", "Copy a model file to the installed models.", "dcamt models import runs/first/model.dcamt"),
         ("remove", "NAME", "Delete one of the imported models.", "dcamt models remove first"),
@@ -391,7 +391,7 @@ def _add_rank(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="default: the cases of the run")
     parser.add_argument("--run", type=_path, metavar="FOLDER", help="use the model and the cases of this run")
-    parser.add_argument("--model", metavar="NAME_OR_FILE", help=f"default: the run's, or {DEFAULT}")
+    parser.add_argument("--model", metavar="NAME_OR_FILE", help=f"default: the run's, or {DEFAULT_MODEL}")
     parser.add_argument("--csv", type=_path, metavar="FILE", help="write the ranking to this table")
     parser.add_argument(
         "--segmentations", type=_path, metavar="FOLDER", help="write the proposed segmentations to this folder"

@@ -17,7 +17,7 @@ from dcamt import cli
 from dcamt.models.package import open_model
 from dcamt.runs.events import Event
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.requests import PAUSE, ask
+from dcamt.runs.requests import PAUSE, write_request
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
 from dcamt_testing.synthetic import save_tiny_model, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -201,7 +201,7 @@ def test_paused_run_raises_and_resumes(tmp_path: Path) -> None:
 
     def pause(event: Event) -> None:
         if event.kind == "started":
-            ask(run, PAUSE)
+            write_request(run, PAUSE)
         if event.kind == "paused":
             steps.append(event.step)
 

@@ -17,7 +17,7 @@ from dcamt.networks.packaging import build_network, verify_model
 from dcamt.runs.failure_note import FailureNote, read_note, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
-from dcamt.runs.requests import PAUSE, STOP, ask, asked, withdraw_request
+from dcamt.runs.requests import PAUSE, STOP, read_request, remove_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
 from dcamt_testing.synthetic import run_dcamt, set_options, start_dcamt, status, write_cases_folder
 
@@ -49,7 +49,7 @@ def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: P
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 2)
     assert run_state(run).state == RUNNING
-    ask(run, PAUSE)
+    write_request(run, PAUSE)
     process.join(60)
     assert process.exitcode == 1
     state = run_state(run)
@@ -60,7 +60,7 @@ def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: P
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
     wait(lambda: events(run).count("started") == 2)
     assert [e.step for e in run.read_events() if e.kind == "started"] == [0, state.step]
-    ask(run, PAUSE)
+    write_request(run, PAUSE)
     again.join(60)
     assert run_state(run).step >= state.step
 
@@ -73,7 +73,7 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
         return [e.dice["mean"]["Left atrium"] for e in run.read_events() if e.kind == "validation"]  # type: ignore[index]
 
     wait(lambda: len(dice()) > 4)
-    ask(run, STOP)
+    write_request(run, STOP)
     process.join(120)
     assert process.exitcode == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
@@ -101,7 +101,7 @@ def test_a_paused_run_is_stopped_from_its_checkpoint(
     assert status([*stop, "--set", "batch=2"]) == 2
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 2)
-    ask(run, PAUSE)
+    write_request(run, PAUSE)
     process.join(60)
     paused = run_state(run)
     assert not run.model.exists()
@@ -152,22 +152,22 @@ def test_a_finished_run_keeps_a_better_model_of_before(tmp_path: Path, table: Pa
 def test_a_request_to_an_earlier_process_does_not_end_the_next(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    ask(run, STOP)
+    write_request(run, STOP)
     assert run_dcamt(begin(table, run, "iterations=2"), tmp_path / "out") == 0
     assert run_state(run).state == FINISHED
 
 
 def test_what_is_asked(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    assert asked(run) is None
+    assert read_request(run) is None
     for what in (PAUSE, STOP):
-        ask(run, what)
-        assert asked(run) == what
-    withdraw_request(run)
-    withdraw_request(run)
-    assert asked(run) is None
+        write_request(run, what)
+        assert read_request(run) == what
+    remove_request(run)
+    remove_request(run)
+    assert read_request(run) is None
     run.request.write_text("dance", encoding="utf-8")
-    assert asked(run) is None
+    assert read_request(run) is None
 
 
 def test_a_killed_process_leaves_a_run_that_says_so_and_goes_on(tmp_path: Path, table: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_killed_process_leaves_a_run_that_says_so_and_goes_on(tmp_path: Path, 
     assert (state.state, state.reason, state.resumable) == (FAILED, KILLED, True)
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
     wait(lambda: events(run).count("started") == 2)
-    ask(run, PAUSE)
+    write_request(run, PAUSE)
     again.join(60)
     assert run_state(run).state == PAUSED
 
@@ -288,7 +288,7 @@ def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pyt
         encoding="utf-8",
     )
     wait(lambda: events(run).count("validation") > 3)
-    ask(run, PAUSE)
+    write_request(run, PAUSE)
     process.join(60)
     shown, _ = watcher.communicate(timeout=60)
     assert watcher.returncode == 0

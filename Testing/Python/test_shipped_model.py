@@ -12,7 +12,7 @@ from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.evaluation import score
 from dcamt.models.package import ModelPackage
-from dcamt.models.store import DEFAULT, model_path, stored_models
+from dcamt.models.store import DEFAULT_MODEL, model_path, stored_models
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.volume import Labelmap, Volume
@@ -24,7 +24,7 @@ LA = ROOT.parent / "shared" / "data" / "la"
 
 @pytest.fixture(scope="module")
 def package() -> ModelPackage:
-    return verify_model(DEFAULT)
+    return verify_model(DEFAULT_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_it_ships_under_the_default_name_and_within_25_mb() -> None:
-    assert [model.name for model in stored_models() if model.shipped] == [DEFAULT]
-    assert model_path(DEFAULT).stat().st_size < 25e6
+    assert [model.name for model in stored_models() if model.shipped] == [DEFAULT_MODEL]
+    assert model_path(DEFAULT_MODEL).stat().st_size < 25e6
 
 
 def test_its_card_says_what_it_is_and_how_good(package: ModelPackage) -> None:
     card = package.card
-    assert card.name == DEFAULT
+    assert card.name == DEFAULT_MODEL
     assert card.segments == ("Left atrium",)
     assert "esearch use only" in card.licence
     assert card.trained_on["labelled_patients"] == 60

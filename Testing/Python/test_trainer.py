@@ -24,7 +24,7 @@ from dcamt.networks.packaging import verify_model
 from dcamt.recipe import Training, load_recipe
 from dcamt.runs.events import CheckpointSaved, Event, TrainingProgress, ValidationScored
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.requests import PAUSE, ask, withdraw_request
+from dcamt.runs.requests import PAUSE, remove_request, write_request
 from dcamt.training import learner, validation
 from dcamt.training import trainer as trainer_module
 from dcamt.training.learner import Learner, half_precision, make_optimiser, set_learning_rate, update_average
@@ -377,7 +377,7 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
 
     def ask_meanwhile(*words: Any) -> Tensor:
         measured.append(trainer.step)
-        ask(RunFolder(tmp_path / "run"), PAUSE)  # as the panel does
+        write_request(RunFolder(tmp_path / "run"), PAUSE)  # as the panel does
         return real(*words)
 
     monkeypatch.setattr(validation, "predict_bounded", ask_meanwhile)
@@ -387,7 +387,7 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
     assert (outcome.finished, outcome.step, measured) == (False, 2, [2])
     assert not any(isinstance(event, ValidationScored) for event in heard)
     assert trainer.learner.network.training
-    withdraw_request(RunFolder(tmp_path / "run"))
+    remove_request(RunFolder(tmp_path / "run"))
     monkeypatch.setattr(validation, "predict_bounded", lambda *words: (measured.append(4), real(*words))[1])
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2")
     trainer.resume()
@@ -405,7 +405,7 @@ def test_share_of_validation_counts_on_when_resumed(
     def hear(event: Event) -> None:
         if isinstance(event, ValidationScored):
             steps.append(event.step)
-            trainer.stop_asked = True
+            trainer.stop_requested = True
 
     trainer = new_trainer(tmp_path / "run", table, *settings, heard=hear)
     assert not trainer.fit(read_cases(table)).finished

@@ -18,7 +18,7 @@ from dcamt.models.package import open_model
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
-from dcamt.runs.requests import PAUSE, ask
+from dcamt.runs.requests import PAUSE, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib import engine_process
@@ -140,7 +140,7 @@ class RunsTest(TrainingCase):
         run = self.start(iterations="100000")
         self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be seen running")
         self.module.widget.runs.watch.close()
-        ask(run, PAUSE)
+        write_request(run, PAUSE)
         self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
         self.assertIn("Running", self.ui.runStatusLabel.text)
         click(self.ui.stopButton)
@@ -498,7 +498,7 @@ class KilledApplicationTest(TrainingCase):
         for _ in steps:
             pass
         self.wait_for(lambda: plan.run.checkpoint.exists() and is_held(plan.run.lock), "the run")
-        ask(plan.run, PAUSE)
+        write_request(plan.run, PAUSE)
         self.wait_for(lambda: run_state(plan.run).state == PAUSED, "the pause")
         words = [sys.executable, "-c", KILLED_APPLICATION, str(plan.run.path)]
         places = [str(ROOT / name) for name in ("Testing", "DCAMTSegmentation", "DCAMTTraining")]

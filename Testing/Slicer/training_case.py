@@ -13,7 +13,7 @@ import slicer
 from dcamt.models.store import user_folder
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
-from dcamt.runs.requests import PAUSE, ask
+from dcamt.runs.requests import PAUSE, write_request
 from dcamt_testing import warm_python
 from dcamt_testing.tiny_models import tiny_models
 from DCAMTTrainingLib.runs.folders import set_runs_folder
@@ -70,7 +70,7 @@ class TrainingCase(unittest.TestCase):
         for path in self.runs.iterdir() if self.runs.exists() else ():
             run = RunFolder(path)
             if is_held(run.lock):
-                ask(run, PAUSE)
+                write_request(run, PAUSE)
                 process_events_until(lambda run=run: not is_held(run.lock), timeout=60)
 
     def make_small(self, **changes: str) -> None:

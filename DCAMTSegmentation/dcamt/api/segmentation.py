@@ -19,7 +19,7 @@ from ..io.readers import read_scan
 from ..metrics.measurements import Measurements, measure
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card, ModelPackage
-from ..models.store import DEFAULT
+from ..models.store import DEFAULT_MODEL
 from ..networks.packaging import verify_model
 from ..recipe import ACCURATE
 from ..volume import Labelmap, SegmentInfo, Volume, check_scan
@@ -81,7 +81,7 @@ class Segmenter:
         self.predictor = predictor
 
     @classmethod
-    def load(cls, model: str | Path = DEFAULT, device: str = "auto") -> Segmenter:
+    def load(cls, model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Segmenter:
         """Load a model by its name or file. `device` is `auto`, `cpu`, `cuda` or `mps`.
 
         Raises:
@@ -143,7 +143,7 @@ def with_expected_overlap(rows: Sequence[Measurements], expected: ExpectedOverla
 
 def segment(
     scan: Scan,
-    model: str | Path = DEFAULT,
+    model: str | Path = DEFAULT_MODEL,
     *,
     affine: np.ndarray | None = None,
     quality: str = ACCURATE,

@@ -31,13 +31,13 @@ from ..runs.events import Event, EventLog, RunFinished, RunStarted
 from ..runs.failure_note import FailureNote, write_note
 from ..runs.folder import Origin, RunFolder
 from ..runs.lock import run_lock
-from ..runs.requests import withdraw_request
+from ..runs.requests import remove_request
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..training.trainer import Outcome, Trainer
+    from ..training.trainer import Trainer, TrainingResult
 
 DEFAULT_RECIPE = "la"
 _NETWORK_FIELDS = ("network", "input_channels", "outputs")
@@ -241,7 +241,7 @@ class TrainingSession:
     def pause(self) -> None:
         """Ask the run to pause after the current iteration."""
         if self._trainer is not None:
-            self._trainer.stop_asked = True
+            self._trainer.stop_requested = True
 
     def run(self) -> TrainedRun:
         """Train until the last iteration; `Cancelled` is raised if the run pauses before.
@@ -259,7 +259,7 @@ class TrainingSession:
                 run.remove_strays()
             else:
                 run.check_new()
-            withdraw_request(run)
+            remove_request(run)
             run.failure.unlink(missing_ok=True)  # of an earlier process
             try:
                 return self._train()
@@ -271,7 +271,7 @@ class TrainingSession:
                     write_note(run.failure, FailureNote(str(failure), isinstance(failure, OutputError)))
                 raise
             finally:
-                withdraw_request(run)
+                remove_request(run)
 
     def _train(self) -> TrainedRun:
         # These import torch: after all checks that work without it.
@@ -297,28 +297,25 @@ class TrainingSession:
                 if not plan.resume:
                     # With a checkpoint before the first step: however early a run is killed, it can be resumed.
                     run.create(plan.recipe, plan.cases, trainer.save, plan.origin)
-                if plan.conclude:
-                    outcome = trainer.conclude(plan.cases)
-                else:
-                    outcome = trainer.fit(plan.cases, resumed=plan.resume)
+                result = trainer.conclude(plan.cases) if plan.conclude else trainer.fit(plan.cases, resumed=plan.resume)
             except BaseException:  # KeyboardInterrupt, too
                 if not (plan.resume or self._has_started):
                     run.withdraw()
                 raise
-        if not (outcome.finished or outcome.stopped):
+        if not (result.finished or result.stopped):
             command = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
-            raise Cancelled(f"{run.path}: paused at iteration {outcome.step}. Continue with: {command}")
-        self._save_models(trainer, outcome)
+            raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
+        self._save_models(trainer, result)
         self._write_report(device)
-        trainer.finish(str(run.model), outcome)
-        return self._trained_run(outcome.step)
+        trainer.finish(str(run.model), result)
+        return self._trained_run(result.step)
 
-    def _save_models(self, trainer: Trainer, outcome: Outcome) -> None:
+    def _save_models(self, trainer: Trainer, result: TrainingResult) -> None:
         from ..networks.packaging import save_model
 
         plan, run = self._plan, self._plan.run
         with interrupt_on_sigterm():
-            save_model(run.model, outcome.weights, plan.recipe, model_card(plan, outcome))
+            save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
             best = trainer.best()
             if best is None:
                 run.best.unlink(missing_ok=True)
@@ -391,15 +388,15 @@ def leads_team() -> bool:
     return team_rank() == 0
 
 
-def model_card(plan: TrainingPlan, outcome: Outcome) -> Card:
+def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     """Return the card of the model at the end of its run."""
     counts = {role: sum(case.role == role for case in plan.cases) for role in ROLES}
     measured: tuple[dict[str, Any], ...] = ()
-    if outcome.dice is not None:
+    if result.dice is not None:
         measured = (
             {
                 "on": f"{counts['validation']} validation cases of the run, on the network's grid",
-                "dice": {key: {name: round(d, 4) for name, d in of.items()} for key, of in outcome.dice.items()},
+                "dice": {key: {name: round(d, 4) for name, d in of.items()} for key, of in result.dice.items()},
             },
         )
     origin = plan.origin
@@ -413,8 +410,8 @@ def model_card(plan: TrainingPlan, outcome: Outcome) -> Card:
         created=datetime.date.today().isoformat(),
         trained_on={
             **counts,
-            "iterations": outcome.step,
-            "hours": round(outcome.seconds / 3600, 2),
+            "iterations": result.step,
+            "hours": round(result.seconds / 3600, 2),
             "semi_supervised": counts[UNLABELLED] > 0,
             "labelled_share": round(counts[LABELLED] / max(1, counts[LABELLED] + counts[UNLABELLED]), 3),
             **({"started_from": asdict(origin)} if origin else {}),

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import InputError
 from ..io.formats import BENCHMARK_ENDING, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
-from .names import LABEL_WORDS, NamedFile, Role, case_name, channel_of, classify, image_files, without_channel
+from .names import LABEL_WORDS, FileKind, NamedFile, case_name, channel_of, classify, image_files, without_channel
 
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
 DICOM_SLICE_ENDINGS = (".dcm", ".ima")
@@ -329,10 +329,10 @@ def _by_names(folder: Path) -> FoundCases:
     left_over: list[LeftOver] = []
     for path in _scans_below(folder):
         named = classify(path, folder)
-        if named.role is Role.OTHER_LABEL:
+        if named.kind is FileKind.OTHER_LABEL:
             left_over.append(LeftOver(path, _OTHER_STRUCTURE))
         else:
-            (labels if named.role is Role.LABEL else scans)[named.key].append(named)
+            (labels if named.kind is FileKind.LABEL else scans)[named.key].append(named)
     _pair_channels(scans, labels, left_over)
     _pair_lone_labels(scans, labels)
     cases: list[Case] = []

@@ -46,7 +46,7 @@ _CHANNEL = re.compile(r"_(000\d)$")
 _SEPARATORS = re.compile(r"([_\-. ]+)")
 
 
-class Role(Enum):
+class FileKind(Enum):
     """What a file is, by its name."""
 
     SCAN = "scan"
@@ -56,10 +56,10 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file's role, and the parts of its path without the words that tell the role: equal keys belong together."""
+    """A file's kind, and the parts of its path without the words that show the kind: equal keys belong together."""
 
     path: Path
-    role: Role
+    kind: FileKind
     key: tuple[str, ...]
 
 
@@ -90,7 +90,7 @@ def channel_of(path: str | Path) -> int | None:
 
 
 def classify(path: Path, folder: Path) -> NamedFile:
-    """Return the role of a file below `folder`, from the words in its relative path, and its key."""
+    """Return the kind of a file below `folder`, from the words in its relative path, and its key."""
     parts = list(path.relative_to(folder).parts)
     if parts:
         parts[-1] = scan_name(path)
@@ -109,8 +109,8 @@ def classify(path: Path, folder: Path) -> NamedFile:
         ]
         if text := "".join(kept).strip("_-. "):
             key.append(text)
-    role = Role.OTHER_LABEL if is_other else Role.LABEL if is_label else Role.SCAN
-    return NamedFile(path, role, tuple(key))
+    kind = FileKind.OTHER_LABEL if is_other else FileKind.LABEL if is_label else FileKind.SCAN
+    return NamedFile(path, kind, tuple(key))
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
@@ -119,8 +119,8 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     A file whose name has a word for labels but no matching scan, such as a lone `heart_seg.nii.gz`, may be a scan.
     """
     named = [classify(path, folder) for path in files]
-    scans = {without_channel("/".join(one.key)) for one in named if one.role is Role.SCAN}
-    return [one.path for one in named if one.role is not Role.SCAN and without_channel("/".join(one.key)) in scans]
+    scans = {without_channel("/".join(one.key)) for one in named if one.kind is FileKind.SCAN}
+    return [one.path for one in named if one.kind is not FileKind.SCAN and without_channel("/".join(one.key)) in scans]
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:

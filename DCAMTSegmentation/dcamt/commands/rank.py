@@ -11,7 +11,7 @@ from ..cases.case_list import UNLABELLED, Case, list_cases
 from ..errors import DCAMTError, InputError, user_error
 from ..io.interruption import interrupt_on_sigterm
 from ..io.writers import write_labelmap
-from ..models.store import DEFAULT, model_path
+from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
@@ -81,7 +81,7 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
             remedy = "Wait until the run has finished, or choose a model with --model."
             raise InputError("the run has no model yet", path=run.path, remedy=remedy)
         return cases, run.model
-    return cases, model_path(model or DEFAULT)
+    return cases, model_path(model or DEFAULT_MODEL)
 
 
 def _file_name(case: Case, number: int) -> str:

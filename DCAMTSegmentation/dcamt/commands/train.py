@@ -20,7 +20,7 @@ from ..errors import DCAMTError, user_error
 from ..runs.events import Event, RunFinished
 from ..runs.folder import RunFolder
 from ..runs.lock import is_held
-from ..runs.requests import STOP, ask
+from ..runs.requests import STOP, write_request
 from .console import Console, StdoutLost, print_error
 from .watch import show_event, watch_run
 
@@ -36,7 +36,7 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
         if any(others) or team_size() > 1:
             usage_error("--stop ends an existing run, in one process: give it --run and nothing else")
         if is_held(RunFolder(options.run).lock):
-            ask(RunFolder(options.run), STOP)
+            write_request(RunFolder(options.run), STOP)
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
             return 0
         options.resume = True

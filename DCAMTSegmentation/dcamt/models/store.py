@@ -11,8 +11,8 @@ from ..errors import InputError, OutputError
 from ..io.atomic import atomic_path
 from .package import Card, check_description, read_model
 
-DEFAULT = "left-atrium"
-ENDING = ".dcamt"
+DEFAULT_MODEL = "left-atrium"
+MODEL_ENDING = ".dcamt"
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*')  # forbidden in file names by some operating system
 
 
@@ -40,7 +40,7 @@ def stored_models() -> list[StoredModel]:
     """Return all models, shipped ones first, each name once."""
     found: dict[str, StoredModel] = {}
     for folder, shipped in [*((folder, True) for folder in shipped_folders()), (user_folder(), False)]:
-        for path in sorted(folder.glob(f"*{ENDING}")) if folder.is_dir() else []:
+        for path in sorted(folder.glob(f"*{MODEL_ENDING}")) if folder.is_dir() else []:
             found.setdefault(path.stem, StoredModel(path.stem, path, shipped))
     return list(found.values())
 
@@ -88,7 +88,7 @@ def import_model(
     if there is not None and not replace:
         remedy = f"Import it with --replace, or first run: dcamt models remove {name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
-    target = user_folder() / f"{name}{ENDING}"
+    target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)
     return StoredModel(name, target, shipped=False)

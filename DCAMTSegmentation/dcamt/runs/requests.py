@@ -9,7 +9,7 @@ PAUSE, STOP = "pause", "stop"
 """Pause: save a checkpoint and end, to resume later. Stop: write the models of the present weights, and end."""
 
 
-def ask(run: RunFolder, what: str) -> None:
+def write_request(run: RunFolder, what: str) -> None:
     """Write the request; the process that trains in the folder ends after its present iteration.
 
     Raises:
@@ -19,7 +19,7 @@ def ask(run: RunFolder, what: str) -> None:
         partial.write_text(what, encoding="ascii")
 
 
-def asked(run: RunFolder) -> str | None:
+def read_request(run: RunFolder) -> str | None:
     """Return the request, `PAUSE` or `STOP`; None if there is none."""
     try:
         text = run.request.read_text(encoding="ascii", errors="replace").strip()
@@ -28,6 +28,6 @@ def asked(run: RunFolder) -> str | None:
     return text if text in (PAUSE, STOP) else None
 
 
-def withdraw_request(run: RunFolder) -> None:
+def remove_request(run: RunFolder) -> None:
     """Remove the request, so that it does not reach the next process."""
     run.request.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ from ..runs.events import (
     ValidationScored,
 )
 from ..runs.folder import RunFolder
-from ..runs.requests import STOP, asked
+from ..runs.requests import STOP, read_request
 from .checkpoint import load_checkpoint, save_checkpoint
 from .learner import Learner
 from .resident import ResidentCase, load_case
@@ -53,7 +53,7 @@ VALIDATION_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a run, or a part of it, ended.
 
     weights: the final network's state. step: iterations made. seconds: spent by this run in all its processes.
@@ -127,7 +127,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.seconds_validating = 0.0
-        self.stop_asked = False
+        self.stop_requested = False
         self._team_stops = False
         self._request: str | None = None
         self._request_checked = 0.0
@@ -160,7 +160,7 @@ class Trainer:
         save_checkpoint(self.run.checkpoint, self._state())
         self.log(CheckpointSaved(self.step))
 
-    def fit(self, cases: Sequence[Case], resumed: bool = False) -> Outcome:
+    def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
         """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) or a request ends the run.
 
         Raises:
@@ -169,9 +169,9 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        if self.stop_asked and self.team.size == 1:  # while the cases were read
+        if self.stop_requested and self.team.size == 1:  # while the cases were read
             self.log(RunPaused(self.step))
-            return Outcome(self._final_weights(), self.step, self.seconds, False, None)
+            return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
         held_out = by_role[VALIDATION]
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
@@ -213,9 +213,9 @@ class Trainer:
         self.save()
         if not (finished or stopped):
             self.log(RunPaused(self.step))
-        return Outcome(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
+        return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
 
-    def conclude(self, cases: Sequence[Case]) -> Outcome:
+    def conclude(self, cases: Sequence[Case]) -> TrainingResult:
         """Validate a resumed run at its checkpoint and end it, without further training."""
         self._held_out = [case for case in cases if case.role == VALIDATION]
         resident = []
@@ -224,16 +224,16 @@ class Trainer:
             resident.append(load_case(case, self.recipe, self.device))
         dice = self._validate(resident) if resident else None
         finished = self.step >= self.recipe.training.iterations
-        return Outcome(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
+        return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
-    def best(self) -> Outcome | None:
+    def best(self) -> TrainingResult | None:
         """Return the network of the best validation; None if that was the last one, or there was none."""
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)
         if kept["step"] == self.step:
             return None
-        return Outcome(kept["weights"], kept["step"], kept["seconds"], False, kept["dice"])
+        return TrainingResult(kept["weights"], kept["step"], kept["seconds"], False, kept["dice"])
 
     def _final_weights(self) -> dict[str, Tensor]:
         return dict(self.learner.model.state_dict())
@@ -242,12 +242,12 @@ class Trainer:
         """Note whether another process asks this run to pause or stop, every `REQUEST_EVERY_S`."""
         if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
             self._request_checked = time.monotonic()
-            self._request = asked(self.run)
-            self.stop_asked = self.stop_asked or self._request is not None
+            self._request = read_request(self.run)
+            self.stop_requested = self.stop_requested or self._request is not None
 
-    def finish(self, model: str, outcome: Outcome) -> None:
+    def finish(self, model: str, result: TrainingResult) -> None:
         """Log that the run's model was written to the file `model`."""
-        self.log(RunFinished(outcome.step, model, outcome.seconds))
+        self.log(RunFinished(result.step, model, result.seconds))
 
     def _load_cases(self, cases: Sequence[Case]) -> dict[str, list[ResidentCase]]:
         by_role: dict[str, list[ResidentCase]] = {LABELLED: [], UNLABELLED: [], VALIDATION: []}
@@ -255,7 +255,7 @@ class Trainer:
             if case.role == VALIDATION and not self.team.leads:
                 continue
             self._check_request()
-            if self.stop_asked and self.team.size == 1:
+            if self.stop_requested and self.team.size == 1:
                 break
             if case.role == VALIDATION:
                 self._held_out.append(case)
@@ -282,18 +282,18 @@ class Trainer:
 
     @property
     def _stops(self) -> bool:
-        return self.stop_asked if self.team.size == 1 else self._team_stops
+        return self.stop_requested if self.team.size == 1 else self._team_stops
 
     def _exchange(self, losses: dict[str, Tensor]) -> None:
         """Average gradients, running statistics, losses and requests to stop over the team."""
         if self.team.size == 1:
             return
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
-        asked = torch.full((), float(self.stop_asked), device=self.device)  # `tensor` would wait for a GPU
-        self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), asked])
+        stop = torch.full((), float(self.stop_requested), device=self.device)  # `tensor` would wait for a GPU
+        self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), stop])
         # Reading the answer makes a GPU wait, so all processes read it at the same few steps.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
-            self._team_stops = bool(asked > 0)
+            self._team_stops = bool(stop > 0)
 
     def _report(self, meter: LossMeter) -> None:
         """Log the progress; raise InputError if the losses are not finite."""
@@ -316,9 +316,9 @@ class Trainer:
         spent, whole_run = self.seconds_validating, self.seconds * training.iterations / self.step
         return spent + one <= VALIDATION_FRACTION * self.seconds and spent + 2 * one <= VALIDATION_FRACTION * whole_run
 
-    def _is_stop_asked(self) -> bool:
+    def _is_stop_requested(self) -> bool:
         self._check_request()
-        return self.stop_asked
+        return self.stop_requested
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
         """Estimate the first validation's seconds by its voxels; a training step counts as three forward passes."""
@@ -330,7 +330,7 @@ class Trainer:
         """Validate, log the scores, keep the best weights, update the preview; None if a request cancelled it."""
         began = time.monotonic()
         network = self.learner.model
-        dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._is_stop_asked())
+        dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._is_stop_requested())
         if dice is None:
             return None
         self._keep_if_best(dice)
@@ -366,10 +366,10 @@ class Trainer:
     def _stopping_on_signals(self) -> Iterator[None]:
         """Let SIGINT and SIGTERM end the loop within a block after the current iteration, so that nothing is lost."""
 
-        def ask(number: int, frame: object) -> None:
-            self.stop_asked = True
+        def request_stop(number: int, frame: object) -> None:
+            self.stop_requested = True
 
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

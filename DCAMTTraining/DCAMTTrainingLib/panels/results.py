@@ -12,7 +12,7 @@ import qt
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
-from dcamt.models.store import ENDING
+from dcamt.models.store import MODEL_ENDING
 from dcamt.recipe import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
 from DCAMTSlicerLib.installation import ensure_packages
@@ -165,8 +165,8 @@ class ResultsPanel:
         path, title = self._selected_model(), _("Export the model")
         if path is None or self._watch is None:
             return
-        proposal = f"{self._watch.run.path.name}{ENDING}"
-        target = qt.QFileDialog.getSaveFileName(None, title, proposal, _("DCAMT models") + f" (*{ENDING})")
+        proposal = f"{self._watch.run.path.name}{MODEL_ENDING}"
+        target = qt.QFileDialog.getSaveFileName(None, title, proposal, _("DCAMT models") + f" (*{MODEL_ENDING})")
         if not target:
             return
         try:

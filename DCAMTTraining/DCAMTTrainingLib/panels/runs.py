@@ -10,7 +10,7 @@ import ctk
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.requests import PAUSE, STOP, ask, asked
+from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunState, find_runs, run_state
 from DCAMTSlicerLib.installation import ensure_packages
 from slicer.i18n import tr as _
@@ -110,7 +110,7 @@ class RunsPanel:
         watch = self.watch
         running = state is not None and state.state == RUNNING
         starting = watch is not None and just_started(watch.run) and not running
-        request = asked(watch.run) if watch is not None else None
+        request = read_request(watch.run) if watch is not None else None
         idle_state = None if running or starting else state
         stoppable = idle_state is not None and can_stop_without_process(idle_state)
         self._ui.pauseButton.enabled = running and request is None
@@ -153,7 +153,7 @@ class RunsPanel:
         if self.watch is None:
             return
         try:
-            ask(self.watch.run, request)
+            write_request(self.watch.run, request)
         except DCAMTError as error:
             slicer.util.errorDisplay(str(error), windowTitle=_("Run"))
         self._show_current_state()

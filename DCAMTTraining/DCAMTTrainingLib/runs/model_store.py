@@ -11,7 +11,7 @@ import slicer
 from dcamt.errors import InputError
 from dcamt.io.atomic import atomic_path
 from dcamt.models.package import read_card
-from dcamt.models.store import ENDING, stored_models, user_folder
+from dcamt.models.store import MODEL_ENDING, stored_models, user_folder
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 
 
@@ -44,7 +44,7 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}_{number}", number + 1
-    with atomic_path(user_folder() / f"{name}{ENDING}") as partial:
+    with atomic_path(user_folder() / f"{name}{MODEL_ENDING}") as partial:
         shutil.copyfile(path, partial)
     return name
 
