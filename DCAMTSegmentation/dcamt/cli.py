@@ -213,11 +213,7 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--agreement", action="store_true", help="also write a map of the agreement of the two branches, 0 to 1"
     )
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="replace results that exist")
-    existing.add_argument(
-        "--skip-existing", action="store_true", help="keep results that exist, and segment the other scans"
-    )
+    _add_existing(parser, skips=True)
     parser.add_argument(
         "--measurements",
         type=_path,
@@ -309,6 +305,7 @@ def _add_recipe(commands: _Commands[_Parser]) -> None:
     )
     suggest.add_argument("cases", type=_path, metavar="CASES.csv")
     suggest.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.json")
+    _add_existing(suggest)
     _add_device(suggest)
     _add_json(suggest)
 
@@ -323,6 +320,7 @@ def _add_evaluate(commands: _Commands[_Parser]) -> None:
     parser.add_argument("--predictions", required=True, type=_path, metavar="FOLDER")
     parser.add_argument("--labels", required=True, type=_path, metavar="FOLDER")
     parser.add_argument("--csv", type=_path, metavar="FILE")
+    _add_existing(parser)
     _add_json(parser)
 
 
@@ -342,7 +340,8 @@ def _add_models(commands: _Commands[_Parser]) -> None:
         if argument:
             action.add_argument("model", metavar=argument)
         if name == "import":
-            action.add_argument("--replace", action="store_true", help="replace an imported model of the same name")
+            replaces = "replace an imported model of the same name"
+            action.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)
         _add_json(action)
 
 
@@ -359,7 +358,7 @@ def _add_cases(commands: _Commands[_Parser]) -> None:
     find.add_argument("folder", type=_path, metavar="FOLDER")
     find.add_argument("-o", "--output", type=_path, metavar="CASES.csv", help="default: only print the pairs")
     find.add_argument("--validation", type=_count, default=0, metavar="N", help="assign N labelled cases to validation")
-    find.add_argument("--overwrite", action="store_true", help="replace a case list that exists")
+    _add_existing(find)
     summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
     check = _command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
     check.add_argument("cases", type=_path, metavar="CASES.csv")
@@ -396,6 +395,7 @@ def _add_rank(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--segmentations", type=_path, metavar="FOLDER", help="write the proposed segmentations to this folder"
     )
+    _add_existing(parser)
     _add_device(parser)
     _add_json(parser)
 
@@ -422,6 +422,7 @@ def _add_picture(commands: _Commands[_Parser]) -> None:
     parser.add_argument("scan", type=_path, metavar="SCAN")
     parser.add_argument("segmentation", type=_path, metavar="SEGMENTATION")
     parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.png")
+    _add_existing(parser)
     _add_json(parser)
 
 
@@ -460,7 +461,18 @@ def _add_wall(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--surface", type=_path, metavar="FILE", help="also write the plain surface: .stl, .obj, .ply or .vtp"
     )
+    _add_existing(parser, skips=True)
     _add_json(parser)
+
+
+def _add_existing(parser: argparse.ArgumentParser, skips: bool = False) -> None:
+    """Add --overwrite, without which no existing file is replaced, and with `skips` --skip-existing."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    if skips:
+        group.add_argument(
+            "--skip-existing", action="store_true", help="keep results that exist, and go on with the other scans"
+        )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

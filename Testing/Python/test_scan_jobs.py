@@ -8,10 +8,9 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import SimpleITK
+from dcamt import cli
+from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP
 from dcamt.commands.scan_jobs import (
-    OVERWRITE,
-    REFUSE,
-    SKIP,
     RequestedResults,
     ScanJob,
     expand_scan_path,
@@ -70,6 +69,46 @@ def test_only_the_first_channel_of_nnunet_is_a_scan(tmp_path: Path) -> None:
     touch(tmp_path / "patients", *names)
     assert [path.name for path in expand_scan_path(tmp_path / "imagesTs")] == ["a_0000.nii.gz", "b_0000.nii.gz"]
     assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)  # patients' numbers
+
+
+def fail_after_checks(*_: object) -> NoReturn:
+    raise InputError("the checks passed")
+
+
+@pytest.mark.parametrize("command", ["cases find", "evaluate", "picture", "rank", "rank to folder", "recipe suggest"])
+def test_every_command_replaces_files_on_demand_only(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is checked before any work; --overwrite leads on to the work, which fails for other reasons here."""
+    if command.startswith("rank"):  # what comes after the check loads a model
+        monkeypatch.setattr("dcamt.commands.rank.Console", fail_after_checks)
+    touch(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")
+    cases, old = tmp_path / "cases.csv", tmp_path / "old.csv"
+    cases.write_text("name,image,label,role\na,scan.nrrd,,unlabelled\n", encoding="utf-8")
+    gone = tmp_path / "gone"
+    words, target = {
+        "cases find": (["cases", "find", gone, "-o", old], old),
+        "evaluate": (["evaluate", "--predictions", gone, "--labels", gone, "--csv", old], old),
+        "picture": (["picture", gone, gone, "-o", old], old),
+        "rank": (["rank", cases, "--csv", old], old),
+        "rank to folder": (["rank", cases, "--segmentations", tmp_path / "out"], tmp_path / "out" / "a.seg.nrrd"),
+        "recipe suggest": (["recipe", "suggest", cases, "-o", old], old),
+    }[command]
+    assert cli.main([str(word) for word in words]) == 1
+    assert f"{target}: exists already" in capsys.readouterr().err
+    assert target.stat().st_size == 0
+    assert cli.main([*(str(word) for word in words), "--overwrite"]) == 1
+    assert "exists already" not in capsys.readouterr().err
+
+
+def test_wall_files_of_segment_are_replaced_on_demand_only(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "patients", "p01.nrrd", "p01.wall.csv")
+    plan([scans], scans)
+    with pytest.raises(InputError, match=r"p01\.wall\.csv: exists already"):
+        plan([scans], scans, wall=True)
+    assert plan([scans], scans, SKIP, wall=True) == []  # no table of DCAMT: a person's work
+    (job,) = plan([scans], scans, OVERWRITE, wall=True)
+    assert [path.name for path in job.files] == ["p01.seg.nrrd", "p01.wall.vtp", "p01.wall.csv"]
 
 
 def test_a_file_that_exists_is_replaced_on_demand_only(tmp_path: Path) -> None:

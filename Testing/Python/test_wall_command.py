@@ -144,6 +144,33 @@ def test_folder_needs_a_segmentation_for_each_scan(
     assert ended.value.code == 2
 
 
+def test_results_are_replaced_on_demand_only(
+    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
+    write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
+    out = folder / "out"
+    words = (folder / "scans", folder / "labels", "-o", out)
+    assert run(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", out) == 0
+    surface = out / "a_image.wall.vtp"
+    before = surface.stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(*words) == 1
+    assert f"{surface}: exists already. " in capsys.readouterr().err
+    assert not (out / "b_image.wall.vtp").exists()
+    assert run(*words, "--skip-existing") == 0
+    assert "1 of 2 scans have results already and are skipped" in capsys.readouterr().err
+    assert surface.stat().st_mtime_ns == before
+    assert {row["scan"] for row in rows_of(out / "wall.csv")} == {"b_image"}
+    for path in out.glob("b_image*"):
+        path.unlink()
+    (out / "a_image.wall.csv").unlink()
+    surface.unlink()
+    assert run(*words, "--skip-existing") == 0
+    assert surface.stat().st_mtime_ns != before
+    assert [row["scan"] for row in rows_of(out / "wall.csv")].count("b_image") == 13
+
+
 def test_scan_is_not_replaced(folder: Path, phantom: tuple[Volume, Labelmap]) -> None:
     scan = folder / "scans" / "a_image.nrrd"
     before = scan.read_bytes()

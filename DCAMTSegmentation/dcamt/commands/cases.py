@@ -12,7 +12,7 @@ from ..cases.folders import FoundCases, find_cases
 from ..errors import InputError
 from ..recipe import load_recipe
 from .console import Console
-from .scan_jobs import OVERWRITE, REFUSE, check_table_path
+from .result_files import check_table_path, existing_rule
 
 
 def run_cases(options: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def _find(options: argparse.Namespace) -> int:
     """Print the proposed pairs of image and label, and write them as a case list if an output file is given."""
     console = Console(options.json)
     if options.output:
-        check_table_path(options.output, [], OVERWRITE if options.overwrite else REFUSE)
+        check_table_path(options.output, [], existing_rule(options))
     found = find_cases(options.folder)
     found = replace(found, cases=assign_validation(found.cases, options.validation))
     _show_found(found, console)

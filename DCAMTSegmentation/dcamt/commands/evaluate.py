@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ..metrics.evaluation import EvaluationRow, evaluate_folders
 from .console import Console
-from .scan_jobs import check_table_path
+from .result_files import check_table_path, existing_rule
 
 MAX_NAMES = 5
 """Labels without a prediction that the message names."""
@@ -18,7 +18,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """Print the scores as a table or JSON lines, and write them to --csv."""
     console = Console(options.json)
     if options.csv:
-        check_table_path(options.csv, [])
+        check_table_path(options.csv, [], existing_rule(options))
 
     def progress(done: int, of: int) -> None:
         console.print_event("progress", step=done, of=of)

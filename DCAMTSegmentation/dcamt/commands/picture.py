@@ -8,10 +8,12 @@ from ..io.readers import read_labelmap, read_scan
 from ..report.picture import describe_segments, format_measurements, render_picture
 from ..volume import fit_labelmap
 from .console import Console
+from .result_files import check_file, existing_rule
 
 
 def run_picture(options: argparse.Namespace) -> int:
     """Read the scan and the segmentation, and write the picture."""
+    check_file(options.output, [options.scan, options.segmentation], existing_rule(options))
     volume = read_scan(options.scan)
     labelmap = fit_labelmap(read_labelmap(options.segmentation), volume.grid, options.scan)
     segments = describe_segments(options.segmentation, labelmap)

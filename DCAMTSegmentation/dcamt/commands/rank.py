@@ -15,7 +15,7 @@ from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
-from .scan_jobs import check_table_path
+from .result_files import REFUSE, check_result_path, check_table_path, existing_rule, refuse_existing
 
 
 def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
@@ -24,21 +24,27 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         usage_error("give CASES.csv or --run FOLDER")
     run = RunFolder(options.run) if options.run else None
     cases, model = find_cases_and_model(options.cases, run, options.model)
+    existing = existing_rule(options)
     if options.csv:
-        check_table_path(options.csv, [case.image for case in cases])
+        check_table_path(options.csv, [case.image for case in cases], existing)
+    targets = [_segmentation_path(options.segmentations, case, number) for number, case in enumerate(cases)]
+    for path in filter(None, targets):
+        check_result_path(path, [case.image for case in cases])
+    if existing == REFUSE:
+        refuse_existing(filter(None, targets))
+    console = Console(options.json)
     # These import torch: after all checks that work without it.
     from ..devices import choose_device
     from ..inference.predictor import Predictor
     from ..networks.packaging import verify_model
 
-    console = Console(options.json)
     predictor = Predictor(verify_model(model), choose_device(options.device))
     ranked: list[RankedCase] = []
     failures: list[DCAMTError] = []
     for number, case in enumerate(cases):
         console.print_event("progress", step=number, of=len(cases))
         console.show_progress(case.name, number / len(cases))
-        target = options.segmentations / f"{_file_name(case, number)}.seg.nrrd" if options.segmentations else None
+        target = targets[number]
         try:
             ranked_case, result = rank_case(case, predictor)
             if target:
@@ -84,9 +90,13 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
     return cases, model_path(model or DEFAULT_MODEL)
 
 
-def _file_name(case: Case, number: int) -> str:
-    """Return the case name if it makes a valid file name, else `case` and its number."""
-    return case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{number + 1}"
+def _segmentation_path(folder: Path | None, case: Case, number: int) -> Path | None:
+    """Return the file for a case's segmentation: its name if that makes a valid file name, else `case` and its number.
+
+    None without a folder.
+    """
+    name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{number + 1}"
+    return folder / f"{name}.seg.nrrd" if folder else None
 
 
 def _event_fields(case: RankedCase) -> dict[str, object]:

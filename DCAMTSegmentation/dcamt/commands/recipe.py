@@ -9,6 +9,7 @@ from ..cases.suggestion import suggest_recipe
 from ..errors import OutputError
 from ..io.atomic import atomic_path
 from .console import Console
+from .result_files import check_file, existing_rule
 
 
 def run_recipe(options: argparse.Namespace) -> int:
@@ -18,6 +19,7 @@ def run_recipe(options: argparse.Namespace) -> int:
         InputError: the cases cannot be used. OutputError: the file cannot be written.
     """
     console = Console(options.json)
+    check_file(options.output, [options.cases], existing_rule(options))
     cases = list_cases(options.cases)
     # Imports torch: after all checks that work without it.
     from ..devices import choose_device

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..cases.names import channel_of, image_files, labels_beside_scans
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..io.formats import (
     IMAGE_ENDINGS,
     LABELMAP_OUTPUTS,
@@ -19,14 +19,12 @@ from ..io.formats import (
     scan_name,
 )
 from ..io.surfaces import SURFACE_OUTPUTS
-from ..io.writers import is_own_result
+from ..wall.files import wall_surface_path, wall_table_path
+from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_path, check_table_path, foreign_files, refuse_existing
 
 # An output with one of these endings is taken for a file, as with an image's ending; no segmentation is written to it.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
-REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
-"""What to do where a result exists: stop before any work, replace it, or keep it and segment the other scans."""
-
 
 SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, ".dcm")
 """Endings that a segmentation can be written with."""
@@ -66,10 +64,11 @@ DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (".dcm",))
 class RequestedResults:
     """The results of a command line besides the segmentations; see `SideResult` for the texts.
 
-    table: the file of the measurements of all scans.
+    table: the file of the measurements of all scans. wall: the files of the atrium's wall.
     """
 
     agreement: bool = False
+    wall: bool = False
     probabilities: str | None = None
     surface: str | None = None
     report: str | None = None
@@ -79,7 +78,10 @@ class RequestedResults:
 
 @dataclass(frozen=True)
 class ScanJob:
-    """One scan and the files that its results are written to; None for results that are not written."""
+    """One scan and the files that its results are written to; None for results that are not written.
+
+    wall: the files of the atrium's wall, which may fail alone.
+    """
 
     scan: Path
     segmentation: Path
@@ -88,10 +90,11 @@ class ScanJob:
     surface: Path | None = None
     report: Path | None = None
     dicom_measurements: Path | None = None
+    wall: tuple[Path, ...] = ()
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """All files that this job writes."""
+        """The files that this job writes together, all or none."""
         files = (
             self.segmentation,
             self.agreement,
@@ -101,6 +104,11 @@ class ScanJob:
             self.dicom_measurements,
         )
         return tuple(path for path in files if path is not None)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that this job writes."""
+        return (*self.results, *self.wall)
 
 
 def plan_scan_jobs(
@@ -113,8 +121,8 @@ def plan_scan_jobs(
 ) -> list[ScanJob]:
     """Return one job for each scan in `scans`, a folder counting for the scans in it.
 
-    `output` is a file or a folder, `format_name` one of `cli.SEGMENTATION_FORMATS`. `existing`: what happens to results
-    that exist, `REFUSE`, `OVERWRITE` or `SKIP`.
+    `output` is a file or a folder, `format_name` one of `cli.SEGMENTATION_FORMATS`. `existing`: what happens to results that exist,
+    `REFUSE`, `OVERWRITE` or `SKIP`.
 
     Raises:
         InputError: two results would get the same name, or a result would replace a scan or, with `REFUSE`, any file.
@@ -150,8 +158,9 @@ def plan_scan_jobs(
             side_result(SURFACE, requested.surface, segmentation),
             side_result(REPORT, requested.report, segmentation),
             side_result(DICOM_MEASUREMENTS, requested.dicom_measurements, segmentation),
+            _wall_files(scan, segmentation) if requested.wall else (),
         )
-        for path in job.results:
+        for path in job.files:
             if path in scan_of_result:
                 what = f"and {scan_of_result[path]} would both be written to {path}"
                 raise InputError(what, path=scan, remedy="Rename one of them.")
@@ -162,28 +171,24 @@ def plan_scan_jobs(
     if requested.table is not None:
         check_table_path(requested.table, [*files, *scan_of_result], existing)
     if existing == REFUSE:
-        for path in scan_of_result:
-            refuse_existing(path)
+        refuse_existing(scan_of_result, SKIP_REMEDY)
     return [job for job in jobs if not _is_done(job)] if existing == SKIP else jobs
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise InputError if a file exists that a result would replace."""
-    if path.exists():
-        author = "" if is_own_result(path) else ", and DCAMT did not write it"
-        remedy = "Give another folder or name, or replace it with --overwrite; --skip-existing keeps finished results."
-        raise InputError(f"exists already{author}", path=path, remedy=remedy)
+def _wall_files(scan: Path, segmentation: Path) -> tuple[Path, ...]:
+    """Return the files of the atrium's wall, which lie beside the segmentation."""
+    folder, name = segmentation.parent, scan_name(scan)
+    return wall_surface_path(folder, name), wall_table_path(folder, name)
 
 
 def _is_done(job: ScanJob) -> bool:
     """Return whether all results of a job exist, or one exists that DCAMT did not write and must not replace."""
-    there = [path for path in job.results if path.exists()]
-    return len(there) == len(job.results) or any(not is_own_result(path) for path in there)
+    return all(path.exists() for path in job.results) or bool(foreign_files(job.files))
 
 
 def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:
     """Return the existing results of jobs that DCAMT did not write."""
-    return [path for job in jobs for path in job.results if path.exists() and not is_own_result(path)]
+    return [path for job in jobs for path in foreign_files(job.files)]
 
 
 def skipped_folders(scan: Path, output: Path) -> list[Path]:
@@ -209,40 +214,6 @@ def expand_scan_path(scan: Path) -> list[Path]:
         return inside
     folders = [entry for entry in entries if entry.is_dir()]
     return folders if folders and len(folders) == len(entries) else [scan]
-
-
-def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
-    """Raise an error if a result cannot be written to `path`.
-
-    Raises:
-        InputError: the result would replace one of the `inputs`.
-        OutputError: the path is a folder, or lies where nothing can be written.
-    """
-    for other in inputs:
-        if path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other)):
-            raise InputError("would be replaced by a result", path=other, remedy="Give another file or folder.")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder. Give a file name.")
-    above = path.resolve().parent
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir():
-        raise OutputError(f"{path}: lies in something that is not a folder ({above}). Choose another folder.")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: may not be written. Choose another folder than {above}.")
-
-
-def check_table_path(path: Path, inputs: Iterable[Path], existing: str = OVERWRITE) -> None:
-    """Raise an error as `check_result_path` does, for an image's ending (a likely mistake), and for an existing table.
-
-    An existing table is refused only if `existing` is `REFUSE`.
-    """
-    if ending(path) in IMAGE_ENDINGS:
-        raise InputError("has the ending of an image, not of a table", path=path, remedy="Let it end in .csv.")
-    check_result_path(path, inputs)
-    if existing == REFUSE and path.exists():
-        remedy = "Give another name, or replace it with --overwrite."
-        raise InputError("exists already", path=path, remedy=remedy)
 
 
 def skipped_labels(folder: Path) -> list[Path]:

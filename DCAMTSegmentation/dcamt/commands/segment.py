@@ -26,10 +26,8 @@ from ..models.store import model_path
 from ..recipe import FAST
 from ..volume import Volume
 from .console import Console, StdoutLost, print_error
+from .result_files import OVERWRITE, SKIP, existing_rule
 from .scan_jobs import (
-    OVERWRITE,
-    REFUSE,
-    SKIP,
     RequestedResults,
     ScanJob,
     kept_files,
@@ -78,7 +76,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     requested = _requested_results(options)
     jobs: list[ScanJob] | None = None
     if team_rank() == 0:
-        existing = OVERWRITE if options.overwrite else SKIP if options.skip_existing else REFUSE
+        existing = existing_rule(options)
         planned = (options.scans, options.output, options.format, requested, usage_error)
         jobs = plan_scan_jobs(*planned, existing)
         if len(jobs) == 1 and not jobs[0].scan.exists():
@@ -342,6 +340,7 @@ def _requested_results(options: argparse.Namespace) -> RequestedResults:
     as_dicom = table is not None and table.name.lower().endswith("dcm") and ending(table) in (".dcm", "")
     return RequestedResults(
         agreement=options.agreement,
+        wall=options.wall,
         probabilities=options.probabilities,
         surface=options.surface,
         report=options.report,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..cases.names import case_name, labelmaps_by_case
 from ..errors import InputError, user_error
+from ..io.atomic import atomic_path
 from ..io.formats import ending, scan_name
 from ..io.readers import read_labelmap, read_scan
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
@@ -18,6 +20,7 @@ from ..wall.analysis import WallResult, analyse_wall
 from ..wall.burden import BORDER, OPENING, WHOLE
 from ..wall.files import (
     method_text,
+    read_wall_rows,
     wall_surface_path,
     wall_table_path,
     write_wall_csv,
@@ -25,7 +28,8 @@ from ..wall.files import (
 )
 from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
 from .console import Console, StdoutLost
-from .scan_jobs import check_result_path, expand_scan_path
+from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_path, existing_rule, refuse_existing
+from .scan_jobs import expand_scan_path
 
 TABLE = "wall.csv"
 """The table of a folder of scans."""
@@ -60,8 +64,13 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     of all scans beside the files of each.
     """
     settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
-    jobs = plan_wall_jobs(options, usage_error)
+    planned = plan_wall_jobs(options, usage_error)
     console = Console(options.json)
+    skips, table = existing_rule(options) == SKIP, options.output / TABLE
+    jobs = [job for job in planned if not (skips and any(path.exists() for path in job.results))]
+    earlier = read_wall_rows(table) if skips else []
+    if len(jobs) < len(planned):
+        console.print_error(f"{len(planned) - len(jobs)} of {len(planned)} scans have results already and are skipped")
     results: list[WallResult] = []
     failures: list[str] = []
     for number, job in enumerate(jobs):
@@ -81,9 +90,8 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
             named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
             failures.append(str(user_error(error, None if named else job.scan)))
             console.print_event("failed", scan=str(job.scan), message=failures[-1])
-    table = options.output / TABLE
     if options.scan.is_dir() and results:
-        write_wall_csv(results, table)
+        write_wall_csv(results, table, earlier)
         console.print_text(f"table of all scans: {table}")
     if results:
         console.print_text(METHODS_DISAGREE)
@@ -100,7 +108,7 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     """Return one job for each scan; prints wrong usage.
 
     Raises:
-        InputError: a scan has no segmentation, or a result would replace an input.
+        InputError: a scan has no segmentation, or a result would replace an input or, unasked, any file.
         OutputError: a result cannot be written to its place.
     """
     scan, segmentation, output = options.scan, options.segmentation, options.output
@@ -125,10 +133,14 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
                 remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
                 raise InputError(f"has no segmentation in {segmentation}", path=one, remedy=remedy)
             jobs.append(WallJob(one, found[case], output))
+    written = [path for job in jobs for path in job.results]
+    if options.scan.is_dir():
+        written.append(output / TABLE)
     inputs = [path for job in jobs for path in (job.scan, job.segmentation, job.openings) if path is not None]
-    for job in jobs:
-        for path in job.results:
-            check_result_path(path, inputs)
+    for path in written:
+        check_result_path(path, inputs)
+    if existing_rule(options) == REFUSE:
+        refuse_existing(written, SKIP_REMEDY)
     return jobs
 
 
@@ -140,12 +152,14 @@ def measure_wall(
     label: int | None = None,
     openings: Labelmap | None = None,
 ) -> WallResult:
-    """Measure one scan's wall and write its files."""
+    """Measure one scan's wall and write its files, all or none."""
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
-    write_wall_surface(result, wall_surface_path(job.folder, job.name))
-    write_wall_csv([result], wall_table_path(job.folder, job.name))
-    if job.surface is not None:
-        write_surface(result.surface.points, result.surface.triangles, job.surface)
+    with ExitStack() as stack:
+        temporary = {path: stack.enter_context(atomic_path(path)) for path in job.results}
+        write_wall_surface(result, temporary[wall_surface_path(job.folder, job.name)])
+        write_wall_csv([result], temporary[wall_table_path(job.folder, job.name)])
+        if job.surface is not None:
+            write_surface(result.surface.points, result.surface.triangles, temporary[job.surface])
     return result
 
 

@@ -123,3 +123,5 @@ def _write_vtp(
     writer.SetInputData(mesh)
     if not writer.Write():
         raise OSError(f"{path} could not be written")
+    first_line, _, rest = path.read_bytes().partition(b"\n")
+    path.write_bytes(first_line + b"\n<!-- DCAMT -->\n" + rest)

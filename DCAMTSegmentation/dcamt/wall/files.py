@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,14 +132,40 @@ def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
     return f"{threshold.text} (ratio {result.threshold_ratio(threshold):.3f}), {where} along the normal"
 
 
-def write_wall_csv(results: Iterable[WallResult], path: str | Path) -> None:
+def is_wall_table(path: Path) -> bool:
+    """Return whether a file has the header of a table that `write_wall_csv` wrote."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), []) == list(WALL_COLUMNS)
+    except (OSError, ValueError, csv.Error):
+        return False
+
+
+def read_wall_rows(path: Path) -> list[list[str]]:
+    """Return the rows of a table that `write_wall_csv` wrote, as text; none if the file does not exist.
+
+    Raises InputError if the file is no such table.
+    """
+    if not path.exists():
+        return []
+    if not is_wall_table(path):
+        raise InputError("is no table of walls", path=path, remedy="Move it, or replace it with --overwrite.")
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
+
+
+def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:
     """Write each scan's burden by the chosen method, whole and by region, then the whole by every other preset.
+
+    `earlier`: rows from `read_wall_rows`; those of other scans come first.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
     """
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(WALL_COLUMNS)
+        measured = {result.scan for result in results}
+        writer.writerows(row for row in earlier if row and row[0] not in measured)
         for result in results:
             writer.writerows(table_rows(result))
 

@@ -1,0 +1,76 @@
+"""Check the files that a command will write: no input and, unless asked, no existing file is replaced."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..errors import InputError, OutputError
+from ..io.formats import IMAGE_ENDINGS, ending
+from ..io.writers import is_own_result
+from ..wall.files import is_wall_table
+
+REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
+"""What to do where a result exists: stop before any work, replace it, or keep it and go on with what has none."""
+OVERWRITE_REMEDY = "Give another name, or replace it with --overwrite."
+SKIP_REMEDY = "Give another folder or name, or replace it with --overwrite; --skip-existing keeps finished results."
+
+
+def existing_rule(options: argparse.Namespace) -> str:
+    """Return `REFUSE`, `OVERWRITE` or `SKIP`, by a command's options --overwrite and, where it has one, --skip-existing."""
+    return OVERWRITE if options.overwrite else SKIP if getattr(options, "skip_existing", False) else REFUSE
+
+
+def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
+    """Raise an error if a result cannot be written to `path`.
+
+    Raises:
+        InputError: the result would replace one of the `inputs`.
+        OutputError: the path is a folder, or lies where nothing can be written.
+    """
+    for other in inputs:
+        if path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other)):
+            raise InputError("would be replaced by a result", path=other, remedy="Give another file or folder.")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder. Give a file name.")
+    above = path.resolve().parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise OutputError(f"{path}: lies in something that is not a folder ({above}). Choose another folder.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: may not be written. Choose another folder than {above}.")
+
+
+def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> None:
+    """Raise InputError for the first path that exists: a result would replace it."""
+    for path in paths:
+        if path.exists():
+            author = "" if is_own_file(path) or path.suffix == ".csv" else ", and DCAMT did not write it"
+            raise InputError(f"exists already{author}", path=path, remedy=remedy)
+
+
+def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
+    """Raise an error as `check_result_path` does, and with `existing` = `REFUSE` if the file exists."""
+    check_result_path(path, inputs)
+    if existing == REFUSE:
+        refuse_existing([path])
+
+
+def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
+    """Raise an error as `check_file`, and for the ending of an image, as a slip of the hand may cause it."""
+    if ending(path) in IMAGE_ENDINGS:
+        raise InputError("has the ending of an image, not of a table", path=path, remedy="Let it end in .csv.")
+    check_file(path, inputs, existing)
+
+
+def is_own_file(path: Path) -> bool:
+    """Return whether DCAMT wrote a file and nobody changed it since, as far as the file tells."""
+    return is_own_result(path) or is_wall_table(path)
+
+
+def foreign_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the existing files that DCAMT did not write."""
+    return [path for path in paths if path.exists() and not is_own_file(path)]
