@@ -19,7 +19,7 @@ SKIP_REMEDY = "Give another folder or name, or replace it with --overwrite; --sk
 
 
 def existing_rule(options: argparse.Namespace) -> str:
-    """Return `REFUSE`, `OVERWRITE` or `SKIP`, by a command's options --overwrite and, where it has one, --skip-existing."""
+    """Return `REFUSE`, `OVERWRITE` or `SKIP` by a command's options --overwrite and --skip-existing."""
     return OVERWRITE if options.overwrite else SKIP if getattr(options, "skip_existing", False) else REFUSE
 
 

@@ -121,8 +121,8 @@ def plan_scan_jobs(
 ) -> list[ScanJob]:
     """Return one job for each scan in `scans`, a folder counting for the scans in it.
 
-    `output` is a file or a folder, `format_name` one of `cli.SEGMENTATION_FORMATS`. `existing`: what happens to results that exist,
-    `REFUSE`, `OVERWRITE` or `SKIP`.
+    `output` is a file or a folder, `format_name` one of `cli.SEGMENTATION_FORMATS`. `existing`: what happens to results
+    that exist, `REFUSE`, `OVERWRITE` or `SKIP`.
 
     Raises:
         InputError: two results would get the same name, or a result would replace a scan or, with `REFUSE`, any file.
