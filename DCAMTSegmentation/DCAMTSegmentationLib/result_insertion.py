@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import slicer
 from dcamt.errors import InputError
+from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
-from dcamt.worker.protocol import DoubtfulRegion, ScanSegmented, SegmentResult
+from dcamt.worker.protocol import ScanSegmented, SegmentResult
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.result_segments import (
     BuiltSegment,
@@ -41,7 +42,7 @@ class SegmentationResult:
     labels: np.ndarray
     disagreement: np.ndarray | None
     trust: float | None
-    doubts: Sequence[DoubtfulRegion]
+    doubts: Sequence[DoubtfulPlace]
     measurements: Sequence[Measurements]
     classes: Sequence[SegmentResult]
     expected_overlap: ExpectedOverlap | None = None

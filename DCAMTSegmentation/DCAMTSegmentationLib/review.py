@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import slicer
+from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
-from dcamt.worker.protocol import DoubtfulRegion
 from DCAMTSlicerLib.result_segments import fingerprint, own_segments, surface_name
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
@@ -69,7 +69,7 @@ def keep_model(segmentation_node: Any, title: str) -> None:
 def keep_doubts(
     segmentation_node: Any,
     trust: float | None,
-    doubts: Sequence[DoubtfulRegion],
+    doubts: Sequence[DoubtfulPlace],
     to_local: np.ndarray,
     expected: ExpectedOverlap | None = None,
 ) -> None:

@@ -14,6 +14,9 @@ from .geometry import Grid, reorientation_between
 MINIMUM_AXIS = 3  # voxels: a stack of fewer slices shows no volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed: 4 GiB as float32, beyond any cardiac MRI
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # longest side of a scan; a whole heart is 150 mm long
+GREY_SCALE = "A grey-scale scan is needed."
+"""What to do about a colour image."""
+
 GRID_TOLERANCE = 0.05
 """Fraction of a voxel by which two grids may differ and still count as one: files round their geometry."""
 
@@ -89,7 +92,7 @@ def check_scan(volume: Volume) -> None:
     if voxels.dtype.kind == "c":
         raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
     if voxels.dtype.kind not in "biuf":
-        raise InputError(f"holds {voxels.dtype} voxels, not intensities", path=path, remedy=_GREY)
+        raise InputError(f"holds {voxels.dtype} voxels, not intensities", path=path, remedy=GREY_SCALE)
     if voxels.dtype.kind == "f":
         bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
         if bad:
@@ -163,9 +166,6 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
             path=path,
             remedy="The file may be damaged; crop or resample it if it is not.",
         )
-
-
-_GREY = "A grey-scale scan is needed."
 
 
 def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:

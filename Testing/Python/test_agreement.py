@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcamt.geometry import Grid
-from dcamt.inference.agreement import SMALLEST_ML, disagreement_levels, doubtful_places
+from dcamt.metrics.doubtful_places import SMALLEST_ML, disagreement_levels, doubtful_places
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 
 TURNED = centred_grid((60, 56, 40), (1.0, 1.0, 1.5), rotation(20, -10, 30) @ np.diag([-1, 1, -1]))

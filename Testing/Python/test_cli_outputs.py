@@ -274,7 +274,7 @@ def test_one_of_several_series_is_chosen(model: Path, tmp_path: Path, capsys: py
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     """The fullest page: identity, wall, four segments, long names and many notes."""
-    from dcamt.inference.agreement import DoubtfulPlace
+    from dcamt.metrics.doubtful_places import DoubtfulPlace
     from dcamt.metrics.measurements import measure
     from dcamt.models.calibration import ExpectedOverlap
     from dcamt.models.package import Card

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Region
+from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.protocol import (
-    DoubtfulRegion,
     Event,
     LoadRequest,
     MeasureRequest,
@@ -75,7 +75,7 @@ def test_requests_are_parsed_back(request_: Request) -> None:
             Path("labelmap.npy"),
             None,
             None,
-            (DoubtfulRegion((1.0, -2.0, 3.5), 0.25),),
+            (DoubtfulPlace((1.0, -2.0, 3.5), (4, 5, 6), 0.25, 0.125),),
             (ROW,),
             (SegmentResult(INFO, ((0, 4), (2, 9), (1, 3))), SegmentResult(INFO, None)),
             12.5,

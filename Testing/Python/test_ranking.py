@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dcamt.cases.case_list import UNLABELLED, Case
-from dcamt.inference.agreement import position_of, voxel_of_most
 from dcamt.inference.predictor import Prediction
 from dcamt.io.readers import read_labelmap
+from dcamt.metrics.doubtful_places import densest_voxel
 from dcamt.training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
@@ -29,7 +29,7 @@ def test_the_place_is_where_most_of_it_lies(spacing: tuple[float, float, float])
     blob = np.linalg.norm(points - centre, axis=-1) < 4
     amount = 0.6 * blob
     amount[5, 5, 5] = 1.0  # a single voxel's doubt is more, but less in sum
-    place = position_of(grid, voxel_of_most(amount, grid))
+    place = grid.position(densest_voxel(amount, grid))
     assert np.linalg.norm(np.array(place) - centre) <= max(spacing)
 
 

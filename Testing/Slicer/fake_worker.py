@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import qt
 import slicer
+from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.volume import Code, SegmentInfo
-from dcamt.worker.protocol import DoubtfulRegion, ScanSegmented, SegmentRequest, SegmentResult, WorkerProgress
+from dcamt.worker.protocol import ScanSegmented, SegmentRequest, SegmentResult, WorkerProgress
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
 from segmentation_case import ROOT
@@ -69,7 +70,7 @@ class FakeWorker:
                 labelmap,
                 disagreement if self.trust is not None else None,
                 self.trust,
-                tuple(DoubtfulRegion((x, y, z), 0.5 / (n + 1)) for n in range(self.places)),
+                tuple(DoubtfulPlace((x, y, z), (0, 0, 0), 0.5 / (n + 1), 0.25 / (n + 1)) for n in range(self.places)),
                 (Measurements(request.name, "Left atrium", volume_ml, *[float("nan")] * 5),),
                 (SegmentResult(LEFT_ATRIUM, box),),
                 0.1,

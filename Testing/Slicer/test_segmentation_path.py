@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import slicer
-from dcamt.worker.protocol import DoubtfulRegion
+from dcamt.metrics.doubtful_places import DoubtfulPlace
 from DCAMTSegmentationLib import review
 from DCAMTSegmentationLib.training_cases import scene_cases
 from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder, own_mask
@@ -198,7 +198,7 @@ class ReviewTest(SegmentationCase):
 
     def test_the_slices_go_to_one_doubtful_place_after_the_other(self) -> None:
         segmentation = self.segment(add_scan())
-        doubts = [DoubtfulRegion(at, 0.5) for at in ((-20, -9, 12), (-12, -15, 6), (-9, -21, 20))]
+        doubts = [DoubtfulPlace(at, (0, 0, 0), 0.5, 0.25) for at in ((-20, -9, 12), (-12, -15, 6), (-9, -21, 20))]
         review.keep_doubts(segmentation, 0.9, doubts, np.eye(4))
         self.module.enter()
         places = self.logic.doubtfulPlaces(segmentation)

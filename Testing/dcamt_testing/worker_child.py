@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcamt.inference.agreement import disagreement_levels
 from dcamt.inference.predictor import Predictor
+from dcamt.metrics.doubtful_places import disagreement_levels
 from dcamt.metrics.measurements import measure
 from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.packaging import save_model

@@ -12,10 +12,10 @@ import numpy as np
 from ..devices import choose_device
 from ..distributed import own_device
 from ..geometry import Grid, Region
-from ..inference.agreement import DoubtfulPlace, doubtful_places
 from ..inference.predictor import Predictor, Progress
 from ..io.formats import scan_name
 from ..io.readers import read_scan
+from ..metrics.doubtful_places import DoubtfulPlace, doubtful_places
 from ..metrics.measurements import Measurements, measure
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card, ModelPackage

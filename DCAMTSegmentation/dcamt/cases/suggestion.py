@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import network_grid
+from ..geometry import connected_components, network_grid
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride, Training, recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, is_mask_of_255
@@ -122,8 +122,6 @@ def examine_case(case: Case) -> CaseStatistics:
     Raises:
         InputError: a file cannot be read, or scan and label lie on different grids.
     """
-    from scipy import ndimage
-
     assert case.label is not None
     scan, labelmap = _read_any(case.image), read_labelmap(case.label)
     if is_mask_of_255(labelmap):
@@ -137,7 +135,7 @@ def examine_case(case: Case) -> CaseStatistics:
         mask = labels == value
         size = int(np.count_nonzero(mask))
         fractions[int(value)] = size / labels.size
-        sizes = np.bincount(ndimage.label(mask, structure=np.ones((3, 3, 3)))[0].ravel())[1:]
+        sizes = np.bincount(connected_components(mask)[0].ravel())[1:]
         if sizes.max() >= 0.95 * size:
             single.add(int(value))
     if not fractions:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from ..geometry import Box, Grid, NetworkGrid, bounding_box
+from ..geometry import Box, Grid, NetworkGrid, bounding_box, connected_components
 from .labelling import most_likely
 
 CENTRAL = 4.0
@@ -71,19 +71,6 @@ class ExpectedOrgans:
 
     boxes: Mapping[int, Box]
     prior: CentrePrior
-
-
-def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the components of a mask (I, J, K) bool, numbered from 1 in an array of its shape, and their number.
-
-    Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the published
-    left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` with its default), so that thin
-    oblique veins stay connected.
-    """
-    from scipy import ndimage
-
-    components, number = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    return components, number
 
 
 def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePrior | None = None) -> np.ndarray:

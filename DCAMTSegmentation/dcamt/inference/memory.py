@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ..geometry import Shape
 from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
-
-Size = tuple[int, int, int]
 
 DEFAULT_MEMORY = 2 << 30
 """Bytes that a pass may take on a CPU, so that a laptop's other programs keep theirs."""
 
 
-def pass_bytes(recipe: Recipe, size: Size) -> int:
+def pass_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
     While one branch's finest level is decoded, both branches' skips are kept: at most eight float32 feature maps of the
@@ -35,7 +34,7 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
     return total
 
 
-def attention_bytes(recipe: Recipe, size: Size) -> int:
+def attention_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the memory in bytes of the cross-attention of (X, Y, Z) voxels for one block of queries.
 
     It holds the block's bias and, where attention is not fused, its scores before and after the softmax.
@@ -47,7 +46,7 @@ def attention_bytes(recipe: Recipe, size: Size) -> int:
     return 3 * 4 * heads * queries_at_once(tokens, heads) * tokens
 
 
-def tile_size(recipe: Recipe, size: Size, limit: int) -> Size | None:
+def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
     """Return the largest tile of a volume of (X, Y, Z) voxels that a pass of `limit` bytes can take; None: all of it.
 
     However low the limit, a tile is not shorter than four strides along each axis.
@@ -55,7 +54,7 @@ def tile_size(recipe: Recipe, size: Size, limit: int) -> Size | None:
     return fitting_tile(size, recipe.stride, lambda part: pass_bytes(recipe, part) <= limit)
 
 
-def pass_limit(recipe: Recipe, size: Size, memory: int) -> int:
+def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
     """Return how many bytes of `memory` a pass may take: over all of (X, Y, Z) if that fits, else a tile."""
     if pass_bytes(recipe, size) <= memory:
         return memory
@@ -73,7 +72,7 @@ def free_memory(device: torch.device) -> int:
     return DEFAULT_MEMORY
 
 
-def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Size], bool]) -> Size | None:
+def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
     """Return the first tile for which `fits` is true, shortening the axis with the most strides, stride by stride.
 
     None if the whole volume fits. A tile is not shorter than four strides (or the volume): nearly all of a smaller

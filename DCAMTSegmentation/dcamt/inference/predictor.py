@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..devices import fast_bfloat16
 from ..errors import InputError
-from ..geometry import Box, Grid, NetworkGrid, Region, box_in_part, network_grid, whole_box
+from ..geometry import Box, Grid, NetworkGrid, Region, Shape, box_in_part, network_grid, whole_box
 from ..models.calibration import ExpectedOverlap
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
@@ -24,7 +24,7 @@ from .components import CentrePrior, ExpectedOrgans, keep_largest_components
 from .folded import fold, move
 from .labelling import labels_on_scan
 from .localisation import OrganLocation, crop_scan, grow_box, is_large, locate_organs, organ_margin, paste
-from .memory import DEFAULT_MEMORY, Size
+from .memory import DEFAULT_MEMORY
 from .tiling import OutOfMemory, predict_bounded
 
 Progress = Callable[[str, float], None]
@@ -284,7 +284,7 @@ def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
     )
 
 
-def _embed(branches: Tensor, box: Box, shape: Size) -> Tensor:
+def _embed(branches: Tensor, box: Box, shape: Shape) -> Tensor:
     """Return probabilities (branches, K, ...) of a box as those of the whole grid, certain background elsewhere."""
     if tuple(branches.shape[-3:]) == shape:
         return branches

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ..devices import choose_device
 from ..errors import Cancelled, InternalError, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
+from ..metrics.doubtful_places import disagreement_levels, doubtful_places
 from ..metrics.measurements import measure, measure_mask
 from ..models.store import model_path
 from ..networks.packaging import verify_model
@@ -26,7 +27,6 @@ from ..wall.closed_surface import closed_surface
 from ..wall.files import write_wall
 from ..worker.progress import ProgressEstimate
 from ..worker.protocol import (
-    DoubtfulRegion,
     Event,
     LoadRequest,
     MeasureRequest,
@@ -46,7 +46,6 @@ from ..worker.protocol import (
     read_scan,
     request_id,
 )
-from .agreement import disagreement_levels, doubtful_places
 from .predictor import Predictor
 
 TICK_S = 0.2
@@ -149,7 +148,7 @@ class Worker:
                 labelmap,
                 disagreement,
                 result.trust,
-                tuple(DoubtfulRegion(place.position, place.volume_ml) for place in doubts),
+                tuple(doubts),
                 tuple(measurements),
                 segments,
                 round(time.monotonic() - began, 3),

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import is_out_of_memory
-from ..geometry import Box
+from ..geometry import Box, Shape
 from ..networks.dual_vnet import DualVNet
 from ..networks.vnet import VNet, add_skip
 from ..recipe import ACCURATE, FAST, Recipe
-from .memory import Size, free_memory, pass_bytes, pass_limit, tile_size
+from .memory import free_memory, pass_bytes, pass_limit, tile_size
 
 FINE_LEVELS = 2
 """Levels that are computed tile by tile, where the network has more."""
@@ -78,7 +78,7 @@ def predict_bounded(
 
 
 def _predict_or_none(
-    network: DualVNet, image: Tensor, quality: str, tile: Size | None, tick: Tick | None
+    network: DualVNet, image: Tensor, quality: str, tile: Shape | None, tick: Tick | None
 ) -> Tensor | None:
     """Predict in one pass, or in tiles of the given size; None if memory runs out, all tensors released by then."""
     weights = next(network.parameters())
@@ -113,7 +113,7 @@ def predict_whole(network: DualVNet, image: Tensor, quality: str) -> Tensor:
     return torch.cat(logits).float().softmax(dim=1)[..., : size[0], : size[1], : size[2]]
 
 
-def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Size, tick: Tick | None = None) -> Tensor:
+def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, tick: Tick | None = None) -> Tensor:
     """Return what `predict_whole` returns, to rounding, computing the fine levels tile by tile.
 
     tile: the tiles' size in voxels, margins included. tick: called as tick(done, of) after each tile.
@@ -195,13 +195,13 @@ def fine_levels(network: DualVNet) -> int:
     return min(FINE_LEVELS, len(network.vnets[0].encoder.levels) - 1)
 
 
-def fine_stride(network: DualVNet, levels: int) -> Size:
+def fine_stride(network: DualVNet, levels: int) -> Shape:
     """Return the downsampling of the first `levels` levels together, along each axis."""
     x, y, z = (math.prod(steps) for steps in zip((1, 1, 1), *network.strides[:levels], strict=True))
     return x, y, z
 
 
-def fine_reach(network: DualVNet) -> Size:
+def fine_reach(network: DualVNet) -> Shape:
     """Return how many voxels to each side of each axis the fine levels see, rounded up to their stride."""
     fine = fine_levels(network)
     voxels = [0, 0, 0]
@@ -214,7 +214,7 @@ def fine_reach(network: DualVNet) -> Size:
     return x, y, z
 
 
-def split_into_tiles(size: Size, tile: Size, margin: Size, step: Size) -> Iterator[Tile]:
+def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
     """Yield tiles that together fill a volume of `size`, each with `margin` voxels around it, in steps of `step`."""
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):
@@ -234,13 +234,13 @@ def in_all_channels(box: Box) -> tuple[slice, ...]:
     return (slice(None), slice(None), *box)
 
 
-def coarsen(box: Box, step: Size) -> Box:
+def coarsen(box: Box, step: Shape) -> Box:
     """Return the same box on a grid that is coarser by the factors `step`."""
     x, y, z = (slice(part.start // s, part.stop // s) for part, s in zip(box, step, strict=True))
     return x, y, z
 
 
-def pad(image: Tensor, stride: Size) -> Tensor:
+def pad(image: Tensor, stride: Shape) -> Tensor:
     """Pad (C, X, Y, Z) at the end of each axis to a multiple of `stride`, repeating the last voxel."""
     sides: list[int] = []
     for length, step in zip(reversed(size_of(image)), reversed(stride), strict=True):
@@ -248,6 +248,6 @@ def pad(image: Tensor, stride: Size) -> Tensor:
     return F.pad(image[None], sides, mode="replicate")[0]
 
 
-def size_of(image: Tensor) -> Size:
+def size_of(image: Tensor) -> Shape:
     """Return (X, Y, Z) of (..., X, Y, Z)."""
     return image.shape[-3], image.shape[-2], image.shape[-1]

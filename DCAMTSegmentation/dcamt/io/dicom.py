@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid
+from ..geometry import RAS_TO_LPS, Grid
+from ..volume import GREY_SCALE
 from .dicom_frames import SHOWN, FoundFiles, Frame, files_below, list_names, load_frames, quiet_pydicom, read_file
-from .itk import LPS_TO_RAS
-from .reading import COPY_AGAIN, GREY_SCALE, StoredImage, library_errors
+from .reading import COPY_AGAIN, StoredImage, library_errors
 
 _SPACING_TOLERANCE = 0.02  # of the slice spacing, or 0.01 mm, which is what scanners round their positions to
 _FEW = 3  # slices; fewer in another series are a scout, not a scan
@@ -135,7 +135,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
     columns, rows = stack.first.size
     return StoredImage(
         channels=1,
-        grid=Grid((columns, rows, len(frames)), LPS_TO_RAS @ affine),
+        grid=Grid((columns, rows, len(frames)), RAS_TO_LPS @ affine),
         load=lambda: load_frames(path, frames),
         notes=tuple(notes),
     )

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid
+from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
 
 POSITION_TOLERANCE = 0.02
 """Distance of a source image from its slice of the labelmap, as a fraction of the voxel spacing."""
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 Dataset = Any
 """A `pydicom.Dataset`."""
@@ -54,7 +53,7 @@ def find_source_images(source: Path, grid: Grid) -> SourceImages:
     """
     import pydicom
 
-    affine = _RAS_TO_LPS @ grid.affine
+    affine = RAS_TO_LPS @ grid.affine
     by_series: dict[str, list[tuple[str, Dataset]]] = {}
     for file in _files(source):
         try:
@@ -242,7 +241,7 @@ def _frame_geometry(grid: Grid) -> dict[str, Any]:
     """Return the options that give each frame its own place, since a multi-frame image may hold others in between."""
     import highdicom as hd
 
-    affine = _RAS_TO_LPS @ grid.affine
+    affine = RAS_TO_LPS @ grid.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     directions = affine[:3, :3] / spacing
     starts = affine[:3, 3] + np.arange(grid.shape[2])[:, np.newaxis] * affine[:3, 2]

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid
+from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
 from .dicom_frames import quiet_pydicom
-from .itk import LPS_TO_RAS
 from .reading import StoredImage, StoredSegment, library_errors
 
 _REMEDY = "Export the segmentation again."
@@ -51,7 +50,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
     names = {int(item.SegmentNumber): item for item in data.get("SegmentSequence", [])}
     return StoredImage(
         channels=len(numbers),
-        grid=Grid(shape, LPS_TO_RAS @ affine),
+        grid=Grid(shape, RAS_TO_LPS @ affine),
         load=load,
         segments=tuple(
             StoredSegment(

@@ -18,17 +18,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid
-from ..volume import check_size
+from ..geometry import RAS_TO_LPS, Grid
+from ..volume import GREY_SCALE, check_size
 from .formats import ending
-from .reading import COPY_AGAIN, GREY_SCALE, Gunzip, StoredImage, library_errors, open_plain_or_gzip, read_to_end
+from .reading import COPY_AGAIN, DAMAGED, Gunzip, StoredImage, library_errors, open_plain_or_gzip, read_to_end
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _HEADER_LIMIT = 1 << 20
-_DAMAGED = "The file may be damaged; copy it again."
 
 
 def quiet_sitk() -> Any:
@@ -125,7 +123,7 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, :3] = direction * np.array(reader.GetSpacing()[:3])
     affine[:3, 3] = reader.GetOrigin()[:3]
-    return np.asarray(LPS_TO_RAS @ affine)
+    return np.asarray(RAS_TO_LPS @ affine)
 
 
 def _check_meta(path: Path) -> None:
@@ -138,19 +136,19 @@ def _check_meta(path: Path) -> None:
         start += len(line)
         name, equals, value = line.decode("latin-1").partition("=")
         if not equals:
-            raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=_DAMAGED)
+            raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=DAMAGED)
         fields[name.strip().lower()] = value.strip()
         if name.strip().lower() == "elementdatafile":
             break
     else:
-        raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=_DAMAGED)
+        raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
     sizes = [int(size) for size in fields.get("dimsize", "").split()]
     check_size(sizes, path) if sizes else None
     element = fields.get("elementtype", "").upper().removeprefix("MET_").removesuffix("_ARRAY")
     each = _META_BYTES.get(element.removeprefix("U"))
     if not sizes or each is None:
         what = "cannot be read as a MetaImage: its header lacks DimSize or ElementType"
-        raise InputError(what, path=path, remedy=_DAMAGED)
+        raise InputError(what, path=path, remedy=DAMAGED)
     size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
     value = fields["elementdatafile"]
     compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
@@ -252,7 +250,7 @@ def _check_analyze(path: Path) -> None:
     dimensions = struct.unpack(f"{order}8h", head[40:56])
     sizes = dimensions[1 : 1 + max(0, min(7, dimensions[0]))]
     if not sizes:
-        raise InputError("has a damaged header", path=path, remedy=_DAMAGED)
+        raise InputError("has a damaged header", path=path, remedy=DAMAGED)
     check_size(sizes, path)
     bits = struct.unpack(f"{order}h", head[72:74])[0]
     offset = struct.unpack(f"{order}f", head[108:112])[0]

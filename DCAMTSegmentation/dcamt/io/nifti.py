@@ -11,9 +11,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import check_size
+from ..volume import GREY_SCALE, check_size
 from .reading import (
-    GREY_SCALE,
     StoredImage,
     check_complete,
     is_gzip,

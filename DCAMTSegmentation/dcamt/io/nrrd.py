@@ -18,10 +18,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import check_size
+from ..volume import GREY_SCALE, check_size
 from .reading import (
     COPY_AGAIN,
-    GREY_SCALE,
+    DAMAGED,
     Bunzip2,
     Gunzip,
     StoredImage,
@@ -79,7 +79,6 @@ _ALIASES = {
 _HEADER_LIMIT = 1 << 24  # bytes: far beyond any header
 _HEADER_BUFFER = 1 << 12
 _REMEDY = "Open it in 3D Slicer and save it again."
-_DAMAGED = "The file may be damaged; copy it again."
 
 
 @dataclass
@@ -155,7 +154,7 @@ def _read_header(path: Path) -> _Header:
                 continue
             name, colon, value = text.partition(":")
             if not colon:
-                raise InputError(f"has a damaged header line ({text[:40]!r})", path=path, remedy=_DAMAGED)
+                raise InputError(f"has a damaged header line ({text[:40]!r})", path=path, remedy=DAMAGED)
             name = " ".join(name.lower().split())
             header.fields[_ALIASES.get(name, name)] = value.strip()
             if _ALIASES.get(name, name) == "data file" and value.strip().upper().startswith("LIST"):
@@ -170,10 +169,10 @@ def _read_header(path: Path) -> _Header:
 def _sizes(path: Path, header: _Header) -> list[int]:
     for name in ("type", "dimension", "sizes", "encoding"):
         if name not in header.fields:
-            raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=_DAMAGED)
+            raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=DAMAGED)
     sizes = [int(size) for size in header.fields["sizes"].split()]
     if len(sizes) != int(header.fields["dimension"]):
-        raise InputError("has another number of sizes than dimensions", path=path, remedy=_DAMAGED)
+        raise InputError("has another number of sizes than dimensions", path=path, remedy=DAMAGED)
     check_size(sizes, path)
     return sizes
 
@@ -283,16 +282,16 @@ def _data_files(path: Path, header: _Header, sizes: Sequence[int]) -> list[Path]
     elif re.search(r"%[0-9]*[du]", words[0]) and len(words) >= 4:
         first, last, step = (int(word) for word in words[1:4])
         if step == 0:
-            raise InputError("has a damaged pattern of data files", path=path, remedy=_DAMAGED)
+            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
         numbers = range(first, last + (1 if step > 0 else -1), step)
         if len(numbers) > math.prod(sizes):
-            raise InputError("has a damaged pattern of data files", path=path, remedy=_DAMAGED)
+            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
         names = [words[0].replace("%u", "%d") % number for number in numbers]
     else:
         names = [value]
     files = [path.parent / name for name in names]
     if not files:
-        raise InputError("names no data files", path=path, remedy=_DAMAGED)
+        raise InputError("names no data files", path=path, remedy=DAMAGED)
     for file in files:
         if not file.is_file():
             raise InputError(f"needs its data file {file.name}, which is missing", path=path, remedy="Copy both.")
@@ -326,7 +325,7 @@ def _directions(path: Path, header: _Header, axes: int, kinds: list[str]) -> tup
     if text is not None:
         rows = [np.full(3, np.nan) if row is None else row for row in _vectors(text)]
         if len(rows) != axes:
-            raise InputError("has another number of space directions than axes", path=path, remedy=_DAMAGED)
+            raise InputError("has another number of space directions than axes", path=path, remedy=DAMAGED)
         # An axis without direction ("none") is not spatial; one with some NaN is an error for `check_grid`.
         spatial = [axis for axis, row in enumerate(rows) if not np.isnan(row).all()]
         _need_three(path, spatial, axes)
@@ -357,7 +356,7 @@ def _origin(path: Path, header: _Header) -> np.ndarray:
         return np.zeros(3)
     (row,) = _vectors(text)
     if row is None or row.shape != (3,):
-        raise InputError("has a damaged space origin", path=path, remedy=_DAMAGED)
+        raise InputError("has a damaged space origin", path=path, remedy=DAMAGED)
     return row
 
 

@@ -18,7 +18,7 @@ from ..errors import DCAMTError, InputError
 from ..geometry import Grid
 
 COPY_AGAIN = "The copy is incomplete; copy it again."
-GREY_SCALE = "A grey-scale scan is needed."
+DAMAGED = "The file may be damaged; copy it again."
 _CHUNK = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b"
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid
+from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels
 from .atomic import atomic_path
 from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPRESSION = 4  # of 9; higher levels hardly reduce labelmaps and take seconds more for large ones
 _HEAD_BYTES = 1 << 16
 _DESCRIP = 148  # offset in the NIfTI-1 header
@@ -122,7 +121,7 @@ def _write_nrrd(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     """Write `voxels` (I, J, K) or (C, I, J, K) as a gzip-compressed NRRD file in LPS."""
     import nrrd
 
-    affine = _RAS_TO_LPS @ grid.affine
+    affine = RAS_TO_LPS @ grid.affine
     directions, kinds = affine[:3, :3].T, ["domain"] * 3
     if voxels.ndim == 4:
         directions, kinds = np.vstack([np.full(3, np.nan), directions]), ["list", *kinds]
@@ -147,7 +146,7 @@ def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Se
         raise ValueError(f"labels {nameless} have no segment, or two segments share one of {known}")
     segmentation: dict[str, Any] = {
         "voxels": voxels,
-        "ijkToLPS": _RAS_TO_LPS @ grid.affine,
+        "ijkToLPS": RAS_TO_LPS @ grid.affine,
         "containedRepresentationNames": ["Binary labelmap"],
         MARK: "result",
         "segments": [

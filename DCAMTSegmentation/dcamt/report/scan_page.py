@@ -9,7 +9,7 @@ from html import escape
 
 import numpy as np
 
-from ..inference.agreement import DoubtfulPlace
+from ..metrics.doubtful_places import DoubtfulPlace
 from ..metrics.measurements import Measurements
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card

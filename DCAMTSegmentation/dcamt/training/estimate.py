@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..geometry import Grid
+from ..geometry import Grid, Shape
 from ..machine import free_disk_bytes, free_memory_bytes
 from ..recipe import Recipe
 from ..runs.events import EventLog
@@ -24,7 +24,6 @@ BUDGET_S = 15.0
 """Seconds after which no larger patch is tried."""
 STEADY_S = 1.0
 """Seconds for which steps are repeated: the fastest counts, since other programs may slow down some."""
-Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def try_steps(recipe: Recipe, device: torch.device, budget_s: float = BUDGET_S) 
     return Trial(seconds + max(0.0, (seconds - before[1]) * steps), memory, fraction)
 
 
-def trial_patches(recipe: Recipe) -> list[Size]:
+def trial_patches(recipe: Recipe) -> list[Shape]:
     """Return the recipe's patch and repeated halvings of it, the smallest (two strides an axis) first."""
     patch, found = recipe.training.patch, [recipe.training.patch]
     while True:
@@ -126,7 +125,7 @@ def trial_patches(recipe: Recipe) -> list[Size]:
         found.append(patch)
 
 
-def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device) -> tuple[float, int | None]:
+def _measure(trainer: Trainer, recipe: Recipe, patch: Shape, device: torch.device) -> tuple[float, int | None]:
     """Return the fastest step's seconds, the first step left out, and the peak memory."""
     small = replace(recipe, training=replace(recipe.training, patch=patch))
     cases = [_synthetic_case(small, patch, device, labelled) for labelled in (True, False)]
@@ -144,7 +143,7 @@ def _measure(trainer: Trainer, recipe: Recipe, patch: Size, device: torch.device
     return min(seconds), memory_taken(device)
 
 
-def _synthetic_case(recipe: Recipe, patch: Size, device: torch.device, labelled: bool) -> ResidentCase:
+def _synthetic_case(recipe: Recipe, patch: Shape, device: torch.device, labelled: bool) -> ResidentCase:
     """Return a case of noise a little larger than the patch."""
     draw = torch.Generator().manual_seed(0)
     size = [n + 8 for n in patch]

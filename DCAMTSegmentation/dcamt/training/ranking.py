@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
-from ..inference.agreement import position_of, voxel_of_most
 from ..io.atomic import atomic_path
 from ..io.readers import read_scan
+from ..metrics.doubtful_places import densest_voxel
 
 if TYPE_CHECKING:
     from ..inference.predictor import Prediction, Predictor
@@ -49,7 +49,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
     # Branches that both find nothing agree, but both are wrong: every scan of the list holds the structure.
     score = 1 - result.trust if result.labelmap.voxels.any() else 1.0
     grid = result.labelmap.grid
-    place = position_of(grid, voxel_of_most(1 - result.agreement, grid))
+    place = grid.position(densest_voxel(1 - result.agreement, grid))
     return RankedCase(case.name, case.image, score, place), result
 
 

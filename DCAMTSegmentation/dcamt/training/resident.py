@@ -13,8 +13,7 @@ from torch import Tensor
 from ..cases.case_list import Case
 from ..cases.labels import check_label, read_case_label
 from ..errors import InputError
-from ..geometry import NetworkGrid
-from ..inference.components import connected_components
+from ..geometry import NetworkGrid, connected_components
 from ..io.readers import read_scan
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe

@@ -25,6 +25,7 @@ from ..geometry import Grid, Region
 from ..io.json_lines import json_line, plain
 from ..io.typed_json import build
 from ..machine import AUTO, DEVICES
+from ..metrics.doubtful_places import DoubtfulPlace
 from ..metrics.measurements import Measurements
 from ..models.calibration import ExpectedOverlap
 from ..recipe import ACCURATE, QUALITIES
@@ -154,14 +155,6 @@ class ModelLoaded:
 
 
 @dataclass(frozen=True)
-class DoubtfulRegion:
-    """A cluster of voxels on which the branches disagree: its voxel of largest disagreement, RAS mm, and its size."""
-
-    position: tuple[float, float, float]
-    volume_ml: float
-
-
-@dataclass(frozen=True)
 class SegmentResult:
     """A class of the model.
 
@@ -188,7 +181,7 @@ class ScanSegmented:
     labelmap: Path
     disagreement: Path | None
     trust: float | None
-    doubts: tuple[DoubtfulRegion, ...]
+    doubts: tuple[DoubtfulPlace, ...]
     measurements: tuple[Measurements, ...]
     segments: tuple[SegmentResult, ...]
     seconds: float

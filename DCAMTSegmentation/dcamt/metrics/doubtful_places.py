@@ -1,0 +1,89 @@
+"""Find the places where the two branches disagree most, from a map of their disagreement on the scan's grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..geometry import Grid, connected_components
+
+THRESHOLD = 0.5
+"""Disagreement from which a voxel is doubtful: half of the probability lies on different classes."""
+SMALLEST_ML = 0.02
+"""Smaller clusters are left out: two readers, too, differ by a few voxels at a segment's edge."""
+GLANCE_MM = 4.0
+"""Standard deviation of the Gaussian that sums the disagreement around a place: about what a reader sees at once."""
+
+
+@dataclass(frozen=True)
+class DoubtfulPlace:
+    """A connected cluster of voxels on which the branches disagree.
+
+    position, index: of the cluster's voxel around which disagreement is densest, in RAS mm and as (i, j, k).
+    volume_ml: of the cluster. severity: its summed disagreement in mL; 1 mL of full contradiction counts 1.
+    """
+
+    position: tuple[float, float, float]
+    index: tuple[int, int, int]
+    volume_ml: float
+    severity: float
+
+
+def disagreement_levels(agreement: np.ndarray) -> np.ndarray:
+    """Return agreement (I, J, K), 1 to 0, as disagreement in uint8: 0 agree, 255 contradict."""
+    levels: np.ndarray = np.rint((1 - agreement.clip(0, 1)) * 255).astype(np.uint8)
+    return levels
+
+
+def doubtful_places(
+    disagreement: np.ndarray, grid: Grid, most: int = 20, threshold: float = THRESHOLD
+) -> list[DoubtfulPlace]:
+    """Return the clusters of `disagreement` (I, J, K), 0 to 1, of at least `threshold`, the most severe first.
+
+    Voxels are connected through faces, edges and corners. Clusters below `SMALLEST_ML`, and single voxels,
+    are left out.
+    """
+    from scipy import ndimage
+
+    clusters, number = connected_components(disagreement >= threshold)
+    if not number:
+        return []
+    voxel_ml = grid.voxel_volume_mm3 / 1000
+    sizes = np.bincount(clusters.ravel())[1:]
+    sums = np.bincount(clusters.ravel(), weights=disagreement.ravel())[1:]
+    boxes = ndimage.find_objects(clusters)
+    places: list[DoubtfulPlace] = []
+    for number in np.argsort(-sums, kind="stable"):
+        if sizes[number] * voxel_ml < SMALLEST_ML or sizes[number] < 2:
+            continue
+        box = boxes[number]
+        inside = clusters[box] == number + 1
+        i, j, k = (
+            at + part.start for at, part in zip(densest_voxel(disagreement[box], grid, inside), box, strict=True)
+        )
+        places.append(
+            DoubtfulPlace(
+                grid.position((i, j, k)), (i, j, k), float(sizes[number] * voxel_ml), float(sums[number] * voxel_ml)
+            )
+        )
+        if len(places) == most:
+            break
+    return places
+
+
+def densest_voxel(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = None) -> tuple[int, int, int]:
+    """Return (i, j, k) of the voxel around which a Gaussian of `GLANCE_MM` sums most of `amount` (I, J, K).
+
+    inside: bool (I, J, K), voxels that count and may be returned; None: all.
+    """
+    from scipy import ndimage
+
+    if inside is not None:
+        amount = np.where(inside, amount, 0)
+    widths = [GLANCE_MM / float(step) for step in grid.spacing]
+    held = ndimage.gaussian_filter(amount.astype(np.float32, copy=False), widths, mode="constant", truncate=2)
+    if inside is not None:
+        held[~inside] = -1
+    i, j, k = np.unravel_index(int(held.argmax()), held.shape)
+    return int(i), int(j), int(k)
