@@ -25,6 +25,7 @@ from DCAMTTrainingLib.panels.effort import EffortPanel
 from DCAMTTrainingLib.panels.outline import OutlinePanel
 from DCAMTTrainingLib.panels.results import ResultsPanel
 from DCAMTTrainingLib.panels.runs import RunsPanel
+from DCAMTTrainingLib.panels.sections import Sections
 from DCAMTTrainingLib.panels.start import StartPanel
 from DCAMTTrainingLib.panels.task import TaskPanel
 from DCAMTTrainingLib.panels.watch import WatchPanel
@@ -80,6 +81,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = DCAMTTrainingLogic()
         session = self.logic.session
+        self.sections = Sections(self.ui, session)
         self.cases = CasesPanel(self.ui, session)
         self.task = TaskPanel(self.ui, session)
         self.effort = EffortPanel(self.ui, session)
@@ -140,11 +142,11 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.session.notify_settings_changed()
 
     def _on_run(self, watch: RunWatch | None) -> None:
-        for part in (self.watching, self.results, self.outlining):
+        for part in (self.watching, self.results, self.outlining, self.sections):
             part.set_run(watch)
 
     def _on_run_news(self) -> None:
-        for part in (self.watching, self.results, self.outlining):
+        for part in (self.watching, self.results, self.outlining, self.sections):
             part.update()
 
     def _attach(self) -> None:
@@ -162,6 +164,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.runs.refresh()
         self.logic.session.add_sent_cases()
         self.starting.refresh()
+        self.sections.show_titles()
 
     def _detach(self) -> None:
         settings = self.logic.session.settings

@@ -146,7 +146,7 @@ def _show_legend(volume: Any | None) -> None:
         return
     legend.SetSaveWithScene(False)
     whole = volume.GetDisplayNode().GetWindowLevelMax()
-    title = _("Branches disagree (%)") if whole == PERCENT else _("Branches disagree (255: entirely)")
+    title = _("Disagreement (%)") if whole == PERCENT else _("Disagreement (0 to 255)")
     legend.SetTitleText(title)
     legend.SetLabelFormat("%.0f")
     legend.SetNumberOfLabels(5)

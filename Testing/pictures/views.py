@@ -127,4 +127,7 @@ def _window(factory_class: Any, names: Sequence[str], node: Any, size: tuple[int
     managers = slicer.vtkMRMLDisplayableManagerGroup()
     managers.Initialize(factory, renderers[-1])
     managers.SetMRMLDisplayableNode(node)
+    # The manager of legends takes only those that come into the scene after it.
+    for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
+        slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.NodeAddedEvent, legend)
     return _Window(window, renderers, managers, interactor)

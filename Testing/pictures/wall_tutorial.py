@@ -125,8 +125,3 @@ def draw(folder: Path) -> Iterator[Path]:
 def _save(figure: object, path: Path) -> Path:
     figure.savefig(path, dpi=100, metadata={"Software": None})  # type: ignore[attr-defined]
     return path
-
-
-if __name__ == "__main__":
-    for drawn in draw(Path(sys.argv[1])):
-        print(drawn)

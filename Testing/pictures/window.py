@@ -19,12 +19,23 @@ PANEL_WIDTH = 400
 VIEWS_WIDTH = 700
 BAR = 20
 MARGIN, EDGE = 16, 4
+AROUND = 140
+"""Pixels of Slicer's window above and below a panel: menus, toolbars, help and the closed data probe."""
 COLOURS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
 THREE_D_COLOUR = "#7483be"
 
 
+_window: tuple[int, int] | None = None
+
+
+def show_in_window(width: int, height: int) -> None:
+    """Let all later pictures show what a Slicer window of this size shows without scrolling."""
+    global _window
+    _window = (width, height)
+
+
 def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str = "") -> QtGui.QImage:
-    """A module's open panel in full length, under the bar that names the module.
+    """A module's open panel under the bar that names the module: in full length, or as `show_in_window` says.
 
     `down_to`: the name of the widget after which to cut, if not all is to be seen.
     """
@@ -32,8 +43,14 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     panel.setFixedWidth(width)
     panel.show()
     _settle_height(panel)
-    last = panel.findChild(QtWidgets.QWidget, down_to) if down_to else None
+    last = panel.findChild(QtWidgets.QWidget, down_to) if down_to and not _window else None
     bottom = _bottom(panel, [last] if last else panel.findChildren(QtWidgets.QWidget))
+    if _window:
+        # Slicer's scroll area gives a panel all its room, and at least its minimum.
+        room = _window[1] - AROUND - 2 * BAR
+        panel.resize(width, max(panel.minimumSizeHint().height(), room))
+        slicer.app.processEvents()
+        bottom = room - MARGIN
     head = QtWidgets.QLabel(title)
     head.setFixedSize(width, 2 * BAR)
     head.setIndent(14)
@@ -44,7 +61,8 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
 
 def beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
     """A panel's picture, and right of it Slicer's conventional four views of the scene, as high as it."""
-    return _stacked([panel, grab_views(VIEWS_WIDTH, round(panel.height() / SCALE), fit, **camera)])
+    width = _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
+    return _stacked([panel, grab_views(width, round(panel.height() / SCALE), fit, **camera)])
 
 
 def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QImage:
@@ -87,9 +105,13 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
 
 def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:
     """How far down the lowest of these reaches, of what can be seen and holds no other."""
-    ends = [widget for widget in widgets if len(widgets) == 1 or not widget.findChildren(QtWidgets.QWidget)]
+    ends = [widget for widget in widgets if len(widgets) == 1 or not _shows_others(widget)]
     seen = [(widget, widget.visibleRegion().boundingRect()) for widget in ends]
     return max(widget.mapTo(panel, shown.bottomLeft()).y() for widget, shown in seen if not shown.isEmpty()) + 1
+
+
+def _shows_others(widget: QtWidgets.QWidget) -> bool:
+    return any(child.isVisible() for child in widget.findChildren(QtWidgets.QWidget))
 
 
 def _under_bar(pixels: np.ndarray, name: str, note: str, colour: str) -> QtGui.QImage:

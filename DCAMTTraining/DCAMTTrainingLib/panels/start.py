@@ -68,9 +68,6 @@ class StartPanel:
     def _on_job_end(self, run: RunFolder | None, message: str) -> None:
         if run is not None:
             self.suggest_name()
-            # The run needs the room of the inputs, which stay a click away.
-            for section in (self._ui.casesButton, self._ui.taskButton, self._ui.effortButton):
-                section.collapsed = True
             self._on_started(run)
         self._show_progress(message)
         self.refresh()

@@ -41,7 +41,7 @@ def is_unchanged(segmentation: Any) -> bool:
 def open_proposal(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Generator[None, None, tuple[Any, Any]]:
     """Return the case's scan and proposed segmentation as nodes; nodes opened before are returned unchanged.
 
-    Yields before each file is read, which takes Slicer up to seconds.
+    Yields before each file is read: Slicer reads on the window's own thread, up to seconds, under a busy cursor.
 
     Raises:
         RuntimeError: a file cannot be loaded.
@@ -93,11 +93,13 @@ def _load_scan(case: Mapping[str, Any]) -> Any:
     if Path(case["image"]).is_dir():
         what = _("{path} is a folder of DICOM slices. Load it with the DICOM module, then add it from the scene.")
         raise RuntimeError(what.format(path=case["image"]))
-    return slicer.util.loadVolume(case["image"], {"name": case["name"]})
+    with slicer.util.WaitCursor():
+        return slicer.util.loadVolume(case["image"], {"name": case["name"]})
 
 
 def _load_segmentation(case: Mapping[str, Any]) -> Any:
-    segmentation = slicer.util.loadSegmentation(case["segmentation"])
+    with slicer.util.WaitCursor():
+        segmentation = slicer.util.loadSegmentation(case["segmentation"])
     # Without a storage node, saving the scene cannot overwrite the run's file.
     storage = segmentation.GetStorageNode()
     segmentation.SetAndObserveStorageNodeID(None)

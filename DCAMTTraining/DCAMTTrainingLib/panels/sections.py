@@ -1,0 +1,79 @@
+"""Which sections of the panel are open: those that the next step needs, so that they fit on a laptop's screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dcamt.runs.state import FINISHED, RUNNING, STOPPED
+from slicer.i18n import tr as _
+
+from ..runs.watch import RunWatch
+from ..session import TrainingSession
+
+SECTIONS = ("casesButton", "taskButton", "effortButton", "runButton", "watchButton", "resultsButton", "outlineButton")
+PREPARE = ("casesButton", "runButton")
+TRAIN = ("runButton", "watchButton")
+READ = ("runButton", "resultsButton")
+"""Sections that are open while a person prepares a run, watches it, and reads its results."""
+RUN_WIDGETS = (
+    "runSelector",
+    "pauseButton",
+    "resumeButton",
+    "stopButton",
+    "discardButton",
+    "progressBar",
+    "runStatusLabel",
+)
+"""What is of use only once there is a run."""
+TITLE_LENGTH = 40
+
+
+class Sections:
+    """Opens and closes sections as a run is selected, begins or ends; in between a person opens and closes any."""
+
+    def __init__(self, ui: Any, session: TrainingSession) -> None:
+        self._ui, self._session = ui, session
+        self._watch: RunWatch | None = None
+        self._state = ""
+        self._arranged = False
+        session.on_news.append(self.show_titles)
+
+    def set_run(self, watch: RunWatch | None) -> None:
+        """Arrange the sections for another run, or none."""
+        first, self._arranged = not self._arranged, True
+        self._watch = watch
+        self._state = watch.state.state if watch is not None else ""
+        for name in RUN_WIDGETS:
+            getattr(self._ui, name).visible = watch is not None
+        if self._state == RUNNING:
+            self._open(TRAIN)
+        elif first:
+            self._open(PREPARE)
+        elif self._state in (FINISHED, STOPPED):
+            self._open(READ)
+
+    def update(self) -> None:
+        """Arrange the sections if the run has begun or ended."""
+        state = self._watch.state.state if self._watch is not None else ""
+        if state == self._state:
+            return
+        self._state = state
+        if state == RUNNING:
+            self._open(TRAIN)
+        elif state in (FINISHED, STOPPED):
+            self._open(READ)
+
+    def show_titles(self) -> None:
+        """Show the chosen task and effort in the titles, since their sections may be closed."""
+        for section, title, selector in (
+            (self._ui.taskButton, _("Task"), self._ui.taskSelector),
+            (self._ui.effortButton, _("Effort"), self._ui.effortSelector),
+        ):
+            chosen = selector.currentText
+            short = chosen if len(chosen) <= TITLE_LENGTH else chosen[: TITLE_LENGTH - 1] + "…"
+            # An ampersand would mark a key.
+            section.text = f"{title}: {short}".replace("&", "&&") if short else title
+
+    def _open(self, names: tuple[str, ...]) -> None:
+        for name in SECTIONS:
+            getattr(self._ui, name).collapsed = name not in names
