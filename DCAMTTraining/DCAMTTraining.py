@@ -104,7 +104,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         slicer.app.aboutToQuit.disconnect(self._on_quit)
         self.starting.cancel()
-        for part in (self.runs, self.watching, self.results, self.outlining, self.cases):
+        for part in (self.runs, self.watching, self.results, self.outlining, self.cases, self.task):
             part.close()
         self._detach()
         self.logic.close()

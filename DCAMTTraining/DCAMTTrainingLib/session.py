@@ -93,7 +93,8 @@ class TrainingSession:
     def recipe(self) -> Recipe:
         """Return the recipe of the task, without effort and settings; raise InputError if the task is not usable."""
         assert self.settings is not None
-        recipe = recipe_of(self.settings.task, classes_from_json(self.settings.ownClasses))
+        settings = self.settings
+        recipe = recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
         return continued_recipe(self.settings.startFrom, recipe) if self.settings.startFrom else recipe
 
     def planned_recipe(self) -> Recipe:

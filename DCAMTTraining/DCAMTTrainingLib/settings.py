@@ -37,12 +37,14 @@ class Effort(Enum):
 class TrainingSettings:
     """The choices for the next run.
 
-    task: a shipped recipe's name, or an own task. ownClasses: text of `task.classes_to_json`. startFrom: a model's
-    name, empty for random weights. The fields from `iterations` on are texts, empty for the recipe's value.
+    task: a shipped recipe's name, or a task of `task.recipe_of`. ownClasses: text of `task.classes_to_json`.
+    suggestedRecipe: text of `Recipe.to_json`, empty if none was suggested. startFrom: a model's name, empty for random
+    weights. The fields from `iterations` on are texts, empty for the recipe's value.
     """
 
     task: str = "la"
     ownClasses: str = ""
+    suggestedRecipe: str = ""
     startFrom: str = ""
     effort: Effort = Effort.STANDARD
     device: Device = Device.AUTOMATIC

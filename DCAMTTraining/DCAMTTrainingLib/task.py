@@ -1,4 +1,4 @@
-"""The task of a run: a shipped recipe, or a person's own classes in MRI or CT."""
+"""The task of a run: a shipped recipe, a person's own classes in MRI or CT, or a recipe suggested from the cases."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 from dcamt.errors import InputError
 from dcamt.models.package import read_recipe
 from dcamt.models.store import model_path
-from dcamt.recipe import Recipe, load_recipe
+from dcamt.recipe import Recipe, load_recipe, recipe_from_dict
 from dcamt.volume import Code, SegmentInfo
 from slicer.i18n import tr as _
 
 OWN_MRI, OWN_CT = "own-mri", "own-ct"
+SUGGESTED = "suggested"
 BASES = {OWN_MRI: "la", OWN_CT: "pancreas"}
 """The shipped recipe from which an own task takes intensities, network and schedule."""
 TISSUE = Code("SCT", "85756007", "Tissue")
@@ -38,12 +39,16 @@ class OwnClass:
     code: tuple[str, str, str] = (TISSUE.scheme, TISSUE.value, TISSUE.meaning)
 
 
-def recipe_of(task: str, classes: Sequence[OwnClass]) -> Recipe:
-    """Return the recipe of a task: the name of a shipped one, `OWN_MRI` or `OWN_CT`.
+def recipe_of(task: str, classes: Sequence[OwnClass], suggested: str = "") -> Recipe:
+    """Return the recipe of a task: the name of a shipped one, `OWN_MRI`, `OWN_CT` or `SUGGESTED`.
+
+    suggested: the text of the suggested recipe, as `Recipe.to_json` writes it.
 
     Raises:
-        InputError: an own task has no class, or two classes of one name.
+        InputError: an own task has no class, or two classes of one name; or there is no suggested recipe.
     """
+    if task == SUGGESTED:
+        return suggested_recipe(suggested)
     if task not in BASES:
         return load_recipe(task)
     names = [own.name.strip() for own in classes]
@@ -57,6 +62,16 @@ def recipe_of(task: str, classes: Sequence[OwnClass]) -> Recipe:
     base = load_recipe(BASES[task])
     modality = _("MRI") if task == OWN_MRI else _("CT")
     return replace(base, name=task, title=", ".join(names), modality=modality, classes=infos)
+
+
+@lru_cache(maxsize=4)
+def suggested_recipe(text: str) -> Recipe:
+    """Return the recipe of a `Recipe.to_json` text; raise InputError for any other text."""
+    try:
+        return recipe_from_dict(json.loads(text), _("Task"))
+    except (ValueError, TypeError, AttributeError) as error:
+        remedy = _("Press Suggest from cases.")
+        raise InputError(_("there is no suggested recipe"), path=_("Task"), remedy=remedy) from error
 
 
 def continued_recipe(model: str, recipe: Recipe) -> Recipe:

@@ -18,15 +18,21 @@ import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
 from dcamt.io.slabs import write_nrrd_in_slabs
+from dcamt.recipe import load_recipe
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.state import FINISHED, RUNNING, RunState
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib import measurement as measurement_module
 from DCAMTTrainingLib import session as session_module
-from DCAMTTrainingLib.cases.rows import FileScan
+from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.store import load_rows
-from DCAMTTrainingLib.cases.table_model import NAME, REMARK, ROLE
+from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK, ROLE
+from DCAMTTrainingLib.panels import runs as runs_panel
+from DCAMTTrainingLib.panels import sections
+from DCAMTTrainingLib.runs import watch as watch_module
 from DCAMTTrainingLib.runs.folders import runs_folder, set_runs_folder
-from DCAMTTrainingLib.task import classes_from_json
+from DCAMTTrainingLib.task import classes_from_json, suggested_recipe
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -377,6 +383,60 @@ class SavedStateTest(TrainingCase):
         return path
 
 
+class SectionsTest(TrainingCase):
+    """Which sections are open, so that the next step is on a laptop's screen."""
+
+    def open_sections(self) -> set[str]:
+        return {name for name in sections.SECTIONS if not getattr(self.ui, name).collapsed}
+
+    def test_a_new_panel_shows_cases_and_start_without_scrolling_on_a_laptop(self) -> None:
+        self.assertEqual(self.open_sections(), set(sections.PREPARE))
+        self.session.table.add([CaseRow(f"case {number}", FileScan(f"{number}.nrrd"), LABELLED) for number in range(9)])
+        process_events()
+        width = 510
+        panel, start = self.module.widget.parent, self.ui.startButton
+        panel.setFixedWidth(width)
+        panel.show()
+        process_events()
+        # As Slicer's scroll area does in a window of 1366 x 740.
+        panel.resize(width, max(panel.layout().totalHeightForWidth(width), 560))
+        process_events()
+        bottom = start.mapTo(panel, start.rect.bottomLeft()).y()
+        columns = [self.ui.casesTable.columnViewportPosition(column) for column in (IMAGE,)]
+        room = self.ui.casesTable.viewport().width
+        panel.hide()
+        self.assertLessEqual(bottom, 560)
+        # All columns before the paths are seen.
+        self.assertLessEqual(columns[0], room)
+        # What controls a run is not there before the first one.
+        self.assertTrue(all(getattr(self.ui, name).isHidden() for name in sections.RUN_WIDGETS))
+
+    def test_sections_follow_the_run(self) -> None:
+        run = RunFolder(self.runs / "earlier")
+        run.path.mkdir()
+        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        states = [RunState(RUNNING, step=1, of=2)]
+        with (
+            mock.patch.object(watch_module, "run_state", lambda run: states[-1]),
+            mock.patch.object(runs_panel, "run_state", lambda run: states[-1]),
+        ):
+            self.module.widget.runs.refresh()
+            self.assertEqual(self.open_sections(), set(sections.TRAIN))
+            self.assertFalse(self.ui.pauseButton.isHidden())
+            # What a person opens stays open while the run goes on.
+            self.ui.casesButton.collapsed = False
+            self.wait_for(lambda: self.module.widget.runs.watch.caught_up, "the first poll")
+            self.assertIn("casesButton", self.open_sections())
+            states.append(RunState(FINISHED, step=2, of=2))
+            self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
+        self.assertEqual(self.open_sections(), set(sections.READ))
+
+    def test_titles_name_the_choices_of_closed_sections(self) -> None:
+        self.assertEqual(self.ui.taskButton.text, "Task: Left atrium in LGE-MRI")
+        choose(self.ui.effortSelector, "Quick try")
+        self.assertEqual(self.ui.effortButton.text, "Effort: Quick try")
+
+
 class TaskTest(TrainingCase):
     def test_own_classes_have_names_colours_and_terminology(self) -> None:
         self.assertFalse(self.ui.ownClassesWidget.visible)
@@ -400,6 +460,42 @@ class TaskTest(TrainingCase):
         self.assertFalse(self.ui.startButton.enabled)
         click(self.ui.removeClassButton)
         self.assertEqual([info.name for info in self.session.recipe().classes], ["Scar"])
+
+    def test_a_recipe_is_suggested_from_cases_of_the_scene_and_saved_with_it(self) -> None:
+        self.assertFalse(self.ui.suggestButton.enabled)
+        add_case("scan", 1)
+        add_volume("plain", ellipsoid(2)[0])
+        click(self.ui.addSceneButton)
+        self.assertTrue(self.ui.suggestButton.enabled)
+        click(self.ui.suggestButton)
+        self.assertEqual(self.ui.suggestButton.text, "Cancel")
+        self.wait_for(lambda: self.ui.suggestButton.text != "Cancel", "the suggestion")
+        self.assertEqual(self.ui.taskSelector.currentText, "Suggested from the cases", self.ui.suggestionLabel.text)
+        recipe = self.session.recipe()
+        # The scan has voxels of 2 mm, and its label the class of the recipe that was chosen before.
+        self.assertEqual(recipe.spacing, (2.0, 2.0, 2.0))
+        self.assertEqual([info.name for info in recipe.classes], [info.name for info in load_recipe("la").classes])
+        self.assertIn("2×2×2 mm", self.ui.suggestionLabel.text)
+        self.assertEqual(list(Path(slicer.app.temporaryPath).glob("dcamt-suggestion-*")), [])
+        saved = slicer.mrmlScene.GetSingletonNode("DCAMTTraining", "vtkMRMLScriptedModuleNode")
+        self.assertEqual(suggested_recipe(saved.GetParameter("suggestedRecipe")), recipe)
+        choose(self.ui.taskSelector, "Left atrium in LGE-MRI")
+        self.assertNotEqual(self.session.recipe().spacing, recipe.spacing)
+
+    def test_a_suggestion_that_fails_says_why(self) -> None:
+        label = self.folder / "broken.nrrd"
+        label.write_text("no image", encoding="utf-8")
+        scan = FileScan(str(label), str(label))
+        self.session.table.add([CaseRow("broken", scan, "labelled")])
+        click(self.ui.suggestButton)
+        self.wait_for(lambda: self.ui.suggestButton.text != "Cancel", "the failure")
+        self.assertIn("broken.nrrd", self.ui.suggestionLabel.text)
+        self.assertEqual(self.session.settings.task, "la")
+
+    def test_a_suggested_task_without_its_recipe_says_what_to_press(self) -> None:
+        choose(self.ui.taskSelector, "Suggested from the cases")
+        self.assertIn("Press Suggest from cases", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
 
     def test_a_class_missing_in_all_labels_is_reported_before_start(self) -> None:
         add_case("scan", 1)

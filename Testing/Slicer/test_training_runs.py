@@ -81,9 +81,9 @@ class RunsTest(TrainingCase):
             self.wait_for(lambda: self.ui.useModelButton.enabled, "its results in the panel")
         assert_no_pause(monitor.longest_work)
         self.assertIn("Finished", self.ui.runStatusLabel.text)
-        # The inputs made room for the run.
+        # The inputs made room for the run, and then for its results.
         self.assertTrue(self.ui.casesButton.collapsed and self.ui.taskButton.collapsed)
-        self.assertFalse(self.ui.runButton.collapsed or self.ui.watchButton.collapsed)
+        self.assertFalse(self.ui.runButton.collapsed or self.ui.resultsButton.collapsed)
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], 30)
         # Charts come into the scene only when the person asks for them.
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])

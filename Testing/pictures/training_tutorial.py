@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import slicer
 from slicer_harness import Person, choose, click, close_scene, open_module, process_events, process_events_until
 
 from .application import ROOT
-from .window import beside_charts, grab_panel, save
+from .window import beside_charts, grab_panel, in_window, save
 
 TITLE = "DCAMT Training"
-WIDTH = 560
+WIDTH = 510
 SCANS, LABELLED, FOR_VALIDATION = 9, 5, 2
 SETTINGS = {"iterationsEdit": "400", "spacingEdit": "2.5,2.5,2.5", "patchEdit": "32,32,16"}
 """A coarse grid and small patches: some minutes without a GPU, and the model learns something all the same."""
@@ -75,24 +76,33 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
         getattr(ui, name).text = text
     click(ui.measureButton)
     process_events_until(lambda: not module.logic.session.measurement.running, PATIENCE_S, "the measurement")
-    _open(ui, "casesButton", "taskButton", "effortButton")
-    yield "training-1-cases", grab_panel(module, TITLE, WIDTH)
+    if not in_window():
+        _open(ui, "casesButton", "taskButton", "effortButton")
+    with _shown_folder(ui, runs):
+        yield "training-1-cases", grab_panel(module, TITLE, WIDTH)
 
     if module.logic.session.measurement.estimate() is None:
         raise RuntimeError(ui.estimateLabel.text)
     click(ui.startButton)
     process_events_until(lambda: _step(module) >= _of(module) * 5 // 6 > 0, PATIENCE_S, "most of the run")
-    _open(ui, "runButton", "watchButton")
     charts = _charts(module)
-    # Where a person's runs lie by default; as there is no such folder here, the panel keeps to its own.
-    ui.runsFolderEdit.currentPath = RUNS_SHOWN
-    yield "training-2-charts", beside_charts(grab_panel(module, TITLE, WIDTH), charts)
+    with _shown_folder(ui, runs):
+        yield "training-2-charts", beside_charts(grab_panel(module, TITLE, WIDTH), charts)
 
     process_events_until(lambda: ui.useModelButton.enabled, PATIENCE_S, "the end of the run")
     click(ui.rankButton)
     process_events_until(lambda: ui.rankButton.text != "Cancel", PATIENCE_S, "the ranking")
-    _open(ui, "resultsButton", "outlineButton")
+    if not in_window():
+        _open(ui, "resultsButton", "outlineButton")
     yield "training-3-results", grab_panel(module, TITLE, WIDTH)
+
+
+@contextmanager
+def _shown_folder(ui: Any, runs: Path) -> Iterator[None]:
+    """Show where a person's runs lie by default; as there is no such folder here, the panel keeps to its own."""
+    ui.runsFolderEdit.currentPath = RUNS_SHOWN
+    yield
+    ui.runsFolderEdit.currentPath = str(runs)
 
 
 def _open(ui: Any, *names: str) -> None:

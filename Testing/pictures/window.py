@@ -34,6 +34,11 @@ def show_in_window(width: int, height: int) -> None:
     _window = (width, height)
 
 
+def in_window() -> bool:
+    """Return whether pictures show a window's size: then the sections are as the panel itself arranges them."""
+    return _window is not None
+
+
 def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str = "") -> QtGui.QImage:
     """A module's open panel under the bar that names the module: in full length, or as `show_in_window` says.
 
@@ -46,9 +51,9 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     last = panel.findChild(QtWidgets.QWidget, down_to) if down_to and not _window else None
     bottom = _bottom(panel, [last] if last else panel.findChildren(QtWidgets.QWidget))
     if _window:
-        # Slicer's scroll area gives a panel all its room, and at least its minimum.
+        # Slicer's scroll area gives a panel all its room, and at least the height that it wants for its width.
         room = _window[1] - AROUND - 2 * BAR
-        panel.resize(width, max(panel.minimumSizeHint().height(), room))
+        panel.resize(width, max(panel.layout().totalHeightForWidth(width), panel.minimumSizeHint().height(), room))
         slicer.app.processEvents()
         bottom = room - MARGIN
     head = QtWidgets.QLabel(title)
@@ -83,7 +88,8 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
 
 def beside_charts(panel: QtGui.QImage, charts: Sequence[Any]) -> QtGui.QImage:
     """A panel's picture, and right of it chart nodes one below the other, together as high as it."""
-    size = (round(VIEWS_WIDTH * SCALE), panel.height() // len(charts))
+    width = _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
+    size = (round(width * SCALE), panel.height() // len(charts))
     return _stacked([panel, _stacked([_image(chart_picture(chart, size, SCALE)) for chart in charts], down=True)])
 
 

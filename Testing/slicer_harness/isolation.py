@@ -1,8 +1,8 @@
 """Run the test classes of Testing/Slicer each alone, and together in shuffled orders.
 
-    PYTHONPATH=Testing python -m slicer_harness.isolation                 # each class alone, then three orders
-    PYTHONPATH=Testing python -m slicer_harness.isolation --orders 7 8    # the orders of these seeds only
-    PYTHONPATH=Testing python -m slicer_harness.isolation --part 2/3      # every third class, from the second
+PYTHONPATH=Testing python -m slicer_harness.isolation                 # each class alone, then three orders
+PYTHONPATH=Testing python -m slicer_harness.isolation --orders 7 8    # the orders of these seeds only
+PYTHONPATH=Testing python -m slicer_harness.isolation --part 2/3      # every third class, from the second
 """
 
 from __future__ import annotations

@@ -24,12 +24,14 @@ from ..engine_command import EngineCommand
 from ..runs.model_store import current_model
 from ..session import SETTLE_MS, TrainingSession
 from .dialogs import choose_label_values, choose_segments, confirm_pairs
-from .plain_table import selected_rows
+from .plain_table import ROW_PIXELS, fit_height, selected_rows
 
 LIST_PATTERN = "*.csv"
-WIDTHS = {ROLE: 80, REMARK: 246, SIZE: 98, SPACING: 126, IMAGE: 160}
-NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 174, 152
-"""Pixels of the columns but the last. In a panel of 560 pixels all up to the spacing are seen, or up to the remarks."""
+WIDTHS = {ROLE: 76, REMARK: 218, SIZE: 94, SPACING: 112, IMAGE: 160}
+NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 150, 138
+"""Pixels of the columns but the last. In a panel of 510 pixels all up to the spacing are seen, or up to the remarks."""
+ROWS = (3, 5)
+"""How many rows the table shows at least and at most: the button Start is to be seen on a laptop, too."""
 
 
 class CasesPanel:
@@ -42,6 +44,7 @@ class CasesPanel:
         self._model = CaseTableModel(session.table)
         ui.casesTable.setModel(self._model)
         ui.casesTable.horizontalHeader().setStretchLastSection(True)
+        ui.casesTable.verticalHeader().setDefaultSectionSize(ROW_PIXELS)
         for column, width in WIDTHS.items():
             ui.casesTable.setColumnWidth(column, width)
         for role in ALL_ROLES:
@@ -88,6 +91,7 @@ class CasesPanel:
         checking = _(" Checking them…") if self._session.checking else ""
         self._show_text((text + "." + checking) if text else _("No cases yet."))
         has_remarks = any(row.remark or row.note for row in self._table.rows)
+        fit_height(self._ui.casesTable, len(self._table), *ROWS)
         self._ui.casesTable.setColumnHidden(REMARK, not has_remarks)
         self._ui.casesTable.setColumnWidth(NAME, NAME_WIDTH_WITH_REMARKS if has_remarks else NAME_WIDTH)
 

@@ -25,10 +25,12 @@ from ..engine_command import EngineCommand
 from ..runs.proposal import is_unchanged, open_proposal, proposal_of
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
-from .plain_table import PlainTableModel, selected_rows
+from .plain_table import ROW_PIXELS, PlainTableModel, fit_height, selected_rows
 
 WIDTHS = (104, 140)
 """Pixels of the columns but the first, which takes the rest."""
+ROWS = (2, 6)
+"""How many rows the table shows at least and at most."""
 
 
 class OutlinePanel:
@@ -47,6 +49,8 @@ class OutlinePanel:
         ui.rankTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column, width in enumerate(WIDTHS, start=1):
             ui.rankTable.setColumnWidth(column, width)
+        ui.rankTable.verticalHeader().setDefaultSectionSize(ROW_PIXELS)
+        fit_height(ui.rankTable, 0, *ROWS)
         ui.rankButton.connect("clicked(bool)", self._on_rank)
         ui.openCaseButton.connect("clicked(bool)", self._on_open)
         ui.addCaseButton.connect("clicked(bool)", self._on_add)
@@ -80,6 +84,7 @@ class OutlinePanel:
     def _show_ranked(self, cases: list[dict[str, Any]]) -> None:
         """Show cases, the largest disagreement first, and enable what can be done with them."""
         self._ranked.show(sorted(cases, key=lambda case: -case["score"]))
+        fit_height(self._ui.rankTable, len(cases), *ROWS)
         self._ui.openCaseButton.enabled = self._ui.addCaseButton.enabled = bool(cases)
 
     def _show_text(self, text: str) -> None:

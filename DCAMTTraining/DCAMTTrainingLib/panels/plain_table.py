@@ -7,6 +7,10 @@ from typing import Any
 
 import qt
 
+ROW_PIXELS = 24
+HEADER_PIXELS = 44
+"""Height of a row, and of the header with a horizontal scroll bar."""
+
 
 class PlainTableModel(qt.QAbstractTableModel):
     """Table model of any rows. titles: column headers. cells(row): the texts of one row."""
@@ -37,6 +41,12 @@ class PlainTableModel(qt.QAbstractTableModel):
         if role in (qt.Qt.DisplayRole, qt.Qt.ToolTipRole):
             return self._cells(self.rows[index.row()])[index.column()]
         return None
+
+
+def fit_height(view: Any, count: int, least: int, most: int) -> None:
+    """Give a QTableView the height of `count` rows, of `least` and `most` at the ends; the rest can be scrolled to."""
+    rows = min(max(count, least), most)
+    view.setFixedHeight(HEADER_PIXELS + rows * ROW_PIXELS)
 
 
 def selected_rows(view: Any) -> list[int]:

@@ -21,7 +21,7 @@ from slicer.i18n import tr as _
 from ..engine_command import EngineCommand
 from ..runs.model_store import store_model, stored_copy_of, use_model
 from ..runs.watch import RunWatch
-from .plain_table import PlainTableModel
+from .plain_table import ROW_PIXELS, PlainTableModel, fit_height
 
 SCORES = {"dice": 3, "jaccard": 3, "hd95_mm": 2, "asd_mm": 2}
 """Columns of a run's validation table, and their digits after the point in the panel."""
@@ -30,6 +30,8 @@ WIDTHS = (96, 54, 64, 84, 80)
 """Pixels of the columns but the first, which takes the rest."""
 CASE_WIDTH = 120
 """Pixels of the first column if there are several classes, for which the others need room."""
+ROWS = (2, 8)
+"""How many rows the table shows at least and at most."""
 MEAN, DEVIATION = "mean", "std"
 """Names of the summary lines in a run's validation table."""
 
@@ -53,6 +55,8 @@ class ResultsPanel:
         ui.resultsTable.setModel(self._scores)
         ui.resultsTable.horizontalHeader().setSectionResizeMode(CASE, qt.QHeaderView.Stretch)
         ui.resultsTable.verticalHeader().hide()
+        ui.resultsTable.verticalHeader().setDefaultSectionSize(ROW_PIXELS)
+        fit_height(ui.resultsTable, 0, *ROWS)
         for column, width in enumerate(WIDTHS, start=1):
             ui.resultsTable.setColumnWidth(column, width)
         ui.useModelButton.connect("clicked(bool)", self._on_use)
@@ -100,6 +104,7 @@ class ResultsPanel:
             rows = read_scores(path)
         if rows or self._scores.rows:
             self._scores.show(rows)
+            fit_height(self._ui.resultsTable, len(rows), *ROWS)
             self._fit_columns()
 
     def _fit_columns(self) -> None:

@@ -1,4 +1,4 @@
-"""The section Task of the panel: recipe, own classes, and the model to start from."""
+"""The section Task of the panel: recipe, own classes, a suggested recipe, and the model to start from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import qt
-from dcamt.recipe import load_recipe, shipped_recipes
+import slicer
+from dcamt.cases.case_list import LABELLED
+from dcamt.errors import DCAMTError
+from dcamt.recipe import Recipe, load_recipe, shipped_recipes
+from DCAMTSlicerLib.installation import ensure_packages
 from DCAMTSlicerLib.model_choices import model_choices
 from slicer.i18n import tr as _
 
 from ..session import TrainingSession
-from ..task import BASES, OWN_CT, OWN_MRI, OwnClass, classes_from_json, classes_to_json, new_class
+from ..suggestion import RecipeSuggestion
+from ..task import BASES, OWN_CT, OWN_MRI, SUGGESTED, OwnClass, classes_from_json, classes_to_json, new_class
 
 NAME, COLOUR, CODE = range(3)
 """Column numbers of the table of classes."""
@@ -22,12 +27,17 @@ class TaskPanel:
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session
-        self._tasks = [*shipped_recipes(), OWN_MRI, OWN_CT]
+        self._tasks = [*shipped_recipes(), OWN_MRI, OWN_CT, SUGGESTED]
         self._models: list[str] = []
+        self._suggestion: RecipeSuggestion | None = None
         self._filling = True
+        titles = {
+            OWN_MRI: _("My own classes, in MRI"),
+            OWN_CT: _("My own classes, in CT"),
+            SUGGESTED: _("Suggested from the cases"),
+        }
         for task in self._tasks:
-            title = {OWN_MRI: _("My own classes, in MRI"), OWN_CT: _("My own classes, in CT")}.get(task)
-            ui.taskSelector.addItem(title or load_recipe(task).title)
+            ui.taskSelector.addItem(titles.get(task) or load_recipe(task).title)
         ui.classesTable.setHorizontalHeaderLabels([_("Class"), _("Colour"), _("Code (scheme value meaning)")])
         ui.classesTable.horizontalHeader().setStretchLastSection(True)
         self._filling = False
@@ -36,7 +46,13 @@ class TaskPanel:
         ui.classesTable.connect("cellChanged(int,int)", self._on_cell)
         ui.addClassButton.connect("clicked(bool)", self._on_add_class)
         ui.removeClassButton.connect("clicked(bool)", self._on_remove_class)
-        session.on_news.append(self._show_start)
+        ui.suggestButton.connect("clicked(bool)", self._on_suggest)
+        session.on_news.append(self._show_news)
+
+    def close(self) -> None:
+        """Stop background work."""
+        if self._suggestion is not None:
+            self._suggestion.cancel()
 
     def refresh(self) -> None:
         """Show the scene's settings and the models that are stored now."""
@@ -58,6 +74,18 @@ class TaskPanel:
         self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom) if known else 0)
         self._show_classes(classes_from_json(settings.ownClasses))
         self._filling = False
+        self._show_suggestion()
+
+    def _show_news(self) -> None:
+        self._show_start()
+        self._show_suggestion()
+
+    def _show_suggestion(self) -> None:
+        """Show whether a suggestion is computed, and what the suggested recipe is."""
+        suggesting = self._suggestion is not None and self._suggestion.running
+        self._ui.suggestButton.text = _("Cancel") if suggesting else _("Suggest from cases")
+        labelled = self._session.table.count(LABELLED)
+        self._ui.suggestButton.enabled = suggesting or labelled > 0
 
     def _show_start(self) -> None:
         """Select the model to start from, which the session may have suggested."""
@@ -101,6 +129,38 @@ class TaskPanel:
         else:
             self._session.check_cases()
 
+    def _on_suggest(self, checked: bool = False) -> None:
+        session, settings = self._session, self._session.settings
+        if settings is None:
+            return
+        if self._suggestion is not None and self._suggestion.running:
+            self._suggestion.cancel()
+            self._ui.suggestionLabel.text = _("Cancelled.")
+            self._show_suggestion()
+            return
+        try:
+            ensure_packages()
+            # The suggestion needs the classes that segments of the scene were assigned to.
+            recipe = session.recipe() if settings.task != SUGGESTED or settings.suggestedRecipe else load_recipe("la")
+        except DCAMTError as error:
+            slicer.util.errorDisplay(str(error), windowTitle=_("Suggest a recipe"))
+            return
+        self._ui.suggestionLabel.text = _("Reading the labelled cases…")
+
+        def on_end(suggested: Recipe | None, message: str) -> None:
+            self._ui.suggestionLabel.text = message
+            if suggested is not None and session.settings is settings:
+                settings.suggestedRecipe, settings.task = suggested.to_json(), SUGGESTED
+                # Weights of another network cannot be continued.
+                settings.startFrom = ""
+                self._ui.suggestionLabel.text = suggestion_text(suggested)
+                self.refresh()
+                session.check_cases()
+            self._show_suggestion()
+
+        self._suggestion = RecipeSuggestion(session.table.rows, recipe, session.device(), on_end).start()
+        self._show_suggestion()
+
     def _on_start_from(self, index: int) -> None:
         if not self._filling and self._session.settings is not None and 0 <= index < len(self._models):
             self._session.settings.startFrom = self._models[index]
@@ -129,3 +189,16 @@ class TaskPanel:
             if len(words) == 3:
                 classes[row] = replace(classes[row], code=(words[0], words[1], words[2]))
         self._set_classes(classes)
+
+
+def suggestion_text(recipe: Recipe) -> str:
+    """Return what a suggested recipe trains, and with which voxels, patch and batch."""
+    text = _("{title}: voxels of {spacing} mm, patches of {patch}, {batch} per iteration.")
+    return str(
+        text.format(
+            title=recipe.title,
+            spacing="×".join(f"{mm:g}" for mm in recipe.spacing),
+            patch="×".join(map(str, recipe.training.patch)),
+            batch=recipe.training.batch,
+        )
+    )

@@ -1,0 +1,98 @@
+"""Suggest a recipe from the listed cases in the background, with `dcamt recipe suggest`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import slicer
+from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
+from dcamt.recipe import Recipe, recipe_from_dict
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+
+from .cases.lists import write_list
+from .cases.rows import CaseRow, SceneScan
+from .cases.scene_export import export_case
+from .engine_command import EngineCommand
+
+
+class RecipeSuggestion:
+    """Writes the labelled cases of the scene as files, and lets the engine suggest a recipe for all cases.
+
+    recipe: that of the present task, whose label values and classes the segments of the scene's cases have.
+    on_end(recipe, message): called once unless cancelled; recipe is None after a failure, and message says why.
+    """
+
+    def __init__(
+        self, rows: Sequence[CaseRow], recipe: Recipe, device: str, on_end: Callable[[Recipe | None, str], None]
+    ) -> None:
+        self._rows, self._recipe, self._device, self._on_end = rows, recipe, device, on_end
+        self._folder: Path | None = None
+        self._command: EngineCommand | None = None
+        self._writing = SteppedTask(self._write(), self._on_written)
+        self._suggested: Recipe | None = None
+        self.running = False
+
+    def start(self) -> RecipeSuggestion:
+        """Begin in the next turn of the event loop; returns the suggestion itself."""
+        self.running = True
+        self._writing.start()
+        return self
+
+    def cancel(self) -> None:
+        """Stop at once; `on_end` is not called."""
+        self.running = False
+        self._writing.cancel()
+        if self._command is not None:
+            self._command.cancel()
+        self._remove_folder()
+
+    def _write(self) -> Generator[None, None, None]:
+        """Write the case list, and the files of the scene's labelled cases, in short steps."""
+        self._folder = Path(tempfile.mkdtemp(prefix="dcamt-suggestion-", dir=slicer.app.temporaryPath))
+        cases = []
+        for number, row in enumerate(self._rows, start=1):
+            if row.role == LABELLED:
+                cases.append((yield from export_case(row, self._folder, number)))
+            elif row.role == UNLABELLED:
+                # Only their number counts.
+                cases.append(Case(row.name, Path(row.scan), None, row.role))
+            yield
+        write_list(cases, self._folder / "cases.csv")
+
+    def _on_written(self, error: Exception | None) -> None:
+        if error is not None or self._folder is None:
+            self._end(error_text(error))
+            return
+        words = ["recipe", "suggest", str(self._folder / "cases.csv"), "-o", str(self._folder / "suggested.json")]
+        self._command = EngineCommand([*words, "--device", self._device], self._on_event, self._end).start()
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if event["event"] == "recipe":
+            self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
+
+    def _with_known_classes(self, suggested: Recipe) -> Recipe:
+        """Return the recipe with the task's own classes if all labels come from the scene, whose files lack names."""
+        labelled = [row for row in self._rows if row.role == LABELLED]
+        known = {info.label: info for info in self._recipe.classes}
+        if not all(isinstance(row.source, SceneScan) for row in labelled):
+            return suggested
+        if not all(info.label in known for info in suggested.classes):
+            return suggested
+        classes = tuple(known[info.label] for info in suggested.classes)
+        return replace(suggested, classes=classes, title=", ".join(info.name for info in classes))
+
+    def _end(self, message: str) -> None:
+        self._remove_folder()
+        if self.running:
+            self.running = False
+            self._on_end(None if message else self._suggested, message)
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
