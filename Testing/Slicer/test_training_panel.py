@@ -319,7 +319,7 @@ class WidthTest(TrainingCase):
         self.assertFalse(cases.isColumnHidden(REMARK))
         self.ui.resultsButton.collapsed = False
         panel = self.module.panel
-        panel.setFixedWidth(560)
+        panel.setFixedWidth(510)
         panel.show()
         process_events()
         results = self.ui.resultsTable
@@ -415,11 +415,11 @@ class SectionsTest(TrainingCase):
         run = RunFolder(self.runs / "earlier")
         run.path.mkdir()
         run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
-        states = [RunState(RUNNING, step=1, of=2)]
         with (
-            mock.patch.object(watch_module, "run_state", lambda run: states[-1]),
-            mock.patch.object(runs_panel, "run_state", lambda run: states[-1]),
+            mock.patch.object(watch_module, "run_state") as polled,
+            mock.patch.object(runs_panel, "run_state") as listed,
         ):
+            polled.return_value = listed.return_value = RunState(RUNNING, step=1, of=2)
             self.module.widget.runs.refresh()
             self.assertEqual(self.open_sections(), set(sections.TRAIN))
             self.assertFalse(self.ui.pauseButton.isHidden())
@@ -427,7 +427,7 @@ class SectionsTest(TrainingCase):
             self.ui.casesButton.collapsed = False
             self.wait_for(lambda: self.module.widget.runs.watch.caught_up, "the first poll")
             self.assertIn("casesButton", self.open_sections())
-            states.append(RunState(FINISHED, step=2, of=2))
+            polled.return_value = listed.return_value = RunState(FINISHED, step=2, of=2)
             self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
         self.assertEqual(self.open_sections(), set(sections.READ))
 

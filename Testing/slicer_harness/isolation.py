@@ -19,7 +19,7 @@ SEEDS = (1, 2, 3)
 PASSED, FAILURE_LINES = 0, 60
 
 
-def test_classes(files: Sequence[str] = ()) -> list[str]:
+def find_classes(files: Sequence[str]) -> list[str]:
     """Return the pytest node identifier of each test class, and of each test outside of a class."""
     words = ["--collect-only", "-q", *(files or [str(TESTS)])]
     listed = _pytest(words)
@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--part", default="1/1", help="NUMBER/COUNT: every COUNT-th class, from the NUMBER-th")
     given = parser.parse_args()
     number, count = map(int, given.part.split("/"))
-    classes = test_classes(given.files)
+    classes = find_classes(given.files)
     failed = []
     if given.orders is None:
         mine = classes[number - 1 :: count]

@@ -27,8 +27,8 @@ from .dialogs import choose_label_values, choose_segments, confirm_pairs
 from .plain_table import ROW_PIXELS, fit_height, selected_rows
 
 LIST_PATTERN = "*.csv"
-WIDTHS = {ROLE: 76, REMARK: 218, SIZE: 94, SPACING: 112, IMAGE: 160}
-NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 150, 138
+WIDTHS = {ROLE: 76, REMARK: 218, SIZE: 94, SPACING: 98, IMAGE: 160}
+NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 164, 138
 """Pixels of the columns but the last. In a panel of 510 pixels all up to the spacing are seen, or up to the remarks."""
 ROWS = (3, 5)
 """How many rows the table shows at least and at most: the button Start is to be seen on a laptop, too."""
