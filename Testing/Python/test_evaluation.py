@@ -292,6 +292,23 @@ def test_means_tell_how_many_cases_were_missed(tmp_path: Path) -> None:
     assert [rows["mean"][name] for name in ("undefined", "cases", "missed", "empty")] == ["1", "3", "1", "1"]
 
 
+def test_a_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
+    mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)
+    for folder in ("pred", "lab"):
+        save(tmp_path / folder / "one.nii.gz", mask, np.eye(4))
+    found = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    assert found.std == ()
+    found.write_csv(tmp_path / "scores.csv")
+    written = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.partition(",")[0] for line in written] == ["case", "one", "mean"]
+    # Of two cases one is missed: the other's distance alone has no deviation, while Dice has one.
+    save(tmp_path / "pred" / "two.nii.gz", mask * 0, np.eye(4))
+    save(tmp_path / "lab" / "two.nii.gz", mask, np.eye(4))
+    (std,) = evaluate_folders(tmp_path / "pred", tmp_path / "lab").std
+    assert np.isnan(std.score.hd95_mm)
+    assert std.score.dice == pytest.approx(0.5)
+
+
 def test_a_prediction_without_any_label_is_no_miss() -> None:
     row = EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 2, cases=5, missed=1)
     assert row.title == "mean (95HD of 3 of 5 cases, 1 missed, 1 without label)"

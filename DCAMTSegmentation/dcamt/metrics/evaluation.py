@@ -87,7 +87,8 @@ class EvaluationRow:
 class Evaluation:
     """The rows of all cases, sorted by case and label, and each class's `mean` and `std` over the cases.
 
-    The standard deviation is the population's (divided by n). Mean and deviation of the distances leave out
+    The standard deviation is the population's (divided by n); one value has none: a class of a single case has no row
+    in `std`, and a distance that is defined in a single case is NaN there. Mean and deviation of the distances leave out
     the cases in which these are undefined, whose number is `undefined`; with none left they are NaN. Dice,
     Jaccard and volumes count every case.
     unscored_labels: label values that occur in predictions but in no label, and are therefore not scored.
@@ -218,7 +219,7 @@ def summarised(
     return Evaluation(
         rows=tuple(rows),
         mean=tuple(_summary("mean", np.mean, group) for group in by_class),
-        std=tuple(_summary("std", np.std, group) for group in by_class),
+        std=tuple(_summary("std", _deviation, group) for group in by_class if len(group) > 1),
         unscored_labels=unscored_labels,
         labels_without_prediction=left_out,
     )
@@ -266,6 +267,10 @@ def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence
     predicted_ml, labelled_ml = (over([getattr(row, volume) for row in rows]) for volume in _VOLUMES)
     counts = [sum(getattr(row, count) for row in rows) for count in ("undefined", "cases", "missed", "empty")]
     return EvaluationRow(name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, *counts)
+
+
+def _deviation(values: np.ndarray) -> float:
+    return float(np.std(values)) if len(values) > 1 else nan
 
 
 def _listed(values: set[int]) -> str:
