@@ -88,9 +88,9 @@ class Evaluation:
     """The rows of all cases, sorted by case and label, and each class's `mean` and `std` over the cases.
 
     The standard deviation is the population's (divided by n); one value has none: a class of a single case has no row
-    in `std`, and a distance that is defined in a single case is NaN there. Mean and deviation of the distances leave out
-    the cases in which these are undefined, whose number is `undefined`; with none left they are NaN. Dice,
-    Jaccard and volumes count every case.
+    in `std`, and a distance that is defined in a single case is NaN there. Mean and deviation of the distances leave
+    out the cases in which these are undefined, whose number is `undefined`; with none left they are NaN. Dice, Jaccard
+    and volumes count every case.
     unscored_labels: label values that occur in predictions but in no label, and are therefore not scored.
     labels_without_prediction: cases that have a label but no prediction; they are not scored.
     """

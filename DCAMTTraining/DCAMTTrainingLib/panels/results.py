@@ -26,7 +26,7 @@ from .plain_table import ROW_PIXELS, PlainTableModel, fit_height
 SCORES = {"dice": 3, "jaccard": 3, "hd95_mm": 2, "asd_mm": 2}
 """Columns of a run's validation table, and their digits after the point in the panel."""
 CASE, CLASS = range(2)
-WIDTHS = (96, 54, 64, 84, 80)
+WIDTHS = (90, 50, 60, 80, 74)
 """Pixels of the columns but the first, which takes the rest."""
 CASE_WIDTH = 120
 """Pixels of the first column if there are several classes, for which the others need room."""
