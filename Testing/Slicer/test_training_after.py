@@ -198,25 +198,15 @@ class OutlineFilesTest(TrainingCase):
         told = [str(cells.data(cells.index(0, column))) for column in range(cells.columnCount())]
         self.assertEqual(told, ["plain", "40.0%", "1, 2, 0"])
         waiting = []
+        load = slicer.util.loadVolume
 
-        def note_what_is_shown(load):
-            def load_and_note(*words):
-                busy = qt.QApplication.overrideCursor() is not None
-                waiting.append((self.ui.rankStatusLabel.text[:15], busy))
-                return load(*words)
+        def load_while_waiting(*words):
+            waiting.append(self.ui.rankStatusLabel.text)
+            return load(*words)
 
-            return load_and_note
-
-        volumes = note_what_is_shown(slicer.util.loadVolume)
-        segmentations = note_what_is_shown(slicer.util.loadSegmentation)
-        with (
-            mock.patch.object(slicer.util, "loadVolume", volumes),
-            mock.patch.object(slicer.util, "loadSegmentation", segmentations),
-        ):
+        with mock.patch.object(slicer.util, "loadVolume", load_while_waiting):
             self.open_case()
-        # The text and the busy cursor are there before each file is read, and the cursor is gone afterwards.
-        self.assertEqual(waiting, [("Loading “plain”", True)] * 2)
-        self.assertIsNone(qt.QApplication.overrideCursor())
+        self.assertEqual([text[:15] for text in waiting], ["Loading “plain”"])
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         loaded, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
         self.assertEqual((loaded.GetName(), proposal.GetName()), ("plain", "plain (proposed)"))
@@ -243,53 +233,6 @@ class OutlineFilesTest(TrainingCase):
         self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
         found = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
         np.testing.assert_array_equal(found, label)
-
-
-class RankingButtonsTest(TrainingCase):
-    """What can be clicked while a ranking's last cases arrive, which its process may not outlive."""
-
-    def test_buttons_follow_the_cases_and_not_the_end_of_the_process(self) -> None:
-        run = RunFolder(self.runs / "earlier")
-        run.path.mkdir()
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
-        run.model.write_bytes(b"a model")
-        commands = []
-
-        class Ranking:
-            """Stands in for the command: its process has ended, and its events are still to be delivered."""
-
-            def __init__(self, words, on_event, on_end) -> None:
-                self.on_event, self.on_end, self.running = on_event, on_end, False
-                commands.append(self)
-
-            def start(self):
-                self.running = True
-                return self
-
-            def cancel(self) -> None:
-                self.running = False
-
-        self.module.widget.runs.refresh()
-        process_events()
-        case = {"event": "scored", "image": "", "place": [0, 0, 0], "segmentation": ""}
-        with mock.patch.object(outline_panel, "EngineCommand", Ranking):
-            click(self.ui.rankButton)
-        self.assertFalse(self.ui.addCaseButton.enabled)
-        for number, score in enumerate((0.1, 0.3), start=1):
-            commands[0].on_event({**case, "name": f"case {number}", "score": score})
-            self.assertTrue(self.ui.addCaseButton.enabled and self.ui.openCaseButton.enabled)
-            # A poll in between neither ends the ranking nor takes its cases away.
-            self.module.widget.outlining.update()
-            self.assertEqual(self.ui.rankButton.text, "Cancel")
-            self.assertEqual(self.ui.rankTable.model().rowCount(), number)
-        commands[0].running = False
-        commands[0].on_end("")
-        self.assertEqual(self.ui.rankButton.text, "Rank the unlabelled cases")
-        for change in (self.module.leave, self.module.enter, self.module.widget.runs.refresh, process_events):
-            change()
-            self.assertTrue(self.ui.addCaseButton.enabled, change)
-        self.module.widget.outlining.set_run(None)
-        self.assertFalse(self.ui.addCaseButton.enabled)
 
 
 class ModelInUseTest(TrainingCase):
