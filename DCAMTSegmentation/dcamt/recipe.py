@@ -23,7 +23,7 @@ from .volume import SegmentInfo
 FORMAT = 1
 Stride = tuple[int, int, int]
 """Factor along patient R-L, A-P, S-I."""
-REMOVED = {("objective", "copy_paste"): 0.0}
+REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
 """Keys of earlier versions, by section and key, with the one value that is still accepted: the removed part was off."""
 SHIPPED = Path(__file__).with_name("recipes")
 FAST, ACCURATE = "fast", "accurate"
@@ -107,8 +107,6 @@ class Augmentation:
     """Largest shift, in units of the network's intensities."""
     noise: float = 0.1
     """Largest standard deviation of Gaussian noise, in the same units."""
-    blur_mm: float = 0.0
-    """Largest standard deviation of a Gaussian blur, as of a scanner of lower resolution."""
     surroundings: float = 0.0
     """Probability that a patch ends within itself, in air, noise or its own mirror image, as a cropped scan may."""
     mix: float = 1.0
@@ -383,7 +381,7 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(training.validate_every >= 1, "validate_every must be at least 1")
     strengths = (augmentation.scale, augmentation.gamma, augmentation.gain, augmentation.offset, augmentation.noise)
     require(
-        all(strength >= 0 for strength in (*strengths, augmentation.blur_mm, augmentation.rotation_degrees)),
+        all(strength >= 0 for strength in (*strengths, augmentation.rotation_degrees)),
         "the augmentation's strengths must not be negative",
     )
     require(0 <= augmentation.surroundings <= 1, "surroundings must lie within 0 and 1")

@@ -19,7 +19,7 @@ def balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) 
     return values
 
 
-def test_a_balls_place_is_its_centre_and_its_volume_the_balls() -> None:
+def test_place_and_volume_of_a_ball_are_its_centre_and_volume() -> None:
     place = doubtful_places(balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
     np.testing.assert_allclose(place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9)  # half a voxel's diagonal
@@ -36,7 +36,7 @@ def test_the_most_severe_comes_first_not_the_largest() -> None:
     assert found[0].severity > found[1].severity > found[2].severity
 
 
-def test_the_place_of_a_shell_lies_on_the_shell_and_not_in_its_empty_middle() -> None:
+def test_the_place_of_a_shell_lies_on_the_shell_not_in_its_hollow() -> None:
     values = balls(TURNED, ((0, 0, 0), 16, 1.0)) - balls(TURNED, ((0, 0, 0), 13, 1.0))
     (place,) = doubtful_places(values, TURNED)
     assert values[place.index] == 1
@@ -62,7 +62,7 @@ def test_places_turn_with_the_grid() -> None:
         assert a.volume_ml == pytest.approx(b.volume_ml)
 
 
-def test_little_and_faint_disagreement_is_no_place() -> None:
+def test_small_and_faint_disagreement_is_no_place() -> None:
     assert doubtful_places(np.zeros(TURNED.shape), TURNED) == []
     assert doubtful_places(balls(TURNED, ((0, 0, 0), 10, 0.49)), TURNED) == []
     few = np.zeros(TURNED.shape)
@@ -77,13 +77,13 @@ def test_little_and_faint_disagreement_is_no_place() -> None:
     assert doubtful_places(one, coarse) == []
 
 
-def test_no_more_than_asked_for() -> None:
+def test_at_most_the_requested_number_of_places_is_returned() -> None:
     values = balls(TURNED, *[((x, y, 0), 2.5, 1.0) for x in (-16, -8, 0, 8, 16) for y in (-12, 0, 12)])
     assert len(doubtful_places(values, TURNED)) == 15
     assert len(doubtful_places(values, TURNED, most=4)) == 4
 
 
-def test_levels_span_a_byte() -> None:
+def test_disagreement_levels_span_a_byte() -> None:
     levels = disagreement_levels(np.array([[[1.0, 0.75, 0.5, 0.0, 1.0000001, -1e-7]]], np.float32))
     assert levels.dtype == np.uint8
     assert levels.ravel().tolist() == [0, 64, 128, 255, 0, 255]

@@ -86,7 +86,7 @@ def test_padding_that_changes_slowly_is_left_out_but_for_some_millimetres() -> N
         assert -8 <= side.stop - tissue.stop <= 16
 
 
-def test_wild_voxels_take_no_more_than_a_rim() -> None:
+def test_outlier_voxels_extend_the_box_by_a_rim_at_most() -> None:
     """As of metal in CT: planes with some are without order, but tissue lies between them."""
     scan, _ = scan_in("air")
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
@@ -102,7 +102,7 @@ NOISE = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.floa
 BOX: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
 
 
-def test_what_is_cut_off_is_empty_and_no_more_than_is_allowed() -> None:
+def test_removed_planes_are_empty_and_at_most_the_allowed_number() -> None:
     noise = NOISE.copy()
     noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
     inner = (slice(5, 20), slice(5, 21), slice(5, 22))
@@ -125,7 +125,7 @@ def test_a_plane_of_any_type_is_judged_by_its_values(kind: type) -> None:
     assert _is_empty(np.full((1, 40, 50), 0.1).astype(kind))
 
 
-def test_what_varies_only_by_what_it_sees_of_the_anatomy_is_left_out() -> None:
+def test_voxels_whose_local_mean_includes_anatomy_are_left_out() -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[3:15, :, 8:10] = True
     sharp = _without_blurred_rim(mask)
@@ -201,7 +201,7 @@ def test_smooth_noise_about_a_scan_is_no_part_of_the_anatomy(sigma: float) -> No
         assert abs(side.stop - tissue.stop) <= 2
 
 
-def test_smooth_noise_stays_where_it_cannot_be_told_from_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smooth_noise_is_kept_where_it_resembles_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Because voxels or the coarse grid are too large, or what is ordered could hold no organ."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide, coarse = (

@@ -97,7 +97,7 @@ def test_channels_and_unknown_classes(cases: list[Case]) -> None:
     assert "The label holds 3, but the recipe 'la' knows 1 to 1" in problem(cases, 3)
 
 
-def test_a_mask_of_white_is_the_only_class(cases: list[Case]) -> None:
+def test_a_case_with_a_mask_of_255_has_the_only_class(cases: list[Case]) -> None:
     assert cases[3].label
     mask = ellipsoid_scan()[1]
     write_nifti(cases[3].label, 255 * mask)
@@ -216,7 +216,7 @@ def test_scans_that_training_refuses(tmp_path: Path) -> None:
     assert facts[0].problems == facts[4].problems == ()
 
 
-def test_a_scan_of_few_values_is_questioned(tmp_path: Path) -> None:
+def test_a_scan_of_few_values_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
     write_nifti(cases[1].image, ellipsoid_scan()[1])
     facts = facts_of(cases)
@@ -225,7 +225,7 @@ def test_a_scan_of_few_values_is_questioned(tmp_path: Path) -> None:
     assert facts[0].warnings == facts[2].warnings == ()
 
 
-def test_a_label_that_dcamt_wrote_is_questioned_until_it_was_corrected(tmp_path: Path) -> None:
+def test_a_label_that_dcamt_wrote_causes_a_warning_until_it_is_corrected(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
     label = cases[0].label
     assert label is not None

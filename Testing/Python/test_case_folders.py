@@ -62,7 +62,7 @@ def test_a_word_within_a_name_is_no_role(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_not_sure_is_left_over(tmp_path: Path) -> None:
+def test_ambiguous_files_are_left_over(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
     found = find_cases(folder(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
     assert pairs(found, tmp_path) == {"d": ("d.nii", None)}
@@ -70,7 +70,7 @@ def test_what_is_not_sure_is_left_over(tmp_path: Path) -> None:
     assert {left.why for left in found.left_over if left.path.name == "c_label.nii"} == {"a label without a scan"}
 
 
-def test_names_tell_cases_apart(tmp_path: Path) -> None:
+def test_names_of_cases_are_distinct(tmp_path: Path) -> None:
     files = ("site1/x_image.nii", "site1/x_label.nii", "site2/x_image.nii", "y.nii", "y.nrrd")
     found = find_cases(folder(tmp_path, *files))
     got = pairs(found, tmp_path)
@@ -125,7 +125,7 @@ def test_decathlon(tmp_path: Path) -> None:
     assert found.classes == ((1, "left atrium"),)
 
 
-def test_faults_name_the_folder(tmp_path: Path) -> None:
+def test_errors_name_the_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         find_cases(tmp_path / "none")
     with pytest.raises(InputError, match="holds no scan"):
@@ -238,7 +238,7 @@ def test_bids_label_that_fits_several_scans(tmp_path: Path) -> None:
     assert left(found) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
 
 
-def test_reasons_are_told_when_nothing_is_found(tmp_path: Path) -> None:
+def test_reasons_are_listed_when_nothing_is_found(tmp_path: Path) -> None:
     folder(tmp_path, "p01.nii.gz", "p01_seg.nii.gz", "p01_label.nii.gz")
     with pytest.raises(InputError) as caught:
         find_cases(tmp_path)

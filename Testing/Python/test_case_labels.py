@@ -69,7 +69,7 @@ def test_a_mask_of_255_is_the_only_class(tmp_path: Path) -> None:
     assert read_case_label(case, two_class_recipe(), GRID).voxels.max() == 255
 
 
-def test_what_training_refuses(tmp_path: Path) -> None:
+def test_labels_that_training_refuses(tmp_path: Path) -> None:
     recipe = tiny_recipe()
     for values, labels, message in (
         (voxels(0), "", "is empty: no voxel is labelled. Outline the scan"),

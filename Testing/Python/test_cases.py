@@ -54,7 +54,7 @@ def test_roles_and_paths(folder: Path) -> None:
     ]
 
 
-def test_spreadsheet_habits(folder: Path) -> None:
+def test_tables_of_spreadsheet_programs_are_read(folder: Path) -> None:
     """A byte order mark, other columns, another order, blank lines, Windows line ends."""
     path = folder / "cases.csv"
     path.write_bytes('\ufeffrole,note,label,image,name\r\n\r\nlabelled,x,l.nii,a.nii,"a, b"\r\n'.encode())
@@ -118,7 +118,7 @@ def test_what_is_written_is_read_again_elsewhere(folder: Path) -> None:
         ),
     ],
 )
-def test_faults(folder: Path, rows: list[list[str]], message: str) -> None:
+def test_case_lists_with_errors_are_refused(folder: Path, rows: list[list[str]], message: str) -> None:
     assert fault(write_table(folder / "cases.csv", rows)) == message
 
 

@@ -56,7 +56,7 @@ def test_memory_formats_survive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("where", ["fsync", "replace"])
-def test_a_fault_while_writing_leaves_the_last_one(
+def test_a_failure_during_writing_keeps_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, where: str
 ) -> None:
     path = tmp_path / "last.pt"
@@ -85,7 +85,7 @@ def _save_on_a_full_disk(path: Path, connection: Any) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of a process's files are POSIX")
-def test_a_disk_that_fills_up_midway_leaves_the_last_one(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_during_writing_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, state(1))
     context = fork_server()
@@ -128,11 +128,11 @@ def fault(path: Path) -> str:
     return str(caught.value).removeprefix(f"{path}: ")
 
 
-def test_none_there(tmp_path: Path) -> None:
+def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     assert fault(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
 
 
-def test_damaged_ones_are_told_from_sound_ones(tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, state(1))
     whole = path.read_bytes()

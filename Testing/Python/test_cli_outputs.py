@@ -171,7 +171,7 @@ class Page(HTMLParser):
             self.words.append(data.strip())
 
 
-def test_page_names_nobody_unless_asked(dicom_run: Path) -> None:
+def test_page_names_no_patient_without_identity(dicom_run: Path) -> None:
     anonymous = (dicom_run / "anonymous.html").read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", anonymous)
     assert len(pictures) == 5

@@ -140,7 +140,7 @@ def test_region_is_in_ras_mm_and_may_begin_with_a_minus(model: Path, tmp_path: P
         np.testing.assert_array_equal(found, whole * inside)
 
 
-def test_folder_of_scans_skips_other_files(model: Path, tmp_path: Path) -> None:
+def test_other_files_in_a_folder_of_scans_are_skipped(model: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     for name in ("la1_image.nii.gz", "la2.nrrd", "la3_label.nrrd"):
         save_scan(scans / name)
@@ -154,7 +154,7 @@ def test_folder_of_scans_skips_other_files(model: Path, tmp_path: Path) -> None:
     assert names == ["la1_image.seg.nrrd", "la2.seg.nrrd", "la3_label.seg.nrrd"]
 
 
-def test_failing_scan_stops_no_other_and_is_reported_at_the_end(
+def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_scan(tmp_path / f"s{number}.nii.gz", number) for number in range(3)]
@@ -319,7 +319,7 @@ def test_no_table_without_a_segmentation(model: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
-def test_agreement_maps_are_taken_neither_for_scans_nor_for_segmentations(
+def test_agreement_maps_are_neither_scans_nor_segmentations(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     scans, out, again = tmp_path / "scans", tmp_path / "out", tmp_path / "again"
@@ -342,7 +342,7 @@ def test_agreement_maps_are_taken_neither_for_scans_nor_for_segmentations(
         assert {path.name for path in again.iterdir()} == expected
 
 
-def test_map_without_its_segmentation_is_taken_for_a_scan(tmp_path: Path) -> None:
+def test_agreement_map_without_its_segmentation_is_a_scan(tmp_path: Path) -> None:
     for name in ("x_agreement.nrrd", "y_agreement.nii.gz", "y.nrrd", "z.seg.nrrd", "z_agreement.nrrd"):
         (tmp_path / name).touch()
     assert [path.name for path in expand_scan_path(tmp_path)] == ["x_agreement.nrrd", "y.nrrd", "y_agreement.nii.gz"]

@@ -79,7 +79,7 @@ def test_each_class_keeps_its_own_and_others_stay() -> None:
     assert tidied.dtype == labelmap.dtype
 
 
-def test_only_voxels_near_the_located_organ_count() -> None:
+def test_components_are_weighted_by_voxels_near_the_located_organ() -> None:
     mask = np.zeros((20, 8, 8), bool)
     mask[1:4, 2:6, 2:6] = True
     mask[6:19, 1:7, 1:7] = True

@@ -63,7 +63,7 @@ def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Ten
 
 
 @pytest.mark.parametrize(("channels", "heads", "size"), [(8, 4, (2, 3, 2)), (6, 2, (3, 1, 4)), (4, 1, (2, 2, 2))])
-def test_it_is_torchs_multi_head_attention(channels: int, heads: int, size: tuple[int, int, int]) -> None:
+def test_it_equals_torchs_multi_head_attention(channels: int, heads: int, size: tuple[int, int, int]) -> None:
     module = attention(channels, heads)
     own, context = feature_maps(channels, size)
     reference = nn.MultiheadAttention(channels, heads, batch_first=True).double()
@@ -87,7 +87,7 @@ def test_it_is_torchs_multi_head_attention(channels: int, heads: int, size: tupl
         assert not torch.allclose(without_bias, mixed, atol=1e-2)
 
 
-def test_at_first_it_changes_nothing_yet_learns() -> None:
+def test_untrained_cross_attention_changes_nothing_but_has_gradients() -> None:
     torch.manual_seed(0)
     module = CrossAttention(8, 4).double()
     own, context = feature_maps(8, (2, 3, 2))
@@ -105,7 +105,7 @@ def test_the_bias_is_a_loop_over_pairs(size: tuple[int, int, int]) -> None:
     assert (np.diagonal(found, axis1=1, axis2=2) == 0).all()
 
 
-def test_a_window_has_the_same_bias_wherever_it_lies() -> None:
+def test_the_bias_depends_on_distances_alone() -> None:
     whole, window = (6, 5, 7), (3, 2, 4)
     index = np.arange(math.prod(whole)).reshape(whole)
     large, small = distance_bias(whole, 2, CPU), distance_bias(window, 2, CPU)
@@ -116,7 +116,7 @@ def test_a_window_has_the_same_bias_wherever_it_lies() -> None:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3000, 4 * 3 * 120 * 119])
-def test_block_by_block_it_is_the_same(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_queries_give_the_same_result(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One query at a time, a few, and all but one of the 120."""
     module = attention(6, 3)
     own, context = feature_maps(6, (4, 6, 5))
@@ -167,7 +167,7 @@ def test_permuted_axes_give_the_permuted_result(order: tuple[int, ...]) -> None:
         assert torch.allclose(module(own.permute(order), context.permute(order)), expected, atol=1e-6)
 
 
-def test_without_distance_tokens_would_be_a_set() -> None:
+def test_without_the_bias_the_order_of_tokens_does_not_matter() -> None:
     """Shuffling the context's tokens changes the result, through the bias alone: a token's place counts."""
     module = attention(8, 4)
     own, context = feature_maps(8, (2, 3, 4))
@@ -182,7 +182,7 @@ def test_without_distance_tokens_would_be_a_set() -> None:
         assert torch.allclose(module(own, constant), expected, atol=1e-9)
 
 
-def test_the_first_head_looks_nearby_and_the_last_far() -> None:
+def test_the_first_head_attends_nearby_and_the_last_far() -> None:
     """With all scores alike, the mean distance that a head attends to grows from head to head."""
     weights = distance_bias((5, 5, 5), 4, CPU).softmax(dim=-1)
     distances = -distance_bias((5, 5, 5), 1, CPU)[0]

@@ -71,7 +71,7 @@ def test_damage_inside_compressed_data_is_found(tmp_path: Path, ending: str, dat
     refused(lambda: read_scan(path), path)
 
 
-def test_missing_and_cut_data_files_have_their_own_words(tmp_path: Path) -> None:
+def test_missing_and_cut_data_files_have_their_own_messages(tmp_path: Path) -> None:
     path = written(tmp_path / "x.mhd")
     cut(tmp_path / "x.raw")
     refused(lambda: read_scan(path), path, "ends too early", "x.raw", "990 of 1980 bytes")
@@ -223,7 +223,7 @@ def test_benchmark_file_holds_scan_and_label(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, '"image"', "data")
 
 
-def test_checks_of_compressed_data_have_work_to_do() -> None:
+def test_checks_of_compressed_data_read_it_to_its_end() -> None:
     """A changed byte in a stored block is nothing but a wrong checksum, which zlib finds at the stream's end."""
     data = bytearray(zlib.compress(bytes(5000), 0))
     data[2000] ^= 1

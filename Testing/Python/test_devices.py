@@ -38,7 +38,7 @@ def test_an_apple_gpu_that_lacks_what_volumes_need_is_passed_over(monkeypatch: p
 
 
 @pytest.mark.parametrize("missing", ["conv3d", "conv_transpose3d", "interpolate", "grid_sample"])
-def test_whatever_is_missing_is_found_out(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_missing_operation_is_detected(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = devices._supports_volumes.__wrapped__  # each time anew
     assert probe("cpu", training=True)
     assert probe("cpu", training=False)

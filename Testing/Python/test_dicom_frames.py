@@ -108,7 +108,7 @@ def assert_in_place(volume: Volume, slices: int, add: int = 100) -> None:
 
 
 @pytest.mark.parametrize("places", [range(12), range(11, -1, -1), [*range(0, 12, 2), *range(1, 12, 2)]], ids=str)
-def test_frames_lie_where_they_say(tmp_path: Path, places: Sequence[int]) -> None:
+def test_frames_lie_at_their_stated_places(tmp_path: Path, places: Sequence[int]) -> None:
     path = write_frames(tmp_path / "x.dcm", list(places))
     assert_in_place(read_scan(path), 12)
     assert read_header(path).grid.shape == (SIZE, SIZE, 12)
@@ -216,7 +216,7 @@ def test_damaged_slices_are_named(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "08.dcm")
 
 
-def test_foreign_files_among_the_slices_are_passed_over_with_a_note(tmp_path: Path) -> None:
+def test_other_files_among_the_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     for name, sop_class in (("dose.dcm", RT_DOSE), ("report.dcm", REPORT)):
@@ -231,7 +231,7 @@ def test_foreign_files_among_the_slices_are_passed_over_with_a_note(tmp_path: Pa
     assert "README" not in note
 
 
-def test_copies_of_slices_are_passed_over_with_a_note(tmp_path: Path) -> None:
+def test_copies_of_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     shutil.copy(tmp_path / "4.dcm", tmp_path / "4 (copy).dcm")

@@ -76,7 +76,7 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
-def test_a_team_shares_the_batch() -> None:
+def test_a_team_splits_the_batch() -> None:
     teams = [Team(rank, 2) for rank in range(2)]
     assert [team.sample_indices(2, 6) for team in teams] == [[0, 2, 3], [1, 4, 5]]
     assert Team().sample_indices(2, 5) == [0, 1, 2, 3, 4]
@@ -100,7 +100,7 @@ def test_two_processes_have_the_losses_of_one(table: Path, tmp_path: Path, parts
             assert torch.allclose(states[1][part][name], tensor, atol=1e-4), name
 
 
-def test_the_comparison_sees_what_couples_samples(table: Path, tmp_path: Path) -> None:
+def test_the_comparison_detects_operations_that_couple_samples(table: Path, tmp_path: Path) -> None:
     """Batch normalisation over half the batch is another one than over the whole, and the losses show it."""
     runs = one_and_two(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
     one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
@@ -118,7 +118,7 @@ def one_and_two(table: Path, folder: Path, *settings: str) -> list[Path]:
     return runs
 
 
-def test_what_couples_samples_is_done_within_each_share(
+def test_operations_that_couple_samples_stay_within_each_part(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All parts and batch normalisation: the losses are the mean of what each share of the batch gives alone."""
@@ -147,7 +147,7 @@ class BrokenTeam(Team):
         raise TeamLost("another process of the run has ended")
 
 
-def test_a_step_that_was_not_made_leaves_no_trace(table: Path, tmp_path: Path) -> None:
+def test_a_failed_step_changes_nothing(table: Path, tmp_path: Path) -> None:
     """Nor do the running statistics of batch normalisation, which the step had changed on the way."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "batch=4", "labelled_per_batch=2")
     before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
@@ -187,7 +187,7 @@ def test_a_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
-def test_a_fault_that_all_meet_is_told_once(table: Path, tmp_path: Path) -> None:
+def test_a_failure_of_all_processes_is_reported_only_once(table: Path, tmp_path: Path) -> None:
     """Of the command itself; of a file that the leader looks at; of a scan that each reads by itself."""
     rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")
@@ -265,7 +265,7 @@ say("gloo" if any("gloo" in thread for thread in threads) else "no thread of the
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the threads in /proc")
-def test_a_team_agrees_on_faults_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(script)]

@@ -63,7 +63,7 @@ def test_a_step_takes_about_as_long_as_estimated(tmp_path: Path) -> None:
     assert 0.1 < found.step_s / ((time.monotonic() - began) / 12) < 2
 
 
-def test_without_time_a_smaller_patch_stands_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_time_the_cost_is_extrapolated_from_a_smaller_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of 2 s and 100 MB whatever the patch, and 8 s and 800 MB for a whole one.
     recipe = tiny_recipe("patch=32,32,32")
     whole = math.prod(recipe.training.patch)
@@ -84,7 +84,7 @@ def test_without_time_a_smaller_patch_stands_for_the_whole(monkeypatch: pytest.M
     assert found.memory_bytes == pytest.approx(900e6)
 
 
-def test_disk_and_memory_are_what_runs_take(tmp_path: Path) -> None:
+def test_estimated_disk_and_memory_are_those_of_runs(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1, shape=(24, 20, 16), spacing_mm=1.5)
     recipe = tiny_recipe("channels=16,32,64")
     grids = [read_header(case.image).grid for case in read_cases(table)]
@@ -101,7 +101,7 @@ def test_disk_and_memory_are_what_runs_take(tmp_path: Path) -> None:
     assert disk_bytes(recipe, validated=True) - (4 << 20) < 3 * taken
 
 
-def test_free_memory_is_asked_for_before_a_trial_takes_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a trial took may stay with the process; the run is another process."""
     taken: list[int] = []
     whole = estimate_module.try_steps
@@ -122,7 +122,7 @@ def test_free_memory_is_asked_for_before_a_trial_takes_some(tmp_path: Path, monk
     assert [event["memory_free"] for event in heard] == [10] * len(EFFORTS)
 
 
-def test_the_command_says_it_for_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     words = ["estimate", table, "--device", "cpu", "--run", tmp_path / "not" / "there", *set_options("iterations=60")]
     assert status([*words, "--json"]) == 0

@@ -151,7 +151,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     assert rows[3]["undefined"] == "1"
 
 
-def test_a_class_of_other_cases_counts_as_both_empty_and_a_foreign_one_is_told(
+def test_a_class_of_other_cases_is_empty_in_both_and_an_unscored_one_is_reported(
     folders: tuple[Path, Path],
 ) -> None:
     predictions, labels = folders
@@ -235,7 +235,7 @@ def test_another_size_is_refused(folders: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("white", ["labels", "predictions", "both"])
-def test_masks_of_white_are_compared_with_masks_of_one(folders: tuple[Path, Path], white: str) -> None:
+def test_masks_of_255_are_compared_with_masks_of_one(folders: tuple[Path, Path], white: str) -> None:
     predictions, labels = folders
     for number in range(3):
         shown = blob(number) if number else np.zeros((22, 25, 18))  # a case may show nothing
@@ -269,7 +269,7 @@ def test_labels_of_other_values_or_empty_ones_are_refused(folders: tuple[Path, P
     refused(folders, "labels", "empty labels only")
 
 
-def test_means_tell_how_many_cases_were_missed(tmp_path: Path) -> None:
+def test_means_state_how_many_cases_were_missed(tmp_path: Path) -> None:
     """Of three cases one is found 4 mm off, one missed, and one has neither label nor prediction."""
     mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)
     for name, predicted, label in (
@@ -337,7 +337,7 @@ def test_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction: str
     ("prediction", "label"),
     [("site2.1_patient01.nii.gz", "site2.9_patient77.nii.gz"), ("patient_2019.nii.gz", "patient_2020.nii.gz")],
 )
-def test_strangers_are_never_compared(tmp_path: Path, prediction: str, label: str) -> None:
+def test_files_of_different_cases_are_never_compared(tmp_path: Path, prediction: str, label: str) -> None:
     save(tmp_path / "pred" / prediction, blob(1))
     save(tmp_path / "lab" / label, blob(1))
     with pytest.raises(InputError, match="has no label in"):

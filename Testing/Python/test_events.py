@@ -66,7 +66,7 @@ def test_events_of_earlier_versions_and_of_others() -> None:
     assert (bent.step, bent.dice) == (0, {"A": {}, "B": {"z": 1.0}})
 
 
-def test_kinds_are_told_apart() -> None:
+def test_events_are_parsed_by_their_kind() -> None:
     kinds = [kind.kind for kind in typing.get_args(events.Event)]
     assert len(set(kinds)) == len(kinds)
 
@@ -98,13 +98,13 @@ def test_log_goes_to_the_file_and_to_the_listeners(tmp_path: Path) -> None:
     assert kept[0].time <= kept[2].time
 
 
-def test_no_file_is_no_fault() -> None:
+def test_a_missing_events_file_has_no_events() -> None:
     heard: list[Event] = []
     EventLog(None, [heard.append])(CheckpointSaved(1))
     assert heard == [CheckpointSaved(1)]
 
 
-def test_a_line_cut_off_by_a_crash_costs_that_line_alone(tmp_path: Path) -> None:
+def test_a_truncated_line_does_not_affect_the_next_ones(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for step in range(2):
         EventLog(run.events)(CheckpointSaved(step))
@@ -130,7 +130,7 @@ def test_bytes_that_are_no_text_do_not_hide_the_rest(tmp_path: Path) -> None:
     assert run.read_events() == [CheckpointSaved(7)]
 
 
-def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_one_line_of_error(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.mkdir()
     with pytest.raises(OutputError, match=r"events\.jsonl: is a folder\. Give a file name\.$"):
@@ -148,7 +148,7 @@ def line(step: int) -> bytes:
     return json.dumps({"event": "progress", "step": step}).encode() + b"\n"
 
 
-def test_each_event_comes_once_and_half_a_line_waits(tmp_path: Path) -> None:
+def test_each_event_is_returned_once_and_half_a_line_waits(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     tail = EventTail(path)
     assert tail.next() is None  # not there yet
@@ -161,7 +161,7 @@ def test_each_event_comes_once_and_half_a_line_waits(tmp_path: Path) -> None:
     assert tail.next() is None
 
 
-def test_what_a_crash_cut_off_is_passed_over(tmp_path: Path) -> None:
+def test_a_truncated_line_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + line(2)[:10] + b"\n" + b'"text"\n[1]\n{"step": 1}\n' + line(3))
     assert [event.step for event in take(EventTail(path))] == [1, 3]
@@ -186,7 +186,7 @@ def test_from_the_end_the_line_that_was_cut_is_left_out(tmp_path: Path) -> None:
     assert len(take(EventTail(path, from_end=1 << 20))) == 50
 
 
-def test_a_file_begun_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_file_that_became_shorter_is_read_from_its_start(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + line(2))
     tail = EventTail(path)

@@ -38,7 +38,7 @@ def test_failure_leaves_old_file_and_no_new_folder(tmp_path: Path) -> None:
     assert everything(tmp_path) == ["old.json"]
 
 
-def test_folder_filled_by_another_meanwhile_stays(tmp_path: Path) -> None:
+def test_folder_with_a_file_of_another_process_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.txt"
     with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the fault comes late
         temporary.write_text("x", encoding="utf-8")
@@ -98,7 +98,7 @@ def test_target_is_a_folder_or_lies_below_a_file(tmp_path: Path) -> None:
     assert everything(tmp_path) == ["file"]
 
 
-def test_other_faults_of_the_block_pass_unchanged(tmp_path: Path) -> None:
+def test_other_errors_of_the_block_are_raised_unchanged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x.txt"):
         (tmp_path / "input.txt").read_text(encoding="utf-8")
     with pytest.raises(BrokenPipeError), atomic_path(tmp_path / "x.txt"):
@@ -121,7 +121,7 @@ def test_long_name(tmp_path: Path) -> None:
     assert everything(tmp_path) == [name]
 
 
-def test_what_a_killed_process_left_is_told_from_all_else(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_recognised(tmp_path: Path) -> None:
     for name in (".hidden", ".deadbeef", "x-y.json", ".DS_Store", ".notahexa-x", "deadbeef-x", ".deadbeef0-x"):
         (tmp_path / name).touch()
     (tmp_path / ".deadbeef-folder").mkdir()

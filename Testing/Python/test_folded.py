@@ -83,7 +83,7 @@ def test_a_folded_network_runs_in_tiles(tiny_recipe: Recipe, normalisation: str)
         assert (rounded - whole).abs().mean() < 0.02
 
 
-def test_it_comes_back_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
+def test_a_folded_network_moves_from_bfloat16_back_to_float32(tiny_recipe: Recipe) -> None:
     """As after a GPU's memory did not suffice: what runs elsewhere meanwhile comes back and works."""
     network = fold(network_of(tiny_recipe, "instance"))
     move(network, CPU, torch.bfloat16)

@@ -37,7 +37,7 @@ def test_every_ending_is_found_whole(form: Format) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.ending)
-def test_what_the_table_says_can_be_written_is_written_and_nothing_else(tmp_path: Path, form: Format) -> None:
+def test_exactly_the_formats_of_the_table_can_be_written(tmp_path: Path, form: Format) -> None:
     values = np.arange(9 * 10 * 11, dtype=np.uint16).reshape(GRID.shape)
     labels = (values % 3).astype(np.uint8)
     path = tmp_path / f"x{form.ending}"

@@ -62,7 +62,7 @@ def test_layers_of_a_segmentation_count_as_one_labelmap(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd"])
 @pytest.mark.parametrize("kept", [0.3, 0.9])
-def test_a_file_that_was_cut_off_is_told_from_its_length(tmp_path: Path, ending: str, kept: float) -> None:
+def test_a_truncated_file_is_detected_by_its_length(tmp_path: Path, ending: str, kept: float) -> None:
     path = tmp_path / f"scan.{ending}"
     write_volume(scan(), path)
     data = path.read_bytes()

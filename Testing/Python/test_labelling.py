@@ -25,7 +25,7 @@ def blobs(shape: tuple[int, ...], classes: int, background: float, seed: int) ->
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.6, 0.9, 1.3), (2.5, 1.6, 3.0), SPACING], ids=str)
 @pytest.mark.parametrize("classes", [2, 4])
-def test_they_are_those_of_interpolating_everything(classes: int, spacing: tuple[float, float, float]) -> None:
+def test_labels_equal_those_of_interpolating_everything(classes: int, spacing: tuple[float, float, float]) -> None:
     grid = network_grid(centred_grid(SHAPE, SPACING, rotation(10, -15, 170)), spacing)
     counts = []
     for seed in range(4):
@@ -85,6 +85,6 @@ def test_only_what_can_be_an_organ_is_interpolated(monkeypatch: pytest.MonkeyPat
     assert np.prod(shape) < np.prod(SHAPE) / 20
 
 
-def test_on_a_tie_the_first_class_is_taken() -> None:
+def test_on_a_tie_the_first_class_is_chosen() -> None:
     shares = torch.tensor([[0.5, 0.4, 0.2], [0.5, 0.3, 0.4], [0.0, 0.3, 0.4]]).reshape(3, 3, 1, 1)
     assert most_likely(shares).flatten().tolist() == [0, 0, 1]

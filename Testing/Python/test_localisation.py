@@ -79,7 +79,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", ["air", "noise", "mirrored tissue"])
-def test_the_organ_is_found_whatever_surrounds_it(kind: str, predictor: Predictor) -> None:
+def test_the_organ_is_found_in_any_surroundings(kind: str, predictor: Predictor) -> None:
     scan, own = scan_in(kind)
     result = predictor.segment(scan, keep_probabilities=True)
     labels = result.labelmap.voxels == 1
@@ -98,7 +98,7 @@ def test_the_organ_is_found_whatever_surrounds_it(kind: str, predictor: Predicto
     assert result.labelmap.grid is scan.grid
 
 
-def test_the_box_gives_what_the_whole_gives(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_box_gives_the_labels_of_the_whole_scan(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     scan, _ = scan_in("air")
     found = predictor.segment(scan)
     monkeypatch.setattr(module, "is_large", lambda *_: False)
@@ -142,7 +142,7 @@ def test_nothing_found_means_the_whole_scan_is_segmented(predictor: Predictor) -
     assert not predictor.segment(empty).labelmap.voxels.any()
 
 
-def test_a_box_that_the_result_touches_grows(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_box_whose_faces_the_labels_touch_grows(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     scan, own = scan_in("air")
     i, j, k = (np.flatnonzero(own.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     small = (slice(i[0] + 4, i[-1] + 9), slice(j[0] - 8, j[-1] + 9), slice(k[0] - 2, k[-1] - 1))
@@ -154,7 +154,7 @@ def test_a_box_that_the_result_touches_grows(predictor: Predictor, monkeypatch: 
     assert fractions == sorted(fractions)
 
 
-def test_a_region_is_segmented_without_looking_elsewhere(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_region_nothing_is_located(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     from dcamt.geometry import Region
 
     scan, own = scan_in("air")
@@ -183,7 +183,7 @@ def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
     )
 
 
-def test_a_little_something_in_the_middle_does_not_hide_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_central_component_does_not_hide_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Off the middle, the organ; in it, more than a speck that is much too small."""
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
     grid = centred_grid((160, 160, 24), SPACING)
@@ -236,7 +236,7 @@ def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
         assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(found.box, organ, strict=True))
 
 
-def test_what_may_be_missed_at_that_resolution_is_looked_for_in_all_of_the_anatomy() -> None:
+def test_a_class_missed_on_the_coarse_grid_is_segmented_in_the_whole_anatomy() -> None:
     """A second organ too small for the first look, or further pieces of one."""
     two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
     grid = centred_grid((160, 160, 24), SPACING)
@@ -282,7 +282,7 @@ def test_the_inner_part_is_two_patches_at_least() -> None:
     )
 
 
-def test_a_part_lies_where_it_lay() -> None:
+def test_a_cropped_scan_keeps_its_place() -> None:
     scan, _ = scan_in("air")
     turned = Volume(scan.voxels, Grid(FIELD, centred_grid(FIELD, SPACING, rotation(9, -12, 17), CENTRE).affine))
     part = crop_scan(turned, (slice(5, 25), slice(7, 50), slice(3, 20)))
@@ -290,7 +290,7 @@ def test_a_part_lies_where_it_lay() -> None:
     assert np.shares_memory(part.voxels, turned.voxels)
 
 
-def test_a_box_grows_only_where_it_is_touched_and_never_beyond_the_scan() -> None:
+def test_a_box_grows_at_touched_faces_alone_and_within_the_scan() -> None:
     box = (slice(10, 20), slice(2, 12), slice(0, 10))
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[3:10, 0:4, 0] = 2
@@ -308,7 +308,7 @@ def scan_beside_something_larger() -> tuple[Volume, np.ndarray, np.ndarray]:
     return scan, own, neighbour
 
 
-def test_a_larger_neighbour_does_not_take_the_place_of_what_was_found(
+def test_a_larger_neighbour_does_not_replace_the_located_organ(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within the box about the organ lies part of something larger, as where tissue is mirrored."""
@@ -324,7 +324,7 @@ def test_a_larger_neighbour_does_not_take_the_place_of_what_was_found(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
 
 
-def test_where_the_first_look_joins_two_alike_the_one_in_the_middle_is_meant(
+def test_of_two_similar_organs_merged_on_the_coarse_grid_the_central_one_is_selected(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the organ and its mirror image touch on the coarser grid, and the image is the larger."""
@@ -337,7 +337,7 @@ def test_where_the_first_look_joins_two_alike_the_one_in_the_middle_is_meant(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
-def test_the_middle_is_that_of_the_anatomy_in_both_looks(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_searches_use_the_centre_of_the_anatomy(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it lies in the scan, and however the first look's grid falls."""
     field = tuple(n + 43 for n in FIELD)
     small, _ = scan_in("mirrored tissue")
@@ -375,7 +375,7 @@ def test_the_middle_is_that_of_the_anatomy_in_both_looks(predictor: Predictor, m
         assert all(a.start <= b.start and b.stop <= a.stop for a, b in zip(where, boxes[0], strict=True))
 
 
-def test_a_padded_scan_gives_what_it_gives_unpadded(predictor: Predictor) -> None:
+def test_a_padded_scan_gives_the_labels_of_the_unpadded_one(predictor: Predictor) -> None:
     """Of two organs the larger, though the smaller lies in the middle, and wherever the padding moves that."""
     larger = ellipsoid((36, 29, 11), (8, 8, 8))
     both = np.where(larger | ellipsoid((20, 17, 12), (6, 6, 6)), np.float32(0.9), tissue())
@@ -390,7 +390,7 @@ def test_a_padded_scan_gives_what_it_gives_unpadded(predictor: Predictor) -> Non
         assert padded.sum() == unpadded.sum()
 
 
-def test_what_a_closer_look_does_not_confirm_decides_nothing(
+def test_an_organ_that_the_fine_grid_does_not_confirm_is_ignored(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan, _, neighbour = scan_beside_something_larger()

@@ -76,14 +76,14 @@ def certain(*classes: int) -> Tensor:
     return 20 * torch.eye(2, dtype=torch.float64)[list(classes)].T[None, :, :, None, None]
 
 
-def test_certain_branches_that_agree_have_nothing_to_teach() -> None:
+def test_certain_branches_that_agree_have_loss_0() -> None:
     a = certain(0, 1, 1, 0)
     assert float(mutual_distillation((a, a), (a, a), 2.0)) == pytest.approx(0, abs=1e-4)
     shifted = a + 7.0  # the same probabilities
     assert float(mutual_distillation((a, shifted), (a, shifted), 2.0)) == pytest.approx(0, abs=1e-4)
 
 
-def test_who_teaches_has_no_gradient() -> None:
+def test_the_teacher_has_no_gradient() -> None:
     a, b = (z.requires_grad_() for z in random_logits(3))
     c, d = (z.requires_grad_() for z in random_logits(3, seed=1))
     mutual_distillation((a, b), (c, d), 2.0).backward()
@@ -97,7 +97,7 @@ def test_who_teaches_has_no_gradient() -> None:
     assert torch.equal(alone, same)
 
 
-def test_what_one_branch_missed_is_found_again_rather_than_lost() -> None:
+def test_a_structure_that_one_branch_misses_is_recovered() -> None:
     """Equally sure, one branch says organ and the other says background, on few of many voxels: both move to organ."""
     miss = certain(*[1] * 10, *[0] * 4, *[0] * 200) / 10  # logits of 2: not sure beyond recall
     find = certain(*[1] * 10, *[1] * 4, *[0] * 200) / 10
@@ -111,7 +111,7 @@ def test_what_one_branch_missed_is_found_again_rather_than_lost() -> None:
     assert (b.argmax(dim=1)[0, disputed] == 1).all()
 
 
-def test_a_pupil_comes_to_say_what_its_teacher_says() -> None:
+def test_a_student_learns_its_teachers_probabilities() -> None:
     teacher = torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64).reshape(1, 3, 1, 1, 1).repeat(1, 1, 5, 1, 1)
     pupil = torch.tensor([0.1, 0.4, 0.2], dtype=torch.float64).reshape(1, 3, 1, 1, 1).repeat(1, 1, 5, 1, 1)
     for _ in range(300):

@@ -41,7 +41,7 @@ def sets(n: int, m: int, dimensions: int = 4, shift: float = 0.0, seed: int = 0)
 
 
 @pytest.mark.parametrize(("n", "m"), [(3, 4), (2, 4), (5, 5), (1, 6), (6, 1), (4, 5)])
-def test_it_is_a_loop_over_pairs(n: int, m: int) -> None:
+def test_mmd_equals_a_loop_over_pairs(n: int, m: int) -> None:
     for seed, shift in ((0, 0.0), (1, 0.7), (2, 5.0)):
         x, y = sets(n, m, shift=shift, seed=seed)
         expected = by_hand(x.tolist(), y.tolist(), median_by_hand(x.tolist(), y.tolist()))
@@ -49,7 +49,7 @@ def test_it_is_a_loop_over_pairs(n: int, m: int) -> None:
         assert float(mmd2(x.float(), y.float())) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_the_same_set_is_at_zero_in_any_order() -> None:
+def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
     x, y = sets(9, 1)
     assert float(mmd2(x, x)) == pytest.approx(0, abs=1e-12)
     assert float(mmd2(x, x.flip(0))) == pytest.approx(0, abs=1e-12)
@@ -79,7 +79,7 @@ def test_symmetric_never_negative_and_the_same_in_any_unit() -> None:
         assert float(mmd2(x @ turn, y @ turn)) == pytest.approx(found)
 
 
-def test_it_grows_with_what_parts_two_distributions() -> None:
+def test_mmd_grows_with_the_difference_of_two_distributions() -> None:
     values = [float(mmd2(*sets(200, 200, shift=shift))) for shift in (0.0, 0.3, 0.6, 1.2, 2.4)]
     assert values == sorted(values)
     assert values[0] < 0.02 < 0.3 < values[-1]
@@ -88,7 +88,7 @@ def test_it_grows_with_what_parts_two_distributions() -> None:
     assert float(mmd2(x, 3 * y)) > 5 * float(mmd2(x, y))
 
 
-def test_the_gradient_leaves_the_median_out_and_draws_the_sets_together() -> None:
+def test_the_gradient_ignores_the_median_and_moves_the_sets_together() -> None:
     x, y = sets(3, 3, dimensions=2, shift=1.0)
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(mmd2(x, y), x)

@@ -52,7 +52,7 @@ def test_it_is_a_loop_over_voxels(classes: int) -> None:
         assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_of_a_class_that_a_sample_does_not_show_cross_entropy_alone_speaks() -> None:
+def test_a_class_absent_from_a_sample_enters_cross_entropy_alone() -> None:
     """However much of it is suspected; and what is shown counts as before."""
     logits, labels = random_case(3)
     labels[0][labels[0] == 2] = 0
@@ -72,7 +72,7 @@ def test_of_a_class_that_a_sample_does_not_show_cross_entropy_alone_speaks() -> 
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_a_perfect_prediction_costs_nothing_even_without_the_class(classes: int) -> None:
+def test_a_perfect_prediction_has_loss_0_even_without_the_class(classes: int) -> None:
     _, labels = random_case(classes)
     assert float(dice_cross_entropy(certain(labels, classes), labels)) == pytest.approx(0, abs=1e-12)
     empty = torch.zeros_like(labels)
@@ -91,7 +91,7 @@ def test_equal_logits_have_their_closed_form() -> None:
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 
 
-def test_the_gradient_is_the_losss_own_and_leads_downhill() -> None:
+def test_the_gradient_is_that_of_finite_differences_and_lowers_the_loss() -> None:
     logits, labels = random_case(3)
     logits = logits[:1, :, :2, :2].clone().requires_grad_()
     labels = labels[:1, :2, :2]

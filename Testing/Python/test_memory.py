@@ -38,7 +38,7 @@ def test_the_attentions_memory_does_not_grow_with_the_volume_squared() -> None:
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_a_part_and_what_is_kept_of_the_whole_fit_the_bound(normalisation: str) -> None:
+def test_a_tile_and_what_is_kept_of_the_volume_fit_the_limit(normalisation: str) -> None:
     recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
     for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):
         limit = pass_limit(recipe, SCAN, int(memory))
@@ -51,7 +51,7 @@ def test_a_part_and_what_is_kept_of_the_whole_fit_the_bound(normalisation: str) 
     assert tile_size(recipe, SCAN, 10**12) is None
 
 
-def test_the_smallest_part_is_four_strides_or_the_volume() -> None:
+def test_the_smallest_tile_is_four_strides_or_the_volume() -> None:
     assert pass_limit(RECIPE, SCAN, 0) == 0
     assert tile_size(RECIPE, SCAN, 0) == (64, 64, 64)
     assert tile_size(RECIPE, (640, 30, 88), 0) == (64, 32, 64)

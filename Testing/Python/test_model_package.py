@@ -213,7 +213,7 @@ def test_a_zip_bomb_is_not_unpacked(model: Path, name: str, monkeypatch: pytest.
     assert fault(model) == f"its part '{name}' is larger than 1 MB."
 
 
-def test_a_zip_bomb_that_lies_about_its_size(model: Path) -> None:
+def test_a_zip_bomb_with_a_wrong_size_is_refused(model: Path) -> None:
     members = {**parts(model), CARD: bytes(40 << 20)}
     assemble(model, list(members.items()), zipfile.ZIP_DEFLATED)
     raw = model.read_bytes()
@@ -412,7 +412,7 @@ def test_a_recipe_of_another_network(model: Path, network: dict[str, Any]) -> No
     ],
     ids=str,
 )
-def test_a_recipe_of_a_network_beyond_all_measure(model: Path, network: dict[str, Any], message: str) -> None:
+def test_a_recipe_of_an_enormous_network_is_refused(model: Path, network: dict[str, Any], message: str) -> None:
     package = open_model(model)
     recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
     write_package(model, ModelPackage(package.card, recipe, package.weights))
@@ -482,7 +482,7 @@ def with_weights(model: Path, weights: bytes) -> Path:
         (b"[" * 200_000 + b"]" * 200_000, 0),
     ],
 )
-def test_a_weights_header_that_lies_is_refused(model: Path, header: Any, size: int) -> None:
+def test_a_wrong_weights_header_is_refused(model: Path, header: Any, size: int) -> None:
     assert fault(with_weights(model, block(header, bytes(size)))).startswith("cannot be used: the weights")
 
 

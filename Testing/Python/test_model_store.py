@@ -44,7 +44,7 @@ def names() -> list[tuple[str, bool]]:
     return [(model.name, model.shipped) for model in stored_models()]
 
 
-def test_home_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_is_that_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert user_folder() == tmp_path / "home" / "models"
     for value in ("", None):
         if value is None:
@@ -166,7 +166,7 @@ def fail_as_if_full(path: Path, data: bytes) -> int:
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
-def test_a_name_that_is_taken(tmp_path: Path, download: Path) -> None:
+def test_importing_a_model_of_an_existing_name_is_refused(tmp_path: Path, download: Path) -> None:
     model = import_model(download)
     before = model.path.read_bytes()
     with pytest.raises(InputError, match=r"a model 'mine' exists already\. .*--replace.*dcamt models remove mine$"):
@@ -198,7 +198,7 @@ def test_removing_what_is_not_there(download: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", " ", "..", ".hidden", "../evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", "\ud800", "what?"]
 )
-def test_names_that_are_no_file_names(tmp_path: Path, name: str) -> None:
+def test_model_names_that_are_no_file_names_are_refused(tmp_path: Path, name: str) -> None:
     path = write_model(tmp_path / "x.dcamt", name)
     with pytest.raises(InputError, match="cannot be a file name") as caught:
         import_model(path)
@@ -206,7 +206,7 @@ def test_names_that_are_no_file_names(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "home").exists()
 
 
-def test_ordinary_names_are_taken(tmp_path: Path) -> None:
+def test_ordinary_model_names_are_accepted(tmp_path: Path) -> None:
     for name in ("left-atrium 2.0", "Vorhof_ä", "a..b"):
         assert import_model(write_model(tmp_path / "x.dcamt", name)).name == name
         assert verify_model(name).card.name == name

@@ -33,7 +33,6 @@ EVERYTHING = (
     "mix_labelled=1",
     "surroundings=1",
     "weight_average=0.9",
-    "blur_mm=1",
 )
 """Settings by which every part of an iteration is at work."""
 META = torch.device("meta")
@@ -125,7 +124,7 @@ class Pair(Team):
 
 
 @pytest.mark.usefixtures("meta_generators")
-def test_nor_does_one_of_a_team(tmp_path: Path) -> None:
+def test_an_iteration_of_a_team_reads_nothing_back(tmp_path: Path) -> None:
     recipe = tiny_recipe(*EVERYTHING, "batch=4", "labelled_per_batch=2")
     loop = Loop(recipe, META, tmp_path, Pair(0, 2))
     loop.trainer.step = 1  # at the first, and now and then, it reads whether another was asked to stop
@@ -151,7 +150,7 @@ def test_nor_does_one_of_a_team(tmp_path: Path) -> None:
         (lambda device: torch.ones(3, device=device).__setitem__(torch.tensor([0, 2]), 1.0), "setitem__ makes"),
     ],
 )
-def test_whatever_waits_is_noticed(
+def test_an_operation_that_waits_for_the_gpu_is_detected(
     waits: Callable[[torch.device], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line that waits, put into the sampler."""

@@ -89,7 +89,7 @@ def test_the_total_is_the_weighted_sum() -> None:
         assert alone["total"].item() == pytest.approx(2.0 * (1 if part == "supervised" else 0.4) * losses[part].item())
 
 
-def test_supervision_distillation_and_alignment_take_what_they_should() -> None:
+def test_supervision_distillation_and_alignment_use_the_right_samples() -> None:
     case = Case()
     a, b = case.outputs
     losses = case.losses(ALL)
@@ -136,7 +136,7 @@ def voxel_classes_by_hand(case: Case, confidence: float) -> dict[tuple[int, ...]
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.7, 0.999])
-def test_contrast_takes_labels_and_what_both_branches_say_with_confidence(confidence: float) -> None:
+def test_contrast_uses_labels_and_classes_that_both_branches_predict_confidently(confidence: float) -> None:
     case = Case()
     places = voxel_classes_by_hand(case, confidence)
     unlabelled = [place for place in places if place[0] == 2]
@@ -223,7 +223,7 @@ def test_where_no_voxel_has_a_class_there_is_no_contrast() -> None:
         ),
     ],
 )
-def test_gradients_go_where_they_should_and_nowhere_else(part: str, expected: dict[str, list[int]]) -> None:
+def test_each_loss_gives_gradients_to_the_right_parameters_alone(part: str, expected: dict[str, list[int]]) -> None:
     case = Case()
     losses = case.losses(replace(ALL, confidence=0.5))
     assert case.reached(losses[part]) == expected

@@ -56,7 +56,7 @@ def test_a_pass_is_the_softmax_of_the_image_padded_with_its_last_voxel() -> None
 
 
 @pytest.mark.parametrize("size", [(100, 90, 80), (33, 200, 64), (64, 64, 64), (10, 10, 300)], ids=str)
-def test_the_part_is_the_first_that_fits(size: Size) -> None:
+def test_the_tile_is_the_first_that_fits(size: Size) -> None:
     stride = 16
     strides = (stride, stride, stride)
     padded = [-(-n // stride) * stride for n in size]

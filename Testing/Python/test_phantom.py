@@ -47,7 +47,7 @@ def test_same_seed_same_scan_and_another_seed_another(hearts: dict[int, tuple[Vo
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_atrium_is_one_piece_of_a_patients_size(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
+def test_atrium_is_one_component_of_a_patients_size(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
     label = hearts[seed][1]
     assert set(np.unique(label.voxels)) == {0, 1}
     assert ndimage.label(label.voxels)[1] == 1
@@ -159,7 +159,7 @@ def test_shipped_scan_is_seed_0_and_small() -> None:
 
 
 @pytest.mark.parametrize(("seed", "spacing"), [(-1, 0.625), (0, 0.0), (0, 10.0), (0, float("nan"))])
-def test_refuses_what_it_cannot_make(seed: int, spacing: float) -> None:
+def test_phantoms_that_cannot_be_made_are_refused(seed: int, spacing: float) -> None:
     with pytest.raises(InputError):
         phantom.make_phantom(seed, spacing_mm=spacing)
 

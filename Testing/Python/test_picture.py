@@ -20,7 +20,7 @@ from dcamt.report import picture
 from dcamt.report.colors import SEGMENT_COLORS
 from dcamt.report.picture import describe_segments, draw_picture, format_measurements, render_picture
 from dcamt.report.scene import build_scene, turn_to_lps
-from dcamt.report.surface_shading import View, trace_surface
+from dcamt.report.surface_shading import View, doubt_painter, trace_surface, view_from
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from scipy import ndimage
 
@@ -139,7 +139,7 @@ def test_turn_to_lps_agrees_with_nibabel_in_all_48_orientations() -> None:
         assert np.allclose(spacing, SPACING)
 
 
-def test_letters_name_the_side_they_stand_on() -> None:
+def test_letters_name_the_patients_sides() -> None:
     """A landmark of the patient appears beside its letters in every panel."""
     corner = np.zeros(SHAPE, bool)
     corner[56:62, 34:39, 19:23] = True  # left, posterior, superior
@@ -207,12 +207,18 @@ def test_surface_of_a_ball_is_a_disc_of_equal_radius() -> None:
     assert top > bottom  # the light is above
 
 
-def test_doubt_colours_surface_and_slices_amber() -> None:
+def test_doubt_colours_the_surface_amber() -> None:
     volume, labelmap = make_case()
     disagreement = np.zeros(SHAPE, np.float32)
-    sure = pixels(draw_picture(volume, labelmap, [GREEN], disagreement=disagreement))
     disagreement[30:] = 1
-    unsure = pixels(draw_picture(volume, labelmap, [GREEN], disagreement=disagreement))
+
+    def shade(doubt: np.ndarray) -> np.ndarray:
+        scene = build_scene(volume, labelmap, [GREEN], doubt)
+        assert scene.doubt is not None
+        surface = trace_surface(scene.labels, scene.spacing, [GREEN], view_from(True, 200))
+        return 255 * surface.shade(doubt_painter(scene.doubt, scene.spacing))
+
+    sure, unsure = shade(np.zeros_like(disagreement)), shade(disagreement)
 
     def amber(image: np.ndarray) -> int:
         return int(((image[..., 0] > 150) & (image[..., 1] > 90) & (image[..., 2] < 90)).sum())
@@ -220,7 +226,7 @@ def test_doubt_colours_surface_and_slices_amber() -> None:
     assert amber(unsure) > 20 * max(amber(sure), 100)
 
 
-def test_empty_segmentation_says_so(tmp_path: Path) -> None:
+def test_empty_segmentation_is_labelled_as_empty(tmp_path: Path) -> None:
     volume, labelmap = make_case(np.zeros(SHAPE, bool))
     figure = draw_picture(volume, labelmap, [GREEN])
     assert any("Nothing is segmented" in t.get_text() for axes in figure.axes for t in axes.texts)

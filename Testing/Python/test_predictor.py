@@ -188,7 +188,7 @@ def test_agreement_is_one_less_the_total_variation_distance() -> None:
     assert torch.allclose(agreement_map(branches).flatten(), torch.tensor([0.6, 0.0, 1.0, 0.9]))
 
 
-def test_branch_dice_counts_the_voxels_both_call_the_same() -> None:
+def test_branch_dice_counts_the_voxels_of_one_class_in_both() -> None:
     a = torch.tensor([0, 1, 1, 2, 2, 0, 1, 0])
     b = torch.tensor([0, 1, 2, 2, 0, 0, 1, 0])
     branches = torch.stack([nn.functional.one_hot(labels, 3).T.reshape(3, 2, 2, 2) for labels in (a, b)]).float()
@@ -324,7 +324,7 @@ def test_a_region_between_two_voxels_is_refused(tiny_package: ModelPackage) -> N
         predictor.segment(scan, region=region)
 
 
-def test_the_largest_component_stays_if_the_recipe_says_so(tiny_package: ModelPackage) -> None:
+def test_the_largest_component_is_kept_if_the_recipe_sets_it(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     for component, pieces in ((False, 2), (True, 1)):
         predictor, scan = told(tiny_package, Told(), component=component)
@@ -334,9 +334,7 @@ def test_the_largest_component_stays_if_the_recipe_says_so(tiny_package: ModelPa
         assert np.array_equal(labels == 1, right if component else left | right)
 
 
-def test_a_bound_on_memory_makes_tiles_that_keep_it(
-    tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = record_tiles(monkeypatch)
     predictor, scan = told(tiny_package, Told())
     predictor.segment(scan)
@@ -350,7 +348,7 @@ def test_a_bound_on_memory_makes_tiles_that_keep_it(
         assert pass_bytes(predictor.recipe, parts[0]) <= bound
 
 
-def test_a_bound_on_memory_leaves_the_result_as_it_is(
+def test_a_memory_limit_does_not_change_the_result(
     tiny_package: ModelPackage, oblique_scan: Volume, expected: Prediction
 ) -> None:
     memory = pass_bytes(tiny_package.recipe, (16, 16, 16))
@@ -391,9 +389,7 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
     assert predictor.segment(scan).notes == ()  # and the next scan starts afresh
 
 
-def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
-    tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cpu_is_used_if_the_gpu_is_too_small(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Told(device="meta")
     predictor, scan = told(tiny_package, network, memory=10**9)
     predictor.device = torch.device("meta")  # stands for the GPU, which a machine that tests need not have
@@ -411,7 +407,7 @@ def test_a_gpu_that_is_too_small_hands_over_to_the_cpu(
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-def test_a_network_made_for_the_cpu_takes_its_precision_and_leaves_the_first_as_it_was(
+def test_a_second_network_for_the_cpu_has_its_own_precision(
     tiny_package: ModelPackage, oblique_scan: Volume, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(tiny_package, precision=precision)
@@ -431,7 +427,7 @@ def test_a_network_made_for_the_cpu_takes_its_precision_and_leaves_the_first_as_
     assert all(tensor.data_ptr() == before[name].data_ptr() and tensor.is_meta for name, tensor in after.items())
 
 
-def test_memory_that_never_suffices_ends_in_one_line_rather_than_never(
+def test_memory_that_never_suffices_is_one_line_of_error(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = record_tiles(monkeypatch)
@@ -443,13 +439,13 @@ def test_memory_that_never_suffices_ends_in_one_line_rather_than_never(
     assert parts[-1] == (16, 16, 16)  # the smallest was tried
 
 
-def test_other_failures_are_not_taken_for_a_lack_of_memory(tiny_package: ModelPackage) -> None:
+def test_other_failures_are_no_lack_of_memory(tiny_package: ModelPackage) -> None:
     predictor, scan = told(tiny_package, Told(RuntimeError("shapes do not fit"), failures=1))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         predictor.segment(scan)
 
 
-def test_a_network_is_folded_on_the_cpu_whatever_computes(
+def test_a_network_is_folded_on_the_cpu_for_every_device(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folding takes double precision, which Apple's GPUs do not have."""

@@ -91,7 +91,7 @@ def test_axes_run_to_the_right_front_and_head_of_the_patient() -> None:
 
 
 @pytest.mark.parametrize("degrees", [(0, 0, 45), (45, 0, 0), (0, -45, 0)])
-def test_axes_halfway_between_two_of_the_patients_are_told_apart_whatever_their_storage(
+def test_axes_at_45_degrees_have_one_orientation_in_every_storage_order(
     degrees: tuple[int, int, int],
 ) -> None:
     scan = analytic_scan(centred_grid((9, 10, 11), (1.0, 1.0, 1.0), rotation(*degrees)))
@@ -182,7 +182,7 @@ def test_downsampling_averages_what_the_coarse_grid_cannot_hold(tiny_recipe: Rec
     assert image[:, 1:-1].abs().max() < 1e-5  # the mean, 50, is mapped to 0
 
 
-def test_what_came_to_the_networks_grid_goes_back_in_its_place() -> None:
+def test_values_return_from_the_networks_grid_to_their_places() -> None:
     for order, flips in [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 0, 2), (False, True, True))]:
         scan = stored_otherwise(
             analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0), rotation(9, -12, 17))), order, flips
@@ -202,7 +202,7 @@ SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_a_part_of_what_goes_back_is_that_part_of_the_whole(
+def test_resampling_a_box_gives_that_box_of_the_whole(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
     scan = stored_otherwise(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
@@ -214,7 +214,7 @@ def test_a_part_of_what_goes_back_is_that_part_of_the_whole(
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_what_a_box_reaches_is_what_changes_with_it(
+def test_reached_voxels_are_those_that_change_with_the_box(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
     scan = stored_otherwise(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
@@ -240,7 +240,7 @@ def smooth_label(grid: Grid) -> Labelmap:
 
 @pytest.mark.parametrize("spacing", [(0.625,) * 3, (0.625, 0.625, 2.5), (0.7, 0.7, 0.7), (1.25, 1.25, 2.0)], ids=str)
 @pytest.mark.parametrize("turn", [np.eye(3), rotation(8, 14, -11)], ids=["straight", "oblique"])
-def test_labels_survive_the_way_there_and_back(spacing: tuple[float, float, float], turn: np.ndarray) -> None:
+def test_labels_survive_resampling_there_and_back(spacing: tuple[float, float, float], turn: np.ndarray) -> None:
     shape = tuple(round(mm / step) for mm, step in zip((70, 56, 52), spacing, strict=True))
     labelmap = smooth_label(centred_grid(shape, spacing, turn))  # type: ignore[arg-type]
     back = there_and_back(labelmap, load_recipe("la"))
@@ -252,7 +252,7 @@ def test_labels_survive_the_way_there_and_back(spacing: tuple[float, float, floa
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the left-atrium cases are not here")
 @pytest.mark.parametrize("name", ["la000", "la017", "la042"])
-def test_real_labels_survive_the_way_there_and_back(name: str) -> None:
+def test_real_labels_survive_resampling_there_and_back(name: str) -> None:
     path = REAL / f"{name}_label.nii.gz"
     if not path.is_file():
         pytest.skip(f"{path.name} is not here")
@@ -290,7 +290,7 @@ def test_the_class_that_fills_most_of_a_voxel_wins() -> None:
     )
 
 
-def test_a_voxel_filled_by_halves_falls_to_the_lower_label_from_either_side() -> None:
+def test_a_voxel_filled_by_halves_gets_the_lower_label() -> None:
     recipe = replace(load_recipe("la"), spacing=(2.0, 2.0, 2.0))
     for label_first in (True, False):
         voxels = np.zeros((20, 8, 8), np.uint8)
@@ -346,7 +346,7 @@ def test_local_is_the_running_mean_and_deviation_of_scipy(slab: int, monkeypatch
     assert result.std() > 0.5
 
 
-def test_local_knows_neither_gain_nor_a_usual_offset() -> None:
+def test_local_normalisation_ignores_gain_and_a_usual_offset() -> None:
     image = torch.from_numpy(noise((32, 30, 28)))[None]
     expected = normalise(image, RULE, (1, 1, 1))
     for gain in (1e-3, 0.37, 250.0):
@@ -360,7 +360,7 @@ def test_local_knows_neither_gain_nor_a_usual_offset() -> None:
     assert np.abs(far[0] - scipy_local((image + 60000)[0].numpy(), (6, 6, 6))).max() < 1e-3
 
 
-def test_local_does_not_see_how_the_scan_was_cropped() -> None:
+def test_local_normalisation_ignores_cropping() -> None:
     image = torch.from_numpy(noise((70, 64, 60)))[None]
     whole = normalise(image, RULE, (1.5, 1.5, 1.5))
     crop = (slice(None), slice(8, 66), slice(5, 60), slice(3, 55))

@@ -12,7 +12,7 @@ from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 
-def test_the_chosen_case_appears_and_its_dice_is_that_of_the_validation(tmp_path: Path) -> None:
+def test_the_preview_shows_the_chosen_case_with_the_dice_of_the_validation(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=2)
     run = RunFolder(tmp_path / "run")
     assert chosen_preview(run) is None
@@ -51,7 +51,7 @@ def test_the_chosen_case_appears_and_its_dice_is_that_of_the_validation(tmp_path
     assert len(list(run.preview.glob("*.npy"))) == 2  # of earlier ones nothing is left
 
 
-def test_no_wish_no_preview_and_a_fault_does_not_disturb(tmp_path: Path) -> None:
+def test_without_a_request_there_is_no_preview_and_its_failure_does_not_end_the_run(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=1)
     run = RunFolder(tmp_path / "run")
     trainer = new_trainer(run.path, table, "iterations=1")

@@ -22,7 +22,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 2.5)])
-def test_the_place_is_where_most_of_it_lies(spacing: tuple[float, float, float]) -> None:
+def test_the_place_is_where_disagreement_is_densest(spacing: tuple[float, float, float]) -> None:
     grid = centred_grid((50, 40, 24), spacing, rotation(20, -10, 30))
     points = points_of(grid)
     centre = points[30, 22, 11]
@@ -42,7 +42,7 @@ def stub(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
     return SimpleNamespace(segment=segment, recipe=tiny_recipe())
 
 
-def test_the_score_is_what_the_branches_do_not_share(tmp_path: Path) -> None:
+def test_the_score_is_one_less_the_dice_of_the_branches(tmp_path: Path) -> None:
     write_cases_folder(tmp_path, labelled=0, unlabelled=1)
     case = Case("a", tmp_path / "unlabelled0.nii.gz", None, UNLABELLED)
     labels, agreement = np.ones((24, 24, 24), np.uint8), np.ones((24, 24, 24), np.float32)

@@ -44,7 +44,7 @@ def settings_by_name() -> Counter[str]:
     return names
 
 
-def test_the_left_atrium_recipe_is_what_the_method_says() -> None:
+def test_the_left_atrium_recipe_is_that_of_the_publication() -> None:
     recipe = load_recipe("la")
     assert recipe.spacing == (0.625, 0.625, 0.625)
     assert recipe.training.patch == (112, 112, 80)
@@ -67,7 +67,7 @@ def test_the_second_left_atrium_recipe_differs_in_how_it_is_trained_alone() -> N
     assert plan.iterations == first_plan.iterations
 
 
-def test_the_pancreas_recipe_is_what_the_method_says() -> None:
+def test_the_pancreas_recipe_is_that_of_the_publication() -> None:
     recipe = load_recipe("pancreas")
     assert recipe.spacing == (1.0, 1.0, 1.0)
     assert recipe.training.patch == (96, 96, 96)
@@ -149,7 +149,7 @@ def test_a_setting_changes_its_field_and_no_other(setting: str, section: str, na
     assert before == load_recipe("la")
 
 
-def test_settings_are_taken_in_order_and_checked_together() -> None:
+def test_settings_are_applied_in_order_and_checked_together() -> None:
     recipe = load_recipe("la")
     assert with_settings(recipe, []) == recipe
     assert with_settings(recipe, ["iterations=5", "iterations=7"]).training.iterations == 7
@@ -232,7 +232,7 @@ def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> Non
         ("classes", [{**CLASSES[0], "type": {"scheme": "SCT"}}], "'recipe.classes.type' lacks the key 'value'."),
     ],
 )
-def test_a_file_of_another_shape_is_told_where(key: str, value: Any, message: str) -> None:
+def test_a_value_of_another_shape_is_named_by_its_key(key: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe_from_dict(changed(key, value), "mine.json")
     assert str(caught.value).startswith(f"mine.json: {message}")

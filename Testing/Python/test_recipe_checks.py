@@ -11,7 +11,7 @@ from dcamt.recipe import load_recipe, recipe_from_dict
 
 NAN, INFINITE = float("nan"), float("inf")
 PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
-STRENGTHS = ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise", "blur_mm")
+STRENGTHS = ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise")
 
 
 def la_with(changes: dict[str, Any]) -> dict[str, Any]:
@@ -151,20 +151,20 @@ TAKEN: list[dict[str, Any]] = [
     {"training.seed": 2**31},
     {"objective.samples": 2},
     {"objective.confidence": 1.0, "objective.ramp_up": 0.0},
-    {"augmentation.scale": 0.0, "augmentation.blur_mm": 0.0, "augmentation.mix": 0.5, "augmentation.mix_labelled": 1.0},
+    {"augmentation.scale": 0.0, "augmentation.mix": 0.5, "augmentation.mix_labelled": 1.0},
     {"augmentation.surroundings": 1.0},
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
-def test_values_that_make_no_task_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_values_beyond_their_limits_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe_from_dict(la_with(changes), "mine.json")
     assert str(caught.value) == f"mine.json: {message}."
 
 
 @pytest.mark.parametrize("changes", TAKEN)
-def test_the_last_values_that_make_one_are_taken(changes: dict[str, Any]) -> None:
+def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
     data = la_with(changes)
     recipe = recipe_from_dict(data, "mine.json")
     for key, value in changes.items():
@@ -187,12 +187,13 @@ def test_no_float_of_a_recipe_may_be_infinite_or_nan() -> None:
                 recipe_from_dict(la_with({f"{name}.{key}": value}), "mine.json")
 
 
-def test_a_removed_part_is_accepted_while_it_is_off() -> None:
-    """Run folders and models of 0.1 carry the key of the copy-paste loss."""
-    data = la_with({"objective.copy_paste": 0.0})
+@pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
+def test_a_removed_part_is_accepted_while_it_is_off(key: str) -> None:
+    """Run folders and models of 0.1 hold the keys of the copy-paste loss and of the blur."""
+    data = la_with({key: 0.0})
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
-    with pytest.raises(InputError, match=r"copy_paste' is 0\.5, but this part was removed"):
-        recipe_from_dict(la_with({"objective.copy_paste": 0.5}), "old.json")
+    with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this part was removed"):
+        recipe_from_dict(la_with({key: 0.5}), "old.json")
 
 
 @pytest.mark.parametrize(

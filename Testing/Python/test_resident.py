@@ -28,7 +28,7 @@ def write_case(folder: Path, image: np.ndarray, label: np.ndarray | None) -> Cas
 
 
 @pytest.mark.parametrize(("settings", "reach"), [((), 4.0), (("rule=clip", "low=0", "high=300"), 1.0)])
-def test_eight_bits_cost_half_a_step_at_most(tmp_path: Path, settings: tuple[str, ...], reach: float) -> None:
+def test_eight_bits_round_by_half_a_step_at_most(tmp_path: Path, settings: tuple[str, ...], reach: float) -> None:
     recipe = tiny_recipe(*settings)
     case = write_case(tmp_path, *ellipsoid_scan())
     exact, _ = scan_to_network(read_scan(case.image), recipe)
@@ -79,7 +79,7 @@ def fault(case: Case, recipe: Recipe | None = None) -> str:
     return str(caught.value)
 
 
-def test_a_structure_too_thin_for_the_recipes_grid_is_told_of(tmp_path: Path) -> None:
+def test_a_structure_too_thin_for_the_recipes_grid_is_refused(tmp_path: Path) -> None:
     """A sheet of a voxel of 2 mm. Some stray voxels may go, and so may what is not there."""
     image, label = ellipsoid_scan((20, 20, 20))
     two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
@@ -91,7 +91,7 @@ def test_a_structure_too_thin_for_the_recipes_grid_is_told_of(tmp_path: Path) ->
     assert fault(case, two).startswith(f"{case.label}: its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x")
 
 
-def test_a_mask_of_white_is_held_as_the_only_class(tmp_path: Path) -> None:
+def test_a_mask_of_255_becomes_the_only_class(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     ones, white = (load_case(write_case(tmp_path, image, label * value), tiny_recipe(), CPU) for value in (1, 255))
     assert ones.label is not None
@@ -100,7 +100,7 @@ def test_a_mask_of_white_is_held_as_the_only_class(tmp_path: Path) -> None:
     assert int(ones.label.max()) == 1
 
 
-def test_faults_of_a_label_name_its_file(tmp_path: Path) -> None:
+def test_errors_of_a_label_name_its_file(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image, label * 0)
     assert fault(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")

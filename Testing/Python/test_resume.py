@@ -90,7 +90,7 @@ def last_checkpoint(events: list[dict[str, Any]]) -> int:
 
 @processes
 @pytest.mark.parametrize("seed", [0, 1])
-def test_killed_and_resumed_is_the_very_run_that_never_stopped(
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
 ) -> None:
     run, draw = RunFolder(tmp_path / "run"), random.Random(seed)
@@ -115,7 +115,7 @@ def test_killed_and_resumed_is_the_very_run_that_never_stopped(
 
 
 @processes
-def test_the_reference_run_used_all_it_should(uninterrupted: RunFolder) -> None:
+def test_the_reference_run_used_every_part(uninterrupted: RunFolder) -> None:
     """Else the comparisons above would compare less than they say."""
     events = uninterrupted.read_events()
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
@@ -130,7 +130,7 @@ def test_the_reference_run_used_all_it_should(uninterrupted: RunFolder) -> None:
 
 
 @processes
-def test_sigterm_pauses_the_run_and_it_goes_on(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
+def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
     run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
     process = start_dcamt(begin(table, run), output)
     wait_for(run, lambda events: last_checkpoint(events) >= 4, process)
@@ -170,7 +170,7 @@ def test_a_signal_ends_the_run_after_the_iteration_in_hand(tmp_path: Path, table
     assert signal.getsignal(number) == before
 
 
-def test_a_disk_that_fills_up_costs_only_what_came_after_the_last_checkpoint(
+def test_a_full_disk_loses_only_the_steps_after_the_last_checkpoint(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ("iterations=6", "checkpoint_every_s=0.000001", "weight_average=0.9")
@@ -195,7 +195,7 @@ def test_a_disk_that_fills_up_costs_only_what_came_after_the_last_checkpoint(
     assert_same(resumed.fit(read_cases(table), resumed=True).weights, whole.weights)
 
 
-def test_losses_that_are_no_numbers_end_the_run_and_spoil_no_checkpoint(tmp_path: Path, table: Path) -> None:
+def test_losses_that_are_not_finite_end_the_run_and_keep_the_checkpoint(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     settings = ("iterations=40", "learning_rate=1e18", "checkpoint_every_s=0.000001")
     assert run_dcamt(begin(table, run, settings), tmp_path / "output") == 1
@@ -215,7 +215,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, table: Path)
         new_trainer(tmp_path / "run", table).resume()
 
 
-def test_a_run_taken_up_after_its_last_iteration_still_measures_its_model(tmp_path: Path, table: Path) -> None:
+def test_a_run_resumed_after_its_last_iteration_still_validates(tmp_path: Path, table: Path) -> None:
     first = new_trainer(tmp_path / "run", table, "iterations=3").fit(read_cases(table))
     again = new_trainer(tmp_path / "run", table, "iterations=3")
     again.resume()
@@ -228,7 +228,7 @@ def test_a_run_taken_up_after_its_last_iteration_still_measures_its_model(tmp_pa
 
 @pytest.mark.parametrize("saved_with", [True, False])
 @pytest.mark.parametrize("resumed_with", [True, False])
-def test_a_checkpoint_moves_between_devices_that_scale_gradients_and_such_that_do_not(
+def test_a_checkpoint_loads_with_and_without_gradient_scaling(
     tmp_path: Path, table: Path, saved_with: bool, resumed_with: bool
 ) -> None:
     first, second = new_trainer(tmp_path / "run", table), new_trainer(tmp_path / "run", table)

@@ -23,7 +23,7 @@ def nothing() -> None:
     """A first checkpoint that these tests do without."""
 
 
-def test_what_is_created_is_opened(tmp_path: Path, table: Path) -> None:
+def test_a_created_run_is_opened(tmp_path: Path, table: Path) -> None:
     recipe, cases = tiny_recipe("mmd=0.25", "flip=true,false,true"), read_cases(table)
     run = RunFolder(tmp_path / "runs" / "first")
     run.create(recipe, cases, nothing)
@@ -43,7 +43,7 @@ def test_run_and_scans_may_move_together(tmp_path: Path, table: Path) -> None:
     assert all(case.image.exists() for case in cases)
 
 
-def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path, table: Path) -> None:
+def test_an_empty_folder_is_accepted_and_a_full_one_refused(tmp_path: Path, table: Path) -> None:
     recipe, cases = tiny_recipe(), read_cases(table)
     empty = RunFolder(tmp_path / "empty")
     empty.path.mkdir()
@@ -77,7 +77,7 @@ def test_a_run_killed_before_it_began_can_be_begun_again(tmp_path: Path, table: 
     run.open()
 
 
-def test_what_a_killed_process_left_half_written_is_no_hindrance_and_goes(tmp_path: Path, table: Path) -> None:
+def test_half_written_files_of_a_killed_process_are_removed(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.checkpoint.parent.mkdir(parents=True)
     strays = [run.path / ".0badcafe-recipe.json", run.path / ".12345678-cases.csv"]
@@ -93,14 +93,14 @@ def test_what_a_killed_process_left_half_written_is_no_hindrance_and_goes(tmp_pa
     run.open()
 
 
-def test_a_hidden_file_of_someone_else_makes_a_folder_full(tmp_path: Path, table: Path) -> None:
+def test_a_folder_with_a_hidden_file_is_not_empty(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path)
     (tmp_path / ".hidden").touch()
     with pytest.raises(InputError, match="is not an empty folder"):
         run.create(tiny_recipe(), read_cases(table), nothing)
 
 
-def test_where_the_weights_came_from_is_kept(tmp_path: Path, table: Path) -> None:
+def test_the_origin_of_the_weights_is_stored(tmp_path: Path, table: Path) -> None:
     run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
     run.create(tiny_recipe(), read_cases(table), nothing, origin)
     assert json.loads(run.origin.read_text(encoding="utf-8"))["checksum"] == "abc123"
@@ -115,7 +115,7 @@ def test_where_the_weights_came_from_is_kept(tmp_path: Path, table: Path) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x"}', '{"name":1,"title":"","licence":"","checksum":""}'])
-def test_a_damaged_origin_is_told(tmp_path: Path, text: str) -> None:
+def test_a_damaged_origin_is_an_input_error(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     run.origin.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start a new run\.$"):
@@ -128,9 +128,7 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
             RunFolder(path).open()
 
 
-def test_a_fault_while_creating_leaves_no_run_behind(
-    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_during_creation_leaves_no_run(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
 
     def full_disk(*_: object) -> None:
@@ -146,7 +144,7 @@ def test_a_fault_while_creating_leaves_no_run_behind(
     run.open()
 
 
-def test_a_scan_that_went_missing_is_named(tmp_path: Path, table: Path) -> None:
+def test_a_missing_scan_is_named(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.create(tiny_recipe(), read_cases(table), nothing)
     (table.parent / "unlabelled0.nii.gz").unlink()

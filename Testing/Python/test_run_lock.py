@@ -124,7 +124,7 @@ def test_processes_that_contend_are_never_inside_together(tmp_path: Path) -> Non
     assert sum(int(held) for held, _ in results) > 20
 
 
-def test_file_system_without_locks_refuses_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_without_locks_refuses_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -157,7 +157,7 @@ def test_a_request_to_an_earlier_process_does_not_end_the_next(tmp_path: Path, t
     assert run_state(run).state == FINISHED
 
 
-def test_what_is_asked(tmp_path: Path) -> None:
+def test_the_request_is_read_back(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert read_request(run) is None
     for what in (PAUSE, STOP):
@@ -170,7 +170,7 @@ def test_what_is_asked(tmp_path: Path) -> None:
     assert read_request(run) is None
 
 
-def test_a_killed_process_leaves_a_run_that_says_so_and_goes_on(tmp_path: Path, table: Path) -> None:
+def test_a_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("checkpoint") > 2)
@@ -268,7 +268,7 @@ def test_runs_are_found_the_newest_first(tmp_path: Path) -> None:
     assert [run.path.name for run in find_runs(tmp_path)] == ["new", "old"]
 
 
-def test_a_run_that_never_began_tells_what_its_process_printed(tmp_path: Path) -> None:
+def test_a_run_that_failed_to_start_shows_its_processs_last_line(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.log.write_text("dcamt: cases.csv: lacks the column 'role'.\n\n", encoding="utf-8")
     assert (run_state(run).state, run_state(run).reason) == (FAILED, "cases.csv: lacks the column 'role'.")

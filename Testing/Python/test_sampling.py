@@ -61,7 +61,7 @@ def test_mirrored_cut_is_a_mirrored_slice(axis: int) -> None:
     assert np.array_equal(labels, np.flip(label[4:20, 5:21, 6:22], axis))
 
 
-def test_turned_and_scaled_cuts_are_scipys() -> None:
+def test_rotated_and_scaled_cuts_equal_scipys() -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     scan, label = noise((2, *SIZE)), noise(SIZE, 1, 3)
     settings = tiny_recipe("rotation_degrees=60", "scale=0.5", "flip=true,true,true").augmentation
@@ -126,7 +126,7 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
     assert len(starts) > 20 if foreground == 0 else len(starts) == 3
 
 
-def test_share_of_patches_centred_on_a_class() -> None:
+def test_fraction_of_patches_centred_on_a_class() -> None:
     label = np.zeros((64, 64, 64), np.uint8)
     label[5:8, 50:53, 30:33] = 1  # rare in patches that lie anywhere
     label[40:60, 5:25, 5:60] = 2  # many times larger, but chosen as often
@@ -200,7 +200,7 @@ def test_no_two_iterations_share_a_seed() -> None:
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
-def test_share_of_own_tokens(share: float, low: float, high: float) -> None:
+def test_fraction_of_own_tokens(share: float, low: float, high: float) -> None:
     recipe: Recipe = tiny_recipe(*UNCHANGED, f"own_tokens={share}", "batch=8", "patch=4,4,4")
     sampler = BatchSampler([resident(noise(SIZE), noise(SIZE, 1, 2))], [], recipe, CPU)
     tokens = torch.stack([sampler.draw(step).own_tokens for step in range(30)])
@@ -209,7 +209,7 @@ def test_share_of_own_tokens(share: float, low: float, high: float) -> None:
         assert bool((tokens[:, 0] != tokens[:, 1]).any())
 
 
-def test_what_is_round_stays_round_where_voxels_are_long() -> None:
+def test_a_ball_stays_a_ball_where_voxels_are_long() -> None:
     """A ball in voxels of 1 x 1 x 4 mm, turned: its extent in mm is the same along all axes, its volume, too."""
     sides = np.array([1.0, 1.0, 4.0])
     places = np.moveaxis(np.indices((48, 48, 12)), 0, -1)
@@ -264,7 +264,7 @@ def test_mixed_patches_hold_a_box_of_another_of_their_kind() -> None:
     assert len(corners) > 20
 
 
-def test_labels_are_mixed_along_with_their_patches() -> None:
+def test_labels_are_mixed_as_their_patches() -> None:
     cases = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
     sampler = sampler_of(cases, *UNCHANGED, "mix_labelled=1", "foreground=0", "batch=4")
     mixtures = 0
@@ -275,7 +275,7 @@ def test_labels_are_mixed_along_with_their_patches() -> None:
     assert mixtures > 20
 
 
-def test_patches_that_end_within_themselves_end_for_their_teachers_and_labels_too() -> None:
+def test_replaced_surroundings_are_the_same_for_teachers_and_labels() -> None:
     case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
     settings = (*UNCHANGED, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(noise(SIZE, 1))])
@@ -293,7 +293,7 @@ def test_patches_that_end_within_themselves_end_for_their_teachers_and_labels_to
     assert unlabelled_voxels > 0
 
 
-def test_patches_are_mixed_as_often_as_asked() -> None:
+def test_patches_are_mixed_with_the_recipes_probability() -> None:
     case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
     sampler = sampler_of([case], "mix=0.3", unlabelled=[resident(noise(SIZE))])
     share = sum(sampler.draw(step).box is not None for step in range(200)) / 200

@@ -58,12 +58,12 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def test_it_ships_under_the_default_name_and_within_25_mb() -> None:
+def test_the_model_ships_under_the_default_name_and_within_25_mb() -> None:
     assert [model.name for model in stored_models() if model.shipped] == [DEFAULT_MODEL]
     assert model_path(DEFAULT_MODEL).stat().st_size < 25e6
 
 
-def test_its_card_says_what_it_is_and_how_good(package: ModelPackage) -> None:
+def test_its_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> None:
     card = package.card
     assert card.name == DEFAULT_MODEL
     assert card.segments == ("Left atrium",)
@@ -76,7 +76,7 @@ def test_its_card_says_what_it_is_and_how_good(package: ModelPackage) -> None:
 
 
 @pytest.mark.parametrize("quality", [ACCURATE, FAST])
-def test_it_finds_the_samples_atrium(predictor: Predictor, scan: Volume, truth: Labelmap, quality: str) -> None:
+def test_the_model_finds_the_samples_atrium(predictor: Predictor, scan: Volume, truth: Labelmap, quality: str) -> None:
     found = predictor.segment(scan, quality).labelmap
     assert score(found.voxels == 1, truth.voxels == 1, scan.grid.spacing).dice > 0.9
 
@@ -110,7 +110,7 @@ def test_a_brighter_scan_is_the_same_scan(predictor: Predictor, scan: Volume, wh
 
 @pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
 @pytest.mark.parametrize("case", ["la061", "la072", "la079"])
-def test_it_segments_scans_whose_outlines_it_never_saw(predictor: Predictor, case: str) -> None:
+def test_the_model_segments_kept_out_scans(predictor: Predictor, case: str) -> None:
     scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     found = predictor.segment(scan).labelmap
     assert score(found.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
@@ -119,7 +119,7 @@ def test_it_segments_scans_whose_outlines_it_never_saw(predictor: Predictor, cas
 @pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
 @pytest.mark.parametrize("surroundings", ["air", "noise", "mirrored tissue"])
 @pytest.mark.parametrize("case", ["la064", "la065"])
-def test_it_finds_the_atrium_in_a_field_of_576_by_576(predictor: Predictor, case: str, surroundings: str) -> None:
+def test_the_atrium_is_found_in_a_scan_padded_to_576_by_576(predictor: Predictor, case: str, surroundings: str) -> None:
     scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     cropped = dice(predictor.segment(scan).labelmap.voxels == 1, label.voxels == 1)
     margins = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip((576, 576, 88), scan.grid.shape, strict=True)]

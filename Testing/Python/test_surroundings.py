@@ -54,7 +54,7 @@ def test_all_is_drawn_from_the_generator_that_is_given() -> None:
         assert torch.equal(one[1], other[1])
 
 
-def test_it_happens_as_often_as_is_asked() -> None:
+def test_surroundings_are_replaced_with_the_given_probability() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(1)
     changed = sum(not torch.equal(replace_surroundings(image, label, 0.4, draws)[0], image) for _ in range(400))
@@ -74,7 +74,7 @@ def test_a_patch_of_one_voxel_across_stays_as_it_is_that_way() -> None:
     assert 8 < kept < 32
 
 
-def test_each_kind_is_what_it_is_called_on_every_side() -> None:
+def test_air_noise_and_mirror_are_filled_as_named_on_every_side() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(2)
     seen: Counter[tuple[str, int, bool]] = Counter()

@@ -62,7 +62,7 @@ def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, 
             assert (tiled - whole).abs().max() < 1e-5
 
 
-def test_a_shorter_reach_would_be_seen(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shorter_reach_changes_the_result(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of(tiny_recipe, SHAPES[1])
     image = torch.randn(1, 64, 48, 40)
     monkeypatch.setattr("dcamt.inference.tiling.fine_reach", lambda network: (4, 4, 4))
@@ -87,7 +87,7 @@ def test_what_an_output_depends_on_lies_within_the_reach(tiny_recipe: Recipe) ->
         assert int(touched.max()) - 48 > 4
 
 
-def test_tiles_yield_every_voxel_once_and_see_their_surroundings() -> None:
+def test_tiles_cover_every_voxel_once_with_their_margin() -> None:
     size, margin, step = (61 * 4, 40, 36), 8, 4
     seen = torch.zeros(size)
     for outer, core, inner in split_into_tiles(size, (64, 40, 24), (margin,) * 3, (step,) * 3):

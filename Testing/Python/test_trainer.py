@@ -126,7 +126,7 @@ def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, ta
         ("cpu", False, None),
     ],
 )
-def test_16_bits_where_the_device_gains_by_them(
+def test_16_bits_are_used_where_they_are_faster(
     monkeypatch: pytest.MonkeyPatch, device: str, fast: bool, half: torch.dtype | None
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: fast)
@@ -145,7 +145,7 @@ def test_16_bits_where_the_device_gains_by_them(
         ((4, 8, 8), 2, False),
     ],
 )
-def test_no_gradient_is_left_to_a_kernel_that_gets_it_wrong(
+def test_float32_is_used_where_the_bfloat16_gradient_is_wrong(
     patch: tuple[int, int, int], levels: int, safe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)
@@ -243,7 +243,7 @@ def test_the_memory_layout_of_weights_changes_no_step(optimiser: str) -> None:
     assert torch.allclose(*ends, atol=1e-6)
 
 
-def test_a_first_step_that_overflows_in_float16_leaves_no_trace() -> None:
+def test_a_first_step_that_overflows_in_float16_changes_nothing() -> None:
     """The scaler starts high, so that first gradients may be infinite; their step is left out."""
     weights = []
     for overflows in (True, False):
@@ -264,7 +264,7 @@ def test_a_first_step_that_overflows_in_float16_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_a_checkpoint_of_an_optimiser_that_was_not_fused_is_gone_on_with(optimiser: str) -> None:
+def test_a_checkpoint_of_an_unfused_optimiser_is_resumed(optimiser: str) -> None:
     """As of an earlier release or of another kind of device."""
     recipe = tiny_recipe(f"optimiser={optimiser}")
     learner = Learner(recipe, torch.device("cpu"))
@@ -364,9 +364,7 @@ def test_a_first_validation_is_made_if_there_is_time_for_it_and_the_last(
         assert len(heard) * clock.validation_s <= 0.1 * seconds
 
 
-def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
-    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_to_stop_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was measured by then is of no use; at the run's end all of it is wanted."""
     heard: list[Event] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", heard=heard.append)
@@ -395,7 +393,7 @@ def test_asked_to_end_during_a_validation_it_does_not_wait_for_its_end(
     assert measured == [2, 4, 4]
 
 
-def test_share_of_validation_counts_on_when_resumed(
+def test_time_spent_validating_is_kept_when_resumed(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch, 50.0)

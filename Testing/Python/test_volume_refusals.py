@@ -171,7 +171,7 @@ def test_voxels_that_are_no_intensities(tmp_path: Path) -> None:
         refused(lambda colour=colour: read_scan(colour), colour, "RGB")
 
 
-def test_what_is_no_labelmap(tmp_path: Path) -> None:
+def test_files_that_are_no_labelmap_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     refused(lambda: read_labelmap(save_nifti(path, scan())), path, "fractional")
     refused(lambda: read_labelmap(save_nifti(path, labels().astype(np.int16) - 1)), path, "negative label -1")

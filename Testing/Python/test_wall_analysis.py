@@ -77,7 +77,7 @@ def test_mean_along_the_normal_is_the_mean_of_what_lies_there() -> None:
     assert np.median(across.ratio[inside]) == pytest.approx(1.25, abs=0.03)  # half blood, half patch
 
 
-def test_maximum_looks_neither_too_short_nor_too_far() -> None:
+def test_maximum_is_taken_over_the_set_distances() -> None:
     result = analysed(PATCH, grid_about(55, FINE), WallSettings(from_mm=-3.0, to_mm=-1.5))
     assert result.ratio.max() < 1.2  # blood alone
     beyond = analysed(replace(PATCH, shell_mm=2.0), grid_about(60, FINE), WallSettings(from_mm=4.0, to_mm=6.0))
@@ -252,7 +252,7 @@ def test_other_names_are_no_threshold(name: str) -> None:
         parse_threshold(name)
 
 
-def test_settings_that_mean_nothing_are_refused() -> None:
+def test_meaningless_settings_are_refused() -> None:
     with pytest.raises(InputError, match="is not known"):
         WallSettings(sample="median")
     for first, last in ((3.0, -1.0), (1.0, 1.0), (-20.0, 3.0), (0.0, 11.0), (float("nan"), 3.0)):

@@ -90,7 +90,7 @@ def test_empty_segment_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("axes", [np.eye(3), TURN, TURN @ [[1, 0.3, 0], [0, 1, 0.2], [0, 0, 1]]])
-def test_erosion_takes_what_a_search_over_all_voxels_takes(axes: np.ndarray) -> None:
+def test_erosion_equals_a_search_over_all_voxels(axes: np.ndarray) -> None:
     from scipy.spatial import cKDTree
 
     grid = grid_about(24, (1.0, 1.3, 2.1), axes)
@@ -104,7 +104,7 @@ def test_erosion_takes_what_a_search_over_all_voxels_takes(axes: np.ndarray) -> 
     np.testing.assert_array_equal(erode(mask, grid, 3.05), expected)
 
 
-def test_erosion_takes_what_lies_beyond_the_scan_for_outside() -> None:
+def test_erosion_treats_voxels_beyond_the_scan_as_outside() -> None:
     grid = grid_about(12, (1.0, 1.0, 1.0))
     eroded = erode(np.ones(grid.shape, bool), grid, 3.0)
     expected = np.zeros(grid.shape, bool)

@@ -60,7 +60,7 @@ def test_the_box_of_a_class_holds_all_of_it_and_nothing_less(
     assert segment.box == tuple((low, high + 1) for low, high in zip(index.min(0), index.max(0), strict=True))
 
 
-def test_the_second_request_computes_at_once(
+def test_the_second_request_does_not_load_the_model_again(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -91,7 +91,7 @@ def test_a_model_can_be_loaded_ahead(
     assert not any(getattr(event, "stage", None) == "loading" for event in told)
 
 
-def test_progress_grows_to_the_end_and_knows_the_rest(
+def test_progress_grows_to_the_end_with_the_remaining_time(
     start_worker: Callable[..., Child], worker_model: Path, tmp_path: Path
 ) -> None:
     child = start_worker()

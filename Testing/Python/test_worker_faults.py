@@ -51,7 +51,7 @@ tiling._predict_or_none = fails_on_gpu
         ('{"request": "load", "protocol": 1, "id": "1", "model": 3}', "'request.model' must be of type str, not 3"),
     ],
 )
-def test_a_request_that_is_none_is_refused_and_the_next_served(
+def test_an_invalid_request_is_refused_and_the_next_one_served(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path, line: str, said: str
 ) -> None:
     child = start_worker()
@@ -75,7 +75,7 @@ def test_a_request_that_is_none_is_refused_and_the_next_served(
         ({"region": Region((0, 0, 0), (0, 10, 10))}, "is not a region"),
     ],
 )
-def test_input_that_cannot_be_used_is_told_of_and_the_next_request_served(
+def test_unusable_input_is_reported_and_the_next_request_served(
     shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     shared_worker.send(request(oblique_scan, worker_model, tmp_path / "bad", "bad", **change))
@@ -89,7 +89,7 @@ def test_input_that_cannot_be_used_is_told_of_and_the_next_request_served(
 
 
 @pytest.mark.parametrize("file", ["labelmap.npy", "disagreement.npy"])
-def test_a_full_disk_is_told_of_and_the_next_request_served(
+def test_a_full_disk_is_reported_and_the_next_request_served(
     shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, file: str
 ) -> None:
     if not Path("/dev/full").exists():
@@ -135,7 +135,7 @@ def test_a_gpu_too_small_for_the_model(
     assert_result_of(finished, oblique_scan, worker_package)
 
 
-def test_a_gpu_too_small_for_the_scan_goes_on_in_smaller_parts_and_then_on_the_cpu(
+def test_a_gpu_too_small_for_the_scan_uses_smaller_tiles_then_the_cpu(
     start_worker: Callable[..., Child],
     worker_model: Path,
     worker_package: ModelPackage,
@@ -156,7 +156,7 @@ def test_a_gpu_too_small_for_the_scan_goes_on_in_smaller_parts_and_then_on_the_c
     assert_result_of(finished, large, worker_package)
 
 
-def test_a_bug_is_told_of_with_its_traceback_and_ends_the_worker(
+def test_an_unexpected_error_is_reported_with_its_traceback_and_ends_the_worker(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker(BUG)
@@ -168,7 +168,7 @@ def test_a_bug_is_told_of_with_its_traceback_and_ends_the_worker(
     assert child.ends() == 1
 
 
-def test_it_ends_as_stdin_closes_even_while_it_computes(
+def test_the_worker_ends_when_stdin_closes_even_while_it_computes(
     start_worker: Callable[..., Child], worker_model: Path, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -182,7 +182,7 @@ def test_it_ends_as_stdin_closes_even_while_it_computes(
     assert not (tmp_path / "scan" / "labelmap.npy").exists()
 
 
-def test_it_ends_as_nobody_listens_any_more() -> None:
+def test_the_worker_ends_when_stdout_closes() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "dcamt.inference.worker"],
         cwd=ENGINE_HOME,
@@ -200,7 +200,7 @@ def test_it_ends_as_nobody_listens_any_more() -> None:
         process.stdin.close()
 
 
-def test_killed_it_leaves_no_result_and_a_new_one_serves(
+def test_a_killed_worker_leaves_no_result_and_a_new_one_serves(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()

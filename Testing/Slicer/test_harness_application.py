@@ -351,7 +351,7 @@ class DialogWatcherTest(unittest.TestCase):
             self.assertEqual(self.open(box), qt.QMessageBox.No)
         self.assertEqual([(seen.kind, seen.buttons) for seen in person.seen], [("warning", ("Yes", "No"))])
 
-    def test_dialog_that_nobody_expects_is_closed_and_reported(self) -> None:
+    def test_unexpected_dialog_is_closed_and_reported(self) -> None:
         self.assertEqual(self.open(qt.QDialog()), qt.QDialog.Rejected)
         with self.assertRaisesRegex(AssertionError, "questions without an answer"):
             expect_no_hidden_errors()

@@ -41,7 +41,7 @@ class InstallationTest(unittest.TestCase):
         done = run(["-c", code], str(self.folder))
         self.assertEqual(done.stdout.split("\n")[:2], ["False True", "[] app"], done.stderr)
 
-    def test_it_installs_once_and_imports_no_heavy_package(self) -> None:
+    def test_the_harness_installs_once_and_imports_no_heavy_package(self) -> None:
         code = (
             "import sys, slicer_harness as h; print(h.install()); import slicer, qt; app = slicer.app;"
             "print(h.install(), slicer.app is app, h.in_real_slicer());"

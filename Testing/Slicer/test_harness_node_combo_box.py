@@ -92,7 +92,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertIsNone(self.combo.currentNode())
         self.assertEqual(self.combo.nodeCount(), 0)
 
-    def test_a_loaded_scene_fills_it(self) -> None:
+    def test_a_loaded_scene_fills_the_selector(self) -> None:
         self.add("first")
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "scene.mrb"))

@@ -306,7 +306,7 @@ class TableModelTest(unittest.TestCase):
         self.assertTrue(flags & qt.Qt.ItemIsEditable)
         self.assertTrue(flags & qt.Qt.ItemIsEnabled)
 
-    def test_a_proxy_sorts_it(self) -> None:
+    def test_a_proxy_sorts_the_model(self) -> None:
         proxy = qt.QSortFilterProxyModel()
         proxy.setSourceModel(self.cells)
         proxy.sort(0)

@@ -40,7 +40,7 @@ class SceneTest(unittest.TestCase):
         node.SetSingletonTag("Sample")
         return slicer.mrmlScene.AddNode(node)
 
-    def test_parameter_node_changes_in_the_middle_of_an_import(self) -> None:
+    def test_parameter_node_changes_during_an_import(self) -> None:
         node = self.add_singleton()
         text = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "text")
         node.SetNodeReferenceID("text", text.GetID())

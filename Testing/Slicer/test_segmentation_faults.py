@@ -271,7 +271,7 @@ class WorkerFaultTest(FaultCase):
         self.worker.make_folder = make
         self.addCleanup(self.worker.__dict__.pop, "make_folder", None)
 
-    def test_a_disk_that_is_full_as_the_volume_is_handed_over(self) -> None:
+    def test_a_full_disk_while_the_volume_is_written_for_the_worker(self) -> None:
         if not os.path.exists("/dev/full"):
             self.skipTest("needs /dev/full")
         volume = add_scan()
@@ -330,7 +330,7 @@ class SceneMidwayTest(FaultCase):
         self.assertFalse(self.ui.applyButton.enabled)
         self.assert_the_next_apply_works()
 
-    def test_closing_the_scene_while_the_volume_is_handed_over(self) -> None:
+    def test_closing_the_scene_while_the_volume_is_written_for_the_worker(self) -> None:
         self.prepare(add_scan(shape=LARGE))
         click(self.ui.applyButton)
         close_scene()
@@ -359,7 +359,7 @@ class SceneMidwayTest(FaultCase):
         self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
-    def test_another_selection_does_not_turn_the_result_aside(self) -> None:
+    def test_another_selection_does_not_redirect_the_result(self) -> None:
         volume, other = add_scan("one", shape=(60, 80, 80)), add_scan("two", seed=4)
         self.begin(volume)
         choose(self.ui.inputSelector, other)
@@ -371,7 +371,7 @@ class SceneMidwayTest(FaultCase):
         choose(self.ui.inputSelector, volume)
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
-    def test_a_volume_that_is_moved_midway(self) -> None:
+    def test_a_volume_that_is_moved_during_the_work(self) -> None:
         volume = add_scan(shape=(60, 80, 80))
         self.begin(volume)
         with Person() as person:
@@ -380,7 +380,7 @@ class SceneMidwayTest(FaultCase):
             process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
 
-    def test_voxels_that_are_edited_midway_and_a_transform_are_noted(self) -> None:
+    def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
         volume = add_scan(shape=(60, 80, 80))
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
         transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.0, 1.0])))
@@ -401,7 +401,7 @@ class SceneMidwayTest(FaultCase):
         self.segment(add_scan())
         self.assertNotIn("meanwhile", self.ui.statusLabel.text)
 
-    def test_a_volume_that_is_resampled_midway(self) -> None:
+    def test_a_volume_that_is_resampled_during_the_work(self) -> None:
         volume = add_scan(shape=(60, 80, 80))
         self.begin(volume)
         with Person() as person:
@@ -448,7 +448,7 @@ class ProcessTest(FaultCase):
         self.prepare(add_scan())
         self.assertIsNone(self.worker._process)
 
-    def test_files_that_were_handed_over_are_gone_afterwards(self) -> None:
+    def test_files_written_for_the_worker_are_removed(self) -> None:
         self.segment(add_scan())
         self.assertEqual(os.listdir(self.worker._root), [])
 
@@ -467,7 +467,7 @@ class EngineProcessTest(unittest.TestCase):
             self.assertEqual(bool(heard[-1].problem), python is not None)
             self.assertEqual(heard[:-1], [] if python else [{"event": "x"}])
 
-    def test_what_was_killed_is_heard_no_more(self) -> None:
+    def test_events_of_a_killed_process_are_ignored(self) -> None:
         heard: list[Any] = []
         process = EngineProcess(
             ["-c", 'print(\'{"event": "x"}\', flush=True); input()'], heard.append, heard.append
@@ -483,7 +483,7 @@ class EngineProcessTest(unittest.TestCase):
 
 
 class LogTest(FaultCase):
-    def test_the_log_opens_on_demand_and_tells_of_every_stage(self) -> None:
+    def test_the_log_opens_on_demand_and_names_every_stage(self) -> None:
         self.assertTrue(self.ui.logCollapsibleButton.collapsed)
         self.segment(add_scan(shape=(60, 80, 80)))
         self.assertEqual(self.ui.logView.plainText, "")

@@ -78,13 +78,13 @@ class InstallationTest(SegmentationCase):
         segmentation = self.segment(self.volume)
         self.assertGreater(int(own_mask(segmentation, self.volume).sum()), 0)
 
-    def test_nothing_is_asked_if_all_is_there(self) -> None:
+    def test_no_question_if_all_packages_are_there(self) -> None:
         with Person() as person:
             self.segment(self.volume)
         self.assertEqual(person.seen, [])
         self.assertEqual(pip.installed, [])
 
-    def test_one_question_then_it_installs_and_goes_on(self) -> None:
+    def test_one_question_then_packages_are_installed_and_the_work_goes_on(self) -> None:
         pip.missing = {"slicerio", "pynrrd"}
         with Person() as person:
             person.expects(QUESTION, "Ok")

@@ -160,7 +160,7 @@ class ScriptTest(SegmentationCase):
                 loaded = slicer.util.loadSegmentation(str(results / f"{name}.seg.nrrd"))
                 self.assertEqual(loaded.GetSegmentation().GetNthSegment(0).GetName(), "Left atrium")
 
-    def test_a_script_hears_why_there_is_no_result(self) -> None:
+    def test_a_script_gets_the_reason_if_there_is_no_result(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "no such model file"):
             self.logic.process(add_scan(), model="nowhere")
 

@@ -40,7 +40,7 @@ class PaceTest(SegmentationCase):
                 break
         assert_no_pause(min(pauses))
 
-    def test_handing_over_and_bringing_in_a_large_scan_does_not_hold_the_window_up(self) -> None:
+    def test_sending_and_loading_a_large_scan_does_not_block_the_window(self) -> None:
         from DCAMTSegmentationLib.result_insertion import insert_result
         from DCAMTSegmentationLib.segmentation_job import SegmentationRequest
         from DCAMTSlicerLib.slabs import write_npy

@@ -67,7 +67,7 @@ class WholeWayTest(SegmentationCase):
         self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
         np.testing.assert_array_equal(own_mask(case.segmentation, volume), corrected)
 
-    def test_fast_quality_says_that_it_cannot_doubt(self) -> None:
+    def test_fast_quality_states_that_it_measures_no_agreement(self) -> None:
         volume = add_scan()
         choose(self.ui.qualityComboBox, "Fast: one branch")
         segmentation = self.segment(volume)
@@ -265,7 +265,7 @@ class ModelListTest(SegmentationCase):
     def titles(self) -> list[str]:
         return [self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count)]
 
-    def test_the_shipped_model_comes_first_and_its_tooltip_tells_of_it(self) -> None:
+    def test_the_shipped_model_comes_first_and_its_tooltip_describes_it(self) -> None:
         self.assertEqual(self.titles(), ["Left atrium in LGE-MRI", "Tiny"])
         self.assertEqual(self.ui.modelComboBox.currentText, "Left atrium in LGE-MRI")
         for text in ("Segments: Left atrium", "LGE-MRI", "Dice 0.92 (accurate)", "never seen in training"):
@@ -308,7 +308,7 @@ class ModelListTest(SegmentationCase):
             click(self.ui.importModelButton)
         self.assertEqual(len(person.errors()), 1)
 
-    def test_a_model_that_is_gone_is_shown_as_missing_and_told_of(self) -> None:
+    def test_a_missing_model_is_shown_and_reported(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         (self.home / "models" / "tiny.dcamt").unlink()
@@ -323,7 +323,7 @@ class ModelListTest(SegmentationCase):
 
 
 class RegionTest(SegmentationCase):
-    def test_a_box_is_placed_and_limits_the_result(self) -> None:
+    def test_a_region_is_placed_and_limits_the_result(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         click(self.ui.placeRegionButton)
@@ -341,7 +341,7 @@ class RegionTest(SegmentationCase):
         self.assertGreater(len(points), 0)
         self.assertTrue((abs(points - middle) <= np.array([7, 6, 5]) + 1e-3).all())
 
-    def test_the_box_is_placed_around_a_result(self) -> None:
+    def test_the_region_is_placed_around_a_result(self) -> None:
         volume = add_scan(shape=(60, 60, 60))
         segmentation = self.segment(volume)
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
@@ -353,7 +353,7 @@ class RegionTest(SegmentationCase):
         np.testing.assert_allclose(region.GetCenterWorld(), [-1.5 * 36.5, -1.5 * 32, 1.5 * 24.5], atol=1e-3)
         np.testing.assert_allclose(region.GetSize(), [1.5 * 14 + 40, 1.5 * 15 + 40, 1.5 * 10 + 40], atol=1e-3)
 
-    def test_a_box_outside_is_told_of(self) -> None:
+    def test_a_region_outside_the_volume_is_reported(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         click(self.ui.placeRegionButton)
@@ -364,7 +364,7 @@ class RegionTest(SegmentationCase):
             self.wait()
         self.assertIsNone(self.settings.outputSegmentation)
 
-    def test_a_box_that_was_only_added_is_told_of_and_then_placed(self) -> None:
+    def test_a_region_that_was_not_placed_is_reported_and_then_placed(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")

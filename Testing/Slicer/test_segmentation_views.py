@@ -169,7 +169,7 @@ class ImportTest(ViewCase):
         for composite in composites():
             self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
 
-    def test_the_panel_is_silent_during_an_import(self) -> None:
+    def test_the_panel_sends_no_events_during_an_import(self) -> None:
         self.segment(add_scan())
         scene = slicer.mrmlScene
         scene.StartState(scene.ImportState)
@@ -266,7 +266,7 @@ class PlaceTest(ViewCase):
 
 
 class DoubtTextTest(ViewCase):
-    def test_a_low_agreement_without_a_single_place_is_told_as_such(self) -> None:
+    def test_a_low_agreement_without_a_place_is_shown_as_such(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0))
         self.segment(add_scan())
         self.assertIn("41% only", self.ui.trustLabel.text)
@@ -284,7 +284,7 @@ class DoubtTextTest(ViewCase):
         text = "Expected overlap with an expert: 0.92 (0.88 to 0.95); one doubtful place."
         self.assertEqual(self.ui.trustLabel.text, text)
 
-    def test_a_low_expected_overlap_without_places_is_told_as_such(self) -> None:
+    def test_a_low_expected_overlap_without_places_is_shown_as_such(self) -> None:
         self.open(FakeWorker(trust=None, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
         self.segment(add_scan())
         text = "Expected overlap with an expert: 0.31 (0.05 to 0.60). This outline is probably wrong: check all of it."
@@ -292,7 +292,7 @@ class DoubtTextTest(ViewCase):
 
 
 class UndoTest(ViewCase):
-    def test_undo_and_redo_are_noticed_on_return(self) -> None:
+    def test_undo_and_redo_update_the_panel_on_return(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.assertFalse(review.is_outdated(segmentation))

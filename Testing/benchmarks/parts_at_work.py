@@ -42,7 +42,6 @@ UNCHANGED = [
     "gain=0",
     "offset=0",
     "noise=0",
-    "blur_mm=0",
     "mix=0",
     "mix_labelled=0",
     "surroundings=0",

@@ -32,7 +32,7 @@ from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
 
-UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "blur_mm=0", "mix=0")
+UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "mix=0")
 """Settings that turn the augmentation off."""
 CPU = torch.device("cpu")
 

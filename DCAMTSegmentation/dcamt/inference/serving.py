@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ..devices import choose_device
 from ..errors import Cancelled, InternalError, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
+from ..io.slabs import write_voxels
 from ..metrics.doubtful_places import disagreement_levels, doubtful_places
 from ..metrics.measurements import measure, measure_mask
 from ..models.store import model_path
@@ -137,9 +138,9 @@ class Worker:
             self._stop_if_cancelled(request)
             estimate.report("writing", 0.97, time.monotonic())
             labelmap = request.output / "labelmap.npy"
-            write_array(labelmap, result.labelmap.voxels)
+            write_voxels(result.labelmap.voxels, labelmap)
             if disagreement is not None:
-                write_array(disagreement, levels)
+                write_voxels(levels, disagreement)
             segments = tuple(_segment_result(info, result.labelmap, request) for info in classes)
         self._seconds_per_mm3[request.quality] = (time.monotonic() - started) / size_mm3
         self._send(
@@ -236,24 +237,6 @@ class Worker:
         finally:
             ended.set()
             thread.join()
-
-
-def write_array(path: Path, voxels: np.ndarray) -> None:
-    """Write voxels (I, J, K) to a `.npy` file as an application stores them, (K, J, I).
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    stored = np.ascontiguousarray(voxels.transpose(2, 1, 0))
-    try:
-        # numpy's own `save` does not tell that the disk is full.
-        with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": stored.dtype.str, "fortran_order": False, "shape": stored.shape}
-            )
-            file.write(stored.data)
-    except OSError as error:
-        raise write_error(error, path) from error
 
 
 def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentRequest) -> SegmentResult:

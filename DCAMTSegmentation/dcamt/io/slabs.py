@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import write_error
 from .atomic import atomic_path
 
 SLAB_BYTES = 8 << 20
@@ -25,6 +26,24 @@ def slabs(array: np.ndarray, slab_bytes: int = SLAB_BYTES) -> Iterator[slice]:
     thickness = max(1, slab_bytes // max(1, array[:1].nbytes))
     for start in range(0, len(array), thickness):
         yield slice(start, min(start + thickness, len(array)))
+
+
+def write_voxels(voxels: np.ndarray, path: Path) -> None:
+    """Write voxels (I, J, K) to a `.npy` file as an application stores them, (K, J, I).
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    stored = np.ascontiguousarray(voxels.transpose(2, 1, 0))
+    try:
+        # numpy's own `save` does not raise if the disk is full.
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": stored.dtype.str, "fortran_order": False, "shape": stored.shape}
+            )
+            file.write(stored.data)
+    except OSError as error:
+        raise write_error(error, path) from error
 
 
 def write_nrrd_in_slabs(voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path) -> Iterator[None]:

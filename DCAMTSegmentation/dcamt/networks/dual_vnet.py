@@ -38,15 +38,7 @@ class DualVNet(nn.Module):
         shape = recipe.network
         self.strides, self.stride = recipe.level_strides, recipe.stride
         self.branches = nn.ModuleList(
-            VNet(
-                recipe.input_channels,
-                recipe.outputs,
-                shape.channels,
-                shape.convolutions,
-                shape.normalisation,
-                recipe.level_strides,
-                up,
-            )
+            VNet(recipe.input_channels, recipe.outputs, shape, recipe.level_strides, up)
             for up in (TransposedUp, TrilinearUp)
         )
         self.attentions = nn.ModuleList(
@@ -80,11 +72,11 @@ class DualVNet(nn.Module):
             outputs.append(BranchOutput(logits, features[-1], decoded))
         return outputs[0], outputs[1]
 
-    def forward_one(self, image: Tensor, branch: int = 0) -> Tensor:
-        """Return the logits (B, K, X, Y, Z) of one branch alone, which attends to its own tokens: the fast quality."""
-        vnet = self.vnets[branch]
+    def forward_one(self, image: Tensor) -> Tensor:
+        """Return the logits (B, K, X, Y, Z) of branch A alone, attending to its own tokens: the fast quality."""
+        vnet = self.vnets[0]
         features = vnet.encode(image)
-        features[-1] = self.exchange_at_inference(features[-1:], (branch,))[0]
+        features[-1] = self.exchange_at_inference(features[-1:], (0,))[0]
         return vnet.decode(features)[0]
 
     def exchange_at_inference(self, bottlenecks: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:

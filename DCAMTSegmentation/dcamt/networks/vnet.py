@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..recipe import Stride
+from ..recipe import Network, Stride
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:
@@ -34,13 +34,12 @@ def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequent
 class Encoder(nn.Module):
     """Compute features at every level, finest first: level n has `channels[n]`, downsampled by the first n strides."""
 
-    def __init__(
-        self, inputs: int, channels: Sequence[int], counts: Sequence[int], norm: str, strides: Sequence[Stride]
-    ) -> None:
+    def __init__(self, inputs: int, shape: Network, strides: Sequence[Stride]) -> None:
         super().__init__()
+        channels, norm = shape.channels, shape.normalisation
         self.levels = nn.ModuleList()
         self.downs = nn.ModuleList()
-        for level, (width, count) in enumerate(zip(channels, counts, strict=True)):
+        for level, (width, count) in enumerate(zip(channels, shape.convolutions, strict=True)):
             if level > 0:
                 finer = channels[level - 1]
                 self.downs.append(
@@ -116,21 +115,15 @@ class TrilinearUp(nn.Sequential):
 class Decoder(nn.Module):
     """Decode an encoder's features to full resolution; each level adds the encoder's features of that level."""
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        counts: Sequence[int],
-        norm: str,
-        strides: Sequence[Stride],
-        up: type[TransposedUp] | type[TrilinearUp],
-    ) -> None:
+    def __init__(self, shape: Network, strides: Sequence[Stride], up: type[TransposedUp] | type[TrilinearUp]) -> None:
         super().__init__()
+        channels, norm = shape.channels, shape.normalisation
         coarse_to_fine = list(range(len(channels) - 1))[::-1]
         self.ups = nn.ModuleList(
             up(channels[level + 1], channels[level], norm, strides[level]) for level in coarse_to_fine
         )
         self.levels = nn.ModuleList(
-            convolutions(counts[level], channels[level], channels[level], norm) for level in coarse_to_fine
+            convolutions(shape.convolutions[level], channels[level], channels[level], norm) for level in coarse_to_fine
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -151,8 +144,8 @@ def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
 class VNet(nn.Module):
     """One branch (Milletari et al., 3DV 2016, with batch normalisation as in the published LA benchmark).
 
-    inputs: channels of the image. outputs: classes, the background included. channels, counts, strides: features,
-    convolutions and downsampling of each level. norm: `batch` or `instance`. up: the decoder's upsampling.
+    inputs: channels of the image. outputs: classes, the background included. shape: channels and convolutions of each
+    level, and the normalisation. strides: downsampling from each level to the next. up: the decoder's upsampling.
 
     `encode` and `decode` are called separately, since the branches exchange features of the bottleneck in between.
     """
@@ -161,16 +154,14 @@ class VNet(nn.Module):
         self,
         inputs: int,
         outputs: int,
-        channels: Sequence[int],
-        counts: Sequence[int],
-        norm: str,
+        shape: Network,
         strides: Sequence[Stride],
         up: type[TransposedUp] | type[TrilinearUp],
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(inputs, channels, counts, norm, strides)
-        self.decoder = Decoder(channels, counts, norm, strides, up)
-        self.head: nn.Conv3d = Pointwise(channels[0], outputs)
+        self.encoder = Encoder(inputs, shape, strides)
+        self.decoder = Decoder(shape, strides, up)
+        self.head: nn.Conv3d = Pointwise(shape.channels[0], outputs)
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Return each level's features of (B, C, X, Y, Z), finest first; the last is the bottleneck."""

@@ -17,12 +17,6 @@ DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
 """Amber: where the two branches disagree."""
 LABEL_COLOR: Color = (1.0, 1.0, 1.0)
 """Of a label's outline, beside the prediction's in its own colour."""
-OPENING_COLOR: Color = (0.55, 0.57, 0.6)
-"""Grey: openings of the atrium and what the scan's border cuts off, which are not wall."""
-HEALTHY_COLORS: tuple[Color, Color] = ((0.17, 0.35, 0.66), (0.68, 0.83, 0.93))
-"""From the lowest ratio shown up to the threshold."""
-ENHANCED_COLORS: tuple[Color, Color] = ((0.99, 0.82, 0.30), (0.75, 0.06, 0.09))
-"""From the threshold up to the highest ratio shown; the jump at the threshold shows what counts as enhanced."""
 CHART_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#333333")
 """Of the lines of reports' and Slicer's charts, in turn; colour-blind people can tell them apart (Okabe and Ito)."""
 

@@ -16,9 +16,9 @@ import numpy as np
 from ..errors import InputError
 from ..metrics.measurements import measure
 from ..volume import Code, Labelmap, SegmentInfo, Volume
-from .colors import DOUBT_COLOR, SEGMENT_COLORS
+from .colors import SEGMENT_COLORS
 from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene
-from .surface_shading import doubt_painter, trace_surface, view_from
+from .surface_shading import trace_surface, view_from
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,6 @@ def render_picture(
     segments: Sequence[SegmentInfo],
     path: str | Path,
     measurements: Mapping[str, str] | None = None,
-    disagreement: np.ndarray | None = None,
 ) -> None:
     """Write a PNG of `labelmap` over `volume` (its first channel).
 
@@ -46,7 +45,6 @@ def render_picture(
         segments: names and colours.
         path: ends in `.png`; the file appears whole or not at all.
         measurements: texts to print, such as {"Volume": "58.2 mL"}.
-        disagreement: (I, J, K), from 0 (the branches agree) to 1 (they contradict); shown in amber.
 
     Raises:
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
@@ -57,7 +55,7 @@ def render_picture(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError("does not end in .png", path=path, remedy="Name the picture something.png.")
-    figure = draw_picture(volume, labelmap, segments, measurements, disagreement)
+    figure = draw_picture(volume, labelmap, segments, measurements)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=_BACKGROUND)
 
@@ -67,7 +65,6 @@ def draw_picture(
     labelmap: Labelmap,
     segments: Sequence[SegmentInfo],
     measurements: Mapping[str, str] | None = None,
-    disagreement: np.ndarray | None = None,
 ) -> Figure:
     """Return the picture of `render_picture` as a matplotlib figure.
 
@@ -79,7 +76,7 @@ def draw_picture(
 
     from ..io.formats import scan_name
 
-    scene = build_scene(volume, labelmap, segments, disagreement)
+    scene = build_scene(volume, labelmap, segments)
     size = scene.high - scene.low
     # All slices have the same scale; a very thin direction still gets a panel that can be seen.
     width, depth, height = np.maximum(size, 0.4 * size.max())
@@ -126,10 +123,6 @@ def _draw_slice(axes: Any, plane: Plane, scene: Scene, segments: Sequence[Segmen
     common = {"extent": edge, "origin": "lower", "aspect": "equal"}
     grey = scene.cut(scene.image, plane).astype(np.float32)
     axes.imshow(grey, cmap="gray", interpolation="bicubic", vmin=dark, vmax=bright, **common)
-    if scene.doubt is not None:
-        haze = np.zeros((*grey.shape, 4), np.float32)
-        haze[..., :3], haze[..., 3] = DOUBT_COLOR, 0.6 * scene.cut(scene.doubt, plane)
-        axes.imshow(haze, interpolation="bilinear", **common)
     labels = scene.cut(scene.labels, plane)
     x, y = ((np.arange(-1, n[a] + 1)) * s[a] for a in (across, along))
     for segment in segments:
@@ -183,10 +176,6 @@ def _draw_text(
         axes.plot([0.02], [y], "o", color=segment.color, ms=9, transform=axes.transAxes, clip_on=False)
         axes.text(0.08, y, segment.name, color=_TEXT, size=12, va="center", transform=axes.transAxes)
         y -= line
-    if scene.doubt is not None:
-        axes.plot([0.02], [y], "o", color=DOUBT_COLOR, ms=9, transform=axes.transAxes, clip_on=False)
-        axes.text(0.08, y, "The two branches disagree", color=_TEXT, size=12, va="center", transform=axes.transAxes)
-        y -= line
     if not scene.labels.any():
         text = "Nothing is segmented.\nThe slices pass through the scan's centre."
         axes.text(0, y, text, color=_LETTER, size=11, va="top", linespacing=1.5, transform=axes.transAxes)
@@ -204,9 +193,8 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
     if not scene.labels.any():
         return
     _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_FAINT)
-    paint = None if scene.doubt is None else doubt_painter(scene.doubt, scene.spacing)
     view = view_from(front, SURFACE_PIXELS)
-    picture = trace_surface(scene.labels, scene.spacing, segments, view).shade(paint)
+    picture = trace_surface(scene.labels, scene.spacing, segments, view).shade()
     axes.imshow(picture, interpolation="antialiased", aspect="equal", origin="lower")
     _write_letters(axes, "RLSI" if front else "LRSI")
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..volume import SegmentInfo
 from ..wall.analysis import WallResult
-from ..wall.burden import WALL
-from .colors import DOUBT_COLOR, ENHANCED_COLORS, HEALTHY_COLORS, OPENING_COLOR, Color, to_hex
+from ..wall.colors import OPENING_COLOR, RATIO_RANGE, ratio_colors, wall_colors
+from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
 from .png import encode_png, png_data_uri
 from .scene import AXIAL, PLANES, Plane, Scene
@@ -32,8 +32,6 @@ SLICE_HEIGHT_MM = 54.0
 """Of the tallest slice on paper, at most."""
 SURFACE_PIXELS = 440
 """Width of a view of the surface."""
-RATIO_RANGE = (0.6, 1.8)
-"""Ratios to the blood pool shown by the first and the last colour."""
 VIEW_WIDTH_MM = 44.0
 """Of a view of the surface on paper."""
 BEHIND, FRONT = "From behind", "From the front"
@@ -161,30 +159,12 @@ def wall_painter(wall: WallResult, scene: Scene) -> Painter:
     from scipy.spatial import cKDTree
 
     tree = cKDTree(scene.to_scene_mm(wall.surface.points))
-    threshold = wall.threshold_ratio()
 
     def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
         _, nearest = tree.query(points)
-        colors = ratio_colors(wall.ratio[nearest], threshold)
-        colors[wall.kind[nearest] != WALL] = OPENING_COLOR
-        return colors
+        return wall_colors(wall.ratio[nearest], wall.kind[nearest])
 
     return paint
-
-
-def ratio_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
-    """Return colours (N, 3) of ratios (N,): blues up to the threshold, yellow to red above it."""
-    low, high = RATIO_RANGE
-    below = np.clip((ratio - low) / max(threshold - low, 1e-6), 0, 1)[:, np.newaxis]
-    above = np.clip((ratio - threshold) / max(high - threshold, 1e-6), 0, 1)[:, np.newaxis]
-    healthy, enhanced = (
-        _blend(colors, weight) for colors, weight in ((HEALTHY_COLORS, below), (ENHANCED_COLORS, above))
-    )
-    return np.where((ratio > threshold)[:, np.newaxis], enhanced, healthy)
-
-
-def _blend(colors: tuple[Color, Color], weight: np.ndarray) -> np.ndarray:
-    return np.asarray(np.array(colors[0]) * (1 - weight) + np.array(colors[1]) * weight)
 
 
 def _ratio_scale(wall: WallResult) -> str:
@@ -193,7 +173,7 @@ def _ratio_scale(wall: WallResult) -> str:
     low, high = RATIO_RANGE
     bars = "".join(
         f'<rect x="{8 + 0.5 * n:g}" y="0" width="0.55" height="2.2" fill="{to_hex((color[0], color[1], color[2]))}"/>'
-        for n, color in enumerate(ratio_colors(np.linspace(low, high, 60), threshold).tolist())
+        for n, color in enumerate(ratio_colors(np.linspace(low, high, 60)).tolist())
     )
     at = 8 + 30 * min(1.0, max(0.0, (threshold - low) / (high - low)))
     style = f'font-size="2.7" fill="{_FAINT}"'

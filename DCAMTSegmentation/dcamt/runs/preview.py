@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io.atomic import atomic_path
+from ..io.slabs import write_voxels
 from .folder import RunFolder
 
 
@@ -73,9 +74,11 @@ def write_preview(
         scan_file = before.scan
     else:
         scan_file = str(run.preview / f"scan-{step}.npy")
-        _save(Path(scan_file), scan)
+        with atomic_path(scan_file) as partial:
+            write_voxels(scan, partial)
     label_file = str(run.preview / f"labels-{step}.npy")
-    _save(Path(label_file), labels)
+    with atomic_path(label_file) as partial:
+        write_voxels(labels, partial)
     preview = Preview(case, step, affine.tolist(), scan_file, label_file)
     with atomic_path(run.preview / "preview.json") as partial:
         partial.write_text(json.dumps(asdict(preview)), encoding="utf-8")
@@ -89,9 +92,3 @@ def shows_case(run: RunFolder, case: str) -> bool:
     """Return whether the last preview is of that case, its scan's file included."""
     preview = read_preview(run)
     return preview is not None and preview.case == case and Path(preview.scan).exists()
-
-
-def _save(path: Path, voxels: np.ndarray) -> None:
-    """Write voxels (I, J, K) as (K, J, I), the memory order of VTK."""
-    with atomic_path(path) as partial:
-        np.save(partial, np.ascontiguousarray(voxels.transpose(2, 1, 0)))

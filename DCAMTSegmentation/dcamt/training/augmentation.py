@@ -1,8 +1,8 @@
 """Random augmentation of training patches.
 
 In the order of a training step: `random_transform` (rotation, scale, mirroring, applied as the patch is sampled),
-`replace_surroundings` (patches that end in air, noise or a mirror image), `change_intensities` (blur, gamma, gain,
-offset, noise) and `cut_mix` (boxes exchanged between patches). Each draws from a generator that it is given.
+`replace_surroundings` (patches that end in air, noise or a mirror image), `change_intensities` (gamma, gain, offset,
+noise) and `cut_mix` (boxes exchanged between patches). Each draws from a generator that it is given.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..devices import to_device
@@ -56,13 +55,11 @@ def mm_to_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
     return matrix * (sides / sides[:, None])
 
 
-def change_intensities(
-    images: Tensor, settings: Augmentation, spacing: Sequence[float], reach: float, generator: torch.Generator
-) -> Tensor:
-    """Change the intensities of each sample of (B, C, X, Y, Z): blur, gamma, gain, offset and noise, in this order.
+def change_intensities(images: Tensor, settings: Augmentation, reach: float, generator: torch.Generator) -> Tensor:
+    """Change the intensities of each sample of (B, C, X, Y, Z): gamma, gain, offset and noise, in this order.
 
     settings: strengths, each in the unit that `Augmentation` states; 0 leaves a change out.
-    spacing: of the voxels, mm. reach: intensities lie within [-reach, reach]; gamma maps -reach to 0 and reach to 1.
+    reach: intensities lie within [-reach, reach]; gamma maps -reach to 0 and reach to 1.
     Gamma, gain and offset are drawn for each channel separately.
     """
 
@@ -70,9 +67,6 @@ def change_intensities(
         shape = (*images.shape[:2], 1, 1, 1)
         return (2 * torch.rand(shape, generator=generator, device=images.device) - 1) * limit
 
-    if settings.blur_mm > 0:
-        widths = torch.rand(len(images), generator=generator, device=images.device) * settings.blur_mm
-        images = gaussian_blur(images, widths, spacing, reach_mm=3 * settings.blur_mm)
     if settings.gamma > 0:
         fraction = ((images + reach) / (2 * reach)).clamp(0, 1)
         images = fraction.pow(torch.exp(uniform(settings.gamma))) * (2 * reach) - reach
@@ -84,27 +78,6 @@ def change_intensities(
         strength = torch.rand((len(images), 1, 1, 1, 1), generator=generator, device=images.device) * settings.noise
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         images = images + noise * strength
-    return images
-
-
-def gaussian_blur(images: Tensor, widths: Tensor, spacing: Sequence[float], reach_mm: float) -> Tensor:
-    """Blur each sample of (B, C, X, Y, Z) by a Gaussian of standard deviation `widths` (B,), mm, cut off at `reach_mm`.
-
-    spacing: of the voxels, mm. Beyond the border the nearest voxel is repeated.
-    """
-    batch, channels = images.shape[:2]
-    for axis, step in enumerate(spacing):
-        reach = max(1, math.ceil(reach_mm / step))
-        distance = torch.arange(-reach, reach + 1, device=images.device) * step
-        kernel = torch.exp(-0.5 * (distance / widths.clamp_min(1e-3)[:, None]) ** 2)
-        kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
-        lines = images.movedim(2 + axis, -1)
-        shape = lines.shape
-        # One convolution for all samples, each a group of its own.
-        lines = lines.reshape(batch * channels, -1, shape[-1]).movedim(0, 1)
-        padded = F.pad(lines, (reach, reach), mode="replicate")
-        blurred = F.conv1d(padded, kernel[:, None], groups=batch * channels)
-        images = blurred.movedim(1, 0).reshape(shape).movedim(-1, 2 + axis)
     return images
 
 

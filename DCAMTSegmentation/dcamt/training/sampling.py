@@ -120,7 +120,7 @@ class BatchSampler:
     def _change_intensities(self, image: Tensor, generator: torch.Generator) -> Tensor:
         recipe = self._recipe
         reach = intensity_reach(recipe.intensity)
-        return change_intensities(image[None], recipe.augmentation, recipe.spacing, reach, generator)[0]
+        return change_intensities(image[None], recipe.augmentation, reach, generator)[0]
 
     def _patch(self, case: ResidentCase, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """Sample a random patch (C, X, Y, Z) of a case and its label (X, Y, Z; zeros for an unlabelled case)."""
