@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from dcamt.cases import folders
 from dcamt.cases.folders import BIDS, DECATHLON, NAMES, NNUNET, FoundCases, find_cases
 from dcamt.errors import InputError
 
@@ -152,7 +153,7 @@ def test_nnunet_v1_lists_images_without_the_channel_of_their_files(tmp_path: Pat
     found = find_cases(tmp_path)
     assert found.layout == NNUNET
     assert pairs(found, tmp_path) == {"la_003": (files[0], files[2]), "la_009": ("imagesTs/la_009_0000.nii.gz", None)}
-    assert left(found) == {"la_003_0001.nii.gz": "another channel of its case; the first channel is taken"}
+    assert left(found) == {"la_003_0001.nii.gz": folders._OTHER_CHANNEL}
     assert found.classes == ((1, "LA"),)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dcamt.cases.names import Role, case_name, channel_of, classify, labels_beside_scans
+from dcamt.cases.names import Role, case_name, classify, labels_beside_scans
+from dcamt.io.channels import channel_of
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ def test_only_the_first_channel_of_nnunet_is_a_scan(tmp_path: Path) -> None:
     touch(tmp_path / "patients", *names)
     assert [path.name for path in expand_scan_path(tmp_path / "imagesTs")] == ["a_0000.nii.gz", "b_0000.nii.gz"]
     assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)  # patients' numbers
+    scans = expand_scan_path(tmp_path / "patients", channels=2)
+    assert [path.name for path in scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
 
 
 def fail_after_checks(*_: object) -> NoReturn:

@@ -95,7 +95,7 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
     facts = CaseFacts(index, case.name)
     scan: Header | None = None
     try:
-        scan = read_header(case.image)
+        scan = read_header(case.image, channels=recipe.input_channels)
     except InputError as error:
         facts = _with_problem(facts, _without_path("scan", case.image, error))
     else:

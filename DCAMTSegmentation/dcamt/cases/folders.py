@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..io.channels import channel_files, channel_of, without_channel
 from ..io.formats import BENCHMARK_ENDING, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
-from .names import LABEL_WORDS, FileKind, NamedFile, case_name, channel_of, classify, image_files, without_channel
+from .names import LABEL_WORDS, FileKind, NamedFile, case_name, classify, image_files
 
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
 DICOM_SLICE_ENDINGS = (".dcm", ".ima")
@@ -168,14 +169,16 @@ class _Listed:
         self.left_over: list[LeftOver] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a case; of several channel files the first one is taken."""
+        """Add a case by the file of its first channel; `io.readers.read_scan` finds the others."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         outlined = self._folder / label if isinstance(label, str) and label else None
         missing = [file for file in (*files[:1], outlined) if file is not None and not file.exists()]
         self.left_over += [LeftOver(file, "dataset.json names it, but it does not exist") for file in missing]
         if missing or not files:
             return
-        self.left_over += [LeftOver(file, _OTHER_CHANNEL) for file in (*files[1:], *_other_channels(files[0]))]
+        channels = channel_files(files[0])
+        self.left_over += [LeftOver(file, _OTHER_CHANNEL) for file in channels[1:]]
+        self.left_over += [LeftOver(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
         role = LABELLED if outlined else UNLABELLED
         self.cases.append(Case(name or case_name(files[0]), files[0], outlined, role))
 
@@ -189,17 +192,8 @@ class _Listed:
         return channel if not path.exists() and channel.exists() else path
 
 
-_OTHER_CHANNEL = "another channel of its case; the first channel is taken"
-
-
-def _other_channels(path: Path) -> list[Path]:
-    """Return the other channel files of a case whose first one is `x_0000`."""
-    if channel_of(path) != 0:
-        return []
-    kind = ending(path)
-    stem = without_channel(scan_name(path))
-    pattern = re.compile(rf"{re.escape(stem)}_000[1-9]{re.escape(kind)}$")
-    return sorted(other for other in path.parent.iterdir() if pattern.match(other.name))
+_OTHER_CHANNEL = "another channel of its case; a model of one channel takes the first file, one of several takes all"
+_UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files x_0000, x_0001, ... in one folder"
 
 
 def _listed_data_set(folder: Path) -> FoundCases:

@@ -15,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from ..errors import InputError
+from ..io.channels import without_channel
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_agreement_maps
 
 IMAGE_WORDS = frozenset(
@@ -42,7 +43,6 @@ LABEL_WORDS = frozenset(
 )
 OTHER_STRUCTURE_WORDS = frozenset(("lawall", "scarsegimgm", "scarsegimg", "scarsegimgmo"))
 """Names of labels of other structures (the atrium's wall, scar), which are no scans and not the atrium's label."""
-_CHANNEL = re.compile(r"_(000\d)$")
 _SEPARATORS = re.compile(r"([_\-. ]+)")
 
 
@@ -76,17 +76,6 @@ def case_name(path: str | Path) -> str:
     if len(words) > 2 and words[-1].lower() in (IMAGE_WORDS | LABEL_WORDS):
         name = without_channel("".join(words[:-2]))
     return name
-
-
-def without_channel(name: str) -> str:
-    """Return a name without nnU-Net's first channel, `_0000`; other numbers may tell patients apart."""
-    return name.removesuffix("_0000") or name
-
-
-def channel_of(path: str | Path) -> int | None:
-    """Return the channel at the end of a scan's name, 0 for `la_001_0000.nii.gz`; None if there is none."""
-    found = _CHANNEL.search(scan_name(path))
-    return int(found[1]) if found else None
 
 
 def classify(path: Path, folder: Path) -> NamedFile:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cases.names import channel_of, image_files, labels_beside_scans
+from ..cases.names import image_files, labels_beside_scans
 from ..errors import InputError
+from ..io.channels import channel_files, has_channel_files
 from ..io.formats import (
     IMAGE_ENDINGS,
     LABELMAP_OUTPUTS,
@@ -118,17 +119,18 @@ def plan_scan_jobs(
     requested: RequestedResults,
     usage_error: Callable[[str], object],
     existing: str = REFUSE,
+    channels: int = 1,
 ) -> list[ScanJob]:
     """Return one job for each scan in `scans`, a folder counting for the scans in it.
 
     `output` is a file or a folder, `format_name` one of `cli.SEGMENTATION_FORMATS`. `existing`: what happens to results
-    that exist, `REFUSE`, `OVERWRITE` or `SKIP`.
+    that exist, `REFUSE`, `OVERWRITE` or `SKIP`. `channels`: of the model.
 
     Raises:
         InputError: two results would get the same name, or a result would replace a scan or, with `REFUSE`, any file.
         OutputError: a result cannot be written to its place.
     """
-    files = [file for scan in scans for file in expand_scan_path(scan)]
+    files = [file for scan in scans for file in expand_scan_path(scan, channels)]
     output_ending = ending(output)
     is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
     if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
@@ -200,29 +202,30 @@ def skipped_folders(scan: Path, output: Path) -> list[Path]:
     return [] if folders == inside else [folder for folder in folders if folder.resolve() != output.resolve()]
 
 
-def expand_scan_path(scan: Path) -> list[Path]:
+def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     """Return the path itself, or the scans in it if it is a folder (without any, it is a DICOM folder itself).
 
     In a folder, these are skipped: hidden files, labels beside their scans (by the rules of `cases.names`), agreement
-    maps, and in nnU-Net's `imagesTr` and `imagesTs` all channels but the first.
+    maps, and the files of further channels of a scan (`io.channels`): in nnU-Net's folders, and for a model of several
+    `channels` in any folder.
     """
     if not os.path.isdir(scan):  # pathlib raises for names that the system cannot look up
         return [scan]
     entries = sorted(entry for entry in scan.iterdir() if not entry.name.startswith("."))
-    inside = [file for file in _files_in(scan) if file not in skipped_labels(scan)]
+    inside = [file for file in _files_in(scan) if file not in skipped_labels(scan, channels)]
     if inside:
         return inside
     folders = [entry for entry in entries if entry.is_dir()]
     return folders if folders and len(folders) == len(entries) else [scan]
 
 
-def skipped_labels(folder: Path) -> list[Path]:
-    """Return the files of a folder that are labels of scans in it, or further channels of nnU-Net's scans."""
+def skipped_labels(folder: Path, channels: int = 1) -> list[Path]:
+    """Return the files of a folder that are labels of scans in it, or further channels of scans; see above."""
     files = _files_in(folder) if os.path.isdir(folder) else []
     labels = labels_beside_scans(files, folder)
-    if folder.name in ("imagesTr", "imagesTs"):
-        labels += [file for file in files if channel_of(file) and file not in labels]
-    return labels
+    firsts = [file for file in files if channels > 1 or has_channel_files(file)]
+    further = {other for file in firsts for other in channel_files(file)[1:]}
+    return labels + [file for file in files if file in further and file not in labels]
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from ..cases.checks import few_values_warning
 from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_leader
 from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
+from ..io.channels import channel_files
 from ..io.dicom import ScanChoice
 from ..io.dicom_seg import find_source_images
 from ..io.formats import ending, scan_name
@@ -22,6 +23,7 @@ from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_scan
 from ..io.writers import write_labelmap, write_volume
 from ..metrics.measurements import Measurements, read_measurements_csv, write_measurements_csv
+from ..models.package import open_model
 from ..models.store import model_path
 from ..recipe import FAST
 from ..volume import Volume
@@ -78,7 +80,8 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     if team_rank() == 0:
         existing = existing_rule(options)
         planned = (options.scans, options.output, options.format, requested, usage_error)
-        jobs = plan_scan_jobs(*planned, existing)
+        channels = _model_channels(options)
+        jobs = plan_scan_jobs(*planned, existing, channels)
         if len(jobs) == 1 and not jobs[0].scan.exists():
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model_path(options.model)
@@ -86,11 +89,11 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
             if skipped := skipped_folders(folder, options.output):
                 names = ", ".join(path.name for path in skipped[:MAX_LISTED])
                 print_error(f"{folder}: skipped the folders beside its scans ({names}). Name them to segment them too.")
-            if labels := skipped_labels(folder):
+            if labels := skipped_labels(folder, channels):
                 names = ", ".join(path.name for path in labels[:MAX_LISTED])
                 print_error(f"{folder}: skipped labels and further channels ({names}). Name them to segment them too.")
         if existing == SKIP:
-            _print_kept(plan_scan_jobs(*planned, OVERWRITE), jobs)
+            _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
     # Imports torch: after all checks that work without it.
     import torch
 
@@ -102,6 +105,12 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
             wait_for_leader()
             return 1
         raise
+
+
+def _model_channels(options: argparse.Namespace) -> int:
+    """Return the number of channels of the model's scans; 1 where no folder has files that could be channels."""
+    files = [file for folder in options.scans if folder.is_dir() for file in folder.iterdir()]
+    return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
 
 
 def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..volume import Labelmap, Volume, as_labels, check_grid, check_scan, check_scan_grid
+from .channels import channel_files, one_channel_note, read_channels
 from .dicom import ScanChoice, open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, quiet_pydicom
 from .dicom_segments import open_dicom_segments
@@ -49,7 +50,8 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
     Args:
         path: NIfTI, NRRD, MetaImage, another ITK format, a folder of DICOM files or one above, a DICOM file of many
             frames, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's `.h5`. See docs/formats.md.
-        channels: number of images that the file must hold, C of the voxels (C, I, J, K).
+        channels: number of images that the file must hold, C of the voxels (C, I, J, K); or of channel files `x_0000`,
+            `x_0001`, ..., of which `path` is the first.
         choice: which of several images in a DICOM folder.
 
     Returns:
@@ -61,6 +63,14 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
             that `volume.check_scan` refuses.
     """
     path = Path(path)
+    if channels > 1 and (files := channel_files(path)):
+        return read_channels(path, files, channels, lambda file: _read_scan(file, 1, choice))
+    volume = _read_scan(path, channels, choice)
+    return replace(volume, notes=(*one_channel_note(path), *volume.notes)) if channels == 1 else volume
+
+
+def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
+    """Read and check the scan of one file or folder."""
     with _open_image(path, choice or ScanChoice()) as image:
         if image.labels_only:
             raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
@@ -113,11 +123,12 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
         return image.segments
 
 
-def read_header(path: str | Path, flatten_segments: bool = False) -> Header:
+def read_header(path: str | Path, flatten_segments: bool = False, channels: int = 1) -> Header:
     """Return the header of a scan or, with `flatten_segments`, of a labelmap, checked as far as it goes.
 
-    No voxel is kept. Raises InputError as `read_scan` and `read_labelmap` do, but for another number of channels and
-    for what only the voxels show.
+    No voxel is kept. With `channels` above 1, the files of a scan's channels count as `read_scan` reads them. Raises
+    InputError as `read_scan` and `read_labelmap` do, but for another number of channels and for what only the voxels
+    show.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=flatten_segments) as image:
@@ -126,7 +137,8 @@ def read_header(path: str | Path, flatten_segments: bool = False) -> Header:
         else:
             check_scan_grid(image.grid, path)
         image.verify()
-        return Header(1 if flatten_segments and image.segments else image.channels, image.grid)
+        files = channel_files(path) if channels > 1 else ()
+        return Header(len(files) or (1 if flatten_segments and image.segments else image.channels), image.grid)
 
 
 @contextmanager

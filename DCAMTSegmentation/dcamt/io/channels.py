@@ -1,0 +1,101 @@
+"""Scans of several channels, one file each, by nnU-Net's convention: `la_001_0000.nii.gz`, `la_001_0001.nii.gz`, ..."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..volume import Volume, grid_difference, same_grid
+from .formats import scan_name
+
+FOLDERS_OF_CHANNELS = ("imagesTr", "imagesTs", "imagesVal")
+"""nnU-Net's folders, where the numbers at the end of names are channels. Elsewhere they may tell patients apart."""
+_CHANNEL = re.compile(r"_(\d{4})$")
+_MAXIMUM_CHANNELS = 10
+
+
+def channel_of(path: str | Path) -> int | None:
+    """Return the channel at the end of a scan's name, 0 for `la_001_0000.nii.gz`; None if there is none."""
+    found = _CHANNEL.search(scan_name(path))
+    return int(found[1]) if found and int(found[1]) < _MAXIMUM_CHANNELS else None
+
+
+def without_channel(name: str) -> str:
+    """Return a name without nnU-Net's first channel, `_0000`; other numbers may tell patients apart."""
+    return name.removesuffix("_0000") or name
+
+
+def channel_files(path: Path) -> tuple[Path, ...]:
+    """Return the files of all channels of a scan in order, if `path` is the first of several; else none."""
+    if channel_of(path) != 0:
+        return ()
+    kind, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))
+    files = []
+    for number in range(_MAXIMUM_CHANNELS):
+        file = path.with_name(f"{stem}_{number:04d}{kind}")
+        if not file.is_file():
+            break
+        files.append(file)
+    return tuple(files) if len(files) > 1 else ()
+
+
+def channel_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the channels by the `dataset.json` beside a file or one folder above; empty without one."""
+    for folder in (path.parent, path.resolve().parent.parent):
+        try:
+            described = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
+            listed = described.get("channel_names") or described.get("modality")  # nnU-Net v2, v1
+            return tuple(str(listed[number]) for number in sorted(listed, key=int))
+        except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+            continue
+    return ()
+
+
+def has_channel_files(path: Path) -> bool:
+    """Return whether `path` is the first of several channel files: by its folder, or by a `dataset.json`.
+
+    Without either, the numbers may tell patients apart.
+    """
+    known = path.parent.name in FOLDERS_OF_CHANNELS or len(channel_names(path)) > 1
+    return known and bool(channel_files(path))
+
+
+def one_channel_note(path: Path) -> tuple[str, ...]:
+    """Return the note on reading one channel of several files: which one it is, and which were not used."""
+    if not has_channel_files(path):
+        return ()
+    files, names = channel_files(path), channel_names(path)
+    others = ", ".join(file.name for file in files[1:])
+    return (f"Took channel 0{_named(names, 0)} of {len(files)}; not used: {others}.",)
+
+
+def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callable[[Path], Volume]) -> Volume:
+    """Return one scan (C, I, J, K) from the `files` of its channels; `read` reads one of them.
+
+    Raises:
+        InputError: there are other than `channels` files, one cannot be read, or they lie on different grids.
+    """
+    if len(files) != channels:
+        what = f"is the first of {len(files)} channel files, but {channels} channels are needed"
+        raise InputError(what, path=path, remedy="Choose another model, or add or remove files of this scan.")
+    volumes = [read(file) for file in files]
+    grid = volumes[0].grid
+    for file, volume in zip(files[1:], volumes[1:], strict=True):
+        if not same_grid(volume.grid, grid):
+            far = f", {grid_difference(volume.grid, grid)[0]:.3g} mm apart" if volume.grid.shape == grid.shape else ""
+            what = f"lies on another grid than {files[0].name}, the first channel of its scan{far}"
+            raise InputError(what, path=file, remedy="Resample it to the first channel's grid.")
+    voxels = np.concatenate([volume.voxels for volume in volumes])
+    names = channel_names(path)
+    listed = ", ".join(f"{file.name}{_named(names, number)}" for number, file in enumerate(files))
+    notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
+    return Volume(voxels, grid, path, (f"Read as channels: {listed}.", *notes))
+
+
+def _named(names: Sequence[str], number: int) -> str:
+    return f" ({names[number]})" if number < len(names) else ""

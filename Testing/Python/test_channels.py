@@ -1,0 +1,107 @@
+"""Scans of several channel files, as nnU-Net names them: which are read, in which order, and by which model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from dcamt import cli
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.channels import channel_files, channel_names
+from dcamt.io.readers import read_header, read_scan
+from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.models.package import open_model
+from dcamt.volume import Labelmap, Volume
+from dcamt_testing.tiny_recipes import TINY
+
+GRID = Grid((20, 20, 20), np.diag([2.0, 2.0, 2.0, 1.0]))
+BALL = np.linalg.norm(np.indices(GRID.shape) - 9.5, axis=0) < 6
+
+
+def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
+    """Write `name_0000.nii.gz` and so on; return their voxels."""
+    draw = np.random.default_rng(len(name))
+    channels = [(100 * (n + 1) + 50 * BALL + draw.integers(0, 9, GRID.shape)).astype(np.int16) for n in range(count)]
+    for number, voxels in enumerate(channels):
+        write_volume(Volume(voxels[None], GRID), folder / f"{name}_{number:04d}.nii.gz")
+    return channels
+
+
+def describe(folder: Path, names: dict[str, str]) -> None:
+    description = {"channel_names": names, "labels": {"background": 0, "LA": 1}, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+
+
+def test_channel_files_become_the_channels_of_one_scan(tmp_path: Path) -> None:
+    written = write_channels(tmp_path / "imagesTs", "a", 3)
+    first = tmp_path / "imagesTs" / "a_0000.nii.gz"
+    scan = read_scan(first, channels=3)
+    independent = [np.asanyarray(nibabel.load(file).dataobj) for file in channel_files(first)]
+    assert np.array_equal(scan.voxels, np.stack(independent))
+    assert np.array_equal(scan.voxels, np.stack(written))
+    assert read_header(first, channels=3).channels == 3
+    assert read_header(first).channels == 1
+    with pytest.raises(InputError, match=r"a_0000\.nii\.gz: is the first of 3 channel files, but 2 channels"):
+        read_scan(first, channels=2)
+
+
+def test_one_channel_is_named_by_the_description_of_the_data_set(tmp_path: Path) -> None:
+    written = write_channels(tmp_path / "imagesTs", "a")
+    first = tmp_path / "imagesTs" / "a_0000.nii.gz"
+    assert read_scan(first).notes == ("Took channel 0 of 2; not used: a_0001.nii.gz.",)
+    describe(tmp_path, {"0": "LGE", "1": "cine"})
+    assert channel_names(first) == ("LGE", "cine")
+    scan = read_scan(first)
+    assert np.array_equal(scan.voxels[0], written[0])
+    assert scan.notes == ("Took channel 0 (LGE) of 2; not used: a_0001.nii.gz.",)
+    assert read_scan(first, channels=2).notes == ("Read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
+
+
+def test_numbers_of_patients_are_no_channels(tmp_path: Path) -> None:
+    write_channels(tmp_path, "patient")
+    assert read_scan(tmp_path / "patient_0000.nii.gz").notes == ()
+
+
+def test_channels_of_different_grids_are_refused(tmp_path: Path) -> None:
+    write_channels(tmp_path, "a")
+    shifted = Grid(GRID.shape, GRID.affine + np.pad([[3.0]], ((0, 3), (3, 0))))
+    voxels = read_scan(tmp_path / "a_0001.nii.gz").voxels
+    write_volume(Volume(voxels, shifted), tmp_path / "a_0001.nii.gz")
+    with pytest.raises(InputError, match=r"a_0001\.nii\.gz: lies on another grid than a_0000\.nii\.gz.* 3 mm apart"):
+        read_scan(tmp_path / "a_0000.nii.gz", channels=2)
+
+
+def test_a_data_set_of_two_channels_is_found_checked_trained_on_and_segmented(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, table, run, out = tmp_path / "Dataset001_LA", tmp_path / "cases.csv", tmp_path / "run", tmp_path / "out"
+    for name in ("a", "b"):
+        write_channels(data / "imagesTr", name)
+        write_labelmap(Labelmap(BALL.astype(np.uint8), GRID), data / "labelsTr" / f"{name}.nii.gz")
+    write_channels(data / "imagesTs", "c")
+    describe(data, {"0": "LGE", "1": "cine"})
+    recipe = tmp_path / "recipe.json"
+    settings = ["iterations=1", "input_channels=2"]
+
+    assert cli.main(["cases", "find", str(data), "-o", str(table)]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        f"labelled   a: {data}/imagesTr/a_0000.nii.gz with {data}/labelsTr/a.nii.gz",
+        f"labelled   b: {data}/imagesTr/b_0000.nii.gz with {data}/labelsTr/b.nii.gz",
+        f"unlabelled c: {data}/imagesTs/c_0000.nii.gz",
+    ]
+    assert cli.main(["train", str(table), "--run", str(run), "--device", "cpu", "--set", *TINY, *settings]) == 0
+    model = run / "model.dcamt"
+    trained = open_model(model).recipe
+    assert trained.input_channels == 2
+    recipe.write_text(trained.to_json(), encoding="utf-8")
+    assert cli.main(["cases", "check", str(table), "--recipe", str(recipe)]) == 0
+    capsys.readouterr()
+    words = ["segment", str(data / "imagesTs"), "-o", str(out), "--model", str(model), "--format", "nii.gz"]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr()
+    assert "Read as channels: c_0000.nii.gz (LGE), c_0001.nii.gz (cine)." in printed.err
+    assert [path.name for path in out.iterdir()] == ["c_0000.nii.gz"]
