@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dcamt.cases.names import Role, case_name, classify, labels_beside_scans
+from dcamt.cases.names import FileKind, case_name, classify, labels_beside_scans
 from dcamt.io.channels import channel_of
 
 
@@ -37,17 +37,17 @@ def test_channels() -> None:
 
 
 def test_roles_and_keys(tmp_path: Path) -> None:
-    def told(text: str) -> tuple[Role, tuple[str, ...]]:
+    def told(text: str) -> tuple[FileKind, tuple[str, ...]]:
         named = classify(tmp_path / text, tmp_path)
-        return named.role, named.key
+        return named.kind, named.key
 
-    assert told("P1/lgemri.nrrd") == (Role.SCAN, ("P1",))
-    assert told("P1/laendo.nrrd") == (Role.LABEL, ("P1",))
-    assert told("P1/lawall.nrrd") == (Role.OTHER_LABEL, ("P1",))
-    assert told("train_1/atriumSegImgMO.nii.gz") == (Role.LABEL, ("train_1",))
-    assert told("train_1/scarSegImgM.nii.gz") == (Role.OTHER_LABEL, ("train_1",))
-    assert told("Case_1/Contours/Case_1.nii.gz") == (Role.LABEL, ("Case_1", "Case_1"))
-    assert told("x.seg.nrrd") == (Role.LABEL, ("x",))
+    assert told("P1/lgemri.nrrd") == (FileKind.SCAN, ("P1",))
+    assert told("P1/laendo.nrrd") == (FileKind.LABEL, ("P1",))
+    assert told("P1/lawall.nrrd") == (FileKind.OTHER_LABEL, ("P1",))
+    assert told("train_1/atriumSegImgMO.nii.gz") == (FileKind.LABEL, ("train_1",))
+    assert told("train_1/scarSegImgM.nii.gz") == (FileKind.OTHER_LABEL, ("train_1",))
+    assert told("Case_1/Contours/Case_1.nii.gz") == (FileKind.LABEL, ("Case_1", "Case_1"))
+    assert told("x.seg.nrrd") == (FileKind.LABEL, ("x",))
 
 
 def test_labels_are_known_by_the_scans_beside_them() -> None:
