@@ -36,18 +36,18 @@ def test_channels() -> None:
     assert [channel_of(f"a_{n}.nii.gz") for n in ("0000", "0001", "2019", "x")] == [0, 1, None, None]
 
 
-def test_roles_and_keys(tmp_path: Path) -> None:
-    def told(text: str) -> tuple[FileKind, tuple[str, ...]]:
+def test_kinds_and_keys(tmp_path: Path) -> None:
+    def kind_and_key(text: str) -> tuple[FileKind, tuple[str, ...]]:
         named = classify(tmp_path / text, tmp_path)
         return named.kind, named.key
 
-    assert told("P1/lgemri.nrrd") == (FileKind.SCAN, ("P1",))
-    assert told("P1/laendo.nrrd") == (FileKind.LABEL, ("P1",))
-    assert told("P1/lawall.nrrd") == (FileKind.OTHER_LABEL, ("P1",))
-    assert told("train_1/atriumSegImgMO.nii.gz") == (FileKind.LABEL, ("train_1",))
-    assert told("train_1/scarSegImgM.nii.gz") == (FileKind.OTHER_LABEL, ("train_1",))
-    assert told("Case_1/Contours/Case_1.nii.gz") == (FileKind.LABEL, ("Case_1", "Case_1"))
-    assert told("x.seg.nrrd") == (FileKind.LABEL, ("x",))
+    assert kind_and_key("P1/lgemri.nrrd") == (FileKind.SCAN, ("P1",))
+    assert kind_and_key("P1/laendo.nrrd") == (FileKind.LABEL, ("P1",))
+    assert kind_and_key("P1/lawall.nrrd") == (FileKind.OTHER_LABEL, ("P1",))
+    assert kind_and_key("train_1/atriumSegImgMO.nii.gz") == (FileKind.LABEL, ("train_1",))
+    assert kind_and_key("train_1/scarSegImgM.nii.gz") == (FileKind.OTHER_LABEL, ("train_1",))
+    assert kind_and_key("Case_1/Contours/Case_1.nii.gz") == (FileKind.LABEL, ("Case_1", "Case_1"))
+    assert kind_and_key("x.seg.nrrd") == (FileKind.LABEL, ("x",))
 
 
 def test_labels_are_known_by_the_scans_beside_them() -> None:

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from dcamt.inference.memory import Size, fitting_tile
+from dcamt.geometry import Shape
+from dcamt.inference.memory import fitting_tile
 from dcamt.inference.tiling import predict_whole
 from dcamt.recipe import ACCURATE, FAST
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class LocalNetwork(nn.Module):
         self.stride = (2 ** (levels - 1),) * 3
         self.a = nn.Conv3d(1, 3, edge, padding=edge // 2)
         self.b = nn.Conv3d(1, 3, edge, padding=edge // 2)
-        self.sizes: list[Size] = []
+        self.sizes: list[Shape] = []
 
     def forward(self, image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
         self.sizes.append(tuple(image.shape[2:]))  # type: ignore[arg-type]
@@ -56,7 +57,7 @@ def test_a_pass_is_the_softmax_of_the_image_padded_with_its_last_voxel() -> None
 
 
 @pytest.mark.parametrize("size", [(100, 90, 80), (33, 200, 64), (64, 64, 64), (10, 10, 300)], ids=str)
-def test_the_tile_is_the_first_that_fits(size: Size) -> None:
+def test_the_tile_is_the_first_that_fits(size: Shape) -> None:
     stride = 16
     strides = (stride, stride, stride)
     padded = [-(-n // stride) * stride for n in size]

@@ -13,11 +13,11 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from dcamt.errors import InputError
-from dcamt.geometry import Grid, Region, network_grid
+from dcamt.geometry import Grid, Region, Shape, network_grid
 from dcamt.inference import tiling
 from dcamt.inference.agreement import agreement_map, branch_dice
 from dcamt.inference.folded import fold
-from dcamt.inference.memory import Size, pass_bytes, tile_size
+from dcamt.inference.memory import pass_bytes, tile_size
 from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.inference.tiling import predict_whole
 from dcamt.io.readers import read_scan
@@ -227,11 +227,11 @@ class Told(nn.Module):
         return SimpleNamespace(logits=a), SimpleNamespace(logits=b)
 
 
-def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Size | None]:
+def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
     """Return the sizes of the tiles that are predicted (None: the whole), each of which the stub does in one pass."""
-    tiles: list[Size | None] = []
+    tiles: list[Shape | None] = []
 
-    def record(network: Told, image: Tensor, quality: str, tile: Size | None = None, tick: object = None) -> Tensor:
+    def record(network: Told, image: Tensor, quality: str, tile: Shape | None = None, tick: object = None) -> Tensor:
         tiles.append(tile)
         return predict_whole(network, image, quality)  # type: ignore[arg-type]
 
