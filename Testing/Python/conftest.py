@@ -1,4 +1,4 @@
-"""What several tests share: a tiny recipe, a tiny model, a small scan known in closed form, and running workers."""
+"""Fixtures: a tiny recipe, a tiny model, a small scan known in closed form, and running workers."""
 
 from __future__ import annotations
 

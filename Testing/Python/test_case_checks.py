@@ -32,7 +32,7 @@ def cases(tmp_path: Path) -> list[Case]:
 
 
 def facts_of(cases: list[Case], recipe: Recipe = RECIPE) -> list[CaseFacts]:
-    """The last that is said of each case."""
+    """Return the last facts of each case."""
     last = {facts.index: facts for facts in check_cases(cases, recipe)}
     return [last[index] for index in range(len(cases))]
 

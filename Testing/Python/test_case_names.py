@@ -1,4 +1,4 @@
-"""One rule names the case of a file and tells labels from scans, for every command and panel."""
+"""One rule names the case of a file and distinguishes labels from scans, for every command and panel."""
 
 from __future__ import annotations
 

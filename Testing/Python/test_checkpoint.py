@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, whatever happens while they are written."""
+"""Checkpoints are written whole or not at all, also when writing fails."""
 
 from __future__ import annotations
 

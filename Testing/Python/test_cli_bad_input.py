@@ -262,7 +262,7 @@ def test_full_disk_leaves_folders_unchanged(
     form: str,
     agreement: bool,
 ) -> None:
-    """The disk is full at the flush of the first file or, with a map asked for, of the second."""
+    """The disk is full at the flush of the first file or, with an agreement map, of the second."""
     from dcamt.io import atomic as files
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"

@@ -83,14 +83,14 @@ def test_json_agreement_and_measurements(model: Path, tmp_path: Path, capsys: py
     scan, out, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "deep" / "out", tmp_path / "tables" / "m.csv"
     words = ["segment", scan, "-o", out, "--model", model, "--agreement", "--measurements", table, "--json"]
     assert cli.main([str(word) for word in words]) == 0
-    told = events(capsys)
-    assert [one["event"] for one in told[-2:]] == ["segmented", "done"]
-    assert told[-1] == {"event": "done", "scans": 1, "failed": 0}
-    fractions = [one["fraction"] for one in told[:-2]]
-    assert {one["event"] for one in told[:-2]} == {"progress"}
+    printed_events = events(capsys)
+    assert [one["event"] for one in printed_events[-2:]] == ["segmented", "done"]
+    assert printed_events[-1] == {"event": "done", "scans": 1, "failed": 0}
+    fractions = [one["fraction"] for one in printed_events[:-2]]
+    assert {one["event"] for one in printed_events[:-2]} == {"progress"}
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    result = told[-2]
+    result = printed_events[-2]
     assert {Path(result["segmentation"]), Path(result["agreement"])} == set(out.iterdir())
     nrrd = pytest.importorskip("nrrd")
     agreement, _ = nrrd.read(result["agreement"])
@@ -181,9 +181,12 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
     with open(table, newline="", encoding="utf-8") as file:
         assert [row["scan"] for row in csv.DictReader(file)] == ["s0", "s2"]
     assert cli.main([*base, "--json"]) == 1
-    told = events(capsys)
-    assert [one["scan"] for one in told if one["event"] == "failed"] == [str(scans[1]), str(tmp_path / "gone.nrrd")]
-    assert told[-1] == {"event": "done", "scans": 4, "failed": 2}
+    printed_events = events(capsys)
+    assert [one["scan"] for one in printed_events if one["event"] == "failed"] == [
+        str(scans[1]),
+        str(tmp_path / "gone.nrrd"),
+    ]
+    assert printed_events[-1] == {"event": "done", "scans": 4, "failed": 2}
 
 
 def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_path: Path) -> None:
@@ -290,12 +293,12 @@ def test_table_holds_every_written_scan(
     """The command is interrupted while it prints the third scan of four, whose segmentation is already written."""
     scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
-    line, told = Console.print_line, []
+    line, printed_events = Console.print_line, []
 
     def line_until(self: Console, text: str) -> None:
         if '"segmented"' in text or " mL" in text:
-            told.append(text)
-            if len(told) == 3:
+            printed_events.append(text)
+            if len(printed_events) == 3:
                 raise fault
         line(self, text)
 
@@ -417,5 +420,5 @@ def test_closed_stderr_puts_no_error_into_stdout(model: Path, tmp_path: Path) ->
         [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False, encoding="utf-8"
     )
     assert done.returncode == 1
-    told = [json.loads(line)["event"] for line in done.stdout.splitlines()]
-    assert told[-2:] == ["failed", "done"]
+    printed_events = [json.loads(line)["event"] for line in done.stdout.splitlines()]
+    assert printed_events[-2:] == ["failed", "done"]

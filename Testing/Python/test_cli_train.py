@@ -54,12 +54,12 @@ def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: py
     run = tmp_path / "runs" / "first"
     assert train(cases, "--run", run, *settings(), "--set", "validate_every=1", "--json") == 0
     printed = capsys.readouterr()
-    told = [json.loads(line) for line in printed.out.splitlines()]
+    printed_events = [json.loads(line) for line in printed.out.splitlines()]
     assert printed.err == ""
-    kinds = [one["event"] for one in told]
+    kinds = [one["event"] for one in printed_events]
     assert kinds[-1] == "finished"
     assert {"started", "progress", "validation", "checkpoint", "loading"} <= set(kinds)
-    assert told[kinds.index("started")]["of"] == 3
+    assert printed_events[kinds.index("started")]["of"] == 3
     card = open_model(run / "model.dcamt").card
     assert (card.name, card.trained_on["labelled"], card.trained_on["iterations"]) == ("first", 1, 3)
     out = tmp_path / "a.seg.nrrd"
@@ -351,8 +351,8 @@ def test_second_process_on_a_run_is_refused(cases: Path, tmp_path: Path, capfd: 
     for words in ([cases, "--run", run, *settings()], ["--run", run, "--resume"]):
         assert train(*words) == 1
         printed = capfd.readouterr()
-        told = f"dcamt: {run}: is being trained by another process. Stop that process first, or wait.\n"
-        assert (printed.out, printed.err) == ("", told)
+        printed_events = f"dcamt: {run}: is being trained by another process. Stop that process first, or wait.\n"
+        assert (printed.out, printed.err) == ("", printed_events)
         after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "train.lock"}
         assert after == before
     assert process.poll() is None

@@ -108,7 +108,7 @@ def test_the_place_of_one_class_does_not_affect_another() -> None:
 
 
 def test_central_components_weigh_more() -> None:
-    """By the closed form: a component at the border, r = 1, must be five times as large as one in the middle."""
+    """By the closed form: a component at the border, r = 1, must be five times as large as one at the centre."""
     for across, central_stays in ((4, True), (5, True), (6, False)):
         mask = np.zeros((21, 9, 9), bool)
         mask[10, 4, 4] = True

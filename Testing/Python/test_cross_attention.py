@@ -183,7 +183,7 @@ def test_without_the_bias_the_order_of_tokens_does_not_matter() -> None:
 
 
 def test_the_first_head_attends_nearby_and_the_last_far() -> None:
-    """With all scores alike, the mean distance that a head attends to grows from head to head."""
+    """With equal scores, the mean distance that a head attends to grows from head to head."""
     weights = distance_bias((5, 5, 5), 4, CPU).softmax(dim=-1)
     distances = -distance_bias((5, 5, 5), 1, CPU)[0]
     mean = (weights * distances).sum(dim=-1).mean(dim=-1)

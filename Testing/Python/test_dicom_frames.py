@@ -1,4 +1,4 @@
-"""DICOM files of many frames and folders of many kinds: every frame in its own place, or one line that says why not.
+"""DICOM files of many frames and folders of many kinds: every frame in its own place, or one line of error.
 
 The files are made with pydicom; each frame's voxels hold the place where it belongs.
 """

@@ -121,7 +121,7 @@ def one_and_two(table: Path, folder: Path, *settings: str) -> list[Path]:
 def test_operations_that_couple_samples_stay_within_each_part(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All parts and batch normalisation: the losses are the mean of what each share of the batch gives alone."""
+    """All parts and batch normalisation: the losses are the mean of those of each part of the batch alone."""
     settings = (*BATCH, "ramp_up=0", "iterations=1")
     assert train(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
@@ -188,7 +188,7 @@ def test_a_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) ->
 
 
 def test_a_failure_of_all_processes_is_reported_only_once(table: Path, tmp_path: Path) -> None:
-    """Of the command itself; of a file that the leader looks at; of a scan that each reads by itself."""
+    """A failure of the command itself; of a file that only the leader reads; of a scan that every process reads."""
     rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")
     (table.parent / "broken.nii.gz").write_bytes(b"no scan")

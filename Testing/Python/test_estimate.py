@@ -1,4 +1,4 @@
-"""What a run would take, measured before it starts, against what runs do take."""
+"""The estimated cost of a run, compared with the cost of real runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events are written, parsed back and read as they come in, whatever happens to the process that writes them."""
+"""Events are written, parsed back and read while they are appended, also if the writing process is killed."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_a_folded_network_runs_in_tiles(tiny_recipe: Recipe, normalisation: str)
 
 
 def test_a_folded_network_moves_from_bfloat16_back_to_float32(tiny_recipe: Recipe) -> None:
-    """As after a GPU's memory did not suffice: what runs elsewhere meanwhile comes back and works."""
+    """As after a GPU's memory did not suffice: the network moves to another device and back, and still works."""
     network = fold(network_of(tiny_recipe, "instance"))
     move(network, CPU, torch.bfloat16)
     assert {p.dtype for part in network.modules() if isinstance(part, nn.Conv3d) for p in part.parameters()} == {

@@ -1,4 +1,4 @@
-"""The frame around the code: what Slicer's build, its Extensions Manager and a citing reader are told."""
+"""The files around the code: for Slicer's build, its Extensions Manager and citation."""
 
 from __future__ import annotations
 

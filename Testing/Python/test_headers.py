@@ -75,7 +75,7 @@ def test_a_truncated_file_is_detected_by_its_length(tmp_path: Path, ending: str,
 
 
 def test_gzip_in_several_streams_is_whole(tmp_path: Path) -> None:
-    """As some packers write it: the last bytes then tell the length of the last stream alone."""
+    """As some packers write it: the last bytes then hold the length of the last stream alone."""
     write_volume(scan(), tmp_path / "scan.nii")
     data = (tmp_path / "scan.nii").read_bytes()
     half = len(data) // 2
@@ -97,7 +97,7 @@ def test_a_header_is_checked_like_the_scan(tmp_path: Path) -> None:
 
 
 def test_no_voxel_is_unpacked(tmp_path: Path) -> None:
-    """A byte spoilt in the middle is nothing that a header could show."""
+    """A changed byte within the data cannot be detected from a header."""
     write_labelmap(Labelmap(np.ones(GRID.shape, np.uint8), GRID), tmp_path / "label.nii.gz")
     write_volume(scan(), tmp_path / "scan.nii.gz")
     path = tmp_path / "scan.nii.gz"

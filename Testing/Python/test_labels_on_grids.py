@@ -80,7 +80,7 @@ def test_segmentation_beyond_the_scan_must_be_background_there() -> None:
 
 
 def test_cropped_segmentation_file_of_slicer(tmp_path: Path) -> None:
-    """Slicer stores the smallest box around its segments, whose place its own header tells."""
+    """Slicer stores the smallest box around its segments; the file's header holds its place."""
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
     path = tmp_path / "Segmentation.seg.nrrd"
     write_labelmap(Labelmap(outline()[box], GRID.crop(box)), path, [LEFT_ATRIUM, WALL])

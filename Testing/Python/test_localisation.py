@@ -184,7 +184,7 @@ def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
 
 
 def test_a_small_central_component_does_not_hide_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Off the middle, the organ; in it, more than a speck that is much too small."""
+    """The organ lies off the centre; a component at the centre is larger than a speck but much too small."""
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
@@ -237,7 +237,7 @@ def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
 
 
 def test_a_class_missed_on_the_coarse_grid_is_segmented_in_the_whole_anatomy() -> None:
-    """A second organ too small for the first look, or further pieces of one."""
+    """A second organ too small for the coarse grid, or further components of one class."""
     two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
@@ -338,7 +338,7 @@ def test_of_two_similar_organs_merged_on_the_coarse_grid_the_central_one_is_sele
 
 
 def test_both_searches_use_the_centre_of_the_anatomy(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever it lies in the scan, and however the first look's grid falls."""
+    """At every place in the scan, and for every offset of the coarse grid."""
     field = tuple(n + 43 for n in FIELD)
     small, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
@@ -376,7 +376,7 @@ def test_both_searches_use_the_centre_of_the_anatomy(predictor: Predictor, monke
 
 
 def test_a_padded_scan_gives_the_labels_of_the_unpadded_one(predictor: Predictor) -> None:
-    """Of two organs the larger, though the smaller lies in the middle, and wherever the padding moves that."""
+    """Of two organs the larger is selected, though the smaller lies at the centre, for every padding."""
     larger = ellipsoid((36, 29, 11), (8, 8, 8))
     both = np.where(larger | ellipsoid((20, 17, 12), (6, 6, 6)), np.float32(0.9), tissue())
     unpadded = predictor.segment(Volume(both[None], centred_grid(CASE, SPACING))).labelmap.voxels

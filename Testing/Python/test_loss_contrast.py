@@ -130,7 +130,7 @@ def test_gradients_pull_to_the_own_class_and_push_from_the_others() -> None:
 
 
 def test_prototypes_of_the_embeddings_themselves_pass_no_gradient_on() -> None:
-    """The gradient is that of fixed prototypes, though they are means of the very same embeddings."""
+    """The gradient is that of fixed prototypes, though they are means of the same embeddings."""
     e, labels, _, partner = random_case(3)
     gradients: list[Tensor] = []
     for live in (True, False):

@@ -98,7 +98,7 @@ def test_the_teacher_has_no_gradient() -> None:
 
 
 def test_a_structure_that_one_branch_misses_is_recovered() -> None:
-    """Equally sure, one branch says organ and the other says background, on few of many voxels: both move to organ."""
+    """Equally certain, one branch predicts organ, the other background, in few of many voxels: both move to organ."""
     miss = certain(*[1] * 10, *[0] * 4, *[0] * 200) / 10  # logits of 2: not sure beyond recall
     find = certain(*[1] * 10, *[1] * 4, *[0] * 200) / 10
     a, b = miss, find

@@ -60,7 +60,7 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
 
 
 def test_two_points_have_their_closed_form() -> None:
-    """One pair, so that the median is its squared distance, whatever that is: 2 - 2 mean(exp(-1 / 2m))."""
+    """One pair, so that the median is its squared distance: 2 - 2 mean(exp(-1 / 2m))."""
     expected = 2 - 2 * sum(math.exp(-1 / (2 * m)) for m in (0.25, 0.5, 1, 2, 4)) / 5
     for distance in (0.01, 1.0, 300.0):
         x, y = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), distance, dtype=torch.float64)

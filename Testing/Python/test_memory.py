@@ -1,4 +1,4 @@
-"""How much memory a pass takes, and what part of a volume fits into a bound."""
+"""The memory of a pass, and the tile of a volume that fits into a limit."""
 
 from __future__ import annotations
 

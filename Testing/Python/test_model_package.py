@@ -63,7 +63,7 @@ def assemble(path: Path, members: list[tuple[str, bytes]], packed: int = zipfile
 
 
 def signed(path: Path, card: dict[str, Any], recipe: bytes, weights: bytes) -> Path:
-    """A package whose checksum fits, whatever it holds: a forger can make one."""
+    """A package of any content whose checksum fits, as a forger could make it."""
     known = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items() if key in asdict(BLANK_CARD)}
     checksum = model_package._checksum(weights, recipe, replace(Card(**known), checksum=""))
     data = json.dumps({**card, "checksum": checksum}).encode()
@@ -504,7 +504,7 @@ def test_weights_that_are_no_16_or_32_bit_floats(model: Path, dtype: str) -> Non
 
 
 def test_a_package_of_an_earlier_version_opens(model: Path) -> None:
-    """Before `safetensors` wrote them, the arrays lay in the order of their names, whatever their type."""
+    """Before `safetensors` wrote them, arrays of all types lay in the order of their names."""
     package = open_model(model)
     header, body = {}, b""
     for name in sorted(package.weights):

@@ -98,7 +98,7 @@ class Loop:
 
 @pytest.fixture
 def meta_generators(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are no random numbers on that device, and it takes any generator."""
+    """The device `meta` computes no random numbers and accepts any generator."""
 
     class OfAnyDevice(torch.Generator):
         def __new__(cls, device: object = None) -> OfAnyDevice:
@@ -167,16 +167,16 @@ def test_an_operation_that_waits_for_the_gpu_is_detected(
 
 
 def test_a_gpu_is_given_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
+    copies: list[object] = []
 
     class Locked:
         def to(self, device: torch.device, non_blocking: bool) -> str:
-            told.append((device.type, non_blocking))
+            copies.append((device.type, non_blocking))
             return "there"
 
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: Locked())
     assert devices.to_device(torch.ones(2), torch.device("cuda")) == "there"
-    assert told == [("cuda", True)]
+    assert copies == [("cuda", True)]
     here = torch.ones(2)
     assert devices.to_device(here, torch.device("cpu")) is here
 

@@ -51,7 +51,7 @@ def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
 
 
 def test_the_recipe_needs_no_code(scans: Path, tmp_path: Path) -> None:
-    """Train by the example's command; each organ is learnt; the segmentation says what each segment is."""
+    """Train by the example's command; each organ is learnt; the segmentation names each segment."""
     run, output = tmp_path / "abdomen", tmp_path / "output"
     words = ["train", str(scans / "cases.csv"), "--recipe", str(EXAMPLE / "recipe.json"), "--run", str(run)]
     assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")

@@ -205,11 +205,11 @@ def test_a_scan_of_too_many_channels_is_refused(predictor: Predictor, oblique_sc
         predictor.segment(doubled)
 
 
-# ---- with a network whose answer is written into the scan
+# ---- with a network whose logits are stored in the scan
 
 
-class Told(nn.Module):
-    """Branch A's lead of foreground is channel 0 of the scan, branch B's is channel 1; `failures` passes fail first."""
+class NetworkOfScan(nn.Module):
+    """Stand-in whose logits are the scan's channels, 0 for branch A, 1 for branch B; the first `failures` passes fail."""
 
     def __init__(self, failure: Exception | None = None, failures: int = 0, device: str = "cpu") -> None:
         super().__init__()
@@ -228,10 +228,12 @@ class Told(nn.Module):
 
 
 def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
-    """Return the sizes of the tiles that are predicted (None: the whole), each of which the stub does in one pass."""
+    """Return the sizes of the predicted tiles (None: the whole); the stand-in predicts each in one pass."""
     tiles: list[Shape | None] = []
 
-    def record(network: Told, image: Tensor, quality: str, tile: Shape | None = None, tick: object = None) -> Tensor:
+    def record(
+        network: NetworkOfScan, image: Tensor, quality: str, tile: Shape | None = None, tick: object = None
+    ) -> Tensor:
         tiles.append(tile)
         return predict_whole(network, image, quality)  # type: ignore[arg-type]
 
@@ -241,7 +243,7 @@ def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
 
 
 def fail_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every pass on the device `meta`, which stands for a GPU, run out of memory."""
+    """Let every pass on the device `meta`, used as a GPU, run out of memory."""
     for name in ("predict_whole", "predict_tiled"):
         real = getattr(tiling, name)
 
@@ -267,8 +269,8 @@ BALLS = ball(-17, 8), ball(12, 11)
 """Branch A sees both; branch B the right one only."""
 
 
-def told(
-    tiny_package: ModelPackage, network: Told, memory: int | None = None, component: bool = False
+def predictor_and_scan(
+    tiny_package: ModelPackage, network: NetworkOfScan, memory: int | None = None, component: bool = False
 ) -> tuple[Predictor, Volume]:
     recipe: Recipe = replace(
         tiny_package.recipe,
@@ -289,10 +291,10 @@ def random_package_of(recipe: Recipe) -> ModelPackage:
 
 def test_a_region_limits_labels_trust_and_work(tiny_package: ModelPackage) -> None:
     left, right = BALLS
-    network = Told()
-    predictor, scan = told(tiny_package, network)
+    network = NetworkOfScan()
+    predictor, scan = predictor_and_scan(tiny_package, network)
     whole = predictor.segment(scan)
-    # One sees a ball where the other sees none, so that neither class leads there; background is taken on a tie.
+    # Where only one branch has a ball, neither class leads, and background is chosen on a tie.
     assert np.array_equal(whole.labelmap.voxels == 1, right)
     assert whole.trust == pytest.approx(2 * right.sum() / (2 * right.sum() + left.sum()))
     assert whole.agreement is not None
@@ -317,7 +319,7 @@ def test_a_region_limits_labels_trust_and_work(tiny_package: ModelPackage) -> No
 
 
 def test_a_region_between_two_voxels_is_refused(tiny_package: ModelPackage) -> None:
-    predictor, scan = told(tiny_package, Told())
+    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
     low = CENTRE + 0.2  # voxel centres lie 0.75 mm off the centre, 1.5 mm apart
     region = Region((low[0], low[1], low[2]), (low[0] + 0.2, low[1] + 0.2, low[2] + 0.2))
     with pytest.raises(InputError, match="holds no voxel"):
@@ -327,7 +329,7 @@ def test_a_region_between_two_voxels_is_refused(tiny_package: ModelPackage) -> N
 def test_the_largest_component_is_kept_if_the_recipe_sets_it(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     for component, pieces in ((False, 2), (True, 1)):
-        predictor, scan = told(tiny_package, Told(), component=component)
+        predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(), component=component)
         both = Volume(np.repeat(scan.voxels[:1], 2, axis=0), scan.grid)
         labels = predictor.segment(both).labelmap.voxels
         assert ndimage.label(labels)[1] == pieces
@@ -336,13 +338,13 @@ def test_the_largest_component_is_kept_if_the_recipe_sets_it(tiny_package: Model
 
 def test_a_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = record_tiles(monkeypatch)
-    predictor, scan = told(tiny_package, Told())
+    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
     predictor.segment(scan)
     assert parts == [None]
     for share in (0.6, 0.3):
         parts.clear()
         bound = int(share * pass_bytes(predictor.recipe, GRID.shape))
-        told(tiny_package, Told(), memory=bound)[0].segment(scan)
+        predictor_and_scan(tiny_package, NetworkOfScan(), memory=bound)[0].segment(scan)
         assert len(parts) == 1
         assert parts[0] is not None
         assert pass_bytes(predictor.recipe, parts[0]) <= bound
@@ -375,8 +377,8 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
     tiny_package: ModelPackage, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = record_tiles(monkeypatch)
-    network = Told(failure, failures=2)
-    predictor, scan = told(tiny_package, network)
+    network = NetworkOfScan(failure, failures=2)
+    predictor, scan = predictor_and_scan(tiny_package, network)
     result = predictor.segment(scan)
     assert np.array_equal(result.labelmap.voxels == 1, BALLS[1])
     assert parts[0] is None
@@ -390,12 +392,12 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
 
 
 def test_the_cpu_is_used_if_the_gpu_is_too_small(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Told(device="meta")
-    predictor, scan = told(tiny_package, network, memory=10**9)
+    network = NetworkOfScan(device="meta")
+    predictor, scan = predictor_and_scan(tiny_package, network, memory=10**9)
     predictor.device = torch.device("meta")  # stands for the GPU, which a machine that tests need not have
     monkeypatch.setattr(network, "to", lambda *_: pytest.fail("the GPU's network is for the next scan"))
     asked: list[torch.device] = []
-    spare = Told()
+    spare = NetworkOfScan()
     monkeypatch.setattr(predictor, "_network_on", lambda device: asked.append(device) or spare)
     record_tiles(monkeypatch)
     fail_on_gpu(monkeypatch)
@@ -431,8 +433,8 @@ def test_memory_that_never_suffices_is_one_line_of_error(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = record_tiles(monkeypatch)
-    network = Told(OUT_OF_MEMORY[0], failures=10**9)
-    predictor, scan = told(tiny_package, network)
+    network = NetworkOfScan(OUT_OF_MEMORY[0], failures=10**9)
+    predictor, scan = predictor_and_scan(tiny_package, network)
     with pytest.raises(InputError, match=r"memory does not suffice.*region of interest"):
         predictor.segment(scan)
     assert len(parts) < 20
@@ -440,7 +442,7 @@ def test_memory_that_never_suffices_is_one_line_of_error(
 
 
 def test_other_failures_are_no_lack_of_memory(tiny_package: ModelPackage) -> None:
-    predictor, scan = told(tiny_package, Told(RuntimeError("shapes do not fit"), failures=1))
+    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(RuntimeError("shapes do not fit"), failures=1))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         predictor.segment(scan)
 
@@ -448,7 +450,7 @@ def test_other_failures_are_no_lack_of_memory(tiny_package: ModelPackage) -> Non
 def test_a_network_is_folded_on_the_cpu_for_every_device(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folding takes double precision, which Apple's GPUs do not have."""
+    """Folding needs double precision, which Apple's GPUs lack."""
     asked: list[str] = []
 
     def build(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:

@@ -1,4 +1,4 @@
-"""Recipes: what is shipped, what a file may hold, and what is said of one that cannot be used."""
+"""Recipes: those shipped, the content of a recipe file, and the messages on unusable ones."""
 
 from __future__ import annotations
 

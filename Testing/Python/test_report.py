@@ -1,4 +1,4 @@
-"""A run's report: one page that needs nothing from elsewhere, says what was measured, and not of whom."""
+"""A run's report: one page that needs no other file, shows what was measured, and names no patient."""
 
 from __future__ import annotations
 

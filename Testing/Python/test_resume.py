@@ -116,7 +116,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
 
 @processes
 def test_the_reference_run_used_every_part(uninterrupted: RunFolder) -> None:
-    """Else the comparisons above would compare less than they say."""
+    """Otherwise the comparisons above would compare too little."""
     events = uninterrupted.read_events()
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}

@@ -1,4 +1,4 @@
-"""A run is paused, stopped, watched and told apart by its folder alone, by a process that did not start it."""
+"""A run is paused, stopped and watched by its folder alone, from a process that did not start it."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_rotated_and_scaled_cuts_equal_scipys() -> None:
 
 
 def test_image_and_label_are_cut_at_the_same_place() -> None:
-    """Image and label both tell the voxel's place along one axis: they agree to half a voxel, however it is turned."""
+    """Image and label both hold the voxel's place along one axis: they agree to half a voxel in every rotation."""
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Which scans a command line means, which files it may write, and what it never replaces unasked."""
+"""The scans of a command line, the files it may write, and files that are never replaced without --overwrite."""
 
 from __future__ import annotations
 

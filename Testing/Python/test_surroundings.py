@@ -14,7 +14,7 @@ SHAPE = (12, 15, 18)
 
 
 def patch() -> tuple[Tensor, Tensor]:
-    """Every voxel unlike every other, and a label everywhere, so that what is copied tells where it comes from."""
+    """Every voxel has its own value and a label, so that the source of each copied voxel is known."""
     image = torch.stack(
         [torch.arange(float(np.prod(SHAPE))).reshape(SHAPE), -torch.arange(float(np.prod(SHAPE))).reshape(SHAPE)]
     )

@@ -1,4 +1,4 @@
-"""A pass in tiles is the pass over the whole, whatever the tiles, the network and the volume's size."""
+"""Prediction in tiles equals prediction in one pass, for all tiles, networks and sizes."""
 
 from __future__ import annotations
 

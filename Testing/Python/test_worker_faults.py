@@ -1,4 +1,4 @@
-"""The worker as things go wrong: requests it must refuse, and whatever breaks in it or around it."""
+"""Failures of the worker: requests it must refuse, and errors in the worker or its surroundings."""
 
 from __future__ import annotations
 

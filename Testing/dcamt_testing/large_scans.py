@@ -19,7 +19,7 @@ SPACING = (1.0, 1.0, 2.0)
 CASE = (48, 40, 24)
 FIELD = (120, 144, 24)
 AT = (41, 60, 0)
-"""Where the case lies in the field; its middle is not the field's."""
+"""Where the case lies in the field, off the field's centre."""
 
 
 def tissue() -> np.ndarray:
@@ -36,7 +36,7 @@ def ellipsoid(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.n
 
 
 def case() -> np.ndarray:
-    """Tissue with a bright organ off its middle: (I, J, K)."""
+    """Return tissue with a bright organ off its centre: (I, J, K)."""
     return np.where(ellipsoid((22, 21, 12), (14, 12, 8)), np.float32(0.9), tissue())
 
 

@@ -78,7 +78,7 @@ def save_nrrd(path: Path, voxels: np.ndarray, **header: object) -> Path:
 
 
 def refused(action: Callable[[], object], path: Path, *words: str) -> str:
-    """The one line of the InputError that `action` raises: it names `path` and says `words`."""
+    """Return the one line of the InputError that `action` raises, which names `path` and holds `words`."""
     with pytest.raises(InputError) as caught:
         action()
     message = str(caught.value)

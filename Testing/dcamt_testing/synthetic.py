@@ -102,7 +102,7 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
 def new_trainer(
     folder: Path, table: Path | None, *settings: str, heard: Callable[[Event], None] | None = None, **more: Any
 ) -> Trainer:
-    """On the CPU, of a run that is created from `table` unless it is there; `heard` is told of its events."""
+    """Return a trainer on the CPU; its run is created from `table` if it does not exist. `heard` gets the events."""
     recipe, run = tiny_recipe(*settings), RunFolder(folder)
     if table is not None and not run.recipe.exists():
         run.create(recipe, read_cases(table), lambda: None)
@@ -111,7 +111,7 @@ def new_trainer(
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Tensors bit by bit, everything else by equality, whatever they are nested in."""
+    """Compare nested values: tensors bit by bit, everything else by equality."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert one.keys() == other.keys()
@@ -128,7 +128,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def fork_server() -> ForkServerContext:
-    """Starts processes by forking one that has imported torch already, so that each takes a fraction of a second."""
+    """Fork processes from one that has imported torch already, so that each starts in a fraction of a second."""
     context = multiprocessing.get_context("forkserver")
     # torch imports torch._dynamo with the first optimiser that is made.
     context.set_forkserver_preload(
@@ -138,7 +138,7 @@ def fork_server() -> ForkServerContext:
 
 
 def start_dcamt(arguments: list[str], output: Path) -> BaseProcess:
-    """`dcamt` in a process of its own, which may be killed; what it prints goes to the file `output`."""
+    """Run `dcamt` in a process of its own, which may be killed; its output goes to the file `output`."""
     process = fork_server().Process(target=_dcamt, args=(arguments, str(output)))
     process.start()
     return process
