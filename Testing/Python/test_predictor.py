@@ -209,7 +209,7 @@ def test_a_scan_of_too_many_channels_is_refused(predictor: Predictor, oblique_sc
 
 
 class NetworkOfScan(nn.Module):
-    """Stand-in whose logits are the scan's channels, 0 for branch A, 1 for branch B; the first `failures` passes fail."""
+    """Stand-in whose logits are the scan's channels 0 (branch A) and 1 (branch B); the first `failures` passes fail."""
 
     def __init__(self, failure: Exception | None = None, failures: int = 0, device: str = "cpu") -> None:
         super().__init__()
