@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-import qt
 from dcamt.errors import InputError, InternalError
 from dcamt.worker.protocol import (
     Answer,
@@ -26,6 +25,7 @@ from dcamt.worker.protocol import (
     request_line,
 )
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, EngineProcess, ProcessEnd, wait_for_killed
+from DCAMTSlicerLib.stepped_task import DelayedCall
 from slicer.i18n import tr as _
 
 LOG_LINES = 200
@@ -90,9 +90,8 @@ class WorkerProcess:
         self._cancelled: str | None = None
         self._requests = 0
         self._idle_ms = int(idle_minutes * 60000)
-        self._idle = _single_shot(self._end_process)
-        self._grace = _single_shot(self._restart)
-        self._connected = True
+        self._idle = DelayedCall(self._end_process)
+        self._grace = DelayedCall(self._restart)
 
     @property
     def is_busy(self) -> bool:
@@ -160,11 +159,8 @@ class WorkerProcess:
         """End the process and remove all folders: Slicer ends, or the module is closed."""
         self._end_process()
         wait_for_killed(2000)
-        if self._connected:
-            # Slots that are methods of this object would keep it, and its timers, alive.
-            self._idle.timeout.disconnect(self._end_process)
-            self._grace.timeout.disconnect(self._restart)
-            self._connected = False
+        self._idle.close()
+        self._grace.close()
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
             self._root = None
@@ -245,13 +241,6 @@ class WorkerProcess:
         last_line = self._last.log().rpartition("\n")[2] if self._last is not None else ""
         message = end.problem or end_message(end.crashed, end.code, last_line)
         self._fail(RequestFailed(None, ENDED, message, self.log()))
-
-
-def _single_shot(slot: Any) -> Any:
-    timer = qt.QTimer()
-    timer.setSingleShot(True)
-    timer.timeout.connect(slot)
-    return timer
 
 
 def end_message(crashed: bool, code: int, last_line: str) -> str:

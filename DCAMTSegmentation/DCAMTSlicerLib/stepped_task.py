@@ -1,4 +1,4 @@
-"""Run longer work on the event loop in short steps, so that the window keeps responding."""
+"""Run work on the event loop: in short steps, so that the window keeps responding, or once after a delay."""
 
 from __future__ import annotations
 
@@ -66,6 +66,35 @@ class SteppedTask:
         close = getattr(self._steps, "close", None)
         if close is not None and not getattr(self._steps, "gi_running", False):
             close()
+
+
+class DelayedCall:
+    """Calls a function once, some time after the last `start`.
+
+    Qt holds the function, and so the object whose method it is, until `close`: who makes a `DelayedCall` closes it.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._timer: Any = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(function)
+        self._function: Callable[[], None] | None = function
+
+    def start(self, milliseconds: int) -> None:
+        """Call the function after so long; an earlier start no longer counts. Does nothing once closed."""
+        if self._function is not None:
+            self._timer.start(milliseconds)
+
+    def stop(self) -> None:
+        """Take the last start back."""
+        self._timer.stop()
+
+    def close(self) -> None:
+        """Stop for good, and let go of the function."""
+        self._timer.stop()
+        if self._function is not None:
+            self._timer.timeout.disconnect(self._function)
+            self._function = None
 
 
 def error_text(error: Exception | None) -> str:

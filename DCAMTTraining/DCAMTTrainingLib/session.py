@@ -6,14 +6,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from dcamt.errors import InputError
 from dcamt.machine import AUTO
 from dcamt.recipe import Recipe, with_settings
 from dcamt.runs.efforts import effort_settings
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask, error_text
 from slicer.i18n import tr as _
 
 from .cases.check import CaseCheck
@@ -52,9 +51,7 @@ class TrainingSession:
         self._check: CaseCheck | None = None
         self._checked = False
         self._saving: SteppedTask | None = None
-        self._settling = qt.QTimer()
-        self._settling.setSingleShot(True)
-        self._settling.timeout.connect(self._on_settled)
+        self._settling = DelayedCall(self._on_settled)
         self.table.on_edited.append(self._on_edited)
 
     def attach(self, node: Any, settings: TrainingSettings) -> None:
@@ -76,6 +73,7 @@ class TrainingSession:
         """Detach all listeners and stop background work."""
         self.on_news.clear()
         self.detach()
+        self._settling.close()
         self.measurement.cancel()
 
     def notify_settings_changed(self) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import doctest
+import gc
 import hashlib
 import subprocess
 import sys
 import tempfile
 import unittest
+import weakref
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 import slicer
 from segmentation_case import ROOT, SegmentationCase, add_scan
-from slicer_harness import in_real_slicer, open_module, start_afresh
+from slicer_harness import in_real_slicer, open_module, process_events, start_afresh
 
 # Opens the panel in a fresh interpreter and tells what that has imported.
 LOAD = """
@@ -54,6 +56,18 @@ class LoadingTest(unittest.TestCase):
                 [sys.executable, "-c", program], capture_output=True, text=True, timeout=600, encoding="utf-8"
             )
         self.assertIn("torch", done.stdout.split(), done.stderr)
+
+
+class ClosedModuleTest(SegmentationCase):
+    def test_a_closed_module_leaves_nothing_alive(self) -> None:
+        widget = self.module.widget
+        left = [weakref.ref(part) for part in (widget, widget.logic, widget.segmentationPanel, widget.logic._worker)]
+        del widget
+        self.module.close()
+        self.ui = self.logic = None
+        process_events()
+        gc.collect()
+        self.assertEqual([part() for part in left if part() is not None], [])
 
 
 class ModuleTest(SegmentationCase):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import qt
 from dcamt.errors import InputError
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask, error_text
 from slicer_harness import process_events, process_events_until
 
 
@@ -81,3 +81,21 @@ class SteppedTaskTest(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class DelayedCallTest(unittest.TestCase):
+    def test_the_last_start_counts_and_a_closed_call_comes_no_more(self) -> None:
+        calls: list[int] = []
+        delayed = DelayedCall(lambda: calls.append(1))
+        delayed.start(3600000)
+        delayed.start(0)
+        process_events_until(lambda: bool(calls), what="the call")
+        delayed.start(0)
+        delayed.stop()
+        delayed.close()
+        delayed.start(0)
+        delayed.close()
+        marker: list[int] = []
+        qt.QTimer.singleShot(10, lambda: marker.append(1))
+        process_events_until(lambda: bool(marker), what="a later timer")
+        self.assertEqual(calls, [1])

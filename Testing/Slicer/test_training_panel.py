@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import errno
+import gc
 import os
 import subprocess
 import sys
 import tempfile
 import unittest
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -327,6 +329,22 @@ class WidthTest(TrainingCase):
         self.assertGreater(cases.columnWidth(REMARK), 200)
         self.assertLessEqual(max(self.edges(results, range(6))), results.viewport().width)
         self.assertGreater(results.columnWidth(0), 80)
+
+
+class ClosedModuleTest(TrainingCase):
+    def test_a_closed_module_leaves_nothing_alive(self) -> None:
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        self.wait_for(lambda: self.session.checked, "the check")
+        widget = self.module.widget
+        parts = (widget, self.session, widget.cases, widget.task, widget.outlining)
+        left = [weakref.ref(part) for part in parts]
+        del widget, parts
+        self.close_module()
+        self.session = self.ui = None
+        process_events()
+        gc.collect()
+        self.assertEqual([part() for part in left if part() is not None], [])
 
 
 class SavedStateTest(TrainingCase):

@@ -15,6 +15,7 @@ from PySide6 import QtCore
 
 from .conversion import wrap
 from .mrml_widgets import qSlicerScriptedLoadableModuleWidget
+from .signals import SignalConnections
 from .wrapping import wrapper_class
 
 
@@ -111,8 +112,14 @@ class ScriptedModule(_ScriptedModuleParent):
                 self.exit()
             module_manager().moduleAboutToBeUnloaded.emit(self.name)
             self._widget.hide()
+            panel = self._widget._object
+            connections = [SignalConnections.known(part) for part in (panel, *panel.findChildren(QtCore.QObject))]
             self._widget.deleteLater()
             QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+            # PythonQt lets go of the slots of deleted senders.
+            for known in connections:
+                if known is not None:
+                    known.release()
             self._widget = None
         for name in (self.name.lower(), f"{self.name}Widget", f"{self.name}Instance"):
             slicer.modules.__dict__.pop(name, None)

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import shiboken6
 from PySide6 import QtCore
 
 from . import deletion
@@ -104,7 +105,8 @@ class SignalConnections:
     def release(self) -> None:
         """Drop all connections and the references that they hold."""
         target = self._target()
-        for signature, _receiver, slot in self._slots if target is not None else ():
+        exists = target is not None and shiboken6.isValid(target)
+        for signature, _receiver, slot in self._slots if exists else ():
             QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), slot)
         self._slots.clear()
 

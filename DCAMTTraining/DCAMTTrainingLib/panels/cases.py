@@ -13,7 +13,7 @@ from dcamt.cases.labels import parse_mapping
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.installation import ensure_packages
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask, error_text
 from slicer.i18n import tr as _
 
 from ..cases.lists import write_rows
@@ -65,14 +65,12 @@ class CasesPanel:
             button.connect("clicked(bool)", slot)
         session.on_news.append(self.refresh)
         # A check changes thousands of rows in a short time.
-        self._counting = qt.QTimer()
-        self._counting.setSingleShot(True)
-        self._counting.timeout.connect(self._show_summary)
+        self._counting = DelayedCall(self._show_summary)
         session.table.on_changed.append(lambda first, last: self._counting.start(SETTLE_MS))
 
     def close(self) -> None:
         """Stop background work."""
-        self._counting.stop()
+        self._counting.close()
         if self._search is not None:
             self._search.cancel()
         if self._reading is not None:
