@@ -11,6 +11,7 @@ import slicer
 from dcamt.errors import DCAMTError
 from dcamt.models.store import MODEL_ENDING
 from DCAMTSlicerLib.model_choices import import_choice, model_choices, remove_choice
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 
@@ -62,7 +63,7 @@ class ModelList:
         try:
             name = import_choice(Path(path))
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
             return
         self.show(name)
         self._on_chosen(name)
@@ -75,7 +76,7 @@ class ModelList:
         try:
             remove_choice(choice.name)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
         remaining = model_choices()
         name = remaining[0].name if remaining else ""
         self.show(name)

@@ -9,6 +9,7 @@ import qt
 import slicer
 from dcamt.errors import DCAMTError
 from DCAMTSlicerLib import segment_editor
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from . import measurements_table, review, training_cases, views
@@ -110,7 +111,7 @@ class ReviewPanel:
         try:
             measurements_table.export_csv(table, Path(path))
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
 
     def on_next_place(self, checked: bool = False) -> None:
         volume = review.referenced(self._node, review.VOLUME)

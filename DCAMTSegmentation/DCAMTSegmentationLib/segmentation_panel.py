@@ -12,6 +12,7 @@ from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import own_segments
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
@@ -276,9 +277,9 @@ class SegmentationPanel(VTKObservationMixin):
         try:
             start()
         except InstallationDeclined as error:
-            self._run.show_message(str(error))
+            self._run.show_message(error_text(error))
         except DCAMTError as error:
-            self._show_error(str(error), getattr(error, "detail", ""))
+            self._show_error(error_text(error), getattr(error, "detail", ""))
         except Exception as error:
             self._show_error(str(error), traceback.format_exc())
         else:

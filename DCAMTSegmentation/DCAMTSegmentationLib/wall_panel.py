@@ -13,6 +13,8 @@ from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING
 from dcamt.wall.files import method_text, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, METHODS_DISAGREE, PRESETS, SD, Threshold
+from DCAMTSlicerLib.engine_messages import translated
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from . import review, wall_nodes
@@ -142,7 +144,7 @@ class WallPanel:
         openings = _("Openings: {area} cm², {origin}.").format(
             area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
         )
-        ui.wallLabel.text = " ".join([text, openings, *wall.notes, METHODS_DISAGREE])
+        ui.wallLabel.text = " ".join([text, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)])
 
     def _on_measure_clicked(self, checked: bool = False) -> None:
         self._on_measure(self._chosen_segment())
@@ -183,7 +185,7 @@ class WallPanel:
             else:
                 write_wall_csv([wall], path)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
 
 
 def curve_in_space_of(curve: Any, node: Any) -> np.ndarray:

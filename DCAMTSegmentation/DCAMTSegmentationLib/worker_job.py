@@ -11,11 +11,11 @@ from typing import Any
 
 from dcamt.errors import DCAMTError, InternalError, OutputError
 from dcamt.worker.protocol import Event, Request, RequestFailed, WorkerNote, WorkerProgress
+from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.slabs import FREE_SPACE
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
-from .engine_messages import translated
 from .worker_process import ENDED, SegmentationWorker
 
 UNEXPECTED = (InternalError.reason, ENDED)

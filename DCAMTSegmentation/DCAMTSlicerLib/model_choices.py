@@ -13,6 +13,8 @@ from dcamt.models.package import Card, read_card
 from dcamt.models.store import StoredModel, import_model, remove_model, stored_models
 from slicer.i18n import tr as _
 
+from .engine_messages import translated
+
 
 @dataclass(frozen=True)
 class ModelChoice:
@@ -77,7 +79,7 @@ def _choice(model: StoredModel) -> ModelChoice:
     try:
         card = read_card(model.path)
     except InputError as error:
-        return ModelChoice(model.name, model.name, str(error), not model.shipped)
+        return ModelChoice(model.name, model.name, translated(str(error)), not model.shipped)
     title = card.title or model.name
     if not model.shipped and (details := _run_details(card)):
         # Several runs of one task have the same title; the name tells run and date.

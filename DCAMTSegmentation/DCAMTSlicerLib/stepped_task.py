@@ -8,6 +8,8 @@ from typing import Any
 import qt
 from dcamt.errors import user_error
 
+from .engine_messages import translated
+
 
 class SteppedTask:
     """Takes the steps of a generator one by one, with a turn of the event loop before each.
@@ -98,5 +100,5 @@ class DelayedCall:
 
 
 def error_text(error: Exception | None) -> str:
-    """Return the user-facing text of an error, empty for None."""
-    return "" if error is None else str(user_error(error))
+    """Return the user-facing text of an error in the application's language; empty for None."""
+    return "" if error is None else translated(str(user_error(error)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.engine_process import EngineProcess, OnEvent, ProcessEnd
 from slicer.i18n import tr as _
 
@@ -43,5 +44,5 @@ class EngineCommand:
     def _failure(self, end: ProcessEnd) -> str:
         line = self._process.log().rpartition("\n")[2]
         if line and not end.crashed:
-            return line.removeprefix("dcamt: ")
+            return translated(line.removeprefix("dcamt: "))
         return str(_("The computation ended unexpectedly (code {code}).").format(code=end.code))

@@ -158,7 +158,7 @@ class TrainingSession:
         try:
             recipe = self.recipe()
         except InputError as error:
-            self.check_failure = str(error)
+            self.check_failure = error_text(error)
             self._notify()
             return
         self._checked, self.check_failure = False, ""
@@ -171,7 +171,7 @@ class TrainingSession:
         try:
             recipe = self.planned_recipe()
         except InputError as error:
-            return [Problem(str(error))]
+            return [Problem(error_text(error))]
         label_values = self._check.label_values if self._check is not None and self._checked else {}
         problems = case_problems(self.table.rows, recipe, label_values)
         if self.check_failure:

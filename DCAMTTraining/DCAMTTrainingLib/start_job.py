@@ -95,7 +95,7 @@ class StartJob:
             try:
                 session.measurement.start(self._run.path.parent, self._device, self._on_measured)
             except DCAMTError as error:
-                self._fail(str(error))
+                self._fail(error_text(error))
 
     def _on_measured(self, message: str) -> None:
         if self.running and message:

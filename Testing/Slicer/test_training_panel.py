@@ -25,6 +25,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FINISHED, RUNNING, RunState
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
+from DCAMTSlicerLib import engine_messages
 from DCAMTTrainingLib import measurement as measurement_module
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
@@ -314,7 +315,7 @@ class WidthTest(TrainingCase):
         click(self.ui.addSceneButton)
         cases = self.ui.casesTable
         self.assertTrue(cases.isColumnHidden(REMARK))
-        self.assertGreater(cases.columnWidth(NAME), 160)
+        self.assertGreater(cases.columnWidth(NAME), 150)
         self.session.table.set_facts(0, None, None, "The label is empty. Outline the scan.")
         process_events()
         self.module.widget.cases.refresh()
@@ -329,6 +330,28 @@ class WidthTest(TrainingCase):
         self.assertGreater(cases.columnWidth(REMARK), 200)
         self.assertLessEqual(max(self.edges(results, range(6))), results.viewport().width)
         self.assertGreater(results.columnWidth(0), 80)
+
+
+class WarningsTest(TrainingCase):
+    def test_warnings_and_problems_of_files_are_shown_in_the_applications_language(self) -> None:
+        image, label = ellipsoid(1)
+        scan, outline = write(self.folder / "scan.nrrd", image), write(self.folder / "label.nrrd", label)
+        rows = [CaseRow("good", FileScan(str(scan), str(outline)), LABELLED)]
+        rows.append(CaseRow("doubtful", FileScan(str(outline)), UNLABELLED))
+        rows.append(CaseRow("gone", FileScan(str(self.folder / "gone.nrrd")), UNLABELLED))
+        with mock.patch.object(engine_messages, "tr", str.upper):
+            self.session.table.add(rows)
+            self.wait_for(lambda: self.session.checked, "the check")
+        self.module.widget.cases.refresh()
+        good, doubtful, gone = self.session.table.rows
+        self.assertEqual((good.remark, good.note), ("", ""))
+        # A person should look at it, but it keeps nobody from training.
+        self.assertEqual(doubtful.remark, "")
+        self.assertIn("2 VALUES ONLY", doubtful.note)
+        self.assertIn("DOES NOT EXIST", gone.remark)
+        self.assertFalse(self.ui.casesTable.isColumnHidden(REMARK))
+        model = self.ui.casesTable.model()
+        self.assertIn("2 VALUES ONLY", model.data(model.index(1, REMARK)))
 
 
 class ClosedModuleTest(TrainingCase):

@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.recipe import Recipe
+from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.result_segments import labelmap_name
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
@@ -81,7 +82,8 @@ class CaseCheck:
     def _on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == "case":
             index = self._index[event["index"]]
-            self._table.set_facts(index, event["size"], event["spacing"], " ".join(event["problems"]))
+            remark, note = (" ".join(map(translated, event[key])) for key in ("problems", "warnings"))
+            self._table.set_facts(index, event["size"], event["spacing"], remark, note)
             if event["labels"] is not None:
                 self.label_values[index] = tuple(event["labels"])
 

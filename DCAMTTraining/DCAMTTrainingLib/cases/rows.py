@@ -151,10 +151,19 @@ class CaseTable:
         self._changed(index, index)
         self._edited()
 
-    def set_facts(self, index: int, size: Sequence[int] | None, spacing: Sequence[float] | None, remark: str) -> None:
-        """Set size, spacing and remark of the case at `index`."""
+    def set_facts(
+        self,
+        index: int,
+        size: Sequence[int] | None,
+        spacing: Sequence[float] | None,
+        remark: str,
+        note: str | None = None,
+    ) -> None:
+        """Set size, spacing, remark and, unless it is None, note of the case at `index`."""
+        row = self.rows[index]
         sizes, steps = tuple(size) if size else None, tuple(spacing) if spacing else None
-        self.rows[index] = replace(self.rows[index], size=sizes, spacing=steps, remark=remark)
+        note = row.note if note is None else note
+        self.rows[index] = replace(row, size=sizes, spacing=steps, remark=remark, note=note)
         self._changed(index, index)
 
     def count(self, role: str) -> int:

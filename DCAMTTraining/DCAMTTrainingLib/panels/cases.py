@@ -27,8 +27,8 @@ from .dialogs import choose_label_values, choose_segments, confirm_pairs
 from .plain_table import ROW_PIXELS, fit_height, selected_rows
 
 LIST_PATTERN = "*.csv"
-WIDTHS = {ROLE: 76, REMARK: 218, SIZE: 94, SPACING: 98, IMAGE: 160}
-NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 164, 138
+WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
+NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Pixels of the columns but the last. In a panel of 510 pixels all up to the spacing are seen, or up to the remarks."""
 ROWS = (3, 5)
 """How many rows the table shows at least and at most: the button Start is to be seen on a laptop, too."""
@@ -101,7 +101,7 @@ class CasesPanel:
         try:
             return self._session.recipe()
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Task"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Task"))
             return None
 
     def _on_add_scene(self, checked: bool = False) -> None:
@@ -157,7 +157,7 @@ class CasesPanel:
         try:
             left_out = write_rows(self._table.rows, Path(path))
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
             return
         if left_out:
             text = _(
@@ -170,7 +170,7 @@ class CasesPanel:
         try:
             ensure_packages()
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Check the cases"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Check the cases"))
             return
         self._session.check_cases()
         self.refresh()
@@ -222,7 +222,7 @@ class CasesPanel:
             if labels:
                 parse_mapping(labels, recipe.classes)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Values of the label files"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Values of the label files"))
             return
         for index in selected:
             row = self._table.rows[index]

@@ -7,6 +7,7 @@ from typing import Any
 import slicer
 from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder
@@ -61,7 +62,7 @@ class EffortPanel:
             ensure_packages()
             measurement.start(runs_folder(), self._session.device(), self._on_measured)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Measure"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Measure"))
         self.refresh()
 
     def _on_measured(self, message: str) -> None:

@@ -101,7 +101,7 @@ class OutlinePanel:
         try:
             ensure_packages()
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("What to outline next"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("What to outline next"))
             return
         run, found = self._watch.run.path, []
         self._show_text(_("Segmenting the unlabelled cases…"))
@@ -130,7 +130,7 @@ class OutlinePanel:
             with atomic_path(_ranking_file(run)) as partial:
                 partial.write_text(json.dumps(self._ranked.rows), encoding="utf-8")
         except DCAMTError as error:
-            self._show_text(str(error))
+            self._show_text(error_text(error))
 
     def _selected_case(self) -> dict[str, Any] | None:
         selected = selected_rows(self._ui.rankTable)
@@ -179,7 +179,7 @@ class OutlinePanel:
         try:
             recipe = self._session.recipe()
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
             return
         volume = scan_of(segmentation)
         if volume is None:

@@ -16,6 +16,7 @@ from dcamt.models.store import MODEL_ENDING
 from dcamt.recipe import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
 from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..engine_command import EngineCommand
@@ -137,7 +138,7 @@ class ResultsPanel:
             ensure_packages()
             known = stored_copy_of(path)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Use this model"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Use this model"))
             return
         if known:
             self._choose_model(known)
@@ -149,7 +150,7 @@ class ResultsPanel:
                 try:
                     self._choose_model(store_model(path, run_name, best))
                 except DCAMTError as error:
-                    message = str(error)
+                    message = error_text(error)
             if message:
                 self._show_text(message)
 
@@ -178,7 +179,7 @@ class ResultsPanel:
             with atomic_path(target) as partial:
                 shutil.copyfile(path, partial)
         except (DCAMTError, OSError) as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
         else:
             self._show_text(_("Written: {path}").format(path=target))
 

@@ -12,7 +12,9 @@ from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunState, find_runs, run_state
+from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder, set_runs_folder
@@ -155,7 +157,7 @@ class RunsPanel:
         try:
             write_request(self.watch.run, request)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Run"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Run"))
         self._show_current_state()
 
     def _on_stop(self, checked: bool = False) -> None:
@@ -175,7 +177,7 @@ class RunsPanel:
             ensure_packages()
             start(self.watch.run, self._session.device())
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
         self._show_current_state()
 
     def _on_discard(self, checked: bool = False) -> None:
@@ -190,7 +192,7 @@ class RunsPanel:
         try:
             discard(run)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=title)
+            slicer.util.errorDisplay(error_text(error), windowTitle=title)
         self._on_run(None)
         self.refresh()
 
@@ -227,4 +229,4 @@ def status_text(watch: RunWatch, state: RunState) -> str:
         if curves.memory_bytes:
             parts.append(_("{memory} of memory").format(memory=in_gigabytes(curves.memory_bytes)))
     text = ", ".join([state_title(state.state), *parts])
-    return f"{text[:1].upper()}{text[1:]}. {state.reason}".strip()
+    return f"{text[:1].upper()}{text[1:]}. {translated(state.reason)}".strip()

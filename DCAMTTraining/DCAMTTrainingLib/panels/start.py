@@ -9,6 +9,7 @@ import slicer
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..runs.folders import free_name
@@ -62,7 +63,7 @@ class StartPanel:
             self.job = StartJob(self._session, self._session.device(), self._show_progress, self._on_job_end)
             self.job.start()
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Start"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Start"))
         self.refresh()
 
     def _on_job_end(self, run: RunFolder | None, message: str) -> None:
@@ -78,4 +79,6 @@ class StartPanel:
         self._show_texts()
 
     def _show_texts(self) -> None:
-        self._ui.problemsLabel.text = "\n".join(filter(None, [self._progress_text, *self._problem_texts]))
+        text = "\n".join(filter(None, [self._progress_text, *self._problem_texts]))
+        self._ui.problemsLabel.text = text
+        self._ui.problemsLabel.visible = bool(text)

@@ -12,6 +12,7 @@ from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe, load_recipe, shipped_recipes
 from DCAMTSlicerLib.installation import ensure_packages
 from DCAMTSlicerLib.model_choices import model_choices
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..session import TrainingSession
@@ -84,6 +85,7 @@ class TaskPanel:
         """Show whether a suggestion is computed, and what the suggested recipe is."""
         suggesting = self._suggestion is not None and self._suggestion.running
         self._ui.suggestButton.text = _("Cancel") if suggesting else _("Suggest from cases")
+        self._ui.suggestionLabel.visible = bool(self._ui.suggestionLabel.text)
         labelled = self._session.table.count(LABELLED)
         self._ui.suggestButton.enabled = suggesting or labelled > 0
 
@@ -143,7 +145,7 @@ class TaskPanel:
             # The suggestion needs the classes that segments of the scene were assigned to.
             recipe = session.recipe() if settings.task != SUGGESTED or settings.suggestedRecipe else load_recipe("la")
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Suggest a recipe"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Suggest a recipe"))
             return
         self._ui.suggestionLabel.text = _("Reading the labelled cases…")
 

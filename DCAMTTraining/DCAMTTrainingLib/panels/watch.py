@@ -161,7 +161,7 @@ class WatchPanel:
         try:
             choose_preview(run, self._cases[index - 1] if index > 0 else None)
         except DCAMTError as error:
-            slicer.util.errorDisplay(str(error), windowTitle=_("Preview"))
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Preview"))
         if index <= 0:
             self._stop_loading()
             self._shown = None

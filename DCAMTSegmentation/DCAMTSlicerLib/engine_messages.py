@@ -1,0 +1,44 @@
+"""Translate the messages that the engine, which knows no Slicer, writes in English."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from slicer.i18n import tr
+
+from .engine_sentences import sentences
+
+_FILLED_IN = re.compile(r"\{\d+\}")
+
+
+def translated(message: str) -> str:
+    """Return an engine's message in the application's language.
+
+    Each known sentence or part of one is replaced; file names and numbers stay as they are.
+    """
+    for pattern, translation in _patterns(sentences(tr)):
+        message = pattern.sub(lambda found, text=translation: _fill(text, found), message)  # type: ignore[misc]
+    return message
+
+
+@lru_cache(maxsize=2)
+def _patterns(translations: tuple[str, ...]) -> list[tuple[re.Pattern[str], str]]:
+    """Return a pattern for each sentence that has a translation, the longest first: others may be parts of it."""
+    originals = sentences(lambda text: text)
+    pairs = [(one, other) for one, other in zip(originals, translations, strict=True) if one != other]
+    return [(_pattern(one), other) for one, other in sorted(pairs, key=lambda pair: -len(pair[0]))]
+
+
+def _pattern(sentence: str) -> re.Pattern[str]:
+    parts = [re.escape(part) for part in _FILLED_IN.split(sentence)]
+    # An error that is no part of a longer one begins with a capital.
+    if sentence[:1].isalpha():
+        first = sentence[0]
+        parts[0] = f"(?<!\\w)[{first.lower()}{first.upper()}]{re.escape(sentence.partition('{')[0][1:])}"
+    return re.compile("(.+?)".join(parts) + r"(?=[\s.,;:)]|$)")
+
+
+def _fill(translation: str, found: re.Match[str]) -> str:
+    text = translation.format(*found.groups())
+    return text[:1].upper() + text[1:] if found.group()[:1].isupper() else text
