@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
+from dcamt.wall.closed_surface import closed_surface
 from dcamt.wall.sampling import erode, interpolate, offsets, profiles
 from dcamt.wall.surface import extract_surface
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
@@ -125,3 +126,22 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     np.testing.assert_allclose(interpolate(ramp, grid, surface.points), surface.points @ slope + 300, atol=1e-3)
     # Steps of half a voxel, not more: a plane of one voxel cannot fall between two samples.
     assert len(offsets(0.0, 3.0, grid)) == 7
+
+
+def test_closed_surface_has_the_volume_of_its_class_less_what_smoothing_takes() -> None:
+    """Smoothing moves a point in proportion to the curvature: the loss falls with the square of the radius."""
+    losses = []
+    for radius in (12, 24):
+        shape = (2 * radius + 5,) * 3
+        centre = radius + 2.0
+        ball = ((np.indices(shape) - centre) ** 2).sum(axis=0) <= radius**2
+        grid = Grid(shape, np.diag([-0.7, 1.2, 2.5, 1.0]))
+        points, triangles = closed_surface(ball, grid)
+        a, b, c = (points[triangles[:, corner]] - points.mean(axis=0) for corner in range(3))
+        # The divergence theorem; positive, as the triangles are seen counter-clockwise from outside.
+        volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6
+        losses.append(1 - volume / (ball.sum() * 0.7 * 1.2 * 2.5))
+        known = 4 / 3 * np.pi * radius**3 * 0.7 * 1.2 * 2.5
+        assert volume == pytest.approx(known, rel=5.8 / radius**2)
+    assert losses[1] == pytest.approx(0.0072, abs=0.0005)
+    assert losses[0] / losses[1] == pytest.approx(4, rel=0.05)

@@ -203,10 +203,14 @@ class SurfaceTest(unittest.TestCase):
         surfaces = [node.GetSegmentation().GetNthSegment(0).GetRepresentation(name) for node in (given, own)]
         ours, slicers = (vtk_to_numpy(surface.GetPoints().GetData()) for surface in surfaces)
         np.testing.assert_allclose(ours, slicers, atol=0.01)
-        triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
-        triangles.SetInputData(surfaces[0])
-        mass.SetInputConnection(triangles.GetOutputPort())
-        self.assertAlmostEqual(mass.GetVolume() / (labels.sum() * abs(np.linalg.det(oblique()[:3, :3]))), 1, delta=0.1)
+        volumes = []
+        for surface in surfaces:
+            triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
+            triangles.SetInputData(surface)
+            mass.SetInputConnection(triangles.GetOutputPort())
+            volumes.append(mass.GetVolume())
+        # Smoothing takes more from a small label: test_wall_surface.py compares with known volumes.
+        self.assertAlmostEqual(volumes[0] / volumes[1], 1, delta=0.001)
 
     def test_nothing_found_is_an_empty_segment(self) -> None:
         volume = add_scan()
