@@ -1,0 +1,207 @@
+"""The weights of a model file: those that do not fit its recipe, or are damaged, are refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dcamt.models.package import CARD, RECIPE, WEIGHTS, ModelPackage, open_model, write_package
+from dcamt.networks.packaging import verify_model
+from dcamt_testing.model_files import fault, parts, save_tiny_model, signed
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.dcamt")
+
+
+@pytest.fixture
+def model(original: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil, alone in a folder."""
+    return Path(shutil.copy(original, tmp_path / "model.dcamt"))
+
+
+Weights = dict[str, np.ndarray]
+
+
+def without_one(weights: Weights) -> None:
+    del weights["branches.1.head.bias"]
+
+
+def with_one_more(weights: Weights) -> None:
+    weights["more"] = np.zeros(3, np.float32)
+
+
+def reshaped(weights: Weights) -> None:
+    weights["branches.0.head.weight"] = weights["branches.0.head.weight"].reshape(-1)
+
+
+def not_a_number(weights: Weights) -> None:
+    weights["branches.0.head.bias"] = weights["branches.0.head.bias"] * np.float32("nan")
+
+
+def infinite(weights: Weights) -> None:
+    array = weights["branches.0.head.weight"].copy()
+    array.flat[3] = np.inf
+    weights["branches.0.head.weight"] = array
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_one, "cannot be used: its weights do not fit its recipe's network."),
+        (with_one_more, "cannot be used: its weights do not fit its recipe's network."),
+        (reshaped, "cannot be used: its weights do not fit its recipe's network."),
+        (not_a_number, "cannot be used: the weights 'branches.0.head.bias' are not finite numbers."),
+        (infinite, "cannot be used: the weights 'branches.0.head.weight' are not finite numbers."),
+    ],
+)
+def test_weights_that_do_not_fit(model: Path, spoil: Callable[[Weights], None], message: str) -> None:
+    package = open_model(model)
+    weights = dict(package.weights)
+    spoil(weights)
+    write_package(model, replace(package, weights=weights))
+    assert fault(model, verify_model) == message
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"channels": (8, 8, 8)},
+        {"channels": (4, 8), "convolutions": (1, 1)},
+        {"convolutions": (1, 1, 2)},
+        {"convolutions": (1, 1, 64)},
+        {"channels": (4, 4096, 4096)},
+        {"attention_heads": 0},
+        {"normalisation": "instance"},
+    ],
+    ids=str,
+)
+def test_a_recipe_of_another_network(model: Path, network: dict[str, Any]) -> None:
+    package = open_model(model)
+    recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
+    write_package(model, ModelPackage(package.card, recipe, package.weights))
+    assert fault(model, verify_model) == "cannot be used: its weights do not fit its recipe's network."
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"convolutions": (1, 1, 10**9)}, "convolutions must be at most 64."),  # would take for ever to build
+        ({"channels": (4, 2**40, 2**40)}, "channels must be at most 4096."),  # beyond any tensor
+        ({"channels": (4, 2**70, 2**70)}, "channels must be at most 4096."),
+    ],
+    ids=str,
+)
+def test_a_recipe_of_an_enormous_network_is_refused(model: Path, network: dict[str, Any], message: str) -> None:
+    package = open_model(model)
+    recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
+    write_package(model, ModelPackage(package.card, recipe, package.weights))
+    assert fault(model, verify_model) == message
+
+
+# The weights' block of bytes: read by `safetensors`, but whatever it holds, a model is refused in one line.
+
+
+def block(header: Any, body: bytes = b"") -> bytes:
+    """Bytes in the safetensors format: the header's length (8 bytes), the header (JSON), the arrays."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def with_weights(model: Path, weights: bytes) -> Path:
+    sound = parts(model)
+    return signed(model, json.loads(sound[CARD]), sound[RECIPE], weights)
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        ({"a": entry(), "b": entry(offsets=(4, 12))}, 12),  # overlap
+        ({"a": entry(), "b": entry()}, 8),  # the same bytes twice
+        ({"a": entry(), "b": entry(offsets=(12, 20))}, 20),  # gap
+        ({"a": entry(offsets=(4, 12))}, 12),  # gap at the start
+        ({"a": entry()}, 12),  # bytes left over
+        ({"a": entry()}, 4),  # bytes missing
+        ({"a": entry(offsets=(8, 0))}, 8),
+        ({"a": entry(offsets=(-8, 0))}, 8),
+        ({"a": entry(offsets=(0, 10**30))}, 8),
+        ({"a": entry(offsets=(0,))}, 8),
+        ({"a": entry(offsets=(0, 4, 8))}, 8),
+        ({"a": entry(offsets=("0", "8"))}, 8),
+        ({"a": entry(offsets=(0.0, 8.0))}, 8),
+        ({"a": entry(offsets=None)}, 8),
+        ({"a": entry(), "b": entry(offsets="x")}, 8),
+        ({"a": entry(shape=(-2,))}, 8),
+        ({"a": entry(shape=(-1, -2))}, 8),
+        ({"a": entry(shape=(3,))}, 8),
+        ({"a": entry(shape=(2.5,))}, 8),
+        ({"a": entry(shape=(float("inf"),))}, 8),
+        ({"a": entry(shape=(float("nan"),))}, 8),
+        ({"a": entry(shape="2")}, 8),
+        ({"a": entry(shape=2)}, 8),
+        ({"a": entry(shape=(1,) * 99 + (2,))}, 8),
+        ({"a": entry(shape=(2**32, 2**32), offsets=(0, 0))}, 0),  # 2**64 elements: 0 in 64 bits
+        ({"a": entry(shape=(0, 2**80), offsets=(0, 0))}, 0),
+        ({"a": entry(shape=(2**61, 2, 2), offsets=(0, 0))}, 0),
+        ({"a": entry(dtype="F64")}, 8),
+        ({"a": entry(dtype="O")}, 8),
+        ({"a": entry(dtype=["F32"])}, 8),
+        ({"a": entry(dtype=None)}, 8),
+        ({"a": {"dtype": "F32", "shape": [2]}}, 8),
+        ({"a": {"shape": [2], "data_offsets": [0, 8]}}, 8),
+        ({"a": None}, 8),
+        ([["a", entry()]], 8),
+        (None, 0),
+        (b"", 0),
+        (b"{", 0),
+        (b"\xff\xfe\xff", 0),
+        (b"[" * 200_000 + b"]" * 200_000, 0),
+    ],
+)
+def test_a_wrong_weights_header_is_refused(model: Path, header: Any, size: int) -> None:
+    assert fault(with_weights(model, block(header, bytes(size)))).startswith("cannot be used: the weights")
+
+
+def test_weights_cut_off_or_too_long(model: Path) -> None:
+    whole = parts(model)[WEIGHTS]
+    for length in [*range(0, 40), *range(40, len(whole), len(whole) // 20), len(whole) - 1]:
+        assert fault(with_weights(model, whole[:length])).startswith("cannot be used: the weights")
+    assert fault(with_weights(model, whole + b"\0")).startswith("cannot be used: the weights")
+    for length in (len(whole) - 7, 2**31, 2**63, 2**64 - 1):
+        changed = struct.pack("<Q", length) + whole[8:]
+        assert fault(with_weights(model, changed)).startswith("cannot be used: the weights")
+
+
+@pytest.mark.parametrize("dtype", ["F64", "I64", "U8", "BOOL"])
+def test_weights_that_are_no_16_or_32_bit_floats(model: Path, dtype: str) -> None:
+    size = {"F64": 8, "I64": 8, "U8": 1, "BOOL": 1}[dtype] * 2
+    header = {"a": entry(offsets=(0, size), dtype=dtype)}
+    assert "are of the type" in fault(with_weights(model, block(header, bytes(size))))
+
+
+def test_a_package_of_an_earlier_version_opens(model: Path) -> None:
+    """Before `safetensors` wrote them, arrays of all types lay in the order of their names."""
+    package = open_model(model)
+    header, body = {}, b""
+    for name in sorted(package.weights):
+        data = package.weights[name].tobytes()
+        kind = {2: "F16", 4: "F32"}[package.weights[name].itemsize]
+        header[name] = entry(list(package.weights[name].shape), (len(body), len(body) + len(data)), kind)
+        body += data
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    found = open_model(with_weights(model, block(text, body)))
+    assert found.weights.keys() == package.weights.keys()
+    assert all(np.array_equal(array, package.weights[name]) for name, array in found.weights.items())
