@@ -11,7 +11,8 @@ from typing import Any
 
 import vtk
 from dcamt.io.atomic import atomic_path
-from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements, csv_cell
+from dcamt.io.tables import csv_cell
+from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements
 from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from ..io.atomic import atomic_path
+from ..io.atomic import write_text
 from ..io.dicom_seg import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
 from ..io.formats import ending, scan_name
 from ..io.surfaces import write_surface as write_mesh
@@ -147,8 +147,7 @@ def write_report(
         identity=identity or {},
         software=f"DCAMT {__version__}",
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(render_scan_page(page), encoding="utf-8")
+    write_text(path, render_scan_page(page))
 
 
 def describe_identity(scan: Volume) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import InputError
-from ..io.atomic import atomic_path
+from ..io.tables import write_table
 from ..recipe import Recipe
 from ..volume import SegmentInfo
 
@@ -103,12 +103,9 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
             return str(target.resolve())
 
     mapped = any(case.labels for case in cases)
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*CASE_COLUMNS, *([LABELS_COLUMN] if mapped else [])])
-        for case in cases:
-            cells = [case.name, relative(case.image), relative(case.label), case.role]
-            writer.writerow([*cells, *([case.labels] if mapped else [])])
+    rows = [(case.name, relative(case.image), relative(case.label), case.role, case.labels) for case in cases]
+    columns = (*CASE_COLUMNS, LABELS_COLUMN) if mapped else CASE_COLUMNS
+    write_table(path, columns, (row[: len(columns)] for row in rows))
 
 
 class Rule(Enum):

@@ -6,8 +6,7 @@ import argparse
 
 from ..cases.case_list import list_cases
 from ..cases.suggestion import suggest_recipe
-from ..errors import OutputError
-from ..io.atomic import atomic_path
+from ..io.atomic import write_text
 from .console import Console
 from .result_files import check_file, existing_rule
 
@@ -29,11 +28,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     name = options.output.name.removesuffix(".json")
     folder = options.cases.parent if (options.cases.parent / "dataset.json").exists() else None
     recipe = suggest_recipe(cases, memory, name, folder)
-    try:
-        with atomic_path(options.output) as partial:
-            partial.write_text(recipe.to_json() + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{options.output}: could not be written ({error.strerror})") from error
+    write_text(options.output, recipe.to_json() + "\n")
     console.print_event("recipe", path=str(options.output), recipe=recipe.to_dict())
     spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
     patch = " x ".join(map(str, recipe.training.patch))

@@ -58,6 +58,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     _flush_folder(target.parent)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8.
+
+    Raises:
+        OutputError: the file cannot be written; an earlier file of that name stays unchanged.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def stray_temporaries(folder: Path) -> list[Path]:
     """Return the files in `folder` that `atomic_path` is writing, or was writing when its process was killed."""
     return [path for path in folder.glob(".????????-*") if _TEMPORARY.match(path.name) and path.is_file()]

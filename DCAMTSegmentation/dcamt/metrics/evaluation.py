@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from math import nan
@@ -13,10 +12,9 @@ import numpy as np
 from ..cases.names import labelmaps_by_case
 from ..errors import InputError
 from ..geometry import bounding_box
-from ..io.atomic import atomic_path
 from ..io.readers import read_labelmap
+from ..io.tables import write_table
 from ..volume import Labelmap, fit_labelmap, is_mask_of_255, relabel_255
-from .measurements import csv_cell
 
 
 @dataclass(frozen=True)
@@ -106,14 +104,12 @@ class Evaluation:
 
         Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
         """
-        with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(SCORE_COLUMNS)
-            for row in (*self.rows, *self.mean, *self.std):
-                cells = [getattr(row.score, name) for name in _METRICS]
-                cells += [getattr(row, name) for name in _VOLUMES]
-                counts = (row.undefined, row.cases, row.missed, row.empty)
-                writer.writerow([row.case, row.label, *map(csv_cell, cells), *counts])
+        rows = []
+        for row in (*self.rows, *self.mean, *self.std):
+            scores = [getattr(row.score, name) for name in _METRICS]
+            volumes = [getattr(row, name) for name in _VOLUMES]
+            rows.append((row.case, row.label, *scores, *volumes, row.undefined, row.cases, row.missed, row.empty))
+        write_table(path, SCORE_COLUMNS, rows)
 
 
 def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray) -> SegmentationScore:

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import bounding_box
-from ..io.atomic import atomic_path
 from ..io.formats import scan_name
+from ..io.tables import write_table
 from ..volume import Labelmap, SegmentInfo
 
 MEASUREMENT_COLUMNS = (
@@ -79,11 +79,7 @@ def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> No
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
     """
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(TABLE_COLUMNS)
-        for row in rows:
-            writer.writerow([csv_cell(getattr(row, column)) for column in TABLE_COLUMNS])
+    write_table(path, TABLE_COLUMNS, ([getattr(row, column) for column in TABLE_COLUMNS] for row in rows))
 
 
 def read_measurements_csv(path: str | Path) -> list[Measurements]:
@@ -109,13 +105,6 @@ def _from_cells(row: Mapping[str, str]) -> Measurements:
     # Tables of earlier versions lack the last columns.
     numbers = [float(cell) if (cell := row.get(column)) else nan for column in TABLE_COLUMNS[2:]]
     return Measurements(row["scan"], row["segment"], *numbers)
-
-
-def csv_cell(value: str | float) -> str:
-    """Return a table cell: numbers to six significant digits, NaN as blank."""
-    if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.6g}"
-    return str(value)
 
 
 def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..cases.case_list import ROLES, VALIDATION, Case
-from ..io.atomic import atomic_path
+from ..io.atomic import write_text
 from ..metrics.evaluation import Evaluation, summarised
 from ..models.package import Card
 from ..runs.events import Event, RunStarted, TrainingProgress, ValidationScored
@@ -58,8 +58,7 @@ def write_report(
         choose_pictures(scored),
         list_versions(),
     )
-    with atomic_path(run.report) as partial:
-        partial.write_text(render_page(report), encoding="utf-8")
+    write_text(run.report, render_page(report))
     return run.report
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from ..io.atomic import atomic_path
+from ..io.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class FailureNote:
 
 def write_note(path: Path, note: FailureNote) -> None:
     """Write the note; do nothing if it cannot be written, since the failure itself is already reported."""
-    with suppress(OutputError), atomic_path(path) as partial:
-        partial.write_text(json.dumps(asdict(note)), encoding="utf-8")
+    with suppress(OutputError):
+        write_text(path, json.dumps(asdict(note)))
 
 
 def read_note(path: Path) -> FailureNote | None:

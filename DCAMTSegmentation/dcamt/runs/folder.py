@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..cases.case_list import Case, read_cases, write_cases
 from ..errors import InputError
-from ..io.atomic import atomic_path, stray_temporaries
+from ..io.atomic import stray_temporaries, write_text
 from ..models.package import Card
 from ..recipe import Recipe, load_recipe
 from .events import Event, read_events
@@ -144,13 +144,11 @@ class RunFolder:
         if origin is None:
             self.origin.unlink(missing_ok=True)  # of a beginning that was killed
         else:
-            with atomic_path(self.origin) as partial:
-                partial.write_text(json.dumps(asdict(origin), indent=2), encoding="utf-8")
+            write_text(self.origin, json.dumps(asdict(origin), indent=2))
         # The recipe comes last: a folder that holds one is a run that can be resumed.
         write_cases(cases, self.cases)
         first_checkpoint()
-        with atomic_path(self.recipe) as partial:
-            partial.write_text(recipe.to_json(), encoding="utf-8")
+        write_text(self.recipe, recipe.to_json())
 
     def open(self) -> tuple[Recipe, list[Case]]:
         """Return the recipe and cases of the run.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..io.atomic import atomic_path
+from ..io.atomic import atomic_path, write_text
 from ..io.slabs import write_voxels
 from .folder import RunFolder
 
@@ -39,8 +39,7 @@ def choose_preview(run: RunFolder, case: str | None) -> None:
     if case is None:
         request.unlink(missing_ok=True)
     else:
-        with atomic_path(request) as partial:
-            partial.write_text(case, encoding="utf-8")
+        write_text(request, case)
 
 
 def chosen_preview(run: RunFolder) -> str | None:
@@ -80,8 +79,7 @@ def write_preview(
     with atomic_path(label_file) as partial:
         write_voxels(labels, partial)
     preview = Preview(case, step, affine.tolist(), scan_file, label_file)
-    with atomic_path(run.preview / "preview.json") as partial:
-        partial.write_text(json.dumps(asdict(preview)), encoding="utf-8")
+    write_text(run.preview / "preview.json", json.dumps(asdict(preview)))
     for file in run.preview.glob("*.npy"):
         if str(file) not in (scan_file, label_file):
             with suppress(OSError):  # on Windows, a reader may still have the file open

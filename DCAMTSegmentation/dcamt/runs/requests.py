@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..io.atomic import atomic_path
+from ..io.atomic import write_text
 from .folder import RunFolder
 
 PAUSE, STOP = "pause", "stop"
@@ -15,8 +15,7 @@ def write_request(run: RunFolder, what: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_path(run.request) as partial:
-        partial.write_text(what, encoding="ascii")
+    write_text(run.request, what)
 
 
 def read_request(run: RunFolder) -> str | None:

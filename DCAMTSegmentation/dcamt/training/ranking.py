@@ -6,15 +6,14 @@ teaches most (query by committee: H. S. Seung, M. Opper and H. Sompolinsky, COLT
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
-from ..io.atomic import atomic_path
 from ..io.readers import read_scan
+from ..io.tables import write_table
 from ..metrics.doubtful_places import densest_voxel
 
 if TYPE_CHECKING:
@@ -64,9 +63,8 @@ def write_ranking(ranked: Sequence[RankedCase], path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(RANKING_COLUMNS)
-        for number, one in enumerate(sort_by_score(ranked), start=1):
-            place = (round(mm, 2) for mm in one.place)
-            writer.writerow([number, one.name, round(one.score, 4), *place, one.image.resolve()])
+    rows: list[tuple[str | float, ...]] = []
+    for number, one in enumerate(sort_by_score(ranked), start=1):
+        place = (str(round(mm, 2)) for mm in one.place)
+        rows.append((number, one.name, str(round(one.score, 4)), *place, str(one.image.resolve())))
+    write_table(path, RANKING_COLUMNS, rows)

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, write_error
-from ..io.atomic import atomic_path
 from ..io.surfaces import write_surface
-from ..metrics.measurements import csv_cell
+from ..io.tables import csv_cell, write_table
 from .analysis import WallResult
 from .burden import BORDER, OPENING, REGIONS, Burden, decaaf_stage
 from .sampling import BloodPool
@@ -161,13 +160,9 @@ def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Seq
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
     """
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(WALL_COLUMNS)
-        measured = {result.scan for result in results}
-        writer.writerows(row for row in earlier if row and row[0] not in measured)
-        for result in results:
-            writer.writerows(table_rows(result))
+    measured = {result.scan for result in results}
+    kept = [row for row in earlier if row and row[0] not in measured]
+    write_table(path, WALL_COLUMNS, [*kept, *(row for result in results for row in table_rows(result))])
 
 
 def table_rows(result: WallResult) -> list[list[str]]:
