@@ -326,19 +326,37 @@ def _add_evaluate(commands: _Commands[_Parser]) -> None:
 
 def _add_models(commands: _Commands[_Parser]) -> None:
     parser = _command(
-        commands, "models", "List, show, verify, import and remove models.", f"dcamt models show {DEFAULT_MODEL}"
+        commands,
+        "models",
+        "List, show, verify, calibrate, import and remove models.",
+        f"dcamt models show {DEFAULT_MODEL}",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, argument, summary, example in (
         ("list", None, "List the installed models.", "dcamt models list"),
         ("show", "NAME_OR_FILE", "Show the card of a model.", f"dcamt models show {DEFAULT_MODEL}"),
         ("verify", "NAME_OR_FILE", "Check every part of a model file.", "dcamt models verify runs/first/model.dcamt"),
+        (
+            "calibrate",
+            "NAME_OR_FILE",
+            "Learn from validation cases which overlap with an expert's outline to expect of a model's doubt.",
+            "dcamt models calibrate runs/first/model.dcamt runs/first/cases.csv",
+        ),
         ("import", "FILE", "Copy a model file to the installed models.", "dcamt models import runs/first/model.dcamt"),
         ("remove", "NAME", "Delete one of the imported models.", "dcamt models remove first"),
     ):
         action = _command(actions, name, summary, example)
         if argument:
             action.add_argument("model", metavar=argument)
+        if name == "calibrate":
+            action.add_argument(
+                "cases", type=_path, metavar="CASES.csv", help="at least 8 cases of the role validation, with labels"
+            )
+            action.add_argument(
+                "-o", "--output", type=_path, metavar="FILE.json", help="default: into the model's own file"
+            )
+            _add_existing(action)
+            _add_device(action)
         if name == "import":
             replaces = "replace an imported model of the same name"
             action.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)

@@ -71,6 +71,17 @@ def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Te
     return labels
 
 
+def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:
+    """Return the scan's labels (I, J, K) at the voxels of the network's grid (X, Y, Z): each that of the nearest."""
+    stored = grid.orientation.apply(labels)
+    index = []
+    for cells, step, size, own in zip(grid.shape, grid.spacing, stored.shape, grid.canonical_spacing, strict=True):
+        # Both grids share their centre.
+        at = (np.arange(cells) - (cells - 1) / 2) * (step / own) + (size - 1) / 2
+        index.append(np.clip(np.rint(at), 0, size - 1).astype(np.intp))
+    return np.asarray(stored[np.ix_(*index)])
+
+
 def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.ndarray:
     """Return values (..., X, Y, Z) of the network's grid interpolated linearly on the scan's own grid, (..., I, J, K).
 

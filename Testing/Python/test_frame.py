@@ -329,7 +329,9 @@ def test_terms_lie_beside_each_shipped_model() -> None:
     assert models
     for model in models:
         assert "research" in model.with_name(f"{model.stem}-terms.txt").read_text(encoding="utf-8"), model
-    assert '"dcamt.shipped_models" = ["*.dcamt", "*.txt"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"dcamt.shipped_models" = ["*.dcamt", "*.json", "*.txt"]' in (ROOT / "pyproject.toml").read_text(
+        encoding="utf-8"
+    )
 
 
 # Configuring and installing for real, with a Slicer of a few lines in the place of the true one.
@@ -388,7 +390,7 @@ def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     shipped = {
         str(path.relative_to(copied_tree))
-        for pattern in ("Models/*.dcamt", "Models/*.txt", "SampleData/*.nrrd")
+        for pattern in ("Models/*.dcamt", "Models/*.json", "Models/*.txt", "SampleData/*.nrrd")
         for path in (copied_tree / "Resources").glob(pattern)
     }
     expected = set.union(shipped, *(module_sources(module, copied_tree) for module in MODULES))

@@ -1,13 +1,15 @@
-"""Measure a model on disturbed scans.
+"""Measure a model on disturbed scans, and calibrate the overlap with an expert's outline that it makes expected.
 
-    python Testing/benchmarks/robustness.py segment LA_FOLDER WORK [--model FILE] [--rounds 8]
+    python Testing/benchmarks/robustness.py segment LA_FOLDER WORK [--model FILE] [--rounds 2]
     python Testing/benchmarks/robustness.py table WORK
+    python Testing/benchmarks/robustness.py calibrate WORK Resources/Models/left-atrium.calibration.json
 
-`segment` segments the last 20 cases of LA_FOLDER/cases.csv in accurate quality: clean, then each with one disturbance a
-round, so that every disturbance meets different cases. Each result is a line of WORK/robustness.jsonl (case,
-disturbance, Dice on the disturbed scan's own grid, agreement of the branches); lines that exist are not made again.
-`table` prints the mean Dice of each disturbance beside that of the same cases without it, and the rank correlation of
-the branches' agreement with the Dice.
+`segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: clean, then each with one disturbance a
+round, so that every disturbance meets different cases. Each result is a line of WORK/robustness.jsonl: case,
+disturbance, quality, Dice on the disturbed scan's own grid, agreement of the branches, features of doubt. Lines that
+exist are not made again. `table` prints the mean Dice of each disturbance beside that of the same cases without it, and
+how well the overlap is expected of cases, and of disturbances, that a calibration has not seen. `calibrate` fits the
+calibration of the shipped model to all lines.
 """
 
 from __future__ import annotations
@@ -15,66 +17,51 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from dcamt.geometry import Grid
+from dcamt.inference import disturbances
+from dcamt.inference.calibrating import mean_dice
+from dcamt.inference.disturbances import Disturbance, DisturbedScan
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.models.calibration import (
+    FEATURES,
+    NOTHING,
+    Calibration,
+    ExpectedOverlap,
+    fit_overlap,
+    overlap_figures,
+)
 from dcamt.networks.packaging import verify_model
+from dcamt.recipe import ACCURATE, QUALITIES
 from dcamt.volume import Volume
 from la_cases import HELD_OUT, case_names, print_table
-from scipy import ndimage, stats
+from scipy import ndimage
 
-Scan = tuple[np.ndarray, np.ndarray, Grid]
-"""Intensities, float (I, J, K); labels, bool of that shape; their grid."""
-Disturbance = Callable[[Scan, np.random.Generator], Scan]
 CLEAN = "clean"
 MODEL = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
-
-
-def noise(fraction: float) -> Disturbance:
-    """Add Rician noise whose standard deviation is a fraction of the 99th percentile."""
-
-    def disturb(scan: Scan, draw: np.random.Generator) -> Scan:
-        image, label, grid = scan
-        sigma = fraction * np.percentile(image, 99)
-        real, imaginary = draw.normal(0, sigma, (2, *image.shape))
-        return np.hypot(image + real, imaginary), label, grid
-
-    return disturb
-
-
-def bias_field(scan: Scan, draw: np.random.Generator) -> Scan:
-    """Multiply by a smooth field between about 0.4 and 1.6."""
-    image, label, grid = scan
-    field = ndimage.zoom(draw.uniform(-1, 1, (3, 3, 3)), np.array(image.shape) / 3, order=3)
-    field = field[tuple(slice(0, n) for n in image.shape)]
-    return image * (1 + 0.6 * field / np.abs(field).max()), label, grid
-
-
-def gamma(exponent: float) -> Disturbance:
-    """Raise intensities, as a fraction of the highest, to a power."""
-    return lambda scan, _: ((scan[0] / scan[0].max()) ** exponent * scan[0].max(), scan[1], scan[2])
+Row = dict[str, Any]
 
 
 def ghosts(strength: float) -> Disturbance:
     """Add copies of the scan shifted by a fourth of the field of view along the second axis."""
 
-    def disturb(scan: Scan, _: np.random.Generator) -> Scan:
-        image, label, grid = scan
-        shift = image.shape[1] // 4
-        return image + strength * (np.roll(image, shift, 1) + np.roll(image, -shift, 1)), label, grid
+    def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+        shift = scan.grid.shape[1] // 4
+        copies = np.roll(scan.image, shift, 2) + np.roll(scan.image, -shift, 2)
+        return replace(scan, image=scan.image + strength * copies)
 
     return disturb
 
 
-def motion(scan: Scan, draw: np.random.Generator) -> Scan:
+def motion(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     """Take two fifths of the k-space lines from the scan shifted by up to 4 mm along its first two axes."""
-    image, label, grid = scan
+    (image,), grid = scan.image, scan.grid
     spectrum = np.fft.fftn(image, axes=(0, 1))
     for _ in range(4):
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
@@ -82,161 +69,171 @@ def motion(scan: Scan, draw: np.random.Generator) -> Scan:
         lines = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
         lines = lines[lines > 2]  # the centre of k-space was taken first
         spectrum[:, lines] = moved[:, lines]
-    return np.abs(np.fft.ifftn(spectrum, axes=(0, 1))), label, grid
+    return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
 
 
-def blur(mm: float) -> Disturbance:
-    """Blur by a Gaussian of that standard deviation."""
-    return lambda scan, _: (ndimage.gaussian_filter(scan[0], mm / scan[2].spacing), scan[1], scan[2])
-
-
-def coarse(factors: tuple[int, int, int]) -> Disturbance:
-    """Average blocks of voxels; a voxel is labelled if more than half of its block is."""
-
-    def disturb(scan: Scan, _: np.random.Generator) -> Scan:
-        image, label, grid = scan
-        shape = tuple(n // f for n, f in zip(image.shape, factors, strict=True))
-        kept = tuple(slice(0, n * f) for n, f in zip(shape, factors, strict=True))
-        split = [size for n, f in zip(shape, factors, strict=True) for size in (n, f)]
-
-        def average(values: np.ndarray) -> np.ndarray:
-            return np.asarray(values[kept].astype(float).reshape(split).mean(axis=(1, 3, 5)))
-
-        affine = grid.affine.copy()
-        affine[:3, 3] += affine[:3, :3] @ [(f - 1) / 2 for f in factors]
-        affine[:3, :3] = affine[:3, :3] * factors
-        return average(image), average(label) > 0.5, Grid(shape, affine)  # type: ignore[arg-type]
-
-    return disturb
-
-
-def rotation(scan: Scan, draw: np.random.Generator) -> Scan:
+def rotation(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     """Turn the anatomy by 15 degrees about the third axis, to either side."""
-    image, label, grid = scan
     angle = float(draw.choice([-15, 15]))
-    turned = ndimage.rotate(image, angle, (0, 1), reshape=False, order=1, mode="nearest")
-    return turned, ndimage.rotate(label.astype(np.uint8), angle, (0, 1), reshape=False, order=0) > 0, grid
+    turned = ndimage.rotate(scan.image[0], angle, (0, 1), reshape=False, order=1, mode="nearest")
+    return replace(scan, image=turned[None], labels=ndimage.rotate(scan.labels, angle, (0, 1), reshape=False, order=0))
 
 
-def cut(scan: Scan, draw: np.random.Generator) -> Scan:
+def cut(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     """Cut off the field of view within the atrium, a fourth of its extent in, on one side of the first axis."""
-    image, label, grid = scan
-    used = np.flatnonzero(label.any(axis=(1, 2)))
+    used = np.flatnonzero(scan.labels.any(axis=(1, 2)))
     depth = (used[-1] - used[0]) // 4
-    side = slice(int(used[0] + depth), None) if draw.random() < 0.5 else slice(0, int(used[-1] - depth))
-    box = (slice(side.start or 0, image.shape[0] if side.stop is None else side.stop), *map(slice, image.shape[1:]))
-    box = tuple(slice(s.start or 0, s.stop) for s in box)  # type: ignore[assignment]
-    return image[box], label[box], grid.crop(box)  # type: ignore[arg-type]
+    first = draw.random() < 0.5
+    return crop(scan, 0, *((int(used[0] + depth), scan.grid.shape[0]) if first else (0, int(used[-1] - depth))))
 
 
-def low_contrast(scan: Scan, draw: np.random.Generator) -> Scan:
-    """Draw intensities to their mean, to a fourth of the contrast, and add as much noise as there was before."""
-    image, label, grid = scan
-    flat = image.mean() + 0.25 * (image - image.mean())
-    return flat + draw.normal(0, 0.02 * np.percentile(image, 99), image.shape), label, grid
+def crop(scan: DisturbedScan, axis: int, start: int, stop: int) -> DisturbedScan:
+    """Keep the voxels from `start` to before `stop` along an axis."""
+    box = [slice(0, n) for n in scan.grid.shape]
+    box[axis] = slice(start, stop)
+    i, j, k = box
+    return DisturbedScan(scan.image[:, i, j, k], scan.labels[i, j, k], scan.grid.crop((i, j, k)))
 
 
-def bright_artefact(scan: Scan, draw: np.random.Generator) -> Scan:
+def bright_artefact(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     """Put a ball of six times the highest intensity, 8 mm in radius, beside the atrium's centre, blurred at its rim."""
-    image, label, grid = scan
-    centre = np.argwhere(label).mean(axis=0) + draw.uniform(-15, 15, 3) / grid.spacing
-    place = np.indices(image.shape).transpose(1, 2, 3, 0)
-    distance = np.linalg.norm((place - centre) * grid.spacing, axis=-1)
-    return image + 6 * image.max() / (1 + np.exp((distance - 8) / 1.5)), label, grid
+    spacing = scan.grid.spacing
+    centre = np.argwhere(scan.labels).mean(axis=0) + draw.uniform(-15, 15, 3) / spacing
+    place = np.indices(scan.grid.shape).transpose(1, 2, 3, 0)
+    distance = np.linalg.norm((place - centre) * spacing, axis=-1)
+    return replace(scan, image=scan.image + 6 * scan.image.max() / (1 + np.exp((distance - 8) / 1.5)))
 
 
-def spike(scan: Scan, draw: np.random.Generator) -> Scan:
+def spike(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     """Add stripes through all slices, as of a spike in k-space."""
-    image, label, grid = scan
-    i, j, _ = np.indices(image.shape)
+    i, j, _ = np.indices(scan.grid.shape)
     u, v = draw.uniform(0.03, 0.12, 2)
-    return image + 0.35 * np.percentile(image, 99) * np.cos(2 * np.pi * (u * i + v * j)), label, grid
+    stripes = np.cos(2 * np.pi * (u * i + v * j))
+    return replace(scan, image=scan.image + 0.35 * np.percentile(scan.image, 99) * stripes)
 
 
-def nothing(scan: Scan, draw: np.random.Generator) -> Scan:
-    """Replace the scan by smooth noise of its own mean and deviation: there is no atrium."""
-    image, label, grid = scan
-    field = ndimage.gaussian_filter(draw.normal(size=image.shape), 2.0 / grid.spacing)
-    return image.mean() + image.std() * field / field.std(), np.zeros_like(label), grid
+def white_noise(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+    """Replace the scan by white noise of its own mean and deviation."""
+    noise = np.abs(scan.image.mean() + scan.image.std() * draw.normal(size=scan.grid.shape))
+    return replace(scan, image=noise[None], labels=np.zeros_like(scan.labels))
 
 
-def upside_down(scan: Scan, _: np.random.Generator) -> Scan:
-    """Mirror the anatomy head to foot and front to back: an organ that the model does not know."""
-    image, label, grid = scan
-    return image[:, ::-1, ::-1], label[:, ::-1, ::-1], grid
+def off_the_atrium(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+    """Keep the thickest part of the scan beside the atrium along one axis: the neighbours without it."""
+    parts = []
+    for axis in range(3):
+        used = np.flatnonzero(scan.labels.any(axis=tuple({0, 1, 2} - {axis})))
+        for start, stop in ((0, max(0, used[0] - 2)), (used[-1] + 3, scan.grid.shape[axis])):
+            parts.append((max(0, stop - start) * scan.grid.spacing[axis], axis, int(start), int(stop)))
+    _, axis, start, stop = max(parts, key=lambda part: part[0])
+    return crop(scan, axis, start, stop)
+
+
+def shuffled(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+    """Put cubes of 16 mm in random order: the texture without the anatomy."""
+    edges = [max(1, round(16 / float(step))) for step in scan.grid.spacing]
+    i, j, k = (n // edge for n, edge in zip(scan.grid.shape, edges, strict=True))
+    a, b, c = edges
+    whole = scan.image[0, : i * a, : j * b, : k * c]
+    cubes = whole.reshape(i, a, j, b, k, c).transpose(0, 2, 4, 1, 3, 5).reshape(-1, a, b, c)
+    cubes = cubes[draw.permutation(len(cubes))]
+    mixed = cubes.reshape(i, j, k, a, b, c).transpose(0, 3, 1, 4, 2, 5).reshape(whole.shape)
+    grid = scan.grid.crop((slice(0, i * a), slice(0, j * b), slice(0, k * c)))
+    return DisturbedScan(mixed[None], np.zeros(grid.shape, scan.labels.dtype), grid)
+
+
+def turned(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+    """Turn the anatomy by 90 degrees from head to back."""
+    labels = np.rot90(scan.labels, 1, (1, 2))
+    i, j, k = labels.shape
+    return DisturbedScan(np.rot90(scan.image, 1, (2, 3)), labels, replace(scan.grid, shape=(i, j, k)))
 
 
 DISTURBANCES: dict[str, Disturbance] = {
-    "noise 10%": noise(0.10),
-    "noise 25%": noise(0.25),
-    "bias field": bias_field,
-    "gamma 0.5": gamma(0.5),
-    "gamma 2": gamma(2.0),
+    "noise 10%": disturbances.noise(0.10),
+    "noise 25%": disturbances.noise(0.25),
+    "bias field": disturbances.bias_field,
+    "gamma 0.5": disturbances.gamma(0.5),
+    "gamma 2": disturbances.gamma(2.0),
     "ghosts 20%": ghosts(0.2),
     "ghosts 50%": ghosts(0.5),
     "motion": motion,
-    "blur 1.5 mm": blur(1.5),
-    "blur 3 mm": blur(3.0),
-    "slices of 3.75 mm": coarse((1, 1, 6)),
-    "1.25 x 1.25 x 2.5 mm": coarse((2, 2, 4)),
+    "blur 1.5 mm": disturbances.blur(1.5),
+    "blur 3 mm": disturbances.blur(3.0),
+    "slices of 3.75 mm": disturbances.coarse((1, 1, 6)),
+    "1.25 x 1.25 x 2.5 mm": disturbances.coarse((2, 2, 4)),
     "rotation 15 degrees": rotation,
     "cut field of view": cut,
-    "low contrast": low_contrast,
+    "low contrast": disturbances.low_contrast,
     "bright artefact": bright_artefact,
     "spike in k-space": spike,
-    "no atrium": nothing,
-    "upside down": upside_down,
 }
+WRONG_SCANS: dict[str, Disturbance] = {
+    "no atrium": disturbances.nothing,
+    "upside down": disturbances.upside_down,
+    "white noise": white_noise,
+    "off the atrium": off_the_atrium,
+    "shuffled": shuffled,
+    "turned 90 degrees": turned,
+}
+"""Scans that show no atrium, or one in no position that a scanner gives."""
+KINDS = (CLEAN, *DISTURBANCES, *WRONG_SCANS)
 
 
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """Return the Dice coefficient of two masks; 0 where one of them is empty, be it both."""
-    return float(2 * np.count_nonzero(found & truth) / max(1, np.count_nonzero(found) + np.count_nonzero(truth)))
+def disturbed(scan: DisturbedScan, name: str, kind: str) -> DisturbedScan:
+    """Return the scan of a case with a disturbance; the same each time."""
+    if kind == CLEAN:
+        return scan
+    return (DISTURBANCES | WRONG_SCANS)[kind](scan, np.random.default_rng([int(name[2:]), *kind.encode()]))
 
 
 def plan(names: list[str], rounds: int) -> list[tuple[str, str]]:
     """Return which cases meet which disturbances: all clean, then each with another disturbance a round."""
-    kinds = list(DISTURBANCES)
+    kinds = ("no atrium", "upside down", *(kind for kind in KINDS[1:] if kind not in ("no atrium", "upside down")))
     pairs = [(name, CLEAN) for name in names]
     for number in range(rounds):
         pairs += [(name, kinds[(index * 7 + number) % len(kinds)]) for index, name in enumerate(names)]
     return list(dict.fromkeys(pairs))
 
 
+def read_case(la: Path, name: str) -> DisturbedScan:
+    """Return a case as it is."""
+    scan = read_scan(la / f"{name}_image.nii.gz")
+    label = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
+    return DisturbedScan(scan.voxels.astype(np.float64), label.astype(np.uint8), scan.grid)
+
+
 def segment(la: Path, work: Path, model: Path, rounds: int) -> None:
     """Segment all pairs of `plan` that WORK/robustness.jsonl lacks, and add their lines."""
     work.mkdir(parents=True, exist_ok=True)
     lines = work / "robustness.jsonl"
-    done = {(row["case"], row["disturbance"]) for row in read_lines(work)} if lines.exists() else set()
+    done = {(row["case"], row["disturbance"], row["quality"]) for row in read_lines(work)} if lines.exists() else set()
     predictor = Predictor(verify_model(model))
     for name, kind in plan(case_names(la)[-HELD_OUT:], rounds):
-        if (name, kind) in done:
+        missing = [quality for quality in QUALITIES if (name, kind, quality) not in done]
+        if not missing:
             continue
         began = time.monotonic()
-        scan = read_scan(la / f"{name}_image.nii.gz")
-        label = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
-        whole: Scan = (scan.voxels[0].astype(np.float64), label, scan.grid)
-        draw = np.random.default_rng([int(name[2:]), *kind.encode()])
-        image, truth, grid = DISTURBANCES[kind](whole, draw) if kind != CLEAN else whole
-        result = predictor.segment(Volume(np.ascontiguousarray(image[None], np.float32), grid))
-        row = {"case": name, "disturbance": kind, "dice": dice(result.labelmap.voxels > 0, truth)}
-        row["trust"] = result.trust
-        with lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        print(f"{name} {kind}: {row['dice']:.3f}, {time.monotonic() - began:.1f} s", flush=True)
+        scan = disturbed(read_case(la, name), name, kind)
+        for quality in missing:
+            result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
+            overlap = mean_dice(result.labelmap.voxels, scan.labels, [1])
+            row = {"case": name, "disturbance": kind, "quality": quality, "dice": overlap, "trust": result.trust}
+            with lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**row, "doubt": dict(result.doubt)}) + "\n")
+            print(f"{name} {kind}, {quality}: {overlap:.3f}, {time.monotonic() - began:.1f} s", flush=True)
 
 
-def read_lines(work: Path) -> list[dict[str, Any]]:
+def read_lines(work: Path) -> list[Row]:
     """Return the rows of WORK/robustness.jsonl."""
     return [json.loads(line) for line in (work / "robustness.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def table(work: Path) -> None:
-    """Print the mean Dice of each disturbance beside that of the same cases without it."""
-    rows = read_lines(work)
+def robustness_table(rows: list[Row]) -> list[Row]:
+    """Return the mean Dice of each disturbance beside that of the same cases without it."""
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
-    for kind in (CLEAN, *DISTURBANCES):
+    for kind in KINDS:
         found = [row for row in rows if row["disturbance"] == kind and row["case"] in clean]
         if found:
             printed.append(
@@ -246,14 +243,111 @@ def table(work: Path) -> None:
                     "dice": round(mean(row["dice"] for row in found), 4),
                     "same, clean": round(mean(clean[row["case"]] for row in found), 4),
                     "lowest": round(min(row["dice"] for row in found), 4),
+                    "expected": round(mean(row["expected"].value for row in found), 4),
                 }
             )
-    print_table(printed)
-    for name, chosen in (("clean", [row for row in rows if row["disturbance"] == CLEAN]), ("all", rows)):
-        if len(chosen) > 2:
-            rank = stats.spearmanr([row["trust"] for row in chosen], [row["dice"] for row in chosen]).statistic
-            print(f"rank correlation of agreement and Dice, {name} scans: {rank:.2f}")
+    return printed
+
+
+def expect_unseen(rows: list[Row], names: Sequence[str], unseen: Callable[[Row, Row], bool]) -> list[ExpectedOverlap]:
+    """Return what is expected of each row by a calibration on the rows for which `unseen(row, other)` holds."""
+    expected: list[ExpectedOverlap] = []
+    fitted: dict[tuple[int, ...], Any] = {}
+    for row in rows:
+        if row["doubt"][NOTHING]:
+            expected.append(ExpectedOverlap(0, 0, 0))
+            continue
+        chosen = tuple(at for at, other in enumerate(rows) if unseen(row, other) and not other["doubt"][NOTHING])
+        if chosen not in fitted:
+            fitted[chosen] = fit_rows([rows[at] for at in chosen], names)
+        expected.append(fitted[chosen].expect(row["doubt"]))
+    return expected
+
+
+def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
+    """Return the fit to rows in which something was segmented."""
+    return fit_overlap(
+        [row["doubt"] for row in rows], [row["dice"] for row in rows], [row["case"] for row in rows], names
+    )
+
+
+def other_case(row: Row, other: Row) -> bool:
+    """Return whether a row is of another case."""
+    return bool(row["case"] != other["case"])
+
+
+def other_case_and_kind(row: Row, other: Row) -> bool:
+    """Return whether a row is of another case, and of another disturbance unless the row in question is clean."""
+    return other_case(row, other) and (row["disturbance"] != other["disturbance"] or row["disturbance"] == CLEAN)
+
+
+def features_of(quality: str) -> tuple[str, ...]:
+    """Return the features that a quality has: `fast` has no disagreement."""
+    return FEATURES if quality == ACCURATE else tuple(name for name in FEATURES if name != "disagreement")
+
+
+def calibration_table(rows: list[Row], quality: str) -> list[Row]:
+    """Return how well overlaps are expected of what a calibration has not seen; sets `expected` in the rows."""
+    groups = {
+        "clean": lambda row: row["disturbance"] == CLEAN,
+        "disturbed": lambda row: row["disturbance"] in DISTURBANCES,
+        "clean and disturbed": lambda row: row["disturbance"] not in WRONG_SCANS,
+        "no atrium, or misplaced": lambda row: row["disturbance"] in WRONG_SCANS,
+        "all": lambda row: True,
+    }
+    printed = []
+    names = features_of(quality)
+    for split, unseen in (("case and disturbance", other_case_and_kind), ("case", other_case)):
+        for row, expected in zip(rows, expect_unseen(rows, names, unseen), strict=True):
+            row["expected"] = expected
+        for group, belongs in groups.items():
+            part = [row for row in rows if belongs(row)]
+            if len(part) < 3:
+                continue
+            figures = overlap_figures([row["expected"] for row in part], [row["dice"] for row in part])
+            agreement = [ExpectedOverlap(row["trust"] or 0, 0, 0) for row in part]
+            before = overlap_figures(agreement, [row["dice"] for row in part])
+            printed.append(
+                {"quality": quality, "unseen": split, "scans": group, "number": len(part)}
+                | {name: round(value, 3) for name, value in figures.items()}
+                | {"width": round(mean(row["expected"].high - row["expected"].low for row in part), 3)}
+                | {"rank correlation of agreement": round(before["rank correlation"], 3)}
+            )
+    return printed
+
+
+def table(work: Path) -> None:
+    """Print both tables; write them to WORK/robustness.json."""
+    rows = read_lines(work)
+    printed: dict[str, list[Row]] = {"calibration": []}
+    for quality in QUALITIES:
+        part = [row for row in rows if row["quality"] == quality]
+        printed["calibration"] += calibration_table(part, quality)
+        printed[quality] = robustness_table(part)
+    for rows_of in printed.values():
+        print_table(rows_of)
     (work / "robustness.json").write_text(json.dumps(printed, indent=2), encoding="utf-8")
+
+
+def calibrate(work: Path, output: Path, model: Path) -> None:
+    """Fit the calibration of a model to all lines of WORK/robustness.jsonl and write it."""
+    rows, models, measured = read_lines(work), {}, {}
+    for quality in QUALITIES:
+        part = [row for row in rows if row["quality"] == quality]
+        models[quality] = fit_rows([row for row in part if not row["doubt"][NOTHING]], features_of(quality))
+        for line in calibration_table(part, quality):
+            if line["unseen"] == "case" and line["scans"] in ("clean", "clean and disturbed", "all"):
+                for figure in ("mean absolute error", "rank correlation", "coverage of the interval"):
+                    measured[f"{quality}, {line['scans']}: {figure}"] = line[figure]
+    cases = len({row["case"] for row in rows})
+    notes = (
+        f"{cases} cases whose labels the model's training never saw, as they are and disturbed, and scans without an"
+        " atrium; the figures are of cases that a calibration made in the same way had not seen"
+    )
+    scans = len({(row["case"], row["disturbance"]) for row in rows})
+    calibration = Calibration(verify_model(model).card.checksum, models, cases, scans, notes, measured)
+    output.write_text(calibration.to_json(), encoding="utf-8")
+    print(json.dumps(measured, indent=2))
 
 
 def main() -> None:
@@ -263,13 +357,19 @@ def main() -> None:
     segmenting.add_argument("la", type=Path)
     segmenting.add_argument("work", type=Path)
     segmenting.add_argument("--model", type=Path, default=MODEL)
-    segmenting.add_argument("--rounds", type=int, default=8)
+    segmenting.add_argument("--rounds", type=int, default=2)
     steps.add_parser("table").add_argument("work", type=Path)
+    fitting = steps.add_parser("calibrate")
+    fitting.add_argument("work", type=Path)
+    fitting.add_argument("output", type=Path)
+    fitting.add_argument("--model", type=Path, default=MODEL)
     options = parser.parse_args()
     if options.step == "segment":
         segment(options.la, options.work, options.model, options.rounds)
-    else:
+    elif options.step == "table":
         table(options.work)
+    else:
+        calibrate(options.work, options.output, options.model)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
-from ..cases.case_list import LABELLED, ROLES, UNLABELLED, Case, read_cases, refuse_violations, violations
+from ..cases.case_list import LABELLED, ROLES, UNLABELLED, VALIDATION, Case, read_cases, refuse_violations, violations
 from ..distributed import (
     Team,
     describe_process,
@@ -24,7 +24,8 @@ from ..distributed import (
 )
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
 from ..io.interruption import interrupt_on_sigterm
-from ..models.package import Card
+from ..models.calibration import MIN_CASES
+from ..models.package import Card, write_package
 from ..recipe import Recipe, load_recipe, with_settings
 from ..runs.efforts import effort_settings
 from ..runs.events import Event, EventLog, RunFinished, RunStarted
@@ -306,6 +307,7 @@ class TrainingSession:
             command = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
             raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
         self._save_models(trainer, result)
+        self._calibrate(device)
         self._write_report(device)
         trainer.finish(str(run.model), result)
         return self._trained_run(result.step)
@@ -322,6 +324,25 @@ class TrainingSession:
                 return
             card = model_card(plan, best)
             save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))
+
+    def _calibrate(self, device: torch.device) -> None:
+        """Calibrate the run's model on its validation cases, if there are enough; a failure only causes a warning."""
+        from ..inference.calibrating import calibrate
+        from ..inference.predictor import Predictor
+        from ..networks.packaging import verify_model
+
+        run, cases = self._plan.run, [case for case in self._plan.cases if case.role == VALIDATION]
+        if len(cases) < MIN_CASES:
+            return
+        try:
+            package = verify_model(run.model)
+            notes = f"the {len(cases)} validation cases of its training, each also disturbed"
+            calibration = calibrate(package, cases, Predictor(package, device), notes)
+            write_package(run.model, replace(package, calibration=calibration))
+        except (Exception, KeyboardInterrupt) as error:
+            again = f"dcamt models calibrate {shlex.quote(str(run.model))} {shlex.quote(str(run.cases))}"
+            reason = "cancelled" if isinstance(error, KeyboardInterrupt) else str(user_error(error, run.path))
+            self._observer.on_warning(f"the model was not calibrated: {reason} Do it with: {again}")
 
     def _write_report(self, device: torch.device) -> None:
         """Write the run's report. The model is saved by now, so that a failure only causes a warning."""

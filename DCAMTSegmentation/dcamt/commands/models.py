@@ -1,16 +1,20 @@
-"""`dcamt models`: list, show, verify, import and remove models."""
+"""`dcamt models`: list, show, verify, calibrate, import and remove models."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from ..cases.case_list import VALIDATION, read_cases
 from ..errors import InputError
-from ..models.package import Card, open_model
+from ..io.atomic import atomic_path
+from ..models.calibration import MIN_CASES, Calibration
+from ..models.package import Card, open_model, write_package
 from ..models.store import import_model, model_path, remove_model, stored_models
 from .console import Console
+from .result_files import REFUSE, check_file, existing_rule
 
 
 def run_models(options: argparse.Namespace) -> int:
@@ -30,13 +34,17 @@ def run_models(options: argparse.Namespace) -> int:
         return 0 if intact else 1
     if options.action == "show":
         path = model_path(options.model)
-        _show_card(open_model(path).card, console)
+        package = open_model(path)
+        _show_card(package.card, console)
+        _show_calibration(package.calibration, console)
     elif options.action == "verify":
         from ..networks.packaging import verify_model  # loads torch
 
         card = verify_model(options.model).card
         console.print_event("verified", name=card.name, checksum=card.checksum)
         console.print_text(f"{options.model}: intact (SHA-256 {card.checksum})")
+    elif options.action == "calibrate":
+        _calibrate(options, console)
     elif options.action == "import":
         from ..networks.packaging import check_package  # loads torch
 
@@ -48,6 +56,55 @@ def run_models(options: argparse.Namespace) -> int:
         console.print_event("removed", name=model.name)
         console.print_text(f"removed '{model.name}'")
     return 0
+
+
+def _calibrate(options: argparse.Namespace, console: Console) -> None:
+    """Calibrate a model on the validation cases of a list; write the calibration into its file, or to a file."""
+    path = model_path(options.model)
+    if options.output is None and any(model.shipped and model.path == path for model in stored_models()):
+        raise InputError("is shipped with DCAMT and stays as it is", path=path, remedy="Name a file with --output.")
+    cases = [case for case in read_cases(options.cases) if case.role == VALIDATION]
+    if len(cases) < MIN_CASES:
+        raise InputError(
+            f"lists {len(cases)} validation cases; a calibration needs {MIN_CASES} or more", path=options.cases
+        )
+    if options.output is not None:
+        check_file(options.output, [path, options.cases], existing_rule(options))
+    elif open_model(path).calibration is not None and existing_rule(options) == REFUSE:
+        raise InputError("has a calibration already", path=path, remedy="Replace it with --overwrite.")
+    # These import torch: after all checks that work without it.
+    from ..devices import choose_device
+    from ..inference.calibrating import calibrate
+    from ..inference.predictor import Predictor
+    from ..networks.packaging import verify_model
+
+    def progress(done: int, of: int) -> None:
+        console.print_event("progress", step=done, of=of)
+        console.show_progress("segmenting the validation cases", done / of)
+
+    package = replace(verify_model(path), calibration=None)
+    predictor = Predictor(package, choose_device(options.device))
+    notes = f"{len(cases)} validation cases of {options.cases.name}, each also disturbed"
+    calibration = calibrate(package, cases, predictor, notes, progress)
+    if options.output is None:
+        write_package(path, replace(package, calibration=calibration))
+    else:
+        with atomic_path(options.output) as partial:
+            partial.write_text(calibration.to_json(), encoding="utf-8")
+    console.clear_progress()
+    console.print_event("calibrated", file=str(options.output or path), **asdict(calibration))
+    for figure, value in calibration.measured.items():
+        console.print_text(f"{figure}: {value:.3f}")
+    console.print_text(f"calibration: {options.output or path}")
+
+
+def _show_calibration(calibration: Calibration | None, console: Console) -> None:
+    if calibration is None:
+        console.print_text("calibration: none; the model shows the agreement of its branches alone")
+        return
+    console.print_event("calibration", **asdict(calibration))
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in calibration.measured.items())
+    console.print_text(f"calibration: {calibration.notes} ({figures})")
 
 
 def _show_card(card: Card, console: Console) -> None:

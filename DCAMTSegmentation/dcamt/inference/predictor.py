@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,11 +16,12 @@ from ..models.calibration import ExpectedOverlap
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..networks.packaging import build_network
-from ..preprocessing import scan_to_network, to_source
+from ..preprocessing import nearest_labels, scan_to_network, to_source
 from ..recipe import ACCURATE, FAST, Recipe
 from ..volume import Labelmap, Volume
 from .agreement import agreement_map, branch_dice
 from .components import CentrePrior, ExpectedOrgans, keep_largest_components
+from .doubt import doubt_features
 from .folded import fold, move
 from .labelling import labels_on_scan
 from .localisation import OrganLocation, crop_scan, grow_box, is_large, locate_organs, organ_margin, paste
@@ -49,6 +50,7 @@ class Prediction:
         quality.
     notes: for the user, for example that the memory did not suffice.
     expected_overlap: Dice with an expert's outline and its 80% interval; None for a model without calibration.
+    doubt: the features from which it is expected, see `doubt.doubt_features`.
     """
 
     labelmap: Labelmap
@@ -57,6 +59,7 @@ class Prediction:
     trust: float | None
     notes: tuple[str, ...] = field(default=())
     expected_overlap: ExpectedOverlap | None = None
+    doubt: Mapping[str, float] = field(default_factory=dict)
 
 
 class Predictor:
@@ -197,6 +200,9 @@ class Predictor:
             labels[~inside] = 0
         if self.recipe.inference.largest_component:
             labels = keep_largest_components(labels, range(1, self.recipe.outputs), expected)
+        expected_overlap, doubt = self._expect_overlap(branches, labels, grid, quality)
+        if expected_overlap is not None and expected_overlap.is_low:
+            notes = (*notes, self._low_overlap_note(expected_overlap))
         probabilities = to_source(mean, grid) if keep_probabilities else None
         agreement = trust = None
         if len(branches) == 2:
@@ -205,7 +211,24 @@ class Predictor:
                 branches = branches * torch.from_numpy(region.mask(Grid(grid.shape, grid.affine)))
             trust = branch_dice(branches)
         report("finishing", 1.0)
-        return Prediction(Labelmap(labels, volume.grid, volume.path), probabilities, agreement, trust, notes)
+        labelmap = Labelmap(labels, volume.grid, volume.path)
+        return Prediction(labelmap, probabilities, agreement, trust, notes, expected_overlap, doubt)
+
+    def _expect_overlap(
+        self, branches: Tensor, labels: np.ndarray, grid: NetworkGrid, quality: str
+    ) -> tuple[ExpectedOverlap | None, Mapping[str, float]]:
+        """Return the expected overlap with an expert's outline, None without a calibration, and the features of it."""
+        doubt = doubt_features(branches, nearest_labels(labels, grid), grid.spacing)
+        calibration = self._package.calibration
+        return calibration.expect(quality, doubt) if calibration else None, doubt
+
+    def _low_overlap_note(self, expected: ExpectedOverlap) -> str:
+        card, what = self._package.card, "Nothing was found" if expected.value == 0 else "The outline is probably wrong"
+        return (
+            f"{what}: expected overlap with an expert's {expected}."
+            f" The model segments the {', '.join(card.segments).lower()} in {card.modality}:"
+            " check that the scan shows it."
+        )
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
         """Return the branches' probabilities and notes; predict on the CPU if the GPU's memory does not suffice."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..io.typed_json import build
 from ..recipe import QUALITIES
 
+Curve = tuple[float, ...]
 FORMAT = 1
 LOW_OVERLAP = 0.7
 """An expected overlap below it means that the outline is probably wrong, or that the scan shows another organ."""
@@ -26,6 +27,15 @@ INTERVAL = 0.8
 """Probability that the overlap with an expert's outline lies in the interval."""
 MIN_CASES = 8
 """Fewest cases to calibrate a model on."""
+NOTHING = "nothing"
+"""The feature that is 1 if nothing was segmented, else 0."""
+FEATURES = ("disagreement", "entropy")
+"""Features that a calibration uses, as `inference.doubt` defines them, where a quality has them."""
+HUBER = 0.02
+"""Residual of the overlap from which the fit counts it linearly: the few scans that fail shall not bend the rest."""
+RIDGE, STEPS = 1e-3, 60
+NEIGHBOURS = 20
+"""Scans, at least, whose residuals give the interval at one expected overlap."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ class OverlapModel:
     """The expected overlap as a function of features.
 
     features: names. means, deviations: to standardise them. weights: of the standardised features, none positive.
-    bias: the logit of the overlap at the means. knots: expected overlaps, increasing, at which `lows` and `highs` are
-    the ends of the interval; between them these are interpolated.
+    bias: the logit of the overlap at the means. knots: expected overlaps, increasing, at which the interval begins
+    `lows` and ends `highs` from the expected overlap; between knots these differences are interpolated.
     """
 
     features: tuple[str, ...]
@@ -76,8 +86,8 @@ class OverlapModel:
     def expect(self, features: Mapping[str, float]) -> ExpectedOverlap:
         """Return the expected overlap and its interval at `features`."""
         value = self.value(features)
-        low, high = (float(np.interp(value, self.knots, ends)) for ends in (self.lows, self.highs))
-        return ExpectedOverlap(value, min(low, value), max(high, value))
+        low, high = (value + float(np.interp(value, self.knots, ends)) for ends in (self.lows, self.highs))
+        return ExpectedOverlap(value, min(max(0.0, low), value), max(min(1.0, high), value))
 
     def is_sound(self) -> bool:
         """Return whether the numbers can be used: finite, as many as there are features or knots, knots increasing."""
@@ -114,7 +124,10 @@ class Calibration:
     def expect(self, quality: str, features: Mapping[str, float]) -> ExpectedOverlap | None:
         """Return the expected overlap of a scan segmented in `quality`; None if that was not calibrated."""
         model = self.qualities.get(quality)
-        return model.expect(features) if model is not None else None
+        if model is None:
+            return None
+        # With any outline at all an empty segmentation has no overlap.
+        return ExpectedOverlap(0.0, 0.0, 0.0) if features[NOTHING] else model.expect(features)
 
     def to_json(self) -> str:
         """Return the calibration as the text of a JSON file."""
@@ -146,3 +159,141 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
 def sigmoid(score: np.ndarray | float) -> np.ndarray:
     """Return 1 / (1 + exp(-score)) without overflow."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(score, float))))
+
+
+def fit_overlap(
+    features: Sequence[Mapping[str, float]], overlaps: Sequence[float], cases: Sequence[str], names: Sequence[str]
+) -> OverlapModel:
+    """Fit the expected overlap to scans.
+
+    features: of each scan, in which something was segmented. overlaps: the Dice coefficient of each (0 to 1). cases:
+    the case that each was made of; the interval comes from cases that the fit did not see, however often disturbed.
+    names: the features to use.
+
+    Raises:
+        ValueError: there are fewer than two cases.
+    """
+    if len(set(cases)) < 2:
+        raise ValueError("a calibration needs two cases at least")
+    table = np.array([[one[name] for name in names] for one in features], float)
+    truth, groups = np.asarray(overlaps, float), np.asarray(cases)
+    model = _fit(table, truth, names)
+    unseen = np.empty(len(truth))
+    for case in dict.fromkeys(cases):
+        out = groups == case
+        part = _fit(table[~out], truth[~out], names)
+        unseen[out] = [part.value(dict(zip(names, row, strict=True))) for row in table[out]]
+    knots, lows, highs = _interval(unseen, truth)
+    return replace(model, knots=knots, lows=lows, highs=highs)
+
+
+def _fit(table: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> OverlapModel:
+    """Return the logistic function of standardised features (N, F) without an interval.
+
+    Iteratively reweighted least squares of Huber's loss on the overlap, with a ridge; no weight becomes positive.
+    """
+    means, deviations = table.mean(axis=0), table.std(axis=0) + 1e-6
+    rows = np.column_stack([np.ones(len(table)), (table - means) / deviations])
+    weights = np.zeros(rows.shape[1])
+    start = np.clip(np.median(truth), 0.02, 0.98)
+    weights[0] = np.log(start / (1 - start))
+    ridge = np.array([0.0, *[RIDGE] * len(means)])
+    for _ in range(STEPS):
+        fitted = sigmoid(rows @ weights)
+        residual = truth - fitted
+        robust = np.minimum(1, HUBER / np.maximum(np.abs(residual), 1e-9))
+        slope = np.maximum(fitted * (1 - fitted), 1e-3)[:, None] * rows
+        matrix = (slope * robust[:, None]).T @ slope + np.diag(ridge)
+        target = (slope * robust[:, None]).T @ (residual + slope @ weights)
+        step = _solve_without_positive(matrix, target) - weights
+        largest = float(np.abs(step).max())
+        weights = weights + step * min(1.0, 1 / max(1.0, largest))
+        if largest < 1e-5:
+            break
+    return OverlapModel(
+        tuple(names),
+        tuple(means.tolist()),
+        tuple(deviations.tolist()),
+        tuple(weights[1:].tolist()),
+        float(weights[0]),
+        (0.5,),
+        (-1.0,),
+        (1.0,),
+    )
+
+
+def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return x that minimises x'Ax/2 - b'x with x[1:] <= 0; of a feature that would help if positive, x is 0."""
+    used = list(range(len(target)))
+    while True:
+        solution = np.zeros(len(target))
+        solution[used] = np.linalg.solve(matrix[np.ix_(used, used)], target[used])
+        worst = 1 + int(solution[1:].argmax()) if len(target) > 1 else 0
+        if worst == 0 or solution[worst] <= 0:
+            return solution
+        used.remove(worst)
+
+
+def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Curve]:
+    """Return the knots and ends of the 80% interval, from expected overlaps of unseen cases and the true ones.
+
+    At each knot the residuals of the scans with the nearest expected overlaps give the ends; they are counted as in
+    split conformal prediction (J. Lei et al., J Am Stat Assoc 113:1094, 2018), a little beyond the plain quantile.
+    """
+    order = np.argsort(expected)
+    expected, residual = expected[order], (truth - expected)[order]
+    number = len(expected)
+    size = min(number, max(NEIGHBOURS, number // 5))
+    starts = np.unique(np.linspace(0, number - size, max(1, min(6, 2 * number // size))).astype(int))
+    tail = (1 - INTERVAL) / 2
+    knots, lows, highs = [], [], []
+    for start in starts:
+        near = slice(start, start + size)
+        rank = min(1.0, (1 - tail) * (size + 1) / size)
+        knots.append(float(np.median(expected[near])))
+        lows.append(float(np.quantile(residual[near], 1 - rank)))
+        highs.append(float(np.quantile(residual[near], rank)))
+    kept = sorted({round(knot, 6): index for index, knot in enumerate(knots)}.items())
+    return tuple(knot for knot, _ in kept), tuple(lows[at] for _, at in kept), tuple(highs[at] for _, at in kept)
+
+
+def assess_overlap(
+    features: Sequence[Mapping[str, float]], overlaps: Sequence[float], cases: Sequence[str], names: Sequence[str]
+) -> dict[str, float]:
+    """Return how well overlaps are expected of cases that neither the fit nor its interval has seen.
+
+    The arguments are those of `fit_overlap`, which is fitted anew without each case in turn.
+    """
+    expected: list[ExpectedOverlap] = [ExpectedOverlap(0, 0, 0)] * len(cases)
+    for case in dict.fromkeys(cases):
+        inside = [index for index, one in enumerate(cases) if one != case]
+        model = fit_overlap(
+            [features[index] for index in inside],
+            [overlaps[index] for index in inside],
+            [cases[index] for index in inside],
+            names,
+        )
+        for index, one in enumerate(cases):
+            if one == case:
+                expected[index] = model.expect(features[index])
+    return overlap_figures(expected, overlaps)
+
+
+def overlap_figures(expected: Sequence[ExpectedOverlap], overlaps: Sequence[float]) -> dict[str, float]:
+    """Return the mean absolute error, Spearman's rank correlation and the coverage of expected overlaps (N,)."""
+    values, truth = np.array([one.value for one in expected]), np.asarray(overlaps, float)
+    inside = [one.low <= overlap <= one.high for one, overlap in zip(expected, overlaps, strict=True)]
+    ranks = np.stack([_ranks(values), _ranks(truth)])
+    varied = float(np.ptp(ranks, axis=1).min()) > 0
+    return {
+        "mean absolute error": float(np.abs(values - truth).mean()),
+        "rank correlation": float(np.corrcoef(ranks)[0, 1]) if varied else 0.0,
+        "coverage of the interval": float(np.mean(inside)),
+    }
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks of values (N,), equal values sharing the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[inverse])

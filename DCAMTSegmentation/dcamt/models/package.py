@@ -1,4 +1,8 @@
-"""Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card. No code, no pickle."""
+"""Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card. No code, no pickle.
+
+A model may have a calibration (`models.calibration`): in the package, or as a file beside it, so that a model that is
+distributed already can be calibrated without being distributed again. The one in the package counts if there are both.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +23,14 @@ import numpy as np
 from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..recipe import Recipe, recipe_from_dict
+from .calibration import Calibration, parse_calibration
 
 FORMAT = 1
-WEIGHTS, RECIPE, CARD = "weights.safetensors", "recipe.json", "card.json"
+WEIGHTS, RECIPE, CARD, CALIBRATION = "weights.safetensors", "recipe.json", "card.json", "calibration.json"
 _COPY_AGAIN = "Copy or download the file again."
-LIMITS = {WEIGHTS: 1 << 30, RECIPE: 1 << 20, CARD: 1 << 20}
+LIMITS = {WEIGHTS: 1 << 30, RECIPE: 1 << 20, CARD: 1 << 20, CALIBRATION: 1 << 20}
 """Members of a package, and the largest size of each in bytes."""
+OPTIONAL = (CALIBRATION,)
 WEIGHT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 _LARGEST = sum(LIMITS.values()) + (1 << 20)  # the members and the overhead of the archive
 
@@ -56,16 +63,18 @@ class Card:
 class ModelPackage:
     """The content of a package, as `open_model` checks it; weights are stored as 16- or 32-bit floats.
 
-    `networks.packaging.build_network` makes the network of it.
+    `networks.packaging.build_network` makes the network of it. calibration: None for a model that shows the agreement
+    of its branches alone.
     """
 
     card: Card
     recipe: Recipe
     weights: Mapping[str, np.ndarray]
+    calibration: Calibration | None = None
 
 
 def write_package(path: Path, package: ModelPackage) -> Card:
-    """Write a package; return the card with its checksum.
+    """Write a package; return the card with its checksum. A calibration is bound to that checksum.
 
     Raises:
         OutputError: the file cannot be written.
@@ -74,9 +83,15 @@ def write_package(path: Path, package: ModelPackage) -> Card:
     card = replace(package.card, checksum="")
     card = replace(card, checksum=_checksum(weights, recipe, card))
     with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in ((CARD, _card_bytes(card)), (RECIPE, recipe), (WEIGHTS, weights)):
+        members = {CARD: _card_bytes(card), RECIPE: recipe, WEIGHTS: weights}
+        if package.calibration is not None:
+            members[CALIBRATION] = replace(package.calibration, model=card.checksum).to_json().encode()
+        for name, data in members.items():
             # A fixed date, so that the same model is the same file.
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
+    # What lies beside is of an earlier model of that name, or as old as the one within.
+    with suppress(OSError):
+        calibration_path(path).unlink(missing_ok=True)
     return card
 
 
@@ -108,7 +123,7 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
         InputError: the file is no package, or is cut off, altered, too large, of another version, or holds anything
             that a package does not.
     """
-    card, recipe, packed = _open_parts(path, data)
+    card, recipe, packed, calibration = _open_parts(path, data)
     try:
         weights = _unpack_weights(packed)
     except ValueError as error:
@@ -116,7 +131,37 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise InputError(f"cannot be used: the weights '{name}' are not finite numbers", path=path)
-    return ModelPackage(card, recipe, weights)
+    return ModelPackage(card, recipe, weights, calibration)
+
+
+def calibration_path(path: Path) -> Path:
+    """Return the file beside a model that may hold its calibration."""
+    return path.with_name(f"{path.stem}.{CALIBRATION}")
+
+
+def read_calibration(path: Path, card: Card) -> Calibration | None:
+    """Return the calibration beside a model of that card; None if there is none.
+
+    Raises:
+        InputError: the file cannot be used, or belongs to another model.
+    """
+    beside = calibration_path(path)
+    try:
+        with open(beside, "rb") as file:
+            text = file.read(LIMITS[CALIBRATION] + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path=beside) from error
+    return _parse_calibration(text, beside, card)
+
+
+def _parse_calibration(text: bytes, path: Path, card: Card) -> Calibration:
+    calibration = parse_calibration(text, path)
+    if calibration.model != card.checksum:
+        remedy = "Remove the file, or calibrate the model again with `dcamt models calibrate`."
+        raise InputError("the calibration belongs to other weights than the model's", path=path, remedy=remedy)
+    return calibration
 
 
 def check_description(path: Path, data: bytes | None = None) -> Card:
@@ -130,8 +175,8 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
     return _open_parts(path, data)[0]
 
 
-def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes]:
-    """Return the checked card and recipe, and the bytes of the weights, whose checksum fits."""
+def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Calibration | None]:
+    """Return the checked card and recipe, the bytes of the weights, whose checksum fits, and the calibration."""
     if data is None and not path.is_file():
         raise InputError("there is no such model file", path=path)
     try:
@@ -140,7 +185,8 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes]:
             for name in sorted(members):
                 if name not in LIMITS:
                     raise InputError(f"holds '{name}', which no model contains; nothing was read", path=path)
-            if sorted(info.filename for info in archive.infolist()) != sorted(LIMITS):
+            names = [info.filename for info in archive.infolist()]
+            if len(names) != len(members) or not set(LIMITS) - set(OPTIONAL) <= set(names):
                 raise InputError(
                     "is not a whole model: a part is missing or occurs twice", path=path, remedy=_COPY_AGAIN
                 )
@@ -154,7 +200,11 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes]:
         recipe = recipe_from_dict(json.loads(parts[RECIPE]), path)
     except (ValueError, RecursionError) as error:
         raise InputError(f"cannot be used: {error}", path=path, remedy=_COPY_AGAIN) from error
-    return card, recipe, parts[WEIGHTS]
+    if CALIBRATION in parts:
+        calibration: Calibration | None = _parse_calibration(parts[CALIBRATION], path, card)
+    else:
+        calibration = read_calibration(path, card)
+    return card, recipe, parts[WEIGHTS], calibration
 
 
 def read_card(path: Path) -> Card:

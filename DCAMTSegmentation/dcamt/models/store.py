@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, OutputError
 from ..io.atomic import atomic_path
-from .package import Card, check_description, read_model
+from .package import Card, calibration_path, check_description, read_calibration, read_model
 
 DEFAULT_MODEL = "left-atrium"
 MODEL_ENDING = ".dcamt"
@@ -71,15 +71,16 @@ def import_model(
 
     `path` is always a file, never the name of a stored model. The bytes that were checked are the bytes that are
     stored. `check(path, data)` raises InputError for a file that is no sound model; the default leaves the weights to
-    the process that loads them. With `replace` the file takes the place of an imported model of its name, which stays
-    if anything fails.
+    the process that loads them. A calibration beside the file is copied with it. With `replace` the file takes the
+    place of an imported model of its name, which stays if anything fails.
 
     Raises:
         InputError: the file is no sound model, or a model of that name exists.
         OutputError: it cannot be copied.
     """
     data = read_model(path)
-    name = check(path, data).name
+    card = check(path, data)
+    name, calibration = card.name, read_calibration(path, card)
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its name '{name}' cannot be a file name", path=path)
     there = next((model for model in stored_models() if model.name == name), None)
@@ -91,6 +92,11 @@ def import_model(
     target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)
+        # Before the new model is there, which the old one's calibration would not fit.
+        calibration_path(target).unlink(missing_ok=True)
+    if calibration is not None:
+        with atomic_path(calibration_path(target)) as partial:
+            partial.write_text(calibration.to_json(), encoding="utf-8")
     return StoredModel(name, target, shipped=False)
 
 
@@ -106,6 +112,7 @@ def remove_model(name: str) -> StoredModel:
             if model.shipped:
                 raise InputError(f"the model '{name}' is shipped with DCAMT and cannot be removed")
             try:
+                calibration_path(model.path).unlink(missing_ok=True)
                 model.path.unlink()
             except OSError as error:
                 raise OutputError(f"{model.path}: cannot be removed ({error.strerror}).") from error

@@ -1,0 +1,96 @@
+"""Calibrate a model: segment labelled cases that its training did not see, also disturbed, and fit what to expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..cases.case_list import Case
+from ..cases.labels import read_case_label
+from ..errors import InputError
+from ..io.readers import read_scan
+from ..models.calibration import FEATURES, MIN_CASES, NOTHING, Calibration, assess_overlap, fit_overlap
+from ..models.package import ModelPackage
+from ..recipe import QUALITIES
+from ..volume import Volume
+from .disturbances import CALIBRATING, DisturbedScan
+from .predictor import Predictor
+
+DISTURBED = 4
+"""Disturbed scans that are made of each case."""
+
+
+@dataclass
+class Observations:
+    """Features of doubt and true overlaps of scans that were segmented in one quality."""
+
+    features: list[dict[str, float]] = field(default_factory=list)
+    overlaps: list[float] = field(default_factory=list)
+    cases: list[str] = field(default_factory=list)
+
+    def segmented(self) -> Observations:
+        """Return those of scans in which something was segmented."""
+        rows = zip(self.features, self.overlaps, self.cases, strict=True)
+        found = [row for row in rows if not row[0][NOTHING]]
+        return Observations([row[0] for row in found], [row[1] for row in found], [row[2] for row in found])
+
+
+def calibrate(
+    package: ModelPackage,
+    cases: Sequence[Case],
+    predictor: Predictor,
+    notes: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Return the calibration of a package on labelled cases that its training did not learn from.
+
+    Each case is segmented as it is and in `DISTURBED` disturbances of `CALIBRATING`, in both qualities. `predictor`: of
+    this package. `notes`: what the cases were, in plain words. `progress(done, total)` is called after each case.
+
+    Raises:
+        InputError: there are fewer than `MIN_CASES` cases, or one cannot be read.
+    """
+    if len(cases) < MIN_CASES:
+        raise InputError(f"a calibration needs {MIN_CASES} labelled cases or more; there are {len(cases)}")
+    observed = {quality: Observations() for quality in QUALITIES}
+    recipe, kinds = package.recipe, list(CALIBRATING)
+    for number, case in enumerate(cases):
+        volume = read_scan(case.image, channels=recipe.input_channels)
+        label = read_case_label(case, recipe, volume.grid)
+        scan = DisturbedScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
+        chosen = [kinds[(number * DISTURBED + index) % len(kinds)] for index in range(DISTURBED)]
+        scans = [scan, *(CALIBRATING[kind](scan, np.random.default_rng([number, *kind.encode()])) for kind in chosen)]
+        for one in scans:
+            disturbed = Volume(np.ascontiguousarray(one.image, np.float32), one.grid)
+            for quality, rows in observed.items():
+                result = predictor.segment(disturbed, quality)
+                rows.features.append(dict(result.doubt))
+                rows.overlaps.append(mean_dice(result.labelmap.voxels, one.labels, range(1, recipe.outputs)))
+                rows.cases.append(case.name)
+        if progress:
+            progress(number + 1, len(cases))
+    models = {}
+    measured: dict[str, float] = {}
+    for quality, rows in observed.items():
+        names = [name for name in FEATURES if all(name in one or one[NOTHING] for one in rows.features)]
+        seen = rows.segmented()
+        if len(set(seen.cases)) < 2:
+            raise InputError("the model segments nothing in these cases: it cannot be calibrated on them")
+        models[quality] = fit_overlap(seen.features, seen.overlaps, seen.cases, names)
+        found = assess_overlap(seen.features, seen.overlaps, seen.cases, names)
+        measured |= {f"{quality}, {figure}": round(value, 4) for figure, value in found.items()}
+    scans_made = len(cases) * (1 + DISTURBED)
+    return Calibration(package.card.checksum, models, len(cases), scans_made, notes, measured)
+
+
+def mean_dice(found: np.ndarray, truth: np.ndarray, labels: Sequence[int]) -> float:
+    """Return the mean Dice coefficient (0 to 1) of the labels that one of two labelmaps holds; 0 if there are none."""
+    scores = []
+    for label in labels:
+        ours, theirs = found == label, truth == label
+        total = np.count_nonzero(ours) + np.count_nonzero(theirs)
+        if total:
+            scores.append(2 * np.count_nonzero(ours & theirs) / total)
+    return float(np.mean(scores)) if scores else 0.0

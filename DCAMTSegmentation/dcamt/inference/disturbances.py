@@ -1,0 +1,124 @@
+"""Disturb scans as scanners and patients do, or until they show no organ, to learn what a model's doubt means.
+
+A disturbance is a function of a scan and a random generator; it returns another scan and changes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..geometry import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class DisturbedScan:
+    """image: float (C, I, J, K). labels: integers (I, J, K). grid: that of both."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    grid: Grid
+
+
+Disturbance = Callable[[DisturbedScan, np.random.Generator], DisturbedScan]
+
+
+def noise(fraction: float) -> Disturbance:
+    """Add Rician noise whose standard deviation is a fraction of the 99th percentile."""
+
+    def disturb(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+        sigma = fraction * np.percentile(scan.image, 99)
+        real, imaginary = draw.normal(0, abs(sigma), (2, *scan.image.shape))
+        return replace(scan, image=np.hypot(scan.image + real, imaginary))
+
+    return disturb
+
+
+def bias_field(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+    """Multiply by a smooth field between about 0.4 and 1.6."""
+    from scipy import ndimage
+
+    shape = scan.grid.shape
+    field = ndimage.zoom(draw.uniform(-1, 1, (3, 3, 3)), np.array(shape) / 3, order=3)
+    field = field[tuple(slice(0, n) for n in shape)]
+    return replace(scan, image=scan.image * (1 + 0.6 * field / np.abs(field).max()))
+
+
+def gamma(exponent: float) -> Disturbance:
+    """Raise intensities, as a fraction of their range above 0, to a power."""
+
+    def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+        low, high = min(0.0, float(scan.image.min())), float(scan.image.max())
+        return replace(scan, image=((scan.image - low) / (high - low)) ** exponent * (high - low) + low)
+
+    return disturb
+
+
+def blur(mm: float) -> Disturbance:
+    """Blur by a Gaussian of that standard deviation."""
+
+    def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+        from scipy import ndimage
+
+        return replace(scan, image=ndimage.gaussian_filter(scan.image, (0, *(mm / scan.grid.spacing))))
+
+    return disturb
+
+
+def coarse(factors: tuple[int, int, int]) -> Disturbance:
+    """Average blocks of voxels; a block has the label that fills more than half of it, else background."""
+
+    def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+        factor = [max(1, min(f, n // 3)) for f, n in zip(factors, scan.grid.shape, strict=True)]
+        i, j, k = (n // f for n, f in zip(scan.grid.shape, factor, strict=True))
+        kept = tuple(slice(0, n * f) for n, f in zip((i, j, k), factor, strict=True))
+        split = [size for n, f in zip((i, j, k), factor, strict=True) for size in (n, f)]
+
+        def average(values: np.ndarray) -> np.ndarray:
+            return np.asarray(values[kept].astype(float).reshape(split).mean(axis=(1, 3, 5)))
+
+        labels = np.zeros((i, j, k), scan.labels.dtype)
+        for label in np.unique(scan.labels[scan.labels != 0]):
+            labels[average(scan.labels == label) > 0.5] = label
+        affine = scan.grid.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [(f - 1) / 2 for f in factor]
+        affine[:3, :3] = affine[:3, :3] * factor
+        return DisturbedScan(np.stack([average(channel) for channel in scan.image]), labels, Grid((i, j, k), affine))
+
+    return disturb
+
+
+def low_contrast(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+    """Draw intensities to their mean, to a fourth of the contrast, and add as much noise as there was before."""
+    flat = scan.image.mean() + 0.25 * (scan.image - scan.image.mean())
+    return replace(scan, image=flat + draw.normal(0, 0.02 * abs(np.percentile(scan.image, 99)), scan.image.shape))
+
+
+def nothing(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+    """Replace the scan by smooth noise of its own mean and deviation: there is no organ."""
+    from scipy import ndimage
+
+    field = ndimage.gaussian_filter(draw.normal(size=scan.image.shape), (0, *(2.0 / scan.grid.spacing)))
+    image = scan.image.mean() + scan.image.std() * field / field.std()
+    return DisturbedScan(image, np.zeros_like(scan.labels), scan.grid)
+
+
+def upside_down(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+    """Mirror the anatomy along the second and third axis: an organ that the model does not know."""
+    return DisturbedScan(scan.image[:, :, ::-1, ::-1], scan.labels[:, ::-1, ::-1], scan.grid)
+
+
+CALIBRATING: dict[str, Disturbance] = {
+    "noise": noise(0.25),
+    "blur": blur(3.0),
+    "bias field": bias_field,
+    "gamma": gamma(2.0),
+    "low contrast": low_contrast,
+    "thick slices": coarse((1, 1, 6)),
+    "coarse voxels": coarse((2, 2, 4)),
+    "no organ": nothing,
+    "upside down": upside_down,
+}
+"""What a model is calibrated with: from disturbances that hardly change its result to scans without the organ."""

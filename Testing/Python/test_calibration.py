@@ -1,0 +1,336 @@
+"""The expected overlap with an expert's outline: its features, its fit on made-up data of a known law, and its file."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dcamt.cli import main
+from dcamt.errors import InputError
+from dcamt.geometry import Grid, network_grid
+from dcamt.inference.calibrating import calibrate, mean_dice
+from dcamt.inference.disturbances import CALIBRATING, DisturbedScan
+from dcamt.inference.doubt import doubt_features, outline_voxels, within
+from dcamt.inference.predictor import Predictor
+from dcamt.models.calibration import (
+    Calibration,
+    ExpectedOverlap,
+    OverlapModel,
+    assess_overlap,
+    fit_overlap,
+    overlap_figures,
+    parse_calibration,
+)
+from dcamt.models.package import ModelPackage, calibration_path, open_model, write_package
+from dcamt.models.store import import_model, remove_model
+from dcamt.preprocessing import labels_to_network, nearest_labels
+from dcamt.recipe import FAST
+from dcamt.volume import Labelmap, Volume
+from dcamt_testing.synthetic import write_cases_folder
+from scipy import ndimage, stats
+from scipy.ndimage import distance_transform_edt
+
+LINE = OverlapModel(("entropy",), (0.0,), (1.0,), (-1.0,), 0.0, (0.2, 0.8), (-0.1, -0.1), (0.2, 0.1))
+
+
+def calibration_of(package: ModelPackage, model: OverlapModel = LINE) -> Calibration:
+    return Calibration(package.card.checksum, {"accurate": model}, 8, 40, "made up", {"mean absolute error": 0.01})
+
+
+# ---- features
+
+
+def balls(*shifts: float) -> torch.Tensor:
+    """Probabilities (branches, 2, 24, 24, 24) of a ball of 8 voxels with a soft edge, shifted along the first axis."""
+    place = np.indices((24, 24, 24)) - 11.5
+    branches = []
+    for shift in shifts:
+        radius = np.sqrt((place[0] - shift) ** 2 + place[1] ** 2 + place[2] ** 2)
+        branches.append(1 / (1 + np.exp(2 * (radius - 8))))
+    foreground = torch.from_numpy(np.stack(branches).astype(np.float32))
+    return torch.stack([1 - foreground, foreground], dim=1)
+
+
+def test_features_count_what_they_say() -> None:
+    branches, spacing = balls(-1, 1), (1.0, 1.5, 0.8)
+    labels = (branches.mean(dim=0)[1] > 0.5).numpy().astype(np.uint8)
+    found = doubt_features(branches, labels, spacing)
+    mask = labels > 0
+    outline = mask & ~ndimage.binary_erosion(mask)
+    band = distance_transform_edt(~outline, spacing) <= 2.5
+    a, b = branches[:, 1].numpy()
+    p = (a + b) / 2
+    entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    assert found["disagreement"] == pytest.approx(np.abs(a - b)[band].sum() / mask.sum(), rel=1e-4)
+    assert found["entropy"] == pytest.approx(entropy[band].sum() / mask.sum(), rel=1e-3)
+    soft = 2 * p[mask].sum() / (mask.sum() + p.sum())
+    assert found["soft_error"] == pytest.approx(1 - soft, abs=1e-5)
+    assert found["outside"] == pytest.approx(p[~(mask | band)].sum() / mask.sum(), rel=1e-2)
+    assert found["inside"] == pytest.approx((1 - p)[mask & ~band].mean(), abs=1e-5)
+    assert found["small"] == pytest.approx(-math.log(mask.sum() * 1.2 / 1000))
+    assert (found["nothing"], found["faces"]) == (0, 0)
+
+
+def test_doubt_grows_with_the_distance_between_the_branches() -> None:
+    labels = (balls(0)[0, 1] > 0.5).numpy().astype(np.uint8)
+    found = [doubt_features(balls(-shift, shift), labels, (1.0, 1.0, 1.0)) for shift in (0, 0.5, 1, 2)]
+    for name in ("disagreement", "entropy"):
+        values = [one[name] for one in found]
+        assert values == sorted(values)
+        assert values[-1] > values[0]
+
+
+def test_one_branch_and_an_empty_segmentation() -> None:
+    labels = (balls(0)[0, 1] > 0.5).numpy().astype(np.uint8)
+    assert "disagreement" not in doubt_features(balls(0), labels, (1.0, 1.0, 1.0))
+    assert doubt_features(balls(0, 0), np.zeros_like(labels), (1.0, 1.0, 1.0)) == {"nothing": 1.0}
+
+
+def test_a_segmentation_cut_by_the_scan_has_an_outline_on_its_faces() -> None:
+    branches = balls(0, 0)[..., 12:]
+    labels = (branches.mean(dim=0)[1] > 0.5).numpy().astype(np.uint8)
+    found = doubt_features(branches, labels, (1.0, 1.0, 1.0))
+    assert found["faces"] == pytest.approx(labels[..., 0].sum() / outline_voxels(labels).sum())
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)])
+def test_the_band_is_that_of_a_distance_map(spacing: tuple[float, float, float]) -> None:
+    mask = np.random.default_rng(0).random((14, 12, 10)) > 0.98
+    np.testing.assert_array_equal(within(mask, 2.5, spacing), distance_transform_edt(~mask, spacing) <= 2.5)
+
+
+def test_labels_at_the_networks_voxels() -> None:
+    affine = np.array([[0, -1.0, 0, 5], [1, 0, 0, 2], [0, 0, -1, 9], [0, 0, 0, 1]])
+    labels = np.random.default_rng(0).integers(0, 3, (7, 6, 5)).astype(np.uint8)
+    scan = Grid(labels.shape, affine)
+    same = network_grid(scan, (1.0, 1.0, 1.0))
+    expected = labels_to_network(Labelmap(labels, scan), same, 3).numpy()
+    np.testing.assert_array_equal(nearest_labels(labels, same), expected)
+    coarser = nearest_labels(
+        np.kron(labels, np.ones((3, 3, 3), np.uint8)),
+        network_grid(Grid((21, 18, 15), affine @ np.diag([1 / 3, 1 / 3, 1 / 3, 1])), (1.0, 1.0, 1.0)),
+    )
+    np.testing.assert_array_equal(coarser, expected)
+
+
+# ---- fit
+
+
+def made_up(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
+    """Scans of `number` cases, eight each: the error is a power of a known feature, with noise that grows with it."""
+    draw = np.random.default_rng(seed)
+    doubt = np.concatenate([draw.normal(-2.4, 0.25, 4 * number), draw.normal(-1, 1, 4 * number)])
+    logit = -0.2 - 1.1 * doubt
+    truth = 1 / (1 + np.exp(-(logit + draw.normal(0, 0.15, len(doubt)))))
+    other = truth + draw.normal(0, 0.05, len(doubt))  # larger where the overlap is better: no sign of doubt
+    features = [{"doubt": a, "other": b, "nothing": 0.0} for a, b in zip(doubt.tolist(), other.tolist(), strict=True)]
+    return features, truth, [f"case{index % number}" for index in range(len(doubt))]
+
+
+def test_a_known_law_is_found_and_the_interval_holds_four_fifths_of_new_scans() -> None:
+    features, truth, cases = made_up(20, 0)
+    model = fit_overlap(features, truth.tolist(), cases, ("doubt", "other"))
+    assert model.weights[0] < 0
+    assert model.weights[1] == 0
+    slope = model.weights[0] / model.deviations[0]
+    assert slope == pytest.approx(-1.1, abs=0.15)
+    features, truth, _ = made_up(100, 1)
+    expected = [model.expect(one) for one in features]
+    figures = overlap_figures(expected, truth.tolist())
+    values = [one.value for one in expected]
+    assert figures["mean absolute error"] == pytest.approx(np.abs(np.array(values) - truth).mean())
+    assert figures["rank correlation"] == pytest.approx(stats.spearmanr(values, truth).statistic)
+    assert figures["mean absolute error"] < 0.02
+    assert 0.72 < figures["coverage of the interval"] < 0.9
+    assert all(one.low <= one.value <= one.high for one in expected)
+    # An interval is wider where the overlap is worse.
+    widths = {one.value: one.high - one.low for one in expected}
+    assert (
+        widths[min(widths, key=lambda value: abs(value - 0.6))]
+        > 1.5 * widths[min(widths, key=lambda value: abs(value - 0.92))]
+    )
+
+
+def test_cases_are_assessed_unseen() -> None:
+    """Where the feature is pure noise, a case that was seen, eight times over, would be expected too well."""
+    draw = np.random.default_rng(0)
+    features = [{"doubt": value} for value in draw.normal(size=64).tolist()]
+    level = draw.uniform(0.6, 0.95, 8)
+    cases = [f"case{index % 8}" for index in range(64)]
+    overlaps = [float(level[index % 8]) for index in range(64)]
+    found = assess_overlap(features, overlaps, cases, ("doubt",))
+    constant = np.mean([abs(one - np.median(np.delete(level, index))) for index, one in enumerate(level)])
+    assert found["mean absolute error"] > 0.6 * constant
+
+
+def test_two_cases_are_needed() -> None:
+    with pytest.raises(ValueError, match="two cases"):
+        fit_overlap([{"doubt": 1.0}] * 3, [0.5] * 3, ["a"] * 3, ("doubt",))
+
+
+# ---- files
+
+
+def test_a_calibration_in_the_package_and_beside_it(tiny_package: ModelPackage, tmp_path: Path) -> None:
+    path = tmp_path / "m.dcamt"
+    card = write_package(path, tiny_package)
+    plain = path.read_bytes()
+    assert open_model(path).calibration is None
+    beside = replace(calibration_of(tiny_package), model=card.checksum)
+    calibration_path(path).write_text(beside.to_json(), encoding="utf-8")
+    assert calibration_path(path).name == "m.calibration.json"
+    assert open_model(path).calibration == beside
+    inside = replace(beside, notes="inside")
+    assert write_package(path, replace(tiny_package, calibration=inside)).checksum == card.checksum
+    assert not calibration_path(path).exists()  # it was of the file that was replaced
+    assert open_model(path).calibration == inside
+    with zipfile.ZipFile(path) as archive:
+        assert json.loads(archive.read("calibration.json")) == json.loads(json.dumps(asdict(inside)))
+    write_package(path, tiny_package)
+    assert path.read_bytes() == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "0" * 64}, "belongs to other weights"),
+        ({"format": 2}, "format 2"),
+        ({"cases": "many"}, "'calibration.cases' must be of type int"),
+        ({"qualities": {"best": {**asdict(LINE)}}}, "quality 'best'"),
+        ({"qualities": {"accurate": {**asdict(LINE), "knots": [0.8, 0.2]}}}, "cannot be used"),
+        ({"qualities": {"accurate": {**asdict(LINE), "weights": []}}}, "cannot be used"),
+        ({"extra": 1}, "unknown key 'extra'"),
+    ],
+    ids=str,
+)
+def test_a_calibration_that_does_not_fit_is_refused(
+    change: dict[str, object], message: str, tiny_package: ModelPackage, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.dcamt"
+    card = write_package(path, tiny_package)
+    data = asdict(replace(calibration_of(tiny_package), model=card.checksum)) | change
+    calibration_path(path).write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        open_model(path)
+    assert "m.calibration.json" in str(caught.value)
+
+
+def test_text_that_is_no_calibration() -> None:
+    for text in ("", "[]", "{", "3", '{"format": 1}'):
+        with pytest.raises(InputError):
+            parse_calibration(text, Path("x.json"))
+
+
+def test_the_store_keeps_a_calibration_with_its_model(
+    tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
+    path = tmp_path / "m.dcamt"
+    card = write_package(path, tiny_package)
+    beside = replace(calibration_of(tiny_package), model=card.checksum)
+    calibration_path(path).write_text(beside.to_json(), encoding="utf-8")
+    stored = import_model(path).path
+    assert open_model(stored).calibration == beside
+    other = replace(tiny_package, card=replace(tiny_package.card, notes="another"))
+    write_package(path, other)
+    import_model(path, replace=True)
+    assert open_model(stored).calibration is None
+    calibration_path(stored).write_text("left over", encoding="utf-8")
+    remove_model(stored.stem)
+    assert list(stored.parent.iterdir()) == []
+
+
+# ---- in use
+
+
+def test_a_segmentation_has_the_overlap_that_its_doubt_makes_expected(
+    tiny_package: ModelPackage, oblique_scan: Volume
+) -> None:
+    plain = Predictor(tiny_package, precision=torch.float32).segment(oblique_scan)
+    assert plain.expected_overlap is None
+    assert plain.notes == ()
+    calibrated = replace(tiny_package, calibration=calibration_of(tiny_package))
+    predictor = Predictor(calibrated, precision=torch.float32)
+    result = predictor.segment(oblique_scan)
+    assert result.doubt == plain.doubt
+    assert result.expected_overlap == LINE.expect(result.doubt)
+    assert result.expected_overlap.value == pytest.approx(1 / (1 + math.exp(result.doubt["entropy"])))
+    assert predictor.segment(oblique_scan, FAST).expected_overlap is None
+
+
+def test_a_low_overlap_and_an_empty_result_are_told(tiny_package: ModelPackage, oblique_scan: Volume) -> None:
+    low = replace(LINE, bias=-20.0)
+    predictor = Predictor(replace(tiny_package, calibration=calibration_of(tiny_package, low)))
+    (note,) = predictor.segment(oblique_scan).notes
+    assert note.startswith("The outline is probably wrong: expected overlap with an expert's 0.00 (0.00 to 0.20).")
+    assert "left atrium in MRI" in note
+    found = calibration_of(tiny_package).expect("accurate", {"nothing": 1.0})
+    assert found == ExpectedOverlap(0, 0, 0)
+
+
+def test_a_model_is_calibrated_by_command(
+    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.dcamt"
+    card = write_package(path, tiny_package)
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=8, shape=(12, 12, 12))
+    few = cases.with_name("few.csv")
+    few.write_text("".join(cases.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    assert main(["models", "calibrate", str(path), str(few)]) == 1
+    assert "lists 7 validation cases; a calibration needs 8 or more" in capsys.readouterr().err
+    assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["step"] for one in events if one["event"] == "progress"] == [*range(1, 9)]
+    found = open_model(path).calibration
+    assert found is not None
+    assert (found.model, found.cases, found.scans) == (card.checksum, 8, 40)
+    assert set(found.qualities) == {"fast", "accurate"}
+    assert "disagreement" not in found.qualities["fast"].features
+    assert events[-1]["measured"] == found.measured
+    before = path.read_bytes()
+    assert main(["models", "calibrate", str(path), str(cases)]) == 1
+    assert "has a calibration already. Replace it with --overwrite." in capsys.readouterr().err
+    assert path.read_bytes() == before
+    result = Predictor(open_model(path)).segment(
+        Volume(np.random.default_rng(0).random((1, 16, 16, 16)), Grid((16, 16, 16), np.diag([2.0, 2.0, 2.0, 1.0])))
+    )
+    assert result.expected_overlap is not None
+
+
+def test_fewer_than_eight_cases_are_refused(tiny_package: ModelPackage) -> None:
+    with pytest.raises(InputError, match="8 labelled cases or more; there are 0"):
+        calibrate(tiny_package, [], Predictor(tiny_package))
+
+
+@pytest.mark.parametrize("name", CALIBRATING)
+def test_a_disturbance_changes_the_scan_and_keeps_its_form(name: str) -> None:
+    draw = np.random.default_rng(0)
+    image = draw.random((2, 12, 12, 12)) * 100
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[3:6, 3:9, 3:9], labels[6:9, 3:9, 3:9] = 1, 2
+    before = image.copy(), labels.copy()
+    scan = DisturbedScan(image, labels, Grid((12, 12, 12), np.eye(4)))
+    found = CALIBRATING[name](scan, np.random.default_rng(1))
+    assert found.image.shape == (2, *found.grid.shape)
+    assert found.labels.shape == found.grid.shape
+    assert np.isfinite(found.image).all()
+    assert found.image.shape != image.shape or not np.allclose(found.image, image)
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+    # The organs stay in their place but where the anatomy itself was turned or removed.
+    if name not in ("no organ", "upside down"):
+        index = np.argwhere(found.labels > 0)
+        centre = found.grid.affine[:3, :3] @ index.mean(axis=0) + found.grid.affine[:3, 3]
+        np.testing.assert_allclose(centre, [5.5, 5.5, 5.5], atol=1)
+
+
+def test_mean_dice_of_several_labels() -> None:
+    truth, found = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
+    assert mean_dice(found, truth, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert mean_dice(0 * found, 0 * truth, [1]) == 0
