@@ -1,4 +1,4 @@
-"""Scans and labelmaps with their geometry, and the checks of whether they can be worked on."""
+"""Define scans and labelmaps on their grids, and check whether they can be segmented or used as labels."""
 
 from __future__ import annotations
 

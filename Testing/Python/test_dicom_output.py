@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.dicom_seg import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
+from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
 from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo

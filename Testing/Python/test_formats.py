@@ -66,7 +66,7 @@ def test_written_formats_are_found_in_a_folder() -> None:
     assert cli.SEGMENTATION_FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # others script the command
     assert {f".{form}" for form in cli.SEGMENTATION_FORMATS} - {".dcm"} <= set(
         LABELMAP_OUTPUTS
-    )  # written by io.dicom_seg
+    )  # written by io.dicom_output
 
 
 def test_agreement_maps_are_recognised_by_their_segmentation() -> None:

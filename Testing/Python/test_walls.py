@@ -319,7 +319,7 @@ def test_names_that_only_begin_alike_are_left_alone(tmp_path: Path) -> None:
         ("volume", "def f():\n    from dcamt.training import trainer"),
         ("runs__events", "def f():\n    from ..training import trainer"),
         ("networks__vnet", "from .. import cli"),
-        ("training__learner", "import dcamt.report.page"),
+        ("training__learner", "import dcamt.report.run_page"),
     ],
 )
 def test_an_import_that_runs_up_is_found(tmp_path: Path, file: str, fault: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError
 from ..io.atomic import write_text
-from ..io.dicom_seg import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
+from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
 from ..io.formats import ending, scan_name
 from ..io.surfaces import write_surface as write_mesh
 from ..io.writers import write_labelmap, write_volume

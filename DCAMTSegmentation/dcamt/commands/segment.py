@@ -17,7 +17,7 @@ from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.atomic import atomic_path
 from ..io.channels import channel_files
 from ..io.dicom import ScanChoice
-from ..io.dicom_seg import find_source_images
+from ..io.dicom_output import find_source_images
 from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_scan
@@ -41,7 +41,7 @@ from .scan_jobs import (
 if TYPE_CHECKING:
     from ..api.segmentation import SegmentedScan, Segmenter
     from ..geometry import Region
-    from ..io.dicom_seg import SourceImages
+    from ..io.dicom_output import SourceImages
     from ..wall.analysis import WallResult
 
 TEAM_TIMEOUT = timedelta(days=7)

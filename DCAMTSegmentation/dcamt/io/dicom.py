@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE
 from .dicom_frames import SHOWN, FoundFiles, Frame, files_below, list_names, load_frames, quiet_pydicom, read_file
-from .reading import COPY_AGAIN, StoredImage, library_errors
+from .stored_image import COPY_AGAIN, StoredImage, library_errors
 
 _SPACING_TOLERANCE = 0.02  # of the slice spacing, or 0.01 mm, which is what scanners round their positions to
 _FEW = 3  # slices; fewer in another series are a scout, not a scan

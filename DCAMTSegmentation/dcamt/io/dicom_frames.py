@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from .itk import quiet_sitk, quiet_terminal
-from .reading import library_errors
+from .stored_image import library_errors
 
 SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
 from .dicom_frames import quiet_pydicom
-from .reading import StoredImage, StoredSegment, library_errors
+from .stored_image import StoredImage, StoredSegment, library_errors
 
 _REMEDY = "Export the segmentation again."
 

@@ -1,4 +1,4 @@
-"""Know image formats by the ending of a file's name, and name results."""
+"""Know image formats by the ending of a file's name, and name the files of results."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..volume import check_size
-from .reading import StoredImage, library_errors
+from .stored_image import StoredImage, library_errors
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 SPACING_MM = 0.625

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE, check_size
 from .formats import ending
-from .reading import COPY_AGAIN, DAMAGED, Gunzip, StoredImage, library_errors, open_plain_or_gzip, read_to_end
+from .stored_image import COPY_AGAIN, DAMAGED, Gunzip, StoredImage, library_errors, open_plain_or_gzip, read_to_end
 
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}

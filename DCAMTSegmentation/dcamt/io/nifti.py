@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..volume import GREY_SCALE, check_size
-from .reading import (
+from .stored_image import (
     StoredImage,
     check_complete,
     is_gzip,

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..volume import GREY_SCALE, check_size
-from .reading import (
+from .stored_image import (
     COPY_AGAIN,
     DAMAGED,
     Bunzip2,

@@ -27,7 +27,7 @@ from .itk import open_itk
 from .nifti import open_nifti
 from .nrrd import MAGIC as NRRD_MAGIC
 from .nrrd import open_nrrd
-from .reading import StoredImage, StoredSegment, library_errors, read_head
+from .stored_image import StoredImage, StoredSegment, library_errors, read_head
 
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")

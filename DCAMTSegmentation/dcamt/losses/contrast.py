@@ -1,4 +1,4 @@
-"""Intra- and inter-class contrast of voxel embeddings against class prototypes.
+"""Contrast voxel embeddings with class prototypes, within a class and between classes.
 
 A voxel of class -1 has no class and adds nothing. Dropping such voxels instead would make a GPU wait for their number.
 """

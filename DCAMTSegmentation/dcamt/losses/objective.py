@@ -1,4 +1,4 @@
-"""The training objective: L = L_sup + ramp(t) (w_d L_distil + w_m L_mmd + w_i L_intra + w_e L_inter)."""
+"""Compute the training objective: L = L_sup + ramp(t) (w_d L_distil + w_m L_mmd + w_i L_intra + w_e L_inter)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multi-head attention from one branch's bottleneck to its partner's."""
+"""Compute cross-attention: multi-head attention from one branch's bottleneck to its partner's."""
 
 from __future__ import annotations
 

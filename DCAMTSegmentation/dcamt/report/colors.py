@@ -1,4 +1,4 @@
-"""Colours of all pictures, charts and pages."""
+"""Define colours of pictures, charts and pages; those of the wall are in `wall.colors`."""
 
 from __future__ import annotations
 

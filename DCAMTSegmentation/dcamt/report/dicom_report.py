@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..io.dicom_seg import Algorithm, Dataset, SourceImages, to_concept
+from ..io.dicom_output import Algorithm, Dataset, SourceImages, to_concept
 from ..metrics.measurements import Measurements
 from ..volume import Code, SegmentInfo
 

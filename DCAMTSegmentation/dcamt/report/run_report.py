@@ -17,7 +17,7 @@ from ..models.package import Card
 from ..runs.events import Event, RunStarted, TrainingProgress, ValidationScored
 from ..runs.folder import RunFolder
 from .charts import Line
-from .page import Picture, Report, render_page
+from .run_page import Picture, Report, render_page
 from .scored_cases import ScoredCase, pick_best_median_worst, score_cases
 
 if TYPE_CHECKING:

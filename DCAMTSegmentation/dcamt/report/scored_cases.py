@@ -10,7 +10,7 @@ from ..cases.case_list import Case
 from ..cases.labels import read_case_label
 from ..io.readers import read_scan
 from ..metrics.evaluation import EvaluationRow, score_case
-from .slices import draw_case
+from .case_picture import draw_case
 
 if TYPE_CHECKING:
     from ..inference.predictor import Predictor

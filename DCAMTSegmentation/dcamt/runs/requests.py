@@ -1,4 +1,4 @@
-"""Ask the process that trains a run to pause or stop, by a small file in the run folder."""
+"""Request the process that trains a run to pause or stop, by a small file in the run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random augmentation of training patches.
+"""Augment training patches at random.
 
 In the order of a training step: `random_transform` (rotation, scale, mirroring, applied as the patch is sampled),
 `replace_surroundings` (patches that end in air, noise or a mirror image), `change_intensities` (gamma, gain, offset,

@@ -1,4 +1,4 @@
-"""Cases held in memory for training: on the network's grid, 8 bits a voxel, on the training device."""
+"""Hold cases in memory for training: on the network's grid, 8 bits a voxel, on the training device."""
 
 from __future__ import annotations
 

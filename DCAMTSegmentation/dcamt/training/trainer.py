@@ -1,4 +1,4 @@
-"""The training loop: `Trainer.fit` draws batches, makes steps, reports, validates and saves.
+"""Train a run: `Trainer.fit` draws batches, makes steps, reports, validates and saves.
 
 On a CPU, with the same number of threads, a run that was interrupted and resumed ends with exactly the weights of one
 that was not. On CUDA its random draws are the same, too, but some kernels add in no fixed order: even two uninterrupted

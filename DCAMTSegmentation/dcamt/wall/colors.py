@@ -1,4 +1,4 @@
-"""Colours of the wall: one scale of ratios for panel, pictures and report."""
+"""Define the colours of the wall: one scale of ratios for panel, pictures and report."""
 
 from __future__ import annotations
 

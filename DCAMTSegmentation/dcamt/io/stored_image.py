@@ -1,4 +1,4 @@
-"""What all readers have in common: the image they return, compressed streams, and errors in one line."""
+"""Represent an image file whose header was read; read compressed streams; turn library errors into one line."""
 
 from __future__ import annotations
 
