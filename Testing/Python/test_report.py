@@ -18,7 +18,7 @@ import nrrd
 import numpy as np
 import pytest
 from dcamt.geometry import Grid
-from dcamt.report import slices
+from dcamt.report import case_picture
 from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves
 from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
@@ -194,10 +194,10 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
     grid, recipe = Grid((40, 40, 40), affine), tiny_recipe()
     volume = Volume(100.0 * labels[None], grid)
     inner = labels * (np.abs(np.indices(grid.shape) - np.argwhere(labels).mean(0)[:, None, None, None]) < 3).all(0)
-    data = slices.draw_case(volume, Labelmap(inner.astype(np.uint8), grid), Labelmap(labels, grid), recipe)
+    data = case_picture.draw_case(volume, Labelmap(inner.astype(np.uint8), grid), Labelmap(labels, grid), recipe)
     (tmp_path / "case.png").write_bytes(data)
     pixels = matplotlib.image.imread(tmp_path / "case.png")
-    side = slices.HEIGHT
+    side = case_picture.HEIGHT
     assert pixels.shape == (side, 3 * side + 12, 3)
     for number in range(3):
         panel = pixels[:, number * (side + 6) :][:, :side]
