@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from dcamt_testing.synthetic import save_tiny_model, status
 from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.warm_python import interpreter
 
 nib = pytest.importorskip("nibabel")
 SHAPE = (16, 18, 12)
@@ -301,7 +302,7 @@ def test_limit_of_the_file_size_leaves_no_file(model: Path, tmp_path: Path, form
     words = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, words)],
+        [interpreter(), "-c", script, *map(str, words)],
         capture_output=True,
         text=True,
         env=environment,

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from dcamt import cli
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
 from dcamt.volume import Labelmap
+from dcamt_testing.warm_python import interpreter
 
 GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 
@@ -126,7 +126,7 @@ def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_command_in_a_process_of_its_own(folders: tuple[Path, Path]) -> None:
-    words = [sys.executable, "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
+    words = [interpreter(), "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
     done = subprocess.run([*map(str, words), "--json"], capture_output=True, text=True, check=True, encoding="utf-8")
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1

@@ -21,6 +21,7 @@ from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
 from dcamt_testing.synthetic import open_dcamt, read_until, save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.warm_python import interpreter
 
 # Turned and flipped, so that RAS, LPS and voxel indices differ.
 AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])
@@ -57,7 +58,7 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 
 
 def run_process(*words: str | Path, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dcamt", *map(str, words)]
+    command = [interpreter(), "-m", "dcamt", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
@@ -193,7 +194,7 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_p
     pty = pytest.importorskip("pty")
     scan = save_scan(tmp_path / "x.nrrd")
     words = [
-        sys.executable,
+        interpreter(),
         "-m",
         "dcamt",
         "segment",
@@ -400,7 +401,7 @@ def test_closed_stdout_is_no_crash(model: Path, tmp_path: Path) -> None:
     words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--json"]
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "dcamt", *map(str, words)]
+    command = [interpreter(), "-m", "dcamt", *map(str, words)]
     done = subprocess.run(
         command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False, encoding="utf-8"
     )
@@ -417,7 +418,7 @@ def test_closed_stderr_puts_no_error_into_stdout(model: Path, tmp_path: Path) ->
     words = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
     script = "import sys; sys.stderr = None; from dcamt import cli; sys.exit(cli.main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False, encoding="utf-8"
+        [interpreter(), "-c", script, *map(str, words)], capture_output=True, text=True, check=False, encoding="utf-8"
     )
     assert done.returncode == 1
     printed_events = [json.loads(line)["event"] for line in done.stdout.splitlines()]

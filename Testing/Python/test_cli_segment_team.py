@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import PIPE
@@ -20,6 +19,7 @@ from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
 from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.warm_python import interpreter
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's processes are started the POSIX way")
 
@@ -46,7 +46,7 @@ def scans(tmp_path: Path) -> Path:
 
 def segment(processes: int, *words: str | Path) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "dcamt", "segment", *map(str, words)]
+    command = [interpreter(), *(launcher if processes > 1 else []), "-m", "dcamt", "segment", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=180, check=False, env=environment, encoding="utf-8"
@@ -132,7 +132,7 @@ def test_killed_process_leaves_the_results_and_the_rest_is_named(model: Path, sc
     home = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(home)}
     result = subprocess.run(
-        [sys.executable, *launcher, *words],
+        [interpreter(), *launcher, *words],
         capture_output=True,
         text=True,
         timeout=180,
@@ -157,7 +157,7 @@ def test_interrupted_team_keeps_the_table_of_finished_scans(model: Path, scans: 
         (scans / f"s{number}.nii.gz").write_bytes((scans / "s0.nii.gz").read_bytes())
     table = tmp_path / "out.csv"
     words = [scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
-    command = [sys.executable, "-m", "dcamt", "segment", *map(str, words)]
+    command = [interpreter(), "-m", "dcamt", "segment", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment, encoding="utf-8") as process:
         assert process.stdout is not None

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from dcamt.models.package import open_model
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.synthetic import open_dcamt, read_until, status, write_table
 from dcamt_testing.tiny_recipes import TINY
+from dcamt_testing.warm_python import interpreter
 
 THREE_STEPS = (*TINY, "iterations=3")
 SHAPE = (20, 20, 20)
@@ -220,7 +220,7 @@ def test_full_disk_ends_in_one_line(cases: Path, tmp_path: Path, limit: int) -> 
     words = ["train", cases, "--run", run, "--device", "cpu", *settings()]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, words)],
+        [interpreter(), "-c", script, *map(str, words)],
         capture_output=True,
         text=True,
         env=environment,

@@ -27,7 +27,8 @@ from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import BatchSampler
-from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
+from dcamt_testing.synthetic import CPU, assert_same, new_trainer, run_team, set_options, write_cases_folder
+from dcamt_testing.warm_python import interpreter
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
 
@@ -37,33 +38,37 @@ BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
 """Each checkpoint comes with a report: the losses of every iteration are in the run's events."""
 
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": interpreter()}
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=3, unlabelled=2, validation=1)
 
 
 def start(processes: int, run: Path, *words: str | Path) -> subprocess.Popen[str]:
-    """`dcamt train` on the CPU, under torchrun where there shall be several processes."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
-    prefix = [*launcher, "--standalone"] if processes > 1 else []
-    command = [*prefix, "-m", "dcamt", "train", "--run-folder", run, "--device", "cpu", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """`dcamt train` on the CPU under torchrun."""
+    command = torchrun(processes, "-m", "dcamt", "train", "--run-folder", run, "--device", "cpu", *words)
     return subprocess.Popen(
-        [sys.executable, *map(str, command)],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=ENVIRONMENT,
         start_new_session=True,
         encoding="utf-8",
     )
 
 
+def torchrun(processes: int, *words: str | Path) -> list[str]:
+    """Return the command line of torchrun; it starts each process by `PYTHON_EXEC` of `ENVIRONMENT`."""
+    launcher = [interpreter(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*launcher, *map(str, words)]
+
+
 def train(processes: int, run: Path, *words: str | Path) -> tuple[int, str, str]:
-    """Exit status and what was printed."""
-    process = start(processes, run, *words)
-    output, errors = process.communicate(timeout=300)
-    return process.returncode, output, errors
+    """Train without torchrun, which takes seconds to start; return exit status and what was printed."""
+    return run_team(processes, "train", "--run-folder", run, "--device", "cpu", *words)
 
 
 def told(errors: str) -> list[str]:
@@ -212,7 +217,7 @@ def test_a_failure_of_all_processes_is_reported_only_once(table: Path, tmp_path:
 LATE_LEADER = """
 import os, sys, time
 if os.environ["RANK"] == "0":
-    time.sleep(5)
+    time.sleep(2)
 from dcamt.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -222,10 +227,9 @@ sys.exit(main(sys.argv[1:]))
 def test_a_leader_that_is_late_still_reports_the_failure_of_all(table: Path, tmp_path: Path, words: list[str]) -> None:
     script = tmp_path / "late_leader.py"
     script.write_text(LATE_LEADER, encoding="utf-8")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, script, "train", table, "--run-folder", tmp_path / "run", *words]
+    command = torchrun(2, script, "train", table, "--run-folder", tmp_path / "run", *words)
     ended = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+        command, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8", env=ENVIRONMENT
     )
     assert ended.returncode != 0
     assert len(told(ended.stderr)) == 1, ended.stderr
@@ -268,9 +272,9 @@ say("gloo" if any("gloo" in thread for thread in threads) else "no thread of the
 def test_a_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", str(script)]
+    environment = {**ENVIRONMENT, "PYTHON_EXEC": sys.executable}  # forked processes would not show how Python ends
     result = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, encoding="utf-8"
+        torchrun(3, script), capture_output=True, text=True, env=environment, encoding="utf-8", check=False
     )
     assert result.returncode == 0, result.stderr
     host = socket.gethostname()
@@ -314,7 +318,7 @@ def test_a_killed_process_ends_the_run_and_any_number_goes_on(table: Path, tmp_p
     run = tmp_path / "run"
     process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
-    os.kill(process_of(process.pid, victim), signal.SIGKILL)
+    os.kill(process_of(run, victim), signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     if victim == 0:
@@ -348,13 +352,14 @@ def set_target(run: Path, iterations: int) -> None:
     RunFolder(run).model.unlink(missing_ok=True)
 
 
-def process_of(launcher: int, rank: int) -> int:
-    """The id of a process that torchrun started."""
+def process_of(run: Path, rank: int) -> int:
+    """The id of the process of a run that torchrun started."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-            if parent == launcher and f"\0RANK={rank}\0" in (folder / "environ").read_text(encoding="utf-8"):
-                return int(folder.name)
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
+        if os.fsencode(run) in words and b"RANK=%d" % rank in environment:
+            return int(folder.name)
     raise AssertionError(f"no process of rank {rank}")

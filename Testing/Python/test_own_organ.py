@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
@@ -18,6 +17,7 @@ from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import save_model, verify_model
 from dcamt.recipe import load_recipe
 from dcamt_testing.synthetic import run_dcamt
+from dcamt_testing.warm_python import interpreter
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"
 LEARNT = 0.85
@@ -30,7 +30,7 @@ UNLEARNT = 0.25
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ct")
-    words = [sys.executable, str(EXAMPLE / "make_phantoms.py"), str(folder)]
+    words = [interpreter(), str(EXAMPLE / "make_phantoms.py"), str(folder)]
     subprocess.run(words, check=True, stdout=subprocess.PIPE)
     return folder
 

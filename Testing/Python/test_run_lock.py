@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from dcamt.errors import InputError, OutputError
 from dcamt.runs.lock import is_held, run_lock
+from dcamt_testing.warm_python import interpreter
 from filelock import FileLock
 
 HOLDER = """
@@ -28,6 +28,7 @@ import os, sys, time
 from pathlib import Path
 from dcamt.errors import InputError
 from dcamt.runs.lock import run_lock
+from dcamt_testing.warm_python import interpreter
 path, alone = Path(sys.argv[1]), Path(sys.argv[2])
 held = 0
 until = time.monotonic() + 2
@@ -84,7 +85,7 @@ def test_exception_frees_the_lock(tmp_path: Path) -> None:
 def test_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        [interpreter(), "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -116,7 +117,7 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
 
 def test_processes_that_contend_are_never_inside_together(tmp_path: Path) -> None:
     """Removing the file on release leaves no moment at which two processes hold different files as the lock."""
-    words = [sys.executable, "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
+    words = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     contenders = [subprocess.Popen(words, text=True, **pipes) for _ in range(4)]  # type: ignore[call-overload]
     results = [one.communicate() for one in contenders]

@@ -20,6 +20,7 @@ from dcamt.runs.lock import is_held, run_lock
 from dcamt.runs.requests import PAUSE, STOP, read_request, remove_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
 from dcamt_testing.synthetic import run_dcamt, set_options, start_dcamt, status, write_cases_folder
+from dcamt_testing.warm_python import interpreter
 
 LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.2")
 
@@ -196,7 +197,7 @@ def test_a_disk_that_fills_up_pauses_the_run_with_the_reason(tmp_path: Path, tab
     )
     words = begin(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, env=environment, check=False)
+    done = subprocess.run([interpreter(), "-c", script, *words], capture_output=True, env=environment, check=False)
     assert done.returncode == 1
     run.checkpoint.parent.mkdir(exist_ok=True)
     run.checkpoint.touch()
@@ -241,7 +242,7 @@ def test_whether_a_lock_is_held_is_seen_without_disturbing_it(tmp_path: Path) ->
         "with run_lock(Path(sys.argv[1])):\n  print('held', flush=True)\n  sys.stdin.read()"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
+        [interpreter(), "-c", code, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -282,7 +283,7 @@ def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pyt
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: run.recipe.exists())
     watcher = subprocess.Popen(
-        [sys.executable, "-m", "dcamt", "train", "--run", str(run.path), "--watch", "--json"],
+        [interpreter(), "-m", "dcamt", "train", "--run", str(run.path), "--watch", "--json"],
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",

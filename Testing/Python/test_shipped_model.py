@@ -16,6 +16,7 @@ from dcamt.models.store import DEFAULT_MODEL, model_path, stored_models
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.volume import Labelmap, Volume
+from dcamt_testing.warm_python import interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
@@ -45,11 +46,10 @@ def whole(predictor: Predictor, scan: Volume) -> Prediction:
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> Labelmap:
     import subprocess
-    import sys
 
     folder = tmp_path_factory.mktemp("phantom")
     script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
-    command = [sys.executable, script, "-o", folder / "scan.nrrd", "--label", folder / "label.nrrd", "--seed", "0"]
+    command = [interpreter(), script, "-o", folder / "scan.nrrd", "--label", folder / "label.nrrd", "--seed", "0"]
     subprocess.run(command, check=True, capture_output=True)
     return read_labelmap(folder / "label.nrrd")
 

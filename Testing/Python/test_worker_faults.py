@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +16,14 @@ from dcamt.volume import Volume
 from dcamt.worker.protocol import RequestFailed, ScanSegmented, WorkerNote
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid
 from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
+from dcamt_testing.warm_python import interpreter
 from dcamt_testing.worker_child import ENGINE_HOME, PATIENCE_S, Child, assert_result_of, last, request
 
 # Put before the worker, to break it on purpose.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.inference import predictor, serving, tiling
+from dcamt_testing.warm_python import interpreter
 # No test machine has a GPU: the network stays where it is, and whatever is called "cuda" runs out of memory.
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.free_memory = lambda device: 1 << 30
@@ -184,7 +185,7 @@ def test_the_worker_ends_when_stdin_closes_even_while_it_computes(
 
 def test_the_worker_ends_when_stdout_closes() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "dcamt.inference.worker"],
+        [interpreter(), "-m", "dcamt.inference.worker"],
         cwd=ENGINE_HOME,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -23,9 +23,11 @@ from slicer_harness import (
     close_scene,
     in_real_slicer,
     is_pause,
+    longest_step,
     open_module,
     process_events_until,
     start_afresh,
+    work_seconds,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,10 +144,12 @@ __all__ = [
     "click",
     "close_scene",
     "is_pause",
+    "longest_step",
     "model_folder",
     "open_module",
     "own_mask",
     "process_events_until",
     "scene_state",
     "start_afresh",
+    "work_seconds",
 ]

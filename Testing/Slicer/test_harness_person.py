@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import time
 import unittest
+from collections.abc import Iterator
 
 import qt
 import slicer
@@ -13,9 +16,12 @@ from slicer_harness import (
     assert_no_pause,
     expect_no_hidden_errors,
     is_pause,
+    longest_step,
     process_events,
     slot_errors,
+    work_seconds,
 )
+from slicer_harness.loop_monitor import reference_seconds
 from slicer_harness.person import pop_unanswered
 
 
@@ -147,8 +153,6 @@ class LoopMonitorTest(unittest.TestCase):
             assert_no_pause(60, "the panel")
 
     def test_a_pause_is_measured(self) -> None:
-        import time
-
         with LoopMonitor() as monitor:
             process_events()
             time.sleep(0.15)
@@ -156,8 +160,35 @@ class LoopMonitorTest(unittest.TestCase):
         self.assertGreaterEqual(monitor.longest_pause, 0.15)
         self.assertLess(monitor.longest_work, monitor.longest_pause)
 
+    def test_a_collection_of_earlier_garbage_is_no_work_of_a_step(self) -> None:
+        earlier = [[number] for number in range(200_000)]
+
+        def collect() -> list[str]:
+            return [str(type(item)) for item in gc.get_objects() if item is earlier]
+
+        self.assertNotEqual(collect(), [])
+        found: list[list[str]] = []
+        work_seconds(lambda: found.append(collect()), tries=1)
+        longest_step(lambda: iter([found.append(collect())]), tries=1)
+        self.assertEqual(found, [[], []])
+
+    def test_the_longest_step_of_the_best_run_counts(self) -> None:
+        pause = 30 * reference_seconds()
+        runs = iter(((0.0, pause), (0.001, 0.002), (pause,)))
+
+        def steps() -> Iterator[None]:
+            for seconds in next(runs):
+                end = time.thread_time() + seconds
+                while time.thread_time() < end:
+                    pass
+                yield
+
+        found = longest_step(steps)
+        self.assertGreaterEqual(found, 0.002)
+        self.assertFalse(is_pause(found))
+        self.assertEqual(next(runs), (pause,))  # not needed: the second run had no pause
+
     def test_work_is_measured(self) -> None:
-        import time
 
         def work() -> None:
             end = time.process_time() + 0.1

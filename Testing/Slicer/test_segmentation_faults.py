@@ -33,6 +33,7 @@ from segmentation_case import (
     own_mask,
     process_events_until,
     scene_state,
+    work_seconds,
 )
 
 LARGE = (120, 150, 150)
@@ -83,11 +84,11 @@ class FaultCase(SegmentationCase):
         """Let the worker's interpreter run `program` first."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        Path(folder.name, "broken.py").write_text(f"{program}\n{RUN}\n")
+        Path(folder.name, "broken.py").write_text(f"{program}\n{RUN}\n", encoding="utf-8")
         script = Path(folder.name, "python")
         python = shutil.which("PythonSlicer") or sys.executable
         code = f"import sys; sys.path.insert(0, ''); exec(open('{folder.name}/broken.py').read())"
-        script.write_text(f'#!/bin/sh\nexec "{python}" -c "{code}"\n')
+        script.write_text(f'#!/bin/sh\nexec "{python}" -c "{code}"\n', encoding="utf-8")
         script.chmod(0o755)
         self.whole = self.worker._python
         self.worker._python = str(script)
@@ -101,9 +102,7 @@ class CancelTest(FaultCase):
         pid = self.begin(add_scan(shape=LARGE))
         self.assertEqual(self.ui.applyButton.text, "Cancel")
         folders = self.worker._root
-        clicked = time.process_time()
-        click(self.ui.applyButton)
-        assert_no_pause(time.process_time() - clicked)
+        assert_no_pause(work_seconds(lambda: click(self.ui.applyButton), tries=1))
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(self.ui.applyButton.text, "Apply")
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")

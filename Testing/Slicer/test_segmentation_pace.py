@@ -14,6 +14,7 @@ from segmentation_case import (
     assert_no_pause,
     click,
     is_pause,
+    longest_step,
     process_events_until,
 )
 
@@ -57,19 +58,7 @@ class PaceTest(SegmentationCase):
             ("handing over", lambda: write_npy(voxels_of(volume), path)),
             ("bringing in", lambda: insert_result(result, SegmentationRequest(volume))),
         ):
-            longest = []
-            for _attempt in range(TRIES):
-                slowest, until = 0.0, steps()
-                while True:
-                    began = time.thread_time()
-                    done = next(until, "end") == "end"
-                    slowest = max(slowest, time.thread_time() - began)
-                    if done:
-                        break
-                longest.append(slowest)
-                if not is_pause(slowest):
-                    break
-            assert_no_pause(min(longest), name)
+            assert_no_pause(longest_step(steps, TRIES), name)
         np.testing.assert_array_equal(np.load(path), slicer.util.arrayFromVolume(volume))
 
     def test_the_second_segmentation_computes_at_once(self) -> None:

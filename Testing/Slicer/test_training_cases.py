@@ -29,7 +29,15 @@ from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, 
 from DCAMTTrainingLib.cases.store import load_rows, save_rows
 from DCAMTTrainingLib.cases.table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
 from DCAMTTrainingLib.runs.preview import show_preview
-from slicer_harness import LoopMonitor, assert_no_pause, close_scene, process_events_until, start_afresh
+from slicer_harness import (
+    LoopMonitor,
+    assert_no_pause,
+    close_scene,
+    longest_step,
+    process_events_until,
+    start_afresh,
+    work_seconds,
+)
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 
@@ -160,21 +168,18 @@ class TableModelTest(unittest.TestCase):
         view.show()
         rows = [file_row(f"case{n:05d}", LABELLED, f"/labels/{n}.nrrd") for n in range(10000)]
 
-        def slowest(action):
-            """Return the shortest of three processor times in seconds, since other programs disturb some."""
-            taken = []
-            for _ in range(3):
-                began = time.process_time()
+        def seconds(action):
+            def act():
                 action()
                 slicer.app.processEvents()
-                taken.append(time.process_time() - began)
-            return min(taken)
 
-        assert_no_pause(slowest(lambda: table.replace_all(rows)))
-        assert_no_pause(slowest(lambda: table.set_role([5000], VALIDATION)))
-        assert_no_pause(slowest(lambda: table.use_for_validation(200)))
-        assert_no_pause(slowest(lambda: table.set_facts(9999, (1, 2, 3), (1, 1, 1), "")))
-        assert_no_pause(slowest(lambda: view.scrollToBottom()))
+            return work_seconds(act)
+
+        assert_no_pause(seconds(lambda: table.replace_all(rows)))
+        assert_no_pause(seconds(lambda: table.set_role([5000], VALIDATION)))
+        assert_no_pause(seconds(lambda: table.use_for_validation(200)))
+        assert_no_pause(seconds(lambda: table.set_facts(9999, (1, 2, 3), (1, 1, 1), "")))
+        assert_no_pause(seconds(lambda: view.scrollToBottom()))
 
 
 class SceneSourceTest(unittest.TestCase):
@@ -434,13 +439,8 @@ class ExportTest(unittest.TestCase):
         label = np.zeros(voxels.shape, np.uint8)
         label[60:100, 100:200, 100:200] = 1
         outline = add_outline(volume, label)
-        steps = export_case(row_of(volume, outline, self.recipe), self.folder, 1)
-        longest, ended = 0.0, False
-        while not ended:
-            began = time.process_time()
-            ended = next(steps, "end") == "end"
-            longest = max(longest, time.process_time() - began)
-        assert_no_pause(longest)
+        row = row_of(volume, outline, self.recipe)
+        assert_no_pause(longest_step(lambda: export_case(row, self.folder, 1), tries=1))
         np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
         np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
 

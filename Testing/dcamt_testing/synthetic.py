@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import multiprocessing
+import os
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,6 +32,7 @@ from torch import Tensor
 
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
+from dcamt_testing.warm_python import interpreter
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext
@@ -178,12 +183,41 @@ def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Pope
     """`dcamt` as the shell starts it, or a script that calls it, with its output in pipes."""
     program = ["-m", "dcamt"] if script is None else ["-c", script]
     return subprocess.Popen(
-        [sys.executable, *program, *map(str, words)],
+        [interpreter(), *program, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
     )
+
+
+def run_team(processes: int, *words: str | Path) -> tuple[int, str, str]:
+    """`dcamt` as a team: each process gets the environment that torchrun gives, and all end when one has failed.
+
+    Returns the exit status (that of the first process that failed, else 0) and what all of them printed to standard
+    output and to standard error.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free, contextlib.ExitStack() as files:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        printed = [files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _stream in range(2)]
+        free.close()
+        team = []
+        for rank in range(processes):
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+            environment = {**os.environ, **place, **{name: str(number) for name, number in numbers.items()}}
+            command = [interpreter(), "-m", "dcamt", *map(str, words)]
+            team.append(subprocess.Popen(command, stdout=printed[0], stderr=printed[1], env=environment))
+        failed = 0
+        while any(process.poll() is None for process in team):
+            failed = failed or next((process.returncode for process in team if process.returncode), 0)
+            if failed:
+                for process in team:
+                    process.terminate()
+            time.sleep(0.05)
+        failed = failed or next((process.returncode for process in team if process.returncode), 0)
+        for file in printed:
+            file.seek(0)
+        return failed, printed[0].read(), printed[1].read()
 
 
 def read_until(process: subprocess.Popen[str], event: str) -> None:

@@ -1,9 +1,14 @@
-"""Start `python -m dcamt…` in tests without waiting for PyTorch: a process that has imported it forks for each start.
+"""Start Python in tests without waiting for PyTorch: a process that has imported it forks for each start.
 
-`start()` puts a program `PythonSlicer` on the PATH, as a Slicer's launcher is. The program asks the forking process for
-a child, passes its own stdin, stdout, stderr, environment and working directory on, and ends as the child does; if the
-program is killed, so is the child. All other command lines, and all where fork does not exist, run the real
-interpreter. Importing PyTorch takes 4 s of processor time, and the tests start a hundred processes.
+`interpreter()` is the path of a program `PythonSlicer`, which `start()` also puts on the PATH, where a Slicer has its
+launcher. The program asks the forking process for a child, passes its own stdin, stdout, stderr, environment and
+working directory on, and ends as the child does. It passes SIGINT and SIGTERM on; if it is killed, so is the child.
+A command line that is neither `-m` with a module of DCAMT or PyTorch, `-c` nor a script runs the real interpreter, and
+so does every command line where fork does not exist. Importing PyTorch takes 4 s of processor time, and the tests start
+hundreds of processes.
+
+What the child has imported before its program begins is in `PRELOADED`: a test of what a program imports, or of how
+the interpreter ends, starts `sys.executable`.
 """
 
 from __future__ import annotations
@@ -14,13 +19,34 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+from typing import NoReturn
 
-ADDRESS = "DCAMT_TEST_WARM_PYTHON"
-"""The environment variable with the address of the forking process's socket."""
-INTERPRETER = "DCAMT_TEST_PYTHON"
-"""The environment variable with the real interpreter."""
-_running: list[object] = []
+PRELOADED = (
+    "torch",
+    "torch._dynamo",  # which the first optimiser imports
+    "torch.distributed.nn",
+    "numpy",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.spatial.distance",
+    "nibabel",
+    "nrrd",
+    "pydicom",
+    "SimpleITK",
+    "safetensors.numpy",
+    "psutil",
+    "filelock",
+)
+"""What the engine imports, but not the engine: each child imports that from where its path says."""
+_running: list[tuple[str, subprocess.Popen[bytes]]] = []
+"""The program and the forking process of this test process, once started."""
+
+
+def interpreter() -> str:
+    """Return the path of the program that starts Python fast; the real interpreter's where there is none."""
+    return _running[0][0] if start() else sys.executable
 
 
 def start() -> bool:
@@ -30,31 +56,31 @@ def start() -> bool:
     if _running:
         return True
     import atexit
+    import shlex
     import shutil
-    import subprocess
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="dcamt-python-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     program = os.path.join(folder, "PythonSlicer")
+    address = os.path.join(folder, "socket")
     with open(program, "w", encoding="utf-8") as file:
-        file.write(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{os.path.abspath(__file__)}" "$@"\n')
+        words = (sys.executable, "-I", "-S", os.path.abspath(__file__), address, sys.executable)
+        file.write(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     os.chmod(program, 0o755)
-    os.environ[ADDRESS] = os.path.join(folder, "socket")
-    os.environ[INTERPRETER] = sys.executable
     os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
     server = socket.socket(socket.AF_UNIX)
-    server.bind(os.environ[ADDRESS])
+    server.bind(address)
     server.listen(64)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import warm_python;"
         " request = warm_python.serve(int(sys.argv[2])); request and request.run()"
     )
-    words = [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), str(server.fileno())]
+    command = [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), str(server.fileno())]
     # It ends as the pipe closes, with this process.
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=[server.fileno()], cwd=folder)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[server.fileno()], cwd=folder)
     server.close()
-    _running.append(process)
+    _running.append((program, process))
     return True
 
 
@@ -90,24 +116,24 @@ class Request:
         os.environ.update(self.environment)
         os.chdir(self.folder)
         extra = self.environment.get("PYTHONPATH", "")
-        sys.path[:2] = [self.folder, *filter(None, extra.split(os.pathsep))]
-        sys.argv = self.arguments[1:]
+        sys.path[:2] = filter(None, extra.split(os.pathsep))
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(self) -> None:
-        """Run `-m module` and end as the interpreter does, but without taking PyTorch apart, which takes a second."""
+        """Run the program and end as the interpreter does, but without taking PyTorch apart, which takes a second."""
         import atexit
-        import runpy
         import threading
 
-        sys.argv[0] = "-m"
         status = 0
         try:
-            runpy._run_module_as_main(self.arguments[1])  # type: ignore[attr-defined]
+            self._run_program()
         except SystemExit as end:
             if isinstance(end.code, str):
                 print(end.code, file=sys.stderr)
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except KeyboardInterrupt:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            status = -signal.SIGINT
         except BaseException:
             sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
             status = 1
@@ -116,7 +142,34 @@ class Request:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(status & 0xFF)
+        _end(status)
+
+    def _run_program(self) -> None:
+        import builtins
+        import runpy
+        import types
+
+        first = self.arguments[0]
+        if first == "-m":
+            sys.path.insert(0, self.folder)
+            sys.argv = ["-m", *self.arguments[2:]]
+            runpy._run_module_as_main(self.arguments[1])  # type: ignore[attr-defined]
+            return
+        main_module = types.ModuleType("__main__")
+        main_module.__dict__["__builtins__"] = builtins
+        sys.modules["__main__"] = main_module
+        if first == "-c":
+            sys.path.insert(0, self.folder)
+            sys.argv = ["-c", *self.arguments[2:]]
+            code = compile(self.arguments[1], "<string>", "exec")
+        else:
+            path = os.path.abspath(first)
+            sys.path.insert(0, os.path.dirname(path))
+            sys.argv = list(self.arguments)
+            main_module.__dict__["__file__"] = path
+            with open(path, "rb") as file:
+                code = compile(file.read(), path, "exec")
+        exec(code, main_module.__dict__)
 
 
 def serve(descriptor: int) -> Request | None:
@@ -125,8 +178,7 @@ def serve(descriptor: int) -> Request | None:
     import importlib
     import select
 
-    # What the engine imports, but not the engine: each child imports that from where it is told to.
-    for name in ("torch", "numpy", "scipy.ndimage", "scipy.optimize", "scipy.spatial.distance", "nibabel", "SimpleITK"):
+    for name in PRELOADED:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
@@ -157,6 +209,8 @@ def _watch(connection: socket.socket) -> Request:
     for descriptor in (0, *request.descriptors):
         os.close(descriptor)
     handle = os.pidfd_open(child)
+    with contextlib.suppress(OSError):
+        connection.sendall(child.to_bytes(8, "big"))
     ready, _writable, _failed = select.select([handle, connection], [], [])
     if handle not in ready:
         os.kill(child, signal.SIGKILL)
@@ -164,6 +218,20 @@ def _watch(connection: socket.socket) -> Request:
     with contextlib.suppress(OSError):
         connection.sendall(str(status).encode())
     os._exit(0)
+
+
+def _is_forked(words: list[str]) -> bool:
+    if words[:1] == ["-m"]:
+        return words[1].split(".")[0] in ("dcamt", "dcamt_testing", "torch")
+    return bool(words) and (words[0] == "-c" or not words[0].startswith("-"))
+
+
+def _end(status: int) -> NoReturn:
+    """End with an exit status, or by a signal if it is negative."""
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status & 0xFF)
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -177,17 +245,20 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 def main() -> None:
-    """Be PythonSlicer: have `-m dcamt…` run by the forking process, and everything else by the interpreter."""
-    words = sys.argv[1:]
-    address = os.environ.get(ADDRESS, "")
-    interpreter = os.environ[INTERPRETER]
+    """Be PythonSlicer: have a program run by a child of the forking process, or, failing that, by the interpreter."""
+    address, real, *given = sys.argv[1:]
+    words = given[1:] if given[:1] == ["-u"] else given  # torchrun adds -u
     connection = socket.socket(socket.AF_UNIX)
     try:
-        if words[:1] != ["-m"] or words[1].split(".")[0] not in ("dcamt", "dcamt_testing"):
+        if not _is_forked(words):
             raise OSError
         connection.connect(address)
     except OSError:
-        os.execv(interpreter, [interpreter, *words])
+        os.execv(real, [real, *given])
+    # A signal that comes before the child's number is known is passed on as soon as it is.
+    early: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: early.append(number))
     described = {"arguments": words, "environment": dict(os.environ), "folder": os.getcwd()}
     data = json.dumps(described).encode()
     connection.sendall(len(data).to_bytes(8, "big") + data)
@@ -195,11 +266,17 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
-    status = int(connection.recv(16) or b"1")
-    if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    os._exit(status)
+    child = int.from_bytes(_receive(connection, 8), "big")
+
+    def pass_on(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    for number in early:
+        pass_on(number, None)
+    _end(int(connection.recv(16) or b"1"))
 
 
 if __name__ == "__main__":

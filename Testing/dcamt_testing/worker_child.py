@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -35,6 +34,7 @@ from dcamt.worker.protocol import (
 )
 
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
+from dcamt_testing.warm_python import interpreter
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
 PATIENCE_S = 120
@@ -48,7 +48,7 @@ class Child:
         if broken:
             program = ["-c", f"{broken}\nimport sys\nfrom dcamt.inference.worker import main\nsys.exit(main())"]
         self.process = subprocess.Popen(
-            [sys.executable, *program],
+            [interpreter(), *program],
             cwd=ENGINE_HOME,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -21,11 +21,13 @@ __all__ = [
     "in_real_slicer",
     "install",
     "is_pause",
+    "longest_step",
     "open_module",
     "pip",
     "process_events",
     "process_events_until",
     "start_afresh",
+    "work_seconds",
 ]
 
 
@@ -33,6 +35,8 @@ _PLACES = {
     "LoopMonitor": "loop_monitor",
     "assert_no_pause": "loop_monitor",
     "is_pause": "loop_monitor",
+    "longest_step": "loop_monitor",
+    "work_seconds": "loop_monitor",
     "Person": "person",
     "Question": "person",
     "UnexpectedQuestion": "person",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,47 @@ def assert_no_pause(seconds: float, what: str = "the window") -> None:
         )
 
 
+def freeze_garbage() -> None:
+    """Hide all earlier objects from Python's garbage collector: after a thousand tests a collection takes 0.5 s."""
+    gc.collect()
+    gc.freeze()
+
+
+def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
+    """Return the processor time of `action` in seconds: the shortest of `tries`, since other programs disturb some."""
+    taken = []
+    freeze_garbage()
+    for _try in range(tries):
+        began = time.process_time()
+        action()
+        taken.append(time.process_time() - began)
+    return min(taken)
+
+
+def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float:
+    """Return the processor time, in seconds, of the longest step of a job: the shortest of up to `tries` runs.
+
+    start: starts the job anew and returns its steps. The first run without a pause is the last one.
+    """
+    longest = []
+    freeze_garbage()
+    for _try in range(tries):
+        longest.append(0.0)
+        steps, ended = start(), False
+        while not ended:
+            began = time.thread_time()
+            ended = next(steps, steps) is steps
+            longest[-1] = max(longest[-1], time.thread_time() - began)
+        if not is_pause(longest[-1]):
+            break
+    return min(longest)
+
+
 class LoopMonitor:
     """Measures how long the event loop waits between two turns, in a `with` around a job.
 
     `longest_pause`: the longest time between two turns, in seconds; on a busy machine other programs add to it.
-    `longest_work`: the same in this process's processor time. Earlier objects are hidden from Python's garbage
-    collector meanwhile: after a thousand tests one collection takes half a second.
+    `longest_work`: the same in this process's processor time.
     """
 
     def __init__(self) -> None:
@@ -64,8 +100,7 @@ class LoopMonitor:
         self._timer.timeout.connect(self._turn)
 
     def __enter__(self) -> LoopMonitor:
-        gc.collect()
-        gc.freeze()
+        freeze_garbage()
         self._wall, self._work = time.monotonic(), time.process_time()
         self._timer.start()
         return self
@@ -73,7 +108,6 @@ class LoopMonitor:
     def __exit__(self, *details: Any) -> None:
         self._turn()
         self._timer.stop()
-        gc.unfreeze()
 
     def _turn(self) -> None:
         wall, work = time.monotonic(), time.process_time()

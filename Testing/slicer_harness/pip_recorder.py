@@ -73,7 +73,7 @@ pip = PipRecorder()
 
 def load_requirements(path: str | Path) -> list[Requirement]:
     """Return the requirements in a file, without comments and options."""
-    lines = [line.strip() for line in Path(path).read_text().splitlines()]
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
 
 
