@@ -23,7 +23,6 @@ from dcamt_testing.worker_child import ENGINE_HOME, PATIENCE_S, Child, assert_re
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.inference import predictor, serving, tiling
-from dcamt_testing.warm_python import interpreter
 # No test machine has a GPU: the network stays where it is, and whatever is called "cuda" runs out of memory.
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.free_memory = lambda device: 1 << 30

@@ -103,3 +103,5 @@ class FakePanel:
     def close(self) -> None:
         self.panel.close()
         self.logic.shutdown()
+        self.widget.deleteLater()
+        process_events()

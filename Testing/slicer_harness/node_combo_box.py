@@ -167,16 +167,22 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         """Return the nodes on offer, in the scene's order."""
         if self._scene is None:
             return []
-        nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
-        return [node for node in nodes if self._offers(node)]
+        kinds = self.property("nodeTypes")
+        if len(kinds) == 1:
+            found = self._scene.GetNodesByClass(kinds[0])
+            found.UnRegister(None)
+            nodes = [found.GetItemAsObject(index) for index in range(found.GetNumberOfItems())]
+        else:
+            nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
+        return [node for node in nodes if self._offers(node, kinds)] if nodes else []
 
-    def _offers(self, node: Any) -> bool:
+    def _offers(self, node: Any, kinds: list[str]) -> bool:
         if node.GetHideFromEditors() and not self.property("showHidden"):
             return False
         if node.GetID() in self._filter.property("hiddenNodeIDs"):
             return False
         hidden = self.property("hideChildNodeTypes")
-        for kind in self.property("nodeTypes"):
+        for kind in kinds:
             exact = node.GetClassName() == kind
             is_child = self.property("showChildNodeTypes") and node.IsA(kind) and node.GetClassName() not in hidden
             if (exact or is_child) and self._has_attributes(node, kind):
