@@ -28,7 +28,6 @@ import os, sys, time
 from pathlib import Path
 from dcamt.errors import InputError
 from dcamt.runs.lock import run_lock
-from dcamt_testing.warm_python import interpreter
 path, alone = Path(sys.argv[1]), Path(sys.argv[2])
 held = 0
 until = time.monotonic() + 2

@@ -27,4 +27,7 @@ def without_package(name: str) -> str:
 import importlib.machinery as machinery
 real = machinery.PathFinder.find_spec
 machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
+import sys
+for module in [module for module in sys.modules if module.split(".")[0] == {name!r}]:
+    del sys.modules[module]  # a warm Python has imported it already
 """
