@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcamt.errors import DCAMTError, InternalError, OutputError
-from dcamt.worker.protocol import Event, Request, RequestFailed, WorkerNote, WorkerProgress
+from dcamt.worker.protocol import Request, RequestFailed, WorkerEvent, WorkerNote, WorkerProgress
 from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.slabs import FREE_SPACE
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
@@ -91,7 +91,7 @@ class WorkerJob(ABC):
                 self._worker.request(request, self._on_event)
             yield
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: WorkerEvent) -> None:
         if not self.running:
             return
         if isinstance(event, WorkerProgress):
@@ -104,7 +104,7 @@ class WorkerJob(ABC):
         else:
             self._task = SteppedTask(self._answer(event), self._on_steps_ended).start()
 
-    def _answer(self, event: Event) -> Iterator[None]:
+    def _answer(self, event: WorkerEvent) -> Iterator[None]:
         for outcome in self.take_answer(event):
             if outcome is not None:
                 self._end(replace(outcome, notes=tuple(self._notes)))

@@ -16,12 +16,12 @@ from dcamt.errors import InputError, InternalError
 from dcamt.worker.protocol import (
     Answer,
     CancelRequest,
-    Event,
     LoadRequest,
     Request,
     RequestFailed,
+    WorkerEvent,
     WorkerReady,
-    parse_event,
+    parse_worker_event,
     request_line,
 )
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, EngineProcess, ProcessEnd, wait_for_killed
@@ -34,7 +34,7 @@ ENDED = "ended"
 """Reason of the failure of a worker that ended by itself."""
 CANCEL_GRACE_MS = 20000
 """A worker that has not stopped by then is killed, and its model has to be loaded again; loading takes seconds."""
-OnEvent = Callable[[Event], None]
+OnEvent = Callable[[WorkerEvent], None]
 
 
 class SegmentationWorker(Protocol):
@@ -203,7 +203,7 @@ class WorkerProcess:
 
     def _take(self, fields: dict[str, Any]) -> None:
         try:
-            event = parse_event(fields)
+            event = parse_worker_event(fields)
         except InputError as error:  # a worker of another version
             self._fail(RequestFailed(None, ENDED, str(error)))
             return
@@ -217,7 +217,7 @@ class WorkerProcess:
         elif identifier in self._listeners:
             self._listeners[identifier](event)
 
-    def _answered(self, identifier: str, event: Event) -> None:
+    def _answered(self, identifier: str, event: WorkerEvent) -> None:
         self._unanswered.pop(identifier, None)
         listener = self._listeners.pop(identifier, None)
         if identifier == self._computing:

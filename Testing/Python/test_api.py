@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from dcamt import cli
 from dcamt.models.package import open_model
-from dcamt.runs.events import Event
+from dcamt.runs.events import RunEvent
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, write_request
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
@@ -199,7 +199,7 @@ def test_paused_run_raises_and_resumes(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     steps: list[int] = []
 
-    def pause(event: Event) -> None:
+    def pause(event: RunEvent) -> None:
         if event.kind == "started":
             write_request(run, PAUSE)
         if event.kind == "paused":

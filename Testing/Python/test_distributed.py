@@ -21,7 +21,7 @@ from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
 from dcamt.distributed import Team, TeamLost
 from dcamt.errors import InputError
 from dcamt.networks.packaging import verify_model
-from dcamt.runs.events import CheckpointSaved, Event, ValidationScored
+from dcamt.runs.events import CheckpointSaved, RunEvent, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
@@ -170,7 +170,7 @@ def test_a_team_saves_before_it_validates(table: Path, tmp_path: Path, monkeypat
     """While the leader validates it is torchrun that notices an ended process, and it does not wait for long."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
     monkeypatch.setattr(BrokenTeam, "average", lambda self, tensors: None)
-    heard: list[Event] = []
+    heard: list[RunEvent] = []
     trainer = new_trainer(
         tmp_path / "run", table, "iterations=4", "validate_every=2", "batch=4", "labelled_per_batch=2",
         heard=heard.append,

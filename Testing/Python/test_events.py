@@ -14,13 +14,13 @@ from dcamt.runs import events
 from dcamt.runs.events import (
     CHUNK,
     CheckpointSaved,
-    Event,
     EventLog,
     EventTail,
+    RunEvent,
     TrainingProgress,
     ValidationScored,
-    parse_event,
-    to_line,
+    parse_run_event,
+    run_event_line,
 )
 from dcamt.runs.folder import RunFolder
 
@@ -28,7 +28,7 @@ TEXT = 'a "b"\nc\u2028d'
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 
-def example(kind: type) -> Event:
+def example(kind: type) -> RunEvent:
     """An event of a kind, its fields filled by their types."""
     hints = typing.get_type_hints(kind)
     values = {}
@@ -46,22 +46,22 @@ def example(kind: type) -> Event:
 @pytest.mark.parametrize("kind", typing.get_args(events.Event))
 def test_every_event_is_one_line_of_json_and_is_parsed_back(kind: type) -> None:
     event = example(kind)
-    line = to_line(event)
+    line = run_event_line(event)
     assert len(line.splitlines()) == 1
     assert json.loads(line) == {"event": event.kind, **dataclasses.asdict(event)}
-    assert parse_event(json.loads(line)) == event
+    assert parse_run_event(json.loads(line)) == event
     untimed = dataclasses.replace(event, time=None)
-    assert "time" not in json.loads(to_line(untimed))
-    assert parse_event(json.loads(to_line(untimed))) == untimed
+    assert "time" not in json.loads(run_event_line(untimed))
+    assert parse_run_event(json.loads(run_event_line(untimed))) == untimed
 
 
 def test_events_of_earlier_versions_and_of_others() -> None:
-    assert parse_event({"event": "dance", "step": 1}) is None
-    assert parse_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
+    assert parse_run_event({"event": "dance", "step": 1}) is None
+    assert parse_run_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
     old = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}
-    found = parse_event(old)  # before memory was measured, and with a loss that was not finite
+    found = parse_run_event(old)  # before memory was measured, and with a loss that was not finite
     assert found == TrainingProgress(1, 2, {"mmd": 0.5}, 0.1, None, None, None)
-    bent = parse_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
+    bent = parse_run_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
     assert isinstance(bent, ValidationScored)
     assert (bent.step, bent.dice) == (0, {"A": {}, "B": {"z": 1.0}})
 
@@ -72,7 +72,7 @@ def test_events_are_parsed_by_their_kind() -> None:
 
 
 def test_numbers_that_are_not_finite_become_null() -> None:
-    line = to_line(TrainingProgress(1, 2, {"total": math.nan, "mmd": math.inf}, -math.inf, 1 / 3, 2.0))
+    line = run_event_line(TrainingProgress(1, 2, {"total": math.nan, "mmd": math.inf}, -math.inf, 1 / 3, 2.0))
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -81,12 +81,14 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     assert found["losses"] == {"total": None, "mmd": None}
     assert found["learning_rate"] is None
     assert found["steps_per_s"] == pytest.approx(1 / 3, rel=1e-5)
-    nested = json.loads(to_line(ValidationScored(1, {"A": {"x": math.nan, "y": 1.0}}, 0.0)), parse_constant=refuse)
+    nested = json.loads(
+        run_event_line(ValidationScored(1, {"A": {"x": math.nan, "y": 1.0}}, 0.0)), parse_constant=refuse
+    )
     assert nested["dice"] == {"A": {"x": None, "y": 1.0}}
 
 
 def test_log_goes_to_the_file_and_to_the_listeners(tmp_path: Path) -> None:
-    heard: list[Event] = []
+    heard: list[RunEvent] = []
     run = RunFolder(tmp_path)
     log = EventLog(run.events, [heard.append])
     for step in range(3):
@@ -99,7 +101,7 @@ def test_log_goes_to_the_file_and_to_the_listeners(tmp_path: Path) -> None:
 
 
 def test_a_missing_events_file_has_no_events() -> None:
-    heard: list[Event] = []
+    heard: list[RunEvent] = []
     EventLog(None, [heard.append])(CheckpointSaved(1))
     assert heard == [CheckpointSaved(1)]
 
@@ -137,7 +139,7 @@ def test_a_file_that_cannot_be_written_is_one_line_of_error(tmp_path: Path) -> N
         EventLog(path)(CheckpointSaved(1))
 
 
-def take(tail: EventTail) -> list[Event]:
+def take(tail: EventTail) -> list[RunEvent]:
     taken = []
     while (event := tail.next()) is not None:
         taken.append(event)

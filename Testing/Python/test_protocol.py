@@ -17,7 +17,6 @@ from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.protocol import (
-    Event,
     LoadRequest,
     MeasureRequest,
     ModelLoaded,
@@ -28,14 +27,15 @@ from dcamt.worker.protocol import (
     ScanSegmented,
     SegmentRequest,
     SegmentResult,
+    WorkerEvent,
     WorkerNote,
     WorkerProgress,
     WorkerReady,
-    event_line,
-    parse_event,
     parse_request,
+    parse_worker_event,
     request_id,
     request_line,
+    worker_event_line,
 )
 
 AFFINE = np.array([[1.5, 0, 0.25, -10], [0, -2, 0, 3], [0.125, 0, 3, 1e-7], [0, 0, 0, 1]])
@@ -89,15 +89,15 @@ def test_requests_are_parsed_back(request_: Request) -> None:
     ],
     ids=lambda one: one.kind,
 )
-def test_events_are_parsed_back(event: Event) -> None:
-    line = event_line(event)
+def test_events_are_parsed_back(event: WorkerEvent) -> None:
+    line = worker_event_line(event)
     assert "\n" not in line
-    assert parse_event(json.loads(line)) == event
+    assert parse_worker_event(json.loads(line)) == event
 
 
 def test_undefined_measurements_come_back_as_nan() -> None:
     empty = replace(ROW, volume_ml=0.0, sphericity=math.nan)
-    found = parse_event(json.loads(event_line(OutlinesMeasured("1", (empty,)))))
+    found = parse_worker_event(json.loads(worker_event_line(OutlinesMeasured("1", (empty,)))))
     assert isinstance(found, OutlinesMeasured)
     assert math.isnan(found.measurements[0].sphericity)
     assert found.measurements[0].volume_ml == 0
@@ -128,7 +128,7 @@ def test_requests_that_are_refused(change: dict[str, Any], message: str) -> None
 def test_events_that_are_refused() -> None:
     for fields in ({}, {"event": "dance"}, {"event": "note", "id": "1"}, {"event": "note", "id": 1, "message": "x"}):
         with pytest.raises(InputError):
-            parse_event(fields)
+            parse_worker_event(fields)
 
 
 def test_lines_without_an_id() -> None:

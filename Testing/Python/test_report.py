@@ -22,7 +22,7 @@ from dcamt.report import case_picture
 from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves
 from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
-from dcamt.runs.events import parse_event
+from dcamt.runs.events import parse_run_event
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.synthetic import run_dcamt, set_options, write_table
@@ -155,7 +155,7 @@ def test_repeated_iterations_are_drawn_once() -> None:
     events = [{"event": "started", "step": 0}, progress(10, 3.0), progress(20, None), progress(30, 2.0)]
     events += [{"event": "started", "step": 10}, progress(25, 1.5)]
     events += [{"event": "validation", "step": 25, "dice": {"A": {"LA": 0.5}, "mean": {"LA": 0.6}}}]
-    losses, dice = collect_curves([event for fields in events if (event := parse_event(fields))])
+    losses, dice = collect_curves([event for fields in events if (event := parse_run_event(fields))])
     assert losses == {"total": [(10, 3.0), (25, 1.5)]}
     assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
 

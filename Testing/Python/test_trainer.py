@@ -22,7 +22,7 @@ from dcamt.inference import tiling
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import Training, load_recipe
-from dcamt.runs.events import CheckpointSaved, Event, TrainingProgress, ValidationScored
+from dcamt.runs.events import CheckpointSaved, RunEvent, TrainingProgress, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, remove_request, write_request
 from dcamt.training import learner, validation
@@ -320,7 +320,7 @@ def test_validation_takes_a_tenth_of_the_time_at_most(
     clock, heard = Clock(monkeypatch, seconds), []
     began = clock.now
 
-    def hear(event: Event) -> None:
+    def hear(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
             heard.append((event.step, clock.now - event.seconds - began))
             assert event.seconds == pytest.approx(seconds)
@@ -350,7 +350,7 @@ def test_a_first_validation_is_made_if_there_is_time_for_it_and_the_last(
     # A case of 24 voxels along each axis, against two patches of 8: by its voxels a third of 13.5 iterations.
     clock, heard = Clock(monkeypatch, 4.5), []
 
-    def hear(event: Event) -> None:
+    def hear(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
             heard.append(event.step)
 
@@ -366,7 +366,7 @@ def test_a_first_validation_is_made_if_there_is_time_for_it_and_the_last(
 
 def test_a_request_to_stop_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was measured by then is of no use; at the run's end all of it is wanted."""
-    heard: list[Event] = []
+    heard: list[RunEvent] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", heard=heard.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
     monkeypatch.setattr(trainer_module, "REQUEST_EVERY_S", 0.0)
@@ -400,7 +400,7 @@ def test_time_spent_validating_is_kept_when_resumed(
     steps: list[int] = []
     settings = ("iterations=30", "validate_every=1", "patch=24,24,24")
 
-    def hear(event: Event) -> None:
+    def hear(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
             steps.append(event.step)
             trainer.stop_requested = True

@@ -23,7 +23,7 @@ from dcamt.worker.protocol import (
     WorkerProgress,
 )
 from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, rotation
-from dcamt_testing.worker_child import Child, Event, assert_result_of, last, other_scan, request, save
+from dcamt_testing.worker_child import Child, WorkerEvent, assert_result_of, last, other_scan, request, save
 
 
 def test_two_scans_on_one_loaded_model(
@@ -39,7 +39,7 @@ def test_two_scans_on_one_loaded_model(
     scans = {"1": oblique_scan, "2": other_scan(), "3": oblique_scan}
     for identifier, scan in scans.items():  # all at once: the worker takes one after the other
         child.send(request(scan, worker_model, tmp_path / identifier, identifier))
-    told: dict[str, list[Event]] = {}
+    told: dict[str, list[WorkerEvent]] = {}
     for identifier, scan in scans.items():
         finished, told[identifier] = child.wait_for(last(identifier))
         assert isinstance(finished, ScanSegmented), finished

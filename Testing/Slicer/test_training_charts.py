@@ -15,8 +15,8 @@ from dcamt.runs.events import (
     RunStarted,
     TrainingProgress,
     ValidationScored,
-    parse_event,
-    to_line,
+    parse_run_event,
+    run_event_line,
 )
 from dcamt.runs.folder import RunFolder
 from DCAMTTrainingLib.runs.charts import LOSSES, SCORES, TrainingCharts
@@ -72,8 +72,8 @@ class CurvesTest(unittest.TestCase):
 
     def test_values_that_are_not_numbers_are_left_out(self):
         curves = RunCurves()
-        line = to_line(progress(1, 2, total=float("nan"), mmd=0.5))
-        self.assertTrue(curves.apply(parse_event(json.loads(line))))
+        line = run_event_line(progress(1, 2, total=float("nan"), mmd=0.5))
+        self.assertTrue(curves.apply(parse_run_event(json.loads(line))))
         self.assertEqual(list(curves.losses), ["mmd"])
         self.assertFalse(curves.apply(CheckpointSaved(1)))
         self.assertFalse(curves.apply(CasesLoading(1, 4)))
@@ -187,12 +187,12 @@ class LongRunTest(unittest.TestCase):
         names = ("total", "supervised", "distillation", "mmd", "intra_class", "inter_class")
         count = 100_000
         with run.events.open("w") as file:
-            file.write(to_line(started(0, count)) + "\n")
+            file.write(run_event_line(started(0, count)) + "\n")
             for step in range(1, count + 1):
                 event = progress(step, count, **dict.fromkeys(names, 1 / step))
                 if step % 500 == 0:
-                    file.write(to_line(validation(step, 0.5, 0.6, 0.7)) + "\n")
-                file.write(to_line(event) + "\n")
+                    file.write(run_event_line(validation(step, 0.5, 0.6, 0.7)) + "\n")
+                file.write(run_event_line(event) + "\n")
         best = 10.0
         for _ in range(3):  # another program may disturb one
             watch = RunWatch(run, lambda state: None).start()
@@ -209,7 +209,7 @@ class LongRunTest(unittest.TestCase):
         watch = RunWatch(run, lambda state: None).start()
         process_events_until(lambda: watch.caught_up, timeout=120)
         with run.events.open("a") as file:
-            file.write(to_line(progress(count + 1, count + 1, total=7.0)) + "\n")
+            file.write(run_event_line(progress(count + 1, count + 1, total=7.0)) + "\n")
         with LoopMonitor() as monitor:
             process_events_until(lambda: watch.curves.step == count + 1, timeout=120)
         assert_no_pause(monitor.longest_work)

@@ -24,7 +24,7 @@ from dcamt.models.package import Card
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import save_model
 from dcamt.recipe import Recipe
-from dcamt.runs.events import Event, EventLog
+from dcamt.runs.events import EventLog, RunEvent
 from dcamt.runs.folder import RunFolder
 from dcamt.training.resident import ResidentCase
 from dcamt.training.trainer import Trainer
@@ -105,7 +105,7 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
 
 
 def new_trainer(
-    folder: Path, table: Path | None, *settings: str, heard: Callable[[Event], None] | None = None, **more: Any
+    folder: Path, table: Path | None, *settings: str, heard: Callable[[RunEvent], None] | None = None, **more: Any
 ) -> Trainer:
     """Return a trainer on the CPU; its run is created from `table` if it does not exist. `heard` gets the events."""
     recipe, run = tiny_recipe(*settings), RunFolder(folder)

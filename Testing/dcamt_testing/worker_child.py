@@ -25,11 +25,11 @@ from dcamt.recipe import Recipe
 from dcamt.volume import Volume
 from dcamt.worker.protocol import (
     Answer,
-    Event,
     Request,
     ScanSegmented,
     SegmentRequest,
-    parse_event,
+    WorkerEvent,
+    parse_worker_event,
     request_line,
 )
 
@@ -55,13 +55,13 @@ class Child:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        self._events: queue.SimpleQueue[tuple[Event, float] | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[WorkerEvent, float] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            event = parse_event(json.loads(line))  # nothing but events may come this way
+            event = parse_worker_event(json.loads(line))  # nothing but events may come this way
             self._events.put((event, time.monotonic()))
         self._events.put(None)
 
@@ -74,9 +74,9 @@ class Child:
         self.process.stdin.flush()
         return now
 
-    def wait_for(self, wanted: Callable[[Event], bool]) -> tuple[Event, list[Event]]:
+    def wait_for(self, wanted: Callable[[WorkerEvent], bool]) -> tuple[WorkerEvent, list[WorkerEvent]]:
         """Return the first such event, and those before it; `heard_at` is the time of the first."""
-        before: list[Event] = []
+        before: list[WorkerEvent] = []
         while True:
             found = self._events.get(timeout=PATIENCE_S)
             assert found is not None, f"the worker ended; before that it sent {before}"
@@ -112,7 +112,7 @@ def request(scan: Volume, model: Path, folder: Path, identifier: str = "1", /, *
     return replace(whole, **more)
 
 
-def last(identifier: str) -> Callable[[Event], bool]:
+def last(identifier: str) -> Callable[[WorkerEvent], bool]:
     return lambda event: isinstance(event, Answer) and event.id == identifier
 
 

@@ -28,7 +28,7 @@ from ..models.calibration import MIN_CASES
 from ..models.package import Card, write_package
 from ..recipe import Recipe, load_recipe, with_settings
 from ..runs.efforts import effort_settings
-from ..runs.events import Event, EventLog, RunFinished, RunStarted
+from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
 from ..runs.failure_note import FailureNote, write_note
 from ..runs.folder import Origin, RunFolder
 from ..runs.lock import run_lock
@@ -85,7 +85,7 @@ class TrainedRun:
 class Observer(Protocol):
     """Receives what a run reports."""
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: RunEvent) -> None:
         """Receive an event of the run."""
 
     def on_report_progress(self, done: int, total: int) -> None:
@@ -98,10 +98,10 @@ class Observer(Protocol):
 class SilentObserver:
     """Ignores everything but events, which it passes to a function."""
 
-    def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
+    def __init__(self, on_event: Callable[[RunEvent], None] | None = None) -> None:
         self._on_event = on_event
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: RunEvent) -> None:
         """Pass the event on."""
         if self._on_event is not None:
             self._on_event(event)
@@ -123,7 +123,7 @@ def train(
     effort: str | None = None,
     device: str = "auto",
     resume: bool = False,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Callable[[RunEvent], None] | None = None,
 ) -> TrainedRun:
     """Train a model on labelled and unlabelled scans, and write it into a run folder.
 
@@ -357,7 +357,7 @@ class TrainingSession:
         except Exception as error:
             self._observer.on_warning(f"no report was written: {user_error(error, run.path)} {again}")
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: RunEvent) -> None:
         self._has_started = self._has_started or isinstance(event, RunStarted)
         self._observer.on_event(event)
 

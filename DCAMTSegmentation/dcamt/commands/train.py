@@ -17,7 +17,7 @@ from ..api.training import (
 from ..cases.case_list import read_cases
 from ..distributed import TeamLost, team_size
 from ..errors import DCAMTError, user_error
-from ..runs.events import Event, RunFinished
+from ..runs.events import RunEvent, RunFinished
 from ..runs.folder import RunFolder
 from ..runs.lock import is_held
 from ..runs.requests import STOP, write_request
@@ -79,7 +79,7 @@ class ConsoleObserver:
         self._console = console
         self.on_stdout_lost: Callable[[], None] = lambda: None
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: RunEvent) -> None:
         """Print an event. Without stdout the run pauses rather than fails; one that is finished stays so."""
         try:
             show_event(event, self._console)

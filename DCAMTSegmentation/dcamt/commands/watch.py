@@ -7,14 +7,14 @@ import time
 from ..errors import InputError
 from ..runs.events import (
     CasesLoading,
-    Event,
     EventTail,
+    RunEvent,
     RunFinished,
     RunPaused,
     RunStarted,
     TrainingProgress,
     ValidationScored,
-    to_line,
+    run_event_line,
 )
 from ..runs.folder import RunFolder
 from ..runs.state import FAILED, RUNNING, run_state
@@ -46,10 +46,10 @@ def watch_run(run: RunFolder, console: Console) -> int:
     return 1 if state.state == FAILED else 0
 
 
-def show_event(event: Event, console: Console) -> None:
+def show_event(event: RunEvent, console: Console) -> None:
     """Print an event as a line of JSON, or as text for a person; progress moves the bar."""
     if console.as_json:
-        console.print_line(to_line(event))
+        console.print_line(run_event_line(event))
     elif isinstance(event, CasesLoading):
         console.show_progress("reading the cases", event.step / max(1, event.of))
     elif isinstance(event, RunStarted):

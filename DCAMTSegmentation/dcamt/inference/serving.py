@@ -28,7 +28,6 @@ from ..wall.closed_surface import closed_surface
 from ..wall.files import write_wall
 from ..worker.progress import ProgressEstimate
 from ..worker.protocol import (
-    Event,
     LoadRequest,
     MeasureRequest,
     ModelLoaded,
@@ -40,6 +39,7 @@ from ..worker.protocol import (
     SegmentResult,
     WallMeasured,
     WallRequest,
+    WorkerEvent,
     WorkerNote,
     WorkerProgress,
     parse_request,
@@ -62,7 +62,7 @@ TRIAL = (48, 48, 48)
 class Worker:
     """Serve one request after another with a model that stays loaded; events go to `send`."""
 
-    def __init__(self, send: Callable[[Event], None], cancelled: Collection[str] = ()) -> None:
+    def __init__(self, send: Callable[[WorkerEvent], None], cancelled: Collection[str] = ()) -> None:
         self._send = send
         self._cancelled = cancelled
         self._predictor: Predictor | None = None

@@ -26,7 +26,7 @@ from typing import BinaryIO, NoReturn
 from .. import __version__
 from ..errors import MissingPackage, missing_packages
 from ..io.interruption import detach_stdin
-from ..worker.protocol import Event, RequestFailed, WorkerReady, cancelled_id, event_line
+from ..worker.protocol import RequestFailed, WorkerEvent, WorkerReady, cancelled_id, worker_event_line
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
@@ -80,10 +80,10 @@ def main(arguments: Sequence[str] = ()) -> int:
                 lines.put(text)
         end()
 
-    def send(event: Event) -> None:
+    def send(event: WorkerEvent) -> None:
         try:
             with lock:
-                stdout.write(event_line(event).encode() + b"\n")
+                stdout.write(worker_event_line(event).encode() + b"\n")
                 stdout.flush()
         except OSError:
             end()  # the application has closed the pipe

@@ -14,7 +14,7 @@ from ..cases.case_list import ROLES, VALIDATION, Case
 from ..io.atomic import write_text
 from ..metrics.evaluation import Evaluation, summarised
 from ..models.package import Card
-from ..runs.events import Event, RunStarted, TrainingProgress, ValidationScored
+from ..runs.events import RunEvent, RunStarted, TrainingProgress, ValidationScored
 from ..runs.folder import RunFolder
 from .charts import Line
 from .run_page import Picture, Report, render_page
@@ -62,7 +62,7 @@ def write_report(
     return run.report
 
 
-def list_facts(card: Card, cases: Sequence[Case], events: Sequence[Event]) -> dict[str, str]:
+def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
     """Return what was trained, on how many cases of each role, and for how long."""
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
@@ -78,7 +78,7 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[Event]) -> di
     return lines
 
 
-def collect_curves(events: Sequence[Event]) -> tuple[dict[str, Line], dict[str, Line]]:
+def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice over iterations; of repeated iterations the last ones count."""
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}

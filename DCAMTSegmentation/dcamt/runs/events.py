@@ -103,15 +103,15 @@ class RunFinished(_Timed):
     seconds: float
 
 
-Event = RunStarted | CasesLoading | TrainingProgress | ValidationScored | CheckpointSaved | RunPaused | RunFinished
-Listener = Callable[[Event], None]
-_CLASSES: dict[str, type[Event]] = {one.kind: one for one in typing.get_args(Event)}
+RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | CheckpointSaved | RunPaused | RunFinished
+Listener = Callable[[RunEvent], None]
+_CLASSES: dict[str, type[RunEvent]] = {one.kind: one for one in typing.get_args(RunEvent)}
 
 
-def to_line(event: Event) -> str:
+def run_event_line(event: RunEvent) -> str:
     """Return an event as a line of JSON, numbers rounded to six digits.
 
-    >>> to_line(CheckpointSaved(120))
+    >>> run_event_line(CheckpointSaved(120))
     '{"event": "checkpoint", "step": 120}'
     """
 
@@ -126,13 +126,13 @@ def to_line(event: Event) -> str:
     return json_line(event.kind, fields if logged is None else {**fields, "time": round(logged, 3)})
 
 
-def parse_event(fields: Mapping[str, Any]) -> Event | None:
+def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     """Return the event of a parsed line of JSON; None for an event of an unknown kind.
 
     Keys that are missing or of another type, as in a line of an earlier version, take a neutral value: 0, NaN, an
     empty text or table, None. Losses and scores that were not finite are left out.
 
-    >>> parse_event({"event": "checkpoint", "step": 120})
+    >>> parse_run_event({"event": "checkpoint", "step": 120})
     CheckpointSaved(time=None, step=120)
     """
     kind = _CLASSES.get(fields.get("event", ""))
@@ -180,9 +180,9 @@ class EventLog:
     path: Path | None
     listeners: list[Listener] = field(default_factory=list)
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunEvent) -> None:
         if self.path is not None:
-            line = to_line(dataclasses.replace(event, time=time.time()))
+            line = run_event_line(dataclasses.replace(event, time=time.time()))
             try:
                 # A killed process may have left half a line, to which the next one must not be appended.
                 with self.path.open("ab+") as file:
@@ -210,12 +210,12 @@ class EventTail:
             if self._offset:
                 self._lines.skip_first_line()
 
-    def next(self) -> Event | None:
+    def next(self) -> RunEvent | None:
         """Return the next event, None if there is none yet; read no more than `CHUNK` bytes of the file."""
         if not self._lines.has_lines():
             self._read()
         while (fields := self._lines.next()) is not None:
-            if (event := parse_event(fields)) is not None:
+            if (event := parse_run_event(fields)) is not None:
                 return event
         return None
 
@@ -244,7 +244,7 @@ class EventTail:
         self._lines.feed(data)
 
 
-def read_events(path: Path) -> list[Event]:
+def read_events(path: Path) -> list[RunEvent]:
     """Return all events of a run's file so far; damaged lines are left out, as is a last line without its end."""
     lines = JsonLines()
     try:
@@ -253,6 +253,6 @@ def read_events(path: Path) -> list[Event]:
         return []
     events = []
     while (fields := lines.next()) is not None:
-        if (event := parse_event(fields)) is not None:
+        if (event := parse_run_event(fields)) is not None:
             events.append(event)
     return events

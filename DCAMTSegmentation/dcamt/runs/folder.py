@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..io.atomic import stray_temporaries, write_text
 from ..models.package import Card
 from ..recipe import Recipe, load_recipe
-from .events import Event, read_events
+from .events import RunEvent, read_events
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,6 @@ class RunFolder:
     def _strays(self) -> list[Path]:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
-    def read_events(self) -> list[Event]:
+    def read_events(self) -> list[RunEvent]:
         """Return the events so far; a last line that a crash cut off is left out."""
         return read_events(self.events)

@@ -1,7 +1,7 @@
 """Define the requests that an application sends to the worker and the events that it gets back, with writer and parser.
 
 A request is one line of JSON on the worker's stdin, an event one on its stdout. Both ends use the classes below:
-`request_line` and `event_line` write, `parse_request` and `parse_event` read and check every key and type.
+`request_line` and `worker_event_line` write, `parse_request` and `parse_worker_event` read and check all keys and types.
 
 Every request is answered by events with its `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of
 `ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured` or `RequestFailed`. A `CancelRequest` has no answer
@@ -226,7 +226,7 @@ class RequestFailed:
 
 
 Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | WallMeasured | RequestFailed
-Event = WorkerReady | WorkerProgress | WorkerNote | Answer
+WorkerEvent = WorkerReady | WorkerProgress | WorkerNote | Answer
 _REQUESTS: dict[str, type] = {
     one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest, WallRequest, CancelRequest)
 }
@@ -248,7 +248,7 @@ def request_line(request: Request) -> str:
     return json.dumps({"request": request.kind, "protocol": VERSION, **_fields(request)}, allow_nan=False)
 
 
-def event_line(event: Event) -> str:
+def worker_event_line(event: WorkerEvent) -> str:
     """Return an event as a line of JSON."""
     return json_line(event.kind, _fields(event))
 
@@ -287,7 +287,7 @@ def parse_request(line: str) -> Request:
     return request
 
 
-def parse_event(data: Mapping[str, Any]) -> Event:
+def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
     """Return the event of a parsed line of JSON.
 
     Raises:
@@ -301,7 +301,7 @@ def parse_event(data: Mapping[str, Any]) -> Event:
         # JSON knows no NaN, which the sphericity of an empty segment is.
         rows = fields.get("measurements") or ()
         fields["measurements"] = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
-    event: Event = build(_EVENTS[kind], fields, None, "event")
+    event: WorkerEvent = build(_EVENTS[kind], fields, None, "event")
     return event
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcamt.runs.events import CasesLoading, Event, RunStarted, TrainingProgress, ValidationScored
+from dcamt.runs.events import CasesLoading, RunEvent, RunStarted, TrainingProgress, ValidationScored
 
 POINTS = 600
 """Maximum number of points of a curve, about a chart's width in pixels; at this number they are halved."""
@@ -55,7 +55,7 @@ class RunCurves:
         self.loading: tuple[int, int] | None = None
         self.last_dice: dict[str, dict[str, float]] = {}
 
-    def apply(self, event: Event) -> bool:
+    def apply(self, event: RunEvent) -> bool:
         """Apply an event; return whether a curve changed."""
         if isinstance(event, CasesLoading):
             self.loading = (event.step, event.of)
