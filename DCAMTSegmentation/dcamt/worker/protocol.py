@@ -1,7 +1,7 @@
 """Define the requests that an application sends to the worker and the events that it gets back, with writer and parser.
 
 A request is one line of JSON on the worker's stdin, an event one on its stdout. Both ends use the classes below:
-`request_line` and `worker_event_line` write, `parse_request` and `parse_worker_event` read and check all keys and types.
+`request_line` and `worker_event_line` write, `parse_request` and `parse_worker_event` read and check keys and types.
 
 Every request is answered by events with its `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of
 `ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured` or `RequestFailed`. A `CancelRequest` has no answer
