@@ -31,7 +31,7 @@ pytest.register_assert_rewrite("dcamt_testing.synthetic", "dcamt_testing.scan_fi
 
 @pytest.fixture(scope="session", autouse=True)
 def _scraps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What started processes leave among temporary files, as torchrun does and killed ones, lies with the tests'."""
+    """Let started processes write temporary files into the test's folder, which is removed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scraps")))
         yield
@@ -88,5 +88,5 @@ def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_facto
 
 @pytest.fixture(scope="module")
 def worker_package(worker_model: Path) -> ModelPackage:
-    """What the file holds: weights are rounded as they are saved."""
+    """Return the content of the file, since weights are rounded when saved."""
     return open_model(worker_model)

@@ -12,7 +12,7 @@ TURNED = centred_grid((60, 56, 40), (1.0, 1.0, 1.5), rotation(20, -10, 30) @ np.
 
 
 def balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) -> np.ndarray:
-    """Disagreement of balls, each by its centre (mm from `CENTRE`), radius (mm) and height; 0 elsewhere."""
+    """Return the disagreement of balls, each of a centre (mm from `CENTRE`), radius (mm) and height; 0 elsewhere."""
     values = np.zeros(grid.shape)
     for offset, radius, height in shapes:
         values[np.linalg.norm(points_of(grid) - CENTRE - offset, axis=-1) <= radius] = height

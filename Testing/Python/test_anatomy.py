@@ -72,7 +72,7 @@ def test_tissue_that_reaches_the_border_is_anatomy_to_the_border() -> None:
 
 
 def test_padding_that_changes_slowly_is_left_out_but_for_some_millimetres() -> None:
-    """Such planes are not empty: here the coarse grid decides, and what it sees of the anatomy from beyond."""
+    """Such planes are not empty; the coarse grid's local mean, which includes anatomy, decides."""
     scan, _ = scan_in("air")
     where = where_the_case_lies()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
@@ -116,7 +116,7 @@ def test_removed_planes_are_empty_and_at_most_the_allowed_number() -> None:
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.float32, np.float64])
 def test_a_plane_of_any_type_is_judged_by_its_values(kind: type) -> None:
-    """Differences of whole numbers would wrap, and the mean of many 0.1 is not 0.1."""
+    """Differences of unsigned integers would wrap, and the mean of many 0.1 is not exactly 0.1."""
     values = np.random.default_rng(3).integers(0, 120, (1, 40, 50))
     steps = np.repeat(np.repeat(values[:, ::8, ::8], 8, axis=1), 8, axis=2)[:, :40, :50]
     spread = 60000 / 120 if kind is np.uint16 else 1
@@ -202,7 +202,7 @@ def test_smooth_noise_about_a_scan_is_no_part_of_the_anatomy(sigma: float) -> No
 
 
 def test_smooth_noise_is_kept_where_it_resembles_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Because voxels or the coarse grid are too large, or what is ordered could hold no organ."""
+    """If voxels or the coarse grid are too large, or the ordered box could hold no organ, nothing is removed."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide, coarse = (
         replace(PATCHES, training=replace(PATCHES.training, patch=(320, 16, 16))),

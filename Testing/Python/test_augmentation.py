@@ -1,4 +1,4 @@
-"""Random transforms and intensities, one kind of change at a time against its closed form."""
+"""Random transforms and intensities, each kind of change compared with its closed form."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_gamma_takes_the_whole_range_of_the_rule_clip() -> None:
 
 
 def _by_sample(source: Tensor, found: Tensor) -> list[Tensor]:
-    """Exponents of the middle values of each sample and channel."""
+    """Return the gamma exponent of each sample and channel, from its central value."""
     pairs = zip(source.flatten(0, 1), found.flatten(0, 1), strict=True)
     return [(((b + 4) / 8).double().log() / ((a + 4) / 8).double().log())[a.abs() < 3.5] for a, b in pairs]
 

@@ -1,4 +1,4 @@
-"""What a case list's check finds: every fault put in on purpose, and nothing about sound cases."""
+"""Checks of case lists: every deliberate error is found, and none in sound cases."""
 
 from __future__ import annotations
 

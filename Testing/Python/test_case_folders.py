@@ -1,4 +1,4 @@
-"""Which scans and labels of a folder are proposed as cases; the files are empty, since names alone decide."""
+"""Cases proposed for a folder of scans and labels; the files are empty, since only names count."""
 
 from __future__ import annotations
 

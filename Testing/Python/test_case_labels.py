@@ -1,4 +1,4 @@
-"""Labels of cases: values mapped to the recipe's classes, masks of 255, and what training refuses."""
+"""Labels of cases: values mapped to the recipe's classes, masks of 255, and labels that training refuses."""
 
 from __future__ import annotations
 

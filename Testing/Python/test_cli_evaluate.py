@@ -1,4 +1,4 @@
-"""`dcamt evaluate` on small folders: numbers against closed forms, pairs, JSON, and faults."""
+"""`dcamt evaluate` on small folders: scores in closed form, pairs, JSON, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dcamt segment` with a tiny random model: its files against other libraries, and against the engine's own parts."""
+"""`dcamt segment` with a tiny random model: its files, compared with other libraries and the engine's functions."""
 
 from __future__ import annotations
 

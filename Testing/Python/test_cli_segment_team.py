@@ -1,4 +1,4 @@
-"""`dcamt segment` on a folder, split over two processes that torchrun starts: what one process would do."""
+"""`dcamt segment` on a folder, split over two processes that torchrun starts: the results of one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dcamt train` with a network of some thousand weights: begin, pause, resume, start from a model, and faults."""
+"""`dcamt train` with a network of some thousand weights: start, pause, resume, start from a model, and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connected components: the largest against SimpleITK's, the selection by certainty and centre in closed form."""
+"""Connected components: the largest equals SimpleITK's; the selection by certainty and centre in closed form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ sitk = pytest.importorskip("SimpleITK")
 
 
 def itk_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """SimpleITK's labelling of `mask` with 26 neighbours and the components' sizes."""
+    """Return SimpleITK's components of `mask` with 26 neighbours, and their sizes."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
     return labels, np.bincount(labels.ravel())[1:]

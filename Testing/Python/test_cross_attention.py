@@ -1,4 +1,4 @@
-"""Cross-attention against torch.nn.MultiheadAttention, and its distance bias against a loop over pairs."""
+"""Cross-attention, compared with torch.nn.MultiheadAttention, and its distance bias, with a loop over pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
-    """-(1/2)^h times the Euclidean distance of each pair of tokens, pair by pair."""
+    """Return -(1/2)^h times the Euclidean distance of each pair of tokens, by a loop."""
     points = list(itertools.product(*(range(n) for n in size)))
     pairs = [[math.dist(p, q) for q in points] for p in points]
     return np.array([[[-(0.5**head) * distance for distance in row] for row in pairs] for head in range(heads)])
@@ -35,7 +35,7 @@ def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the size of the largest tensor that any operation makes, those inside of attention included."""
+    """Records the size of the largest tensor that any operation makes, inside attention included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ def test_permuted_axes_give_the_permuted_result(order: tuple[int, ...]) -> None:
 
 
 def test_without_the_bias_the_order_of_tokens_does_not_matter() -> None:
-    """Shuffling the context's tokens changes the result, through the bias alone: a token's place counts."""
+    """Shuffling the context's tokens changes the result only through the bias, by the tokens' places."""
     module = attention(8, 4)
     own, context = feature_maps(8, (2, 3, 4))
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))

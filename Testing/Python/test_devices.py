@@ -1,4 +1,4 @@
-"""Which devices are taken, and which of them are fast in 16 bits."""
+"""The choice of the device, and which devices are fast in 16 bits."""
 
 from __future__ import annotations
 

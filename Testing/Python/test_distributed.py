@@ -106,7 +106,7 @@ def test_two_processes_have_the_losses_of_one(table: Path, tmp_path: Path, parts
 
 
 def test_the_comparison_detects_operations_that_couple_samples(table: Path, tmp_path: Path) -> None:
-    """Batch normalisation over half the batch is another one than over the whole, and the losses show it."""
+    """Batch normalisation over half the batch differs from that over the whole, which changes the losses."""
     runs = one_and_two(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
     one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
@@ -153,7 +153,7 @@ class BrokenTeam(Team):
 
 
 def test_a_failed_step_changes_nothing(table: Path, tmp_path: Path) -> None:
-    """Nor do the running statistics of batch normalisation, which the step had changed on the way."""
+    """The running statistics of batch normalisation, which the failed step had changed, are restored, too."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "batch=4", "labelled_per_batch=2")
     before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
     trainer.team = BrokenTeam(0, 2)
@@ -167,7 +167,7 @@ def test_a_failed_step_changes_nothing(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_team_saves_before_it_validates(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the leader validates it is torchrun that notices an ended process, and it does not wait for long."""
+    """While the leader validates, torchrun detects an ended process and soon ends the others."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
     monkeypatch.setattr(BrokenTeam, "average", lambda self, tensors: None)
     heard: list[RunEvent] = []

@@ -102,7 +102,7 @@ def test_estimated_disk_and_memory_are_those_of_runs(tmp_path: Path) -> None:
 
 
 def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a trial took may stay with the process; the run is another process."""
+    """The process may keep memory that a trial took; the run is another process."""
     taken: list[int] = []
     whole = estimate_module.try_steps
 

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def network_of(recipe: Recipe, normalisation: str) -> DualVNet:
-    """At inference, every weight and statistic random, so that nothing is left out unseen."""
+    """Return a network with random weights and statistics, so that a test detects any part that is left out."""
     torch.manual_seed(0)
     network = DualVNet(
         dataclasses.replace(recipe, network=dataclasses.replace(SHAPE, normalisation=normalisation))

@@ -104,7 +104,7 @@ endforeach()
 
 
 def module_sources(module: str, home: Path = ROOT) -> set[str]:
-    """Python and resource files below a module's folder, relative to it: what must be shipped."""
+    """Return the Python and resource files below a module's folder, relative to it, which must be shipped."""
     folder = home / module
     return {
         str(path.relative_to(folder))
@@ -116,7 +116,7 @@ def module_sources(module: str, home: Path = ROOT) -> set[str]:
 
 
 def cmake_lists(module: str) -> set[str]:
-    """Files that a module's CMakeLists.txt names in its set(...) lists."""
+    """Return the files that a module's CMakeLists.txt names in its set(...) lists."""
     text = re.sub(r"#.*", "", (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8"))
     variables = {"MODULE_NAME": module}
     files: set[str] = set()
@@ -134,13 +134,13 @@ def extension_facts() -> dict[str, str]:
 
 
 def s4ext_facts() -> dict[str, str]:
-    """Keyword and value of every line of DCAMT.s4ext that is no comment."""
+    """Return keyword and value of every line of DCAMT.s4ext but comments."""
     lines = (ROOT / "DCAMT.s4ext").read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
 def png_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels from a PNG's header chunk."""
+    """Return width and height in pixels from a PNG's header chunk."""
     head = path.read_bytes()[:24]
     assert (head[:8], head[12:16]) == (b"\x89PNG\r\n\x1a\n", b"IHDR"), f"{path} is no PNG"
     width, height = struct.unpack(">II", head[16:24])

@@ -1,4 +1,4 @@
-"""Grids, orientations, boxes and regions against nibabel and against arrays cut and turned by hand."""
+"""Grids, orientations, boxes and regions, compared with nibabel and with arrays cropped and turned by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels on a scan's own grid, against interpolating every class everywhere."""
+"""Labels on a scan's own grid, compared with interpolating every class everywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAPE, SPACING = (34, 29, 21), (1.1, 0.8, 2.0)
 
 
 def blobs(shape: tuple[int, ...], classes: int, background: float, seed: int) -> torch.Tensor:
-    """Smooth random probabilities (K, X, Y, Z); the more `background`, the fewer voxels of other classes."""
+    """Return smooth random probabilities (K, X, Y, Z); more `background` means fewer voxels of other classes."""
     noise = np.random.default_rng(seed).normal(size=(classes, *shape))
     logits = torch.from_numpy(np.stack([6 * ndimage.gaussian_filter(one, 2) for one in noise])).float()
     logits[0] += background

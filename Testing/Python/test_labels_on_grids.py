@@ -1,4 +1,4 @@
-"""Labels come to the grid of their scan exactly, or not at all; segments are chosen by name, values mapped."""
+"""Labels are fitted to their scan's grid exactly or refused; segments are chosen by name, and values mapped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prototypes and the two contrast parts against loops, closed forms and the directions they push."""
+"""Prototypes and the two contrast losses, compared with loops and closed forms; directions of their gradients."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def unit_vectors(count: int, dimensions: int = 5, seed: int = 0) -> Tensor:
 
 
 def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Embeddings, their classes (each occurs), and two branches' prototypes."""
+    """Return embeddings, their classes (each occurs), and two branches' prototypes."""
     labels = torch.cat([torch.arange(classes), torch.randint(classes, (12,), generator=torch.manual_seed(seed))])
     return unit_vectors(len(labels), seed=seed), labels, unit_vectors(classes, seed=7), unit_vectors(classes, seed=8)
 
 
 def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[bool], temperature: float) -> float:
-    """van den Oord et al. (2018), eq. 4, the positive being the own class's prototype, the others negatives."""
+    """Return eq. 4 of van den Oord et al. (2018): the own class's prototype is the positive, others are negatives."""
     losses = []
     for vector, label in zip(e.tolist(), labels.tolist(), strict=True):
         scores = [math.exp(math.fsum(map(float.__mul__, vector, c)) / temperature) for c in centres.tolist()]

@@ -1,4 +1,4 @@
-"""Mutual distillation against a loop over voxels: who teaches whom, how much, and where no gradient may go."""
+"""Mutual distillation, compared with a loop over voxels: teachers, students, weights and gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def confidence_by_hand(z: list[float]) -> float:
 
 
 def by_hand(pupils: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], temperature: float) -> float:
-    """Voxel by voxel and sample by sample: each teaches the other."""
+    """Return the loss by a loop over samples and voxels, in both directions."""
     return 0.5 * (
         lesson_by_hand(teachers[1], pupils[0], temperature) + lesson_by_hand(teachers[0], pupils[1], temperature)
     )
@@ -72,7 +72,7 @@ def test_confidence_runs_from_all_alike_to_certain(classes: int) -> None:
 
 
 def certain(*classes: int) -> Tensor:
-    """Logits (1, K, N, 1, 1) of voxels that are surely of the given classes."""
+    """Return logits (1, K, N, 1, 1) of voxels that are certain of the given classes."""
     return 20 * torch.eye(2, dtype=torch.float64)[list(classes)].T[None, :, :, None, None]
 
 

@@ -1,4 +1,4 @@
-"""Squared maximum mean discrepancy against loops over pairs, closed forms and the properties it is used for."""
+"""Squared maximum mean discrepancy, compared with loops over pairs and closed forms, and its properties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dice and cross-entropy against loops over voxels and closed forms."""
+"""Dice and cross-entropy, compared with loops over voxels and closed forms."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def certain(labels: Tensor, classes: int) -> Tensor:
-    """Logits that are sure of `labels`."""
+    """Return logits that are certain of `labels`."""
     return 60.0 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).double()
 
 
@@ -53,7 +53,7 @@ def test_it_is_a_loop_over_voxels(classes: int) -> None:
 
 
 def test_a_class_absent_from_a_sample_enters_cross_entropy_alone() -> None:
-    """However much of it is suspected; and what is shown counts as before."""
+    """For any probability of the absent class; classes that are present count as before."""
     logits, labels = random_case(3)
     labels[0][labels[0] == 2] = 0
     logits[0, 2] += 3

@@ -1,4 +1,4 @@
-"""Volume, area, diameters and sphericity against closed forms, and against what must not change them."""
+"""Volume, area, diameters and sphericity: equal to closed forms, and unchanged by axis order, padding and cropping."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.2, 0.2), Code("SCT", "82471001", 
 
 
 def ellipsoid(axes: np.ndarray, semi: tuple[float, ...], turn: np.ndarray, seed: int) -> np.ndarray:
-    """Mask of voxel centres inside the ellipsoid of `semi` axes (mm), which `turn` rotates in RAS."""
+    """Return the mask of voxel centres inside the ellipsoid of `semi` axes (mm), which `turn` rotates in RAS."""
     reach = np.linalg.norm(np.linalg.inv(axes) @ turn @ np.diag(semi), axis=1)
     shape = 2 * np.ceil(reach).astype(int) + 3
     centre = (shape - 1) / 2 + np.random.default_rng(seed).uniform(-0.5, 0.5, 3)
@@ -92,7 +92,7 @@ def test_a_capsule_with_flat_ends_keeps_its_area() -> None:
 
 
 def test_a_box_has_its_exact_volume_and_extents() -> None:
-    """Patient axes decide, not the order of the voxel axes: the first runs from front to back here."""
+    """Extents follow the patient's axes, not the order of the voxel axes: the first runs from front to back here."""
     axes = np.array([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
     mask = np.zeros((20, 20, 20), dtype=bool)
     mask[3:15, 5:9, 2:19] = True

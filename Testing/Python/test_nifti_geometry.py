@@ -79,6 +79,6 @@ def test_units_of_length_and_time(tmp_path: Path, unit: int) -> None:
 @pytest.mark.parametrize("codes", [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)])
 @pytest.mark.parametrize("zero", [0.0, float("nan"), float("inf")])
 def test_spacing_of_zero_is_refused(tmp_path: Path, codes: tuple[int, int], zero: float) -> None:
-    """ITK puts 1 mm in its place, which can only be wrong."""
+    """ITK replaces a spacing of zero by 1 mm, which is wrong."""
     path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, (1.5, zero, 3))
     refused(lambda: read_scan(path), path, "impossible voxel spacing")

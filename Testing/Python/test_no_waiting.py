@@ -37,11 +37,11 @@ EVERYTHING = (
 """Settings by which every part of an iteration is at work."""
 META = torch.device("meta")
 MAKING = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
-"""What makes a tensor of Python's numbers, on the CPU first."""
+"""Functions that make a tensor from Python numbers, on the CPU first."""
 
 
 class Watch(TorchFunctionMode):
-    """Refuses what would bring numbers from the CPU to the device otherwise than by `to_device`, and double precision.
+    """Refuse operations that copy numbers from the CPU to the device except by `to_device`, and double precision.
 
     Single numbers (of no dimension) take part in a GPU's work without being copied there.
     """

@@ -56,7 +56,7 @@ def test_atrium_is_one_component_of_a_patients_size(hearts: dict[int, tuple[Volu
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_blood_is_brighter_than_myocardium_and_that_than_lung(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brightness in the finished picture of blood, of the ventricle's posterior wall, and of its darkest parts.
+    """Return the intensity of blood, of the ventricle's posterior wall, and of the darkest parts of the scan.
 
     The atrium's wall surrounds its blood, and not the ventricle's behind the mitral valve.
     """

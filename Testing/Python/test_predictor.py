@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 
 def labels_at(labelmap: Labelmap, points: np.ndarray) -> np.ndarray:
-    """Labels at places (..., 3) in the patient, RAS mm, of the voxels nearest to them."""
+    """Return the labels of the voxels nearest to places (..., 3), RAS mm."""
     offset = points - labelmap.grid.affine[:3, 3]
     index = np.rint(offset @ np.linalg.inv(labelmap.grid.affine[:3, :3]).T).astype(int)
     return np.asarray(labelmap.voxels[tuple(np.moveaxis(index, -1, 0))])
@@ -266,7 +266,7 @@ def ball(x: float, radius: float) -> np.ndarray:
 
 
 BALLS = ball(-17, 8), ball(12, 11)
-"""Branch A sees both; branch B the right one only."""
+"""Branch A segments both; branch B the right one only."""
 
 
 def predictor_and_scan(

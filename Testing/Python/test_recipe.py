@@ -34,7 +34,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 
 
 def settings_by_name() -> Counter[str]:
-    """How often each name occurs among the fields of the recipe and of its sections."""
+    """Count each name among the fields of the recipe and of its sections."""
     recipe = load_recipe("la")
     names: Counter[str] = Counter()
     for recipe_field in dataclasses.fields(recipe):

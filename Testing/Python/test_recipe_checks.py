@@ -1,4 +1,4 @@
-"""Values of the right type that do not make a task: each refused by its own message, the last good ones taken."""
+"""Recipe values beyond their limits: each is refused by its own message, and values at the limits are accepted."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
 
 
 def test_no_float_of_a_recipe_may_be_infinite_or_nan() -> None:
-    """Those that a later field adds, too."""
+    """Fields that are added later are included."""
     data = load_recipe("la").to_dict()
     fields = [(name, key) for name, part in data.items() if isinstance(part, dict) for key in part]
     floats = [(name, key) for name, key in fields if isinstance(data[name][key], float)]

@@ -78,7 +78,7 @@ def test_report_and_model_name_no_patient(run: Path, file: str) -> None:
 
 
 class Page(HTMLParser):
-    """What a page would fetch, its tags, and the rows of its tables."""
+    """Collects the addresses that a page would load, its tags, and the rows of its tables."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

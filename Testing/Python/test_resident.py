@@ -1,4 +1,4 @@
-"""Cases in memory: what 8 bits cost, which voxels patches are centred on, and faults named."""
+"""Cases in memory: the rounding to 8 bits, the voxels on which patches are centred, and errors of files."""
 
 from __future__ import annotations
 

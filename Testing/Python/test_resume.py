@@ -1,4 +1,4 @@
-"""Nothing that stops a run changes its result: signals, kills, full disks, faults and other devices."""
+"""A run ends with the same result after signals, kills, full disks, failures and on other devices."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def assert_same_end(run: RunFolder, reference: RunFolder) -> None:
 
 
 def wait_for(run: RunFolder, holds: Callable[[list[dict[str, Any]]], bool], process: Any) -> None:
-    """Until the run's events fulfil a condition, or the process ends."""
+    """Wait until the run's events fulfil a condition, or the process ends."""
     limit = time.monotonic() + 300
     while process.is_alive() and time.monotonic() < limit and not holds(run.read_events()):
         time.sleep(0.002)

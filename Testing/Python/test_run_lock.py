@@ -115,7 +115,7 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
 
 
 def test_processes_that_contend_are_never_inside_together(tmp_path: Path) -> None:
-    """Removing the file on release leaves no moment at which two processes hold different files as the lock."""
+    """Although the file is removed on release, two processes never hold different files as the lock."""
     words = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     contenders = [subprocess.Popen(words, text=True, **pipes) for _ in range(4)]  # type: ignore[call-overload]

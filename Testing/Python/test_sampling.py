@@ -1,4 +1,4 @@
-"""Patches against plain slicing and scipy's affine transform; batches by step and seed alone."""
+"""Patches, compared with plain slicing and scipy's affine transform; batches depend on step and seed alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sampler_of(
 
 
 def cut(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Image (C, 16, 16, 16), in 8-bit values, and label of a patch."""
+    """Return a patch's image (C, 16, 16, 16), in 8-bit values, and its label."""
     image, label = sampler_of([case])._cut(case, torch.from_numpy(centre), torch.from_numpy(matrix))
     _, offset = uint8_scale_offset(tiny_recipe().intensity)
     return (image.numpy() - offset) * TO_BYTE, label.numpy()

@@ -91,7 +91,7 @@ def test_little_memory_changes_less_than_one_voxel_in_two_hundred(
 
 
 def test_how_the_scan_was_cropped_changes_little(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
-    """10 mm less on each side and 5 mm less above and below: the same atrium, but for what was cut off."""
+    """Cropped by 10 mm on each side and 5 mm above and below, the scan gives the same atrium, less what was cropped."""
     margin = (16, 16, 8)
     part = tuple(slice(m, n - m) for m, n in zip(margin, scan.grid.shape, strict=True))
     affine = scan.grid.affine.copy()

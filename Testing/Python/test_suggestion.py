@@ -1,4 +1,4 @@
-"""Suggested recipes: the rules in closed form, and made-up tasks that train from a suggestion alone."""
+"""Suggested recipes: the rules in closed form, and synthetic tasks that train from a suggestion alone."""
 
 from __future__ import annotations
 

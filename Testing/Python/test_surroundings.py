@@ -1,4 +1,4 @@
-"""Patches that end within themselves: what lies beyond, by what each kind is, and that the rest stays as it was."""
+"""Patches with replaced surroundings: the filling of each kind, and that the rest is unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def patch() -> tuple[Tensor, Tensor]:
 
 
 def side_that_changed(before: Tensor, after: Tensor) -> tuple[int, int, bool] | None:
-    """Axis, depth and whether at the end, of the one slab in which channel 0 differs; None if nothing does."""
+    """Return axis, depth and whether at the end, of the slab in which channel 0 differs; None if none does."""
     differs = (before != after)[0].numpy()
     if not differs.any():
         return None

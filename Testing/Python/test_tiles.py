@@ -104,7 +104,7 @@ def test_tiles_cover_every_voxel_once_with_their_margin() -> None:
 def test_instance_normalisation_is_never_predicted_in_tiles(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its statistics are those of the whole volume, which no tile shows."""
+    """Its statistics are those of the whole volume, which no tile holds."""
     recipe = dataclasses.replace(tiny_recipe, network=dataclasses.replace(SHAPES[0], normalisation="instance"))
     network = network_of(recipe, recipe.network)
     image = torch.randn(1, 40, 24, 24) + torch.linspace(0, 3, 40)[:, None, None]

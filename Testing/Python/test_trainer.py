@@ -159,7 +159,7 @@ def test_float32_is_used_where_the_bfloat16_gradient_is_wrong(
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="this processor does not compute in bfloat16 itself")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
 def test_gradients_of_other_lengths_are_right(length: int) -> None:
-    """Whatever lies in memory that was freed before."""
+    """Uninitialised memory may hold any numbers."""
     torch.manual_seed(0)
     features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     kernel = torch.randn(16, 16, 3, 3, 3)
@@ -365,7 +365,7 @@ def test_a_first_validation_is_made_if_there_is_time_for_it_and_the_last(
 
 
 def test_a_request_to_stop_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever was measured by then is of no use; at the run's end all of it is wanted."""
+    """A cancelled validation gives no scores; the last one of a run is never cancelled."""
     heard: list[RunEvent] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", heard=heard.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)

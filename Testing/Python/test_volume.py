@@ -271,7 +271,7 @@ def test_unusual_codes_and_signs_are_taken_as_itk_takes_them(
 
 @pytest.mark.parametrize(("sform", "qform"), [(1, 0), (2, 0)])
 def test_sheared_sform_without_qform_is_kept(tmp_path: Path, sform: int, qform: int) -> None:
-    """ITK refuses such a file; with a qform it takes that."""
+    """ITK refuses such a file; if it has a qform, ITK uses the qform."""
     path = tmp_path / "x.nii"
     save_nifti_header(path, (SHEARED["sheared"], sform), (ORTHOGONAL["permuted"], qform))
     assert read_scan(path).grid.matches(Grid(SHAPE, SHEARED["sheared"]), 1e-4)

@@ -1,4 +1,4 @@
-"""Scans, labelmaps and places to write to that cannot be used are refused in one line."""
+"""Unusable scans, labelmaps and output paths are refused in one line."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def analysed(atrium: Atrium, grid: Grid, settings: WallSettings | None = None) -
 
 
 def angles_to(result: WallResult, axis: np.ndarray) -> np.ndarray:
-    """Degrees between each point, seen from the centre, and an axis."""
+    """Return the degrees between each point, from the centre, and an axis."""
     p = result.surface.points - CENTRE
     return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
 

@@ -100,7 +100,7 @@ def floor_of(module: str) -> int | None:
 
 
 def upward(home: Path) -> list[str]:
-    """Imports within home/dcamt that run to a higher floor."""
+    """Return the imports within home/dcamt that run to a higher floor."""
     faults = []
     for path in sorted((home / "dcamt").rglob("*.py")):
         own = floor_of(module_name(path, home))
@@ -114,7 +114,7 @@ def upward(home: Path) -> list[str]:
 
 
 def import_time_graph(home: Path) -> dict[str, set[str]]:
-    """Which modules and outside packages importing each engine module runs, one step far."""
+    """Return the modules and outside packages that each engine module imports directly."""
     return {
         module_name(path, home): {found.target for found in imports_of(path, home) if found.at_import_time}
         for path in (home / "dcamt").rglob("*.py")
@@ -135,7 +135,7 @@ def reached(graph: dict[str, set[str]], start: str, *, packages: bool = True) ->
 
 
 def cycles(graph: dict[str, set[str]]) -> list[str]:
-    """Engine modules whose own import statements lead back to them."""
+    """Return the engine modules whose own import statements lead back to them."""
     return [
         module
         for module, targets in graph.items()

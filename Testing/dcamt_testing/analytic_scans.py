@@ -42,7 +42,7 @@ def centred_grid(
 
 
 def points_of(grid: Grid) -> np.ndarray:
-    """RAS mm of every voxel's centre: (I, J, K, 3)."""
+    """Return every voxel's centre, RAS mm: (I, J, K, 3)."""
     index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1)
     return np.asarray(index @ grid.affine[:3, :3].T + grid.affine[:3, 3])
 

@@ -1,4 +1,4 @@
-"""What breaks a worker on purpose: programs that are run in its interpreter before it."""
+"""Programs that break a worker on purpose, run in its interpreter before it."""
 
 from __future__ import annotations
 

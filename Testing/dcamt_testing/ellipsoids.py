@@ -1,4 +1,4 @@
-"""Small made-up scans."""
+"""Small synthetic scans of ellipsoids."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ AT = (41, 60, 0)
 
 
 def tissue() -> np.ndarray:
-    """It waves, and is negative all over: (I, J, K)."""
+    """Return intensities that vary in waves and are all negative: (I, J, K)."""
     i, j, k = np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij")
     waves = -0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3) + 0.15 * np.sin(k / 1.5 + i / 4)
     return np.asarray(waves.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Made-up scans on grids of every kind, written by other libraries than the engine's own writers; and `refused`."""
+"""Synthetic scans on grids of every kind, written by other libraries than the engine's writers; and `refused`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of small made-up cases, models of a recipe that trains in seconds, trainers, and `dcamt` in processes."""
+"""Folders of small synthetic cases, models of a recipe that trains in seconds, trainers, and `dcamt` in processes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_cases_folder(
     spacing_mm: float = 2.0,
     seed: int = 0,
 ) -> Path:
-    """Scans, labels and the CSV file of a training run in `folder`; returns the CSV file's path."""
+    """Write scans, labels and the CSV file of a training run into `folder`; return the CSV file's path."""
     rows = []
     for role, count in (("labelled", labelled), ("unlabelled", unlabelled), ("validation", validation)):
         for index in range(count):
@@ -150,7 +150,7 @@ def start_dcamt(arguments: list[str], output: Path) -> BaseProcess:
 
 
 def run_dcamt(arguments: list[str], output: Path) -> int | None:
-    """`dcamt` to its end; returns the exit status."""
+    """Run `dcamt` to its end; return the exit status."""
     process = start_dcamt(arguments, output)
     process.join(600)
     return process.exitcode
@@ -170,7 +170,7 @@ def _dcamt(arguments: list[str], output: str) -> None:
 
 
 def status(words: Iterable[str | Path]) -> int:
-    """`dcamt` in this process; returns the exit status, that of a wrong usage included."""
+    """Run `dcamt` in this process; return the exit status, also after wrong usage."""
     from dcamt import cli
 
     try:

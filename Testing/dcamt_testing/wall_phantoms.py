@@ -57,7 +57,7 @@ class Atrium:
         return inside
 
     def brightness(self, points: np.ndarray) -> np.ndarray:
-        """Intensities at RAS mm points (..., 3)."""
+        """Return the intensities at RAS mm points (..., 3)."""
         p = points - self.centre
         unit = p / self.radii
         size = np.linalg.norm(unit, axis=-1)
@@ -108,7 +108,7 @@ class Atrium:
         return float((element * chosen(unit)).sum() * (np.pi / steps) * (2 * np.pi / steps))
 
     def patch_area_mm2(self) -> float:
-        """Area of the patch on the surface."""
+        """Return the area of the patch on the surface."""
         cosine = np.cos(np.radians(self.patch_degrees))
         return self.area_mm2(lambda unit: unit @ np.array(self.patch_axis) > cosine)
 

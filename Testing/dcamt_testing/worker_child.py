@@ -86,7 +86,7 @@ class Child:
             before.append(event)
 
     def ends(self) -> int:
-        """Exit status, once it has ended by itself."""
+        """Wait until the worker has ended by itself; return its exit status."""
         return self.process.wait(timeout=PATIENCE_S)
 
     def close(self) -> None:
