@@ -160,7 +160,6 @@ def stage_name(stage: str) -> str:
     return {
         "loading": _("Loading the model"),
         "preparing": _("Preparing the volume"),
-        "finding": _("Finding the heart"),
         "segmenting": _("Segmenting"),
         "finishing": _("Finishing"),
         "measuring": _("Measuring"),

@@ -95,12 +95,6 @@ class EngineProcess:
         if self._process.state() == qt.QProcess.NotRunning:
             self._let_go()
 
-    def close_stdin(self) -> None:
-        """Let the process end by itself: it finishes nothing, but it removes its files."""
-        self.listening = False
-        if self._runs:
-            self._process.closeWriteChannel()
-
     def wait_for_end(self, milliseconds: int) -> None:
         """Block until the process has ended: Slicer itself ends, and its event loop with it."""
         if self._runs:

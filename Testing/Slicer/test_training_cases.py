@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -23,7 +24,7 @@ from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import OWN_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.check import CaseCheck, scene_remark
-from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, rows_from_json, rows_to_json
+from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, parse_rows, rows_to_json
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
 from DCAMTTrainingLib.cases.store import load_rows, save_rows
@@ -84,7 +85,7 @@ class RowsTest(unittest.TestCase):
         self.table.replace_row(0, replace(self.table.rows[0], source=SceneScan("v", "one", (("s2", 1),), chosen=True)))
         self.table.add([scene("one")])
         self.assertEqual(self.table.rows[0].source.segments, (("s2", 1),))
-        self.assertEqual(rows_from_json(rows_to_json(self.table.rows)), self.table.rows)
+        self.assertEqual(parse_rows(json.loads(rows_to_json(self.table.rows))), self.table.rows)
         self.table.add([scene("another")])  # another outline has segments of its own
         self.assertEqual((self.table.rows[0].source, self.table.rows[0].role), (scene("another").source, VALIDATION))
         self.table.add([replace(scene(""), role=UNLABELLED)])
@@ -117,11 +118,11 @@ class RowsTest(unittest.TestCase):
         self.table.add([file_row(f"c{n}") for n in range(3)])
         self.table.set_facts(2, (4, 5, 6), (1.0, 1.0, 2.5), "wrong")
         self.table.remove([0, 1])
-        kept = rows_from_json(rows_to_json(self.table.rows))
+        kept = parse_rows(json.loads(rows_to_json(self.table.rows)))
         self.assertEqual(kept, [CaseRow("c2", FileScan("/scans/c2.nrrd"), UNLABELLED, (4, 5, 6), (1.0, 1.0, 2.5))])
         for text in ("[1]", "{}x", '[{"name": "a", "source": {"image": "i", "label": ""}, "role": "dancer"}]'):
             with self.assertRaises(ValueError):
-                rows_from_json(text)
+                parse_rows(json.loads(text))
 
     def test_next_role_cycles_through_the_possible_roles(self):
         row = file_row("a", LABELLED, "/label.nrrd")

@@ -199,11 +199,6 @@ def rows_to_json(rows: Sequence[CaseRow]) -> str:
     return json.dumps(listed, separators=(",", ":"))
 
 
-def rows_from_json(text: str) -> list[CaseRow]:
-    """Return the rows of `rows_to_json`; raise ValueError for any other text."""
-    return parse_rows(json.loads(text))
-
-
 def parse_rows(listed: Any) -> list[CaseRow]:
     """Return the rows of parsed JSON; raise ValueError for anything else."""
     try:

@@ -53,7 +53,6 @@ class RunCurves:
         self.eta_s: float | None = None
         self.memory_bytes: int | None = None
         self.loading: tuple[int, int] | None = None
-        self.last_dice: dict[str, dict[str, float]] = {}
 
     def apply(self, event: RunEvent) -> bool:
         """Apply an event; return whether a curve changed."""
@@ -74,7 +73,6 @@ class RunCurves:
                 self.losses.setdefault(name, Curve()).add(event.step, value)
             return True
         if isinstance(event, ValidationScored):
-            self.last_dice = event.dice
             for branch, by_class in event.dice.items():
                 for name, value in by_class.items():
                     self.dice.setdefault((name, branch), Curve()).add(event.step, value)
