@@ -438,8 +438,13 @@ class ProcessTest(FaultCase):
     def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
         volume = add_scan()
         pid = self.begin(volume)
-        self.worker._idle_ms = 200
-        self.wait()
+        idle = self.worker._idle
+        with mock.patch.object(idle, "start", wraps=idle.start) as start:
+            self.wait()
+        # After the answer it waits for a quarter of an hour, which is over here at once.
+        start.assert_called_with(15 * 60000)
+        self.assertTrue(alive(pid))
+        idle.start(0)
         process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
         self.assert_the_next_apply_works(volume)
 

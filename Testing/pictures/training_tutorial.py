@@ -19,7 +19,13 @@ from .window import beside_charts, grab_panel, in_window, save
 TITLE = "DCAMT Training"
 WIDTH = 510
 SCANS, LABELLED, FOR_VALIDATION = 9, 5, 2
-SETTINGS = {"iterationsEdit": "400", "spacingEdit": "2.5,2.5,2.5", "patchEdit": "32,32,16"}
+SETTINGS = {
+    "iterationsEdit": "150",
+    "spacingEdit": "4,4,4",
+    "patchEdit": "32,32,16",
+    "batchEdit": "2",
+    "labelledPerBatchEdit": "1",
+}
 """A coarse grid and small patches: some minutes without a GPU, and the model learns something all the same."""
 PATIENCE_S = 1800.0
 RUNS_SHOWN = "/home/you/DCAMT runs"
