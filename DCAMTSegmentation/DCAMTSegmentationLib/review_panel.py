@@ -122,7 +122,8 @@ class ReviewPanel:
         text = _("{number} of {count}: {volume} mL in doubt").format(
             number=number, count=count, volume=f"{place.volume_ml:.2f}"
         )
-        views.mark_place(self._node, place.position, text)
+        # Short, since the map's legend lies at the side of the view.
+        views.mark_place(self._node, place.position, _("{number} of {count}").format(number=number, count=count))
         self._ui.placeLabel.text = text
 
     def on_correct(self, checked: bool = False) -> None:

@@ -13,6 +13,7 @@ import slicer
 import vtk
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING, WALL, WHOLE, decaaf_stage
+from dcamt.wall.colors import OPENING_COLOR, RATIO_RANGE, threshold_colors
 from dcamt.wall.files import wall_facts, wall_of
 from dcamt.wall.settings import Threshold
 from dcamt.wall.surface import Surface
@@ -25,14 +26,9 @@ from . import review
 
 _FACTS = "DCAMT.wallFacts"
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
-LOWEST, HIGHEST = 0.5, 2.0
+LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
 COLOURS = 256
-NO_WALL = (0.55, 0.55, 0.55)
-"""Openings, and what the scan's border cuts off."""
-BELOW = ((0.16, 0.25, 0.50), (0.80, 0.88, 0.96))
-ABOVE = ((0.99, 0.83, 0.30), (0.70, 0.02, 0.10))
-"""Colours below and above the threshold, from the lowest to the highest ratio."""
 
 
 def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
@@ -160,15 +156,11 @@ def _set_colours(colours: Any, threshold: float) -> None:
     if colours is None:
         return
     modifying = colours.StartModify()
-    ratios = np.linspace(LOWEST, HIGHEST, COLOURS)
-    for index, ratio in enumerate(ratios):
-        if index == 0:
-            red, green, blue = NO_WALL
-        else:
-            ends, low, high = (BELOW, LOWEST, threshold) if ratio <= threshold else (ABOVE, threshold, HIGHEST)
-            at = (ratio - low) / max(high - low, 1e-6)
-            red, green, blue = ((1 - at) * np.array(ends[0]) + at * np.array(ends[1])).clip(0, 1)
-        colours.SetColor(index, float(red), float(green), float(blue), 1.0)
+    table = threshold_colors(np.linspace(LOWEST, HIGHEST, COLOURS), threshold)
+    # The first is that of what is no wall: openings, and what the scan's border cuts off.
+    table[0] = OPENING_COLOR
+    for index, color in enumerate(table.tolist()):
+        colours.SetColor(index, *color, 1.0)
     colours.EndModify(modifying)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -14,7 +16,7 @@ from slicer.i18n import tr as _
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
-REASON_LENGTH = 300
+REASON_LENGTH, OUTPUT_LENGTH = 300, 1 << 14
 # Slicer's own builds, which its application has loaded: another one beside them breaks it.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 
@@ -69,24 +71,45 @@ def ensure_packages() -> None:
         )
     from slicer.packaging import pip_ensure
 
+    printed = _Printed(sys.stdout)
     try:
-        if pytorch is not None:
-            pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
-        pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
+        with redirect_stdout(printed):  # type: ignore[type-var]
+            if pytorch is not None:
+                pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
+            pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
     except ImportError as error:  # installed, but it does not load beside what is loaded already
         text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and try again.")
         raise NotInstalledError(text.format(reason=error)) from error
     except (CalledProcessError, RuntimeError, OSError) as error:
-        raise _failed_installation(error) from error
+        raise _failed_installation(error, printed.text()) from error
     still = missing_packages()
     if still:
         text = _("Still missing: {packages}. Restart Slicer, and try again.")
         raise NotInstalledError(text.format(packages=", ".join(still)))
 
 
-def _failed_installation(error: Exception) -> NotInstalledError:
-    """Return the error with pip's own reason, which is the last line that it marks as one."""
-    output = "\n".join(str(part) for part in (getattr(error, "output", ""), getattr(error, "stderr", "")) if part)
+class _Printed:
+    """A text stream that passes all text on to another, and keeps its end."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._kept = stream, ""
+
+    def write(self, text: str) -> None:
+        self._stream.write(text)
+        self._kept = (self._kept + text)[-OUTPUT_LENGTH:]
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def text(self) -> str:
+        return self._kept.strip()
+
+
+def _failed_installation(error: Exception, output: str) -> NotInstalledError:
+    """Return the error with pip's own reason: the last line of its output that it marks as an error.
+
+    Slicer prints pip's output, and its exception does not hold it.
+    """
     marked = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
     reason = marked[-1] if marked else " ".join(str(error).split())
     text = _(

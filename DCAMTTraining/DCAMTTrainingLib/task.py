@@ -12,6 +12,7 @@ from dcamt.errors import InputError
 from dcamt.models.package import read_recipe
 from dcamt.models.store import model_path
 from dcamt.recipe import Recipe, load_recipe, recipe_from_dict
+from dcamt.report.colors import SEGMENT_COLORS
 from dcamt.volume import Code, SegmentInfo
 from slicer.i18n import tr as _
 
@@ -20,14 +21,6 @@ SUGGESTED = "suggested"
 BASES = {OWN_MRI: "la", OWN_CT: "pancreas"}
 """The shipped recipe from which an own task takes intensities, network and schedule."""
 TISSUE = Code("SCT", "85756007", "Tissue")
-COLOURS = (
-    (0.84, 0.42, 0.38),
-    (0.36, 0.61, 0.84),
-    (0.47, 0.75, 0.42),
-    (0.93, 0.75, 0.35),
-    (0.66, 0.5, 0.78),
-    (0.45, 0.78, 0.76),
-)
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def _cached_recipe(path: Path, changed: int) -> Recipe:
 def new_class(classes: Sequence[OwnClass]) -> OwnClass:
     """Return a further class in a colour that the first few others do not have."""
     number = len(classes) + 1
-    return OwnClass(_("Class {number}").format(number=number), COLOURS[(number - 1) % len(COLOURS)])
+    return OwnClass(_("Class {number}").format(number=number), SEGMENT_COLORS[(number - 1) % len(SEGMENT_COLORS)])
 
 
 def classes_to_json(classes: Sequence[OwnClass]) -> str:

@@ -117,6 +117,18 @@ class InstallationTest(SegmentationCase):
         pip.reset()
         self.assert_apply_works()
 
+    def test_the_reason_of_pip_is_told(self) -> None:
+        # Slicer prints what pip writes, and its exception holds none of it.
+        reason = "ERROR: No matching distribution found for slicerio>=1.1"
+        pip.missing, pip.returncode = {"slicerio"}, 1
+        pip.output = ("Collecting slicerio", "  warning: something", reason, "[notice] A new release of pip is there")
+        with Person() as person:
+            person.expects(QUESTION, "Ok")
+            person.expects(reason, "Ok")
+            click(self.ui.applyButton)
+        self.assertIn(reason, self.ui.statusLabel.text)
+        self.assertIn("Collecting slicerio", person.seen[-1].detail)
+
     def test_no_network(self) -> None:
         pip.missing, pip.returncode = {"slicerio"}, 1
         with Person() as person:

@@ -248,10 +248,10 @@ class PlaceTest(ViewCase):
         position = np.zeros(3)
         mark.GetNthControlPointPositionWorld(0, position)
         np.testing.assert_allclose(position, place.position, atol=1e-6)
-        self.assertEqual(mark.GetNthControlPointLabel(0), "1 of 2: 0.50 mL in doubt")
+        self.assertEqual(mark.GetNthControlPointLabel(0), "1 of 2")
         click(self.ui.nextPlaceButton)
         self.assertEqual(mark.GetNumberOfControlPoints(), 1)
-        self.assertEqual(mark.GetNthControlPointLabel(0), "2 of 2: 0.25 mL in doubt")
+        self.assertEqual(mark.GetNthControlPointLabel(0), "2 of 2")
 
     def test_the_mark_goes_with_its_scan_and_with_a_new_result(self) -> None:
         one, two = add_scan("one"), add_scan("two", seed=3)

@@ -14,6 +14,7 @@ from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import OPENING
+from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.files import write_wall_csv
 from DCAMTSegmentationLib import review, wall_nodes
 from fake_worker import FakePanel, FakeWorker
@@ -140,6 +141,11 @@ class ThresholdTest(InsertedWallCase):
             colours.GetColor(int(at) + 2, above)
             self.assertGreater(below[2], below[0])  # bluish
             self.assertGreater(above[0], above[2] + 0.4)  # yellow to red
+        # The ends, and the grey of openings, are those of the report's pictures.
+        for index, color in ((1, COLOR_STOPS[0][1]), (wall_nodes.COLOURS - 1, COLOR_STOPS[-1][1]), (0, OPENING_COLOR)):
+            found = [0.0] * 4
+            colours.GetColor(index, found)
+            np.testing.assert_allclose(found[:3], color, atol=0.01)
 
     def test_a_threshold_counts_within_fifty_milliseconds(self) -> None:
         took = []

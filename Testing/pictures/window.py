@@ -107,6 +107,11 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
         wanted = layout.totalHeightForWidth(panel.width()) if layout.hasHeightForWidth() else 0
         panel.resize(panel.width(), max(panel.sizeHint().height(), panel.minimumSizeHint().height(), wanted))
     slicer.app.processEvents()
+    # Nothing reaches beyond the panel.
+    shown = [widget for widget in panel.findChildren(QtWidgets.QWidget) if widget.isVisibleTo(panel)]
+    lowest = max(widget.mapTo(panel, widget.rect().bottomLeft()).y() for widget in shown)
+    panel.resize(panel.width(), max(panel.height(), lowest + MARGIN))
+    slicer.app.processEvents()
 
 
 def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:

@@ -23,11 +23,13 @@ from packaging.utils import canonicalize_name
 @dataclass
 class PipRecorder:
     """Records the requests to pip. `missing`: packages that count as absent; `returncode`: how installations end, other
-    than 0 where there is no network; `updates_imported`: packages that an installation would change under a running
-    Slicer, so that a restart is offered."""
+    than 0 where there is no network; `output`: the lines that pip writes, which Slicer only prints;
+    `updates_imported`: packages that an installation would change under a running Slicer, so that a restart is
+    offered."""
 
     missing: set[str] = field(default_factory=set)
     returncode: int = 0
+    output: tuple[str, ...] = ()
     updates_imported: set[str] = field(default_factory=set)
     installed: list[list[str]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
@@ -54,6 +56,8 @@ class PipRecorder:
     def run(self, requirements: list[str], skip: list[str]) -> int:
         self.installed.append(requirements)
         self.skipped.append(skip)
+        for line in self.output:
+            print(line)
         if self.returncode == 0:
             names = {canonicalize_name(Requirement(text).name) for text in requirements}
             self.missing = {name for name in self.missing if canonicalize_name(name) not in names}

@@ -30,6 +30,24 @@ def ratio_colors(ratio: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(ratio, stops, colors[:, channel]) for channel in range(3)], axis=1)
 
 
+def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
+    """Return colours (N, 3), 0 to 1, of ratios (N,): the same scale, moved so that blue ends at the threshold.
+
+    Up to the threshold the colours are those of the first two stops, above it those from yellow on.
+    """
+    blue, warm = COLOR_STOPS[:2], COLOR_STOPS[3:]
+    colors = np.empty((len(ratio), 3))
+    for stops, low, high, chosen in (
+        (blue, RATIO_RANGE[0], threshold, ratio <= threshold),
+        (warm, threshold, RATIO_RANGE[1], ratio > threshold),
+    ):
+        places = np.array([stop for stop, _ in stops])
+        places = low + (places - places[0]) / (places[-1] - places[0]) * max(high - low, 1e-6)
+        for channel in range(3):
+            colors[chosen, channel] = np.interp(ratio[chosen], places, [color[channel] for _, color in stops])
+    return colors
+
+
 def wall_colors(ratio: np.ndarray, kind: np.ndarray) -> np.ndarray:
     """Return colours (N, 3), 0 to 1, of the points of a surface: by ratio on the wall, grey elsewhere."""
     colors = ratio_colors(ratio)
