@@ -214,7 +214,7 @@ def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGr
     """Return the network's grid of a scan, of the given spacing (mm along R-L, A-P, S-I)."""
     orientation = canonical_orientation(source)
     extent = [source.shape[stored] * float(source.spacing[stored]) for stored in orientation.order]
-    # Rounded twice, so that half a voxel falls to the same side whatever a rotation leaves in the last digits.
+    # Rounded twice, so that half a voxel is rounded to the same side despite a rotation's errors in the last digits.
     x, y, z = (max(1, round(round(mm / step, 3))) for mm, step in zip(extent, spacing, strict=True))
     return NetworkGrid(source, orientation, spacing, (x, y, z))
 

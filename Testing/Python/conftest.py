@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Several test processes share the cores: each of them, and what it starts, computes on one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell that starts the tests in the background has Ctrl-C ignored, and whatever they start would ignore it, too.
+# A shell that starts the tests in the background ignores Ctrl-C, which the processes that they start would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared helpers assert, too: pytest shows the values of theirs as of a test's own.

@@ -33,7 +33,7 @@ def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
         for side, at, n, length in zip(box, AT, CASE, FIELD, strict=True):
             assert side.start <= at + 8
             assert side.stop >= at + n - 8
-            # Two voxels of the grid on which it is looked for are 16 mm.
+            # Two voxels of the coarse grid are 16 mm.
             assert side.start >= max(0, at - 20)
             assert side.stop <= at + n + 20 or side.stop == length
     noise = np.random.default_rng(1).normal(300, 100, (1, *FIELD)).astype(np.float32)
@@ -81,7 +81,7 @@ def test_padding_that_changes_slowly_is_left_out_but_for_some_millimetres() -> N
     box = anatomy_box(Volume(padded[None], scan.grid), RECIPE)
     assert box is not None
     for side, tissue in zip(box[:2], where[:2], strict=True):
-        # Two voxels of the grid on which it is looked for are 16 mm.
+        # Two voxels of the coarse grid are 16 mm.
         assert -16 <= side.start - tissue.start <= 8
         assert -8 <= side.stop - tissue.stop <= 16
 

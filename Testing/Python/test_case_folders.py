@@ -209,7 +209,7 @@ def test_slicer_segmentation_beside_one_scan_of_another_name(tmp_path: Path) -> 
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
     found = find_cases(folder(tmp_path, *files))
     assert set(pairs(found, tmp_path).values()) == {files[:2], files[2:]}
-    # Of two scans, or with a name of its own, nobody knows whose label it is.
+    # For two scans, or a name of its own, the label's scan is unknown.
     unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
     found = find_cases(folder(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found.cases)

@@ -113,7 +113,7 @@ def test_highdicom_reads_the_same_voxels_at_the_same_places(written: Path, case:
     expected = np.zeros(SHAPE, np.uint8)
     for number, info in enumerate(SEGMENTS, start=1):
         expected[labelmap.voxels == info.label] = number
-    # Voxel by voxel in the patient, whatever the order of the axes.
+    # Voxel by voxel in the patient, for any order of the axes.
     found = np.argwhere(np.asarray(volume.array) > 0)
     places = volume.map_indices_to_reference(found)
     index = np.linalg.inv(RAS_TO_LPS @ labelmap.grid.affine) @ np.column_stack([places, np.ones(len(places))]).T

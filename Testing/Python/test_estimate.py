@@ -64,7 +64,7 @@ def test_a_step_takes_about_as_long_as_estimated(tmp_path: Path) -> None:
 
 
 def test_without_time_the_cost_is_extrapolated_from_a_smaller_patch(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of 2 s and 100 MB whatever the patch, and 8 s and 800 MB for a whole one.
+    # 2 s and 100 MB for any patch, plus 8 s and 800 MB for the whole patch.
     recipe = tiny_recipe("patch=32,32,32")
     whole = math.prod(recipe.training.patch)
     shares: list[float] = []

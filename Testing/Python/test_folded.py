@@ -64,7 +64,7 @@ def test_folding_changes_nothing_but_the_layers(
     kinds = {type(part) for part in lean.modules()}
     assert nn.BatchNorm3d not in kinds
     if normalisation == "batch":
-        # What is left are those after an interpolation, which no convolution can take along.
+        # Those after an interpolation remain, since no convolution precedes them directly.
         left = sum(isinstance(part, nn.ReLU) for vnet in lean.vnets for part in vnet.modules())
         assert left == len(SHAPE.channels) - 1
 

@@ -88,7 +88,7 @@ def test_the_organ_is_found_in_any_surroundings(kind: str, predictor: Predictor)
     network = predictor.network
     whole = np.prod([n * s / 2 for n, s in zip(FIELD, SPACING, strict=True)])
     assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
-    # What was not looked at is background, of which the branches are certain.
+    # Voxels that were not segmented are certain background.
     assert result.probabilities is not None
     assert result.agreement is not None
     assert np.abs(result.probabilities.sum(axis=0) - 1).max() < 1e-5
@@ -261,7 +261,7 @@ def test_a_class_missed_on_the_coarse_grid_is_segmented_in_the_whole_anatomy() -
     def never(image: Tensor) -> Tensor:
         raise AssertionError("nothing is to be looked for")
 
-    # Large enough to be seen, but beyond the part that is looked at first: a box holds both.
+    # Large enough to be found, but beyond the part that is searched first: a box holds both.
     voxels[(i - 135) ** 2 + (j - 60) ** 2 + (k - 12) ** 2 < 8**2] = 0.9
     looked.clear()
     seen = locate(Volume(voxels[None], grid), two, run)

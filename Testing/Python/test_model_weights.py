@@ -107,7 +107,7 @@ def test_a_recipe_of_an_enormous_network_is_refused(model: Path, network: dict[s
     assert fault(model, verify_model) == message
 
 
-# The weights' block of bytes: read by `safetensors`, but whatever it holds, a model is refused in one line.
+# The bytes of the weights are read by `safetensors`; for any content a model is refused in one line.
 
 
 def block(header: Any, body: bytes = b"") -> bytes:

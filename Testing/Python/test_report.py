@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["train", str(table), "--run", str(home / "PID-4711" / "run"), "--device", "cpu"]
     output = home / "output.txt"
     assert run_dcamt([*words, *set_options("validate_every=3")], output) == 0, output.read_text(encoding="utf-8")
-    assert "report" not in output.read_text(encoding="utf-8")  # which is where a fault would be told
+    assert "report" not in output.read_text(encoding="utf-8")  # which is where a failure would be printed
     return home / "PID-4711" / "run"
 
 

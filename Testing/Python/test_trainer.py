@@ -249,7 +249,7 @@ def test_a_first_step_that_overflows_in_float16_changes_nothing() -> None:
     for overflows in (True, False):
         torch.manual_seed(0)
         network = nn.Linear(64, 64)
-        # What nobody wrote is not zero by chance.
+        # Uninitialised memory is not zero by chance.
         junk = [torch.full_like(network.weight, math.nan) for _ in range(64)]
         del junk
         optimiser = make_optimiser(network, Training(learning_rate=0.1))
@@ -332,7 +332,7 @@ def test_validation_takes_a_tenth_of_the_time_at_most(
     assert heard[-1][0] == 300
     for number, (step, elapsed) in enumerate(heard[:-1]):
         assert step % every == 0
-        # This one, too, but for the first, of which nobody knew how long it would take.
+        # This one, too, but for the first, whose duration is unknown.
         assert (number + 1 if number else 0) * seconds <= 0.1 * elapsed + 1e-6
     total = clock.now - began
     if seconds == 500.0:

@@ -59,7 +59,7 @@ def test_truncated(tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str
 def test_flipped_bits_in_a_gzip_are_found(tmp_path: Path, part: str) -> None:
     path = tmp_path / "x.nii.gz"
     save_nifti(path.with_suffix(""), scan())
-    # Stored, not deflated: the stream itself stays sound whatever the bytes of a voxel are.
+    # Stored, not deflated: the stream itself stays valid for any bytes of a voxel.
     whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
     path.write_bytes(whole)
     np.testing.assert_array_equal(read_scan(path).voxels[0], scan())

@@ -39,13 +39,13 @@ def test_two_scans_on_one_loaded_model(
     scans = {"1": oblique_scan, "2": other_scan(), "3": oblique_scan}
     for identifier, scan in scans.items():  # all at once: the worker takes one after the other
         child.send(request(scan, worker_model, tmp_path / identifier, identifier))
-    told: dict[str, list[WorkerEvent]] = {}
+    events_of: dict[str, list[WorkerEvent]] = {}
     for identifier, scan in scans.items():
-        finished, told[identifier] = child.wait_for(last(identifier))
+        finished, events_of[identifier] = child.wait_for(last(identifier))
         assert isinstance(finished, ScanSegmented), finished
-        assert all(event.id == identifier for event in told[identifier])
+        assert all(event.id == identifier for event in events_of[identifier])
         assert_result_of(finished, scan, worker_package)
-    assert not any(getattr(event, "stage", None) == "loading" for event in told["2"] + told["3"])
+    assert not any(getattr(event, "stage", None) == "loading" for event in events_of["2"] + events_of["3"])
 
 
 def test_the_box_of_a_class_holds_all_of_it_and_nothing_less(
@@ -86,9 +86,9 @@ def test_a_model_can_be_loaded_ahead(
     loaded, _ = child.wait_for(last("l"))
     assert loaded == ModelLoaded("l", "cpu")
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    finished, told = child.wait_for(last("1"))
+    finished, events = child.wait_for(last("1"))
     assert isinstance(finished, ScanSegmented)
-    assert not any(getattr(event, "stage", None) == "loading" for event in told)
+    assert not any(getattr(event, "stage", None) == "loading" for event in events)
 
 
 def test_progress_grows_to_the_end_with_the_remaining_time(
@@ -97,9 +97,9 @@ def test_progress_grows_to_the_end_with_the_remaining_time(
     child = start_worker()
     large = analytic_scan(centred_grid((128, 128, 96), (1.0, 1.0, 1.0)))
     child.send(request(large, worker_model, tmp_path / "scan"))
-    finished, told = child.wait_for(last("1"))
+    finished, events = child.wait_for(last("1"))
     assert isinstance(finished, ScanSegmented), finished
-    progress = [event for event in told if isinstance(event, WorkerProgress) and event.stage != "loading"]
+    progress = [event for event in events if isinstance(event, WorkerProgress) and event.stage != "loading"]
     fractions = [event.fraction for event in progress]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] < fractions[-1] <= 1

@@ -23,7 +23,7 @@ from dcamt_testing.worker_child import ENGINE_HOME, PATIENCE_S, Child, assert_re
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.inference import predictor, serving, tiling
-# No test machine has a GPU: the network stays where it is, and whatever is called "cuda" runs out of memory.
+# No test machine has a GPU: the network stays on the CPU, and every device named "cuda" runs out of memory.
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.free_memory = lambda device: 1 << 30
 first = predictor.Predictor.__init__
@@ -127,11 +127,11 @@ def test_a_gpu_too_small_for_the_model(
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
     child.send(request(oblique_scan, worker_model, tmp_path / "scan", device="auto"))
-    finished, told = child.wait_for(last("1"))
+    finished, events = child.wait_for(last("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.device == "cpu"
     assert finished.notes == ("The GPU's memory did not suffice; the CPU was used.",)
-    assert [event.message for event in told if isinstance(event, WorkerNote)] == list(finished.notes)
+    assert [event.message for event in events if isinstance(event, WorkerNote)] == list(finished.notes)
     assert_result_of(finished, oblique_scan, worker_package)
 
 
@@ -146,13 +146,13 @@ def test_a_gpu_too_small_for_the_scan_uses_smaller_tiles_then_the_cpu(
     # Large enough to be parted: the smallest part is four strides along each axis.
     large = analytic_scan(centred_grid((80, 72, 64), (1.5, 1.5, 1.5)))
     child.send(request(large, worker_model, tmp_path / "scan", device="auto"))
-    finished, told = child.wait_for(last("1"))
+    finished, events = child.wait_for(last("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.notes == (
         "The GPU's memory did not suffice; smaller parts were used.",
         "The GPU's memory did not suffice; the CPU was used.",
     )
-    assert [event.message for event in told if isinstance(event, WorkerNote)] == list(finished.notes)
+    assert [event.message for event in events if isinstance(event, WorkerNote)] == list(finished.notes)
     assert_result_of(finished, large, worker_package)
 
 

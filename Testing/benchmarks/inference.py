@@ -61,7 +61,7 @@ PARTS = ("cold", "pass", "segment", "protocol", "whole")
 SURROUNDINGS = ("air", "noise", "blurred noise", "mirrored")
 PUBLISHED_PATCH, PUBLISHED_STRIDE = (112, 112, 80), (18, 18, 4)
 OURS = "ours, all of segment"
-COLUMNS = (
+TABLE_COLUMNS = (
     "part", "what", "quality", "precision", "cases", "seconds", "ratio", "of", "dice", "points", "peak_gb",
 )  # fmt: skip
 
@@ -193,7 +193,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def protocol(network: DualVNet, image: torch.Tensor, window: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
-    """Mean probabilities (K, X, Y, Z) of both branches over all windows, as in the code of the published results."""
+    """Return mean probabilities (K, X, Y, Z) of both branches over all windows, as in the published results' code."""
     size = size_of(image)
     room = [max(0, w - n) for w, n in zip(window, size, strict=True)]
     sides = [side for r in reversed(room) for side in (r // 2, r - r // 2)]
@@ -203,8 +203,8 @@ def protocol(network: DualVNet, image: torch.Tensor, window: tuple[int, ...], st
     with torch.no_grad():
         for at in ((a, b, c) for a in x for b in y for c in z):
             part = tuple(slice(start, start + edge) for start, edge in zip(at, window, strict=True))
-            shares = [output.logits.softmax(dim=1)[0] for output in network(image[(slice(None), *part)][None])]
-            sums[(slice(None), *part)] += (shares[0] + shares[1]) / 2
+            probabilities = [output.logits.softmax(dim=1)[0] for output in network(image[(slice(None), *part)][None])]
+            sums[(slice(None), *part)] += (probabilities[0] + probabilities[1]) / 2
             counts[part] += 1
     inner = tuple(slice(r // 2, r // 2 + n) for r, n in zip(room, size, strict=True))
     return (sums / counts)[(slice(None), *inner)]
@@ -230,9 +230,9 @@ def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]
         image, grid = scan_to_network(scan, recipe)
         for stride in strides:
             began = time.process_time()
-            shares = protocol(network, image, window, stride)
+            probabilities = protocol(network, image, window, stride)
             seconds[stride].append(time.process_time() - began)
-            labels = to_source(shares, grid).argmax(axis=0).astype(np.uint8)
+            labels = to_source(probabilities, grid).argmax(axis=0).astype(np.uint8)
             dices[stride].append(dice(keep_largest_components(labels, [1]) > 0, truth))
         dices[OURS].append(dice(predictor.segment(scan).labelmap.voxels > 0, truth))
         seconds[OURS].append(min(seconds_of(partial(predictor.segment, scan)) for _ in range(options.repeats)))
@@ -254,7 +254,7 @@ def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]
 
 
 def in_a_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[Volume, np.ndarray]:
-    """The scan in the middle of a larger field, and its atrium there."""
+    """Return the scan at the centre of a larger field, and its atrium there."""
     room = [max(0, n - m) for n, m in zip(FIELD, scan.grid.shape, strict=True)]
     sides = [(r // 2, r - r // 2) for r in room]
     tissue = scan.voxels[0].astype(np.float32)
@@ -350,12 +350,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    widths = [max(len(column), {"what": 34, "of": 13}.get(column, 9)) for column in COLUMNS]
+    widths = [max(len(column), {"what": 34, "of": 13}.get(column, 9)) for column in TABLE_COLUMNS]
     rows = []
-    print("  ".join(f"{column:>{width}}" for column, width in zip(COLUMNS, widths, strict=True)), flush=True)
+    print("  ".join(f"{column:>{width}}" for column, width in zip(TABLE_COLUMNS, widths, strict=True)), flush=True)
     for row in rows_of(options):
         rows.append(row)
-        line = (f"{row.get(column, ''):>{width}}" for column, width in zip(COLUMNS, widths, strict=True))
+        line = (f"{row.get(column, ''):>{width}}" for column, width in zip(TABLE_COLUMNS, widths, strict=True))
         print("  ".join(line), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Why a part of DCA-MT helps or does not: what each has changed in networks that were trained with it and without.
+"""Measure what each part of DCA-MT changes in networks that were trained with it and without.
 
     python Testing/benchmarks/parts_at_work.py LA_FOLDER WORK [--seeds 0 1]
 
@@ -9,8 +9,8 @@ unlabelled in training. Three tables come out:
 attention: how much it adds to a bottleneck (root mean squares, added over own), and the Dice of both branches together
     when each attends to its partner, to itself, or when attention is left out.
 mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases within branch A; `alike` is the
-    same measure between two halves of one set, which the biased estimator gives where there is no difference at all.
-contrast: share of voxels, background and atrium counted alike, whose features are nearest (by cosine) to the prototype
+    same measure between two halves of one set: what the biased estimator gives without any difference.
+contrast: fraction of voxels, of background and atrium equally, whose features are nearest (by cosine) to the prototype
     of their own class. Prototypes are of the labelled cases, voxels of the unlabelled ones.
     `between`: the cosine of the two prototypes.
 """
@@ -144,8 +144,8 @@ def contrast_row(network: DualVNet, labelled: list[Batch], unlabelled: list[Batc
         features = embedded(known, branch)
         centres = F.normalize(torch.stack([features[known_classes == label].mean(dim=0) for label in (0, 1)]), dim=1)
         right = (embedded(plain, branch) @ centres.T).argmax(dim=1) == plain_classes
-        shares = [right[plain_classes == label].float().mean() for label in (0, 1)]
-        row[f"branch {name}"] = round(float(sum(shares) / 2), 4)
+        accuracies = [right[plain_classes == label].float().mean() for label in (0, 1)]
+        row[f"branch {name}"] = round(float(sum(accuracies) / 2), 4)
         row[f"between {name}"] = round(float(centres[0] @ centres[1]), 3)
     return row
 
@@ -172,7 +172,7 @@ def main() -> None:
     recipe, _ = trained(options.work / f"dca-mt-{options.labelled}-seed{options.seeds[0]}" / "run")
     labelled = batches_of(options.la, names[: options.labelled], recipe)
     unlabelled = batches_of(options.la, names[options.labelled :], recipe)
-    looks: dict[str, tuple[Callable[[DualVNet], dict[str, Any]], tuple[str, ...]]] = {
+    measures: dict[str, tuple[Callable[[DualVNet], dict[str, Any]], tuple[str, ...]]] = {
         "attention": (lambda network: attention_row(network, unlabelled), ("dca-mt",)),
         "mmd": (lambda network: mmd_row(network, labelled, unlabelled), ("labelled-only", "no-mmd", "dca-mt")),
         "contrast": (
@@ -180,12 +180,12 @@ def main() -> None:
             ("labelled-only", "no-intra-class", "no-inter-class", "dca-mt"),
         ),
     }
-    tables: dict[str, list[dict[str, Any]]] = {table: [] for table in looks}
+    tables: dict[str, list[dict[str, Any]]] = {table: [] for table in measures}
     for seed in options.seeds:
-        for table, (look, rows) in looks.items():
+        for table, (measure, rows) in measures.items():
             for row in rows:
                 _, network = trained(options.work / f"{row}-{options.labelled}-seed{seed}" / "run")
-                tables[table].append({"row": row, "seed": seed, **look(network)})
+                tables[table].append({"row": row, "seed": seed, **measure(network)})
     for table, rows in tables.items():
         print(f"\n{table}")
         print_table(rows)

@@ -1,12 +1,12 @@
-"""Does DCA-MT learn from scans that nobody outlined? The whole, and each part left out, with the same budget.
+"""Measure what DCA-MT learns from unlabelled scans: complete, and with each part left out, with the same budget.
 
     python Testing/benchmarks/semi_supervised.py LA_FOLDER WORK [--rows ROW …] [--seeds 0 1] [--labelled 8] [--set …]
 
 Each row trains by `dcamt train` on the first cases of LA_FOLDER/cases.csv (those beyond `--labelled` as unlabelled
 images, or left out), then segments and evaluates the last 20, which training never sees, at their own resolution. All
-rows share iterations, patches an iteration, augmentation and seed. A row that is done is not done again, so the
-command can be repeated after an interruption, and rows can be shared among processes; `--rows` with nothing to do
-only draws up the results. The table, `semi_supervised.json` and `semi_supervised.svg` land in WORK.
+rows have the same iterations, patches per iteration, augmentation and seed. A finished row is not run again, so the
+command can be repeated after an interruption, and rows can be split among processes; `--rows` with nothing to do
+only collects the results. The table, `semi_supervised.json` and `semi_supervised.svg` land in WORK.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Iterations a second of DCAMT's training loop beside the field's usual way, with the same network and losses.
+"""Measure iterations per second of DCAMT's training loop and of the usual way, with the same network and losses.
 
     python Testing/benchmarks/training_speed.py LA_FOLDER [--device cuda] [--patch 112,112,80] [--spacing 0.625] …
 
@@ -9,9 +9,9 @@ it, all in NumPy. DCAMT's way is the trainer's own loop, which also turns by any
 Further rows leave one measure out each.
 
 Each way lives in a process of its own, so that it has its own peak memory; they take turns, round by round, so that a
-machine's other work falls on all alike. Per way the median round counts. `waiting` is the share of the time in which
-the loop had no batch: for the loader, until it hands one over; for DCAMT, while patches are cut (a GPU cuts them by
-itself, and the loop only asks for them).
+machine's other work affects all equally. The median round of each way counts. `waiting` is the fraction of the time in
+which the loop had no batch: for the loader, until it returns one; for DCAMT, while patches are cut (a GPU cuts them by
+itself, and the loop only requests them).
 """
 
 from __future__ import annotations
@@ -314,11 +314,11 @@ def main() -> None:
         rows, validation = measure(options, names, Path(folder))
     print_table(rows)
     every = recipe.training.validate_every
-    share = validation / (validation + every / rows[options.ways.index("dcamt")]["it_per_s"])
-    print(f"validation: {validation:.2f} s a case; {share:.1%} of the time for each case, every {every} iterations")
+    fraction = validation / (validation + every / rows[options.ways.index("dcamt")]["it_per_s"])
+    print(f"validation: {validation:.2f} s a case; {fraction:.1%} of the time for each case, every {every} iterations")
     if options.json:
         machine = {"device": options.device, "threads": options.threads, "torch": torch.__version__}
-        result = {"rows": rows, "validation_s_a_case": validation, "validation_share_a_case": share, **machine}
+        result = {"rows": rows, "validation_s_a_case": validation, "validation_share_a_case": fraction, **machine}
         options.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
 
 

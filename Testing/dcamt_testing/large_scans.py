@@ -44,7 +44,7 @@ def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
     """The case in a large field, and where its own organ lies."""
     room = [(at, n - m - at) for at, n, m in zip(AT, FIELD, CASE, strict=True)]
     if kind == "mirrored tissue":
-        # Its copies lie about it, so that the middle of what is shown is its own.
+        # Its copies surround it, so that the scan's centre shows the case itself.
         room = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, CASE, strict=True)]
         voxels = np.pad(case(), room, mode="symmetric")
     else:
