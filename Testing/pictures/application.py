@@ -20,6 +20,8 @@ def start() -> None:
     changed.
     """
     os.environ["QT_SCALE_FACTOR"] = str(SCALE)
+    # Several threads wait for each other on a busy machine, and its times are shown.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
     os.environ["DCAMT_HOME"] = tempfile.mkdtemp(prefix="dcamt-pictures-")
