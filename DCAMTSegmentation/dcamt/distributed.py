@@ -45,7 +45,7 @@ A process that has ended is not waited for: its connections close, or `torchrun`
 """
 
 LEADER_GRACE_S = 60.0
-"""How long a process whose failure the leader reports waits for the end that `torchrun` then brings to all."""
+"""How long a process whose failure the leader reports waits until `torchrun` ends all processes."""
 
 T = TypeVar("T")
 

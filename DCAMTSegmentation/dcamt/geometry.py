@@ -20,7 +20,7 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
-"""Part of a grid: the voxels from `start` to before `stop` along each axis. It indexes an array (I, J, K) directly."""
+"""Part of a grid: the voxels from `start` to before `stop` along each axis; a box indexes an array (I, J, K)."""
 
 
 @dataclass(frozen=True, eq=False)

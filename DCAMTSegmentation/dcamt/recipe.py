@@ -28,7 +28,7 @@ REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
 SHIPPED = Path(__file__).with_name("recipes")
 FAST, ACCURATE = "fast", "accurate"
 QUALITIES = (FAST, ACCURATE)
-"""How thoroughly a scan is segmented. `fast`: one branch, attending to itself. `accurate`: both, attending to one
+"""Qualities of a segmentation. `fast`: one branch, attending to itself. `accurate`: both, attending to one
 another."""
 
 

@@ -15,7 +15,7 @@ MINIMUM_AXIS = 3  # voxels: a stack of fewer slices shows no volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed: 4 GiB as float32, beyond any cardiac MRI
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # longest side of a scan; a whole heart is 150 mm long
 GREY_SCALE = "A grey-scale scan is needed."
-"""What to do about a colour image."""
+"""Remedy for colour images."""
 
 GRID_TOLERANCE = 0.05
 """Fraction of a voxel by which two grids may differ and still count as one: files round their geometry."""
@@ -72,7 +72,7 @@ ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """What a label value stands for; `color` is (red, green, blue), each 0 to 1."""
+    """Name, colour and codes of a label value; `color` is (red, green, blue), each 0 to 1."""
 
     label: int
     name: str
@@ -183,7 +183,7 @@ def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
 
 
 MASK_VALUE = 255
-"""What many programs write into a mask of one structure."""
+"""Value that many programs write into a mask of one structure."""
 
 
 def is_mask_of_255(labelmap: Labelmap) -> bool:

@@ -47,7 +47,7 @@ _NETWORK_FIELDS = ("network", "input_channels", "outputs")
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a run trains, on what and where.
+    """The plan of a run: its task, cases and device.
 
     origin, start_weights: the model that the weights begin with, and these; None for random ones. device: `auto`,
     `cpu`, `cuda` or `mps`. resume: continue the run in the folder. conclude: end it there, without further training.
@@ -373,8 +373,8 @@ class TrainingSession:
 def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[str], None]) -> int:
     """Train as a process of a team that does not lead it; returns the exit status of the process.
 
-    It makes the same steps as `TrainingSession` but writes and prints nothing; `report_failure` gets a failure that
-    the leader cannot know.
+    The process makes the same steps as `TrainingSession` but writes and prints nothing; `report_failure` gets a failure
+    that the leader cannot know.
     """
     from ..devices import choose_device
     from ..training.trainer import Trainer

@@ -109,7 +109,7 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
 
 
 class Rule(Enum):
-    """What the cases of a run must fulfil together."""
+    """A rule on all cases of a run together."""
 
     ONE_LABELLED = "a case is labelled"
     DISTINCT_NAMES = "each name occurs once"
@@ -133,7 +133,7 @@ class Violation:
 
 
 class ListedCase(Protocol):
-    """What the rules need to know of a case; `scan` identifies its scan."""
+    """The attributes of a case that the rules use; `scan` identifies its scan."""
 
     @property
     def name(self) -> str: ...

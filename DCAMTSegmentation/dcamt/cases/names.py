@@ -47,7 +47,7 @@ _SEPARATORS = re.compile(r"([_\-. ]+)")
 
 
 class FileKind(Enum):
-    """What a file is, by its name."""
+    """The kind of a file, by its name."""
 
     SCAN = "scan"
     LABEL = "label"

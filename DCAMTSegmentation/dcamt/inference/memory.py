@@ -37,7 +37,7 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
 def attention_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the memory in bytes of the cross-attention of (X, Y, Z) voxels for one block of queries.
 
-    It holds the block's bias and, where attention is not fused, its scores before and after the softmax.
+    This memory holds the block's bias and, where attention is not fused, its scores before and after the softmax.
     """
     heads = recipe.network.attention_heads
     if not heads:

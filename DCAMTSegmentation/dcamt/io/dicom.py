@@ -1,6 +1,6 @@
 """Read DICOM scans: a series of slices in a folder, a multi-frame file, a DICOMDIR; every frame in its own place.
 
-A folder may hold several series, stacks, kinds of images and points in time. They are named, and `ScanChoice` chooses.
+Errors list the series, stacks, kinds of images and points in time of a folder, among which `ScanChoice` chooses.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Dataset = Any
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What made a segmentation: the model's name and version, the software's version, and a serial number."""
+    """The maker of a segmentation: the model's name and version, the software's version, and a serial number."""
 
     name: str
     version: str

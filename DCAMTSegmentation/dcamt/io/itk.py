@@ -42,7 +42,7 @@ def quiet_sitk() -> Any:
 def quiet_terminal() -> Iterator[None]:
     """Drop what C++ readers print on the error stream (MetaImage does), which would mingle with our own lines.
 
-    They write past Python's `sys.stderr`, so the stream itself is redirected inside the block, for every thread.
+    C++ code writes past Python's `sys.stderr`, so the stream itself is redirected inside the block, for every thread.
     """
     try:
         kept = os.dup(2)

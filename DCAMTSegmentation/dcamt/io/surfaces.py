@@ -13,7 +13,7 @@ from .atomic import atomic_path
 
 SURFACE_OUTPUTS = (".stl", ".obj", ".ply", ".vtp")
 SPACE = "SPACE=LPS"
-"""What Slicer looks for in a mesh file; coordinates are LPS mm, the convention of DICOM and ITK."""
+"""Mark by which Slicer recognises LPS mm in a mesh file, the convention of DICOM and ITK."""
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 

@@ -68,7 +68,7 @@ def draw_picture(
 ) -> Figure:
     """Return the picture of `render_picture` as a matplotlib figure.
 
-    Its axes are labelled by what they show: "Axial", "Coronal" and "Sagittal" (in mm to the patient's left,
+    The figure's axes are labelled "Axial", "Coronal" and "Sagittal" (in mm to the patient's left,
     posterior and superior from the first voxel's centre), "Behind" and "Front". Raises as `render_picture`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

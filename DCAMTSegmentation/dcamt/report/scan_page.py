@@ -115,7 +115,7 @@ class ScanPage:
 def render_scan_page(page: ScanPage) -> str:
     """Return the page as HTML text.
 
-    It holds no name, identifier, date or path but those in `page.identity`; the notes must name none.
+    The page holds no name, identifier, date or path but those in `page.identity`; the notes must name none.
 
     Raises:
         InputError: the labels lie on another grid than the scan.

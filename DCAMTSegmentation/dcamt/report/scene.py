@@ -44,7 +44,7 @@ PLANES = (AXIAL, CORONAL, SAGITTAL)
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What is drawn, in LPS order: arrays (I, J, K), spacing (3,) mm, slice indices, and the shown box in mm.
+    """The content of a picture, in LPS order: arrays (I, J, K), spacing (3,) mm, slice indices, the shown box in mm.
 
     Points of a scene are in mm from the centre of its voxel (0, 0, 0) along its axes; `grid` is the scan's own grid.
     """

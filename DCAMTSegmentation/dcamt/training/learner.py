@@ -26,7 +26,7 @@ FUSED = ("cpu", "cuda")
 def _benchmarking_kernels() -> Iterator[None]:
     """Let cuDNN measure its convolution kernels for each new shape within a block.
 
-    This pays for patches, which all have one shape. Whole cases differ in shape: measuring costs more than it saves.
+    Measuring saves time for patches, which have one shape, but not for whole cases, whose shapes differ.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True

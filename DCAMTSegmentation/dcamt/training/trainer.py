@@ -54,7 +54,7 @@ VALIDATION_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run, or a part of it, ended.
+    """The state of a run when its training ended or paused.
 
     weights: the final network's state. step: iterations made. seconds: spent by this run in all its processes.
     finished: whether the last iteration was made. dice: of the last validation; None without validation cases.

@@ -8,7 +8,7 @@ from math import isnan, nan
 import numpy as np
 
 WALL, OPENING, BORDER = 0, 1, 2
-"""What a point of the surface is: wall; in an opening; cut off by the scan's border."""
+"""Kinds of points of the surface: wall; in an opening; cut off by the scan's border."""
 
 WHOLE = "all"
 REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")

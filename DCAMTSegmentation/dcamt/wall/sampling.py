@@ -11,7 +11,7 @@ from ..geometry import Grid, bounding_box
 from .surface import Surface
 
 EROSION_MM = 3.0
-"""What is taken off the segment all around to leave its blood pool, free of wall and partial volume."""
+"""Depth by which the segment is eroded to its blood pool, free of wall and partial volume."""
 STEP_VOXELS = 0.5
 """Longest step along a normal, in units of the smallest voxel spacing."""
 
@@ -28,8 +28,8 @@ class BloodPool:
 def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     """Return the True voxels of `mask` (I, J, K) whose centre is at least `distance_mm` from every centre outside.
 
-    What lies beyond the grid counts as outside. Works on any lattice, oblique or sheared: the outside is grown by a
-    ball, one row of voxels along the first axis at a time.
+    Voxels beyond the grid count as outside. The lattice may be oblique or sheared: the outside is grown by a ball, one
+    row of voxels along the first axis at a time.
     """
     box = bounding_box(mask)
     eroded = np.zeros_like(mask, dtype=bool)

@@ -16,7 +16,7 @@ SD = "sd"
 MAXIMUM = "maximum"
 MEAN = "mean"
 SAMPLES = (MAXIMUM, MEAN)
-"""What is taken of the intensities along a normal; CemrgApp takes the maximum by default."""
+"""The statistic of the intensities along a normal; CemrgApp uses the maximum by default."""
 
 WALL_FROM_MM = -1.0
 """Where a wall sample begins on the outward normal, mm from the surface: outlines are off by about a voxel."""
@@ -94,7 +94,7 @@ def parse_threshold(name: str) -> Threshold:
 
 @dataclass(frozen=True)
 class WallSettings:
-    """How the wall is sampled and what counts as enhanced.
+    """The sampling of the wall, and the threshold of enhancement.
 
     sample: `MAXIMUM` or `MEAN` of the intensities from `from_mm` to `to_mm` along the outward normal.
 

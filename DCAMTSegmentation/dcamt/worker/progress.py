@@ -9,8 +9,8 @@ LARGEST_GUESS = 0.95
 class ProgressEstimate:
     """Estimate the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
-    `expected_s`: the expected duration, None if unknown. It stands in for missing reports, such as during one long pass
-    of the network. Once a stage has reported two fractions, its own speed counts.
+    `expected_s`: the expected duration, None if unknown; used while reports are missing, as during one long pass of the
+    network. Once a stage has reported two fractions, the stage's own speed is used.
     """
 
     def __init__(self, now: float, expected_s: float | None = None) -> None:
