@@ -28,6 +28,22 @@ def package() -> ModelPackage:
     return verify_model(DEFAULT_MODEL)
 
 
+def test_it_is_calibrated_in_both_qualities(package: ModelPackage) -> None:
+    assert package.calibration is not None
+    assert set(package.calibration.qualities) == {ACCURATE, FAST}
+    assert package.calibration.cases == 20
+
+
+def test_the_sample_has_an_expected_overlap_and_noise_a_low_one(predictor: Predictor, whole: Prediction) -> None:
+    assert whole.expected_overlap is not None
+    assert 0.7 < whole.expected_overlap.value < 1
+    noise = np.random.default_rng(0).normal(100, 30, (1, 64, 64, 40)).clip(0)
+    result = predictor.segment(Volume(noise.astype(np.float32), Grid((64, 64, 40), np.diag([1.25, 1.25, 2.5, 1]))))
+    assert result.expected_overlap is not None
+    assert result.expected_overlap.is_low
+    assert "check that the scan shows it" in result.notes[-1]
+
+
 @pytest.fixture(scope="module")
 def predictor(package: ModelPackage) -> Predictor:
     return Predictor(package)

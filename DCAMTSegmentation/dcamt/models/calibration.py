@@ -36,6 +36,8 @@ HUBER = 0.02
 RIDGE, STEPS = 1e-3, 60
 NEIGHBOURS = 20
 """Scans, at least, whose residuals give the interval at one expected overlap."""
+LOWEST = 8
+"""Scans with the lowest expected overlaps, which give the interval there: few fail, each in its own way."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +239,7 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Curve]:
     """Return the knots and ends of the 80% interval, from expected overlaps of unseen cases and the true ones.
 
-    At each knot the residuals of the scans with the nearest expected overlaps give the ends; they are counted as in
-    split conformal prediction (J. Lei et al., J Am Stat Assoc 113:1094, 2018), a little beyond the plain quantile.
+    At each knot the quantiles of the residuals of the scans with the nearest expected overlaps give the ends.
     """
     order = np.argsort(expected)
     expected, residual = expected[order], (truth - expected)[order]
@@ -247,12 +248,10 @@ def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Cu
     starts = np.unique(np.linspace(0, number - size, max(1, min(6, 2 * number // size))).astype(int))
     tail = (1 - INTERVAL) / 2
     knots, lows, highs = [], [], []
-    for start in starts:
-        near = slice(start, start + size)
-        rank = min(1.0, (1 - tail) * (size + 1) / size)
+    for near in (slice(0, LOWEST), *(slice(start, start + size) for start in starts)):
         knots.append(float(np.median(expected[near])))
-        lows.append(float(np.quantile(residual[near], 1 - rank)))
-        highs.append(float(np.quantile(residual[near], rank)))
+        lows.append(float(np.quantile(residual[near], tail)))
+        highs.append(float(np.quantile(residual[near], 1 - tail)))
     kept = sorted({round(knot, 6): index for index, knot in enumerate(knots)}.items())
     return tuple(knot for knot, _ in kept), tuple(lows[at] for _, at in kept), tuple(highs[at] for _, at in kept)
 
