@@ -219,6 +219,33 @@ def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGr
     return NetworkGrid(source, orientation, spacing, (x, y, z))
 
 
+def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.ndarray | None:
+    """Return the interpolation from scan to network along a canonical axis, or backward; None if the voxels coincide.
+
+    See `interpolation_matrix`: (outputs, inputs), float64.
+    """
+    near, far = grid.canonical_shape[axis], grid.shape[axis]
+    step_near, step_far = grid.canonical_spacing[axis], grid.spacing[axis]
+    if backward:
+        near, far, step_near, step_far = far, near, step_far, step_near
+    if near == far and abs(step_near - step_far) < 1e-6 * step_near:
+        return None
+    return interpolation_matrix(near, step_near, far, step_far)
+
+
+def interpolation_matrix(inputs: int, step_in: float, outputs: int, step_out: float) -> np.ndarray:
+    """Return linear interpolation along an axis as a matrix (outputs, inputs) of two grids that share their centre.
+
+    Where the output is coarser, the linear kernel is widened to its spacing, so that fine detail is averaged rather
+    than aliased. Beyond the border the nearest voxel is repeated.
+    """
+    at = (np.arange(outputs) - (outputs - 1) / 2) * (step_out / step_in) + (inputs - 1) / 2
+    width = max(1.0, step_out / step_in)
+    distance = np.abs(np.clip(at, 0, inputs - 1)[:, None] - np.arange(inputs))
+    weights = np.maximum(1 - distance / width, 0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
 def whole_box(shape: Sequence[int]) -> Box:
     """Return the box of all voxels of a grid of `shape`."""
     i, j, k = (slice(0, size) for size in shape)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .geometry import Box, NetworkGrid, network_grid, reverse_slice
+from .geometry import Box, NetworkGrid, axis_weights, network_grid, reverse_slice
 from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume
 
@@ -161,14 +161,9 @@ def smoothing_matrix(length: int, reach: int, device: torch.device) -> Tensor:
 
 
 def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | None:
-    """Return the `_interpolation` from scan to network along an axis, or backward; None if the voxels coincide."""
-    near, far = grid.canonical_shape[axis], grid.shape[axis]
-    step_near, step_far = grid.canonical_spacing[axis], grid.spacing[axis]
-    if backward:
-        near, far, step_near, step_far = far, near, step_far, step_near
-    if near == far and abs(step_near - step_far) < 1e-6 * step_near:
-        return None
-    return _interpolation(near, step_near, far, step_far)
+    """Return `geometry.axis_weights` as a tensor, float32."""
+    weights = axis_weights(grid, axis, backward=backward)
+    return None if weights is None else torch.from_numpy(weights).float()
 
 
 def apply_along_axis(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
@@ -181,16 +176,3 @@ def apply_along_axis(values: Tensor, weights: Tensor | None, axis: int) -> Tenso
     if axis == -2:
         return weights @ values
     return (weights @ values.flatten(-2)).reshape(*values.shape[:-3], -1, *values.shape[-2:])
-
-
-def _interpolation(inputs: int, step_in: float, outputs: int, step_out: float) -> Tensor:
-    """Return linear interpolation along an axis as a matrix (outputs, inputs) of two grids that share their centre.
-
-    Where the output is coarser, the linear kernel is widened to its spacing, so that fine detail is averaged rather
-    than aliased. Beyond the border the nearest voxel is repeated.
-    """
-    at = (torch.arange(outputs, dtype=torch.float64) - (outputs - 1) / 2) * (step_out / step_in) + (inputs - 1) / 2
-    width = max(1.0, step_out / step_in)
-    distance = (at.clamp(0, inputs - 1)[:, None] - torch.arange(inputs, dtype=torch.float64)).abs()
-    weights = (1 - distance / width).clamp_min(0)
-    return (weights / weights.sum(dim=1, keepdim=True)).float()

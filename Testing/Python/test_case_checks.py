@@ -216,6 +216,24 @@ def test_scans_that_training_refuses(tmp_path: Path) -> None:
     assert facts[0].problems == facts[4].problems == ()
 
 
+def test_a_structure_too_thin_for_the_network_s_grid(tmp_path: Path) -> None:
+    """A sheet of one voxel: gone at 8 mm, where training refuses it, and kept at 2 mm."""
+    voxels = np.zeros((20, 20, 20), np.uint8)
+    voxels[5:15, 5:15, 5:15] = 1
+    voxels[:, 17, :] = 2
+    scan = np.random.default_rng(0).integers(0, 500, voxels.shape).astype(np.int16)
+    write_nifti(tmp_path / "scan.nii.gz", scan)
+    write_nifti(tmp_path / "label.nii.gz", voxels)
+    case = Case("a", tmp_path / "scan.nii.gz", tmp_path / "label.nii.gz", LABELLED)
+    two = replace(RECIPE, classes=(*RECIPE.classes, replace(RECIPE.classes[0], label=2, name="Scar")))
+    assert problem([case], 0, replace(two, spacing=(8.0, 8.0, 8.0))) == (
+        "The label its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x 8 x 8 mm."
+        " No voxel of it remains there. Set a finer spacing in the recipe."
+    )
+    (facts,) = facts_of([case], replace(two, spacing=(2.0, 2.0, 2.0)))
+    assert facts.problems == ()
+
+
 def test_a_scan_of_few_values_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
     write_nifti(cases[1].image, ellipsoid_scan()[1])

@@ -19,7 +19,7 @@ from dcamt.io.formats import (
     agreement_path,
     ending,
     scan_name,
-    without_agreement_maps,
+    without_maps,
 )
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
@@ -71,7 +71,7 @@ def test_written_formats_are_found_in_a_folder() -> None:
 
 def test_agreement_maps_are_recognised_by_their_segmentation() -> None:
     names = ["x.seg.nrrd", "x_agreement.nrrd", "y_agreement.nrrd", "z.nii.gz", "z_agreement.nii", "z_agreement.nii.gz"]
-    kept = without_agreement_maps(Path("out") / name for name in names)
+    kept = without_maps(Path("out") / name for name in names)
     assert [path.name for path in kept] == ["x.seg.nrrd", "y_agreement.nrrd", "z.nii.gz", "z_agreement.nii"]
     for end in LABELMAP_OUTPUTS:
         assert ending(agreement_path(Path(f"x{end}"))) in VOLUME_OUTPUTS

@@ -199,7 +199,7 @@ def test_surface_of_a_ball_is_a_disc_of_equal_radius() -> None:
     grid = Grid(labels.shape, lps_affine(np.ones(3)))
     scene = build_scene(Volume(np.ones((1, *labels.shape)), grid), Labelmap(labels, grid), [GREEN])
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
-    shaded = trace_surface(scene.labels, scene.spacing, [GREEN], View(screen, 300)).shade()
+    shaded = trace_surface(scene.labels, scene.spacing, [GREEN], [View(screen, 300)])[0].shade()
     half = 1.12 * 19.5 + 1  # the view's half width in mm: margin, then a voxel
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)
@@ -215,7 +215,7 @@ def test_doubt_colours_the_surface_amber() -> None:
     def shade(doubt: np.ndarray) -> np.ndarray:
         scene = build_scene(volume, labelmap, [GREEN], doubt)
         assert scene.doubt is not None
-        surface = trace_surface(scene.labels, scene.spacing, [GREEN], view_from(True, 200))
+        (surface,) = trace_surface(scene.labels, scene.spacing, [GREEN], [view_from(True, 200)])
         return 255 * surface.shade(doubt_painter(scene.doubt, scene.spacing))
 
     sure, unsure = shade(np.zeros_like(disagreement)), shade(disagreement)

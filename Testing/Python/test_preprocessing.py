@@ -12,10 +12,9 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
 from dcamt import preprocessing
 from dcamt.errors import InputError
-from dcamt.geometry import Grid, NetworkGrid, network_grid
+from dcamt.geometry import Grid, NetworkGrid, interpolation_matrix, network_grid
 from dcamt.io.readers import read_labelmap
 from dcamt.preprocessing import (
-    _interpolation,
     labels_to_network,
     normalise,
     reached_from,
@@ -159,7 +158,7 @@ CASES = [(20, 1.0, 33, 0.6), (20, 0.625, 12, 1.0), (31, 0.5, 15, 1.0), (9, 2.5, 
 def test_interpolation_weights_are_a_mean_and_keep_places(
     inputs: int, step_in: float, outputs: int, step_out: float
 ) -> None:
-    weights = _interpolation(inputs, step_in, outputs, step_out).double()
+    weights = torch.from_numpy(interpolation_matrix(inputs, step_in, outputs, step_out))
     assert weights.min() >= 0
     assert torch.allclose(weights.sum(dim=1), torch.ones(outputs, dtype=torch.float64), atol=1e-6)
     near = (torch.arange(inputs) - (inputs - 1) / 2).double() * step_in

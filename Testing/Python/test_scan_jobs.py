@@ -49,7 +49,15 @@ def own_result(path: Path) -> None:
 
 def test_labels_beside_their_scans_are_no_scans(tmp_path: Path) -> None:
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
-    touch(tmp_path, *names, "x_label.mha", "lone_seg.nrrd", ".hidden.nii", "p01_agreement.nii.gz")
+    touch(
+        tmp_path,
+        *names,
+        "x_label.mha",
+        "lone_seg.nrrd",
+        ".hidden.nii",
+        "p01_agreement.nii.gz",
+        "p01_probabilities.nrrd",
+    )
     scans = [path.name for path in expand_scan_path(tmp_path)]
     assert scans == ["lone_seg.nrrd", "p01.nii.gz", "p02.nrrd", "p03.nii", "x_image.mha"]
     skipped = {path.name for path in skipped_labels(tmp_path)}

@@ -21,7 +21,7 @@ from ..io.writers import is_own_result
 from ..recipe import Recipe
 from ..volume import Volume
 from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case, Rule, violations
-from .labels import check_label, read_case_label
+from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
 
 FEW_VALUES = 3
 """A scan with no more different intensities is probably a label."""
@@ -141,6 +141,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
             what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
             facts = replace(facts, warnings=(*facts.warnings, what))
         check_label(case, labelmap, recipe)
+        refuse_thin_classes(labelmap, classes_on_grid(labelmap, recipe), recipe, case.label)
     except InputError as error:
         return _with_problem(facts, _without_path("label", case.label, error))
     return facts

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid
+from ..geometry import Grid, NetworkGrid, axis_weights, bounding_box, connected_components, network_grid
 from ..io.formats import plain_name
 from ..io.readers import read_labelmap
 from ..recipe import Recipe
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
+
+STRAY_VOXELS = 4
+"""Voxels of the network's grid; a smaller component of a class may vanish there: it counts as stray voxels."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
@@ -82,3 +87,46 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
         remedy = "Map the values in the column 'labels' (420=left-atrium), renumber the label, or take another recipe."
         raise InputError(f"holds {listed}, but {known}", path=case.label, remedy=remedy)
     return values
+
+
+def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
+    """Raise InputError if a class with a component of some size has no voxel on the network's grid.
+
+    present: the values that are left on that grid, by `classes_on_grid` or on the way to training.
+    """
+    voxel_mm3 = labelmap.grid.voxel_volume_mm3
+    for info in recipe.classes:
+        if info.label in present:
+            continue
+        components, number = connected_components(labelmap.voxels == info.label)
+        largest = np.bincount(components.ravel())[1:].max() * voxel_mm3 if number else 0.0
+        if largest >= STRAY_VOXELS * math.prod(recipe.spacing):
+            spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
+            what = f"its '{info.name}' ({largest / 1000:.2g} mL) is too thin for the recipe's grid of {spacing} mm"
+            raise InputError(what, path=path, remedy="No voxel of it remains there. Set a finer spacing in the recipe.")
+
+
+def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
+    """Return the label values that fill most of some voxel of the network's grid, background excluded.
+
+    The rule of `preprocessing.labels_to_network`, computed around the labels alone, without torch.
+    """
+    grid: NetworkGrid = network_grid(labelmap.grid, recipe.spacing)
+    stored = grid.orientation.apply(labelmap.voxels)
+    box = bounding_box(stored != 0)
+    if box is None:
+        return set()
+    weights = []
+    for axis, side in enumerate(box):
+        matrix = axis_weights(grid, axis)
+        matrix = np.eye(stored.shape[axis]) if matrix is None else matrix
+        near = matrix[:, side].astype(np.float32)
+        weights.append(near[near.any(axis=1)])
+    fractions = []
+    for label in range(1, recipe.outputs):
+        fraction = (stored[box] == label).astype(np.float32)
+        for axis, matrix in enumerate(weights):
+            fraction = np.moveaxis(np.tensordot(matrix, fraction, (1, axis)), 0, axis)
+        fractions.append(fraction)
+    background = 1.0 - sum(fractions)
+    return {int(value) for value in np.unique(np.argmax([background, *fractions], axis=0)) if value}

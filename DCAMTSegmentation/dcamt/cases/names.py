@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.channels import without_channel
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_agreement_maps
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
 
 IMAGE_WORDS = frozenset(
     (
@@ -113,9 +113,9 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return the files that are scans or labels by their endings, without hidden files and agreement maps."""
+    """Return the files that are scans or labels by their endings, without hidden files and maps beside them."""
     shown = [path for path in files if not path.name.startswith(".")]
-    return [path for path in without_agreement_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+    return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
 
 
 def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:

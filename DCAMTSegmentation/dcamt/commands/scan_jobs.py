@@ -205,9 +205,9 @@ def skipped_folders(scan: Path, output: Path) -> list[Path]:
 def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     """Return the path itself, or the scans in it if it is a folder (without any, it is a DICOM folder itself).
 
-    In a folder, these are skipped: hidden files, labels beside their scans (by the rules of `cases.names`), agreement
-    maps, and the files of further channels of a scan (`io.channels`): in nnU-Net's folders, and for a model of several
-    `channels` in any folder.
+    In a folder, these are skipped: hidden files, labels beside their scans (by the rules of `cases.names`), maps
+    of agreement and probabilities, and the files of further channels of a scan (`io.channels`): in nnU-Net's folders,
+    and for a model of several `channels` in any folder.
     """
     if not os.path.isdir(scan):  # pathlib raises for names that the system cannot look up
         return [scan]

@@ -45,6 +45,8 @@ LABEL_ENDINGS = tuple(form.ending for form in FORMATS if form.labels)
 LABELMAP_OUTPUTS = tuple(form.ending for form in FORMATS if form.writes_labels)
 VOLUME_OUTPUTS = tuple(form.ending for form in FORMATS if form.writes_volume)
 IMAGE_ENDINGS = tuple(form.ending for form in FORMATS)
+MAP_SUFFIXES = ("_agreement", "_probabilities")
+"""What the name of a segmentation is extended by for the maps that lie beside it."""
 # Longest first, so that ".seg.nrrd" is found before ".nrrd".
 _DOUBLE_ENDINGS = sorted((end for end in IMAGE_ENDINGS if end.count(".") > 1), key=len, reverse=True)
 
@@ -88,8 +90,18 @@ def agreement_path(segmentation: Path) -> Path:
     return segmentation.with_name(f"{scan_name(segmentation)}_agreement{'.nrrd' if kind == '.seg.nrrd' else kind}")
 
 
-def without_agreement_maps(files: Iterable[Path]) -> list[Path]:
-    """Return `files` without the agreement maps of others among them."""
+def without_maps(files: Iterable[Path]) -> list[Path]:
+    """Return `files` without the maps of agreement and probabilities that belong to others among them.
+
+    >>> [path.name for path in without_maps([Path("x.nrrd"), Path("x_probabilities.nii.gz"), Path("y_agreement.nrrd")])]
+    ['x.nrrd', 'y_agreement.nrrd']
+    """
     files = list(files)
-    maps = {agreement_path(file) for file in files}
-    return [file for file in files if file not in maps]
+    names = {(file.parent, scan_name(file)) for file in files}
+
+    def is_map(file: Path) -> bool:
+        name = scan_name(file)
+        stems = [name.removesuffix(suffix) for suffix in MAP_SUFFIXES if name.endswith(suffix)]
+        return any((file.parent, stem) in names for stem in stems)
+
+    return [file for file in files if not is_map(file)]

@@ -194,7 +194,7 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
         return
     _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_FAINT)
     view = view_from(front, SURFACE_PIXELS)
-    picture = trace_surface(scene.labels, scene.spacing, segments, view).shade()
+    picture = trace_surface(scene.labels, scene.spacing, segments, [view])[0].shade()
     axes.imshow(picture, interpolation="antialiased", aspect="equal", origin="lower")
     _write_letters(axes, "RLSI" if front else "LRSI")
 

@@ -127,10 +127,9 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     if wall is not None:
         scale = _ratio_scale(wall)
         groups.append(("Surface with late enhancement", wall_painter(wall, scene), scale))
-    visible = {
-        name: trace_surface(scene.labels, scene.spacing, segments, view_from(front, SURFACE_PIXELS))
-        for name, front in ((BEHIND, False), (FRONT, True))
-    }
+    views = [view_from(front, SURFACE_PIXELS) for front in (False, True)]
+    surfaces = trace_surface(scene.labels, scene.spacing, segments, views)
+    visible = dict(zip((BEHIND, FRONT), surfaces, strict=True))
     # All views show the same rows: those that some surface reaches, and a margin for the letters.
     rows = np.concatenate([surface.pixel // SURFACE_PIXELS for surface in visible.values()])
     margin = SURFACE_PIXELS // 9

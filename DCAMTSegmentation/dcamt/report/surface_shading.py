@@ -19,6 +19,8 @@ MAX_STEPS = 200
 """Steps of a ray before it is taken to miss."""
 STEP_FRACTION = 0.95
 """Of the distance to the surface that a ray advances at each step; below 1, as the map is interpolated."""
+SILHOUETTE_MM = 3.0
+"""Cells of the coarse picture that tells which rays may hit."""
 MARGIN_MM = 10
 """Room of the distance map around a segment: the reach of the shading of hollows."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
@@ -71,41 +73,62 @@ class VisibleSurface:
 
 
 def trace_surface(
-    labels: np.ndarray, spacing: np.ndarray, segments: Sequence[SegmentInfo], view: View
-) -> VisibleSurface:
-    """Return what a view shows of the smooth surfaces of `segments`.
+    labels: np.ndarray, spacing: np.ndarray, segments: Sequence[SegmentInfo], views: Sequence[View]
+) -> list[VisibleSurface]:
+    """Return what each view shows of the smooth surfaces of `segments`.
 
     `labels` (I, J, K), not all 0, lies in LPS with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). Rays are
     traced through each segment's distance map (sphere tracing: Hart, The Visual Computer 12:527, 1996). The gradient of
     the map gives the normals, and its values beside the surface show how deep a point lies in a hollow.
     """
+    maps = [
+        (segment, _DistanceMap.of(mask, spacing)) for segment in segments if (mask := labels == segment.label).any()
+    ]
+    return [_trace_view(labels, spacing, maps, view) for view in views]
+
+
+def _trace_view(
+    labels: np.ndarray, spacing: np.ndarray, maps: Sequence[tuple[SegmentInfo, _DistanceMap]], view: View
+) -> VisibleSurface:
     screen = view.screen
     corners = np.argwhere(labels) * spacing @ screen.T
     centre = (corners.min(0) + corners.max(0)) / 2
     half_width = 1.12 * (corners.max(0) - corners.min(0))[:2].max() / 2 + spacing.max()
     steps = np.linspace(-half_width, half_width, view.pixels)
     u, v = (grid.ravel() for grid in np.meshgrid(steps, steps))
+    rays = np.flatnonzero(_silhouette(corners[:, :2] - centre[:2], steps, max(SILHOUETTE_MM, spacing.max())))
     near, far = corners.min(0)[2] - 5, corners.max(0)[2] + 5
-    start = (np.stack([u + centre[0], v + centre[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)
+    start = (np.stack([u + centre[0], v + centre[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)[rays]
     into = screen[2].astype(np.float32)
 
     nearest = np.full(u.size, far - near)
     points, normals = np.zeros((u.size, 3)), np.zeros((u.size, 3))
     openness, base = np.zeros(u.size), np.zeros((u.size, 3))
-    for segment in segments:
-        mask = labels == segment.label
-        if not mask.any():
-            continue
-        distance = _DistanceMap.of(mask, spacing)
-        hit, depth = distance.trace(start, into, nearest)
+    for segment, distance in maps:
+        found, depth = distance.trace(start, into, nearest[rays])
+        hit = rays[found]
         nearest[hit] = depth
-        points[hit] = start[hit] + depth[:, None] * into
+        points[hit] = start[found] + depth[:, None] * into
         outward = distance.normals(points[hit])
         normals[hit] = outward @ screen.T
         openness[hit] = distance.openness(points[hit], outward)
         base[hit] = segment.color
     pixel = np.flatnonzero(nearest < far - near)
     return VisibleSurface(view, pixel, points[pixel], normals[pixel], openness[pixel], base[pixel])
+
+
+def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.ndarray:
+    """Return (pixels squared,) bool: whether a ray passes near a voxel, of centres `places` (N, 2) mm on the screen.
+
+    steps: (pixels,) mm, the pixels' places along either axis. cell_mm: at least a voxel's spacing.
+    """
+    from scipy import ndimage
+
+    coarse = np.linspace(steps[0], steps[-1], max(2, int(np.ptp(steps) / cell_mm)))
+    shown = np.histogram2d(places[:, 1], places[:, 0], bins=(coarse, coarse))[0] > 0
+    shown = ndimage.binary_dilation(shown, iterations=2)
+    index = np.clip(np.searchsorted(coarse, steps, side="right") - 1, 0, len(coarse) - 2)
+    return np.asarray(shown[np.ix_(index, index)].ravel())
 
 
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
@@ -122,9 +145,13 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
 
 @dataclass(frozen=True, eq=False)
 class _DistanceMap:
-    """Signed distance (mm) to a segment's surface, negative inside; `first`: the scan's voxel at index (0, 0, 0)."""
+    """Signed distance (mm) to a segment's surface, negative inside; `first`: the scan's voxel at index (0, 0, 0).
+
+    smooth: the same, blurred, whose gradient gives the normals.
+    """
 
     values: np.ndarray
+    smooth: np.ndarray
     first: np.ndarray
     spacing: np.ndarray
 
@@ -136,13 +163,18 @@ class _DistanceMap:
         inside = np.argwhere(mask)
         low, high = inside.min(0), inside.max(0) + 1
         room = np.ceil(MARGIN_MM / spacing).astype(int)
-        mask = np.pad(mask[tuple(map(slice, low, high))], [(int(r), int(r)) for r in room])
-        outer, inner = (ndimage.distance_transform_edt(m, sampling=spacing) for m in (~mask, mask))
+        # Within the segment the map needs no room but the next voxel outside.
+        tight = np.pad(mask[tuple(map(slice, low, high))], 1)
+        inner = ndimage.distance_transform_edt(tight, sampling=spacing)[1:-1, 1:-1, 1:-1]
+        mask = np.pad(tight[1:-1, 1:-1, 1:-1], [(int(r), int(r)) for r in room])
         half_voxel = 0.5 * spacing.min()
-        exact = np.where(mask, half_voxel - inner, outer - half_voxel).astype(np.float32)
+        exact = (ndimage.distance_transform_edt(~mask, sampling=spacing) - half_voxel).astype(np.float32)
+        inside = exact[tuple(slice(r, -r) for r in room)]
+        inside[inner > 0] = half_voxel - inner[inner > 0]
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
         # A segment of a voxel or two is shown unsmoothed, since smoothing would remove it.
-        return cls(smooth if smooth.min() < 0 else exact, low - room, spacing)
+        values = smooth if smooth.min() < 0 else exact
+        return cls(values, ndimage.gaussian_filter(values, 1.3), low - room, spacing)
 
     def trace(self, start: np.ndarray, into: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of the rays that hit before their `limit` (N,) mm, and their lengths in mm."""
@@ -160,10 +192,10 @@ class _DistanceMap:
 
     def normals(self, points: np.ndarray) -> np.ndarray:
         """Return the outward unit normals (N, 3) at surface points (N, 3)."""
-        from scipy import ndimage
-
-        slopes = [ndimage.gaussian_filter(slope, 1.3) for slope in np.gradient(self.values, *self.spacing)]
-        normals = np.stack([self._sample(slope, points) for slope in slopes], axis=1)
+        normals = np.empty(points.shape)
+        for axis, step in enumerate(np.diag(self.spacing)):
+            ahead, behind = self._sample(self.smooth, points + step), self._sample(self.smooth, points - step)
+            normals[:, axis] = (ahead - behind) / (2 * self.spacing[axis])
         return np.asarray(normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9))
 
     def openness(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..cases.case_list import Case
-from ..cases.labels import check_label, read_case_label
-from ..errors import InputError
-from ..geometry import NetworkGrid, connected_components
+from ..cases.labels import check_label, read_case_label, refuse_thin_classes
+from ..geometry import NetworkGrid
 from ..io.readers import read_scan
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
-from ..volume import Labelmap
 
 VOXELS_PER_CLASS = 4096
 """Voxels of a class that are kept as possible patch centres, at least, if the class has so many."""
-STRAY_VOXELS = 4
-"""Voxels of the network's grid; a smaller component of a class may vanish there: it counts as stray voxels."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +63,10 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
         labelmap = read_case_label(case, recipe, volume.grid)
         check_label(case, labelmap, recipe)
         label = labels_to_network(labelmap, grid, recipe.outputs)
-        _check_no_class_vanished(labelmap, label, recipe, case.label)
+        refuse_thin_classes(labelmap, set(np.unique(label.numpy()).tolist()), recipe, case.label)
         voxels = tuple(_sample_voxels(label == value) for value in range(1, recipe.outputs) if (label == value).any())
         label = label.to(device)
     return ResidentCase(case.name, image_8bit.to(device), label, voxels, grid)
-
-
-def _check_no_class_vanished(labelmap: Labelmap, label: Tensor, recipe: Recipe, path: Path) -> None:
-    """Raise InputError if a class with a component of some size has no voxel on the network's grid."""
-    voxel_mm3 = labelmap.grid.voxel_volume_mm3
-    for info in recipe.classes:
-        if (label == info.label).any():
-            continue
-        components, number = connected_components(labelmap.voxels == info.label)
-        largest = np.bincount(components.ravel())[1:].max() * voxel_mm3 if number else 0.0
-        if largest >= STRAY_VOXELS * math.prod(recipe.spacing):
-            spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
-            what = f"its '{info.name}' ({largest / 1000:.2g} mL) is too thin for the recipe's grid of {spacing} mm"
-            raise InputError(what, path=path, remedy="No voxel of it remains there. Set a finer spacing in the recipe.")
 
 
 def _sample_voxels(mask: Tensor) -> Tensor:
