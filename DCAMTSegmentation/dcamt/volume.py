@@ -25,13 +25,15 @@ GRID_TOLERANCE = 0.05
 class Volume:
     """A scan: `voxels` (C, I, J, K) of any real type, on `grid`.
 
-    path: where the scan was read from. notes: sentences for the user on how the file was understood.
+    path: where the scan was read from. notes: sentences for the user on how the file was understood. frames: of a
+    DICOM scan, file and index of the frame under each slice along k.
     """
 
     voxels: np.ndarray
     grid: Grid
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    frames: tuple[tuple[Path, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.grid.shape:

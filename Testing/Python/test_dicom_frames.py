@@ -14,13 +14,22 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from dcamt.commands.scan_jobs import expand_scan_path
 from dcamt.io.dicom import ScanChoice
 from dcamt.io.readers import read_header, read_labelmap, read_scan
 from dcamt.volume import Volume, fit_labelmap
 from dcamt_testing.scan_files import refused
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 MR, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 RT_DOSE, REPORT = "1.2.840.10008.5.1.4.1.1.481.2", "1.2.840.10008.5.1.4.1.1.88.11"
@@ -129,6 +138,68 @@ def test_frame_without_a_position_is_refused(tmp_path: Path) -> None:
 
 def times(places: Sequence[int], number: int) -> list[dict[str, dict[str, object]]]:
     return [{"FrameContentSequence": {"TemporalPositionIndex": t + 1}} for t in range(number) for _ in places]
+
+
+@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG", "deflated"])
+@pytest.mark.parametrize("slope", [1, 2])
+def test_compressed_slices_are_read_or_refused_by_name(tmp_path: Path, compressor: str, slope: int) -> None:
+    """Lossless syntaxes; written by pydicom or GDCM, and compared with what was compressed."""
+    syntax = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "JPEG": JPEGLosslessSV1}
+    for k in range(8):
+        path = write_slice(tmp_path / "series" / f"{k}.dcm", k, RescaleSlope=slope, RescaleIntercept=0)
+        data = pydicom.dcmread(path)
+        if compressor in ("RLE", "JPEG-LS"):
+            data.compress(syntax[compressor], generate_instance_uid=False)
+            data.save_as(path)
+        elif compressor == "deflated":
+            data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+            data.save_as(path)
+        else:
+            compress_with_gdcm(path, compressor)
+            data = pydicom.dcmread(path)
+            assert data.file_meta.TransferSyntaxUID == syntax[compressor]
+    scan = read_scan(tmp_path / "series")
+    z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
+    np.testing.assert_allclose(scan.voxels[0, 3, 3], slope * (100 + 10 * z / STEP))
+    assert scan.voxels.shape == (1, SIZE, SIZE, 8)
+
+
+def compress_with_gdcm(path: Path, compressor: str) -> None:
+    """Write the slice anew, its pixels compressed; the position and the other tags are copied back."""
+    import SimpleITK as sitk  # noqa: N813
+
+    before = pydicom.dcmread(path)
+    image = sitk.GetImageFromArray(before.pixel_array[np.newaxis])
+    packed = path.with_suffix(".packed.dcm")
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(packed))
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor({"JPEG": "JPEG", "JPEG 2000": "JPEG2000"}[compressor])
+    writer.Execute(image)
+    after = pydicom.dcmread(packed)
+    packed.unlink()
+    before.PixelData = after.PixelData
+    before["PixelData"].is_undefined_length = True
+    before.BitsStored, before.HighBit, before.BitsAllocated = after.BitsStored, after.HighBit, after.BitsAllocated
+    before.file_meta.TransferSyntaxUID = after.file_meta.TransferSyntaxUID
+    before.save_as(path)
+
+
+def test_folders_of_one_study_are_its_series(tmp_path: Path) -> None:
+    for series in ("1.2.3.1", "1.2.3.2"):
+        for k in range(8):
+            write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
+    assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
+    refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series")
+    assert_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
+    for patient in ("a", "b"):
+        for k in range(8):
+            write_slice(tmp_path / "all" / patient / f"{k}.dcm", k, series=patient)
+            data = pydicom.dcmread(tmp_path / "all" / patient / f"{k}.dcm")
+            data.StudyInstanceUID = f"1.2.3.{ord(patient)}"
+            data.save_as(tmp_path / "all" / patient / f"{k}.dcm")
+    assert expand_scan_path(tmp_path / "all") == [tmp_path / "all" / "a", tmp_path / "all" / "b"]
 
 
 @pytest.mark.parametrize("named", [True, False])

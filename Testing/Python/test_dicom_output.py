@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
+from dcamt.io.dicom import ScanChoice
 from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
+from dcamt.io.readers import read_scan
 from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo
 from dcamt_testing.dicom_series import PATIENT, RAS_TO_LPS, STUDY, broken_rules, write_enhanced_mr, write_mr_series
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk
+from test_dicom_frames import times, write_frames, write_slice
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
@@ -172,6 +176,38 @@ def test_frames_of_a_multi_frame_image_are_referred_to_at_their_places(
         number = int(numbers if isinstance(numbers, int | str) else numbers[0])
         theirs = image.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0].ImagePositionPatient
         np.testing.assert_allclose(frame.PlanePositionSequence[0].ImagePositionPatient, theirs, atol=1e-3)
+
+
+def test_the_chosen_point_in_time_is_referred_to(tmp_path: Path) -> None:
+    """Three times at each place, written in the order of time; the second is segmented."""
+    places = [*range(8)] * 3
+    path = write_frames(tmp_path / "x.dcm", places, times(range(8), 3))
+    scan = read_scan(path, choice=ScanChoice(time=2))
+    assert scan.frames == tuple((path, 8 + k) for k in range(8))
+    for time in (1, 2):
+        for k in range(8):
+            write_slice(
+                tmp_path / "series" / f"{time}-{k}.dcm", k, number=10 * time + k, TemporalPositionIdentifier=time
+            )
+    scan = read_scan(tmp_path / "series", choice=ScanChoice(time=2))
+    labels = np.zeros(scan.grid.shape, np.uint8)
+    labels[3:8, 3:8, 2:5] = 1
+    source = find_source_images(tmp_path / "series", scan.grid, scan.frames)
+    made = build_dicom_segmentation(Labelmap(labels, scan.grid), (LEFT_ATRIUM,), source, MODEL)
+    referred = {
+        str(item.ReferencedSOPInstanceUID) for item in made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    }
+    second = {str(pydicom.dcmread(file).SOPInstanceUID) for file in (tmp_path / "series").glob("2-*")}
+    assert referred == second
+
+
+def test_images_in_an_archive_cannot_be_referred_to(tmp_path: Path) -> None:
+    for k in range(8):
+        write_slice(tmp_path / "series" / f"{k}.dcm", k)
+    archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "series"))
+    scan = read_scan(archive)
+    with pytest.raises(InputError, match=r"x\.zip: is an archive, .* Extract it, and segment the folder\."):
+        find_source_images(archive, scan.grid, scan.frames)
 
 
 def test_sources_that_do_not_fit_are_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:

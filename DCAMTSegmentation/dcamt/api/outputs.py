@@ -76,7 +76,7 @@ def find_dicom_source(scan: Volume) -> SourceImages:
             "the scan was not read from DICOM, which a DICOM segmentation must refer to",
             remedy="Read it with dcamt.read_scan from its DICOM folder, or choose another ending.",
         )
-    return find_source_images(scan.path, scan.grid)
+    return find_source_images(scan.path, scan.grid, scan.frames)
 
 
 def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
@@ -159,7 +159,7 @@ def describe_identity(scan: Volume) -> dict[str, str]:
     if scan.path is None:
         return lines
     try:
-        (image, *_) = find_source_images(scan.path, scan.grid).datasets
+        (image, *_) = find_source_images(scan.path, scan.grid, scan.frames).datasets
     except InputError:
         lines["Scan"] = scan_name(scan.path)
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..cases.names import image_files, labels_beside_scans
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
+from ..io.dicom import is_one_study
 from ..io.formats import (
     IMAGE_ENDINGS,
     LABELMAP_OUTPUTS,
@@ -205,6 +206,8 @@ def skipped_folders(scan: Path, output: Path) -> list[Path]:
 def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     """Return the path itself, or the scans in it if it is a folder (without any, it is a DICOM folder itself).
 
+    A folder of folders alone counts for as many scans, unless they are the series of one DICOM study.
+
     In a folder, these are skipped: hidden files, labels beside their scans (by the rules of `cases.names`), maps
     of agreement and probabilities, and the files of further channels of a scan (`io.channels`): in nnU-Net's folders,
     and for a model of several `channels` in any folder.
@@ -216,7 +219,9 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     if inside:
         return inside
     folders = [entry for entry in entries if entry.is_dir()]
-    return folders if folders and len(folders) == len(entries) else [scan]
+    if not folders or len(folders) < len(entries) or is_one_study(folders):
+        return [scan]
+    return folders
 
 
 def skipped_labels(folder: Path, channels: int = 1) -> list[Path]:

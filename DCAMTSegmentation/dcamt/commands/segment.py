@@ -233,7 +233,9 @@ class SegmentSession:
         if warning := few_values_warning(volume):
             self.console.print_error(f"{job.scan}: {warning}")
         # Before the work: a scan that is not DICOM cannot be referred to.
-        source = find_source_images(job.scan, volume.grid) if ending(job.segmentation) == ".dcm" else None
+        source = (
+            find_source_images(job.scan, volume.grid, volume.frames) if ending(job.segmentation) == ".dcm" else None
+        )
         result = self.segmenter.segment(
             volume,
             quality=self.quality,

@@ -57,6 +57,24 @@ class _Stack:
         return f'"{name}"{self.part} ({number} slice{"s" if number > 1 else ""} of {columns} x {rows})'
 
 
+def is_one_study(folders: Sequence[Path]) -> bool:
+    """Return whether several folders hold DICOM files of one study, by the first file of each: its series."""
+    from pydicom import dcmread
+
+    studies: set[str] = set()
+    for folder in folders:
+        file = next(iter(files_below(folder)), None)
+        if file is None:
+            return False
+        try:
+            with quiet_pydicom():
+                data = dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+        except Exception:  # pydicom raises many kinds for files that are no DICOM
+            return False
+        studies.add(str(data.get("StudyInstanceUID", "")))
+    return len(folders) > 1 and len(studies) == 1 and "" not in studies
+
+
 def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
     """Open the one image among the DICOM files in `folder` and the folders below, or the chosen one.
 
@@ -138,6 +156,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
         grid=Grid((columns, rows, len(frames)), RAS_TO_LPS @ affine),
         load=lambda: load_frames(path, frames),
         notes=tuple(notes),
+        frames=tuple((frame.file, frame.index) for frame in frames),
     )
 
 

@@ -45,13 +45,19 @@ class SourceImages:
     frames: tuple[int, ...] | None = None
 
 
-def find_source_images(source: Path, grid: Grid) -> SourceImages:
+def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, int]] = ()) -> SourceImages:
     """Return the images of a DICOM file or folder (with its subfolders) that lie under the slices of `grid`.
+
+    frames: file and index of the frame that each slice was read from (`Volume.frames`); without them, the first image
+    at each place is taken.
 
     Raises:
         InputError: `source` holds no DICOM images, or not one image under every slice.
     """
     import pydicom
+
+    if frames:
+        return _source_of_frames(source, frames)
 
     affine = RAS_TO_LPS @ grid.affine
     by_series: dict[str, list[tuple[str, Dataset]]] = {}
@@ -155,6 +161,23 @@ def to_concept(code: Code) -> Any:
     from highdicom.sr.coding import CodedConcept
 
     return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+
+
+def _source_of_frames(source: Path, frames: Sequence[tuple[Path, int]]) -> SourceImages:
+    """Return the images that a scan's slices were read from."""
+    import pydicom
+
+    files = list(dict.fromkeys(file for file, _ in frames))
+    if not all(file.is_file() for file in files):
+        what = "is an archive, whose images a DICOM segmentation cannot refer to once it is closed"
+        raise InputError(what, path=source, remedy="Extract it, and segment the folder.")
+    headers = {file: pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files}
+    if len(files) == 1:
+        return SourceImages((headers[files[0]],), tuple(index for _, index in frames))
+    if len(files) < len(frames) or any(index for _, index in frames):
+        what = "has its slices in several files of many frames, which a DICOM segmentation cannot refer to"
+        raise InputError(what, path=source, remedy="Choose another --format, such as seg.nrrd.")
+    return SourceImages(tuple(headers[file] for file, _ in frames))
 
 
 def _files(source: Path) -> list[str]:

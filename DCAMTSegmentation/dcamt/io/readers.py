@@ -78,7 +78,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
         if image.channels != channels:
             remedy = "Extract one of them to a file of its own." if channels == 1 else f"{channels} are needed."
             raise InputError(f"holds {image.channels} volumes (4D)", path=path, remedy=remedy)
-        volume = Volume(image.load(), image.grid, path, image.notes)
+        volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
     check_scan(volume)
     return volume
 

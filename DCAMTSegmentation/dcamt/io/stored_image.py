@@ -44,7 +44,7 @@ class StoredImage:
     load: reads the voxels (C, I, J, K); raises InputError for a damaged file. verify: raises InputError for a file
     that is visibly incomplete, without reading the voxels where possible. segments: of a segmentation; its layers are
     the channels. labels_only: the file holds a segmentation and can never be a scan. notes: sentences for the user on
-    how the file was understood.
+    how the file was understood. frames: see `Volume`.
     """
 
     channels: int
@@ -54,6 +54,7 @@ class StoredImage:
     segments: tuple[StoredSegment, ...] = ()
     labels_only: bool = False
     notes: tuple[str, ...] = ()
+    frames: tuple[tuple[Path, int], ...] = ()
 
 
 @contextmanager
