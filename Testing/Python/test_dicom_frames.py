@@ -193,12 +193,12 @@ def test_folders_of_one_study_are_its_series(tmp_path: Path) -> None:
     assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
     refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series")
     assert_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
-    for patient in ("a", "b"):
+    for number, patient in enumerate("ab"):
         for k in range(8):
-            write_slice(tmp_path / "all" / patient / f"{k}.dcm", k, series=patient)
-            data = pydicom.dcmread(tmp_path / "all" / patient / f"{k}.dcm")
-            data.StudyInstanceUID = f"1.2.3.{ord(patient)}"
-            data.save_as(tmp_path / "all" / patient / f"{k}.dcm")
+            file = write_slice(tmp_path / "all" / patient / f"{k}.dcm", k)
+            data = pydicom.dcmread(file)
+            data.StudyInstanceUID = f"1.2.4.{number}"
+            data.save_as(file)
     assert expand_scan_path(tmp_path / "all") == [tmp_path / "all" / "a", tmp_path / "all" / "b"]
 
 

@@ -186,17 +186,15 @@ def test_the_chosen_point_in_time_is_referred_to(tmp_path: Path) -> None:
     assert scan.frames == tuple((path, 8 + k) for k in range(8))
     for time in (1, 2):
         for k in range(8):
-            write_slice(
-                tmp_path / "series" / f"{time}-{k}.dcm", k, number=10 * time + k, TemporalPositionIdentifier=time
-            )
+            file = tmp_path / "series" / f"{time}-{k}.dcm"
+            write_slice(file, k, number=10 * time + k, TemporalPositionIdentifier=time)
     scan = read_scan(tmp_path / "series", choice=ScanChoice(time=2))
     labels = np.zeros(scan.grid.shape, np.uint8)
     labels[3:8, 3:8, 2:5] = 1
     source = find_source_images(tmp_path / "series", scan.grid, scan.frames)
     made = build_dicom_segmentation(Labelmap(labels, scan.grid), (LEFT_ATRIUM,), source, MODEL)
-    referred = {
-        str(item.ReferencedSOPInstanceUID) for item in made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
-    }
+    items = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    referred = {str(item.ReferencedSOPInstanceUID) for item in items}
     second = {str(pydicom.dcmread(file).SOPInstanceUID) for file in (tmp_path / "series").glob("2-*")}
     assert referred == second
 
