@@ -119,6 +119,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _on_segment_edited(self, caller: Any, event: Any) -> None:
+        self._wall.show_edit(caller)
         if own_segments(caller):
             review.mark_corrected(caller)
             if self._settings is not None:
@@ -152,6 +153,7 @@ class SegmentationPanel(VTKObservationMixin):
             # Undo and redo in Segment Editor send no event.
             review.notice_correction(self._observed)
         self._update()
+        self._wall.compare_outline()
 
     def _disconnect(self) -> None:
         if self._settings is not None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from dcamt.worker.protocol import Outline, WallMeasured, WallRequest
-from DCAMTSlicerLib.result_segments import segment_mask
+from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
 from DCAMTSlicerLib.slabs import write_npy
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between, voxels_of
 from slicer.i18n import tr as _
 
-from .wall_nodes import insert_wall
+from .wall_nodes import insert_wall, note_outline, notice_changed_outline
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
@@ -46,7 +46,9 @@ class WallJob(WorkerJob):
         scan, segment = self.folder / "volume.npy", self.folder / "segment.npy"
         for _slab in write_npy(self._voxels, scan):
             yield None
-        mask, affine = on_scan_grid(*segment_mask(self._segmentation, self._segment), self._volume, self._to_volume)
+        mask, affine = segment_mask(self._segmentation, self._segment)
+        self._outline = fingerprint_of({self._segment: mask})
+        mask, affine = on_scan_grid(mask, affine, self._volume, self._to_volume)
         yield None
         for _slab in write_npy(mask, segment):
             yield None
@@ -60,6 +62,9 @@ class WallJob(WorkerJob):
         wall = read_wall(event.wall)
         yield None
         insert_wall(wall, self._volume, self._segmentation)
+        note_outline(self._segmentation, self._segment, self._outline)
+        # The segment may have been edited while the worker measured.
+        notice_changed_outline(self._segmentation)
         yield JobOutcome(self._segmentation, _("The wall of {scan} was measured.").format(scan=self._volume.GetName()))
 
 

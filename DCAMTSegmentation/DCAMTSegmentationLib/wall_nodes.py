@@ -17,7 +17,7 @@ from dcamt.wall.colors import OPENING_COLOR, RATIO_RANGE, threshold_colors
 from dcamt.wall.files import wall_facts, wall_of
 from dcamt.wall.settings import Threshold
 from dcamt.wall.surface import Surface
-from DCAMTSlicerLib.result_segments import build_poly_data
+from DCAMTSlicerLib.result_segments import build_poly_data, fingerprint_of, segment_mask
 from DCAMTSlicerLib.subject_hierarchy import place_below
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
@@ -25,6 +25,7 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from . import review
 
 _FACTS = "DCAMT.wallFacts"
+_SEGMENT, _OUTLINE, _OUTDATED = "DCAMT.wallSegment", "DCAMT.wallOutline", "DCAMT.wallOutdated"
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
@@ -76,6 +77,41 @@ def wall_in_scene(segmentation: Any) -> WallResult | None:
         np.array(vtk_to_numpy(surface.GetPointData().GetArray(name))) for name in (RATIO, KIND, REGION)
     )
     return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
+
+
+def note_outline(segmentation: Any, segment: str, outline: str) -> None:
+    """Note which segment a wall was measured of, and its `result_segments.fingerprint_of` at that time."""
+    model: Any = review.referenced(segmentation, review.WALL)
+    for name, text in ((_SEGMENT, segment), (_OUTLINE, outline), (_OUTDATED, None)):
+        model.SetAttribute(name, text)
+
+
+def mark_outdated(segmentation: Any) -> None:
+    """Note that a segment was edited: the wall may be that of an earlier outline."""
+    model = review.referenced(segmentation, review.WALL)
+    if model is not None and model.GetAttribute(_OUTLINE):
+        model.SetAttribute(_OUTDATED, "1")
+
+
+def notice_changed_outline(segmentation: Any) -> None:
+    """Compare the segment that a wall was measured of with what it was then.
+
+    Events do not suffice: undo and redo send none, and an edit of another segment sends one.
+    """
+    model = review.referenced(segmentation, review.WALL)
+    outline = model.GetAttribute(_OUTLINE) if model is not None else None
+    if model is None or not outline:
+        return
+    segment = model.GetAttribute(_SEGMENT)
+    known = segmentation.GetSegmentation().GetSegment(segment) is not None
+    now = fingerprint_of({segment: segment_mask(segmentation, segment)[0]}) if known else ""
+    model.SetAttribute(_OUTDATED, None if now == outline else "1")
+
+
+def is_outdated(segmentation: Any) -> bool:
+    """Return whether the wall may be that of an earlier outline."""
+    model = review.referenced(segmentation, review.WALL)
+    return model is not None and model.GetAttribute(_OUTDATED) is not None
 
 
 def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:

@@ -64,6 +64,17 @@ class WallPanel:
         if changed:
             self.reload()
 
+    def show_edit(self, segmentation: Any) -> None:
+        """Warn that a segment was edited since the wall was measured."""
+        wall_nodes.mark_outdated(segmentation)
+        if segmentation is self._segmentation:
+            self._show_wall()
+
+    def compare_outline(self) -> None:
+        """Warn if the segment differs from what the wall was measured of."""
+        wall_nodes.notice_changed_outline(self._segmentation)
+        self._show_wall()
+
     def reload(self) -> None:
         """Read the wall from the scene again: it was measured, or a scene was loaded."""
         self._wall = wall_nodes.wall_in_scene(self._segmentation)
@@ -144,7 +155,12 @@ class WallPanel:
         openings = _("Openings: {area} cm², {origin}.").format(
             area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
         )
-        ui.wallLabel.text = " ".join([text, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)])
+        outdated = []
+        if wall_nodes.is_outdated(self._segmentation):
+            outdated = [_("The outline was changed since: press Measure wall again.")]
+        ui.wallLabel.text = " ".join(
+            [*outdated, text, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]
+        )
 
     def _on_measure_clicked(self, checked: bool = False) -> None:
         self._on_measure(self._chosen_segment())

@@ -100,6 +100,26 @@ class WholeWayTest(SegmentationCase):
             write_wall_csv([expected], theirs)
             self.assertEqual(ours.read_text(encoding="utf-8"), theirs.read_text(encoding="utf-8"))
 
+    def test_a_changed_outline_is_noticed_until_the_wall_is_measured_again(self) -> None:
+        volume, segmentation = add_phantom()
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.outputSelector, segmentation)
+        choose(self.ui.wallSegmentComboBox, "blood")
+        click(self.ui.wallMeasureButton)
+        process_events_until(lambda: not self.logic.isRunning(), 120, "the wall")
+        warning = "The outline was changed since"
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+        label = phantom()[1]
+        smaller = label.copy()
+        smaller[:20] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, "blood", volume)
+        self.assertIn(warning, self.ui.wallLabel.text)
+        self.module.enter()
+        self.assertIn(warning, self.ui.wallLabel.text)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label, segmentation, "blood", volume)
+        self.module.enter()
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+
 
 class InsertedWallCase(unittest.TestCase):
     def setUp(self) -> None:

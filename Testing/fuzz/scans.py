@@ -4,10 +4,10 @@
 
 A mutation cuts a file, overwrites, removes, doubles or inserts bytes, zeroes its second half, renames it, or removes
 one of several files. What is read must be the voxels of the whole file, at the same places, unless the mutation hit
-voxels that no checksum covers (uncompressed data) or a header value that makes another valid scan; then SimpleITK must
-read the same, where it reads the file at all. Every read runs in a process of its own kind with a limit of time: a
-crash, a hang, another exception, more than one line of message, and a file left in the folder are failures, and make
-the exit status 1.
+voxels that no checksum covers (uncompressed data) or a header value that makes another valid scan; then SimpleITK, or
+pydicom for DICOM, must find the same voxels at the same places, where it reads the file at all. Every read runs in a
+process of its own with a limit of time: a crash, a hang, another exception, more than one line of message, and a file
+left in the folder are failures, and make the exit status 1.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "DCAMTSegmentation"), str(ROOT / "Testing"), str(ROOT / "Testing" / "Python")]
 SHAPE = (16, 16, 12)
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+ITK_AFFINE = np.array([[1.2, 0, 0, 5], [0, 1.3, 0, -6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
+DICOM_AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+"""Index -> LPS mm of what SimpleITK writes here, and of the DICOM files."""
 
 
 def voxels() -> np.ndarray:
@@ -117,27 +121,86 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
     except BaseException as error:
         answers.put(("failed", f"{type(error).__name__}: {error}"))
         return
+    answers.put(judge(path, volume.voxels, RAS_TO_LPS @ volume.grid.affine))
+
+
+def judge(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "right", "other" or "failed", and why, for voxels (1, I, J, K) and their affine (index -> LPS mm).
+
+    Voxels and geometry are those of the whole file, or else those that another reader finds in the mutated one.
+    """
     expected = voxels()[None]
-    if volume.voxels.shape == expected.shape and (volume.voxels == expected).all():
-        answers.put(("right", ""))
-    else:
-        answers.put(compare_with_itk(path, volume))
+    same_voxels = found.shape == expected.shape and bool((found == expected).all())
+    if same_voxels and close(affine, DICOM_AFFINE if is_dicom(path) else ITK_AFFINE):
+        return "right", ""
+    if is_dicom(path):
+        return compare_with_pydicom(path, found, affine)
+    return compare_with_itk(path, found, affine)
 
 
-def compare_with_itk(path: Path, volume: object) -> tuple[str, str]:
-    """Return "other" if SimpleITK reads the same voxels or cannot read the file, or else "failed"."""
+def is_dicom(path: Path) -> bool:
+    """Return whether a scan of the fuzz is DICOM: the others are written by SimpleITK."""
+    return path.is_dir() or path.suffix in (".zip", ".dcm")
+
+
+def close(affine: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two affines put every voxel of a scan at the same place, give or take 0.01 mm."""
+    corner = np.array([*SHAPE, 1.0])
+    return bool(np.abs(affine[:3, :3] - other[:3, :3]).max() < 1e-3 and np.abs((affine - other) @ corner).max() < 0.01)
+
+
+def compare_with_pydicom(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "other" if each slice has the pixels and the place of a frame of the files, by pydicom, or else "failed".
+
+    Of a zip file, only the whole one is known: its data has checksums, but names and dates have none.
+    """
+    import pydicom
+
+    if path.suffix == ".zip":
+        return "failed", "an archive whose checksums hold has other voxels or geometry"
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
+    frames = []
+    for file in files:
+        try:
+            data = pydicom.dcmread(file, force=True)
+            pixels = data.pixel_array.reshape(-1, data.Rows, data.Columns)
+            groups = data.get("PerFrameFunctionalGroupsSequence")
+            shared = data.get("SharedFunctionalGroupsSequence", [None])[0]
+            for number, plane in enumerate(pixels):
+                place = groups[number].PlanePositionSequence[0] if groups else data
+                spacing = shared.PixelMeasuresSequence[0].PixelSpacing if shared else data.PixelSpacing
+                frames.append((np.array(place.ImagePositionPatient, float), np.array(spacing, float), plane.T))
+        except Exception:  # a damaged file, which dcamt passed over or refused
+            continue
+    spacing = np.linalg.norm(affine[:3, :2], axis=0)
+    for k in range(found.shape[3]):
+        start = affine[:3, 3] + k * affine[:3, 2]
+        near = [
+            f for f in frames if np.linalg.norm(f[0] - start) < 0.05 and np.allclose(f[1][::-1], spacing, rtol=1e-3)
+        ]
+        if not any(np.array_equal(plane, found[0, :, :, k]) for _, _, plane in near):
+            return "failed", f"pydicom has no frame with the pixels of slice {k} at its place"
+    return "other", "as pydicom"
+
+
+def compare_with_itk(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "other" if SimpleITK reads the same voxels at the same places, or cannot read the file; else "failed"."""
     import SimpleITK as sitk  # noqa: N813
 
-    found = volume.voxels  # type: ignore[attr-defined]
-    if path.is_dir() or path.suffix in (".zip", ".dcm"):
-        return "other", "changed voxels"
     try:
-        array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        image = sitk.ReadImage(str(path))
     except RuntimeError:
         return "other", "SimpleITK does not read it"
-    if array.ndim == 3 and array.size == found[0].size and np.array_equal(array.transpose(2, 1, 0), found[0]):
-        return "other", "as SimpleITK"
-    return "failed", f"SimpleITK reads {array.shape[::-1]} other voxels, dcamt {found.shape}"
+    array = sitk.GetArrayFromImage(image)
+    if array.ndim != 3 or array.size != found[0].size or not np.array_equal(array.transpose(2, 1, 0), found[0]):
+        return "failed", f"SimpleITK reads {array.shape[::-1]} other voxels, dcamt {found.shape}"
+    theirs = np.eye(4)
+    theirs[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    theirs[:3, 3] = image.GetOrigin()
+    if np.isfinite(theirs).all() and not close(affine, theirs):
+        listed = f"{np.round(theirs[:3].ravel(), 3).tolist()}, dcamt {np.round(affine[:3].ravel(), 3).tolist()}"
+        return "failed", f"SimpleITK has another geometry: {listed}"
+    return "other", "as SimpleITK"
 
 
 def main() -> int:
