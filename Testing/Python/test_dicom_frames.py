@@ -345,6 +345,23 @@ def test_zip_of_a_folder(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, "zip")
 
 
+def test_zip_of_several_images_is_refused_by_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "two.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/a.nrrd", b"a")
+        archive.writestr("x/b.nii.gz", b"b")
+    refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract it")
+
+
+def test_slices_without_preamble_begin_with_any_element_of_group_8(tmp_path: Path) -> None:
+    for k in range(8):
+        path = write_slice(tmp_path / "bare" / f"{k}.dcm", k)
+        length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
+        path.write_bytes(path.read_bytes()[128 + 4 + 12 + length :])
+        assert path.read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOP class UID
+    assert_in_place(read_scan(tmp_path / "bare"), 8)
+
+
 def test_dicomdir(tmp_path: Path) -> None:
     study(tmp_path, "")
     shutil.rmtree(tmp_path / "study" / "series3")

@@ -169,7 +169,7 @@ def fail_as_if_full(path: Path, data: bytes) -> int:
 def test_importing_a_model_of_an_existing_name_is_refused(tmp_path: Path, download: Path) -> None:
     model = import_model(download)
     before = model.path.read_bytes()
-    with pytest.raises(InputError, match=r"a model 'mine' exists already\. .*--replace.*dcamt models remove mine$"):
+    with pytest.raises(InputError, match=r"a model 'mine' exists already\. .*--overwrite.*dcamt models remove mine$"):
         import_model(download)
     for replace_it in (False, True):
         with pytest.raises(InputError, match="a model 'left-atrium' is shipped with DCAMT"):

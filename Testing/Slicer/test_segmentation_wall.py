@@ -17,6 +17,7 @@ from dcamt.wall.burden import OPENING
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.files import write_wall_csv
 from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
 from fake_worker import FakePanel, FakeWorker
 from segmentation_case import Person, SegmentationCase, choose, click, close_scene, process_events_until
 from vtk.util.numpy_support import vtk_to_numpy
@@ -100,26 +101,6 @@ class WholeWayTest(SegmentationCase):
             write_wall_csv([expected], theirs)
             self.assertEqual(ours.read_text(encoding="utf-8"), theirs.read_text(encoding="utf-8"))
 
-    def test_a_changed_outline_is_noticed_until_the_wall_is_measured_again(self) -> None:
-        volume, segmentation = add_phantom()
-        choose(self.ui.inputSelector, volume)
-        choose(self.ui.outputSelector, segmentation)
-        choose(self.ui.wallSegmentComboBox, "blood")
-        click(self.ui.wallMeasureButton)
-        process_events_until(lambda: not self.logic.isRunning(), 120, "the wall")
-        warning = "The outline was changed since"
-        self.assertNotIn(warning, self.ui.wallLabel.text)
-        label = phantom()[1]
-        smaller = label.copy()
-        smaller[:20] = 0
-        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, "blood", volume)
-        self.assertIn(warning, self.ui.wallLabel.text)
-        self.module.enter()
-        self.assertIn(warning, self.ui.wallLabel.text)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(label, segmentation, "blood", volume)
-        self.module.enter()
-        self.assertNotIn(warning, self.ui.wallLabel.text)
-
 
 class InsertedWallCase(unittest.TestCase):
     def setUp(self) -> None:
@@ -132,6 +113,26 @@ class InsertedWallCase(unittest.TestCase):
         self.wall = expected_wall()
         wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
         self.module.panel.enter()
+
+
+class OutlineTest(InsertedWallCase):
+    def test_a_changed_outline_is_noticed_until_it_is_as_before(self) -> None:
+        mask = segment_mask(self.segmentation, "blood")[0]
+        wall_nodes.note_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+        warning, label = "The outline was changed since", phantom()[1]
+        self.module.panel.enter()
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+        smaller = label.copy()
+        smaller[:20] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, self.segmentation, "blood", self.volume)
+        self.assertIn(warning, self.ui.wallLabel.text)
+        self.module.panel.enter()
+        self.assertIn(warning, self.ui.wallLabel.text)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label, self.segmentation, "blood", self.volume)
+        again = segment_mask(self.segmentation, "blood")[0]
+        np.testing.assert_array_equal(again, mask)
+        self.module.panel.enter()
+        self.assertNotIn(warning, self.ui.wallLabel.text)
 
 
 class ThresholdTest(InsertedWallCase):

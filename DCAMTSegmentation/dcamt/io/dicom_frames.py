@@ -111,7 +111,7 @@ def read_file(path: Path, found: FoundFiles) -> None:
             head = file.read(132)
             file.seek(0)
             # Old files have no preamble: they begin with an element of group 8.
-            bare = head[128:] != b"DICM" and head[:4] in (b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+            bare = head[128:] != b"DICM" and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
             data = dcmread(file, stop_before_pixels=True, force=bare)
             held = _pixel_bytes(file, data, size)
     except InvalidDicomError:

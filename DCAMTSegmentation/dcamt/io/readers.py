@@ -212,6 +212,10 @@ def _unzipped(path: Path) -> Iterator[Path]:
             archive.extractall(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file() and not file.name.startswith(".")]
         images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+        if len(images) > 1 and len(images) == len(files):
+            names = ", ".join(sorted(file.name for file in images)[:5])
+            what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"
+            raise InputError(what, path=path, remedy="Extract it, and choose one of them.")
         try:
             yield images[0] if len(images) == 1 else Path(folder)
         except InputError as error:

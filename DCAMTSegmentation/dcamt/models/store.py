@@ -87,7 +87,7 @@ def import_model(
     if there is not None and there.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Train it under another name.")
     if there is not None and not replace:
-        remedy = f"Import it with --replace, or first run: dcamt models remove {name}"
+        remedy = f"Import it with --overwrite, or first run: dcamt models remove {name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
     target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
