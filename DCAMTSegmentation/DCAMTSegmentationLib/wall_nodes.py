@@ -12,7 +12,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.wall.analysis import WallResult
-from dcamt.wall.burden import OPENING, WALL, WHOLE, decaaf_stage
+from dcamt.wall.burden import WALL, WHOLE, decaaf_stage
 from dcamt.wall.colors import OPENING_COLOR, RATIO_RANGE, threshold_colors
 from dcamt.wall.files import wall_facts, wall_of
 from dcamt.wall.settings import Threshold
@@ -162,11 +162,6 @@ def fill_burden(table: Any, wall: WallResult) -> None:
         table.AddColumn(array)
         table.SetColumnTitle(name, title)
     table.SetUseColumnTitleAsColumnHeader(True)
-
-
-def openings_cm2(wall: WallResult) -> float:
-    """Return the area of the openings."""
-    return wall.area_cm2(OPENING)
 
 
 def _region_name(region: str) -> str:
