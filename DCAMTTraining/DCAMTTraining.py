@@ -34,6 +34,7 @@ from DCAMTTrainingLib.session import TrainingSession
 from DCAMTTrainingLib.settings import Device, TrainingSettings, last_device, remember_device
 from DCAMTTrainingLib.start_job import StartJob
 from slicer.i18n import tr as _
+from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -49,7 +50,8 @@ class DCAMTTraining(ScriptedLoadableModule):
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("DCAMT Training")
-        self.parent.categories = ["Segmentation"]
+        # Slicer translates the names of its own categories in this context.
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = ["DCAMTSegmentation"]
         self.parent.contributors = ["DCAMT contributors"]
         self.parent.helpText = _(

@@ -332,6 +332,23 @@ class WidthTest(TrainingCase):
         self.assertGreater(results.columnWidth(0), 80)
 
 
+class CategoryTest(TrainingCase):
+    def test_the_category_is_slicers_own_in_its_language(self) -> None:
+        from DCAMTTraining import DCAMTTraining
+
+        class Parent:
+            """Stands in for the module's entry in the list of modules."""
+
+            path = "."
+
+        def translate(context: str, text: str) -> str:
+            return f"{text} in {context}"
+
+        with mock.patch.object(sys.modules["DCAMTTraining"], "translate", translate):
+            entry = DCAMTTraining(Parent())
+        self.assertEqual(list(entry.parent.categories), ["Segmentation in qSlicerAbstractCoreModule"])
+
+
 class WarningsTest(TrainingCase):
     def test_warnings_and_problems_of_files_are_shown_in_the_applications_language(self) -> None:
         image, label = ellipsoid(1)
