@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
+from slicer_harness.ctk_widgets import ctkCollapsibleButton
 
 from .application import SCALE
 from .charts import chart_picture
@@ -122,7 +123,8 @@ def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> i
 
 
 def _shows_others(widget: QtWidgets.QWidget) -> bool:
-    return any(child.isVisible() for child in widget.findChildren(QtWidgets.QWidget))
+    closed = isinstance(widget, ctkCollapsibleButton) and not widget.isChecked()
+    return not closed and any(child.isVisible() for child in widget.findChildren(QtWidgets.QWidget))
 
 
 def _under_bar(pixels: np.ndarray, name: str, note: str, colour: str) -> QtGui.QImage:
