@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 NAME = "LGEHeartPhantom"
-CHECKSUM = "SHA256:e8e2e4d1939a570de575045b0b9aab2faa510268bc73e7bcc902f7794e041200"
+CHECKSUM = "SHA256:c4119c64beb3061a722d66677bc934b9b967c1aa406600dae3ff026e0bee5847"
 
 
 def sample_path() -> Path:

@@ -193,7 +193,7 @@ class MapTest(ViewCase):
         self.assertTrue(display.GetVisibility2DOutline())
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())
-        self.assertIn("disagree (%)", legend.GetTitleText())
+        self.assertIn("Disagreement (%)", legend.GetTitleText())
         self.assertEqual(legend.GetDisplayableNode(), slicer.util.getNode("LGE disagreement"))
         self.ui.disagreementCheckBox.click()
         self.assertTrue(display.GetVisibility2DFill())
