@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from dcamt.losses.supervised import dice_cross_entropy, soft_dice_loss
+from dcamt.losses.supervised import class_weights, dice_cross_entropy, soft_dice_loss
 from torch import Tensor
 
 
@@ -16,12 +16,15 @@ def by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
     samples, classes, *size = logits.shape
     surprise, dice_losses = [], []
     for sample in range(samples):
+        counts = [int((labels[sample] == k).sum()) for k in range(classes)]
+        present = [count for count in counts[1:] if count]
+        weight = [1.0, *(min(10.0, sum(present) / len(present) / count) if count else 0.0 for count in counts[1:])]
         overlap, predicted, labelled = np.zeros(classes), np.zeros(classes), np.zeros(classes)
         for voxel in np.ndindex(*size):
             z = logits[(sample, slice(None), *voxel)]
             p = np.exp(z) / np.exp(z).sum()
             truth = labels[(sample, *voxel)]
-            surprise.append(-math.log(p[truth]))
+            surprise.append(-weight[truth] * math.log(p[truth]))
             overlap[truth] += p[truth]
             predicted += p
             labelled[truth] += 1
@@ -50,6 +53,22 @@ def test_it_is_a_loop_over_voxels(classes: int) -> None:
             labels[labels == classes - 1] = 0  # a class that no voxel has
         expected = by_hand(logits.numpy(), labels.numpy())
         assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_foreground_classes_count_alike_and_as_much_as_without_weights() -> None:
+    labels = torch.zeros(2, 10, 10, 10, dtype=torch.int64)
+    labels[0, :5], labels[0, 5], labels[0, 6, :1] = 1, 2, 3  # 500, 100 and 10 voxels
+    labels[1, 0, 0, 0] = 2
+    target = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1)
+    weights = class_weights(target, torch.float64)
+    mean = (500 + 100 + 10) / 3
+    assert weights[0].tolist() == pytest.approx([1, mean / 500, mean / 100, 10])  # 203 / 10 is limited to 10
+    assert float(weights[1, 2]) == 1  # the only class of its sample
+    labels[0, 6, :1] = 0
+    sizes = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1).sum((2, 3, 4))
+    weights = class_weights(torch.nn.functional.one_hot(labels, 4).movedim(-1, 1), torch.float64)
+    assert float((weights * sizes)[0, 1:].sum()) == pytest.approx(600)
+    assert float((weights * sizes)[0, 1]) == pytest.approx(float((weights * sizes)[0, 2]))
 
 
 def test_a_class_absent_from_a_sample_enters_cross_entropy_alone() -> None:
@@ -82,12 +101,13 @@ def test_a_perfect_prediction_has_loss_0_even_without_the_class(classes: int) ->
 
 
 def test_equal_logits_have_their_closed_form() -> None:
-    """p = 1 / K everywhere: cross-entropy is ln K, and Dice follows from the number n of voxels of the class."""
+    """p = 1 / K everywhere: cross-entropy is ln K times the mean weight, and Dice follows from a class's n voxels."""
     labels = torch.zeros(1, 4, 5, 6, dtype=torch.int64)
     labels[0, :2, :3, :4] = 1  # n = 24 of 120
     labels[0, 3, 4, 5] = 2  # n = 1
     dice = [n / (n + 1) * (1 - (2 * n / 3 + 1) / (120 / 3 + n + 1)) for n in (24, 1)]
-    expected = 0.5 * (math.log(3) + sum(dice) / 2)
+    # The classes have 12.5 voxels on average: 24 voxels weigh as much as 12.5, and one weighs as much as 10.
+    expected = 0.5 * (math.log(3) * (95 + 12.5 + 10) / 120 + sum(dice) / 2)
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 
 

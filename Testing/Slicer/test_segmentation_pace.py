@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import numpy as np
 import slicer
 from segmentation_case import (
@@ -12,7 +9,6 @@ from segmentation_case import (
     SegmentationCase,
     add_scan,
     assert_no_pause,
-    click,
     is_pause,
     longest_step,
     process_events_until,

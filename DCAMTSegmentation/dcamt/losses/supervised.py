@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+MAX_CLASS_WEIGHT = 10.0
+"""The most that a voxel of a small class counts in the cross-entropy."""
 
 
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of soft Dice loss and cross-entropy.
 
     logits: (B, K, X, Y, Z). labels: int64 (B, X, Y, Z), 0 to K - 1.
+
+    Of several foreground classes each counts alike in a sample's cross-entropy (see `class_weights`): without this,
+    networks left small classes out for hundreds of iterations, since the Dice loss has no gradient where a class's
+    probability has become 0 (docs/experiments.md, "Supervision").
     """
-    target = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)
-    return 0.5 * (soft_dice_loss(logits.softmax(dim=1), target) + F.cross_entropy(logits, labels))
+    classes = logits.shape[1]
+    target = F.one_hot(labels, classes).movedim(-1, 1)
+    dice_loss = soft_dice_loss(logits.softmax(dim=1), target)
+    if classes == 2:
+        return 0.5 * (dice_loss + F.cross_entropy(logits, labels))
+    cross_entropy = F.cross_entropy(logits, labels, reduction="none")
+    weights = class_weights(target, cross_entropy.dtype).gather(1, labels.flatten(1)).view(labels.shape)
+    return 0.5 * (dice_loss + (weights * cross_entropy).mean())
+
+
+def class_weights(target: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return each class's weight in each sample's cross-entropy, (B, K), of type `dtype`.
+
+    target: one-hot, (B, K, X, Y, Z); class 0 is the background, which has weight 1.
+
+    A foreground class of n voxels has weight m / n, at most `MAX_CLASS_WEIGHT`, where m is the mean number of voxels of
+    the sample's foreground classes. So the foreground as a whole counts as much as without weights.
+    """
+    size = target[:, 1:].sum((2, 3, 4)).to(dtype)
+    mean = size.sum(1, keepdim=True) / (size > 0).sum(1, keepdim=True).clamp_min(1)
+    foreground = (mean / size.clamp_min(1)).clamp_max(MAX_CLASS_WEIGHT)
+    return F.pad(foreground, (1, 0), value=1.0)
 
 
 def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
