@@ -90,7 +90,7 @@ def insert_result(result: SegmentationResult, request: SegmentationRequest) -> G
         The segmentation node.
 
     Raises:
-        InputError: the target lies under another transform that is not linear.
+        InputError: the target is related to the volume by a non-linear transform.
     """
     insertion = _Insertion(result, request)
     try:
@@ -197,7 +197,7 @@ class _Insertion:
         if target.GetDisplayNode() is None:
             target.CreateDefaultDisplayNodes()
             self.added.append(target.GetDisplayNode())
-        review.keep_doubts(target, self.result.trust, self.result.doubts, to_local, self.result.expected_overlap)
+        review.store_review_data(target, self.result.trust, self.result.doubts, to_local, self.result.expected_overlap)
         review.keep_model(target, title_of(self.request.model))
         for role, node in (
             (review.DISAGREEMENT, map_node),

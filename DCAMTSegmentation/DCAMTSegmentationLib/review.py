@@ -1,8 +1,8 @@
-"""What belongs to a result; it is kept with the segmentation node, and so saved with the scene.
+"""Store a result's data with its segmentation node, and so with the scene.
 
-References: the volume that it was made from, the map of disagreement, the table of measurements, the mark at a place.
-Attributes: the agreement of the branches, the expected overlap with an expert, the model, and the places in doubt, in
-the segmentation node's own space.
+References: the volume that was segmented, the map of disagreement, the table of measurements, the point that marks a
+doubtful place. Attributes: the trust, the expected overlap with an expert, the model, and the doubtful places, in the
+segmentation node's own space.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WALL, WALL_COLOURS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallT
 HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK, WALL, WALL_COLOURS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
 _EXPECTED = "DCAMT.expectedOverlap"
-_TRUST, _PLACES, _AT = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
+_TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _MODEL = "DCAMT.model"
 _MAP = "DCAMT.map"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
@@ -32,20 +32,20 @@ _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 
 
 @dataclass(frozen=True)
-class PlaceToCheck:
-    """A cluster of disagreement: a point inside it, mm, and its volume."""
+class StoredDoubtfulPlace:
+    """A doubtful place in the segmentation node's space: a point inside it, mm, and its volume."""
 
     position: tuple[float, float, float]
     volume_ml: float
 
 
 def referenced(segmentation_node: Any, role: str) -> Any | None:
-    """Return the node that a result refers to in a role, such as `VOLUME`; None if there is none any more."""
+    """Return the node that a result refers to in a role, such as `VOLUME`; None if it is no longer in the scene."""
     return segmentation_node.GetNodeReference(role) if segmentation_node is not None else None
 
 
 def trust(segmentation_node: Any) -> float | None:
-    """Return the Dice between what each branch alone would have segmented, 0 to 1; None if only one ran."""
+    """Return the trust, 0 to 1; None in quality `fast`."""
     text = segmentation_node.GetAttribute(_TRUST) if segmentation_node is not None else None
     return float(text) if text else None
 
@@ -62,29 +62,32 @@ def model_title(segmentation_node: Any) -> str:
 
 
 def keep_model(segmentation_node: Any, title: str) -> None:
-    """Keep the title of the model that made a result."""
+    """Store the title of the model that made a result."""
     segmentation_node.SetAttribute(_MODEL, title)
 
 
-def keep_doubts(
+def store_review_data(
     segmentation_node: Any,
     trust: float | None,
     doubts: Sequence[DoubtfulPlace],
     to_local: np.ndarray,
     expected: ExpectedOverlap | None = None,
 ) -> None:
-    """Keep the agreement, the expected overlap and the places in doubt of a result, the worst first.
+    """Store the trust, the expected overlap and the doubtful places of a new result, the worst first.
 
-    `to_local`: (4, 4), from the volume's space, in which these places are, to the segmentation's.
+    The next place to visit is the first one; the marks of a correction and of outdated measurements are removed; the
+    fingerprint of the segments is stored as that of the written and of the measured segments.
+
+    `to_local`: (4, 4), mm in the volume's space, where `doubts` lie -> mm in the segmentation's.
     """
     places = []
     for doubt in doubts:
         x, y, z = (to_local @ [*doubt.position, 1.0])[:3]
-        places.append(PlaceToCheck((float(x), float(y), float(z)), doubt.volume_ml))
+        places.append(StoredDoubtfulPlace((float(x), float(y), float(z)), doubt.volume_ml))
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_EXPECTED, None if expected is None else json.dumps(astuple(expected)))
     segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
-    segmentation_node.SetAttribute(_AT, None)
+    segmentation_node.SetAttribute(_CURRENT_PLACE, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
     segmentation_node.SetAttribute(_OUTDATED, None)
     written = fingerprint(segmentation_node)
@@ -93,22 +96,22 @@ def keep_doubts(
 
 
 def mark_corrected(segmentation_node: Any) -> None:
-    """Note that a person has edited a result: it is theirs now, and its measurements may be of before."""
+    """Mark a result as a correction and its measurements as outdated."""
     segmentation_node.SetAttribute(_CORRECTED, "1")
     segmentation_node.SetAttribute(_OUTDATED, "1")
 
 
 def mark_measured(segmentation_node: Any, measured: str) -> None:
-    """Note that the table holds the measurements of the segments with the fingerprint `measured`."""
+    """Record that the table holds the measurements of the segments with the fingerprint `measured`."""
     segmentation_node.SetAttribute(_MEASURED, measured)
     if fingerprint(segmentation_node) in (measured, ""):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
-def notice_correction(segmentation_node: Any) -> bool:
+def update_correction_marks(segmentation_node: Any) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether it `is_corrected`.
 
-    Events do not suffice: undo and redo send none, and others edit while nobody observes.
+    Events do not suffice: undo and redo send none, and other modules may edit while the panel does not observe.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -119,7 +122,7 @@ def notice_correction(segmentation_node: Any) -> bool:
 
 
 def is_outdated(segmentation_node: Any | None) -> bool:
-    """Return whether the measurements may be those of before a correction."""
+    """Return whether the measurements may predate a correction."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_OUTDATED) is not None
 
 
@@ -145,15 +148,15 @@ def result_of(volume: Any | None) -> Any | None:
     return found[-1] if found else None
 
 
-def is_open_to(segmentation_node: Any | None, volume: Any) -> bool:
-    """Return whether a volume's result may go into a segmentation node: it holds no other volume's result."""
+def can_hold_result_of(segmentation_node: Any | None, volume: Any) -> bool:
+    """Return whether a segmentation node can hold a volume's result: it holds no result of another volume."""
     if segmentation_node is None:
         return False
     return not own_segments(segmentation_node) or referenced(segmentation_node, VOLUME) is volume
 
 
 def mark_map(volume: Any) -> None:
-    """Mark a scalar volume node as a map of disagreement, whatever becomes of its result."""
+    """Mark a scalar volume node as a map of disagreement, so that it is recognised after its result is deleted."""
     volume.SetAttribute(_MAP, "1")
 
 
@@ -162,28 +165,28 @@ def is_map(volume: Any) -> bool:
     return volume.GetAttribute(_MAP) is not None
 
 
-def is_scan(volume: Any) -> bool:
-    """Return whether a node is a scalar volume that is no map and no labelmap."""
+def is_scalar_image(volume: Any) -> bool:
+    """Return whether a node is a scalar volume but neither a map of disagreement nor a labelmap."""
     return volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
 
 
-def doubtful_places(segmentation_node: Any) -> list[PlaceToCheck]:
-    """Return a result's places in doubt, the worst first, in the segmentation node's space."""
+def doubtful_places(segmentation_node: Any) -> list[StoredDoubtfulPlace]:
+    """Return a result's doubtful places, the worst first, in the segmentation node's space."""
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
-    return [PlaceToCheck(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
+    return [StoredDoubtfulPlace(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
 
 
-def next_place(segmentation_node: Any) -> tuple[int, PlaceToCheck]:
-    """Move every slice view to the next place in doubt, after the last to the first; return its number from 1.
+def next_place(segmentation_node: Any) -> tuple[int, StoredDoubtfulPlace]:
+    """Move every slice view to the next doubtful place (the first follows the last); return its number from 1.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the result has no doubtful places.
     """
     places = doubtful_places(segmentation_node)
     if not places:
         raise ValueError(f"{segmentation_node.GetName()} has no doubtful places")
-    index = int(segmentation_node.GetAttribute(_AT) or 0) % len(places)
-    segmentation_node.SetAttribute(_AT, str(index + 1))
+    index = int(segmentation_node.GetAttribute(_CURRENT_PLACE) or 0) % len(places)
+    segmentation_node.SetAttribute(_CURRENT_PLACE, str(index + 1))
     world = [0.0, 0.0, 0.0]
     segmentation_node.TransformPointToWorld(places[index].position, world)
     for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
@@ -201,7 +204,7 @@ def show_in_3d(segmentation_node: Any, shown: bool) -> None:
 
 
 def remove_with_display(node: Any) -> None:
-    """Remove a node and its display nodes from the scene, which Slicer leaves there."""
+    """Remove a node with its display and storage nodes, which Slicer would leave in the scene."""
     scene = slicer.mrmlScene
     displays = []
     if node.IsA("vtkMRMLDisplayableNode"):

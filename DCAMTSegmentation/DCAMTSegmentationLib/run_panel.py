@@ -1,4 +1,4 @@
-"""The part of the panel that runs: Apply that turns into Cancel, progress with stage and remaining time, the log."""
+"""Show a running segmentation in the panel: Apply/Cancel button, progress, status and log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from .segmentation_job import SegmentationProgress
 from .worker_job import JobOutcome
 
 
-class RunPanel:
-    """Shows how a segmentation proceeds; `read_log` returns the log's text, and is called only while it is open."""
+class ProgressPanel:
+    """Shows the progress of a segmentation.
+
+    `read_log` returns the log's text; it is called only while the log section is open.
+    """
 
     def __init__(self, ui: Any, read_log: Callable[[], str]) -> None:
         self._ui, self._read_log = ui, read_log
@@ -22,10 +25,10 @@ class RunPanel:
         ui.logCollapsibleButton.connect("contentsCollapsed(bool)", self._on_log_collapsed)
 
     def show_running(self, running: bool, ready: bool) -> None:
-        """Show whether a segmentation runs; `ready`: everything is chosen that one needs."""
+        """Show whether a segmentation runs; `ready`: all inputs are chosen."""
         self._ui.applyButton.text = _("Cancel") if running else _("Apply")
         self._ui.applyButton.toolTip = (
-            _("Stop at once. The scene stays as it was.")
+            _("Cancel the segmentation. The scene stays unchanged.")
             if running
             else _("Segment the volume. Slicer stays usable meanwhile.")
             if ready
@@ -37,10 +40,10 @@ class RunPanel:
     def show_progress(self, progress: SegmentationProgress) -> None:
         """Show the stage, the fraction and the remaining time."""
         self._ui.progressBar.setValue(round(1000 * progress.fraction))
-        left = ""
+        remaining = ""
         if progress.remaining_s is not None:
-            left = _(", {time} left").format(time=rounded_time(progress.remaining_s))
-        self._set_status(f"{progress.stage}{left}")
+            remaining = _(", {time} left").format(time=rounded_time(progress.remaining_s))
+        self._set_status(f"{progress.stage}{remaining}")
         self.show_log()
 
     def show_outcome(self, outcome: JobOutcome) -> None:
@@ -49,16 +52,16 @@ class RunPanel:
         self.show_log()
 
     def show_message(self, message: str) -> None:
-        """Show a line in place of the status."""
+        """Show a message in the status line."""
         self._set_status(message)
         self.show_log()
 
     def clear(self) -> None:
-        """Remove the status: it is about a choice of before."""
+        """Clear the status: it describes an earlier choice."""
         self._set_status("")
 
     def show_log(self) -> None:
-        """Bring the log up to date if it is open."""
+        """Update the log if its section is open."""
         if not self._ui.logCollapsibleButton.collapsed:
             text = self._read_log()
             if text != self._ui.logView.plainText:
@@ -73,7 +76,7 @@ class RunPanel:
 
 
 def rounded_time(seconds: float) -> str:
-    """Return a remaining time, no more exact than it is known."""
+    """Return the remaining time in whole seconds below a minute, else in whole minutes."""
     if seconds < 60:
         return str(_("{count} s").format(count=max(1, round(seconds))))
     return str(_("{count} min").format(count=round(seconds / 60)))

@@ -71,7 +71,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def firstVolume(self) -> Any | None:
         """Return the scan in the slice views, else the scene's first scan; None without one."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        return views.background_scan() or next((node for node in volumes if review.is_scan(node)), None)
+        return views.background_scan() or next((node for node in volumes if review.is_scalar_image(node)), None)
 
     def ensurePackages(self) -> None:
         """Install what is missing after one question; raises NotInstalledError if it cannot be or must not be."""
@@ -208,11 +208,11 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Return the Dice between what each branch alone would have segmented, 0 to 1; None in fast quality."""
         return review.trust(segmentation)
 
-    def doubtfulPlaces(self, segmentation: Any) -> list[review.PlaceToCheck]:
+    def doubtfulPlaces(self, segmentation: Any) -> list[review.StoredDoubtfulPlace]:
         """Return the places where the branches disagree, the worst first."""
         return review.doubtful_places(segmentation)
 
-    def nextDoubtfulPlace(self, segmentation: Any) -> tuple[int, review.PlaceToCheck]:
+    def nextDoubtfulPlace(self, segmentation: Any) -> tuple[int, review.StoredDoubtfulPlace]:
         """Move the slice views to the next of these places; return its number and the place."""
         return review.next_place(segmentation)
 

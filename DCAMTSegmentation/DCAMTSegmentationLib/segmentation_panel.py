@@ -20,7 +20,7 @@ from . import licence, review, views
 from .model_list import ModelList
 from .region_of_interest import style_region
 from .review_panel import ReviewPanel
-from .run_panel import RunPanel
+from .run_panel import ProgressPanel
 from .segmentation_job import SegmentationProgress
 from .segmentation_logic import DCAMTSegmentationLogic
 from .wall_panel import WallPanel
@@ -47,7 +47,7 @@ class SegmentationPanel(VTKObservationMixin):
     def start(self) -> None:
         """Connect the widgets, and observe the scene."""
         ui = self._ui
-        self._run = RunPanel(ui, self._logic.log)
+        self._run = ProgressPanel(ui, self._logic.log)
         self._review = ReviewPanel(ui)
         self._models = ModelList(ui.modelComboBox, ui.importModelButton, ui.removeModelButton, self._on_model_chosen)
         self._wall = WallPanel(ui, self._on_measure_wall)
@@ -110,7 +110,7 @@ class SegmentationPanel(VTKObservationMixin):
         if self._settings is None or not slicer.mrmlScene.IsNodePresent(node):
             return
         self._hide_maps()
-        if self._settings.inputVolume is None and review.is_scan(node) and node.GetImageData() is not None:
+        if self._settings.inputVolume is None and review.is_scalar_image(node) and node.GetImageData() is not None:
             self._settings.inputVolume = node
 
     def _on_node_removed(self, caller: Any, event: Any) -> None:
@@ -136,7 +136,7 @@ class SegmentationPanel(VTKObservationMixin):
         if segmentation is not None:
             edited = slicer.vtkSegmentation.SourceRepresentationModified
             self._observer = segmentation.AddObserver(edited, self._on_segment_edited)
-            review.notice_correction(segmentation)
+            review.update_correction_marks(segmentation)
 
     def _connect(self) -> None:
         self._disconnect()
@@ -151,7 +151,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._models.show(self._settings.model)
         if self._observed is not None and self._observed is self._settings.outputSegmentation:
             # Undo and redo in Segment Editor send no event.
-            review.notice_correction(self._observed)
+            review.update_correction_marks(self._observed)
         self._update()
         self._wall.compare_outline()
 
@@ -188,7 +188,7 @@ class SegmentationPanel(VTKObservationMixin):
         if settings.inputVolume is not None:
             views.show_scan(settings.inputVolume)
         # One volume's result must not be written over another's; what the person drew stays chosen.
-        if not review.is_open_to(settings.outputSegmentation, settings.inputVolume):
+        if not review.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
             settings.outputSegmentation = review.result_of(settings.inputVolume)
             self._shown_output = settings.outputSegmentation
 
@@ -231,7 +231,7 @@ class SegmentationPanel(VTKObservationMixin):
             return
         settings = self._settings
         if settings.outputSegmentation is not None:
-            review.notice_correction(settings.outputSegmentation)
+            review.update_correction_marks(settings.outputSegmentation)
         if review.is_corrected(settings.outputSegmentation):
             question = _("“{name}” may hold corrections. Replace DCAMT's segments in it?")
             name = settings.outputSegmentation.GetName()

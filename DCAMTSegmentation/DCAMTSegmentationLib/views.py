@@ -20,7 +20,7 @@ def background_scan() -> Any | None:
     for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         node_id = view.GetBackgroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(node_id) if node_id else None
-        if node is not None and review.is_scan(node):
+        if node is not None and review.is_scalar_image(node):
             return node
     return None
 

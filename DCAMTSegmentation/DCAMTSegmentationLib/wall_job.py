@@ -35,7 +35,8 @@ class WallJob(WorkerJob):
         """Begin in the next turn of the event loop.
 
         Raises:
-            InputError: the volume cannot be used, or lies under another transform that is not linear.
+            InputError: the volume cannot be used, or is related to the segmentation by a non-linear
+                transform.
             OutputError: there is no room for the voxels.
         """
         self._voxels = voxels_of(self._volume)

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 
 def voxels_of(volume: Any) -> np.ndarray:
-    """Return the voxels (K, J, I) of a scalar volume node: its own memory, not a copy.
+    """Return the voxels (K, J, I) of a scalar volume node: a view of the node's memory, not a copy.
 
     Raises:
         InputError: the node holds no image, or an image of several channels.
@@ -39,10 +39,11 @@ def grid_of(volume: Any) -> Grid:
 
 
 def transform_between(source: Any, target: Any) -> np.ndarray:
-    """Return (4, 4): mm in one node's space -> mm in the other's; the identity under the same transform.
+    """Return (4, 4): mm in one node's space -> mm in the other's; the identity if both nodes lie under one
+    transform.
 
     Raises:
-        InputError: the nodes lie under different transforms that are not both linear.
+        InputError: the nodes are related by a non-linear transform.
     """
     if source.GetTransformNodeID() == target.GetTransformNodeID():
         return np.eye(4)
@@ -50,8 +51,10 @@ def transform_between(source: Any, target: Any) -> np.ndarray:
     if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
         source.GetParentTransformNode(), target.GetParentTransformNode(), matrix
     ):
-        what = _("lies under another transform than {volume}").format(volume=source.GetName())
-        raise InputError(what, path=target.GetName(), remedy=_("Choose a new segmentation."))
+        what = _("is related to {volume} by a non-linear transform").format(volume=source.GetName())
+        raise InputError(
+            what, path=target.GetName(), remedy=_("Harden the transform, or let Apply create a new segmentation.")
+        )
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 

@@ -24,7 +24,7 @@ FORMAT = 1
 Stride = tuple[int, int, int]
 """Factor along patient R-L, A-P, S-I."""
 REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
-"""Keys of earlier versions, by section and key, with the one value that is still accepted: the removed part was off."""
+"""Removed keys, by section and key, with the only value still accepted (the part switched off)."""
 SHIPPED = Path(__file__).with_name("recipes")
 FAST, ACCURATE = "fast", "accurate"
 QUALITIES = (FAST, ACCURATE)
@@ -36,8 +36,8 @@ another."""
 class Intensity:
     """The normalisation of intensities; no rule depends on how the scan was cropped.
 
-    `local`: each voxel less the mean of its neighbourhood, over the neighbourhood's standard deviation. For MRI, whose
-    intensities have no unit. The neighbourhood is a cube of side 2 * `radius_mm`, smoothed (three passes of a box).
+    `local`: (voxel - neighbourhood mean) / neighbourhood standard deviation. For MRI, whose intensities have no unit.
+    The neighbourhood is a cube of side 2 * `radius_mm`, smoothed (three passes of a box).
     `clip`: values are clipped to [`low`, `high`] and mapped linearly to [-1, 1]. For CT, in HU.
     """
 
@@ -60,7 +60,7 @@ class Network:
     convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)
     """Convolutions of 3x3x3, one number a level."""
     normalisation: str = "batch"
-    """`batch`, or `instance` (nothing couples the samples of a batch)."""
+    """`batch`, or `instance` (each sample by itself)."""
     attention_heads: int = 4
     """Heads of the cross-attention at the bottleneck; 0 leaves it out."""
     embedding: int = 32
@@ -71,7 +71,7 @@ class Network:
 class Objective:
     """Weights of L = supervised + ramp(t) (distillation + mmd + intra + inter), and their parameters.
 
-    A part of weight 0 is not computed.
+    MMD: maximum mean discrepancy. A part of weight 0 is not computed.
     """
 
     supervised: float = 1.0
@@ -94,7 +94,7 @@ class Augmentation:
     """Random changes of a training patch, drawn anew each time; 0 switches a change off."""
 
     rotation_degrees: float = 15.0
-    """Standard deviation is a third of this; the angle about each axis never exceeds it."""
+    """Largest rotation about each axis; the standard deviation is a third of it."""
     scale: float = 0.15
     """Largest relative change of size, the same along all axes."""
     flip: tuple[bool, bool, bool] = (False, False, False)
@@ -108,10 +108,11 @@ class Augmentation:
     noise: float = 0.1
     """Largest standard deviation of Gaussian noise, in the same units."""
     surroundings: float = 0.0
-    """Probability that a patch ends within itself, in air, noise or its own mirror image, as a cropped scan may."""
+    """Probability that the outer part of a patch is replaced by air, noise or a mirror image, as at the border of a
+    cropped scan."""
     mix: float = 1.0
-    """Probability that a batch's unlabelled patches are mixed: in a box, each holds the next one's voxels. Teachers get
-    the patches unmixed."""
+    """Probability that a box of each unlabelled patch of a batch is replaced by the next patch's. Teacher logits come
+    from unmixed patches."""
     mix_labelled: float = 0.0
     """The same for labelled patches and their labels."""
 
@@ -124,16 +125,17 @@ class Training:
     patch: tuple[int, int, int] = (112, 112, 80)
     """Voxels of the network's grid along patient R-L, A-P, S-I; multiples of the network's `stride`."""
     batch: int = 4
-    """Patches an iteration, labelled and unlabelled together."""
+    """Patches per iteration, labelled and unlabelled together."""
     labelled_per_batch: int = 2
     """Labelled patches among them, if there are unlabelled cases; otherwise all are labelled."""
     optimiser: str = "sgd"
     """`sgd` (momentum 0.9) or `adamw`."""
     learning_rate: float = 0.01
-    """Falls by (1 - t / t_max) ** 0.9 (`sgd`), or by half a cosine (`adamw`)."""
+    """Multiplied by (1 - t / t_max) ** 0.9 (`sgd`), or by half a cosine (`adamw`), at iteration t."""
     weight_decay: float = 1e-4
+    """Weight decay of the optimiser."""
     mixed_precision: bool = True
-    """Compute in 16 bits where the device is faster in them; weights and losses stay in 32."""
+    """Compute in 16 bits where that is faster on the device; weights and losses stay in 32."""
     own_tokens: float = 0.5
     """Probability that a branch attends to its own tokens instead of its partner's, so that it also works alone."""
     foreground: float = 0.5
@@ -141,14 +143,16 @@ class Training:
     weight_average: float = 0.0
     """Decay per step of the moving average of the weights that becomes the model; 0: the last weights."""
     seed: int = 0
+    """Seed of all random draws of the run."""
     checkpoint_every_s: float = 120.0
+    """Seconds between two checkpoints."""
     validate_every: int = 500
-    """Iterations between two validations; fewer are made where they would take over a tenth of the time."""
+    """Iterations between two validations; a validation is skipped if validations would exceed 10% of the run's time."""
 
 
 @dataclass(frozen=True)
 class Inference:
-    """The treatment of the network's probabilities."""
+    """Post-processing of the probabilities."""
 
     largest_component: bool = True
     """Keep each class's largest connected component only."""
@@ -156,13 +160,16 @@ class Inference:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A task. `classes` may be any number, with the labels 1, 2, ... in order; 0 is the background."""
+    """The data that define a task.
+
+    `classes`: any number, with the labels 1, 2, ... in order; 0 is the background.
+    """
 
     name: str
     title: str
     modality: str
     spacing: tuple[float, float, float]
-    """Of the network's grid in mm, along patient R-L, A-P, S-I."""
+    """Spacing of the network grid in mm, along patient R-L, A-P, S-I."""
     classes: tuple[SegmentInfo, ...]
     input_channels: int = 1
     intensity: Intensity = field(default_factory=Intensity)
@@ -174,7 +181,7 @@ class Recipe:
     format: int = FORMAT
 
     @property
-    def outputs(self) -> int:
+    def output_channels(self) -> int:
         """Number of output channels of the network: the background and each class."""
         return 1 + len(self.classes)
 
@@ -194,6 +201,7 @@ class Recipe:
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
+        """Return the recipe as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
 
@@ -239,7 +247,7 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         if not path.is_file():
             raise InputError(
                 f"there is no recipe of the name '{name_or_file}'",
-                remedy=f"Shipped are: {', '.join(shipped_recipes())}; or give the path of a .json file.",
+                remedy=f"Shipped recipes: {', '.join(shipped_recipes())}; or give the path of a .json file.",
             )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -271,12 +279,12 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         section_name, _, name = key.strip().rpartition(".")
         places = [
             section
-            for section, section_field in _settable()
+            for section, section_field in _settable_fields()
             if section_field.name == name and section_name in ("", section)
         ]
         if len(places) != 1:
-            known = ", ".join(sorted(section_field.name for _, section_field in _settable()))
-            raise InputError(f"there is no setting '{key}'", remedy=f"Known are: {known}.")
+            known = ", ".join(sorted(section_field.name for _, section_field in _settable_fields()))
+            raise InputError(f"there is no setting '{key}'", remedy=f"Known settings: {known}.")
         section = places[0]
         holder: Any = getattr(recipe, section) if section else recipe
         hint = type_hints(holder.__class__)[name]
@@ -289,8 +297,8 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 
 @functools.cache
-def _settable() -> list[tuple[str, dataclasses.Field[Any]]]:
-    """Return every field that `--set` reaches, with the name of its section ("" for the recipe itself)."""
+def _settable_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
+    """Return every field that `--set` can change, with the name of its section ("" for the recipe itself)."""
     fields: list[tuple[str, dataclasses.Field[Any]]] = []
     for recipe_field in dataclasses.fields(Recipe):
         section = type_hints(Recipe)[recipe_field.name]
@@ -324,7 +332,8 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(recipe.format == FORMAT, f"the recipe's format is {recipe.format}; this DCAMT reads {FORMAT}")
     require(len(recipe.classes) > 0, "the recipe names no class")
     require(
-        [info.label for info in recipe.classes] == list(range(1, recipe.outputs)) and recipe.outputs <= 256,
+        [info.label for info in recipe.classes] == list(range(1, recipe.output_channels))
+        and recipe.output_channels <= 256,
         "the classes must be labelled 1, 2, 3, ... in order (255 at most)",
     )
     names = [info.name.strip() for info in recipe.classes]
@@ -333,13 +342,16 @@ def _check(recipe: Recipe, source: str | Path) -> None:
         all(0 <= part <= 1 or not math.isfinite(part) for info in recipe.classes for part in info.color),
         "a class's color is red, green and blue from 0 to 1",
     )
-    require(all(0.05 <= mm <= 20 for mm in recipe.spacing), "each spacing must lie within 0.05 and 20 mm")
+    require(all(0.05 <= mm <= 20 for mm in recipe.spacing), "each spacing must lie between 0.05 and 20 mm")
     require(recipe.input_channels >= 1, "input_channels must be at least 1")
     require(recipe.intensity.rule in ("local", "clip"), "intensity.rule must be 'local' or 'clip'")
     require(recipe.intensity.low < recipe.intensity.high, "intensity.low must be less than intensity.high")
     require(recipe.intensity.radius_mm > 0, "intensity.radius_mm must be above 0")
     require(len(network.channels) >= 2, "network.channels must name at least two levels")
-    require(len(network.channels) == len(network.convolutions), "network.convolutions must be as many as channels")
+    require(
+        len(network.channels) == len(network.convolutions),
+        "network.convolutions must have as many entries as network.channels",
+    )
     require(min(*network.channels, *network.convolutions) >= 1, "channels and convolutions must be at least 1")
     require(network.normalisation in ("batch", "instance"), "network.normalisation must be 'batch' or 'instance'")
     require(network.embedding >= 1, "network.embedding must be at least 1")
@@ -350,32 +362,35 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     )
     require(
         not network.strides or len(network.strides) == len(network.channels) - 1,
-        "network.strides must be one fewer than channels",
+        "network.strides must have one entry fewer than network.channels",
     )
     require(
         all(step in (1, 2) for steps in network.strides for step in steps),
         "network.strides must be 1 or 2 along each axis",
     )
-    require(all(max(steps) == 2 for steps in network.strides), "network.strides must be 2 along one axis of each level")
+    require(
+        all(max(steps) == 2 for steps in network.strides),
+        "network.strides must be 2 along at least one axis of each level",
+    )
     stride = recipe.stride
     multiples = f"{stride[0]}" if len(set(stride)) == 1 else " x ".join(map(str, stride))
     require(
         all(voxels > 0 and voxels % step == 0 for voxels, step in zip(training.patch, stride, strict=True)),
-        f"patch must be multiples of {multiples} (the network halves {len(network.channels) - 1} times)",
+        f"patch must be a multiple of {multiples} (the network's stride)",
     )
     require(
         # Instance normalisation, and batch normalisation of one sample, need two voxels in the deepest feature map.
         any(voxels > step for voxels, step in zip(training.patch, stride, strict=True))
         or (network.normalisation == "batch" and training.batch > 1),
-        f"patch must be at least {2 * min(stride)} along one axis",
+        f"patch must be at least {2 * min(stride)} along at least one axis",
     )
     require(training.iterations >= 1, "iterations must be at least 1")
-    require(1 <= training.labelled_per_batch <= training.batch, "labelled_per_batch must lie within 1 and batch")
+    require(1 <= training.labelled_per_batch <= training.batch, "labelled_per_batch must lie between 1 and batch")
     require(training.optimiser in ("sgd", "adamw"), "optimiser must be 'sgd' or 'adamw'")
     require(training.learning_rate > 0, "learning_rate must be above 0")
-    require(0 <= training.weight_average < 1, "weight_average must lie within 0 and 1")
-    require(0 <= training.own_tokens <= 1, "own_tokens must lie within 0 and 1")
-    require(0 <= training.foreground <= 1, "foreground must lie within 0 and 1")
+    require(0 <= training.weight_average < 1, "weight_average must be at least 0 and below 1")
+    require(0 <= training.own_tokens <= 1, "own_tokens must lie between 0 and 1")
+    require(0 <= training.foreground <= 1, "foreground must lie between 0 and 1")
     require(training.weight_decay >= 0, "weight_decay must not be negative")
     require(training.checkpoint_every_s > 0, "checkpoint_every_s must be above 0")
     require(training.validate_every >= 1, "validate_every must be at least 1")
@@ -384,24 +399,24 @@ def _check(recipe: Recipe, source: str | Path) -> None:
         all(strength >= 0 for strength in (*strengths, augmentation.rotation_degrees)),
         "the augmentation's strengths must not be negative",
     )
-    require(0 <= augmentation.surroundings <= 1, "surroundings must lie within 0 and 1")
-    require(0 <= augmentation.mix <= 1, "mix must lie within 0 and 1")
-    require(0 <= augmentation.mix_labelled <= 1, "mix_labelled must lie within 0 and 1")
-    require(0 <= objective.confidence <= 1, "confidence must lie within 0 and 1")
-    require(0 <= objective.ramp_up <= 1, "ramp_up must lie within 0 and 1")
+    require(0 <= augmentation.surroundings <= 1, "surroundings must lie between 0 and 1")
+    require(0 <= augmentation.mix <= 1, "mix must lie between 0 and 1")
+    require(0 <= augmentation.mix_labelled <= 1, "mix_labelled must lie between 0 and 1")
+    require(0 <= objective.confidence <= 1, "confidence must lie between 0 and 1")
+    require(0 <= objective.ramp_up <= 1, "ramp_up must lie between 0 and 1")
     weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class)
-    # Each by itself, as min() passes over a NaN.
+    # Checked one by one: min() may ignore a NaN.
     require(all(w >= 0 for w in (*weights, objective.inter_class)), "the objective's weights must not be negative")
     require(objective.samples >= 2, "objective.samples must be at least 2")
     temperatures = (objective.distillation_temperature, objective.contrast_temperature)
     require(all(temperature > 0 for temperature in temperatures), "temperatures must be above 0")
     require(objective.supervised > 0, "objective.supervised must be above 0, since nothing is learnt without it")
-    # Far beyond what any machine trains, near enough that no size overflows on the way to that machine's own limits.
+    # Limits far above any usable size keep size computations from overflowing.
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
     require(training.batch <= 4096, "batch must be at most 4096")
-    require(0 <= training.seed <= 2**31, "seed must lie within 0 and 2147483648")
+    require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
     # Last, so that more precise messages come first.
     for where, number in _floats(recipe.to_dict()):
         require(math.isfinite(number), f"{where} must be a finite number")

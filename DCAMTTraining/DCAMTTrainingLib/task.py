@@ -75,10 +75,12 @@ def continued_recipe(model: str, recipe: Recipe) -> Recipe:
     """
     path = model_path(model)
     own = _cached_recipe(path, path.stat().st_mtime_ns)
-    if own.outputs != recipe.outputs or own.input_channels != recipe.input_channels:
+    if own.output_channels != recipe.output_channels or own.input_channels != recipe.input_channels:
         what = _("segments {has} class(es), but the task has {wanted}")
         remedy = _("Start from scratch or from another model.")
-        raise InputError(what.format(has=own.outputs - 1, wanted=recipe.outputs - 1), path=model, remedy=remedy)
+        raise InputError(
+            what.format(has=own.output_channels - 1, wanted=recipe.output_channels - 1), path=model, remedy=remedy
+        )
     training = replace(
         own.training, iterations=recipe.training.iterations, validate_every=recipe.training.validate_every
     )

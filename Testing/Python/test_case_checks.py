@@ -136,10 +136,10 @@ def test_validation_that_overlaps_training(cases: list[Case], tmp_path: Path, ho
     facts = facts_of(cases)
     same = "content" if how == "content" else "file"
     assert facts[3].problems == (
-        f"The scan is trained on, too: it is of the same {same} as 'unlabelled0'. Leave one of them out.",
+        f"The scan is also a training case: its {same} equals that of 'unlabelled0'. Leave one of them out.",
     )
     assert facts[2].problems == (
-        f"The scan is validated on, too: it is of the same {same} as 'validation0'. Leave one of them out.",
+        f"The scan is also a validation case: its {same} equals that of 'validation0'. Leave one of them out.",
     )
     assert facts[0].problems == facts[1].problems == ()
     cases[2] = replace(cases[2], role=LEFT_OUT)
@@ -238,7 +238,9 @@ def test_a_scan_of_few_values_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
     write_nifti(cases[1].image, ellipsoid_scan()[1])
     facts = facts_of(cases)
-    assert facts[1].warnings == ("The scan holds 2 values only, as a label does. Is it the right file?",)
+    assert facts[1].warnings == (
+        "The scan has only 2 different intensities, like a label. Check that the file is the scan.",
+    )
     assert facts[1].problems == ()  # it could be a phantom
     assert facts[0].warnings == facts[2].warnings == ()
 

@@ -81,7 +81,7 @@ def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: py
     assert train(cases, "--run", second, "--start-from", run / "model.dcamt", "--set", "iterations=1") == 0
     made = open_model(second / "model.dcamt")
     assert made.recipe.network == open_model(run / "model.dcamt").recipe.network
-    assert made.card.licence == "as first: not stated"
+    assert made.card.licence == "same as first: not stated"
     origin = {"name": "first", "title": card.title, "licence": "not stated", "checksum": card.checksum}
     assert made.card.trained_on["started_from"] == origin
     assert not (second / "train.lock").exists()
@@ -90,7 +90,7 @@ def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: py
     (second / "model.dcamt").unlink()
     assert train("--run", second, "--resume") == 0
     again = open_model(second / "model.dcamt").card
-    assert (again.licence, again.trained_on["started_from"]) == ("as first: not stated", origin)
+    assert (again.licence, again.trained_on["started_from"]) == ("same as first: not stated", origin)
     output = capsys.readouterr().out
     assert "starting at 0 of 1: 1 labelled, 1 unlabelled, 1 validation cases" in output
 

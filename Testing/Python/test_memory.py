@@ -42,7 +42,7 @@ def test_a_tile_and_what_is_kept_of_the_volume_fit_the_limit(normalisation: str)
     recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
     for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):
         limit = pass_limit(recipe, SCAN, int(memory))
-        results = 4 * math.prod(SCAN) * 2 * recipe.outputs
+        results = 4 * math.prod(SCAN) * 2 * recipe.output_channels
         assert limit <= memory - results - attention_bytes(recipe, SCAN)
         part = tile_size(recipe, SCAN, limit)
         assert part is not None

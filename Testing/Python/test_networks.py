@@ -84,7 +84,7 @@ def test_the_number_of_weights_is_that_of_the_description() -> None:
             expected += 27 * inputs * width + 27 * (count - 1) * width**2 + 2 * count * width
             if level < len(widths) - 1:
                 expected += count * (27 * width**2 + 2 * width)  # the decoder's level
-        expected += widths[0] * recipe.outputs + recipe.outputs
+        expected += widths[0] * recipe.output_channels + recipe.output_channels
         deep, second = widths[-1], widths[1]
         expected += 4 * (deep**2 + deep) + 4 * deep
         expected += second**2 + second + second * embedding + embedding

@@ -48,8 +48,8 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def there_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
     """A labelmap to the network's grid and back, as a network that answers exactly would return it."""
-    labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.outputs)
-    shares = torch.stack([(labels == label).float() for label in range(recipe.outputs)])
+    labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
+    shares = torch.stack([(labels == label).float() for label in range(recipe.output_channels)])
     return to_source(shares, network_grid(labelmap.grid, recipe.spacing)).argmax(axis=0)
 
 
@@ -284,7 +284,7 @@ def test_the_class_that_fills_most_of_a_voxel_wins() -> None:
     clear[1:-1, 1:-1, 1:-1] = (ranked[-1] - ranked[-2] > 1e-4)[1:-1, 1:-1, 1:-1]
     assert clear.sum() > 300
     assert np.array_equal(
-        labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.outputs).numpy()[clear],
+        labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels).numpy()[clear],
         np.argmax(shares, axis=0)[clear],
     )
 
@@ -296,7 +296,7 @@ def test_a_voxel_filled_by_halves_gets_the_lower_label() -> None:
         voxels[:9] = label_first  # ends amid a voxel of the coarser grid
         voxels[9:] = not label_first
         labelmap = Labelmap(voxels, centred_grid((20, 8, 8), (1.0, 1.0, 1.0)))
-        labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.outputs)
+        labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
         assert labels[:, 2, 2].tolist() == ([1] * 4 + [0] * 6 if label_first else [0] * 5 + [1] * 5)
 
 

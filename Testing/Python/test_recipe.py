@@ -104,7 +104,7 @@ def test_to_json_and_back_is_the_same_recipe(name: str, tmp_path: Path) -> None:
 
 def test_any_number_of_classes_and_channels() -> None:
     recipe = recipe_from_dict({**SMALLEST, "input_channels": 2}, "heart.json")
-    assert recipe.outputs == 4
+    assert recipe.output_channels == 4
     assert recipe.input_channels == 2
     assert recipe.spacing == (1.0, 1.5, 2.0)
     assert isinstance(recipe.spacing[0], float)
@@ -156,7 +156,7 @@ def test_settings_are_applied_in_order_and_checked_together() -> None:
     # Each alone would not fit the other's old value.
     both = with_settings(recipe, ["channels=8,16,32", "convolutions=1,1,2"])
     assert both.stride == (4, 4, 4)
-    with pytest.raises(InputError, match="as many as channels"):
+    with pytest.raises(InputError, match=r"as many entries as network\.channels"):
         with_settings(recipe, ["channels=8,16,32"])
 
 
@@ -166,13 +166,13 @@ def test_every_setting_can_be_reached_by_its_short_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
     with pytest.raises(InputError) as caught:
         with_settings(load_recipe("la"), ["nonsense=1"])
-    known = set(str(caught.value).partition("Known are: ")[2].rstrip(".").split(", "))
+    known = set(str(caught.value).partition("Known settings: ")[2].rstrip(".").split(", "))
     assert known == set(names) - {"classes", "format"}
 
 
 def test_an_ambiguous_short_name_is_refused_and_its_full_name_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     gain = next(f for f in dataclasses.fields(load_recipe("la").augmentation) if f.name == "gain")
-    monkeypatch.setattr("dcamt.recipe._settable", lambda: [("augmentation", gain), ("intensity", gain)])
+    monkeypatch.setattr("dcamt.recipe._settable_fields", lambda: [("augmentation", gain), ("intensity", gain)])
     with pytest.raises(InputError, match="there is no setting 'gain'"):
         with_settings(load_recipe("la"), ["gain=0.5"])
     assert with_settings(load_recipe("la"), ["augmentation.gain=0.5"]).augmentation.gain == 0.5
@@ -198,7 +198,7 @@ def test_an_ambiguous_short_name_is_refused_and_its_full_name_taken(monkeypatch:
         ("patch=64", "--set patch: 'value' must hold 3 values, not 1"),
         ("patch=64,64,x", "--set patch: '64,64,x' is not a value"),
         ("patch=64,64,32.5", "--set patch: 'value' must be of type int, not 32.5"),
-        ("patch=64,64,30", "--set: patch must be multiples of 16 (the network halves 4 times)"),
+        ("patch=64,64,30", "--set: patch must be a multiple of 16 (the network's stride)"),
         ("iterations=0", "--set: iterations must be at least 1"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no recipe of the name 'liver'\. Shipped are: .*la, .*\.json file\."):
+    with pytest.raises(InputError, match=r"no recipe of the name 'liver'\. Shipped recipes: .*la, .*\.json file\."):
         load_recipe("liver")
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         load_recipe(tmp_path / "none.json")

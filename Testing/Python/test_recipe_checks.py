@@ -44,11 +44,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for color in ([220, 20, 60], [0.5, -0.1, 0.5])
     ),
     *(
-        ({"training.patch": [16, 16, 16], **change}, "patch must be at least 32 along one axis")
+        ({"training.patch": [16, 16, 16], **change}, "patch must be at least 32 along at least one axis")
         for change in ({"network.normalisation": "instance"}, {"training.batch": 1, "training.labelled_per_batch": 1})
     ),
     *(
-        ({"spacing": [1.0, mm, 1.0]}, "each spacing must lie within 0.05 and 20 mm")
+        ({"spacing": [1.0, mm, 1.0]}, "each spacing must lie between 0.05 and 20 mm")
         for mm in (0.0, -1.0, 0.049, 20.1, NAN, INFINITE)
     ),
     ({"input_channels": 0}, "input_channels must be at least 1"),
@@ -58,7 +58,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"intensity.radius_mm": 0.0}, "intensity.radius_mm must be above 0"),
     ({"network.channels": [16]}, "network.channels must name at least two levels"),
     ({"network.channels": []}, "network.channels must name at least two levels"),
-    ({"network.convolutions": [1, 2]}, "network.convolutions must be as many as channels"),
+    ({"network.convolutions": [1, 2]}, "network.convolutions must have as many entries as network.channels"),
     ({"network.channels": [0, 32, 64, 128, 256]}, "channels and convolutions must be at least 1"),
     ({"network.convolutions": [1, 2, 3, 3, 0]}, "channels and convolutions must be at least 1"),
     ({"network.normalisation": "layer"}, "network.normalisation must be 'batch' or 'instance'"),
@@ -66,37 +66,37 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"network.attention_heads": 3}, "the deepest level's channels must be a multiple of attention_heads"),
     ({"network.embedding": 0}, "network.embedding must be at least 1"),
     *(
-        ({"training.patch": patch}, "patch must be multiples of 16 (the network halves 4 times)")
+        ({"training.patch": patch}, "patch must be a multiple of 16 (the network's stride)")
         for patch in ([112, 112, 88], [0, 112, 80], [-16, 112, 80])
     ),
     (
         {"network.channels": [16, 32, 64], "network.convolutions": [1, 2, 3], "training.patch": [112, 112, 82]},
-        "patch must be multiples of 4 (the network halves 2 times)",
+        "patch must be a multiple of 4 (the network's stride)",
     ),
     ({"training.iterations": 0}, "iterations must be at least 1"),
-    ({"training.labelled_per_batch": 0}, "labelled_per_batch must lie within 1 and batch"),
-    ({"training.labelled_per_batch": 5}, "labelled_per_batch must lie within 1 and batch"),
-    ({"training.batch": 0}, "labelled_per_batch must lie within 1 and batch"),
+    ({"training.labelled_per_batch": 0}, "labelled_per_batch must lie between 1 and batch"),
+    ({"training.labelled_per_batch": 5}, "labelled_per_batch must lie between 1 and batch"),
+    ({"training.batch": 0}, "labelled_per_batch must lie between 1 and batch"),
     ({"training.optimiser": "lion"}, "optimiser must be 'sgd' or 'adamw'"),
     ({"training.learning_rate": 0.0}, "learning_rate must be above 0"),
     ({"training.learning_rate": NAN}, "learning_rate must be above 0"),
-    ({"training.weight_average": 1.0}, "weight_average must lie within 0 and 1"),
-    ({"training.weight_average": -0.1}, "weight_average must lie within 0 and 1"),
-    ({"training.own_tokens": 1.1}, "own_tokens must lie within 0 and 1"),
-    ({"training.own_tokens": -0.1}, "own_tokens must lie within 0 and 1"),
+    ({"training.weight_average": 1.0}, "weight_average must be at least 0 and below 1"),
+    ({"training.weight_average": -0.1}, "weight_average must be at least 0 and below 1"),
+    ({"training.own_tokens": 1.1}, "own_tokens must lie between 0 and 1"),
+    ({"training.own_tokens": -0.1}, "own_tokens must lie between 0 and 1"),
     ({"training.validate_every": 0}, "validate_every must be at least 1"),
     *(
         ({f"objective.{part}": weight}, "the objective's weights must not be negative")
         for part in PARTS
         for weight in (-0.1, NAN)
     ),
-    ({"training.foreground": 1.1}, "foreground must lie within 0 and 1"),
-    ({"training.foreground": NAN}, "foreground must lie within 0 and 1"),
+    ({"training.foreground": 1.1}, "foreground must lie between 0 and 1"),
+    ({"training.foreground": NAN}, "foreground must lie between 0 and 1"),
     ({"training.weight_decay": -1e-4}, "weight_decay must not be negative"),
     ({"training.checkpoint_every_s": 0.0}, "checkpoint_every_s must be above 0"),
     *(({f"augmentation.{name}": -0.1}, "the augmentation's strengths must not be negative") for name in STRENGTHS),
-    ({"objective.confidence": 1.5}, "confidence must lie within 0 and 1"),
-    ({"objective.ramp_up": -0.5}, "ramp_up must lie within 0 and 1"),
+    ({"objective.confidence": 1.5}, "confidence must lie between 0 and 1"),
+    ({"objective.ramp_up": -0.5}, "ramp_up must lie between 0 and 1"),
     ({"objective.samples": 1}, "objective.samples must be at least 2"),
     ({"objective.distillation_temperature": 0.0}, "temperatures must be above 0"),
     ({"objective.contrast_temperature": 0.0}, "temperatures must be above 0"),
@@ -106,8 +106,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"network.convolutions": [1, 65, 3, 3, 3]}, "convolutions must be at most 64"),
     ({"network.embedding": 4097}, "network.embedding must be at most 4096"),
     ({"training.batch": 4097}, "batch must be at most 4096"),
-    ({"training.seed": -1}, "seed must lie within 0 and 2147483648"),
-    ({"training.seed": 2**31 + 1}, "seed must lie within 0 and 2147483648"),
+    ({"training.seed": -1}, "seed must lie between 0 and 2147483648"),
+    ({"training.seed": 2**31 + 1}, "seed must lie between 0 and 2147483648"),
     *(
         ({key: INFINITE}, f"{key} must be a finite number")
         for key in (
@@ -172,7 +172,7 @@ def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
         found = getattr(getattr(recipe, section) if section else recipe, name)
         if key != "classes":
             assert found == (tuple(value) if isinstance(value, list) else value)
-    assert recipe.outputs == 1 + len(data["classes"])
+    assert recipe.output_channels == 1 + len(data["classes"])
 
 
 def test_no_float_of_a_recipe_may_be_infinite_or_nan() -> None:
@@ -199,13 +199,17 @@ def test_a_removed_part_is_accepted_while_it_is_off(key: str) -> None:
 @pytest.mark.parametrize(
     ("strides", "patch", "message"),
     [
-        ([[2, 2, 1]] * 2, [64, 64, 16], "network.strides must be one fewer than channels"),
+        ([[2, 2, 1]] * 2, [64, 64, 16], "network.strides must have one entry fewer than network.channels"),
         ([[2, 2, 3], *[[2, 2, 2]] * 3], [64, 64, 16], "network.strides must be 1 or 2 along each axis"),
-        ([[1, 1, 1], *[[2, 2, 2]] * 3], [64, 64, 16], "network.strides must be 2 along one axis of each level"),
+        (
+            [[1, 1, 1], *[[2, 2, 2]] * 3],
+            [64, 64, 16],
+            "network.strides must be 2 along at least one axis of each level",
+        ),
         (
             [*[[2, 2, 1]] * 3, [2, 2, 2]],
             [64, 64, 5],
-            "patch must be multiples of 16 x 16 x 2 (the network halves 4 times)",
+            "patch must be a multiple of 16 x 16 x 2 (the network's stride)",
         ),
     ],
 )

@@ -199,7 +199,7 @@ class ReviewTest(SegmentationCase):
     def test_the_slices_go_to_one_doubtful_place_after_the_other(self) -> None:
         segmentation = self.segment(add_scan())
         doubts = [DoubtfulPlace(at, (0, 0, 0), 0.5, 0.25) for at in ((-20, -9, 12), (-12, -15, 6), (-9, -21, 20))]
-        review.keep_doubts(segmentation, 0.9, doubts, np.eye(4))
+        review.store_review_data(segmentation, 0.9, doubts, np.eye(4))
         self.module.enter()
         places = self.logic.doubtfulPlaces(segmentation)
         self.assertEqual([place.position for place in places], [doubt.position for doubt in doubts])

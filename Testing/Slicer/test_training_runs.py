@@ -274,7 +274,7 @@ class RunsTest(TrainingCase):
         self.wait_for(lambda: not just_started(plan.run), "its end")
         self.module.widget.runs.show(plan.run)
         self.assertIn("Failed", self.ui.runStatusLabel.text)
-        self.assertIn("patch must be multiples", self.ui.runStatusLabel.text)
+        self.assertIn("patch must be a multiple", self.ui.runStatusLabel.text)
         self.assertFalse(self.ui.resumeButton.enabled)
 
     def test_problems_are_shown_before_start(self) -> None:
@@ -286,7 +286,7 @@ class RunsTest(TrainingCase):
         self.assertTrue(self.ui.startButton.enabled)
         self.session.settings.patch = "15,15,15"
         self.assertFalse(self.ui.startButton.enabled)
-        self.assertIn("patch must be multiples", self.ui.problemsLabel.text)
+        self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
 
 
 class ListOfRunsTest(TrainingCase):

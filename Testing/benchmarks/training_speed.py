@@ -108,7 +108,7 @@ def make_files(la: Path, names: list[str], recipe: Recipe, folder: Path) -> None
     """The cases on the network's grid, normalised, one file for the image and one for the label."""
     for name in names:
         image, grid = scan_to_network(read_scan(la / f"{name}_image.nii.gz"), recipe)
-        label = labels_to_network(read_labelmap(la / f"{name}_label.nii.gz"), grid, recipe.outputs)
+        label = labels_to_network(read_labelmap(la / f"{name}_label.nii.gz"), grid, recipe.output_channels)
         nibabel.save(nibabel.Nifti1Image(image[0].numpy(), np.eye(4)), folder / f"{name}_image.nii.gz")
         nibabel.save(nibabel.Nifti1Image(label.numpy(), np.eye(4)), folder / f"{name}_label.nii.gz")
 

@@ -1,12 +1,12 @@
-"""Burden of late enhancement from automatic outlines against burden from the experts', on the kept-out cases.
+"""Compare late-enhancement burden on automatic segmentations with burden on experts' labels, on the held-out cases.
 
     python Testing/benchmarks/wall.py LA_FOLDER WORK [--json FILE] [--figure FILE.svg]
 
-Segments the last 20 cases of LA_FOLDER/cases.csv with the shipped model into WORK (once: a file that is there is taken)
-and measures the wall on these outlines and on the experts', by every preset, openings excluded. No parameter was
-chosen on these cases. Prints, for each preset, both burdens, the intraclass correlation for absolute agreement of
+Segments the last 20 cases of LA_FOLDER/cases.csv with the shipped model into WORK (existing files are reused) and
+measures the wall on these segmentations and on the experts' labels, by every preset, openings excluded. No parameter
+was chosen on these cases. Prints, for each preset, both burdens, the intraclass correlation for absolute agreement of
 single measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland
-and Altman, Lancet 327:307, 1986); the same for IIR 1.2 with the openings left in the wall; correlation between
+and Altman, Lancet 327:307, 1986); the same for IIR 1.2 with openings counted as wall; correlation between
 methods; and seconds.
 """
 
@@ -31,17 +31,19 @@ from la_cases import HELD_OUT, case_names, dcamt, print_table
 
 @dataclass(frozen=True)
 class Pair:
-    """One case, measured on the expert's outline and on the automatic one."""
+    """The walls of a case, measured on the expert's label and on the automatic segmentation."""
 
     case: str
     expert: WallResult
     automatic: WallResult
     seconds: tuple[float, float]
-    processor_seconds: tuple[float, float]
+    cpu_seconds: tuple[float, float]
 
 
 def icc(first: np.ndarray, second: np.ndarray) -> float:
-    """Intraclass correlation of two measurements (N,) of the same cases, absolute agreement, single measurement."""
+    """Return the intraclass correlation of two measurements (N,) of the same cases, for absolute
+    agreement and a single measurement.
+    """
     both = np.stack([first, second], axis=1)
     n, k = both.shape
     mean = both.mean()
@@ -52,8 +54,8 @@ def icc(first: np.ndarray, second: np.ndarray) -> float:
     return float((rows - error) / (rows + (k - 1) * error + k * (columns - error) / n))
 
 
-def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Both means, ICC, bias (second less first) and half the width of the 95% limits of agreement."""
+def agreement_statistics(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Return both means, ICC, bias (second minus first) and half the width of the 95% limits of agreement."""
     difference = second - first
     return {
         "expert": f"{first.mean():.1f} ± {first.std(ddof=1):.1f}",
@@ -64,15 +66,15 @@ def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     }
 
 
-def timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResult, float, float]:
-    """The wall, and the seconds that it took by the clock and by the processor."""
+def analyse_timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResult, float, float]:
+    """Return the wall analysis, its elapsed seconds and its CPU seconds."""
     start, processor = time.perf_counter(), time.process_time()
     result = analyse_wall(volume, labels, scan=case)
     return result, time.perf_counter() - start, time.process_time() - processor
 
 
 def measure(la: Path, work: Path) -> tuple[list[Pair], list[str]]:
-    """Segment what is not segmented yet, and measure all kept-out cases; also return why others were refused."""
+    """Segment the held-out cases that lack a segmentation, measure all; also return why cases were refused."""
     names = case_names(la)[-HELD_OUT:]
     missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]
     if missing:
@@ -80,9 +82,9 @@ def measure(la: Path, work: Path) -> tuple[list[Pair], list[str]]:
     pairs, refused = [], []
     for name in names:
         scan = read_scan(la / f"{name}_image.nii.gz")
-        outlines = (la / f"{name}_label.nii.gz", work / f"{name}_image.nii.gz")
+        labelmap_paths = (la / f"{name}_label.nii.gz", work / f"{name}_image.nii.gz")
         try:
-            results = [timed(scan, read_labelmap(path), name) for path in outlines]
+            results = [analyse_timed(scan, read_labelmap(path), name) for path in labelmap_paths]
         except InputError as error:
             refused.append(str(error).replace(str(la), "").replace(str(work), ""))
             continue
@@ -91,31 +93,31 @@ def measure(la: Path, work: Path) -> tuple[list[Pair], list[str]]:
     return pairs, refused
 
 
-def without_openings(result: WallResult) -> WallResult:
-    """The same wall with its openings left in it."""
+def with_openings_as_wall(result: WallResult) -> WallResult:
+    """Return the result with all openings counted as wall."""
     return result.with_openings(np.zeros(len(result.kind), bool))
 
 
 def table(pairs: list[Pair]) -> list[dict[str, Any]]:
-    """One row a preset, and one for the default with the openings left in the wall."""
+    """Return one row per preset, one with openings counted as wall, and the areas."""
     rows = []
     for preset in PRESETS:
         values = np.array(
             [[one.burdens(preset.threshold)[0].percent for one in (p.expert, p.automatic)] for p in pairs]
         )
-        rows.append({"method": preset.threshold.name, **agreement(*values.T)})
-    values = np.array([[without_openings(one).burden.percent for one in (p.expert, p.automatic)] for p in pairs])
-    rows.append({"method": f"{DEFAULT_THRESHOLD.name}, openings in", **agreement(*values.T)})
+        rows.append({"method": preset.threshold.name, **agreement_statistics(*values.T)})
+    values = np.array([[with_openings_as_wall(one).burden.percent for one in (p.expert, p.automatic)] for p in pairs])
+    rows.append({"method": f"{DEFAULT_THRESHOLD.name}, openings counted as wall", **agreement_statistics(*values.T)})
     for label, kind in (("openings, cm2", OPENING), ("at border, cm2", BORDER)):
         values = np.array([[one.area_cm2(kind) for one in (p.expert, p.automatic)] for p in pairs])
-        rows.append({"method": label, **agreement(*values.T)})
+        rows.append({"method": label, **agreement_statistics(*values.T)})
     values = np.array([[one.burden.wall_cm2 for one in (p.expert, p.automatic)] for p in pairs])
-    rows.append({"method": "wall, cm2", **agreement(*values.T)})
+    rows.append({"method": "wall, cm2", **agreement_statistics(*values.T)})
     return rows
 
 
 def correlations(pairs: list[Pair]) -> list[dict[str, Any]]:
-    """Pearson's correlation between the burdens of every two presets, on the experts' outlines."""
+    """Return Pearson's correlation between the burdens of every two presets, on the experts' labels."""
     names = [preset.threshold.name for preset in PRESETS]
     values = np.array([[p.expert.burdens(preset.threshold)[0].percent for preset in PRESETS] for p in pairs])
     with np.errstate(invalid="ignore"):
@@ -127,7 +129,7 @@ def correlations(pairs: list[Pair]) -> list[dict[str, Any]]:
 
 
 def draw(pairs: list[Pair], path: Path) -> None:
-    """Scatter and Bland-Altman plot for IIR > 1.2 and for mean + 3 SD, as SVG."""
+    """Draw a scatter and a Bland-Altman plot for IIR > 1.2 and for mean + 3 SD, as SVG."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -143,23 +145,23 @@ def draw(pairs: list[Pair], path: Path) -> None:
         top = 1.08 * max(expert.max(), automatic.max())
         row[0].plot([0, top], [0, top], color="0.7", linewidth=1)
         row[0].scatter(expert, automatic, s=22, color="#1b6ca8")
-        row[0].set(xlim=(0, top), ylim=(0, top), xlabel="expert's outline, %", ylabel="automatic outline, %")
+        row[0].set(xlim=(0, top), ylim=(0, top), xlabel="expert's label, %", ylabel="automatic segmentation, %")
         row[0].set_title(f"{threshold.text}: ICC {icc(expert, automatic):.3f}", fontsize=10)
         difference = automatic - expert
         bias, limits = difference.mean(), 1.96 * difference.std(ddof=1)
         for height, style in ((bias, "-"), (bias - limits, "--"), (bias + limits, "--")):
             row[1].axhline(height, color="0.5", linewidth=1, linestyle=style)
         row[1].scatter((expert + automatic) / 2, difference, s=22, color="#1b6ca8")
-        row[1].set(xlabel="mean of both, %", ylabel="automatic less expert, points")
-        row[1].set_title(f"bias {bias:+.1f}, limits ± {limits:.1f} points", fontsize=10)
+        row[1].set(xlabel="mean of both, %", ylabel="automatic minus expert, percentage points")
+        row[1].set_title(f"bias {bias:+.1f}, limits ± {limits:.1f} percentage points", fontsize=10)
     figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
-    """Measure, print and, if asked for, write."""
+    """Measure the cases, print the tables and, if asked for, write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("la", type=Path, metavar="LA_FOLDER")
-    parser.add_argument("work", type=Path, metavar="WORK", help="folder of the automatic outlines")
+    parser.add_argument("work", type=Path, metavar="WORK", help="folder of the automatic segmentations")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--figure", type=Path, metavar="FILE.svg")
     options = parser.parse_args()
@@ -167,13 +169,14 @@ def main() -> None:
     for reason in refused:
         print(f"refused: {reason}")
     rows = table(pairs)
-    print(f"{len(pairs)} cases; burden in % of the wall (mean ± SD), bias and 95% limits of agreement in points")
+    print(f"{len(pairs)} cases; burden in % of the wall (mean ± SD), bias and 95% limits in percentage points")
     print_table(rows)
     methods = correlations(pairs)
     print_table(methods)
-    seconds = np.array([p.seconds for p in pairs])[1:].ravel()  # the first loads vtk and scipy
-    processor = np.array([p.processor_seconds for p in pairs])[1:].ravel()
-    print(f"seconds a case: {np.median(seconds):.2f} by the clock, {np.median(processor):.2f} of a processor")
+    # The first case is left out: it also loads vtk and scipy.
+    seconds = np.array([p.seconds for p in pairs])[1:].ravel()
+    processor = np.array([p.cpu_seconds for p in pairs])[1:].ravel()
+    print(f"seconds per case: {np.median(seconds):.2f} elapsed, {np.median(processor):.2f} CPU")
     if options.figure:
         draw(pairs, options.figure)
     if options.json:

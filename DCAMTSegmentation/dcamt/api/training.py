@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..training.trainer import Trainer, TrainingResult
 
 DEFAULT_RECIPE = "la"
-_NETWORK_FIELDS = ("network", "input_channels", "outputs")
+_NETWORK_FIELDS = ("network", "input_channels", "output_channels")
 """Fields of a recipe that must be those of the model whose weights a run starts with."""
 
 
@@ -49,8 +49,9 @@ _NETWORK_FIELDS = ("network", "input_channels", "outputs")
 class TrainingPlan:
     """The plan of a run: its task, cases and device.
 
-    origin, start_weights: the model that the weights begin with, and these; None for random ones. device: `auto`,
-    `cpu`, `cuda` or `mps`. resume: continue the run in the folder. conclude: end it there, without further training.
+    origin: the model whose weights the run starts from. start_weights: those weights. None: random weights. device:
+    `auto`, `cpu`, `cuda` or `mps`. resume: continue the run in the folder. conclude: validate the checkpoint and write
+    the models, without further training.
     """
 
     run: RunFolder
@@ -89,14 +90,14 @@ class Observer(Protocol):
         """Receive an event of the run."""
 
     def on_report_progress(self, done: int, total: int) -> None:
-        """Receive the number of validation cases that are scored for the report."""
+        """Receive how many of `total` validation cases are scored for the report."""
 
     def on_warning(self, message: str) -> None:
         """Receive a message for the user; the run goes on."""
 
 
-class SilentObserver:
-    """Ignores everything but events, which it passes to a function."""
+class EventObserver:
+    """Passes events to a function; ignores the rest."""
 
     def __init__(self, on_event: Callable[[RunEvent], None] | None = None) -> None:
         self._on_event = on_event
@@ -162,7 +163,7 @@ def train(
             raise ValueError("give the cases to train on")
         chosen, origin, weights = choose_recipe(recipe, start_from, settings, effort)
         plan = plan_new_run(cases, run, chosen, origin, weights, device)
-    return TrainingSession(plan, SilentObserver(on_event)).run()
+    return TrainingSession(plan, EventObserver(on_event)).run()
 
 
 def plan_new_run(
@@ -173,7 +174,11 @@ def plan_new_run(
     start_weights: dict[str, Tensor] | None = None,
     device: str = "auto",
 ) -> TrainingPlan:
-    """Return the plan of a new run. Raises InputError if the cases cannot be read, or give no batch as planned."""
+    """Return the plan of a new run.
+
+    Raises:
+        InputError: the cases cannot be read, or do not fill one batch of the recipe.
+    """
     listed = read_cases(Path(cases)) if isinstance(cases, str | Path) else list(cases)
     check_batch(recipe, listed)
     return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
@@ -220,10 +225,11 @@ def choose_recipe(
 
 
 def check_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
-    """Raise InputError if no batch can be made of the cases as the recipe asks, or not split among the processes."""
+    """Raise InputError if the cases do not fill one batch of the recipe, or the processes cannot split the batch."""
     training = recipe.training
     refuse_violations(violations(cases, recipe))
     mixed = any(case.role == UNLABELLED for case in cases)
+    # Raises InputError if the batch cannot be split.
     Team(0, team_size()).sample_indices(training.labelled_per_batch if mixed else training.batch, training.batch)
 
 
@@ -248,34 +254,36 @@ class TrainingSession:
         """Train until the last iteration; `Cancelled` is raised if the run pauses before.
 
         Raises:
-            InputError: the folder holds something else, or a scan cannot be used.
+            InputError: the folder holds other files, or a scan cannot be used.
             OutputError: a file cannot be written.
             Cancelled: the run is paused.
         """
         run, resume = self._plan.run, self._plan.resume
         if not (resume or run.lock.exists()):
-            run.check_new()  # nothing is written, not even the lock, into a folder that holds something else
+            run.check_new()  # nothing, not even the lock, is written into a folder that holds other files
         with run_lock(run.lock):
             if resume:
                 run.remove_strays()
             else:
                 run.check_new()
             remove_request(run)
-            run.failure.unlink(missing_ok=True)  # of an earlier process
+            # Remove the failure note of an earlier process.
+            run.failure.unlink(missing_ok=True)
             try:
                 return self._train()
             except Cancelled:
                 raise
             except Exception as error:
                 failure = user_error(error, run.path)
-                if run.recipe.exists():  # a run that was withdrawn leaves nothing
+                # A withdrawn run has no recipe any more: it gets no failure note.
+                if run.recipe.exists():
                     write_note(run.failure, FailureNote(str(failure), isinstance(failure, OutputError)))
                 raise
             finally:
                 remove_request(run)
 
     def _train(self) -> TrainedRun:
-        # These import torch: after all checks that work without it.
+        # Imported late: the checks above need no torch.
         from ..devices import choose_device
         from ..training.trainer import Trainer
 
@@ -283,9 +291,10 @@ class TrainingSession:
         device = own_device(choose_device(plan.device, training=True))
         with process_group(device) as team:
             if team.size > 1:
-                # torchrun ends all processes once one has ended; this one still has to save what was learnt.
+                # torchrun ends all processes once one has ended; this one still has to save the weights.
                 signal.signal(signal.SIGTERM, lambda number, frame: self.pause())
-            team.broadcast(replace(plan, run=RunFolder(Path())))  # the others know their own path of the folder
+            # Each process has its own path to the run folder.
+            team.broadcast(replace(plan, run=RunFolder(Path())))
             with team.fail_together():
                 log = EventLog(run.events, [self._on_event])
                 trainer = self._trainer = Trainer(plan.recipe, run, device, log, plan.start_weights, team)
@@ -296,7 +305,7 @@ class TrainingSession:
                     return self._trained_run(trainer.step)
             try:
                 if not plan.resume:
-                    # With a checkpoint before the first step: however early a run is killed, it can be resumed.
+                    # Write a checkpoint before the first step, so that a run killed early can be resumed.
                     run.create(plan.recipe, plan.cases, trainer.save, plan.origin)
                 result = trainer.conclude(plan.cases) if plan.conclude else trainer.fit(plan.cases, resumed=plan.resume)
             except BaseException:  # KeyboardInterrupt, too
@@ -336,13 +345,13 @@ class TrainingSession:
             return
         try:
             package = verify_model(run.model)
-            notes = f"the {len(cases)} validation cases of its training, each also disturbed"
+            notes = f"the {len(cases)} validation cases of the run, each also with simulated disturbances"
             calibration = calibrate(package, cases, Predictor(package, device), notes)
             write_package(run.model, replace(package, calibration=calibration))
         except (Exception, KeyboardInterrupt) as error:
             again = f"dcamt models calibrate {shlex.quote(str(run.model))} {shlex.quote(str(run.cases))}"
-            reason = "cancelled" if isinstance(error, KeyboardInterrupt) else str(user_error(error, run.path))
-            self._observer.on_warning(f"the model was not calibrated: {reason} Do it with: {again}")
+            reason = "cancelled." if isinstance(error, KeyboardInterrupt) else str(user_error(error, run.path))
+            self._observer.on_warning(f"the model was not calibrated: {reason} Calibrate it with: {again}")
 
     def _write_report(self, device: torch.device) -> None:
         """Write the run's report. The model is saved by now, so that a failure only causes a warning."""
@@ -371,7 +380,7 @@ class TrainingSession:
 
 
 def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[str], None]) -> int:
-    """Train as a process of a team that does not lead it; returns the exit status of the process.
+    """Train as a team member other than the leader; return the exit status.
 
     The process makes the same steps as `TrainingSession` but writes and prints nothing; `report_failure` gets a failure
     that the leader cannot know.
@@ -395,9 +404,11 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
                 if team.broadcast(None):
                     return 0
             trainer.fit(plan.cases, resumed=plan.resume)
-        return 0  # if paused, too: for another status torchrun would end the leader before it has saved
+        # Also 0 when paused: on any other status torchrun kills the leader before it saves.
+        return 0
     except DCAMTError:
-        wait_for_leader()  # which reports the failure
+        # The leader reports the failure.
+        wait_for_leader()
         return 1
     except Exception as error:
         report_failure(f"{describe_process()}: {user_error(error)}")
@@ -417,7 +428,10 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
         measured = (
             {
                 "on": f"{counts['validation']} validation cases of the run, on the network's grid",
-                "dice": {key: {name: round(d, 4) for name, d in of.items()} for key, of in result.dice.items()},
+                "dice": {
+                    quality: {name: round(dice, 4) for name, dice in by_class.items()}
+                    for quality, by_class in result.dice.items()
+                },
             },
         )
     origin = plan.origin
@@ -427,7 +441,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
         segments=tuple(info.name for info in plan.recipe.classes),
         modality=plan.recipe.modality,
         version="1",
-        licence=f"as {origin.name}: {origin.licence}" if origin else "not stated",
+        licence=f"same as {origin.name}: {origin.licence}" if origin else "not stated",
         created=datetime.date.today().isoformat(),
         trained_on={
             **counts,

@@ -1,4 +1,5 @@
-"""Check the cases of a run before it starts: size, spacing, label values, and all that training would refuse.
+"""Check the cases of a run before it starts: size, spacing, label values, and everything else that training
+refuses.
 
 Headers are checked first, for every case, then the voxels of scans and labels, then whether a validation scan is
 trained on too. Cases are read one after the other and only facts are kept, so that a list may hold ten thousand.
@@ -33,8 +34,8 @@ class CaseFacts:
     """The facts known of the case at `index` of the list; later facts of an index replace earlier ones.
 
     size: voxels along the stored axes (I, J, K). spacing: mm along them. channels: images in the scan's file. labels:
-    values of the label in the recipe's terms, background excluded. None: not known, or not yet. problems: what keeps
-    the case from training, each with its remedy. warnings: what a person should look at.
+    classes in the label after label mapping, without background. None: not known, or not yet. problems: why training
+    would refuse the case, each with its remedy. warnings: what a person should check.
     """
 
     index: int
@@ -48,7 +49,7 @@ class CaseFacts:
 
 
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
-    """Yield facts of every case by its header, then again those of cases about which more became known."""
+    """Yield facts of every case by its header, then updated facts of cases whose later checks found more."""
     facts: list[CaseFacts] = []
     repeated = {i for one in violations(cases) if one.rule is Rule.DISTINCT_NAMES for i in one.cases}
     for index, case in enumerate(cases):
@@ -58,7 +59,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
         facts.append(found)
         yield found
     for index, case in enumerate(cases):
-        # A case whose header is wrong already cannot be read any further.
+        # A case with a damaged header cannot be read further; a repeated name alone does not prevent reading.
         if case.role != LEFT_OUT and (not facts[index].problems or index in repeated):
             checked = _check_voxels(facts[index], case, recipe)
             if checked != facts[index]:
@@ -70,12 +71,12 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 
 
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
-    """Return what is wrong with the list as a whole; `facts` are the last of each case."""
+    """Return what is wrong with the list as a whole; `facts`: the last ones yielded for each case."""
     values = {fact.index: fact.labels or () for fact in facts}
     return [str(one) for one in violations(cases, recipe, values) if not one.cases]
 
 
-def few_values(volume: Volume) -> int | None:
+def count_few_values(volume: Volume) -> int | None:
     """Return the number of different intensities of a scan that has at most `FEW_VALUES`, else None."""
     voxels = volume.voxels.reshape(-1)
     sample = voxels[:: max(1, voxels.size // _SAMPLE)]
@@ -87,8 +88,10 @@ def few_values(volume: Volume) -> int | None:
 
 def few_values_warning(volume: Volume) -> str:
     """Return the warning about a scan that is probably a label; empty for other scans."""
-    count = few_values(volume)
-    return "" if count is None else f"The scan holds {count} values only, as a label does. Is it the right file?"
+    count = count_few_values(volume)
+    if count is None:
+        return ""
+    return f"The scan has only {count} different intensities, like a label. Check that the file is the scan."
 
 
 def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
@@ -159,14 +162,18 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
             if (identity := key(cases[index].image)) is not None:
                 groups[identity].append(index)
         for members in groups.values():
-            sides = [[i for i in members if (cases[i].role == VALIDATION) == held] for held in (True, False)]
-            for own, others in (sides, sides[::-1]) if all(sides) else ():
+            validated = [i for i in members if cases[i].role == VALIDATION]
+            trained = [i for i in members if cases[i].role != VALIDATION]
+            for own, others in ((validated, trained), (trained, validated)) if validated and trained else ():
                 for index in own:
                     if index not in reported:
                         reported.add(index)
-                        use = "validated on, too" if own is sides[1] else "trained on, too"
+                        role = "a validation case" if own is trained else "a training case"
                         other = cases[others[0]].name
-                        yield index, f"The scan is {use}: it is of the same {same} as '{other}'. Leave one of them out."
+                        yield (
+                            index,
+                            f"The scan is also {role}: its {same} equals that of '{other}'. Leave one of them out.",
+                        )
 
 
 def _identity(path: Path) -> Hashable:
@@ -178,7 +185,7 @@ def _identity(path: Path) -> Hashable:
 
 
 def _of_one_size(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the cases whose file is as long as one on the other side of the split: only these are worth hashing."""
+    """Return the cases whose file is of the same size as a file of the other role (training or validation)."""
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
         path = cases[index].image

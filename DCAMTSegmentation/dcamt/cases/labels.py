@@ -80,10 +80,10 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
     if not values:
         what = "is empty: no voxel is labelled" + (" with a value of its mapping" if case.labels else "")
         raise InputError(what, path=case.label, remedy="Outline the scan, or make the case unlabelled.")
-    unknown = [value for value in values if value >= recipe.outputs]
+    unknown = [value for value in values if value >= recipe.output_channels]
     if unknown:
         listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        known = f"the recipe '{recipe.name}' knows 1 to {recipe.outputs - 1}"
+        known = f"the recipe '{recipe.name}' knows 1 to {recipe.output_channels - 1}"
         remedy = "Map the values in the column 'labels' (420=left-atrium), renumber the label, or take another recipe."
         raise InputError(f"holds {listed}, but {known}", path=case.label, remedy=remedy)
     return values
@@ -123,7 +123,7 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
         near = matrix[:, side].astype(np.float32)
         weights.append(near[near.any(axis=1)])
     fractions = []
-    for label in range(1, recipe.outputs):
+    for label in range(1, recipe.output_channels):
         fraction = (stored[box] == label).astype(np.float32)
         for axis, matrix in enumerate(weights):
             fraction = np.moveaxis(np.tensordot(matrix, fraction, (1, axis)), 0, axis)

@@ -84,7 +84,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
 
     package = replace(verify_model(path), calibration=None)
     predictor = Predictor(package, choose_device(options.device))
-    notes = f"{len(cases)} validation cases of {options.cases.name}, each also disturbed"
+    notes = f"{len(cases)} validation cases of {options.cases.name}, each also with simulated disturbances"
     calibration = calibrate(package, cases, predictor, notes, progress)
     if options.output is None:
         write_package(path, replace(package, calibration=calibration))

@@ -67,7 +67,7 @@ def calibrate(
             for quality, rows in observed.items():
                 result = predictor.segment(disturbed, quality)
                 rows.features.append(dict(result.doubt))
-                rows.overlaps.append(mean_dice(result.labelmap.voxels, one.labels, range(1, recipe.outputs)))
+                rows.overlaps.append(mean_dice(result.labelmap.voxels, one.labels, range(1, recipe.output_channels)))
                 rows.cases.append(case.name)
         if progress:
             progress(number + 1, len(cases))

@@ -104,13 +104,13 @@ def locate_organs_in(
     selected = np.zeros(grid.shape, np.uint8)
     selected[fitting] = select_components(probabilities, prior)
     organs: dict[int, Box] = {}
-    for label in range(1, recipe.outputs):
+    for label in range(1, recipe.output_channels):
         organ = bounding_box(selected == label)
         if organ:
             organs[label] = box_in_parent(grid.source_box(organ), part)
     if not organs:
         return None
-    if len(organs) < recipe.outputs - 1:
+    if len(organs) < recipe.output_channels - 1:
         return OrganLocation(anatomy, anatomy, organs) if part == anatomy else None
     enclosing = enclosing_box(organs.values())
     if part != anatomy and (
@@ -158,7 +158,7 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
 def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
     """Return whether each class of `selected` (X, Y, Z) has enough certainty to be an organ."""
     enough = SMALLEST_ORGAN * math.prod(recipe.training.patch) / COARSER**3
-    labels = range(1, recipe.outputs)
+    labels = range(1, recipe.output_channels)
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)
 
 

@@ -59,7 +59,7 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
     if pass_bytes(recipe, size) <= memory:
         return memory
     # Kept for the whole volume during tiling: both branches' results, the coarser levels' features, the attention.
-    kept = 4 * math.prod(size) * (2 * recipe.outputs + 10) + attention_bytes(recipe, size)
+    kept = 4 * math.prod(size) * (2 * recipe.output_channels + 10) + attention_bytes(recipe, size)
     return max(0, memory - kept)
 
 

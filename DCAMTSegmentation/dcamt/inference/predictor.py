@@ -199,7 +199,7 @@ class Predictor:
         if inside is not None:
             labels[~inside] = 0
         if self.recipe.inference.largest_component:
-            labels = keep_largest_components(labels, range(1, self.recipe.outputs), expected)
+            labels = keep_largest_components(labels, range(1, self.recipe.output_channels), expected)
         expected_overlap, doubt = self._expect_overlap(branches, labels, grid, quality)
         if expected_overlap is not None and expected_overlap.is_low:
             notes = (*notes, self._low_overlap_note(expected_overlap))

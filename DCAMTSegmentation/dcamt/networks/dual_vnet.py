@@ -38,7 +38,7 @@ class DualVNet(nn.Module):
         shape = recipe.network
         self.strides, self.stride = recipe.level_strides, recipe.stride
         self.branches = nn.ModuleList(
-            VNet(recipe.input_channels, recipe.outputs, shape, recipe.level_strides, up)
+            VNet(recipe.input_channels, recipe.output_channels, shape, recipe.level_strides, up)
             for up in (TransposedUp, TrilinearUp)
         )
         self.attentions = nn.ModuleList(

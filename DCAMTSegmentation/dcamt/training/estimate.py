@@ -150,8 +150,8 @@ def _synthetic_case(recipe: Recipe, patch: Shape, device: torch.device, labelled
     image = torch.randint(256, (recipe.input_channels, *size), generator=draw, dtype=torch.uint8)
     if not labelled:
         return ResidentCase("", image.to(device), None, ())
-    label = torch.randint(recipe.outputs, tuple(size), generator=draw, dtype=torch.uint8)
-    voxels = tuple(torch.nonzero(label == value)[:64] for value in range(1, recipe.outputs))
+    label = torch.randint(recipe.output_channels, tuple(size), generator=draw, dtype=torch.uint8)
+    voxels = tuple(torch.nonzero(label == value)[:64] for value in range(1, recipe.output_channels))
     return ResidentCase("", image.to(device), label.to(device), voxels)
 
 

@@ -62,9 +62,11 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
     if case.label is not None:
         labelmap = read_case_label(case, recipe, volume.grid)
         check_label(case, labelmap, recipe)
-        label = labels_to_network(labelmap, grid, recipe.outputs)
+        label = labels_to_network(labelmap, grid, recipe.output_channels)
         refuse_thin_classes(labelmap, set(np.unique(label.numpy()).tolist()), recipe, case.label)
-        voxels = tuple(_sample_voxels(label == value) for value in range(1, recipe.outputs) if (label == value).any())
+        voxels = tuple(
+            _sample_voxels(label == value) for value in range(1, recipe.output_channels) if (label == value).any()
+        )
         label = label.to(device)
     return ResidentCase(case.name, image_8bit.to(device), label, voxels, grid)
 

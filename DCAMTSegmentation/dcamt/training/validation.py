@@ -29,7 +29,12 @@ def validation_dice(
     `is_cancelled` is called before each case.
     """
     names = [info.name for info in recipe.classes]
-    held = {v for case in cases for v in range(1, recipe.outputs) if case.label is not None and (case.label == v).any()}
+    held = {
+        v
+        for case in cases
+        for v in range(1, recipe.output_channels)
+        if case.label is not None and (case.label == v).any()
+    }
     if not held:
         return None
     scores: dict[str, dict[int, list[float]]] = {key: {v: [] for v in sorted(held)} for key in ("A", "B", "mean")}

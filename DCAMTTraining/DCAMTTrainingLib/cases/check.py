@@ -143,7 +143,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     values = tuple(label for identifier, label in source.segments if _is_drawn(segmentation, identifier))
     if not values:
         return _("The label is empty. Outline the scan, choose its segments, or set the role “unlabelled”."), ()
-    if any(label >= recipe.outputs for _identifier, label in source.segments):
+    if any(label >= recipe.output_channels for _identifier, label in source.segments):
         return _("A segment belongs to a class that the recipe does not have. Choose the segments again."), values
     return "", values
 

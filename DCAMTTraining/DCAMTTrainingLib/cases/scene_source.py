@@ -156,7 +156,7 @@ def _why_unlabelled(volume: Any, loaded: list[Any], fitting: dict[str, list[Any]
 def _segments_of_a_person(segmentation: Any) -> list[str]:
     """Return identifiers of the segments that a person drew, corrected or added to the training cases."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
-    if training_cases.is_case(segmentation) or review.notice_correction(segmentation):
+    if training_cases.is_case(segmentation) or review.update_correction_marks(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):
         return []
