@@ -80,7 +80,7 @@ def test_small_and_faint_disagreement_is_no_place() -> None:
 def test_at_most_the_requested_number_of_places_is_returned() -> None:
     values = balls(TURNED, *[((x, y, 0), 2.5, 1.0) for x in (-16, -8, 0, 8, 16) for y in (-12, 0, 12)])
     assert len(doubtful_places(values, TURNED)) == 15
-    assert len(doubtful_places(values, TURNED, most=4)) == 4
+    assert len(doubtful_places(values, TURNED, max_places=4)) == 4
 
 
 def test_disagreement_levels_span_a_byte() -> None:

@@ -50,7 +50,7 @@ def pairs(found: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
 def test_pairs_by_name(tmp_path: Path, image: str, label: str, name: str) -> None:
     found = find_cases(folder(tmp_path, image, label, "other.nii.gz"))
     assert found.layout == NAMES
-    assert found.left_over == ()
+    assert found.skipped == ()
     assert pairs(found, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
 
 
@@ -67,8 +67,8 @@ def test_ambiguous_files_are_left_over(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
     found = find_cases(folder(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
     assert pairs(found, tmp_path) == {"d": ("d.nii", None)}
-    assert {left.path.name for left in found.left_over} == set(files)
-    assert {left.why for left in found.left_over if left.path.name == "c_label.nii"} == {"a label without a scan"}
+    assert {left.path.name for left in found.skipped} == set(files)
+    assert {left.reason for left in found.skipped if left.path.name == "c_label.nii"} == {"a label without a scan"}
 
 
 def test_names_of_cases_are_distinct(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_nnunet(tmp_path: Path) -> None:
         "la_002": (files[2], None),
         "la_005": ("imagesTs/la_005_0000.nii.gz", None),
     }
-    assert {left.path.name for left in found.left_over} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
+    assert {left.path.name for left in found.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
 
 
 def test_nnunet_keeps_its_test_set_out(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_nnunet_keeps_its_test_set_out(tmp_path: Path) -> None:
     (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     found = find_cases(tmp_path)
     assert pairs(found, tmp_path) == {"a": (files[0], files[1])}
-    assert {left.why for left in found.left_over} == {"the data set keeps it for tests"}
+    assert {left.reason for left in found.skipped} == {"a test case of the data set"}
     assert found.classes == ((1, "Left atrium"), (2, "Wall"))
 
 
@@ -122,7 +122,7 @@ def test_decathlon(tmp_path: Path) -> None:
     found = find_cases(tmp_path)
     assert found.layout == DECATHLON
     assert pairs(found, tmp_path) == {"la_003": (files[0], files[1]), "la_001": (files[2], None)}
-    assert [left.path.name for left in found.left_over] == ["gone.nii.gz"]
+    assert [left.path.name for left in found.skipped] == ["gone.nii.gz"]
     assert found.classes == ((1, "left atrium"),)
 
 
@@ -137,7 +137,7 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
 
 
 def left(found: FoundCases) -> dict[str, str]:
-    return {one.path.name: one.why for one in found.left_over}
+    return {one.path.name: one.reason for one in found.skipped}
 
 
 def test_nnunet_v1_lists_images_without_the_channel_of_their_files(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_left_atrial_challenge_and_lascarqs_and_emidec(tmp_path: Path) -> None:
         found = find_cases(tmp_path / files[0].split("/")[0])
         assert pairs(found, tmp_path) == {name: (files[0], files[1])}
         assert set(left(found).values()) <= {"a label of another structure"}
-        assert len(found.left_over) == len(files) - 2
+        assert len(found.skipped) == len(files) - 2
 
 
 def test_slicer_segmentation_beside_one_scan_of_another_name(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_bids_with_derivatives(tmp_path: Path) -> None:
     assert found.layout == BIDS
     assert set(pairs(found, tmp_path).values()) == {(raw[0], label), (raw[1], suffixed), (second, None)}
     assert left(found) == {
-        Path(others[0]).name: "an image that was derived from another",
+        Path(others[0]).name: "a derived image",
         Path(stray).name: "a label without a scan",
     }
 
@@ -244,6 +244,6 @@ def test_reasons_are_listed_when_nothing_is_found(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_cases(tmp_path)
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path}: holds no scan that can be taken (p01.nii.gz: several labels for one scan; ")
+    assert message.startswith(f"{tmp_path}: contains no usable scan (p01.nii.gz: several labels for one scan; ")
     assert "p01_label.nii.gz: several labels for one scan" in message
     assert "\n" not in message

@@ -1,4 +1,4 @@
-"""Segment a scan: from a file, a volume or an array to labels, measurements and places to check."""
+"""Segment a scan: from a file, a volume or an array to a labelmap, measurements and doubtful places."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class SegmentedScan:
     """A segmented scan; all arrays lie on the scan's own grid.
 
     Attributes:
-        scan: what was segmented, voxels (C, I, J, K).
-        labelmap: labels (I, J, K); 0 is background, 1, 2, ... the classes of `segments`.
+        scan: the scan, voxels (C, I, J, K).
+        labelmap: class values (I, J, K); 0 is background, 1, 2, ... the classes of `segments`.
         segments: name, colour and codes of each class.
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity.
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
-        trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
-        probabilities: float32 (K', I, J, K), background first; None without `keep_probabilities`.
-        notes: what the user should know: how the file was understood, or that the GPU's memory did not suffice.
+        trust: Dice (0 to 1) of the two branches' own segmentations; None in quality `fast`.
+        probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
+        notes: what the user should know: how the file was interpreted, or that the GPU's memory did not suffice.
         model: the card of the model.
         quality: `fast` or `accurate`.
         expected_overlap: Dice to expect with an expert's outline, and its 80% interval; None for a model without
@@ -61,11 +61,11 @@ class SegmentedScan:
     seconds: float
     expected_overlap: ExpectedOverlap | None = None
 
-    def doubtful_places(self, most: int = 20) -> list[DoubtfulPlace]:
-        """Return at most `most` places where the branches disagree, the worst first; none in quality `fast`."""
+    def doubtful_places(self, max_places: int = 20) -> list[DoubtfulPlace]:
+        """Return at most `max_places` doubtful places, the worst first; none in quality `fast`."""
         if self.disagreement is None:
             return []
-        return doubtful_places(self.disagreement, self.labelmap.grid, most)
+        return doubtful_places(self.disagreement, self.labelmap.grid, max_places)
 
 
 class Segmenter:
@@ -97,7 +97,7 @@ class Segmenter:
 
     @property
     def channels(self) -> int:
-        """Images that a scan must hold."""
+        """Number of channels of a scan."""
         return self.predictor.recipe.input_channels
 
     def segment(
@@ -132,7 +132,7 @@ class Segmenter:
 
 
 def with_expected_overlap(rows: Sequence[Measurements], expected: ExpectedOverlap | None) -> tuple[Measurements, ...]:
-    """Return the rows of a scan with the overlap that is expected of its segmentation."""
+    """Return the rows of a scan with the scan's expected overlap."""
     if expected is None:
         return tuple(rows)
     value, low, high = expected.value, expected.low, expected.high
@@ -160,7 +160,7 @@ def segment(
         affine: (4, 4), voxel index (i, j, k) -> RAS mm; only with an array, which needs it.
         quality: `fast` (one branch) or `accurate` (both).
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
-        region: segment only inside this box; a `Region`, or (x0, x1, y0, y1, z0, z1) in RAS mm.
+        region: segment only inside this region of the patient; a `Region`, or (x0, x1, y0, y1, z0, z1) in RAS mm.
         keep_probabilities: return the probabilities too.
         progress: called with the stage and the fraction (0 to 1) of the work.
 
@@ -174,7 +174,7 @@ def segment(
     >>> 40 < result.measurements[0].volume_ml < 65
     True
 
-    An array with its affine gives the same labels:
+    An array with its affine gives the same labelmap:
 
     >>> from_array = dcamt.segment(
     ...     result.scan.voxels, affine=result.scan.grid.affine, quality="fast", device="cpu"
@@ -193,7 +193,7 @@ def segment(
 
 
 def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
-    """Return a checked volume of `channels` images from a file, a volume or an array.
+    """Return a checked volume of `channels` channels from a file, a volume or an array.
 
     Raises:
         InputError: the scan cannot be segmented.

@@ -1,4 +1,4 @@
-"""Propose cases from a folder: pair its scans with their labels, by a data set's own list or by names.
+"""Find cases in a folder: pair its scans with their labels, by a data set's own list or by names.
 
 Layouts: nnU-Net v1 and v2 (also their parent folder), the Medical Segmentation Decathlon, BIDS with derivatives, and
 folders whose file names tell scans from labels by the words of `names` (Left Atrial Segmentation Challenge, LAScarQS,
@@ -25,30 +25,30 @@ from .names import LABEL_WORDS, FileKind, NamedFile, case_name, classify, image_
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
 DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 MAX_REASONS = 5
-"""Files that the error of an empty proposal names at most."""
+"""Most files named in the error if no case is found."""
 _DEPTH = 3
 """Levels below a folder at which data sets are looked for."""
 
 
 @dataclass(frozen=True)
-class LeftOver:
-    """A file that the proposal leaves out, and why."""
+class SkippedFile:
+    """A file that belongs to no found case, and the reason."""
 
     path: Path
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class FoundCases:
-    """The proposal for a folder; no file was opened except `dataset.json`.
+    """The cases found in a folder; no file was opened except `dataset.json`.
 
     layout: the convention by which the folder was read. cases: labelled ones have a label; each name occurs once.
-    left_over: files that belong to no case. classes: label values and their names, if the data set lists them.
+    skipped: files that belong to no case. classes: label values and their names, if the data set lists them.
     """
 
     layout: str
     cases: tuple[Case, ...]
-    left_over: tuple[LeftOver, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
     classes: tuple[tuple[int, str], ...] = ()
 
 
@@ -56,7 +56,7 @@ def find_cases(folder: Path) -> FoundCases:
     """Pair the scans below `folder` with their labels.
 
     Raises:
-        InputError: it is no folder, holds no scan that can be taken, or a `dataset.json` cannot be read.
+        InputError: it is no folder, contains no usable scan, or a `dataset.json` cannot be read.
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
@@ -75,13 +75,13 @@ def _find(folder: Path) -> FoundCases:
 
 
 def _nothing_found(folder: Path, found: FoundCases) -> InputError:
-    """Return the error for a folder without cases, which names the files that were left out and why."""
-    if not found.left_over:
-        return InputError("holds no scan", path=folder, remedy=f"Files end in {', '.join(SCAN_ENDINGS)}.")
-    reasons = [f"{_below(left.path, folder)}: {left.why}" for left in found.left_over[:MAX_REASONS]]
-    more = len(found.left_over) - len(reasons)
+    """Return the error for a folder without cases, which names the skipped files and the reasons."""
+    if not found.skipped:
+        return InputError("holds no scan", path=folder, remedy=f"Scan files end in {', '.join(SCAN_ENDINGS)}.")
+    reasons = [f"{_below(file.path, folder)}: {file.reason}" for file in found.skipped[:MAX_REASONS]]
+    more = len(found.skipped) - len(reasons)
     text = "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
-    return InputError(f"holds no scan that can be taken ({text})", path=folder, remedy="Rename or move these files.")
+    return InputError(f"contains no usable scan ({text})", path=folder, remedy="Rename or move these files.")
 
 
 def _below(path: Path, folder: Path) -> str:
@@ -117,13 +117,13 @@ def _data_sets_below(folder: Path, depth: int) -> list[Path]:
 
 
 def _join(parts: Sequence[FoundCases]) -> FoundCases:
-    """Return the cases of several data sets as one proposal; classes only where all data sets agree on them."""
+    """Return the found cases of several data sets as one; classes only where all data sets agree on them."""
     layouts = list(dict.fromkeys(part.layout for part in parts))
     classes = {part.classes for part in parts}
     return FoundCases(
         " and ".join(layouts),
         tuple(case for part in parts for case in part.cases),
-        tuple(left for part in parts for left in part.left_over),
+        tuple(file for part in parts for file in part.skipped),
         classes.pop() if len(classes) == 1 else (),
     )
 
@@ -160,30 +160,30 @@ def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     return tuple(sorted(found.items()))
 
 
-class _Listed:
+class _ListedCases:
     """Collects the cases that a `dataset.json` lists."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.cases: list[Case] = []
-        self.left_over: list[LeftOver] = []
+        self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
         """Add a case by the file of its first channel; `io.readers.read_scan` finds the others."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
-        outlined = self._folder / label if isinstance(label, str) and label else None
-        missing = [file for file in (*files[:1], outlined) if file is not None and not file.exists()]
-        self.left_over += [LeftOver(file, "dataset.json names it, but it does not exist") for file in missing]
+        label_path = self._folder / label if isinstance(label, str) and label else None
+        missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
+        self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
         if missing or not files:
             return
         channels = channel_files(files[0])
-        self.left_over += [LeftOver(file, _OTHER_CHANNEL) for file in channels[1:]]
-        self.left_over += [LeftOver(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
-        role = LABELLED if outlined else UNLABELLED
-        self.cases.append(Case(name or case_name(files[0]), files[0], outlined, role))
+        self.skipped += [SkippedFile(file, _OTHER_CHANNEL) for file in channels[1:]]
+        self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
+        role = LABELLED if label_path else UNLABELLED
+        self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
 
     def _file(self, text: str) -> Path:
-        """Return the named file; nnU-Net v1 lists images without the channel that their names carry."""
+        """Return the named file; nnU-Net v1 lists images without the suffix `_0000` of the file names."""
         path = self._folder / text
         kind = ending(path)
         channel = path.with_name(
@@ -192,13 +192,13 @@ class _Listed:
         return channel if not path.exists() and channel.exists() else path
 
 
-_OTHER_CHANNEL = "another channel of its case; a model of one channel takes the first file, one of several takes all"
+_OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
 _UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files x_0000, x_0001, ... in one folder"
 
 
 def _listed_data_set(folder: Path) -> FoundCases:
     """Read the list of a Decathlon or nnU-Net v1 data set: `training` has images and labels, `test` images alone."""
-    described, listed = _description(folder), _Listed(folder)
+    described, listed = _description(folder), _ListedCases(folder)
     for key in ("training", "validation", "test"):
         entries = described.get(key)
         for entry in entries if isinstance(entries, list) else ():
@@ -206,43 +206,43 @@ def _listed_data_set(folder: Path) -> FoundCases:
             listed.add(image if isinstance(image, list) else [image], label)
     has_channels = any(channel_of(case.image) is not None for case in listed.cases)
     layout = NNUNET if has_channels else DECATHLON
-    return FoundCases(layout, tuple(listed.cases), tuple(listed.left_over), _classes(described))
+    return FoundCases(layout, tuple(listed.cases), tuple(listed.skipped), _classes(described))
 
 
 def _nnunet_with_list(folder: Path) -> FoundCases:
     """Read the key `dataset` of nnU-Net v2, which lists the files of each case, in any folder."""
-    described, listed = _description(folder), _Listed(folder)
+    described, listed = _description(folder), _ListedCases(folder)
     for name, entry in described["dataset"].items():
         if isinstance(entry, Mapping):
             images = entry.get("images")
             listed.add(images if isinstance(images, list) else [images], entry.get("label"), str(name))
-    return FoundCases(NNUNET, tuple(listed.cases), tuple(listed.left_over), _classes(described))
+    return FoundCases(NNUNET, tuple(listed.cases), tuple(listed.skipped), _classes(described))
 
 
 def _nnunet(folder: Path) -> FoundCases:
     """Pair `imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or left out if its labels are there."""
     cases: list[Case] = []
-    left_over: list[LeftOver] = []
+    skipped: list[SkippedFile] = []
     for part in ("Tr", "Ts"):
         images, labels = folder / f"images{part}", folder / f"labels{part}"
-        outlined = {scan_name(file): file for file in _files(labels, LABEL_ENDINGS)}
-        if part == "Ts" and outlined:
-            why = "the data set keeps it for tests"
-            left_over += [LeftOver(file, why) for file in (*_files(images, SCAN_ENDINGS), *outlined.values())]
+        labels_by_name = {scan_name(file): file for file in _files(labels, LABEL_ENDINGS)}
+        if part == "Ts" and labels_by_name:
+            reason = "a test case of the data set"
+            skipped += [SkippedFile(file, reason) for file in (*_files(images, SCAN_ENDINGS), *labels_by_name.values())]
             continue
         used = set()
         for file in _files(images, SCAN_ENDINGS):
             name = without_channel(scan_name(file))
-            if name not in outlined and scan_name(file) in outlined:
+            if name not in labels_by_name and scan_name(file) in labels_by_name:
                 name = scan_name(file)
             elif channel_of(file):
-                left_over.append(LeftOver(file, _OTHER_CHANNEL))
+                skipped.append(SkippedFile(file, _OTHER_CHANNEL))
                 continue
-            label = outlined.get(name)
+            label = labels_by_name.get(name)
             used.add(name)
             cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
-        left_over += [LeftOver(file, _NO_SCAN) for name, file in outlined.items() if name not in used]
-    return FoundCases(NNUNET, tuple(cases), tuple(left_over), _classes(_description(folder)))
+        skipped += [SkippedFile(file, _NO_SCAN) for name, file in labels_by_name.items() if name not in used]
+    return FoundCases(NNUNET, tuple(cases), tuple(skipped), _classes(_description(folder)))
 
 
 _NO_SCAN = "a label without a scan"
@@ -259,15 +259,15 @@ def _files(folder: Path, endings: Iterable[str]) -> list[Path]:
 
 # BIDS: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz, entities and a suffix; labels lie in `derivatives`.
 _LABEL_SUFFIXES = LABEL_WORDS | {"probseg"}
-_NOT_OF_THE_SCAN = ("desc", "label", "space", "res", "den", "hemi")
-"""Entities of derivatives that the source image does not carry."""
+_DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
+"""Entities of derivatives that the source image's name lacks."""
 
 
 def _bids(folder: Path) -> FoundCases:
     """Pair each scan of a BIDS data set with the label in its derivatives that has the same entities."""
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
-    left_over: list[LeftOver] = []
+    skipped: list[SkippedFile] = []
     for path in _scans_below(folder):
         if path.is_dir():
             continue
@@ -275,33 +275,34 @@ def _bids(folder: Path) -> FoundCases:
         if not entities.get("sub"):
             continue
         if "probseg" in suffixes:
-            left_over.append(LeftOver(path, "a map of probabilities"))
+            skipped.append(SkippedFile(path, "a map of probabilities"))
         elif any(suffix in _LABEL_SUFFIXES for suffix in suffixes) or entities.get("desc", "").lower() in LABEL_WORDS:
             labels.append((path, entities))
         elif "derivatives" in path.relative_to(folder).parts[:-1]:
-            left_over.append(LeftOver(path, "an image that was derived from another"))
+            skipped.append(SkippedFile(path, "a derived image"))
         else:
             images.append((path, entities))
     of_image: defaultdict[Path, list[Path]] = defaultdict(list)
     for path, entities in labels:
-        own = {key: value for key, value in entities.items() if key not in _NOT_OF_THE_SCAN}
+        own = {key: value for key, value in entities.items() if key not in _DERIVATIVE_ENTITIES}
         fitting = [image for image, theirs in images if all(theirs.get(key) == value for key, value in own.items())]
         exact = [image for image, theirs in images if theirs == own]
+        # Prefer equal entities and the same first suffix (T1w).
         same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
         chosen = same or exact or fitting
         if len(chosen) == 1:
             of_image[chosen[0]].append(path)
         else:
-            left_over.append(LeftOver(path, "its name fits several scans" if chosen else _NO_SCAN))
+            skipped.append(SkippedFile(path, "its name fits several scans" if chosen else _NO_SCAN))
     cases = []
     for image, _ in images:
         own_labels = of_image[image]
         if len(own_labels) > 1:
-            left_over += [LeftOver(path, _SEVERAL_LABELS) for path in (image, *own_labels)]
+            skipped += [SkippedFile(path, _SEVERAL_LABELS) for path in (image, *own_labels)]
         else:
             label = own_labels[0] if own_labels else None
             cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
-    return FoundCases(BIDS, tuple(cases), tuple(left_over))
+    return FoundCases(BIDS, tuple(cases), tuple(skipped))
 
 
 def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
@@ -317,42 +318,42 @@ def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _by_names(folder: Path) -> FoundCases:
-    """Pair by the rest of a file's path after the words for image and label are removed."""
+    """Pair scans and labels whose paths are equal without the words for image and label."""
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
-    left_over: list[LeftOver] = []
+    skipped: list[SkippedFile] = []
     for path in _scans_below(folder):
         named = classify(path, folder)
         if named.kind is FileKind.OTHER_LABEL:
-            left_over.append(LeftOver(path, _OTHER_STRUCTURE))
+            skipped.append(SkippedFile(path, _OTHER_STRUCTURE))
         else:
             (labels if named.kind is FileKind.LABEL else scans)[named.key].append(named)
-    _pair_channels(scans, labels, left_over)
+    _pair_channels(scans, labels, skipped)
     _pair_lone_labels(scans, labels)
     cases: list[Case] = []
     for key, own in scans.items():
-        images, outlines = [one.path for one in own], [one.path for one in labels.pop(key, [])]
-        if len(images) > 1 and outlines:
-            left_over += [LeftOver(path, "several scans and labels have one name") for path in (*images, *outlines)]
-        elif len(outlines) > 1:
-            left_over += [LeftOver(path, _SEVERAL_LABELS) for path in (*images, *outlines)]
+        images, label_paths = [one.path for one in own], [one.path for one in labels.pop(key, [])]
+        if len(images) > 1 and label_paths:
+            skipped += [SkippedFile(path, "several scans and labels have one name") for path in (*images, *label_paths)]
+        elif len(label_paths) > 1:
+            skipped += [SkippedFile(path, _SEVERAL_LABELS) for path in (*images, *label_paths)]
         else:
             name = "_".join(key[-1:]) or scan_name(folder)
             for image in images:
                 # The benchmark's file holds its own label.
-                label = outlines[0] if outlines else image if ending(image) == BENCHMARK_ENDING else None
+                label = label_paths[0] if label_paths else image if ending(image) == BENCHMARK_ENDING else None
                 cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
-    left_over += [LeftOver(one.path, _NO_SCAN) for outlines in labels.values() for one in outlines]
-    return FoundCases(NAMES, tuple(cases), tuple(left_over))
+    skipped += [SkippedFile(one.path, _NO_SCAN) for files in labels.values() for one in files]
+    return FoundCases(NAMES, tuple(cases), tuple(skipped))
 
 
-_Named = defaultdict[tuple[str, ...], list[NamedFile]]
+_FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 
 
-def _pair_channels(scans: _Named, labels: _Named, left_over: list[LeftOver]) -> None:
+def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[SkippedFile]) -> None:
     """Give the scan `x_0000` the key of its label `x`; leave out the scan's other channels.
 
-    Without such a label, the numbers may tell patients apart.
+    Without such a label the scans stay separate cases: the numbers may count patients.
     """
     for label in list(labels):
         channels = [(*label[:-1], f"{label[-1]}_000{number}") for number in range(10)] if label else []
@@ -360,11 +361,11 @@ def _pair_channels(scans: _Named, labels: _Named, left_over: list[LeftOver]) -> 
             continue
         scans[label] = scans.pop(channels[0])
         for key in channels[1:]:
-            left_over += [LeftOver(one.path, _OTHER_CHANNEL) for one in scans.pop(key, [])]
+            skipped += [SkippedFile(one.path, _OTHER_CHANNEL) for one in scans.pop(key, [])]
 
 
-def _pair_lone_labels(scans: _Named, labels: _Named) -> None:
-    """Give the only scan of a folder the only label in it whose name says nothing but that it is a label.
+def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
+    """Pair a folder's only scan and only label if the label's name has only words for labels.
 
     Slicer saves `Segmentation.seg.nrrd` beside a scan of any name.
     """
@@ -374,11 +375,11 @@ def _pair_lone_labels(scans: _Named, labels: _Named) -> None:
         for key, files in named.items():
             for one in files:
                 places[one.path if one.path.is_dir() else one.path.parent].append((key, one))
-    for place, outlines in labels_in.items():
+    for place, found in labels_in.items():
         images = scans_in.get(place, [])
-        if len(images) != 1 or len(outlines) != 1:
+        if len(images) != 1 or len(found) != 1:
             continue
-        (image_key, _), (label_key, label) = images[0], outlines[0]
+        (image_key, _), (label_key, label) = images[0], found[0]
         words = [word.lower() for word in re.split(r"[_\-. \d]+", scan_name(label.path)) if word]
         if label_key != image_key and image_key not in labels and all(word in LABEL_WORDS for word in words):
             labels[image_key].append(label)
@@ -410,7 +411,7 @@ def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
         for place, index in enumerate(repeated):
             case = cases[index]
             above = case.image.parent.parts[1:]
-            # Above the highest folder, a number tells the cases apart.
+            # If no folder is left to add, a number makes the name distinct.
             more = above[-depth] if depth <= len(above) else str(place + 1)
             cases[index] = replace(case, name=f"{more}_{case.name}")
     return tuple(cases)

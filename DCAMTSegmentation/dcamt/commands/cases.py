@@ -58,13 +58,13 @@ def _show_found(found: FoundCases, console: Console) -> None:
             {"name": c.name, "image": str(c.image), "label": str(c.label) if c.label else None, "role": c.role}
             for c in found.cases
         ],
-        left_over=[{"path": str(left.path), "why": left.why} for left in found.left_over],
+        left_over=[{"path": str(file.path), "why": file.reason} for file in found.skipped],
         classes=[{"label": value, "name": name} for value, name in found.classes],
     )
     for case in found.cases:
         console.print_text(f"{case.role:<10} {case.name}: {case.image}{f' with {case.label}' if case.label else ''}")
-    for left in found.left_over:
-        console.print_error(f"{left.path}: left out: {left.why}")
+    for file in found.skipped:
+        console.print_error(f"{file.path}: left out: {file.reason}")
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ def disagreement_levels(agreement: np.ndarray) -> np.ndarray:
 
 
 def doubtful_places(
-    disagreement: np.ndarray, grid: Grid, most: int = 20, threshold: float = THRESHOLD
+    disagreement: np.ndarray, grid: Grid, max_places: int = 20, threshold: float = THRESHOLD
 ) -> list[DoubtfulPlace]:
     """Return the clusters of `disagreement` (I, J, K), 0 to 1, of at least `threshold`, the most severe first.
 
@@ -67,7 +67,7 @@ def doubtful_places(
                 grid.position((i, j, k)), (i, j, k), float(sizes[number] * voxel_ml), float(sums[number] * voxel_ml)
             )
         )
-        if len(places) == most:
+        if len(places) == max_places:
             break
     return places
 
