@@ -70,7 +70,7 @@ class SegmentationResult:
             raise InputError(what, path=_("The result"), remedy=_("Press Apply again.")) from error
 
     def summary(self, scan: str, model: str) -> str:
-        """Return a line that names the scan and the model, and what was not found."""
+        """Return a line that names the scan, the model and the segments that were not found."""
         missing = [
             _("No {segment} was found.").format(segment=row.segment.lower())
             for row in self.measurements
@@ -81,10 +81,10 @@ class SegmentationResult:
 
 
 def insert_result(result: SegmentationResult, request: SegmentationRequest) -> Generator[None, None, Any]:
-    """Write a result into the request's target, or a new node, with its map, table and places.
+    """Write a result into the request's target, or a new node, with map, table and doubtful places.
 
-    A step between two yields takes some tens of milliseconds at most. An existing segmentation is changed by the last
-    step alone; after a failure, or if the steps are not finished, the nodes that were added are removed.
+    A step between two yields takes some tens of milliseconds at most. Only the last step changes an
+    existing segmentation; after a failure, or if the steps are not finished, the nodes that were added are removed.
 
     Returns:
         The segmentation node.
@@ -147,14 +147,15 @@ class _Insertion:
         if is_new:
             target = self._new_segmentation(volume)
             yield
-        # From here on without a yield: what was there before is replaced as a whole.
+        # No yield from here on: an earlier result is replaced as a whole.
         if rows_before is not None:
             fill_table(table, self.result.measurements)
         _write(target, volume, built)
         if map_node is not None and map_node not in self.added:
             _set_map(map_node, image, volume)
         self._finish(target, map_node, table, to_local)
-        if map_node is None and earlier_map is not None:  # it belongs to what was replaced
+        # The earlier map belongs to the replaced result.
+        if map_node is None and earlier_map is not None:
             review.remove_with_display(earlier_map)
         if is_new:
             place_result(target, volume, [node for node in review.results_of(volume) if node is not target])
@@ -169,7 +170,7 @@ class _Insertion:
             slicer.mrmlScene.RemoveNode(node)
 
     def _add_surface(self, built: BuiltSegment, item: SegmentResult, target: Any | None, to_local: np.ndarray) -> None:
-        """Take the worker's surface; compute it here if there is none, or if the target smooths otherwise."""
+        """Add the worker's surface; compute one here if there is none, or if the target smooths differently."""
         if item.surface is not None and has_own_conversion(target):
             with np.load(item.surface) as surface:
                 points, triangles = surface["points"], surface["triangles"]
@@ -177,9 +178,9 @@ class _Insertion:
         else:
             build_surface(built, target)
 
-    def _helper(self, kind: str, name: str, before: Any | None, role: str) -> Any:
+    def _helper(self, kind: str, name: str, earlier: Any | None, role: str) -> Any:
         """Return the node that an earlier result refers to in a role, or add one."""
-        found = review.referenced(before, role)
+        found = review.referenced(earlier, role)
         if found is None:
             found = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
             self.added.append(found)
@@ -193,7 +194,7 @@ class _Insertion:
         return node
 
     def _finish(self, target: Any, map_node: Any | None, table: Any, to_local: np.ndarray) -> None:
-        """Keep what belongs to the result with its node, and show it."""
+        """Store the result's data with its node, and show the result."""
         if target.GetDisplayNode() is None:
             target.CreateDefaultDisplayNodes()
             self.added.append(target.GetDisplayNode())
@@ -224,7 +225,7 @@ def _write(target: Any, volume: Any, built: Sequence[BuiltSegment]) -> None:
     if not others:
         target.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     reference = target.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
-    # What somebody drew on another volume keeps that volume's grid.
+    # Segments drawn on another volume keep that volume's grid.
     if not others or reference is None:
         target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     write_segments(target, built)

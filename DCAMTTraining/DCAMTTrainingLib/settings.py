@@ -1,4 +1,4 @@
-"""The choices of the training panel, kept in a parameter node and so saved with the scene.
+"""Store the choices of the training panel in a parameter node, and so with the scene.
 
 Field names are the parameter names in saved scenes and in the panel's .ui file, in Slicer's spelling.
 """
@@ -18,7 +18,7 @@ _DEVICE_SETTING = "DCAMT/TrainingDevice"
 
 
 class Effort(Enum):
-    """How long to train; the values are the engine's names."""
+    """The effort of a run; the values are the engine's names."""
 
     QUICK = QUICK
     STANDARD = STANDARD
@@ -76,7 +76,7 @@ SETTINGS = {
     "intraClass": "intra_class",
     "interClass": "inter_class",
 }
-"""Parameter names of single settings and the recipe's settings that they change."""
+"""Parameter name -> recipe setting that the parameter changes."""
 
 
 def last_device() -> Device | None:
@@ -88,7 +88,7 @@ def last_device() -> Device | None:
 
 
 def remember_device(device: Device) -> None:
-    """Keep the chosen device for other scenes and later sessions: it belongs to the computer."""
+    """Store the chosen device for all scenes and later sessions, since the device belongs to the computer."""
     slicer.app.userSettings().setValue(_DEVICE_SETTING, device.value)
 
 
@@ -101,6 +101,6 @@ def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:
     """Return the settings that the person changed, as `key=value` for `dcamt train --set`."""
     texts = {key: getattr(settings, name).strip() for name, key in SETTINGS.items()}
     if texts["iterations"].isdigit():
-        # Short runs are validated several times, too, so that their charts show a course.
+        # Validate short runs several times, so that their charts show a curve.
         texts["validate_every"] = str(max(1, min(500, int(texts["iterations"]) // 5)))
     return tuple(f"{key}={text}" for key, text in texts.items() if text)

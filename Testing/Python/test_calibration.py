@@ -16,7 +16,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid, network_grid
 from dcamt.inference.calibrating import calibrate, mean_dice
 from dcamt.inference.disturbances import CALIBRATING, DisturbedScan
-from dcamt.inference.doubt import doubt_features, within
+from dcamt.inference.doubt import dilate, doubt_features
 from dcamt.inference.predictor import Predictor
 from dcamt.models.calibration import (
     Calibration,
@@ -90,7 +90,7 @@ def test_one_branch_and_an_empty_segmentation() -> None:
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)])
 def test_the_band_is_that_of_a_distance_map(spacing: tuple[float, float, float]) -> None:
     mask = np.random.default_rng(0).random((14, 12, 10)) > 0.98
-    np.testing.assert_array_equal(within(mask, 2.5, spacing), distance_transform_edt(~mask, spacing) <= 2.5)
+    np.testing.assert_array_equal(dilate(mask, 2.5, spacing), distance_transform_edt(~mask, spacing) <= 2.5)
 
 
 def test_labels_at_the_networks_voxels() -> None:

@@ -25,7 +25,7 @@ from DCAMTSlicerLib import engine_process
 from DCAMTTrainingLib import engine_command
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.folders import runs_folder
-from DCAMTTrainingLib.runs.start import RunPlan, just_started, prepare_and_start, resume, started
+from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, started
 from DCAMTTrainingLib.settings import chosen_settings
 from slicer_harness import (
     LoopMonitor,
@@ -271,7 +271,7 @@ class RunsTest(TrainingCase):
         )
         for _ in prepare_and_start(plan):
             pass
-        self.wait_for(lambda: not just_started(plan.run), "its end")
+        self.wait_for(lambda: not is_starting(plan.run), "its end")
         self.module.widget.runs.show(plan.run)
         self.assertIn("Failed", self.ui.runStatusLabel.text)
         self.assertIn("patch must be a multiple", self.ui.runStatusLabel.text)

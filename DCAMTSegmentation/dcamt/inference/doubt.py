@@ -1,7 +1,7 @@
-"""Features of a segmentation's doubt, from which `models.calibration` expects the overlap with an expert's outline.
+"""Compute features of a segmentation's doubt, from which `models.calibration` estimates the expected overlap.
 
-Doubt is counted in the band within `BAND_MM` of the outline and divided by the segmentation's volume, as the errors
-that the Dice coefficient counts are. Each feature is larger the more doubt there is.
+Doubt is summed in the band within `BAND_MM` of the outline and divided by the segmentation's volume, as the errors
+that the Dice coefficient counts are. Each feature grows with the doubt.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from .agreement import agreement_map
 
 BAND_MM = 2.5
 """Most errors of a good segmentation lie this near to its outline."""
-LEAST = 1e-3
-"""Added to the disagreement, so that the logarithm of none at all is a finite number."""
+DISAGREEMENT_OFFSET = 1e-3
+"""Added to the disagreement, so that the logarithm of zero disagreement is finite."""
 
 
 def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:
     """Return the features of doubt of a segmentation; only `NOTHING` if it is empty.
 
     branches: probabilities (branches, K, X, Y, Z) on the network's grid. labels: uint8 (X, Y, Z), the segmentation on
-    that grid. spacing: of that grid, mm.
+    that grid. spacing: that grid's spacing, mm.
 
-    entropy: the entropy of the branches' mean in units of log K, summed over the band, per voxel segmented; its root.
-    disagreement: the branches' total variation distance, summed likewise; its logarithm. Left out if there is one
-        branch.
+    entropy: square root of the entropy of the branches' mean probabilities, in units of log K, summed over the band
+        and divided by the number of segmented voxels.
+    disagreement: logarithm of the branches' total variation distance, summed and divided likewise. Absent if there is
+        one branch.
     """
     box = bounding_box(labels > 0)
     if box is None:
@@ -40,15 +41,15 @@ def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, f
         slice(max(0, side.start - reach), side.stop + reach)
         for side, reach in zip(box, (math.ceil(BAND_MM / step) for step in spacing), strict=True)
     )
-    band = within(outline_voxels(labels[i, j, k]), BAND_MM, spacing)
+    band = dilate(outline_voxels(labels[i, j, k]), BAND_MM, spacing)
     branches = branches[:, :, i, j, k]
     mean = branches.mean(dim=0)
     entropy = -(mean * mean.clamp_min(1e-6).log()).sum(dim=0).numpy() / math.log(len(mean))
-    found = {NOTHING: 0.0, "entropy": math.sqrt(max(0.0, float(entropy[band].sum())) / segmented)}
+    features = {NOTHING: 0.0, "entropy": math.sqrt(max(0.0, float(entropy[band].sum())) / segmented)}
     if len(branches) == 2:
         distance = 1 - agreement_map(branches).numpy()
-        found["disagreement"] = math.log(max(0.0, float(distance[band].sum())) / segmented + LEAST)
-    return found
+        features["disagreement"] = math.log(max(0.0, float(distance[band].sum())) / segmented + DISAGREEMENT_OFFSET)
+    return features
 
 
 def outline_voxels(labels: np.ndarray) -> np.ndarray:
@@ -63,13 +64,13 @@ def outline_voxels(labels: np.ndarray) -> np.ndarray:
     return outline & (labels > 0)
 
 
-def within(mask: np.ndarray, mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Return the voxels whose centres lie within `mm` of those of a mask's voxels (X, Y, Z)."""
+def dilate(mask: np.ndarray, mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Return the voxels whose centres lie within `mm` of the centre of a voxel of the mask (X, Y, Z)."""
     reach = [int(mm / step) for step in spacing]
-    found = mask.copy()
+    dilated = mask.copy()
     for offset in itertools.product(*(range(-n, n + 1) for n in reach)):
         if sum((n * step) ** 2 for n, step in zip(offset, spacing, strict=True)) <= mm**2:
-            to = tuple(slice(max(0, n), min(size, size + n)) for n, size in zip(offset, mask.shape, strict=True))
-            start = tuple(slice(max(0, -n), min(size, size - n)) for n, size in zip(offset, mask.shape, strict=True))
-            found[to] |= mask[start]
-    return found
+            target = tuple(slice(max(0, n), min(size, size + n)) for n, size in zip(offset, mask.shape, strict=True))
+            source = tuple(slice(max(0, -n), min(size, size - n)) for n, size in zip(offset, mask.shape, strict=True))
+            dilated[target] |= mask[source]
+    return dilated

@@ -14,14 +14,14 @@ from .stored_image import StoredImage, library_errors
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 SPACING_MM = 0.625
-"""Of the benchmark's scans along every axis (Xiong et al., Medical Image Analysis 2021)."""
+"""Spacing of the benchmark's scans along every axis (Xiong et al., Medical Image Analysis 2021)."""
 
 
 def open_hdf5(path: Path, label: bool) -> StoredImage:
     """Open the array `image` (I, J, K) of a benchmark file, or its array `label`.
 
     The file holds no geometry: its axes are taken to run to the patient's left, posterior and superior in steps of
-    `SPACING_MM`, which is how the benchmark cropped its scans.
+    `SPACING_MM`, as the benchmark cropped its scans.
 
     Raises:
         InputError: h5py is not installed, or the file is damaged or has no such array.

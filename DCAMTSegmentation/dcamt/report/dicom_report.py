@@ -1,4 +1,4 @@
-"""Write measurements as a DICOM structured report (TID 1500) that refers to the segmentation they were made on."""
+"""Write measurements as a DICOM structured report (TID 1500) that refers to the measured segmentation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..io.dicom_output import Algorithm, Dataset, SourceImages, to_concept
 from ..metrics.measurements import Measurements
 from ..volume import Code, SegmentInfo
 
-# Codes of DICOM PS3.16 where it has them (CID 7469, 7477); extents along the patient's axes have none.
+# Codes of DICOM PS3.16 (CID 7469, 7477), which has none for extents along the patient's axes: those are DCAMT's.
 QUANTITIES: dict[str, tuple[Code, Code]] = {
     "volume_ml": (Code("SCT", "118565006", "Volume"), Code("UCUM", "mL", "milliliter")),
     "surface_cm2": (Code("IBSI", "C0JK", "Surface Area of Mesh"), Code("UCUM", "cm2", "square centimeter")),
@@ -55,12 +55,10 @@ def build_measurement_report(
     )
     groups = []
     for number, (row, info) in enumerate(zip(measurements, segments, strict=True), start=1):
-        described = segmentation.SegmentSequence[number - 1]
+        segment = segmentation.SegmentSequence[number - 1]
         groups.append(
             hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                tracking_identifier=hd.sr.TrackingIdentifier(
-                    uid=described.TrackingUID, identifier=described.TrackingID
-                ),
+                tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
                 referenced_segment=hd.sr.ReferencedSegment(
                     sop_class_uid=segmentation.SOPClassUID,
                     sop_instance_uid=segmentation.SOPInstanceUID,

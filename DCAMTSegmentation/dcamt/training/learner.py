@@ -96,7 +96,7 @@ class Learner:
             update_average(self.average, self.network, self.recipe.training.weight_average, step)
 
     def state(self) -> dict[str, Any]:
-        """Return everything that `load_state` needs to continue exactly where this learner is."""
+        """Return the state from which `load_state` continues exactly."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
@@ -105,7 +105,7 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned.
+        """Restore a state that `state` returned.
 
         Raises:
             LookupError, TypeError, ValueError, RuntimeError: the state belongs to another recipe's network.
@@ -117,7 +117,7 @@ class Learner:
         for saved, own in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
             saved.update(fused=own["fused"], foreach=own["foreach"])
         self.optimiser.load_state_dict(state["optimiser"])
-        # Only if both scale: a run may be resumed on another kind of device.
+        # Only if both scale their gradients: a run may be resumed on another kind of device.
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 
@@ -131,7 +131,7 @@ class Learner:
         return a.logits.float(), b.logits.float()
 
     def _mixed_precision(self) -> AbstractContextManager[Any]:
-        """Let the network compute in 16 bits within a block, if the device is faster in them."""
+        """Let the network compute in 16 bits within a block, if that is faster on the device."""
         return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
 
 

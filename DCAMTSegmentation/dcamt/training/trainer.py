@@ -1,8 +1,8 @@
 """Train a run: `Trainer.fit` draws batches, makes steps, reports, validates and saves.
 
-On a CPU, with the same number of threads, a run that was interrupted and resumed ends with exactly the weights of one
-that was not. On CUDA its random draws are the same, too, but some kernels add in no fixed order: even two uninterrupted
-runs differ in the last digits, and their weights drift apart from there.
+On a CPU, with the same number of threads, a run that was interrupted and resumed ends with exactly the weights of an
+uninterrupted run. On CUDA its random draws are the same, too, but some kernels add in no fixed order: even two
+uninterrupted runs differ in the last digits, and their weights drift apart from there.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ VALIDATION_FRACTION = 0.1
 class TrainingResult:
     """The state of a run when its training ended or paused.
 
-    weights: the final network's state. step: iterations made. seconds: spent by this run in all its processes.
-    finished: whether the last iteration was made. dice: of the last validation; None without validation cases.
+    weights: state of the final network. step: iterations made. seconds: spent by this run in all its processes.
+    finished: whether the last iteration was made. dice: Dice of the last validation; None without validation cases.
     stopped: whether the run was asked to end and to write its models, not only to pause.
     """
 
@@ -95,7 +95,7 @@ class LossMeter:
         return time.monotonic() - self._since >= REPORT_EVERY_S
 
     def report(self, step: int, of: int, learning_rate: float) -> TrainingProgress:
-        """Return the mean losses, iterations per second and remaining seconds, and start anew."""
+        """Return the mean losses, iterations per second and remaining seconds; reset the meter."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         now = time.monotonic()
         speed = (step - self._step) / max(now - self._since, 1e-9)
@@ -165,11 +165,12 @@ class Trainer:
 
         Raises:
             InputError: a case cannot be used, or the losses are no longer finite.
-            TeamLost: another process of the team has ended; what was learnt is saved.
+            TeamLost: another process of the team has ended; the weights are saved.
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        if self.stop_requested and self.team.size == 1:  # while the cases were read
+        # A request came while the cases were read.
+        if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
         held_out = by_role[VALIDATION]
@@ -186,7 +187,8 @@ class Trainer:
                 try:
                     meter.add(self.iterate(sampler.draw(self.step)))
                 except TeamLost:
-                    self.save()  # every step that all processes made
+                    # The weights are those of the last step that all processes made.
+                    self.save()
                     raise
                 self.step += 1
                 self.seconds = time.monotonic() - began
@@ -194,16 +196,17 @@ class Trainer:
                 last = self.step == iterations
                 checkpoint_due = time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s
                 if meter.is_due or last or checkpoint_due:
-                    # Always before a checkpoint: losses that are not finite must not replace a sound checkpoint.
+                    # Always report before a checkpoint: non-finite losses must not replace a usable checkpoint.
                     self._report(meter)
                 validating = bool(held_out) and (last or self._validation_due(held_out))
                 if checkpoint_due or (validating and (last or self.team.size > 1)):
-                    # Before a validation: if that fails, or a process ends meanwhile, nothing is lost.
+                    # Save before a validation: if it fails, or a process ends meanwhile, no step is lost.
                     self.save()
                     checkpointed = time.monotonic()
                 if validating:
                     dice = self._validate(held_out, may_be_cancelled=not last) or dice
-        if not meter.is_empty:  # a signal came between two reports
+        # A signal came between two reports.
+        if not meter.is_empty:
             self._report(meter)
         finished = self.step >= iterations
         stopped = not finished and self._request == STOP
@@ -239,7 +242,7 @@ class Trainer:
         return dict(self.learner.model.state_dict())
 
     def _check_request(self) -> None:
-        """Note whether another process asks this run to pause or stop, every `REQUEST_EVERY_S`."""
+        """Record whether another process asks this run to pause or stop, every `REQUEST_EVERY_S`."""
         if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
             self._request_checked = time.monotonic()
             self._request = read_request(self.run)

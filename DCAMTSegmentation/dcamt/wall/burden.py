@@ -12,8 +12,8 @@ WALL, OPENING, BORDER = 0, 1, 2
 
 WHOLE = "all"
 REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
-"""By number; a point's region is the direction that its normal has most of: A, P, S, I, R (the septum lies to the
-patient's right of the left atrium) and L."""
+"""Regions by index. A point's region is the main direction of its normal: A, P, S, I, R (the septum lies to the
+patient's right of the left atrium) or L."""
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
 """Upper bounds in percent of enhanced wall; stage IV lies above the last (DECAAF: Marrouche, JAMA 311:498, 2014)."""
@@ -45,7 +45,7 @@ def count_burden(
 ) -> tuple[Burden, ...]:
     """Return the burden of the whole wall, then of each of `REGIONS`, area-weighted.
 
-    Arrays (N,), one value a point of the surface: ratio to the blood pool, kind (`WALL`, `OPENING` or `BORDER`),
+    Arrays (N,), one value per point of the surface: ratio to the blood pool, kind (`WALL`, `OPENING` or `BORDER`),
     region, area. A point of the wall is enhanced if its ratio exceeds `threshold`.
     """
     cm2 = np.where(kind == WALL, areas_mm2, 0.0) / 100.0
@@ -58,8 +58,8 @@ def count_burden(
 def decaaf_stage(percent: float) -> str:
     """Return stage "I" to "IV" at 10, 20 and 30% of enhanced wall; "" for NaN.
 
-    DECAAF graded by its own readers' threshold: a stage by any other threshold is a stage by name only, and is to be
-    shown beside it.
+    DECAAF graded by its own readers' threshold. A stage by another threshold is not comparable: show the threshold
+    with the stage.
     """
     if isnan(percent):
         return ""

@@ -19,7 +19,7 @@ from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder, set_runs_folder
 from ..runs.preflight import in_gigabytes
-from ..runs.start import discard, just_started, resume, stop_here
+from ..runs.start import discard, is_starting, resume, stop_here
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
 from .effort import duration_text
@@ -111,7 +111,7 @@ class RunsPanel:
     def _show_state(self, state: RunState | None) -> None:
         watch = self.watch
         running = state is not None and state.state == RUNNING
-        starting = watch is not None and just_started(watch.run) and not running
+        starting = watch is not None and is_starting(watch.run) and not running
         request = read_request(watch.run) if watch is not None else None
         idle_state = None if running or starting else state
         stoppable = idle_state is not None and can_stop_without_process(idle_state)

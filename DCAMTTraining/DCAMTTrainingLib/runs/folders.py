@@ -1,4 +1,4 @@
-"""The folder of runs: one folder on this computer, chosen once, whatever scene is open."""
+"""Find and choose the folder of runs: one folder for this computer, independent of the scene."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def exists(name: str) -> bool:
 
 
 def free_name(name: str) -> str:
-    """Return the name, with the next free number at its end if it exists: `run-1`, `run-2`, …"""
+    """Return the name, with the next unused number at its end if a run has that name: `run-1`, `run-2`, …"""
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
     while exists(name):
         name, number = f"{stem}-{number}", number + 1

@@ -1,4 +1,4 @@
-"""Start the process that trains a run and that outlives the module, the scene and the application."""
+"""Start the process that trains a run and outlives the module, the scene and the application."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..cases.scene_export import export_case
 
 @dataclass
 class StartedProcess:
-    """A process started by this application. locked: whether it was seen to hold the run's lock."""
+    """A process started by this application. locked: whether it has held the run's lock."""
 
     run: RunFolder
     process: subprocess.Popen[bytes]
@@ -39,7 +39,7 @@ started: list[StartedProcess] = []
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What to train: `recipe` on the cases of `rows`, in the folder `run`.
+    """A run to start: `recipe` is trained on the cases of `rows`, in the folder `run`.
 
     settings: `key=value` as for `dcamt train --set`. start_from: a model's name or file, empty for random weights.
     """
@@ -60,7 +60,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
 
     Raises:
         InputError: the folder exists, or a case is not usable.
-        OutputError: a file cannot be written, or no process started.
+        OutputError: a file cannot be written, or no process can be started.
     """
     run = plan.run
     if run.path.exists():
@@ -101,7 +101,7 @@ def train_words(plan: RunPlan) -> list[str]:
 
 
 def resume(run: RunFolder, device: str = AUTO) -> None:
-    """Resume a run; raise InputError if a process trains it already, OutputError if no process can be started."""
+    """Resume a run; raise InputError if a process already trains the run, OutputError if no process can be started."""
     _refuse_if_trained(run, _("Select the run to watch it."))
     start_process(run, ["train", "--run", str(run.path), "--resume", "--device", device])
 
@@ -113,7 +113,7 @@ def stop_here(run: RunFolder, device: str = AUTO) -> None:
 
 
 def start_process(run: RunFolder, words: Sequence[str]) -> None:
-    """Start `dcamt` without pipe, terminal or process group in common with the application, so that it outlives it."""
+    """Start `dcamt` without a pipe, terminal or process group of the application, so that the run outlives it."""
     started[:] = [one for one in started if one.process.poll() is None]
     flags = 0
     if os.name == "nt":
@@ -138,7 +138,7 @@ def start_process(run: RunFolder, words: Sequence[str]) -> None:
     started.append(StartedProcess(run, process))
 
 
-def just_started(run: RunFolder) -> bool:
+def is_starting(run: RunFolder) -> bool:
     """Return whether this application started a process for the run that does not hold its lock yet."""
     held = is_held(run.lock)
     waiting = False
