@@ -24,7 +24,7 @@ FORMAT = 1
 Stride = tuple[int, int, int]
 """Factor along patient R-L, A-P, S-I."""
 REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
-"""Removed keys, by section and key, with the only value still accepted (the part switched off)."""
+"""Removed keys, by section and key, with the only value that a training accepts (the part switched off)."""
 SHIPPED = Path(__file__).with_name("recipes")
 FAST, ACCURATE = "fast", "accurate"
 QUALITIES = (FAST, ACCURATE)
@@ -205,38 +205,40 @@ class Recipe:
         return json.dumps(self.to_dict(), indent=2)
 
 
-def recipe_from_dict(data: Mapping[str, Any], source: str | Path) -> Recipe:
+def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: bool = True) -> Recipe:
     """Return the checked recipe of a file's content; `source` is the file that an error names.
+
+    for_training: refuse a recipe that asks for a part of the training that was removed; otherwise leave that part out.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.
     """
-    recipe: Recipe = build(Recipe, _without_removed_keys(data, source), source, "recipe")
+    recipe: Recipe = build(Recipe, _without_removed_keys(data, source, for_training), source, "recipe")
     _check(recipe, source)
     return recipe
 
 
-def _without_removed_keys(data: Mapping[str, Any], source: str | Path) -> Mapping[str, Any]:
+def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_training: bool) -> Mapping[str, Any]:
     """Return a recipe's dictionary without the keys that earlier versions wrote and this one lacks.
 
     Raises:
-        InputError: a removed part is switched on.
+        InputError: a removed part is switched on, and the recipe is for a training.
     """
     for (section, key), off in REMOVED.items():
         values = data.get(section) if isinstance(data, Mapping) else None
         if isinstance(values, Mapping) and key in values:
-            if values[key] != off:
+            if for_training and values[key] != off:
                 raise InputError(
                     f"'recipe.{section}.{key}' is {values[key]!r}, but this part was removed from DCAMT",
                     path=source,
-                    remedy=f"Set it to {off:g}, or use DCAMT 0.1.",
+                    remedy=f"Train with a recipe file in which it is {off:g}, or use DCAMT 0.1.",
                 )
             data = {**data, section: {name: value for name, value in values.items() if name != key}}
     return data
 
 
-def load_recipe(name_or_file: str | Path) -> Recipe:
-    """Return a shipped recipe by its name (`la`), or any recipe by its file.
+def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
+    """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
     Raises:
         InputError: there is no such recipe, or the file is not a recipe.
@@ -255,7 +257,7 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         raise InputError(f"cannot be read ({error})", path=path) from error
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON (line {error.lineno}: {error.msg})", path=path) from error
-    return recipe_from_dict(data, path)
+    return recipe_from_dict(data, path, for_training)
 
 
 def shipped_recipes() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -197,16 +198,48 @@ def test_a_calibration_in_the_package_and_beside_it(tiny_package: ModelPackage, 
     ],
     ids=str,
 )
-def test_a_calibration_that_does_not_fit_is_refused(
+def test_a_calibration_that_does_not_fit_is_refused_within_a_model_and_not_used_beside_it(
     change: dict[str, object], message: str, tiny_package: ModelPackage, tmp_path: Path
 ) -> None:
     path = tmp_path / "m.dcamt"
     card = write_package(path, tiny_package)
     data = asdict(replace(calibration_of(tiny_package), model=card.checksum)) | change
     calibration_path(path).write_text(json.dumps(data), encoding="utf-8")
-    with pytest.raises(InputError, match=message) as caught:
+    package = open_model(path)
+    assert package.calibration is None
+    (note,) = package.notes
+    assert re.search(message, note)
+    assert "m.calibration.json" in note
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("calibration.json", json.dumps(data))
+    with pytest.raises(InputError, match=message):
         open_model(path)
-    assert "m.calibration.json" in str(caught.value)
+
+
+def test_a_calibration_beside_the_model_that_does_not_fit_is_told_of_and_replaced(
+    tiny_package: ModelPackage,
+    oblique_scan: Volume,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
+    monkeypatch.setenv("DCAMT_HOME", str(tmp_path))
+    path = tmp_path / "models" / "m.dcamt"
+    write_package(path, tiny_package)
+    calibration_path(path).write_text('{"format": 2}', encoding="utf-8")
+    note = f"The calibration beside the model is not used: {calibration_path(path)}"
+    assert any(one.startswith(note) for one in Predictor(open_model(path)).segment(oblique_scan, FAST).notes)
+    assert main(["models", "list"]) == 0
+    assert note in capsys.readouterr().err
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=8, shape=(12, 12, 12))
+    command = ["models", "calibrate", str(path), str(cases), "--device", "cpu"]
+    assert main(command) == 1
+    assert "has a calibration already. Replace it with --overwrite." in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert not calibration_path(path).exists()
+    assert open_model(path).calibration is not None
+    assert open_model(path).notes == ()
 
 
 def test_text_that_is_no_calibration() -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from dcamt.api.training import choose_recipe, plan_resumed_run
+from dcamt.cases.case_list import LABELLED, Case, write_cases
 from dcamt.errors import InputError
-from dcamt.recipe import load_recipe, recipe_from_dict
+from dcamt.models.package import ModelPackage, open_model, write_package
+from dcamt.recipe import Recipe, load_recipe, recipe_from_dict
+from dcamt.runs.folder import RunFolder
 
 NAN, INFINITE = float("nan"), float("inf")
 PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
@@ -194,6 +200,35 @@ def test_a_removed_part_is_accepted_while_it_is_off(key: str) -> None:
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
     with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this part was removed"):
         recipe_from_dict(la_with({key: 0.5}), "old.json")
+
+
+@pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
+def test_a_run_with_a_removed_part_can_be_opened_but_not_trained_further(key: str, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.recipe.write_text(json.dumps(la_with({key: 0.5})), encoding="utf-8")
+    scan = tmp_path / "a.nrrd"
+    scan.touch()
+    write_cases([Case("a", scan, scan, LABELLED)], run.cases)
+    assert run.open()[0] == load_recipe("la")
+    with pytest.raises(InputError, match=r"removed from DCAMT\. Train with a recipe file in which it is 0"):
+        plan_resumed_run(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
+def test_a_model_whose_training_had_a_removed_part_is_opened_but_lends_no_recipe(
+    key: str, tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, name = key.split(".")
+    data = tiny_package.recipe.to_dict()
+    data[section][name] = 0.5
+    path = tmp_path / "old.dcamt"
+    with monkeypatch.context() as patch:
+        patch.setattr(Recipe, "to_json", lambda recipe: json.dumps(data))
+        write_package(path, tiny_package)
+    assert open_model(path).recipe == tiny_package.recipe
+    with pytest.raises(InputError, match=f"{key}' is 0.5, but this part was removed"):
+        choose_recipe(start_from=path)
+    assert choose_recipe(tiny_package.recipe, start_from=path)[0] == tiny_package.recipe
 
 
 @pytest.mark.parametrize(

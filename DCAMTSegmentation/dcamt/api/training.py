@@ -25,7 +25,8 @@ from ..distributed import (
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
-from ..models.package import Card, write_package
+from ..models.package import Card, read_recipe, write_package
+from ..models.store import model_path
 from ..recipe import Recipe, load_recipe, with_settings
 from ..runs.efforts import effort_settings
 from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
@@ -187,7 +188,7 @@ def plan_new_run(
 def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:
     """Return the plan of the run in a folder. Raises InputError if there is none, or its files are damaged."""
     folder = RunFolder(Path(run))
-    recipe, cases = folder.open()
+    recipe, cases = folder.open(for_training=not conclude)
     return TrainingPlan(folder, recipe, cases, folder.started_from(), None, device, resume=True, conclude=conclude)
 
 
@@ -208,7 +209,7 @@ def choose_recipe(
         from ..networks.packaging import build_network, verify_model
 
         package = verify_model(start_from)
-        base = base or package.recipe
+        base = base or read_recipe(model_path(start_from))  # refuses removed parts, which a package is opened without
         origin, weights = Origin.of(package.card), dict(build_network(package).state_dict())
     base = base or load_recipe(DEFAULT_RECIPE)
     changes = effort_settings(base, effort) if effort is not None else []

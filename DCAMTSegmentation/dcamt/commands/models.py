@@ -11,7 +11,7 @@ from ..cases.case_list import VALIDATION, read_cases
 from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..models.calibration import MIN_CASES, Calibration
-from ..models.package import Card, open_model, write_package
+from ..models.package import Card, ModelPackage, calibration_path, open_model, write_package
 from ..models.store import import_model, model_path, remove_model, stored_models
 from .console import Console
 from .result_files import REFUSE, check_file, existing_rule
@@ -24,19 +24,22 @@ def run_models(options: argparse.Namespace) -> int:
         intact = True
         for model in stored_models():
             try:
-                card = open_model(model.path).card
+                package = open_model(model.path)
             except InputError as error:  # list the others nevertheless
                 console.print_error(str(error))
                 intact = False
                 continue
-            console.print_event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=card.title)
-            console.print_text(f"{model.name:<20} {card.title} ({'shipped' if model.shipped else 'imported'})")
+            title = package.card.title
+            console.print_event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=title)
+            console.print_text(f"{model.name:<20} {title} ({'shipped' if model.shipped else 'imported'})")
+            _print_notes(package, console)
         return 0 if intact else 1
     if options.action == "show":
         path = model_path(options.model)
         package = open_model(path)
         _show_card(package.card, console)
         _show_calibration(package.calibration, console)
+        _print_notes(package, console)
     elif options.action == "verify":
         from ..networks.packaging import verify_model  # loads torch
 
@@ -70,7 +73,10 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases], existing_rule(options))
-    elif open_model(path).calibration is not None and existing_rule(options) == REFUSE:
+    # Also one beside the model that does not fit: writing the model removes it.
+    elif existing_rule(options) == REFUSE and (
+        open_model(path).calibration is not None or calibration_path(path).exists()
+    ):
         raise InputError("has a calibration already", path=path, remedy="Replace it with --overwrite.")
     # These import torch: after all checks that work without it.
     from ..devices import choose_device
@@ -82,7 +88,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         console.print_event("progress", step=done, of=of)
         console.show_progress("segmenting the validation cases", done / of)
 
-    package = replace(verify_model(path), calibration=None)
+    package = replace(verify_model(path), calibration=None, notes=())
     predictor = Predictor(package, choose_device(options.device))
     notes = f"{len(cases)} validation cases of {options.cases.name}, each also with simulated disturbances"
     calibration = calibrate(package, cases, predictor, notes, progress)
@@ -96,6 +102,11 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     for figure, value in calibration.measured.items():
         console.print_text(f"{figure}: {value:.3f}")
     console.print_text(f"calibration: {options.output or path}")
+
+
+def _print_notes(package: ModelPackage, console: Console) -> None:
+    for note in package.notes:
+        console.print_error(note)
 
 
 def _show_calibration(calibration: Calibration | None, console: Console) -> None:

@@ -192,6 +192,7 @@ class Predictor:
         branches, notes = self._run(
             image[(slice(None), *box)], quality, lambda done, of: report("segmenting", 0.1 + 0.7 * done / of)
         )
+        notes = (*self._package.notes, *notes)
         branches = _embed(branches, box, grid.shape)
         report("finishing", 0.8)
         mean = branches.mean(dim=0)

@@ -64,13 +64,14 @@ class ModelPackage:
     """The content of a package, as `open_model` checks it; weights are stored as 16- or 32-bit floats.
 
     `networks.packaging.build_network` makes the network of it. calibration: None for a model that shows the agreement
-    of its branches alone.
+    of its branches alone. notes: for the user, for example that the calibration beside the model does not fit.
     """
 
     card: Card
     recipe: Recipe
     weights: Mapping[str, np.ndarray]
     calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
 
 
 def write_package(path: Path, package: ModelPackage) -> Card:
@@ -117,13 +118,14 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     """Open a package and check all of the file: members, sizes, version, checksum, card, recipe and weights.
 
     Weights are checked as arrays: whole, floats, finite. `networks.packaging.verify_model` also checks that they fit
-    the recipe's network, which needs torch. `data`: the file's content, if it was read already.
+    the recipe's network, which needs torch. `data`: the file's content, if it was read already. A calibration beside
+    the file that does not fit is left out, and a note of the package says why.
 
     Raises:
         InputError: the file is no package, or is cut off, altered, too large, of another version, or holds anything
             that a package does not.
     """
-    card, recipe, packed, calibration = _open_parts(path, data)
+    card, recipe, packed, calibration, notes = _open_parts(path, data)
     try:
         weights = _unpack_weights(packed)
     except ValueError as error:
@@ -131,7 +133,7 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise InputError(f"cannot be used: the weights '{name}' are not finite numbers", path=path)
-    return ModelPackage(card, recipe, weights, calibration)
+    return ModelPackage(card, recipe, weights, calibration, notes)
 
 
 def calibration_path(path: Path) -> Path:
@@ -139,12 +141,15 @@ def calibration_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.{CALIBRATION}")
 
 
-def read_calibration(path: Path, card: Card) -> Calibration | None:
-    """Return the calibration beside a model of that card; None if there is none.
+def find_calibration(path: Path, card: Card) -> tuple[Calibration | None, tuple[str, ...]]:
+    """Return the calibration beside a model of that card, and notes; None if there is none or it does not fit."""
+    try:
+        return _read_calibration(path, card), ()
+    except InputError as error:
+        return None, (f"The calibration beside the model is not used: {error}",)
 
-    Raises:
-        InputError: the file cannot be used, or belongs to another model.
-    """
+
+def _read_calibration(path: Path, card: Card) -> Calibration | None:
     beside = calibration_path(path)
     try:
         with open(beside, "rb") as file:
@@ -159,7 +164,7 @@ def read_calibration(path: Path, card: Card) -> Calibration | None:
 def _parse_calibration(text: bytes, path: Path, card: Card) -> Calibration:
     calibration = parse_calibration(text, path)
     if calibration.model != card.checksum:
-        remedy = "Remove the file, or calibrate the model again with `dcamt models calibrate`."
+        remedy = "Remove the file, or calibrate the model again with `dcamt models calibrate --overwrite`."
         raise InputError("the calibration belongs to other weights than the model's", path=path, remedy=remedy)
     return calibration
 
@@ -175,8 +180,8 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
     return _open_parts(path, data)[0]
 
 
-def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Calibration | None]:
-    """Return the checked card and recipe, the bytes of the weights, whose checksum fits, and the calibration."""
+def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Calibration | None, tuple[str, ...]]:
+    """Return the checked card and recipe, the bytes of the weights, whose checksum fits, the calibration and notes."""
     if data is None and not path.is_file():
         raise InputError("there is no such model file", path=path)
     try:
@@ -197,14 +202,16 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Ca
     if _checksum(parts[WEIGHTS], parts[RECIPE], replace(card, checksum="")) != card.checksum:
         raise InputError("was altered after it was made: its checksum does not fit", path=path, remedy=_COPY_AGAIN)
     try:
-        recipe = recipe_from_dict(json.loads(parts[RECIPE]), path)
+        recipe = recipe_from_dict(json.loads(parts[RECIPE]), path, for_training=False)
     except (ValueError, RecursionError) as error:
         raise InputError(f"cannot be used: {error}", path=path, remedy=_COPY_AGAIN) from error
+    calibration: Calibration | None
+    notes: tuple[str, ...] = ()
     if CALIBRATION in parts:
-        calibration: Calibration | None = _parse_calibration(parts[CALIBRATION], path, card)
+        calibration = _parse_calibration(parts[CALIBRATION], path, card)
     else:
-        calibration = read_calibration(path, card)
-    return card, recipe, parts[WEIGHTS], calibration
+        calibration, notes = find_calibration(path, card)
+    return card, recipe, parts[WEIGHTS], calibration, notes
 
 
 def read_card(path: Path) -> Card:
@@ -221,10 +228,10 @@ def read_card(path: Path) -> Card:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return a package's recipe alone; the weights are neither read nor checked.
+    """Return a package's recipe alone, to train by it; the weights are neither read nor checked.
 
     Raises:
-        InputError: there is no such package, or its recipe cannot be read.
+        InputError: there is no such package, or its recipe cannot be read, or asks for a removed part of the training.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, OutputError
 from ..io.atomic import atomic_path
-from .package import Card, calibration_path, check_description, read_calibration, read_model
+from .package import Card, calibration_path, check_description, find_calibration, read_model
 
 DEFAULT_MODEL = "left-atrium"
 MODEL_ENDING = ".dcamt"
@@ -71,8 +71,8 @@ def import_model(
 
     `path` is always a file, never the name of a stored model. The bytes that were checked are the bytes that are
     stored. `check(path, data)` raises InputError for a file that is no sound model; the default leaves the weights to
-    the process that loads them. A calibration beside the file is copied with it. With `replace` the file takes the
-    place of an imported model of its name, which stays if anything fails.
+    the process that loads them. A calibration beside the file is copied with it if it fits. With `replace` the file
+    takes the place of an imported model of its name, which stays if anything fails.
 
     Raises:
         InputError: the file is no sound model, or a model of that name exists.
@@ -80,7 +80,7 @@ def import_model(
     """
     data = read_model(path)
     card = check(path, data)
-    name, calibration = card.name, read_calibration(path, card)
+    name, (calibration, _) = card.name, find_calibration(path, card)
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its name '{name}' cannot be a file name", path=path)
     there = next((model for model in stored_models() if model.name == name), None)

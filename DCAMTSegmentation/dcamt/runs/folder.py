@@ -150,15 +150,15 @@ class RunFolder:
         first_checkpoint()
         write_text(self.recipe, recipe.to_json())
 
-    def open(self) -> tuple[Recipe, list[Case]]:
-        """Return the recipe and cases of the run.
+    def open(self, for_training: bool = False) -> tuple[Recipe, list[Case]]:
+        """Return the recipe and cases of the run; `for_training` as in `recipe.recipe_from_dict`.
 
         Raises:
             InputError: there is no run here, or its files cannot be used.
         """
         if not self.recipe.exists():
             raise InputError("holds no run to resume", path=self.path, remedy="Start one without --resume.")
-        return load_recipe(self.recipe), read_cases(self.cases)
+        return load_recipe(self.recipe, for_training), read_cases(self.cases)
 
     def started_from(self) -> Origin | None:
         """Return the model of the run's first weights; None if they were random.

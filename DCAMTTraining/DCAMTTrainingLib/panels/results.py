@@ -210,7 +210,7 @@ def read_scores(path: Path) -> list[dict[str, str]]:
 def class_names(recipe: Path) -> dict[str, str]:
     """Return the names of a run's classes by label value as text; none if its recipe cannot be read."""
     try:
-        return {str(info.label): info.name for info in load_recipe(recipe).classes}
+        return {str(info.label): info.name for info in load_recipe(recipe, for_training=False).classes}
     except DCAMTError:
         return {}
 

@@ -129,7 +129,7 @@ class WatchPanel:
         watch = self._watch
         if watch is not None and watch.run.recipe.exists():
             try:
-                self._recipe = load_recipe(watch.run.recipe)
+                self._recipe = load_recipe(watch.run.recipe, for_training=False)
             except DCAMTError:
                 return
             self._listing = SteppedTask(self._read_cases(watch.run), lambda error: self._show_cases()).start()
