@@ -21,12 +21,18 @@ GRID_TOLERANCE = 0.05
 """Fraction of a voxel by which two grids may differ and still count as one: files round their geometry."""
 
 
+class IdentifyingNote(str):
+    """A note that names files or series, and thereby may name the patient: anonymous reports leave it out."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A scan: `voxels` (C, I, J, K) of any real type, on `grid`.
 
-    path: where the scan was read from. notes: sentences for the user on how the file was understood. frames: of a
-    DICOM scan, file and index of the frame under each slice along k.
+    path: where the scan was read from. notes: sentences for the user on how the file was understood, each one
+    that names files an `IdentifyingNote`. frames: of a DICOM scan, file and index of the frame under each slice.
     """
 
     voxels: np.ndarray

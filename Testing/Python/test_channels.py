@@ -9,13 +9,14 @@ import nibabel
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.commands.scan_jobs import expand_scan_path
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.channels import channel_files, channel_names
+from dcamt.io.channels import channel_files, channel_names, has_channel_files
 from dcamt.io.readers import read_header, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
-from dcamt.volume import Labelmap, Volume
+from dcamt.volume import IdentifyingNote, Labelmap, Volume
 from dcamt_testing.tiny_recipes import TINY
 
 GRID = Grid((20, 20, 20), np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -105,3 +106,32 @@ def test_a_data_set_of_two_channels_is_found_checked_trained_on_and_segmented(
     printed = capsys.readouterr()
     assert "Read as channels: c_0000.nii.gz (LGE), c_0001.nii.gz (cine)." in printed.err
     assert [path.name for path in out.iterdir()] == ["c_0000.nii.gz"]
+
+
+def test_a_numbered_file_of_several_images_is_read_alone(tmp_path: Path) -> None:
+    """`p_0000` and `p_0001` are two patients if each holds all channels; a file of one image is a channel."""
+    draw = np.random.default_rng(3)
+    for number in range(2):
+        voxels = draw.integers(0, 99, (2, *GRID.shape)).astype(np.int16)
+        write_volume(Volume(voxels, GRID), tmp_path / f"p_{number:04d}.nii.gz")
+    first = tmp_path / "p_0000.nii.gz"
+    scan = read_scan(first, channels=2)
+    assert np.array_equal(scan.voxels, np.moveaxis(np.asanyarray(nibabel.load(first).dataobj), -1, 0))
+    assert scan.notes == ()
+    assert read_header(first, channels=2).channels == 2
+    assert [path.name for path in expand_scan_path(tmp_path, channels=2)] == ["p_0000.nii.gz", "p_0001.nii.gz"]
+
+
+def test_notes_that_name_files_are_marked(tmp_path: Path) -> None:
+    write_channels(tmp_path / "imagesTs", "Mueller")
+    first = tmp_path / "imagesTs" / "Mueller_0000.nii.gz"
+    for channels in (1, 2):
+        (note,) = read_scan(first, channels).notes
+        assert "Mueller_0001.nii.gz" in note
+        assert isinstance(note, IdentifyingNote)
+
+
+def test_only_folders_of_channels_have_their_description_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.nii.gz").touch()
+    monkeypatch.setattr("dcamt.io.channels.channel_names", lambda path: pytest.fail(f"{path} is no channel"))
+    assert not has_channel_files(tmp_path / "a.nii.gz")

@@ -190,6 +190,16 @@ def test_page_names_no_patient_without_identity(dicom_run: Path) -> None:
     assert "no name, identifier" not in named
 
 
+def test_page_names_no_channel_file_without_identity(model: Path, tmp_path: Path) -> None:
+    scan = save_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
+    save_scan(scan.with_name("Mueller_0001.nii.gz"))
+    words = [scan, "-o", tmp_path / "out.nrrd", "--model", model, "--report", tmp_path / "page.html"]
+    assert run(*words) == 0
+    assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert run(*words, "--overwrite", "--identity") == 0
+    assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_page_stands_alone_and_shows_the_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "page.html"
     assert run(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0

@@ -17,7 +17,7 @@ import pytest
 from dcamt.commands.scan_jobs import expand_scan_path
 from dcamt.io.dicom import ScanChoice
 from dcamt.io.readers import read_header, read_labelmap, read_scan
-from dcamt.volume import Volume, fit_labelmap
+from dcamt.volume import IdentifyingNote, Volume, fit_labelmap
 from dcamt_testing.scan_files import refused
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
@@ -300,6 +300,7 @@ def test_other_files_among_the_slices_are_skipped_with_a_note(tmp_path: Path) ->
     for word in ("dose.dcm", "report.dcm", "shot.dcm", "RT Dose"):
         assert word in note
     assert "README" not in note
+    assert isinstance(note, IdentifyingNote)
 
 
 def test_copies_of_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
@@ -309,6 +310,7 @@ def test_copies_of_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     volume = read_scan(tmp_path)
     assert_in_place(volume, 10)
     assert "copies" in volume.notes[0]
+    assert isinstance(volume.notes[0], IdentifyingNote)
 
 
 def study(folder: Path, ending: str = ".dcm") -> Path:
@@ -331,6 +333,7 @@ def test_series_of_a_patients_folder_is_chosen(tmp_path: Path, ending: str) -> N
     volume = read_scan(folder)
     assert_in_place(volume, 10, 2000)
     assert "scout" in volume.notes[0]
+    assert isinstance(volume.notes[0], IdentifyingNote)
 
 
 def test_zip_of_a_folder(tmp_path: Path) -> None:

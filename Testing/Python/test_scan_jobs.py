@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from dcamt import cli
+from dcamt.cases.names import labels_beside_scans
 from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP
 from dcamt.commands.scan_jobs import (
     RequestedResults,
@@ -79,6 +80,19 @@ def test_only_the_first_channel_of_nnunet_is_a_scan(tmp_path: Path) -> None:
     assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)  # patients' numbers
     scans = expand_scan_path(tmp_path / "patients", channels=2)
     assert [path.name for path in scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+
+
+def test_the_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *(f"{number}.nrrd" for number in range(5)))
+    searched = []
+
+    def count(files: list[Path], folder: Path) -> list[Path]:
+        searched.append(folder)
+        return labels_beside_scans(files, folder)
+
+    monkeypatch.setattr("dcamt.commands.scan_jobs.labels_beside_scans", count)
+    assert len(expand_scan_path(tmp_path)) == 5
+    assert searched == [tmp_path]
 
 
 def fail_after_checks(*_: object) -> NoReturn:

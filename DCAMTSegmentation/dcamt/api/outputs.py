@@ -16,7 +16,7 @@ from ..io.formats import ending, scan_name
 from ..io.surfaces import write_surface as write_mesh
 from ..io.writers import write_labelmap, write_volume
 from ..report.scan_page import ScanPage, render_scan_page
-from ..volume import Volume
+from ..volume import IdentifyingNote, Volume
 from ..wall.surface import extract_surface
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def write_report(
         expected_overlap=result.expected_overlap,
         doubtful_places=result.doubtful_places(),
         wall=wall,
-        notes=[note for note in result.notes if identity or not _names_a_file(note, result.scan)],
+        notes=[note for note in result.notes if identity or not _may_identify(note, result.scan)],
         identity=identity or {},
         software=f"DCAMT {__version__}",
     )
@@ -175,6 +175,8 @@ def describe_identity(scan: Volume) -> dict[str, str]:
     return lines
 
 
-def _names_a_file(note: str, scan: Volume) -> bool:
-    """Return whether a note may name the scan's file or folder."""
+def _may_identify(note: str, scan: Volume) -> bool:
+    """Return whether a note is marked as naming files or series, or, unmarked, may name a file or folder."""
+    if isinstance(note, IdentifyingNote):
+        return True
     return "/" in note or "\\" in note or (scan.path is not None and scan_name(scan.path) in note)

@@ -20,6 +20,7 @@ from ..io.formats import (
     ending,
     scan_name,
 )
+from ..io.readers import read_header
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..wall.files import wall_surface_path, wall_table_path
 from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_path, check_table_path, foreign_files, refuse_existing
@@ -210,12 +211,13 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
 
     In a folder, these are skipped: hidden files, labels beside their scans (by the rules of `cases.names`), maps
     of agreement and probabilities, and the files of further channels of a scan (`io.channels`): in nnU-Net's folders,
-    and for a model of several `channels` in any folder.
+    and for a model of several `channels` in any folder, unless the first file holds several images itself.
     """
     if not os.path.isdir(scan):  # pathlib raises for names that the system cannot look up
         return [scan]
     entries = sorted(entry for entry in scan.iterdir() if not entry.name.startswith("."))
-    inside = [file for file in _files_in(scan) if file not in skipped_labels(scan, channels)]
+    skipped = set(skipped_labels(scan, channels))
+    inside = [file for file in _files_in(scan) if file not in skipped]
     if inside:
         return inside
     folders = [entry for entry in entries if entry.is_dir()]
@@ -228,9 +230,19 @@ def skipped_labels(folder: Path, channels: int = 1) -> list[Path]:
     """Return the files of a folder that are labels of scans in it, or further channels of scans; see above."""
     files = _files_in(folder) if os.path.isdir(folder) else []
     labels = labels_beside_scans(files, folder)
-    firsts = [file for file in files if channels > 1 or has_channel_files(file)]
+    firsts = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
     further = {other for file in firsts for other in channel_files(file)[1:]}
     return labels + [file for file in files if file in further and file not in labels]
+
+
+def _is_first_channel(file: Path) -> bool:
+    """Return whether a file is the first of several that a model of several channels reads as one scan."""
+    if not channel_files(file):
+        return False
+    try:
+        return read_header(file).channels == 1
+    except InputError:  # shown when the scan is read
+        return True
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..volume import Volume, grid_difference, same_grid
+from ..volume import IdentifyingNote, Volume, grid_difference, same_grid
 from .formats import scan_name
 
 FOLDERS_OF_CHANNELS = ("imagesTr", "imagesTs", "imagesVal")
@@ -61,8 +61,8 @@ def has_channel_files(path: Path) -> bool:
 
     Without either, the numbers may tell patients apart.
     """
-    known = path.parent.name in FOLDERS_OF_CHANNELS or len(channel_names(path)) > 1
-    return known and bool(channel_files(path))
+    # The names first: `channel_names` opens a file.
+    return bool(channel_files(path)) and (path.parent.name in FOLDERS_OF_CHANNELS or len(channel_names(path)) > 1)
 
 
 def one_channel_note(path: Path) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def one_channel_note(path: Path) -> tuple[str, ...]:
         return ()
     files, names = channel_files(path), channel_names(path)
     others = ", ".join(file.name for file in files[1:])
-    return (f"Took channel 0{_named(names, 0)} of {len(files)}; not used: {others}.",)
+    return (IdentifyingNote(f"Took channel 0{_named(names, 0)} of {len(files)}; not used: {others}."),)
 
 
 def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callable[[Path], Volume]) -> Volume:
@@ -94,7 +94,7 @@ def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callab
     names = channel_names(path)
     listed = ", ".join(f"{file.name}{_named(names, number)}" for number, file in enumerate(files))
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
-    return Volume(voxels, grid, path, (f"Read as channels: {listed}.", *notes))
+    return Volume(voxels, grid, path, (IdentifyingNote(f"Read as channels: {listed}."), *notes))
 
 
 def _named(names: Sequence[str], number: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
-from ..volume import GREY_SCALE
+from ..volume import GREY_SCALE, IdentifyingNote
 from .dicom_frames import SHOWN, FoundFiles, Frame, files_below, list_names, load_frames, quiet_pydicom, read_file
 from .stored_image import COPY_AGAIN, StoredImage, library_errors
 
@@ -149,7 +149,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
         kinds = sorted({kind for _, kind in passed})
         many = f"{len(passed)} files that are" if len(passed) > 1 else "a file that is"
         files = list_names([file.name for file, _ in passed])
-        notes.append(f"Passed over {many} no slice of the scan: {files} ({', '.join(kinds)}).")
+        notes.append(IdentifyingNote(f"Passed over {many} no slice of the scan: {files} ({', '.join(kinds)})."))
     columns, rows = stack.first.size
     return StoredImage(
         channels=1,
@@ -242,7 +242,7 @@ def _choose_stack(path: Path, stacks: list[_Stack], choice: ScanChoice, notes: l
         stack.first.series != large[0].first.series for stack in stacks if stack is not large[0]
     ):
         others = [stack.describe() for stack in stacks if stack is not large[0]]
-        notes.append(f"Passed over images of one or two slices: {', '.join(others)}.")
+        notes.append(IdentifyingNote(f"Passed over images of one or two slices: {', '.join(others)}."))
         return large[0]
     number = len({stack.first.series for stack in stacks})
     what = f"holds {number} DICOM series" if number == len(stacks) else f"holds {len(stacks)} stacks of slices"
@@ -307,7 +307,7 @@ def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
         else:
             seen[key if key not in seen else (str(frame.file), frame.index)] = frame
     if copies:
-        notes.append(f"Passed over copies of slices: {list_names(sorted(copies))}.")
+        notes.append(IdentifyingNote(f"Passed over copies of slices: {list_names(sorted(copies))}."))
     return list(seen.values())
 
 

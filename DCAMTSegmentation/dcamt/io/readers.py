@@ -51,7 +51,7 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
         path: NIfTI, NRRD, MetaImage, another ITK format, a folder of DICOM files or one above, a DICOM file of many
             frames, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's `.h5`. See docs/formats.md.
         channels: number of images that the file must hold, C of the voxels (C, I, J, K); or of channel files `x_0000`,
-            `x_0001`, ..., of which `path` is the first.
+            `x_0001`, ..., of one image each, of which `path` is the first.
         choice: which of several images in a DICOM folder.
 
     Returns:
@@ -63,10 +63,16 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
             that `volume.check_scan` refuses.
     """
     path = Path(path)
-    if channels > 1 and (files := channel_files(path)):
+    if channels > 1 and (files := channel_files(path)) and _holds_one_image(path, choice):
         return read_channels(path, files, channels, lambda file: _read_scan(file, 1, choice))
     volume = _read_scan(path, channels, choice)
     return replace(volume, notes=(*one_channel_note(path), *volume.notes)) if channels == 1 else volume
+
+
+def _holds_one_image(path: Path, choice: ScanChoice | None) -> bool:
+    """Return whether a file can be a channel of a scan; a 4D file is a scan of its own, whatever its number means."""
+    with _open_image(path, choice or ScanChoice()) as image:
+        return image.channels == 1
 
 
 def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
@@ -137,7 +143,7 @@ def read_header(path: str | Path, flatten_segments: bool = False, channels: int 
         else:
             check_scan_grid(image.grid, path)
         image.verify()
-        files = channel_files(path) if channels > 1 else ()
+        files = channel_files(path) if channels > 1 and image.channels == 1 else ()
         return Header(len(files) or (1 if flatten_segments and image.segments else image.channels), image.grid)
 
 
