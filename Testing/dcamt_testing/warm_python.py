@@ -93,6 +93,7 @@ class Request:
         self.arguments: list[str] = described["arguments"]
         self.environment: dict[str, str] = described["environment"]
         self.folder: str = described["folder"]
+        self.unbuffered: bool = described["unbuffered"]
         descriptors = array.array("i")
         _data, ancillary, _flags, _address = connection.recvmsg(1, socket.CMSG_SPACE(3 * descriptors.itemsize))
         for _level, _kind, data in ancillary:
@@ -107,7 +108,8 @@ class Request:
             os.close(descriptor)
         for name in ("stdin", "stdout", "stderr"):
             descriptor = ("stdin", "stdout", "stderr").index(name)
-            stream = open(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            mode, buffering = ("r", -1) if descriptor == 0 else ("w", 1 if self.unbuffered else -1)
+            stream = open(descriptor, mode, buffering, encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         if hasattr(sys.stderr, "reconfigure"):
@@ -130,7 +132,7 @@ class Request:
         except SystemExit as end:
             if isinstance(end.code, str):
                 print(end.code, file=sys.stderr)
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            status = end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None)
         except KeyboardInterrupt:
             sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
             status = -signal.SIGINT
@@ -229,9 +231,10 @@ def _is_forked(words: list[str]) -> bool:
 def _end(status: int) -> NoReturn:
     """End with an exit status, or by a signal if it is negative."""
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    os._exit(status & 0xFF)
+    os._exit(status)
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -259,7 +262,12 @@ def main() -> None:
     early: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: early.append(number))
-    described = {"arguments": words, "environment": dict(os.environ), "folder": os.getcwd()}
+    described = {
+        "arguments": words,
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "unbuffered": given[:1] == ["-u"],
+    }
     data = json.dumps(described).encode()
     connection.sendall(len(data).to_bytes(8, "big") + data)
     connection.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])

@@ -1,0 +1,56 @@
+"""The forked Python of the tests ends, prints and is stopped as the real interpreter is."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from dcamt_testing.warm_python import interpreter, start
+
+pytestmark = pytest.mark.skipif(not start(), reason="the system has no fork and pidfd")
+
+ENDS = {
+    "nothing": "pass",
+    "status": "import sys; sys.exit(3)",
+    "negative status": "import sys; sys.exit(-1)",
+    "message": "import sys; sys.exit('no')",
+    "exception": "raise ValueError('wrong')",
+    "SIGKILL": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "SIGTERM": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+    "Ctrl-C": "import os, signal; os.kill(os.getpid(), signal.SIGINT)",
+}
+
+
+@pytest.mark.parametrize("code", ENDS.values(), ids=ENDS)
+def test_it_ends_as_the_interpreter_does(code: str) -> None:
+    ends = [
+        subprocess.run([program, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False)
+        for program in (sys.executable, interpreter())
+    ]
+    assert ends[1].returncode == ends[0].returncode
+    last = [end.stderr.splitlines()[-1:] for end in ends]
+    assert last[1] == last[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_program(number: signal.Signals) -> None:
+    code = (
+        "import signal, sys, time\n"
+        f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(0.05)"  # a signal just before a long sleep would be handled only after it
+    )
+    process = subprocess.Popen([interpreter(), "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    assert process.wait(60) == 7
+    process.stdout.close()
+
+
+def test_output_of_a_killed_program_is_there_if_it_is_unbuffered() -> None:
+    code = "import os, signal; print('before'); os.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run([interpreter(), "-u", "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"before\n")
