@@ -60,6 +60,7 @@ class EngineProcess:
         self._python = python or python_program()
         self._stream, self._errors = JsonLines(newest_progress=True), b""
         self._end: ProcessEnd | None = None
+        self._delivers_later = False
         self._process: Any = qt.QProcess()
         # `-m` searches the working directory first.
         self._process.setWorkingDirectory(engine_folder)
@@ -103,7 +104,9 @@ class EngineProcess:
     def _on_output(self) -> None:
         if self._runs:
             self._stream.feed(self._process.readAllStandardOutput().data())
-            self._deliver()
+            # One delivery a turn: output that arrives faster than it is delivered would add one each time.
+            if not self._delivers_later:
+                self._deliver()
 
     def _on_errors(self) -> None:
         if self._runs:
@@ -120,10 +123,16 @@ class EngineProcess:
                 self._on_event(event)
         finally:
             if self.listening and self._stream.has_lines():
-                qt.QTimer.singleShot(0, self._deliver)
+                if not self._delivers_later:
+                    self._delivers_later = True
+                    qt.QTimer.singleShot(0, self._deliver_later)
             elif self.listening and self._end is not None:
                 self.listening = False
                 self._on_end(self._end)
+
+    def _deliver_later(self) -> None:
+        self._delivers_later = False
+        self._deliver()
 
     def _on_finished(self, *status: Any) -> None:
         if not self._runs:

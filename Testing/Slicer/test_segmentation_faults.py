@@ -471,6 +471,19 @@ class EngineProcessTest(unittest.TestCase):
             self.assertEqual(bool(heard[-1].problem), python is not None)
             self.assertEqual(heard[:-1], [] if python else [{"event": "x"}])
 
+    def test_one_turn_of_the_event_loop_delivers_once_however_much_output_arrives(self) -> None:
+        heard: list[Any] = []
+        process = EngineProcess([], heard.append, heard.append)
+        output = mock.Mock()
+        output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n'
+        process._process, process._runs, process.listening = output, True, True
+        # By this clock each event takes longer than a turn may.
+        with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", side_effect=lambda: float(len(heard))):
+            for _chunk in range(5):
+                process._on_output()
+            self.assertEqual(len(heard), 1)
+        process_events_until(lambda: len(heard) == 5, 5, "all events")
+
     def test_events_of_a_killed_process_are_ignored(self) -> None:
         heard: list[Any] = []
         process = EngineProcess(
