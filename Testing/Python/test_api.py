@@ -8,16 +8,19 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import dcamt
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.api.training import EventObserver, TrainingSession, plan_new_run
 from dcamt.models.package import open_model
 from dcamt.runs.events import RunEvent
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.requests import PAUSE, write_request
+from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
+from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
 from dcamt_testing.synthetic import save_tiny_model, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -191,6 +194,73 @@ def test_train_makes_the_model_of_the_command(tmp_path: Path) -> None:
     assert {"started", "validation", "finished"} <= set(seen)
     expected = load_weights(tmp_path / "command" / "model.dcamt")
     assert all((load_weights(done.model)[name] == value).all() for name, value in expected.items())
+
+
+class WarningObserver(EventObserver):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings: list[str] = []
+
+    def on_warning(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def short_session(tmp_path: Path, observer: EventObserver, iterations: int = 2) -> TrainingSession:
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
+    return TrainingSession(plan_new_run(cases, tmp_path / "run", tiny_recipe(f"iterations={iterations}")), observer)
+
+
+def test_a_run_killed_while_its_model_is_calibrated_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*arguments: object, **options: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
+    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", kill)
+    with pytest.raises(SystemExit):
+        short_session(tmp_path, EventObserver()).run()
+    run = RunFolder(tmp_path / "run")
+    assert run_state(run) == RunState(FINISHED, step=2, of=2)
+    # One that was killed before that was logged is finished by resuming it.
+    lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
+    run.events.write_text("".join(lines[:-1]), encoding="utf-8")
+    assert run_state(run).state == FAILED
+    assert dcamt.train(run=run.path, device="cpu", resume=True).iterations == 2
+    assert run_state(run).state == FINISHED
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_request_ends_the_calibration_with_a_warning(
+    stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that stopped the training itself does not end the calibration after it."""
+    run = RunFolder(tmp_path / "run")
+    checks: list[str | None] = []
+    observer = WarningObserver()
+
+    def ask(*arguments: object, check: Callable[[], None], **options: object) -> None:
+        check()
+        checks.append(read_request(run))
+        write_request(run, PAUSE)
+        check()
+        checks.append("not reached")
+
+    def stop(event: RunEvent) -> None:
+        if stops and event.kind == "started":
+            write_request(run, STOP)
+
+    monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
+    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", ask)
+    monkeypatch.setattr(observer, "on_event", stop)
+    done = short_session(tmp_path, observer, 100000 if stops else 2).run()
+    assert checks == [None]
+    assert done.report is not None
+    (warning,) = observer.warnings
+    assert warning.startswith("the model was not calibrated: cancelled. Calibrate it with: dcamt models calibrate ")
+    assert run_state(run).state == (STOPPED if stops else FINISHED)
 
 
 def test_paused_run_raises_and_resumes(tmp_path: Path) -> None:

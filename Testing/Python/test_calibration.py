@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.cli import main
-from dcamt.errors import InputError
+from dcamt.errors import Cancelled, InputError
 from dcamt.geometry import Grid, network_grid
 from dcamt.inference.calibrating import calibrate, mean_dice
 from dcamt.inference.disturbances import CALIBRATING, DisturbedScan
 from dcamt.inference.doubt import dilate, doubt_features
-from dcamt.inference.predictor import Predictor
+from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.models.calibration import (
     Calibration,
     ExpectedOverlap,
@@ -328,6 +329,46 @@ def test_a_model_is_calibrated_by_command(
 def test_fewer_than_eight_cases_are_refused(tiny_package: ModelPackage) -> None:
     with pytest.raises(InputError, match="8 labelled cases or more; there are 0"):
         calibrate(tiny_package, [], Predictor(tiny_package))
+
+
+class FakePredictor:
+    """Segments nothing but in its first `number` segmentations."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def segment(self, volume: Volume, quality: str) -> Prediction:
+        self._left -= 1
+        doubt = {"nothing": float(self._left < 0), "entropy": 0.1 * self._left, "disagreement": -0.1 * self._left}
+        labelmap = Labelmap(np.ones(volume.grid.shape, np.uint8), volume.grid)
+        return Prediction(labelmap, None, None, None, doubt=doubt)
+
+
+def test_three_cases_must_be_segmented(
+    tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
+    table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
+    cases = [case for case in read_cases(table) if case.role == VALIDATION]
+    qualities = 2
+    with pytest.raises(InputError, match="in fast quality the model segments something in 2 of these cases"):
+        calibrate(tiny_package, cases, FakePredictor(2 * qualities))  # type: ignore[arg-type]
+    assert calibrate(tiny_package, cases, FakePredictor(3 * qualities)).cases == 8  # type: ignore[arg-type]
+
+
+def test_a_check_ends_the_calibration_between_two_segmentations(tiny_package: ModelPackage, tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
+    cases = [case for case in read_cases(table) if case.role == VALIDATION]
+    calls: list[int] = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Cancelled("Cancelled.")
+
+    with pytest.raises(Cancelled):
+        calibrate(tiny_package, cases, FakePredictor(80), check=check)  # type: ignore[arg-type]
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("name", CALIBRATING)

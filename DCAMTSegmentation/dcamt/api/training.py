@@ -33,7 +33,7 @@ from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
 from ..runs.failure_note import FailureNote, write_note
 from ..runs.folder import Origin, RunFolder
 from ..runs.lock import run_lock
-from ..runs.requests import remove_request
+from ..runs.requests import read_request, remove_request
 
 if TYPE_CHECKING:
     import torch
@@ -302,7 +302,11 @@ class TrainingSession:
             if plan.resume:
                 trainer.resume()
                 if team.broadcast(trainer.step >= plan.recipe.training.iterations and run.model.exists()):
-                    self._observer.on_event(RunFinished(trainer.step, str(run.model), trainer.seconds))
+                    finished = RunFinished(trainer.step, str(run.model), trainer.seconds)
+                    if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):
+                        self._observer.on_event(finished)
+                    else:  # the process was killed after it had written the model
+                        log(finished)
                     return self._trained_run(trainer.step)
             try:
                 if not plan.resume:
@@ -317,9 +321,13 @@ class TrainingSession:
             command = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
             raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
         self._save_models(trainer, result)
-        self._calibrate(device)
-        self._write_report(device)
+        # Before the calibration and the report, which may take long: a run that is killed in them is finished.
         trainer.finish(str(run.model), result)
+        if result.stopped:  # by a request that is done now; the next one is for the calibration
+            remove_request(run)
+            trainer.stop_requested = False
+        self._calibrate(trainer, device)
+        self._write_report(device)
         return self._trained_run(result.step)
 
     def _save_models(self, trainer: Trainer, result: TrainingResult) -> None:
@@ -335,8 +343,11 @@ class TrainingSession:
             card = model_card(plan, best)
             save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))
 
-    def _calibrate(self, device: torch.device) -> None:
-        """Calibrate the run's model on its validation cases, if there are enough; a failure only causes a warning."""
+    def _calibrate(self, trainer: Trainer, device: torch.device) -> None:
+        """Calibrate the run's model on its validation cases, if there are enough.
+
+        A failure, a signal, and a request to pause or stop end the calibration and only cause a warning.
+        """
         from ..inference.calibrating import calibrate
         from ..inference.predictor import Predictor
         from ..networks.packaging import verify_model
@@ -344,14 +355,23 @@ class TrainingSession:
         run, cases = self._plan.run, [case for case in self._plan.cases if case.role == VALIDATION]
         if len(cases) < MIN_CASES:
             return
+
+        def check() -> None:
+            if trainer.stop_requested or read_request(run) is not None:
+                raise Cancelled("cancelled.")
+
         try:
             package = verify_model(run.model)
             notes = f"the {len(cases)} validation cases of the run, each also with simulated disturbances"
-            calibration = calibrate(package, cases, Predictor(package, device), notes)
-            write_package(run.model, replace(package, calibration=calibration))
+            with interrupt_on_sigterm():
+                calibration = calibrate(package, cases, Predictor(package, device), notes, check=check)
+                write_package(run.model, replace(package, calibration=calibration))
         except (Exception, KeyboardInterrupt) as error:
             again = f"dcamt models calibrate {shlex.quote(str(run.model))} {shlex.quote(str(run.cases))}"
-            reason = "cancelled." if isinstance(error, KeyboardInterrupt) else str(user_error(error, run.path))
+            if isinstance(error, KeyboardInterrupt | Cancelled):
+                reason = "cancelled."
+            else:
+                reason = str(user_error(error, run.path))
             self._observer.on_warning(f"the model was not calibrated: {reason} Calibrate it with: {again}")
 
     def _write_report(self, device: torch.device) -> None:

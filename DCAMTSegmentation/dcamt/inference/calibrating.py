@@ -22,6 +22,10 @@ DISTURBED = 4
 """Disturbed scans that are made of each case."""
 
 
+MIN_SEGMENTED = 3
+"""Fewest cases in which something is segmented: each is assessed by a fit to the others, which takes two."""
+
+
 @dataclass
 class Observations:
     """Features of doubt and true overlaps of scans that were segmented in one quality."""
@@ -43,14 +47,17 @@ def calibrate(
     predictor: Predictor,
     notes: str = "",
     progress: Callable[[int, int], None] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Calibration:
     """Return the calibration of a package on labelled cases that its training did not learn from.
 
     Each case is segmented as it is and in `DISTURBED` disturbances of `CALIBRATING`, in both qualities. `predictor`: of
     this package. `notes`: what the cases were, in plain words. `progress(done, total)` is called after each case.
+    `check()` is called before each segmentation; an exception that it raises ends the calibration.
 
     Raises:
-        InputError: there are fewer than `MIN_CASES` cases, or one cannot be read.
+        InputError: there are fewer than `MIN_CASES` cases, one cannot be read, or the model segments something in fewer
+            than `MIN_SEGMENTED`.
     """
     if len(cases) < MIN_CASES:
         raise InputError(f"a calibration needs {MIN_CASES} labelled cases or more; there are {len(cases)}")
@@ -65,6 +72,8 @@ def calibrate(
         for one in scans:
             disturbed = Volume(np.ascontiguousarray(one.image, np.float32), one.grid)
             for quality, rows in observed.items():
+                if check:
+                    check()
                 result = predictor.segment(disturbed, quality)
                 rows.features.append(dict(result.doubt))
                 rows.overlaps.append(mean_dice(result.labelmap.voxels, one.labels, range(1, recipe.output_channels)))
@@ -76,8 +85,13 @@ def calibrate(
     for quality, rows in observed.items():
         names = [name for name in FEATURES if all(name in one or one[NOTHING] for one in rows.features)]
         seen = rows.segmented()
-        if len(set(seen.cases)) < 2:
-            raise InputError("the model segments nothing in these cases: it cannot be calibrated on them")
+        found_in = len(set(seen.cases))
+        if found_in < MIN_SEGMENTED:
+            raise InputError(
+                f"in {quality} quality the model segments something in {found_in} of these cases: a calibration needs"
+                f" {MIN_SEGMENTED} such cases or more",
+                remedy="Add cases that show the organ.",
+            )
         models[quality] = fit_overlap(seen.features, seen.overlaps, seen.cases, names)
         found = assess_overlap(seen.features, seen.overlaps, seen.cases, names)
         measured |= {f"{quality}, {figure}": round(value, 4) for figure, value in found.items()}
