@@ -475,14 +475,14 @@ class EngineProcessTest(unittest.TestCase):
         heard: list[Any] = []
         process = EngineProcess([], heard.append, heard.append)
         output = mock.Mock()
-        output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n'
+        output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n' * 2
         process._process, process._runs, process.listening = output, True, True
         # By this clock each event takes longer than a turn may.
         with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", side_effect=lambda: float(len(heard))):
             for _chunk in range(5):
                 process._on_output()
             self.assertEqual(len(heard), 1)
-        process_events_until(lambda: len(heard) == 5, 5, "all events")
+        process_events_until(lambda: len(heard) == 10, 5, "all events")
 
     def test_events_of_a_killed_process_are_ignored(self) -> None:
         heard: list[Any] = []
