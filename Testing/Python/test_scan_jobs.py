@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ import pytest
 import SimpleITK
 from dcamt import cli
 from dcamt.cases.names import labels_beside_scans
-from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP
+from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths
 from dcamt.commands.scan_jobs import (
     RequestedResults,
     ScanJob,
@@ -93,6 +94,25 @@ def test_the_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("dcamt.commands.scan_jobs.labels_beside_scans", count)
     assert len(expand_scan_path(tmp_path)) == 5
     assert searched == [tmp_path]
+
+
+def test_inputs_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number}.nrrd" for number in range(20)]
+    touch(tmp_path / "scans", *names)
+    scans, resolve, looked_up = [tmp_path / "scans" / name for name in names], Path.resolve, list[str]()
+
+    def count(path: Path, strict: bool = False) -> Path:
+        looked_up.append(path.name)
+        return resolve(path, strict)
+
+    monkeypatch.setattr(Path, "resolve", count)
+    assert len(plan([tmp_path / "scans"], tmp_path / "out")) == 20
+    assert [looked_up.count(name) for name in names] == [1] * 20
+    (tmp_path / "out").mkdir()
+    os.link(scans[7], tmp_path / "out" / "linked.nrrd")
+    for path in (tmp_path / "scans" / ".." / "scans" / "7.nrrd", tmp_path / "out" / "linked.nrrd"):
+        with pytest.raises(InputError, match=r"7\.nrrd: would be replaced"):
+            check_result_paths([tmp_path / "out" / "a.nrrd", path], scans)
 
 
 def fail_after_checks(*_: object) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Labelmap, Volume
@@ -161,7 +163,7 @@ def test_results_are_replaced_on_demand_only(
     assert run(*words, "--skip-existing") == 0
     assert "1 of 2 scans have results already and are skipped" in capsys.readouterr().err
     assert surface.stat().st_mtime_ns == before
-    assert {row["scan"] for row in rows_of(out / "wall.csv")} == {"b_image"}
+    assert [row["scan"] for row in rows_of(out / "wall.csv")] == ["a_image"] * 13 + ["b_image"] * 13
     for path in out.glob("b_image*"):
         path.unlink()
     (out / "a_image.wall.csv").unlink()
@@ -169,6 +171,41 @@ def test_results_are_replaced_on_demand_only(
     assert run(*words, "--skip-existing") == 0
     assert surface.stat().st_mtime_ns != before
     assert [row["scan"] for row in rows_of(out / "wall.csv")].count("b_image") == 13
+
+
+def test_interrupted_work_leaves_a_table_that_is_completed_later(
+    folder: Path, phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
+    write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
+    table = folder / "out" / "wall.csv"
+    words = (folder / "scans", folder / "labels", "-o", folder / "out")
+
+    def read(path: Path) -> Volume:
+        if path.name == "b_image.nrrd":
+            raise KeyboardInterrupt
+        return phantom[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dcamt.commands.wall.read_scan", read)
+        assert run(*words) != 0
+    own = rows_of(folder / "out" / "a_image.wall.csv")
+    assert rows_of(table) == own
+    table.unlink()  # as after a power failure
+    assert run(*words, "--skip-existing") == 0
+    assert rows_of(table) == own + rows_of(folder / "out" / "b_image.wall.csv")
+
+
+def test_failed_writing_names_the_file_that_was_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(result: object, path: Path) -> None:
+        raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+
+    monkeypatch.setattr("dcamt.commands.wall.write_wall_surface", fail)
+    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    assert run(scan, label, "-o", folder / "out") == 1
+    assert f" {folder / 'out' / 'a_image.wall.vtp'}: the disk is full" in capsys.readouterr().err
 
 
 def test_scan_is_not_replaced(folder: Path, phantom: tuple[Volume, Labelmap]) -> None:

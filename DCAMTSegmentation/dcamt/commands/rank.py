@@ -15,7 +15,7 @@ from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
-from .result_files import REFUSE, check_result_path, check_table_path, existing_rule, refuse_existing
+from .result_files import REFUSE, check_result_paths, check_table_path, existing_rule, refuse_existing
 
 
 def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
@@ -28,8 +28,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     if options.csv:
         check_table_path(options.csv, [case.image for case in cases], existing)
     targets = [_segmentation_path(options.segmentations, case, number) for number, case in enumerate(cases)]
-    for path in filter(None, targets):
-        check_result_path(path, [case.image for case in cases])
+    check_result_paths(filter(None, targets), [case.image for case in cases])
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
     console = Console(options.json)

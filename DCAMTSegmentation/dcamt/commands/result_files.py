@@ -30,9 +30,38 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
         InputError: the result would replace one of the `inputs`.
         OutputError: the path is a folder, or lies where nothing can be written.
     """
+    check_result_paths([path], inputs)
+
+
+def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise an error as `check_result_path` for the first of `paths` that cannot be written to.
+
+    Each input is looked up once, since there may be thousands of both.
+    """
+    known: dict[object, Path] = {}
     for other in inputs:
-        if path.resolve() == other.resolve() or (path.exists() and other.exists() and path.samefile(other)):
-            raise InputError("would be replaced by a result", path=other, remedy="Give another file or folder.")
+        for key in _file_keys(other):
+            known.setdefault(key, other)
+    for path in paths:
+        for key in _file_keys(path):
+            if key in known:
+                remedy = "Give another file or folder."
+                raise InputError("would be replaced by a result", path=known[key], remedy=remedy)
+        _check_place(path)
+
+
+def _file_keys(path: Path) -> tuple[object, ...]:
+    """Return what is the same for all names of a file: its resolved path and, if it exists, device and number."""
+    resolved = path.resolve()
+    try:
+        found = resolved.stat()
+    except OSError:
+        return (resolved,)
+    return resolved, (found.st_dev, found.st_ino)
+
+
+def _check_place(path: Path) -> None:
+    """Raise OutputError if `path` is a folder or lies where nothing can be written."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder. Give a file name.")
     above = path.resolve().parent

@@ -23,7 +23,15 @@ from ..io.formats import (
 from ..io.readers import read_header
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..wall.files import wall_surface_path, wall_table_path
-from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_path, check_table_path, foreign_files, refuse_existing
+from .result_files import (
+    REFUSE,
+    SKIP,
+    SKIP_REMEDY,
+    check_result_paths,
+    check_table_path,
+    foreign_files,
+    refuse_existing,
+)
 
 # An output with one of these endings is taken for a file, as with an image's ending; no segmentation is written to it.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
@@ -170,8 +178,7 @@ def plan_scan_jobs(
                 raise InputError(what, path=scan, remedy="Rename one of them.")
             scan_of_result[path] = scan
         jobs.append(job)
-    for path in scan_of_result:
-        check_result_path(path, files)
+    check_result_paths(scan_of_result, files)
     if requested.table is not None:
         check_table_path(requested.table, [*files, *scan_of_result], existing)
     if existing == REFUSE:

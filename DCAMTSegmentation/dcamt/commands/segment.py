@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..cases.checks import few_values_warning
 from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_leader
-from ..errors import DCAMTError, InputError, OutputError, user_error
-from ..io.atomic import atomic_path
+from ..errors import DCAMTError, InputError, user_error
+from ..io.atomic import atomic_paths
 from ..io.channels import channel_files
 from ..io.dicom import ScanChoice
 from ..io.dicom_output import find_source_images
@@ -319,30 +318,22 @@ def write_results(
         write_surface,
     )
 
-    with ExitStack() as stack:
-        # All temporary files are complete before the first one is renamed.
-        temporary = {path: stack.enter_context(atomic_path(path)) for path in job.results}
-        try:
-            if source is not None:
-                measurements = temporary[job.dicom_measurements] if job.dicom_measurements else None
-                write_dicom_results(result, temporary[job.segmentation], measurements, source)
-            else:
-                write_labelmap(result.labelmap, temporary[job.segmentation], result.segments)
-            if job.agreement is not None and result.disagreement is not None:
-                agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
-                write_volume(agreement, temporary[job.agreement])
-            if job.probabilities is not None:
-                write_probabilities(result, temporary[job.probabilities])
-            if job.surface is not None:
-                write_surface(result, temporary[job.surface])
-            if job.report is not None:
-                identity = describe_identity(result.scan) if shows_identity else None
-                write_report(result, temporary[job.report], wall=wall, identity=identity)
-        except OutputError as error:
-            message = str(error)
-            for path, partial in temporary.items():
-                message = message.replace(str(partial), str(path))
-            raise OutputError(message) from error
+    with atomic_paths(job.results) as temporary:
+        if source is not None:
+            measurements = temporary[job.dicom_measurements] if job.dicom_measurements else None
+            write_dicom_results(result, temporary[job.segmentation], measurements, source)
+        else:
+            write_labelmap(result.labelmap, temporary[job.segmentation], result.segments)
+        if job.agreement is not None and result.disagreement is not None:
+            agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
+            write_volume(agreement, temporary[job.agreement])
+        if job.probabilities is not None:
+            write_probabilities(result, temporary[job.probabilities])
+        if job.surface is not None:
+            write_surface(result, temporary[job.surface])
+        if job.report is not None:
+            identity = describe_identity(result.scan) if shows_identity else None
+            write_report(result, temporary[job.report], wall=wall, identity=identity)
 
 
 def _requested_results(options: argparse.Namespace) -> RequestedResults:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..cases.names import case_name, labelmaps_by_case
 from ..errors import InputError, user_error
-from ..io.atomic import atomic_path
+from ..io.atomic import atomic_paths
 from ..io.formats import ending, scan_name
+from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
 from ..volume import Labelmap, Volume
 from ..wall.analysis import WallResult, analyse_wall
 from ..wall.burden import BORDER, OPENING, WHOLE
 from ..wall.files import (
+    is_wall_table,
     method_text,
     read_wall_rows,
     wall_surface_path,
@@ -28,7 +29,7 @@ from ..wall.files import (
 )
 from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
 from .console import Console, StdoutLost
-from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_path, existing_rule, refuse_existing
+from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existing_rule, refuse_existing
 from .scan_jobs import expand_scan_path
 
 TABLE = "wall.csv"
@@ -61,37 +62,43 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     """Measure the wall of every scan; returns 1 if one failed, with one line for each failure on stderr at the end.
 
     A folder of scans needs a folder of segmentations, paired by name as `dcamt evaluate` pairs them, and gets one table
-    of all scans beside the files of each.
+    of all scans beside the files of each. The table holds every scan measured, even if the work is interrupted.
     """
     settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
     planned = plan_wall_jobs(options, usage_error)
     console = Console(options.json)
     skips, table = existing_rule(options) == SKIP, options.output / TABLE
     jobs = [job for job in planned if not (skips and any(path.exists() for path in job.results))]
-    earlier = read_wall_rows(table) if skips else []
+    earlier = _earlier_rows(table, [job for job in planned if job not in jobs]) if skips else []
     if len(jobs) < len(planned):
         console.print_error(f"{len(planned) - len(jobs)} of {len(planned)} scans have results already and are skipped")
     results: list[WallResult] = []
     failures: list[str] = []
-    for number, job in enumerate(jobs):
-        console.print_event("progress", scan=str(job.scan), stage="wall", step=number, of=len(jobs))
-        console.show_progress(f"{job.name}: wall", number / len(jobs))
+    with interrupt_on_sigterm():
         try:
-            start = time.monotonic()
-            volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation)
-            openings = read_labelmap(job.openings) if job.openings is not None else None
-            result = measure_wall(volume, labelmap, job, settings, options.label, openings)
-            results.append(result)
-            print_wall(result, job, console, time.monotonic() - start)
-        except StdoutLost:
-            raise
-        except Exception as error:
-            files = (job.scan, job.segmentation, job.openings, *job.results)
-            named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
-            failures.append(str(user_error(error, None if named else job.scan)))
-            console.print_event("failed", scan=str(job.scan), message=failures[-1])
-    if options.scan.is_dir() and results:
-        write_wall_csv(results, table, earlier)
+            for number, job in enumerate(jobs):
+                console.print_event("progress", scan=str(job.scan), stage="wall", step=number, of=len(jobs))
+                console.show_progress(f"{job.name}: wall", number / len(jobs))
+                try:
+                    start = time.monotonic()
+                    volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation)
+                    openings = read_labelmap(job.openings) if job.openings is not None else None
+                    result = measure_wall(volume, labelmap, job, settings, options.label, openings)
+                    results.append(result)
+                    print_wall(result, job, console, time.monotonic() - start)
+                except StdoutLost:
+                    raise
+                except Exception as error:
+                    files = (job.scan, job.segmentation, job.openings, *job.results)
+                    named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
+                    failures.append(str(user_error(error, None if named else job.scan)))
+                    console.print_event("failed", scan=str(job.scan), message=failures[-1])
+        finally:
+            has_table = options.scan.is_dir() and bool(results or earlier)
+            if has_table:
+                with ignore_sigterm():
+                    write_wall_csv(results, table, earlier)
+    if has_table:
         console.print_text(f"table of all scans: {table}")
     if results:
         console.print_text(METHODS_DISAGREE)
@@ -102,6 +109,21 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     console.print_event("done", scans=len(jobs), failed=len(failures))
     console.clear_progress()
     return 1 if failures else 0
+
+
+def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
+    """Return the rows of the table of all scans and, where they exist, those of the skipped scans' own tables.
+
+    An interrupted run may have written a scan's own table only. Raises InputError if `table` is no table of walls.
+    """
+    rows: dict[str, list[list[str]]] = {}
+    for row in filter(None, read_wall_rows(table)):
+        rows.setdefault(row[0], []).append(row)
+    for job in skipped:
+        own = wall_table_path(job.folder, job.name)
+        if is_wall_table(own) and (measured := [row for row in read_wall_rows(own) if row]):
+            rows[measured[0][0]] = measured
+    return [row for group in rows.values() for row in group]
 
 
 def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], object]) -> list[WallJob]:
@@ -137,8 +159,7 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     if options.scan.is_dir():
         written.append(output / TABLE)
     inputs = [path for job in jobs for path in (job.scan, job.segmentation, job.openings) if path is not None]
-    for path in written:
-        check_result_path(path, inputs)
+    check_result_paths(written, inputs)
     if existing_rule(options) == REFUSE:
         refuse_existing(written, SKIP_REMEDY)
     return jobs
@@ -152,10 +173,9 @@ def measure_wall(
     label: int | None = None,
     openings: Labelmap | None = None,
 ) -> WallResult:
-    """Measure one scan's wall and write its files, all or none."""
+    """Measure one scan's wall and write its files, all or none; raises OutputError if one cannot be written."""
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
-    with ExitStack() as stack:
-        temporary = {path: stack.enter_context(atomic_path(path)) for path in job.results}
+    with atomic_paths(job.results) as temporary:
         write_wall_surface(result, temporary[wall_surface_path(job.folder, job.name)])
         write_wall_csv([result], temporary[wall_table_path(job.folder, job.name)])
         if job.surface is not None:

@@ -6,11 +6,11 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..errors import write_error
+from ..errors import OutputError, write_error
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 _NAME_KEPT = 60  # characters of the file's name in the temporary name, since systems allow 255 bytes in all
@@ -56,6 +56,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise
         raise write_error(error, wanted) from error
     _flush_folder(target.parent)
+
+
+@contextmanager
+def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
+    """Yield the temporary path of each path, as `atomic_path` does; all are complete before the first is renamed.
+
+    Raises:
+        OutputError: as `atomic_path`; errors of the block name the path, not its temporary file.
+    """
+    with ExitStack() as stack:
+        temporary = {path: stack.enter_context(atomic_path(path)) for path in paths}
+        try:
+            yield temporary
+        except OutputError as error:
+            message = str(error)
+            for path, partial in temporary.items():
+                message = message.replace(str(partial), str(path))
+            raise OutputError(message) from error
 
 
 def write_text(path: str | Path, text: str) -> None:
