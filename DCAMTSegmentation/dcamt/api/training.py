@@ -276,7 +276,7 @@ class TrainingSession:
                 raise
             except Exception as error:
                 failure = user_error(error, run.path)
-                # A withdrawn run has no recipe any more: it gets no failure note.
+                # A withdrawn run has no recipe, so it gets no failure note.
                 if run.recipe.exists():
                     write_note(run.failure, FailureNote(str(failure), isinstance(failure, OutputError)))
                 raise
