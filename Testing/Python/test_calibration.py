@@ -20,6 +20,7 @@ from dcamt.inference.calibrating import calibrate, mean_dice
 from dcamt.inference.disturbances import CALIBRATING, DisturbedScan
 from dcamt.inference.doubt import dilate, doubt_features
 from dcamt.inference.predictor import Prediction, Predictor
+from dcamt.inference.serving import Worker
 from dcamt.models.calibration import (
     Calibration,
     ExpectedOverlap,
@@ -34,6 +35,7 @@ from dcamt.models.store import import_model, remove_model
 from dcamt.preprocessing import labels_to_network, nearest_labels
 from dcamt.recipe import FAST
 from dcamt.volume import Labelmap, Volume
+from dcamt.worker.protocol import LoadRequest, WorkerEvent, WorkerProgress, request_line
 from dcamt_testing.synthetic import write_cases_folder
 from scipy import ndimage, stats
 from scipy.ndimage import distance_transform_edt
@@ -90,9 +92,20 @@ def test_one_branch_and_an_empty_segmentation() -> None:
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)])
-def test_the_band_is_that_of_a_distance_map(spacing: tuple[float, float, float]) -> None:
+def test_the_band_is_that_of_all_distances_and_is_not_made_offset_by_offset(
+    spacing: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of offsets within the band grows with the inverse cube of the spacing."""
     mask = np.random.default_rng(0).random((14, 12, 10)) > 0.98
-    np.testing.assert_array_equal(dilate(mask, 2.5, spacing), distance_transform_edt(~mask, spacing) <= 2.5)
+    places = np.argwhere(np.ones_like(mask)) * spacing
+    squares = ((places[:, None] - np.argwhere(mask) * spacing) ** 2).sum(axis=2)
+    expected = (squares.min(axis=1) <= 2.5**2).reshape(mask.shape)
+    transforms: list[int] = []
+    real = ndimage.distance_transform_edt
+    monkeypatch.setattr(ndimage, "distance_transform_edt", lambda *a, **k: (transforms.append(1), real(*a, **k))[1])
+    np.testing.assert_array_equal(dilate(mask, 2.5, spacing), expected)
+    assert transforms == [1]
+    assert not dilate(np.zeros_like(mask), 2.5, spacing).any()
 
 
 def test_labels_at_the_networks_voxels() -> None:
@@ -195,6 +208,8 @@ def test_a_calibration_in_the_package_and_beside_it(tiny_package: ModelPackage, 
         ({"qualities": {"best": {**asdict(LINE)}}}, "quality 'best'"),
         ({"qualities": {"accurate": {**asdict(LINE), "knots": [0.8, 0.2]}}}, "cannot be used"),
         ({"qualities": {"accurate": {**asdict(LINE), "weights": []}}}, "cannot be used"),
+        ({"qualities": {"accurate": {**asdict(LINE), "features": ["mystery"]}}}, "cannot be used"),
+        ({"qualities": {"fast": {**asdict(LINE), "features": ["disagreement"]}}}, "quality 'fast'"),
         ({"extra": 1}, "unknown key 'extra'"),
     ],
     ids=str,
@@ -391,6 +406,52 @@ def test_a_disturbance_changes_the_scan_and_keeps_its_form(name: str) -> None:
         index = np.argwhere(found.labels > 0)
         centre = found.grid.affine[:3, :3] @ index.mean(axis=0) + found.grid.affine[:3, 3]
         np.testing.assert_allclose(centre, [5.5, 5.5, 5.5], atol=1)
+
+
+def test_noise_of_hounsfield_units_keeps_their_sign_and_that_of_magnitudes_stays_positive() -> None:
+    labels, grid = np.zeros((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
+    image = np.full((1, 12, 12, 12), -1000.0)
+    image[0, 6:] = 400.0
+    found = CALIBRATING["noise"](DisturbedScan(image, labels, grid), np.random.default_rng(0)).image
+    assert found[0, :6].mean() == pytest.approx(-1000, abs=15)
+    assert found[0, 6:].mean() == pytest.approx(400, abs=15)
+    assert found[0, :6].std() == pytest.approx(100, rel=0.1)
+    magnitudes = CALIBRATING["noise"](DisturbedScan(image.clip(0), labels, grid), np.random.default_rng(0)).image
+    assert magnitudes.min() >= 0
+
+
+def test_an_own_calibration_is_imported_without_that_beside_the_model(
+    tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
+    path = tmp_path / "m.dcamt"
+    card = write_package(path, replace(tiny_package, calibration=calibration_of(tiny_package)))
+    beside = replace(calibration_of(tiny_package), model=card.checksum, notes="beside")
+    calibration_path(path).write_text(beside.to_json(), encoding="utf-8")
+    stored = import_model(path).path
+    assert not calibration_path(stored).exists()
+    found = open_model(stored).calibration
+    assert found is not None
+    assert found.notes == "made up"
+
+
+def test_a_loaded_model_is_loaded_again_when_a_calibration_comes_beside_it(
+    tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.dcamt"
+    card = write_package(path, tiny_package)
+    loads: list[ModelPackage] = []
+    monkeypatch.setattr("dcamt.inference.serving.verify_model", lambda p: (loads.append(open_model(p)), loads[-1])[1])
+    monkeypatch.setattr("dcamt.inference.serving.TRIAL", (8, 8, 8))
+    heard: list[WorkerEvent] = []
+    worker = Worker(heard.append)
+    for number in range(4):
+        if number == 2:
+            text = replace(calibration_of(tiny_package), model=card.checksum).to_json()
+            calibration_path(path).write_text(text, encoding="utf-8")
+        assert worker.serve(request_line(LoadRequest(str(path), "cpu", str(number))))
+    assert [one.kind for one in heard if not isinstance(one, WorkerProgress)] == ["loaded"] * 4
+    assert [package.calibration is not None for package in loads] == [False, True]
 
 
 def test_mean_dice_of_several_labels() -> None:

@@ -30,15 +30,15 @@ from dcamt.inference.disturbances import Disturbance, DisturbedScan
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.models.calibration import (
-    FEATURES,
     NOTHING,
     Calibration,
     ExpectedOverlap,
     fit_overlap,
     overlap_figures,
+    quality_features,
 )
 from dcamt.networks.packaging import verify_model
-from dcamt.recipe import ACCURATE, QUALITIES
+from dcamt.recipe import QUALITIES
 from dcamt.volume import Volume
 from la_cases import HELD_OUT, case_names, print_table
 from scipy import ndimage
@@ -281,11 +281,6 @@ def other_case_and_kind(row: Row, other: Row) -> bool:
     return other_case(row, other) and (row["disturbance"] != other["disturbance"] or row["disturbance"] == CLEAN)
 
 
-def features_of(quality: str) -> tuple[str, ...]:
-    """Return the features that a quality has: `fast` has no disagreement."""
-    return FEATURES if quality == ACCURATE else tuple(name for name in FEATURES if name != "disagreement")
-
-
 def calibration_table(rows: list[Row], quality: str) -> list[Row]:
     """Return how well overlaps are expected of what a calibration has not seen; sets `expected` in the rows."""
     groups = {
@@ -296,7 +291,7 @@ def calibration_table(rows: list[Row], quality: str) -> list[Row]:
         "all": lambda row: True,
     }
     printed = []
-    names = features_of(quality)
+    names = quality_features(quality)
     for split, unseen in (("case and disturbance", other_case_and_kind), ("case", other_case)):
         for row, expected in zip(rows, expect_unseen(rows, names, unseen), strict=True):
             row["expected"] = expected
@@ -334,7 +329,7 @@ def calibrate(work: Path, output: Path, model: Path) -> None:
     rows, models, measured = read_lines(work), {}, {}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
-        models[quality] = fit_rows([row for row in part if not row["doubt"][NOTHING]], features_of(quality))
+        models[quality] = fit_rows([row for row in part if not row["doubt"][NOTHING]], quality_features(quality))
         for line in calibration_table(part, quality):
             if line["unseen"] == "case" and line["scans"] in ("clean", "clean and disturbed", "all"):
                 for figure in ("mean absolute error", "rank correlation", "coverage of the interval"):

@@ -26,12 +26,16 @@ Disturbance = Callable[[DisturbedScan, np.random.Generator], DisturbedScan]
 
 
 def noise(fraction: float) -> Disturbance:
-    """Add Rician noise whose standard deviation is a fraction of the 99th percentile."""
+    """Add noise whose standard deviation is a fraction of the 99th percentile.
+
+    Rician, as in magnitudes; Gaussian if the scan holds negative values, such as HU, which are no magnitudes.
+    """
 
     def disturb(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
         sigma = fraction * np.percentile(scan.image, 99)
         real, imaginary = draw.normal(0, abs(sigma), (2, *scan.image.shape))
-        return replace(scan, image=np.hypot(scan.image + real, imaginary))
+        noisy = scan.image + real
+        return replace(scan, image=noisy if scan.image.min() < 0 else np.hypot(noisy, imaginary))
 
     return disturb
 

@@ -19,6 +19,7 @@ from ..geometry import Grid, bounding_box
 from ..io.slabs import write_voxels
 from ..metrics.doubtful_places import disagreement_levels, doubtful_places
 from ..metrics.measurements import measure, measure_mask
+from ..models.package import calibration_path
 from ..models.store import model_path
 from ..networks.packaging import verify_model
 from ..recipe import QUALITIES
@@ -176,8 +177,7 @@ class Worker:
         """Return the model on its device, reused if the file is the same, and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
-        file = path.stat()
-        wanted = (path.resolve(), file.st_mtime_ns, file.st_size, device)
+        wanted = (path.resolve(), _version(path), _version(calibration_path(path)), device)
         notes: list[str] = []
         if self._predictor is not None and self._loaded == wanted:
             return self._predictor, notes
@@ -255,6 +255,15 @@ def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentReque
         except OSError as error:
             raise write_error(error, request.output) from error
     return SegmentResult(info, tuple((axis.start, axis.stop) for axis in box), surface)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written: its time and size; None if there is no such file."""
+    try:
+        file = path.stat()
+    except FileNotFoundError:
+        return None
+    return file.st_mtime_ns, file.st_size
 
 
 def _size_mm3(grid: Grid, request: SegmentRequest) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..io.typed_json import build
-from ..recipe import QUALITIES
+from ..recipe import ACCURATE, QUALITIES
 
 Curve = tuple[float, ...]
 FORMAT = 1
@@ -31,6 +31,8 @@ NOTHING = "nothing"
 """The feature that is 1 if nothing was segmented, else 0."""
 FEATURES = ("disagreement", "entropy")
 """Features that a calibration uses, as `inference.doubt` defines them, where a quality has them."""
+BOTH_BRANCHES = ("disagreement",)
+"""Features that compare the branches: fast quality, which uses one, lacks them."""
 HUBER = 0.02
 """Residual of the overlap from which the fit counts it linearly: the few scans that fail shall not bend the rest."""
 RIDGE, STEPS = 1e-3, 60
@@ -153,9 +155,15 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
         )
     calibration: Calibration = build(Calibration, data, path, "calibration")
     for quality, model in calibration.qualities.items():
-        if quality not in QUALITIES or not model.is_sound():
+        known = quality in QUALITIES and set(model.features) <= set(quality_features(quality))
+        if not known or not model.is_sound():
             raise InputError(f"the calibration's numbers for quality '{quality}' cannot be used", path=path)
     return calibration
+
+
+def quality_features(quality: str) -> tuple[str, ...]:
+    """Return the features that segmentations of a quality have."""
+    return FEATURES if quality == ACCURATE else tuple(name for name in FEATURES if name not in BOTH_BRANCHES)
 
 
 def sigmoid(score: np.ndarray | float) -> np.ndarray:

@@ -141,6 +141,15 @@ def calibration_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.{CALIBRATION}")
 
 
+def holds_calibration(path: Path, data: bytes) -> bool:
+    """Return whether a package's content `data` has a calibration. Raises InputError if it is no package."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return CALIBRATION in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path, remedy=_COPY_AGAIN) from error
+
+
 def find_calibration(path: Path, card: Card) -> tuple[Calibration | None, tuple[str, ...]]:
     """Return the calibration beside a model of that card, and notes; None if there is none or it does not fit."""
     try:

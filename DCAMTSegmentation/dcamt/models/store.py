@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, OutputError
 from ..io.atomic import atomic_path
-from .package import Card, calibration_path, check_description, find_calibration, read_model
+from .package import Card, calibration_path, check_description, find_calibration, holds_calibration, read_model
 
 DEFAULT_MODEL = "left-atrium"
 MODEL_ENDING = ".dcamt"
@@ -80,7 +80,9 @@ def import_model(
     """
     data = read_model(path)
     card = check(path, data)
-    name, (calibration, _) = card.name, find_calibration(path, card)
+    name = card.name
+    # Not read if the model has one of its own, which counts.
+    calibration = None if holds_calibration(path, data) else find_calibration(path, card)[0]
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its name '{name}' cannot be a file name", path=path)
     there = next((model for model in stored_models() if model.name == name), None)
