@@ -105,10 +105,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Let the first be the smaller one, both within {0} mm of the surface."),
         _("List them with: dcamt models list"),
         _("Map each value to one class."),
-        _(
-            "Map the values in the column 'labels' (420=left-atrium), renumber the label, or take another"
-            " recipe."
-        ),
+        _("Map the values in the column 'labels' (420=left-atrium), renumber the label, or take another recipe."),
         _("Measure the wall again."),
         _("Methods disagree; compare numbers of one method and one threshold only. For research use only."),
         _("Move it, or replace it with --overwrite."),
