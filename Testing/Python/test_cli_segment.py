@@ -231,7 +231,8 @@ from dcamt import cli
 def write(file, *rest, **more):
     open(file, "wb").write(b"half")
     print("writing", flush=True)
-    time.sleep(60)
+    for _ in range(1200):  # a signal just before a long sleep would be handled only after it
+        time.sleep(0.05)
 
 nrrd.write = write
 sys.exit(cli.main(sys.argv[1:]))

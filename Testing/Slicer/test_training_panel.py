@@ -364,11 +364,11 @@ class WarningsTest(TrainingCase):
         self.assertEqual((good.remark, good.note), ("", ""))
         # A person should look at it, but it keeps nobody from training.
         self.assertEqual(doubtful.remark, "")
-        self.assertIn("2 VALUES ONLY", doubtful.note)
+        self.assertIn("2 DIFFERENT INTENSITIES", doubtful.note)
         self.assertIn("DOES NOT EXIST", gone.remark)
         self.assertFalse(self.ui.casesTable.isColumnHidden(REMARK))
         model = self.ui.casesTable.model()
-        self.assertIn("2 VALUES ONLY", model.data(model.index(1, REMARK)))
+        self.assertIn("2 DIFFERENT INTENSITIES", model.data(model.index(1, REMARK)))
 
 
 class ClosedModuleTest(TrainingCase):

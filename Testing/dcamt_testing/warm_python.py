@@ -17,6 +17,7 @@ import array
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -178,7 +179,6 @@ def serve(descriptor: int) -> Request | None:
     """Fork a child for each request until stdin closes; return the request in the child, None at the end."""
     import gc
     import importlib
-    import select
 
     for name in PRELOADED:
         importlib.import_module(name)
@@ -200,8 +200,6 @@ def serve(descriptor: int) -> Request | None:
 
 def _watch(connection: socket.socket) -> Request:
     """Fork the child that runs the request and return the request there; report the child's end, or kill the child."""
-    import select
-
     request = Request(connection)
     child = os.fork()
     if child == 0:
@@ -258,10 +256,12 @@ def main() -> None:
         connection.connect(address)
     except OSError:
         os.execv(real, [real, *given])
-    # A signal that comes before the child's number is known is passed on as soon as it is.
-    early: list[int] = []
+    # Signals are read from a socket: a handler in Python would wait for the end of the call that it came just before.
+    signals, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _frame: early.append(number))
+        signal.signal(number, lambda *_: None)
     described = {
         "arguments": words,
         "environment": dict(os.environ),
@@ -275,15 +275,10 @@ def main() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     child = int.from_bytes(_receive(connection, 8), "big")
-
-    def pass_on(number: int, _frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, pass_on)
-    for number in early:
-        pass_on(number, None)
+    while connection not in select.select([connection, signals], [], [])[0]:
+        for number in signals.recv(64):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
     _end(int(connection.recv(16) or b"1"))
 
 
