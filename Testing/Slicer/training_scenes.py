@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
+from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.ellipsoids import ellipsoid_scan
 
 SHAPE = (24, 22, 20)
@@ -56,3 +58,18 @@ def add_case(name: str, seed: int = 0, turned: bool = False) -> tuple[Any, Any]:
     image, label = ellipsoid(seed)
     volume = add_volume(name, image, turned=turned)
     return volume, add_outline(volume, label)
+
+
+def write_scan(path: Path, voxels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in write_nrrd_in_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), path):
+        pass
+    return path
+
+
+def run_to_end(steps):
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

@@ -1,0 +1,208 @@
+"""Cancelled, or with the scene changed midway, a segmentation leaves the scene as it was or says what changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import slicer
+from DCAMTSegmentationLib import worker_process
+from fault_case import LARGE, FaultCase, alive
+from segmentation_case import (
+    PATIENCE_S,
+    Person,
+    add_scan,
+    assert_no_pause,
+    choose,
+    click,
+    close_scene,
+    own_mask,
+    process_events_until,
+    scene_state,
+    work_seconds,
+)
+
+DEAF = """
+from dcamt.worker import protocol
+from dcamt.inference import serving, worker
+worker.cancelled_by = lambda line: "nobody" if protocol.cancelled_by(line) else None
+"""
+"""A worker that takes no notice of a request to cancel."""
+
+
+class CancelTest(FaultCase):
+    def test_cancel_stops_at_once_and_leaves_the_scene_as_it_was(self) -> None:
+        pid = self.begin(add_scan(shape=LARGE))
+        self.assertEqual(self.ui.applyButton.text, "Cancel")
+        folders = self.worker._root
+        assert_no_pause(work_seconds(lambda: click(self.ui.applyButton), tries=1))
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(self.ui.applyButton.text, "Apply")
+        self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
+        self.assertEqual(os.listdir(folders), [])
+        self.assertEqual(scene_state(), self.state)
+        self.assert_the_next_apply_works()
+        # The process and its model serve the next segmentation, too.
+        self.assertEqual(self.pid(), pid)
+        self.assertEqual(self.logic.log().count("Loading the model"), 1)
+
+    def test_a_process_that_does_not_stop_is_killed_and_the_next_request_is_sent_again(self) -> None:
+        with mock.patch.object(worker_process, "CANCEL_GRACE_MS", 100):
+            self.broken_worker(DEAF)
+            pid = self.begin(add_scan(shape=LARGE))
+            click(self.ui.applyButton)
+            self.repaired_worker()
+            self.assert_the_next_apply_works()
+        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
+
+    def test_cancel_before_the_worker_is_up(self) -> None:
+        self.prepare(add_scan())
+        state = scene_state()
+        click(self.ui.applyButton)
+        click(self.ui.applyButton)
+        self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
+        for _turn in range(20):
+            slicer.app.processEvents()
+        self.assertEqual(scene_state(), state)
+        self.assertIsNone(self.settings.outputSegmentation)
+        self.assert_the_next_apply_works()
+
+    def test_cancel_and_apply_again_many_times(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        for turn in range(6):
+            click(self.ui.applyButton)
+            until = time.monotonic() + 0.15 * turn
+            while time.monotonic() < until:
+                slicer.app.processEvents()
+            if self.logic.isRunning():
+                click(self.ui.applyButton)
+        self.assert_the_next_apply_works(volume)
+
+    def test_cancel_while_the_result_comes_in_leaves_an_earlier_one_whole(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        mask, rows = own_mask(segmentation, volume), self.logic.measurements(segmentation)
+        state = scene_state()
+        from DCAMTSegmentationLib import segmentation_job
+
+        steps, real = [], segmentation_job.insert_result
+
+        def slowly(*arguments: Any) -> Any:
+            inner = real(*arguments)
+            while True:
+                try:
+                    next(inner)
+                except StopIteration as end:
+                    return end.value
+                steps.append(1)
+                if len(steps) == 2:
+                    self.logic.cancel()
+                yield
+
+        segmentation_job.insert_result = slowly
+        self.addCleanup(setattr, segmentation_job, "insert_result", real)
+        choose(self.ui.qualityComboBox, "Fast: one branch")
+        click(self.ui.applyButton)
+        self.wait()
+        self.assertGreaterEqual(len(steps), 2)
+        self.assertEqual(scene_state(), state)
+        np.testing.assert_array_equal(own_mask(segmentation, volume), mask)
+        self.assertEqual(self.logic.measurements(segmentation), rows)
+        self.assertIsNotNone(self.logic.trust(segmentation))
+
+
+class SceneMidwayTest(FaultCase):
+    def test_closing_the_scene(self) -> None:
+        pid = self.begin(add_scan(shape=LARGE))
+        close_scene()
+        self.assertFalse(self.logic.isRunning())
+        self.assertFalse(self.worker.is_busy)
+        self.assertEqual(self.pid(), pid)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assertEqual(self.ui.applyButton.text, "Apply")
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assert_the_next_apply_works()
+
+    def test_closing_the_scene_while_the_volume_is_written_for_the_worker(self) -> None:
+        self.prepare(add_scan(shape=LARGE))
+        click(self.ui.applyButton)
+        close_scene()
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assert_the_next_apply_works()
+
+    def test_deleting_the_volume(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        self.begin(volume)
+        with Person() as person:
+            person.expects("removed or changed meanwhile", "Ok")
+            slicer.mrmlScene.RemoveNode(volume)
+            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
+        self.assert_the_next_apply_works()
+
+    def test_deleting_the_output_makes_a_new_one(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        first = self.segment(volume)
+        self.begin(volume)
+        slicer.mrmlScene.RemoveNode(first)
+        self.wait()
+        (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertEqual(self.settings.outputSegmentation, segmentation)
+
+    def test_another_selection_does_not_redirect_the_result(self) -> None:
+        volume, other = add_scan("one", shape=(60, 80, 80)), add_scan("two", seed=4)
+        self.begin(volume)
+        choose(self.ui.inputSelector, other)
+        self.wait()
+        self.assertIsNone(self.settings.outputSegmentation)  # it belongs to the other volume
+        (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.assertEqual(segmentation.GetName(), "one segmentation")
+        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        choose(self.ui.inputSelector, volume)
+        self.assertEqual(self.settings.outputSegmentation, segmentation)
+
+    def test_a_volume_that_is_moved_during_the_work(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        self.begin(volume)
+        with Person() as person:
+            person.expects("was moved meanwhile", "Ok")
+            volume.SetOrigin(5.0, 6.0, 7.0)
+            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+
+    def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.0, 1.0])))
+        self.begin(volume)
+        slicer.util.arrayFromVolume(volume)[30, 40, 40] += 1
+        slicer.util.arrayFromVolumeModified(volume)
+        shift = np.eye(4)
+        shift[0, 3] = 20
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+        self.wait()
+        for text in ("The voxels of LGE were changed meanwhile", "The transform of LGE was changed meanwhile"):
+            self.assertIn(text, self.ui.statusLabel.text)
+        segmentation = self.settings.outputSegmentation
+        self.assertEqual(segmentation.GetTransformNodeID(), transform.GetID())
+
+    def test_an_unchanged_volume_is_noted_as_such(self) -> None:
+        self.segment(add_scan())
+        self.assertNotIn("meanwhile", self.ui.statusLabel.text)
+
+    def test_a_volume_that_is_resampled_during_the_work(self) -> None:
+        volume = add_scan(shape=(60, 80, 80))
+        self.begin(volume)
+        with Person() as person:
+            person.expects("removed or changed meanwhile", "Ok")
+            slicer.util.updateVolumeFromArray(volume, np.zeros((5, 6, 7), np.int16))
+            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])

@@ -1,0 +1,137 @@
+"""The worker's process: its start, its end, its events and its log."""
+
+from __future__ import annotations
+
+import os
+import unittest
+import weakref
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import slicer
+from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
+from fault_case import LARGE, FaultCase, alive
+from segmentation_case import (
+    PATIENCE_S,
+    Person,
+    add_scan,
+    announce_quitting,
+    click,
+    process_events_until,
+)
+
+
+class ProcessTest(FaultCase):
+    def test_the_process_ends_with_the_module(self) -> None:
+        self.segment(add_scan())
+        pid, root = self.pid(), self.worker._root
+        self.assertTrue(alive(pid))
+        self.module.close()
+        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
+        self.assertFalse(os.path.exists(root))
+
+    def test_the_process_ends_with_slicer(self) -> None:
+        self.segment(add_scan())
+        pid = self.pid()
+        announce_quitting()
+        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
+
+    def test_a_slicer_that_is_killed_leaves_no_voxels_behind(self) -> None:
+        self.begin(add_scan(shape=LARGE))
+        root = self.worker._root
+        self.assertTrue(list(Path(root).rglob("volume.npy")))
+        with Person() as person:
+            person.expects("ended unexpectedly", "Ok")
+            self.worker._process._process.closeWriteChannel()  # as the system does for a process that is gone
+            process_events_until(lambda: not os.path.exists(root), 20, "the folder's end")
+            process_events_until(lambda: not self.logic.isRunning(), 20, "the job's end")
+
+    def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
+        volume = add_scan()
+        pid = self.begin(volume)
+        idle = self.worker._idle
+        with mock.patch.object(idle, "start", wraps=idle.start) as start:
+            self.wait()
+        # After the answer it waits for a quarter of an hour, which is over here at once.
+        start.assert_called_with(15 * 60000)
+        self.assertTrue(alive(pid))
+        idle.start(0)
+        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
+        self.assert_the_next_apply_works(volume)
+
+    def test_the_process_starts_with_the_first_apply_and_not_before(self) -> None:
+        self.prepare(add_scan())
+        self.assertIsNone(self.worker._process)
+
+    def test_files_written_for_the_worker_are_removed(self) -> None:
+        self.segment(add_scan())
+        self.assertEqual(os.listdir(self.worker._root), [])
+
+
+class EngineProcessTest(unittest.TestCase):
+    def test_a_process_is_not_dropped_within_its_own_signal(self) -> None:
+        """PythonQt deletes an object with its last reference, and Qt goes on using it after the signal."""
+        for python, words in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
+            heard: list[Any] = []
+            process = EngineProcess(words, heard.append, heard.append, python).start()
+            wrapper = weakref.ref(process._process)
+            with mock.patch.object(process, "_let_go", wraps=process._let_go) as let_go:
+                process_events_until(lambda heard=heard: heard and not isinstance(heard[-1], dict), 20, "the end")
+            let_go.assert_called_once()
+            self.assertIsNotNone(wrapper())
+            self.assertEqual(bool(heard[-1].problem), python is not None)
+            self.assertEqual(heard[:-1], [] if python else [{"event": "x"}])
+
+    def test_one_turn_of_the_event_loop_delivers_once_however_much_output_arrives(self) -> None:
+        heard: list[Any] = []
+        process = EngineProcess([], heard.append, heard.append)
+        output = mock.Mock()
+        output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n' * 2
+        process._process, process._runs, process.listening = output, True, True
+        # By this clock each event takes longer than a turn may.
+        with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", side_effect=lambda: float(len(heard))):
+            for _chunk in range(5):
+                process._on_output()
+            self.assertEqual(len(heard), 1)
+        process_events_until(lambda: len(heard) == 10, 5, "all events")
+
+    def test_events_of_a_killed_process_are_ignored(self) -> None:
+        heard: list[Any] = []
+        process = EngineProcess(
+            ["-c", 'print(\'{"event": "x"}\', flush=True); input()'], heard.append, heard.append
+        ).start()
+        process_events_until(lambda: heard, 20, "its event")
+        process.kill()
+        wait_for_killed(5000)
+        for _turn in range(20):
+            slicer.app.processEvents()
+        self.assertEqual(heard, [{"event": "x"}])
+        process.write(b"nobody reads it\n")
+        process.kill()
+
+
+class LogTest(FaultCase):
+    def test_the_log_opens_on_demand_and_names_every_stage(self) -> None:
+        self.assertTrue(self.ui.logCollapsibleButton.collapsed)
+        self.segment(add_scan(shape=(60, 80, 80)))
+        self.assertEqual(self.ui.logView.plainText, "")
+        self.ui.logCollapsibleButton.collapsed = False
+        for text in ("LGE, model tiny, accurate", "Loading the model", "LGE was segmented with Tiny"):
+            self.assertIn(text, self.ui.logView.plainText)
+
+    def test_progress_has_a_stage_and_a_remaining_time(self) -> None:
+        volume = add_scan(shape=(60, 90, 90))
+        self.prepare(volume)
+        said, shares = set(), []
+        click(self.ui.applyButton)
+        self.assertFalse(self.ui.progressBar.isHidden())
+
+        def look() -> bool:
+            said.add(self.ui.statusLabel.text)
+            shares.append(self.ui.progressBar.value)
+            return not self.logic.isRunning()
+
+        process_events_until(look, PATIENCE_S, "the end")
+        self.assertTrue(any(text.startswith("Segmenting, ") and text.endswith(" left") for text in said), said)
+        self.assertGreater(len(set(shares)), 3)

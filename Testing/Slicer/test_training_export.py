@@ -1,0 +1,122 @@
+"""Cases of the scene written as files of scan and label."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.recipe import load_recipe
+from DCAMTTrainingLib.cases.scene_export import export_case, label_array
+from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
+from slicer_harness import (
+    assert_no_pause,
+    close_scene,
+    longest_step,
+    start_afresh,
+)
+from training_scenes import add_outline, add_volume, ellipsoid, run_to_end
+
+
+class ExportTest(unittest.TestCase):
+    def setUp(self):
+        start_afresh()
+        self.recipe = load_recipe("la")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def test_scan_and_label_files_equal_the_nodes_voxels_and_grid(self):
+        image, label = ellipsoid(4)
+        for kind in (np.float32, np.int16, np.uint8, np.float64):
+            close_scene()
+            volume = add_volume("Jane Doe", image.astype(kind), turned=True)
+            outline = add_outline(volume, label)
+            before = slicer.util.arrayFromVolume(volume).copy()
+            nodes = slicer.mrmlScene.GetNumberOfNodes()
+            case = run_to_end(export_case(row_of(volume, outline, self.recipe), self.folder, 7))
+            self.assertNotIn("Jane", str(case.image) + str(case.label))
+            written, outlined = read_scan(case.image), read_labelmap(case.label)
+            self.assertEqual(written.voxels.dtype, kind)
+            np.testing.assert_array_equal(written.voxels[0].transpose(2, 1, 0), image.astype(kind))
+            np.testing.assert_array_equal(outlined.voxels.transpose(2, 1, 0), label)
+            matrix = vtk.vtkMatrix4x4()
+            volume.GetIJKToRASMatrix(matrix)
+            affine = slicer.util.arrayFromVTKMatrix(matrix)
+            np.testing.assert_allclose(written.grid.affine, affine, atol=1e-9)
+            self.assertTrue(outlined.grid.matches(written.grid))
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), before)
+            self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+            self.assertIsNone(volume.GetStorageNode())
+
+    def test_a_common_transform_does_not_move_the_label_against_the_scan(self):
+        image, label = ellipsoid(5)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+        turn = vtk.vtkTransform()
+        turn.RotateZ(30)
+        turn.Translate(10, 20, 30)
+        transform.SetMatrixTransformToParent(turn.GetMatrix())
+        for node in (volume, outline):
+            node.SetAndObserveTransformNodeID(transform.GetID())
+        segments = segments_of(outline, self.recipe)
+        np.testing.assert_array_equal(run_to_end(label_array(outline, segments, volume)), label)
+        # The segmentation alone: it then lies elsewhere, and so must its label.
+        volume.SetAndObserveTransformNodeID(None)
+        moved = run_to_end(label_array(outline, segments, volume))
+        self.assertTrue((moved != label).any())
+
+    def test_a_segmentation_on_a_finer_grid_and_one_with_a_surface_only(self):
+        image, label = ellipsoid(6)
+        volume = add_volume("scan", image)
+        fine = add_volume("fine", np.kron(image, np.ones((2, 2, 2), np.float32)), spacing=1.0)
+        matrix = vtk.vtkMatrix4x4()
+        volume.GetIJKToRASMatrix(matrix)
+        shift = [matrix.GetElement(row, 3) - 0.5 for row in range(3)]
+        fine.SetOrigin(*shift)
+        outline = add_outline(fine, np.kron(label, np.ones((2, 2, 2), np.uint8)))
+        segments = segments_of(outline, self.recipe)
+        found = run_to_end(label_array(outline, segments, volume))
+        self.assertGreater(2 * (found & label).sum() / (found.sum() + label.sum()), 0.9)
+        surface = add_outline(volume, label)
+        self.assertTrue(surface.CreateClosedSurfaceRepresentation())
+        name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        surface.GetSegmentation().SetSourceRepresentationName(name)
+        surface.GetSegmentation().RemoveRepresentation("Binary labelmap")
+        found = run_to_end(label_array(surface, segments_of(surface, self.recipe), volume))
+        self.assertGreater(2 * (found & label).sum() / (found.sum() + label.sum()), 0.85)
+        self.assertFalse(surface.GetSegmentation().ContainsRepresentation("Binary labelmap"))
+
+    def test_overlapping_and_missing_segments(self):
+        image, label = ellipsoid(7)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label, ("Left atrium",))
+        inner = outline.GetSegmentation().AddEmptySegment("", "inner")
+        mask = np.zeros_like(label)
+        mask[8:12, 8:12, 8:12] = label[8:12, 8:12, 8:12]
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, outline, inner, volume)
+        first = outline.GetSegmentation().GetNthSegmentID(0)
+        found = run_to_end(label_array(outline, ((first, 1), (inner, 2), ("gone", 3)), volume))
+        np.testing.assert_array_equal(found == 2, mask > 0)
+        np.testing.assert_array_equal(found > 0, label > 0)
+
+    def test_export_goes_in_short_steps(self):
+        rng = np.random.default_rng(0)
+        voxels = rng.integers(0, 1000, (160, 320, 320), dtype=np.int16)
+        volume = add_volume("large", voxels)
+        label = np.zeros(voxels.shape, np.uint8)
+        label[60:100, 100:200, 100:200] = 1
+        outline = add_outline(volume, label)
+        row = row_of(volume, outline, self.recipe)
+        assert_no_pause(longest_step(lambda: export_case(row, self.folder, 1), tries=1))
+        np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
+        np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,166 @@
+"""Runs listed from their folders, without a process."""
+
+from __future__ import annotations
+
+import json
+import unittest
+from pathlib import Path
+
+import slicer
+from dcamt.runs.failure_note import FailureNote, write_note
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.lock import run_lock
+from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTTrainingLib.runs.folders import runs_folder
+from slicer_harness import (
+    LoopMonitor,
+    assert_no_pause,
+    choose,
+    click,
+    close_scene,
+    process_events_until,
+)
+from training_case import TrainingCase
+
+
+class ListOfRunsTest(TrainingCase):
+    """Runs as listed from their folders, without a process."""
+
+    def make(self, name: str, events: list[dict], fault: FailureNote | None = None, killed: bool = False) -> RunFolder:
+        run = RunFolder(self.runs / name)
+        run.checkpoint.parent.mkdir(parents=True)
+        run.checkpoint.touch()
+        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        run.cases.write_text("name,image,label,role\n", encoding="utf-8")
+        run.events.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+        if fault or killed:
+            run.failure.write_bytes(b" " * 4096)  # as earlier versions prepared it
+        if fault:
+            write_note(run.failure, fault)
+        return run
+
+    def test_each_state_is_listed_with_its_reason(self) -> None:
+        counts = {"labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu", "resumed": False}
+        begun = [{"event": "started", "step": 0, "of": 10, **counts}, {"event": "checkpoint", "step": 4}]
+        self.make("paused", [*begun, {"event": "paused", "step": 4}])
+        self.make("stopped", [*begun, {"event": "finished", "step": 4, "model": "", "seconds": 1.0}])
+        self.make("finished", [*begun, {"event": "finished", "step": 10, "model": "", "seconds": 1.0}])
+        self.make("killed", begun, killed=True)
+        self.make("full", begun, FailureNote("events.jsonl: the disk is full. Free some space.", unwritten=True))
+        self.make("faulty", begun, FailureNote("the losses are no longer numbers. Start anew."))
+        self.module.widget.runs.refresh()
+        texts = {self.ui.runSelector.itemText(index) for index in range(self.ui.runSelector.count)}
+        states = {"paused", "stopped", "finished"}
+        expected = {f"{name}: {name}" for name in states} | {"killed: failed", "full: paused", "faulty: failed"}
+        self.assertEqual(texts, expected)
+        for name, told, resumable in (
+            ("paused: paused", "Paused, 4 of 10 iterations.", True),
+            ("stopped: stopped", "Stopped, 4 of 10 iterations.", True),
+            ("finished: finished", "Finished, 10 of 10 iterations.", False),
+            ("killed: failed", "The process was killed", True),
+            ("full: paused", "the disk is full. Free some space.", True),
+            ("faulty: failed", "Failed, 4 of 10 iterations. the losses are no longer numbers.", True),
+        ):
+            choose(self.ui.runSelector, name)
+            self.assertIn(told, self.ui.runStatusLabel.text)
+            self.assertEqual(self.ui.resumeButton.enabled, resumable, name)
+            self.assertFalse(self.ui.pauseButton.enabled)
+            # Of what was learnt before a pause or a fault, models can be made.
+            self.assertEqual(self.ui.stopButton.enabled, resumable and not name.startswith("stopped"), name)
+            self.assertTrue(self.ui.discardButton.enabled)
+        # Charts of earlier runs are not in the scene until they are asked for.
+        process_events_until(lambda: self.module.widget.runs.watch.caught_up)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
+
+    def test_validation_cases_are_offered_even_if_their_files_are_missing(self) -> None:
+        begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
+        run = self.make("long", begun)
+        lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
+        lines += ["held out,/gone/a.nrrd,/gone/b.nrrd,validation"]
+        run.cases.write_text("\n".join(["name,image,label,role", *lines]), encoding="utf-8")
+        self.module.widget.runs.refresh()
+        with LoopMonitor() as monitor:
+            self.wait_for(lambda: self.ui.previewSelector.enabled, "the cases")
+        assert_no_pause(monitor.longest_work)
+        self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "held out"])
+
+    def test_a_run_that_has_ended_does_not_promise_a_preview(self) -> None:
+        begun = {"event": "started", "step": 0, "of": 10}
+        for name, last, text in (
+            ("paused", {"event": "paused", "step": 4}, "Once resumed, it shows this case"),
+            ("finished", {"event": "finished", "step": 10, "model": ""}, "has ended without a preview"),
+        ):
+            run = self.make(name, [begun, last])
+            run.cases.write_text("name,image,label,role\nheld out,a.nrrd,b.nrrd,validation\n", encoding="utf-8")
+            self.module.widget.runs.show(run)
+            self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+            choose(self.ui.previewSelector, "held out")
+            self.assertIn(text, self.ui.previewStatusLabel.text)
+
+    def test_charts_leave_no_layout_and_no_node_behind(self) -> None:
+        events = [{"event": "started", "step": 0, "of": 10}]
+        events.append({"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}})
+        run = self.make("going", events)
+        manager = slicer.app.layoutManager()
+        layout = manager.layout
+
+        def show_losses() -> None:
+            self.wait_for(lambda: self.ui.lossesButton.enabled, "the losses")
+            click(self.ui.lossesButton)
+            self.assertNotEqual(manager.layout, layout)
+            self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")), 1)
+
+        def assert_gone(where: str) -> None:
+            self.assertEqual(manager.layout, layout, where)
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [], where)
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [], where)
+
+        with run_lock(run.lock):
+            self.module.widget.runs.refresh()
+            show_losses()
+            self.module.leave()
+            assert_gone("leaving")
+            self.module.enter()
+            show_losses()
+            close_scene()
+            assert_gone("closing the scene")
+            show_losses()
+        self.wait_for(lambda: manager.layout == layout, "the end of the run")
+        assert_gone("the end of the run")
+        show_losses()
+        self.close_module()
+        assert_gone("closing the module")
+
+    def test_runs_lie_in_the_home_folder_unless_another_is_chosen(self) -> None:
+        slicer.app.userSettings().remove("DCAMT/RunsFolder")
+        self.module.widget.runs.refresh()
+        self.assertEqual(Path(self.ui.runsFolderEdit.currentPath), Path.home() / "DCAMT runs")
+        self.ui.runsFolderEdit.currentPath = str(self.runs)
+        self.assertEqual(runs_folder(), self.runs)
+
+    def test_the_status_shows_speed_remaining_time_and_memory(self) -> None:
+        losses = {"total": 1.0}
+        begun = {"event": "started", "step": 0, "of": 400, "labelled": 1, "unlabelled": 0, "validation": 0}
+        begun |= {"device": "cpu", "resumed": False}
+        going = {"event": "progress", "step": 343, "of": 400, "losses": losses, "steps_per_s": 0.741, "eta_s": 77.4}
+        run = self.make("going", [begun, {**going, "memory_bytes": 820_000_000}])
+        with run_lock(run.lock):
+            self.module.widget.runs.refresh()
+            told = "Running, 343 of 400 iterations, 0.74 per second, 77 s left, 0.8 GB of memory."
+            self.wait_for(lambda: self.ui.runStatusLabel.text == told, self.ui.runStatusLabel.text, timeout=120)
+            self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
+            self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
+
+    def test_a_damaged_run_folder_does_not_block_the_module(self) -> None:
+        run = self.make("damaged", [])
+        run.recipe.write_text("{", encoding="utf-8")
+        run.events.write_bytes(b"\xff\xfe\n{\n[]\n")
+        (self.runs / "no run").mkdir()
+        (self.runs / "file").touch()
+        self.module.widget.runs.refresh()
+        self.assertEqual(self.ui.runSelector.count, 1)
+        self.assertIn("Failed", self.ui.runStatusLabel.text)
+
+
+if __name__ == "__main__":
+    unittest.main()

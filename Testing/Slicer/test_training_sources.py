@@ -1,0 +1,271 @@
+"""Cases from folders, lists, the scene and the segmentation module, and the values of their label files."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+import numpy as np
+import slicer
+from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
+from DCAMTSegmentationLib import training_cases
+from DCAMTTrainingLib.cases.store import load_rows
+from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
+from slicer_harness import (
+    Person,
+    choose,
+    click,
+    close_scene,
+    open_module,
+    process_events,
+)
+from training_case import TrainingCase
+from training_scenes import add_case, add_outline, add_volume, ellipsoid, write_scan
+
+
+class SourcesTest(TrainingCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.table = self.session.table
+
+    def test_the_pairs_of_a_folder_are_shown_before_they_are_added(self) -> None:
+        data = self.folder / "data"
+        for number in range(3):
+            image, label = ellipsoid(number)
+            write_scan(data / f"p{number}_image.nrrd", image)
+            if number < 2:
+                write_scan(data / f"p{number}_label.nrrd", label)
+        write_scan(data / "lost_label.nrrd", label)
+        seen = []
+
+        def look(answer):
+            def act(dialog):
+                tables = [child for child in dialog.children() if child.className() == "QTableView"]
+                for table in tables:
+                    model = table.model()
+                    seen.append([model.data(model.index(row, 0)) for row in range(model.rowCount())])
+                getattr(dialog, answer)()
+
+            return act
+
+        with Person() as person:
+            person.expects("Folder of scans", str(data))
+            person.expects("Cases in the folder", look("reject"))
+            click(self.ui.addFolderButton)
+            self.wait_for(lambda: len(seen) == 2, "the pairs")
+            process_events()
+        self.assertEqual(seen[0], ["p0", "p1", "p2"])
+        self.assertTrue(seen[1][0].endswith("lost_label.nrrd"))
+        self.assertEqual(len(self.table), 0)
+        with Person() as person:
+            person.expects("Folder of scans", str(data))
+            person.expects("Cases in the folder", look("accept"))
+            click(self.ui.addFolderButton)
+            self.wait_for(lambda: len(self.table) == 3, "the cases")
+        self.assertEqual([row.role for row in self.table.rows], [LABELLED, LABELLED, UNLABELLED])
+        self.wait_for(lambda: self.session.checked, "their headers")
+        self.assertEqual([row.size for row in self.table.rows], [(24, 22, 20)] * 3)
+        self.assertEqual(self.ui.casesTable.model().rowCount(), 3)
+
+    def test_a_folder_without_scans_is_reported(self) -> None:
+        with Person() as person:
+            person.expects("Folder of scans", str(self.folder / "runs"))
+            person.expects("holds no scan", "Ok")
+            click(self.ui.addFolderButton)
+            self.wait_for(lambda: person.errors(), "the message")
+
+    def test_case_lists_are_added_and_saved_as_dcamt_train_reads_them(self) -> None:
+        image, label = ellipsoid(1)
+        write_scan(self.folder / "a.nrrd", image)
+        write_scan(self.folder / "a_label.nrrd", label)
+        given = self.folder / "cases.csv"
+        given.write_text(
+            "name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\nB,b.nrrd,,left out\n", encoding="utf-8"
+        )
+        add_case("in the scene")
+        with Person() as person:
+            person.expects("List of cases", str(given))
+            click(self.ui.addListButton)
+        self.wait_for(lambda: len(self.table), "the list")
+        click(self.ui.addSceneButton)
+        self.assertEqual([row.name for row in self.table.rows], ["A", "B", "in the scene"])
+        written = self.folder / "out" / "cases.csv"
+        written.parent.mkdir()
+        with Person() as person:
+            person.expects("Save the list", str(written))
+            person.expects("1 case(s) are not in the list", "Ok")
+            click(self.ui.exportListButton)
+        cases = list_cases(written)
+        self.assertEqual([(case.name, case.role) for case in cases], [("A", "labelled"), ("B", "left out")])
+        self.assertEqual(cases[0].image.resolve(), (self.folder / "a.nrrd").resolve())
+        self.assertEqual(cases[0].label.resolve(), (self.folder / "a_label.nrrd").resolve())
+        given.write_text("name,image\n", encoding="utf-8")
+        with Person() as person:
+            person.expects("List of cases", str(given))
+            person.expects("lacks the column 'label'", "Ok")
+            click(self.ui.addListButton)
+            self.wait_for(lambda: person.errors(), "the message")
+        self.assertEqual(len(self.table), 3)
+
+    def test_an_invalid_line_or_a_closed_scene_adds_no_case(self) -> None:
+        lines = [f"case{n},{n}.nrrd,,unlabelled" for n in range(5000)]
+        table = self.folder / "cases.csv"
+        table.write_text("\n".join(["name,image,label,role", *lines, "last,x.nrrd,,dancer"]), encoding="utf-8")
+        with Person() as person:
+            person.expects("List of cases", str(table))
+            person.expects("line 5002 ('last') has the role 'dancer'", "Ok")
+            click(self.ui.addListButton)
+            self.wait_for(lambda: person.errors(), "the message")
+        self.assertEqual(len(self.table), 0)
+        table.write_text("\n".join(["name,image,label,role", *lines]), encoding="utf-8")
+        steps = self.session.add_list_in_steps(table)
+        next(steps)
+        close_scene()
+        process_events()
+        self.assertEqual(list(steps), [None] * 5)
+        self.assertEqual(len(self.table), 0)
+
+    def test_training_cases_of_the_segmentation_module_are_added(self) -> None:
+        click(self.ui.addSentButton)
+        self.assertIn("No result was added yet", self.ui.casesSummary.text)
+        volume, outline = add_case("corrected")
+        add_case("not sent", 1)
+        training_cases.add_case(volume, outline)
+        click(self.ui.addSentButton)
+        self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
+
+    def test_added_results_suggest_training_on_from_the_model_in_use(self) -> None:
+        self.make_small()
+        self.session.settings.startFrom = ""
+        segmentation_module = open_module("DCAMTSegmentation")
+        self.addCleanup(segmentation_module.close)
+        segmentation_module.logic.getParameterNode().model = "tiny"
+        training_cases.add_case(*add_case("corrected"))
+        slicer.util.selectModule("DCAMTTraining")
+        click(self.ui.addSentButton)
+        self.assertEqual(self.session.settings.startFrom, "tiny")
+        self.assertIn("tiny", self.ui.startFromSelector.currentText)
+        # What the person chose stays.
+        choose(self.ui.startFromSelector, "Scratch (random weights)")
+        self.session.settings.startFrom = "left-atrium"
+        click(self.ui.addSentButton)
+        self.assertEqual(self.session.settings.startFrom, "left-atrium")
+
+    def test_a_result_added_in_dcamt_segmentation_is_listed_when_the_panel_is_opened(self) -> None:
+        volume, outline = add_case("corrected")
+        self.module.leave()
+        training_cases.add_case(volume, outline)
+        self.module.enter()
+        self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
+        # Removed from the table it stays away, until it is added again.
+        self.table.remove([0])
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(len(self.table), 0)
+        self.module.leave()
+        training_cases.add_case(volume, outline)
+        self.module.enter()
+        self.assertEqual(len(self.table), 1)
+
+    def test_roles_change_by_click_and_problems_are_marked_in_their_rows(self) -> None:
+        add_case("scan", 1)
+        empty = add_volume("empty outline", ellipsoid(2)[0])
+        add_outline(empty, np.zeros_like(ellipsoid(2)[1]))
+        click(self.ui.addSceneButton)
+        self.wait_for(lambda: self.session.checked, "the check")
+        model = self.ui.casesTable.model()
+        self.assertEqual(model.data(model.index(0, REMARK)), "")
+        self.assertIn("empty", model.data(model.index(1, REMARK)))
+        self.assertIn("empty outline: The label is empty", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.ui.casesTable.clicked.emit(model.index(1, ROLE))
+        self.assertEqual(model.data(model.index(1, ROLE)), "unlabelled")
+        self.ui.casesTable.clicked.emit(model.index(1, REMARK))
+        self.assertEqual(model.data(model.index(1, ROLE)), "unlabelled")
+        self.wait_for(lambda: self.session.checked, "the check")
+        self.assertEqual(model.data(model.index(1, REMARK)), "")
+        self.assertTrue(self.ui.startButton.enabled)
+        self.ui.casesTable.selectRow(0)
+        choose(self.ui.roleSelector, "validation")
+        click(self.ui.setRoleButton)
+        self.assertEqual(self.table.rows[0].role, VALIDATION)
+        self.assertFalse(self.ui.startButton.enabled)
+        click(self.ui.removeButton)
+        self.assertEqual([row.name for row in self.table.rows], ["empty outline"])
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 2)
+
+    def test_segments_are_chosen_for_classes(self) -> None:
+        image, label = ellipsoid(3)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label * 2, ("something", "else"))
+        click(self.ui.addSceneButton)
+        self.assertEqual(self.table.rows[0].role, UNLABELLED)
+        self.ui.casesTable.selectRow(0)
+
+        def answer(dialog):
+            boxes = {child.objectName: child for child in dialog.children() if child.className() == "QComboBox"}
+            choose(boxes["segmentationSelector"], outline.GetName())
+            choose(boxes["classSelector1"], "else")
+            dialog.accept()
+
+        with Person() as person:
+            person.expects("Segments of the case", answer)
+            click(self.ui.segmentsButton)
+        second = outline.GetSegmentation().GetNthSegmentID(1)
+        self.assertEqual(self.table.rows[0].source.segments, ((second, 1),))
+        self.assertEqual(self.table.rows[0].role, LABELLED)
+
+
+class LabelValuesTest(TrainingCase):
+    """Label files with other values than the recipe's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        image, label = ellipsoid(1)
+        write_scan(self.folder / "a.nrrd", image)
+        write_scan(self.folder / "a_label.nrrd", label.astype(np.int16) * 420)
+        self.list = self.folder / "cases.csv"
+
+    def add_list(self, text: str) -> None:
+        self.list.write_text(text, encoding="utf-8")
+        self.session.add_list(self.list)
+        self.wait_for(lambda: self.session.checked, "the check")
+
+    def test_values_are_mapped_in_the_panel(self) -> None:
+        self.add_list("name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\n")
+        self.assertIn("420", self.session.table.rows[0].remark)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.ui.casesTable.selectRow(0)
+        for text, failure in (("420=aorta", "names no class"), ("420=Left atrium", "")):
+            with Person() as person:
+                person.expects("Values of the label files", self.enter(text))
+                if failure:
+                    person.expects(failure, "Ok")
+                click(self.ui.segmentsButton)
+        self.assertEqual(self.session.table.rows[0].source.labels, "420=Left atrium")
+        self.wait_for(lambda: self.session.checked, "the second check")
+        self.assertEqual(self.session.table.rows[0].remark, "")
+        self.assertTrue(self.ui.startButton.enabled)
+        # The mapping is saved with the scene, and in a list.
+        self.assertEqual(load_rows(self.session._node)[0].source.labels, "420=Left atrium")
+        with Person() as person:
+            person.expects("Save the list", str(self.folder / "out.csv"))
+            click(self.ui.exportListButton)
+        self.assertEqual(list_cases(self.folder / "out.csv")[0].labels, "420=Left atrium")
+
+    def enter(self, text: str) -> Any:
+        def act(dialog: Any) -> None:
+            (edit,) = (child for child in dialog.children() if child.className() == "QLineEdit")
+            edit.setText(text)
+            dialog.accept()
+
+        return act
+
+    def test_values_are_mapped_in_a_list(self) -> None:
+        self.add_list("name,image,label,role,labels\nA,a.nrrd,a_label.nrrd,labelled,420=left-atrium\n")
+        row = self.session.table.rows[0]
+        self.assertEqual((row.source.labels, row.remark), ("420=left-atrium", ""))
+
+
+if __name__ == "__main__":
+    unittest.main()
