@@ -6,6 +6,7 @@ import json
 import re
 import unittest
 import zipfile
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, Case
 from dcamt.io.slabs import write_nrrd_in_slabs
-from dcamt.models.package import open_model
+from dcamt.models.calibration import Calibration, OverlapModel
+from dcamt.models.package import ModelPackage, calibration_path, open_model, write_package
 from dcamt.models.store import model_path, stored_models
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import Preview, read_preview
@@ -31,7 +33,7 @@ from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.panels import results as results_panel
-from DCAMTTrainingLib.runs.model_store import current_model, use_model
+from DCAMTTrainingLib.runs.model_store import current_model, store_model, stored_copy_of, use_model
 from DCAMTTrainingLib.runs.preview import box_of, remove_preview, show_preview
 from DCAMTTrainingLib.runs.proposal import open_proposal, scene_volume
 from slicer_harness import (
@@ -45,7 +47,7 @@ from slicer_harness import (
     process_events,
     start_afresh,
 )
-from training_case import TrainingCase
+from training_case import TrainingCase, tiny_model
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 PATIENT = "Nachtigall^Hildegard_19470311"
@@ -242,6 +244,36 @@ class ModelInUseTest(TrainingCase):
         slicer.mrmlScene.RemoveNode(settings)
         self.assertFalse(use_model("run-1"))  # as if the segmentation module was not opened in this scene
         self.assertEqual(current_model(), "")
+
+    def test_a_run_s_model_calibrated_anew_is_stored_anew(self) -> None:
+        run = RunFolder(self.runs / "run-1")
+        run.path.mkdir()
+        package = open_model(tiny_model())
+
+        def stored() -> str:
+            return stored_copy_of(run.model) or store_model(run.model, "run-1", best=False)
+
+        write_package(run.model, package)
+        plain = stored()
+        self.assertEqual(stored(), plain)
+        write_package(run.model, replace(package, calibration=calibration_of(package, "within")))
+        within = stored()
+        self.assertEqual(stored(), within)
+        write_package(run.model, package)
+        beside = calibration_of(package, "beside")
+        calibration_path(run.model).write_text(beside.to_json(), encoding="utf-8")
+        with_beside = stored()
+        self.assertEqual(stored(), with_beside)
+        names = (plain, within, with_beside)
+        self.assertEqual(len(set(names)), 3)
+        found = [open_model(model_path(name)).calibration for name in names]
+        self.assertEqual([calibration and calibration.notes for calibration in found], [None, "within", "beside"])
+
+
+def calibration_of(package: ModelPackage, notes: str) -> Calibration:
+    """Return a calibration of a model that expects the same overlap of every segmentation."""
+    model = OverlapModel(("entropy",), (0.0,), (1.0,), (0.0,), 2.0, (0.5,), (-0.1,), (0.1,))
+    return Calibration(package.card.checksum, {"accurate": model}, 8, 40, notes)
 
 
 class ProposalTest(TrainingCase):

@@ -236,6 +236,22 @@ def read_card(path: Path) -> Card:
         raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
 
 
+def read_calibration(path: Path) -> Calibration | None:
+    """Return the calibration of a package, or beside it, as `open_model`; the weights are neither read nor checked.
+
+    Raises:
+        InputError: there is no such package, or its card or its own calibration cannot be read.
+    """
+    card = read_card(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if CALIBRATION in archive.namelist():
+                return _parse_calibration(_read(archive, archive.getinfo(CALIBRATION), path), path, card)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
+    return find_calibration(path, card)[0]
+
+
 def read_recipe(path: Path) -> Recipe:
     """Return a package's recipe alone, to train by it; the weights are neither read nor checked.
 

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from ..errors import InputError, OutputError
 from ..io.atomic import atomic_path
-from .package import Card, calibration_path, check_description, find_calibration, holds_calibration, read_model
+from .calibration import Calibration
+from .package import (
+    Card,
+    calibration_path,
+    check_description,
+    find_calibration,
+    holds_calibration,
+    read_card,
+    read_model,
+)
 
 DEFAULT_MODEL = "left-atrium"
 MODEL_ENDING = ".dcamt"
@@ -81,8 +90,7 @@ def import_model(
     data = read_model(path)
     card = check(path, data)
     name = card.name
-    # Not read if the model has one of its own, which counts.
-    calibration = None if holds_calibration(path, data) else find_calibration(path, card)[0]
+    calibration = _calibration_beside(path, data, card)
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its name '{name}' cannot be a file name", path=path)
     there = next((model for model in stored_models() if model.name == name), None)
@@ -91,6 +99,26 @@ def import_model(
     if there is not None and not replace:
         remedy = f"Import it with --overwrite, or first run: dcamt models remove {name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
+    return _store(name, data, calibration)
+
+
+def copy_into_store(path: Path, name: str) -> StoredModel:
+    """Copy a model file, already verified, into the store under a free name, with its calibration if that fits.
+
+    Raises:
+        InputError: the file cannot be read, or its card cannot.
+        OutputError: it cannot be copied.
+    """
+    data = read_model(path)
+    return _store(name, data, _calibration_beside(path, data, read_card(path)))
+
+
+def _calibration_beside(path: Path, data: bytes, card: Card) -> Calibration | None:
+    """Return the calibration beside a model; None if the model has one of its own, which counts."""
+    return None if holds_calibration(path, data) else find_calibration(path, card)[0]
+
+
+def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredModel:
     target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import slicer
 from dcamt.errors import InputError
-from dcamt.io.atomic import atomic_path
-from dcamt.models.package import read_card
-from dcamt.models.store import MODEL_ENDING, stored_models, user_folder
+from dcamt.models.package import read_calibration, read_card
+from dcamt.models.store import copy_into_store, stored_models
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 
 
 def stored_copy_of(path: Path) -> str:
-    """Return the name of the stored model with the same contents; empty if there is none.
+    """Return the name of the stored model with the same weights, recipe, card and calibration; empty if there is none.
 
     Raises:
         InputError: the file is not a sound model.
     """
-    checksum = read_card(path).checksum
+    checksum, calibration = read_card(path).checksum, read_calibration(path)
     for model in stored_models():
         try:
-            if read_card(model.path).checksum == checksum:
+            # The checksum covers all but the calibration, which can be made anew.
+            if read_card(model.path).checksum == checksum and read_calibration(model.path) == calibration:
                 return model.name
         except InputError:  # a damaged file in the store
             continue
@@ -32,11 +31,12 @@ def stored_copy_of(path: Path) -> str:
 
 
 def store_model(path: Path, run_name: str, best: bool) -> str:
-    """Copy a run's model file, already verified, into the store; return its name there.
+    """Copy a run's model file, already verified, into the store, with its calibration; return its name there.
 
     The name consists of the run, "best" for the best model, and today's date. It never replaces another model.
 
     Raises:
+        InputError: the file cannot be read.
         OutputError: the file cannot be copied.
     """
     stem = "_".join([run_name, *(["best"] if best else []), date.today().isoformat()])
@@ -44,9 +44,7 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}_{number}", number + 1
-    with atomic_path(user_folder() / f"{name}{MODEL_ENDING}") as partial:
-        shutil.copyfile(path, partial)
-    return name
+    return copy_into_store(path, name).name
 
 
 def current_model() -> str:
