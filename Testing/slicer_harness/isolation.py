@@ -3,29 +3,48 @@
 PYTHONPATH=Testing python -m slicer_harness.isolation                 # each class alone, then three orders
 PYTHONPATH=Testing python -m slicer_harness.isolation --orders 7 8    # the orders of these seeds only
 PYTHONPATH=Testing python -m slicer_harness.isolation --part 2/3      # every third class, from the second
+
+Each run is a process of its own. Where the system has fork, it begins with the packages that all tests need imported.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import importlib
+import os
 import random
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from dcamt_testing import warm_python
 
 TESTS = Path(__file__).resolve().parents[1] / "Slicer"
 SEEDS = (1, 2, 3)
 PASSED, FAILURE_LINES = 0, 60
+PRELOADED = ("pytest", "numpy", "scipy.ndimage", "vtk", "PySide6.QtWidgets", "slicer")
+"""What the tests import of other projects; they import the harness and the extension anew in each process."""
+
+
+class Ended(NamedTuple):
+    """The exit status of a process that ran pytest, and what it printed."""
+
+    status: int
+    output: str
 
 
 def find_classes(files: Sequence[str]) -> list[str]:
     """Return the pytest node identifier of each test class, and of each test outside of a class."""
     words = ["--collect-only", "-q", *(files or [str(TESTS)])]
     listed = _pytest(words)
-    if listed.returncode != PASSED:
-        raise RuntimeError(listed.stdout)
-    found = [line.rpartition("::")[0] for line in listed.stdout.splitlines() if "::" in line]
+    if listed.status != PASSED:
+        raise RuntimeError(listed.output)
+    found = [line.rpartition("::")[0] for line in listed.output.splitlines() if "::" in line]
     whole = [name if "::" in name else f"{name}::" for name in found]
     return [name.removesuffix("::") for name in dict.fromkeys(whole)]
 
@@ -40,11 +59,11 @@ def shuffled(classes: Sequence[str], seed: int) -> list[str]:
 def run(classes: Sequence[str], title: str) -> bool:
     """Run classes in this order in one process; print the result, and return whether all tests passed."""
     ended = _pytest(["-q", *classes])
-    lines = ended.stdout.splitlines()
-    print(f"{title}: {lines[-1] if lines else ended.stderr}", flush=True)
-    if ended.returncode != PASSED:
+    lines = ended.output.splitlines()
+    print(f"{time.strftime('%H:%M')} {title}: {lines[-1] if lines else f'exit status {ended.status}'}", flush=True)
+    if ended.status != PASSED:
         print("\n".join(lines[-FAILURE_LINES:]), flush=True)
-    return ended.returncode == PASSED
+    return ended.status == PASSED
 
 
 def main() -> int:
@@ -67,9 +86,41 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _pytest(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", *words]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=TESTS.parents[1])
+def _pytest(words: Sequence[str]) -> Ended:
+    """Run pytest in a process of its own: forked from this one where the system can."""
+    arguments = ["-o", "addopts=", "-p", "no:cacheprovider", *words]
+    if not hasattr(os, "fork"):
+        command = [sys.executable, "-m", "pytest", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=TESTS.parents[1])
+        return Ended(done.returncode, done.stdout + done.stderr)
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    for name in PRELOADED:
+        importlib.import_module(name)
+    warm_python.start()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        child = os.fork()
+        if child == 0:
+            _become_pytest(arguments, output.fileno())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        return Ended(status, output.read())
+
+
+def _become_pytest(arguments: list[str], output: int) -> None:
+    """Run pytest in this forked process, which ends with its exit status."""
+    import pytest
+
+    status = 1
+    try:
+        atexit._clear()  # what the parent removes when it ends
+        os.chdir(TESTS.parents[1])
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        status = int(pytest.main(arguments))
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
 
 
 if __name__ == "__main__":
