@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt.cases.folders import find_cases
 from dcamt.geometry import Grid
-from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.readers import read_header, read_labelmap, read_scan
 from dcamt_testing.scan_files import (
     ORTHOGONAL,
     SHAPE,
@@ -86,6 +86,38 @@ def test_missing_and_cut_data_files_have_their_own_messages(tmp_path: Path) -> N
     path = written(tmp_path / "w.mha")
     cut(path)
     refused(lambda: read_scan(path), path, "ends too early")
+
+
+@pytest.mark.parametrize("reader", [read_header, read_scan])
+@pytest.mark.parametrize(
+    ("header", "data", "compressed"),
+    [("x.mhd", "x.raw", False), ("x.mhd", "x.zraw", True), ("x.nhdr", "x.raw.gz", True), ("x.hdr", "x.img", False)],
+)
+def test_a_cut_data_file_is_named_with_its_bytes(
+    tmp_path: Path, reader: Callable[[Path], object], header: str, data: str, compressed: bool
+) -> None:
+    path = written(tmp_path / header, compressed)
+    whole = (tmp_path / data).read_bytes()
+    for kept in (0, len(whole) // 2):
+        (tmp_path / data).write_bytes(whole[:kept])
+        held = len(zlib.decompressobj(wbits=47).decompress(whole[:kept])) if compressed else kept
+        message = refused(lambda: reader(path), path, f"its data file {data} holds")
+        told, of = (int(word) for word in message.split("holds ")[1].split(" bytes")[0].split(" of "))
+
+        assert (of, told) == (9 * 10 * 11 * 2, held)
+    if compressed:
+        (tmp_path / data).write_bytes(whole[:-3])
+        refused(lambda: reader(path), path, f"its data file {data} lacks its checksum")
+
+
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+def test_a_data_file_of_another_name_is_suggested(tmp_path: Path, ending: str) -> None:
+    path = written(tmp_path / f"x{ending}")
+    (tmp_path / "x.raw").rename(tmp_path / "X.RAW")
+    refused(lambda: read_scan(path), path, "needs its data file x.raw", "If X.RAW is that file, rename it to x.raw")
+    (tmp_path / "X.RAW").rename(tmp_path / "y.raw")
+    path = path.rename(tmp_path / f"y{ending}")
+    refused(lambda: read_scan(path), path, "needs its data file x.raw", "If y.raw is that file, rename it to x.raw")
 
 
 def test_formats_that_cannot_be_checked_are_refused(tmp_path: Path) -> None:

@@ -303,6 +303,95 @@ def test_other_files_among_the_slices_are_skipped_with_a_note(tmp_path: Path) ->
     assert isinstance(note, IdentifyingNote)
 
 
+SECONDARY_CAPTURE, CT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.2"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "word"),
+    [
+        ("PatientID", "q-17", "patient ID"),
+        ("PatientName", "Other^Name", "patient name"),
+        ("StudyInstanceUID", "1.2.4", "study"),
+        ("FrameOfReferenceUID", "1.2.8", "frame of reference"),
+        ("Modality", "CT", "modality"),
+        ("PhotometricInterpretation", "MONOCHROME1", "meaning of bright and dark"),
+        ("SOPClassUID", CT, "kind of image"),
+    ],
+)
+def test_slices_of_one_series_that_contradict_each_other_are_refused(
+    tmp_path: Path, attribute: str, value: str, word: str
+) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k, **({attribute: value} if k > 6 else {}))
+    message = refused(lambda: read_scan(tmp_path), tmp_path, f"differ in their {word}: 7.dcm, 8.dcm, 9.dcm from 0.dcm")
+    assert value not in message, "an identity is not printed"
+
+
+def test_spellings_and_missing_identities_are_no_contradiction(tmp_path: Path) -> None:
+    spellings = ["Doe^John", "DOE^JOHN^^^", "Doe^John ", ""]
+    for k in range(8):
+        write_slice(tmp_path / f"{k}.dcm", k, PatientName=spellings[k % 4], PatientID="p" if k else "")
+    assert_in_place(read_scan(tmp_path), 8)
+
+
+@pytest.mark.parametrize(
+    ("differing", "word"),
+    [
+        ({"PixelSpacing": [3, 3]}, "pixel spacing"),
+        ({"ImageOrientationPatient": [0, 1, 0, -1, 0, 0]}, "orientation"),
+        ({"Rows": 8, "PixelData": pixels([1])[:256]}, "size"),
+    ],
+)
+def test_what_stacks_of_one_series_differ_in_is_named(tmp_path: Path, differing: dict[str, object], word: str) -> None:
+    for k in range(10):
+        path = write_slice(tmp_path / f"{k}.dcm", k)
+        if k > 5:
+            data = pydicom.dcmread(path)
+            for name, value in differing.items():
+                setattr(data, name, value)
+            data.save_as(path)
+    refused(lambda: read_scan(tmp_path), tmp_path, f"2 stacks of slices of different {word}: 1 ")
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_one_image_of_another_class_is_passed_over_with_a_note(tmp_path: Path, colour: bool) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
+    if colour:
+        data = pydicom.dcmread(path)
+        data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+        data.PixelData = bytes(2 * 3 * SIZE**2)
+        data.save_as(path)
+    volume = read_scan(tmp_path)
+    assert_in_place(volume, 10)
+    assert "shot.dcm (Secondary Capture" in volume.notes[0]
+
+
+def test_a_rescale_slope_of_zero_is_damage(tmp_path: Path) -> None:
+    for k in range(8):
+        write_slice(tmp_path / f"{k}.dcm", k, **({"RescaleSlope": 0, "RescaleIntercept": 5} if k == 4 else {}))
+    refused(lambda: read_scan(tmp_path), tmp_path, "4.dcm (damaged header)")
+
+
+@pytest.mark.parametrize(("stored", "signed"), [(16, 0), (12, 0), (16, 1)])
+def test_inverted_intensities_are_those_of_gdcm(tmp_path: Path, stored: int, signed: int) -> None:
+    """MONOCHROME1 stores bright as low; ITK, and so 3D Slicer, turns it round."""
+    import SimpleITK as sitk  # noqa: N813
+
+    for k in range(8):
+        path = write_slice(tmp_path / f"{k}.dcm", k, PhotometricInterpretation="MONOCHROME1")
+        data = pydicom.dcmread(path)
+        data.BitsStored, data.HighBit, data.PixelRepresentation = stored, stored - 1, signed
+        data.RescaleSlope, data.RescaleIntercept = 2, -7
+        data.save_as(path)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
+    np.testing.assert_array_equal(
+        read_scan(tmp_path).voxels[0], sitk.GetArrayFromImage(reader.Execute()).transpose(2, 1, 0)
+    )
+
+
 def test_copies_of_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)

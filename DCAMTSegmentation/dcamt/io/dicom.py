@@ -15,7 +15,18 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE, IdentifyingNote
-from .dicom_frames import SHOWN, FoundFiles, Frame, files_below, list_names, load_frames, quiet_pydicom, read_file
+from .dicom_frames import (
+    CONSTANT_ATTRIBUTES,
+    SHOWN,
+    FoundFiles,
+    Frame,
+    class_name,
+    files_below,
+    list_names,
+    load_frames,
+    quiet_pydicom,
+    read_file,
+)
 from .stored_image import COPY_AGAIN, StoredImage, library_errors
 
 _SPACING_TOLERANCE = 0.02  # of the slice spacing, or 0.01 mm, which is what scanners round their positions to
@@ -131,6 +142,7 @@ def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> S
 
 def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImage:
     """Choose among the frames that were found, and put them in order."""
+    _pass_over_other_classes(found)
     stacks = _stacks(found.frames)
     notes: list[str] = []
     if not stacks:
@@ -138,6 +150,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
     stack = _choose_stack(path, stacks, choice, notes)
     series, folders = stack.first.series, {frame.file.parent for frame in stack.frames}
     _refuse_damaged(path, found, series, folders)
+    _refuse_contradictions(path, stack.frames)
     frames = _choose_frames(path, stack, choice, notes)
     if len(frames) == 1:
         raise InputError(
@@ -201,6 +214,38 @@ def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Pat
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE)
 
 
+def _pass_over_other_classes(found: FoundFiles) -> None:
+    """Move one or two images of another class than the rest of their series, such as screenshots, to `foreign`."""
+    of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
+    for frame in found.frames:
+        of_series[frame.series][frame.sop_class].append(frame)
+    for classes in of_series.values():
+        usual = max(classes, key=lambda name: len(classes[name]))
+        others = [frames for name, frames in classes.items() if name != usual and len(frames) < _FEW]
+        for frame in (frame for frames in others for frame in frames if len(classes[usual]) >= _FEW):
+            found.frames.remove(frame)
+            found.foreign.append((frame.file, class_name(frame.sop_class)))
+
+
+def _refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
+    """Raise InputError if frames of one series differ in what all slices of a scan share, as in the patient.
+
+    Frames without the attribute do not count, since some programs remove it from a part of the files. The message
+    names the files of the fewest frames, and no value, which may identify a patient.
+    """
+    for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
+        of_value: defaultdict[str, list[str]] = defaultdict(list)
+        for frame in frames:
+            if frame.constants[number]:
+                of_value[frame.constants[number]].append(frame.file.name)
+        if len(of_value) > 1:
+            *_, (_, usual) = ordered = sorted(of_value.items(), key=lambda item: len(item[1]))
+            others = list_names(sorted({file for _, files in ordered[:-1] for file in files}))
+            which = f": {others} from {usual[0]} and others" if others != usual[0] else ""
+            what = f"holds slices of one series that differ in their {name}{which}"
+            raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")
+
+
 def _stacks(frames: Sequence[Frame]) -> list[_Stack]:
     """Return the frames by series, stack, size, spacing and orientation, in the order of their series' numbers."""
     stacks: list[_Stack] = []
@@ -245,8 +290,23 @@ def _choose_stack(path: Path, stacks: list[_Stack], choice: ScanChoice, notes: l
         notes.append(IdentifyingNote(f"Passed over images of one or two slices: {', '.join(others)}."))
         return large[0]
     number = len({stack.first.series for stack in stacks})
-    what = f"holds {number} DICOM series" if number == len(stacks) else f"holds {len(stacks)} stacks of slices"
+    of_one = f"holds {len(stacks)} stacks of slices{_difference(stacks)}"
+    what = f"holds {number} DICOM series" if number == len(stacks) else of_one
     raise InputError(f"{what}: {_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+
+
+def _difference(stacks: Sequence[_Stack]) -> str:
+    """Return in what the stacks of one series differ, as " of different pixel spacing"; empty for several series."""
+    first, *others = (stack.first for stack in stacks)
+    differing = {
+        "stack ID": any(other.stack != first.stack for other in others),
+        "size": any(other.size != first.size for other in others),
+        "pixel spacing": any(not np.allclose(other.spacing, first.spacing, rtol=1e-3) for other in others),
+        "orientation": any(not np.allclose(other.orientation, first.orientation, atol=1e-3) for other in others),
+    }
+    names = [name for name, differs in differing.items() if differs]
+    one_series = all(other.series == first.series for other in others)
+    return f" of different {' and '.join(names)}" if names and one_series else ""
 
 
 def _matching(stacks: list[_Stack], wanted: str) -> list[_Stack]:

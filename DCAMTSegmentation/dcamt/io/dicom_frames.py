@@ -70,6 +70,25 @@ class Frame:
     labels: tuple[str, ...] = ()  # what else distinguishes kinds of images: image type, echo, b-value
     times: tuple[float | None, ...] = ()
     number: int = 0
+    sop_class: str = ""
+    constants: tuple[str, ...] = ()  # values of CONSTANT_ATTRIBUTES
+
+
+CONSTANT_ATTRIBUTES = {
+    "PatientID": "patient ID",
+    "PatientName": "patient name",
+    "PatientBirthDate": "birth date",
+    "PatientSex": "patient sex",
+    "StudyInstanceUID": "study",
+    "FrameOfReferenceUID": "frame of reference",
+    "Modality": "modality",
+    "SOPClassUID": "kind of image",
+    "PhotometricInterpretation": "meaning of bright and dark",
+    "BitsAllocated": "number of bits",
+    "RescaleType": "unit of intensities",
+    "Units": "unit of intensities",
+}
+"""Attributes that are equal in all slices of a scan, where they are present, and their names in messages."""
 
 
 @dataclass(eq=False)
@@ -148,10 +167,7 @@ def _sort_file(path: Path, data: Any, held: int | None, found: FoundFiles) -> No
         if not kind and held is None and "Rows" not in data and len(data) < 4:
             found.damaged.append((path, "cut", series))
             return
-        from pydicom.uid import UID
-
-        known = re.fullmatch(r"[0-9.]{1,64}", kind)
-        found.foreign.append((path, UID(kind).name.removesuffix(" Storage") if known else "unknown kind"))
+        found.foreign.append((path, class_name(kind)))
         return
     frames = _frames_of(path, data)
     if not frames:
@@ -169,9 +185,20 @@ def _sort_file(path: Path, data: Any, held: int | None, found: FoundFiles) -> No
     if int(data.get("SamplesPerPixel", 1)) != 1 or not str(
         data.get("PhotometricInterpretation", "MONOCHROME2")
     ).startswith("MONOCHROME"):
-        found.colour.append((path, series))
+        if kind in _CAPTURES:
+            found.foreign.append((path, "Secondary Capture in colour"))
+        else:
+            found.colour.append((path, series))
         return
     found.frames += frames
+
+
+def class_name(sop_class: str) -> str:
+    """Return the name of an SOP class, such as "MR Image"; "unknown kind" for what is no UID."""
+    from pydicom.uid import UID
+
+    known = re.fullmatch(r"[0-9.]{1,64}", sop_class)
+    return UID(sop_class).name.removesuffix(" Storage") if known else "unknown kind"
 
 
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
@@ -255,6 +282,8 @@ def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame | 
         return None
     slope = value("RescaleSlope", "PixelValueTransformationSequence")
     intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
+    if slope not in (None, "") and not float(slope):
+        raise ValueError("rescale slope of 0")
     image_type = value("FrameType", "MRImageFrameTypeSequence") or value("FrameType", "CTImageFrameTypeSequence")
     words = [str(word) for word in (image_type or data.get("ImageType") or [])]
     component = str(value("ComplexImageComponent", "MRImageFrameTypeSequence") or "")
@@ -272,6 +301,8 @@ def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame | 
         value("ContentTime"),
     ]
     stack = value("StackID", "FrameContentSequence")
+    rescale_type = value("RescaleType", "PixelValueTransformationSequence")
+    constants = {name: data.get(name) for name in CONSTANT_ATTRIBUTES} | {"RescaleType": rescale_type}
     return Frame(
         file=path,
         index=index,
@@ -294,7 +325,14 @@ def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame | 
         ),
         times=tuple(_time(item) for item in times),
         number=_integer(data.get("InstanceNumber")) * 100_000 + index,
+        sop_class=str(data.get("SOPClassUID", "")),
+        constants=tuple(_plain_text(item) for item in constants.values()),
     )
+
+
+def _plain_text(value: Any) -> str:
+    """Return an attribute's text without what writers vary: capitals, blanks, and the empty ends of names."""
+    return "" if value is None else " ".join(str(value).casefold().replace("^", " ").split())
 
 
 def _component(component: str, words: Sequence[str]) -> str:
@@ -373,11 +411,11 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
     if not syntax.is_encapsulated:
         pixels = data.pixel_array
         pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-        return _stored_bits(pixels, data), False
+        return _bright_is_high(_stored_bits(pixels, data), data), False
     same = {(frame.slope, frame.intercept) for frame in frames} == {(1.0, 0.0)}
     try:
         pixels = data.pixel_array
-        return (pixels[np.newaxis] if pixels.ndim == 2 else pixels), False
+        return _bright_is_high(pixels[np.newaxis] if pixels.ndim == 2 else pixels, data), False
     except Exception:
         if len(frames) > 1 and not same:
             remedy = "Export the series uncompressed, or install pylibjpeg."
@@ -385,6 +423,14 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
     with quiet_terminal():
         pixels = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(file)))
     return (pixels[np.newaxis] if pixels.ndim == 2 else pixels), True
+
+
+def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
+    """Return stored pixels in which bright is high: those of MONOCHROME1 are inverted, as GDCM does in 3D Slicer."""
+    if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
+        return pixels
+    highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1
+    return np.asarray(pixels.dtype.type(highest) - pixels)
 
 
 def _stored_bits(pixels: np.ndarray, data: Any) -> np.ndarray:

@@ -6,7 +6,6 @@ completeness can be checked here are read.
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import struct
@@ -21,7 +20,18 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE, check_size
 from .formats import ending
-from .stored_image import COPY_AGAIN, DAMAGED, Gunzip, StoredImage, library_errors, open_plain_or_gzip, read_to_end
+from .stored_image import (
+    DAMAGED,
+    StoredImage,
+    cut_file,
+    data_file_errors,
+    is_gzip,
+    library_errors,
+    missing_data_file,
+    open_plain_or_gzip,
+    read_to_end,
+    unpacked_size,
+)
 
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
@@ -168,27 +178,22 @@ def _check_meta(path: Path) -> None:
     for name in names:
         data = path.parent / name
         if not data.is_file():
-            raise InputError(f"needs its data file {data.name}, which is missing", path=path, remedy="Copy both.")
+            raise missing_data_file(path, data)
         _check_data(path, data, max(0, skip), size // max(1, len(names)), each, compressed, text)
 
 
 def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:
     """Raise InputError unless `data` holds `size` bytes, or as text numbers of `each` bytes, from byte `start` on."""
-    held = os.path.getsize(data) - start
-    with open(data, "rb") as file:
+    held, ended = max(0, os.path.getsize(data) - start), True
+    with open(data, "rb") as file, data_file_errors(path, data):
         file.seek(start)
         if compressed:
-            stream = io.BufferedReader(Gunzip(file))  # type: ignore[type-var]
-            try:
-                held = sum(len(chunk) for chunk in iter(lambda: stream.read(1 << 20), b""))
-            except EOFError:
-                held = -1
+            held, ended = unpacked_size(file)
         elif text:
             numbers = [float(word) for word in file.read().split()]
-            held = size if len(numbers) * each >= size else 0
-    if held < size:
-        which = "" if data == path else f": its data file {data.name} holds {max(0, held)} of {size} bytes"
-        raise InputError(f"ends too early{which}", path=path, remedy=COPY_AGAIN)
+            held = size if len(numbers) * each >= size else len(numbers) * each
+    if held < size or not ended:
+        raise cut_file(data, held, size, path)
 
 
 def _check_gipl(path: Path) -> None:
@@ -254,9 +259,12 @@ def _check_analyze(path: Path) -> None:
     check_size(sizes, path)
     bits = struct.unpack(f"{order}h", head[72:74])[0]
     offset = struct.unpack(f"{order}f", head[108:112])[0]
-    with open_plain_or_gzip(image) as file:
-        _read_exactly(file, math.prod(sizes) * max(0, bits) // 8 + (int(offset) if math.isfinite(offset) else 0))
-        read_to_end(file)
+    size = math.prod(sizes) * max(0, bits) // 8 + (int(offset) if math.isfinite(offset) else 0)
+    packed = is_gzip(image)
+    with open(image, "rb") as file, data_file_errors(path, image):
+        held, ended = unpacked_size(file) if packed else (os.path.getsize(image), True)
+    if held < size or not ended:
+        raise cut_file(image, held, size, path)
 
 
 def _check_tiff(path: Path) -> None:

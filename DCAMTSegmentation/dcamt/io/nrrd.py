@@ -27,8 +27,10 @@ from .stored_image import (
     StoredImage,
     StoredSegment,
     check_complete,
+    data_file_errors,
     is_gzip,
     library_errors,
+    missing_data_file,
     open_plain_or_gzip,
     read_array,
     read_to_end,
@@ -213,10 +215,11 @@ class _Data:
             parts = []
             for name in self._files:
                 try:
-                    with open(name, "rb") as file:
+                    with open(name, "rb") as file, data_file_errors(self._path, name):
                         parts.append(self._decode(file, per_file))
                 except EOFError as error:
-                    what = f"ends too early: its data file {name.name} is incomplete"
+                    self.verify()  # its message has the numbers of bytes
+                    what = f"ends too early: its data file {name.name} is cut"
                     raise InputError(what, path=self._path, remedy=COPY_AGAIN) from error
             numbers = np.concatenate(parts)
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
@@ -230,11 +233,11 @@ class _Data:
         for name in files:
             start = 0 if self._files else self._start
             if not self._files and is_gzip(self._path):
-                check_complete(name, size + start, packed=True) if self._encoding == "raw" else None
+                check_complete(name, size + start, 0, True) if self._encoding == "raw" else None
             elif self._encoding == "raw":
-                check_complete(name, size, start + max(0, self._byte_skip))
+                check_complete(name, size, start + max(0, self._byte_skip), False, self._path)
             elif not self._byte_skip:
-                check_complete(name, size, start, packed=True)
+                check_complete(name, size, start, True, self._path)
 
     def _decode(self, file: IO[bytes], count: int) -> np.ndarray:
         """Return the next `count` numbers of a data file."""
@@ -294,7 +297,7 @@ def _data_files(path: Path, header: _Header, sizes: Sequence[int]) -> list[Path]
         raise InputError("names no data files", path=path, remedy=DAMAGED)
     for file in files:
         if not file.is_file():
-            raise InputError(f"needs its data file {file.name}, which is missing", path=path, remedy="Copy both.")
+            raise missing_data_file(path, file)
     return files
 
 

@@ -187,30 +187,77 @@ def read_to_end(file: IO[bytes]) -> None:
             pass
 
 
-def check_complete(path: Path, size: int, start: int = 0, packed: bool = False) -> None:
+def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
     """Refuse a file that holds fewer than `size` bytes from byte `start` on, without reading them where possible.
 
     packed: they are compressed by gzip, whose last four bytes tell their number (RFC 1952). Where these tell another,
-    as in a file that was cut off or has several members, the file is read to its end.
+    as in a file that was cut off or has several members, the file is read to its end. header: the file that names
+    this one as its data file, by which messages name the image.
 
     Raises InputError for a file that ends too early.
     """
-    short = InputError("ends too early", path=path, remedy=COPY_AGAIN)
     if not packed:
-        if os.path.getsize(path) < start + size:
-            raise short
+        if (held := max(0, os.path.getsize(path) - start)) < size:
+            raise cut_file(path, held, size, header)
         return
-    with library_errors(path, "a gzip file"), open(path, "rb") as file:
-        file.seek(-4, os.SEEK_END)
-        if int.from_bytes(file.read(4), "little") == size % 2**32:
+    with (
+        library_errors(header or path, "a gzip file"),
+        data_file_errors(header or path, path),
+        open(path, "rb") as file,
+    ):
+        length = os.path.getsize(path)
+        file.seek(max(0, length - 4))
+        if length >= 4 and int.from_bytes(file.read(4), "little") == size % 2**32:
             return
         file.seek(start)
-        held = 0
-        stream: IO[bytes] = io.BufferedReader(Gunzip(file), _CHUNK)  # type: ignore[type-var]
-        while chunk := stream.read(1 << 20):
-            held += len(chunk)
-        if held < size:
-            raise short
+        held, ended = unpacked_size(file)
+        if held < size or not ended:
+            raise cut_file(path, held, size, header)
+
+
+def unpacked_size(file: IO[bytes]) -> tuple[int, bool]:
+    """Return the number of bytes in a compressed stream, and whether the stream has its end."""
+    stream, chunk, size = Gunzip(file), bytearray(_CHUNK), 0
+    try:
+        while read := stream.readinto(chunk):
+            size += read
+    except EOFError:
+        return size, False
+    return size, True
+
+
+def cut_file(path: Path, held: int, size: int, header: Path | None = None) -> InputError:
+    """Return the error for a file that holds `held` of `size` bytes; `header` as in `check_complete`."""
+    lacks = f"holds {held} of {size} bytes" if held < size else "lacks its checksum"
+    which = f": its data file {path.name} {lacks}" if header not in (None, path) else ""
+    return InputError(f"ends too early{which}", path=header or path, remedy=COPY_AGAIN)
+
+
+def missing_data_file(path: Path, data: Path) -> InputError:
+    """Return the error for the data file `data` that the header `path` names and that is not there.
+
+    A file beside the header that may be it under another name is named, since renaming is the usual cause.
+    """
+    remedy = "Copy both."
+    beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
+    same = [file for file in sorted(data.parent.iterdir()) if file.is_file()] if data.parent.is_dir() else []
+    found = next((file for file in beside if file.is_file() and file != path), None)
+    found = next((file for file in same if file.name.casefold() == data.name.casefold()), found)
+    if found is not None:
+        remedy = f"If {found.name} is that file, rename it to {data.name}."
+    return InputError(f"needs its data file {data.name}, which is missing", path=path, remedy=remedy)
+
+
+@contextmanager
+def data_file_errors(path: Path, data: Path) -> Iterator[None]:
+    """Name the data file beside the header `path` in the error for damaged compressed data."""
+    try:
+        yield
+    except (zlib.error, OSError) as error:
+        if data == path or isinstance(error, PermissionError):
+            raise
+        what = f"needs its data file {data.name}, which holds damaged compressed data ({error})"
+        raise InputError(what, path=path, remedy="Copy it again.") from error
 
 
 def _shorten(message: str, path: Path) -> str:
