@@ -12,7 +12,9 @@ from dcamt.errors import InputError
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
-from dcamt.worker.protocol import ScanSegmented, SegmentResult
+from dcamt.models.package import read_card
+from dcamt.models.store import model_path
+from dcamt.worker.protocol import OutlineMethod, ScanSegmented, SegmentResult
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.result_segments import (
     BuiltSegment,
@@ -199,7 +201,7 @@ class _Insertion:
             target.CreateDefaultDisplayNodes()
             self.added.append(target.GetDisplayNode())
         review.store_review_data(target, self.result.trust, self.result.doubts, to_local, self.result.expected_overlap)
-        review.keep_model(target, title_of(self.request.model))
+        review.keep_model(target, title_of(self.request.model), _outline_method(self.request))
         for role, node in (
             (review.DISAGREEMENT, map_node),
             (review.MEASUREMENTS, table),
@@ -211,6 +213,15 @@ class _Insertion:
             review.remove_with_display(mark)
         if self.request.show_3d:
             review.show_in_3d(target, True)
+
+
+def _outline_method(request: SegmentationRequest) -> OutlineMethod | None:
+    """Return what the card of the request's model says; None if its file is gone meanwhile."""
+    try:
+        card = read_card(model_path(request.model))
+    except InputError:
+        return None
+    return OutlineMethod(card.name, card.title, card.version, card.modality, request.quality)
 
 
 def _set_map(node: Any, image: Any, volume: Any) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import slicer
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
+from dcamt.worker.protocol import OutlineMethod
 from DCAMTSlicerLib.result_segments import fingerprint, own_segments, surface_name
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
@@ -25,7 +26,7 @@ HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK, WALL, WALL_COLOURS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
 _EXPECTED = "DCAMT.expectedOverlap"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
-_MODEL = "DCAMT.model"
+_MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _MAP = "DCAMT.map"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
@@ -61,9 +62,16 @@ def model_title(segmentation_node: Any) -> str:
     return (segmentation_node.GetAttribute(_MODEL) if segmentation_node is not None else None) or ""
 
 
-def keep_model(segmentation_node: Any, title: str) -> None:
-    """Store the title of the model that made a result."""
+def keep_model(segmentation_node: Any, title: str, method: OutlineMethod | None = None) -> None:
+    """Store the title of the model that made a result, as the list shows it, and what its card says."""
     segmentation_node.SetAttribute(_MODEL, title)
+    segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
+
+
+def outline_method(segmentation_node: Any) -> OutlineMethod | None:
+    """Return the model and quality that made a result; None if they are not known."""
+    text = segmentation_node.GetAttribute(_METHOD) if segmentation_node is not None else None
+    return OutlineMethod(**json.loads(text)) if text else None
 
 
 def store_review_data(

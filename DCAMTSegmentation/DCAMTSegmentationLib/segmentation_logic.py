@@ -20,6 +20,7 @@ from slicer.util import VTKObservationMixin
 
 from . import measurements_table, region_of_interest, review, training_cases, views
 from .measuring_job import MeasuringJob
+from .page_job import PageJob
 from .segmentation_job import SegmentationJob, SegmentationProgress, SegmentationRequest
 from .segmentation_log import SegmentationLog
 from .wall_job import WallJob
@@ -174,6 +175,18 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """
         self._refuse_second()
         self._start(WallJob(self._worker, volume, segmentation, segment, self._finisher(onFinished)))
+
+    def writePage(
+        self, volume: Any, segmentation: Any, segment: str, page: Path, onFinished: OnFinished | None = None
+    ) -> None:
+        """Start writing the one-page report of a segment to an `.html` file; `onFinished` is called once.
+
+        Raises:
+            RuntimeError: a segmentation is running.
+            DCAMTError: the volume cannot be used, or there is no room for the voxels.
+        """
+        self._refuse_second()
+        self._start(PageJob(self._worker, volume, segmentation, segment, page, self._finisher(onFinished)))
 
     def cancel(self) -> None:
         """Stop the segmentation, if there is one, at once; `onFinished` is called."""

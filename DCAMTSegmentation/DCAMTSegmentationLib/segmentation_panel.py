@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -16,7 +17,7 @@ from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import licence, review, views
+from . import licence, review, views, wall_nodes
 from .model_list import ModelList
 from .region_of_interest import style_region
 from .review_panel import ReviewPanel
@@ -55,6 +56,7 @@ class SegmentationPanel(VTKObservationMixin):
         ui.applyButton.connect("clicked(bool)", self._on_apply)
         ui.placeRegionButton.connect("clicked(bool)", self._on_place_region)
         ui.measureButton.connect("clicked(bool)", self._on_measure)
+        ui.reportButton.connect("clicked(bool)", self._on_write_page)
         ui.regionSelector.connect("nodeAddedByUser(vtkMRMLNode*)", style_region)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_start_close)
@@ -212,6 +214,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._review.show(segmentation)
         self._wall.show(segmentation, settings.inputVolume is not None and not running)
         self._ui.measureButton.enabled = self._ui.exportButton.enabled and not running
+        self._ui.reportButton.enabled = self._ui.wallMeasureButton.enabled
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
         map_ = review.referenced(segmentation, review.DISAGREEMENT)
         self._overlay.show(map_ if settings.showDisagreement else None, segmentation)
@@ -260,6 +263,32 @@ class SegmentationPanel(VTKObservationMixin):
             self._logic.measureWall(volume, segmentation, segment, self._on_wall_measured)
 
         self._attempt(start, _("Measuring the wall"))
+
+    def _on_write_page(self, checked: bool = False) -> None:
+        """Write the one-page report of the segmentation to a file that the person names."""
+        settings, title = self._settings, _("Write the report")
+        volume, segmentation = settings.inputVolume, settings.outputSegmentation
+        name = _("{volume} report").format(volume=volume.GetName())
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, f"{name}.html", "HTML (*.html)")
+        if not path:
+            return
+        page = Path(path if path.lower().endswith((".html", ".htm")) else f"{path}.html")
+        segment = wall_nodes.measured_segment(segmentation) or self._wall.chosen_segment()
+
+        def start() -> None:
+            self._logic.ensurePackages()
+            self._logic.writePage(volume, segmentation, segment, page, self._on_page_written)
+
+        self._attempt(start, _("Writing the report"))
+
+    def _on_page_written(self, outcome: JobOutcome) -> None:
+        if self._closed:
+            return
+        if self._settings is not None:
+            self._update()
+        self._run.show_outcome(outcome)
+        if outcome.segmentation is None and not outcome.cancelled:
+            self._show_error(outcome.message, outcome.detail)
 
     def _on_wall_measured(self, outcome: JobOutcome) -> None:
         if self._closed:

@@ -86,6 +86,13 @@ def note_outline(segmentation: Any, segment: str, outline: str) -> None:
         model.SetAttribute(name, text)
 
 
+def measured_segment(segmentation: Any) -> str:
+    """Return the identifier of the segment that a segmentation's wall was measured of; "" without a wall."""
+    model = review.referenced(segmentation, review.WALL)
+    segment = (model.GetAttribute(_SEGMENT) if model is not None else None) or ""
+    return segment if segment and segmentation.GetSegmentation().GetSegment(segment) is not None else ""
+
+
 def mark_outdated(segmentation: Any) -> None:
     """Note that a segment was edited: the wall may be that of an earlier outline."""
     model = review.referenced(segmentation, review.WALL)

@@ -87,7 +87,7 @@ class WallPanel:
         segments = list(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else []
         if segments == self._segments:
             return
-        box, chosen = self._ui.wallSegmentComboBox, self._chosen_segment()
+        box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
         self._segments = segments
         box.clear()
         for identifier in segments:
@@ -95,7 +95,8 @@ class WallPanel:
         if chosen in segments:
             box.setCurrentIndex(segments.index(chosen))
 
-    def _chosen_segment(self) -> str:
+    def chosen_segment(self) -> str:
+        """Return the identifier of the segment in the list; "" if there is none."""
         index = self._ui.wallSegmentComboBox.currentIndex
         return self._segments[index] if 0 <= index < len(self._segments) else ""
 
@@ -163,7 +164,7 @@ class WallPanel:
         )
 
     def _on_measure_clicked(self, checked: bool = False) -> None:
-        self._on_measure(self._chosen_segment())
+        self._on_measure(self.chosen_segment())
 
     def _on_open(self, checked: bool = False) -> None:
         self._paint(True)

@@ -169,7 +169,7 @@ class WorkerProcess:
         if self._process is not None:
             return
         self._earlier_log = self.log()
-        arguments = ["-m", "dcamt.inference.worker"]
+        arguments = ["-m", "dcamt.commands.worker"]
         if self._root is not None:
             arguments += ["--remove-at-end", self._root]
         self._process = EngineProcess(arguments, self._take, self._on_ended, self._python, self._engine_folder)

@@ -479,6 +479,10 @@ def _add_wall(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--surface", type=_path, metavar="FILE", help="also write the plain surface: .stl, .obj, .ply or .vtp"
     )
+    parser.add_argument(
+        "--report", type=_path, metavar="FILE.html", help="one page with pictures, measurements and the wall"
+    )
+    parser.add_argument("--identity", action="store_true", help="name the patient, the dates and the file in --report")
     _add_existing(parser, skips=True)
     _add_json(parser)
 

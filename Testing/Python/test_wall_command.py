@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,29 @@ def test_one_scan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Methods disagree" in printed.out
     assert "research use only" in printed.out
     assert float(rows_of(out / "a_image.wall.csv")[0]["burden_percent"]) == pytest.approx(25, abs=2)
+
+
+@pytest.mark.parametrize("own_grid", [False, True])
+def test_report_shows_the_measured_wall_and_names_nobody_unasked(
+    own_grid: bool, folder: Path, phantom: tuple[Volume, Labelmap]
+) -> None:
+    out, page = folder / "out", folder / "Mueller.html"
+    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    if own_grid:
+        _, outline = Atrium(patch_degrees=60.0).on(grid_about(50, (1.0, 1.0, 1.0), shift=(0.2, 0.3, 0.1)))
+        write_labelmap(outline, label)
+    assert run(scan, label, "-o", out, "--report", page) == 0
+    text = page.read_text(encoding="utf-8")
+    row = rows_of(out / "a_image.wall.csv")[0]
+    assert f">{float(row['burden_percent']):.1f}<" in text
+    volume_ml = float(re.search(r"<th>Volume</th><td[^>]*>([\d.]+)<", text)[1])  # type: ignore[index]
+    assert volume_ml == pytest.approx(4 / 3 * np.pi * 2**3, rel=0.02)  # a ball of 2 cm
+    assert text.count("<path transform") + text.count("stroke-linejoin") >= 3  # its outline in each slice
+    assert "drawn by hand or by another program" in text
+    for trace in ("a_image", "a_label", "Mueller", str(folder)):
+        assert trace not in text
+    assert run(scan, label, "-o", out, "--report", page, "--identity", "--overwrite") == 0
+    assert str(scan) in page.read_text(encoding="utf-8")
 
 
 def test_events_hold_the_numbers_of_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,9 +81,9 @@ class FakeWorker:
 
 
 class FakePanel:
-    """The module's panel over a `FakeWorker`, in a fresh scene, without the module's own file."""
+    """The module's panel over a worker of the test's own, in a fresh scene, without the module's own file."""
 
-    def __init__(self, worker: FakeWorker) -> None:
+    def __init__(self, worker: Any) -> None:
         close_scene()
         self.worker = worker
         path = ROOT / "DCAMTSegmentation" / "Resources" / "UI" / "DCAMTSegmentation.ui"

@@ -13,13 +13,26 @@ import slicer
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
-from dcamt.wall.burden import OPENING
+from dcamt.wall.burden import BORDER, OPENING
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.files import write_wall_csv
+from dcamt_testing import warm_python
 from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSegmentationLib.worker_process import WorkerProcess
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
 from fake_worker import FakePanel, FakeWorker
-from segmentation_case import Person, SegmentationCase, choose, click, close_scene, process_events_until
+from segmentation_case import (
+    PATIENCE_S,
+    Person,
+    SegmentationCase,
+    add_scan,
+    choose,
+    click,
+    close_scene,
+    process_events_until,
+    scene_state,
+)
+from slicer_harness import in_real_slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
 AFFINE = np.diag([-1.25, -1.25, 1.25, 1.0])
@@ -100,6 +113,166 @@ class WholeWayTest(SegmentationCase):
             click(self.ui.wallExportButton)
             write_wall_csv([expected], theirs)
             self.assertEqual(ours.read_text(encoding="utf-8"), theirs.read_text(encoding="utf-8"))
+
+
+class LastingWorker(WorkerProcess):
+    """A worker process that outlives the panels of its test case."""
+
+    def shutdown(self) -> None:
+        """Keep the process; `end` ends it."""
+
+    def end(self) -> None:
+        super().shutdown()
+
+
+class WorkerWallTest(unittest.TestCase):
+    """The section Wall by clicks, measured by one real worker process."""
+
+    worker: LastingWorker
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if not in_real_slicer():
+            warm_python.start()
+        cls.worker = LastingWorker(temporary_folder=slicer.app.temporaryPath)
+        cls.addClassCleanup(cls.worker.end)
+
+    def setUp(self) -> None:
+        self.module = FakePanel(self.worker)
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+
+    def wait(self) -> None:
+        process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the worker")
+
+    def measure(self) -> None:
+        click(self.ui.wallMeasureButton)
+        self.wait()
+
+    def test_a_changed_outline_is_noticed_and_measured_again(self) -> None:
+        volume, segmentation = self.volume, self.segmentation
+        warning = "The outline was changed since"
+
+        self.measure()
+        before = burden_cell(segmentation, "wall_cm2")
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+        smaller = phantom()[1]
+        smaller[:20] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, "blood", volume)
+        self.assertIn(warning, self.ui.wallLabel.text)
+        self.assertEqual(burden_cell(segmentation, "wall_cm2"), before)  # still that of the earlier outline
+        self.measure()
+        self.assertLess(float(burden_cell(segmentation, "wall_cm2")), float(before) - 2)
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+
+    def test_under_a_transform_the_wall_lies_at_its_scan_and_counts_the_same(self) -> None:
+        volume, segmentation = add_phantom()
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], (40.0, -20.0, 7.0)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "moved")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        for node in (volume, segmentation):
+            node.SetAndObserveTransformNodeID(transform.GetID())
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.outputSelector, segmentation)
+        self.measure()
+        self.assertEqual(burden_cell(segmentation), f"{expected_wall().burden.percent:.1f}")
+        bounds = [0.0] * 6
+        review.referenced(segmentation, review.WALL).GetRASBounds(bounds)
+        centre = matrix[:3, :3] @ (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3] + matrix[:3, 3]
+        np.testing.assert_allclose((np.array(bounds[::2]) + bounds[1::2]) / 2, centre, atol=1.0)
+
+    def test_refusals_say_what_to_do_and_leave_the_scene(self) -> None:
+        """The four of the engine, each once, through the worker."""
+        volume, segmentation = self.volume, self.segmentation
+        scan, label = phantom()
+        tiny = np.zeros_like(label)
+        tiny[26:32, 26:32, 26:32] = 1
+        for voxels, mask, told in (
+            (POOL + PATCH - scan, label, "Choose the late-enhancement scan"),
+            (
+                np.where(label != 0, np.float32(POOL), scan),
+                label,
+                "Choose the late-enhancement scan rather than a mask",
+            ),
+            (scan, tiny, "Choose the segment of the whole left atrium's blood"),
+            (scan - 100, label, "Use the magnitude image"),
+        ):
+            slicer.util.updateVolumeFromArray(volume, voxels.astype(np.float32))
+            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, "blood", volume)
+            before = scene_state()
+            with Person() as person:
+                person.expects(told, "Ok")
+                self.measure()
+            self.assertIn(told, self.ui.statusLabel.text)
+            self.assertEqual(scene_state(), before)
+            self.assertIsNone(review.referenced(segmentation, review.WALL))
+
+    def test_a_wall_at_the_border_is_told_and_left_out(self) -> None:
+        volume, segmentation = add_phantom()
+        scan, label = phantom()
+        slicer.util.updateVolumeFromArray(volume, scan[20:])  # the lowest 10 mm of the ball are not in the scan
+        origin = (AFFINE @ [0, 0, 20, 1])[:3]
+        volume.SetOrigin(*origin)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label[20:], segmentation, "blood", volume)
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.outputSelector, segmentation)
+        self.measure()
+        self.assertIn("at the scan's border", self.ui.wallLabel.text)
+        self.assertTrue((scalars(segmentation, "opening") == BORDER).any())
+
+    def test_report_of_a_drawn_segment_holds_the_panel_s_numbers_and_no_name(self) -> None:
+        volume, segmentation = self.volume, self.segmentation
+        volume.SetName("Mueller^Anna")
+        segmentation.GetSegmentation().GetSegment("blood").SetName("Mueller")
+        self.measure()
+        choose(self.ui.wallPresetComboBox, self.ui.wallPresetComboBox.itemText(0))
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            page = Path(folder, "report of Mueller.html")
+            person.expects("Write the report", str(page))
+            click(self.ui.reportButton)
+            self.wait()
+            text = page.read_text(encoding="utf-8")
+        self.assertIn("The report was written", self.ui.statusLabel.text)
+        self.assertIn(f">{burden_cell(segmentation)}<", text)
+        for shown in ("IIR &gt; 0.97", "Research use only", "drawn by hand or by another program"):
+            self.assertIn(shown, text)
+        for trace in ("Mueller", "Anna", folder):
+            self.assertNotIn(trace, text)
+        volume_ml = float(np.count_nonzero(phantom()[1])) * 1.25**3 / 1000
+        self.assertIn(f">{volume_ml:.1f}<", text)
+
+
+class SegmentedReportTest(SegmentationCase):
+    def test_report_of_a_result_names_the_model_and_its_correction(self) -> None:
+        volume = add_scan("Mueller^Anna")
+        segmentation = self.segment(volume)
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder, "page.html")
+
+            def write() -> str:
+                with Person() as person:
+                    person.expects("Write the report", str(page))
+                    click(self.ui.reportButton)
+                    process_events_until(lambda: not self.logic.isRunning(), 120, "the report")
+                return page.read_text(encoding="utf-8")
+
+            text = write()
+            trust = review.trust(segmentation)
+            assert trust is not None
+            self.assertIn(f">{100 * trust:.0f}<", text)
+            self.assertIn("Outline: model tiny", text)
+            self.assertIn("quality accurate", text)
+            self.assertNotIn("corrected by hand", text)
+            self.assertNotIn("Mueller", text)
+            identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+            array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+            array[4:8, 4:8, 4:8] = 1 - array[4:8, 4:8, 4:8]
+            slicer.util.updateSegmentBinaryLabelmapFromArray(array, segmentation, identifier, volume)
+            self.assertIn("then corrected by hand", write())
 
 
 class InsertedWallCase(unittest.TestCase):

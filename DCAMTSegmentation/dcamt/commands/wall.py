@@ -13,10 +13,10 @@ from ..errors import InputError, user_error
 from ..io.atomic import atomic_paths
 from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
-from ..io.readers import read_labelmap, read_scan
+from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
 from ..volume import Labelmap, Volume
-from ..wall.analysis import WallResult, analyse_wall
+from ..wall.analysis import WallResult, analyse_wall, segment_label
 from ..wall.burden import BORDER, OPENING, WHOLE
 from ..wall.files import (
     is_wall_table,
@@ -32,6 +32,8 @@ from .console import Console, StdoutLost
 from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existing_rule, refuse_existing
 from .scan_jobs import expand_scan_path
 
+SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
+"""Name of the segment in the report without identity, and its colour where the file has none."""
 TABLE = "wall.csv"
 """The table of a folder of scans."""
 
@@ -45,6 +47,8 @@ class WallJob:
     folder: Path
     openings: Path | None = None
     surface: Path | None = None
+    report: Path | None = None
+    shows_identity: bool = False
 
     @property
     def name(self) -> str:
@@ -54,8 +58,8 @@ class WallJob:
     @property
     def results(self) -> tuple[Path, ...]:
         """All files that this job writes."""
-        files = (wall_surface_path(self.folder, self.name), wall_table_path(self.folder, self.name), self.surface)
-        return tuple(path for path in files if path is not None)
+        own = (wall_surface_path(self.folder, self.name), wall_table_path(self.folder, self.name))
+        return (*own, *(path for path in (self.surface, self.report) if path is not None))
 
 
 def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
@@ -64,6 +68,8 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     A folder of scans needs a folder of segmentations, paired by name as `dcamt evaluate` pairs them, and gets one table
     of all scans beside the files of each. The table holds every scan measured, even if the work is interrupted.
     """
+    if options.identity and options.report is None:
+        usage_error("--identity is for the report: it needs --report")
     settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
     planned = plan_wall_jobs(options, usage_error)
     console = Console(options.json)
@@ -139,10 +145,13 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     if options.surface is not None:
         surface_ending(options.surface)
     scans = expand_scan_path(scan)
+    single = (("--openings", options.openings), ("--surface", options.surface), ("--report", options.report))
     if scans == [scan]:
-        jobs = [WallJob(scan, segmentation, output, options.openings, options.surface)]
+        jobs = [
+            WallJob(scan, segmentation, output, options.openings, options.surface, options.report, options.identity)
+        ]
     else:
-        for option, value in (("--openings", options.openings), ("--surface", options.surface)):
+        for option, value in single:
             if value is not None:
                 usage_error(f"{option} is for one scan, and {scan} is a folder of them")
         if not segmentation.is_dir():
@@ -180,7 +189,26 @@ def measure_wall(
         write_wall_csv([result], temporary[wall_table_path(job.folder, job.name)])
         if job.surface is not None:
             write_surface(result.surface.points, result.surface.triangles, temporary[job.surface])
+        if job.report is not None:
+            _write_report(result, volume, labelmap, label, job, temporary[job.report])
     return result
+
+
+def _write_report(
+    result: WallResult, volume: Volume, labelmap: Labelmap, label: int | None, job: WallJob, path: Path
+) -> None:
+    """Write the one-page report of an outline that was read from a file, with its wall."""
+    from ..api.outputs import describe_identity
+    from ..report.outline_page import DrawnSegment, write_drawn_page
+
+    value = segment_label(labelmap, label)
+    stored = next((one for one in read_segments(job.segmentation) if one.label == value), None)
+    # A name that a person typed may identify the patient.
+    name = stored.name if stored is not None and job.shows_identity else None
+    color = stored.color if stored is not None else None
+    segment = DrawnSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
+    identity = describe_identity(volume) if job.shows_identity else {}
+    write_drawn_page(volume, segment, path, result, identity)
 
 
 def print_wall(result: WallResult, job: WallJob, console: Console, seconds: float) -> None:
@@ -209,6 +237,7 @@ def print_wall(result: WallResult, job: WallJob, console: Console, seconds: floa
         notes=list(result.notes),
         surface=str(wall_surface_path(job.folder, job.name)),
         table=str(wall_table_path(job.folder, job.name)),
+        report=str(job.report) if job.report is not None else None,
         remark=METHODS_DISAGREE,
         seconds=round(seconds, 3),
     )
@@ -221,5 +250,6 @@ def print_wall(result: WallResult, job: WallJob, console: Console, seconds: floa
         + ", ".join(f"{row.region} {row.percent:.0f}%" for row in burdens if row.region != WHOLE and row.wall_cm2 > 0),
         *(f"{job.name}: {note}" for note in result.notes),
         f"wall: {wall_surface_path(job.folder, job.name)}, {wall_table_path(job.folder, job.name)}",
+        *([f"report: {job.report}"] if job.report is not None else []),
     ]
     console.print_text("\n".join(lines))

@@ -33,6 +33,8 @@ from ..worker.protocol import (
     MeasureRequest,
     ModelLoaded,
     OutlinesMeasured,
+    PageRequest,
+    PageWritten,
     Request,
     RequestFailed,
     ScanSegmented,
@@ -61,11 +63,20 @@ TRIAL = (48, 48, 48)
 
 
 class Worker:
-    """Serve one request after another with a model that stays loaded; events go to `send`."""
+    """Serve one request after another with a model that stays loaded; events go to `send`.
 
-    def __init__(self, send: Callable[[WorkerEvent], None], cancelled: Collection[str] = ()) -> None:
+    `write_page` serves a `PageRequest`: reports lie a floor above.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[WorkerEvent], None],
+        cancelled: Collection[str] = (),
+        write_page: Callable[[PageRequest], PageWritten] | None = None,
+    ) -> None:
         self._send = send
         self._cancelled = cancelled
+        self._write_page = write_page
         self._predictor: Predictor | None = None
         self._loaded: object = None
         self._seconds_per_mm3: dict[str, float] = {}
@@ -82,6 +93,8 @@ class Worker:
                 self._measure(request)
             elif isinstance(request, WallRequest):
                 self._measure_wall(request)
+            elif isinstance(request, PageRequest) and self._write_page is not None:
+                self._send(self._write_page(request))
             elif isinstance(request, LoadRequest):
                 with self._reporting(request, None) as estimate:
                     predictor, notes = self._load(request, estimate)

@@ -18,7 +18,7 @@ import shutil
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import BinaryIO, NoReturn
@@ -26,7 +26,15 @@ from typing import BinaryIO, NoReturn
 from .. import __version__
 from ..errors import MissingPackage, missing_packages
 from ..io.interruption import detach_stdin
-from ..worker.protocol import RequestFailed, WorkerEvent, WorkerReady, cancelled_id, worker_event_line
+from ..worker.protocol import (
+    PageRequest,
+    PageWritten,
+    RequestFailed,
+    WorkerEvent,
+    WorkerReady,
+    cancelled_id,
+    worker_event_line,
+)
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
@@ -55,8 +63,8 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(requests, "rb"), os.fdopen(events, "wb")
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """Serve requests until stdin closes; see the module."""
+def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], PageWritten] | None = None) -> int:
+    """Serve requests until stdin closes; see the module. `write_page` serves the requests for a page."""
     parser = argparse.ArgumentParser(prog="python -m dcamt.inference.worker")
     parser.add_argument("--remove-at-end", metavar="FOLDER")
     folder = parser.parse_args(arguments).remove_at_end
@@ -104,7 +112,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     send(WorkerReady(__version__, versions))
     from .serving import Worker
 
-    worker = Worker(send, cancelled)
+    worker = Worker(send, cancelled, write_page)
     while worker.serve(lines.get()):
         pass
     return 1

@@ -84,8 +84,9 @@ class ScanPage:
         labelmap: labels (I, J, K).
         segments: name and colour of each label; the first is the one whose measurements the page lists.
         measurements: one row for each segment.
-        model: the card of the model.
+        model: the card of the model; None for outlines that no model of DCAMT made.
         quality: `fast` or `accurate`.
+        is_corrected: whether a person has edited the outlines that the model made.
         disagreement: (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
         doubtful_places: where the branches disagree, the worst first.
@@ -100,8 +101,9 @@ class ScanPage:
     labelmap: Labelmap
     segments: Sequence[SegmentInfo]
     measurements: Sequence[Measurements]
-    model: Card
+    model: Card | None = None
     quality: str = ACCURATE
+    is_corrected: bool = False
     disagreement: np.ndarray | None = None
     trust: float | None = None
     doubtful_places: Sequence[DoubtfulPlace] = ()
@@ -134,17 +136,27 @@ def render_scan_page(page: ScanPage) -> str:
     parts.append("</section></div>")
     parts.append(_method(page))
     parts.append(
-        "<footer>Research use only. Not for diagnosis or treatment decisions. The outline was made automatically and is"
-        " to be checked against the images. Where both branches err together, they cannot show doubt."
+        f"<footer>Research use only. Not for diagnosis or treatment decisions.{_caution(page)}"
         f"{'' if page.identity else ' This page holds no name, identifier, date or file path.'}</footer>"
     )
     return "".join(parts) + "</body></html>\n"
 
 
+def _caution(page: ScanPage) -> str:
+    """Return what to remember of an automatic outline; nothing of an outline that no model made."""
+    if page.model is None:
+        return ""
+    made = "made automatically and corrected by hand" if page.is_corrected else "made automatically"
+    return (
+        f" The outline was {made} and is to be checked against the images. Where both branches err together, they"
+        " cannot show doubt."
+    )
+
+
 def _header(page: ScanPage, title: str) -> str:
     lines = " · ".join(f"{escape(name)}: {escape(_shorten(value))}" for name, value in page.identity.items())
     voxel = " × ".join(f"{mm:.3g}" for mm in page.volume.grid.spacing)
-    subtitle = f"{escape(page.model.modality)}, voxels {voxel} mm"
+    subtitle = f"{f'{escape(page.model.modality)}, ' if page.model is not None else ''}voxels {voxel} mm"
     return (
         f"<header><div><h1>{escape(title)}</h1>"
         f'<div class="faint">{subtitle}</div>{f"<div>{lines}</div>" if lines else ""}</div>'
@@ -188,6 +200,8 @@ def _measurement_table(page: ScanPage) -> str:
 
 
 def _trust(page: ScanPage, scene: Scene) -> str:
+    if page.model is None:
+        return "<h2>Agreement of the two branches</h2><p>None: no model of DCAMT made this outline.</p>"
     expected = page.expected_overlap
     title = "Agreement of the two branches" if expected is None else "Expected overlap with an expert's outline"
     rows = ""
@@ -207,6 +221,8 @@ def _trust(page: ScanPage, scene: Scene) -> str:
         ]
         which = "" if count <= MAX_PLACES else "worst first, "
         text = f"{count} doubtful {'place' if count == 1 else 'places'}: {which}{', '.join(named)}."
+    if page.is_corrected:
+        text += " All of this is of the automatic outline, before its correction."
     return f"<h2>{title}</h2><table>{rows}</table><p>{text}</p>"
 
 
@@ -234,13 +250,23 @@ def _wall(wall: WallResult) -> str:
     )
 
 
-def _method(page: ScanPage) -> str:
+def _outline_method(page: ScanPage) -> str:
+    """Return who or what made the outline, as HTML text."""
     card = page.model
+    if card is None:
+        return "drawn by hand or by another program"
     branches = "two V-Nets that attend to one another" if page.quality == ACCURATE else "one V-Net"
+    corrected = "; then corrected by hand" if page.is_corrected else ""
+    return (
+        f"model {escape(card.name)} ({escape(card.title)}, version {escape(card.version)}),"
+        f" quality {escape(page.quality)}: {branches}{corrected}"
+    )
+
+
+def _method(page: ScanPage) -> str:
     lines = [
-        f"Outline: model {escape(card.name)} ({escape(card.title)}, version {escape(card.version)}),"
-        f" quality {escape(page.quality)}: {branches}. Volume from the number of voxels, surface area by Crofton's"
-        " formula, extents along the patient's axes."
+        f"Outline: {_outline_method(page)}. Volume from the number of voxels, surface area by Crofton's formula,"
+        " extents along the patient's axes."
     ]
     if page.wall is not None:
         pool, wall = page.wall.pool, page.wall

@@ -4,8 +4,8 @@ A request is one line of JSON on the worker's stdin, an event one on its stdout.
 `request_line` and `worker_event_line` write, `parse_request` and `parse_worker_event` read and check keys and types.
 
 Every request is answered by events with its `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of
-`ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured` or `RequestFailed`. A `CancelRequest` has no answer
-of its own. `WorkerReady` comes once, before all others.
+`ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured`, `PageWritten` or `RequestFailed`. A `CancelRequest`
+has no answer of its own. `WorkerReady` comes once, before all others.
 """
 
 from __future__ import annotations
@@ -104,6 +104,53 @@ class WallRequest:
 
 
 @dataclass(frozen=True)
+class PageSegment:
+    """A segment on a page, in the scan's space, and its colour (red, green, blue, each 0 to 1)."""
+
+    outline: Outline
+    color: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class OutlineMethod:
+    """The model and quality that made an outline, as the model's card names them."""
+
+    name: str
+    title: str
+    version: str
+    modality: str
+    quality: str
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """Write the one-page report of a scan and its segments.
+
+    volume and affine are those of a `SegmentRequest`. segments: the first is the one that is measured on the page.
+    page: the `.html` file to write. method: None for outlines that no model made; is_corrected: whether a person has
+    edited them since. disagreement: a `.npy` file of uint8 percent (K, J, I) on the scan's grid. trust, doubts and
+    expected_overlap are those of `ScanSegmented`, positions in the scan's space. wall: a file that
+    `wall.files.read_wall` reads. notes: what the reader should know, without anything that identifies the patient.
+    """
+
+    kind: ClassVar[str] = "page"
+    volume: Path
+    affine: np.ndarray
+    segments: tuple[PageSegment, ...]
+    page: Path
+    name: str = "The volume"
+    method: OutlineMethod | None = None
+    is_corrected: bool = False
+    disagreement: Path | None = None
+    trust: float | None = None
+    doubts: tuple[DoubtfulPlace, ...] = ()
+    expected_overlap: ExpectedOverlap | None = None
+    wall: Path | None = None
+    notes: tuple[str, ...] = ()
+    id: str = ""
+
+
+@dataclass(frozen=True)
 class CancelRequest:
     """Stop the request with this `id`, which then fails for the reason "cancelled"; the model stays loaded."""
 
@@ -111,7 +158,7 @@ class CancelRequest:
     id: str = ""
 
 
-Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | CancelRequest
+Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | PageRequest | CancelRequest
 
 
 @dataclass(frozen=True)
@@ -210,6 +257,16 @@ class WallMeasured:
 
 
 @dataclass(frozen=True)
+class PageWritten:
+    """The page of a `PageRequest` is in its file."""
+
+    kind: ClassVar[str] = "page_written"
+    id: str
+    page: Path
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RequestFailed:
     """A request, or with `id` None the worker, failed.
 
@@ -225,16 +282,16 @@ class RequestFailed:
     packages: tuple[str, ...] = ()
 
 
-Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | WallMeasured | RequestFailed
+Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | WallMeasured | PageWritten | RequestFailed
 WorkerEvent = WorkerReady | WorkerProgress | WorkerNote | Answer
 _REQUESTS: dict[str, type] = {
-    one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest, WallRequest, CancelRequest)
+    one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest, WallRequest, PageRequest, CancelRequest)
 }
 _EVENTS: dict[str, type] = {
     one.kind: one
     for one in (
         *(WorkerReady, WorkerProgress, WorkerNote, ModelLoaded, ScanSegmented, OutlinesMeasured, WallMeasured),
-        RequestFailed,
+        *(PageWritten, RequestFailed),
     )
 }
 
@@ -282,6 +339,10 @@ def parse_request(line: str) -> Request:
     elif isinstance(request, WallRequest):
         _check_affine(request.affine)
         _check_affine(request.segment.affine)
+    elif isinstance(request, PageRequest):
+        _check_affine(request.affine)
+        for segment in request.segments:
+            _check_affine(segment.outline.affine)
     elif not isinstance(request, CancelRequest):
         _check_choice("device", request.device, DEVICES)
     return request
@@ -324,7 +385,7 @@ def request_id(line: str) -> str | None:
         return None
 
 
-def read_scan(request: SegmentRequest | WallRequest) -> Volume:
+def read_scan(request: SegmentRequest | WallRequest | PageRequest) -> Volume:
     """Return the scan of a request, memory-mapped, axes (C, I, J, K); errors name the scan as the user does.
 
     Raises:

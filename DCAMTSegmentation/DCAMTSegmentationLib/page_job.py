@@ -1,0 +1,123 @@
+"""Write the one-page report of a scan and its segments, in the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import vtk
+from dcamt.metrics.doubtful_places import DoubtfulPlace
+from dcamt.wall.files import write_wall
+from dcamt.worker.protocol import Outline, PageRequest, PageSegment, PageWritten
+from DCAMTSlicerLib.result_segments import own_segments, segment_mask
+from DCAMTSlicerLib.slabs import write_npy
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between, voxels_of
+from slicer.i18n import tr as _
+
+from . import review
+from .wall_job import on_scan_grid
+from .wall_nodes import is_outdated, wall_in_scene
+from .worker_job import JobOutcome, WorkerJob
+from .worker_process import SegmentationWorker
+
+OUTDATED_WALL = "The wall was measured of an earlier outline and was left out."
+
+
+class PageJob(WorkerJob):
+    """Sends a volume, segments and what is known of them to the worker, which writes the page.
+
+    The page holds a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. No name leaves the scene: a
+    segment that DCAMT wrote has its class's name on the page, any other none.
+    """
+
+    def __init__(
+        self,
+        worker: SegmentationWorker,
+        volume: Any,
+        segmentation: Any,
+        segment: str,
+        page: Path,
+        on_finished: Callable[[JobOutcome], None],
+    ) -> None:
+        super().__init__(worker, on_finished)
+        self._volume, self._segmentation, self._segment, self._page = volume, segmentation, segment, page
+
+    def start(self) -> None:
+        """Begin in the next turn of the event loop.
+
+        Raises:
+            InputError: the volume cannot be used, or is related to the segmentation by a non-linear
+                transform.
+            OutputError: there is no room for the voxels.
+        """
+        self._voxels = voxels_of(self._volume)
+        self._to_volume = transform_between(self._segmentation, self._volume)
+        super().start()
+
+    def prepare(self) -> Iterator[PageRequest | None]:
+        scan = self.folder / "volume.npy"
+        for _slab in write_npy(self._voxels, scan):
+            yield None
+        own = list(own_segments(self._segmentation).values())
+        is_own = self._segment in own
+        segments: list[PageSegment] = []
+        for identifier in [self._segment, *(one for one in own if is_own and one != self._segment)]:
+            mask, affine = segment_mask(self._segmentation, identifier)
+            mask, affine = on_scan_grid(mask, affine, self._volume, self._to_volume)
+            yield None
+            file = self.folder / f"segment-{len(segments)}.npy"
+            for _slab in write_npy(mask, file):
+                yield None
+            segment = self._segmentation.GetSegmentation().GetSegment(identifier)
+            name = _class_name(segment) if is_own else _("Outlined segment")
+            segments.append(PageSegment(Outline(name, file, affine), tuple(segment.GetColor())))
+        map_node = review.referenced(self._segmentation, review.DISAGREEMENT) if is_own else None
+        disagreement = None
+        if map_node is not None:
+            disagreement = self.folder / "disagreement.npy"
+            for _slab in write_npy(voxels_of(map_node), disagreement):
+                yield None
+        wall, notes = wall_in_scene(self._segmentation), []
+        if wall is not None and is_outdated(self._segmentation):
+            wall, notes = None, [OUTDATED_WALL]
+        wall_file = self.folder / "wall.npz" if wall is not None else None
+        if wall is not None and wall_file is not None:
+            write_wall(wall, wall_file)
+        yield None
+        yield PageRequest(
+            scan,
+            ijk_to_ras(self._volume),
+            tuple(segments),
+            self._page,
+            name=self._volume.GetName(),
+            method=review.outline_method(self._segmentation) if is_own else None,
+            is_corrected=review.is_corrected(self._segmentation),
+            disagreement=disagreement,
+            trust=review.trust(self._segmentation) if is_own else None,
+            doubts=self._doubts() if is_own else (),
+            expected_overlap=review.expected_overlap(self._segmentation) if is_own else None,
+            wall=wall_file,
+            notes=tuple(notes),
+        )
+
+    def take_answer(self, event: PageWritten) -> Iterator[JobOutcome | None]:
+        yield JobOutcome(self._segmentation, _("The report was written to {file}.").format(file=self._page))
+
+    def _doubts(self) -> tuple[DoubtfulPlace, ...]:
+        """Return the doubtful places in the volume's space."""
+        places = []
+        for place in review.doubtful_places(self._segmentation):
+            x, y, z = (self._to_volume @ [*place.position, 1.0])[:3]
+            places.append(DoubtfulPlace((float(x), float(y), float(z)), (0, 0, 0), place.volume_ml, 0.0))
+        return tuple(places)
+
+
+def _class_name(segment: Any) -> str:
+    """Return the meaning of a segment's type in the terminology, which no person typed."""
+    text = vtk.reference("")
+    segment.GetTag(segment.GetTerminologyEntryTagName(), text)
+    # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning
+    parts = str(text.get()).split("~")
+    meaning = parts[2].split("^") if len(parts) > 2 else []
+    return meaning[2] if len(meaning) > 2 and meaning[2] else str(_("Outlined segment"))

@@ -1,0 +1,151 @@
+"""Write the page of outlines that were not made in this process: drawn by hand, corrected, or read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..errors import InputError
+from ..geometry import Grid
+from ..io.atomic import write_text
+from ..metrics.measurements import Measurements, measure_mask
+from ..models.package import Card
+from ..recipe import ACCURATE
+from ..volume import Code, Labelmap, SegmentInfo, Volume
+from ..wall.analysis import WallResult
+from ..wall.files import read_wall
+from ..wall.sampling import nearest_values
+from ..worker.protocol import PageRequest, PageWritten, read_mask, read_scan
+from .scan_page import ScanPage, render_scan_page
+
+TISSUE = Code("SCT", "85756007", "Tissue")
+"""The type of a segment whose type is not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnSegment:
+    """A segment (I, J, K), bool, on a grid of its own, with the name and colour that the page shows."""
+
+    name: str
+    color: tuple[float, float, float]
+    mask: np.ndarray
+    grid: Grid
+
+    def measure(self) -> Measurements:
+        """Return the measurements on the segment's own grid."""
+        return measure_mask(self.mask, self.grid.affine[:3, :3], "", self.name)
+
+
+def labels_on_scan(segments: Sequence[DrawnSegment], grid: Grid) -> tuple[Labelmap, list[SegmentInfo]]:
+    """Return the segments as labels 1, 2, … on a scan's grid, and their names; where two overlap, the first one's.
+
+    A segment on another grid is looked up at the centre of each of the scan's voxels.
+    """
+    labels = np.zeros(grid.shape, np.uint8)
+    for label, segment in enumerate(segments, 1):
+        mask = segment.mask if segment.grid.matches(grid) else _mask_on(grid, segment)
+        labels[mask & (labels == 0)] = label
+    return Labelmap(labels, grid), [SegmentInfo(n, one.name, one.color, TISSUE) for n, one in enumerate(segments, 1)]
+
+
+def write_drawn_page(
+    volume: Volume,
+    segment: DrawnSegment,
+    path: Path,
+    wall: WallResult | None = None,
+    identity: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page of a segment that no model made; raises OutputError if it cannot be written.
+
+    `identity`: lines that identify the patient and the scan; none by default, and then `segment.name` must not either.
+    """
+    labelmap, infos = labels_on_scan([segment], volume.grid)
+    page = ScanPage(
+        volume=volume,
+        labelmap=labelmap,
+        segments=infos,
+        measurements=[segment.measure()],
+        wall=wall,
+        identity=identity or {},
+        software=f"DCAMT {__version__}",
+    )
+    write_text(path, render_scan_page(page))
+
+
+def write_requested_page(request: PageRequest) -> PageWritten:
+    """Write the page that a request describes.
+
+    Raises:
+        InputError: a file of the request cannot be read, or it names no segment.
+        OutputError: the page cannot be written.
+    """
+    if not request.segments:
+        raise InputError("holds no segment", path=request.name, remedy="Choose a segmentation with a segment.")
+    volume = read_scan(request)
+    segments = []
+    for one in request.segments:
+        mask = read_mask(one.outline)
+        segments.append(DrawnSegment(one.outline.name, one.color, mask, Grid(mask.shape, one.outline.affine)))
+    labelmap, infos = labels_on_scan(segments, volume.grid)
+    method = request.method
+    card = None
+    if method is not None:
+        card = Card(
+            method.name, method.title, tuple(info.name for info in infos), method.modality, method.version, "", ""
+        )
+    page = ScanPage(
+        volume=volume,
+        labelmap=labelmap,
+        segments=infos,
+        measurements=[segment.measure() for segment in segments],
+        model=card,
+        quality=method.quality if method is not None else ACCURATE,
+        is_corrected=request.is_corrected,
+        disagreement=_disagreement(request.disagreement, volume.grid),
+        trust=request.trust,
+        doubtful_places=request.doubts,
+        expected_overlap=request.expected_overlap,
+        wall=read_wall(request.wall) if request.wall is not None else None,
+        notes=request.notes,
+        software=f"DCAMT {__version__}",
+    )
+    write_text(request.page, render_scan_page(page))
+    return PageWritten(request.id, request.page)
+
+
+def _disagreement(file: Path | None, grid: Grid) -> np.ndarray | None:
+    """Return the disagreement (I, J, K), 0 to 1, of a `.npy` file of percent (K, J, I).
+
+    None if there is none, or if it is not on the scan's grid.
+    """
+    if file is None:
+        return None
+    try:
+        percent: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False).transpose()
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"could not be passed to the worker ({error})", path=file, remedy="Try again.") from error
+    return percent.astype(np.float32) / 100 if percent.shape == grid.shape else None
+
+
+def _mask_on(grid: Grid, segment: DrawnSegment) -> np.ndarray:
+    """Return a segment on the scan's grid, bool (I, J, K), plane by plane to bound the memory."""
+    found = np.zeros(grid.shape, bool)
+    edges = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in segment.grid.shape], indexing="ij"), axis=-1)
+    to_scan = np.linalg.inv(grid.affine) @ segment.grid.affine
+    index = edges.reshape(8, 3) @ to_scan[:3, :3].T + to_scan[:3, 3]
+    low = np.maximum(np.floor(index.min(axis=0)).astype(int), 0)
+    high = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 1, grid.shape)
+    if (low >= high).any():
+        return found
+    j, k = np.meshgrid(np.arange(low[1], high[1]), np.arange(low[2], high[2]), indexing="ij")
+    for i in range(low[0], high[0]):
+        places = np.stack([np.full(j.size, i), j.ravel(), k.ravel()], axis=1)
+        points = places @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+        found[i, low[1] : high[1], low[2] : high[2]] = nearest_values(segment.mask, segment.grid, points).reshape(
+            j.shape
+        )
+    return found
