@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared helpers assert, too: pytest shows the values of theirs as of a test's own.
-pytest.register_assert_rewrite("dcamt_testing.synthetic", "dcamt_testing.scan_files", "dcamt_testing.worker_child")
+HELPERS_THAT_ASSERT = ("model_files", "processes", "scan_files", "synthetic", "worker_child")
+pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,6 +53,20 @@ def oblique_scan() -> Volume:
 @pytest.fixture(scope="session")
 def tiny_package(tiny_recipe: Recipe, oblique_scan: Volume) -> ModelPackage:
     return random_package(tiny_recipe, oblique_scan)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a tiny model, which tests only read."""
+    from dcamt_testing.model_files import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.dcamt")
+
+
+@pytest.fixture
+def model_copy(saved_model: Path, tmp_path: Path) -> Path:
+    """Return a copy of the tiny model, alone in a folder, which a test may damage."""
+    return Path(shutil.copy(saved_model, tmp_path / "model.dcamt"))
 
 
 @pytest.fixture

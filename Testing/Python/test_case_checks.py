@@ -20,7 +20,8 @@ from dcamt.io.writers import write_labelmap
 from dcamt.recipe import Recipe, load_recipe
 from dcamt.training.resident import load_case
 from dcamt_testing.ellipsoids import ellipsoid_scan
-from dcamt_testing.synthetic import status, write_cases_folder, write_nifti, write_table
+from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import write_cases_folder, write_nifti, write_table
 
 RECIPE = load_recipe("la")
 
@@ -180,7 +181,7 @@ def test_from_a_folder_to_a_list_that_trains(tmp_path: Path, capsys: pytest.Capt
     write_cases_folder(tmp_path / "data", labelled=3, unlabelled=1)
     (tmp_path / "data" / "cases.csv").unlink()
     table = tmp_path / "lists" / "cases.csv"
-    assert status(["cases", "find", tmp_path / "data", "-o", table, "--validation", "1"]) == 0
+    assert call_dcamt(["cases", "find", tmp_path / "data", "-o", table, "--validation", "1"]) == 0
     assert f"case list: {table}" in capsys.readouterr().out
     assert [(case.name, case.role) for case in read_cases(table)] == [
         ("labelled0", LABELLED),
@@ -188,13 +189,13 @@ def test_from_a_folder_to_a_list_that_trains(tmp_path: Path, capsys: pytest.Capt
         ("labelled2", VALIDATION),
         ("unlabelled0", UNLABELLED),
     ]
-    assert status(["cases", "check", table]) == 0
-    assert status(["cases", "find", tmp_path / "data", "--validation", "3"]) == 1
+    assert call_dcamt(["cases", "check", table]) == 0
+    assert call_dcamt(["cases", "find", tmp_path / "data", "--validation", "3"]) == 1
     assert "3 cases cannot be kept for validation" in capsys.readouterr().err
 
 
 def test_a_list_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert status(["cases", "check", write_table(tmp_path / "cases.csv", [["a", "", "", "labelled"]])]) == 1
+    assert call_dcamt(["cases", "check", write_table(tmp_path / "cases.csv", [["a", "", "", "labelled"]])]) == 1
     assert "line 2 has no name or no image" in capsys.readouterr().err
 
 

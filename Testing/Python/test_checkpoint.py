@@ -15,7 +15,8 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic as files
 from dcamt.training import checkpoint
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
-from dcamt_testing.synthetic import CPU, fork_server
+from dcamt_testing.processes import run_with_file_size_limit
+from dcamt_testing.synthetic import CPU
 
 
 def state(step: int, size: int = 1000) -> dict[str, Any]:
@@ -73,30 +74,23 @@ def test_a_failure_during_writing_keeps_the_last_checkpoint(
     assert_whole(path, 1)
 
 
-def _save_on_a_full_disk(path: Path, connection: Any) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow beyond: the system's own fault
-    try:
-        save_checkpoint(path, state(2, 100_000))
-        connection.send("written")
-    except OutputError as error:
-        connection.send(str(error))
+SAVE_A_LARGE_CHECKPOINT = """
+from pathlib import Path
+from dcamt.training.checkpoint import save_checkpoint
+try:
+    save_checkpoint(Path(sys.argv[1]), {"step": 2, "network": {"weight": torch.zeros(100_000)}})
+except dcamt.errors.OutputError as error:
+    print(error)
+"""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of a process's files are POSIX")
 def test_a_disk_that_fills_up_during_writing_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, state(1))
-    context = fork_server()
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_save_on_a_full_disk, args=(path, theirs))
-    process.start()
-    assert ours.poll(300)
-    message = ours.recv()
-    process.join()
-    assert message.startswith(f"{path}: could not be written, the disk may be full. ")
-    assert "\n" not in message
+    done = run_with_file_size_limit(20_000, [path], SAVE_A_LARGE_CHECKPOINT)
+    assert done.stdout.startswith(f"{path}: could not be written, the disk may be full. "), done.stderr
+    assert done.stdout.count("\n") == 1
     assert_whole(path, 1)
 
 

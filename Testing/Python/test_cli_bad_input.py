@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt_testing.synthetic import save_tiny_model, status
+from dcamt_testing.processes import call_dcamt, run_with_file_size_limit
+from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
-from dcamt_testing.warm_python import interpreter
 
 nib = pytest.importorskip("nibabel")
 SHAPE = (16, 18, 12)
@@ -134,7 +134,9 @@ def test_unusable_scan_is_refused_in_one_line(
     (out / "scan.seg.nrrd").write_text("earlier", encoding="utf-8")
     before = listing(tmp_path)
     for output in (out, tmp_path / "new" / "folder", tmp_path / "new.nii.gz"):
-        found = status(["segment", str(scan), "-o", str(output), "--model", str(model), "--agreement", "--overwrite"])
+        found = call_dcamt(
+            ["segment", str(scan), "-o", str(output), "--model", str(model), "--agreement", "--overwrite"]
+        )
         printed = capfd.readouterr()
         assert (found, printed.out) == (1, "")
         check_line(printed.err, str(scan), words)
@@ -215,7 +217,7 @@ def test_other_wrong_input_is_refused_in_one_line(
     ]
     for words, code, parts in cases:
         try:
-            found = status(["segment", *map(str, words)])
+            found = call_dcamt(["segment", *map(str, words)])
         except BaseException as error:
             raise AssertionError(words) from error
         printed = capfd.readouterr()
@@ -224,7 +226,7 @@ def test_other_wrong_input_is_refused_in_one_line(
         check_line(printed.err, *parts)
         assert listing(tmp_path) == before, words
     for words in ([], ["paint"]):
-        assert status(words) == 2
+        assert call_dcamt(words) == 2
         check_line(capfd.readouterr().err, "dcamt --help")
 
 
@@ -240,7 +242,7 @@ def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.Captu
     assert absent, "a machine with both kinds of GPU"
     for name in absent:
         words = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out"), "--device", name]
-        assert status([*words, "--model", str(model)]) == 1
+        assert call_dcamt([*words, "--model", str(model)]) == 1
         check_line(capfd.readouterr().err, name, "--device auto")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
 
@@ -249,7 +251,7 @@ def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.Captu
 def test_unwritable_folder_is_refused(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "scan.nii.gz")
     for output in ("/proc/new/out", "/proc/self/x.nrrd"):
-        assert status(["segment", str(tmp_path / "scan.nii.gz"), "-o", output, "--model", str(model)]) == 1
+        assert call_dcamt(["segment", str(tmp_path / "scan.nii.gz"), "-o", output, "--model", str(model)]) == 1
         check_line(capfd.readouterr().err, output)
 
 
@@ -281,7 +283,7 @@ def test_full_disk_leaves_folders_unchanged(
 
     monkeypatch.setattr(files.os, "fsync", full)
     words = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(model), "--overwrite"]
-    assert status([*words, *(["--agreement"] if agreement else [])]) == 1
+    assert call_dcamt([*words, *(["--agreement"] if agreement else [])]) == 1
     assert calls
     check_line(capfd.readouterr().err, str(out / "scan"), "disk is full")
     monkeypatch.undo()
@@ -295,20 +297,8 @@ def test_limit_of_the_file_size_leaves_no_file(model: Path, tmp_path: Path, form
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save(scan)
     out.mkdir()
-    script = (
-        "import resource, sys; from dcamt import cli; import torch, nrrd, nibabel, slicerio, scipy.ndimage\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40)); sys.exit(cli.main(sys.argv[1:]))"
-    )
     words = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [interpreter(), "-c", script, *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        encoding="utf-8",
-    )
+    done = run_with_file_size_limit(40, words)
     assert (done.returncode, done.stdout) == (1, "")
     check_line(done.stderr, str(out / f"scan.{form}"), "disk is full")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "scan.nii.gz"]
@@ -342,7 +332,7 @@ def test_any_exception_ends_in_one_line(
     scan = tmp_path / "scan.nii.gz"
     save(scan)
     words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]
-    assert status(words) == 1
+    assert call_dcamt(words) == 1
     errors = capfd.readouterr().err
     assert errors.count("\n") == 1
     for part in parts:
@@ -350,7 +340,7 @@ def test_any_exception_ends_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
     if isinstance(raised, ZeroDivisionError):
         monkeypatch.setenv("DCAMT_TRACEBACK", "1")
-        assert status(words) == 1
+        assert call_dcamt(words) == 1
         assert "Traceback" in capfd.readouterr().err
 
 
@@ -375,7 +365,7 @@ def test_library_output_stays_off_the_terminal(
     words = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out.nrrd"), "--model", str(model)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert status(words) == 0
+        assert call_dcamt(words) == 0
         assert warnings.filters[0][0] == "error"  # and left as they were
     errors = capfd.readouterr().err
     assert "three" not in errors

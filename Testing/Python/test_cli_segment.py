@@ -19,7 +19,8 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
-from dcamt_testing.synthetic import open_dcamt, read_until, save_tiny_model
+from dcamt_testing.processes import open_dcamt, read_until
+from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
 

@@ -16,9 +16,9 @@ from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
 from dcamt.volume import Labelmap, Volume
-from dcamt_testing.synthetic import open_dcamt, read_until, status, write_table
+from dcamt_testing.processes import call_dcamt, open_dcamt, read_until, run_with_file_size_limit
+from dcamt_testing.synthetic import write_table
 from dcamt_testing.tiny_recipes import TINY
-from dcamt_testing.warm_python import interpreter
 
 THREE_STEPS = (*TINY, "iterations=3")
 SHAPE = (20, 20, 20)
@@ -47,7 +47,7 @@ def settings(**changed: str) -> list[str]:
 
 
 def train(*words: str | Path) -> int:
-    return status(["train", "--device", "cpu", *words])
+    return call_dcamt(["train", "--device", "cpu", *words])
 
 
 def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,20 +213,7 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
 def test_full_disk_ends_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
     """With 200 bytes the recipe does not fit; with 5000 it does, but not the first checkpoint, which torch writes."""
     run = tmp_path / "run"
-    script = (
-        "import resource, sys; from dcamt import cli; import torch, dcamt.training.trainer\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); sys.exit(cli.main(sys.argv[1:]))"
-    )
-    words = ["train", cases, "--run", run, "--device", "cpu", *settings()]
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [interpreter(), "-c", script, *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        encoding="utf-8",
-    )
+    done = run_with_file_size_limit(limit, ["train", cases, "--run", run, "--device", "cpu", *settings()])
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1, done.stderr
     assert "the disk" in done.stderr

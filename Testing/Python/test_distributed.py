@@ -27,7 +27,8 @@ from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import BatchSampler
-from dcamt_testing.synthetic import CPU, assert_same, new_trainer, run_team, set_options, write_cases_folder
+from dcamt_testing.processes import run_team
+from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from dcamt_testing.warm_python import interpreter
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")

@@ -20,7 +20,8 @@ from dcamt.runs.folder import RunFolder
 from dcamt.training import estimate as estimate_module
 from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case
-from dcamt_testing.synthetic import CPU, new_trainer, run_dcamt, set_options, status, write_cases_folder
+from dcamt_testing.processes import call_dcamt, run_dcamt
+from dcamt_testing.synthetic import CPU, new_trainer, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
@@ -117,7 +118,7 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
     heard: list[dict[str, Any]] = []
     monkeypatch.setattr(Console, "print_event", lambda self, event, **fields: heard.append(fields))
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
-    assert status(["estimate", table, "--device", "cpu", *set_options("iterations=60")]) == 0
+    assert call_dcamt(["estimate", table, "--device", "cpu", *set_options("iterations=60")]) == 0
     assert taken
     assert [event["memory_free"] for event in heard] == [10] * len(EFFORTS)
 
@@ -125,13 +126,13 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
 def test_the_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     words = ["estimate", table, "--device", "cpu", "--run", tmp_path / "not" / "there", *set_options("iterations=60")]
-    assert status([*words, "--json"]) == 0
+    assert call_dcamt([*words, "--json"]) == 0
     events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [event["effort"] for event in events] == list(EFFORTS)
     assert all(event["seconds"] == event["step_s"] * event["iterations"] for event in events)
     assert all(event["disk_free"] > 0 for event in events)
     assert not (tmp_path / "not").exists()
-    assert status([*words, "--effort", QUICK]) == 0
+    assert call_dcamt([*words, "--effort", QUICK]) == 0
     assert capfd.readouterr().out.startswith("quick")
 
 
@@ -141,6 +142,6 @@ def test_an_effort_is_a_setting_of_a_run(tmp_path: Path) -> None:
     recipe = replace(tiny_recipe(), training=replace(tiny_recipe().training, iterations=24))
     (tmp_path / "own.json").write_text(recipe.to_json(), encoding="utf-8")
     words = ["train", table, "--run", run.path, "--recipe", tmp_path / "own.json", "--device", "cpu"]
-    assert status([*words, "--effort", QUICK]) == 0
+    assert call_dcamt([*words, "--effort", QUICK]) == 0
     assert run.open()[0].training.iterations == 2
-    assert status(["train", "--run", run.path, "--resume", "--effort", QUICK]) == 2
+    assert call_dcamt(["train", "--run", run.path, "--resume", "--effort", QUICK]) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,24 +18,13 @@ from dcamt.errors import InputError, OutputError
 from dcamt.models import package as model_package
 from dcamt.models.package import CARD, RECIPE, WEIGHTS, open_model, write_package
 from dcamt.networks.packaging import build_network, check_weights, save_model
-from dcamt_testing.model_files import BLANK_CARD, assemble, fault, make_tiny_network, parts, save_tiny_model, signed
+from dcamt_testing.model_files import BLANK_CARD, assemble, fault, make_tiny_network, parts, signed
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.dcamt")
-
-
-@pytest.fixture
-def model(original: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil, alone in a folder."""
-    return Path(shutil.copy(original, tmp_path / "model.dcamt"))
-
-
-def test_round_trip(original: Path) -> None:
-    package = open_model(original)
-    check_weights(package, original)
+def test_round_trip(saved_model: Path) -> None:
+    package = open_model(saved_model)
+    check_weights(package, saved_model)
     assert package.recipe == tiny_recipe()
     assert replace(package.card, checksum="") == BLANK_CARD
     network, found = make_tiny_network(), build_network(package).state_dict()
@@ -54,8 +42,8 @@ def test_round_trip(original: Path) -> None:
         assert not torch.equal(one.logits, other.logits)  # 16 bits they are
 
 
-def test_network_is_ready_for_inference(original: Path) -> None:
-    network = build_network(open_model(original))
+def test_network_is_ready_for_inference(saved_model: Path) -> None:
+    network = build_network(open_model(saved_model))
     assert not network.training
     assert all(tensor.dtype == torch.float32 for tensor in network.parameters())
 
@@ -75,18 +63,18 @@ def test_card_of_a_rich_model_comes_back(tmp_path: Path) -> None:
     assert replace(written, checksum="") == card
 
 
-def test_the_same_model_is_the_same_file(original: Path, tmp_path: Path) -> None:
+def test_the_same_model_is_the_same_file(saved_model: Path, tmp_path: Path) -> None:
     state = make_tiny_network().state_dict()
     again = tmp_path / "again.dcamt"
     save_model(again, dict(reversed(state.items())), tiny_recipe(), replace(BLANK_CARD, checksum="old"))
-    assert again.read_bytes() == original.read_bytes()
+    assert again.read_bytes() == saved_model.read_bytes()
     third = tmp_path / "third.dcamt"
-    write_package(third, open_model(original))
-    assert third.read_bytes() == original.read_bytes()
+    write_package(third, open_model(saved_model))
+    assert third.read_bytes() == saved_model.read_bytes()
 
 
-def test_any_change_changes_the_checksum(original: Path, tmp_path: Path) -> None:
-    package = open_model(original)
+def test_any_change_changes_the_checksum(saved_model: Path, tmp_path: Path) -> None:
+    package = open_model(saved_model)
     weights = {**package.weights, "branches.0.head.bias": package.weights["branches.0.head.bias"] + np.float32(1e-6)}
     changes = [
         replace(package, weights=weights),
@@ -97,9 +85,9 @@ def test_any_change_changes_the_checksum(original: Path, tmp_path: Path) -> None
     assert len({package.card.checksum, *sums}) == 4
 
 
-def test_the_weights_are_safetensors(original: Path) -> None:
-    found = safetensors.numpy.load(parts(original)[WEIGHTS])
-    package = open_model(original)
+def test_the_weights_are_safetensors(saved_model: Path) -> None:
+    found = safetensors.numpy.load(parts(saved_model)[WEIGHTS])
+    package = open_model(saved_model)
     assert found.keys() == package.weights.keys()
     assert all(np.array_equal(array, found[name]) for name, array in package.weights.items())
 
@@ -111,19 +99,19 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_cut_off_anywhere(model: Path) -> None:
-    whole = model.read_bytes()
+def test_cut_off_anywhere(model_copy: Path) -> None:
+    whole = model_copy.read_bytes()
     lengths = [*range(0, 60), *range(60, len(whole), max(1, len(whole) // 60)), *range(len(whole) - 60, len(whole))]
     for length in lengths:
-        model.write_bytes(whole[:length])
-        assert "is no DCAMT model, or is cut off" in fault(model)
+        model_copy.write_bytes(whole[:length])
+        assert "is no DCAMT model, or is cut off" in fault(model_copy)
 
 
-def test_one_byte_altered(model: Path) -> None:
+def test_one_byte_altered(model_copy: Path) -> None:
     """In the parts themselves always found; in the zip's own tables found, or without any effect."""
-    whole, package = model.read_bytes(), open_model(model)
+    whole, package = model_copy.read_bytes(), open_model(model_copy)
     inside = np.zeros(len(whole), bool)
-    for data in parts(model).values():
+    for data in parts(model_copy).values():
         start = whole.index(data)
         inside[start : start + len(data)] = True
     draw = np.random.default_rng(0)
@@ -132,9 +120,9 @@ def test_one_byte_altered(model: Path) -> None:
     for place in [*outside, *draw.choice(np.flatnonzero(inside), 60)]:
         values = {8, int(draw.integers(256))} if not inside[place] else {whole[place] ^ 1, 0xFF - whole[place]}
         for value in values - {whole[place]}:
-            model.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            model_copy.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
             try:
-                found = open_model(model)
+                found = open_model(model_copy)
             except InputError:
                 refused += 1
                 continue
@@ -144,78 +132,78 @@ def test_one_byte_altered(model: Path) -> None:
     assert refused > 250
 
 
-def test_altered_parts_in_a_sound_zip(model: Path) -> None:
+def test_altered_parts_in_a_sound_zip(model_copy: Path) -> None:
     """As a tampering program would leave it: the zip's own sums are right, the model's is not."""
-    sound = parts(model)
+    sound = parts(model_copy)
     for name in sound:
         members = dict(sound)
         data = bytearray(members[name])
         data[-3 if name == WEIGHTS else data.index(b"1")] ^= 1
         members[name] = bytes(data)
-        assemble(model, list(members.items()))
-        assert fault(model).startswith("was altered after it was made: its checksum does not fit.")
+        assemble(model_copy, list(members.items()))
+        assert fault(model_copy).startswith("was altered after it was made: its checksum does not fit.")
 
 
 @pytest.mark.parametrize("name", [CARD, RECIPE, WEIGHTS])
-def test_a_zip_bomb_is_not_unpacked(model: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_bomb_is_not_unpacked(model_copy: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(model_package.LIMITS, WEIGHTS, 1 << 20)
-    members = {**parts(model), name: bytes(40 << 20)}
-    assemble(model, list(members.items()), zipfile.ZIP_DEFLATED)
-    assert model.stat().st_size < 1 << 20
-    assert fault(model) == f"its part '{name}' is larger than 1 MB."
+    members = {**parts(model_copy), name: bytes(40 << 20)}
+    assemble(model_copy, list(members.items()), zipfile.ZIP_DEFLATED)
+    assert model_copy.stat().st_size < 1 << 20
+    assert fault(model_copy) == f"its part '{name}' is larger than 1 MB."
 
 
-def test_a_zip_bomb_with_a_wrong_size_is_refused(model: Path) -> None:
-    members = {**parts(model), CARD: bytes(40 << 20)}
-    assemble(model, list(members.items()), zipfile.ZIP_DEFLATED)
-    raw = model.read_bytes()
-    model.write_bytes(raw.replace((40 << 20).to_bytes(4, "little"), (100).to_bytes(4, "little")))
-    assert fault(model)
+def test_a_zip_bomb_with_a_wrong_size_is_refused(model_copy: Path) -> None:
+    members = {**parts(model_copy), CARD: bytes(40 << 20)}
+    assemble(model_copy, list(members.items()), zipfile.ZIP_DEFLATED)
+    raw = model_copy.read_bytes()
+    model_copy.write_bytes(raw.replace((40 << 20).to_bytes(4, "little"), (100).to_bytes(4, "little")))
+    assert fault(model_copy)
 
 
 @pytest.mark.parametrize("packed", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_ways_of_packing(model: Path, packed: int) -> None:
-    assemble(model, list(parts(model).items()), packed)
-    assert "is compressed in an unknown way" in fault(model)
+def test_other_ways_of_packing(model_copy: Path, packed: int) -> None:
+    assemble(model_copy, list(parts(model_copy).items()), packed)
+    assert "is compressed in an unknown way" in fault(model_copy)
 
 
-def test_a_file_zipped_anew_is_the_same_model(model: Path) -> None:
-    package = open_model(model)
-    assemble(model, list(reversed(parts(model).items())), zipfile.ZIP_DEFLATED)
-    assert open_model(model).card == package.card
+def test_a_file_zipped_anew_is_the_same_model(model_copy: Path) -> None:
+    package = open_model(model_copy)
+    assemble(model_copy, list(reversed(parts(model_copy).items())), zipfile.ZIP_DEFLATED)
+    assert open_model(model_copy).card == package.card
 
 
 @pytest.mark.parametrize(
     "name", ["../evil", "/tmp/evil", "..\\evil", "C:\\evil", "evil.py", "__init__.py", "recipe.json/", "Card.json", ""]
 )
-def test_a_part_that_no_model_has(model: Path, name: str) -> None:
-    assemble(model, [*parts(model).items(), (name, b"evil")])
-    assert fault(model) == f"holds '{name.replace(os.sep, '/')}', which no model contains; nothing was read."
-    sound = parts(model)
-    assemble(model, [(CARD, sound[CARD]), (name, b"evil"), (WEIGHTS, sound[WEIGHTS])])
-    assert "which no model contains" in fault(model)
+def test_a_part_that_no_model_has(model_copy: Path, name: str) -> None:
+    assemble(model_copy, [*parts(model_copy).items(), (name, b"evil")])
+    assert fault(model_copy) == f"holds '{name.replace(os.sep, '/')}', which no model contains; nothing was read."
+    sound = parts(model_copy)
+    assemble(model_copy, [(CARD, sound[CARD]), (name, b"evil"), (WEIGHTS, sound[WEIGHTS])])
+    assert "which no model contains" in fault(model_copy)
 
 
 @pytest.mark.parametrize("name", [CARD, RECIPE, WEIGHTS])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_part_twice_or_missing(model: Path, name: str) -> None:
-    sound = parts(model)
-    assemble(model, [*sound.items(), (name, sound[name])])
-    assert "a part is missing or occurs twice" in fault(model)
+def test_a_part_twice_or_missing(model_copy: Path, name: str) -> None:
+    sound = parts(model_copy)
+    assemble(model_copy, [*sound.items(), (name, sound[name])])
+    assert "a part is missing or occurs twice" in fault(model_copy)
     left = [(other, data) for other, data in sound.items() if other != name]
-    assemble(model, left)
-    assert "a part is missing or occurs twice" in fault(model)
+    assemble(model_copy, left)
+    assert "a part is missing or occurs twice" in fault(model_copy)
     other = next(iter(left))
-    assemble(model, [*left, other])
-    assert fault(model)
+    assemble(model_copy, [*left, other])
+    assert fault(model_copy)
 
 
-def test_files_that_are_no_model(model: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_model(model_copy: Path, tmp_path: Path) -> None:
     assert fault(tmp_path / "gone.dcamt") == "there is no such model file."
     assert fault(tmp_path) == "there is no such model file."
     for data in (b"", b"no zip", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), os.urandom(3000)):
-        model.write_bytes(data)
-        assert fault(model)
+        model_copy.write_bytes(data)
+        assert fault(model_copy)
 
 
 class Trap:
@@ -228,19 +216,19 @@ class Trap:
         return os.mkdir, (str(self.mark),)
 
 
-def test_a_pickle_inside_is_never_loaded(model: Path, tmp_path: Path) -> None:
+def test_a_pickle_inside_is_never_loaded(model_copy: Path, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     trap = pickle.dumps(Trap(mark))
-    card, recipe = json.loads(parts(model)[CARD]), parts(model)[RECIPE]
-    model.write_bytes(trap)
-    fault(model)
-    torch.save({"a": torch.ones(3), "trap": Trap(mark)}, model)
-    fault(model)
+    card, recipe = json.loads(parts(model_copy)[CARD]), parts(model_copy)[RECIPE]
+    model_copy.write_bytes(trap)
+    fault(model_copy)
+    torch.save({"a": torch.ones(3), "trap": Trap(mark)}, model_copy)
+    fault(model_copy)
     for name in (CARD, RECIPE, WEIGHTS):
-        assemble(model, list({**parts_of(card, recipe), name: trap}.items()))
-        fault(model)
-    signed(model, card, recipe, trap)
-    assert fault(model).startswith("cannot be used: the weights")
+        assemble(model_copy, list({**parts_of(card, recipe), name: trap}.items()))
+        fault(model_copy)
+    signed(model_copy, card, recipe, trap)
+    assert fault(model_copy).startswith("cannot be used: the weights")
     assert not mark.exists()
     pickle.loads(trap)
     assert mark.exists()  # the trap works
@@ -268,25 +256,25 @@ def parts_of(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
         ({"trained_on": "sixty scans"}, "its card cannot be read"),
     ],
 )
-def test_cards_of_other_versions_and_types(model: Path, change: dict[str, Any], message: str) -> None:
-    members = parts(model)
+def test_cards_of_other_versions_and_types(model_copy: Path, change: dict[str, Any], message: str) -> None:
+    members = parts(model_copy)
     members[CARD] = json.dumps({**json.loads(members[CARD]), **change}).encode()
-    assemble(model, list(members.items()))
-    assert fault(model).startswith(message)
+    assemble(model_copy, list(members.items()))
+    assert fault(model_copy).startswith(message)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"null", b"7", b"{}", b'{"format": 1}', b"\xff\xfe\xff", b"[" * 200_000]
 )
-def test_cards_and_recipes_that_are_none(model: Path, data: bytes) -> None:
-    sound = parts(model)
-    assemble(model, list({**sound, CARD: data}.items()))
-    assert fault(model).startswith("its card cannot be read")
-    signed(model, json.loads(sound[CARD]), data, sound[WEIGHTS])
-    assert fault(model)
+def test_cards_and_recipes_that_are_none(model_copy: Path, data: bytes) -> None:
+    sound = parts(model_copy)
+    assemble(model_copy, list({**sound, CARD: data}.items()))
+    assert fault(model_copy).startswith("its card cannot be read")
+    signed(model_copy, json.loads(sound[CARD]), data, sound[WEIGHTS])
+    assert fault(model_copy)
 
 
-def test_a_card_with_a_key_of_a_later_version_is_read(model: Path) -> None:
-    sound = parts(model)
-    signed(model, {**json.loads(sound[CARD]), "colour": "red"}, sound[RECIPE], sound[WEIGHTS])
-    assert open_model(model).card.name == "tiny"
+def test_a_card_with_a_key_of_a_later_version_is_read(model_copy: Path) -> None:
+    sound = parts(model_copy)
+    signed(model_copy, {**json.loads(sound[CARD]), "colour": "red"}, sound[RECIPE], sound[WEIGHTS])
+    assert open_model(model_copy).card.name == "tiny"

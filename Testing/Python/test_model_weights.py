@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,19 +13,7 @@ import numpy as np
 import pytest
 from dcamt.models.package import CARD, RECIPE, WEIGHTS, ModelPackage, open_model, write_package
 from dcamt.networks.packaging import verify_model
-from dcamt_testing.model_files import fault, parts, save_tiny_model, signed
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.dcamt")
-
-
-@pytest.fixture
-def model(original: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil, alone in a folder."""
-    return Path(shutil.copy(original, tmp_path / "model.dcamt"))
-
+from dcamt_testing.model_files import fault, parts, signed
 
 Weights = dict[str, np.ndarray]
 
@@ -63,12 +50,12 @@ def infinite(weights: Weights) -> None:
         (infinite, "cannot be used: the weights 'branches.0.head.weight' are not finite numbers."),
     ],
 )
-def test_weights_that_do_not_fit(model: Path, spoil: Callable[[Weights], None], message: str) -> None:
-    package = open_model(model)
+def test_weights_that_do_not_fit(model_copy: Path, spoil: Callable[[Weights], None], message: str) -> None:
+    package = open_model(model_copy)
     weights = dict(package.weights)
     spoil(weights)
-    write_package(model, replace(package, weights=weights))
-    assert fault(model, verify_model) == message
+    write_package(model_copy, replace(package, weights=weights))
+    assert fault(model_copy, verify_model) == message
 
 
 @pytest.mark.parametrize(
@@ -84,11 +71,11 @@ def test_weights_that_do_not_fit(model: Path, spoil: Callable[[Weights], None], 
     ],
     ids=str,
 )
-def test_a_recipe_of_another_network(model: Path, network: dict[str, Any]) -> None:
-    package = open_model(model)
+def test_a_recipe_of_another_network(model_copy: Path, network: dict[str, Any]) -> None:
+    package = open_model(model_copy)
     recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
-    write_package(model, ModelPackage(package.card, recipe, package.weights))
-    assert fault(model, verify_model) == "cannot be used: its weights do not fit its recipe's network."
+    write_package(model_copy, ModelPackage(package.card, recipe, package.weights))
+    assert fault(model_copy, verify_model) == "cannot be used: its weights do not fit its recipe's network."
 
 
 @pytest.mark.parametrize(
@@ -100,11 +87,11 @@ def test_a_recipe_of_another_network(model: Path, network: dict[str, Any]) -> No
     ],
     ids=str,
 )
-def test_a_recipe_of_an_enormous_network_is_refused(model: Path, network: dict[str, Any], message: str) -> None:
-    package = open_model(model)
+def test_a_recipe_of_an_enormous_network_is_refused(model_copy: Path, network: dict[str, Any], message: str) -> None:
+    package = open_model(model_copy)
     recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
-    write_package(model, ModelPackage(package.card, recipe, package.weights))
-    assert fault(model, verify_model) == message
+    write_package(model_copy, ModelPackage(package.card, recipe, package.weights))
+    assert fault(model_copy, verify_model) == message
 
 
 # The bytes of the weights are read by `safetensors`; for any content a model is refused in one line.
@@ -120,9 +107,9 @@ def entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
-def with_weights(model: Path, weights: bytes) -> Path:
-    sound = parts(model)
-    return signed(model, json.loads(sound[CARD]), sound[RECIPE], weights)
+def with_weights(model_copy: Path, weights: bytes) -> Path:
+    sound = parts(model_copy)
+    return signed(model_copy, json.loads(sound[CARD]), sound[RECIPE], weights)
 
 
 @pytest.mark.parametrize(
@@ -170,30 +157,30 @@ def with_weights(model: Path, weights: bytes) -> Path:
         (b"[" * 200_000 + b"]" * 200_000, 0),
     ],
 )
-def test_a_wrong_weights_header_is_refused(model: Path, header: Any, size: int) -> None:
-    assert fault(with_weights(model, block(header, bytes(size)))).startswith("cannot be used: the weights")
+def test_a_wrong_weights_header_is_refused(model_copy: Path, header: Any, size: int) -> None:
+    assert fault(with_weights(model_copy, block(header, bytes(size)))).startswith("cannot be used: the weights")
 
 
-def test_weights_cut_off_or_too_long(model: Path) -> None:
-    whole = parts(model)[WEIGHTS]
+def test_weights_cut_off_or_too_long(model_copy: Path) -> None:
+    whole = parts(model_copy)[WEIGHTS]
     for length in [*range(0, 40), *range(40, len(whole), len(whole) // 20), len(whole) - 1]:
-        assert fault(with_weights(model, whole[:length])).startswith("cannot be used: the weights")
-    assert fault(with_weights(model, whole + b"\0")).startswith("cannot be used: the weights")
+        assert fault(with_weights(model_copy, whole[:length])).startswith("cannot be used: the weights")
+    assert fault(with_weights(model_copy, whole + b"\0")).startswith("cannot be used: the weights")
     for length in (len(whole) - 7, 2**31, 2**63, 2**64 - 1):
         changed = struct.pack("<Q", length) + whole[8:]
-        assert fault(with_weights(model, changed)).startswith("cannot be used: the weights")
+        assert fault(with_weights(model_copy, changed)).startswith("cannot be used: the weights")
 
 
 @pytest.mark.parametrize("dtype", ["F64", "I64", "U8", "BOOL"])
-def test_weights_that_are_no_16_or_32_bit_floats(model: Path, dtype: str) -> None:
+def test_weights_that_are_no_16_or_32_bit_floats(model_copy: Path, dtype: str) -> None:
     size = {"F64": 8, "I64": 8, "U8": 1, "BOOL": 1}[dtype] * 2
     header = {"a": entry(offsets=(0, size), dtype=dtype)}
-    assert "are of the type" in fault(with_weights(model, block(header, bytes(size))))
+    assert "are of the type" in fault(with_weights(model_copy, block(header, bytes(size))))
 
 
-def test_a_package_of_an_earlier_version_opens(model: Path) -> None:
+def test_a_package_of_an_earlier_version_opens(model_copy: Path) -> None:
     """Before `safetensors` wrote them, arrays of all types lay in the order of their names."""
-    package = open_model(model)
+    package = open_model(model_copy)
     header, body = {}, b""
     for name in sorted(package.weights):
         data = package.weights[name].tobytes()
@@ -202,6 +189,6 @@ def test_a_package_of_an_earlier_version_opens(model: Path) -> None:
         body += data
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    found = open_model(with_weights(model, block(text, body)))
+    found = open_model(with_weights(model_copy, block(text, body)))
     assert found.weights.keys() == package.weights.keys()
     assert all(np.array_equal(array, package.weights[name]) for name, array in found.weights.items())

@@ -16,7 +16,7 @@ from dcamt.models.package import Card
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import save_model, verify_model
 from dcamt.recipe import load_recipe
-from dcamt_testing.synthetic import run_dcamt
+from dcamt_testing.processes import run_dcamt
 from dcamt_testing.warm_python import interpreter
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"

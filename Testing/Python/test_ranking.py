@@ -17,7 +17,8 @@ from dcamt.metrics.doubtful_places import densest_voxel
 from dcamt.training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
-from dcamt_testing.synthetic import save_tiny_model, status, write_cases_folder
+from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import save_tiny_model, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
@@ -81,7 +82,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
     (tmp_path / "unlabelled1.nii.gz").write_bytes(b"spoilt")
     words = ["rank", table, "--model", model, "--device", "cpu", "--csv", tmp_path / "next.csv", "--json"]
-    assert status([*words, "--segmentations", tmp_path / "proposed"]) == 1
+    assert call_dcamt([*words, "--segmentations", tmp_path / "proposed"]) == 1
     printed = capsys.readouterr()
     assert "unlabelled1.nii.gz" in printed.err
     events = [json.loads(line) for line in printed.out.splitlines()]
@@ -96,11 +97,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_nothing_to_rank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1)
-    assert status(["rank", table]) == 1
+    assert call_dcamt(["rank", table]) == 1
     assert "holds no unlabelled case" in capsys.readouterr().err
-    assert status(["rank"]) == 2
+    assert call_dcamt(["rank"]) == 2
     more = write_cases_folder(tmp_path / "run", labelled=1, unlabelled=1)
     assert more.name == "cases.csv"
     capsys.readouterr()
-    assert status(["rank", "--run", tmp_path / "run"]) == 1
+    assert call_dcamt(["rank", "--run", tmp_path / "run"]) == 1
     assert "the run has no model yet" in capsys.readouterr().err

@@ -25,7 +25,8 @@ from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
 from dcamt.runs.events import parse_run_event
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
-from dcamt_testing.synthetic import run_dcamt, set_options, write_table
+from dcamt_testing.processes import run_dcamt
+from dcamt_testing.synthetic import set_options, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")

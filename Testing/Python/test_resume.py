@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,20 +20,14 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic as files
 from dcamt.networks.packaging import verify_model
 from dcamt.runs.folder import RunFolder
+from dcamt.runs.lock import is_held
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
-from dcamt_testing.synthetic import (
-    CPU,
-    assert_same,
-    new_trainer,
-    run_dcamt,
-    set_options,
-    start_dcamt,
-    write_cases_folder,
-)
+from dcamt_testing.processes import run_dcamt, start_dcamt
+from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from torch import Tensor
 
-processes = pytest.mark.skipif(os.name != "posix", reason="signals and the fork server are POSIX")
+processes = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
 STEPS = 60
 FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=7")
@@ -77,10 +72,18 @@ def assert_same_end(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-def wait_for(run: RunFolder, holds: Callable[[list[dict[str, Any]]], bool], process: Any) -> None:
+def wait_for(run: RunFolder, holds: Callable[[list[dict[str, Any]]], bool], process: subprocess.Popen[bytes]) -> None:
     """Wait until the run's events fulfil a condition, or the process ends."""
     limit = time.monotonic() + 300
-    while process.is_alive() and time.monotonic() < limit and not holds(run.read_events()):
+    while process.poll() is None and time.monotonic() < limit and not holds(run.read_events()):
+        time.sleep(0.002)
+
+
+def wait_until_unlocked(run: RunFolder) -> None:
+    """Wait until the process that holds the run's lock has ended: the one that was killed is its parent."""
+    limit = time.monotonic() + 60
+    while is_held(run.lock):
+        assert time.monotonic() < limit
         time.sleep(0.002)
 
 
@@ -100,8 +103,9 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
         wait_for(run, lambda events, goal=goal: last_checkpoint(events) >= goal, process)  # type: ignore[misc]
         time.sleep(draw.uniform(0, 0.06))  # in the midst of an iteration, of a checkpoint, of anything
         os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
+        process.wait()
+        wait_until_unlocked(run)
+        kills += process.returncode == -signal.SIGKILL
         step = load_checkpoint(run.checkpoint, CPU)["step"]
         assert step >= reached
         assert not run.model.exists()
@@ -135,8 +139,8 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
     process = start_dcamt(begin(table, run), output)
     wait_for(run, lambda events: last_checkpoint(events) >= 4, process)
     process.terminate()
-    process.join(300)
-    assert process.exitcode == 1
+    process.wait(300)
+    assert process.returncode == 1
     events = run.read_events()
     step = events[-1].step
     assert [event.kind for event in events[-2:]] == ["checkpoint", "paused"]

@@ -19,7 +19,8 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
 from dcamt.runs.requests import PAUSE, STOP, read_request, remove_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
-from dcamt_testing.synthetic import run_dcamt, set_options, start_dcamt, status, write_cases_folder
+from dcamt_testing.processes import CALL_DCAMT, call_dcamt, run_dcamt, run_with_file_size_limit, start_dcamt
+from dcamt_testing.synthetic import set_options, write_cases_folder
 from dcamt_testing.warm_python import interpreter
 
 LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.2")
@@ -51,8 +52,8 @@ def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: P
     wait(lambda: events(run).count("validation") > 2)
     assert run_state(run).state == RUNNING
     write_request(run, PAUSE)
-    process.join(60)
-    assert process.exitcode == 1
+    process.wait(60)
+    assert process.returncode == 1
     state = run_state(run)
     assert (state.state, state.reason, state.of, state.resumable) == (PAUSED, "", 100000, True)
     assert not run.request.exists()
@@ -62,7 +63,7 @@ def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: P
     wait(lambda: events(run).count("started") == 2)
     assert [e.step for e in run.read_events() if e.kind == "started"] == [0, state.step]
     write_request(run, PAUSE)
-    again.join(60)
+    again.wait(60)
     assert run_state(run).step >= state.step
 
 
@@ -75,8 +76,8 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
 
     wait(lambda: len(dice()) > 4)
     write_request(run, STOP)
-    process.join(120)
-    assert process.exitcode == 0, (tmp_path / "out").read_text(encoding="utf-8")
+    process.wait(120)
+    assert process.returncode == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
     assert (state.state, state.resumable) == (STOPPED, True)
     last = verify_model(run.model).card
@@ -97,13 +98,13 @@ def test_a_paused_run_is_stopped_from_its_checkpoint(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     stop = ["train", "--run", str(run.path), "--stop", "--device", "cpu"]
-    assert status(stop) == 1
+    assert call_dcamt(stop) == 1
     assert "no run to resume" in capfd.readouterr().err
-    assert status([*stop, "--set", "batch=2"]) == 2
+    assert call_dcamt([*stop, "--set", "batch=2"]) == 2
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 2)
     write_request(run, PAUSE)
-    process.join(60)
+    process.wait(60)
     paused = run_state(run)
     assert not run.model.exists()
     assert run_dcamt(stop, tmp_path / "out") == 0, (tmp_path / "out").read_text(encoding="utf-8")
@@ -121,8 +122,8 @@ def test_a_run_in_training_is_stopped_from_a_shell(tmp_path: Path, table: Path) 
     run = RunFolder(tmp_path / "run")
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 0)
-    assert status(["train", "--run", run.path, "--stop"]) == 0
-    process.join(120)
+    assert call_dcamt(["train", "--run", run.path, "--stop"]) == 0
+    process.wait(120)
     assert run_state(run).state == STOPPED
 
 
@@ -176,35 +177,31 @@ def test_a_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: P
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("checkpoint") > 2)
     process.kill()
-    process.join(60)
+    process.wait(60)
+    wait(lambda: not is_held(run.lock))
     state = run_state(run)
     assert (state.state, state.reason, state.resumable) == (FAILED, KILLED, True)
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
     wait(lambda: events(run).count("started") == 2)
     write_request(run, PAUSE)
-    again.join(60)
+    again.wait(60)
     assert run_state(run).state == PAUSED
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
 def test_a_disk_that_fills_up_pauses_the_run_with_the_reason(tmp_path: Path, table: Path) -> None:
-    """No file may grow beyond a limit that the first checkpoint keeps and the growing log of events does not."""
+    """The growing log of events exceeds the limit of a file's size."""
     run = RunFolder(tmp_path / "run")
-    script = (
-        "import resource, sys; from dcamt import cli; import torch, dcamt.training.trainer as t\n"
-        "t.save_checkpoint = lambda *_: None\n"  # its size is not what is limited here
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000)); sys.exit(cli.main(sys.argv[1:]))"
-    )
+    without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # larger than the limit
     words = begin(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([interpreter(), "-c", script, *words], capture_output=True, env=environment, check=False)
+    done = run_with_file_size_limit(6000, words, without_checkpoints + CALL_DCAMT)
     assert done.returncode == 1
     run.checkpoint.parent.mkdir(exist_ok=True)
     run.checkpoint.touch()
     state = run_state(run)
     assert (state.state, state.resumable) == (PAUSED, True)
     assert str(run.events) in state.reason
-    assert state.reason in done.stderr.decode()
+    assert state.reason in done.stderr
 
 
 def test_failure_note_is_kept_whole_and_replaced(tmp_path: Path) -> None:
@@ -277,9 +274,9 @@ def test_a_run_that_failed_to_start_shows_its_processs_last_line(tmp_path: Path)
 
 def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = RunFolder(tmp_path / "run")
-    assert status(["train", "--run", tmp_path / "none", "--watch"]) == 1
+    assert call_dcamt(["train", "--run", tmp_path / "none", "--watch"]) == 1
     assert "holds no run to watch" in capfd.readouterr().err
-    assert status(["train", table, "--run", run.path, "--watch"]) == 2
+    assert call_dcamt(["train", table, "--run", run.path, "--watch"]) == 2
     process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
     wait(lambda: run.recipe.exists())
     watcher = subprocess.Popen(
@@ -290,12 +287,12 @@ def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pyt
     )
     wait(lambda: events(run).count("validation") > 3)
     write_request(run, PAUSE)
-    process.join(60)
+    process.wait(60)
     shown, _ = watcher.communicate(timeout=60)
     assert watcher.returncode == 0
     assert [json.loads(text)["event"] for text in shown.splitlines()] == events(run)
     capfd.readouterr()
-    assert status(["train", "--run", run.path, "--watch"]) == 0
+    assert call_dcamt(["train", "--run", run.path, "--watch"]) == 0
     text = capfd.readouterr().out
     assert "starting at 0 of 100000: 1 labelled, 1 unlabelled, 1 validation cases, on cpu" in text
     assert text.rstrip().endswith(f"paused at {run_state(run).step} of 100000")

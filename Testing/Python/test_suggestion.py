@@ -17,7 +17,8 @@ from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import load_recipe
-from dcamt_testing.synthetic import status, write_table
+from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import write_table
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_facts_of_the_cases_become_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(
         json.dumps({"labels": {"background": 0, "Heart": 1, "Scar": 2}}), encoding="utf-8"
     )
-    assert status(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
+    assert call_dcamt(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
     recipe = load_recipe(tmp_path / "own.json")
     assert recipe.name == "own"
     assert recipe.spacing == (1.0, 1.0, 8.0)
@@ -125,7 +126,7 @@ def test_a_task_trains_from_its_suggestion_alone(
 ) -> None:
     """The number of iterations, the patch and the features are smaller, so that the test takes seconds."""
     table = write_task(tmp_path, shape, spacing, radii)  # type: ignore[arg-type]
-    assert status(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
+    assert call_dcamt(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
     recipe = load_recipe(tmp_path / "own.json")
     torch.set_num_threads(1)
     levels = min(3, len(recipe.network.channels))
@@ -143,7 +144,7 @@ def test_a_task_trains_from_its_suggestion_alone(
     data = recipe.to_dict()
     recipe_file.write_text(with_all(data, small), encoding="utf-8")
     words = ["train", table, "--run", tmp_path / "run", "--recipe", recipe_file, "--device", "cpu"]
-    assert status([*words, "--set", *settings[len(small) :]]) == 0
+    assert call_dcamt([*words, "--set", *settings[len(small) :]]) == 0
     predictor = Predictor(verify_model(tmp_path / "run" / "model.dcamt"))
     found = predictor.segment(read_scan(tmp_path / "c5.nii.gz")).labelmap.voxels
     truth = read_labelmap(tmp_path / "c5_label.nii.gz").voxels

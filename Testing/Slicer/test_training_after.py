@@ -180,21 +180,9 @@ class OutlineFilesTest(TrainingCase):
     """A ranking of cases that are files, made by an earlier session of Slicer."""
 
     def test_a_case_from_files_opens_with_its_proposal(self) -> None:
-        image, label = ellipsoid(5)
-        volume = add_volume("to be written", image)
-        guess = np.roll(label, 3, axis=2)
-        outline = add_outline(volume, guess)
-        scan, proposed = self.folder / "plain.nrrd", self.folder / "plain.seg.nrrd"
-        self.assertTrue(slicer.util.saveNode(volume, str(scan)))
-        self.assertTrue(slicer.util.saveNode(outline, str(proposed)))
-        close_scene()
-        run = RunFolder(self.runs / "earlier")
-        (run.path / "ranking").mkdir(parents=True)
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
-        place = [1.2, 2, -0.3]
-        ranked = {"name": "plain", "image": str(scan), "score": 0.4, "place": place, "segmentation": str(proposed)}
-        (run.path / "ranking" / "ranking.json").write_text(json.dumps([ranked]), encoding="utf-8")
-        self.session.table.add([row_of_case(Case("plain", scan, None, "unlabelled"))])
+        place = (1.2, 2, -0.3)
+        saved = self.save_proposal_of_earlier_run(place)
+        self.session.table.add([row_of_case(Case("plain", saved.scan_path, None, "unlabelled"))])
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
         cells = self.ui.rankTable.model()
@@ -213,9 +201,10 @@ class OutlineFilesTest(TrainingCase):
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         loaded, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
         self.assertEqual((loaded.GetName(), proposal.GetName()), ("plain", "plain (proposed)"))
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), saved.image)
         identifier = proposal.GetSegmentation().GetNthSegmentID(0)
-        np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, loaded), guess)
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, loaded)
+        np.testing.assert_array_equal(found, saved.proposed)
         # No case yet: a person has still to correct it.
         click(self.ui.addSceneButton)
         self.assertEqual([row.role for row in self.session.table.rows], ["unlabelled"] * 2)
@@ -226,7 +215,7 @@ class OutlineFilesTest(TrainingCase):
             matrix = view.GetSliceToRAS()
             np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
         # Opened again, what the person has done to it is still there.
-        slicer.util.updateSegmentBinaryLabelmapFromArray(label, proposal, identifier, loaded)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(saved.label, proposal, identifier, loaded)
         self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 1)
@@ -235,7 +224,7 @@ class OutlineFilesTest(TrainingCase):
         (row,) = self.session.table.rows
         self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
         found = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
-        np.testing.assert_array_equal(found, label)
+        np.testing.assert_array_equal(found, saved.label)
 
 
 class ModelInUseTest(TrainingCase):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from unittest import mock
 
-import numpy as np
 import qt
 import slicer
 from dcamt.runs.folder import RunFolder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTTrainingLib.panels import outline as outline_panel
-from slicer_harness import click, close_scene, process_events
+from slicer_harness import click, process_events
 from training_case import TrainingCase
-from training_scenes import add_outline, add_volume, ellipsoid
 
 
 class RankingButtonsTest(TrainingCase):
@@ -65,18 +62,7 @@ class RankingButtonsTest(TrainingCase):
 
 class LoadingTest(TrainingCase):
     def test_a_text_and_a_busy_cursor_are_shown_before_each_file_is_read(self) -> None:
-        image, label = ellipsoid(5)
-        volume = add_volume("to be written", image)
-        outline = add_outline(volume, np.roll(label, 3, axis=2))
-        scan, proposed = self.folder / "plain.nrrd", self.folder / "plain.seg.nrrd"
-        self.assertTrue(slicer.util.saveNode(volume, str(scan)))
-        self.assertTrue(slicer.util.saveNode(outline, str(proposed)))
-        close_scene()
-        run = RunFolder(self.runs / "earlier")
-        (run.path / "ranking").mkdir(parents=True)
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
-        ranked = {"name": "plain", "image": str(scan), "score": 0.4, "place": [0, 0, 0], "segmentation": str(proposed)}
-        (run.path / "ranking" / "ranking.json").write_text(json.dumps([ranked]), encoding="utf-8")
+        self.save_proposal_of_earlier_run()
         self.module.widget.runs.refresh()
         shown = []
 

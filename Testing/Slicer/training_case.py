@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 import unittest
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import slicer
 from dcamt.models.store import user_folder
 from dcamt.runs.folder import RunFolder
@@ -16,8 +19,10 @@ from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, write_request
 from dcamt_testing import warm_python
 from dcamt_testing.tiny_models import tiny_models
+from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTTrainingLib.runs.folders import set_runs_folder
-from slicer_harness import click, in_real_slicer, open_module, process_events_until, start_afresh
+from slicer_harness import click, close_scene, in_real_slicer, open_module, process_events_until, start_afresh
+from training_scenes import add_outline, add_volume, ellipsoid
 
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
@@ -28,6 +33,16 @@ SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatc
 def tiny_model() -> Path:
     """Return a model file with random weights."""
     return tiny_models(ROOT / "Testing") / "training" / "tiny.dcamt"
+
+
+@dataclass(frozen=True)
+class SavedProposal:
+    """An unlabelled case in files. Arrays are (K, J, I): the scan, its true label, and the model's proposal."""
+
+    scan_path: Path
+    image: np.ndarray
+    label: np.ndarray
+    proposed: np.ndarray
 
 
 class TrainingCase(unittest.TestCase):
@@ -94,6 +109,25 @@ class TrainingCase(unittest.TestCase):
         """Open the selected proposal, and wait for the Segment Editor."""
         click(self.ui.openCaseButton)
         self.wait_for(lambda: slicer.util.selectedModule() == "SegmentEditor", self.ui.rankStatusLabel.text)
+
+    def save_proposal_of_earlier_run(self, place: tuple[float, float, float] = (0, 0, 0)) -> SavedProposal:
+        """Write a run with a ranking of one unlabelled case, and the case's files, as an earlier session left them.
+
+        place: the case's doubtful place, RAS mm.
+        """
+        image, label = ellipsoid(5)
+        proposed = np.roll(label, 3, axis=2)
+        volume = add_volume("to be written", image)
+        scan, proposal = self.folder / "plain.nrrd", self.folder / "plain.seg.nrrd"
+        self.assertTrue(slicer.util.saveNode(volume, str(scan)))
+        self.assertTrue(slicer.util.saveNode(add_outline(volume, proposed), str(proposal)))
+        close_scene()
+        run = RunFolder(self.runs / "earlier")
+        (run.path / "ranking").mkdir(parents=True)
+        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        case = {"name": "plain", "image": str(scan), "score": 0.4, "place": place, "segmentation": str(proposal)}
+        (run.path / "ranking" / "ranking.json").write_text(json.dumps([case]), encoding="utf-8")
+        return SavedProposal(scan, image, label, proposed)
 
     def wait_for(self, condition, what: str = "", timeout: float = 120) -> None:
         process_events_until(condition, timeout=timeout, what=what)

@@ -1,20 +1,11 @@
-"""Folders of small synthetic cases, models of a recipe that trains in seconds, trainers, and `dcamt` in processes."""
+"""Make folders of small synthetic cases, models of a recipe that trains in seconds, and trainers."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import multiprocessing
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -32,10 +23,6 @@ from torch import Tensor
 
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
-from dcamt_testing.warm_python import interpreter
-
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerContext
 
 UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "mix=0")
 """Settings that turn the augmentation off."""
@@ -130,98 +117,3 @@ def assert_same(one: Any, other: Any) -> None:
         assert torch.equal(one, other)
     else:
         assert one == other
-
-
-def fork_server() -> ForkServerContext:
-    """Fork processes from one that has imported torch already, so that each starts in a fraction of a second."""
-    context = multiprocessing.get_context("forkserver")
-    # torch imports torch._dynamo with the first optimiser that is made.
-    context.set_forkserver_preload(
-        ["pytest", "dcamt_testing.synthetic", "torch._dynamo", "nibabel", "dcamt.commands.train"]
-    )
-    return context
-
-
-def start_dcamt(arguments: list[str], output: Path) -> BaseProcess:
-    """Run `dcamt` in a process of its own, which may be killed; its output goes to the file `output`."""
-    process = fork_server().Process(target=_dcamt, args=(arguments, str(output)))
-    process.start()
-    return process
-
-
-def run_dcamt(arguments: list[str], output: Path) -> int | None:
-    """Run `dcamt` to its end; return the exit status."""
-    process = start_dcamt(arguments, output)
-    process.join(600)
-    return process.exitcode
-
-
-def _dcamt(arguments: list[str], output: str) -> None:
-    from dcamt.cli import main
-
-    torch.set_num_threads(1)  # so that sums are made in the same order in every process
-    with (
-        Path(output).open("a", encoding="utf-8") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
-        status = main(arguments)
-    sys.exit(status)
-
-
-def status(words: Iterable[str | Path]) -> int:
-    """Run `dcamt` in this process; return the exit status, also after wrong usage."""
-    from dcamt import cli
-
-    try:
-        return cli.main([*map(str, words)])
-    except SystemExit as end:
-        return int(end.code or 0)
-
-
-def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Popen[str]:
-    """`dcamt` as the shell starts it, or a script that calls it, with its output in pipes."""
-    program = ["-m", "dcamt"] if script is None else ["-c", script]
-    return subprocess.Popen(
-        [interpreter(), *program, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-
-
-def run_team(processes: int, *words: str | Path) -> tuple[int, str, str]:
-    """`dcamt` as a team: each process gets the environment that torchrun gives, and all end when one has failed.
-
-    Returns the exit status (that of the first process that failed, else 0) and what all of them printed to standard
-    output and to standard error.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as free, contextlib.ExitStack() as files:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        printed = [files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _stream in range(2)]
-        free.close()
-        team = []
-        for rank in range(processes):
-            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-            environment = {**os.environ, **place, **{name: str(number) for name, number in numbers.items()}}
-            command = [interpreter(), "-m", "dcamt", *map(str, words)]
-            team.append(subprocess.Popen(command, stdout=printed[0], stderr=printed[1], env=environment))
-        failed = 0
-        while any(process.poll() is None for process in team):
-            failed = failed or next((process.returncode for process in team if process.returncode), 0)
-            if failed:
-                for process in team:
-                    process.terminate()
-            time.sleep(0.05)
-        failed = failed or next((process.returncode for process in team if process.returncode), 0)
-        for file in printed:
-            file.seek(0)
-        return failed, printed[0].read(), printed[1].read()
-
-
-def read_until(process: subprocess.Popen[str], event: str) -> None:
-    """Reads a process's lines of JSON to the first one of such an event; the process must not end before."""
-    assert process.stdout is not None
-    while f'"{event}"' not in process.stdout.readline():
-        assert process.poll() is None

@@ -47,7 +47,7 @@ def assert_no_pause(seconds: float, what: str = "the window") -> None:
 
 
 def freeze_garbage() -> None:
-    """Hide all earlier objects from Python's garbage collector: after a thousand tests a collection takes 0.5 s."""
+    """Exclude all present objects from garbage collection; after a thousand tests, one collection would take 0.5 s."""
     gc.collect()
     gc.freeze()
 

@@ -1,0 +1,108 @@
+"""Run `dcamt` in tests: in the test's own process, in another one, or in several that form a team."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from dcamt_testing.warm_python import interpreter
+
+FILE_SIZE_LIMIT = """
+import resource, sys
+import nibabel, nrrd, scipy.ndimage, slicerio, torch  # before the limit, which an import could exceed
+import dcamt.cli, dcamt.training.trainer
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+"""
+CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
+
+
+def start_dcamt(words: Iterable[str | Path], output: Path) -> subprocess.Popen[bytes]:
+    """Start `dcamt` in another process, which may be killed; append what it prints to the file `output`."""
+    with output.open("ab") as file:
+        return subprocess.Popen([interpreter(), "-m", "dcamt", *map(str, words)], stdout=file, stderr=file)
+
+
+def run_dcamt(words: Iterable[str | Path], output: Path) -> int:
+    """Run `dcamt` in another process and wait for its end; return the exit status."""
+    return start_dcamt(words, output).wait(600)
+
+
+def run_with_file_size_limit(
+    limit: int, words: Iterable[str | Path], script: str = CALL_DCAMT
+) -> subprocess.CompletedProcess[str]:
+    """Run `dcamt`, or a script, in a process in which no file can grow beyond `limit` bytes (POSIX only).
+
+    The operating system refuses further bytes, as it does when a disk is full.
+    """
+    return subprocess.run(
+        [interpreter(), "-c", FILE_SIZE_LIMIT.format(limit=limit) + script, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+        encoding="utf-8",
+    )
+
+
+def call_dcamt(words: Iterable[str | Path]) -> int:
+    """Run `dcamt` in this process; return the exit status, also after wrong usage."""
+    from dcamt import cli
+
+    try:
+        return cli.main([*map(str, words)])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Popen[str]:
+    """`dcamt` as the shell starts it, or a script that calls it, with its output in pipes."""
+    program = ["-m", "dcamt"] if script is None else ["-c", script]
+    return subprocess.Popen(
+        [interpreter(), *program, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def run_team(processes: int, *words: str | Path) -> tuple[int, str, str]:
+    """`dcamt` as a team: each process gets the environment that torchrun gives, and all end when one has failed.
+
+    Returns the exit status (that of the first process that failed, else 0) and what all of them printed to standard
+    output and to standard error.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free, contextlib.ExitStack() as files:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        printed = [files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _stream in range(2)]
+        free.close()
+        team = []
+        for rank in range(processes):
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+            environment = {**os.environ, **place, **{name: str(number) for name, number in numbers.items()}}
+            command = [interpreter(), "-m", "dcamt", *map(str, words)]
+            team.append(subprocess.Popen(command, stdout=printed[0], stderr=printed[1], env=environment))
+        failed = 0
+        while any(process.poll() is None for process in team):
+            failed = failed or next((process.returncode for process in team if process.returncode), 0)
+            if failed:
+                for process in team:
+                    process.terminate()
+            time.sleep(0.05)
+        failed = failed or next((process.returncode for process in team if process.returncode), 0)
+        for file in printed:
+            file.seek(0)
+        return failed, printed[0].read(), printed[1].read()
+
+
+def read_until(process: subprocess.Popen[str], event: str) -> None:
+    """Reads a process's lines of JSON to the first one of such an event; the process must not end before."""
+    assert process.stdout is not None
+    while f'"{event}"' not in process.stdout.readline():
+        assert process.poll() is None
