@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
-    """Return each sentence as `_` translates it; {0}, {1}, … stand for what is filled in."""
+    """Return each sentence, translated by `_`; {0}, {1}, … are placeholders for values."""
     return (
         _("'recipe.{0}.{1}' is {2}, but this part was removed from DCAMT"),
         _("'{0}' has the unknown key '{1}'"),

@@ -14,39 +14,39 @@ from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
-from dcamt_testing.tiny_recipes import tiny_recipe_that_drops_nothing
+from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 
-# Fixtures import it as they run: pytest is to know of its asserts first (below), and not every test needs its torch.
+# Fixtures import worker_child when they run: after register_assert_rewrite below, and because it imports torch.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 
-# Several test processes share the cores: each of them, and what it starts, computes on one thread.
+# Several test processes share the cores, so each of them, and each process that it starts, uses one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell that starts the tests in the background ignores Ctrl-C, which the processes that they start would inherit.
+# A shell makes a background job ignore SIGINT, and the processes that a test starts would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Shared helpers assert, too: pytest shows the values of theirs as of a test's own.
+# With this, pytest shows the compared values when an assertion in a helper fails.
 HELPERS_THAT_ASSERT = ("model_files", "processes", "scan_files", "synthetic", "worker_child")
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _scraps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let started processes write temporary files into the test's folder, which is removed."""
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the temporary files of child processes in pytest's folder, which pytest removes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scraps")))
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
         yield
 
 
 @pytest.fixture(scope="session")
 def tiny_recipe() -> Recipe:
-    return tiny_recipe_that_drops_nothing()
+    return tiny_recipe_keeping_all_components()
 
 
 @pytest.fixture(scope="session")
 def oblique_scan() -> Volume:
-    """The analytic scan, 22 x 19 x 14 voxels of 1.5 x 1.5 x 2 mm, on axes that are none of the patient's."""
+    """Return the analytic scan on an oblique grid of 22 x 19 x 14 voxels of 1.5 x 1.5 x 2 mm."""
     return analytic_scan(centred_grid((22, 19, 14), (1.5, 1.5, 2.0), rotation(9, -12, 17)))
 
 
@@ -71,7 +71,10 @@ def model_copy(saved_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start_worker() -> Iterator[Callable[..., Child]]:
-    """Starts workers, which are killed after the test; its argument is that of `Child`."""
+    """Return a function that starts a worker. Workers are killed after the test.
+
+    The function takes a script that causes failures in the worker, as `Child` does.
+    """
     from dcamt_testing.worker_child import Child
 
     children: list[Child] = []
@@ -87,7 +90,7 @@ def start_worker() -> Iterator[Callable[..., Child]]:
 
 @pytest.fixture(scope="module")
 def shared_worker() -> Iterator[Child]:
-    """One for all tests of a file that leave it whole."""
+    """Return a worker for all tests of a file that leave the worker usable."""
     from dcamt_testing.worker_child import Child
 
     child = Child()
@@ -104,5 +107,5 @@ def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_facto
 
 @pytest.fixture(scope="module")
 def worker_package(worker_model: Path) -> ModelPackage:
-    """Return the content of the file, since weights are rounded when saved."""
+    """Return the model as read from the file, where the weights are rounded to 16 bits."""
     return open_model(worker_model)

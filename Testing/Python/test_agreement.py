@@ -1,4 +1,4 @@
-"""Doubtful places in maps of disagreement known in closed form, on grids of any orientation."""
+"""Doubtful places: their position and volume are those of synthetic shapes of disagreement, on rotated grids too."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TURNED = centred_grid((60, 56, 40), (1.0, 1.0, 1.5), rotation(20, -10, 30) @ np.
 
 
 def balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) -> np.ndarray:
-    """Return the disagreement of balls, each of a centre (mm from `CENTRE`), radius (mm) and height; 0 elsewhere."""
+    """Return a disagreement map of balls, each given by centre (mm from `CENTRE`), radius (mm) and disagreement."""
     values = np.zeros(grid.shape)
     for offset, radius, height in shapes:
         values[np.linalg.norm(points_of(grid) - CENTRE - offset, axis=-1) <= radius] = height
     return values
 
 
-def test_place_and_volume_of_a_ball_are_its_centre_and_volume() -> None:
+def test_doubtful_ball_gives_its_centre_and_volume() -> None:
     place = doubtful_places(balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
     np.testing.assert_allclose(place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9)  # half a voxel's diagonal
@@ -28,30 +28,30 @@ def test_place_and_volume_of_a_ball_are_its_centre_and_volume() -> None:
     np.testing.assert_allclose(TURNED.affine @ [*place.index, 1], [*place.position, 1])
 
 
-def test_the_most_severe_comes_first_not_the_largest() -> None:
+def test_places_are_sorted_by_severity_not_by_volume() -> None:
     found = doubtful_places(balls(TURNED, ((-14, 0, 0), 8, 0.5), ((14, 0, 0), 7, 1.0), ((0, 18, 0), 3, 1.0)), TURNED)
     offsets = [place.position[0] - CENTRE[0] for place in found]
-    np.testing.assert_allclose(offsets, [14, -14, 0], atol=1.1)  # a place is a voxel: half a diagonal off at most
+    np.testing.assert_allclose(offsets, [14, -14, 0], atol=1.1)  # a voxel's centre: off by half a diagonal
     assert found[1].volume_ml > found[0].volume_ml
     assert found[0].severity > found[1].severity > found[2].severity
 
 
-def test_the_place_of_a_shell_lies_on_the_shell_not_in_its_hollow() -> None:
+def test_place_of_a_shell_lies_on_the_shell_not_in_its_centre() -> None:
     values = balls(TURNED, ((0, 0, 0), 16, 1.0)) - balls(TURNED, ((0, 0, 0), 13, 1.0))
     (place,) = doubtful_places(values, TURNED)
     assert values[place.index] == 1
     assert 13 < np.linalg.norm(np.array(place.position) - CENTRE) <= 16
 
 
-def test_the_place_of_a_dumbbell_is_its_thicker_end() -> None:
+def test_place_of_a_dumbbell_lies_in_its_thicker_end() -> None:
     values = balls(TURNED, ((-14, 0, 0), 4, 1.0), ((12, 0, 0), 8, 1.0))
     x, y, z = np.moveaxis(points_of(TURNED) - CENTRE, -1, 0)
-    values[(abs(x) < 14) & (np.hypot(y, z) < 2)] = 1  # the bar, which makes one cluster of them
+    values[(abs(x) < 14) & (np.hypot(y, z) < 2)] = 1  # the bar connects the balls to one component
     (place,) = doubtful_places(values, TURNED)
     np.testing.assert_allclose(place.position, np.add(CENTRE, (12, 0, 0)), atol=2)
 
 
-def test_places_turn_with_the_grid() -> None:
+def test_places_do_not_depend_on_the_grid_s_orientation() -> None:
     shapes = (((-12, 6, 2), 5.0, 0.9), ((10, -6, -4), 4.0, 0.9))
     straight = centred_grid((60, 60, 60), (1.0, 1.0, 1.0))
     turned = Grid((60, 60, 60), straight.affine @ [[0, 0, -1, 59], [1, 0, 0, 0], [0, -1, 0, 59], [0, 0, 0, 1]])
@@ -62,7 +62,7 @@ def test_places_turn_with_the_grid() -> None:
         assert a.volume_ml == pytest.approx(b.volume_ml)
 
 
-def test_small_and_faint_disagreement_is_no_place() -> None:
+def test_small_or_weak_disagreement_gives_no_place() -> None:
     assert doubtful_places(np.zeros(TURNED.shape), TURNED) == []
     assert doubtful_places(balls(TURNED, ((0, 0, 0), 10, 0.49)), TURNED) == []
     few = np.zeros(TURNED.shape)
@@ -73,7 +73,7 @@ def test_small_and_faint_disagreement_is_no_place() -> None:
     assert len(doubtful_places(few, TURNED)) == 1
     coarse = Grid((10, 10, 10), np.diag([5.0, 5, 5, 1]))
     one = np.zeros((10, 10, 10))
-    one[4, 4, 4] = 1  # 0.125 mL, but one voxel
+    one[4, 4, 4] = 1  # large enough (0.125 mL), but a single voxel
     assert doubtful_places(one, coarse) == []
 
 

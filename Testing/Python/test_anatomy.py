@@ -1,4 +1,4 @@
-"""Where a scan shows anatomy, by scans that were padded, and what is cut off."""
+"""The box of a scan that shows anatomy: padding of several kinds is cut off, and tissue is kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dcamt_testing.large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
 from scipy.ndimage import gaussian_filter
 
 
-def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
+def test_anatomy_box_encloses_the_tissue_and_excludes_air_and_noise() -> None:
     for kind in ("air", "noise"):
         scan, _ = scan_in(kind)
         box = anatomy_box(scan, RECIPE)
@@ -33,7 +33,7 @@ def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
         for side, at, n, length in zip(box, AT, CASE, FIELD, strict=True):
             assert side.start <= at + 8
             assert side.stop >= at + n - 8
-            # Two voxels of the coarse grid are 16 mm.
+            # The tolerance of 16 mm is two voxels of the coarse grid.
             assert side.start >= max(0, at - 20)
             assert side.stop <= at + n + 20 or side.stop == length
     noise = np.random.default_rng(1).normal(300, 100, (1, *FIELD)).astype(np.float32)
@@ -42,19 +42,19 @@ def test_the_anatomy_is_where_intensities_vary_over_millimetres() -> None:
     assert anatomy_box(Volume(np.zeros_like(noise), centred_grid(FIELD, SPACING)), local) is None
 
 
-def where_the_case_lies() -> Box:
+def case_box() -> Box:
     i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
     return i, j, k
 
 
-def test_padding_is_no_part_of_the_anatomy_to_the_voxel() -> None:
+def test_constant_padding_is_cut_off_exactly() -> None:
     scan, _ = scan_in("air")
-    i, j, k = where_the_case_lies()
+    i, j, k = case_box()
     assert anatomy_box(scan, RECIPE) == (i, j, k)
     flat = np.full_like(scan.voxels, 7)
     for channels in ((flat, scan.voxels), (scan.voxels, flat)):
         assert anatomy_box(Volume(np.concatenate(channels), scan.grid), RECIPE) == (i, j, k)
-    # A few voxels that belong together are not cut off.
+    # A small connected group of voxels is kept.
     scan.voxels[0, AT[0] - 3, AT[1] : AT[1] + 5, 7:10] = 2
     assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
     noisy, _ = scan_in("noise")
@@ -63,37 +63,37 @@ def test_padding_is_no_part_of_the_anatomy_to_the_voxel() -> None:
     assert all(part.start >= side.start and part.stop <= side.stop for part, side in zip(box, (i, j, k), strict=True))
 
 
-def test_tissue_that_reaches_the_border_is_anatomy_to_the_border() -> None:
-    """Of 2 mm voxels in whole numbers its extent is a little more or less than the scan's."""
+def test_tissue_up_to_the_border_is_kept_up_to_the_border() -> None:
+    """The scans' extents are no multiples of the coarse grid's voxels."""
     for shape in ((171, 33, 29), (50, 61, 43)):
         noise = np.random.default_rng(0).normal(0, 1, (1, *shape))
         tissue = Volume(gaussian_filter(noise, 3).astype(np.float32) * 20, centred_grid(shape, (0.625, 0.7, 1.1)))
         assert anatomy_box(tissue, RECIPE) == tuple(slice(0, n) for n in shape)
 
 
-def test_padding_that_changes_slowly_is_left_out_but_for_some_millimetres() -> None:
-    """Such planes are not empty; the coarse grid's local mean, which includes anatomy, decides."""
+def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
+    """Planes of a ramp are not empty; only the coarse grid detects them, and its local mean reaches into anatomy."""
     scan, _ = scan_in("air")
-    where = where_the_case_lies()
+    where = case_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
     padded = ramp.copy()
     padded[where] = scan.voxels[0][where]
     box = anatomy_box(Volume(padded[None], scan.grid), RECIPE)
     assert box is not None
     for side, tissue in zip(box[:2], where[:2], strict=True):
-        # Two voxels of the coarse grid are 16 mm.
+        # The tolerance of 16 mm is two voxels of the coarse grid.
         assert -16 <= side.start - tissue.start <= 8
         assert -8 <= side.stop - tissue.stop <= 16
 
 
-def test_outlier_voxels_extend_the_box_by_a_rim_at_most() -> None:
-    """As of metal in CT: planes with some are without order, but tissue lies between them."""
+def test_outlier_voxels_extend_the_box_by_at_most_a_rim() -> None:
+    """Metal in CT causes such outliers: a plane with outliers looks like noise although it shows tissue."""
     scan, _ = scan_in("air")
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
     rim = (3 * VARIED_WITHIN + 1.5) * 8
-    for side, tissue in zip(box[:2], where_the_case_lies()[:2], strict=True):
+    for side, tissue in zip(box[:2], case_box()[:2], strict=True):
         assert side.start <= tissue.start + rim
         assert side.stop >= tissue.stop - rim
 
@@ -102,12 +102,12 @@ NOISE = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.floa
 BOX: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
 
 
-def test_removed_planes_are_empty_and_at_most_the_allowed_number() -> None:
+def test_only_empty_planes_are_removed_up_to_the_given_number() -> None:
     noise = NOISE.copy()
     noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
     inner = (slice(5, 20), slice(5, 21), slice(5, 22))
     assert _without_empty_faces(noise, BOX, (9, 9, 9)) == inner
-    # With a second channel that is empty all over the answer is the same.
+    # A second channel that is empty everywhere changes nothing.
     assert _without_empty_faces(np.concatenate([np.full_like(noise, 7), noise]), BOX, (9, 9, 9)) == inner
     assert _without_empty_faces(noise, BOX, (4, 3, 0)) == (slice(5, 21), slice(3, 22), slice(2, 24))
     for everything in (NOISE, np.full_like(NOISE, 0.1)):
@@ -115,8 +115,8 @@ def test_removed_planes_are_empty_and_at_most_the_allowed_number() -> None:
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.float32, np.float64])
-def test_a_plane_of_any_type_is_judged_by_its_values(kind: type) -> None:
-    """Differences of unsigned integers would wrap, and the mean of many 0.1 is not exactly 0.1."""
+def test_emptiness_of_a_plane_does_not_depend_on_the_data_type(kind: type) -> None:
+    """Differences of unsigned integers would overflow, and the mean of many values 0.1 is not exactly 0.1."""
     values = np.random.default_rng(3).integers(0, 120, (1, 40, 50))
     steps = np.repeat(np.repeat(values[:, ::8, ::8], 8, axis=1), 8, axis=2)[:, :40, :50]
     spread = 60000 / 120 if kind is np.uint16 else 1
@@ -125,12 +125,12 @@ def test_a_plane_of_any_type_is_judged_by_its_values(kind: type) -> None:
     assert _is_empty(np.full((1, 40, 50), 0.1).astype(kind))
 
 
-def test_voxels_whose_local_mean_includes_anatomy_are_left_out() -> None:
+def test_rim_blurred_by_the_local_mean_is_removed() -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[3:15, :, 8:10] = True
     sharp = _without_blurred_rim(mask)
     assert np.array_equal(np.flatnonzero(sharp.any(axis=(1, 2))), np.arange(5, 13))
-    # At the scan's border there is nothing beyond; and too thin an axis is left as it is.
+    # At the scan's border no rim is removed, nor along an axis on which the mask is too thin.
     assert sharp[5, 0, 8]
     assert sharp[12, 19, 9]
     assert not _without_blurred_rim(np.zeros_like(mask)).any()
@@ -143,15 +143,15 @@ def smoothed(
     return np.asarray(mean + deviation * lumps / lumps.std())
 
 
-def test_smooth_noise_is_known_by_voxels_further_apart_and_by_its_tails() -> None:
+def test_smooth_noise_is_distinguished_from_structures() -> None:
     draw = np.random.default_rng(4)
     for sigma in (0.7, 1.0):
         noise = smoothed(draw.normal(size=(1, 200, 90)), (0, sigma, sigma))
         assert not _is_empty(noise)
         assert _is_smooth_noise(noise)
-        assert _is_smooth_noise(np.abs(noise - 100))  # as of magnitudes
+        assert _is_smooth_noise(np.abs(noise - 100))  # noise of magnitude images
         assert _is_smooth_noise(np.concatenate([np.full_like(noise, 7), noise]))
-    # Order along one axis only is order; so is what repeats, and what is rare: a few vessels.
+    # Structure along one axis only, periodic structure and sparse structure (a few vessels) are not noise.
     for sigma in ((0, 1, 4), (0, 4, 1)):
         assert not _is_smooth_noise(smoothed(draw.normal(size=(1, 200, 90)), sigma))
     i, j = np.meshgrid(np.arange(200), np.arange(90), indexing="ij")
@@ -159,20 +159,20 @@ def test_smooth_noise_is_known_by_voxels_further_apart_and_by_its_tails() -> Non
         a, b = 2 * np.pi * i / period, 2 * np.pi * j / period
         for waves in (np.sin(a) * np.cos(b), np.sin(a) + 0 * b, np.sin(b) + 0 * a):
             assert not _is_smooth_noise(waves[None])
-    # Waves that come and go have the tails of noise.
+    # Waves of varying amplitude, whose values are distributed as noise, are not noise either.
     strength, more = (gaussian_filter(draw.normal(size=(200, 90)), 8) for _ in range(2))
     assert not _is_smooth_noise((strength * np.sin((i + j) * np.pi / 4) + more * np.cos((i + j) * np.pi / 4))[None])
     vessels = gaussian_filter((draw.random((1, 200, 90)) < 0.003).astype(float), (0, 1, 1))
     assert not _is_smooth_noise(vessels + draw.normal(0, 0.01, vessels.shape))
-    assert not _is_smooth_noise(draw.normal(size=(1, 200, 8)))  # too few to tell
+    assert not _is_smooth_noise(draw.normal(size=(1, 200, 8)))  # too few voxels to decide
 
 
-def test_roughness_is_half_the_mean_square_of_differences() -> None:
+def test_roughness_is_half_the_mean_squared_difference_of_neighbours() -> None:
     i, j, k = np.meshgrid(np.arange(5.0), np.arange(4.0), np.arange(3.0), indexing="ij")
     ramps = torch.from_numpy(np.stack([2 * i + 3 * j - 5 * k, i * i]))
     slopes, parabola = _roughness(ramps)
     assert torch.allclose(slopes, torch.full_like(slopes, (4 + 9 + 25) / 3 / 2))
-    # The last voxel has the difference of the one before.
+    # The last voxel has no next neighbour and takes the previous voxel's difference.
     assert torch.allclose(parabola[:, 0, 0], torch.tensor([1.0, 9, 25, 49, 49], dtype=torch.float64) / 3 / 2)
     one = torch.ones(1, 1, 4, 1)
     assert not _roughness(one).any()
@@ -180,10 +180,10 @@ def test_roughness_is_half_the_mean_square_of_differences() -> None:
 
 PATCHES = replace(RECIPE, intensity=Intensity("local"), spacing=(0.625,) * 3)
 SMALL: Box = (slice(50, 170), slice(31, 135), slice(0, 60))
-"""Where organs lie in a larger field."""
+"""The box of the tissue in a larger field of view."""
 
 
-def organs_in(field: np.ndarray, spacing: float = 0.625) -> Volume:
+def insert_tissue(field: np.ndarray, spacing: float = 0.625) -> Volume:
     draw = np.random.default_rng(6)
     size = tuple(side.stop - side.start for side in SMALL)
     field[SMALL] = smoothed(draw.normal(size=size), 8) + draw.normal(0, 3, size)
@@ -191,32 +191,32 @@ def organs_in(field: np.ndarray, spacing: float = 0.625) -> Volume:
 
 
 @pytest.mark.parametrize("sigma", [0.7, 1.0])
-def test_smooth_noise_about_a_scan_is_no_part_of_the_anatomy(sigma: float) -> None:
-    """As of a scan that was interpolated together with what lies about it."""
+def test_smooth_noise_around_the_tissue_is_cut_off(sigma: float) -> None:
+    """Such noise arises when a padded scan is interpolated."""
     noise = smoothed(np.random.default_rng(7).normal(size=(330, 260, 60)), sigma)
-    box = anatomy_box(organs_in(noise), PATCHES)
+    box = anatomy_box(insert_tissue(noise), PATCHES)
     assert box is not None
     for side, tissue in zip(box, SMALL, strict=True):
         assert abs(side.start - tissue.start) <= 2
         assert abs(side.stop - tissue.stop) <= 2
 
 
-def test_smooth_noise_is_kept_where_it_resembles_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If voxels or the coarse grid are too large, or the ordered box could hold no organ, nothing is removed."""
+def test_smooth_noise_is_kept_when_it_cannot_be_told_from_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is removed if voxels or coarse grid are too large, or if no organ would fit into the remaining box."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide, coarse = (
         replace(PATCHES, training=replace(PATCHES.training, patch=(320, 16, 16))),
         replace(PATCHES, spacing=(1.1,) * 3),
     )
     cases = [(PATCHES, 0.625), (wide, 0.625), (coarse, 0.625), (PATCHES, 1.05)]
-    with_it = [anatomy_box(organs_in(noise.copy(), spacing), recipe) for recipe, spacing in cases]
+    with_it = [anatomy_box(insert_tissue(noise.copy(), spacing), recipe) for recipe, spacing in cases]
     monkeypatch.setattr(anatomy, "_without_smooth_noise", lambda volume, box, *_: box)
-    without = [anatomy_box(organs_in(noise.copy(), spacing), recipe) for recipe, spacing in cases]
+    without = [anatomy_box(insert_tissue(noise.copy(), spacing), recipe) for recipe, spacing in cases]
     assert [a == b for a, b in zip(with_it, without, strict=True)] == [False, True, True, True]
 
 
-def test_fine_tissue_is_no_noise() -> None:
-    """Vessels in a quiet background, and tissue that varies less than the noise in it, or much less."""
+def test_finely_structured_tissue_is_kept() -> None:
+    """Vessels in a uniform background, and tissue with noise of larger amplitude than its structure."""
     draw = np.random.default_rng(8)
     shape = (180, 160, 90)
     places = np.argwhere(draw.random((shape[0], shape[1])) < 0.01)

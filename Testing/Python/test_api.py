@@ -1,4 +1,4 @@
-"""The Python API: its examples run, its names are typed, arrays and files give the same results as the command."""
+"""The Python API: the examples run, all names are typed, and results from arrays and files equal the command's."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_import_loads_nothing_until_a_name_is_used() -> None:
     assert done.stdout.splitlines() == ["", "False True"]
 
 
-def test_types_and_names_agree() -> None:
-    """Every name that the package offers is typed in the stub, from the module that defines it."""
+def test_every_public_name_is_typed_in_the_stub() -> None:
+    """The stub imports each public name from the module that defines it."""
     tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
     typed = {
         alias.asname: f"{node.module}.{alias.name}"
@@ -76,8 +76,8 @@ def test_types_and_names_agree() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    offered = {name: f"{module}.{name}" for name, module in dcamt._MODULE_OF.items()}
-    assert typed == offered
+    public = {name: f"{module}.{name}" for name, module in dcamt._MODULE_OF.items()}
+    assert typed == public
     for name in dcamt.__all__:
         assert getattr(dcamt, name).__doc__
     assert (PACKAGE / "py.typed").is_file()
@@ -85,7 +85,7 @@ def test_types_and_names_agree() -> None:
         _ = dcamt.paint
 
 
-def test_file_volume_and_array_give_the_labels_of_the_command(
+def test_file_volume_and_array_give_the_same_labels_as_the_command(
     model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["segment", str(scan), "-o", str(tmp_path / "out.nrrd"), "--model", str(model), "--device", "cpu", "--json"]
@@ -114,8 +114,8 @@ def test_file_volume_and_array_give_the_labels_of_the_command(
     assert results[0].scan.path == scan
 
 
-def test_region_limits_the_result(model: Path, scan: Path) -> None:
-    """A region's labels are the whole scan's inside the box, by voxel centres computed from the affine here."""
+def test_result_lies_inside_the_region(model: Path, scan: Path) -> None:
+    """The positions of the voxel centres are computed here from the affine."""
     segmenter = dcamt.Segmenter.load(model, "cpu")
     volume = dcamt.read_scan(scan)
     everything = segmenter.segment(volume, region=(-1e3, 1e3, -1e3, 1e3, -1e3, 1e3)).labelmap.voxels
@@ -144,7 +144,7 @@ def test_wrong_arguments_are_refused(model: Path, scan: Path) -> None:
         segmenter.segment("nowhere.nrrd")
 
 
-def test_folders_files_and_arrays_are_scored_alike(tmp_path: Path) -> None:
+def test_folders_files_and_arrays_get_the_same_scores(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     labels, predictions = [], []
     grid = dcamt.Grid((12, 14, 10), np.diag([1.5, 2.0, 2.5, 1.0]))
@@ -164,7 +164,7 @@ def test_folders_files_and_arrays_are_scored_alike(tmp_path: Path) -> None:
         [tmp_path / "predictions" / f"c{n}.nii.gz" for n in range(2)],
         [tmp_path / "labels" / f"c{n}.nii.gz" for n in range(2)],
     )
-    # Counted here: Dice of a prediction that lies within its label.
+    # The Dice of a prediction inside its label, computed here by counting voxels.
     for row, label, prediction in zip(by_folder.rows, labels, predictions, strict=True):
         kept, of = int(prediction.sum()), int(label.sum())
         assert row.score.dice == pytest.approx(2 * kept / (kept + of))
@@ -178,7 +178,7 @@ def test_folders_files_and_arrays_are_scored_alike(tmp_path: Path) -> None:
         dcamt.evaluate(predictions, labels)
 
 
-def test_train_makes_the_model_of_the_command(tmp_path: Path) -> None:
+def test_train_makes_the_same_model_as_the_command(tmp_path: Path) -> None:
     """On a CPU, equal settings and seeds give equal weights."""
     cases = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=1)
     settings = [word for word in set_options("iterations=4", "validate_every=2") if word != "--set"]
@@ -197,7 +197,7 @@ def test_train_makes_the_model_of_the_command(tmp_path: Path) -> None:
 
 
 class WarningObserver(EventObserver):
-    """Keeps the warnings."""
+    """Collects the warnings of a training session."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -212,9 +212,7 @@ def short_session(tmp_path: Path, observer: EventObserver, iterations: int = 2) 
     return TrainingSession(plan_new_run(cases, tmp_path / "run", tiny_recipe(f"iterations={iterations}")), observer)
 
 
-def test_a_run_killed_while_its_model_is_calibrated_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_killed_during_calibration_counts_as_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(*arguments: object, **options: object) -> None:
         raise SystemExit
 
@@ -224,7 +222,7 @@ def test_a_run_killed_while_its_model_is_calibrated_is_finished(
         short_session(tmp_path, EventObserver()).run()
     run = RunFolder(tmp_path / "run")
     assert run_state(run) == RunState(FINISHED, step=2, of=2)
-    # One that was killed before that was logged is finished by resuming it.
+    # If the event "finished" was not yet written, the run has to be resumed once more.
     lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
     run.events.write_text("".join(lines[:-1]), encoding="utf-8")
     assert run_state(run).state == FAILED
@@ -233,10 +231,10 @@ def test_a_run_killed_while_its_model_is_calibrated_is_finished(
 
 
 @pytest.mark.parametrize("stops", [False, True])
-def test_a_request_ends_the_calibration_with_a_warning(
+def test_pause_request_ends_the_calibration_with_a_warning(
     stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that stopped the training itself does not end the calibration after it."""
+    """A request that stopped the training before does not end the calibration that follows."""
     run = RunFolder(tmp_path / "run")
     checks: list[str | None] = []
     observer = WarningObserver()
@@ -263,7 +261,7 @@ def test_a_request_ends_the_calibration_with_a_warning(
     assert run_state(run).state == (STOPPED if stops else FINISHED)
 
 
-def test_paused_run_raises_and_resumes(tmp_path: Path) -> None:
+def test_paused_run_raises_cancelled_and_can_be_resumed(tmp_path: Path) -> None:
     cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1)
     settings = [word for word in set_options("iterations=100000") if word != "--set"]
     run = RunFolder(tmp_path / "run")
@@ -278,7 +276,7 @@ def test_paused_run_raises_and_resumes(tmp_path: Path) -> None:
     with pytest.raises(dcamt.Cancelled, match="--resume"):
         dcamt.train(cases, run=run.path, settings=settings, device="cpu", on_event=pause)
     assert not run.model.exists()
-    # What is left of the run is shortened to two more iterations.
+    # The run is shortened: two more iterations remain.
     run.recipe.write_text(run.recipe.read_text(encoding="utf-8").replace("100000", str(steps[0] + 2)), encoding="utf-8")
     assert dcamt.train(run=run.path, device="cpu", resume=True).iterations == steps[0] + 2
     assert run.model.exists()

@@ -1,4 +1,4 @@
-"""Random transforms and intensities, each kind of change compared with its closed form."""
+"""Augmentation: each kind of random transform and of intensity change is compared with its formula."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def changed(settings: Augmentation, source: Tensor, reach: float = 4.0) -> Tenso
     return result
 
 
-def test_turned_off_nothing_changes() -> None:
+def test_augmentation_changes_nothing_when_turned_off() -> None:
     assert np.array_equal(transforms(only(), 5), np.broadcast_to(np.eye(3), (5, 3, 3)))
     assert torch.equal(changed(only(), images()), images())
 
 
-def test_rotations_are_rotations_within_their_limit() -> None:
+def test_rotation_angles_are_normal_and_within_the_limit() -> None:
     rotation = pytest.importorskip("scipy.spatial.transform").Rotation
     limit = 15.0
     drawn = transforms(only(rotation_degrees=limit))
@@ -48,12 +48,12 @@ def test_rotations_are_rotations_within_their_limit() -> None:
     assert np.allclose(np.linalg.det(drawn), 1)
     angles = rotation.from_matrix(drawn).as_euler("XYZ", degrees=True)
     assert np.abs(angles).max() <= limit + 1e-9
-    # Normal, of a third of the limit, cut at three deviations.
+    # The angles are normal with a standard deviation of a third of the limit, truncated at the limit.
     assert np.allclose(angles.std(axis=0), limit / 3, rtol=0.12)
     assert np.abs(angles.mean(axis=0)).max() < 4 * limit / 3 / math.sqrt(len(angles))
 
 
-def test_scaling_is_the_same_along_all_axes_and_even_handed() -> None:
+def test_scaling_is_isotropic_and_enlarges_as_often_as_it_shrinks() -> None:
     drawn = transforms(only(scale=0.25))
     factors = drawn[:, 0, 0]
     assert np.allclose(drawn, factors[:, None, None] * np.eye(3))
@@ -63,7 +63,7 @@ def test_scaling_is_the_same_along_all_axes_and_even_handed() -> None:
     assert 0.4 < (factors > 1).mean() < 0.6
 
 
-def test_mirroring_along_the_axes_that_allow_it() -> None:
+def test_mirroring_affects_only_the_allowed_axes() -> None:
     drawn = transforms(only(flip=(True, False, True)))
     signs = drawn.diagonal(axis1=1, axis2=2)
     assert np.array_equal(drawn, signs[:, :, None] * np.eye(3))
@@ -73,25 +73,25 @@ def test_mirroring_along_the_axes_that_allow_it() -> None:
     assert 0.15 < ((signs[:, 0] == -1) & (signs[:, 2] == -1)).mean() < 0.35
 
 
-def test_rotation_scaling_and_mirroring_together_are_their_product() -> None:
+def test_combined_transform_is_a_scaled_orthogonal_matrix() -> None:
     drawn = transforms(Augmentation(rotation_degrees=20, scale=0.1, flip=(True, True, True)), 50)
     size = np.abs(np.linalg.det(drawn)) ** (1 / 3)
     assert np.allclose(drawn @ drawn.transpose(0, 2, 1), size[:, None, None] ** 2 * np.eye(3))
     assert size.max() <= 1.1 + 1e-12
 
 
-def test_gain_is_a_factor_for_each_sample_and_channel() -> None:
+def test_gain_is_one_factor_per_sample_and_channel() -> None:
     source = images()
     factors = changed(only(gain=0.3), source) / source
     one = factors[:, :, 0, 0, 0]
     assert torch.allclose(factors, one[:, :, None, None, None].expand_as(factors), rtol=1e-4)
     assert float(one.log().abs().max()) <= 0.3 + 1e-5
-    # Uniform in the logarithm: deviation limit / sqrt(3).
+    # The logarithm is uniform in [-limit, limit]: its standard deviation is limit / sqrt(3).
     assert float(one.log().std()) == pytest.approx(0.3 / math.sqrt(3), rel=0.2)
     assert len(one.unique()) == one.numel()
 
 
-def test_offset_is_a_constant_for_each_sample_and_channel() -> None:
+def test_offset_is_one_constant_per_sample_and_channel() -> None:
     source = images()
     shifts = changed(only(offset=0.3), source) - source
     one = shifts[:, :, 0, 0, 0]
@@ -100,7 +100,7 @@ def test_offset_is_a_constant_for_each_sample_and_channel() -> None:
     assert float(one.std()) == pytest.approx(0.3 / math.sqrt(3), rel=0.2)
 
 
-def test_gamma_is_a_power_on_the_range_from_minus_4_to_4() -> None:
+def test_gamma_is_a_power_of_the_intensity_scaled_from_minus_4_to_4() -> None:
     source = images()
     found = changed(only(gamma=0.4), source)
     exponents = (((found + 4) / 8).double().log() / ((source + 4) / 8).double().log())[source.abs() < 3.5]
@@ -114,8 +114,8 @@ def test_gamma_is_a_power_on_the_range_from_minus_4_to_4() -> None:
     assert torch.allclose(changed(only(gamma=0.4), ends), ends.clamp(-4, 4))
 
 
-def test_gamma_takes_the_whole_range_of_the_rule_clip() -> None:
-    """The very same curve on [-1, 1] as on [-4, 4]: its ends stay, and its middle moves as far."""
+def test_gamma_scales_from_minus_1_to_1_when_the_reach_is_1() -> None:
+    """The curve on [-1, 1] is that on [-4, 4], scaled: its ends are fixed, its middle moves by the same fraction."""
     source = images()
     wide = changed(only(gamma=0.4), source)
     found = changed(only(gamma=0.4), source / 4, reach=1.0)
@@ -128,12 +128,12 @@ def test_gamma_takes_the_whole_range_of_the_rule_clip() -> None:
 
 
 def _by_sample(source: Tensor, found: Tensor) -> list[Tensor]:
-    """Return the gamma exponent of each sample and channel, from its central value."""
+    """Return the exponents of the voxels of each sample and channel, without voxels near the ends of the range."""
     pairs = zip(source.flatten(0, 1), found.flatten(0, 1), strict=True)
     return [(((b + 4) / 8).double().log() / ((a + 4) / 8).double().log())[a.abs() < 3.5] for a, b in pairs]
 
 
-def test_noise_is_normal_of_a_strength_up_to_its_limit() -> None:
+def test_noise_is_normal_with_a_random_strength_up_to_the_limit() -> None:
     source = torch.zeros(60, 1, 20, 20, 20)
     noise = changed(only(noise=0.5), source).flatten(1)
     strengths = noise.std(dim=1)
@@ -144,7 +144,7 @@ def test_noise_is_normal_of_a_strength_up_to_its_limit() -> None:
     assert float((noise.mean(dim=1) / strengths).abs().max()) < 5 / math.sqrt(8000)
 
 
-def test_draws_depend_on_the_generator_alone() -> None:
+def test_random_numbers_come_from_the_given_generator_only() -> None:
     settings = Augmentation()
     torch.manual_seed(0)
     first = changed(settings, images(3))

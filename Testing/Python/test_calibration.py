@@ -1,4 +1,4 @@
-"""The expected overlap with an expert's outline: its features, its fit on made-up data of a known law, and its file."""
+"""Calibration: features of doubt against direct formulas, the fit on data of a known law, its file and its use."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def calibration_of(package: ModelPackage, model: OverlapModel = LINE) -> Calibra
 
 
 def balls(*shifts: float) -> torch.Tensor:
-    """Probabilities (branches, 2, 24, 24, 24) of a ball of 8 voxels with a soft edge, shifted along the first axis."""
+    """Return probabilities (branches, 2, 24, 24, 24) of a ball with a radius of 8 voxels and a soft edge.
+
+    shifts: for each branch, the ball's shift along the first axis in voxels.
+    """
     place = np.indices((24, 24, 24)) - 11.5
     branches = []
     for shift in shifts:
@@ -61,7 +64,7 @@ def balls(*shifts: float) -> torch.Tensor:
     return torch.stack([1 - foreground, foreground], dim=1)
 
 
-def test_features_count_what_they_say() -> None:
+def test_features_equal_their_formulas() -> None:
     branches, spacing = balls(-1, 1), (1.0, 1.5, 0.8)
     labels = (branches.mean(dim=0)[1] > 0.5).numpy().astype(np.uint8)
     found = doubt_features(branches, labels, spacing)
@@ -76,7 +79,7 @@ def test_features_count_what_they_say() -> None:
     assert found["nothing"] == 0
 
 
-def test_doubt_grows_with_the_distance_between_the_branches() -> None:
+def test_doubt_grows_as_the_branches_move_apart() -> None:
     labels = (balls(0)[0, 1] > 0.5).numpy().astype(np.uint8)
     found = [doubt_features(balls(-shift, shift), labels, (1.0, 1.0, 1.0)) for shift in (0, 0.5, 1, 2)]
     for name in ("disagreement", "entropy"):
@@ -85,17 +88,17 @@ def test_doubt_grows_with_the_distance_between_the_branches() -> None:
         assert values[-1] > values[0]
 
 
-def test_one_branch_and_an_empty_segmentation() -> None:
+def test_features_of_one_branch_and_of_an_empty_segmentation() -> None:
     labels = (balls(0)[0, 1] > 0.5).numpy().astype(np.uint8)
     assert "disagreement" not in doubt_features(balls(0), labels, (1.0, 1.0, 1.0))
     assert doubt_features(balls(0, 0), np.zeros_like(labels), (1.0, 1.0, 1.0)) == {"nothing": 1.0}
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)])
-def test_the_band_is_that_of_all_distances_and_is_not_made_offset_by_offset(
+def test_band_equals_brute_force_and_needs_one_distance_transform(
     spacing: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The number of offsets within the band grows with the inverse cube of the spacing."""
+    """A loop over the offsets in the band would be slow: their number grows with the inverse cube of the spacing."""
     mask = np.random.default_rng(0).random((14, 12, 10)) > 0.98
     places = np.argwhere(np.ones_like(mask)) * spacing
     squares = ((places[:, None] - np.argwhere(mask) * spacing) ** 2).sum(axis=2)
@@ -108,7 +111,7 @@ def test_the_band_is_that_of_all_distances_and_is_not_made_offset_by_offset(
     assert not dilate(np.zeros_like(mask), 2.5, spacing).any()
 
 
-def test_labels_at_the_networks_voxels() -> None:
+def test_nearest_labels_equal_labels_resampled_to_the_network_grid() -> None:
     affine = np.array([[0, -1.0, 0, 5], [1, 0, 0, 2], [0, 0, -1, 9], [0, 0, 0, 1]])
     labels = np.random.default_rng(0).integers(0, 3, (7, 6, 5)).astype(np.uint8)
     scan = Grid(labels.shape, affine)
@@ -125,25 +128,28 @@ def test_labels_at_the_networks_voxels() -> None:
 # ---- fit
 
 
-def made_up(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
-    """Scans of `number` cases, eight each: the error is a power of a known feature, with noise that grows with it."""
+def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
+    """Return features, true overlaps and case names of eight scans per case.
+
+    The logit of the overlap is a known linear function of the feature "doubt" plus noise.
+    """
     draw = np.random.default_rng(seed)
     doubt = np.concatenate([draw.normal(-2.4, 0.25, 4 * number), draw.normal(-1, 1, 4 * number)])
     logit = -0.2 - 1.1 * doubt
     truth = 1 / (1 + np.exp(-(logit + draw.normal(0, 0.15, len(doubt)))))
-    other = truth + draw.normal(0, 0.05, len(doubt))  # larger where the overlap is better: no sign of doubt
+    other = truth + draw.normal(0, 0.05, len(doubt))  # increases with the overlap, so it does not express doubt
     features = [{"doubt": a, "other": b, "nothing": 0.0} for a, b in zip(doubt.tolist(), other.tolist(), strict=True)]
     return features, truth, [f"case{index % number}" for index in range(len(doubt))]
 
 
-def test_a_known_law_is_found_and_the_interval_holds_four_fifths_of_new_scans() -> None:
-    features, truth, cases = made_up(20, 0)
+def test_fit_finds_the_known_law_and_intervals_hold_80_percent_of_new_scans() -> None:
+    features, truth, cases = synthetic_features(20, 0)
     model = fit_overlap(features, truth.tolist(), cases, ("doubt", "other"))
     assert model.weights[0] < 0
     assert model.weights[1] == 0
     slope = model.weights[0] / model.deviations[0]
     assert slope == pytest.approx(-1.1, abs=0.15)
-    features, truth, _ = made_up(100, 1)
+    features, truth, _ = synthetic_features(100, 1)
     expected = [model.expect(one) for one in features]
     figures = overlap_figures(expected, truth.tolist())
     values = [one.value for one in expected]
@@ -152,7 +158,7 @@ def test_a_known_law_is_found_and_the_interval_holds_four_fifths_of_new_scans() 
     assert figures["mean absolute error"] < 0.02
     assert 0.72 < figures["coverage of the interval"] < 0.9
     assert all(one.low <= one.value <= one.high for one in expected)
-    # An interval is wider where the overlap is worse.
+    # Intervals are wider for poorer overlaps.
     widths = {one.value: one.high - one.low for one in expected}
     assert (
         widths[min(widths, key=lambda value: abs(value - 0.6))]
@@ -160,8 +166,8 @@ def test_a_known_law_is_found_and_the_interval_holds_four_fifths_of_new_scans() 
     )
 
 
-def test_cases_are_assessed_unseen() -> None:
-    """Where the feature is pure noise, a case that was seen, eight times over, would be expected too well."""
+def test_assessment_leaves_out_the_assessed_case() -> None:
+    """The feature is pure noise, so only a fit that has seen the case could predict its overlap."""
     draw = np.random.default_rng(0)
     features = [{"doubt": value} for value in draw.normal(size=64).tolist()]
     level = draw.uniform(0.6, 0.95, 8)
@@ -172,7 +178,7 @@ def test_cases_are_assessed_unseen() -> None:
     assert found["mean absolute error"] > 0.6 * constant
 
 
-def test_two_cases_are_needed() -> None:
+def test_fit_of_fewer_than_two_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="two cases"):
         fit_overlap([{"doubt": 1.0}] * 3, [0.5] * 3, ["a"] * 3, ("doubt",))
 
@@ -180,7 +186,9 @@ def test_two_cases_are_needed() -> None:
 # ---- files
 
 
-def test_a_calibration_in_the_package_and_beside_it(tiny_package: ModelPackage, tmp_path: Path) -> None:
+def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
+    tiny_package: ModelPackage, tmp_path: Path
+) -> None:
     path = tmp_path / "m.dcamt"
     card = write_package(path, tiny_package)
     plain = path.read_bytes()
@@ -191,7 +199,7 @@ def test_a_calibration_in_the_package_and_beside_it(tiny_package: ModelPackage, 
     assert open_model(path).calibration == beside
     inside = replace(beside, notes="inside")
     assert write_package(path, replace(tiny_package, calibration=inside)).checksum == card.checksum
-    assert not calibration_path(path).exists()  # it was of the file that was replaced
+    assert not calibration_path(path).exists()  # it belonged to the file that was replaced
     assert open_model(path).calibration == inside
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("calibration.json")) == json.loads(json.dumps(asdict(inside)))
@@ -214,7 +222,7 @@ def test_a_calibration_in_the_package_and_beside_it(tiny_package: ModelPackage, 
     ],
     ids=str,
 )
-def test_a_calibration_that_does_not_fit_is_refused_within_a_model_and_not_used_beside_it(
+def test_invalid_calibration_is_refused_in_a_package_and_ignored_beside_it(
     change: dict[str, object], message: str, tiny_package: ModelPackage, tmp_path: Path
 ) -> None:
     path = tmp_path / "m.dcamt"
@@ -232,7 +240,7 @@ def test_a_calibration_that_does_not_fit_is_refused_within_a_model_and_not_used_
         open_model(path)
 
 
-def test_a_calibration_beside_the_model_that_does_not_fit_is_told_of_and_replaced(
+def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
     tiny_package: ModelPackage,
     oblique_scan: Volume,
     tmp_path: Path,
@@ -258,13 +266,13 @@ def test_a_calibration_beside_the_model_that_does_not_fit_is_told_of_and_replace
     assert open_model(path).notes == ()
 
 
-def test_text_that_is_no_calibration() -> None:
+def test_text_that_is_not_a_calibration_is_refused() -> None:
     for text in ("", "[]", "{", "3", '{"format": 1}'):
         with pytest.raises(InputError):
             parse_calibration(text, Path("x.json"))
 
 
-def test_the_store_keeps_a_calibration_with_its_model(
+def test_store_imports_and_removes_the_calibration_with_its_model(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
@@ -286,9 +294,7 @@ def test_the_store_keeps_a_calibration_with_its_model(
 # ---- in use
 
 
-def test_a_segmentation_has_the_overlap_that_its_doubt_makes_expected(
-    tiny_package: ModelPackage, oblique_scan: Volume
-) -> None:
+def test_segmentation_gets_the_overlap_expected_for_its_doubt(tiny_package: ModelPackage, oblique_scan: Volume) -> None:
     plain = Predictor(tiny_package, precision=torch.float32).segment(oblique_scan)
     assert plain.expected_overlap is None
     assert plain.notes == ()
@@ -301,7 +307,7 @@ def test_a_segmentation_has_the_overlap_that_its_doubt_makes_expected(
     assert predictor.segment(oblique_scan, FAST).expected_overlap is None
 
 
-def test_a_low_overlap_and_an_empty_result_are_told(tiny_package: ModelPackage, oblique_scan: Volume) -> None:
+def test_low_expected_overlap_causes_a_note(tiny_package: ModelPackage, oblique_scan: Volume) -> None:
     low = replace(LINE, bias=-20.0)
     predictor = Predictor(replace(tiny_package, calibration=calibration_of(tiny_package, low)))
     (note,) = predictor.segment(oblique_scan).notes
@@ -311,7 +317,7 @@ def test_a_low_overlap_and_an_empty_result_are_told(tiny_package: ModelPackage, 
     assert found == ExpectedOverlap(0, 0, 0)
 
 
-def test_a_model_is_calibrated_by_command(
+def test_command_calibrates_a_model(
     tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 1)
@@ -341,13 +347,13 @@ def test_a_model_is_calibrated_by_command(
     assert result.expected_overlap is not None
 
 
-def test_fewer_than_eight_cases_are_refused(tiny_package: ModelPackage) -> None:
+def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPackage) -> None:
     with pytest.raises(InputError, match="8 labelled cases or more; there are 0"):
         calibrate(tiny_package, [], Predictor(tiny_package))
 
 
 class FakePredictor:
-    """Segments nothing but in its first `number` segmentations."""
+    """Returns non-empty segmentations for the first `number` calls, then empty ones."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -359,7 +365,7 @@ class FakePredictor:
         return Prediction(labelmap, None, None, None, doubt=doubt)
 
 
-def test_three_cases_must_be_segmented(
+def test_calibration_is_refused_when_fewer_than_three_cases_have_a_result(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
@@ -371,7 +377,7 @@ def test_three_cases_must_be_segmented(
     assert calibrate(tiny_package, cases, FakePredictor(3 * qualities)).cases == 8  # type: ignore[arg-type]
 
 
-def test_a_check_ends_the_calibration_between_two_segmentations(tiny_package: ModelPackage, tmp_path: Path) -> None:
+def test_check_can_cancel_the_calibration_between_two_segmentations(tiny_package: ModelPackage, tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
     cases = [case for case in read_cases(table) if case.role == VALIDATION]
     calls: list[int] = []
@@ -387,7 +393,7 @@ def test_a_check_ends_the_calibration_between_two_segmentations(tiny_package: Mo
 
 
 @pytest.mark.parametrize("name", CALIBRATING)
-def test_a_disturbance_changes_the_scan_and_keeps_its_form(name: str) -> None:
+def test_disturbance_changes_the_image_and_keeps_its_shape(name: str) -> None:
     draw = np.random.default_rng(0)
     image = draw.random((2, 12, 12, 12)) * 100
     labels = np.zeros((12, 12, 12), np.uint8)
@@ -401,14 +407,14 @@ def test_a_disturbance_changes_the_scan_and_keeps_its_form(name: str) -> None:
     assert found.image.shape != image.shape or not np.allclose(found.image, image)
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(labels, before[1])
-    # The organs stay in their place but where the anatomy itself was turned or removed.
+    # The organs keep their position unless the disturbance rotates or removes the anatomy itself.
     if name not in ("no organ", "upside down"):
         index = np.argwhere(found.labels > 0)
         centre = found.grid.affine[:3, :3] @ index.mean(axis=0) + found.grid.affine[:3, 3]
         np.testing.assert_allclose(centre, [5.5, 5.5, 5.5], atol=1)
 
 
-def test_noise_of_hounsfield_units_keeps_their_sign_and_that_of_magnitudes_stays_positive() -> None:
+def test_noise_is_unbiased_in_ct_and_keeps_magnitudes_positive() -> None:
     labels, grid = np.zeros((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
     image = np.full((1, 12, 12, 12), -1000.0)
     image[0, 6:] = 400.0
@@ -420,7 +426,7 @@ def test_noise_of_hounsfield_units_keeps_their_sign_and_that_of_magnitudes_stays
     assert magnitudes.min() >= 0
 
 
-def test_an_own_calibration_is_imported_without_that_beside_the_model(
+def test_calibration_in_the_package_takes_precedence_on_import(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
@@ -435,7 +441,7 @@ def test_an_own_calibration_is_imported_without_that_beside_the_model(
     assert found.notes == "made up"
 
 
-def test_a_loaded_model_is_loaded_again_when_a_calibration_comes_beside_it(
+def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "m.dcamt"
@@ -454,7 +460,7 @@ def test_a_loaded_model_is_loaded_again_when_a_calibration_comes_beside_it(
     assert [package.calibration is not None for package in loads] == [False, True]
 
 
-def test_mean_dice_of_several_labels() -> None:
+def test_mean_dice_ignores_labels_absent_from_both() -> None:
     truth, found = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
     assert mean_dice(found, truth, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert mean_dice(0 * found, 0 * truth, [1]) == 0

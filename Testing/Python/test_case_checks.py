@@ -1,4 +1,4 @@
-"""Checks of case lists: every deliberate error is found, and none in sound cases."""
+"""Checks of case lists: each deliberate error is reported, and correct cases cause no report."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ RECIPE = load_recipe("la")
 
 @pytest.fixture
 def cases(tmp_path: Path) -> list[Case]:
-    """Two labelled, an unlabelled and a validation case, all sound."""
+    """Return two labelled cases, an unlabelled one and a validation case, all without errors."""
     return read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1))
 
 
 def facts_of(cases: list[Case], recipe: Recipe = RECIPE) -> list[CaseFacts]:
-    """Return the last facts of each case."""
+    """Return the final facts of each case; a check reports a case more than once."""
     last = {facts.index: facts for facts in check_cases(cases, recipe)}
     return [last[index] for index in range(len(cases))]
 
 
 def problem(cases: list[Case], index: int, recipe: Recipe = RECIPE) -> str:
-    """The only problem of the case at `index`; no other case has one."""
+    """Return the only problem of the case at `index`; fail if another case has a problem."""
     facts = facts_of(cases, recipe)
     assert [len(fact.problems) for fact in facts] == [int(place == index) for place in range(len(cases))]
     return facts[index].problems[0]
 
 
-def test_sound_cases(cases: list[Case]) -> None:
+def test_correct_cases_have_no_problems(cases: list[Case]) -> None:
     facts = facts_of(cases)
     assert {(fact.size, fact.spacing, fact.channels, fact.problems) for fact in facts} == {
         ((24, 24, 24), (2.0, 2.0, 2.0), 1, ())
@@ -54,24 +54,24 @@ def test_sound_cases(cases: list[Case]) -> None:
     assert list_problems(cases, facts, RECIPE) == []
 
 
-def test_headers_come_first(cases: list[Case]) -> None:
+def test_headers_of_all_cases_are_reported_before_labels(cases: list[Case]) -> None:
     order = [(facts.index, facts.labels is not None) for facts in check_cases(cases, RECIPE)]
     assert order == [(0, False), (1, False), (2, False), (3, False), (0, True), (1, True), (3, True)]
 
 
-def test_unreadable(cases: list[Case]) -> None:
+def test_unreadable_files_are_reported(cases: list[Case]) -> None:
     cases[2].image.write_bytes(cases[2].image.read_bytes()[:-500])
     assert problem(cases, 2).startswith("The scan ends too early")
     cases[0].label.write_bytes(b"none of it")  # type: ignore[union-attr]
     assert facts_of(cases)[0].problems[0].startswith("The label cannot be read")
 
 
-def test_missing(cases: list[Case], tmp_path: Path) -> None:
+def test_missing_scan_is_reported(cases: list[Case], tmp_path: Path) -> None:
     cases[2] = replace(cases[2], image=tmp_path / "gone.nii.gz")
     assert problem(cases, 2) == "The scan does not exist. Check the name and the folder."
 
 
-def test_label_on_another_grid(cases: list[Case]) -> None:
+def test_label_on_another_grid_is_reported(cases: list[Case]) -> None:
     assert cases[1].label
     write_nifti(cases[1].label, ellipsoid_scan((24, 24, 22))[1])
     assert "another grid (24 x 24 x 22 voxels of 2 x 2 x 2 mm) than " in problem(cases, 1)
@@ -79,7 +79,7 @@ def test_label_on_another_grid(cases: list[Case]) -> None:
     assert "another grid" in problem(cases, 1)
 
 
-def test_no_label_and_empty_label(cases: list[Case]) -> None:
+def test_missing_and_empty_labels_are_reported(cases: list[Case]) -> None:
     cases[0] = replace(cases[0], label=None)
     assert "has no label" in problem(cases, 0)
     assert cases[1].label
@@ -90,7 +90,7 @@ def test_no_label_and_empty_label(cases: list[Case]) -> None:
     ]
 
 
-def test_channels_and_unknown_classes(cases: list[Case]) -> None:
+def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[Case]) -> None:
     two = replace(RECIPE, input_channels=2)
     assert all("holds 1 channel(s), but the recipe takes 2" in fact.problems[0] for fact in facts_of(cases, two))
     assert cases[3].label
@@ -98,7 +98,7 @@ def test_channels_and_unknown_classes(cases: list[Case]) -> None:
     assert "The label holds 3, but the recipe 'la' knows 1 to 1" in problem(cases, 3)
 
 
-def test_a_case_with_a_mask_of_255_has_the_only_class(cases: list[Case]) -> None:
+def test_value_255_counts_as_the_only_class(cases: list[Case]) -> None:
     assert cases[3].label
     mask = ellipsoid_scan()[1]
     write_nifti(cases[3].label, 255 * mask)
@@ -107,27 +107,27 @@ def test_a_case_with_a_mask_of_255_has_the_only_class(cases: list[Case]) -> None
     mask[0, 0, 0] = 7
     write_nifti(cases[3].label, np.where(mask == 1, 255, mask).astype(np.uint8))
     assert "The label holds 7, 255, but the recipe" in problem(cases, 3)
-    # Of several classes it could be any.
+    # With several classes, 255 could mean any of them.
     wall = replace(RECIPE.classes[0], label=2, name="Wall")
     write_nifti(cases[3].label, 255 * ellipsoid_scan()[1])
     assert "The label holds 255, but the recipe" in problem(cases, 3, replace(RECIPE, classes=(*RECIPE.classes, wall)))
 
 
-def test_a_class_that_no_label_holds(cases: list[Case]) -> None:
+def test_class_absent_from_all_labels_is_reported(cases: list[Case]) -> None:
     wall = replace(RECIPE.classes[0], label=2, name="Wall")
     recipe = replace(RECIPE, classes=(*RECIPE.classes, wall))
     (told,) = list_problems(cases, facts_of(cases, recipe), recipe)
     assert told.startswith("No labelled case holds the class 'Wall' (label 2)")
 
 
-def test_no_labelled_case(cases: list[Case]) -> None:
+def test_list_without_labelled_cases_is_reported(cases: list[Case]) -> None:
     cases = [replace(case, role=UNLABELLED) for case in cases]
     (told,) = list_problems(cases, facts_of(cases), RECIPE)
     assert told.startswith("No case is labelled")
 
 
 @pytest.mark.parametrize("how", ["file", "link", "content"])
-def test_validation_that_overlaps_training(cases: list[Case], tmp_path: Path, how: str) -> None:
+def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Case], tmp_path: Path, how: str) -> None:
     other = tmp_path / "other.nii.gz"
     if how == "link":
         other.symlink_to(cases[2].image)
@@ -147,19 +147,19 @@ def test_validation_that_overlaps_training(cases: list[Case], tmp_path: Path, ho
     assert facts_of(cases)[3].problems == ()
 
 
-def test_doubled_names(cases: list[Case]) -> None:
+def test_duplicate_names_are_reported(cases: list[Case]) -> None:
     cases[1] = replace(cases[1], name="labelled0")
     assert [len(fact.problems) for fact in facts_of(cases)] == [1, 1, 0, 0]
 
 
-def test_lines_left_out_are_listed_but_not_read(tmp_path: Path) -> None:
+def test_cases_with_role_left_out_are_listed_but_not_read(tmp_path: Path) -> None:
     path = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     path.write_text(path.read_text(encoding="utf-8") + "old,gone.nii,gone_label.nii,left out\n", encoding="utf-8")
     assert [case.name for case in read_cases(path)] == ["labelled0", "unlabelled0"]
     assert [(case.name, case.role) for case in list_cases(path)][-1] == ("old", LEFT_OUT)
 
 
-def test_the_command_streams_facts_without_torch(tmp_path: Path) -> None:
+def test_command_prints_facts_as_json_without_importing_torch(tmp_path: Path) -> None:
     path = write_cases_folder(tmp_path, labelled=1, unlabelled=1, validation=1)
     path.write_text(path.read_text(encoding="utf-8") + "gone,gone.nii,,unlabelled\n", encoding="utf-8")
     program = (
@@ -177,7 +177,7 @@ def test_the_command_streams_facts_without_torch(tmp_path: Path) -> None:
     assert events[-1] == {"event": "checked", "cases": 4, "faulty": 1, "problems": []}
 
 
-def test_from_a_folder_to_a_list_that_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_find_and_check_the_cases_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cases_folder(tmp_path / "data", labelled=3, unlabelled=1)
     (tmp_path / "data" / "cases.csv").unlink()
     table = tmp_path / "lists" / "cases.csv"
@@ -194,13 +194,13 @@ def test_from_a_folder_to_a_list_that_trains(tmp_path: Path, capsys: pytest.Capt
     assert "3 cases cannot be kept for validation" in capsys.readouterr().err
 
 
-def test_a_list_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_case_list_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call_dcamt(["cases", "check", write_table(tmp_path / "cases.csv", [["a", "", "", "labelled"]])]) == 1
     assert "line 2 has no name or no image" in capsys.readouterr().err
 
 
-def test_scans_that_training_refuses(tmp_path: Path) -> None:
-    """NaN, one intensity, cut off, data file gone: the check and the training read the same way."""
+def test_check_and_training_refuse_the_same_scans(tmp_path: Path) -> None:
+    """Scans with NaN, with a single intensity, and truncated."""
     path = write_cases_folder(tmp_path, labelled=1, unlabelled=4, validation=0)
     cases = read_cases(path)
     assert [case.role for case in cases] == [LABELLED, *[UNLABELLED] * 4]
@@ -217,8 +217,8 @@ def test_scans_that_training_refuses(tmp_path: Path) -> None:
     assert facts[0].problems == facts[4].problems == ()
 
 
-def test_a_structure_too_thin_for_the_network_s_grid(tmp_path: Path) -> None:
-    """A sheet of one voxel: gone at 8 mm, where training refuses it, and kept at 2 mm."""
+def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> None:
+    """A sheet of one voxel vanishes on a grid of 8 mm and remains on one of 2 mm."""
     voxels = np.zeros((20, 20, 20), np.uint8)
     voxels[5:15, 5:15, 5:15] = 1
     voxels[:, 17, :] = 2
@@ -235,7 +235,7 @@ def test_a_structure_too_thin_for_the_network_s_grid(tmp_path: Path) -> None:
     assert facts.problems == ()
 
 
-def test_a_scan_of_few_values_causes_a_warning(tmp_path: Path) -> None:
+def test_scan_with_few_different_values_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
     write_nifti(cases[1].image, ellipsoid_scan()[1])
     facts = facts_of(cases)
@@ -246,7 +246,7 @@ def test_a_scan_of_few_values_causes_a_warning(tmp_path: Path) -> None:
     assert facts[0].warnings == facts[2].warnings == ()
 
 
-def test_a_label_that_dcamt_wrote_causes_a_warning_until_it_is_corrected(tmp_path: Path) -> None:
+def test_label_that_is_an_uncorrected_result_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
     label = cases[0].label
     assert label is not None
@@ -256,7 +256,7 @@ def test_a_label_that_dcamt_wrote_causes_a_warning_until_it_is_corrected(tmp_pat
     assert facts[1].warnings == ()
 
 
-def test_mapped_labels_are_checked_in_the_recipe_s_terms(tmp_path: Path) -> None:
+def test_mapped_labels_are_checked_after_mapping(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=0, validation=0))
     assert cases[0].label is not None
     write_nifti(cases[0].label, ellipsoid_scan()[1].astype(np.int16) * 420)

@@ -1,4 +1,4 @@
-"""Cases proposed for a folder of scans and labels; the files are empty, since only names count."""
+"""Cases found in a folder by the names of its files, which are empty here because only names count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def folder(home: Path, *files: str) -> Path:
 
 
 def pairs(found: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
-    """{name: (image, label)}, paths relative to `home`; roles follow from the labels."""
+    """Return {name: (image, label)} with paths relative to `home`; fail if a role does not follow from the label."""
     assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found.cases)
     result = {
         case.name: (
@@ -47,14 +47,14 @@ def pairs(found: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
         ("LGE scan.nrrd", "LGE Label.nrrd", "LGE"),
     ],
 )
-def test_pairs_by_name(tmp_path: Path, image: str, label: str, name: str) -> None:
+def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: str, name: str) -> None:
     found = find_cases(folder(tmp_path, image, label, "other.nii.gz"))
     assert found.layout == NAMES
     assert found.skipped == ()
     assert pairs(found, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
 
 
-def test_a_word_within_a_name_is_no_role(tmp_path: Path) -> None:
+def test_word_that_only_contains_mask_or_seg_does_not_make_a_label(tmp_path: Path) -> None:
     found = find_cases(folder(tmp_path, "maskell.nii", "segal_2.nii", "imagery.nii"))
     assert {name for name, (_, label) in pairs(found, tmp_path).items() if label is None} == {
         "maskell",
@@ -63,15 +63,15 @@ def test_a_word_within_a_name_is_no_role(tmp_path: Path) -> None:
     }
 
 
-def test_ambiguous_files_are_left_over(tmp_path: Path) -> None:
+def test_ambiguous_files_are_skipped(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
     found = find_cases(folder(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
     assert pairs(found, tmp_path) == {"d": ("d.nii", None)}
-    assert {left.path.name for left in found.skipped} == set(files)
-    assert {left.reason for left in found.skipped if left.path.name == "c_label.nii"} == {"a label without a scan"}
+    assert {one.path.name for one in found.skipped} == set(files)
+    assert {one.reason for one in found.skipped if one.path.name == "c_label.nii"} == {"a label without a scan"}
 
 
-def test_names_of_cases_are_distinct(tmp_path: Path) -> None:
+def test_case_names_are_unique(tmp_path: Path) -> None:
     files = ("site1/x_image.nii", "site1/x_label.nii", "site2/x_image.nii", "y.nii", "y.nrrd")
     found = find_cases(folder(tmp_path, *files))
     got = pairs(found, tmp_path)
@@ -80,12 +80,12 @@ def test_names_of_cases_are_distinct(tmp_path: Path) -> None:
     assert len(got) == 4
 
 
-def test_folders_of_dicom_slices(tmp_path: Path) -> None:
+def test_folder_of_dicom_slices_is_one_scan(tmp_path: Path) -> None:
     found = find_cases(folder(tmp_path, "p1/slices/1.dcm", "p1/slices/2.dcm", "p2/IM1.IMA", "p2/label.nrrd"))
     assert pairs(found, tmp_path) == {"slices": ("p1/slices", None), "p2": ("p2", "p2/label.nrrd")}
 
 
-def test_nnunet(tmp_path: Path) -> None:
+def test_nnunet_data_set_is_recognised(tmp_path: Path) -> None:
     files = ("imagesTr/la_001_0000.nii.gz", "imagesTr/la_001_0001.nii.gz", "imagesTr/la_002_0000.nii.gz")
     labels = ("labelsTr/la_001.nii.gz", "labelsTr/la_009.nii.gz")
     found = find_cases(folder(tmp_path, *files, *labels, "imagesTs/la_005_0000.nii.gz"))
@@ -95,20 +95,20 @@ def test_nnunet(tmp_path: Path) -> None:
         "la_002": (files[2], None),
         "la_005": ("imagesTs/la_005_0000.nii.gz", None),
     }
-    assert {left.path.name for left in found.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
+    assert {one.path.name for one in found.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
 
 
-def test_nnunet_keeps_its_test_set_out(tmp_path: Path) -> None:
+def test_nnunet_test_set_is_skipped_when_it_has_labels(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
     description = {"labels": {"background": 0, "Left atrium": 1, "Wall": 2}, "channel_names": {"0": "MRI"}}
     (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     found = find_cases(tmp_path)
     assert pairs(found, tmp_path) == {"a": (files[0], files[1])}
-    assert {left.reason for left in found.skipped} == {"a test case of the data set"}
+    assert {one.reason for one in found.skipped} == {"a test case of the data set"}
     assert found.classes == ((1, "Left atrium"), (2, "Wall"))
 
 
-def test_decathlon(tmp_path: Path) -> None:
+def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
     files = ("imagesTr/la_003.nii.gz", "labelsTr/la_003.nii.gz", "imagesTs/la_001.nii.gz", "imagesTr/._la_003.nii.gz")
     description = {
         "labels": {"0": "background", "1": "left atrium"},
@@ -122,7 +122,7 @@ def test_decathlon(tmp_path: Path) -> None:
     found = find_cases(tmp_path)
     assert found.layout == DECATHLON
     assert pairs(found, tmp_path) == {"la_003": (files[0], files[1]), "la_001": (files[2], None)}
-    assert [left.path.name for left in found.skipped] == ["gone.nii.gz"]
+    assert [one.path.name for one in found.skipped] == ["gone.nii.gz"]
     assert found.classes == ((1, "left atrium"),)
 
 
@@ -136,11 +136,11 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
         find_cases(tmp_path)
 
 
-def left(found: FoundCases) -> dict[str, str]:
+def skip_reasons(found: FoundCases) -> dict[str, str]:
     return {one.path.name: one.reason for one in found.skipped}
 
 
-def test_nnunet_v1_lists_images_without_the_channel_of_their_files(tmp_path: Path) -> None:
+def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
     files = ("imagesTr/la_003_0000.nii.gz", "imagesTr/la_003_0001.nii.gz", "labelsTr/la_003.nii.gz")
     description = {
         "labels": {"0": "background", "1": "LA"},
@@ -153,11 +153,11 @@ def test_nnunet_v1_lists_images_without_the_channel_of_their_files(tmp_path: Pat
     found = find_cases(tmp_path)
     assert found.layout == NNUNET
     assert pairs(found, tmp_path) == {"la_003": (files[0], files[2]), "la_009": ("imagesTs/la_009_0000.nii.gz", None)}
-    assert left(found) == {"la_003_0001.nii.gz": folders._OTHER_CHANNEL}
+    assert skip_reasons(found) == {"la_003_0001.nii.gz": folders._OTHER_CHANNEL}
     assert found.classes == ((1, "LA"),)
 
 
-def test_nnunet_v2_lists_the_files_of_each_case(tmp_path: Path) -> None:
+def test_nnunet_v2_lists_several_files_per_case(tmp_path: Path) -> None:
     folder(tmp_path, "data/a.nii.gz", "data/b.nii.gz", "data/a_label.nii.gz", "elsewhere/c.nii.gz")
     listed = {
         "case1": {"images": ["a.nii.gz", "b.nii.gz"], "label": "a_label.nii.gz"},
@@ -171,11 +171,11 @@ def test_nnunet_v2_lists_the_files_of_each_case(tmp_path: Path) -> None:
     found = find_cases(tmp_path / "data")
     cases = {case.name: (case.image.name, case.label.name if case.label else None) for case in found.cases}
     assert cases == {"case1": ("a.nii.gz", "a_label.nii.gz"), "case2": ("c.nii.gz", None)}
-    assert left(found).keys() == {"b.nii.gz", "gone.nii.gz"}
+    assert skip_reasons(found).keys() == {"b.nii.gz", "gone.nii.gz"}
     assert found.classes == ((1, "LA"),)
 
 
-def test_parent_folder_of_nnunet_data_sets(tmp_path: Path) -> None:
+def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path) -> None:
     one = ("nnUNet_raw/Dataset001_LA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset001_LA/labelsTr/a.nii.gz")
     two = ("nnUNet_raw/Dataset002_RA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset002_RA/labelsTr/a.nii.gz")
     folder(tmp_path, *one, *two, "nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz")
@@ -185,15 +185,15 @@ def test_parent_folder_of_nnunet_data_sets(tmp_path: Path) -> None:
     assert got == sorted([one, two, ("nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz", None)])
 
 
-def test_numbers_tell_patients_apart_where_no_label_says_that_they_are_channels(tmp_path: Path) -> None:
+def test_number_suffixes_are_patients_unless_a_label_shows_that_they_are_channels(tmp_path: Path) -> None:
     names = [f"p_{number:04d}.nrrd" for number in range(3)]
     assert pairs(find_cases(folder(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
     found = find_cases(folder(tmp_path, "p_seg.nrrd"))
     assert pairs(found, tmp_path) == {"p": ("p_0000.nrrd", "p_seg.nrrd")}
-    assert left(found).keys() == {"p_0001.nrrd", "p_0002.nrrd"}
+    assert skip_reasons(found).keys() == {"p_0001.nrrd", "p_0002.nrrd"}
 
 
-def test_left_atrial_challenge_and_lascarqs_and_emidec(tmp_path: Path) -> None:
+def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path) -> None:
     challenge = [f"asc/P1/{name}.nrrd" for name in ("lgemri", "laendo", "lawall")]
     lascarqs = [f"lascarqs/train_1/{name}.nii.gz" for name in ("enhanced", "atriumSegImgMO", "scarSegImgM")]
     emidec = ["emidec/Case_N01/Images/Case_N01.nii.gz", "emidec/Case_N01/Contours/Case_N01.nii.gz"]
@@ -201,22 +201,22 @@ def test_left_atrial_challenge_and_lascarqs_and_emidec(tmp_path: Path) -> None:
     for files, name in ((challenge, "P1"), (lascarqs, "train_1"), (emidec, "Case_N01")):
         found = find_cases(tmp_path / files[0].split("/")[0])
         assert pairs(found, tmp_path) == {name: (files[0], files[1])}
-        assert set(left(found).values()) <= {"a label of another structure"}
+        assert set(skip_reasons(found).values()) <= {"a label of another structure"}
         assert len(found.skipped) == len(files) - 2
 
 
-def test_slicer_segmentation_beside_one_scan_of_another_name(tmp_path: Path) -> None:
+def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Path) -> None:
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
     found = find_cases(folder(tmp_path, *files))
     assert set(pairs(found, tmp_path).values()) == {files[:2], files[2:]}
-    # For two scans, or a name of its own, the label's scan is unknown.
+    # With two scans in the folder, or a name that Slicer did not choose, the label's scan is unknown.
     unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
     found = find_cases(folder(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found.cases)
-    assert left(found) == dict.fromkeys(["Segmentation.seg.nrrd", "other.seg.nrrd"], "a label without a scan")
+    assert skip_reasons(found) == dict.fromkeys(["Segmentation.seg.nrrd", "other.seg.nrrd"], "a label without a scan")
 
 
-def test_bids_with_derivatives(tmp_path: Path) -> None:
+def test_bids_labels_are_found_in_derivatives(tmp_path: Path) -> None:
     raw = [f"sub-0{n}/ses-1/anat/sub-0{n}_ses-1_acq-lge_T1w.nii.gz" for n in (1, 2)]
     second = "sub-01/ses-2/anat/sub-01_ses-2_acq-lge_T1w.nii.gz"
     label = "derivatives/manual/sub-01/ses-1/anat/sub-01_ses-1_acq-lge_desc-atrium_dseg.nii.gz"
@@ -226,20 +226,20 @@ def test_bids_with_derivatives(tmp_path: Path) -> None:
     found = find_cases(folder(tmp_path, *raw, second, label, suffixed, *others, stray))
     assert found.layout == BIDS
     assert set(pairs(found, tmp_path).values()) == {(raw[0], label), (raw[1], suffixed), (second, None)}
-    assert left(found) == {
+    assert skip_reasons(found) == {
         Path(others[0]).name: "a derived image",
         Path(stray).name: "a label without a scan",
     }
 
 
-def test_bids_label_that_fits_several_scans(tmp_path: Path) -> None:
+def test_bids_label_is_skipped_when_it_fits_several_scans(tmp_path: Path) -> None:
     raw = [f"sub-01/anat/sub-01_run-{n}_T1w.nii.gz" for n in (1, 2)]
     found = find_cases(folder(tmp_path, *raw, "derivatives/sub-01/anat/sub-01_dseg.nii.gz"))
     assert all(case.label is None for case in found.cases)
-    assert left(found) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
+    assert skip_reasons(found) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
 
 
-def test_reasons_are_listed_when_nothing_is_found(tmp_path: Path) -> None:
+def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
     folder(tmp_path, "p01.nii.gz", "p01_seg.nii.gz", "p01_label.nii.gz")
     with pytest.raises(InputError) as caught:
         find_cases(tmp_path)

@@ -1,4 +1,4 @@
-"""Labels of cases: values mapped to the recipe's classes, masks of 255, and labels that training refuses."""
+"""Labels of cases: values are mapped to the recipe's classes, 255 to the only class; invalid labels are refused."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ def voxels(*values: int) -> np.ndarray:
         ("LA endo=left-atrium", (("LA endo", 1),)),
     ],
 )
-def test_mappings(text: str, entries: tuple[tuple[int | str, int], ...]) -> None:
+def test_mapping_is_parsed(text: str, entries: tuple[tuple[int | str, int], ...]) -> None:
     assert tuple(parse_mapping(text, two_class_recipe().classes).items()) == entries
 
 
 @pytest.mark.parametrize("text", ["420", "420=ventricle", "420=3", "=1", "420=1, 7", "420=1,420=2", ""])
-def test_mappings_that_are_refused(text: str) -> None:
+def test_invalid_mapping_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_mapping(text, two_class_recipe().classes)
 
 
-def test_values_are_mapped_several_to_one_and_others_are_background(tmp_path: Path) -> None:
+def test_several_values_map_to_one_class_and_unmapped_values_to_background(tmp_path: Path) -> None:
     case = case_of(tmp_path / "l.nii.gz", voxels(420, 421, 500, 7), "420=left-atrium,421=left-atrium,500=right-atrium")
     found = read_case_label(case, two_class_recipe(), GRID)
     assert found.voxels.ravel()[:5].tolist() == [1, 1, 2, 0, 0]
     assert check_label(case, found, two_class_recipe()) == (1, 2)
 
 
-def test_a_mask_of_255_is_the_only_class(tmp_path: Path) -> None:
+def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
     case = case_of(tmp_path / "l.nii.gz", voxels(255, 255))
     assert read_case_label(case, tiny_recipe(), GRID).voxels.max() == 1
     assert read_case_label(case, two_class_recipe(), GRID).voxels.max() == 255
 
 
-def test_labels_that_training_refuses(tmp_path: Path) -> None:
+def test_empty_unknown_and_misplaced_labels_are_refused(tmp_path: Path) -> None:
     recipe = tiny_recipe()
     for values, labels, message in (
         (voxels(0), "", "is empty: no voxel is labelled. Outline the scan"),
@@ -85,8 +85,8 @@ def test_labels_that_training_refuses(tmp_path: Path) -> None:
         read_case_label(case, recipe, Grid((8, 9, 11), np.eye(4)))
 
 
-def test_a_segmentation_that_slicer_cropped_lies_on_the_scan_s_grid(tmp_path: Path) -> None:
-    """Slicer saves the box around the segments only."""
+def test_segmentation_cropped_by_slicer_is_read_on_the_scan_s_grid(tmp_path: Path) -> None:
+    """Slicer saves only the box around the segments."""
     small = Grid((3, 4, 5), np.array([[1, 0, 0, 2], [0, 1, 0, 3], [0, 0, 1, 4], [0, 0, 0, 1.0]]))
     path = tmp_path / "l.seg.nrrd"
     write_labelmap(Labelmap(np.ones(small.shape, np.uint8), small, None), path, two_class_recipe().classes[:1])

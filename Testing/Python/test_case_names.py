@@ -1,4 +1,4 @@
-"""One rule names the case of a file and distinguishes labels from scans, for every command and panel."""
+"""Names: how a file name determines the case's name, the channel, and whether the file is a scan or a label."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from dcamt.io.channels import channel_of
         ("maskell.nrrd", "maskell"),
     ],
 )
-def test_case_names(file: str, name: str) -> None:
+def test_case_name_omits_ending_channel_and_label_suffix(file: str, name: str) -> None:
     assert case_name(file) == name
     assert case_name(f"folder/{file}") == name
 
 
-def test_channels() -> None:
+def test_channel_number_is_read_from_the_suffix() -> None:
     assert [channel_of(f"a_{n}.nii.gz") for n in ("0000", "0001", "2019", "x")] == [0, 1, None, None]
 
 
-def test_kinds_and_keys(tmp_path: Path) -> None:
+def test_files_of_public_data_sets_are_classified(tmp_path: Path) -> None:
     def kind_and_key(text: str) -> tuple[FileKind, tuple[str, ...]]:
         named = classify(tmp_path / text, tmp_path)
         return named.kind, named.key
@@ -50,7 +50,7 @@ def test_kinds_and_keys(tmp_path: Path) -> None:
     assert kind_and_key("x.seg.nrrd") == (FileKind.LABEL, ("x",))
 
 
-def test_labels_are_known_by_the_scans_beside_them() -> None:
+def test_label_is_recognised_by_the_scan_beside_it() -> None:
     folder = Path("patients")
     names = ["p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nii.gz", "p03_0000.nii", "p03_gt.nii", "q_seg.nii"]
     found = labels_beside_scans([folder / name for name in names], folder)

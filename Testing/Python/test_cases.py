@@ -1,4 +1,4 @@
-"""The case list: what is read, what is written, and every fault named."""
+"""Case lists (CSV): reading, writing, and error messages that name the line and the problem."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NONE_LABELLED = "no case is labelled, so there is nothing to learn from. Give a 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Empty files a.nii, b.nii, c.nii and l.nii: a case list is checked without reading scans."""
+    """Return a folder with empty files a.nii, b.nii, c.nii and l.nii; reading a case list does not open scans."""
     for name in "abcl":
         (tmp_path / f"{name}.nii").touch()
     return tmp_path
 
 
-def fault(path: Path) -> str:
+def error_of(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         read_cases(path)
     message = str(caught.value)
@@ -41,7 +41,7 @@ def fault(path: Path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def test_roles_and_paths(folder: Path) -> None:
+def test_roles_and_paths_are_read(folder: Path) -> None:
     rows = [
         ["one", "a.nii", "l.nii", "labelled"],
         [" two ", str(folder / "b.nii"), "", " unlabelled"],
@@ -54,19 +54,19 @@ def test_roles_and_paths(folder: Path) -> None:
     ]
 
 
-def test_tables_of_spreadsheet_programs_are_read(folder: Path) -> None:
-    """A byte order mark, other columns, another order, blank lines, Windows line ends."""
+def test_case_list_edited_in_a_spreadsheet_is_read(folder: Path) -> None:
+    """It has a byte order mark, further columns, another column order, blank lines and Windows line ends."""
     path = folder / "cases.csv"
     path.write_bytes('\ufeffrole,note,label,image,name\r\n\r\nlabelled,x,l.nii,a.nii,"a, b"\r\n'.encode())
     assert read_cases(path) == [Case("a, b", folder / "a.nii", folder / "l.nii", LABELLED)]
 
 
-def test_label_of_an_unlabelled_case_is_not_used(folder: Path) -> None:
+def test_label_of_an_unlabelled_case_is_ignored(folder: Path) -> None:
     rows = [["one", "a.nii", "l.nii", "labelled"], ["two", "b.nii", "l.nii", "unlabelled"]]
     assert read_cases(write_table(folder / "cases.csv", rows))[1].label is None
 
 
-def test_what_is_written_is_read_again_elsewhere(folder: Path) -> None:
+def test_written_list_is_read_after_its_folder_was_moved(folder: Path) -> None:
     cases = [
         Case("one, or two", folder / "a.nii", folder / "l.nii", LABELLED),
         Case("drei ä", folder / "b.nii", None, UNLABELLED),
@@ -77,7 +77,7 @@ def test_what_is_written_is_read_again_elsewhere(folder: Path) -> None:
     found = read_cases(path)
     assert [(case.name, case.role) for case in found] == [(case.name, case.role) for case in cases]
     assert [case.image.resolve() for case in found] == [case.image for case in cases]
-    # The folder as a whole may move.
+    # Paths in the list are relative.
     moved = folder.with_name("moved")
     folder.rename(moved)
     assert read_cases(moved / "run" / "deep" / "cases.csv")[0].image.resolve() == (moved / "a.nii").resolve()
@@ -119,39 +119,39 @@ def test_what_is_written_is_read_again_elsewhere(folder: Path) -> None:
     ],
 )
 def test_case_lists_with_errors_are_refused(folder: Path, rows: list[list[str]], message: str) -> None:
-    assert fault(write_table(folder / "cases.csv", rows)) == message
+    assert error_of(write_table(folder / "cases.csv", rows)) == message
 
 
-def test_missing_files_are_named(folder: Path) -> None:
+def test_error_names_the_missing_file(folder: Path) -> None:
     for row in (["x", "gone.nii", "l.nii", "labelled"], ["x", "a.nii", "gone.nii", "labelled"]):
-        message = fault(write_table(folder / "cases.csv", [row]))
+        message = error_of(write_table(folder / "cases.csv", [row]))
         assert message == f"line 2 names {folder / 'gone.nii'}, which does not exist."
 
 
 @pytest.mark.parametrize("column", ["name", "image", "label", "role"])
-def test_missing_column(folder: Path, column: str) -> None:
+def test_missing_column_is_refused(folder: Path, column: str) -> None:
     header = ",".join(name for name in ("name", "image", "label", "role") if name != column)
-    message = fault(write_table(folder / "cases.csv", [], header))
+    message = error_of(write_table(folder / "cases.csv", [], header))
     assert message == f"lacks the column '{column}'. Its first line must read name,image,label,role."
 
 
-def test_files_that_are_no_case_list(folder: Path) -> None:
-    assert fault(folder / "gone.csv").startswith("cannot be read as a case list")
-    assert fault(folder).startswith("cannot be read as a case list")
+def test_file_that_is_not_a_case_list_is_refused(folder: Path) -> None:
+    assert error_of(folder / "gone.csv").startswith("cannot be read as a case list")
+    assert error_of(folder).startswith("cannot be read as a case list")
     (folder / "cases.csv").write_bytes(b"\xff\xfe\x00name")
-    assert fault(folder / "cases.csv").startswith("cannot be read as a case list")
+    assert error_of(folder / "cases.csv").startswith("cannot be read as a case list")
     (folder / "cases.csv").write_bytes(b"")
-    assert fault(folder / "cases.csv").startswith("lacks the column 'name'")
+    assert error_of(folder / "cases.csv").startswith("lacks the column 'name'")
     (folder / "cases.csv").write_text(
         "name,image,label,role\n" + "x" * 200_000 + ",a.nii,l.nii,labelled\n", encoding="utf-8"
     )
-    assert fault(folder / "cases.csv").startswith("cannot be read as a case list (field larger")
+    assert error_of(folder / "cases.csv").startswith("cannot be read as a case list (field larger")
 
 
-def test_the_line_named_is_the_files_own(folder: Path) -> None:
+def test_error_names_the_line_as_counted_in_the_file(folder: Path) -> None:
     path = folder / "cases.csv"
     path.write_text('name,image,label,role\n\n"x",a.nii,l.nii,labelled\n\n\ny,b.nii,,wrong\n', encoding="utf-8")
-    assert fault(path).startswith("line 6 ('y')")
+    assert error_of(path).startswith("line 6 ('y')")
 
 
 TABLE = "name,image,label,role\nä,a.nii,l.nii,labelled\ntwo,b.nii,,unlabelled\n"
@@ -175,7 +175,7 @@ TABLE = "name,image,label,role\nä,a.nii,l.nii,labelled\ntwo,b.nii,,unlabelled\n
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_tables_as_spreadsheets_write_them(folder: Path, data: bytes, kind: str) -> None:
+def test_encodings_and_separators_of_spreadsheets_are_read(folder: Path, data: bytes, kind: str) -> None:
     path = folder / "cases.csv"
     path.write_bytes(data)
     assert read_cases(path) == [
@@ -184,14 +184,14 @@ def test_tables_as_spreadsheets_write_them(folder: Path, data: bytes, kind: str)
     ], kind
 
 
-def test_windows_paths_are_read_elsewhere(folder: Path) -> None:
+def test_windows_paths_are_read_on_other_systems(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "sub" / "d.nii").touch()
     rows = [["one", "sub\\d.nii", "l.nii", "labelled"]]
     assert read_cases(write_table(folder / "cases.csv", rows))[0].image == folder / "sub" / "d.nii"
 
 
-def test_label_mappings_of_a_line_and_of_the_list(folder: Path) -> None:
+def test_label_mapping_of_a_line_overrides_that_of_the_list(folder: Path) -> None:
     path = folder / "cases.csv"
     path.write_text(
         "# labels: 420=left atrium\nname;image;label;role;Labels\n"
@@ -204,7 +204,7 @@ def test_label_mappings_of_a_line_and_of_the_list(folder: Path) -> None:
     assert [case.labels for case in read_cases(folder / "again.csv")] == ["420=left atrium", "1=1, 2=1"]
 
 
-def test_rules_without_files() -> None:
+def test_rules_of_roles_are_checked_without_reading_files() -> None:
     recipe = tiny_recipe()
     full = replace(recipe, training=replace(recipe.training, batch=2, labelled_per_batch=2))
     cases = [Case("x", Path("a.nii"), Path("l.nii"), VALIDATION), Case("x", Path("a.nii"), None, UNLABELLED)]

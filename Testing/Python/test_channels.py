@@ -1,4 +1,4 @@
-"""Scans of several channel files, as nnU-Net names them: which are read, in which order, and by which model."""
+"""Scans stored as one file per channel, named as in nnU-Net: which files are read, and in which order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BALL = np.linalg.norm(np.indices(GRID.shape) - 9.5, axis=0) < 6
 
 
 def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
-    """Write `name_0000.nii.gz` and so on; return their voxels."""
+    """Write `name_0000.nii.gz`, `name_0001.nii.gz`, …; return their voxels."""
     draw = np.random.default_rng(len(name))
     channels = [(100 * (n + 1) + 50 * BALL + draw.integers(0, 9, GRID.shape)).astype(np.int16) for n in range(count)]
     for number, voxels in enumerate(channels):
@@ -37,7 +37,7 @@ def describe(folder: Path, names: dict[str, str]) -> None:
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
-def test_channel_files_become_the_channels_of_one_scan(tmp_path: Path) -> None:
+def test_channel_files_are_read_as_one_scan(tmp_path: Path) -> None:
     written = write_channels(tmp_path / "imagesTs", "a", 3)
     first = tmp_path / "imagesTs" / "a_0000.nii.gz"
     scan = read_scan(first, channels=3)
@@ -50,7 +50,7 @@ def test_channel_files_become_the_channels_of_one_scan(tmp_path: Path) -> None:
         read_scan(first, channels=2)
 
 
-def test_one_channel_is_named_by_the_description_of_the_data_set(tmp_path: Path) -> None:
+def test_single_channel_file_is_recognised_by_dataset_json(tmp_path: Path) -> None:
     written = write_channels(tmp_path / "imagesTs", "a")
     first = tmp_path / "imagesTs" / "a_0000.nii.gz"
     assert read_scan(first).notes == ("Took channel 0 of 2; not used: a_0001.nii.gz.",)
@@ -62,7 +62,7 @@ def test_one_channel_is_named_by_the_description_of_the_data_set(tmp_path: Path)
     assert read_scan(first, channels=2).notes == ("Read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
 
 
-def test_numbers_of_patients_are_no_channels(tmp_path: Path) -> None:
+def test_numbered_patients_are_not_read_as_channels(tmp_path: Path) -> None:
     write_channels(tmp_path, "patient")
     assert read_scan(tmp_path / "patient_0000.nii.gz").notes == ()
 
@@ -76,7 +76,7 @@ def test_channels_of_different_grids_are_refused(tmp_path: Path) -> None:
         read_scan(tmp_path / "a_0000.nii.gz", channels=2)
 
 
-def test_a_data_set_of_two_channels_is_found_checked_trained_on_and_segmented(
+def test_two_channel_data_set_is_found_checked_trained_on_and_segmented(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, table, run, out = tmp_path / "Dataset001_LA", tmp_path / "cases.csv", tmp_path / "run", tmp_path / "out"
@@ -108,8 +108,8 @@ def test_a_data_set_of_two_channels_is_found_checked_trained_on_and_segmented(
     assert [path.name for path in out.iterdir()] == ["c_0000.nii.gz"]
 
 
-def test_a_numbered_file_of_several_images_is_read_alone(tmp_path: Path) -> None:
-    """`p_0000` and `p_0001` are two patients if each holds all channels; a file of one image is a channel."""
+def test_numbered_file_with_several_channels_is_a_scan_of_its_own(tmp_path: Path) -> None:
+    """`p_0000` and `p_0001` are two patients if each file holds all channels, and two channels if each holds one."""
     draw = np.random.default_rng(3)
     for number in range(2):
         voxels = draw.integers(0, 99, (2, *GRID.shape)).astype(np.int16)
@@ -122,7 +122,7 @@ def test_a_numbered_file_of_several_images_is_read_alone(tmp_path: Path) -> None
     assert [path.name for path in expand_scan_path(tmp_path, channels=2)] == ["p_0000.nii.gz", "p_0001.nii.gz"]
 
 
-def test_notes_that_name_files_are_marked(tmp_path: Path) -> None:
+def test_notes_with_file_names_are_marked_as_identifying(tmp_path: Path) -> None:
     write_channels(tmp_path / "imagesTs", "Mueller")
     first = tmp_path / "imagesTs" / "Mueller_0000.nii.gz"
     for channels in (1, 2):
@@ -131,7 +131,7 @@ def test_notes_that_name_files_are_marked(tmp_path: Path) -> None:
         assert isinstance(note, IdentifyingNote)
 
 
-def test_only_folders_of_channels_have_their_description_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dataset_json_is_read_only_beside_channel_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.nii.gz").touch()
     monkeypatch.setattr("dcamt.io.channels.channel_names", lambda path: pytest.fail(f"{path} is no channel"))
     assert not has_channel_files(tmp_path / "a.nii.gz")

@@ -1,4 +1,4 @@
-"""Checkpoints are written whole or not at all, also when writing fails."""
+"""Checkpoints: saved and loaded unchanged, kept when writing the next one fails, refused when damaged."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from dcamt_testing.processes import run_with_file_size_limit
 from dcamt_testing.synthetic import CPU
 
 
-def state(step: int, size: int = 1000) -> dict[str, Any]:
+def make_state(step: int, size: int = 1000) -> dict[str, Any]:
     draw = torch.Generator().manual_seed(step)
     return {
         "step": step,
         "seconds": 0.1 * step,
         "network": {"weight": torch.randn(size, generator=draw), "count": torch.tensor(step)},
         "average": None,
-        "optimiser": {"state": {0: {"momentum_buffer": torch.randn(size, generator=draw)}}, "groups": [{"lr": 0.01}]},
+        "optimiser": {
+            "state": {0: {"momentum_buffer": torch.randn(size, generator=draw)}},
+            "groups": [{"lr": 0.01}],
+        },
     }
 
 
-def assert_whole(path: Path, step: int) -> None:
-    """The checkpoint of `step` lies there, and nothing beside it."""
-    found, wanted = load_checkpoint(path, CPU), state(step)
+def assert_only_checkpoint(path: Path, step: int) -> None:
+    """Fail unless `path` is the complete checkpoint of `step` and the only file in its folder."""
+    found, wanted = load_checkpoint(path, CPU), make_state(step)
     assert (found["step"], found["seconds"], found["average"]) == (step, 0.1 * step, None)
     assert torch.equal(found["network"]["weight"], wanted["network"]["weight"])
     buffers = [s["optimiser"]["state"][0]["momentum_buffer"] for s in (found, wanted)]
@@ -40,14 +43,14 @@ def assert_whole(path: Path, step: int) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_round_trip_into_a_new_folder(tmp_path: Path) -> None:
+def test_saved_checkpoint_is_loaded_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "run" / "checkpoints" / "last.pt"
     for step in (3, 4):
-        save_checkpoint(path, state(step))
-        assert_whole(path, step)
+        save_checkpoint(path, make_state(step))
+        assert_only_checkpoint(path, step)
 
 
-def test_memory_formats_survive(tmp_path: Path) -> None:
+def test_memory_format_of_a_tensor_is_kept(tmp_path: Path) -> None:
     tensor = torch.randn(2, 3, 4, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     save_checkpoint(tmp_path / "x.pt", {"a": tensor})
     found = load_checkpoint(tmp_path / "x.pt", CPU)["a"]
@@ -57,21 +60,21 @@ def test_memory_formats_survive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("where", ["fsync", "replace"])
-def test_a_failure_during_writing_keeps_the_last_checkpoint(
+def test_failure_during_writing_keeps_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, where: str
 ) -> None:
     path = tmp_path / "last.pt"
-    save_checkpoint(path, state(1))
+    save_checkpoint(path, make_state(1))
 
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(files.os, where, fail)
     with pytest.raises(OutputError, match=r"last\.pt: ") as caught:
-        save_checkpoint(path, state(2))
+        save_checkpoint(path, make_state(2))
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
-    assert_whole(path, 1)
+    assert_only_checkpoint(path, 1)
 
 
 SAVE_A_LARGE_CHECKPOINT = """
@@ -85,24 +88,26 @@ except dcamt.errors.OutputError as error:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of a process's files are POSIX")
-def test_a_disk_that_fills_up_during_writing_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+def test_full_disk_during_writing_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    save_checkpoint(path, state(1))
+    save_checkpoint(path, make_state(1))
     done = run_with_file_size_limit(20_000, [path], SAVE_A_LARGE_CHECKPOINT)
     assert done.stdout.startswith(f"{path}: could not be written, the disk may be full. "), done.stderr
     assert done.stdout.count("\n") == 1
-    assert_whole(path, 1)
+    assert_only_checkpoint(path, 1)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").touch()
     with pytest.raises(OutputError, match="is not a folder"):
-        save_checkpoint(tmp_path / "checkpoints" / "last.pt", state(1))
+        save_checkpoint(tmp_path / "checkpoints" / "last.pt", make_state(1))
 
 
-def test_interrupted_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_during_writing_keeps_the_previous_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "last.pt"
-    save_checkpoint(path, state(1))
+    save_checkpoint(path, make_state(1))
 
     def interrupted(_: object, partial: Path) -> None:
         partial.write_bytes(b"half a checkpoint")
@@ -110,12 +115,12 @@ def test_interrupted_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(checkpoint.torch, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(path, state(2))
+        save_checkpoint(path, make_state(2))
     monkeypatch.undo()
-    assert_whole(path, 1)
+    assert_only_checkpoint(path, 1)
 
 
-def fault(path: Path) -> str:
+def refusal(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         load_checkpoint(path, CPU)
     assert "\n" not in str(caught.value)
@@ -123,25 +128,25 @@ def fault(path: Path) -> str:
 
 
 def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    assert fault(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
+    assert refusal(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
 
 
-def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+def test_truncated_checkpoint_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    save_checkpoint(path, state(1))
+    save_checkpoint(path, make_state(1))
     whole = path.read_bytes()
     for length in [0, 1, 4, 100, *range(0, len(whole), len(whole) // 25)]:
         path.write_bytes(whole[:length])
-        assert fault(path) == "the checkpoint is damaged. Start a new run."
+        assert refusal(path) == "the checkpoint is damaged. Start a new run."
     for junk in (b"no checkpoint", b"PK\x03\x04", os.urandom(500), pickle.dumps({"step": 1}, 0), b"\x80\x02."):
         path.write_bytes(junk)
-        assert fault(path) == "the checkpoint is damaged. Start a new run."
+        assert refusal(path) == "the checkpoint is damaged. Start a new run."
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_damage_to_the_structure_raises_nothing_but_input_errors(tmp_path: Path) -> None:
+def test_altered_byte_raises_no_other_error_than_input_error(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    save_checkpoint(path, state(1, 2))
+    save_checkpoint(path, make_state(1, 2))
     whole = path.read_bytes()
     refused = 0
     for place in range(0, len(whole), 5):
@@ -154,7 +159,7 @@ def test_damage_to_the_structure_raises_nothing_but_input_errors(tmp_path: Path)
 
 
 class Trap:
-    """A pickle of it makes a folder when it is loaded."""
+    """An object whose pickle creates the folder `mark` when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -163,12 +168,12 @@ class Trap:
         return os.mkdir, (str(self.mark),)
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
     path, mark = tmp_path / "last.pt", tmp_path / "mark"
     buffer = io.BytesIO()
     torch.save({"step": Trap(mark)}, buffer)
     path.write_bytes(buffer.getvalue())
-    assert fault(path) == "the checkpoint is damaged. Start a new run."
+    assert refusal(path) == "the checkpoint is damaged. Start a new run."
     assert not mark.exists()
     torch.load(path, weights_only=False)
-    assert mark.exists()  # the trap works
+    assert mark.exists()  # an unsafe load does create the folder

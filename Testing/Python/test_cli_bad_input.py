@@ -1,4 +1,4 @@
-"""Wrong input to `dcamt segment`: one line on stderr, exit status 1 or 2, every folder unchanged."""
+"""Invalid input to `dcamt segment` causes one line on stderr, exit status 1 or 2, and no change to any folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def listing(folder: Path) -> dict[str, bytes | None]:
 
 
 def check_line(errors: str, *parts: str) -> None:
-    """Check for one line of this program that contains the parts and a remedy."""
+    """Fail unless `errors` is one line of DCAMT that contains `parts` and says what to do."""
     assert errors.count("\n") == 1, errors
     assert errors.startswith("dcamt"), errors
     assert "Traceback" not in errors
@@ -88,15 +88,15 @@ def flipped_bits(path: Path) -> None:
 def wrong_type(path: Path) -> None:
     save(path)
     header = bytearray(gzip.decompress(path.read_bytes()))
-    header[70:72] = (12345).to_bytes(2, "little")  # the code of the voxels' type
+    header[70:72] = (12345).to_bytes(2, "little")  # datatype: an unknown code
     path.write_bytes(gzip.compress(bytes(header)))
 
 
 def flat(path: Path) -> None:
     save(path)
     header = bytearray(gzip.decompress(path.read_bytes()))
-    header[312:328] = bytes(16)  # srow_z: all voxels lie in one plane
-    header[252:254] = bytes(2)  # no qform, which ITK, and so Slicer, would take in its place
+    header[312:328] = bytes(16)  # srow_z is 0, so all voxels lie in one plane
+    header[252:254] = bytes(2)  # without a qform, which ITK (and Slicer) would use instead
     path.write_bytes(gzip.compress(bytes(header)))
 
 
@@ -125,7 +125,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_unusable_scan_is_refused_in_one_line(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """`capfd` also captures what C libraries print. Tested with an existing output folder and a new one."""
+    """The output folder exists or is new. `capfd` also captures what C libraries print."""
     make, words = UNUSABLE[name]
     scan, out = tmp_path / "scans" / "scan.nii.gz", tmp_path / "out"
     scan.parent.mkdir()
@@ -143,7 +143,7 @@ def test_unusable_scan_is_refused_in_one_line(
         assert listing(tmp_path) == before
 
 
-def test_other_wrong_input_is_refused_in_one_line(
+def test_other_invalid_input_is_refused_in_one_line(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     scan, other, file = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd", tmp_path / "notes.txt"
@@ -265,7 +265,7 @@ def test_full_disk_leaves_folders_unchanged(
     form: str,
     agreement: bool,
 ) -> None:
-    """The disk is full at the flush of the first file or, with an agreement map, of the second."""
+    """Flushing the first or, with an agreement map, the second file fails with ENOSPC."""
     from dcamt.io import atomic as files
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
@@ -292,8 +292,8 @@ def test_full_disk_leaves_folders_unchanged(
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
 @pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
-def test_limit_of_the_file_size_leaves_no_file(model: Path, tmp_path: Path, form: str) -> None:
-    """The system itself refuses the bytes, in a real process; the limit is reached while the file is written."""
+def test_write_refused_by_the_system_leaves_no_file(model: Path, tmp_path: Path, form: str) -> None:
+    """In a real process, the operating system limits the size of files and so refuses part of the result."""
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save(scan)
     out.mkdir()
@@ -317,7 +317,7 @@ def test_limit_of_the_file_size_leaves_no_file(model: Path, tmp_path: Path, form
         (KeyboardInterrupt(), ("cancelled",)),
     ],
 )
-def test_any_exception_ends_in_one_line(
+def test_any_exception_is_reported_in_one_line(
     model: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -344,10 +344,10 @@ def test_any_exception_ends_in_one_line(
         assert "Traceback" in capfd.readouterr().err
 
 
-def test_library_output_stays_off_the_terminal(
+def test_output_of_libraries_is_not_printed(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Warnings, even those turned into errors, and log lines without a handler stay off the terminal."""
+    """Neither warnings, even when an option turns them into errors, nor log lines without a handler are printed."""
     import logging
     import warnings
 
@@ -366,7 +366,7 @@ def test_library_output_stays_off_the_terminal(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert call_dcamt(words) == 0
-        assert warnings.filters[0][0] == "error"  # and left as they were
+        assert warnings.filters[0][0] == "error"  # the caller's filters are unchanged
     errors = capfd.readouterr().err
     assert "three" not in errors
     assert heard == [False]
@@ -374,7 +374,7 @@ def test_library_output_stays_off_the_terminal(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of bytes")
-def test_unprintable_names_are_escaped(model: Path, tmp_path: Path) -> None:
+def test_characters_that_the_terminal_cannot_encode_are_escaped(model: Path, tmp_path: Path) -> None:
     name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
     save(tmp_path / "scan.nii.gz")
     (tmp_path / "scan.nii.gz").rename(tmp_path / name)

@@ -1,4 +1,4 @@
-"""`dcamt evaluate` on small folders: scores in closed form, pairs, JSON, and errors."""
+"""`dcamt evaluate` on small folders: scores of slabs against their formulas, pairing of files, JSON, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
 def save(path: Path, first: int, last: int, value: int = 1) -> None:
-    """Write a slab from voxel `first` to before `last`, which fills the other axes except their border."""
+    """Write a labelmap of a slab: voxels `first` to `last` - 1 along axis 0, all but the border along the others."""
     voxels = np.zeros(GRID.shape, np.uint8)
     voxels[first:last, 1:11, 1:11] = value
     write_labelmap(Labelmap(voxels, GRID), path)
@@ -28,7 +28,7 @@ def save(path: Path, first: int, last: int, value: int = 1) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Write case a with equal files, b with 4 of 6 planes in common, and labels only of c and d."""
+    """Write predictions and labels: equal for case a, 4 of 6 planes in common for b; c and d have labels only."""
     predictions, labels = tmp_path / "predictions", tmp_path / "labels"
     save(predictions / "a.nrrd", 2, 6)
     save(predictions / "b_image.nii.gz", 2, 8)
@@ -125,13 +125,13 @@ def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_command_in_a_process_of_its_own(folders: tuple[Path, Path]) -> None:
+def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]) -> None:
     words = [interpreter(), "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
     done = subprocess.run([*map(str, words), "--json"], capture_output=True, text=True, check=True, encoding="utf-8")
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
-        # Buffered, as it is for most people: at its end Python tries once more to write what is left.
+        # Output is buffered, as by default: on exit Python tries again to write the rest.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(

@@ -1,4 +1,4 @@
-"""`dcamt models`: import, list, show, verify and remove, and files that are no sound model."""
+"""`dcamt models`: import, list, show, verify and remove; damaged files and other invalid input are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dcamt.models import store as model_store
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use an empty store of its own, without shipped models."""
+    """Use an empty store of models, without the shipped ones."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped"])
     return tmp_path / "home"

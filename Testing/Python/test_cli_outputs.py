@@ -1,4 +1,4 @@
-"""The results of `dcamt segment` besides labels: surfaces, probabilities, DICOM objects and the one-page report."""
+"""Further results of `dcamt segment`: surfaces, probabilities, DICOM objects and the one-page report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network of random weights, the first that finds a part of the noise."""
+    """Return a model with random weights that segments part of random noise, but not all."""
     from dcamt.api.segmentation import Segmenter
 
     path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
@@ -59,14 +59,14 @@ def run(*words: str | Path) -> int:
 
 
 def signed_volume(points: np.ndarray, triangles: np.ndarray) -> float:
-    """Return the volume inside a closed mesh, positive if its triangles are anticlockwise from outside."""
+    """Return the volume inside a closed mesh; positive if its triangles are anticlockwise as seen from outside."""
     a, b, c = (points[triangles[:, corner]] for corner in range(3))
     return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6)
 
 
 @pytest.mark.parametrize("ending", ["stl", "obj", "ply", "vtp"])
 def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) -> None:
-    """Of the sample's smooth atrium: read by vtk, in LPS mm as 3D Slicer reads meshes."""
+    """vtk reads the surface of the sample's atrium. The file is in LPS mm, as 3D Slicer expects."""
     vtk = pytest.importorskip("vtk")
     path = tmp_path / f"atrium.{ending}"
     assert run(SAMPLE, "-o", tmp_path / "out.nrrd", "--quality", "fast", "--surface", path) == 0
@@ -76,7 +76,7 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     reader.Update()
     mesh = reader.GetOutput()
     points = np.array([mesh.GetPoint(n) for n in range(mesh.GetNumberOfPoints())])
-    # vtk uses one cell again and again: each is asked for its points before the next one.
+    # vtk returns the same cell object each time, so its points are copied before the next call.
     count = mesh.GetNumberOfCells()
     triangles = np.array([[mesh.GetCell(n).GetPointId(corner) for corner in range(3)] for n in range(count)])
     labelmap = read_labelmap(tmp_path / "out.nrrd")
@@ -88,7 +88,7 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     assert signed_volume(points, triangles) == pytest.approx(volume, rel=0.02)
 
 
-def test_probabilities_are_those_of_the_labels(model: Path, tmp_path: Path) -> None:
+def test_most_probable_classes_equal_the_labels(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
     words = [scan, "-o", tmp_path / "x.nii.gz", "--model", model, "--probabilities", tmp_path / "p.nii.gz"]
     assert run(*words) == 0
@@ -102,7 +102,7 @@ def test_probabilities_are_those_of_the_labels(model: Path, tmp_path: Path) -> N
     np.testing.assert_array_equal(probabilities.argmax(axis=-1)[sure], np.asarray(labels.dataobj)[sure])
 
 
-def test_side_results_of_several_scans_lie_beside_their_segmentations(
+def test_further_results_of_several_scans_lie_beside_the_segmentations(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
@@ -118,7 +118,7 @@ def test_side_results_of_several_scans_lie_beside_their_segmentations(
 
 @pytest.fixture(scope="module")
 def dicom_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DICOM series, segmented into a DICOM segmentation, a measurement report and a page with identity."""
+    """Segment a DICOM series; write a DICOM segmentation, a measurement report and a page with the patient's name."""
     home = tmp_path_factory.mktemp("dicom")
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     affine[:3, 3] = (20, 30, -40)
@@ -142,7 +142,7 @@ def test_dicom_series_gives_dicom_objects(dicom_run: Path) -> None:
     assert (segmentation.Modality, report.Modality) == ("SEG", "SR")
     evidence = json.dumps(report.to_json_dict())
     assert segmentation.SOPInstanceUID in evidence
-    # The same labels as in NRRD, each at its own place.
+    # The labels equal those in the NRRD file, compared at their RAS positions.
     image = sitk.ReadImage(str(dicom_run / "out" / "series.dcm"))
     voxels, affine = sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine_from_sitk(image)
     labelmap = read_labelmap(dicom_run / "labels.nrrd")
@@ -153,7 +153,7 @@ def test_dicom_series_gives_dicom_objects(dicom_run: Path) -> None:
 
 
 class Page(HTMLParser):
-    """The text of a page, what it would fetch, and its tags."""
+    """A parsed report page: its text, the addresses that it would load, and its tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ def test_page_names_no_patient_without_identity(dicom_run: Path) -> None:
     anonymous = (dicom_run / "anonymous.html").read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", anonymous)
     assert len(pictures) == 5
-    # The pictures hold pixels alone: no chunk of a PNG file that could hold text.
+    # The PNG files hold pixels only and no chunk that could hold text.
     for picture in pictures:
         assert not re.search(rb"tEXt|iTXt|zTXt|eXIf|tIME", base64.b64decode(picture))
         anonymous = anonymous.replace(picture, "")
@@ -200,7 +200,7 @@ def test_page_names_no_channel_file_without_identity(model: Path, tmp_path: Path
     assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_page_stands_alone_and_shows_the_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "page.html"
     assert run(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -209,7 +209,7 @@ def test_page_stands_alone_and_shows_the_measurements(tmp_path: Path, capsys: py
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
-    # Three slices, and the surface from two sides with doubt and with enhancement.
+    # Three slices, and the surface from two sides, once with doubt and once with enhancement.
     assert page.tags.count("image") == 7
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
     assert "default-src 'none'" in text
@@ -228,8 +228,8 @@ def test_page_stands_alone_and_shows_the_measurements(tmp_path: Path, capsys: py
         assert expected in page.words or any(expected in word for word in page.words), expected
 
 
-def test_outlines_and_letters_lie_where_the_patient_has_them() -> None:
-    """A bright landmark to the left, front and top, in a scan stored along other axes, at its place on the screen."""
+def test_outlines_and_orientation_letters_are_at_the_right_side() -> None:
+    """The scan has a bright landmark at the patient's left, front and top, and is stored along other axes."""
     from dcamt.report.scan_figures import draw_slices
     from dcamt.report.scene import build_scene
     from dcamt.volume import Labelmap
@@ -256,13 +256,13 @@ def test_outlines_and_letters_lie_where_the_patient_has_them() -> None:
         place = {letter: (float(a), float(b)) for a, b, letter in letters}
         assert place[left_side][0] < width / 3
         assert place[top_side][1] < height / 3
-        # Left of the patient is right on the screen; the front is left in the sagittal and up in the axial slice.
+        # The patient's left is right on the screen; anterior is left in the sagittal slice and up in the axial one.
         assert (x.mean() > width / 2) == (left_side == "R")
         assert y.mean() < height / 2
 
 
-def test_one_of_several_series_is_chosen(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The chosen series is the one segmented: its frame of reference and positions are those of the result."""
+def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result has the chosen series' frame of reference and positions."""
     study = tmp_path / "study"
     study.mkdir()
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
@@ -283,7 +283,7 @@ def test_one_of_several_series_is_chosen(model: Path, tmp_path: Path, capsys: py
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """The fullest page: identity, wall, four segments, long names and many notes."""
+    """The longest page: patient's name, wall, four segments, long names and many notes."""
     from dcamt.metrics.doubtful_places import DoubtfulPlace
     from dcamt.metrics.measurements import measure
     from dcamt.models.calibration import ExpectedOverlap

@@ -1,4 +1,4 @@
-"""`dcamt segment` with a tiny random model: its files, compared with other libraries and the engine's functions."""
+"""`dcamt segment` with a tiny random model: its files, read by other libraries and compared with `Predictor`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
 
-# Turned and flipped, so that RAS, LPS and voxel indices differ.
+# Axes are permuted and flipped, so that RAS, LPS and voxel axes all differ.
 AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])
 SHAPE = (22, 26, 18)
 EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
@@ -32,7 +32,7 @@ EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the first network of random weights that finds a part of the noise."""
+    """Return a model with random weights that segments part of random noise, but not all."""
     from dcamt.inference.predictor import Predictor
     from dcamt.models.package import open_model
 
@@ -54,7 +54,7 @@ def save_scan(path: Path, seed: int = 0, shape: tuple[int, int, int] = SHAPE) ->
 
 
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
-    """Return the events on stdout, all of whose lines are JSON."""
+    """Return the events on stdout; fail if a line is not JSON."""
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -64,8 +64,8 @@ def run_process(*words: str | Path, **options) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
-def test_every_format_lies_on_the_scans_grid(model: Path, tmp_path: Path, form: str) -> None:
-    """Another library reads the results; the formats hold the same voxels at the same places."""
+def test_result_of_every_format_lies_on_the_scan_s_grid(model: Path, tmp_path: Path, form: str) -> None:
+    """Other libraries read the results: all formats hold the same voxels at the same RAS positions."""
     sitk = pytest.importorskip("SimpleITK")
     scan = save_scan(tmp_path / "a.b.nii.gz")
     assert cli.main(["segment", str(scan), "-o", str(tmp_path / "out"), "--format", form, "--model", str(model)]) == 0
@@ -81,7 +81,7 @@ def test_every_format_lies_on_the_scans_grid(model: Path, tmp_path: Path, form: 
     assert (voxels == sitk.GetArrayFromImage(sitk.ReadImage(str(reference)))).all()
 
 
-def test_json_agreement_and_measurements(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_holds_agreement_and_measurements(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan, out, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "deep" / "out", tmp_path / "tables" / "m.csv"
     words = ["segment", scan, "-o", out, "--model", model, "--agreement", "--measurements", table, "--json"]
     assert cli.main([str(word) for word in words]) == 0
@@ -100,7 +100,7 @@ def test_json_agreement_and_measurements(model: Path, tmp_path: Path, capsys: py
     assert agreement.min() >= 0
     assert agreement.max() <= 1 + 1e-6
     assert np.ptp(agreement) > 0
-    # Counted here, by hand: voxels times 1.5 x 2 x 2.5 mm3.
+    # The volume is computed here: number of voxels times 1.5 x 2 x 2.5 mm3.
     count = np.count_nonzero(read_labelmap(result["segmentation"]).voxels)
     (measured,) = result["measurements"]
     assert measured["volume_ml"] == pytest.approx(count * 7.5e-3)
@@ -110,7 +110,7 @@ def test_json_agreement_and_measurements(model: Path, tmp_path: Path, capsys: py
     assert float(row["volume_ml"]) == pytest.approx(count * 7.5e-3, rel=1e-5)
 
 
-def test_fast_is_branch_a_alone_and_has_no_agreement(
+def test_fast_quality_uses_branch_a_only_and_gives_no_agreement(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
@@ -123,8 +123,8 @@ def test_fast_is_branch_a_alone_and_has_no_agreement(
     assert not (tmp_path / "no.nrrd").exists()
 
 
-def test_region_is_in_ras_mm_and_may_begin_with_a_minus(model: Path, tmp_path: Path) -> None:
-    """The result is the whole result inside the box, by voxel centres computed here from the affine."""
+def test_region_limits_the_result_and_may_begin_with_a_minus_sign(model: Path, tmp_path: Path) -> None:
+    """The positions of the voxel centres (RAS mm) are computed here from the affine."""
     scan, out = save_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
     base = ["segment", str(scan), "--model", str(model), "-o", str(out), "--overwrite"]
     assert cli.main([*base, *EVERYWHERE]) == 0
@@ -146,7 +146,7 @@ def test_other_files_in_a_folder_of_scans_are_skipped(model: Path, tmp_path: Pat
     scans = tmp_path / "scans"
     for name in ("la1_image.nii.gz", "la2.nrrd", "la3_label.nrrd"):
         save_scan(scans / name)
-    # A label beside its image, a result, a table, and what macOS leaves on foreign disks.
+    # A label beside its scan, a result, a table, and the hidden file that macOS writes on other file systems.
     save_scan(scans / "la1_label.nii.gz")
     (scans / "la2.seg.nrrd").write_bytes(b"")
     (scans / "cases.csv").write_text("x", encoding="utf-8")
@@ -213,7 +213,7 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_p
     try:
         while part := os.read(leader, 4096):
             drawn += part
-    except OSError:  # Linux's way to say that the other end is closed
+    except OSError:  # on Linux, the other end is closed
         pass
     os.close(leader)
     assert b"[###" in drawn
@@ -232,7 +232,7 @@ from dcamt import cli
 def write(file, *rest, **more):
     open(file, "wb").write(b"half")
     print("writing", flush=True)
-    for _ in range(1200):  # a signal just before a long sleep would be handled only after it
+    for _ in range(1200):  # short sleeps, because Python handles a signal only after the current one
         time.sleep(0.05)
 
 nrrd.write = write
@@ -250,7 +250,7 @@ def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Pat
     process = open_dcamt(*words, script=SLOW_WRITER)
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
-    assert len(list(out.iterdir())) == 2  # the half-written one is there by now
+    assert len(list(out.iterdir())) == 2  # the result and the half-written temporary file
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -264,7 +264,7 @@ def measured_scans(table: Path) -> list[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_while_the_network_computes(model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_during_inference_keeps_the_finished_results(model: Path, tmp_path: Path) -> None:
     scan, out, table = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out", tmp_path / "m.csv"
     words = ["segment", *[scan.with_name(f"x{n}.nii.gz") for n in range(200)], "-o", out, "--model", model, "--json"]
     for path in words[1:201]:
@@ -278,7 +278,7 @@ def test_ctrl_c_while_the_network_computes(model: Path, tmp_path: Path) -> None:
     assert errors == "dcamt: cancelled\n"
     finished = 1 + sum(json.loads(line)["event"] == "segmented" for line in rest.splitlines())
     assert finished < 200
-    # One more may have been written whose line was not.
+    # One more result may have been written before its event was printed.
     assert finished <= len(list(out.iterdir())) <= finished + 1
     for path in out.iterdir():
         assert not path.name.startswith(".")
@@ -290,10 +290,10 @@ def test_ctrl_c_while_the_network_computes(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", [StdoutLost("gone"), KeyboardInterrupt()])
 @pytest.mark.parametrize("as_json", [True, False])
-def test_table_holds_every_written_scan(
+def test_table_lists_every_written_result_when_interrupted(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
 ) -> None:
-    """The command is interrupted while it prints the third scan of four, whose segmentation is already written."""
+    """The interrupt comes while the command reports the third of four scans, which is already written."""
     scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     line, printed_events = Console.print_line, []
@@ -313,7 +313,9 @@ def test_table_holds_every_written_scan(
     assert measured_scans(table) == names
 
 
-def test_no_table_without_a_segmentation(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_table_is_written_when_no_scan_was_segmented(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -337,11 +339,11 @@ def test_agreement_maps_are_neither_scans_nor_segmentations(
     expected = {f"la{n}.{form}" for n in range(2)} | {f"la{n}_agreement.{end}" for n in range(2)}
     assert {path.name for path in out.iterdir()} == expected
     capsys.readouterr()
-    # Against themselves, so that there are maps beside the labels, too.
+    # The folder is compared with itself, so that agreement maps lie beside both predictions and labels.
     assert cli.main(["evaluate", "--predictions", str(out), "--labels", str(out), "--json"]) == 0
     scores = [one for one in events(capsys) if one["event"] == "score"]
     assert [(one["case"], one["dice"]) for one in scores] == [("la0", 1.0), ("la1", 1.0), ("mean", 1.0), ("std", 0.0)]
-    if form == "seg.nrrd":  # put beside their scans, they become no scans
+    if form == "seg.nrrd":  # results beside the scans are not taken for scans
         for path in out.iterdir():
             path.rename(scans / path.name)
         assert cli.main([str(word) for word in (*words, "-o", again)]) == 0
@@ -354,7 +356,7 @@ def test_agreement_map_without_its_segmentation_is_a_scan(tmp_path: Path) -> Non
     assert [path.name for path in expand_scan_path(tmp_path)] == ["x_agreement.nrrd", "y.nrrd"]
 
 
-def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:
+def test_help_version_and_model_list_import_no_heavy_package(tmp_path: Path) -> None:
     script = (
         "import sys; from dcamt import cli\n"
         "try: code = cli.main(sys.argv[1:])\n"
@@ -384,7 +386,7 @@ def test_help_version_and_model_list_load_no_torch(tmp_path: Path) -> None:
             assert f"example:\n  dcamt {' '.join(words[:-1])}" in done.stdout
 
 
-def test_nifti_and_nrrd_need_no_simpleitk(model: Path, tmp_path: Path) -> None:
+def test_nifti_and_nrrd_are_segmented_without_simpleitk(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nii.gz")
     script = (
         "import sys; from dcamt import cli; code = cli.main(sys.argv[1:])\n"
@@ -398,7 +400,7 @@ def test_nifti_and_nrrd_need_no_simpleitk(model: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_closed_stdout_is_no_crash(model: Path, tmp_path: Path) -> None:
+def test_closed_stdout_causes_no_traceback(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
     words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--json"]
     read, write = os.pipe()
@@ -414,8 +416,8 @@ def test_closed_stdout_is_no_crash(model: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_closed_stderr_puts_no_error_into_stdout(model: Path, tmp_path: Path) -> None:
-    """`print` uses stdout if stderr is None; an error line there would break the JSON."""
+def test_error_is_not_printed_to_stdout_when_stderr_is_closed(model: Path, tmp_path: Path) -> None:
+    """`print` writes to stdout if sys.stderr is None; an error line there would not be JSON."""
     (tmp_path / "bad.nrrd").write_text("no image", encoding="utf-8")
     words = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
     script = "import sys; sys.stderr = None; from dcamt import cli; sys.exit(cli.main(sys.argv[1:]))"

@@ -1,4 +1,4 @@
-"""`dcamt segment` on a folder, split over two processes that torchrun starts: the results of one process."""
+"""`dcamt segment` by two processes under torchrun: the results equal those of one process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """Write five scans, the fourth of which is damaged."""
+    """Write five scans; the fourth is damaged."""
     folder = tmp_path / "scans"
     folder.mkdir()
     for number in range(5):
@@ -54,7 +54,7 @@ def segment(processes: int, *words: str | Path) -> subprocess.CompletedProcess[s
 
 
 def own_lines(text: str) -> list[str]:
-    """Return the lines of DCAMT, without those of torchrun."""
+    """Return the lines that DCAMT wrote, without those of torchrun."""
     return [line for line in text.splitlines() if line.startswith("dcamt: ")]
 
 
@@ -63,8 +63,8 @@ def rows_of(table: Path) -> Sequence[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_two_processes_give_the_results_of_one(model: Path, scans: Path, tmp_path: Path) -> None:
-    """All options pass through torchrun; results lie among the scans and are not taken for scans."""
+def test_two_processes_give_the_same_results_as_one(model: Path, scans: Path, tmp_path: Path) -> None:
+    """All options are used. The results are written among the scans and are not taken for scans."""
     told, tables, outputs = [], [], []
     for processes in (1, 2):
         out, table = tmp_path / f"out{processes}", tmp_path / f"m{processes}.csv"
@@ -84,15 +84,15 @@ def test_two_processes_give_the_results_of_one(model: Path, scans: Path, tmp_pat
     assert [row["scan"] for row in tables[1]] == ["s0", "s1", "s2", "s4"]
     assert tables[0] == tables[1]
     assert set(outputs[0]) == set(outputs[1])
-    assert len(outputs[0]) == 8  # each segmentation with its map of agreement
+    assert len(outputs[0]) == 8  # four segmentations, each with an agreement map
     for name in ("s0.nii.gz", "s1.nii.gz", "s2.nii.gz", "s4.nii.gz"):
         one, two = (read_labelmap(output[name]).voxels for output in outputs)
         assert np.array_equal(one, two)
 
 
-def test_output_of_two_processes_is_not_mixed(model: Path, scans: Path) -> None:
+def test_lines_of_two_processes_are_not_mixed(model: Path, scans: Path) -> None:
     (scans / "s3.nii.gz").unlink()
-    result = segment(2, scans, "-o", scans, "--model", model)  # among the scans
+    result = segment(2, scans, "-o", scans, "--model", model)  # results beside the scans
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[-1] == "4 of 4 scans segmented"
@@ -114,7 +114,7 @@ def segment_scan(self, number):
         while not job.segmentation.with_name("s0.seg.nrrd").exists():
             time.sleep(0.1)
         time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory runs out
+        os.kill(os.getpid(), signal.SIGKILL)  # as the operating system does when memory runs out
     return real(self, number)
 segment.SegmentSession._segment_scan = segment_scan
 from dcamt.cli import main
@@ -122,7 +122,9 @@ sys.exit(main())
 """
 
 
-def test_killed_process_leaves_the_results_and_the_rest_is_named(model: Path, scans: Path, tmp_path: Path) -> None:
+def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
+    model: Path, scans: Path, tmp_path: Path
+) -> None:
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
     script = tmp_path / "killed.py"
     script.write_text(KILLED_AT_A_SCAN, encoding="utf-8")
@@ -172,7 +174,7 @@ def test_interrupted_team_keeps_the_table_of_finished_scans(model: Path, scans: 
     assert told == ["dcamt: cancelled"]
 
 
-def test_skipped_folders_beside_scans_are_named(model: Path, scans: Path, tmp_path: Path) -> None:
+def test_skipped_folders_are_named_once(model: Path, scans: Path, tmp_path: Path) -> None:
     (scans / "patient1").mkdir()
     for number in range(1, 5):
         (scans / f"s{number}.nii.gz").unlink()
@@ -182,10 +184,10 @@ def test_skipped_folders_beside_scans_are_named(model: Path, scans: Path, tmp_pa
     assert "skipped the folders beside its scans (patient1)" in line
     (scans / "patient1").rename(scans / "out")
     result = segment(1, scans, "-o", scans / "out", "--model", model)
-    assert (result.returncode, own_lines(result.stderr)) == (0, [])  # its own results are none
+    assert (result.returncode, own_lines(result.stderr)) == (0, [])  # folders of results cause no note
 
 
-def test_fewer_scans_than_processes(model: Path, scans: Path, tmp_path: Path) -> None:
+def test_fewer_scans_than_processes_are_segmented(model: Path, scans: Path, tmp_path: Path) -> None:
     result = segment(2, scans / "s0.nii.gz", "-o", tmp_path / "one.nrrd", "--model", model)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "one.nrrd").exists()

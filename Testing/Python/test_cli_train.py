@@ -1,4 +1,4 @@
-"""`dcamt train` with a network of some thousand weights: start, pause, resume, start from a model, and failures."""
+"""`dcamt train` with a tiny network: start, pause, resume, start from a model, and failures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRID = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
 
 @pytest.fixture
 def cases(tmp_path: Path) -> Path:
-    """Write one case of each role: a bright ball in noise."""
+    """Write one labelled, one unlabelled and one validation case, each a bright ball in noise."""
     ball = np.linalg.norm(np.indices(SHAPE) - 9.5, axis=0) < 6
     for seed, name in enumerate("abc"):
         voxels = np.random.default_rng(seed).normal(100, 10, SHAPE) + 100 * ball
@@ -50,7 +50,9 @@ def train(*words: str | Path) -> int:
     return call_dcamt(["train", "--device", "cpu", *words])
 
 
-def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_run_makes_a_model_that_segments(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "runs" / "first"
     assert train(cases, "--run", run, *settings(), "--set", "validate_every=1", "--json") == 0
     printed = capsys.readouterr()
@@ -67,7 +69,7 @@ def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: py
     assert cli.main([*map(str, words)]) == 0
     assert out.exists()
 
-    # A finished run is left as it is, its measured card included.
+    # A finished run, including its model's card, is not changed by the same command.
     capsys.readouterr()
     before = [(run / name).read_bytes() for name in ("model.dcamt", "events.jsonl")]
     assert card.measured
@@ -75,7 +77,7 @@ def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: py
     assert "model.dcamt" in capsys.readouterr().out
     assert [(run / name).read_bytes() for name in ("model.dcamt", "events.jsonl")] == before
 
-    # And a second one starts from its model, with its recipe.
+    # A second run starts from the first run's model and recipe.
     second = tmp_path / "runs" / "second"
     assert "started_from" not in card.trained_on
     assert train(cases, "--run", second, "--start-from", run / "model.dcamt", "--set", "iterations=1") == 0
@@ -86,7 +88,7 @@ def test_run_makes_a_model_that_segments(cases: Path, tmp_path: Path, capsys: py
     assert made.card.trained_on["started_from"] == origin
     assert not (second / "train.lock").exists()
 
-    # Which a run that is taken up after its last checkpoint still knows.
+    # A run that is resumed after its last checkpoint still records the model it started from.
     (second / "model.dcamt").unlink()
     assert train("--run", second, "--resume") == 0
     again = open_model(second / "model.dcamt").card
@@ -125,7 +127,7 @@ def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys:
 
 
 def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
-    """The application that reads stdout may end at any time: what was learnt until then is kept."""
+    """The application that reads stdout may end at any time; the weights learnt until then are kept."""
     run = tmp_path / "run"
     words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
     process = open_dcamt(*words)
@@ -210,8 +212,8 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
 @pytest.mark.parametrize("limit", [200, 5000])
-def test_full_disk_ends_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
-    """With 200 bytes the recipe does not fit; with 5000 it does, but not the first checkpoint, which torch writes."""
+def test_full_disk_is_reported_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
+    """The limit of a file's size is exceeded by the recipe (200 bytes) or by the first checkpoint (5000 bytes)."""
     run = tmp_path / "run"
     done = run_with_file_size_limit(limit, ["train", cases, "--run", run, "--device", "cpu", *settings()])
     assert (done.returncode, done.stdout) == (1, "")
@@ -221,7 +223,7 @@ def test_full_disk_ends_in_one_line(cases: Path, tmp_path: Path, limit: int) -> 
     assert not run.exists()
 
 
-def test_lack_of_memory_ends_in_one_line(
+def test_lack_of_memory_is_reported_in_one_line(
     cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dcamt.training import learner
@@ -241,7 +243,7 @@ def test_lack_of_memory_ends_in_one_line(
 
 
 def start(script: str, *words: str | Path) -> subprocess.Popen[str]:
-    """Start `dcamt train` in its own process after a few lines of Python, and wait until it prints `here`."""
+    """Run `script` and then `dcamt train` in a new process; return when the process prints `here`."""
     process = open_dcamt("train", "--device", "cpu", *words, script=script + RUN)
     assert process.stdout is not None
     while (line := process.stdout.readline()) != "here\n":
@@ -287,7 +289,9 @@ def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Pat
     assert train(cases, "--run", run, *settings()) == 0
 
 
-def test_ctrl_c_keeps_a_resumed_run(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_before_the_first_step_keeps_a_resumed_run(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dcamt.training import trainer
 
     def interrupted(*_: object) -> None:
@@ -306,7 +310,7 @@ def test_ctrl_c_keeps_a_resumed_run(cases: Path, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "last.pt", "recipe.json"])
-def test_run_killed_while_created_starts_by_the_same_command(cases: Path, tmp_path: Path, name: str) -> None:
+def test_run_killed_during_creation_is_started_by_the_same_command(cases: Path, tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
     process = start(WRITING.format(name=name), cases, "--run", run, *settings())
     process.kill()

@@ -1,4 +1,4 @@
-"""Connected components: the largest equals SimpleITK's; the selection by certainty and centre in closed form."""
+"""Connected components: the largest against SimpleITK; selection by certainty and position against formulas."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ sitk = pytest.importorskip("SimpleITK")
 
 
 def itk_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return SimpleITK's components of `mask` with 26 neighbours, and their sizes."""
+    """Return the components of `mask` by SimpleITK with 26 neighbours per voxel, and their sizes."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
     return labels, np.bincount(labels.ravel())[1:]
 
 
 @pytest.mark.parametrize("density", [0.02, 0.05, 0.08, 0.3])
-def test_the_largest_component_is_simpleitks(density: float) -> None:
+def test_largest_component_equals_that_of_simpleitk(density: float) -> None:
     compared = 0
     for seed in range(12):
         mask = np.random.default_rng(seed).random((14, 17, 11)) < density
@@ -43,7 +43,7 @@ def test_the_largest_component_is_simpleitks(density: float) -> None:
     assert compared > 0
 
 
-def test_corners_connect_and_gaps_part() -> None:
+def test_voxels_connect_through_corners_but_not_across_gaps() -> None:
     mask = np.zeros((8, 8, 8), dtype=bool)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[2, 2, 2] = True
     mask[2, 2, 4] = mask[2, 2, 5] = True
@@ -54,7 +54,7 @@ def test_corners_connect_and_gaps_part() -> None:
     assert kept.dtype == bool
 
 
-def test_empty_full_and_strided_masks() -> None:
+def test_largest_component_of_empty_full_and_strided_masks() -> None:
     assert not largest_component(np.zeros((3, 4, 5), dtype=bool)).any()
     assert largest_component(np.ones((3, 4, 5), dtype=bool)).all()
     mask = np.random.default_rng(3).random((9, 10, 11)) < 0.06
@@ -62,11 +62,11 @@ def test_empty_full_and_strided_masks() -> None:
     assert largest_component(turned).sum() == largest_component(mask).sum()
 
 
-def test_each_class_keeps_its_own_and_others_stay() -> None:
+def test_each_class_keeps_its_largest_component_and_unlisted_labels_are_unchanged() -> None:
     labelmap = np.zeros((12, 6, 6), dtype=np.uint8)
     labelmap[0:4, 0:3, 0:3] = 1
     labelmap[8, 5, 5] = 1
-    labelmap[4:6, 0:3, 0:3] = 2  # beside class 1: must not be merged with it
+    labelmap[4:6, 0:3, 0:3] = 2  # touches class 1, but is another component
     labelmap[9:12, 2:5, 0:3] = 2
     labelmap[0, 5, 0] = labelmap[5, 5, 5] = 3
     before = labelmap.copy()
@@ -79,7 +79,7 @@ def test_each_class_keeps_its_own_and_others_stay() -> None:
     assert tidied.dtype == labelmap.dtype
 
 
-def test_components_are_weighted_by_voxels_near_the_located_organ() -> None:
+def test_component_near_the_located_organ_is_preferred() -> None:
     mask = np.zeros((20, 8, 8), bool)
     mask[1:4, 2:6, 2:6] = True
     mask[6:19, 1:7, 1:7] = True
@@ -87,16 +87,16 @@ def test_components_are_weighted_by_voxels_near_the_located_organ() -> None:
     assert largest_component(mask)[7, 2, 2]
     assert not largest_component(mask, (slice(0, 7), *near[1:]))[7, 2, 2]
     assert largest_component(mask, (slice(0, 7), *near[1:]))[2, 3, 3]
-    # Where nothing lies near, as without it.
+    # If no component is near, the largest one is selected.
     assert largest_component(mask, (slice(0, 1), *near[1:]))[7, 2, 2]
     assert largest_component(mask, (near[0], near[1], slice(0, 1)))[7, 2, 2]
 
 
 EVERYWHERE = CentrePrior(np.zeros(3), np.full(3, np.inf))
-"""Of a scan without borders: all places are central."""
+"""The prior of a scan of infinite extent, for which every position is central."""
 
 
-def test_the_place_of_one_class_does_not_affect_another() -> None:
+def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
     labelmap = np.zeros((20, 8, 8), np.uint8)
     labelmap[1:4], labelmap[6:19] = 1, 1
     labelmap[4:5, 2:4, 2:4] = 2
@@ -107,8 +107,8 @@ def test_the_place_of_one_class_does_not_affect_another() -> None:
     assert [tidied[at, 2, 2] for at in (2, 4, 8, 19)] == [1, 0, 0, 2]
 
 
-def test_central_components_weigh_more() -> None:
-    """By the closed form: a component at the border, r = 1, must be five times as large as one at the centre."""
+def test_central_component_is_preferred_to_a_larger_one_at_the_border() -> None:
+    """By the weight's formula, a component at the border (r = 1) must be five times as large as one at the centre."""
     for across, central_stays in ((4, True), (5, True), (6, False)):
         mask = np.zeros((21, 9, 9), bool)
         mask[10, 4, 4] = True
@@ -117,7 +117,7 @@ def test_central_components_weigh_more() -> None:
         assert largest_component(mask)[20, 4, 4]
         kept = largest_component(mask, prior=prior)
         assert kept[10, 4, 4] == central_stays
-        # Of a part of the scan the answer is the same.
+        # The selection is the same in a part of the scan.
         part = (slice(4, 21), slice(1, 9), slice(0, 9))
         assert np.array_equal(largest_component(mask[part], prior=prior.within(part)), kept[part])
 
@@ -136,7 +136,7 @@ def probabilities_of(*balls: tuple[tuple[int, int, int], float], shape: tuple[in
 CENTRE = CentrePrior(np.array([29.5, 19.5, 19.5]), np.array([30.0, 20.0, 20.0]))
 
 
-def test_of_two_similar_components_the_central_one_is_selected_but_never_a_speck() -> None:
+def test_central_component_is_selected_unless_it_is_tiny() -> None:
     alike = probabilities_of(((26, 20, 20), 7), ((50, 20, 20), 7.4))
     chosen = select_components(alike, CENTRE)
     assert chosen[26, 20, 20] == 1
@@ -146,33 +146,33 @@ def test_of_two_similar_components_the_central_one_is_selected_but_never_a_speck
     assert not select_components(probabilities_of(((29, 20, 20), 2.2)), CENTRE).any()
 
 
-def test_certainty_above_chance_counts_rather_than_size() -> None:
+def test_component_is_selected_by_certainty_rather_than_size() -> None:
     large, small = probabilities_of(((14, 20, 20), 8))[1] > 0.5, probabilities_of(((45, 20, 20), 6))[1] > 0.5
     assert large.sum() > 2 * small.sum()
     organ = torch.where(large, 0.55, 0.01)
     organ[small] = 0.9
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[45, 20, 20] == 1
-    # Of three classes, one that leads by 0.4 is seen, though less likely than not.
+    # With three classes, one whose probability leads the others counts even if it is below 0.5.
     first = torch.where(large, 0.4, 0.01)
     chosen = select_components(torch.stack([0.7 * (1 - first), first, 0.3 * (1 - first)]), CENTRE)
     assert chosen[14, 20, 20] == 0
     probabilities = torch.stack([0.5 * (1 - first), first, 0.5 * (1 - first)])
     chosen = select_components(probabilities, CENTRE)
     assert (chosen == 1).sum() == large.sum()
-    # But not before one that leads by more, however much smaller.
+    # A component with a larger lead is preferred, even if it is much smaller.
     probabilities[:, small] = torch.tensor([0.05, 0.9, 0.05])[:, None]
     assert select_components(probabilities, CENTRE)[45, 20, 20] == 1
 
 
-def test_a_little_more_certainty_elsewhere_does_not_outweigh_a_larger_component() -> None:
+def test_slightly_more_certain_small_component_does_not_replace_a_large_one() -> None:
     central, away = probabilities_of(((26, 20, 20), 11))[1] > 0.5, probabilities_of(((52, 20, 20), 7.5))[1] > 0.5
     organ = torch.where(central, SURE - 0.01, 0.01)
     organ[away] = SURE + 0.01
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[26, 20, 20] == 1
 
 
-def test_touching_components_separate_where_the_network_is_not_certain() -> None:
-    """As an organ and its mirror image do on a coarse grid."""
+def test_touching_components_are_separated_at_uncertain_voxels() -> None:
+    """An organ and its mirror image may touch on a coarse grid."""
     two = probabilities_of(((24, 20, 20), 9), ((45, 20, 20), 10))
     for certain, bridge in ((0.99, 0.7), (0.99, 0.97), (0.9, 0.7)):
         organ = torch.where(two[1] > 0.5, certain, 0.01)
@@ -182,7 +182,7 @@ def test_touching_components_separate_where_the_network_is_not_certain() -> None
         parted = certain >= SURE > bridge
         assert chosen[45, 20, 20] == (not parted)
         assert (chosen > 0).sum() == ((organ[:34] > SURE) if parted else organ > 0.5).sum()
-    # A few certain voxels in another place say nothing of a scan that is seen less clearly.
+    # A few certain voxels elsewhere do not raise the threshold for a less certain organ.
     organ = torch.where(probabilities_of(((40, 20, 20), 11))[1] > 0.5, 0.9, 0.01)
     organ[28:33, 3:8, 18:23] = 0.99
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[40, 20, 20] == 1
@@ -196,7 +196,7 @@ SCAN = Grid((60, 80, 40), TURNED)
 PART: Box = (slice(10, 50), slice(30, 75), slice(5, 33))
 
 
-def test_the_prior_is_at_the_same_place_in_a_part_and_on_the_networks_grid() -> None:
+def test_prior_has_the_same_centre_in_a_part_and_on_the_network_grid() -> None:
     part = SCAN.crop(PART)
     here = CentrePrior.from_box((slice(0, 60), slice(0, 80), slice(0, 40))).within(PART)
     grid = network_grid(part, (1.0, 1.2, 3.0))
@@ -208,18 +208,18 @@ def test_the_prior_is_at_the_same_place_in_a_part_and_on_the_networks_grid() -> 
     assert np.allclose(there.half_edges * (1, 1.2, 3), (80, 45, 50))
 
 
-def test_the_prior_of_a_box_is_centred_in_it() -> None:
+def test_prior_of_a_box_is_centred_in_the_box() -> None:
     prior = CentrePrior.from_box(PART)
     assert prior.centre.tolist() == [29.5, 52.0, 18.5]
     assert prior.half_edges.tolist() == [20, 22.5, 14]
 
 
-def test_the_weight_falls_with_the_distance_as_the_formula_says() -> None:
+def test_weight_of_a_component_follows_the_formula() -> None:
     components = np.zeros((21, 11, 9), int)
-    components[9:12, 4:7, 3:6] = 1  # about the middle
-    components[20, 5, 3:6] = 2  # at a face, of an odd shape
-    components[15, 5, 4] = 3  # half-way
-    components[20, 10, 8] = 5  # in a corner; 4 is missing
+    components[9:12, 4:7, 3:6] = 1  # around the centre
+    components[20, 5, 3:6] = 2  # at a face
+    components[15, 5, 4] = 3  # half-way between centre and face
+    components[20, 10, 8] = 5  # in a corner; label 4 is absent
     prior = CentrePrior(np.array([10.0, 5.0, 4.0]), np.array([10.0, 5.0, 4.0]))
     weights = prior.weights(components, 6)
     assert np.allclose(weights[[1, 2, 3, 5]], [1, 1 / (1 + CENTRAL), 1 / (1 + CENTRAL / 4), 1 / (1 + 3 * CENTRAL)])

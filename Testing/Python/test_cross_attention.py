@@ -1,4 +1,4 @@
-"""Cross-attention, compared with torch.nn.MultiheadAttention, and its distance bias, with a loop over pairs."""
+"""Cross-attention against torch.nn.MultiheadAttention, and its distance bias against a loop over pairs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CPU = torch.device("cpu")
 
 
 def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
-    """Return -(1/2)^h times the Euclidean distance of each pair of tokens, by a loop."""
+    """Return the bias (heads, N, N): -(1/2)^h times the Euclidean distance of each pair of tokens, by a loop."""
     points = list(itertools.product(*(range(n) for n in size)))
     pairs = [[math.dist(p, q) for q in points] for p in points]
     return np.array([[[-(0.5**head) * distance for distance in row] for row in pairs] for head in range(heads)])
 
 
 def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
-    """With every weight random, those that begin at zero or one, too."""
+    """Return cross-attention with random weights, including those initialised to zero or one."""
     torch.manual_seed(seed)
     module = CrossAttention(channels, heads).double()
     for parameter in module.parameters():
@@ -34,8 +34,8 @@ def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
     return module
 
 
-class Largest(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation makes, inside attention included."""
+class LargestTensor(TorchDispatchMode):
+    """Records the size of the largest tensor that any operation creates, also inside attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def largest_tensor(call: Callable[[], object]) -> int:
-    """Bytes."""
-    with Largest() as largest:
+def largest_tensor_bytes(call: Callable[[], object]) -> int:
+    """Return the size in bytes of the largest tensor that a call creates."""
+    with LargestTensor() as largest:
         call()
     return largest.bytes
 
@@ -63,7 +63,9 @@ def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Ten
 
 
 @pytest.mark.parametrize(("channels", "heads", "size"), [(8, 4, (2, 3, 2)), (6, 2, (3, 1, 4)), (4, 1, (2, 2, 2))])
-def test_it_equals_torchs_multi_head_attention(channels: int, heads: int, size: tuple[int, int, int]) -> None:
+def test_cross_attention_equals_torch_multihead_attention(
+    channels: int, heads: int, size: tuple[int, int, int]
+) -> None:
     module = attention(channels, heads)
     own, context = feature_maps(channels, size)
     reference = nn.MultiheadAttention(channels, heads, batch_first=True).double()
@@ -79,7 +81,9 @@ def test_it_equals_torchs_multi_head_attention(channels: int, heads: int, size: 
             return (flat - flat.mean(dim=-1, keepdim=True)) / deviation * norm.weight + norm.bias
 
         query, keys = tokens(own, module.norm_query), tokens(context, module.norm_context)
-        mask = torch.from_numpy(bias_by_hand(size, heads)).repeat(2, 1, 1)  # (B * heads, N, N), samples outermost
+        mask = torch.from_numpy(bias_by_hand(size, heads)).repeat(
+            2, 1, 1
+        )  # (B * heads, N, N), ordered by sample, then head
         mixed, _ = reference(query, keys, keys, attn_mask=mask, need_weights=False)
         expected = own + mixed.permute(0, 2, 1).reshape(own.shape)
         assert torch.allclose(module(own, context), expected, atol=1e-6)
@@ -87,7 +91,7 @@ def test_it_equals_torchs_multi_head_attention(channels: int, heads: int, size: 
         assert not torch.allclose(without_bias, mixed, atol=1e-2)
 
 
-def test_untrained_cross_attention_changes_nothing_but_has_gradients() -> None:
+def test_untrained_cross_attention_is_the_identity_but_has_gradients() -> None:
     torch.manual_seed(0)
     module = CrossAttention(8, 4).double()
     own, context = feature_maps(8, (2, 3, 2))
@@ -99,13 +103,13 @@ def test_untrained_cross_attention_changes_nothing_but_has_gradients() -> None:
 
 
 @pytest.mark.parametrize("size", [(2, 3, 4), (1, 1, 1), (7, 7, 5), (1, 9, 1)])
-def test_the_bias_is_a_loop_over_pairs(size: tuple[int, int, int]) -> None:
+def test_bias_equals_a_loop_over_pairs_of_tokens(size: tuple[int, int, int]) -> None:
     found = distance_bias(size, 3, CPU).double().numpy()
     assert np.allclose(found, bias_by_hand(size, 3), rtol=1e-6, atol=1e-6)
     assert (np.diagonal(found, axis1=1, axis2=2) == 0).all()
 
 
-def test_the_bias_depends_on_distances_alone() -> None:
+def test_bias_depends_only_on_the_distance() -> None:
     whole, window = (6, 5, 7), (3, 2, 4)
     index = np.arange(math.prod(whole)).reshape(whole)
     large, small = distance_bias(whole, 2, CPU), distance_bias(window, 2, CPU)
@@ -116,40 +120,40 @@ def test_the_bias_depends_on_distances_alone() -> None:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 3000, 4 * 3 * 120 * 119])
-def test_blocks_of_queries_give_the_same_result(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One query at a time, a few, and all but one of the 120."""
+def test_result_does_not_depend_on_the_block_size(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks hold one query, a few, or all but one of the 120 queries."""
     module = attention(6, 3)
     own, context = feature_maps(6, (4, 6, 5))
     with torch.no_grad():
         whole = module(own, context)
-        assert largest_tensor(lambda: module(own, context)) >= 4 * 3 * 120 * 120
+        assert largest_tensor_bytes(lambda: module(own, context)) >= 4 * 3 * 120 * 120
         monkeypatch.setattr(cross_attention, "BLOCK_BYTES", block_bytes)
         assert (module(own, context) - whole).abs().max() < 1e-6
-    # With gradients, too, though all at once.
+    # With gradients, all queries are computed at once.
     assert (module(own, context) - whole).abs().max() < 1e-6
 
 
-def test_without_gradients_no_tensor_is_larger_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_tensor_exceeds_a_block_when_gradients_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     module = attention(4, 4).float()
     own, context = (maps[:1].float() for maps in feature_maps(4, (12, 11, 10)))
     tokens, heads = 1320, 4
     with torch.no_grad():
-        assert largest_tensor(lambda: module(own, context)) == 4 * heads * tokens**2
+        assert largest_tensor_bytes(lambda: module(own, context)) == 4 * heads * tokens**2
         for block_bytes in (4 * heads * tokens * 100, 4 * heads * tokens * 10):
             monkeypatch.setattr(cross_attention, "BLOCK_BYTES", block_bytes)
-            assert largest_tensor(lambda: module(own, context)) == block_bytes
+            assert largest_tensor_bytes(lambda: module(own, context)) == block_bytes
 
 
-def test_a_whole_scan_of_the_largest_kind_takes_a_block_at_a_time() -> None:
-    tokens = 40 * 40 * 6  # of 640 x 640 x 88 voxels
+def test_largest_scans_are_computed_in_blocks() -> None:
+    tokens = 40 * 40 * 6  # the bottleneck of a scan of 640 x 640 x 88 voxels
     a_query = 4 * 4 * tokens
-    assert a_query * tokens > 1.4e9  # all at once
+    assert a_query * tokens > 1.4e9  # the attention of all queries would take more than 1.4 GB
     assert BLOCK_BYTES - a_query < a_query * queries_at_once(tokens, 4) <= BLOCK_BYTES
     assert queries_at_once(7 * 7 * 5, 4) == 7 * 7 * 5
 
 
 @pytest.mark.parametrize("axes", [(2,), (3,), (4,), (2, 4), (2, 3, 4)])
-def test_mirrored_maps_give_the_mirrored_result(axes: tuple[int, ...]) -> None:
+def test_mirrored_features_give_the_mirrored_result(axes: tuple[int, ...]) -> None:
     module = attention(8, 4)
     own, context = feature_maps(8, (2, 3, 4))
     with torch.no_grad():
@@ -159,7 +163,7 @@ def test_mirrored_maps_give_the_mirrored_result(axes: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 3, 2, 4), (0, 1, 4, 2, 3), (0, 1, 4, 3, 2)])
-def test_permuted_axes_give_the_permuted_result(order: tuple[int, ...]) -> None:
+def test_features_with_permuted_axes_give_the_permuted_result(order: tuple[int, ...]) -> None:
     module = attention(8, 4)
     own, context = feature_maps(8, (2, 3, 4))
     with torch.no_grad():
@@ -167,23 +171,23 @@ def test_permuted_axes_give_the_permuted_result(order: tuple[int, ...]) -> None:
         assert torch.allclose(module(own.permute(order), context.permute(order)), expected, atol=1e-6)
 
 
-def test_without_the_bias_the_order_of_tokens_does_not_matter() -> None:
-    """Shuffling the context's tokens changes the result only through the bias, by the tokens' places."""
+def test_order_of_tokens_matters_only_through_the_bias() -> None:
+    """Shuffling the context's tokens changes the result only through the bias, which depends on their positions."""
     module = attention(8, 4)
     own, context = feature_maps(8, (2, 3, 4))
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
     shuffled = context.flatten(2)[..., order].reshape(own.shape)
     with torch.no_grad():
         assert not torch.allclose(module(own, shuffled), module(own, context), atol=1e-3)
-        # One and the same token everywhere: then no place differs from another.
+        # With the same token at every position, shuffling changes nothing.
         constant = context[..., :1, :1, :1].expand_as(context)
         value = module.key_value(module.norm_context(context[..., 0, 0, 0])).chunk(2, dim=-1)[1]
         expected = own + module.output(value)[..., None, None, None]
         assert torch.allclose(module(own, constant), expected, atol=1e-9)
 
 
-def test_the_first_head_attends_nearby_and_the_last_far() -> None:
-    """With equal scores, the mean distance that a head attends to grows from head to head."""
+def test_mean_distance_of_attended_tokens_grows_from_head_to_head() -> None:
+    """All scores are equal, so only the bias decides."""
     weights = distance_bias((5, 5, 5), 4, CPU).softmax(dim=-1)
     distances = -distance_bias((5, 5, 5), 1, CPU)[0]
     mean = (weights * distances).sum(dim=-1).mean(dim=-1)

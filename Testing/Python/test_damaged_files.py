@@ -1,4 +1,4 @@
-"""Damaged, cut and incomplete files of every format are refused; whole ones are what SimpleITK reads."""
+"""Damaged and truncated files of every format are refused; intact files are read as SimpleITK reads them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from dcamt_testing.scan_files import (
 VOXELS = np.ascontiguousarray(scan("int16"))
 
 
-def written(path: Path, compressed: bool = False) -> Path:
+def write_scan(path: Path, compressed: bool = False) -> Path:
     sitk.WriteImage(sitk_image(VOXELS, ORTHOGONAL["axial"]), str(path), useCompression=compressed)
     return path
 
 
-def cut(path: Path, fraction: float = 0.5) -> None:
+def truncate(path: Path, fraction: float = 0.5) -> None:
     os.truncate(path, int(path.stat().st_size * fraction))
 
 
@@ -45,23 +45,23 @@ def cut(path: Path, fraction: float = 0.5) -> None:
     + [(".mhd", ".raw"), (".nhdr", ".raw"), (".nrrd", ".nrrd"), (".nii", ".nii"), (".nii.gz", ".nii.gz")]
     + [(".gipl.gz", ".gipl.gz"), (".img.gz", ".img.gz")],
 )
-def test_cut_files_are_refused_and_whole_ones_read(tmp_path: Path, ending: str, data: str) -> None:
-    path = written(tmp_path / f"x{ending}", compressed=ending.endswith(".gz"))
+def test_truncated_file_is_refused_and_intact_file_is_read(tmp_path: Path, ending: str, data: str) -> None:
+    path = write_scan(tmp_path / f"x{ending}", compressed=ending.endswith(".gz"))
     read = read_scan(path)
     itk = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(read.voxels[0], sitk.GetArrayFromImage(itk).transpose(2, 1, 0))
     assert read.grid.matches(Grid(SHAPE, affine_from_sitk(itk)), 1e-3)
-    cut(tmp_path / f"x{data}", 0.9)
+    truncate(tmp_path / f"x{data}", 0.9)
     refused(lambda: read_scan(path), path)
-    cut(tmp_path / f"x{data}")
+    truncate(tmp_path / f"x{data}")
     refused(lambda: read_scan(path), path)
 
 
 @pytest.mark.parametrize(
     ("ending", "data"), [(".mha", ".mha"), (".mhd", ".zraw"), (".nrrd", ".nrrd"), (".nii.gz", ".nii.gz")]
 )
-def test_damage_inside_compressed_data_is_found(tmp_path: Path, ending: str, data: str) -> None:
-    path = written(tmp_path / f"x{ending}", compressed=True)
+def test_damaged_compressed_data_is_refused(tmp_path: Path, ending: str, data: str) -> None:
+    path = write_scan(tmp_path / f"x{ending}", compressed=True)
     file = tmp_path / f"x{data}"
     whole = file.read_bytes()
     at = len(whole) * 3 // 4
@@ -71,20 +71,20 @@ def test_damage_inside_compressed_data_is_found(tmp_path: Path, ending: str, dat
     refused(lambda: read_scan(path), path)
 
 
-def test_missing_and_cut_data_files_have_their_own_messages(tmp_path: Path) -> None:
-    path = written(tmp_path / "x.mhd")
-    cut(tmp_path / "x.raw")
+def test_missing_and_truncated_data_files_cause_different_messages(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mhd")
+    truncate(tmp_path / "x.raw")
     refused(lambda: read_scan(path), path, "ends too early", "x.raw", "990 of 1980 bytes")
     (tmp_path / "x.raw").unlink()
     refused(lambda: read_scan(path), path, "needs its data file x.raw, which is missing")
-    path = written(tmp_path / "y.nhdr")
+    path = write_scan(tmp_path / "y.nhdr")
     (tmp_path / "y.raw").unlink()
     refused(lambda: read_scan(path), path, "needs its data file y.raw, which is missing")
-    path = written(tmp_path / "z.hdr")
+    path = write_scan(tmp_path / "z.hdr")
     (tmp_path / "z.img").unlink()
     refused(lambda: read_scan(path), path, "z.img")
-    path = written(tmp_path / "w.mha")
-    cut(path)
+    path = write_scan(tmp_path / "w.mha")
+    truncate(path)
     refused(lambda: read_scan(path), path, "ends too early")
 
 
@@ -93,10 +93,10 @@ def test_missing_and_cut_data_files_have_their_own_messages(tmp_path: Path) -> N
     ("header", "data", "compressed"),
     [("x.mhd", "x.raw", False), ("x.mhd", "x.zraw", True), ("x.nhdr", "x.raw.gz", True), ("x.hdr", "x.img", False)],
 )
-def test_a_cut_data_file_is_named_with_its_bytes(
+def test_error_names_the_truncated_data_file_and_its_bytes(
     tmp_path: Path, reader: Callable[[Path], object], header: str, data: str, compressed: bool
 ) -> None:
-    path = written(tmp_path / header, compressed)
+    path = write_scan(tmp_path / header, compressed)
     whole = (tmp_path / data).read_bytes()
     for kept in (0, len(whole) // 2):
         (tmp_path / data).write_bytes(whole[:kept])
@@ -111,8 +111,8 @@ def test_a_cut_data_file_is_named_with_its_bytes(
 
 
 @pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
-def test_a_data_file_of_another_name_is_suggested(tmp_path: Path, ending: str) -> None:
-    path = written(tmp_path / f"x{ending}")
+def test_error_suggests_a_data_file_of_similar_name(tmp_path: Path, ending: str) -> None:
+    path = write_scan(tmp_path / f"x{ending}")
     (tmp_path / "x.raw").rename(tmp_path / "X.RAW")
     refused(lambda: read_scan(path), path, "needs its data file x.raw", "If X.RAW is that file, rename it to x.raw")
     (tmp_path / "X.RAW").rename(tmp_path / "y.raw")
@@ -120,20 +120,20 @@ def test_a_data_file_of_another_name_is_suggested(tmp_path: Path, ending: str) -
     refused(lambda: read_scan(path), path, "needs its data file x.raw", "If y.raw is that file, rename it to x.raw")
 
 
-def test_formats_that_cannot_be_checked_are_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "x.hdf5")
+def test_formats_without_integrity_checks_are_refused(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.hdf5")
     path.rename(tmp_path / "x.xyz")
     refused(lambda: read_scan(tmp_path / "x.xyz"), tmp_path / "x.xyz", "cannot be")
 
 
-def test_plain_files_named_gz_and_compressed_ones_that_are_not(tmp_path: Path) -> None:
+def test_gzip_is_detected_by_content_not_by_name(tmp_path: Path) -> None:
     plain = save_nifti(tmp_path / "x.nii", scan())
     packed = tmp_path / "packed.nii"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     np.testing.assert_array_equal(read_scan(packed).voxels[0], scan())
     plain.rename(tmp_path / "y.nii.gz")
     np.testing.assert_array_equal(read_scan(tmp_path / "y.nii.gz").voxels[0], scan())
-    nrrd = written(tmp_path / "z.nrrd")
+    nrrd = write_scan(tmp_path / "z.nrrd")
     nrrd.rename(tmp_path / "z.nrrd.gz")
     np.testing.assert_array_equal(read_scan(tmp_path / "z.nrrd.gz").voxels[0], VOXELS)
     (tmp_path / "z2.nrrd.gz").write_bytes(gzip.compress((tmp_path / "z.nrrd.gz").read_bytes()))
@@ -179,7 +179,7 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
     path.write_bytes(NRRDS[name])
     read = read_scan(path)
     np.testing.assert_array_equal(read.voxels[0], VOXELS)
-    # ITK 5.4 in SimpleITK has no hex, and reads keywords in their usual spelling only.
+    # ITK 5.4 in SimpleITK cannot read hex encoding or keywords in unusual spelling, so the usual file is compared.
     usual = NRRDS["other space" if name == "other space" else "plain"]
     path.write_bytes(NRRDS[name] if name not in ("hex", "values in capitals", "windows line ends") else usual)
     try:
@@ -192,7 +192,7 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["list", "pattern", "one"])
-def test_nrrd_data_in_several_files(tmp_path: Path, how: str) -> None:
+def test_nrrd_data_in_several_files_is_read(tmp_path: Path, how: str) -> None:
     for k in range(11):
         (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
     (tmp_path / "all.raw").write_bytes(RAW)
@@ -208,7 +208,7 @@ def test_nrrd_data_in_several_files(tmp_path: Path, how: str) -> None:
     itk = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
     victim = tmp_path / ("all.raw" if how == "one" else "d005.raw")
-    cut(victim)
+    truncate(victim)
     refused(lambda: read_scan(path), path, "too early", victim.name)
     victim.unlink()
     refused(lambda: read_scan(path), path, f"{victim.name}, which is missing")
@@ -235,7 +235,7 @@ def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes
 # ---- the benchmark's file
 
 
-def test_benchmark_file_holds_scan_and_label(tmp_path: Path) -> None:
+def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "mri_norm2.h5"
     with h5py.File(path, "w") as file:
@@ -248,22 +248,22 @@ def test_benchmark_file_holds_scan_and_label(tmp_path: Path) -> None:
     assert read_labelmap(path).grid.matches(volume.grid)
     (case,) = find_cases(tmp_path).cases
     assert (case.image, case.label, case.role) == (path, path, "labelled")
-    cut(path)
+    truncate(path)
     refused(lambda: read_scan(path), path)
     with h5py.File(path, "w") as file:
         file["data"] = scan()
     refused(lambda: read_scan(path), path, '"image"', "data")
 
 
-def test_checks_of_compressed_data_read_it_to_its_end() -> None:
-    """A changed byte in a stored block is nothing but a wrong checksum, which zlib finds at the stream's end."""
+def test_compressed_data_is_read_to_its_end_to_verify_the_checksum() -> None:
+    """In an uncompressed block, only the checksum at the stream's end reveals a changed byte."""
     data = bytearray(zlib.compress(bytes(5000), 0))
     data[2000] ^= 1
     with pytest.raises(zlib.error, match=re.compile("check")):
         zlib.decompress(bytes(data))
 
 
-def test_thin_stack_is_a_scan(tmp_path: Path) -> None:
+def test_stack_of_few_slices_is_read(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 500, (40, 40, 5)).astype(np.int16)
     path = save_nifti(tmp_path / "cine.nii", voxels, affine_of(np.diag([1.4, 1.4, 10.0])))
     np.testing.assert_array_equal(read_scan(path).voxels[0], voxels)
@@ -274,6 +274,6 @@ def test_thin_stack_is_a_scan(tmp_path: Path) -> None:
     ("mm", "words"),
     [(100.0, ("measures 0.9 x 1 x 1.1 m", "100 mm apart")), (625.0, ("5.6 x 6.2 x 6.9 m",)), (6e-4, ("0.0006 mm",))],
 )
-def test_impossible_sizes_are_refused_with_their_numbers(tmp_path: Path, mm: float, words: tuple[str, ...]) -> None:
+def test_error_states_the_impossible_size(tmp_path: Path, mm: float, words: tuple[str, ...]) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([mm, mm, mm, 1.0]))
     refused(lambda: read_scan(path), path, *words)

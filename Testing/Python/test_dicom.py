@@ -1,4 +1,4 @@
-"""A folder of DICOM slices becomes the volume it is, or is refused in one line."""
+"""Folders of DICOM slices: every voxel is read at its RAS position, and unusable series are refused in one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_dicom(
     shift: dict[int, float] | None = None,
     sop_class: str = "1.2.840.10008.5.1.4.1.1.4",
 ) -> None:
-    """One file a slice, named against the order of their places; `shift` moves slices along k, in mm."""
+    """Write one file per slice. File names are in the reverse order of positions; `shift` moves slices along k (mm)."""
     folder.mkdir(exist_ok=True)
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -56,8 +56,8 @@ def write_dicom(
 
 
 @pytest.mark.parametrize("name", [*ORTHOGONAL, "tilted"])
-def test_dicom_series(tmp_path: Path, name: str) -> None:
-    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # slices shear against their normal
+def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
+    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # the slices are sheared relative to their normal
     affine = {**ORTHOGONAL, "tilted": affine_of(rotation(4) @ tilted)}[name]
     voxels, folder = scan("int16"), tmp_path / "series"
     write_dicom(folder, voxels, affine)
@@ -68,7 +68,7 @@ def test_dicom_series(tmp_path: Path, name: str) -> None:
     header = read_header(folder)
     assert header.channels == 1
     assert header.grid.matches(volume.grid, tolerance_mm=0)
-    # k may run the other way: compare every voxel's value at its own place.
+    # The k axis may be reversed, so voxels are compared by RAS position.
     to_ours = np.linalg.inv(volume.grid.affine) @ affine
     index = np.indices(SHAPE).reshape(3, -1)
     ours = to_ours[:3, :3] @ index + to_ours[:3, 3:]
@@ -83,13 +83,13 @@ def test_dicom_series(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"])  # MR, CT
-def test_dicom_slices_are_rescaled_each_by_its_own_slope(tmp_path: Path, sop_class: str) -> None:
+def test_each_dicom_slice_is_rescaled_by_its_own_slope(tmp_path: Path, sop_class: str) -> None:
     folder = tmp_path / "s"
     write_dicom(folder, scan("int16"), np.diag([1.0, -1, 2, 1]), sop_class=sop_class)
     slopes = {0: b"1 ", 1: b".5", 2: b"2 "}
     for k in range(SHAPE[2]):
         path = folder / f"1.2.826.0.1.1-{99 - k:02}.dcm"
-        # RescaleIntercept and RescaleSlope (implicit VR: tag, length, value) belong just before the pixels.
+        # RescaleIntercept and RescaleSlope (implicit VR: tag, length, value) are inserted before the pixels.
         raw, pixels, two = path.read_bytes(), b"\xe0\x7f\x10\x00", b"\x02\x00\x00\x00"
         intercept, slope = b"\x28\x00\x52\x10" + two, b"\x28\x00\x53\x10" + two
         raw = raw.replace(intercept + b"0 ", b"").replace(slope + b"1 ", b"")
@@ -106,7 +106,7 @@ def test_dicom_slices_are_rescaled_each_by_its_own_slope(tmp_path: Path, sop_cla
     assert found.voxels.dtype == np.float32
 
 
-def test_dicom_folders_that_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     affine = ORTHOGONAL["oblique"]
 
     def read(name: str) -> Callable[[], object]:

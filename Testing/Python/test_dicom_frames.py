@@ -1,6 +1,6 @@
-"""DICOM files of many frames and folders of many kinds: every frame in its own place, or one line of error.
+"""Multi-frame DICOM files and DICOM folders: every frame is read at its position, or the error is one line.
 
-The files are made with pydicom; each frame's voxels hold the place where it belongs.
+The files are made with pydicom. The voxels of each frame hold the frame's position.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def base(sop_class: str, series: str = SERIES, number: int = 1, **attributes: ob
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
-        frame[0, 0] += 1  # so that no image is blank
+        frame[0, 0] += 1  # an image of one intensity would be refused
     return b"".join(frame.tobytes() for frame in frames)
 
 
@@ -76,7 +76,10 @@ def write_slice(path: Path, place: float, **attributes: object) -> Path:
 
 
 def write_frames(path: Path, places: Sequence[float], frames: Sequence[dict[str, dict[str, object]]] = ()) -> Path:
-    """An enhanced MR; `frames` are further functional groups of each frame: {sequence: {attribute: value}}."""
+    """Write an enhanced MR image.
+
+    frames: further functional groups of each frame, {sequence: {attribute: value}}.
+    """
     data = base(ENHANCED_MR)
     data.NumberOfFrames = len(places)
     shared = Dataset()
@@ -107,8 +110,8 @@ def write_frames(path: Path, places: Sequence[float], frames: Sequence[dict[str,
     return path
 
 
-def assert_in_place(volume: Volume, slices: int, add: int = 100) -> None:
-    """Each slice holds the place at which it lies."""
+def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
+    """Fail unless the voxels of each slice hold the slice's position."""
     assert volume.voxels.shape == (1, SIZE, SIZE, slices)
     grid = volume.grid
     z = grid.affine[2, 3] + grid.affine[2, 2] * np.arange(slices)
@@ -117,9 +120,9 @@ def assert_in_place(volume: Volume, slices: int, add: int = 100) -> None:
 
 
 @pytest.mark.parametrize("places", [range(12), range(11, -1, -1), [*range(0, 12, 2), *range(1, 12, 2)]], ids=str)
-def test_frames_lie_at_their_stated_places(tmp_path: Path, places: Sequence[int]) -> None:
+def test_frames_are_read_at_their_positions(tmp_path: Path, places: Sequence[int]) -> None:
     path = write_frames(tmp_path / "x.dcm", list(places))
-    assert_in_place(read_scan(path), 12)
+    assert_slices_in_place(read_scan(path), 12)
     assert read_header(path).grid.shape == (SIZE, SIZE, 12)
 
 
@@ -143,7 +146,7 @@ def times(places: Sequence[int], number: int) -> list[dict[str, dict[str, object
 @pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG", "deflated"])
 @pytest.mark.parametrize("slope", [1, 2])
 def test_compressed_slices_are_read_or_refused_by_name(tmp_path: Path, compressor: str, slope: int) -> None:
-    """Lossless syntaxes; written by pydicom or GDCM, and compared with what was compressed."""
+    """The transfer syntaxes are lossless. pydicom or GDCM compresses the slices; the result equals the original."""
     syntax = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "JPEG": JPEGLosslessSV1}
     for k in range(8):
         path = write_slice(tmp_path / "series" / f"{k}.dcm", k, RescaleSlope=slope, RescaleIntercept=0)
@@ -165,7 +168,7 @@ def test_compressed_slices_are_read_or_refused_by_name(tmp_path: Path, compresso
 
 
 def compress_with_gdcm(path: Path, compressor: str) -> None:
-    """Write the slice anew, its pixels compressed; the position and the other tags are copied back."""
+    """Compress the pixels of a slice; copy back the position and the other tags, which GDCM changes."""
     import SimpleITK as sitk  # noqa: N813
 
     before = pydicom.dcmread(path)
@@ -186,13 +189,13 @@ def compress_with_gdcm(path: Path, compressor: str) -> None:
     before.save_as(path)
 
 
-def test_folders_of_one_study_are_its_series(tmp_path: Path) -> None:
+def test_subfolders_of_a_study_are_read_as_its_series(tmp_path: Path) -> None:
     for series in ("1.2.3.1", "1.2.3.2"):
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
     assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
     refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series")
-    assert_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
+    assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
     for number, patient in enumerate("ab"):
         for k in range(8):
             file = write_slice(tmp_path / "all" / patient / f"{k}.dcm", k)
@@ -203,7 +206,7 @@ def test_folders_of_one_study_are_its_series(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_first_of_several_times_is_taken_with_a_note(tmp_path: Path, named: bool) -> None:
+def test_first_time_point_is_read_with_a_note(tmp_path: Path, named: bool) -> None:
     places = [*range(12)] * 3
     path = write_frames(tmp_path / "x.dcm", places, times(range(12), 3) if named else ())
     data = pydicom.dcmread(path)
@@ -211,14 +214,14 @@ def test_first_of_several_times_is_taken_with_a_note(tmp_path: Path, named: bool
     data.PixelData = moved.astype("<u2").tobytes()
     data.save_as(path)
     volume = read_scan(path)
-    assert_in_place(volume, 12)
+    assert_slices_in_place(volume, 12)
     assert any("3 points in time" in note for note in volume.notes)
-    assert_in_place(read_scan(path, choice=ScanChoice(time=2)), 12, 1100)
+    assert_slices_in_place(read_scan(path, choice=ScanChoice(time=2)), 12, 1100)
     refused(lambda: read_scan(path, choice=ScanChoice(time=4)), path, "3 points in time")
 
 
 @pytest.mark.parametrize("kind", ["frames", "folder"])
-def test_magnitude_and_phase_are_named_and_chosen(tmp_path: Path, kind: str) -> None:
+def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
     names = {"magnitude": "MAGNITUDE", "phase": "PHASE"}
     if kind == "frames":
         path = write_frames(
@@ -235,30 +238,30 @@ def test_magnitude_and_phase_are_named_and_chosen(tmp_path: Path, kind: str) -> 
     refused(lambda: read_scan(path), path, "magnitude, phase", "--frame-type")
     for n, name in enumerate(names):
         add = 100 if kind == "frames" else 100 + 1000 * n
-        assert_in_place(read_scan(path, choice=ScanChoice(frame_type=name)), 10, add)
+        assert_slices_in_place(read_scan(path, choice=ScanChoice(frame_type=name)), 10, add)
     refused(lambda: read_scan(path, choice=ScanChoice(frame_type="real")), path, "magnitude, phase")
 
 
-def test_stacks_of_one_file_are_named_and_chosen(tmp_path: Path) -> None:
+def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:
     stacks = [{"FrameContentSequence": {"StackID": name}} for name in "ab" for _ in range(8)]
     path = write_frames(tmp_path / "x.dcm", [*range(8), *range(20, 28)], stacks)
     refused(lambda: read_scan(path), path, "2 stacks", "stack 1 of 2", "--series")
     volume = read_scan(path, choice=ScanChoice(series="2"))
-    assert_in_place(volume, 8)
+    assert_slices_in_place(volume, 8)
     assert volume.grid.affine[:3, 3].tolist() == [0, 0, 40] or volume.grid.affine[2, 3] == 54
 
 
-def test_one_frame_a_file_is_read_as_one_scan(tmp_path: Path) -> None:
+def test_files_of_one_frame_each_are_read_as_one_scan(tmp_path: Path) -> None:
     for k in range(9):
         write_frames(tmp_path / f"series_{k}", [8 - k])
         data = pydicom.dcmread(tmp_path / f"series_{k}")
         data.SOPInstanceUID = generate_uid()
         data.save_as(tmp_path / f"series_{k}")
-    assert_in_place(read_scan(tmp_path), 9)
+    assert_slices_in_place(read_scan(tmp_path), 9)
 
 
 @pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.5.1.4.1.1.66.4", RT_DOSE])
-def test_tiles_segmentations_and_doses_are_no_scans(tmp_path: Path, sop_class: str) -> None:
+def test_tiled_images_segmentations_and_doses_are_refused_as_scans(tmp_path: Path, sop_class: str) -> None:
     path = write_frames(tmp_path / "x.dcm", range(8))
     data = pydicom.dcmread(path)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
@@ -266,14 +269,14 @@ def test_tiles_segmentations_and_doses_are_no_scans(tmp_path: Path, sop_class: s
     refused(lambda: read_scan(path), path, "scan")
 
 
-def test_frames_are_rescaled_each_by_its_own_slope(tmp_path: Path) -> None:
+def test_each_frame_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:
     groups = [{"PixelValueTransformationSequence": {"RescaleSlope": 0.5 + k, "RescaleIntercept": -k}} for k in range(8)]
     volume = read_scan(write_frames(tmp_path / "x.dcm", range(8), groups))  # type: ignore[arg-type]
     k = (np.arange(8) if volume.grid.affine[2, 2] > 0 else np.arange(8)[::-1]).astype(float)
     np.testing.assert_allclose(volume.voxels[0, 3, 3], (100 + 10 * k) * (0.5 + k) - k)
 
 
-def test_damaged_slices_are_named(tmp_path: Path) -> None:
+def test_error_names_the_damaged_slice(tmp_path: Path) -> None:
     for k in range(12):
         write_slice(tmp_path / f"{k:02}.dcm", k)
     for k in (10, 9):
@@ -295,7 +298,7 @@ def test_other_files_among_the_slices_are_skipped_with_a_note(tmp_path: Path) ->
     base("1.2.840.10008.5.1.4.1.1.7", PixelData=pixels([3])).save_as(tmp_path / "shot.dcm", enforce_file_format=True)
     (tmp_path / "README.txt").write_text("hello", encoding="utf-8")
     volume = read_scan(tmp_path)
-    assert_in_place(volume, 10)
+    assert_slices_in_place(volume, 10)
     (note,) = volume.notes
     for word in ("dose.dcm", "report.dcm", "shot.dcm", "RT Dose"):
         assert word in note
@@ -318,7 +321,7 @@ SECONDARY_CAPTURE, CT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.2"
         ("SOPClassUID", CT, "kind of image"),
     ],
 )
-def test_slices_of_one_series_that_contradict_each_other_are_refused(
+def test_slices_with_contradictory_attributes_are_refused(
     tmp_path: Path, attribute: str, value: str, word: str
 ) -> None:
     for k in range(10):
@@ -327,11 +330,11 @@ def test_slices_of_one_series_that_contradict_each_other_are_refused(
     assert value not in message, "an identity is not printed"
 
 
-def test_spellings_and_missing_identities_are_no_contradiction(tmp_path: Path) -> None:
+def test_spellings_of_a_name_and_missing_names_do_not_contradict(tmp_path: Path) -> None:
     spellings = ["Doe^John", "DOE^JOHN^^^", "Doe^John ", ""]
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k, PatientName=spellings[k % 4], PatientID="p" if k else "")
-    assert_in_place(read_scan(tmp_path), 8)
+    assert_slices_in_place(read_scan(tmp_path), 8)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +345,7 @@ def test_spellings_and_missing_identities_are_no_contradiction(tmp_path: Path) -
         ({"Rows": 8, "PixelData": pixels([1])[:256]}, "size"),
     ],
 )
-def test_what_stacks_of_one_series_differ_in_is_named(tmp_path: Path, differing: dict[str, object], word: str) -> None:
+def test_error_names_the_difference_between_stacks(tmp_path: Path, differing: dict[str, object], word: str) -> None:
     for k in range(10):
         path = write_slice(tmp_path / f"{k}.dcm", k)
         if k > 5:
@@ -354,7 +357,7 @@ def test_what_stacks_of_one_series_differ_in_is_named(tmp_path: Path, differing:
 
 
 @pytest.mark.parametrize("colour", [False, True])
-def test_one_image_of_another_class_is_passed_over_with_a_note(tmp_path: Path, colour: bool) -> None:
+def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, colour: bool) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
@@ -364,7 +367,7 @@ def test_one_image_of_another_class_is_passed_over_with_a_note(tmp_path: Path, c
         data.PixelData = bytes(2 * 3 * SIZE**2)
         data.save_as(path)
     volume = read_scan(tmp_path)
-    assert_in_place(volume, 10)
+    assert_slices_in_place(volume, 10)
     assert "shot.dcm (Secondary Capture" in volume.notes[0]
 
 
@@ -392,18 +395,18 @@ def test_inverted_intensities_are_those_of_gdcm(tmp_path: Path, stored: int, sig
     )
 
 
-def test_copies_of_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
+def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     shutil.copy(tmp_path / "4.dcm", tmp_path / "4 (copy).dcm")
     volume = read_scan(tmp_path)
-    assert_in_place(volume, 10)
+    assert_slices_in_place(volume, 10)
     assert "copies" in volume.notes[0]
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
 def study(folder: Path, ending: str = ".dcm") -> Path:
-    """A patient's folder: two series of ten slices and a scout of one, each in a folder two levels down."""
+    """Write a patient's folder: two series of ten slices and a scout of one slice, each in a folder two levels down."""
     for number, (name, slices) in enumerate((("scout", 1), ("LGE 3D", 10), ("Cine", 12)), start=1):
         for k in range(slices):
             path = folder / "study" / f"series{number}" / f"{k:03}{ending}"
@@ -412,32 +415,32 @@ def study(folder: Path, ending: str = ".dcm") -> Path:
 
 
 @pytest.mark.parametrize("ending", [".dcm", ""])
-def test_series_of_a_patients_folder_is_chosen(tmp_path: Path, ending: str) -> None:
+def test_series_of_a_patient_s_folder_can_be_chosen(tmp_path: Path, ending: str) -> None:
     folder = study(tmp_path / "patient", ending)
     refused(lambda: read_scan(folder), folder, '2 "LGE 3D" (10 slices of 16 x 16)', '3 "Cine" (12 slices', "--series")
     for wanted in ("2", "lge 3d", "LGE", "1.2.2"):
-        assert_in_place(read_scan(folder, choice=ScanChoice(series=wanted)), 10, 2000)
+        assert_slices_in_place(read_scan(folder, choice=ScanChoice(series=wanted)), 10, 2000)
     refused(lambda: read_scan(folder, choice=ScanChoice(series="T2")), folder, 'no image "T2"', "LGE 3D")
     shutil.rmtree(folder / "study" / "series3")
     volume = read_scan(folder)
-    assert_in_place(volume, 10, 2000)
+    assert_slices_in_place(volume, 10, 2000)
     assert "scout" in volume.notes[0]
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
-def test_zip_of_a_folder(tmp_path: Path) -> None:
+def test_zip_of_a_dicom_folder_is_read(tmp_path: Path) -> None:
     folder = study(tmp_path / "patient")
     path = tmp_path / "patient.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*.dcm")):
             archive.write(file, file.relative_to(folder))
-    assert_in_place(read_scan(path, choice=ScanChoice(series="3")), 12, 3000)
+    assert_slices_in_place(read_scan(path, choice=ScanChoice(series="3")), 12, 3000)
     assert "/tmp" not in refused(lambda: read_scan(path), path, "LGE 3D").removeprefix(str(path))
     path.write_bytes(path.read_bytes()[:-4000])
     refused(lambda: read_scan(path), path, "zip")
 
 
-def test_zip_of_several_images_is_refused_by_their_names(tmp_path: Path) -> None:
+def test_zip_of_several_images_is_refused_with_their_names(tmp_path: Path) -> None:
     path = tmp_path / "two.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/a.nrrd", b"a")
@@ -445,20 +448,20 @@ def test_zip_of_several_images_is_refused_by_their_names(tmp_path: Path) -> None
     refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract it")
 
 
-def test_slices_without_preamble_begin_with_any_element_of_group_8(tmp_path: Path) -> None:
+def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_path: Path) -> None:
     for k in range(8):
         path = write_slice(tmp_path / "bare" / f"{k}.dcm", k)
         length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
         path.write_bytes(path.read_bytes()[128 + 4 + 12 + length :])
         assert path.read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOP class UID
-    assert_in_place(read_scan(tmp_path / "bare"), 8)
+    assert_slices_in_place(read_scan(tmp_path / "bare"), 8)
 
 
-def test_dicomdir(tmp_path: Path) -> None:
+def test_dicomdir_is_read(tmp_path: Path) -> None:
     study(tmp_path, "")
     shutil.rmtree(tmp_path / "study" / "series3")
     files = sorted(file for file in (tmp_path / "study").rglob("*") if file.is_file())
-    for number, file in enumerate(files):  # names that DICOM allows on a medium
+    for number, file in enumerate(files):  # file names that DICOM allows on storage media
         file.rename(tmp_path / f"IM{number:03}")
     directory = Dataset()
     directory.file_meta = FileMetaDataset()
@@ -474,24 +477,24 @@ def test_dicomdir(tmp_path: Path) -> None:
         records.append(record)
     directory.DirectoryRecordSequence = Items(records)
     directory.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
-    assert_in_place(read_scan(tmp_path / "DICOMDIR"), 10, 2000)
-    assert_in_place(read_scan(tmp_path), 10, 2000)
+    assert_slices_in_place(read_scan(tmp_path / "DICOMDIR"), 10, 2000)
+    assert_slices_in_place(read_scan(tmp_path), 10, 2000)
     (tmp_path / "IM004").unlink()
     refused(lambda: read_scan(tmp_path / "DICOMDIR"), tmp_path / "DICOMDIR", "1 files", "IM004")
 
 
-def test_bits_beside_the_stored_ones_are_dropped(tmp_path: Path) -> None:
+def test_bits_above_the_stored_ones_are_ignored(tmp_path: Path) -> None:
     for k in range(8):
         path = write_slice(tmp_path / f"{k}.dcm", k)
         data = pydicom.dcmread(path)
         data.BitsStored, data.HighBit = 12, 11
-        data.PixelData = (np.frombuffer(data.PixelData, "<u2") | 0x8000).tobytes()  # an overlay in the highest bit
+        data.PixelData = (np.frombuffer(data.PixelData, "<u2") | 0x8000).tobytes()  # the highest bit holds an overlay
         data.save_as(path)
-    assert_in_place(read_scan(tmp_path), 8)
+    assert_slices_in_place(read_scan(tmp_path), 8)
 
 
-def test_dicom_segmentation_as_a_label(tmp_path: Path) -> None:
-    """Written by highdicom; frames without a voxel of a segment are left out."""
+def test_dicom_segmentation_is_read_as_a_label(tmp_path: Path) -> None:
+    """highdicom writes the segmentation and omits frames without voxels of a segment."""
     sources = [pydicom.dcmread(write_slice(tmp_path / "scan" / f"{k:02}.dcm", k)) for k in range(12)]
     mask = np.zeros((12, SIZE, SIZE), np.uint8)
     mask[3:7, 2:9, 4:6], mask[5:6, 2:3, 4:5], mask[9, 10:12, 3] = 1, 2, 2

@@ -1,4 +1,4 @@
-"""DICOM results: a segmentation and a measurement report, read back by highdicom, SimpleITK and pydicom."""
+"""DICOM results: a segmentation and a measurement report, verified by highdicom, SimpleITK and pydicom."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 
 def oblique_affine() -> np.ndarray:
-    """Return an affine with right-handed LPS axes, as DICOM slices have them, that are none of the patient's."""
+    """Return an oblique affine whose axes, in LPS, are right-handed like those of DICOM slices."""
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
     turn *= np.sign(np.linalg.det(turn))
     affine = np.eye(4)
@@ -37,7 +37,7 @@ def oblique_affine() -> np.ndarray:
 
 
 def two_segments() -> np.ndarray:
-    """Return labels with both segments in some slices only: the first and last slices are empty."""
+    """Return labels of two segments; the first and last slices are empty, and some slices hold only one segment."""
     voxels = np.zeros(SHAPE, np.uint8)
     voxels[4:12, 3:11, 2:7] = LEFT_ATRIUM.label
     voxels[12:14, 3:11, 3:6] = WALL.label
@@ -76,7 +76,7 @@ def test_segmentation_keeps_patient_study_and_source(written: Path, case: tuple[
         for item in series.ReferencedInstanceSequence
     }
     assert referenced == set(sources)
-    # Each frame refers to the image at its own place.
+    # Each frame refers to the source image at the frame's position.
     for frame in found.PerFrameFunctionalGroupsSequence:
         uid = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         place = frame.PlanePositionSequence[0].ImagePositionPatient
@@ -85,7 +85,7 @@ def test_segmentation_keeps_patient_study_and_source(written: Path, case: tuple[
 
 def test_segmentation_follows_the_standard(written: Path) -> None:
     assert broken_rules(pydicom.dcmread(written)) == []
-    # The check finds what is taken away.
+    # The check reports an attribute that is removed.
     damaged = pydicom.dcmread(written)
     del damaged.SegmentSequence[0].SegmentAlgorithmType
     damaged.DimensionOrganizationSequence = []
@@ -105,19 +105,19 @@ def test_segments_are_named_and_coded(written: Path) -> None:
             info.type.value,
             info.type.scheme,
         )
-        assert described.segmented_property_category.value == "123037004"  # anatomical structure
+        assert described.segmented_property_category.value == "123037004"  # SNOMED CT: anatomical structure
         assert described.algorithm_type == hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
         color = hd.color.CIELabColor.from_dicom_value(described.RecommendedDisplayCIELabValue).to_rgb()
         np.testing.assert_allclose(np.array(color) / 255, info.color, atol=0.02)
 
 
-def test_highdicom_reads_the_same_voxels_at_the_same_places(written: Path, case: tuple[Path, Labelmap]) -> None:
+def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, case: tuple[Path, Labelmap]) -> None:
     labelmap = case[1]
     volume = hd.seg.segread(written).get_volume(combine_segments=True)
     expected = np.zeros(SHAPE, np.uint8)
     for number, info in enumerate(SEGMENTS, start=1):
         expected[labelmap.voxels == info.label] = number
-    # Voxel by voxel in the patient, for any order of the axes.
+    # Voxels are compared by RAS position, so the order of the axes does not matter.
     found = np.argwhere(np.asarray(volume.array) > 0)
     places = volume.map_indices_to_reference(found)
     index = np.linalg.inv(RAS_TO_LPS @ labelmap.grid.affine) @ np.column_stack([places, np.ones(len(places))]).T
@@ -127,7 +127,7 @@ def test_highdicom_reads_the_same_voxels_at_the_same_places(written: Path, case:
     assert len(found) == np.count_nonzero(expected)
 
 
-def test_simpleitk_reads_one_segment_on_the_scans_own_grid(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+def test_simpleitk_reads_one_segment_on_the_scan_s_grid(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     sitk = pytest.importorskip("SimpleITK")
     folder, labelmap = case
     source = find_source_images(folder, labelmap.grid)
@@ -135,7 +135,7 @@ def test_simpleitk_reads_one_segment_on_the_scans_own_grid(case: tuple[Path, Lab
     image = sitk.ReadImage(str(tmp_path / "one.dcm"))
     found = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
     expected, affine = labelmap.voxels == LEFT_ATRIUM.label, affine_from_sitk(image)
-    if np.dot(affine[:3, 2], labelmap.grid.affine[:3, 2]) < 0:  # DICOM sorts frames along their normal
+    if np.dot(affine[:3, 2], labelmap.grid.affine[:3, 2]) < 0:  # DICOM sorts frames along the slice normal
         flip = np.diag([1.0, 1.0, -1.0, 1.0])
         flip[2, 3] = SHAPE[2] - 1
         found, affine = found[:, :, ::-1], affine @ flip
@@ -155,10 +155,8 @@ def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Lab
     np.testing.assert_allclose(starts, expected, atol=1e-3)
 
 
-def test_frames_of_a_multi_frame_image_are_referred_to_at_their_places(
-    case: tuple[Path, Labelmap], tmp_path: Path
-) -> None:
-    """Frames out of order, and of two times: the first one at each place is taken."""
+def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+    """The frames are in random order and of two time points; the first frame at each position is used."""
     labelmap = case[1]
     order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
     path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(SHAPE), oblique_affine(), order + order)
@@ -178,8 +176,8 @@ def test_frames_of_a_multi_frame_image_are_referred_to_at_their_places(
         np.testing.assert_allclose(frame.PlanePositionSequence[0].ImagePositionPatient, theirs, atol=1e-3)
 
 
-def test_the_chosen_point_in_time_is_referred_to(tmp_path: Path) -> None:
-    """Three times at each place, written in the order of time; the second is segmented."""
+def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
+    """The series has three time points at each position; the second one is segmented."""
     places = [*range(8)] * 3
     path = write_frames(tmp_path / "x.dcm", places, times(range(8), 3))
     scan = read_scan(path, choice=ScanChoice(time=2))
@@ -199,7 +197,7 @@ def test_the_chosen_point_in_time_is_referred_to(tmp_path: Path) -> None:
     assert referred == second
 
 
-def test_images_in_an_archive_cannot_be_referred_to(tmp_path: Path) -> None:
+def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / "series" / f"{k}.dcm", k)
     archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "series"))
@@ -208,7 +206,7 @@ def test_images_in_an_archive_cannot_be_referred_to(tmp_path: Path) -> None:
         find_source_images(archive, scan.grid, scan.frames)
 
 
-def test_sources_that_do_not_fit_are_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+def test_source_on_another_grid_is_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     folder, labelmap = case
     text = tmp_path / "scan.nrrd"
     text.write_text("no DICOM", encoding="utf-8")
@@ -224,7 +222,7 @@ def test_sources_that_do_not_fit_are_refused(case: tuple[Path, Labelmap], tmp_pa
 
 
 @pytest.mark.parametrize("segments", [SEGMENTS, SEGMENTS[:1]])
-def test_measurement_report_holds_every_number(
+def test_measurement_report_holds_all_measurements(
     case: tuple[Path, Labelmap], tmp_path: Path, segments: tuple[SegmentInfo, ...]
 ) -> None:
     folder, labelmap = case
@@ -249,7 +247,7 @@ def test_measurement_report_holds_every_number(
         assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID
         assert list(reference.referenced_segment_numbers) == [number]
         found = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
-        # Counted here: voxels of 0.75 x 0.9 x 2.5 mm.
+        # The volume is computed here: number of voxels times 0.75 x 0.9 x 2.5 mm3.
         volume_ml = np.count_nonzero(labelmap.voxels == info.label) * 0.75 * 0.9 * 2.5 / 1000
         assert found["118565006"] == (pytest.approx(volume_ml, rel=1e-5), "mL")
         assert found["C0JK"] == (pytest.approx(row.surface_cm2, rel=1e-5), "cm2")

@@ -1,4 +1,4 @@
-"""A run on two processes against the same run on one: losses, faults, and going on with another number of them."""
+"""Training by a team: losses against those of one process, failures, and resuming with another team size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals a
 SUPERVISED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
 UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0", "mix=0")
 BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
-"""Each checkpoint comes with a report: the losses of every iteration are in the run's events."""
+"""Settings with a checkpoint in every iteration, so that the run's events hold the losses of every iteration."""
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": interpreter()}
@@ -48,7 +48,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(processes: int, run: Path, *words: str | Path) -> subprocess.Popen[str]:
-    """`dcamt train` on the CPU under torchrun."""
+    """Start `dcamt train` on the CPU under torchrun."""
     command = torchrun(processes, "-m", "dcamt", "train", "--run-folder", run, "--device", "cpu", *words)
     return subprocess.Popen(
         command,
@@ -68,12 +68,12 @@ def torchrun(processes: int, *words: str | Path) -> list[str]:
 
 
 def train(processes: int, run: Path, *words: str | Path) -> tuple[int, str, str]:
-    """Train without torchrun, which takes seconds to start; return exit status and what was printed."""
+    """Train without torchrun, which takes seconds to start; return the exit status, stdout and stderr."""
     return run_team(processes, "train", "--run-folder", run, "--device", "cpu", *words)
 
 
-def told(errors: str) -> list[str]:
-    """The lines that are DCAMT's own, not torchrun's."""
+def own_lines(errors: str) -> list[str]:
+    """Return the lines that DCAMT wrote, without those of torchrun."""
     return [line for line in errors.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
@@ -82,7 +82,7 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
-def test_a_team_splits_the_batch() -> None:
+def test_team_splits_the_batch() -> None:
     teams = [Team(rank, 2) for rank in range(2)]
     assert [team.sample_indices(2, 6) for team in teams] == [[0, 2, 3], [1, 4, 5]]
     assert Team().sample_indices(2, 5) == [0, 1, 2, 3, 4]
@@ -91,43 +91,43 @@ def test_a_team_splits_the_batch() -> None:
 
 
 @pytest.mark.parametrize("parts", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
-def test_two_processes_have_the_losses_of_one(table: Path, tmp_path: Path, parts: tuple[str, ...]) -> None:
-    """Where nothing couples samples: supervision and distillation."""
+def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """This holds for operations on single samples: supervision and distillation, without batch normalisation."""
     runs = one_and_two(table, tmp_path, *UNCOUPLED, *parts)
     one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
     assert len(one) == 5
     for name in one[0]:
         assert [losses[name] for losses in two] == pytest.approx([losses[name] for losses in one], abs=1e-4), name
     totals = [losses["total"] for losses in one]
-    assert max(totals) - min(totals) > 0.01  # they learnt something
+    assert max(totals) - min(totals) > 0.01  # the loss changes during training
     states = [load_checkpoint(RunFolder(run).checkpoint, CPU) for run in runs]
     for part in ("network", "average") if states[0]["average"] else ("network",):
         for name, tensor in states[0][part].items():
             assert torch.allclose(states[1][part][name], tensor, atol=1e-4), name
 
 
-def test_the_comparison_detects_operations_that_couple_samples(table: Path, tmp_path: Path) -> None:
-    """Batch normalisation over half the batch differs from that over the whole, which changes the losses."""
+def test_comparison_of_losses_detects_operations_across_samples(table: Path, tmp_path: Path) -> None:
+    """Batch normalisation over half of the batch differs from that over the whole batch, so the losses differ."""
     runs = one_and_two(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
     one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
 
 
 def one_and_two(table: Path, folder: Path, *settings: str) -> list[Path]:
-    """Five iterations by one process, and by two."""
+    """Train five iterations with one process and with two; return both run folders."""
     runs = [folder / name for name in ("one", "two")]
     for processes, run in enumerate(runs, start=1):
         status, output, errors = train(processes, run, table, *set_options(*BATCH, *settings, "iterations=5"))
         assert status == 0, errors
-        assert output.count("starting at 0 of 5") == 1  # one of them speaks
-        assert told(errors) == []
+        assert output.count("starting at 0 of 5") == 1  # only the leader prints
+        assert own_lines(errors) == []
     return runs
 
 
-def test_operations_that_couple_samples_stay_within_each_part(
+def test_operations_across_samples_stay_within_each_process(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All parts and batch normalisation: the losses are the mean of those of each part of the batch alone."""
+    """With all losses and batch normalisation, the team's losses are the mean of the losses of each half batch."""
     settings = (*BATCH, "ramp_up=0", "iterations=1")
     assert train(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
@@ -146,15 +146,15 @@ def test_operations_that_couple_samples_stay_within_each_part(
 
 
 class BrokenTeam(Team):
-    """Two processes, the other of which has ended."""
+    """A team of two processes, of which the other one has ended."""
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         tensors[0].zero_()
         raise TeamLost("another process of the run has ended")
 
 
-def test_a_failed_step_changes_nothing(table: Path, tmp_path: Path) -> None:
-    """The running statistics of batch normalisation, which the failed step had changed, are restored, too."""
+def test_failed_step_leaves_the_state_unchanged(table: Path, tmp_path: Path) -> None:
+    """The running statistics of batch normalisation, which the failed step changed, are restored as well."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "batch=4", "labelled_per_batch=2")
     before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
     trainer.team = BrokenTeam(0, 2)
@@ -167,8 +167,10 @@ def test_a_failed_step_changes_nothing(table: Path, tmp_path: Path) -> None:
     assert_same(dict(trainer.learner.network.state_dict()), before)
 
 
-def test_a_team_saves_before_it_validates(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the leader validates, torchrun detects an ended process and soon ends the others."""
+def test_team_saves_a_checkpoint_before_validating(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a process ends while the leader validates, torchrun terminates the leader too."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
     monkeypatch.setattr(BrokenTeam, "average", lambda self, tensors: None)
     heard: list[RunEvent] = []
@@ -185,16 +187,16 @@ def test_a_team_saves_before_it_validates(table: Path, tmp_path: Path, monkeypat
     assert kinds[:2] == [CheckpointSaved, ValidationScored]
 
 
-def test_a_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> None:
+def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> None:
     status, _, errors = train(2, tmp_path / "run", table, *set_options("batch=3", "labelled_per_batch=1"))
     assert status != 0
-    assert len(told(errors)) == 1
-    assert "cannot be split among 2 processes. Set batch and labelled_per_batch" in told(errors)[0]
+    assert len(own_lines(errors)) == 1
+    assert "cannot be split among 2 processes. Set batch and labelled_per_batch" in own_lines(errors)[0]
     assert not (tmp_path / "run").exists()
 
 
-def test_a_failure_of_all_processes_is_reported_only_once(table: Path, tmp_path: Path) -> None:
-    """A failure of the command itself; of a file that only the leader reads; of a scan that every process reads."""
+def test_failure_of_all_processes_is_reported_once(table: Path, tmp_path: Path) -> None:
+    """The failure is in the command line, in a file that only the leader reads, or in a scan that all read."""
     rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")
     (table.parent / "broken.nii.gz").write_bytes(b"no scan")
@@ -210,8 +212,8 @@ def test_a_failure_of_all_processes_is_reported_only_once(table: Path, tmp_path:
         status, output, errors = train(2, tmp_path / "run", *words)
         assert status != 0
         assert output == ""
-        assert len(told(errors)) == 1, errors
-        assert message in told(errors)[0]
+        assert len(own_lines(errors)) == 1, errors
+        assert message in own_lines(errors)[0]
         assert not (tmp_path / "run").exists()
 
 
@@ -225,7 +227,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("words", [["--colour"], ["--recipe", "none"]])
-def test_a_leader_that_is_late_still_reports_the_failure_of_all(table: Path, tmp_path: Path, words: list[str]) -> None:
+def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path: Path, words: list[str]) -> None:
     script = tmp_path / "late_leader.py"
     script.write_text(LATE_LEADER, encoding="utf-8")
     command = torchrun(2, script, "train", table, "--run-folder", tmp_path / "run", *words)
@@ -233,8 +235,8 @@ def test_a_leader_that_is_late_still_reports_the_failure_of_all(table: Path, tmp
         command, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8", env=ENVIRONMENT
     )
     assert ended.returncode != 0
-    assert len(told(ended.stderr)) == 1, ended.stderr
-    assert words[-1] in told(ended.stderr)[0]
+    assert len(own_lines(ended.stderr)) == 1, ended.stderr
+    assert words[-1] in own_lines(ended.stderr)[0]
 
 
 TEAM_SCRIPT = """
@@ -270,10 +272,10 @@ say("gloo" if any("gloo" in thread for thread in threads) else "no thread of the
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the threads in /proc")
-def test_a_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Path) -> None:
+def test_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
-    environment = {**ENVIRONMENT, "PYTHON_EXEC": sys.executable}  # forked processes would not show how Python ends
+    environment = {**ENVIRONMENT, "PYTHON_EXEC": sys.executable}  # a forked child does not run the interpreter's exit
     result = subprocess.run(
         torchrun(3, script), capture_output=True, text=True, env=environment, encoding="utf-8", check=False
     )
@@ -294,28 +296,28 @@ def test_a_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Pat
     assert sorted(result.stdout.splitlines()) == sorted(expected)
 
 
-def test_a_signal_to_torchrun_pauses_all_and_the_end_is_known_to_all(table: Path, tmp_path: Path) -> None:
+def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
-    (line,) = told(errors)
+    (line,) = own_lines(errors)
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
     assert f"paused at iteration {step}. Continue with: dcamt train" in line
     set_target(run, step + 2)
-    for words in ("resuming at", "finished"):  # the second time there is nothing left to do
+    for words in ("resuming at", "finished"):  # the second command finds the run finished
         status, output, errors = train(2, run, "--resume")
         assert status == 0, errors
         assert words in output
         assert output.count("finished") == 1
-        assert told(errors) == []
+        assert own_lines(errors) == []
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_run_and_any_number_goes_on(table: Path, tmp_path: Path, victim: int) -> None:
+def test_run_of_a_killed_process_resumes_with_any_number_of_processes(table: Path, tmp_path: Path, victim: int) -> None:
     run = tmp_path / "run"
     process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
@@ -323,9 +325,9 @@ def test_a_killed_process_ends_the_run_and_any_number_goes_on(table: Path, tmp_p
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     if victim == 0:
-        assert told(errors) == []
+        assert own_lines(errors) == []
     else:
-        (line,) = told(errors)
+        (line,) = own_lines(errors)
         assert line == f"dcamt: {run}: another process of the run has ended. Go on with --resume."
         assert not RunFolder(run).lock.exists()
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
@@ -345,7 +347,7 @@ def wait_for_checkpoints(run: Path) -> None:
 
 
 def set_target(run: Path, iterations: int) -> None:
-    """Let the run end after so many iterations."""
+    """Change the number of iterations of a run's recipe."""
     recipe = run / "recipe.json"
     data = json.loads(recipe.read_text(encoding="utf-8"))
     data["training"]["iterations"] = iterations
@@ -354,7 +356,7 @@ def set_target(run: Path, iterations: int) -> None:
 
 
 def process_of(run: Path, rank: int) -> int:
-    """The id of the process of a run that torchrun started."""
+    """Return the process id of a rank of a run under torchrun."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")

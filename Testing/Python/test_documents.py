@@ -1,4 +1,4 @@
-"""The documents: links that lead somewhere, a README that stays short, examples that name what exists."""
+"""Documents: every link has a target, and the README is short and begins with two commands."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LINK = re.compile(r"(?<!\\)!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def headings(path: Path) -> set[str]:
-    """Return the anchors of a document's headings, as GitHub makes them."""
+    """Return the anchors that GitHub makes for a document's headings."""
     titles = re.findall(r"^#+ +(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     broken = []
     for link in LINK.findall(document.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", link):

@@ -1,4 +1,4 @@
-"""The estimated cost of a run, compared with the cost of real runs."""
+"""The estimated time, memory and disk space of a run, against real runs and a simulated measurement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dcamt_testing.synthetic import CPU, new_trainer, set_options, write_cases_f
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
-def test_efforts_grow_and_thorough_is_the_recipe_itself() -> None:
+def test_effort_thorough_is_the_recipe_and_smaller_efforts_take_fewer_iterations() -> None:
     for name in ("la", "pancreas"):
         recipe = load_recipe(name)
         by_effort = [with_settings(recipe, effort_settings(recipe, effort)) for effort in EFFORTS]
@@ -37,7 +37,7 @@ def test_efforts_grow_and_thorough_is_the_recipe_itself() -> None:
     assert with_settings(tiny, effort_settings(tiny, QUICK)).training.iterations == 1
 
 
-def test_trials_grow_to_the_recipe_s_own_patch() -> None:
+def test_trial_patches_grow_up_to_the_recipe_s_patch() -> None:
     recipe = load_recipe("la")
     patches = trial_patches(recipe)
     assert patches[-1] == recipe.training.patch
@@ -49,7 +49,7 @@ def test_trials_grow_to_the_recipe_s_own_patch() -> None:
     assert trial_patches(lowest) == [(4, 4, 4)]
 
 
-def test_a_step_takes_about_as_long_as_estimated(tmp_path: Path) -> None:
+def test_estimated_time_of_a_step_is_about_right(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(40, 40, 40))
     settings = ("patch=32,32,32", "iterations=12")
     trainer = new_trainer(tmp_path / "run", table, *settings)
@@ -60,12 +60,12 @@ def test_a_step_takes_about_as_long_as_estimated(tmp_path: Path) -> None:
     began = time.monotonic()
     again = new_trainer(tmp_path / "run2", table, *settings)
     again.fit(cases)
-    # Another program's load changes a step's time by far more than the estimate's own fault.
+    # The bounds are wide because other programs change a step's duration.
     assert 0.1 < found.step_s / ((time.monotonic() - began) / 12) < 2
 
 
-def test_without_time_the_cost_is_extrapolated_from_a_smaller_patch(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 2 s and 100 MB for any patch, plus 8 s and 800 MB for the whole patch.
+def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The simulated cost is 2 s and 100 MB plus 8 s and 800 MB times the fraction of the whole patch.
     recipe = tiny_recipe("patch=32,32,32")
     whole = math.prod(recipe.training.patch)
     shares: list[float] = []
@@ -85,7 +85,7 @@ def test_without_time_the_cost_is_extrapolated_from_a_smaller_patch(monkeypatch:
     assert found.memory_bytes == pytest.approx(900e6)
 
 
-def test_estimated_disk_and_memory_are_those_of_runs(tmp_path: Path) -> None:
+def test_estimated_disk_space_and_memory_suffice_for_a_run(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1, shape=(24, 20, 16), spacing_mm=1.5)
     recipe = tiny_recipe("channels=16,32,64")
     grids = [read_header(case.image).grid for case in read_cases(table)]
@@ -97,13 +97,13 @@ def test_estimated_disk_and_memory_are_those_of_runs(tmp_path: Path) -> None:
     words = ["train", str(table), "--run", str(run.path), *set_options("channels=16,32,64", "validate_every=1")]
     assert run_dcamt(words, tmp_path / "out") == 0
     taken = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
-    # While the next checkpoint is written, the last one is still there.
+    # While a checkpoint is written, the previous one still exists.
     assert taken + run.checkpoint.stat().st_size < disk_bytes(recipe, validated=True)
     assert disk_bytes(recipe, validated=True) - (4 << 20) < 3 * taken
 
 
 def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process may keep memory that a trial took; the run is another process."""
+    """After a trial, its process may keep memory that a run, in another process, could use."""
     taken: list[int] = []
     whole = estimate_module.try_steps
 
@@ -123,7 +123,7 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
     assert [event["memory_free"] for event in heard] == [10] * len(EFFORTS)
 
 
-def test_the_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     words = ["estimate", table, "--device", "cpu", "--run", tmp_path / "not" / "there", *set_options("iterations=60")]
     assert call_dcamt([*words, "--json"]) == 0
@@ -136,7 +136,7 @@ def test_the_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: p
     assert capfd.readouterr().out.startswith("quick")
 
 
-def test_an_effort_is_a_setting_of_a_run(tmp_path: Path) -> None:
+def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
     run = RunFolder(tmp_path / "run")
     recipe = replace(tiny_recipe(), training=replace(tiny_recipe().training, iterations=24))

@@ -1,4 +1,4 @@
-"""Scores against medpy, brute force and closed forms; whole folders against faults placed in them."""
+"""Evaluation: scores against medpy, brute force and formulas; folders with missing, extra and mismatched files."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ AFFINE = np.array([[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2
 
 
 def blob(seed: int, shape: tuple[int, ...] = (22, 25, 18), share: float = 0.12) -> np.ndarray:
-    """A few smooth random lumps, some of them cut by the image's border."""
+    """Return the mask of a few smooth random blobs, some of which touch the image's border."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.5)
     return noise > np.quantile(noise, 1.0 - share)
 
 
-def same(one: SegmentationScore, other: SegmentationScore) -> None:
+def assert_same_score(one: SegmentationScore, other: SegmentationScore) -> None:
     for name in SegmentationScore.__dataclass_fields__:
         assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12, nan_ok=True), name
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_scores_are_medpys(spacing: tuple[float, float, float]) -> None:
+def test_scores_equal_those_of_medpy(spacing: tuple[float, float, float]) -> None:
     medpy = pytest.importorskip("medpy.metric.binary")
     for seed in range(6):
         prediction, label = blob(seed), np.roll(blob(seed), 2, axis=seed % 3) | blob(seed + 50, share=0.01)
@@ -44,8 +44,8 @@ def test_scores_are_medpys(spacing: tuple[float, float, float]) -> None:
                 assert getattr(found, f"{name}_{unit}") == pytest.approx(expected, rel=1e-9), (name, unit)
 
 
-def test_scores_are_those_of_all_pairs_of_surface_voxels() -> None:
-    """Surfaces found by comparing neighbours and distances between all pairs, without any distance map."""
+def test_surface_distances_equal_brute_force_over_all_pairs() -> None:
+    """Here, surfaces are found by comparing neighbours, and distances are computed between all pairs of voxels."""
 
     def surface(mask: np.ndarray) -> np.ndarray:
         padded = np.pad(mask, 1)
@@ -65,30 +65,30 @@ def test_scores_are_those_of_all_pairs_of_surface_voxels() -> None:
     assert found.asd_mm != pytest.approx(score(label, prediction, spacing).asd_mm)
 
 
-def test_a_shifted_slab_has_its_closed_form() -> None:
-    """Two plates one voxel thick, three voxels of 2 mm apart: every distance is 6 mm."""
+def test_scores_of_a_shifted_slab() -> None:
+    """Two slabs one voxel thick lie three voxels of 2 mm apart, so every surface distance is 6 mm."""
     prediction, label = np.zeros((2, 12, 12, 12), dtype=bool)
     prediction[3] = label[6] = True
     found = score(prediction, label, (2.0, 1.0, 1.0))
-    same(found, SegmentationScore(0.0, 0.0, 6.0, 6.0, 6.0, 3.0, 3.0, 3.0))
+    assert_same_score(found, SegmentationScore(0.0, 0.0, 6.0, 6.0, 6.0, 3.0, 3.0, 3.0))
 
 
-def test_cropping_changes_nothing_and_neither_does_order_of_axes() -> None:
+def test_scores_do_not_depend_on_cropping_or_axis_order() -> None:
     prediction, label = blob(3), blob(4)
     inner = score(prediction, label, (0.7, 0.9, 2.0))
-    same(score(np.pad(prediction, 7), np.pad(label, 7), (0.7, 0.9, 2.0)), inner)
+    assert_same_score(score(np.pad(prediction, 7), np.pad(label, 7), (0.7, 0.9, 2.0)), inner)
     turned = [mask.transpose(2, 0, 1)[:, ::-1] for mask in (prediction, label)]
-    same(score(*turned, (2.0, 0.7, 0.9)), inner)
+    assert_same_score(score(*turned, (2.0, 0.7, 0.9)), inner)
 
 
-def test_empty_masks() -> None:
+def test_scores_of_empty_masks() -> None:
     nothing, something = np.zeros((8, 8, 8), dtype=bool), np.zeros((8, 8, 8), dtype=bool)
     something[2:5, 2:5, 2:5] = True
     nan = float("nan")
-    same(score(nothing, nothing, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
-    same(score(something, something, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
-    same(score(nothing, something, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[nan] * 6))
-    same(score(something, nothing, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[nan] * 6))
+    assert_same_score(score(nothing, nothing, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
+    assert_same_score(score(something, something, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
+    assert_same_score(score(nothing, something, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[nan] * 6))
+    assert_same_score(score(something, nothing, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[nan] * 6))
     with pytest.raises(ValueError, match="differ in shape"):
         score(nothing, something[1:], (1, 1, 2))
 
@@ -118,7 +118,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     save(labels / "la001_image.nii.gz", np.arange(22 * 25 * 18).reshape(22, 25, 18) % 200)
     (labels / "cases.csv").write_text("case\n", encoding="utf-8")
     (labels / ".hidden.nii.gz").write_text("", encoding="utf-8")
-    # Class 2 is missing from one prediction: no distances there.
+    # Class 2 is absent from one prediction, so its distances are undefined.
     save(predictions / "la001_image.nrrd", np.where(two_classes(11) == 2, 0, two_classes(11)))
     seen: list[tuple[int, int]] = []
     found = evaluate_folders(predictions, labels, lambda done, total: seen.append((done, total)))
@@ -126,8 +126,8 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     assert [(row.case, row.label) for row in found.rows] == [(f"la00{n}", c) for n in range(3) for c in (1, 2)]
     for number, row in ((0, found.rows[0]), (2, found.rows[4])):
         prediction, label = two_classes(number + 10) == 1, two_classes(number) == 1
-        # Columns' lengths of AFFINE, in the order of the voxel axes.
-        same(row.score, score(prediction, label, (1.25, 0.75, 2.5)))
+        # The spacing: the lengths of the columns of AFFINE.
+        assert_same_score(row.score, score(prediction, label, (1.25, 0.75, 2.5)))
         assert row.prediction_volume_ml == pytest.approx(prediction.sum() * 1.25 * 0.75 * 2.5 / 1000)
         assert row.label_volume_ml == pytest.approx(label.sum() * 1.25 * 0.75 * 2.5 / 1000)
     dice = [row.score.dice for row in found.rows if row.label == 2]
@@ -151,7 +151,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     assert rows[3]["undefined"] == "1"
 
 
-def test_a_class_of_other_cases_is_empty_in_both_and_an_unscored_one_is_reported(
+def test_class_absent_from_a_case_is_not_scored_and_unscored_values_are_reported(
     folders: tuple[Path, Path],
 ) -> None:
     predictions, labels = folders
@@ -162,12 +162,12 @@ def test_a_class_of_other_cases_is_empty_in_both_and_an_unscored_one_is_reported
     save(predictions / "la002_image.nrrd", foreign)
     found = evaluate_folders(predictions, labels)
     assert (found.rows[1].case, found.rows[1].label) == ("la000", 2)
-    same(found.rows[1].score, SegmentationScore(1.0, 1.0, *[0.0] * 6))
+    assert_same_score(found.rows[1].score, SegmentationScore(1.0, 1.0, *[0.0] * 6))
     assert found.unscored_labels == (7,)
     assert {row.label for row in found.rows} == {1, 2}
 
 
-def test_a_label_without_prediction_is_left_out_and_named(folders: tuple[Path, Path]) -> None:
+def test_label_without_prediction_is_skipped_and_named(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     (predictions / "la001_image.nrrd").unlink()
     (labels / "la007_label.nii.gz").write_text("never read", encoding="utf-8")
@@ -179,8 +179,8 @@ def test_a_label_without_prediction_is_left_out_and_named(folders: tuple[Path, P
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (1, 0, 2)])
-def test_a_reordered_prediction_is_turned_back_exactly(folders: tuple[Path, Path], order: tuple) -> None:
-    """SimpleITK does the reordering on file: independent of this engine's own geometry."""
+def test_prediction_with_other_axis_order_is_reoriented_exactly(folders: tuple[Path, Path], order: tuple) -> None:
+    """SimpleITK reorders the axes of the file, independently of the engine's geometry."""
     sitk = pytest.importorskip("SimpleITK")
     predictions, labels = folders
     expected = evaluate_folders(predictions, labels)
@@ -189,10 +189,10 @@ def test_a_reordered_prediction_is_turned_back_exactly(folders: tuple[Path, Path
     sitk.WriteImage(image, str(path))
     found = evaluate_folders(predictions, labels)
     for row, wanted in zip(found.rows, expected.rows, strict=True):
-        same(row.score, wanted.score)
+        assert_same_score(row.score, wanted.score)
 
 
-def refused(folders: tuple[Path, Path], *words: str) -> None:
+def assert_refused(folders: tuple[Path, Path], *words: str) -> None:
     with pytest.raises(InputError) as caught:
         evaluate_folders(*folders)
     message = str(caught.value)
@@ -201,18 +201,18 @@ def refused(folders: tuple[Path, Path], *words: str) -> None:
         assert word in message
 
 
-def test_unpaired_duplicate_and_missing_files_are_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unpaired_duplicate_and_missing_files_are_refused_by_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, labels = folders
     save(predictions / "x7.nii.gz", blob(1))
-    refused(folders, "x7.nii.gz", "no label")
+    assert_refused(folders, "x7.nii.gz", "no label")
     (predictions / "x7.nii.gz").rename(predictions / "la002.nii.gz")
-    refused((predictions, labels), "la002.nii.gz", "la002_image.nrrd", "same case")
+    assert_refused((predictions, labels), "la002.nii.gz", "la002_image.nrrd", "same case")
     (predictions / "la002.nii.gz").unlink()
-    refused((tmp_path / "nowhere", labels), "nowhere", "not a folder")
+    assert_refused((tmp_path / "nowhere", labels), "nowhere", "not a folder")
     (tmp_path / "empty").mkdir()
-    refused((predictions, tmp_path / "empty"), "empty", "no segmentation")
+    assert_refused((predictions, tmp_path / "empty"), "empty", "no segmentation")
     (predictions / "la000_image.nrrd").write_bytes(b"")
-    refused((predictions, labels), "la000_image.nrrd")
+    assert_refused((predictions, labels), "la000_image.nrrd")
 
 
 @pytest.mark.parametrize(
@@ -224,30 +224,30 @@ def test_unpaired_duplicate_and_missing_files_are_named(folders: tuple[Path, Pat
         np.diag([-1.0, 1.0, 1.0, 1.0]),
     ],
 )
-def test_another_grid_is_refused(folders: tuple[Path, Path], fault: np.ndarray) -> None:
+def test_prediction_on_another_grid_is_refused(folders: tuple[Path, Path], fault: np.ndarray) -> None:
     save(folders[0] / "la001_image.nrrd", two_classes(11), AFFINE @ fault)
-    refused(folders, "la001_image.nrrd", "la001_label.nii.gz", "another grid")
+    assert_refused(folders, "la001_image.nrrd", "la001_label.nii.gz", "another grid")
 
 
-def test_another_size_is_refused(folders: tuple[Path, Path]) -> None:
+def test_prediction_of_another_size_is_refused(folders: tuple[Path, Path]) -> None:
     save(folders[0] / "la001_image.nrrd", two_classes(11)[:-1])
-    refused(folders, "la001_image.nrrd", "21 x 25 x 18", "22 x 25 x 18")
+    assert_refused(folders, "la001_image.nrrd", "21 x 25 x 18", "22 x 25 x 18")
 
 
 @pytest.mark.parametrize("white", ["labels", "predictions", "both"])
-def test_masks_of_255_are_compared_with_masks_of_one(folders: tuple[Path, Path], white: str) -> None:
+def test_masks_of_255_and_of_1_are_comparable(folders: tuple[Path, Path], white: str) -> None:
     predictions, labels = folders
     for number in range(3):
-        shown = blob(number) if number else np.zeros((22, 25, 18))  # a case may show nothing
+        shown = blob(number) if number else np.zeros((22, 25, 18))  # one case is empty
         save(labels / f"la00{number}_label.nii.gz", shown * (255 if white != "predictions" else 1))
         save(predictions / f"la00{number}_image.nrrd", blob(number + 10) * (255 if white != "labels" else 1))
     found = evaluate_folders(predictions, labels)
     assert [row.label for row in found.rows] == [1, 1, 1]
-    same(found.rows[2].score, score(blob(12), blob(2), (1.25, 0.75, 2.5)))
+    assert_same_score(found.rows[2].score, score(blob(12), blob(2), (1.25, 0.75, 2.5)))
 
 
-def test_255_among_other_values_is_a_class_of_its_own(folders: tuple[Path, Path]) -> None:
-    """Also in a case that shows nothing else."""
+def test_value_255_beside_other_values_is_another_class(folders: tuple[Path, Path]) -> None:
+    """This also holds for a case that contains only 255."""
     predictions, labels = folders
     for number, value in enumerate((128, 0, 0)):
         mask = blob(number) * 255
@@ -256,21 +256,21 @@ def test_255_among_other_values_is_a_class_of_its_own(folders: tuple[Path, Path]
         save(predictions / f"la00{number}_image.nrrd", blob(number + 10) * 255)
     found = {(row.case, row.label): row.score for row in evaluate_folders(predictions, labels).rows}
     assert {value for _case, value in found} == {128, 255}
-    same(found["la002", 255], score(blob(12), blob(2), (1.25, 0.75, 2.5)))
+    assert_same_score(found["la002", 255], score(blob(12), blob(2), (1.25, 0.75, 2.5)))
 
 
-def test_labels_of_other_values_or_empty_ones_are_refused(folders: tuple[Path, Path]) -> None:
+def test_labels_without_a_common_class_or_empty_are_refused(folders: tuple[Path, Path]) -> None:
     _predictions, labels = folders
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", blob(number) * 255)
-    refused(folders, "1, 2", "255")
+    assert_refused(folders, "1, 2", "255")
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", np.zeros((22, 25, 18)))
-    refused(folders, "labels", "empty labels only")
+    assert_refused(folders, "labels", "empty labels only")
 
 
-def test_means_state_how_many_cases_were_missed(tmp_path: Path) -> None:
-    """Of three cases one is found 4 mm off, one missed, and one has neither label nor prediction."""
+def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None:
+    """One case is segmented 4 mm off, one is missed, and one has neither label nor prediction."""
     mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)
     for name, predicted, label in (
         ("found", np.roll(mask, 4, 0), mask),
@@ -292,7 +292,7 @@ def test_means_state_how_many_cases_were_missed(tmp_path: Path) -> None:
     assert [rows["mean"][name] for name in ("undefined", "cases", "missed", "empty")] == ["1", "3", "1", "1"]
 
 
-def test_a_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
+def test_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
     mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)
     for folder in ("pred", "lab"):
         save(tmp_path / folder / "one.nii.gz", mask, np.eye(4))
@@ -301,7 +301,7 @@ def test_a_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
     found.write_csv(tmp_path / "scores.csv")
     written = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert [line.partition(",")[0] for line in written] == ["case", "one", "mean"]
-    # Of two cases one is missed: the other's distance alone has no deviation, while Dice has one.
+    # One of two cases is missed: distances have one value and no deviation, Dice has two values.
     save(tmp_path / "pred" / "two.nii.gz", mask * 0, np.eye(4))
     save(tmp_path / "lab" / "two.nii.gz", mask, np.eye(4))
     (std,) = evaluate_folders(tmp_path / "pred", tmp_path / "lab").std
@@ -309,7 +309,7 @@ def test_a_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
     assert std.score.dice == pytest.approx(0.5)
 
 
-def test_a_prediction_without_any_label_is_no_miss() -> None:
+def test_prediction_of_an_absent_structure_does_not_count_as_missed() -> None:
     row = EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 2, cases=5, missed=1)
     assert row.title == "mean (95HD of 3 of 5 cases, 1 missed, 1 without label)"
 
@@ -322,7 +322,7 @@ def test_a_prediction_without_any_label_is_no_miss() -> None:
         ("site2.1_p01.seg.nrrd", "site2.1_p01_gt.nii.gz"),
     ],
 )
-def test_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
+def test_file_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
     (tmp_path / "pred").mkdir()
     segments = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
     write_labelmap(
@@ -337,7 +337,7 @@ def test_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction: str
     ("prediction", "label"),
     [("site2.1_patient01.nii.gz", "site2.9_patient77.nii.gz"), ("patient_2019.nii.gz", "patient_2020.nii.gz")],
 )
-def test_files_of_different_cases_are_never_compared(tmp_path: Path, prediction: str, label: str) -> None:
+def test_files_of_different_cases_are_not_paired(tmp_path: Path, prediction: str, label: str) -> None:
     save(tmp_path / "pred" / prediction, blob(1))
     save(tmp_path / "lab" / label, blob(1))
     with pytest.raises(InputError, match="has no label in"):

@@ -1,4 +1,4 @@
-"""Events are written, parsed back and read while they are appended, also if the writing process is killed."""
+"""Events of a run: written, parsed, and read while the run appends them, even if its process is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int
 
 
 def example(kind: type) -> RunEvent:
-    """An event of a kind, its fields filled by their types."""
+    """Return an event of a kind, with a value for each field."""
     hints = typing.get_type_hints(kind)
     values = {}
     for item in dataclasses.fields(kind):
@@ -55,18 +55,18 @@ def test_every_event_is_one_line_of_json_and_is_parsed_back(kind: type) -> None:
     assert parse_run_event(json.loads(run_event_line(untimed))) == untimed
 
 
-def test_events_of_earlier_versions_and_of_others() -> None:
+def test_events_of_earlier_and_later_versions_are_parsed() -> None:
     assert parse_run_event({"event": "dance", "step": 1}) is None
     assert parse_run_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
     old = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}
-    found = parse_run_event(old)  # before memory was measured, and with a loss that was not finite
+    found = parse_run_event(old)  # written before memory was recorded; one loss was not finite
     assert found == TrainingProgress(1, 2, {"mmd": 0.5}, 0.1, None, None, None)
     bent = parse_run_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
     assert isinstance(bent, ValidationScored)
     assert (bent.step, bent.dice) == (0, {"A": {}, "B": {"z": 1.0}})
 
 
-def test_events_are_parsed_by_their_kind() -> None:
+def test_kind_determines_the_class_of_a_parsed_event() -> None:
     kinds = [kind.kind for kind in typing.get_args(events.RunEvent)]
     assert len(set(kinds)) == len(kinds)
 
@@ -87,7 +87,7 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     assert nested["dice"] == {"A": {"x": None, "y": 1.0}}
 
 
-def test_log_goes_to_the_file_and_to_the_listeners(tmp_path: Path) -> None:
+def test_event_is_written_to_the_file_and_sent_to_the_listeners(tmp_path: Path) -> None:
     heard: list[RunEvent] = []
     run = RunFolder(tmp_path)
     log = EventLog(run.events, [heard.append])
@@ -100,13 +100,13 @@ def test_log_goes_to_the_file_and_to_the_listeners(tmp_path: Path) -> None:
     assert kept[0].time <= kept[2].time
 
 
-def test_a_missing_events_file_has_no_events() -> None:
+def test_missing_events_file_gives_no_events() -> None:
     heard: list[RunEvent] = []
     EventLog(None, [heard.append])(CheckpointSaved(1))
     assert heard == [CheckpointSaved(1)]
 
 
-def test_a_truncated_line_does_not_affect_the_next_ones(tmp_path: Path) -> None:
+def test_truncated_line_does_not_affect_later_lines(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for step in range(2):
         EventLog(run.events)(CheckpointSaved(step))
@@ -119,20 +119,20 @@ def test_a_truncated_line_does_not_affect_the_next_ones(tmp_path: Path) -> None:
         log(CheckpointSaved(2))
         log(CheckpointSaved(3))
         assert [event.step for event in run.read_events()] == [0, 2, 3]
-    # Only the line's end was lost: the event itself was not.
+    # Only the line break is missing, so the event is complete.
     run.events.write_bytes(whole[:-1])
     EventLog(run.events)(CheckpointSaved(2))
     assert [event.step for event in run.read_events()] == [0, 1, 2]
 
 
-def test_bytes_that_are_no_text_do_not_hide_the_rest(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_do_not_hide_other_events(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert run.read_events() == []
     run.events.write_bytes(b'\xff\x00\xfe\n{"event": "checkpoint", "step": 7}\n\n')
     assert run.read_events() == [CheckpointSaved(7)]
 
 
-def test_a_file_that_cannot_be_written_is_one_line_of_error(tmp_path: Path) -> None:
+def test_unwritable_events_file_causes_a_one_line_error(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.mkdir()
     with pytest.raises(OutputError, match=r"events\.jsonl: is a folder\. Give a file name\.$"):
@@ -150,10 +150,10 @@ def line(step: int) -> bytes:
     return json.dumps({"event": "progress", "step": step}).encode() + b"\n"
 
 
-def test_each_event_is_returned_once_and_half_a_line_waits(tmp_path: Path) -> None:
+def test_tail_returns_each_event_once_and_waits_for_complete_lines(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     tail = EventTail(path)
-    assert tail.next() is None  # not there yet
+    assert tail.next() is None  # the file does not exist yet
     path.write_bytes(line(1) + line(2)[:10])
     assert [event.step for event in take(tail)] == [1]
     with path.open("ab") as file:
@@ -163,13 +163,13 @@ def test_each_event_is_returned_once_and_half_a_line_waits(tmp_path: Path) -> No
     assert tail.next() is None
 
 
-def test_a_truncated_line_is_skipped(tmp_path: Path) -> None:
+def test_tail_skips_a_truncated_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + line(2)[:10] + b"\n" + b'"text"\n[1]\n{"step": 1}\n' + line(3))
     assert [event.step for event in take(EventTail(path))] == [1, 3]
 
 
-def test_a_long_file_is_read_in_small_parts_to_its_end(tmp_path: Path) -> None:
+def test_tail_reads_a_long_file_in_small_parts(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     count = 5 * CHUNK // len(line(10000))
     path.write_bytes(b"".join(line(10000 + step) for step in range(count)))
@@ -180,7 +180,7 @@ def test_a_long_file_is_read_in_small_parts_to_its_end(tmp_path: Path) -> None:
     assert tail.at_end
 
 
-def test_from_the_end_the_line_that_was_cut_is_left_out(tmp_path: Path) -> None:
+def test_tail_that_starts_near_the_end_skips_the_first_partial_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join(line(step) for step in range(10, 60)))
     steps = [event.step for event in take(EventTail(path, from_end=3 * len(line(10)) + 5))]
@@ -188,7 +188,7 @@ def test_from_the_end_the_line_that_was_cut_is_left_out(tmp_path: Path) -> None:
     assert len(take(EventTail(path, from_end=1 << 20))) == 50
 
 
-def test_a_file_that_became_shorter_is_read_from_its_start(tmp_path: Path) -> None:
+def test_tail_restarts_when_the_file_became_shorter(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + line(2))
     tail = EventTail(path)

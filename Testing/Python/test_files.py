@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Atomic writing: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io.atomic import atomic_path, stray_temporaries
 
 
-def everything(folder: Path) -> list[str]:
+def all_paths(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_file_appears_whole_in_new_folders(tmp_path: Path) -> None:
+def test_complete_file_appears_in_new_folders(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "x.seg.nrrd"
     with atomic_path(target) as temporary:
         assert temporary.parent == target.parent
@@ -24,10 +24,10 @@ def test_file_appears_whole_in_new_folders(tmp_path: Path) -> None:
         temporary.write_bytes(b"half")
         assert not target.exists()
     assert target.read_bytes() == b"half"
-    assert everything(tmp_path) == ["a", "a/b", "a/b/x.seg.nrrd"]
+    assert all_paths(tmp_path) == ["a", "a/b", "a/b/x.seg.nrrd"]
 
 
-def test_failure_leaves_old_file_and_no_new_folder(tmp_path: Path) -> None:
+def test_failure_keeps_the_old_file_and_leaves_no_new_folder(tmp_path: Path) -> None:
     old = tmp_path / "old.json"
     old.write_text("old", encoding="utf-8")
     for target in (old, tmp_path / "new" / "deep" / "old.json"):
@@ -35,7 +35,7 @@ def test_failure_leaves_old_file_and_no_new_folder(tmp_path: Path) -> None:
             temporary.write_text("new", encoding="utf-8")
             raise KeyError("in the block")
     assert old.read_text(encoding="utf-8") == "old"
-    assert everything(tmp_path) == ["old.json"]
+    assert all_paths(tmp_path) == ["old.json"]
 
 
 def test_folder_with_a_file_of_another_process_is_kept(tmp_path: Path) -> None:
@@ -44,10 +44,10 @@ def test_folder_with_a_file_of_another_process_is_kept(tmp_path: Path) -> None:
         temporary.write_text("x", encoding="utf-8")
         (target.parent / "other.txt").write_text("other", encoding="utf-8")
         raise KeyError
-    assert everything(tmp_path) == ["new", "new/other.txt"]
+    assert all_paths(tmp_path) == ["new", "new/other.txt"]
 
 
-def test_link_is_followed(tmp_path: Path) -> None:
+def test_symbolic_link_is_followed(tmp_path: Path) -> None:
     real, link = tmp_path / "real.txt", tmp_path / "link.txt"
     real.write_text("old", encoding="utf-8")
     link.symlink_to(real)
@@ -65,19 +65,19 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
-def test_full_disk(tmp_path: Path) -> None:
+def test_full_disk_is_reported(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.txt"
     raises = pytest.raises(OutputError, match=r"x\.txt: the disk is full\. Free")
     with raises as caught, atomic_path(target) as temporary:
         temporary.write_text("started", encoding="utf-8")
         with open("/dev/full", "wb", buffering=0) as full:
-            full.write(b"x")  # raises ENOSPC without a file name, as a write to any file does
+            full.write(b"x")  # raises ENOSPC; the error of a write holds no file name
     assert "\n" not in str(caught.value)
-    assert everything(tmp_path) == []
+    assert all_paths(tmp_path) == []
 
 
-def test_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Permissions do not bind an administrator, so the refusal itself is staged.
+def test_missing_write_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The error is simulated, because permissions do not restrict the administrator.
     def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
@@ -87,7 +87,7 @@ def test_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         pytest.fail("the block must not run")
 
 
-def test_target_is_a_folder_or_lies_below_a_file(tmp_path: Path) -> None:
+def test_target_that_is_a_folder_or_lies_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="is a folder"), atomic_path(tmp_path):
         pytest.fail("the block must not run")
@@ -95,7 +95,7 @@ def test_target_is_a_folder_or_lies_below_a_file(tmp_path: Path) -> None:
         pytest.fail("the block must not run")
     with pytest.raises(OutputError, match="not a folder"), atomic_path(tmp_path / "file" / "deep" / "x.txt"):
         pytest.fail("the block must not run")
-    assert everything(tmp_path) == ["file"]
+    assert all_paths(tmp_path) == ["file"]
 
 
 def test_other_errors_of_the_block_are_raised_unchanged(tmp_path: Path) -> None:
@@ -105,20 +105,20 @@ def test_other_errors_of_the_block_are_raised_unchanged(tmp_path: Path) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     with pytest.raises(InputError), atomic_path(tmp_path / "x.txt"):
         raise InputError("is damaged")
-    assert everything(tmp_path) == []
+    assert all_paths(tmp_path) == []
 
 
-def test_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+def test_block_that_writes_nothing_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError), atomic_path(tmp_path / "x.txt"):
         pass
-    assert everything(tmp_path) == []
+    assert all_paths(tmp_path) == []
 
 
-def test_long_name(tmp_path: Path) -> None:
-    name = "ä" * 120 + ".txt"  # 244 bytes of the 255 a name may have
+def test_long_file_name_is_written(tmp_path: Path) -> None:
+    name = "ä" * 120 + ".txt"  # 244 bytes; a file name may have 255
     with atomic_path(tmp_path / name) as temporary:
         temporary.write_text("x", encoding="utf-8")
-    assert everything(tmp_path) == [name]
+    assert all_paths(tmp_path) == [name]
 
 
 def test_temporary_files_of_a_killed_process_are_recognised(tmp_path: Path) -> None:

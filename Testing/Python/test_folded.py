@@ -1,4 +1,4 @@
-"""A folded network gives what the network gives as it was, with fewer layers."""
+"""Folding normalisation into convolutions keeps a network's output and removes layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def network_of(recipe: Recipe, normalisation: str) -> DualVNet:
-    """Return a network with random weights and statistics, so that a test detects any part that is left out."""
+    """Return a network with random weights and running statistics, so that every term affects the output."""
     torch.manual_seed(0)
     network = DualVNet(
         dataclasses.replace(recipe, network=dataclasses.replace(SHAPE, normalisation=normalisation))
@@ -41,7 +41,7 @@ def network_of(recipe: Recipe, normalisation: str) -> DualVNet:
 @pytest.mark.parametrize("fused", [True, False], ids=["oneDNN", "plain"])
 @pytest.mark.parametrize("quality", [FAST, ACCURATE])
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_folding_changes_nothing_but_the_layers(
+def test_folding_removes_layers_and_keeps_the_output(
     tiny_recipe: Recipe, normalisation: str, quality: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not fused:
@@ -55,7 +55,7 @@ def test_folding_changes_nothing_but_the_layers(
         lean = fold(copy.deepcopy(network))
         found = predict_whole(lean, image, quality)
         assert (found - expected).abs().max() < 2e-5
-        # A sharp test only if the offsets, the norms' and the head's, do matter.
+        # The offsets of normalisation and head affect the output, otherwise their folding would not be tested.
         for vnet in lean.vnets:
             for part in vnet.modules():
                 if isinstance(part, nn.Conv3d | nn.ConvTranspose3d | nn.InstanceNorm3d) and part.bias is not None:
@@ -64,13 +64,13 @@ def test_folding_changes_nothing_but_the_layers(
     kinds = {type(part) for part in lean.modules()}
     assert nn.BatchNorm3d not in kinds
     if normalisation == "batch":
-        # Those after an interpolation remain, since no convolution precedes them directly.
+        # Normalisation after an interpolation remains, because no convolution directly precedes it.
         left = sum(isinstance(part, nn.ReLU) for vnet in lean.vnets for part in vnet.modules())
         assert left == len(SHAPE.channels) - 1
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_a_folded_network_runs_in_tiles(tiny_recipe: Recipe, normalisation: str) -> None:
+def test_folded_network_predicts_in_tiles(tiny_recipe: Recipe, normalisation: str) -> None:
     network = fold(network_of(tiny_recipe, normalisation))
     image = torch.randn(1, 61, 40, 32) + torch.linspace(0, 3, 61)[:, None, None]
     tile = (2 * fine_reach(network)[0] + 16, 40, 32)
@@ -83,8 +83,8 @@ def test_a_folded_network_runs_in_tiles(tiny_recipe: Recipe, normalisation: str)
         assert (rounded - whole).abs().mean() < 0.02
 
 
-def test_a_folded_network_moves_from_bfloat16_back_to_float32(tiny_recipe: Recipe) -> None:
-    """As after a GPU's memory did not suffice: the network moves to another device and back, and still works."""
+def test_folded_network_can_return_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
+    """This happens when a GPU's memory does not suffice and the CPU computes instead."""
     network = fold(network_of(tiny_recipe, "instance"))
     move(network, CPU, torch.bfloat16)
     assert {p.dtype for part in network.modules() if isinstance(part, nn.Conv3d) for p in part.parameters()} == {

@@ -1,4 +1,4 @@
-"""The table of formats: endings, and that reading, writing, folders and the command line go by the same one."""
+"""The table of formats: reading, writing, searching folders and the command line all use it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GRID = Grid((9, 10, 11), np.diag([1.0, 2.0, 3.0, 1.0]))
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.ending)
-def test_every_ending_is_found_whole(form: Format) -> None:
+def test_every_ending_is_recognised_completely(form: Format) -> None:
     for name in ("x", "a.b", "X.Y"):
         for end in (form.ending, form.ending.upper()):
             assert ending(f"folder.d/{name}{end}") == form.ending
@@ -37,7 +37,7 @@ def test_every_ending_is_found_whole(form: Format) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.ending)
-def test_exactly_the_formats_of_the_table_can_be_written(tmp_path: Path, form: Format) -> None:
+def test_only_the_writable_formats_of_the_table_can_be_written(tmp_path: Path, form: Format) -> None:
     values = np.arange(9 * 10 * 11, dtype=np.uint16).reshape(GRID.shape)
     labels = (values % 3).astype(np.uint8)
     path = tmp_path / f"x{form.ending}"
@@ -48,7 +48,7 @@ def test_exactly_the_formats_of_the_table_can_be_written(tmp_path: Path, form: F
     else:
         with pytest.raises(InputError, match=r"Use \.nii\.gz or \.nrrd or \.nii\.$"):
             write_volume(Volume(values[None], GRID), path)
-    if form.ending == ".seg.nrrd":  # needs segments; test_volume.py has it
+    if form.ending == ".seg.nrrd":  # needs segments; tested in test_volume.py
         assert form.writes_labels
     elif form.writes_labels:
         write_labelmap(Labelmap(labels, GRID), path)
@@ -58,18 +58,18 @@ def test_exactly_the_formats_of_the_table_can_be_written(tmp_path: Path, form: F
             write_labelmap(Labelmap(labels, GRID), path)
 
 
-def test_written_formats_are_found_in_a_folder() -> None:
+def test_files_of_written_formats_are_found_in_a_folder() -> None:
     assert set(LABELMAP_OUTPUTS) <= set(LABEL_ENDINGS)
     assert set(VOLUME_OUTPUTS) <= set(SCAN_ENDINGS)
-    # A segmentation in a folder of scans is none of them.
+    # A segmentation file in a folder of scans is not a scan.
     assert not any("seg" in end for end in SCAN_ENDINGS)
-    assert cli.SEGMENTATION_FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # others script the command
+    assert cli.SEGMENTATION_FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # users' scripts depend on these names
     assert {f".{form}" for form in cli.SEGMENTATION_FORMATS} - {".dcm"} <= set(
         LABELMAP_OUTPUTS
-    )  # written by io.dicom_output
+    )  # not in the table: io.dicom_output writes DICOM
 
 
-def test_agreement_maps_are_recognised_by_their_segmentation() -> None:
+def test_agreement_map_is_recognised_by_the_segmentation_beside_it() -> None:
     names = ["x.seg.nrrd", "x_agreement.nrrd", "y_agreement.nrrd", "z.nii.gz", "z_agreement.nii", "z_agreement.nii.gz"]
     kept = without_maps(Path("out") / name for name in names)
     assert [path.name for path in kept] == ["x.seg.nrrd", "y_agreement.nrrd", "z.nii.gz"]

@@ -1,4 +1,4 @@
-"""A model file: the same weights are read back, and every kind of damage and forgery is refused in one line."""
+"""Model packages: what was saved is read back, and damaged or forged files are refused with a one-line message."""
 
 from __future__ import annotations
 
@@ -18,18 +18,25 @@ from dcamt.errors import InputError, OutputError
 from dcamt.models import package as model_package
 from dcamt.models.package import CARD, RECIPE, WEIGHTS, open_model, write_package
 from dcamt.networks.packaging import build_network, check_weights, save_model
-from dcamt_testing.model_files import BLANK_CARD, assemble, fault, make_tiny_network, parts, signed
+from dcamt_testing.model_files import (
+    BLANK_CARD,
+    make_tiny_network,
+    read_members,
+    refusal,
+    write_with_checksum,
+    write_zip,
+)
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
-def test_round_trip(saved_model: Path) -> None:
+def test_saved_model_is_read_back_with_matrices_rounded_to_16_bits(saved_model: Path) -> None:
     package = open_model(saved_model)
     check_weights(package, saved_model)
     assert package.recipe == tiny_recipe()
     assert replace(package.card, checksum="") == BLANK_CARD
     network, found = make_tiny_network(), build_network(package).state_dict()
     for name, tensor in network.state_dict().items():
-        if tensor.ndim > 1:  # 11 bits of precision; below 6e-5 a fixed step of 6e-8
+        if tensor.ndim > 1:  # float16: 11 bits of precision; below 6e-5, a fixed step of 6e-8
             assert torch.allclose(found[name], tensor, rtol=2**-11, atol=2**-25)
             assert package.weights[name].dtype == np.float16
         elif tensor.is_floating_point():
@@ -39,7 +46,7 @@ def test_round_trip(saved_model: Path) -> None:
         before, after = network(image), build_network(package)(image)
     for one, other in zip(before, after, strict=True):
         assert torch.allclose(one.logits, other.logits, atol=0.02)
-        assert not torch.equal(one.logits, other.logits)  # 16 bits they are
+        assert not torch.equal(one.logits, other.logits)  # the difference shows that the weights are stored in 16 bits
 
 
 def test_network_is_ready_for_inference(saved_model: Path) -> None:
@@ -48,7 +55,7 @@ def test_network_is_ready_for_inference(saved_model: Path) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in network.parameters())
 
 
-def test_card_of_a_rich_model_comes_back(tmp_path: Path) -> None:
+def test_card_with_every_kind_of_value_is_read_back(tmp_path: Path) -> None:
     card = replace(
         BLANK_CARD,
         title="Vorhof – «left»",
@@ -63,7 +70,7 @@ def test_card_of_a_rich_model_comes_back(tmp_path: Path) -> None:
     assert replace(written, checksum="") == card
 
 
-def test_the_same_model_is_the_same_file(saved_model: Path, tmp_path: Path) -> None:
+def test_equal_models_give_identical_files(saved_model: Path, tmp_path: Path) -> None:
     state = make_tiny_network().state_dict()
     again = tmp_path / "again.dcamt"
     save_model(again, dict(reversed(state.items())), tiny_recipe(), replace(BLANK_CARD, checksum="old"))
@@ -85,129 +92,129 @@ def test_any_change_changes_the_checksum(saved_model: Path, tmp_path: Path) -> N
     assert len({package.card.checksum, *sums}) == 4
 
 
-def test_the_weights_are_safetensors(saved_model: Path) -> None:
-    found = safetensors.numpy.load(parts(saved_model)[WEIGHTS])
+def test_weights_are_readable_by_safetensors(saved_model: Path) -> None:
+    found = safetensors.numpy.load(read_members(saved_model)[WEIGHTS])
     package = open_model(saved_model)
     assert found.keys() == package.weights.keys()
     assert all(np.array_equal(array, found[name]) for name, array in package.weights.items())
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         save_model(tmp_path / "file" / "x.dcamt", make_tiny_network().state_dict(), tiny_recipe(), BLANK_CARD)
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_cut_off_anywhere(model_copy: Path) -> None:
+def test_truncated_file_is_refused_at_every_length(model_copy: Path) -> None:
     whole = model_copy.read_bytes()
     lengths = [*range(0, 60), *range(60, len(whole), max(1, len(whole) // 60)), *range(len(whole) - 60, len(whole))]
     for length in lengths:
         model_copy.write_bytes(whole[:length])
-        assert "is no DCAMT model, or is cut off" in fault(model_copy)
+        assert "is no DCAMT model, or is cut off" in refusal(model_copy)
 
 
-def test_one_byte_altered(model_copy: Path) -> None:
-    """In the parts themselves always found; in the zip's own tables found, or without any effect."""
+def test_altered_byte_is_detected_or_changes_nothing(model_copy: Path) -> None:
+    """A change within a member is always detected. A change in the zip's own tables is detected or has no effect."""
     whole, package = model_copy.read_bytes(), open_model(model_copy)
-    inside = np.zeros(len(whole), bool)
-    for data in parts(model_copy).values():
+    is_member = np.zeros(len(whole), bool)
+    for data in read_members(model_copy).values():
         start = whole.index(data)
-        inside[start : start + len(data)] = True
+        is_member[start : start + len(data)] = True
     draw = np.random.default_rng(0)
-    outside = np.flatnonzero(~inside)
-    refused = 0
-    for place in [*outside, *draw.choice(np.flatnonzero(inside), 60)]:
-        values = {8, int(draw.integers(256))} if not inside[place] else {whole[place] ^ 1, 0xFF - whole[place]}
+    table_places = np.flatnonzero(~is_member)
+    detected = 0
+    for place in [*table_places, *draw.choice(np.flatnonzero(is_member), 60)]:
+        values = {8, int(draw.integers(256))} if not is_member[place] else {whole[place] ^ 1, 0xFF - whole[place]}
         for value in values - {whole[place]}:
             model_copy.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
             try:
                 found = open_model(model_copy)
             except InputError:
-                refused += 1
+                detected += 1
                 continue
-            assert not inside[place]
+            assert not is_member[place]
             assert (found.card, found.recipe) == (package.card, package.recipe)
             assert all(np.array_equal(found.weights[name], array) for name, array in package.weights.items())
-    assert refused > 250
+    assert detected > 250
 
 
-def test_altered_parts_in_a_sound_zip(model_copy: Path) -> None:
-    """As a tampering program would leave it: the zip's own sums are right, the model's is not."""
-    sound = parts(model_copy)
-    for name in sound:
-        members = dict(sound)
+def test_altered_member_is_detected_when_the_zip_checksums_are_valid(model_copy: Path) -> None:
+    """A program that tampers with a member would also update the zip's checksums, but not the model's own."""
+    original = read_members(model_copy)
+    for name in original:
+        members = dict(original)
         data = bytearray(members[name])
         data[-3 if name == WEIGHTS else data.index(b"1")] ^= 1
         members[name] = bytes(data)
-        assemble(model_copy, list(members.items()))
-        assert fault(model_copy).startswith("was altered after it was made: its checksum does not fit.")
+        write_zip(model_copy, list(members.items()))
+        assert refusal(model_copy).startswith("was altered after it was made: its checksum does not fit.")
 
 
 @pytest.mark.parametrize("name", [CARD, RECIPE, WEIGHTS])
-def test_a_zip_bomb_is_not_unpacked(model_copy: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zip_bomb_is_not_unpacked(model_copy: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(model_package.LIMITS, WEIGHTS, 1 << 20)
-    members = {**parts(model_copy), name: bytes(40 << 20)}
-    assemble(model_copy, list(members.items()), zipfile.ZIP_DEFLATED)
+    members = {**read_members(model_copy), name: bytes(40 << 20)}
+    write_zip(model_copy, list(members.items()), zipfile.ZIP_DEFLATED)
     assert model_copy.stat().st_size < 1 << 20
-    assert fault(model_copy) == f"its part '{name}' is larger than 1 MB."
+    assert refusal(model_copy) == f"its part '{name}' is larger than 1 MB."
 
 
-def test_a_zip_bomb_with_a_wrong_size_is_refused(model_copy: Path) -> None:
-    members = {**parts(model_copy), CARD: bytes(40 << 20)}
-    assemble(model_copy, list(members.items()), zipfile.ZIP_DEFLATED)
+def test_zip_bomb_that_declares_a_small_size_is_refused(model_copy: Path) -> None:
+    members = {**read_members(model_copy), CARD: bytes(40 << 20)}
+    write_zip(model_copy, list(members.items()), zipfile.ZIP_DEFLATED)
     raw = model_copy.read_bytes()
     model_copy.write_bytes(raw.replace((40 << 20).to_bytes(4, "little"), (100).to_bytes(4, "little")))
-    assert fault(model_copy)
+    assert refusal(model_copy)
 
 
 @pytest.mark.parametrize("packed", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_ways_of_packing(model_copy: Path, packed: int) -> None:
-    assemble(model_copy, list(parts(model_copy).items()), packed)
-    assert "is compressed in an unknown way" in fault(model_copy)
+def test_unsupported_compression_is_refused(model_copy: Path, packed: int) -> None:
+    write_zip(model_copy, list(read_members(model_copy).items()), packed)
+    assert "is compressed in an unknown way" in refusal(model_copy)
 
 
-def test_a_file_zipped_anew_is_the_same_model(model_copy: Path) -> None:
+def test_rezipped_package_is_the_same_model(model_copy: Path) -> None:
     package = open_model(model_copy)
-    assemble(model_copy, list(reversed(parts(model_copy).items())), zipfile.ZIP_DEFLATED)
+    write_zip(model_copy, list(reversed(read_members(model_copy).items())), zipfile.ZIP_DEFLATED)
     assert open_model(model_copy).card == package.card
 
 
 @pytest.mark.parametrize(
     "name", ["../evil", "/tmp/evil", "..\\evil", "C:\\evil", "evil.py", "__init__.py", "recipe.json/", "Card.json", ""]
 )
-def test_a_part_that_no_model_has(model_copy: Path, name: str) -> None:
-    assemble(model_copy, [*parts(model_copy).items(), (name, b"evil")])
-    assert fault(model_copy) == f"holds '{name.replace(os.sep, '/')}', which no model contains; nothing was read."
-    sound = parts(model_copy)
-    assemble(model_copy, [(CARD, sound[CARD]), (name, b"evil"), (WEIGHTS, sound[WEIGHTS])])
-    assert "which no model contains" in fault(model_copy)
+def test_unknown_member_is_refused(model_copy: Path, name: str) -> None:
+    write_zip(model_copy, [*read_members(model_copy).items(), (name, b"evil")])
+    assert refusal(model_copy) == f"holds '{name.replace(os.sep, '/')}', which no model contains; nothing was read."
+    original = read_members(model_copy)
+    write_zip(model_copy, [(CARD, original[CARD]), (name, b"evil"), (WEIGHTS, original[WEIGHTS])])
+    assert "which no model contains" in refusal(model_copy)
 
 
 @pytest.mark.parametrize("name", [CARD, RECIPE, WEIGHTS])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_part_twice_or_missing(model_copy: Path, name: str) -> None:
-    sound = parts(model_copy)
-    assemble(model_copy, [*sound.items(), (name, sound[name])])
-    assert "a part is missing or occurs twice" in fault(model_copy)
-    left = [(other, data) for other, data in sound.items() if other != name]
-    assemble(model_copy, left)
-    assert "a part is missing or occurs twice" in fault(model_copy)
+def test_duplicate_or_missing_member_is_refused(model_copy: Path, name: str) -> None:
+    original = read_members(model_copy)
+    write_zip(model_copy, [*original.items(), (name, original[name])])
+    assert "a part is missing or occurs twice" in refusal(model_copy)
+    left = [(other, data) for other, data in original.items() if other != name]
+    write_zip(model_copy, left)
+    assert "a part is missing or occurs twice" in refusal(model_copy)
     other = next(iter(left))
-    assemble(model_copy, [*left, other])
-    assert fault(model_copy)
+    write_zip(model_copy, [*left, other])
+    assert refusal(model_copy)
 
 
-def test_files_that_are_no_model(model_copy: Path, tmp_path: Path) -> None:
-    assert fault(tmp_path / "gone.dcamt") == "there is no such model file."
-    assert fault(tmp_path) == "there is no such model file."
+def test_file_that_is_not_a_model_is_refused(model_copy: Path, tmp_path: Path) -> None:
+    assert refusal(tmp_path / "gone.dcamt") == "there is no such model file."
+    assert refusal(tmp_path) == "there is no such model file."
     for data in (b"", b"no zip", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), os.urandom(3000)):
         model_copy.write_bytes(data)
-        assert fault(model_copy)
+        assert refusal(model_copy)
 
 
 class Trap:
-    """A pickle of it makes a file when it is loaded."""
+    """An object whose pickle creates the folder `mark` when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -216,25 +223,25 @@ class Trap:
         return os.mkdir, (str(self.mark),)
 
 
-def test_a_pickle_inside_is_never_loaded(model_copy: Path, tmp_path: Path) -> None:
+def test_pickle_in_a_package_is_never_loaded(model_copy: Path, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     trap = pickle.dumps(Trap(mark))
-    card, recipe = json.loads(parts(model_copy)[CARD]), parts(model_copy)[RECIPE]
+    card, recipe = json.loads(read_members(model_copy)[CARD]), read_members(model_copy)[RECIPE]
     model_copy.write_bytes(trap)
-    fault(model_copy)
+    refusal(model_copy)
     torch.save({"a": torch.ones(3), "trap": Trap(mark)}, model_copy)
-    fault(model_copy)
+    refusal(model_copy)
     for name in (CARD, RECIPE, WEIGHTS):
-        assemble(model_copy, list({**parts_of(card, recipe), name: trap}.items()))
-        fault(model_copy)
-    signed(model_copy, card, recipe, trap)
-    assert fault(model_copy).startswith("cannot be used: the weights")
+        write_zip(model_copy, list({**make_members(card, recipe), name: trap}.items()))
+        refusal(model_copy)
+    write_with_checksum(model_copy, card, recipe, trap)
+    assert refusal(model_copy).startswith("cannot be used: the weights")
     assert not mark.exists()
     pickle.loads(trap)
-    assert mark.exists()  # the trap works
+    assert mark.exists()  # loading the pickle does create the folder
 
 
-def parts_of(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
+def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
     return {CARD: json.dumps(card).encode(), RECIPE: recipe, WEIGHTS: safetensors.numpy.save({})}
 
 
@@ -256,25 +263,27 @@ def parts_of(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
         ({"trained_on": "sixty scans"}, "its card cannot be read"),
     ],
 )
-def test_cards_of_other_versions_and_types(model_copy: Path, change: dict[str, Any], message: str) -> None:
-    members = parts(model_copy)
+def test_card_of_another_version_or_type_is_refused(model_copy: Path, change: dict[str, Any], message: str) -> None:
+    members = read_members(model_copy)
     members[CARD] = json.dumps({**json.loads(members[CARD]), **change}).encode()
-    assemble(model_copy, list(members.items()))
-    assert fault(model_copy).startswith(message)
+    write_zip(model_copy, list(members.items()))
+    assert refusal(model_copy).startswith(message)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"null", b"7", b"{}", b'{"format": 1}', b"\xff\xfe\xff", b"[" * 200_000]
 )
-def test_cards_and_recipes_that_are_none(model_copy: Path, data: bytes) -> None:
-    sound = parts(model_copy)
-    assemble(model_copy, list({**sound, CARD: data}.items()))
-    assert fault(model_copy).startswith("its card cannot be read")
-    signed(model_copy, json.loads(sound[CARD]), data, sound[WEIGHTS])
-    assert fault(model_copy)
+def test_text_that_is_not_a_card_or_a_recipe_is_refused(model_copy: Path, data: bytes) -> None:
+    original = read_members(model_copy)
+    write_zip(model_copy, list({**original, CARD: data}.items()))
+    assert refusal(model_copy).startswith("its card cannot be read")
+    write_with_checksum(model_copy, json.loads(original[CARD]), data, original[WEIGHTS])
+    assert refusal(model_copy)
 
 
-def test_a_card_with_a_key_of_a_later_version_is_read(model_copy: Path) -> None:
-    sound = parts(model_copy)
-    signed(model_copy, {**json.loads(sound[CARD]), "colour": "red"}, sound[RECIPE], sound[WEIGHTS])
+def test_card_with_unknown_key_is_read(model_copy: Path) -> None:
+    original = read_members(model_copy)
+    write_with_checksum(
+        model_copy, {**json.loads(original[CARD]), "colour": "red"}, original[RECIPE], original[WEIGHTS]
+    )
     assert open_model(model_copy).card.name == "tiny"

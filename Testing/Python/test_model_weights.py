@@ -1,4 +1,4 @@
-"""The weights of a model file: those that do not fit its recipe, or are damaged, are refused in one line."""
+"""Weights of model packages: weights that are damaged or do not fit the recipe are refused with one line."""
 
 from __future__ import annotations
 
@@ -13,49 +13,51 @@ import numpy as np
 import pytest
 from dcamt.models.package import CARD, RECIPE, WEIGHTS, ModelPackage, open_model, write_package
 from dcamt.networks.packaging import verify_model
-from dcamt_testing.model_files import fault, parts, signed
+from dcamt_testing.model_files import read_members, refusal, write_with_checksum
 
 Weights = dict[str, np.ndarray]
 
 
-def without_one(weights: Weights) -> None:
+def remove_one(weights: Weights) -> None:
     del weights["branches.1.head.bias"]
 
 
-def with_one_more(weights: Weights) -> None:
+def add_one(weights: Weights) -> None:
     weights["more"] = np.zeros(3, np.float32)
 
 
-def reshaped(weights: Weights) -> None:
+def flatten_one(weights: Weights) -> None:
     weights["branches.0.head.weight"] = weights["branches.0.head.weight"].reshape(-1)
 
 
-def not_a_number(weights: Weights) -> None:
+def set_one_to_nan(weights: Weights) -> None:
     weights["branches.0.head.bias"] = weights["branches.0.head.bias"] * np.float32("nan")
 
 
-def infinite(weights: Weights) -> None:
+def set_one_to_infinity(weights: Weights) -> None:
     array = weights["branches.0.head.weight"].copy()
     array.flat[3] = np.inf
     weights["branches.0.head.weight"] = array
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("alter", "message"),
     [
-        (without_one, "cannot be used: its weights do not fit its recipe's network."),
-        (with_one_more, "cannot be used: its weights do not fit its recipe's network."),
-        (reshaped, "cannot be used: its weights do not fit its recipe's network."),
-        (not_a_number, "cannot be used: the weights 'branches.0.head.bias' are not finite numbers."),
-        (infinite, "cannot be used: the weights 'branches.0.head.weight' are not finite numbers."),
+        (remove_one, "cannot be used: its weights do not fit its recipe's network."),
+        (add_one, "cannot be used: its weights do not fit its recipe's network."),
+        (flatten_one, "cannot be used: its weights do not fit its recipe's network."),
+        (set_one_to_nan, "cannot be used: the weights 'branches.0.head.bias' are not finite numbers."),
+        (set_one_to_infinity, "cannot be used: the weights 'branches.0.head.weight' are not finite numbers."),
     ],
 )
-def test_weights_that_do_not_fit(model_copy: Path, spoil: Callable[[Weights], None], message: str) -> None:
+def test_weights_that_misfit_the_recipe_or_are_not_finite_are_refused(
+    model_copy: Path, alter: Callable[[Weights], None], message: str
+) -> None:
     package = open_model(model_copy)
     weights = dict(package.weights)
-    spoil(weights)
+    alter(weights)
     write_package(model_copy, replace(package, weights=weights))
-    assert fault(model_copy, verify_model) == message
+    assert refusal(model_copy, verify_model) == message
 
 
 @pytest.mark.parametrize(
@@ -71,34 +73,34 @@ def test_weights_that_do_not_fit(model_copy: Path, spoil: Callable[[Weights], No
     ],
     ids=str,
 )
-def test_a_recipe_of_another_network(model_copy: Path, network: dict[str, Any]) -> None:
+def test_recipe_of_another_network_is_refused(model_copy: Path, network: dict[str, Any]) -> None:
     package = open_model(model_copy)
     recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
     write_package(model_copy, ModelPackage(package.card, recipe, package.weights))
-    assert fault(model_copy, verify_model) == "cannot be used: its weights do not fit its recipe's network."
+    assert refusal(model_copy, verify_model) == "cannot be used: its weights do not fit its recipe's network."
 
 
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"convolutions": (1, 1, 10**9)}, "convolutions must be at most 64."),  # would take for ever to build
-        ({"channels": (4, 2**40, 2**40)}, "channels must be at most 4096."),  # beyond any tensor
+        ({"convolutions": (1, 1, 10**9)}, "convolutions must be at most 64."),  # the network would take hours to build
+        ({"channels": (4, 2**40, 2**40)}, "channels must be at most 4096."),  # larger than any tensor can be
         ({"channels": (4, 2**70, 2**70)}, "channels must be at most 4096."),
     ],
     ids=str,
 )
-def test_a_recipe_of_an_enormous_network_is_refused(model_copy: Path, network: dict[str, Any], message: str) -> None:
+def test_recipe_of_an_enormous_network_is_refused(model_copy: Path, network: dict[str, Any], message: str) -> None:
     package = open_model(model_copy)
     recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
     write_package(model_copy, ModelPackage(package.card, recipe, package.weights))
-    assert fault(model_copy, verify_model) == message
+    assert refusal(model_copy, verify_model) == message
 
 
-# The bytes of the weights are read by `safetensors`; for any content a model is refused in one line.
+# `safetensors` parses the weights. Whatever it raises, the user sees one line.
 
 
-def block(header: Any, body: bytes = b"") -> bytes:
-    """Bytes in the safetensors format: the header's length (8 bytes), the header (JSON), the arrays."""
+def safetensors_bytes(header: Any, body: bytes = b"") -> bytes:
+    """Return bytes in the safetensors format: the header's length (8 bytes), the header (JSON), the arrays."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
 
@@ -108,8 +110,8 @@ def entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[
 
 
 def with_weights(model_copy: Path, weights: bytes) -> Path:
-    sound = parts(model_copy)
-    return signed(model_copy, json.loads(sound[CARD]), sound[RECIPE], weights)
+    members = read_members(model_copy)
+    return write_with_checksum(model_copy, json.loads(members[CARD]), members[RECIPE], weights)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def with_weights(model_copy: Path, weights: bytes) -> Path:
         ({"a": entry(), "b": entry()}, 8),  # the same bytes twice
         ({"a": entry(), "b": entry(offsets=(12, 20))}, 20),  # gap
         ({"a": entry(offsets=(4, 12))}, 12),  # gap at the start
-        ({"a": entry()}, 12),  # bytes left over
+        ({"a": entry()}, 12),  # surplus bytes
         ({"a": entry()}, 4),  # bytes missing
         ({"a": entry(offsets=(8, 0))}, 8),
         ({"a": entry(offsets=(-8, 0))}, 8),
@@ -157,29 +159,31 @@ def with_weights(model_copy: Path, weights: bytes) -> Path:
         (b"[" * 200_000 + b"]" * 200_000, 0),
     ],
 )
-def test_a_wrong_weights_header_is_refused(model_copy: Path, header: Any, size: int) -> None:
-    assert fault(with_weights(model_copy, block(header, bytes(size)))).startswith("cannot be used: the weights")
+def test_invalid_weights_header_is_refused(model_copy: Path, header: Any, size: int) -> None:
+    assert refusal(with_weights(model_copy, safetensors_bytes(header, bytes(size)))).startswith(
+        "cannot be used: the weights"
+    )
 
 
-def test_weights_cut_off_or_too_long(model_copy: Path) -> None:
-    whole = parts(model_copy)[WEIGHTS]
+def test_weights_of_wrong_length_are_refused(model_copy: Path) -> None:
+    whole = read_members(model_copy)[WEIGHTS]
     for length in [*range(0, 40), *range(40, len(whole), len(whole) // 20), len(whole) - 1]:
-        assert fault(with_weights(model_copy, whole[:length])).startswith("cannot be used: the weights")
-    assert fault(with_weights(model_copy, whole + b"\0")).startswith("cannot be used: the weights")
+        assert refusal(with_weights(model_copy, whole[:length])).startswith("cannot be used: the weights")
+    assert refusal(with_weights(model_copy, whole + b"\0")).startswith("cannot be used: the weights")
     for length in (len(whole) - 7, 2**31, 2**63, 2**64 - 1):
         changed = struct.pack("<Q", length) + whole[8:]
-        assert fault(with_weights(model_copy, changed)).startswith("cannot be used: the weights")
+        assert refusal(with_weights(model_copy, changed)).startswith("cannot be used: the weights")
 
 
 @pytest.mark.parametrize("dtype", ["F64", "I64", "U8", "BOOL"])
-def test_weights_that_are_no_16_or_32_bit_floats(model_copy: Path, dtype: str) -> None:
+def test_weights_that_are_not_16_or_32_bit_floats_are_refused(model_copy: Path, dtype: str) -> None:
     size = {"F64": 8, "I64": 8, "U8": 1, "BOOL": 1}[dtype] * 2
     header = {"a": entry(offsets=(0, size), dtype=dtype)}
-    assert "are of the type" in fault(with_weights(model_copy, block(header, bytes(size))))
+    assert "are of the type" in refusal(with_weights(model_copy, safetensors_bytes(header, bytes(size))))
 
 
-def test_a_package_of_an_earlier_version_opens(model_copy: Path) -> None:
-    """Before `safetensors` wrote them, arrays of all types lay in the order of their names."""
+def test_package_of_an_earlier_version_is_read(model_copy: Path) -> None:
+    """Earlier versions wrote the arrays in the order of their names; `safetensors` orders them by type first."""
     package = open_model(model_copy)
     header, body = {}, b""
     for name in sorted(package.weights):
@@ -189,6 +193,6 @@ def test_a_package_of_an_earlier_version_opens(model_copy: Path) -> None:
         body += data
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    found = open_model(with_weights(model_copy, block(text, body)))
+    found = open_model(with_weights(model_copy, safetensors_bytes(text, body)))
     assert found.weights.keys() == package.weights.keys()
     assert all(np.array_equal(array, package.weights[name]) for name, array in found.weights.items())

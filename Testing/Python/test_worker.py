@@ -202,6 +202,6 @@ def test_the_scans_of_an_application_that_was_killed_are_removed(tmp_path: Path)
     # The pipe closes as it does when the application is killed, here while the packages are being imported.
     assert child.process.stdin is not None
     child.process.stdin.close()
-    assert child.ends() == 0
+    assert child.exit_status() == 0
     assert not handed.exists()
     assert tmp_path.exists()

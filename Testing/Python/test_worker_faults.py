@@ -115,7 +115,7 @@ def test_a_missing_package_is_named_and_ends_the_worker(start_worker: Callable[.
     assert failed.reason == "missing_package"
     assert failed.packages == (name,)
     assert f"missing: {name}" in failed.message
-    assert child.ends() == 3
+    assert child.exit_status() == 3
 
 
 def test_a_gpu_too_small_for_the_model(
@@ -165,7 +165,7 @@ def test_an_unexpected_error_is_reported_with_its_traceback_and_ends_the_worker(
     assert failed.reason == "internal"
     assert "AssertionError: a bug" in failed.message
     assert "Traceback" in failed.detail
-    assert child.ends() == 1
+    assert child.exit_status() == 1
 
 
 def test_the_worker_ends_when_stdin_closes_even_while_it_computes(
@@ -177,7 +177,7 @@ def test_the_worker_ends_when_stdin_closes_even_while_it_computes(
     assert child.process.stdin is not None
     child.process.stdin.close()
     closed = time.monotonic()
-    assert child.ends() == 0
+    assert child.exit_status() == 0
     assert time.monotonic() - closed < 5
     assert not (tmp_path / "scan" / "labelmap.npy").exists()
 
@@ -207,7 +207,7 @@ def test_a_killed_worker_leaves_no_result_and_a_new_one_serves(
     child.send(request(analytic_scan(centred_grid((200, 200, 160), (1.0, 1.0, 1.0))), worker_model, tmp_path / "scan"))
     child.wait_for(lambda event: event.kind == "progress")
     child.process.kill()
-    assert child.ends() != 0
+    assert child.exit_status() != 0
     assert sorted(path.name for path in (tmp_path / "scan").iterdir()) == ["volume.npy"]
     again = start_worker()
     again.send(request(oblique_scan, worker_model, tmp_path / "again"))

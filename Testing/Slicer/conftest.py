@@ -1,4 +1,4 @@
-"""Puts the Slicer harness in place before the tests of this folder are read; without its packages they skip."""
+"""Install the Slicer harness before the tests of this folder are imported; skip them if its packages are missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TextIO
 import pytest
 
 TESTING = Path(__file__).resolve().parents[1]
-# Slicer has the folders of the modules that it loads on its path, too.
+# Slicer adds the folders of its modules to sys.path too.
 sys.path[:0] = [str(TESTING), *(str(TESTING.parent / module) for module in ("DCAMTSegmentation", "DCAMTTraining"))]
 
 try:
@@ -24,7 +24,7 @@ except ImportError as error:
 
 
 class _Skipped(pytest.Module):
-    """A test file that is not read, as what it imports is not there."""
+    """A test file that is not imported because the harness's packages are missing."""
 
     def collect(self) -> list[pytest.Item]:
         pytest.skip(MISSING, allow_module_level=True)
@@ -35,7 +35,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 class _PythonQtOutput:
-    """Standard output as PythonQt redirects it: no encoding, no file number, no buffer."""
+    """Standard output as PythonQt replaces it: an object without encoding, file descriptor or buffer."""
 
     def __init__(self, stream: TextIO) -> None:
         self.write, self.flush = stream.write, stream.flush
@@ -43,13 +43,13 @@ class _PythonQtOutput:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Give every test the standard output that it has inside Slicer."""
+    """Run every test with the standard output that Slicer's Python has."""
     with redirect_stdout(_PythonQtOutput(sys.stdout)):
         return (yield)
 
 
 @pytest.fixture(autouse=True)
 def _hidden_errors() -> Iterator[None]:
-    """What Slicer would only print fails the test."""
+    """Fail the test on errors that Slicer would only print."""
     yield
     slicer_harness.expect_no_hidden_errors()

@@ -1,4 +1,4 @@
-"""Helpers for the tests of engine and modules: made-up scans, cases and models, child processes.
+"""Helpers for the tests of the engine and of the Slicer modules: synthetic scans, cases, models; child processes.
 
-They run in Slicer's Python, too; only those that need pytest or torch import it.
+The tests inside Slicer import them too, so a helper imports pytest or torch only where it needs them.
 """

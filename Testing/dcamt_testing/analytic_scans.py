@@ -1,6 +1,6 @@
-"""A small scan known in closed form, and a tiny model with random weights.
+"""A small scan given by a formula, and a tiny model with random weights.
 
-Imports no pytest: the modules' tests make their models with Slicer's Python, which has none.
+This module does not import pytest: Slicer's Python, which makes the models for the modules' tests, lacks it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CENTRE = np.array([12.0, -34.0, 56.0])
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:
-    """A right-handed rotation by degrees about R, then A, then S: (3, 3)."""
+    """Return the matrix (3, 3) of right-handed rotations about R, then A, then S, by angles in degrees."""
     turned = np.eye(3)
     for axis, degrees in enumerate((x, y, z)):
         cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -34,7 +34,7 @@ def centred_grid(
     turn: np.ndarray | None = None,
     centre: np.ndarray = CENTRE,
 ) -> Grid:
-    """A grid about `centre` (RAS mm) whose axes are those of the patient, turned by `turn` (3, 3)."""
+    """Return a grid centred at `centre` (RAS mm), its axes along R, A, S rotated by the matrix `turn` (3, 3)."""
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if turn is None else turn) * spacing
     affine[:3, 3] = centre - affine[:3, :3] @ (np.array(shape) - 1) / 2
@@ -48,7 +48,10 @@ def points_of(grid: Grid) -> np.ndarray:
 
 
 def analytic_scan(grid: Grid) -> Volume:
-    """A bright ellipsoid with a soft edge on a waving ground, a function of the place in the patient alone."""
+    """Return a scan of a bright ellipsoid with a soft edge on a background of waves.
+
+    The intensity depends only on the position in RAS mm, so the same scan can be made on any grid.
+    """
     x, y, z = np.moveaxis(points_of(grid) - CENTRE, -1, 0)
     radius = np.sqrt((x / 9) ** 2 + (y / 7) ** 2 + (z / 11) ** 2)
     values = 300 / (1 + np.exp(8 * (radius - 1))) + 60 * np.sin(x / 3) * np.cos(y / 4) + 40 * np.sin(z / 2) + 200
@@ -56,8 +59,8 @@ def analytic_scan(grid: Grid) -> Volume:
 
 
 def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
-    """A model with random weights, each branch of which calls about a third of `scan` foreground."""
-    # Imported here, so that the tests that need no network do not wait for torch.
+    """Return a model with random weights whose branches each label about a third of `scan` as foreground."""
+    # Imported here because importing torch takes seconds and most users of this module need no network.
     import torch
     from dcamt.networks.dual_vnet import DualVNet
     from dcamt.preprocessing import scan_to_network
@@ -65,13 +68,13 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
     torch.manual_seed(seed)
     network = DualVNet(recipe)
     for attention in network.attentions:
-        torch.nn.init.normal_(attention.output.weight, std=0.3)  # as created it would exchange nothing
+        torch.nn.init.normal_(attention.output.weight, std=0.3)  # its initial weights are 0: no information would cross
     image = scan_to_network(scan, recipe)[0][None]
     lengths = zip(image.shape[2:], recipe.stride, strict=True)
     image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]
     with torch.no_grad():
         network.train()
-        for _ in range(30):  # brings the running statistics of batch normalisation to this scan's
+        for _ in range(30):  # adapts batch normalisation's running statistics to this scan
             network(image)
         network.eval()
         for branch, output in zip(network.branches, network(image), strict=True):

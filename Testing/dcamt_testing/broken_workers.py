@@ -1,4 +1,4 @@
-"""Programs that break a worker on purpose, run in its interpreter before it."""
+"""Scripts that cause failures in a worker. Each runs in the worker's interpreter before the worker starts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ predictor.Predictor.segment = segment
 
 
 def without_package(name: str) -> str:
-    """The package is as if it were not installed."""
+    """Return a script after which importing the package fails as if it were not installed."""
     return f"""
 import importlib.machinery as machinery
 real = machinery.PathFinder.find_spec
 machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
 import sys
 for module in [module for module in sys.modules if module.split(".")[0] == {name!r}]:
-    del sys.modules[module]  # a warm Python has imported it already
+    del sys.modules[module]  # warm_python's children start with these packages imported
 """

@@ -1,4 +1,4 @@
-"""Synthetic DICOM series of a made-up patient, and a check of DICOM objects against the standard's tables."""
+"""Synthetic DICOM series, and a check of DICOM objects against the tables of the standard."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ CONTENT_OF = {
     "IMAGE": "ReferencedSOPSequence",
     "COMPOSITE": "ReferencedSOPSequence",
 }
-"""What an item of a structured report must hold by its value type (DICOM PS3.3 C.17.3)."""
+"""The attribute that an item of a structured report must have, by the item's value type (DICOM PS3.3 C.17.3)."""
 PATIENT = {"PatientID": "SYN-1", "PatientName": "Phantom^Synthetic", "PatientBirthDate": "19500101", "PatientSex": "O"}
 STUDY = {"StudyDate": "20200102", "StudyTime": "101112", "StudyID": "S7", "AccessionNumber": "A9"}
 
 
 def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray, shuffle: bool = True) -> list[Path]:
-    """Write voxels (I, J, K) on `affine` (RAS mm) as single-frame MR images; `shuffle` names them in no order."""
+    """Write voxels (I, J, K) as single-frame MR images.
+
+    affine: (4, 4), voxel index to RAS mm. shuffle: file names follow a random order, not the slices' order.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -50,7 +53,10 @@ def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray, shuffl
 
 
 def write_enhanced_mr(path: Path, voxels: np.ndarray, affine: np.ndarray, order: list[int]) -> Path:
-    """Write voxels (I, J, K) as one multi-frame MR image, whose frames are the slices `order`, repeats included."""
+    """Write voxels (I, J, K) as one multi-frame MR image.
+
+    order: the slice index of each frame; an index may occur more than once.
+    """
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing
@@ -77,7 +83,7 @@ def write_enhanced_mr(path: Path, voxels: np.ndarray, affine: np.ndarray, order:
 
 
 def _image(sop_class: str, series_name: str, instance_name: str) -> FileDataset:
-    """Return an MR image with all that stands in each image of a series."""
+    """Return an MR image with the attributes that all images of a series share."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series_name, instance_name])
@@ -105,9 +111,9 @@ def _set_pixels(image: FileDataset, pixels: np.ndarray) -> None:
 
 
 def broken_rules(dataset: Dataset) -> list[str]:
-    """Return what the data set lacks of the attributes that DICOM PS3.3 demands of its kind (types 1 and 2).
+    """Return the required attributes (types 1 and 2 of DICOM PS3.3) that the data set lacks for its SOP class.
 
-    The tables are those of the standard, as `highdicom` ships them.
+    `highdicom` ships the standard's tables.
     """
     kinds, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _broken_content_items(dataset) if "ContentSequence" in dataset else []
@@ -116,10 +122,10 @@ def broken_rules(dataset: Dataset) -> list[str]:
             continue
         for attribute in attributes[module["key"]]:
             path, name = attribute["path"], attribute["keyword"]
-            if attribute["type"] not in ("1", "2") or name == "PlanePositionSlideSequence":  # of microscopes only
+            if attribute["type"] not in ("1", "2") or name == "PlanePositionSlideSequence":  # for microscopy only
                 continue
             groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-            if path in ([group] for group in groups):  # what all frames share stands in one of the two
+            if path in ([group] for group in groups):  # either group may hold it
                 holders = [holder for group in groups for holder in _holders(dataset, [group])]
                 holders = [] if any(name in holder for holder in holders) else holders[:1]
             else:
@@ -139,7 +145,7 @@ def _table(name: str) -> Any:
 
 
 def _broken_content_items(item: Dataset, depth: int = 0) -> list[str]:
-    """Return what the items of a structured report lack, at any depth."""
+    """Return the required attributes that an item of a structured report, or an item below it, lacks."""
     name = CONTENT_OF[item.ValueType]
     faults = [] if name in item and not item[name].is_empty else [f"{item.ValueType} without {name}"]
     if "ConceptNameCodeSequence" not in item and item.ValueType not in ("IMAGE", "COMPOSITE"):

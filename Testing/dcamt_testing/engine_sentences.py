@@ -1,6 +1,6 @@
-"""The sentences of the engine's errors, remarks and notes, read from its source.
+"""Collect the sentences of the engine's errors, remarks and notes from its source code.
 
-`PYTHONPATH=Testing python -m dcamt_testing.engine_sentences` writes those that Slicer can translate anew.
+`PYTHONPATH=Testing python -m dcamt_testing.engine_sentences` rewrites the table of sentences that Slicer translates.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from pathlib import Path
 
 ENGINE = Path(__file__).resolve().parents[2] / "DCAMTSegmentation" / "dcamt"
 COMMAND_LINE = ("api", "cli.py", "commands", "report")
-"""Parts of the engine whose messages appear at a shell only."""
+"""Parts of the engine whose messages appear only in a terminal. They are not translated."""
 CALLS = (
     *("InputError", "OutputError", "MemoryShortage", "MissingPackage", "InternalError"),
     *("WorkerNote", "Violation", "_note", "_with_problem"),
 )
-"""Functions that are called with a message, or with a part of one."""
+"""Functions whose arguments are messages or parts of messages."""
 ARGUMENTS = ("remedy", "message", "what", "text")
 VARIABLES = ("what", "remedy", "text", "found", "note", "notes", "METHODS_DISAGREE")
-"""Variables that hold sentences, or parts of one."""
+"""Variables that hold messages or parts of messages."""
 REMARKS = "checks.py"
-"""A module whose functions return sentences."""
+"""The name of a module whose functions return messages."""
 FEWEST_LETTERS = 6
-"""A sentence with fewer letters of its own would be found in others."""
+"""The fewest letters of a fixed text in the table: a shorter text would match parts of other messages."""
 TABLE = ENGINE.parent / "DCAMTSlicerLib" / "engine_sentences.py"
 HEAD = '''"""The engine's sentences, for translation; `python -m dcamt_testing.engine_sentences` writes this file."""
 
@@ -33,14 +33,14 @@ from collections.abc import Callable
 
 
 def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
-    """Return each sentence as `_` translates it; {0}, {1}, … stand for what is filled in."""
+    """Return each sentence, translated by `_`; {0}, {1}, … are placeholders for values."""
     return (
 '''
 LINE_LENGTH = 96
 
 
 def engine_sentences() -> set[str]:
-    """Return each sentence or part of one that an error or a note holds; `{}` stands for what is filled in."""
+    """Return all messages of errors and notes, or their parts; `{}` is a placeholder for a value."""
     return {
         sentence
         for path in sorted(ENGINE.rglob("*.py"))
@@ -51,7 +51,7 @@ def engine_sentences() -> set[str]:
 
 
 def table() -> str:
-    """Return the source of the module that holds the sentences."""
+    """Return the source code of the module with the table of sentences."""
     lines = [HEAD]
     for sentence in sorted(engine_sentences()):
         first, *others = sentence.split("{}")
@@ -65,7 +65,7 @@ def table() -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Return the text in parts of at most `LINE_LENGTH` letters; a space begins the next part."""
+    """Split a text into parts of at most `LINE_LENGTH` letters; a part begins with the space before its first word."""
     found = [""]
     for number, word in enumerate(text.split(" ")):
         piece = word if number == 0 else f" {word}"
@@ -80,7 +80,7 @@ def _quoted(text: str) -> str:
 
 
 def _sentences_of(tree: ast.Module, returned: bool) -> Iterator[str]:
-    """Yield the sentences of a module; `returned`: those that its functions return, too."""
+    """Yield the sentences of a module. returned: include the texts that its functions return."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             for target in node.targets:
@@ -97,7 +97,7 @@ def _sentences_of(tree: ast.Module, returned: bool) -> Iterator[str]:
 
 
 def _assigned(target: ast.expr, value: ast.expr) -> Iterator[str]:
-    """Yield the texts that an assignment gives to one of `VARIABLES`."""
+    """Yield the texts that are assigned to one of `VARIABLES`."""
     if isinstance(target, ast.Name) and target.id in VARIABLES:
         yield from _texts(value)
     elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
@@ -106,7 +106,7 @@ def _assigned(target: ast.expr, value: ast.expr) -> Iterator[str]:
 
 
 def _texts(node: ast.expr) -> Iterator[str]:
-    """Yield the texts that an expression may have."""
+    """Yield each text to which an expression can evaluate."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value.strip()
     elif isinstance(node, ast.JoinedStr):

@@ -1,4 +1,4 @@
-"""A case in a field that is much larger: scans in which the organ has to be found."""
+"""Scans with a field of view much larger than the organ, in which the organ has to be located."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 RECIPE: Recipe = replace(
     tiny_recipe(), intensity=Intensity("clip", low=-1, high=1), inference=Inference(largest_component=True)
 )
-"""2 mm, patches of 16 x 16 x 16."""
+"""Spacing 2 mm, patches of 16 x 16 x 16 voxels."""
 SPACING = (1.0, 1.0, 2.0)
 CASE = (48, 40, 24)
 FIELD = (120, 144, 24)
 AT = (41, 60, 0)
-"""Where the case lies in the field, off the field's centre."""
+"""The index of the case's first voxel in the field; the case is not centred."""
 
 
 def tissue() -> np.ndarray:
-    """Return intensities that vary in waves and are all negative: (I, J, K)."""
+    """Return a case's background, (I, J, K): waves of negative intensities."""
     i, j, k = np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij")
     waves = -0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3) + 0.15 * np.sin(k / 1.5 + i / 4)
     return np.asarray(waves.astype(np.float32))
 
 
 def ellipsoid(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.ndarray:
-    """Of a case's voxels those in an ellipsoid: (I, J, K) bool."""
+    """Return the mask of an ellipsoid in a case: (I, J, K) bool."""
     at = np.stack(np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij"), axis=-1)
     return np.asarray((((at - centre) / radii) ** 2).sum(axis=-1) < 1)
 
 
 def case() -> np.ndarray:
-    """Return tissue with a bright organ off its centre: (I, J, K)."""
+    """Return the tissue with a bright organ that is not at the centre: (I, J, K)."""
     return np.where(ellipsoid((22, 21, 12), (14, 12, 8)), np.float32(0.9), tissue())
 
 
 def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
-    """The case in a large field, and where its own organ lies."""
+    """Return a scan with the case in a large field, and the mask of the case's organ.
+
+    kind: what surrounds the case: "air" (-1), "noise", or "mirrored tissue" (mirror images of the case).
+    """
     room = [(at, n - m - at) for at, n, m in zip(AT, FIELD, CASE, strict=True)]
     if kind == "mirrored tissue":
-        # Its copies surround it, so that the scan's centre shows the case itself.
+        # The case is centred here, so that the mirror images surround it on all sides.
         room = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, CASE, strict=True)]
         voxels = np.pad(case(), room, mode="symmetric")
     else:

@@ -1,4 +1,4 @@
-"""A tiny model file, and files made of its parts, for tests of model packages."""
+"""A tiny model package, and altered copies of it, for tests of model packages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0
 
 
 def make_tiny_network() -> DualVNet:
-    """Return a tiny network of fixed random weights, none of them 0 or 1."""
+    """Return a tiny network. Its weights are random with a fixed seed, and none is exactly 0 or 1."""
     torch.manual_seed(7)
     network = DualVNet(tiny_recipe())
     for tensor in network.state_dict().values():
@@ -39,30 +39,30 @@ def save_tiny_model(path: Path) -> Path:
     return path
 
 
-def parts(path: Path) -> dict[str, bytes]:
-    """Return the content of each member of a model file."""
+def read_members(path: Path) -> dict[str, bytes]:
+    """Return the content of each file in a model package, by name."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def assemble(path: Path, members: list[tuple[str, bytes]], packed: int = zipfile.ZIP_STORED) -> Path:
-    """Write a zip of the members with Python's own library."""
+def write_zip(path: Path, members: list[tuple[str, bytes]], packed: int = zipfile.ZIP_STORED) -> Path:
+    """Write a zip file of the members with the standard library, not with DCAMT."""
     with zipfile.ZipFile(path, "w", packed) as archive:
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name), data, packed)
     return path
 
 
-def signed(path: Path, card: dict[str, Any], recipe: bytes, weights: bytes) -> Path:
-    """Write a package of any content whose checksum fits, as a forger could."""
+def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights: bytes) -> Path:
+    """Write a package of arbitrary content with a matching checksum, as a forger could."""
     known = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items() if key in asdict(BLANK_CARD)}
     checksum = model_package._checksum(weights, recipe, replace(Card(**known), checksum=""))
     data = json.dumps({**card, "checksum": checksum}).encode()
-    return assemble(path, [(CARD, data), (RECIPE, recipe), (WEIGHTS, weights)])
+    return write_zip(path, [(CARD, data), (RECIPE, recipe), (WEIGHTS, weights)])
 
 
-def fault(path: Path, check: Callable[[Path], object] = open_model) -> str:
-    """Return the message with which a file is refused; nothing may appear beside it."""
+def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
+    """Return the message of the InputError that a file raises; fail if the check writes any file."""
     beside = sorted(os.listdir(path.parent.parent)), sorted(os.listdir(path.parent)), sorted(os.listdir())
     with pytest.raises(InputError) as caught:
         check(path)

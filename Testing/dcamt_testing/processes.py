@@ -15,7 +15,7 @@ from dcamt_testing.warm_python import interpreter
 
 FILE_SIZE_LIMIT = """
 import resource, sys
-import nibabel, nrrd, scipy.ndimage, slicerio, torch  # before the limit, which an import could exceed
+import nibabel, nrrd, scipy.ndimage, slicerio, torch  # first, because an import may write larger files
 import dcamt.cli, dcamt.training.trainer
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 """
@@ -36,7 +36,7 @@ def run_dcamt(words: Iterable[str | Path], output: Path) -> int:
 def run_with_file_size_limit(
     limit: int, words: Iterable[str | Path], script: str = CALL_DCAMT
 ) -> subprocess.CompletedProcess[str]:
-    """Run `dcamt`, or a script, in a process in which no file can grow beyond `limit` bytes (POSIX only).
+    """Run `dcamt`, or a script, in a process in which no file can exceed `limit` bytes (POSIX only).
 
     The operating system refuses further bytes, as it does when a disk is full.
     """
@@ -51,7 +51,7 @@ def run_with_file_size_limit(
 
 
 def call_dcamt(words: Iterable[str | Path]) -> int:
-    """Run `dcamt` in this process; return the exit status, also after wrong usage."""
+    """Run `dcamt` in this process; return the exit status, including that of a usage error."""
     from dcamt import cli
 
     try:
@@ -61,7 +61,7 @@ def call_dcamt(words: Iterable[str | Path]) -> int:
 
 
 def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Popen[str]:
-    """`dcamt` as the shell starts it, or a script that calls it, with its output in pipes."""
+    """Start `dcamt`, or a script that calls it, as a shell does; its output goes to pipes."""
     program = ["-m", "dcamt"] if script is None else ["-c", script]
     return subprocess.Popen(
         [interpreter(), *program, *map(str, words)],
@@ -73,9 +73,9 @@ def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Pope
 
 
 def run_team(processes: int, *words: str | Path) -> tuple[int, str, str]:
-    """`dcamt` as a team: each process gets the environment that torchrun gives, and all end when one has failed.
+    """Run `dcamt` as a team, with the environment variables that torchrun sets; terminate all when one fails.
 
-    Returns the exit status (that of the first process that failed, else 0) and what all of them printed to standard
+    Returns the exit status (that of the first process that failed, or 0) and what all processes printed to standard
     output and to standard error.
     """
     with socket.create_server(("127.0.0.1", 0)) as free, contextlib.ExitStack() as files:
@@ -102,7 +102,7 @@ def run_team(processes: int, *words: str | Path) -> tuple[int, str, str]:
 
 
 def read_until(process: subprocess.Popen[str], event: str) -> None:
-    """Reads a process's lines of JSON to the first one of such an event; the process must not end before."""
+    """Read a process's JSON lines until an event of this kind; fail if the process ends before it."""
     assert process.stdout is not None
     while f'"{event}"' not in process.stdout.readline():
         assert process.poll() is None

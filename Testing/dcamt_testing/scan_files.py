@@ -1,4 +1,4 @@
-"""Synthetic scans on grids of every kind, written by other libraries than the engine's writers; and `refused`."""
+"""Synthetic scans on grids of every kind, written by other libraries than the engine's own writers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ WALL = SegmentInfo(5, "Atrial wall", (0.1, 0.9, 0.4), Code("SCT", "277631005", "
 
 
 def rotation(seed: int) -> np.ndarray:
+    """Return a random orthogonal matrix (3, 3)."""
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
 
 
 def affine_of(matrix: np.ndarray) -> np.ndarray:
+    """Return an affine (4, 4), RAS mm, with the matrix (3, 3) and a fixed origin."""
     affine = np.eye(4)
     affine[:3, :3] = matrix
     affine[:3, 3] = (-71.3, 40.9, 12.34567)
@@ -41,14 +43,17 @@ SHEARED = {"sheared": affine_of(rotation(3) @ np.array([[0.6, 0.2, 0], [0, 0.9, 
 
 
 def scan(dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Return random intensities (I, J, K)."""
     return np.random.default_rng(seed).uniform(0, 200, SHAPE).astype(dtype)
 
 
 def labels(seed: int = 0) -> np.ndarray:
+    """Return random label values 0, 1 and 5: (I, J, K)."""
     return np.random.default_rng(seed).choice([0, 1, 5], SHAPE).astype(np.uint8)
 
 
 def sitk_image(voxels: np.ndarray, affine: np.ndarray) -> sitk.Image:
+    """Return voxels (I, J, K) on an affine (RAS mm) as an image of SimpleITK, which uses LPS."""
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = sitk.GetImageFromArray(voxels.transpose(2, 1, 0))
@@ -59,6 +64,7 @@ def sitk_image(voxels: np.ndarray, affine: np.ndarray) -> sitk.Image:
 
 
 def affine_from_sitk(image: sitk.Image) -> np.ndarray:
+    """Return the affine (4, 4), RAS mm, of an image of SimpleITK."""
     points = [image.TransformIndexToPhysicalPoint(i) for i in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
     affine = np.eye(4)
     affine[:3, 3] = points[0]
@@ -78,7 +84,7 @@ def save_nrrd(path: Path, voxels: np.ndarray, **header: object) -> Path:
 
 
 def refused(action: Callable[[], object], path: Path, *words: str) -> str:
-    """Return the one line of the InputError that `action` raises, which names `path` and holds `words`."""
+    """Return the message of the InputError that `action` raises; fail unless it is one line with `path` and `words`."""
     with pytest.raises(InputError) as caught:
         action()
     message = str(caught.value)

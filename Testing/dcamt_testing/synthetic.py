@@ -25,17 +25,17 @@ from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
 UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "mix=0")
-"""Settings that turn the augmentation off."""
+"""Settings that turn augmentation off."""
 CPU = torch.device("cpu")
 
 
 def set_options(*settings: str) -> list[str]:
-    """The same settings as options of `dcamt train`."""
+    """Return the settings of a tiny network, and further settings, as options of `dcamt train`."""
     return [word for setting in (*TINY, *settings) for word in ("--set", setting)]
 
 
 def save_tiny_model(path: Path, recipe: Recipe, seed: int = 0) -> Path:
-    """A model file of the recipe's network with the random weights it is created with."""
+    """Save the recipe's network with its initial random weights as a model file."""
     torch.manual_seed(seed)
     card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
     save_model(path, DualVNet(recipe).state_dict(), recipe, card)
@@ -43,7 +43,7 @@ def save_tiny_model(path: Path, recipe: Recipe, seed: int = 0) -> Path:
 
 
 def write_nifti(path: Path, voxels: np.ndarray, spacing_mm: float = 2.0) -> Path:
-    """Write voxels (I, J, K) with axes along R, A, S."""
+    """Write voxels (I, J, K) whose axes run along R, A, S."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([spacing_mm] * 3 + [1.0])), path)
     return path
@@ -74,7 +74,7 @@ def write_cases_folder(
 
 
 def write_table(path: Path, rows: Iterable[Sequence[str]], header: str = "name,image,label,role") -> Path:
-    """A case list with the given rows."""
+    """Write a case list (CSV) with the given rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         file.write(header + "\n")
@@ -83,7 +83,10 @@ def write_table(path: Path, rows: Iterable[Sequence[str]], header: str = "name,i
 
 
 def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = True) -> ResidentCase:
-    """A case in memory from 8-bit values (X, Y, Z) or (C, X, Y, Z), with every voxel of every class as a place."""
+    """Return a case in memory from 8-bit voxels (X, Y, Z) or (C, X, Y, Z).
+
+    places: list every labelled voxel as a possible centre of a training patch.
+    """
     channels = image if image.ndim == 4 else image[None]
     found = ()
     if label is not None and places:
@@ -94,7 +97,10 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
 def new_trainer(
     folder: Path, table: Path | None, *settings: str, heard: Callable[[RunEvent], None] | None = None, **more: Any
 ) -> Trainer:
-    """Return a trainer on the CPU; its run is created from `table` if it does not exist. `heard` gets the events."""
+    """Return a trainer on the CPU; create its run from the case list `table` if it does not exist.
+
+    heard: is called with each event of the run.
+    """
     recipe, run = tiny_recipe(*settings), RunFolder(folder)
     if table is not None and not run.recipe.exists():
         run.create(recipe, read_cases(table), lambda: None)
@@ -103,7 +109,7 @@ def new_trainer(
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Compare nested values: tensors bit by bit, everything else by equality."""
+    """Fail unless two nested values are equal; tensors must be bitwise equal."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert one.keys() == other.keys()

@@ -1,6 +1,6 @@
-"""Make the small models of random weights that the tests in Slicer open, in a process of its own.
+"""Make the tiny models for the tests inside Slicer, in a separate process, with random weights.
 
-The application, of which those tests are a part, never imports PyTorch.
+Those tests run inside the application, which must never import PyTorch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TESTING = Path(__file__).resolve().parents[1]
 def tiny_models(testing: Path = TESTING) -> Path:
     """Return a folder with segmenting/tiny.dcamt, segmenting/other.dcamt and training/tiny.dcamt.
 
-    testing: the folder of the package dcamt_testing in the source tree. The folder is made once a run of the tests.
+    testing: the folder that contains the package dcamt_testing. The models are made once per test process.
     """
     folder = tempfile.mkdtemp(prefix="dcamt-models-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -33,17 +33,17 @@ def tiny_models(testing: Path = TESTING) -> Path:
 
 
 def _make(folder: Path) -> None:
-    """Write the models."""
+    """Write the models into a folder."""
     import torch
     from dcamt.networks.packaging import save_model
 
     from .analytic_scans import analytic_scan, centred_grid, random_package
     from .synthetic import save_tiny_model
-    from .tiny_recipes import tiny_recipe, tiny_recipe_that_drops_nothing
+    from .tiny_recipes import tiny_recipe, tiny_recipe_keeping_all_components
 
     (folder / "segmenting").mkdir()
     (folder / "training").mkdir()
-    recipe = tiny_recipe_that_drops_nothing()
+    recipe = tiny_recipe_keeping_all_components()
     for name, seed in (("tiny", 0), ("other", 3)):
         package = random_package(recipe, analytic_scan(centred_grid((24, 20, 16), (1.5, 1.5, 1.5))), seed)
         card = replace(package.card, name=name, title=name.capitalize())

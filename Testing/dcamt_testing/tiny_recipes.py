@@ -1,4 +1,4 @@
-"""Recipes of networks small enough for a test; the engine is imported as they are made, torch never."""
+"""Recipes of tiny networks. The engine is imported only when a recipe is made; torch is never imported."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ TINY = (
     "labelled_per_batch=1",
     "iterations=6",
 )
-"""Settings (`dcamt train --set`) of a network of some thousand weights on patches of 16 voxels."""
+"""Settings (`dcamt train --set`) of a network with a few thousand weights on patches of 16 x 16 x 16 voxels."""
 
 
 def tiny_recipe(*settings: str) -> Recipe:
-    """The recipe `la` made tiny, to train with, and with further settings."""
+    """Return the recipe `la` with a tiny network, for training, changed by further settings."""
     from dcamt.recipe import load_recipe, with_settings
 
     return with_settings(load_recipe("la"), [*TINY, *settings])
 
 
-def tiny_recipe_that_drops_nothing() -> Recipe:
-    """The left atrium's recipe with a network of three levels, to segment with; every voxel counts."""
+def tiny_recipe_keeping_all_components() -> Recipe:
+    """Return the recipe `la` with a tiny network, for inference that keeps all components, not only the largest."""
     from dcamt.recipe import Inference, Intensity, Network, load_recipe
 
     return replace(

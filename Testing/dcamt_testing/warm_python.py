@@ -1,14 +1,17 @@
-"""Start Python in tests without waiting for PyTorch: a process that has imported it forks for each start.
+"""Start Python quickly in tests: a server process that has imported PyTorch forks a child for each program.
 
-`interpreter()` is the path of a program `PythonSlicer`, which `start()` also puts on the PATH, where a Slicer has its
-launcher. The program asks the forking process for a child, passes its own stdin, stdout, stderr, environment and
-working directory on, and ends as the child does. It passes SIGINT and SIGTERM on; if it is killed, so is the child.
-A command line that is neither `-m` with a module of DCAMT or PyTorch, `-c` nor a script runs the real interpreter, and
-so does every command line where fork does not exist. Importing PyTorch takes 4 s of processor time, and the tests start
-hundreds of processes.
+Importing PyTorch takes 4 s of processor time, and the tests start hundreds of processes.
 
-What the child has imported before its program begins is in `PRELOADED`: a test of what a program imports, or of how
-the interpreter ends, starts `sys.executable`.
+`interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
+where a Slicer has its own PythonSlicer. The launcher asks the server for a child, gives the child its own stdin,
+stdout, stderr, environment and working directory, and ends with the child's exit status. It sends SIGINT and SIGTERM
+to the child. When the launcher is killed, the server kills the child shortly afterwards.
+
+The launcher runs the real interpreter instead for a command line other than `-m MODULE` (a module of DCAMT or
+PyTorch), `-c CODE` or a script, and for every command line on a system without fork.
+
+A child has imported the packages in `PRELOADED` before its program begins. Therefore a test of a program's imports,
+or of the interpreter's exit, starts `sys.executable`.
 """
 
 from __future__ import annotations
@@ -40,18 +43,18 @@ PRELOADED = (
     "psutil",
     "filelock",
 )
-"""What the engine imports, but not the engine: each child imports that from where its path says."""
+"""Packages that the engine uses. The engine itself is not preloaded: each child imports it from its own path."""
 _running: list[tuple[str, subprocess.Popen[bytes]]] = []
-"""The program and the forking process of this test process, once started."""
+"""The launcher's path and the server process of this test process; empty until `start()`."""
 
 
 def interpreter() -> str:
-    """Return the path of the program that starts Python fast; the real interpreter's where there is none."""
+    """Return the path of the launcher, or of the real interpreter on a system without fork."""
     return _running[0][0] if start() else sys.executable
 
 
 def start() -> bool:
-    """Start the forking process of this test process, once; return False where the system has no fork and pidfd."""
+    """Start the server unless it runs already; return False on a system without fork or pidfd."""
     if not hasattr(os, "pidfd_open") or sys.platform != "linux":
         return False
     if _running:
@@ -78,7 +81,7 @@ def start() -> bool:
         " request = warm_python.serve(int(sys.argv[2])); request and request.run()"
     )
     command = [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), str(server.fileno())]
-    # It ends as the pipe closes, with this process.
+    # The server ends when its stdin closes, that is, when this process ends.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[server.fileno()], cwd=folder)
     server.close()
     _running.append((program, process))
@@ -86,7 +89,7 @@ def start() -> bool:
 
 
 class Request:
-    """A command line to run in a child."""
+    """A launcher's request to run a command line in a child."""
 
     def __init__(self, connection: socket.socket) -> None:
         size = int.from_bytes(_receive(connection, 8), "big")
@@ -102,7 +105,7 @@ class Request:
         self.descriptors = list(descriptors)
 
     def prepare(self) -> None:
-        """Make this process what a new interpreter would be."""
+        """Set up this process as a newly started interpreter: streams, environment, folder, path, signals."""
         os.setsid()
         for target, descriptor in enumerate(self.descriptors):
             os.dup2(descriptor, target)
@@ -123,7 +126,7 @@ class Request:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(self) -> None:
-        """Run the program and end as the interpreter does, but without taking PyTorch apart, which takes a second."""
+        """Run the program and exit as the interpreter does, but skip unloading PyTorch, which takes a second."""
         import atexit
         import threading
 
@@ -176,7 +179,10 @@ class Request:
 
 
 def serve(descriptor: int) -> Request | None:
-    """Fork a child for each request until stdin closes; return the request in the child, None at the end."""
+    """Fork a child for each request until stdin closes.
+
+    Returns twice: the request in each child, and None in the server at its end.
+    """
     import gc
     import importlib
 
@@ -199,7 +205,10 @@ def serve(descriptor: int) -> Request | None:
 
 
 def _watch(connection: socket.socket) -> Request:
-    """Fork the child that runs the request and return the request there; report the child's end, or kill the child."""
+    """Fork the child that runs the request, and return the request in the child.
+
+    The parent waits. It sends the child's exit status to the launcher, or kills the child if the launcher ends first.
+    """
     request = Request(connection)
     child = os.fork()
     if child == 0:
@@ -227,7 +236,7 @@ def _is_forked(words: list[str]) -> bool:
 
 
 def _end(status: int) -> NoReturn:
-    """End with an exit status, or by a signal if it is negative."""
+    """End this process with an exit status, or by a signal if the status is negative."""
     if status < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
             signal.signal(-status, signal.SIG_DFL)
@@ -246,7 +255,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 def main() -> None:
-    """Be PythonSlicer: have a program run by a child of the forking process, or, failing that, by the interpreter."""
+    """Act as the launcher PythonSlicer: run a program in a child of the server, or else in the real interpreter."""
     address, real, *given = sys.argv[1:]
     words = given[1:] if given[:1] == ["-u"] else given  # torchrun adds -u
     connection = socket.socket(socket.AF_UNIX)
@@ -256,7 +265,7 @@ def main() -> None:
         connection.connect(address)
     except OSError:
         os.execv(real, [real, *given])
-    # Signals are read from a socket: a handler in Python would wait for the end of the call that it came just before.
+    # Signals are read from a socket: Python runs a signal's handler only after the present system call returns.
     signals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)

@@ -1,4 +1,4 @@
-"""A worker as an application starts it, in a process of its own: requests on its stdin, events on its stdout."""
+"""Start a worker as an application does: a child process that reads requests on stdin and writes events on stdout."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PATIENCE_S = 120
 
 
 class Child:
-    """A worker in a process of its own; `broken`: what is run in it beforehand."""
+    """A worker process. broken: a script that runs in the process before the worker starts."""
 
     def __init__(self, broken: str = "", *arguments: str) -> None:
         program = ["-m", "dcamt.inference.worker", *arguments]
@@ -61,12 +61,12 @@ class Child:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            event = parse_worker_event(json.loads(line))  # nothing but events may come this way
+            event = parse_worker_event(json.loads(line))  # a line that is not an event raises
             self._events.put((event, time.monotonic()))
         self._events.put(None)
 
     def send(self, request: Request | str) -> float:
-        """Send a request, or any line; return the time at which it was sent."""
+        """Send a request, or a line of text; return the time at which it was sent."""
         assert self.process.stdin is not None
         line = request if isinstance(request, str) else request_line(request)
         now = time.monotonic()
@@ -75,7 +75,10 @@ class Child:
         return now
 
     def wait_for(self, wanted: Callable[[WorkerEvent], bool]) -> tuple[WorkerEvent, list[WorkerEvent]]:
-        """Return the first such event, and those before it; `heard_at` is the time of the first."""
+        """Return the first event for which `wanted` holds, and the events before it.
+
+        Sets `heard_at` to the time at which the event arrived.
+        """
         before: list[WorkerEvent] = []
         while True:
             found = self._events.get(timeout=PATIENCE_S)
@@ -85,7 +88,7 @@ class Child:
                 return event, before
             before.append(event)
 
-    def ends(self) -> int:
+    def exit_status(self) -> int:
         """Wait until the worker has ended by itself; return its exit status."""
         return self.process.wait(timeout=PATIENCE_S)
 
@@ -103,7 +106,7 @@ def save(weights: Mapping[str, np.ndarray], recipe: Recipe, card: Card, path: Pa
 
 
 def request(scan: Volume, model: Path, folder: Path, identifier: str = "1", /, **more: Any) -> SegmentRequest:
-    """Return a request to segment `scan`, whose voxels are written to `folder`."""
+    """Write the scan's voxels to `folder`; return a request to segment them."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))
     whole = SegmentRequest(
@@ -121,7 +124,7 @@ def other_scan() -> Volume:
 
 
 def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) -> None:
-    """The event and its files hold what the engine, called directly, makes of this scan."""
+    """Fail unless the event and its files equal the result of `Predictor` in this process."""
     expected = Predictor(package).segment(scan)
     labels = np.load(event.labelmap)
     assert labels.dtype == np.uint8

@@ -45,7 +45,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> object:
-    # These import slicer, which may be missing where tests are only collected.
+    # The submodules import slicer, which may be missing when tests are only collected.
     if name not in __all__:
         raise AttributeError(name)
     return getattr(import_module(f".{_PLACES.get(name, 'driving')}", __name__), name)

@@ -16,13 +16,13 @@ from .signals import Signal
 
 
 class qSlicerApplication(QtWidgets.QApplication):
-    """Qt's application with those of Slicer's signals that modules connect to."""
+    """Qt's application with the signals of Slicer's application that modules connect to."""
 
     startupCompleted = QtCore.Signal()
 
 
 class _QuitSignal(Signal):
-    """`aboutToQuit`: after its receivers the layout is stored and all scripted modules are unloaded, as in Slicer."""
+    """`aboutToQuit`: calls its receivers, then stores the layout and unloads all scripted modules, as Slicer does."""
 
     def emit(self, *args: Any) -> None:
         from .modules import unload_scripted_modules
@@ -93,7 +93,7 @@ class Application:
         return slicer.mrmlScene
 
     def testingEnabled(self) -> bool:
-        """Return `testing`, which a test sets where Slicer would have been started with --testing."""
+        """Return the attribute `testing`; a test sets it to act as a Slicer started with --testing."""
         return self.testing
 
     def settings(self) -> Any:
@@ -117,7 +117,7 @@ class Application:
         self._qt.restoreOverrideCursor()
 
     def restart(self) -> None:
-        """Count a restart in `restarts`; nothing restarts."""
+        """Add one to `restarts` instead of restarting."""
         self.restarts += 1
 
     def moduleDocumentationUrl(self, name: str) -> str:

@@ -76,7 +76,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
 
 class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
-    """A group box whose check mark shows and hides its content."""
+    """A group box whose check box shows and hides its content."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -92,7 +92,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
         self._hidden = [] if expanded else shown
 
     def showEvent(self, event: QtGui.QShowEvent) -> None:
-        # A .ui file sets `collapsed` before it adds the content.
+        # A .ui file sets `collapsed` before it adds the content, so the content is hidden here.
         if not self.isChecked() and not self._hidden:
             self._on_toggled(False)
         super().showEvent(event)
@@ -102,7 +102,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
 
 
 class ctkComboBox(QtWidgets.QComboBox):
-    """A combo box with a text for the case that nothing is chosen."""
+    """A combo box with a text that it shows when nothing is chosen."""
 
     defaultText = stored(str, "")
     defaultIcon = stored(QtGui.QIcon, QtGui.QIcon())
@@ -248,7 +248,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     @QtCore.Slot()
     def retrieveHistory(self) -> None:
-        """The history is no part of the harness."""
+        """Do nothing: the harness keeps no history of paths."""
 
 
 class ctkMenuButton(QtWidgets.QPushButton):
@@ -256,7 +256,7 @@ class ctkMenuButton(QtWidgets.QPushButton):
 
 
 class ctkMessageBox(QtWidgets.QMessageBox):
-    """A message box with the check mark "Don't show again"."""
+    """A message box with the check box "Don't show again"."""
 
     dontShowAgainSettingsKey = stored(str, "")
     dontShowAgainVisible = stored(bool, False)

@@ -1,8 +1,8 @@
-"""Detect deletions of Python-owned Qt objects that end a real Slicer with a segmentation fault.
+"""Detect deletions of Python-owned Qt objects that would crash a real Slicer.
 
-PythonQt keeps a connected Python callable as long as the sender lives. If that callable holds the last reference to a
-parent of its sender, Qt's deletion of the parent deletes the sender, which drops the callable, which deletes the parent
-a second time: a segmentation fault.
+PythonQt keeps a connected Python callable alive as long as the sender. Suppose the callable holds the last reference to
+a parent of its sender. When Qt deletes the parent, it deletes the sender, which releases the callable, which deletes
+the parent a second time: a segmentation fault.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from . import slot_errors
 
 
 class FatalConnection(RuntimeError):
-    """A connection that ends a real Slicer with a segmentation fault."""
+    """A connection that would crash a real Slicer with a segmentation fault."""
 
 
 def is_owned_by_python(wrapper: Any) -> bool:
@@ -40,7 +40,7 @@ def refuse_slot_of_own_dialog(sender: QtCore.QObject, signature: str, receiver: 
 
 
 class _Watcher(QtCore.QObject):
-    """Checks what holds an object's last reference, just before Qt deletes the object."""
+    """Checks who holds the last reference to an object, just before Qt deletes the object."""
 
     def __init__(self, wrapper: Any) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ _watchers: dict[int, _Watcher] = {}
 
 
 def watch(wrapper: Any) -> None:
-    """Check an object when Qt deletes it, after deleteLater() was called."""
+    """Check an object at the moment when Qt deletes it after a call of deleteLater()."""
     target = wrapper._object
     if not is_owned_by_python(wrapper) or target.property("_harness_watched"):
         return
@@ -84,6 +84,6 @@ def watch(wrapper: Any) -> None:
 
 
 def delete_pending() -> None:
-    """Delete the objects whose deleteLater() was called, so that the test that caused a fatal deletion fails."""
+    """Delete the objects whose deleteLater() was called now, so that a fatal deletion fails the test that caused it."""
     QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
     QtCore.QCoreApplication.processEvents()

@@ -1,4 +1,4 @@
-"""Let the scripted person answer every dialog; a dialog that nobody expects fails the test."""
+"""Let the test's `Person` answer every dialog; an unexpected dialog fails the test."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _Buttons = QtWidgets.QMessageBox.StandardButton
 
 
 def run_message_box(box: QtWidgets.QMessageBox) -> int:
-    """Return the button of a message box that the person presses."""
+    """Return the button that the person presses in a message box."""
     kind = {
         QtWidgets.QMessageBox.Icon.Question: "question",
         QtWidgets.QMessageBox.Icon.Information: "information",
         QtWidgets.QMessageBox.Icon.Warning: "warning",
         QtWidgets.QMessageBox.Icon.Critical: "error",
     }.get(box.icon(), "question")
-    # Slicer pads the title of a box with details, which makes the box wide.
+    # Slicer pads the title of a box that has details with spaces, to widen the box.
     question = Question(kind, box.windowTitle().strip(), box.text(), box.detailedText(), _names(box.standardButtons()))
     return int(_Buttons[answer(question)].value)
 
@@ -37,7 +37,7 @@ def choose_path(kind: str, title: str) -> Any:
 
 
 def install() -> None:
-    """Replace the static functions of Qt's dialogs and their `exec` by questions to the person."""
+    """Replace `exec` and the static functions of Qt's dialogs by questions to the person."""
     box = wrapper_class(QtWidgets.QMessageBox)
     for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
         setattr(box, name, _static_box(kind))
@@ -83,7 +83,7 @@ class _Exec(QtMethod):
 
 
 class _DialogExec(QtMethod):
-    """The method QDialog.exec: the person's function works on the open dialog."""
+    """The method QDialog.exec: calls the person's function with the open dialog."""
 
     def __init__(self) -> None:
         super().__init__("exec", QtWidgets.QDialog)

@@ -1,4 +1,4 @@
-"""Act as a person does: open a module, click, choose, wait."""
+"""Act on the application as a person does: open a module, click, choose, wait."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class OpenModule:
         slicer.util.selectModule(self.name)
 
     def close(self) -> None:
-        """Leave the module and end what it runs, so that the next test starts with a new panel and logic.
+        """Leave the module and end its processes, so that the next test starts with a new panel and logic.
 
-        The harness unloads the module, as Slicer does when it ends; a second call does nothing. A real Slicer cannot
-        load a module a second time, so it reloads the module, which cleans its panel up and sets a new one up.
+        The harness unloads the module, as Slicer does on exit; a second call does nothing. A real Slicer cannot load a
+        module twice, so there the module is reloaded, which removes its panel and makes a new one.
         """
         if not hasattr(slicer.modules, self.name.lower()):
             return
@@ -67,7 +67,7 @@ class OpenModule:
 
 
 def open_module(name: str) -> OpenModule:
-    """Load a module of this repository, if need be, and select it."""
+    """Select a module of this repository; load it first if it is not loaded."""
     if in_real_slicer():
         watch_dialogs()
     elif not hasattr(slicer.modules, name.lower()):
@@ -92,7 +92,7 @@ def announce_quitting() -> None:
 
 
 def process_events() -> None:
-    """Process the events that wait."""
+    """Process all pending events."""
     slicer.app.processEvents()
 
 
@@ -141,7 +141,7 @@ _settings_of_the_person: dict[str, Any] = {}
 
 
 def _keep_settings() -> None:
-    """Give the person their settings of the extension back when a real Slicer ends."""
+    """In a real Slicer, restore the user's settings of the extension on exit."""
     settings = slicer.app.settings()
 
     def restore() -> None:
@@ -155,7 +155,7 @@ def _keep_settings() -> None:
 
 
 def start_afresh() -> None:
-    """Close the scene and reset what outlives it: the layout, the module shown and the extension's settings."""
+    """Close the scene, and reset the layout, the selected module and the extension's settings."""
     if in_real_slicer():
         _keep_settings()
     slicer.util.selectModule("Data")
@@ -167,7 +167,7 @@ def start_afresh() -> None:
 
 
 def expect_no_hidden_errors() -> None:
-    """Raise AssertionError if a slot or an observer failed unseen, or a question had no answer."""
+    """Raise AssertionError if a slot or an observer raised an error, or a question had no answer."""
     if not in_real_slicer():
         from .deletion import delete_pending
 

@@ -8,19 +8,19 @@ import shiboken6
 
 
 class ClassWrapper(type):
-    """The metaclass of Qt's classes; each holds its PySide6 class."""
+    """The metaclass of the wrapper classes; each wrapper class holds its PySide6 class."""
 
     _pyside_class: type
 
 
 class Handle(metaclass=ClassWrapper):
-    """Holds a PySide6 object."""
+    """The base of all wrappers; holds a PySide6 object."""
 
     _object: Any
 
 
 def is_plain(wrapper_class: type) -> bool:
-    """Return whether a class is Qt's own, not derived in Python."""
+    """Return whether a wrapper class stands for a class of Qt, not for one derived in Python."""
     return "_pyside_class" in wrapper_class.__dict__
 
 

@@ -1,4 +1,4 @@
-"""Put the stand-ins in place of the application, outside a real Slicer only."""
+"""Make the harness's modules importable under the names of Slicer's, unless a real Slicer runs."""
 
 from __future__ import annotations
 

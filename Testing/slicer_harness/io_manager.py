@@ -1,4 +1,4 @@
-"""Provide `slicer.app.coreIOManager()`, which loads and saves through the nodes' own storage."""
+"""Provide `slicer.app.coreIOManager()`, which loads and saves nodes by their MRML storage nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 
-# Node class, and the class of volumes first, by the file types of Slicer's readers.
+# The node class of each file type of Slicer's readers.
 _NODE_CLASSES = {
     "ModelFile": "vtkMRMLModelNode",
     "TransformFile": "vtkMRMLLinearTransformNode",
@@ -50,7 +50,7 @@ class IOManager:
         return "NodeFile"
 
     def fileWriterExtensions(self, node: Any) -> tuple[str, ...]:
-        """Return the formats of a node's files, such as "NRRD (.nrrd)"."""
+        """Return the file formats that a node can be saved in, such as "NRRD (.nrrd)"."""
         types = _storage(node).GetSupportedWriteFileTypes()
         return tuple(types.GetValue(index) for index in range(types.GetNumberOfValues()))
 
@@ -129,7 +129,7 @@ class IOManager:
         return node
 
     def _show(self, volume: Any) -> None:
-        """Make a loaded volume the background (a label map the label layer) of all slice views, and fit them."""
+        """Show a loaded volume as the background (a label map as the label layer) of all slice views; fit the views."""
         selection = self._application_logic.GetSelectionNode()
         if volume.IsA("vtkMRMLLabelMapVolumeNode"):
             selection.SetActiveLabelVolumeID(volume.GetID())
@@ -160,7 +160,7 @@ def _storage(node: Any) -> Any:
     if storage is None:
         raise ValueError(f"{node.GetName()} cannot be written: a {node.GetClassName()} has no storage")
     storage.UnRegister(None)
-    # The scene knows the formats that volumes can be written in.
+    # The storage node asks the scene for the formats of volumes.
     storage.SetScene(slicer.mrmlScene)
     return storage
 

@@ -50,7 +50,7 @@ def find_classes(files: Sequence[str]) -> list[str]:
 
 
 def shuffled(classes: Sequence[str], seed: int) -> list[str]:
-    """Return the classes in the order of a seed."""
+    """Return the classes shuffled with a seed."""
     order = list(classes)
     random.Random(seed).shuffle(order)
     return order

@@ -1,4 +1,4 @@
-"""Provide `slicer.app.layoutManager()`: Slicer's layout logic and view nodes, and view widgets that only give nodes."""
+"""Provide `slicer.app.layoutManager()`: real layout logic and view nodes, and view widgets that draw nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SETTING = "MainWindow/layout"
 
 
 class LayoutManager:
-    """Makes the view nodes of a layout, as Slicer does; `resets` counts how often views were reset."""
+    """Creates the view nodes of a layout, as Slicer does; `resets` counts the resets of views."""
 
     def __init__(self, scene: Any, application_logic: Any) -> None:
         self.resets = 0
@@ -36,7 +36,7 @@ class LayoutManager:
         self._follow()
 
     def store(self) -> None:
-        """Keep the layout for the next session, which starts with it."""
+        """Save the layout, with which the next session starts."""
         QtCore.QSettings().setValue(_SETTING, self.layout)
 
     def layoutLogic(self) -> Any:
@@ -78,13 +78,13 @@ class LayoutManager:
         self.resets += 1
 
     def _nodes(self, kind: str) -> list[Any]:
-        """Return the view nodes of a class that the present layout shows."""
+        """Return the view nodes of a class that the current layout shows."""
         shown = self._logic.GetViewNodes()
         nodes = [shown.GetItemAsObject(index) for index in range(shown.GetNumberOfItems())]
         return [node for node in nodes if node.IsA(kind)]
 
     def _follow(self) -> None:
-        """Give the layout's slice views their logic and mark all view nodes as shown."""
+        """Create the logic of the layout's slice views, and mark the layout's view nodes as shown."""
         for node in self._nodes("vtkMRMLAbstractViewNode"):
             node.SetMappedInLayout(1)
         for node in self._nodes("vtkMRMLSliceNode"):

@@ -1,4 +1,4 @@
-"""Measure how long Slicer's window waits, and compare the time with work of a known size."""
+"""Measure how long Slicer's window is blocked, relative to the time of a fixed reference computation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 LONGEST_PAUSE = 10
-"""The longest wait that a person does not notice, in reference computations: 0.1 s on an idle desktop of 2024."""
+"""The longest pause that a person does not notice, in reference computations: 0.1 s on an idle desktop of 2024."""
 
 
 def reference_seconds() -> float:
-    """Return the processor time, in seconds, that a fixed computation takes at present: median of five."""
+    """Return the processor time of the reference computation in seconds, the median of five measurements."""
     return statistics.median(_time_reference() for _repetition in range(5))
 
 
@@ -30,15 +30,15 @@ def _time_reference() -> float:
 
 
 def is_pause(seconds: float) -> bool:
-    """Return whether a person notices `seconds` of processor time as a pause.
+    """Return whether a person would notice `seconds` of processor time as a pause.
 
-    The limit follows the machine's present speed, which other programs and a slow build of Slicer change.
+    The limit is proportional to the machine's current speed, which depends on other programs and on Slicer's build.
     """
     return seconds > LONGEST_PAUSE * reference_seconds()
 
 
 def assert_no_pause(seconds: float, what: str = "the window") -> None:
-    """Raise AssertionError if `seconds` of processor time are a pause that a person notices."""
+    """Raise AssertionError if a person would notice `seconds` of processor time as a pause."""
     if is_pause(seconds):
         raise AssertionError(
             f"{what} waited for {seconds:.3f} s, {seconds / reference_seconds():.1f} times the reference computation;"
@@ -53,7 +53,7 @@ def freeze_garbage() -> None:
 
 
 def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
-    """Return the processor time of `action` in seconds: the shortest of `tries`, since other programs disturb some."""
+    """Return the processor time of `action` in seconds, the minimum of `tries` because other programs disturb some."""
     taken = []
     freeze_garbage()
     for _try in range(tries):
@@ -64,9 +64,9 @@ def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
 
 
 def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float:
-    """Return the processor time, in seconds, of the longest step of a job: the shortest of up to `tries` runs.
+    """Return the processor time of a job's longest step in seconds, the minimum of up to `tries` runs.
 
-    start: starts the job anew and returns its steps. The first run without a pause is the last one.
+    start: starts the job and returns an iterator over its steps. No further run follows one without a pause.
     """
     longest = []
     freeze_garbage()
@@ -83,10 +83,10 @@ def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float
 
 
 class LoopMonitor:
-    """Measures how long the event loop waits between two turns, in a `with` around a job.
+    """Measures the time between iterations of the event loop while a `with` block runs a job.
 
-    `longest_pause`: the longest time between two turns, in seconds; on a busy machine other programs add to it.
-    `longest_work`: the same in this process's processor time.
+    `longest_pause`: the longest time between two iterations, in seconds; other programs on the machine add to it.
+    `longest_work`: the same, in processor time of this process.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Define properties, methods and signals of Qt classes as PythonQt has them."""
+"""Define descriptors that give Qt's properties, methods and signals the behaviour they have in PythonQt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class QtProperty:
 
     def __get__(self, wrapper: Any, owner: type) -> Any:
         if wrapper is None:
-            # QTimer.singleShot is a static method of the class and a property of its objects.
+            # The name singleShot is a static method of the class QTimer, and a property of its objects.
             if is_static(getattr(self.pyside_class, self.name, None)):
                 return BoundMethod(QtMethod(self.name, self.pyside_class), None)
             raise AttributeError(f"type object '{owner.__name__}' has no attribute '{self.name}'")
@@ -96,7 +96,7 @@ class BoundMethod:
         target = valid_object(self.wrapper, f"call '{name}'")
         if is_plain(type(self.wrapper)):
             return getattr(target, name)
-        # What a Python class overrides is reached here from its own super().
+        # A Python class that overrides the method reaches this from its super().
         function = getattr(pyside_class, name)
         return function if is_static(function) else partial(function, target)
 
@@ -111,7 +111,7 @@ class BoundMethod:
 
 
 class QtSignal:
-    """A signal of a Qt class, bound to an object when it is read."""
+    """A signal of a Qt class; reading it from an object returns the object's `Signal`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -124,7 +124,7 @@ class QtSignal:
 
 
 def _to_qt_argument(value: Any) -> Any:
-    """Return an argument as Qt takes it; a function becomes a slot, since Qt calls it later (`QTimer.singleShot`)."""
+    """Return an argument as Qt takes it; a function becomes a slot, which Qt may call later (`QTimer.singleShot`)."""
     is_function = callable(value) and not isinstance(value, type | Handle | vtkObjectBase)
     return slot_of(value) if is_function else unwrap(value)
 

@@ -1,4 +1,4 @@
-"""Provide `slicer.modules`, the module manager and selector, and those of Slicer's own modules that are needed."""
+"""Provide `slicer.modules`, the module manager and selector, and the core modules that the extension uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .wrapping import wrapper_class
 
 
 class CoreModule:
-    """A module of Slicer's own: name, logic and, where the harness has one, a panel."""
+    """A core module of Slicer: its name, its logic and, if the harness has one, its panel."""
 
     def __init__(self, name: str, logic: Any = None, widget: Any = None) -> None:
         self.name, self.title = name, name
@@ -36,7 +36,7 @@ class CoreModule:
 
 
 class _ScriptedModuleParent:
-    """The `parent` of a scripted module's class; only the properties of Slicer's C++ class can be set."""
+    """The `parent` of a scripted module's class; it accepts only the properties that Slicer's C++ class has."""
 
     __slots__ = (
         "acknowledgementText",
@@ -84,7 +84,7 @@ class ScriptedModule(_ScriptedModuleParent):
         return self._widget
 
     def _fill(self) -> None:
-        """Make the module's Python widget, from the present source, in the panel."""
+        """Import the module's source again and create its Python widget in the panel."""
         python = getattr(sys.modules[self.name], f"{self.name}Widget")(self._widget)
         self._widget._object._python = python
         setattr(slicer.modules, f"{self.name}Widget", python)
@@ -116,7 +116,7 @@ class ScriptedModule(_ScriptedModuleParent):
             connections = [SignalConnections.known(part) for part in (panel, *panel.findChildren(QtCore.QObject))]
             self._widget.deleteLater()
             QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
-            # PythonQt lets go of the slots of deleted senders.
+            # PythonQt releases the slots of deleted senders.
             for known in connections:
                 if known is not None:
                     known.release()
@@ -169,7 +169,7 @@ def module_manager() -> Any:
 
 
 class qSlicerModuleSelectorToolBar(QtCore.QObject):
-    """Shows one module; selecting another one leaves the module before."""
+    """Shows one module; selecting another module leaves the previous one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ def module_selector() -> Any:
 
 
 class SegmentEditorModule(CoreModule):
-    """The Segment Editor with a panel as modules use it: a widget with a layout, and `self().editor`."""
+    """The Segment Editor with the parts of its panel that modules use: a widget with a layout, and `self().editor`."""
 
     def __init__(self) -> None:
         super().__init__("SegmentEditor")
@@ -209,7 +209,7 @@ class SegmentEditorModule(CoreModule):
 
 
 class SegmentEditor:
-    """Slicer's qMRMLSegmentEditorWidget: its nodes, its history and its effect on the slice views."""
+    """Slicer's qMRMLSegmentEditorWidget, reduced to its nodes, its undo history and its effect on the slice views."""
 
     def __init__(self) -> None:
         self._segmentation: Any = None
@@ -226,7 +226,7 @@ class SegmentEditor:
         return self._segmentation
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        """Choose the volume to segment; a slice view that does not show it shows it alone."""
+        """Choose the volume to segment; each slice view that does not show the volume then shows only this volume."""
         self._source = node
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if node is not None else ():
             if composite.GetBackgroundVolumeID() != node.GetID():
@@ -252,7 +252,7 @@ class SegmentEditor:
         self._history.SaveState()
 
     def undo(self) -> None:
-        """Restore the segments; `vtkSegmentation` sends SegmentModified and no SourceRepresentationModified."""
+        """Restore the segments; as in Slicer, this sends SegmentModified but not SourceRepresentationModified."""
         self._history.RestorePreviousState()
 
     def redo(self) -> None:
@@ -260,10 +260,10 @@ class SegmentEditor:
 
 
 def install_core_modules(application_logic: Any) -> None:
-    """Install Slicer's own modules, with their real logic on the scene."""
+    """Install the core modules, with their real logic classes on the scene."""
     slicer.modules = Modules()
     scene = slicer.mrmlScene
-    # The wheel lacks the files of terminologies and colours, of which the logics warn.
+    # The wheel lacks the terminology and colour files, and the logics warn about this.
     shown = vtk.vtkLogger.GetCurrentVerbosityCutoff()
     vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
     for name, kind in (

@@ -1,4 +1,4 @@
-"""Provide the qMRML widgets that the modules' panels use, without the node selector."""
+"""Provide the qMRML widgets that the modules' panels use, except the node selector (node_combo_box.py)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .stored_property import stored
 
 
 def _with_scene(base: type) -> Any:
-    """Return the widget class `base` with a scene.
+    """Return a subclass of the widget class `base` that has a scene.
 
-    One class for each base: PySide ignores signals of a class that is mixed in.
+    This is no mix-in class because PySide ignores the signals of mix-ins.
     """
 
     class WithScene(base):
@@ -65,7 +65,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node is not None and self._transposed
 
     def _transpose(self, transposed: bool) -> None:
-        # Without a table node Slicer only prints a warning, when a panel is loaded, too.
+        # Without a table node, Slicer prints a warning and changes nothing; this happens when a panel is loaded.
         if self._node is not None:
             self._transposed = transposed
             self._fill()
@@ -86,7 +86,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node
 
     def _fill(self) -> None:
-        """Fill the cells: column titles in the header if the node asks for them, else names in the first row."""
+        """Fill the cells; the node decides whether the header or the first row shows the column names."""
         self._cells.clear()
         table = self._node.GetTable() if self._node is not None else None
         if table is None:
@@ -155,7 +155,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
 
 
 class qMRMLSegmentationShow3DButton(ctkMenuButton):
-    """Makes and shows a segmentation's closed surface, or hides and removes it."""
+    """Creates and shows the closed surface of a segmentation, or hides and removes it."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)

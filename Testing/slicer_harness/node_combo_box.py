@@ -1,4 +1,4 @@
-"""Provide qMRMLNodeComboBox, which offers the scene's nodes of some types."""
+"""Provide qMRMLNodeComboBox, which lists the scene's nodes of given types."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def _on_scene(combo: Any) -> None:
 
 
 class qMRMLSortFilterProxyModel(QtCore.QObject):
-    """The filter of a node selector: the nodes that it hides by their identifiers."""
+    """The filter of a node selector; holds the identifiers of hidden nodes."""
 
     hiddenNodeIDs = stored("QStringList", [], lambda model: model.parent()._refresh())
 
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):
-    """A node selector: disabled until it has a scene; without an item "None", the first node is chosen at once."""
+    """A node selector. It is disabled until it has a scene; without an item "None", it chooses the first node."""
 
     SIGNATURES: ClassVar[dict[str, str]] = {
         f"{name}(vtkMRMLNode*)": f"{name}(PyObject)"
@@ -134,7 +134,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     @Slot(result=object)
     def addNode(self, node_type: str | None = None) -> Any:
-        """Create a node, as "Create new" in the menu does."""
+        """Create a node, as the menu entry "Create new" does."""
         types = self.property("nodeTypes")
         wanted = node_type or types[0]
         if wanted not in types or self._scene is None:
@@ -164,7 +164,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.nodeActivated.emit(node)
 
     def _nodes(self) -> list[Any]:
-        """Return the nodes on offer, in the scene's order."""
+        """Return the nodes in the list, in the scene's order."""
         if self._scene is None:
             return []
         kinds = self.property("nodeTypes")
@@ -197,9 +197,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         )
 
     def _refresh(self) -> None:
-        """Update the rows; if the current node is gone, choose another node, if there is one.
+        """Update the rows; if the current node was removed, choose another node.
 
-        Slicer does so with `noneEnabled`, too.
+        As in Slicer, this happens even if the item "None" exists (`noneEnabled`).
         """
         before, rows = self._rows, self._nodes()
         added = [node for node in rows if node not in before]

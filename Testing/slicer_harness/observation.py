@@ -10,18 +10,18 @@ import shiboken6
 
 
 class Observation:
-    """One widget's observation of some events of one object, or of nothing."""
+    """The observation of events of one VTK object for a widget; the object may be None."""
 
     def __init__(self, widget: Any, changed: Callable[[Any], None]) -> None:
         """Call `changed(widget)` after each event."""
-        # The observer holds no reference back to what it observes: Python would collect such a cycle with a node's
-        # wrapper while the node itself lives on in the scene.
+        # The observer must hold no reference to the observed node. Python would collect such a cycle, and the node's
+        # wrapper with it, while the node itself still is in the scene.
         self._observer = _observer(weakref.ref(widget), changed)
         self._subject: Any = None
         self._tags: list[int] = []
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:
-        """Observe `subject` (None for nothing) and no longer the object before."""
+        """Observe `subject` instead of the previous object; None observes nothing."""
         for tag in self._tags:
             self._subject.RemoveObserver(tag)
         self._subject = subject

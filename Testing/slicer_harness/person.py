@@ -1,4 +1,4 @@
-"""Answer questions and see messages in the place of a person, as a test prescribes."""
+"""Answer the application's questions and record its messages, as a test specifies."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class UnexpectedQuestion(AssertionError):
 
 @dataclass
 class Person:
-    """A person, in a `with`: each expected window must open, in any order, and no other may.
+    """A simulated person, used in a `with` block: each expected window must open, in any order, and no other may open.
 
         with Person() as person:
             person.expects("need to be installed", "Cancel")
             click(ui.applyButton)
         assert person.seen[0].kind == "question"
 
-    It works in a real Slicer too: the functions of `slicer.util` and Qt's file dialogs ask the person without opening
-    a window, and every other dialog opens and is answered by `DialogWatcher`.
+    This works in a real Slicer too. The functions of `slicer.util` and Qt's file dialogs ask the person without opening
+    a window. Every other dialog opens, and `DialogWatcher` answers it.
     """
 
     seen: list[Question] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Person:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def expects(self, text: str, answer: Any = "Ok") -> Person:
-        """Expect a window whose title, text or details contain `text`, in any case.
+        """Expect a window whose title, text or details contain `text`; upper and lower case are equal.
 
         answer: the name of a button, a path, a text or, for a dialog, a function that gets the dialog.
         """
@@ -88,7 +88,7 @@ _present: list[Person] = []
 
 
 def answer(question: Question) -> Any:
-    """Return the present person's answer; raise UnexpectedQuestion if nobody expects the question."""
+    """Return the current person's answer; raise UnexpectedQuestion if no `Person` expects the question."""
     if not _present:
         _unanswered.append(question)
         raise UnexpectedQuestion(str(question))
@@ -103,7 +103,7 @@ _unanswered: list[Question] = []
 
 
 def pop_unanswered() -> list[Question]:
-    """Return the questions since the last call that nobody answered."""
+    """Return the unanswered questions since the last call."""
     taken = list(_unanswered)
     _unanswered.clear()
     return taken
@@ -113,7 +113,7 @@ _shown: list[str] = []
 
 
 def pop_shown_texts() -> list[str]:
-    """Return the texts that a person saw since the last call."""
+    """Return the texts that were shown since the last call."""
     taken = list(_shown)
     _shown.clear()
     return taken
@@ -124,9 +124,9 @@ def _is_harness() -> bool:
 
 
 class DialogWatcher:
-    """Lets the person answer each modal dialog that really opens, and closes one that nobody expects.
+    """Lets the person answer each modal dialog that opens, and closes an unexpected dialog.
 
-    Without it a dialog's `exec_()` would wait for ever in a real Slicer.
+    Without the watcher, a dialog's `exec_()` would never return in a real Slicer.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class DialogWatcher:
         import qt
 
         dialog = qt.QApplication.activeModalWidget()
-        # A property, since a reference would keep the dialog alive. A progress dialog asks nothing.
+        # A property marks an answered dialog, because a list of dialogs would keep them alive.
         asks = dialog is not None and hasattr(dialog, "reject") and not dialog.inherits("QProgressDialog")
         if not asks or dialog.property(_ANSWERED):
             return
@@ -172,7 +172,7 @@ class DialogWatcher:
 
 
 def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
-    """Let the person work on an open dialog, and close it if the person fails or leaves it open."""
+    """Call the person's function with an open dialog; close the dialog if the function fails or leaves it open."""
     with slot_errors.keep_errors():
         try:
             work(dialog)
@@ -188,14 +188,14 @@ _watchers: list[DialogWatcher] = []
 
 
 def watch_dialogs() -> None:
-    """Answer dialogs for as long as the application runs."""
+    """Start a `DialogWatcher` that runs until the application ends."""
     if not _watchers:
         _watchers.append(DialogWatcher())
         _watchers[0].start()
 
 
 def _in_real_slicer(person: Person) -> ExitStack:
-    """Ask the person in place of a real Slicer's windows; in testing mode Slicer answers by itself and shows none."""
+    """Ask the person instead of showing a real Slicer's windows; turn off testing mode, which answers by itself."""
     import qt
 
     def ask(kind: str, title: str | None, text: str, detail: str = "", buttons: tuple[str, ...] = ()) -> Any:
@@ -235,7 +235,7 @@ def _in_real_slicer(person: Person) -> ExitStack:
 
 
 class _Changed:
-    """An object or class of Slicer's, some of whose functions are replaced."""
+    """A proxy of an object or class of Slicer with some functions replaced."""
 
     def __init__(self, original: Any, **replaced: Any) -> None:
         self.__dict__.update(replaced, _original=original)

@@ -1,4 +1,4 @@
-"""Provide a `slicer.packaging` that installs nothing: a test sets what is missing and how installations end."""
+"""Provide a `slicer.packaging` that installs nothing; a test sets the missing packages and pip's exit status."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from packaging.utils import canonicalize_name
 
 @dataclass
 class PipRecorder:
-    """Records the requests to pip. `missing`: packages that count as absent; `returncode`: how installations end, other
-    than 0 where there is no network; `output`: the lines that pip writes, which Slicer only prints;
-    `updates_imported`: packages that an installation would change under a running Slicer, so that a restart is
-    offered."""
+    """Records the requests to pip.
+
+    `missing`: packages that count as not installed.
+    `returncode`: pip's exit status; not 0 acts as if there were no network.
+    `output`: the lines that pip writes, which Slicer only prints.
+    `updates_imported`: already imported packages that an installation would change, so that Slicer offers a restart.
+    """
 
     missing: set[str] = field(default_factory=set)
     returncode: int = 0
@@ -40,7 +43,7 @@ class PipRecorder:
 
     @contextmanager
     def in_place_of_slicers(self) -> Iterator[None]:
-        """Replace `slicer.packaging` by the recorder in a real Slicer, too, whose environment stays as it is."""
+        """Replace `slicer.packaging` by the recorder also in a real Slicer, whose environment must not change."""
         self.reset()
         made = make_module()
         with ExitStack() as stack:
@@ -82,7 +85,7 @@ def load_requirements(path: str | Path) -> list[Requirement]:
 
 
 def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = None) -> bool:
-    """Return whether requirements are met, those of their extras included."""
+    """Return whether requirements and the requirements of their extras are met."""
     seen = set() if _seen is None else _seen
     if isinstance(req, list):
         return all(pip_check(one, seen) for one in req)
@@ -116,7 +119,7 @@ def pip_ensure(
     skip_in_testing: bool = True,
     show_progress: bool = True,
 ) -> list[str] | None:
-    """Install the missing packages after one question.
+    """Ask the person once, then install the missing packages.
 
     Raises RuntimeError if the person declines, CalledProcessError if pip fails.
     """
@@ -155,7 +158,7 @@ def pip_install(
     logCallback: Callable[[str], None] | None = None,
     completedCallback: Callable[[int], None] | None = None,
 ) -> list[str] | None:
-    """Record an installation. Raises CalledProcessError if it fails and blocks."""
+    """Record an installation. Raise CalledProcessError if it fails and is blocking."""
     if skip_packages is not None and no_deps_requirements is not None:
         raise ValueError("skip_packages and no_deps_requirements are mutually exclusive.")
     if skip_packages is not None and not blocking:

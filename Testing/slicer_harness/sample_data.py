@@ -43,7 +43,7 @@ class SampleDataLogic:
         checksums: Any = None,
         loadFileTypes: Any = None,
     ) -> None:
-        """Register a sample; raise ValueError without a name or an address."""
+        """Register a sample; raise ValueError if it has no name or no address."""
         if not sampleName or (uris is None and customDownloader is None):
             raise ValueError("a sample needs a sampleName, and uris or a customDownloader")
         sources[sampleName] = Source(
@@ -59,7 +59,7 @@ class SampleDataLogic:
         )
 
     def downloadSample(self, sampleName: str) -> Any:
-        """Load a sample from a local file; raise RuntimeError for an address in the network."""
+        """Load a sample from a local file; raise RuntimeError if its address is not a local file."""
         source = sources[sampleName]
         if source.customDownloader is not None:
             return source.customDownloader(source)

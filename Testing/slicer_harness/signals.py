@@ -1,4 +1,4 @@
-"""Connect signals as PythonQt does: by attribute or signature, with as many arguments as a function takes."""
+"""Connect signals as PythonQt does: by attribute or by signature; a receiver gets as many arguments as it takes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Signal:
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
 
     def argument_count(self) -> int | None:
-        """Return None: another signal passes all arguments on."""
+        """Return None: a signal that receives a signal takes any number of arguments."""
         return None
 
     def __call__(self, *args: Any) -> None:
@@ -139,7 +139,7 @@ class SignalConnections:
         for signature in signals:
             if wanted == signature or wanted == signature.split("(")[0]:
                 return target, signature
-        # Slicer's widgets name C++ classes that Qt's own meta-object cannot know here.
+        # The signatures of Slicer's widgets contain C++ classes that the harness's meta-objects lack.
         declared = getattr(type(target), "SIGNATURES", {}).get(wanted)
         if declared is not None:
             return target, declared

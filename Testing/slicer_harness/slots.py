@@ -1,4 +1,4 @@
-"""Make slots of Python functions, which get as many arguments as they take."""
+"""Turn Python functions into Qt slots that get as many arguments as the functions take."""
 
 from __future__ import annotations
 

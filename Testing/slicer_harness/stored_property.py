@@ -1,4 +1,4 @@
-"""Define Qt properties of Python-written widgets that only hold a value."""
+"""Define Qt properties, for widgets written in Python, that only store a value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PySide6.QtCore import Property
 
 
 def stored(kind: Any, default: Any, changed: Callable[[Any], None] | None = None) -> Property:
-    """Return a property that holds a value; `changed` is called with the widget after each change."""
+    """Return a property that stores a value and calls `changed` with the widget after each change."""
     key = f"_stored_{next(_numbers)}"
 
     def read(widget: Any) -> Any:

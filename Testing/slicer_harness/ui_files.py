@@ -11,7 +11,7 @@ from . import ctk_widgets, mrml_widgets, node_combo_box
 from .conversion import wrap
 from .wrapping import property_names, wrapper_class
 
-# Each custom class with what Qt Designer writes as its base; each has a header of its own name.
+# Each custom class, with the base classes that Qt Designer writes for it. Its header has the class's name.
 CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {
     cls.__name__: (cls, bases)
     for cls, bases in (
@@ -32,7 +32,7 @@ CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {
     )
 }
 
-# What Qt's form builder sets by itself, though it is no property of the widget.
+# Entries of .ui files that Qt's form builder handles itself; they are not properties of the widget.
 _BUILDER_PROPERTIES = {"QLabel": {"buddy"}, "Line": {"orientation"}, "QComboBox": {"currentText"}}
 
 
@@ -108,7 +108,7 @@ def _check_properties(widget: ElementTree.Element, known: list[str]) -> None:
     kind = widget.get("class", "")
     for entry in widget.findall("property"):
         name = entry.get("name", "")
-        # stdset="0" marks what Qt Designer sets by name, dynamic properties among it.
+        # stdset="0" marks properties that Qt Designer sets by name, among them dynamic properties.
         if name not in (*known, *_BUILDER_PROPERTIES.get(kind, ())) and entry.get("stdset") != "0":
             raise UiFileError(f"{kind} {widget.get('name')} has no property {name}")
 

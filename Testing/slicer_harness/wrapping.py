@@ -1,7 +1,8 @@
-"""Give PySide6 objects PythonQt's conventions: properties are attributes, methods are calls, nothing is added.
+"""Wrap PySide6 objects so that they follow PythonQt's conventions.
 
-PythonQt looks a name up as property, then as method or signal, then as enum value; a dynamic property or a child of
-that name come last. What it does not find it refuses to read, and what it finds to be no writable property to set.
+A Qt property is an attribute, and a method is called. PythonQt looks up a name as a property, then as a method or a
+signal, then as an enum value, and last as a dynamic property or a child object of that name. Reading any other name
+raises AttributeError, and so does setting anything but a writable property.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Wrapped(Handle):
         _adopt(self, pyside_class(*(unwrap(argument) for argument in args)))
         object.__setattr__(self, "_made_in_python", True)
         if not is_plain(type(self)):
-            # Qt calls the Python methods as long as its object lives.
+            # Keeps the wrapper alive: Qt may call its Python methods as long as the Qt object exists.
             self._object._wrapper = self
 
     def className(self) -> str:
@@ -103,14 +104,14 @@ class Wrapped(Handle):
 
 
 class WrappedQObject(Wrapped):
-    """The methods that PythonQt adds to QObject."""
+    """A wrapped QObject, with the methods that PythonQt adds to QObject."""
 
     _pyside_class = QtCore.QObject
 
     def connect(self, signal: str, receiver: Any, slot: str | None = None) -> bool:
         """Connect by signature, such as "clicked(bool)", to a callable, or to a Qt object's slot, such as "accept()".
 
-        A signature that its object lacks is refused.
+        Raises ValueError for a signature that its object lacks.
         """
         connections = SignalConnections.of(self)
         return (
@@ -164,11 +165,11 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
             names[name] = member
         elif callable(member):
             names[name] = QtMethod(name, pyside_class)
-    # Its properties win over all names, inherited methods' included; `name` stands for `objectName`.
+    # Properties come before all other names, also before inherited methods. `name` is short for `objectName`.
     names.update({name: QtProperty(name, pyside_class) for name in properties})
     if "objectName" in properties and "name" not in properties:
         names["name"] = QtProperty("objectName", pyside_class)
-    # A trailing underscore frees Python's keywords.
+    # PythonQt appends an underscore to names that are Python keywords.
     if "exec" in names:
         names["exec_"] = names["exec"]
     return names
@@ -178,7 +179,7 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
 def property_names(pyside_class: type) -> list[str]:
     """Return the Qt properties of a class.
 
-    They are cached, since PySide6 drops the meta-object of a Python class with an instance.
+    The result is cached because PySide6 drops the meta-object of a Python class together with an instance.
     """
     meta = getattr(pyside_class, "staticMetaObject", None)
     if meta is None or not issubclass(pyside_class, QtCore.QObject):
@@ -208,7 +209,7 @@ def _shell_class(derived: type) -> type:
 def _virtual(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any) -> Any:
         result = unwrap(getattr(self._wrapper, name)(*(wrap(argument) for argument in args)))
-        # A QVariant of an enum is a number to Qt's views.
+        # Qt's views expect a number where a model returns an enum value.
         is_data = name in ("data", "headerData") and isinstance(result, enum.Enum)
         return getattr(result.value, "value", result.value) if is_data else result
 
@@ -216,7 +217,7 @@ def _virtual(name: str) -> Callable[..., Any]:
 
 
 def wrapper_of(target: Any) -> Any:
-    """Return the one wrapper of a PySide6 object."""
+    """Return the wrapper of a PySide6 object; each object has exactly one."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own

@@ -1,4 +1,4 @@
-"""Define what `Annotated[type, …]` may hold beside a parameter's type."""
+"""Define the annotations that `Annotated[type, …]` may hold: validators, defaults and settings of widgets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Validator:
-    """Refuses values by ValueError or TypeError."""
+    """Raises ValueError or TypeError for values that a parameter does not accept."""
 
     def validate(self, value: Any) -> None:
         raise NotImplementedError
@@ -86,7 +86,7 @@ class Decimals:
 
 @dataclass
 class SingleStep:
-    """The step of a number's widget."""
+    """The step by which a number's widget changes the value."""
 
     value: float
 

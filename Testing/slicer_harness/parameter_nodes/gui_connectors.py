@@ -1,4 +1,4 @@
-"""Connect widgets to parameters of the types that Slicer's own connectors allow."""
+"""Connect widgets to parameters, for the same widgets and types as Slicer's own connectors."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class _TextConnector(PropertyConnector):
 
 
 class _ChoiceConnector(PropertyConnector):
-    """Replaces the combo box's items by the choices."""
+    """Replaces the items of a combo box by the parameter's choices."""
 
     def __init__(self, widget: Any, choices: list[tuple[str, Any]]) -> None:
         super().__init__(widget, "currentIndex", "currentIndexChanged")
@@ -173,7 +173,7 @@ class _ChoiceConnector(PropertyConnector):
 
 
 class _NodeConnector(PropertyConnector):
-    """Replaces the selector's node types by the parameter's."""
+    """Replaces the node types of a node selector by the parameter's."""
 
     def __init__(self, widget: Any, node_types: list[str]) -> None:
         super().__init__(widget, "currentNodeID", "currentNodeChanged")

@@ -1,4 +1,4 @@
-"""Provide parameter packs: classes of parameters that are one parameter of a node."""
+"""Provide parameter packs: classes that group several values into one parameter of a node."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def default_of(cls: Any, name: str, hint: Any, serializer: Serializer) -> Defaul
 
 
 class PackSerializer(Serializer):
-    """Writes `<name>.<member>` for each member, and each change of a member at once."""
+    """Stores each member as `<name>.<member>`; a change of a member is written at once."""
 
     cached = False
 

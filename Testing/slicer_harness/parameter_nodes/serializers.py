@@ -1,4 +1,4 @@
-"""Store values in a scripted module node: text parameters and node references under Slicer's own names."""
+"""Store values in a scripted module node as text parameters and node references, named as Slicer names them."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ def serializer_for(annotated: Any) -> Serializer:
         return ListSerializer(serializer_for(arguments[0]), validators)
     if origin is tuple:
         return TupleSerializer([serializer_for(argument) for argument in arguments], validators)
-    # `X | Y` is no typing.Union before Python 3.14, and Slicer cannot store it.
+    # Before Python 3.14, `X | Y` is not a typing.Union, and Slicer cannot store it.
     if origin is typing.Union:
         return UnionSerializer([serializer_for(argument) for argument in arguments], validators)
     if isinstance(kind, type) and issubclass(kind, slicer.vtkMRMLNode):

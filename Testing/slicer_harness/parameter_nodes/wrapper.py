@@ -1,4 +1,4 @@
-"""Provide the decorator `parameterNodeWrapper`: a class whose typed members live in a scripted module node."""
+"""Provide the decorator `parameterNodeWrapper`, which stores a class's typed members in a scripted module node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SlicerParameterNamePropertyName = "SlicerParameterName"
 
 
 class _Parameter:
-    """One member of one node; a value that was read is cached until the node changes, if its type allows."""
+    """One member stored in one node. Its value is cached until the node changes, unless its type forbids caching."""
 
     def __init__(self, name: str, serializer: Serializer, default: Any, node: Any) -> None:
         self.name, self.serializer, self.default, self.node = name, serializer, default, node
@@ -37,7 +37,7 @@ class _Parameter:
     def write(self, value: Any) -> None:
         self._writing = True
         try:
-            # Observers may ask for the new value, so it is read before their event.
+            # The cache is updated before the event, because observers of the event may read the value.
             with slicer.util.NodeModify(self.node):
                 self.serializer.write(self.node, self.name, value)
                 self._value = self._fresh()
@@ -95,8 +95,11 @@ class _Methods:
         return hint.dataType(member) if member else hint
 
     def connectGui(self, gui: Any) -> None:
-        """Connect every widget with the property SlicerParameterName among a widget's children or an object's
-        attributes. As in Slicer's releases, no tag for `disconnectGui` is returned."""
+        """Connect each widget that has the property SlicerParameterName.
+
+        gui: a widget, whose children are searched, or an object, whose attributes are searched. As in Slicer's
+        releases, no tag for `disconnectGui` is returned.
+        """
         import qt
 
         is_widget = getattr(gui, "isWidgetType", lambda: False)()
@@ -107,7 +110,7 @@ class _Methods:
         self.connectParametersToGui(mapping)
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
-        """Connect widgets by the name of their parameter; return the tag for `disconnectGui`."""
+        """Connect widgets, given by parameter name; return the tag for `disconnectGui`."""
         for name in mapping:
             self._checked(name)
         connectors = {
