@@ -1,4 +1,4 @@
-"""The files around the code: for Slicer's build, its Extensions Manager and citation."""
+"""The project's files for Slicer's build, its Extensions Manager, pip and citation agree with the source tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESOURCE_ENDINGS = {".ui", ".png", ".json", ".txt", ".svg", ".csv", ".html", ".c
 RAW = "https://raw.githubusercontent.com/DCAMT/SlicerDCAMT/main/"
 LIBRARY = "lib/qt-scripted-modules"
 
-# A stand-in for Slicer's build system. Each check is one that the real one makes of an extension's project:
+# A minimal replacement of Slicer's build system. Each check is one that Slicer makes of an extension's project:
 # SlicerConfig.cmake (pointer size, settings that a project must not choose for itself), UseSlicer.cmake
 # (the name), SlicerMacroBuildScriptedModule, SlicerMacroPythonTesting and SlicerExtensionCPack.
 SLICER_CONFIG = """
@@ -81,7 +81,7 @@ macro(slicer_add_python_unittest)
     message(FATAL_ERROR "given nonexistent test '${MY_SCRIPT}'")
   endif()
   get_filename_component(test_name "${MY_SCRIPT}" NAME_WE)
-  add_test(NAME "py_${MY_TESTNAME_PREFIX}${test_name}" COMMAND Slicer) # a second test of one name ends here
+  add_test(NAME "py_${MY_TESTNAME_PREFIX}${test_name}" COMMAND Slicer) # fails for a second test of the same name
   file(APPEND "${CMAKE_BINARY_DIR}/tests.txt" "${MY_SCRIPT}\\n")
 endmacro()
 """
@@ -104,7 +104,7 @@ endforeach()
 
 
 def module_sources(module: str, home: Path = ROOT) -> set[str]:
-    """Return the Python and resource files below a module's folder, relative to it, which must be shipped."""
+    """Return the Python and resource files that a module must ship, relative to its folder."""
     folder = home / module
     return {
         str(path.relative_to(folder))
@@ -129,18 +129,18 @@ def cmake_lists(module: str) -> set[str]:
 
 
 def extension_facts() -> dict[str, str]:
-    """The EXTENSION_* values of the top CMakeLists.txt, by the ending of their names."""
+    """Return the EXTENSION_* values of the top CMakeLists.txt, by name without the prefix."""
     return dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")))
 
 
 def s4ext_facts() -> dict[str, str]:
-    """Return keyword and value of every line of DCAMT.s4ext but comments."""
+    """Return the entries of DCAMT.s4ext, keyword and value."""
     lines = (ROOT / "DCAMT.s4ext").read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
 def png_size(path: Path) -> tuple[int, int]:
-    """Return width and height in pixels from a PNG's header chunk."""
+    """Return a PNG file's width and height in pixels, as its header states."""
     head = path.read_bytes()[:24]
     assert (head[:8], head[12:16]) == (b"\x89PNG\r\n\x1a\n", b"IHDR"), f"{path} is no PNG"
     width, height = struct.unpack(">II", head[16:24])
@@ -148,7 +148,7 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_cmake_lists_equal_the_tree(module: str) -> None:
+def test_cmake_lists_name_all_files_of_the_tree(module: str) -> None:
     listed, present = cmake_lists(module), module_sources(module)
     assert sorted(present - listed) == [], f"add these to {module}/CMakeLists.txt"
     assert sorted(listed - present) == [], f"{module}/CMakeLists.txt names files that do not exist"
@@ -168,11 +168,11 @@ def test_s4ext_agrees_with_cmake() -> None:
     assert {key: s4ext[key] for key in pairs} == {key: cmake[name] for key, name in pairs.items()}
 
 
-def test_catalog_entry_fits_schema_and_agrees() -> None:
+def test_catalog_entry_fits_the_schema_and_agrees_with_cmake() -> None:
     entry = json.loads((ROOT / "DCAMT.json").read_text(encoding="utf-8"))
     s4ext = s4ext_facts()
-    # What slicer-extension-catalog-entry-schema-v1.0.1.json in Slicer's Schemas folder allows: these keys
-    # of these types, no others.
+    # The keys and types that slicer-extension-catalog-entry-schema-v1.0.1.json, in Slicer's Schemas folder, allows;
+    # no other keys are allowed.
     types = {
         "$schema": str,
         "category": str,
@@ -206,7 +206,7 @@ def test_description_is_short_and_plain() -> None:
     assert not re.search(r"V-Net|DCA-MT|attentive|distillation|semi-supervised", description)
 
 
-def test_icon_and_screenshot_addresses_lead_to_files() -> None:
+def test_icon_and_screenshot_addresses_point_to_files() -> None:
     facts = extension_facts()
     assert facts["ICONURL"].startswith(RAW)
     assert png_size(ROOT / facts["ICONURL"].removeprefix(RAW)) == (128, 128)
@@ -219,11 +219,11 @@ def test_icon_and_screenshot_addresses_lead_to_files() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_module_icons(module: str) -> None:
+def test_module_icon_has_the_right_size(module: str) -> None:
     assert png_size(ROOT / module / f"Resources/Icons/{module}.png") == (128, 128)
 
 
-def test_icons_are_what_their_script_draws(tmp_path: Path) -> None:
+def test_icons_equal_those_drawn_by_their_script(tmp_path: Path) -> None:
     pytest.importorskip("PIL")
     import runpy
 
@@ -239,7 +239,7 @@ def test_icons_are_what_their_script_draws(tmp_path: Path) -> None:
         fresh = drawn[name]().resize((128, 128), Image.Resampling.LANCZOS)
         with Image.open(ROOT / path) as kept:
             difference = np.abs(np.asarray(fresh, np.int16) - np.asarray(kept.convert("RGBA"), np.int16))
-        # Pillow versions round differently; another drawing differs by tens.
+        # Pillow's versions round differently; a different drawing would differ by far more.
         assert difference.mean() < 2, path
 
 
@@ -252,8 +252,8 @@ def test_licence_is_apache_2() -> None:
     assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
-def test_homepage_answers_the_catalog() -> None:
-    """Name, image, each module, licence and publication, as the Extensions Index asks of a homepage."""
+def test_homepage_describes_what_the_extensions_index_requires() -> None:
+    """The Extensions Index requires name, image, all modules, licence and publication."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# DCAMT\n")
     assert re.search(r"!\[[^]]+\]\(Resources/Screenshots/", text)
@@ -277,7 +277,7 @@ def test_contributors_are_named() -> None:
 def test_citation_names_paper_and_data() -> None:
     yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    # The four keys that the Citation File Format 1.2.0 demands.
+    # The four keys that the Citation File Format 1.2.0 requires.
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     paper = citation["preferred-citation"]
     assert (paper["authors"][0]["family-names"], paper["journal"], paper["year"]) == ("Ma", "PLoS ONE", 2026)
@@ -296,24 +296,24 @@ def test_citation_names_paper_and_data() -> None:
         assert re.fullmatch(r"10\.\d{4,}/\S+", reference["doi"])
 
 
-def test_requirements_leave_slicers_own_packages_alone() -> None:
+def test_requirements_do_not_replace_slicer_s_own_packages() -> None:
     lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
     names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     assert {"nibabel", "pynrrd", "slicerio", "scipy"} <= names
     assert names & {"numpy", "simpleitk", "torch", "vtk", "pydicom", "requests"} == set()
 
 
-def test_requirements_are_those_of_the_pip_package() -> None:
+def test_slicer_requirements_equal_the_pip_package_s() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     dependencies = re.findall(r'"([^"]+)"', re.search(r"\ndependencies = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
     lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
     asked = {line for line in lines if line and not line.startswith("#")}
-    others = {"torch", "numpy", "SimpleITK", "pydicom", "vtk"}  # from Slicer and its PyTorch extension
-    others |= {"highdicom"}  # for the command's DICOM output alone
+    others = {"torch", "numpy", "SimpleITK", "pydicom", "vtk"}  # provided by Slicer and its PyTorch extension
+    others |= {"highdicom"}  # only for the command's DICOM output
     assert asked == {line for line in dependencies if re.split("[><=]", line)[0] not in others}
 
 
-def test_the_pip_package_holds_the_engine_alone() -> None:
+def test_pip_package_contains_only_the_engine() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     packages = re.findall(r'"([^"]+)"', re.search(r"\npackages = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
     assert all(name.split(".")[0] == "dcamt" for name in packages)
@@ -324,7 +324,7 @@ def test_the_pip_package_holds_the_engine_alone() -> None:
     assert set(packages) == tree | {"dcamt.shipped_models"}
 
 
-def test_terms_lie_beside_each_shipped_model() -> None:
+def test_each_shipped_model_has_a_file_with_its_terms() -> None:
     models = list((ROOT / "Resources/Models").glob("*.dcamt"))
     assert models
     for model in models:
@@ -334,11 +334,11 @@ def test_terms_lie_beside_each_shipped_model() -> None:
     )
 
 
-# Configuring and installing for real, with a Slicer of a few lines in the place of the true one.
+# The following tests run CMake on the project, with the replacement of Slicer's build system above.
 
 
 def build_and_install(source: Path, place: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Configure with `options`, build and install `source` into place/installed; the first failing step's result."""
+    """Configure, build and install `source` into place/installed; return the result of the last step that ran."""
     slicer = place / "slicer"
     slicer.mkdir()
     for name, text in (
@@ -369,7 +369,7 @@ def files_below(folder: Path) -> set[str]:
 
 @pytest.fixture
 def copied_tree(tmp_path: Path) -> Path:
-    """What the build reads, in a copy that a test may damage, with a model and a sample scan in it."""
+    """Return a copy of the files that the build reads, with a model and a sample scan, which a test may damage."""
     if shutil.which("cmake") is None:
         pytest.skip("cmake is not installed")
     source = tmp_path / "source"
@@ -385,7 +385,7 @@ def copied_tree(tmp_path: Path) -> Path:
     return source
 
 
-def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
+def test_cmake_installs_all_files_of_the_tree(copied_tree: Path, tmp_path: Path) -> None:
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode == 0, done.stderr
     shipped = {
@@ -416,7 +416,7 @@ def test_cmake_ships_the_tree(copied_tree: Path, tmp_path: Path) -> None:
         ("project(DCAMT)\nset(EXTENSION_NAME Other)", "differs from PROJECT_NAME"),
     ],
 )
-def test_slicer_refuses_a_project(copied_tree: Path, tmp_path: Path, project: str, complaint: str) -> None:
+def test_invalid_project_is_refused(copied_tree: Path, tmp_path: Path, project: str, complaint: str) -> None:
     lists = copied_tree / "CMakeLists.txt"
     assert lists.read_text(encoding="utf-8").count("\nproject(DCAMT)\n") == 1
     lists.write_text(
@@ -427,28 +427,28 @@ def test_slicer_refuses_a_project(copied_tree: Path, tmp_path: Path, project: st
     assert complaint in " ".join(done.stderr.split())
 
 
-def test_slicer_refuses_a_package_without_its_licence(copied_tree: Path, tmp_path: Path) -> None:
+def test_package_without_licence_file_is_refused(copied_tree: Path, tmp_path: Path) -> None:
     (copied_tree / "LICENSE.txt").unlink()
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode != 0
     assert "EXTENSION_LICENSE_FILE points to" in " ".join(done.stderr.split())
 
 
-def test_cmake_refuses_a_missing_script(copied_tree: Path, tmp_path: Path) -> None:
+def test_missing_script_is_refused(copied_tree: Path, tmp_path: Path) -> None:
     (copied_tree / "DCAMTSegmentation/dcamt/errors.py").unlink()
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode != 0
     assert "dcamt/errors.py" in done.stderr
 
 
-def test_cmake_configures_before_any_model_is_there(copied_tree: Path, tmp_path: Path) -> None:
+def test_cmake_configures_when_no_model_exists(copied_tree: Path, tmp_path: Path) -> None:
     shutil.rmtree(copied_tree / "Resources/Models")
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "installed" / LIBRARY / "Resources/Models").exists()
 
 
-def test_cmake_gives_slicer_every_module_test(copied_tree: Path, tmp_path: Path) -> None:
+def test_cmake_registers_every_module_test(copied_tree: Path, tmp_path: Path) -> None:
     extra = copied_tree / "Testing/Slicer/test_extra.py"
     extra.write_text("", encoding="utf-8")
     lists = copied_tree / "Testing/Slicer/CMakeLists.txt"
@@ -463,8 +463,8 @@ def test_cmake_gives_slicer_every_module_test(copied_tree: Path, tmp_path: Path)
     assert own
     assert set((tmp_path / "build/generic_tests.txt").read_text(encoding="utf-8").split()) == set(MODULES)
     assert set((tmp_path / "build/tests.txt").read_text(encoding="utf-8").split()) == tests - own
-    # The macro puts this folder of the build on the path of the tests.
+    # Slicer's macro adds this build folder to the tests' import path.
     for package in ("slicer_harness", "dcamt_testing"):
         assert (tmp_path / "build/Testing/Slicer" / package / "__init__.py").is_file()
-    # Nothing of the tests is installed with the extension.
+    # No test file is installed with the extension.
     assert not [name for name in files_below(tmp_path / "installed") if "test" in name or "harness" in name]

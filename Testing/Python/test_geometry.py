@@ -1,4 +1,4 @@
-"""Grids, orientations, boxes and regions, compared with nibabel and with arrays cropped and turned by hand."""
+"""Grids, orientations, boxes and regions, against nibabel and against arrays cropped and flipped with NumPy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_canonical_orientation_agrees_with_nibabel(order: tuple[int, ...], flips
     assert np.array_equal(orientation.invert(orientation.apply(both)), both)
 
 
-def test_reorientation_between_grids_turns_one_into_the_other() -> None:
+def test_reorientation_maps_one_grid_onto_the_other() -> None:
     voxels = np.random.default_rng(0).random((4, 5, 6))
     other = Grid((6, 4, 5), OBLIQUE.affine[:, [2, 0, 1, 3]] * [-1, 1, -1, 1])
     turn = reorientation_between(Grid((4, 5, 6), OBLIQUE.affine), other)
@@ -59,21 +59,21 @@ def test_reorientation_between_grids_turns_one_into_the_other() -> None:
     assert np.allclose(turn.apply_to_grid(Grid((4, 5, 6), OBLIQUE.affine)).affine[:3, :3], other.affine[:3, :3])
 
 
-def test_no_reorientation_between_oblique_grids() -> None:
+def test_oblique_grids_have_no_reorientation() -> None:
     assert reorientation_between(OBLIQUE, centred_grid(OBLIQUE.shape, (1.5, 1.2, 2.0), rotation(40, 50, 30))) is None
 
 
 # ---- boxes
 
 
-def test_bounding_box_is_the_smallest() -> None:
+def test_bounding_box_is_the_smallest_box_around_the_mask() -> None:
     mask = np.zeros((5, 6, 7), dtype=bool)
     assert bounding_box(mask) is None
     mask[1, 5, 2] = mask[3, 4, 2] = True
     assert bounding_box(mask) == (slice(1, 4), slice(4, 6), slice(2, 3))
 
 
-def test_enclosing_box_is_the_bounding_box_of_the_union() -> None:
+def test_enclosing_box_is_the_bounding_box_of_the_union_of_boxes() -> None:
     mask = np.zeros((9, 9, 9), bool)
     boxes = [(slice(1, 3), slice(4, 8), slice(5, 6)), (slice(2, 7), slice(0, 1), slice(5, 9))]
     for box in boxes:
@@ -81,19 +81,19 @@ def test_enclosing_box_is_the_bounding_box_of_the_union() -> None:
     assert enclosing_box(boxes) == bounding_box(mask)
 
 
-def test_padded_box_stays_within_its_limits() -> None:
+def test_padded_box_is_clipped_to_the_grid() -> None:
     box = (slice(3, 5), slice(0, 4), slice(6, 9))
     assert pad_box(box, (2, 3, 4), whole_box((6, 6, 10))) == (slice(1, 6), slice(0, 6), slice(2, 10))
 
 
-def test_box_of_a_part_selects_the_same_voxels() -> None:
+def test_box_relative_to_a_part_selects_the_same_voxels() -> None:
     voxels = np.random.default_rng(0).random((12, 11, 10))
     part, inner = (slice(2, 9), slice(1, 8), slice(3, 10)), (slice(1, 4), slice(0, 7), slice(2, 3))
     assert np.array_equal(voxels[box_in_parent(inner, part)], voxels[part][inner])
     assert box_in_part(box_in_parent(inner, part), part) == inner
 
 
-def test_cropped_grid_keeps_every_voxel_in_its_place() -> None:
+def test_cropped_grid_keeps_the_positions_of_voxels() -> None:
     box = (slice(3, 9), slice(0, 5), slice(7, 8))
     assert np.allclose(points_of(OBLIQUE.crop(box)), points_of(OBLIQUE)[box])
 
@@ -101,7 +101,7 @@ def test_cropped_grid_keeps_every_voxel_in_its_place() -> None:
 # ---- regions
 
 
-def test_either_end_of_each_axis_may_come_first() -> None:
+def test_bounds_of_a_region_may_be_given_in_either_order() -> None:
     expected = Region((-10.0, 2.5, -7.0), (30.0, 4.0, 8.0))
     for ends in itertools.product(*[(pair, pair[::-1]) for pair in (("-10", "30"), ("2.5", "4"), ("-7", "8"))]):
         assert Region.parse(",".join(itertools.chain(*ends))) == expected
@@ -118,7 +118,7 @@ def test_malformed_region_is_refused_in_one_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("half", [(8.0, 5.0, 9.0), (2.0, 11.0, 3.0), (60.0, 4.0, 60.0)], ids=str)
-def test_mask_holds_the_voxels_whose_centre_lies_inside(half: tuple[float, float, float]) -> None:
+def test_mask_contains_the_voxels_whose_centre_is_inside_the_region(half: tuple[float, float, float]) -> None:
     centre = CENTRE + np.array([3.0, -2.0, 1.0])
     region = region_around(centre, half)
     expected = (np.abs(points_of(OBLIQUE) - centre) <= half).all(axis=-1)
@@ -127,8 +127,8 @@ def test_mask_holds_the_voxels_whose_centre_lies_inside(half: tuple[float, float
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)], ids=str)
-def test_box_holds_region_and_margin_and_little_more(order: tuple[int, int, int]) -> None:
-    affine = OBLIQUE.affine[:, [*order, 3]] * [-1, 1, 1, 1]  # another order of axes, one reversed
+def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, int]) -> None:
+    affine = OBLIQUE.affine[:, [*order, 3]] * [-1, 1, 1, 1]  # permuted axes, one reversed
     source = Grid(tuple(OBLIQUE.shape[axis] for axis in order), affine)  # type: ignore[arg-type]
     grid = network_grid(source, (1.0, 1.1, 0.9))
     on_grid = Grid(grid.shape, grid.affine)
@@ -137,13 +137,13 @@ def test_box_holds_region_and_margin_and_little_more(order: tuple[int, int, int]
     inside = np.argwhere(region.mask(on_grid))
     corners = np.array(list(itertools.product(*zip(region.low, region.high, strict=True))))
     voxels = (corners - grid.affine[:3, 3]) @ np.linalg.inv(grid.affine[:3, :3]).T
-    for axis in range(3):  # interpolation between two voxels needs both
+    for axis in range(3):  # interpolation needs the next voxel on either side
         assert tight[axis].start <= voxels[:, axis].min()
         assert voxels[:, axis].max() <= tight[axis].stop - 1
     for axis in range(3):
         assert 0 <= tight[axis].start <= inside[:, axis].min()
         assert inside[:, axis].max() < tight[axis].stop <= grid.shape[axis]
-        # An oblique region needs a larger box, by less than its diagonal.
+        # For an oblique region the box is larger, by less than the region's diagonal.
         assert tight[axis].stop - tight[axis].start < 2 * np.linalg.norm((4, 3, 5)) / min(grid.spacing) + 3
     wide = region.box(grid, margin=3)
     for axis in range(3):
@@ -151,9 +151,9 @@ def test_box_holds_region_and_margin_and_little_more(order: tuple[int, int, int]
         assert wide[axis].stop == min(grid.shape[axis], tight[axis].stop + 3)
 
 
-def test_region_beyond_the_scan_is_cut_to_the_scan() -> None:
+def test_region_is_clipped_to_the_scan() -> None:
     grid = network_grid(OBLIQUE, (1.0, 1.0, 1.0))
-    for reach in (1e3, 1e30):  # the latter is more than an integer holds
+    for reach in (1e3, 1e30):  # 1e30 exceeds the range of integers
         box = region_around(CENTRE, (reach, reach, reach)).box(grid, margin=5)
         assert box == tuple(slice(0, n) for n in grid.shape)
 
@@ -169,7 +169,7 @@ def test_region_outside_the_scan_is_refused(axis: int, side: int) -> None:
             region_around(centre, (5.0, 5.0, 5.0)).box(grid, margin=40)
 
 
-def test_a_rotated_region_holds_the_voxels_inside_its_own_faces() -> None:
+def test_rotated_region_contains_the_voxels_inside_its_faces() -> None:
     axes = rotation(0, 0, 40)[:3, :3]
     half = np.array([9.0, 4.0, 6.0])
     corners = CENTRE + np.array(list(itertools.product((-1, 1), repeat=3))) * half @ axes.T

@@ -1,4 +1,4 @@
-"""A file's header without its voxels: the same grid and channels as reading it whole gives, the same refusals."""
+"""Reading only a file's header gives the same grid, channels and errors as reading the whole file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dcamt_testing.analytic_scans import centred_grid, rotation
 
 GRID = centred_grid((12, 10, 9), (1.5, 1.2, 2.0), rotation(9, -12, 17))
 NOWHERE = [np.nan] * 3
-"""The direction of an axis that is not spatial."""
+"""The NRRD direction of an axis that is not spatial."""
 
 
 def scan() -> Volume:
@@ -25,7 +25,7 @@ def scan() -> Volume:
 
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd"])
-def test_the_header_is_that_of_the_whole_scan(tmp_path: Path, ending: str) -> None:
+def test_header_equals_that_of_the_whole_scan(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"scan.{ending}"
     write_volume(scan(), path)
     header, whole = read_header(path), read_scan(path)
@@ -34,7 +34,7 @@ def test_the_header_is_that_of_the_whole_scan(tmp_path: Path, ending: str) -> No
     assert np.array_equal(header.grid.affine, whole.grid.affine)
 
 
-def test_channels_of_every_format(tmp_path: Path) -> None:
+def test_header_holds_the_channel_count_in_every_format(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).normal(size=(9, 10, 11, 3)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2, 2, 1])), tmp_path / "a.nii.gz")
     frame = {"space": "RAS", "space directions": [*np.diag([2.0, 2, 2]), NOWHERE], "kinds": ["domain"] * 3 + ["list"]}
@@ -48,7 +48,7 @@ def test_channels_of_every_format(tmp_path: Path) -> None:
         assert header.grid.matches(whole.grid)
 
 
-def test_layers_of_a_segmentation_count_as_one_labelmap(tmp_path: Path) -> None:
+def test_layered_segmentation_counts_as_one_labelmap(tmp_path: Path) -> None:
     layers = np.zeros((2, 9, 10, 11), np.uint8)
     layers[0, 2:5, 2:5, 2:5] = layers[1, 4:7, 4:7, 4:7] = 1
     frame = {"space": "RAS", "space directions": [NOWHERE, *np.diag([2.0, 2, 2])], "kinds": ["list"] + ["domain"] * 3}
@@ -62,7 +62,7 @@ def test_layers_of_a_segmentation_count_as_one_labelmap(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd"])
 @pytest.mark.parametrize("kept", [0.3, 0.9])
-def test_a_truncated_file_is_detected_by_its_length(tmp_path: Path, ending: str, kept: float) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, ending: str, kept: float) -> None:
     path = tmp_path / f"scan.{ending}"
     write_volume(scan(), path)
     data = path.read_bytes()
@@ -74,8 +74,8 @@ def test_a_truncated_file_is_detected_by_its_length(tmp_path: Path, ending: str,
         read_scan(path)
 
 
-def test_gzip_in_several_streams_is_whole(tmp_path: Path) -> None:
-    """As some packers write it: the last bytes then hold the length of the last stream alone."""
+def test_gzip_file_of_several_streams_is_accepted(tmp_path: Path) -> None:
+    """Some programs write several streams; the file's last bytes then hold the length of the last stream only."""
     write_volume(scan(), tmp_path / "scan.nii")
     data = (tmp_path / "scan.nii").read_bytes()
     half = len(data) // 2
@@ -83,7 +83,7 @@ def test_gzip_in_several_streams_is_whole(tmp_path: Path) -> None:
     assert read_header(tmp_path / "scan.nii.gz").grid.matches(GRID)
 
 
-def test_a_header_is_checked_like_the_scan(tmp_path: Path) -> None:
+def test_invalid_header_is_refused_as_when_reading_the_scan(tmp_path: Path) -> None:
     thin = np.zeros((12, 10, 2), np.int16)
     nibabel.save(nibabel.Nifti1Image(thin, np.eye(4)), tmp_path / "thin.nii")
     (tmp_path / "empty.nrrd").touch()
@@ -96,8 +96,8 @@ def test_a_header_is_checked_like_the_scan(tmp_path: Path) -> None:
         assert messages[0] == messages[1]
 
 
-def test_no_voxel_is_unpacked(tmp_path: Path) -> None:
-    """A changed byte within the data cannot be detected from a header."""
+def test_header_is_read_without_decompressing_voxels(tmp_path: Path) -> None:
+    """A damaged byte in the voxels therefore goes unnoticed."""
     write_labelmap(Labelmap(np.ones(GRID.shape, np.uint8), GRID), tmp_path / "label.nii.gz")
     write_volume(scan(), tmp_path / "scan.nii.gz")
     path = tmp_path / "scan.nii.gz"

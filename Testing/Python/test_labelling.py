@@ -1,4 +1,4 @@
-"""Labels on a scan's own grid, compared with interpolating every class everywhere."""
+"""Labels on a scan's own grid, against interpolating the probabilities of all classes at all voxels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAPE, SPACING = (34, 29, 21), (1.1, 0.8, 2.0)
 
 
 def blobs(shape: tuple[int, ...], classes: int, background: float, seed: int) -> torch.Tensor:
-    """Return smooth random probabilities (K, X, Y, Z); more `background` means fewer voxels of other classes."""
+    """Return smooth random probabilities (K, X, Y, Z); a higher `background` gives less foreground."""
     noise = np.random.default_rng(seed).normal(size=(classes, *shape))
     logits = torch.from_numpy(np.stack([6 * ndimage.gaussian_filter(one, 2) for one in noise])).float()
     logits[0] += background
@@ -25,7 +25,7 @@ def blobs(shape: tuple[int, ...], classes: int, background: float, seed: int) ->
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.6, 0.9, 1.3), (2.5, 1.6, 3.0), SPACING], ids=str)
 @pytest.mark.parametrize("classes", [2, 4])
-def test_labels_equal_those_of_interpolating_everything(classes: int, spacing: tuple[float, float, float]) -> None:
+def test_labels_equal_those_of_full_interpolation(classes: int, spacing: tuple[float, float, float]) -> None:
     grid = network_grid(centred_grid(SHAPE, SPACING, rotation(10, -15, 170)), spacing)
     counts = []
     for seed in range(4):
@@ -37,13 +37,13 @@ def test_labels_equal_those_of_interpolating_everything(classes: int, spacing: t
         assert labels.dtype == np.uint8
         assert np.array_equal(labels[decided], everything.argmax(axis=0)[decided])
         counts.append(np.count_nonzero(labels) / labels.size)
-    # From organs all over the scan to few.
+    # The fraction of foreground ranges from large to small.
     assert counts[0] > 0.4
     assert 0 < counts[-1] < 0.2
 
 
 @pytest.mark.parametrize("spacing", [(5.0, 4.0, 9.0), (0.6, 0.9, 1.3), (2.5, 1.6, 3.0), SPACING], ids=str)
-def test_an_organ_whose_lead_is_less_than_half_is_interpolated_as_far_as_it_reaches(
+def test_organ_with_probability_below_one_half_is_labelled_completely(
     spacing: tuple[float, float, float],
 ) -> None:
     grid = network_grid(centred_grid(SHAPE, SPACING, rotation(10, -15, 170)), spacing)
@@ -56,7 +56,7 @@ def test_an_organ_whose_lead_is_less_than_half_is_interpolated_as_far_as_it_reac
 
 
 @pytest.mark.parametrize("flips", [(-1, 1, 1), (1, -1, 1), (-1, -1, 1)], ids=str)
-def test_an_organ_one_voxel_wide_on_an_axis_that_runs_backwards(flips: tuple[int, int, int]) -> None:
+def test_organ_one_voxel_wide_is_labelled_when_axes_are_reversed(flips: tuple[int, int, int]) -> None:
     grid = network_grid(Grid((12, 12, 12), np.diag([1.5 * flips[0], 1.5 * flips[1], 6.0, 1.0])), (1.5, 1.5, 1.5))
     shares = torch.zeros((2, *grid.shape))
     shares[0] = 1
@@ -66,7 +66,7 @@ def test_an_organ_one_voxel_wide_on_an_axis_that_runs_backwards(flips: tuple[int
     assert labels.any()
 
 
-def test_only_what_can_be_an_organ_is_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_voxels_near_foreground_are_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
 
     def seen(*arguments: object) -> np.ndarray:
@@ -85,6 +85,6 @@ def test_only_what_can_be_an_organ_is_interpolated(monkeypatch: pytest.MonkeyPat
     assert np.prod(shape) < np.prod(SHAPE) / 20
 
 
-def test_on_a_tie_the_first_class_is_chosen() -> None:
+def test_first_class_is_chosen_on_a_tie() -> None:
     shares = torch.tensor([[0.5, 0.4, 0.2], [0.5, 0.3, 0.4], [0.0, 0.3, 0.4]]).reshape(3, 3, 1, 1)
     assert most_likely(shares).flatten().tolist() == [0, 0, 1]

@@ -1,4 +1,4 @@
-"""Labels are fitted to their scan's grid exactly or refused; segments are chosen by name, and values mapped."""
+"""Labels are placed on the scan's grid exactly or refused; segments are chosen by name; values are mapped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def outline() -> np.ndarray:
     return voxels
 
 
-def test_grids_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
+def test_grids_that_differ_by_rounding_match(tmp_path: Path) -> None:
     rounded = Grid(GRID.shape, [[float(f"{number:.6g}") for number in row] for row in GRID.affine])  # type: ignore[arg-type]
     mm, voxels = grid_difference(rounded, GRID)
     assert 0 < voxels < 0.001
@@ -47,7 +47,7 @@ def test_tolerance_is_a_fraction_of_a_voxel(fraction: float) -> None:
             fit_labelmap(moved, GRID, "scan.nrrd")
 
 
-def test_axes_in_another_order_are_turned() -> None:
+def test_label_with_another_axis_order_is_reoriented() -> None:
     voxels = outline().transpose(2, 0, 1)[::-1]
     affine = GRID.affine[:, [2, 0, 1, 3]] * [-1, 1, 1, 1]
     affine[:3, 3] += GRID.affine[:3, 2] * (GRID.shape[2] - 1)
@@ -55,7 +55,7 @@ def test_axes_in_another_order_are_turned() -> None:
     np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, outline())
 
 
-def test_segmentation_cropped_to_its_segments_is_placed() -> None:
+def test_cropped_segmentation_is_placed_on_the_scan_s_grid() -> None:
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
     part = Labelmap(outline()[box], GRID.crop(box), partial=True)
     np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, outline())
@@ -68,7 +68,7 @@ def test_segmentation_cropped_to_its_segments_is_placed() -> None:
         fit_labelmap(Labelmap(outline()[box], GRID.crop(box)), GRID, "scan")
 
 
-def test_segmentation_beyond_the_scan_must_be_background_there() -> None:
+def test_segmentation_may_extend_beyond_the_scan_only_with_background() -> None:
     wide = np.pad(outline(), 3)
     affine = GRID.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ [3, 3, 3]
@@ -79,8 +79,8 @@ def test_segmentation_beyond_the_scan_must_be_background_there() -> None:
         fit_labelmap(part, GRID, "scan")
 
 
-def test_cropped_segmentation_file_of_slicer(tmp_path: Path) -> None:
-    """Slicer stores the smallest box around its segments; the file's header holds its place."""
+def test_cropped_segmentation_file_of_slicer_is_read(tmp_path: Path) -> None:
+    """Slicer stores the smallest box around the segments, and the box's position in the file's header."""
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
     path = tmp_path / "Segmentation.seg.nrrd"
     write_labelmap(Labelmap(outline()[box], GRID.crop(box)), path, [LEFT_ATRIUM, WALL])
@@ -101,7 +101,7 @@ def test_segments_are_chosen_by_name(tmp_path: Path) -> None:
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, 'no segment "aorta"', '"Left atrium", "Atrial wall"')
 
 
-def test_values_are_mapped_several_to_one(tmp_path: Path) -> None:
+def test_several_values_are_mapped_to_one(tmp_path: Path) -> None:
     path = tmp_path / "whs.nii.gz"
     voxels = np.random.default_rng(0).choice([0, 205, 420, 500, 550], GRID.shape).astype(np.uint16)
     write_labelmap(Labelmap(voxels, GRID), path)
@@ -110,7 +110,7 @@ def test_values_are_mapped_several_to_one(tmp_path: Path) -> None:
     assert read_labelmap(path).voxels.max() == 550
 
 
-def test_labelmaps_may_be_thinner_than_scans(tmp_path: Path) -> None:
+def test_labelmap_of_few_slices_is_read(tmp_path: Path) -> None:
     path = tmp_path / "thin.nrrd"
     write_labelmap(Labelmap(outline()[:, :, 6:7], GRID.crop((slice(0, 30), slice(0, 24), slice(6, 7)))), path)
     assert read_labelmap(path).voxels.shape == (30, 24, 1)

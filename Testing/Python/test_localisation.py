@@ -1,6 +1,6 @@
-"""Localisation of organs in large scans: the labels are those of the whole scan, from a small part of it.
+"""Localisation of organs in large scans: segmenting only a located box gives the labels of the whole scan.
 
-The stub network reads its answer from the scan: bright voxels are the organ.
+The stub network takes bright voxels for the organ.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from torch import Tensor, nn
 EVERYWHERE: Box = (slice(0, FIELD[0]), slice(0, FIELD[1]), slice(0, FIELD[2]))
 
 
-class Bright(nn.Module):
-    """Predict the organ where the image is positive; keep the sizes of the images."""
+class BrightnessNetwork(nn.Module):
+    """Predicts the organ where the image is positive; records the sizes of its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Bright(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def toy_scans_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def lower_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(localisation, "LARGE_VOXELS", 0)
 
 
@@ -66,7 +66,7 @@ def predictor() -> Predictor:
     weights = {name: t.numpy().copy() for name, t in DualVNet(RECIPE).state_dict().items() if t.is_floating_point()}
     card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "0", "none", "2000-01-01")
     made = Predictor(ModelPackage(card, RECIPE, weights), precision=torch.float32)
-    made.network = Bright()  # type: ignore[assignment]
+    made.network = BrightnessNetwork()  # type: ignore[assignment]
     return made
 
 
@@ -79,7 +79,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", ["air", "noise", "mirrored tissue"])
-def test_the_organ_is_found_in_any_surroundings(kind: str, predictor: Predictor) -> None:
+def test_organ_is_located_in_air_noise_and_mirrored_tissue(kind: str, predictor: Predictor) -> None:
     scan, own = scan_in(kind)
     result = predictor.segment(scan, keep_probabilities=True)
     labels = result.labelmap.voxels == 1
@@ -88,7 +88,7 @@ def test_the_organ_is_found_in_any_surroundings(kind: str, predictor: Predictor)
     network = predictor.network
     whole = np.prod([n * s / 2 for n, s in zip(FIELD, SPACING, strict=True)])
     assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
-    # Voxels that were not segmented are certain background.
+    # Voxels outside the box are background with probability 1.
     assert result.probabilities is not None
     assert result.agreement is not None
     assert np.abs(result.probabilities.sum(axis=0) - 1).max() < 1e-5
@@ -98,18 +98,20 @@ def test_the_organ_is_found_in_any_surroundings(kind: str, predictor: Predictor)
     assert result.labelmap.grid is scan.grid
 
 
-def test_the_box_gives_the_labels_of_the_whole_scan(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_from_the_box_equal_those_of_the_whole_scan(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scan, _ = scan_in("air")
     found = predictor.segment(scan)
     monkeypatch.setattr(module, "is_large", lambda *_: False)
     whole = predictor.segment(scan)
-    # Both grids have voxels of 2 mm, but not at the same places.
+    # Both grids have voxels of 2 mm, but at different positions.
     assert dice(found.labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.95
     assert found.trust == whole.trust == 1
 
 
 @pytest.mark.parametrize("kind", ["air", "mirrored tissue"])
-def test_every_way_to_store_a_large_scan_gives_the_same_labels(kind: str, predictor: Predictor) -> None:
+def test_labels_do_not_depend_on_the_storage_order_of_axes(kind: str, predictor: Predictor) -> None:
     scan, _ = scan_in(kind)
     turned = Grid(FIELD, centred_grid(FIELD, SPACING, rotation(9, -12, 17)).affine)
     scan = Volume(scan.voxels, turned)
@@ -129,7 +131,7 @@ def test_every_way_to_store_a_large_scan_gives_the_same_labels(kind: str, predic
             assert np.array_equal(np.flip(labels, axes), expected.transpose(order))
 
 
-def test_nothing_found_means_the_whole_scan_is_segmented(predictor: Predictor) -> None:
+def test_whole_scan_is_segmented_when_no_organ_is_located(predictor: Predictor) -> None:
     scan, _ = scan_in("mirrored tissue")
     dark = Volume(np.minimum(scan.voxels, -0.3), scan.grid)
     fractions: list[float] = []
@@ -142,7 +144,7 @@ def test_nothing_found_means_the_whole_scan_is_segmented(predictor: Predictor) -
     assert not predictor.segment(empty).labelmap.voxels.any()
 
 
-def test_a_box_whose_faces_the_labels_touch_grows(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_box_grows_where_labels_touch_its_faces(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     scan, own = scan_in("air")
     i, j, k = (np.flatnonzero(own.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     small = (slice(i[0] + 4, i[-1] + 9), slice(j[0] - 8, j[-1] + 9), slice(k[0] - 2, k[-1] - 1))
@@ -154,7 +156,7 @@ def test_a_box_whose_faces_the_labels_touch_grows(predictor: Predictor, monkeypa
     assert fractions == sorted(fractions)
 
 
-def test_with_a_region_nothing_is_located(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_located_when_a_region_is_given(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     from dcamt.geometry import Region
 
     scan, own = scan_in("air")
@@ -164,7 +166,7 @@ def test_with_a_region_nothing_is_located(predictor: Predictor, monkeypatch: pyt
     assert dice(result.labelmap.voxels == 1, own) > 0.95
 
 
-def test_a_small_scan_is_done_whole(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_scan_is_segmented_without_localisation(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = Volume(case()[None], centred_grid(CASE, SPACING))
     monkeypatch.setattr(module, "locate_organs", lambda *_: 1 / 0)
     assert not is_large(RECIPE, network_grid(centred_grid((24, 24, 16), SPACING), RECIPE.spacing))
@@ -172,23 +174,23 @@ def test_a_small_scan_is_done_whole(predictor: Predictor, monkeypatch: pytest.Mo
     assert dice(predictor.segment(scan).labelmap.voxels == 1, case() > 0) > 0.95
 
 
-# ---- its parts
+# ---- functions of the localisation
 
 
-def lies_about(box: tuple[slice, ...], mask: np.ndarray) -> bool:
-    """Whether a box is that of a mask, but for the voxels of 3 mm on which it was found."""
+def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
+    """Return whether a box is the mask's bounding box, to within the coarse grid's voxels of 3 mm."""
     there = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     return all(
         abs(side.start - at[0]) <= 4 and abs(side.stop - at[-1] - 1) <= 4 for side, at in zip(box, there, strict=True)
     )
 
 
-def test_a_small_central_component_does_not_hide_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The organ lies off the centre; a component at the centre is larger than a speck but much too small."""
+def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The organ is not at the centre. The component at the centre is too large to be ignored as a speck."""
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
-    voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # anatomy everywhere
+    voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # tissue in the whole scan
     little = ((i - 80) / 7) ** 2 + ((j - 80) / 7) ** 2 + ((k - 12) / 4) ** 2 < 1
     organ = ((i - 142) / 12) ** 2 + ((j - 40) / 12) ** 2 + ((k - 12) / 8) ** 2 < 1
     voxels[little | organ] = 0.9
@@ -202,7 +204,7 @@ def test_a_small_central_component_does_not_hide_the_organ(monkeypatch: pytest.M
     assert found is not None
     box = found.box
     assert all(side.start <= at < side.stop for side, at in zip(box, (142, 40, 12), strict=True))
-    assert lies_about(found.organs[1], organ)
+    assert is_close_to_bounding_box(found.organs[1], organ)
     assert len(asked) == 2
     assert np.prod(asked[0]) < 0.7 * np.prod(asked[1])
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.001)
@@ -210,11 +212,11 @@ def test_a_small_central_component_does_not_hide_the_organ(monkeypatch: pytest.M
     assert found is not None
     box = found.box
     assert box[0].start < 80 < box[0].stop < 130
-    assert lies_about(found.organs[1], little)
+    assert is_close_to_bounding_box(found.organs[1], little)
     assert len(asked) == 3
 
 
-def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
+def test_each_class_is_located_and_one_box_contains_all() -> None:
     two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
@@ -230,18 +232,18 @@ def test_each_class_is_found_by_itself_and_one_box_holds_all() -> None:
     found = locate(Volume(voxels[None], grid), two, run)
     assert found is not None
     assert set(found.organs) == {1, 2}
-    assert lies_about(found.organs[1], second)
-    assert lies_about(found.organs[2], first)
+    assert is_close_to_bounding_box(found.organs[1], second)
+    assert is_close_to_bounding_box(found.organs[2], first)
     for organ in found.organs.values():
         assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(found.box, organ, strict=True))
 
 
-def test_a_class_missed_on_the_coarse_grid_is_segmented_in_the_whole_anatomy() -> None:
-    """A second organ too small for the coarse grid, or further components of one class."""
+def test_anatomy_is_segmented_when_a_class_is_missed_on_the_coarse_grid() -> None:
+    """The second class is too small for the coarse grid."""
     two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
     grid = centred_grid((160, 160, 24), SPACING)
     i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
-    voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # anatomy everywhere
+    voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # tissue in the whole scan
     for (a, b), radius, brightness in (((80, 80), 12, 0.4), ((135, 30), 2, 0.9)):
         voxels[(i - a) ** 2 + (j - b) ** 2 + (k - 12) ** 2 < radius**2] = brightness
 
@@ -255,13 +257,13 @@ def test_a_class_missed_on_the_coarse_grid_is_segmented_in_the_whole_anatomy() -
     found = locate(volume, two, run)
     assert found is not None
     assert found.box == found.anatomy
-    assert set(found.organs) == {1}  # its place counts all the same
+    assert set(found.organs) == {1}  # the organ that was located is still used
     assert all(side.start <= at < side.stop for side, at in zip(found.box, (135, 30, 12), strict=True))
 
     def never(image: Tensor) -> Tensor:
         raise AssertionError("nothing is to be looked for")
 
-    # Large enough to be found, but beyond the part that is searched first: a box holds both.
+    # A second organ of sufficient size outside the inner part, which is searched first: the box contains both.
     voxels[(i - 135) ** 2 + (j - 60) ** 2 + (k - 12) ** 2 < 8**2] = 0.9
     looked.clear()
     seen = locate(Volume(voxels[None], grid), two, run)
@@ -274,7 +276,7 @@ def test_a_class_missed_on_the_coarse_grid_is_segmented_in_the_whole_anatomy() -
     assert locate(volume, every, never) == OrganLocation(found.anatomy, found.anatomy)
 
 
-def test_the_inner_part_is_two_patches_at_least() -> None:
+def test_inner_part_is_at_least_two_patches() -> None:
     assert inner_box(network_grid(centred_grid((400, 100, 40), (1.0, 2.0, 2.0)), RECIPE.spacing), RECIPE) == (
         slice(80, 320),  # 60%
         slice(20, 80),
@@ -282,7 +284,7 @@ def test_the_inner_part_is_two_patches_at_least() -> None:
     )
 
 
-def test_a_cropped_scan_keeps_its_place() -> None:
+def test_cropped_scan_keeps_the_positions_of_voxels() -> None:
     scan, _ = scan_in("air")
     turned = Volume(scan.voxels, Grid(FIELD, centred_grid(FIELD, SPACING, rotation(9, -12, 17), CENTRE).affine))
     part = crop_scan(turned, (slice(5, 25), slice(7, 50), slice(3, 20)))
@@ -290,7 +292,7 @@ def test_a_cropped_scan_keeps_its_place() -> None:
     assert np.shares_memory(part.voxels, turned.voxels)
 
 
-def test_a_box_grows_at_touched_faces_alone_and_within_the_scan() -> None:
+def test_box_grows_only_at_touched_faces_and_within_the_scan() -> None:
     box = (slice(10, 20), slice(2, 12), slice(0, 10))
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[3:10, 0:4, 0] = 2
@@ -298,8 +300,8 @@ def test_a_box_grows_at_touched_faces_alone_and_within_the_scan() -> None:
     assert found == (slice(10, 22), slice(0, 12), slice(0, 10))
 
 
-def scan_beside_something_larger() -> tuple[Volume, np.ndarray, np.ndarray]:
-    """The scan in air, its organ, and a larger one that was put beside it."""
+def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
+    """Return a scan in air with a larger organ beside its own, and the masks of its own and of the larger organ."""
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 18) ** 2 + ((j - 112) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
@@ -308,27 +310,27 @@ def scan_beside_something_larger() -> tuple[Volume, np.ndarray, np.ndarray]:
     return scan, own, neighbour
 
 
-def test_a_larger_neighbour_does_not_replace_the_located_organ(
+def test_larger_neighbour_does_not_replace_the_located_organ(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within the box about the organ lies part of something larger, as where tissue is mirrored."""
-    scan, own, _ = scan_beside_something_larger()
+    """The box around the organ contains part of a larger organ, as happens with mirrored tissue."""
+    scan, own, _ = scan_beside_larger_organ()
     box = (slice(40, 90), slice(60, 125), slice(0, 24))
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    # Nor where the result outgrows every box, and the whole is segmented.
+    # The same holds when the box grows too often and the whole scan is segmented.
     monkeypatch.setattr(module, "ROUNDS", 0)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
 
 
-def test_of_two_similar_organs_merged_on_the_coarse_grid_the_central_one_is_selected(
+def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where the organ and its mirror image touch on the coarser grid, and the image is the larger."""
-    scan, own, neighbour = scan_beside_something_larger()
+    """The organ and a slightly larger mirror image of it touch on the coarse grid."""
+    scan, own, neighbour = scan_beside_larger_organ()
     both = (slice(40, 90), slice(60, 112), slice(0, 24))
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(both, EVERYWHERE, {1: both}))
     assert own[both].sum() < neighbour[both].sum() < 2 * own[both].sum()
@@ -337,8 +339,10 @@ def test_of_two_similar_organs_merged_on_the_coarse_grid_the_central_one_is_sele
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
-def test_both_searches_use_the_centre_of_the_anatomy(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every place in the scan, and for every offset of the coarse grid."""
+def test_location_and_result_are_selected_by_the_centre_of_the_anatomy(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This holds for every position in the scan and every offset of the coarse grid."""
     field = tuple(n + 43 for n in FIELD)
     small, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
@@ -371,12 +375,12 @@ def test_both_searches_use_the_centre_of_the_anatomy(predictor: Predictor, monke
             expected = [at + (n - 1) / 2 - side.start for at, n, side in zip(corner, FIELD, box, strict=True)]
             assert then.centre.tolist() == expected
             assert then.half_edges.tolist() == [n / 2 for n in FIELD]
-        # Nor is the padding shown to the network.
+        # The network is not applied to the padding.
         assert all(a.start <= b.start and b.stop <= a.stop for a, b in zip(where, boxes[0], strict=True))
 
 
-def test_a_padded_scan_gives_the_labels_of_the_unpadded_one(predictor: Predictor) -> None:
-    """Of two organs the larger is selected, though the smaller lies at the centre, for every padding."""
+def test_padding_does_not_change_the_labels(predictor: Predictor) -> None:
+    """The larger of two organs is selected although the padding puts the smaller one at the scan's centre."""
     larger = ellipsoid((36, 29, 11), (8, 8, 8))
     both = np.where(larger | ellipsoid((20, 17, 12), (6, 6, 6)), np.float32(0.9), tissue())
     unpadded = predictor.segment(Volume(both[None], centred_grid(CASE, SPACING))).labelmap.voxels
@@ -390,10 +394,8 @@ def test_a_padded_scan_gives_the_labels_of_the_unpadded_one(predictor: Predictor
         assert padded.sum() == unpadded.sum()
 
 
-def test_an_organ_that_the_fine_grid_does_not_confirm_is_ignored(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan, _, neighbour = scan_beside_something_larger()
+def test_organ_not_confirmed_on_the_fine_grid_is_ignored(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan, _, neighbour = scan_beside_larger_organ()
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
     monkeypatch.setattr(
         module,
@@ -409,10 +411,10 @@ def test_an_organ_that_the_fine_grid_does_not_confirm_is_ignored(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, neighbour) > 0.95
 
 
-def test_a_box_does_not_grow_into_something_larger_that_the_organ_touches(
+def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_one(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bridge leads from the organ to a larger neighbour, as a vein does to its mirror image."""
+    """A bridge connects the organ to a larger neighbour, as a vein connects an atrium to its mirror image."""
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 26) ** 2 + ((j - 120) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1

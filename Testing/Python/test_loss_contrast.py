@@ -1,4 +1,4 @@
-"""Prototypes and the two contrast losses, compared with loops and closed forms; directions of their gradients."""
+"""Prototypes and the two contrast losses, against loops over voxels and formulas; directions of gradients."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def unit_vectors(count: int, dimensions: int = 5, seed: int = 0) -> Tensor:
 
 
 def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return embeddings, their classes (each occurs), and two branches' prototypes."""
+    """Return embeddings, their classes (each class occurs), and the prototypes of two branches."""
     labels = torch.cat([torch.arange(classes), torch.randint(classes, (12,), generator=torch.manual_seed(seed))])
     return unit_vectors(len(labels), seed=seed), labels, unit_vectors(classes, seed=7), unit_vectors(classes, seed=8)
 
 
 def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[bool], temperature: float) -> float:
-    """Return eq. 4 of van den Oord et al. (2018): the own class's prototype is the positive, others are negatives."""
+    """Return eq. 4 of van den Oord et al. (2018): the own class's prototype is positive, the others are negative."""
     losses = []
     for vector, label in zip(e.tolist(), labels.tolist(), strict=True):
         scores = [math.exp(math.fsum(map(float.__mul__, vector, c)) / temperature) for c in centres.tolist()]
@@ -32,7 +32,7 @@ def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[b
     return math.fsum(losses) / len(losses)
 
 
-def test_prototypes_are_mean_directions() -> None:
+def test_prototypes_are_normalised_means_of_embeddings() -> None:
     e = unit_vectors(9)
     labels = torch.tensor([0, 2, 2, 0, 3, 0, 2, 2, 0])
     found, present = prototypes(e, labels, 5)
@@ -46,7 +46,7 @@ def test_prototypes_are_mean_directions() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
-def test_intra_class_is_a_loop_over_voxels(classes: int) -> None:
+def test_intra_class_equals_a_loop_over_voxels(classes: int) -> None:
     e, labels, own, partner = random_case(classes)
     cosines = [
         0.5 * (e[n].numpy() @ own[k].numpy()) + 0.5 * (e[n].numpy() @ partner[k].numpy())
@@ -55,20 +55,20 @@ def test_intra_class_is_a_loop_over_voxels(classes: int) -> None:
     assert float(intra_class(e, labels, own, partner)) == pytest.approx(1 - float(np.mean(cosines)))
 
 
-def test_intra_class_runs_from_nought_at_the_prototype_to_two_opposite() -> None:
+def test_intra_class_is_0_at_the_prototype_and_2_opposite_to_it() -> None:
     centres = unit_vectors(3)
     labels = torch.tensor([0, 1, 2, 2])
     e = centres[labels]
     assert float(intra_class(e, labels, centres, centres)) == pytest.approx(0, abs=1e-12)
     assert float(intra_class(-e, labels, centres, centres)) == pytest.approx(2)
-    # Each branch's prototypes count by half.
+    # The loss is the mean over the two branches' prototypes.
     assert float(intra_class(e, labels, centres, -centres)) == pytest.approx(1)
     assert float(intra_class(e, labels, -centres, centres)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_inter_class_is_info_nce(classes: int, temperature: float) -> None:
+def test_inter_class_equals_info_nce(classes: int, temperature: float) -> None:
     e, labels, own, partner = random_case(classes)
     present = torch.ones(classes, dtype=torch.bool)
     expected = [info_nce_by_hand(e, labels, centres, present.tolist(), temperature) for centres in (own, partner)]
@@ -76,8 +76,8 @@ def test_inter_class_is_info_nce(classes: int, temperature: float) -> None:
     assert float(found) == pytest.approx(sum(expected) / 2, rel=1e-10)
 
 
-def test_inter_class_at_orthogonal_prototypes_has_its_closed_form() -> None:
-    """Every embedding at its own of K orthonormal prototypes: ln(1 + (K - 1) exp(-1 / T))."""
+def test_inter_class_of_orthogonal_prototypes() -> None:
+    """Each embedding equals its class's prototype and the K prototypes are orthonormal: ln(1 + (K - 1) exp(-1 / T))."""
     for classes, temperature in ((2, 0.5), (4, 0.5), (4, 2.0)):
         centres = torch.eye(classes, 6, dtype=torch.float64)
         labels = torch.arange(classes)
@@ -89,20 +89,20 @@ def test_inter_class_at_orthogonal_prototypes_has_its_closed_form() -> None:
         assert float(worse) == pytest.approx(expected + 1 / temperature)
 
 
-def test_an_absent_class_is_no_negative() -> None:
+def test_absent_class_is_not_used_as_a_negative() -> None:
     e, labels, own, partner = random_case(4)
     labels = labels.clamp_max(2)
     everyone, three = torch.tensor([True] * 4), torch.tensor([True, True, True, False])
     without = float(inter_class(e, labels, own, partner, three, 0.5))
     assert without == pytest.approx(float(inter_class(e, labels, own[:3], partner[:3], three[:3], 0.5)))
     assert without < float(inter_class(e, labels, own, partner, everyone, 0.5)) - 0.01
-    # With one class there is nothing to push away from.
+    # With one class there are no negatives, so the loss is 0.
     alone = torch.tensor([False, True, False, False])
     assert float(inter_class(e, torch.ones_like(labels), own, partner, alone, 0.5)) == pytest.approx(0, abs=1e-12)
 
 
-def test_a_voxel_without_a_class_counts_nowhere() -> None:
-    """All of it, gradients included, as if only the others were there: also where class 0 is absent."""
+def test_voxels_without_a_class_are_ignored() -> None:
+    """Losses and gradients equal those of the other voxels alone, even if class 0 is absent."""
     for labels in (torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])):
         known = labels >= 0
         partner = unit_vectors(3, seed=9)
@@ -118,19 +118,19 @@ def test_a_voxel_without_a_class_counts_nowhere() -> None:
         assert float(found[0][-1][~known].abs().max()) == 0 < float(found[0][-1][known].abs().max())
 
 
-def test_gradients_pull_to_the_own_class_and_push_from_the_others() -> None:
+def test_gradients_point_to_the_own_prototype_and_away_from_others() -> None:
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()
     label, present = torch.tensor([1]), torch.ones(3, dtype=torch.bool)
     (pull,) = torch.autograd.grad(intra_class(e, label, centres, centres), e)
     assert pull.flatten().tolist() == pytest.approx([0, -1, 0])
-    # InfoNCE: (softmax - one-hot) / T, here softmax = 1/3 each.
+    # The gradient of InfoNCE is (softmax - one-hot) / T; here each softmax is 1/3.
     (push,) = torch.autograd.grad(inter_class(e, label, centres, centres, present, 0.5), e)
     assert push.flatten().tolist() == pytest.approx([2 / 3, -4 / 3, 2 / 3])
 
 
-def test_prototypes_of_the_embeddings_themselves_pass_no_gradient_on() -> None:
-    """The gradient is that of fixed prototypes, though they are means of the same embeddings."""
+def test_prototypes_have_no_gradient() -> None:
+    """Although prototypes are means of the embeddings, the gradient is that of constant prototypes."""
     e, labels, _, partner = random_case(3)
     gradients: list[Tensor] = []
     for live in (True, False):

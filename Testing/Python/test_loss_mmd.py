@@ -1,4 +1,4 @@
-"""Squared maximum mean discrepancy, compared with loops over pairs and closed forms, and its properties."""
+"""The squared maximum mean discrepancy (MMD) against loops over pairs and formulas, and its properties."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def squared_distance(u: list[float], v: list[float]) -> float:
 def median_by_hand(x: list[list[float]], y: list[list[float]]) -> float:
     both = x + y
     pairs = [squared_distance(both[i], both[j]) for i in range(len(both)) for j in range(i)]
-    return statistics.median_low(pairs)  # with an odd number of pairs, the median
+    return statistics.median_low(pairs)  # equals the median for an odd number of pairs
 
 
 def by_hand(x: list[list[float]], y: list[list[float]], median: float) -> float:
-    """Gretton et al. (2012), eq. 5: the mean of k over all pairs within x, plus within y, less twice between them."""
+    """Return the biased estimate of Gretton et al. (2012), eq. 5: mean k(x, x') + mean k(y, y') - 2 mean k(x, y)."""
 
     def kernel(u: list[float], v: list[float]) -> float:
         squared = squared_distance(u, v)
@@ -54,20 +54,20 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
     assert float(mmd2(x, x)) == pytest.approx(0, abs=1e-12)
     assert float(mmd2(x, x.flip(0))) == pytest.approx(0, abs=1e-12)
     assert float(mmd2(x, torch.cat([x, x]))) == pytest.approx(0, abs=1e-12)
-    zeros = torch.zeros(5, 4)  # features that are all dead
+    zeros = torch.zeros(5, 4)  # all features are zero
     assert float(mmd2(zeros, zeros)) == 0
     assert float(mmd2(x, y)) > 0.1
 
 
-def test_two_points_have_their_closed_form() -> None:
-    """One pair, so that the median is its squared distance: 2 - 2 mean(exp(-1 / 2m))."""
+def test_mmd_of_two_points() -> None:
+    """The median is the squared distance of the only pair, so the result is 2 - 2 mean(exp(-1 / 2m))."""
     expected = 2 - 2 * sum(math.exp(-1 / (2 * m)) for m in (0.25, 0.5, 1, 2, 4)) / 5
     for distance in (0.01, 1.0, 300.0):
         x, y = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), distance, dtype=torch.float64)
         assert float(mmd2(x, y)) == pytest.approx(expected)
 
 
-def test_symmetric_never_negative_and_the_same_in_any_unit() -> None:
+def test_mmd_is_symmetric_non_negative_and_independent_of_scale() -> None:
     for seed in range(5):
         x, y = sets(7, 11, shift=0.2 * seed, seed=seed)
         found = float(mmd2(x, y))
@@ -83,12 +83,12 @@ def test_mmd_grows_with_the_difference_of_two_distributions() -> None:
     values = [float(mmd2(*sets(200, 200, shift=shift))) for shift in (0.0, 0.3, 0.6, 1.2, 2.4)]
     assert values == sorted(values)
     assert values[0] < 0.02 < 0.3 < values[-1]
-    # Not the means alone: the same mean, another spread.
+    # Sets of equal mean but different spread differ too.
     x, y = sets(200, 200)
     assert float(mmd2(x, 3 * y)) > 5 * float(mmd2(x, y))
 
 
-def test_the_gradient_ignores_the_median_and_moves_the_sets_together() -> None:
+def test_gradient_treats_the_median_as_constant_and_moves_sets_together() -> None:
     x, y = sets(3, 3, dimensions=2, shift=1.0)
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(mmd2(x, y), x)
@@ -108,7 +108,7 @@ def test_the_gradient_ignores_the_median_and_moves_the_sets_together() -> None:
     assert float((gradient.sum(dim=0) * (y.mean(dim=0) - x.detach().mean(dim=0))).sum()) < 0
 
 
-def test_the_gradient_is_finite_where_vectors_are_equal() -> None:
+def test_gradient_is_finite_when_vectors_are_equal() -> None:
     for x, y in ((torch.ones(4, 3), torch.ones(4, 3)), (torch.zeros(4, 3), torch.zeros(2, 3)), (torch.eye(3),) * 2):
         x = x.clone().requires_grad_()
         mmd2(x, y).backward()

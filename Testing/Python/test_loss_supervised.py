@@ -1,4 +1,4 @@
-"""Dice and cross-entropy, compared with loops over voxels and closed forms."""
+"""The supervised loss (Dice and cross-entropy) against loops over voxels and formulas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Half the Dice loss and half the cross-entropy, voxel by voxel, from the formula in the paper's terms."""
+    """Return half the Dice loss plus half the cross-entropy by a loop over voxels, following the paper's formula."""
     samples, classes, *size = logits.shape
     surprise, dice_losses = [], []
     for sample in range(samples):
@@ -41,28 +41,28 @@ def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def certain(labels: Tensor, classes: int) -> Tensor:
-    """Return logits that are certain of `labels`."""
+    """Return logits that predict `labels` with certainty."""
     return 60.0 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).double()
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
-def test_it_is_a_loop_over_voxels(classes: int) -> None:
+def test_loss_equals_a_loop_over_voxels(classes: int) -> None:
     for seed in range(3):
         logits, labels = random_case(classes, seed)
         if seed == 2:
-            labels[labels == classes - 1] = 0  # a class that no voxel has
+            labels[labels == classes - 1] = 0  # the last class is absent
         expected = by_hand(logits.numpy(), labels.numpy())
         assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_foreground_classes_count_alike_and_as_much_as_without_weights() -> None:
+def test_class_weights_balance_foreground_classes_and_keep_their_sum() -> None:
     labels = torch.zeros(2, 10, 10, 10, dtype=torch.int64)
     labels[0, :5], labels[0, 5], labels[0, 6, :1] = 1, 2, 3  # 500, 100 and 10 voxels
     labels[1, 0, 0, 0] = 2
     target = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1)
     weights = class_weights(target, torch.float64)
     mean = (500 + 100 + 10) / 3
-    assert weights[0].tolist() == pytest.approx([1, mean / 500, mean / 100, 10])  # 203 / 10 is limited to 10
+    assert weights[0].tolist() == pytest.approx([1, mean / 500, mean / 100, 10])  # 203 / 10 is clipped to 10
     assert float(weights[1, 2]) == 1  # the only class of its sample
     labels[0, 6, :1] = 0
     sizes = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1).sum((2, 3, 4))
@@ -71,8 +71,8 @@ def test_foreground_classes_count_alike_and_as_much_as_without_weights() -> None
     assert float((weights * sizes)[0, 1]) == pytest.approx(float((weights * sizes)[0, 2]))
 
 
-def test_a_class_absent_from_a_sample_enters_cross_entropy_alone() -> None:
-    """For any probability of the absent class; classes that are present count as before."""
+def test_absent_class_affects_only_cross_entropy() -> None:
+    """The Dice part does not depend on the absent class's probability."""
     logits, labels = random_case(3)
     labels[0][labels[0] == 2] = 0
     logits[0, 2] += 3
@@ -83,7 +83,7 @@ def test_a_class_absent_from_a_sample_enters_cross_entropy_alone() -> None:
     assert not gradient[0, 2].any()
     assert (gradient[0, 1] != 0).all()
     assert (gradient[1:, 1:] != 0).all()
-    # Half a voxel that a teacher suspects counts a third.
+    # A target of 0.5 in one voxel contributes a third.
     suspected = torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64)
     suspected[0, 1, 0, 0, 0] = 0.5
     nothing = torch.zeros_like(suspected)
@@ -91,7 +91,7 @@ def test_a_class_absent_from_a_sample_enters_cross_entropy_alone() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_a_perfect_prediction_has_loss_0_even_without_the_class(classes: int) -> None:
+def test_perfect_prediction_has_loss_0_even_when_a_class_is_absent(classes: int) -> None:
     _, labels = random_case(classes)
     assert float(dice_cross_entropy(certain(labels, classes), labels)) == pytest.approx(0, abs=1e-12)
     empty = torch.zeros_like(labels)
@@ -100,18 +100,18 @@ def test_a_perfect_prediction_has_loss_0_even_without_the_class(classes: int) ->
     assert float(dice_cross_entropy(certain(wrong, classes), labels)) > 20
 
 
-def test_equal_logits_have_their_closed_form() -> None:
-    """p = 1 / K everywhere: cross-entropy is ln K times the mean weight, and Dice follows from a class's n voxels."""
+def test_loss_of_equal_logits() -> None:
+    """With probabilities 1 / K, cross-entropy is ln K times the mean weight, and Dice depends on class sizes n."""
     labels = torch.zeros(1, 4, 5, 6, dtype=torch.int64)
     labels[0, :2, :3, :4] = 1  # n = 24 of 120
     labels[0, 3, 4, 5] = 2  # n = 1
     dice = [n / (n + 1) * (1 - (2 * n / 3 + 1) / (120 / 3 + n + 1)) for n in (24, 1)]
-    # The classes have 12.5 voxels on average: 24 voxels weigh as much as 12.5, and one weighs as much as 10.
+    # Classes have 12.5 voxels on average: class 1 weighs 12.5 in total, and class 2's weight is clipped to 10.
     expected = 0.5 * (math.log(3) * (95 + 12.5 + 10) / 120 + sum(dice) / 2)
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 
 
-def test_the_gradient_is_that_of_finite_differences_and_lowers_the_loss() -> None:
+def test_gradient_equals_finite_differences_and_lowers_the_loss() -> None:
     logits, labels = random_case(3)
     logits = logits[:1, :, :2, :2].clone().requires_grad_()
     labels = labels[:1, :2, :2]
@@ -123,10 +123,10 @@ def test_the_gradient_is_that_of_finite_differences_and_lowers_the_loss() -> Non
     assert float(dice_cross_entropy(logits.detach(), labels)) < 0.05
 
 
-def test_order_of_samples_and_of_classes_does_not_matter() -> None:
+def test_loss_does_not_depend_on_the_order_of_samples_or_classes() -> None:
     logits, labels = random_case(4)
     loss = float(dice_cross_entropy(logits, labels))
     assert float(dice_cross_entropy(logits.flip(0), labels.flip(0))) == pytest.approx(loss)
-    order = torch.tensor([0, 3, 1, 2])  # the background stays
+    order = torch.tensor([0, 3, 1, 2])  # the background keeps its place
     renamed = torch.argsort(order)[labels]
     assert float(dice_cross_entropy(logits[:, order], renamed)) == pytest.approx(loss)

@@ -1,4 +1,4 @@
-"""Free memory and disk space, and reuse of freed memory."""
+"""Free memory and disk space against the system's own figures; freed memory is reused."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def test_peak_memory_follows_an_allocation() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_free_memory_is_what_the_kernel_calls_available() -> None:
+def test_free_memory_equals_the_kernel_s_available_memory() -> None:
     with open("/proc/meminfo", encoding="ascii") as file:
         lines = dict(line.split(":", 1) for line in file)
     available = int(lines["MemAvailable"].split()[0]) * 1024
     free = free_memory_bytes()
     assert free is not None
-    assert abs(free - available) < 2e9  # other programs go on meanwhile
+    assert abs(free - available) < 2e9  # other programs change it meanwhile
 
 
-def test_free_disk_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
+def test_free_disk_space_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     free = free_disk_bytes(tmp_path / "runs" / "first")
     assert free is not None
     assert abs(free - shutil.disk_usage(tmp_path).free) < 1e9
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
-def test_kept_memory_is_reused() -> None:
-    """Count the page faults of ten blocks of 64 MiB, in child processes since the setting cannot be undone."""
+def test_freed_memory_is_reused_without_page_faults() -> None:
+    """Count the page faults of ten allocations of 64 MiB, in child processes because the setting is permanent."""
     new = {}
     for first in ("", "assert keep_freed_memory()"):
         command = [sys.executable, "-c", REPEATED.format(first=first)]
@@ -65,7 +65,7 @@ def test_kept_memory_is_reused() -> None:
     assert kept < 50 < returned / 5
 
 
-def test_other_c_libraries_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keeping_memory_does_nothing_on_other_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
     assert not keep_freed_memory()
     monkeypatch.setattr(sys, "platform", "win32")
@@ -73,7 +73,9 @@ def test_other_c_libraries_keep_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(("command", "keeps"), [("train", True), ("segment", True), ("models", False)])
-def test_commands_that_run_a_network_keep_it(command: str, keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_run_a_network_keep_freed_memory(
+    command: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[None] = []
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: asked.append(None))
     words = {"train": ["no.csv", "--run", "nowhere"], "segment": ["no.nrrd", "-o", "x.nrrd"], "models": ["list"]}

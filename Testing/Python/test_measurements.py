@@ -1,4 +1,4 @@
-"""Volume, area, diameters and sphericity: equal to closed forms, and unchanged by axis order, padding and cropping."""
+"""Volume, area, diameters and sphericity against formulas; unchanged by axis order, padding and cropping."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.2, 0.2), Code("SCT", "82471001", 
 
 
 def ellipsoid(axes: np.ndarray, semi: tuple[float, ...], turn: np.ndarray, seed: int) -> np.ndarray:
-    """Return the mask of voxel centres inside the ellipsoid of `semi` axes (mm), which `turn` rotates in RAS."""
+    """Return the mask of an ellipsoid. semi: half axes in mm. turn: (3, 3), rotates the ellipsoid in RAS."""
     reach = np.linalg.norm(np.linalg.inv(axes) @ turn @ np.diag(semi), axis=1)
     shape = 2 * np.ceil(reach).astype(int) + 3
     centre = (shape - 1) / 2 + np.random.default_rng(seed).uniform(-0.5, 0.5, 3)
@@ -47,7 +47,7 @@ def ellipsoid(axes: np.ndarray, semi: tuple[float, ...], turn: np.ndarray, seed:
 
 
 def ellipsoid_area(semi: tuple[float, ...]) -> float:
-    """Legendre's closed form with incomplete elliptic integrals."""
+    """Return the area by Legendre's formula with incomplete elliptic integrals."""
     a, b, c = sorted(semi, reverse=True)
     if a == c:
         return 4.0 * np.pi * a * a
@@ -65,7 +65,7 @@ def measured(mask: np.ndarray, axes: np.ndarray) -> Measurements:
 
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("lattice", LATTICES)
-def test_ellipsoids_agree_with_closed_forms(lattice: str, body: str) -> None:
+def test_measurements_of_ellipsoids_agree_with_formulas(lattice: str, body: str) -> None:
     axes, semi = LATTICES[lattice], BODIES[body]
     volume, area = 4.0 / 3.0 * np.pi * np.prod(semi), ellipsoid_area(semi)
     voxel = np.linalg.norm(axes, axis=0).max()
@@ -81,8 +81,8 @@ def test_ellipsoids_agree_with_closed_forms(lattice: str, body: str) -> None:
         assert found.sphericity == pytest.approx(ideal, rel=0.03)
 
 
-def test_a_capsule_with_flat_ends_keeps_its_area() -> None:
-    """A cylinder along the slices, whose ends are a lattice's faces, on thick slices."""
+def test_area_of_a_cylinder_on_thick_slices() -> None:
+    """The cylinder's axis is normal to the slices, so its ends are faces of voxels."""
     axes, radius, slices = LATTICES["thick slices"], 15.0, 16
     i, j = np.meshgrid(np.arange(60), np.arange(60), indexing="ij")
     disc = (np.hypot(i - 29.3, j - 29.6) * 0.625) <= radius
@@ -91,8 +91,8 @@ def test_a_capsule_with_flat_ends_keeps_its_area() -> None:
     assert area == pytest.approx(2 * np.pi * radius * (radius + height), rel=0.06)
 
 
-def test_a_box_has_its_exact_volume_and_extents() -> None:
-    """Extents follow the patient's axes, not the order of the voxel axes: the first runs from front to back here."""
+def test_volume_and_extents_of_a_box_are_exact() -> None:
+    """Extents follow the patient's axes; here the first voxel axis runs from anterior to posterior."""
     axes = np.array([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
     mask = np.zeros((20, 20, 20), dtype=bool)
     mask[3:15, 5:9, 2:19] = True
@@ -103,7 +103,7 @@ def test_a_box_has_its_exact_volume_and_extents() -> None:
     assert found.long_diameter_mm == pytest.approx(np.sqrt(12**2 + 8**2 + 8.5**2), abs=1.5)
 
 
-def test_the_long_diameter_is_the_largest_distance_of_all_face_midpoints() -> None:
+def test_long_diameter_equals_the_largest_distance_of_face_midpoints() -> None:
     rng = np.random.default_rng(5)
     for _ in range(5):
         mask = rng.random((6, 5, 7)) < 0.2
@@ -116,7 +116,7 @@ def test_the_long_diameter_is_the_largest_distance_of_all_face_midpoints() -> No
         assert found.anteroposterior_diameter_mm == pytest.approx(np.ptp(points[:, 1]))
 
 
-def test_the_order_and_direction_of_voxel_axes_change_nothing() -> None:
+def test_measurements_do_not_depend_on_voxel_axes() -> None:
     axes = LATTICES["oblique"]
     mask = ellipsoid(axes, (20.0, 14.0, 10.0), np.eye(3), 0)
     mask[:4] = False
@@ -124,12 +124,12 @@ def test_the_order_and_direction_of_voxel_axes_change_nothing() -> None:
     turned_axes = axes[:, [2, 0, 1]] * [-1.0, 1.0, -1.0]
     one, other = measured(mask, axes), measured(turned_mask, turned_axes)
     for column in MEASUREMENT_COLUMNS[2:]:
-        # The area's directions are chosen in array order among equally long ones, hence its tolerance.
+        # The area has a tolerance because the order of axes decides between equally long directions.
         tolerance = 5e-3 if column in ("surface_cm2", "sphericity") else 1e-9
         assert getattr(other, column) == pytest.approx(getattr(one, column), rel=tolerance), column
 
 
-def test_area_at_the_image_border_is_closed_and_padding_changes_nothing() -> None:
+def test_area_includes_the_faces_at_the_image_border() -> None:
     axes = LATTICES["clinical"]
     half = ellipsoid(axes, (20.0, 20.0, 20.0), np.eye(3), 2)
     half = half[half.shape[0] // 2 :]
@@ -137,14 +137,14 @@ def test_area_at_the_image_border_is_closed_and_padding_changes_nothing() -> Non
     assert surface_area(half, axes) == pytest.approx(3 * np.pi * 20.0**2, rel=0.05)
 
 
-def test_two_bodies_have_the_sum_of_their_areas() -> None:
+def test_area_of_two_bodies_is_the_sum_of_their_areas() -> None:
     axes = LATTICES["isotropic"]
     ball = np.pad(ellipsoid(axes, (8.0, 8.0, 8.0), np.eye(3), 0), 4)
     both = np.concatenate([ball, ball])
     assert surface_area(both, axes) == pytest.approx(surface_area(ball, axes) * 2, rel=1e-9)
 
 
-def test_single_voxel_empty_segment_and_other_labels() -> None:
+def test_measurements_of_a_single_voxel_and_of_an_empty_segment() -> None:
     voxels = np.zeros((9, 9, 9), dtype=np.uint16)
     voxels[4, 4, 4] = 300
     voxels[0] = 7
@@ -161,7 +161,7 @@ def test_single_voxel_empty_segment_and_other_labels() -> None:
     assert np.isnan(empty.sphericity)
 
 
-def test_csv_reads_back_with_blanks_for_what_is_undefined(tmp_path: Path) -> None:
+def test_csv_is_read_back_with_blanks_for_undefined_values(tmp_path: Path) -> None:
     rows = [
         Measurements("a", 'Left "atrium", whole', 61.23456, 88.5, 70.0, 40.0, 55.5, 0.75, 0.92, 0.88, 0.95),
         Measurements("b", "empty", 0.0, 0.0, 0.0, 0.0, 0.0, float("nan")),
@@ -194,7 +194,7 @@ def test_csv_reads_back_with_blanks_for_what_is_undefined(tmp_path: Path) -> Non
     assert [read[1][column] for column in TABLE_COLUMNS[-3:]] == [""] * 3
 
 
-def test_a_table_without_the_expected_overlap_is_read(tmp_path: Path) -> None:
+def test_table_without_expected_overlap_is_read(tmp_path: Path) -> None:
     row = ["a", "Left atrium", "61.5", "80", "55", "40", "50", "0.75"]
     with open(tmp_path / "m.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([MEASUREMENT_COLUMNS, row])
@@ -203,7 +203,7 @@ def test_a_table_without_the_expected_overlap_is_read(tmp_path: Path) -> None:
     ]
 
 
-def test_csv_onto_a_folder_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_csv_in_place_of_a_folder_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "m.csv").mkdir()
     with pytest.raises(OutputError):
         write_measurements_csv([], tmp_path / "m.csv")

@@ -1,4 +1,4 @@
-"""The store: what is found, imported and removed, and what is refused."""
+"""The store of models: listing, import and removal; invalid models and names are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_model(path: Path, name: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of its own: one model shipped, a home to import to."""
+    """Use a separate store: one shipped model, and an empty folder for imported models."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped", tmp_path / "gone"])
     return write_model(tmp_path / "shipped" / "left-atrium.dcamt", "left-atrium")
@@ -44,7 +44,7 @@ def names() -> list[tuple[str, bool]]:
     return [(model.name, model.shipped) for model in stored_models()]
 
 
-def test_the_home_folder_is_that_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variable_sets_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert user_folder() == tmp_path / "home" / "models"
     for value in ("", None):
         if value is None:
@@ -54,13 +54,13 @@ def test_the_home_folder_is_that_of_the_environment(tmp_path: Path, monkeypatch:
         assert user_folder() == Path.home() / ".dcamt" / "models"
 
 
-def test_before_any_import(tmp_path: Path, shipped: Path) -> None:
+def test_only_the_shipped_model_is_listed_before_any_import(tmp_path: Path, shipped: Path) -> None:
     assert names() == [("left-atrium", True)]
     assert not (tmp_path / "home").exists()
     assert model_path("left-atrium") == shipped
 
 
-def test_import_use_and_remove(tmp_path: Path, download: Path) -> None:
+def test_model_is_imported_found_and_removed(tmp_path: Path, download: Path) -> None:
     model = import_model(download)
     assert (model.name, model.shipped) == ("mine", False)
     assert model.path == tmp_path / "home" / "models" / "mine.dcamt"
@@ -73,20 +73,20 @@ def test_import_use_and_remove(tmp_path: Path, download: Path) -> None:
     import_model(download)
 
 
-def test_a_file_is_found_by_its_path(download: Path) -> None:
+def test_model_is_found_by_its_path(download: Path) -> None:
     assert model_path(download) == download
     assert model_path(str(download)) == download
     assert verify_model(str(download)).card.name == "mine"
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^righ-atrium: there is no such model file.*Available models: left-atrium"):
         model_path("righ-atrium")
     with pytest.raises(InputError, match="there is no such model file"):
         import_model(tmp_path / "gone.dcamt")
 
 
-def test_a_file_named_like_a_stored_model_is_the_one_checked_and_copied(
+def test_path_of_a_file_named_like_a_stored_model_means_the_file(
     tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -104,8 +104,8 @@ def test_a_file_named_like_a_stored_model_is_the_one_checked_and_copied(
     assert names() == [("left-atrium", True)]
 
 
-def test_the_bytes_that_were_checked_are_stored(download: Path) -> None:
-    """Another program writes to the file between the check and the copy."""
+def test_stored_bytes_are_those_that_were_checked(download: Path) -> None:
+    """Another program changes the file between the check and the copy."""
     sound = download.read_bytes()
 
     def check_then_spoil(path: Path, data: bytes) -> Card:
@@ -116,26 +116,26 @@ def test_the_bytes_that_were_checked_are_stored(download: Path) -> None:
     assert import_model(download, check_then_spoil).path.read_bytes() == sound
 
 
-def test_weights_of_another_network_are_not_imported(download: Path) -> None:
+def test_model_with_weights_of_another_network_is_not_imported(download: Path) -> None:
     package = open_model(download)
     weights = dict(package.weights)
     weights.popitem()
     write_package(download, replace(package, weights=weights))
-    open_model(download)  # a file as it should be, whose card can be shown
+    open_model(download)  # the package itself is valid
     for action in (lambda path: import_model(path, check_package), verify_model):
         with pytest.raises(InputError, match="its weights do not fit its recipe's network"):
             action(download)
 
 
-def test_a_file_larger_than_any_model_is_not_read_whole(download: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_larger_than_any_model_is_refused_without_reading_it(
+    download: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model_package, "_LARGEST", 1000)
     with pytest.raises(InputError, match="is larger than any model"):
         import_model(download)
 
 
-def test_a_model_of_that_name_is_replaced_or_stays(
-    tmp_path: Path, download: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_existing_model_is_replaced_or_kept(tmp_path: Path, download: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = import_model(download)
     before = old.path.read_bytes()
     package = open_model(download)
@@ -166,7 +166,7 @@ def fail_as_if_full(path: Path, data: bytes) -> int:
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
-def test_importing_a_model_of_an_existing_name_is_refused(tmp_path: Path, download: Path) -> None:
+def test_import_under_an_existing_name_is_refused(tmp_path: Path, download: Path) -> None:
     model = import_model(download)
     before = model.path.read_bytes()
     with pytest.raises(InputError, match=r"a model 'mine' exists already\. .*--overwrite.*dcamt models remove mine$"):
@@ -178,17 +178,17 @@ def test_importing_a_model_of_an_existing_name_is_refused(tmp_path: Path, downlo
     assert len(stored_models()) == 2
 
 
-def test_a_shipped_model_stays(shipped: Path, tmp_path: Path) -> None:
+def test_shipped_model_cannot_be_replaced_or_removed(shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the model 'left-atrium' is shipped with DCAMT"):
         remove_model("left-atrium")
     assert shipped.exists()
-    # Nor does a file of its name in the user's folder take its place.
+    # A file with its name in the user's folder does not replace it either.
     write_model(tmp_path / "home" / "models" / "left-atrium.dcamt", "left-atrium")
     assert names() == [("left-atrium", True)]
     assert model_path("left-atrium") == shipped
 
 
-def test_removing_what_is_not_there(download: Path) -> None:
+def test_removing_a_missing_model_is_refused(download: Path) -> None:
     for name in ("mine", str(download), "../downloads/model (1)", ""):
         with pytest.raises(InputError, match="there is no model"):
             remove_model(name)
@@ -198,7 +198,7 @@ def test_removing_what_is_not_there(download: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", " ", "..", ".hidden", "../evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", "\ud800", "what?"]
 )
-def test_model_names_that_are_no_file_names_are_refused(tmp_path: Path, name: str) -> None:
+def test_model_name_that_is_not_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
     path = write_model(tmp_path / "x.dcamt", name)
     with pytest.raises(InputError, match="cannot be a file name") as caught:
         import_model(path)
@@ -206,15 +206,15 @@ def test_model_names_that_are_no_file_names_are_refused(tmp_path: Path, name: st
     assert not (tmp_path / "home").exists()
 
 
-def test_ordinary_model_names_are_accepted(tmp_path: Path) -> None:
+def test_ordinary_model_name_is_accepted(tmp_path: Path) -> None:
     for name in ("left-atrium 2.0", "Vorhof_ä", "a..b"):
         assert import_model(write_model(tmp_path / "x.dcamt", name)).name == name
         assert verify_model(name).card.name == name
     assert len(stored_models()) == 4
 
 
-def test_a_file_whose_weights_are_no_tensors_is_not_imported_by_the_full_check(download: Path) -> None:
-    """The short check of Slicer's panel leaves the weights to the worker, which refuses them."""
+def test_full_check_refuses_a_model_whose_weights_are_not_tensors(download: Path) -> None:
+    """The short check, used by Slicer's panel, does not read the weights; the worker refuses them later."""
     package = open_model(download)
     monster = replace(package, weights={name: a.astype("f8") for name, a in package.weights.items()})
     write_package(download, monster)
@@ -224,7 +224,7 @@ def test_a_file_whose_weights_are_no_tensors_is_not_imported_by_the_full_check(d
         verify_model(import_model(download).name)
 
 
-def test_a_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None:
+def test_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None:
     data = bytearray(download.read_bytes())
     data[len(data) // 2] ^= 0xFF
     download.write_bytes(data)
@@ -233,14 +233,16 @@ def test_a_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None
     assert not (tmp_path / "home").exists()
 
 
-def test_a_store_that_cannot_be_written(tmp_path: Path, download: Path) -> None:
+def test_unwritable_store_is_refused(tmp_path: Path, download: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         import_model(download)
     assert names() == [("left-atrium", True)]
 
 
-def test_a_copy_cut_short_by_a_full_disk(download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_during_import_leaves_no_partial_model(
+    download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = Path.write_bytes
 
     def half(path: Path, data: bytes) -> None:
@@ -254,7 +256,7 @@ def test_a_copy_cut_short_by_a_full_disk(download: Path, tmp_path: Path, monkeyp
     assert not (tmp_path / "home").exists()
 
 
-def test_the_real_shipped_folders_are_looked_for_beside_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_models_are_searched_beside_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     engine = Path(model_store.__file__).parents[1]
     assert model_store.shipped_folders() == [
