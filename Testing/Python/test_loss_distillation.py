@@ -28,7 +28,7 @@ def by_hand(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], te
 
 
 def one_direction_by_hand(teacher: Tensor, student: Tensor, temperature: float) -> float:
-    """Return the loss of one teacher and one student: divergence of all voxels plus Dice on the teacher's foreground."""
+    """Return the loss of one teacher and one student: mean divergence plus Dice loss on foreground classes."""
     divergence, voxels, missed = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):
         rows_t, rows_s = (z.flatten(1).T.tolist() for z in (sample_t, sample_s))
