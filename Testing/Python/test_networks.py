@@ -1,4 +1,4 @@
-"""The two branches: shapes, what is separate and what is exchanged, and layers against NumPy."""
+"""The dual V-Net: shapes, weights, what the branches share and exchange, and layers against NumPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> Recipe:
-    """The left-atrium recipe with a network of a few hundred weights."""
+    """Return the left-atrium recipe with a network of a few hundred weights."""
     la = load_recipe("la")
     shape = {"channels": (4, 6, 8), "convolutions": (1, 2, 1), "attention_heads": 2, "embedding": 5, **network}
     return replace(
@@ -26,8 +26,8 @@ def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> R
     )
 
 
-def listening(recipe: Recipe, seed: int = 0) -> DualVNet:
-    """A network, at inference, whose cross-attention no longer leaves the bottleneck as it is."""
+def exchanging_network(recipe: Recipe, seed: int = 0) -> DualVNet:
+    """Return a network for inference with random cross-attention, which is initially the identity."""
     torch.manual_seed(seed)
     network = DualVNet(recipe).eval()
     attentions: Any = network.attentions
@@ -43,7 +43,9 @@ def image(*shape: int, seed: int = 1) -> Tensor:
 
 @pytest.mark.parametrize("size", [(8, 8, 8), (16, 12, 8), (4, 20, 8)])
 @pytest.mark.parametrize(("classes", "input_channels", "normalisation"), [(1, 1, "batch"), (3, 2, "instance")])
-def test_shapes(size: tuple[int, int, int], classes: int, input_channels: int, normalisation: str) -> None:
+def test_outputs_have_the_documented_shapes(
+    size: tuple[int, int, int], classes: int, input_channels: int, normalisation: str
+) -> None:
     network = DualVNet(small_recipe(classes, input_channels, normalisation=normalisation))
     with torch.no_grad():
         for output in network(image(2, input_channels, *size)):
@@ -56,8 +58,8 @@ def test_shapes(size: tuple[int, int, int], classes: int, input_channels: int, n
 
 
 @pytest.mark.parametrize("name", ["la", "pancreas"])
-def test_the_shipped_recipes_fit_their_own_patches(name: str) -> None:
-    """On PyTorch's meta device, which knows shapes and computes nothing."""
+def test_networks_of_shipped_recipes_accept_their_patches(name: str) -> None:
+    """PyTorch's device `meta` computes shapes only."""
     recipe = load_recipe(name)
     patch = recipe.training.patch
     with torch.device("meta"):
@@ -69,16 +71,16 @@ def test_the_shipped_recipes_fit_their_own_patches(name: str) -> None:
         assert output.decoded.shape == (4, 32, *(n // 2 for n in patch))
 
 
-def test_the_number_of_weights_is_that_of_the_description() -> None:
-    """Summed up layer by layer: encoder, decoder and head of both branches, cross-attention, projection heads."""
+def test_number_of_weights_equals_the_sum_over_layers() -> None:
+    """The sum covers encoder, decoder and head of both branches, cross-attention, and projection heads."""
     recipe = load_recipe("la")
     widths, counts, embedding = recipe.network.channels, recipe.network.convolutions, recipe.network.embedding
     expected = 0
-    for kernel_of_up in (8, 1):  # transposed convolution of 2x2x2; trilinear with 1x1x1
+    for kernel_of_up in (8, 1):  # branch A: transposed convolution of 2x2x2; branch B: convolution of 1x1x1
         inputs = recipe.input_channels
         for level, (width, count) in enumerate(zip(widths, counts, strict=True)):
             if level:
-                expected += 8 * widths[level - 1] * width + 2 * width  # down, with its normalisation
+                expected += 8 * widths[level - 1] * width + 2 * width  # downsampling and its normalisation
                 inputs = width
                 expected += kernel_of_up * width * widths[level - 1] + 2 * widths[level - 1]  # up
             expected += 27 * inputs * width + 27 * (count - 1) * width**2 + 2 * count * width
@@ -92,7 +94,7 @@ def test_the_number_of_weights_is_that_of_the_description() -> None:
         assert sum(p.numel() for p in DualVNet(recipe).parameters()) == expected
 
 
-def test_instances_do_not_couple_and_batches_do() -> None:
+def test_only_batch_normalisation_makes_samples_depend_on_each_other() -> None:
     batch = image(3, 1, 8, 8, 8)
     for kind, coupled in (("instance", False), ("batch", True)):
         torch.manual_seed(0)
@@ -103,7 +105,7 @@ def test_instances_do_not_couple_and_batches_do() -> None:
         assert torch.allclose(together, alone, atol=1e-5) is not coupled
 
 
-def test_at_first_the_branches_do_not_affect_one_another() -> None:
+def test_untrained_branches_do_not_affect_each_other() -> None:
     torch.manual_seed(0)
     network = DualVNet(small_recipe()).eval()
     without = DualVNet(small_recipe(attention_heads=0)).eval()
@@ -121,8 +123,8 @@ def test_at_first_the_branches_do_not_affect_one_another() -> None:
 
 
 @pytest.mark.parametrize("branch", [0, 1])
-def test_one_branch_alone_is_that_branch_on_its_own_tokens(branch: int) -> None:
-    network = listening(small_recipe(classes=2, input_channels=2))
+def test_single_branch_equals_the_branch_attending_to_its_own_tokens(branch: int) -> None:
+    network = exchanging_network(small_recipe(classes=2, input_channels=2))
     scan = image(2, 2, 8, 12, 8)
     own = torch.zeros(2, 2, dtype=torch.bool)
     own[branch] = True
@@ -137,8 +139,8 @@ def test_one_branch_alone_is_that_branch_on_its_own_tokens(branch: int) -> None:
         assert torch.equal(one.bottleneck, other.bottleneck)
 
 
-def test_at_inference_branches_exchange_as_in_training() -> None:
-    network = listening(small_recipe())
+def test_branches_exchange_tokens_in_inference_as_in_training() -> None:
+    network = exchanging_network(small_recipe())
     scan = image(2, 1, 8, 12, 8)
     with torch.no_grad():
         encoded = [vnet.encode(scan) for vnet in network.vnets]
@@ -155,8 +157,8 @@ def test_at_inference_branches_exchange_as_in_training() -> None:
         assert all(map(torch.equal, deaf.exchange_at_inference(deepest, (0, 1)), deepest))
 
 
-def test_own_tokens_are_chosen_for_each_sample_and_branch() -> None:
-    network = listening(small_recipe())
+def test_own_tokens_can_be_set_for_each_sample_and_branch() -> None:
+    network = exchanging_network(small_recipe())
     scan = image(3, 1, 8, 8, 8)
     own = torch.tensor([[True, False, True], [False, False, True]])
 
@@ -176,7 +178,7 @@ def test_own_tokens_are_chosen_for_each_sample_and_branch() -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("bias", [True, False])
-def test_pointwise_is_pytorchs_convolution_and_keeps_the_layout(layout: torch.memory_format, bias: bool) -> None:
+def test_pointwise_equals_pytorch_convolution_and_keeps_memory_format(layout: torch.memory_format, bias: bool) -> None:
     torch.manual_seed(0)
     ours, theirs = Pointwise(5, 3, bias), nn.Conv3d(5, 3, 1, bias=bias)
     theirs.load_state_dict(ours.state_dict())
@@ -197,7 +199,7 @@ def test_pointwise_is_pytorchs_convolution_and_keeps_the_layout(layout: torch.me
     assert all(tensor.is_contiguous(memory_format=layout) for tensor in found[0][:2])
 
 
-def test_the_branches_share_no_weight_and_decode_differently() -> None:
+def test_branches_share_no_weight_and_upsample_differently() -> None:
     torch.manual_seed(0)
     network = DualVNet(small_recipe())
     a, b = network.vnets
@@ -212,24 +214,24 @@ def test_the_branches_share_no_weight_and_decode_differently() -> None:
     assert ups == [TransposedUp] * 2 + [TrilinearUp] * 2
 
 
-def reached(network: DualVNet, output: BranchOutput) -> set[str]:
-    """Parts of the network that the gradient of a branch's logits reaches."""
+def parts_with_gradient(network: DualVNet, output: BranchOutput) -> set[str]:
+    """Return the parts of the network that get a gradient from a branch's logits."""
     network.zero_grad(set_to_none=True)
     output.logits.square().sum().backward()
     names = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     return {".".join(name.split(".")[: 3 if name.startswith("branches") else 2]) for name in names}
 
 
-def test_gradients_cross_between_branches_through_attention_alone() -> None:
-    network = listening(small_recipe())
+def test_gradients_cross_between_branches_only_through_attention() -> None:
+    network = exchanging_network(small_recipe())
     scan = image(1, 1, 8, 8, 8)
     own = {"branches.0.encoder", "branches.0.decoder", "branches.0.head", "attentions.0"}
-    assert reached(network, network(scan)[0]) == own | {"branches.1.encoder"}
-    assert reached(network, network(scan, torch.ones(2, 1, dtype=torch.bool))[0]) == own
+    assert parts_with_gradient(network, network(scan)[0]) == own | {"branches.1.encoder"}
+    assert parts_with_gradient(network, network(scan, torch.ones(2, 1, dtype=torch.bool))[0]) == own
 
 
-def test_trilinear_up_is_upsampling_then_a_convolution() -> None:
-    """The layer convolves first, on an eighth of the voxels; the order written in the method gives the same."""
+def test_trilinear_up_equals_upsampling_followed_by_a_convolution() -> None:
+    """The layer convolves before upsampling, on an eighth of the voxels; the result is the same."""
     torch.manual_seed(0)
     layer: Any = TrilinearUp(5, 3, "instance", (2, 2, 2)).double()
     x = torch.randn(2, 5, 3, 4, 2, dtype=torch.float64)
@@ -237,7 +239,7 @@ def test_trilinear_up_is_upsampling_then_a_convolution() -> None:
     for axis in (2, 3, 4):
         before = np.concatenate([doubled.take([0], axis), doubled.take(range(doubled.shape[axis] - 1), axis)], axis)
         after = np.concatenate([doubled.take(range(1, doubled.shape[axis]), axis), doubled.take([-1], axis)], axis)
-        # A new voxel lies a quarter of an old one from its centre.
+        # The centre of a new voxel is a quarter of an old voxel from the old voxel's centre.
         pair = np.stack([0.75 * doubled + 0.25 * before, 0.75 * doubled + 0.25 * after], axis + 1)
         doubled = pair.reshape(*(n * (2 if i == axis else 1) for i, n in enumerate(doubled.shape)))
     weight = layer[0].weight.detach().numpy()[:, :, 0, 0, 0]
@@ -248,7 +250,7 @@ def test_trilinear_up_is_upsampling_then_a_convolution() -> None:
     assert np.allclose(layer(x).detach().numpy(), expected, atol=1e-12)
 
 
-def test_transposed_up_spreads_each_voxel_over_its_eight() -> None:
+def test_transposed_up_maps_each_voxel_to_eight() -> None:
     torch.manual_seed(0)
     layer: Any = TransposedUp(5, 3, "instance", (2, 2, 2)).double()
     x = torch.randn(2, 5, 3, 4, 2, dtype=torch.float64)
@@ -259,8 +261,8 @@ def test_transposed_up_spreads_each_voxel_over_its_eight() -> None:
     assert np.allclose(layer[0](x).detach().numpy(), expected, atol=1e-12)
 
 
-def test_decoding_adds_each_levels_features_of_the_encoder() -> None:
-    """A skip is a sum: with the last level's upsampling silenced, only the encoder's finest features come through."""
+def test_decoder_adds_the_encoder_s_features_at_each_level() -> None:
+    """With the last upsampling set to 0, the decoder's last level gets the encoder's finest features only."""
     torch.manual_seed(0)
     branch: Any = DualVNet(small_recipe()).branches[0].eval()
     scan = image(1, 1, 8, 8, 8)
@@ -274,7 +276,7 @@ def test_decoding_adds_each_levels_features_of_the_encoder() -> None:
         assert torch.equal(half, branch.decoder.levels[0](branch.decoder.ups[0](features[2]) + features[1]))
 
 
-def test_a_seed_gives_one_network() -> None:
+def test_seed_determines_the_initial_weights() -> None:
     states = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)

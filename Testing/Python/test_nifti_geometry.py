@@ -1,4 +1,4 @@
-"""The geometry of NIfTI headers of every kind is the one that SimpleITK, and so 3D Slicer, reads."""
+"""The geometry of NIfTI headers of every kind equals the one that SimpleITK (and so 3D Slicer) reads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_header(
     qfac: float = 1,
     unit: int = 2,
 ) -> Path:
-    """Write a scan with this very header, byte by byte (nifti1.h); `codes` are those of sform and qform."""
+    """Write a scan with a header made byte by byte as in nifti1.h. codes: sform_code and qform_code."""
     raw = bytearray(save_nifti(path, scan("int16")).read_bytes())
     struct.pack_into("<8f", raw, 76, qfac, *spacing, 1, 1, 1, 1)
     struct.pack_into("<B", raw, 123, unit)
@@ -57,17 +57,17 @@ def assert_itk_agrees(path: Path) -> None:
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("sform", SFORMS)
-def test_sform_qform_and_pixdim_in_every_combination(tmp_path: Path, sform: str, spacing: str) -> None:
+def test_every_combination_of_sform_qform_and_pixdim(tmp_path: Path, sform: str, spacing: str) -> None:
     for codes in itertools.product((0, 1, 2, 4), (0, 1, 2)):
         if sform == "sheared" and codes[0] > 0 and codes[1] == 0:
-            continue  # ITK refuses these; see test_volume
+            continue  # ITK refuses these; tested in test_volume.py
         path = write_header(tmp_path / "x.nii", SFORMS[sform], codes, SPACINGS[spacing])
         assert_itk_agrees(path)
 
 
 @pytest.mark.parametrize("quaternion", QUATERNIONS)
 @pytest.mark.parametrize("qfac", [1, -1, 0, -2])
-def test_qform_of_every_kind(tmp_path: Path, quaternion: tuple[float, ...], qfac: float) -> None:
+def test_qform_with_any_quaternion_and_qfac(tmp_path: Path, quaternion: tuple[float, ...], qfac: float) -> None:
     assert_itk_agrees(write_header(tmp_path / "x.nii", np.eye(3), (0, 1), (1.5, 1.2, 3), quaternion, qfac))
 
 
@@ -79,6 +79,6 @@ def test_units_of_length_and_time(tmp_path: Path, unit: int) -> None:
 @pytest.mark.parametrize("codes", [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)])
 @pytest.mark.parametrize("zero", [0.0, float("nan"), float("inf")])
 def test_spacing_of_zero_is_refused(tmp_path: Path, codes: tuple[int, int], zero: float) -> None:
-    """ITK replaces a spacing of zero by 1 mm, which is wrong."""
+    """ITK would replace a spacing of 0 by 1 mm, which is wrong."""
     path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, (1.5, zero, 3))
     refused(lambda: read_scan(path), path, "impossible voxel spacing")

@@ -1,7 +1,7 @@
-"""An iteration asks a GPU for all of its work and reads nothing back, nor makes it wait for what it is given.
+"""A training iteration never waits for the GPU: it reads no value back and copies data to it asynchronously.
 
-PyTorch's device `meta` stands in for the GPU: its tensors have shapes and no values, so that whatever would read a
-value back fails by itself, and what comes to it from the CPU can be watched.
+PyTorch's device `meta` stands in for the GPU. Its tensors have shapes but no values, so reading a value back raises an
+error, and copies from the CPU can be detected.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ EVERYTHING = (
     "surroundings=1",
     "weight_average=0.9",
 )
-"""Settings by which every part of an iteration is at work."""
+"""Settings that turn on every part of an iteration."""
 META = torch.device("meta")
-MAKING = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
-"""Functions that make a tensor from Python numbers, on the CPU first."""
+TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+"""Functions that create a tensor from Python numbers, which they first copy to the CPU."""
 
 
-class Watch(TorchFunctionMode):
-    """Refuse operations that copy numbers from the CPU to the device except by `to_device`, and double precision.
+class CopyGuard(TorchFunctionMode):
+    """Raises an error for a copy from the CPU to the device except by `to_device`, and for double precision.
 
-    Single numbers (of no dimension) take part in a GPU's work without being copied there.
+    Tensors without dimensions are allowed: PyTorch passes their value to the GPU with the operation.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -53,8 +53,8 @@ class Watch(TorchFunctionMode):
             raise AssertionError(f"{function.__name__} has double precision, which Apple's GPUs lack")
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         fills = function is Tensor.__setitem__ and _is_on(META, args[0])
-        if (fills or made) and not _comes_by_hand(sys._getframe(1)):
-            makes = function in MAKING or (function is Tensor.to and not _is_on(META, given))
+        if (fills or made) and not _is_called_by_to_device(sys._getframe(1)):
+            makes = function in TENSOR_CONSTRUCTORS or (function is Tensor.to and not _is_on(META, given))
             if makes or any(leaf.device.type == "cpu" and leaf.dim() for leaf in given):
                 raise AssertionError(f"{function.__name__} makes the device wait")
         return result
@@ -64,7 +64,7 @@ def _is_on(device: torch.device, tensors: object) -> bool:
     return any(isinstance(leaf, Tensor) and leaf.device == device for leaf in tree_leaves(tensors))
 
 
-def _comes_by_hand(frame: FrameType | None) -> bool:
+def _is_called_by_to_device(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code.co_filename != __file__:
         if frame.f_code is devices.to_device.__code__:
             return True
@@ -73,7 +73,7 @@ def _comes_by_hand(frame: FrameType | None) -> bool:
 
 
 def cases(recipe: Recipe, device: torch.device) -> tuple[list[ResidentCase], list[ResidentCase]]:
-    """One labelled and one unlabelled case on a device."""
+    """Return one labelled and one unlabelled case on a device."""
     size = (24, 20, 18)
     image = torch.randint(256, (recipe.input_channels, *size), dtype=torch.uint8).to(device)
     label = torch.zeros(size, dtype=torch.uint8)
@@ -82,7 +82,7 @@ def cases(recipe: Recipe, device: torch.device) -> tuple[list[ResidentCase], lis
     return [ResidentCase("one", image, label.to(device), places)], [ResidentCase("two", image, None, ())]
 
 
-class Loop:
+class TrainingLoop:
     """The trainer's loop without its events and files."""
 
     def __init__(self, recipe: Recipe, device: torch.device, folder: Path, team: Team = ALONE) -> None:
@@ -98,37 +98,37 @@ class Loop:
 
 @pytest.fixture
 def meta_generators(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device `meta` computes no random numbers and accepts any generator."""
+    """Let random functions accept a generator of any device, since `meta` has none."""
 
-    class OfAnyDevice(torch.Generator):
-        def __new__(cls, device: object = None) -> OfAnyDevice:
+    class AnyDeviceGenerator(torch.Generator):
+        def __new__(cls, device: object = None) -> AnyDeviceGenerator:
             return super().__new__(cls)
 
-    monkeypatch.setattr(torch, "Generator", OfAnyDevice)
+    monkeypatch.setattr(torch, "Generator", AnyDeviceGenerator)
 
 
 @pytest.mark.usefixtures("meta_generators")
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_an_iteration_reads_nothing_back(optimiser: str, tmp_path: Path) -> None:
-    loop = Loop(tiny_recipe(*EVERYTHING, f"optimiser={optimiser}"), META, tmp_path)
-    with Watch():
-        # Several, as what is drawn by chance differs: noise or a mirror beyond a face, a box or none.
+def test_iteration_reads_no_value_back(optimiser: str, tmp_path: Path) -> None:
+    loop = TrainingLoop(tiny_recipe(*EVERYTHING, f"optimiser={optimiser}"), META, tmp_path)
+    with CopyGuard():
+        # Several iterations, because random choices (noise or mirror, mixing or not) take different paths.
         loop.run(12)
 
 
-class Pair(Team):
-    """Two processes, of which the other is not there."""
+class TeamOfTwo(Team):
+    """A team of two processes without the other process."""
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         assert all(tensor.device == META for tensor in tensors)
 
 
 @pytest.mark.usefixtures("meta_generators")
-def test_an_iteration_of_a_team_reads_nothing_back(tmp_path: Path) -> None:
+def test_iteration_of_a_team_reads_no_value_back(tmp_path: Path) -> None:
     recipe = tiny_recipe(*EVERYTHING, "batch=4", "labelled_per_batch=2")
-    loop = Loop(recipe, META, tmp_path, Pair(0, 2))
-    loop.trainer.step = 1  # at the first, and now and then, it reads whether another was asked to stop
-    with Watch():
+    loop = TrainingLoop(recipe, META, tmp_path, TeamOfTwo(0, 2))
+    loop.trainer.step = 1  # step 0 reads whether another process was asked to stop
+    with CopyGuard():
         loop.run(4)
 
 
@@ -150,10 +150,10 @@ def test_an_iteration_of_a_team_reads_nothing_back(tmp_path: Path) -> None:
         (lambda device: torch.ones(3, device=device).__setitem__(torch.tensor([0, 2]), 1.0), "setitem__ makes"),
     ],
 )
-def test_an_operation_that_waits_for_the_gpu_is_detected(
+def test_operation_that_waits_for_the_gpu_is_detected(
     waits: Callable[[torch.device], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line that waits, put into the sampler."""
+    """The sampler is changed to wait for the GPU."""
     draw = BatchSampler.draw
 
     def broken(self: BatchSampler, step: int) -> Any:
@@ -161,20 +161,20 @@ def test_an_operation_that_waits_for_the_gpu_is_detected(
         return draw(self, step)
 
     monkeypatch.setattr(BatchSampler, "draw", broken)
-    loop = Loop(tiny_recipe(), META, tmp_path)
-    with pytest.raises((RuntimeError, NotImplementedError, AssertionError), match=message), Watch():
+    loop = TrainingLoop(tiny_recipe(), META, tmp_path)
+    with pytest.raises((RuntimeError, NotImplementedError, AssertionError), match=message), CopyGuard():
         loop.run(1)
 
 
-def test_a_gpu_is_given_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_to_a_gpu_use_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     copies: list[object] = []
 
-    class Locked:
+    class PageLocked:
         def to(self, device: torch.device, non_blocking: bool) -> str:
             copies.append((device.type, non_blocking))
             return "there"
 
-    monkeypatch.setattr(Tensor, "pin_memory", lambda self: Locked())
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: PageLocked())
     assert devices.to_device(torch.ones(2), torch.device("cuda")) == "there"
     assert copies == [("cuda", True)]
     here = torch.ones(2)
@@ -182,9 +182,9 @@ def test_a_gpu_is_given_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_pytorch_itself_sees_a_gpu_never_waited_for(tmp_path: Path) -> None:
-    loop = Loop(tiny_recipe(*EVERYTHING), torch.device("cuda"), tmp_path)
-    loop.run(2)  # what is set up once may wait
+def test_pytorch_reports_no_synchronisation_with_the_gpu(tmp_path: Path) -> None:
+    loop = TrainingLoop(tiny_recipe(*EVERYTHING), torch.device("cuda"), tmp_path)
+    loop.run(2)  # the first iterations may wait for one-time set-up
     torch.cuda.set_sync_debug_mode("error")
     try:
         loop.run(12)

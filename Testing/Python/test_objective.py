@@ -1,4 +1,4 @@
-"""The whole objective: its parts and their sum, which voxels enter, where gradients go, and what weight 0 saves."""
+"""The objective: its losses and their sum, the voxels used, the gradients, and no work for losses of weight 0."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NONE = replace(ALL, **NOTHING)
 
 
 class Case:
-    """Outputs of two branches on a batch of two labelled and one unlabelled sample, with projection heads."""
+    """Random outputs of two branches, with projection heads, for a batch of two labelled and one unlabelled sample."""
 
     def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -49,8 +49,8 @@ class Case:
         generator = torch.Generator().manual_seed(seed)
         return objective_losses(self.outputs, self.labels, self.projections, weights, ramp_weight, generator)
 
-    def reached(self, loss: Tensor) -> dict[str, list[int]]:
-        """Per tensor, the samples of the batch that the gradient of `loss` reaches (projections: 0 for any)."""
+    def samples_with_gradient(self, loss: Tensor) -> dict[str, list[int]]:
+        """Return, by tensor, the samples in the batch that get a gradient of `loss` ([0] for a projection head)."""
         tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
         tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}
         weights = [head.weight for head in self.projections]
@@ -64,18 +64,18 @@ class Case:
         return {name: samples for name, samples in found.items() if samples}
 
 
-def test_ramp_has_its_closed_form() -> None:
+def test_ramp_follows_its_formula() -> None:
     assert [ramp_up(t, 100) for t in (0, 50, 80, 100)] == pytest.approx(
         [math.exp(-5), math.exp(-1.25), math.exp(-0.2), 1.0]
     )
     assert ramp_up(101, 100) == ramp_up(5000, 100) == 1
-    assert ramp_up(0, 0) == ramp_up(7, 0) == 1  # no ramp-up asked for
+    assert ramp_up(0, 0) == ramp_up(7, 0) == 1  # without a ramp-up
     heights = [ramp_up(t, 40) for t in range(41)]
     assert heights == sorted(heights)
     assert len(set(heights)) == 41
 
 
-def test_the_total_is_the_weighted_sum() -> None:
+def test_total_is_the_weighted_sum_of_the_losses() -> None:
     losses = Case().losses(ALL, ramp_weight=0.4)
     assert list(losses) == [*PARTS, "total"]
     expected = sum(getattr(ALL, part) * float(losses[part].detach()) for part in PARTS[:1])
@@ -95,21 +95,21 @@ def test_supervision_distillation_and_alignment_use_the_right_samples() -> None:
     losses = case.losses(ALL)
     expected = dice_cross_entropy(a.logits[:2], case.labels) + dice_cross_entropy(b.logits[:2], case.labels)
     assert torch.allclose(losses["supervised"], expected)
-    # For the unlabelled sample the teachers' logits may come from an unaugmented image.
+    # The teacher logits of the unlabelled sample may come from an unaugmented image.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
     taught = objective_losses(case.outputs, case.labels, case.projections, ALL, 1.0, torch.Generator(), given)
     assert torch.allclose(taught["distillation"], mutual_distillation((a.logits, b.logits), teachers, 2.0))
     assert not torch.allclose(taught["distillation"], losses["distillation"])
     assert torch.allclose(losses["distillation"], mutual_distillation((a.logits, b.logits), (a.logits, b.logits), 2.0))
-    # Between the branches, and in each between labelled and unlabelled, each voxel of a bottleneck one vector.
+    # MMD compares the branches, and labelled with unlabelled samples in each branch; a token is one vector.
     rows_a, rows_b = (torch.stack([o.bottleneck[n].reshape(5, 4).T for n in range(3)]).float() for o in (a, b))
     terms = [(rows_a, rows_b), (rows_a[:2], rows_a[2:]), (rows_b[:2], rows_b[2:])]
     expected = sum((mmd2(x.reshape(-1, 5), y.reshape(-1, 5)) for x, y in terms), torch.zeros(()))
     assert torch.allclose(losses["mmd"], expected, atol=1e-6)
 
 
-def test_without_unlabelled_samples_the_branches_alone_are_aligned() -> None:
+def test_mmd_compares_only_the_branches_without_unlabelled_samples() -> None:
     case = Case(batch=2)
     rows_a, rows_b = (o.bottleneck.float().movedim(1, -1).reshape(-1, 5) for o in case.outputs)
     losses = case.losses(ALL)
@@ -118,7 +118,7 @@ def test_without_unlabelled_samples_the_branches_alone_are_aligned() -> None:
 
 
 def voxel_classes_by_hand(case: Case, confidence: float) -> dict[tuple[int, ...], int]:
-    """Class of (sample, x, y, z) at half the resolution, voxel by voxel; those without one are left out."""
+    """Return the class of each voxel (sample, x, y, z) at half the resolution, without voxels that have none."""
     found: dict[tuple[int, ...], int] = {}
     for sample in range(len(case.outputs[0].logits)):
         for x in range(0, SIZE[0], 2):
@@ -156,10 +156,10 @@ def test_contrast_uses_labels_and_classes_that_both_branches_predict_confidently
     assert torch.allclose(losses["inter_class"], expected, atol=1e-5)
 
 
-def test_at_most_so_many_voxels_a_class_are_drawn_and_both_branches_at_the_same(
+def test_contrast_draws_limited_voxels_per_class_the_same_for_both_branches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every voxel carries its own direction, by which the drawn ones are known again."""
+    """Each voxel's embedding has its own direction, which identifies the voxels that were drawn."""
     case = Case(batch=2)
     case.labels[:] = 0
     case.labels[0, :2, :2, :4] = 1  # two voxels at half the resolution
@@ -191,21 +191,21 @@ def test_at_most_so_many_voxels_a_class_are_drawn_and_both_branches_at_the_same(
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_run_repeats_by_its_generator() -> None:
+def test_losses_are_reproducible_with_the_same_generator() -> None:
     few = replace(ALL, samples=3)
     first, again, other = (Case().losses(few, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(first[part], again[part]) for part in first)
     assert {part for part in PARTS if not torch.equal(first[part], other[part])} == set(PARTS[2:])
 
 
-def test_where_no_voxel_has_a_class_there_is_no_contrast() -> None:
+def test_contrast_is_0_when_no_voxel_has_a_class() -> None:
     case = Case(batch=1, labelled=0)
     losses = case.losses(replace(ALL, supervised=0.0, mmd=0.0, confidence=1.0))
     assert losses["intra_class"].item() == losses["inter_class"].item() == 0
     assert losses["total"].item() == pytest.approx(0.7 * losses["distillation"].item())
     (losses["intra_class"] + losses["inter_class"]).backward()
     for head in case.projections:
-        assert head.weight.grad.count_nonzero() == 0  # and so no NaN either
+        assert head.weight.grad.count_nonzero() == 0  # nor NaN
 
 
 @pytest.mark.parametrize(
@@ -223,46 +223,46 @@ def test_where_no_voxel_has_a_class_there_is_no_contrast() -> None:
         ),
     ],
 )
-def test_each_loss_gives_gradients_to_the_right_parameters_alone(part: str, expected: dict[str, list[int]]) -> None:
+def test_each_loss_gives_gradients_only_to_the_expected_tensors(part: str, expected: dict[str, list[int]]) -> None:
     case = Case()
     losses = case.losses(replace(ALL, confidence=0.5))
     assert case.reached(losses[part]) == expected
-    if part.endswith("class"):  # with no confident voxel the unlabelled sample stays out
+    if part.endswith("class"):  # the unlabelled sample has no confident voxel
         sure_of_nothing = case.losses(replace(ALL, confidence=1.0))
         assert case.reached(sure_of_nothing[part])["decoded 0"] == [0, 1]
 
 
-class Called(Exception):
-    """A part that must cost nothing was computed."""
+class UnexpectedCall(Exception):
+    """A loss of weight 0 was computed."""
 
 
 def refuse(*_: Any, **__: Any) -> Any:
-    raise Called
+    raise UnexpectedCall
 
 
 @pytest.mark.parametrize(("part", "function"), list(zip(PARTS, FUNCTIONS, strict=True)))
-def test_a_part_of_weight_0_is_never_computed(part: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_of_weight_0_is_not_computed(part: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, function, refuse)
     case = Case()
     without: dict[str, Any] = {part: 0.0}
     losses = case.losses(replace(ALL, **without))
     assert list(losses) == [other for other in (*PARTS, "total") if other != part]
-    with pytest.raises(Called):
+    with pytest.raises(UnexpectedCall):
         case.losses(ALL)
 
 
-def test_without_contrast_no_voxel_is_drawn_or_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_voxel_is_drawn_or_embedded_without_contrast(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case()
     for head in case.projections:
         head.register_forward_hook(refuse)
-    with pytest.raises(Called):
+    with pytest.raises(UnexpectedCall):
         case.losses(replace(ALL, intra_class=0.0))
     monkeypatch.setattr(module, "_voxel_classes", refuse)
     losses = case.losses(replace(ALL, intra_class=0.0, inter_class=0.0))
     assert list(losses) == ["supervised", "distillation", "mmd", "total"]
 
 
-def test_a_ramp_at_0_leaves_supervision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_supervised_loss_is_computed_when_the_ramp_is_0(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in FUNCTIONS[1:]:
         monkeypatch.setattr(module, function, refuse)
     losses = Case().losses(ALL, ramp_weight=0.0)
@@ -270,8 +270,8 @@ def test_a_ramp_at_0_leaves_supervision_alone(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(losses["supervised"].float(), losses["total"].float())
 
 
-def test_four_classes_and_two_channels_are_learnt() -> None:
-    """Network and objective together: every weight gets a finite gradient, and a few steps lower the loss."""
+def test_network_of_four_classes_and_two_channels_learns() -> None:
+    """Every weight gets a finite gradient, and a few steps lower the loss."""
     la = load_recipe("la")
     recipe = replace(
         la,

@@ -1,4 +1,4 @@
-"""One pass over a whole volume, and the largest part of one that fits."""
+"""Prediction in one pass, and the choice of the largest tile that fits into memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class LocalNetwork(nn.Module):
-    """In place of the dual V-Net: each branch one convolution, so that a voxel sees `edge` // 2 voxels around it."""
+    """Stands in for the dual V-Net. Each branch is one convolution with a kernel of `edge` voxels along each axis."""
 
     def __init__(self, edge: int, levels: int = 3) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def run(network: nn.Module, image: Tensor, quality: str) -> Tensor:
 IMAGE = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 41, 36, 22)).astype(np.float32))
 
 
-def test_a_pass_is_the_softmax_of_the_image_padded_with_its_last_voxel() -> None:
+def test_pass_returns_probabilities_of_the_image_padded_with_its_last_voxel() -> None:
     network = LocalNetwork(3)
     padded = torch.from_numpy(np.pad(IMAGE.numpy(), ((0, 0), (0, 3), (0, 0), (0, 2)), mode="edge"))
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_a_pass_is_the_softmax_of_the_image_padded_with_its_last_voxel() -> None
 
 
 @pytest.mark.parametrize("size", [(100, 90, 80), (33, 200, 64), (64, 64, 64), (10, 10, 300)], ids=str)
-def test_the_tile_is_the_first_that_fits(size: Shape) -> None:
+def test_tile_is_the_largest_that_fits(size: Shape) -> None:
     stride = 16
     strides = (stride, stride, stride)
     padded = [-(-n // stride) * stride for n in size]
@@ -70,7 +70,7 @@ def test_the_tile_is_the_first_that_fits(size: Shape) -> None:
         assert all(n % stride == 0 for n in part)
         assert all(min(4 * stride, whole) <= n <= whole for n, whole in zip(part, padded, strict=True))
         assert np.prod(part) <= bound or max(part) <= 4 * stride
-        # One step larger along its longest axis it would not have fitted.
+        # A tile one step longer along its longest axis would not fit.
         longest = max(range(3), key=lambda axis: padded[axis] - part[axis])
         larger = [n + stride * (axis == longest) for axis, n in enumerate(part)]
         assert np.prod(larger) > bound

@@ -1,4 +1,4 @@
-"""The example of organs of one's own, at toy size: a recipe file alone teaches four organs in made-up CT."""
+"""The example of user-defined organs, at small size: a recipe file is enough to learn four organs in synthetic CT."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dcamt_testing.processes import run_dcamt
 from dcamt_testing.warm_python import interpreter
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "Resources" / "Examples" / "own_organ"
-LEARNT = 0.85
-"""A Dice that no organ reaches by chance. The aorta, the smallest, had 0 without the weights of the classes."""
-UNLEARNT = 0.25
-"""The untrained network, and a guess by size alone, stay far below."""
+MIN_DICE_TRAINED = 0.85
+"""The smallest accepted Dice. Without class weights, the aorta, which is the smallest organ, had 0."""
+MAX_DICE_UNTRAINED = 0.25
+"""A Dice that an untrained network does not reach."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
-    """The model's Dice of each organ of the scan that is no case, from the segmentation that it writes."""
+    """Return the Dice of each organ in a scan that is not in the case list, from the segmentation file."""
     result, output = place / "new1.seg.nrrd", place / "output"
     words = ["segment", str(scans / "new" / "new1.nii.gz"), "-o", str(result), "--model", str(model)]
     assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
@@ -49,8 +49,8 @@ def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
     return scores
 
 
-def test_the_recipe_needs_no_code(scans: Path, tmp_path: Path) -> None:
-    """Train by the example's command, on a coarser grid; each organ is learnt; the segmentation names each segment."""
+def test_organs_are_learnt_from_a_recipe_file(scans: Path, tmp_path: Path) -> None:
+    """The example's command trains on a coarser grid. Each organ is learnt, and each segment has its name."""
     run, output = tmp_path / "abdomen", tmp_path / "output"
     words = ["train", str(scans / "cases.csv"), "--recipe", str(EXAMPLE / "recipe.json"), "--run", str(run)]
     coarser = ("spacing=6,6,10", "patch=32,24,12", "iterations=350")
@@ -58,7 +58,7 @@ def test_the_recipe_needs_no_code(scans: Path, tmp_path: Path) -> None:
     assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
     scores = dice_of_new_scan(run / "model.dcamt", scans, tmp_path)
     assert set(scores) == {"Liver", "Spleen", "Kidneys", "Aorta"}
-    assert min(scores.values()) > LEARNT, scores
+    assert min(scores.values()) > MIN_DICE_TRAINED, scores
 
     _, header = nrrd.read(str(tmp_path / "new1.seg.nrrd"))
     data = json.loads((EXAMPLE / "recipe.json").read_text(encoding="utf-8"))
@@ -74,15 +74,15 @@ def test_the_recipe_needs_no_code(scans: Path, tmp_path: Path) -> None:
     assert set(card.measured[0]["dice"]["mean"]) == set(card.segments)
 
 
-def test_an_untrained_network_does_not_pass(scans: Path, tmp_path: Path) -> None:
+def test_untrained_network_does_not_reach_the_limit(scans: Path, tmp_path: Path) -> None:
     recipe = load_recipe(EXAMPLE / "recipe.json")
     torch.manual_seed(0)
     card = Card("none", "None", ("Liver",), "CT", "1", "none", "2020-01-01")
     save_model(tmp_path / "none.dcamt", DualVNet(recipe).state_dict(), recipe, card)
-    assert max(dice_of_new_scan(tmp_path / "none.dcamt", scans, tmp_path).values()) < UNLEARNT
+    assert max(dice_of_new_scan(tmp_path / "none.dcamt", scans, tmp_path).values()) < MAX_DICE_UNTRAINED
 
 
-def test_phantoms_are_as_the_example_says(scans: Path) -> None:
+def test_phantoms_match_the_example_s_description(scans: Path) -> None:
     cases = read_cases(scans / "cases.csv")
     assert [case.role for case in cases] == ["labelled"] * 4 + ["validation"]
     for case in cases:
@@ -98,4 +98,4 @@ def test_phantoms_are_as_the_example_says(scans: Path) -> None:
         volumes = [float((label == value).sum()) * 3 * 3 * 7.5 / 1000 for value in (1, 2, 3, 4)]
         assert all(low < mL < high for mL, (low, high) in zip(volumes, bounds, strict=True))
         liver, spleen = (np.argwhere(label == value).mean(axis=0) for value in (1, 2))
-        assert liver[0] < spleen[0]  # the liver lies to the patient's right: the axis runs to the left
+        assert liver[0] < spleen[0]  # the liver is at the patient's right; this axis runs to the left

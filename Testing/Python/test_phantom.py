@@ -1,4 +1,4 @@
-"""The synthetic scan: the same for the same seed, and a heart in its tones, sizes and places."""
+"""The synthetic scan is reproducible; its heart has realistic intensities, sizes and positions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def hearts() -> dict[int, tuple[Volume, Labelmap]]:
     return {seed: phantom.make_phantom(seed, spacing_mm=COARSE_MM) for seed in SEEDS}
 
 
-def test_same_seed_same_scan_and_another_seed_another(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
+def test_seed_determines_the_scan(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
     scan, label = phantom.make_phantom(1, spacing_mm=COARSE_MM)
     assert np.array_equal(scan.voxels, hearts[1][0].voxels)
     assert np.array_equal(label.voxels, hearts[1][1].voxels)
@@ -47,7 +47,7 @@ def test_same_seed_same_scan_and_another_seed_another(hearts: dict[int, tuple[Vo
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_atrium_is_one_component_of_a_patients_size(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
+def test_atrium_is_one_component_of_realistic_size(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
     label = hearts[seed][1]
     assert set(np.unique(label.voxels)) == {0, 1}
     assert ndimage.label(label.voxels)[1] == 1
@@ -55,10 +55,10 @@ def test_atrium_is_one_component_of_a_patients_size(hearts: dict[int, tuple[Volu
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_blood_is_brighter_than_myocardium_and_that_than_lung(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Return the intensity of blood, of the ventricle's posterior wall, and of the darkest parts of the scan.
+def test_blood_is_brighter_than_myocardium_and_myocardium_than_lung(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare the intensities of blood, of the ventricle's posterior wall and of lung (the darkest 10 percent).
 
-    The atrium's wall surrounds its blood, and not the ventricle's behind the mitral valve.
+    The atrium has a dark wall, except at the mitral valve, where its blood continues into the ventricle.
     """
     frame: dict[str, Any] = {}
     paint = phantom._paint_heart
@@ -90,7 +90,7 @@ def test_blood_is_brighter_than_myocardium_and_that_than_lung(seed: int, monkeyp
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_atrium_lies_where_cropped_scans_have_it(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
+def test_atrium_lies_where_it_does_in_cropped_scans(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
     label = hearts[seed][1]
     assert nibabel.aff2axcodes(label.grid.affine) == ("L", "P", "S")
     centre = np.array(ndimage.center_of_mass(label.voxels)) / label.grid.shape
@@ -99,7 +99,7 @@ def test_atrium_lies_where_cropped_scans_have_it(hearts: dict[int, tuple[Volume,
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_aorta_is_a_bright_tube_behind_the_atrium(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
-    """The descending aorta: round, 16 to 30 mm wide, behind the atrium in every slice through the latter."""
+    """The descending aorta is round, 16 to 30 mm wide, and posterior to the atrium in every slice of the atrium."""
     scan, label = hearts[seed]
     middle = round(float(ndimage.center_of_mass(label.voxels)[2]))
     behind = int(np.argwhere(label.voxels[:, :, middle]).max(0)[1]) - 4
@@ -116,15 +116,15 @@ def test_aorta_is_a_bright_tube_behind_the_atrium(hearts: dict[int, tuple[Volume
     assert any(16 < width < 30 for width in widths), widths
 
 
-def test_nothing_is_clipped(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
-    """Rician noise keeps a floor in dark lung where clipped Gaussian noise would be 0; scar stays below 255."""
+def test_noise_and_scar_are_not_clipped(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
+    """In dark lung, Rician noise is above 0, where clipped Gaussian noise would be 0. Scar stays below 255."""
     for scan, _ in hearts.values():
         image = scan.voxels[0]
         assert (image == 0).mean() < 0.01
         assert image.max() < 255
 
 
-def test_voxel_size_changes_the_voxels_and_not_the_heart(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
+def test_heart_does_not_depend_on_the_voxel_size(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
     fine = hearts[3][1].voxels
     assert fine.shape == (95, 72, 44)
     coarse = phantom.make_phantom(3, spacing_mm=2 * COARSE_MM)[1].voxels.astype(bool)
@@ -134,7 +134,7 @@ def test_voxel_size_changes_the_voxels_and_not_the_heart(hearts: dict[int, tuple
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".nii.gz"])
-def test_script_writes_what_the_engine_reads(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_reads_the_script_s_files(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = phantom.make_phantom(5, spacing_mm=2.5)
     monkeypatch.setattr(phantom, "make_phantom", lambda seed: made if seed == 5 else pytest.fail(f"seed {seed}"))
     scan, label = tmp_path / f"scan{ending}", tmp_path / f"label{ending}"
@@ -152,19 +152,19 @@ def test_shipped_scan_is_seed_0_and_small() -> None:
     shipped, made = read_scan(path), phantom.make_phantom(0)[0]
     assert shipped.voxels.shape == (1, 190, 144, 88)
     assert shipped.grid.matches(made.grid)
-    # Another build of the mathematics library may round a voxel here and there to its neighbour.
+    # Another build of the mathematics library may round a few voxels to the next integer.
     difference = np.abs(shipped.voxels.astype(int) - made.voxels)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.001
 
 
 @pytest.mark.parametrize(("seed", "spacing"), [(-1, 0.625), (0, 0.0), (0, 10.0), (0, float("nan"))])
-def test_phantoms_that_cannot_be_made_are_refused(seed: int, spacing: float) -> None:
+def test_invalid_seed_or_spacing_is_refused(seed: int, spacing: float) -> None:
     with pytest.raises(InputError):
         phantom.make_phantom(seed, spacing_mm=spacing)
 
 
-def test_one_line_for_an_unknown_ending(
+def test_unknown_ending_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = phantom.make_phantom(0, spacing_mm=3)

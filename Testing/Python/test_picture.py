@@ -1,4 +1,4 @@
-"""The picture: outlines on the boundary, letters on the right sides, equal for all orders of the stored axes."""
+"""The picture of a result: exact outlines, correct orientation letters, and the same for all storage orders."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from scipy import ndimage
 
 GREEN = SegmentInfo(1, "Left atrium", (0.0, 1.0, 0.0), Code("SCT", "82471001", "Left atrium"))
-SPACING = np.array([1.0, 1.5, 2.5])  # mm to the left, posterior and superior
+SPACING = np.array([1.0, 1.5, 2.5])  # mm along L, P, S
 SHAPE = (70, 44, 26)
 
 
 @pytest.fixture(autouse=True)
 def coarse_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace fewer rays: no test needs fine detail of a surface."""
+    """Render surfaces with fewer rays, because no test needs their details."""
     monkeypatch.setattr(picture, "SURFACE_PIXELS", 200)
 
 
@@ -42,7 +42,7 @@ def lps_affine(spacing: np.ndarray = SPACING) -> np.ndarray:
 
 
 def lopsided_mask() -> np.ndarray:
-    """Return a ball with a bar to the left and a peg upwards: every flip or swap of axes changes it."""
+    """Return a ball with a bar to the left and a peg upwards, which every flip or swap of axes changes."""
     i, j, k = np.indices(SHAPE)
     ball = ((i - 30) * SPACING[0]) ** 2 + ((j - 20) * SPACING[1]) ** 2 + ((k - 12) * SPACING[2]) ** 2 < 14**2
     bar = (i > 30) & (i < 56) & (abs(j - 18) < 3) & (abs(k - 12) < 2)
@@ -61,7 +61,7 @@ def make_case(mask: np.ndarray | None = None) -> tuple[Volume, Labelmap]:
 def reorder(
     volume: Volume, labelmap: Labelmap, order: tuple[int, ...], flip: tuple[bool, ...]
 ) -> tuple[Volume, Labelmap]:
-    """Return the same scan stored along other axes, by nibabel."""
+    """Return the same scan stored with other axes; nibabel reorders it."""
     ornt = np.array([[order.index(a), -1 if flip[a] else 1] for a in range(3)], float)
 
     def store(voxels: np.ndarray) -> tuple[np.ndarray, Grid]:
@@ -83,7 +83,7 @@ def panel(figure, name: str):  # type: ignore[no-untyped-def]
 
 
 def green_points(figure, name: str) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Return the pixels in the segment's colour, (N, 2) mm in the coordinates of the panel."""
+    """Return the positions (N, 2) of the pixels in the segment's colour, mm in the panel's coordinates."""
     image, axes = pixels(figure), panel(figure, name)
     box = axes.get_window_extent()
     row, column = np.nonzero((image[..., 1] > 200) & (image[..., 0] < 60) & (image[..., 2] < 60))
@@ -99,7 +99,7 @@ def test_outline_lies_on_the_boundary_of_the_mask(name: str, through: int) -> No
     at = round(float(ndimage.center_of_mass(labelmap.voxels)[through]))
     mask = np.take(labelmap.voxels > 0, at, axis=through)
     spacing = np.delete(SPACING, through)
-    # Midpoints of all pixel edges between inside and outside: where an exact outline passes.
+    # An exact outline passes through the midpoints of all pixel edges between inside and outside.
     edges = []
     for axis in (0, 1):
         index = np.argwhere(np.diff(mask.astype(int), axis=axis) != 0).astype(float)
@@ -107,8 +107,10 @@ def test_outline_lies_on_the_boundary_of_the_mask(name: str, through: int) -> No
         edges.append(index * spacing)
     expected = np.concatenate(edges)
     away = np.linalg.norm(drawn[:, None] - expected, axis=2)
-    assert away.min(1).max() < 0.75 * spacing.max()  # no line elsewhere: a step runs half a voxel from a midpoint
-    assert away.min(0).max() < 0.6  # mm: no midpoint without a line
+    assert (
+        away.min(1).max() < 0.75 * spacing.max()
+    )  # no line elsewhere; at a corner, a line is half a voxel from a midpoint
+    assert away.min(0).max() < 0.6  # mm; every midpoint has a line
 
 
 def test_outline_moves_with_the_mask() -> None:
@@ -120,7 +122,7 @@ def test_outline_moves_with_the_mask() -> None:
         assert extreme(second[:, 0]) - extreme(first[:, 0]) == pytest.approx(SPACING[0], abs=0.15)
 
 
-def test_every_stored_orientation_gives_the_same_picture() -> None:
+def test_picture_does_not_depend_on_the_storage_order() -> None:
     volume, labelmap = make_case()
     expected = pixels(draw_picture(volume, labelmap, [GREEN]))
     for order, flip in (((0, 1, 2), (True, True, True)), ((2, 0, 1), (False, True, False))):
@@ -128,22 +130,22 @@ def test_every_stored_orientation_gives_the_same_picture() -> None:
         assert np.array_equal(got, expected), (order, flip)
 
 
-def test_turn_to_lps_agrees_with_nibabel_in_all_48_orientations() -> None:
+def test_reorientation_to_lps_agrees_with_nibabel_in_all_48_orientations() -> None:
     volume, labelmap = make_case()
     for order, flip in product(permutations(range(3)), product((False, True), repeat=3)):
         stored, _ = reorder(volume, labelmap, order, flip)
-        # A slightly oblique scan has the same nearest axes.
+        # A slightly oblique scan is reoriented to the same nearest axes.
         tilt = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.2, -0.15, 0.1))
         turned, spacing = turn_to_lps(stored.voxels[0], Grid(stored.grid.shape, tilt @ stored.grid.affine))
         assert np.array_equal(turned, volume.voxels[0]), (order, flip)
         assert np.allclose(spacing, SPACING)
 
 
-def test_letters_name_the_patients_sides() -> None:
-    """A landmark of the patient appears beside its letters in every panel."""
+def test_letters_name_the_patient_s_sides() -> None:
+    """A landmark at a known side appears beside that side's letters in every panel."""
     corner = np.zeros(SHAPE, bool)
     corner[56:62, 34:39, 19:23] = True  # left, posterior, superior
-    corner[32:36, 20:23, 12:14] = True  # near the middle, so that the window is wider than the landmark
+    corner[32:36, 20:23, 12:14] = True  # a second object, so that the panel shows more than the landmark
     volume, _ = make_case()
     grey = np.zeros(SHAPE, np.float32)
     grey[50:, 30:, 17:] = 1
@@ -180,7 +182,7 @@ def test_all_slices_have_one_scale(name: str) -> None:
     assert across == pytest.approx(step("Axial")[0], rel=0.02)
 
 
-def test_surface_shows_the_bar_on_the_patients_left_in_both_views() -> None:
+def test_both_views_show_the_bar_at_the_patient_s_left() -> None:
     figure = draw_picture(*make_case(), [GREEN])
     image = pixels(figure)
     for name, side in (("Behind", -1), ("Front", 1)):
@@ -192,7 +194,7 @@ def test_surface_shows_the_bar_on_the_patients_left_in_both_views() -> None:
         assert np.sign(reach[0] - reach[1]) == side, name
 
 
-def test_surface_of_a_ball_is_a_disc_of_equal_radius() -> None:
+def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
     i, j, k = np.indices((60, 60, 60))
     ball = ((i - 29) ** 2 + (j - 31) ** 2 + (k - 30) ** 2) < 20**2
     labels = ball.astype(np.uint8)
@@ -200,11 +202,11 @@ def test_surface_of_a_ball_is_a_disc_of_equal_radius() -> None:
     scene = build_scene(Volume(np.ones((1, *labels.shape)), grid), Labelmap(labels, grid), [GREEN])
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
     shaded = trace_surface(scene.labels, scene.spacing, [GREEN], [View(screen, 300)])[0].shade()
-    half = 1.12 * 19.5 + 1  # the view's half width in mm: margin, then a voxel
+    half = 1.12 * 19.5 + 1  # half the view's width in mm: 12 % margin and one voxel
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)
     top, bottom = shaded[200:, 150, 1].max(), shaded[:100, 150, 1].max()
-    assert top > bottom  # the light is above
+    assert top > bottom  # the light comes from above
 
 
 def test_doubt_colours_the_surface_amber() -> None:
@@ -226,7 +228,7 @@ def test_doubt_colours_the_surface_amber() -> None:
     assert amber(unsure) > 20 * max(amber(sure), 100)
 
 
-def test_empty_segmentation_is_labelled_as_empty(tmp_path: Path) -> None:
+def test_picture_of_an_empty_segmentation_says_so(tmp_path: Path) -> None:
     volume, labelmap = make_case(np.zeros(SHAPE, bool))
     figure = draw_picture(volume, labelmap, [GREEN])
     assert any("Nothing is segmented" in t.get_text() for axes in figure.axes for t in axes.texts)
@@ -237,7 +239,7 @@ def test_empty_segmentation_is_labelled_as_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("corner", [(0, 0, 0), (69, 43, 25)])
-def test_single_voxel_at_the_border_of_the_scan(corner: tuple[int, int, int]) -> None:
+def test_single_voxel_at_the_border_is_drawn(corner: tuple[int, int, int]) -> None:
     mask = np.zeros(SHAPE, bool)
     mask[corner] = True
     figure = draw_picture(*make_case(mask), [GREEN])
@@ -246,7 +248,7 @@ def test_single_voxel_at_the_border_of_the_scan(corner: tuple[int, int, int]) ->
     assert np.abs(drawn - np.array(corner)[[0, 2]] * SPACING[[0, 2]]).max() < SPACING.max()
 
 
-def test_slice_through_a_gap_moves_to_the_segment() -> None:
+def test_slice_is_moved_to_the_segment_when_its_centre_is_empty() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[30:40, 10:30, [4, 5, 6, 19, 20, 21]] = True
     figure = draw_picture(*make_case(mask), [GREEN])
@@ -288,7 +290,7 @@ def test_command_takes_names_and_colours_from_a_segmentation(
 
 @pytest.mark.parametrize("values", [(1, 2, 1), (3, 2, 9)])
 def test_names_follow_renumbered_labels(tmp_path: Path, values: tuple[int, int, int]) -> None:
-    """Segments of different layers may have one value; as one labelmap they are then numbered 1, 2, 3."""
+    """Segments in different layers may share a value; in one labelmap they are renumbered 1, 2, 3."""
     boxes = [np.zeros(SHAPE, bool) for _ in values]
     for box, start in zip(boxes, (5, 25, 45), strict=True):
         box[start : start + 10, 10:30, 5:20] = True
@@ -309,7 +311,7 @@ def test_names_follow_renumbered_labels(tmp_path: Path, values: tuple[int, int, 
         assert found[name].color == color
 
 
-def test_missing_or_damaged_names_and_colours_are_replaced(tmp_path: Path) -> None:
+def test_missing_or_invalid_names_and_colours_get_defaults(tmp_path: Path) -> None:
     path = tmp_path / "x.seg.nrrd"
     voxels = np.zeros(SHAPE, np.uint8)
     voxels[2:5], voxels[6:9] = 1, 2
@@ -324,7 +326,7 @@ def test_missing_or_damaged_names_and_colours_are_replaced(tmp_path: Path) -> No
     assert read_segments(tmp_path / "x.nii.gz") == ()
 
 
-def test_command_names_a_missing_file_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_file_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         cli.main(["picture", str(tmp_path / "no.nrrd"), str(tmp_path / "no.nrrd"), "-o", str(tmp_path / "p.png")]) == 1
     )
@@ -333,7 +335,7 @@ def test_command_names_a_missing_file_in_one_line(tmp_path: Path, capsys: pytest
     assert error.count("\n") == 1
 
 
-def test_unexpected_error_is_one_line(
+def test_unexpected_error_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     volume, labelmap = make_case()
@@ -353,7 +355,7 @@ def test_unexpected_error_is_one_line(
     assert not (tmp_path / "p.png").exists()
 
 
-def test_measurements_of_several_segments_are_named() -> None:
+def test_measurements_of_several_segments_have_their_names() -> None:
     voxels = np.zeros((12, 12, 12), np.uint8)
     voxels[2:6, 2:6, 2:6] = 1
     labelmap = Labelmap(voxels, Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0])))

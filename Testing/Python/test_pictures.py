@@ -1,4 +1,4 @@
-"""The tutorials' pictures are fit to be shown, and the command that draws them still does."""
+"""The tutorials' pictures have suitable sizes, and the command that draws them works."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def test_command_draws_panel_and_views(tmp_path: Path) -> None:
     assert pixels.shape[1] > 1000
     height, width, _ = pixels.shape
     panel, views = pixels[:, : width * 4 // 11], pixels[:, width * 4 // 11 :]
-    # Light and grey with dark letters.
+    # The panel is mostly light grey, with dark letters.
     assert (panel.min(axis=2) > 200).mean() > 0.7
     assert (panel.max(axis=2) < 80).sum() > 500
-    # The bar of the axial view is red; the slices below are of the scan, in all shades of grey.
+    # The axial view's bar is red; the slice below shows the scan in many shades of grey.
     assert (views[5, 100] - [243, 74, 51] < 20).all()
     grey = views[height // 4, : views.shape[1] // 2]
     assert np.ptp(grey, axis=1).max() < 40
     assert len(np.unique(grey[:, 0])) > 20
 
 
-def test_large_picture_gets_fewer_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_picture_is_saved_with_fewer_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "Testing"))
     from pictures import png
 

@@ -1,4 +1,4 @@
-"""From scan to labels: the same in the patient however a scan is stored, and what memory, region and quality change."""
+"""`Predictor`: labels do not depend on how a scan is stored; effects of quality, region and memory limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 
 def labels_at(labelmap: Labelmap, points: np.ndarray) -> np.ndarray:
-    """Return the labels of the voxels nearest to places (..., 3), RAS mm."""
+    """Return the labels of the voxels nearest to points (..., 3), RAS mm."""
     offset = points - labelmap.grid.affine[:3, 3]
     index = np.rint(offset @ np.linalg.inv(labelmap.grid.affine[:3, :3]).T).astype(int)
     return np.asarray(labelmap.voxels[tuple(np.moveaxis(index, -1, 0))])
@@ -48,11 +48,11 @@ def predictor(tiny_package: ModelPackage) -> Predictor:
 def expected(predictor: Predictor, oblique_scan: Volume) -> Prediction:
     result = predictor.segment(oblique_scan, keep_probabilities=True)
     share = result.labelmap.voxels.mean()
-    assert 0.1 < share < 0.6  # else all that follows would compare nothing with nothing
+    assert 0.1 < share < 0.6  # otherwise the comparisons below would be meaningless
     assert result.probabilities is not None
     assert result.probabilities.shape[1:] == oblique_scan.grid.shape
     assert np.array_equal(result.probabilities.argmax(axis=0), result.labelmap.voxels)
-    # No axis of it is like another, forwards or backwards, so that a mistaken one shows.
+    # The result differs along all axes and directions, so a swapped or reversed axis is detected.
     counts = [result.labelmap.voxels.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     assert all((count != count[::-1]).any() for count in counts)
     return result
@@ -63,7 +63,7 @@ def expected(predictor: Predictor, oblique_scan: Volume) -> Prediction:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 @pytest.mark.parametrize("flips", list(itertools.product((False, True), repeat=3)), ids=str)
-def test_every_way_to_store_a_scan_gives_the_same_labels_in_the_patient(
+def test_labels_do_not_depend_on_the_storage_order(
     order: tuple[int, int, int],
     flips: tuple[bool, bool, bool],
     predictor: Predictor,
@@ -87,7 +87,7 @@ def test_every_way_to_store_a_scan_gives_the_same_labels_in_the_patient(
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
-def test_every_format_gives_the_same_labels_in_the_patient(
+def test_labels_do_not_depend_on_the_file_format(
     ending: str, tmp_path: Path, predictor: Predictor, oblique_scan: Volume, expected: Prediction
 ) -> None:
     image = sitk.GetImageFromArray(oblique_scan.voxels[0].transpose(2, 1, 0))
@@ -100,11 +100,11 @@ def test_every_format_gives_the_same_labels_in_the_patient(
     assert scan.grid.matches(oblique_scan.grid)
     result = predictor.segment(scan)
     assert result.labelmap.path == scan.path
-    # A format keeps its geometry in 32 bits, so that a voxel on the very boundary may change sides.
+    # A format may store geometry in 32 bits, so a voxel exactly on the boundary may change its label.
     assert (labels_at(result.labelmap, points_of(oblique_scan.grid)) != expected.labelmap.voxels).sum() <= 1
 
 
-def test_turning_or_moving_a_scan_turns_and_moves_its_labels(
+def test_labels_move_with_a_rotated_or_shifted_scan(
     predictor: Predictor, oblique_scan: Volume, expected: Prediction
 ) -> None:
     shape, spacing = oblique_scan.grid.shape, (1.5, 1.5, 2.0)
@@ -123,7 +123,7 @@ def test_turning_or_moving_a_scan_turns_and_moves_its_labels(
         assert np.abs(result.agreement - expected.agreement).max() < 1e-3
 
 
-def test_gain_and_the_type_of_the_voxels_change_nothing(
+def test_labels_do_not_depend_on_gain_or_data_type(
     predictor: Predictor, oblique_scan: Volume, expected: Prediction
 ) -> None:
     brighter = predictor.segment(Volume(oblique_scan.voxels.astype(np.float64) * 37.5, oblique_scan.grid))
@@ -132,13 +132,15 @@ def test_gain_and_the_type_of_the_voxels_change_nothing(
     assert (whole.labelmap.voxels != expected.labelmap.voxels).mean() < 0.005
 
 
-# ---- what comes out
+# ---- results
 
 
-def test_labels_are_where_the_mean_of_both_branches_is_highest(
+def test_label_is_the_class_of_highest_mean_probability(
     predictor: Predictor, tiny_package: ModelPackage, oblique_scan: Volume
 ) -> None:
-    scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))  # the network's own grid and multiples of 4
+    scan = analytic_scan(
+        centred_grid((20, 16, 24), (1.5, 1.5, 1.5))
+    )  # equals the network grid; sizes are multiples of the stride
     stages: list[tuple[str, float]] = []
     result = predictor.segment(scan, keep_probabilities=True, progress=lambda *event: stages.append(event))
     image, _ = scan_to_network(scan, tiny_package.recipe)
@@ -158,7 +160,7 @@ def test_labels_are_where_the_mean_of_both_branches_is_highest(
     assert (shares[0], shares[-1]) == (0.0, 1.0)
 
 
-def test_fast_is_the_first_branch_on_its_own(predictor: Predictor, tiny_package: ModelPackage) -> None:
+def test_fast_quality_uses_branch_a_only(predictor: Predictor, tiny_package: ModelPackage) -> None:
     scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))
     result = predictor.segment(scan, quality=FAST, keep_probabilities=True)
     image, _ = scan_to_network(scan, tiny_package.recipe)
@@ -170,25 +172,25 @@ def test_fast_is_the_first_branch_on_its_own(predictor: Predictor, tiny_package:
     assert result.labelmap.voxels.any()
 
 
-def test_bfloat16_moves_probabilities_by_little(
+def test_bfloat16_changes_probabilities_by_less_than_5_percent(
     tiny_package: ModelPackage, oblique_scan: Volume, expected: Prediction
 ) -> None:
     result = Predictor(tiny_package, precision=torch.bfloat16).segment(oblique_scan, keep_probabilities=True)
     assert result.probabilities is not None
     assert expected.probabilities is not None
     difference = np.abs(result.probabilities - expected.probabilities)
-    assert 0 < difference.max() < 0.05  # not the same computation, and no other one
+    assert 0 < difference.max() < 0.05  # bfloat16 is used and agrees
     assert (result.labelmap.voxels != expected.labelmap.voxels).mean() < 0.005
 
 
-def test_agreement_is_one_less_the_total_variation_distance() -> None:
+def test_agreement_is_one_minus_the_total_variation_distance() -> None:
     a = torch.tensor([[0.2, 0.7, 0.1], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
     b = torch.tensor([[0.3, 0.3, 0.4], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0], [0.9, 0.1, 0.0]])
     branches = torch.stack([a, b]).permute(0, 2, 1).reshape(2, 3, 4, 1, 1)
     assert torch.allclose(agreement_map(branches).flatten(), torch.tensor([0.6, 0.0, 1.0, 0.9]))
 
 
-def test_branch_dice_counts_the_voxels_of_one_class_in_both() -> None:
+def test_branch_dice_equals_counts_of_voxels() -> None:
     a = torch.tensor([0, 1, 1, 2, 2, 0, 1, 0])
     b = torch.tensor([0, 1, 2, 2, 0, 0, 1, 0])
     branches = torch.stack([nn.functional.one_hot(labels, 3).T.reshape(3, 2, 2, 2) for labels in (a, b)]).float()
@@ -199,7 +201,7 @@ def test_branch_dice_counts_the_voxels_of_one_class_in_both() -> None:
     assert branch_dice(background) == 1
 
 
-def test_a_scan_of_too_many_channels_is_refused(predictor: Predictor, oblique_scan: Volume) -> None:
+def test_scan_with_too_many_channels_is_refused(predictor: Predictor, oblique_scan: Volume) -> None:
     doubled = Volume(np.repeat(oblique_scan.voxels, 2, axis=0), oblique_scan.grid, Path("pair.nrrd"))
     with pytest.raises(InputError, match=r"pair\.nrrd: has 2 channel"):
         predictor.segment(doubled)
@@ -209,7 +211,7 @@ def test_a_scan_of_too_many_channels_is_refused(predictor: Predictor, oblique_sc
 
 
 class NetworkOfScan(nn.Module):
-    """Stand-in whose logits are the scan's channels 0 (branch A) and 1 (branch B); the first `failures` passes fail."""
+    """Returns the scan's channels 0 (branch A) and 1 (branch B) as logits; the first `failures` passes fail."""
 
     def __init__(self, failure: Exception | None = None, failures: int = 0, device: str = "cpu") -> None:
         super().__init__()
@@ -228,7 +230,7 @@ class NetworkOfScan(nn.Module):
 
 
 def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
-    """Return the sizes of the predicted tiles (None: the whole); the stand-in predicts each in one pass."""
+    """Record the sizes of tiles in the returned list (None: the whole volume)."""
     tiles: list[Shape | None] = []
 
     def record(
@@ -243,7 +245,7 @@ def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
 
 
 def fail_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every pass on the device `meta`, used as a GPU, run out of memory."""
+    """Let every pass on the device `meta`, which stands in for a GPU, run out of memory."""
     for name in ("predict_whole", "predict_tiled"):
         real = getattr(tiling, name)
 
@@ -261,12 +263,12 @@ FROM_CENTRE = points_of(GRID) - CENTRE
 
 
 def ball(x: float, radius: float) -> np.ndarray:
-    """A ball about a place `x` mm to the patient's right of the centre: bool (I, J, K)."""
+    """Return the mask (I, J, K) of a ball whose centre is `x` mm to the patient's right of the scan's centre."""
     return np.asarray(np.linalg.norm(FROM_CENTRE - (x, 0, 0), axis=-1) < radius)
 
 
 BALLS = ball(-17, 8), ball(12, 11)
-"""Branch A segments both; branch B the right one only."""
+"""Two balls. Branch A segments both, branch B only the right one."""
 
 
 def predictor_and_scan(
@@ -289,12 +291,12 @@ def random_package_of(recipe: Recipe) -> ModelPackage:
     return random_package(recipe, Volume(voxels, centred_grid((8, 8, 8), recipe.spacing)))
 
 
-def test_a_region_limits_labels_trust_and_work(tiny_package: ModelPackage) -> None:
+def test_region_limits_labels_trust_and_computation(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     network = NetworkOfScan()
     predictor, scan = predictor_and_scan(tiny_package, network)
     whole = predictor.segment(scan)
-    # Where only one branch has a ball, neither class leads, and background is chosen on a tie.
+    # Where only one branch segments a ball, the mean probabilities are equal and background is chosen.
     assert np.array_equal(whole.labelmap.voxels == 1, right)
     assert whole.trust == pytest.approx(2 * right.sum() / (2 * right.sum() + left.sum()))
     assert whole.agreement is not None
@@ -308,25 +310,25 @@ def test_a_region_limits_labels_trust_and_work(tiny_package: ModelPackage) -> No
     inside = region.mask(GRID)
     assert 0 < (right & inside).sum() < right.sum()
     assert np.array_equal(part.labelmap.voxels == 1, right & inside)
-    assert part.trust == 1  # the ball the branches disagree on lies outside, if partly within what was computed
+    assert part.trust == 1  # the disputed ball is outside the region, although partly in the computed box
     assert part.agreement is not None
     assert part.agreement[left].min() < 1e-3
     assert np.prod(network.sizes) < 0.8 * np.prod(GRID.shape)
-    # What was not computed is background for certain.
+    # Voxels that were not computed are background with probability 1.
     assert part.probabilities is not None
     assert np.abs(part.probabilities.sum(axis=0) - 1).max() < 1e-5
     assert part.probabilities[0, 0, 0, 0] == 1
 
 
-def test_a_region_between_two_voxels_is_refused(tiny_package: ModelPackage) -> None:
+def test_region_without_a_voxel_centre_is_refused(tiny_package: ModelPackage) -> None:
     predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
-    low = CENTRE + 0.2  # voxel centres lie 0.75 mm off the centre, 1.5 mm apart
+    low = CENTRE + 0.2  # voxel centres are 1.5 mm apart; the nearest are 0.75 mm from CENTRE
     region = Region((low[0], low[1], low[2]), (low[0] + 0.2, low[1] + 0.2, low[2] + 0.2))
     with pytest.raises(InputError, match="holds no voxel"):
         predictor.segment(scan, region=region)
 
 
-def test_the_largest_component_is_kept_if_the_recipe_sets_it(tiny_package: ModelPackage) -> None:
+def test_only_the_largest_component_is_kept_when_the_recipe_says_so(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     for component, pieces in ((False, 2), (True, 1)):
         predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(), component=component)
@@ -336,7 +338,7 @@ def test_the_largest_component_is_kept_if_the_recipe_sets_it(tiny_package: Model
         assert np.array_equal(labels == 1, right if component else left | right)
 
 
-def test_a_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = record_tiles(monkeypatch)
     predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
     predictor.segment(scan)
@@ -350,7 +352,7 @@ def test_a_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monk
         assert pass_bytes(predictor.recipe, parts[0]) <= bound
 
 
-def test_a_memory_limit_does_not_change_the_result(
+def test_memory_limit_does_not_change_the_result(
     tiny_package: ModelPackage, oblique_scan: Volume, expected: Prediction
 ) -> None:
     memory = pass_bytes(tiny_package.recipe, (16, 16, 16))
@@ -361,7 +363,7 @@ def test_a_memory_limit_does_not_change_the_result(
     assert np.array_equal(result.labelmap.voxels, expected.labelmap.voxels)
 
 
-# ---- memory runs out
+# ---- out of memory
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
@@ -386,15 +388,15 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
     assert len(tried) == 3
     assert tried[1] <= tried[0] / 2
     assert tried[2] <= tried[1] / 2
-    assert len(result.notes) == 1  # once, however often it happened
+    assert len(result.notes) == 1  # one note, although memory was insufficient several times
     assert "memory did not suffice; smaller parts were used" in result.notes[0]
-    assert predictor.segment(scan).notes == ()  # and the next scan starts afresh
+    assert predictor.segment(scan).notes == ()  # the next scan has no note
 
 
-def test_the_cpu_is_used_if_the_gpu_is_too_small(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     network = NetworkOfScan(device="meta")
     predictor, scan = predictor_and_scan(tiny_package, network, memory=10**9)
-    predictor.device = torch.device("meta")  # stands for the GPU, which a machine that tests need not have
+    predictor.device = torch.device("meta")  # stands in for a GPU
     monkeypatch.setattr(network, "to", lambda *_: pytest.fail("the GPU's network is for the next scan"))
     asked: list[torch.device] = []
     spare = NetworkOfScan()
@@ -409,12 +411,12 @@ def test_the_cpu_is_used_if_the_gpu_is_too_small(tiny_package: ModelPackage, mon
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-def test_a_second_network_for_the_cpu_has_its_own_precision(
+def test_cpu_copy_of_the_network_has_the_cpu_s_precision(
     tiny_package: ModelPackage, oblique_scan: Volume, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(tiny_package, precision=precision)
     expected = predictor.segment(oblique_scan, keep_probabilities=True)
-    predictor.network = fold(build_network(tiny_package)).float().to("meta")  # stands for what a GPU holds
+    predictor.network = fold(build_network(tiny_package)).float().to("meta")  # stands in for the network on a GPU
     predictor.device = torch.device("meta")
     before = dict(predictor.network.state_dict())
     fail_on_gpu(monkeypatch)
@@ -429,7 +431,7 @@ def test_a_second_network_for_the_cpu_has_its_own_precision(
     assert all(tensor.data_ptr() == before[name].data_ptr() and tensor.is_meta for name, tensor in after.items())
 
 
-def test_memory_that_never_suffices_is_one_line_of_error(
+def test_insufficient_memory_for_the_smallest_tile_is_a_one_line_error(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = record_tiles(monkeypatch)
@@ -438,19 +440,19 @@ def test_memory_that_never_suffices_is_one_line_of_error(
     with pytest.raises(InputError, match=r"memory does not suffice.*region of interest"):
         predictor.segment(scan)
     assert len(parts) < 20
-    assert parts[-1] == (16, 16, 16)  # the smallest was tried
+    assert parts[-1] == (16, 16, 16)  # the smallest tile was tried
 
 
-def test_other_failures_are_no_lack_of_memory(tiny_package: ModelPackage) -> None:
+def test_other_errors_are_not_treated_as_lack_of_memory(tiny_package: ModelPackage) -> None:
     predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(RuntimeError("shapes do not fit"), failures=1))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         predictor.segment(scan)
 
 
-def test_a_network_is_folded_on_the_cpu_for_every_device(
+def test_network_is_folded_on_the_cpu_for_every_device(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folding needs double precision, which Apple's GPUs lack."""
+    """Folding uses double precision, which Apple's GPUs do not support."""
     asked: list[str] = []
 
     def build(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:

@@ -1,4 +1,4 @@
-"""The network's grid, resampling and intensities, against SimpleITK, scipy and closed forms."""
+"""Preprocessing: the network grid, resampling and intensity rules, against SimpleITK, SciPy and formulas."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "la"
 LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def stored_otherwise(volume: Volume, order: tuple[int, ...], flips: tuple[bool, ...]) -> Volume:
-    """The same scan in the patient with its axes stored in another order, some of them backwards."""
+def reorder_axes(volume: Volume, order: tuple[int, ...], flips: tuple[bool, ...]) -> Volume:
+    """Return the same scan with its voxel axes permuted and flipped."""
     to_old = np.zeros((4, 4))
     to_old[3, 3] = 1
     for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
@@ -46,8 +46,8 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def there_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
-    """A labelmap to the network's grid and back, as a network that answers exactly would return it."""
+def resample_to_network_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
+    """Resample a labelmap to the network grid and back, as if a network predicted it exactly."""
     labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
     shares = torch.stack([(labels == label).float() for label in range(recipe.output_channels)])
     return to_source(shares, network_grid(labelmap.grid, recipe.spacing)).argmax(axis=0)
@@ -55,12 +55,12 @@ def there_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
 
 def itk_image(volume: Volume) -> sitk.Image:
     image = sitk.GetImageFromArray(volume.voxels[0].transpose(2, 1, 0))
-    place(image, volume.grid.affine)
+    set_grid(image, volume.grid.affine)
     return image
 
 
-def place(target: sitk.Image | sitk.ResampleImageFilter, affine: np.ndarray) -> None:
-    """Give an image, or a resampling's output, the grid of a RAS affine; SimpleITK counts in LPS."""
+def set_grid(target: sitk.Image | sitk.ResampleImageFilter, affine: np.ndarray) -> None:
+    """Set the grid of an image or of a resampling filter's output from an affine in RAS; SimpleITK uses LPS."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     direction = (LPS @ affine[:3, :3] / spacing).ravel().tolist()
     origin = (LPS @ affine[:3, 3]).tolist()
@@ -74,35 +74,35 @@ def place(target: sitk.Image | sitk.ResampleImageFilter, affine: np.ndarray) -> 
         target.SetOutputOrigin(origin)
 
 
-# ---- the network's grid
+# ---- network grid
 
 
-def test_axes_run_to_the_right_front_and_head_of_the_patient() -> None:
+def test_axes_of_the_network_grid_run_along_r_a_s() -> None:
     scan = analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0), rotation(9, -12, 17)))
     expected = network_grid(scan.grid, (1.0, 1.1, 0.9))
     assert (np.diag(expected.affine[:3, :3]) > 0).all()
     assert expected.shape == (33, 21, 31)  # 33 mm / 1.0, 22.8 mm / 1.1, 28 mm / 0.9
     for order in itertools.permutations(range(3)):
         for flips in itertools.product((False, True), repeat=3):
-            grid = network_grid(stored_otherwise(scan, order, flips).grid, (1.0, 1.1, 0.9))
+            grid = network_grid(reorder_axes(scan, order, flips).grid, (1.0, 1.1, 0.9))
             assert grid.shape == expected.shape
             assert np.allclose(grid.affine, expected.affine, atol=1e-9)
 
 
 @pytest.mark.parametrize("degrees", [(0, 0, 45), (45, 0, 0), (0, -45, 0)])
-def test_axes_at_45_degrees_have_one_orientation_in_every_storage_order(
+def test_orientation_of_axes_at_45_degrees_does_not_depend_on_storage(
     degrees: tuple[int, int, int],
 ) -> None:
     scan = analytic_scan(centred_grid((9, 10, 11), (1.0, 1.0, 1.0), rotation(*degrees)))
     affines = [
-        network_grid(stored_otherwise(scan, order, flips).grid, (1.0, 1.0, 1.0)).affine
+        network_grid(reorder_axes(scan, order, flips).grid, (1.0, 1.0, 1.0)).affine
         for order in itertools.permutations(range(3))
         for flips in itertools.product((False, True), repeat=3)
     ]
     assert np.ptp(np.round(affines, 6), axis=0).max() == 0
 
 
-def test_grids_share_their_centre_and_no_edge_is_off_by_more_than_half_a_voxel() -> None:
+def test_network_grid_has_the_scan_s_centre_and_extent_to_half_a_voxel() -> None:
     source = centred_grid((17, 30, 11), (0.7, 1.3, 2.5), rotation(20, 5, -8))
     grid = network_grid(source, (0.625, 0.9, 1.1))
     centre = grid.affine @ [*(np.array(grid.shape) - 1) / 2, 1]
@@ -112,15 +112,15 @@ def test_grids_share_their_centre_and_no_edge_is_off_by_more_than_half_a_voxel()
     assert (np.abs(excess) <= np.array((0.625, 0.9, 1.1)) / 2 + 1e-9).all()
 
 
-def test_half_a_voxel_falls_to_the_same_side_under_every_rotation() -> None:
+def test_rounding_of_half_voxels_does_not_depend_on_storage() -> None:
     rng = np.random.default_rng(0)
     turns = [np.eye(3), *(rotation(*rng.uniform(-20, 20, 3)) for _ in range(40))]
-    for shape in [(7, 9, 11), (13, 15, 17)]:  # 0.9375 / 0.625 = 1.5, so that odd numbers end on a half
+    for shape in [(7, 9, 11), (13, 15, 17)]:  # 0.9375 / 0.625 = 1.5, so odd sizes give half voxels
         shapes = {network_grid(centred_grid(shape, (0.9375,) * 3, turn), (0.625,) * 3).shape for turn in turns}
         assert len(shapes) == 1
 
 
-def test_one_channel_too_many_is_refused_by_name(tiny_recipe: Recipe) -> None:
+def test_error_names_the_scan_with_too_many_channels(tiny_recipe: Recipe) -> None:
     volume = Volume(np.zeros((2, 8, 8, 8)), centred_grid((8, 8, 8), (1, 1, 1)), Path("two.nii"))
     with pytest.raises(InputError, match=r"two\.nii: has 2 channel\(s\), but the model takes 1"):
         scan_to_network(volume, tiny_recipe)
@@ -130,32 +130,30 @@ def test_one_channel_too_many_is_refused_by_name(tiny_recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("turn", [np.eye(3), rotation(11, -7, 19)], ids=["straight", "oblique"])
-def test_upsampling_is_simpleitks_linear_interpolation_at_the_affines_places(
-    turn: np.ndarray, tiny_recipe: Recipe
-) -> None:
-    scan = stored_otherwise(
+def test_upsampling_equals_linear_interpolation_by_simpleitk(turn: np.ndarray, tiny_recipe: Recipe) -> None:
+    scan = reorder_axes(
         analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0), turn)), (2, 0, 1), (True, False, True)
     )
     recipe = replace(tiny_recipe, spacing=(0.9, 1.0, 0.7), intensity=Intensity("clip", low=-1e3, high=1e3))
     image, grid = scan_to_network(scan, recipe)
     resampling = sitk.ResampleImageFilter()
     resampling.SetInterpolator(sitk.sitkLinear)
-    place(resampling, grid.affine)
+    set_grid(resampling, grid.affine)
     resampling.SetSize(grid.shape)
     expected = sitk.GetArrayFromImage(resampling.Execute(itk_image(scan))).transpose(2, 1, 0)
-    # Beyond the outermost voxel centres the two differ by design: there the nearest voxel counts here.
+    # Beyond the outermost voxel centres the two differ by design: DCAMT takes the nearest voxel.
     index = points_of(Grid(grid.shape, grid.affine)) - scan.grid.affine[:3, 3]
     index = index @ np.linalg.inv(scan.grid.affine[:3, :3]).T
     inside = ((index >= 0) & (index <= np.array(scan.grid.shape) - 1)).all(axis=-1)
     assert inside.mean() > 0.7
-    assert np.abs(image[0].numpy() * 1e3 - expected)[inside].max() < 2e-2  # of a range of some 500
+    assert np.abs(image[0].numpy() * 1e3 - expected)[inside].max() < 2e-2  # the intensities have a range of about 500
 
 
 CASES = [(20, 1.0, 33, 0.6), (20, 0.625, 12, 1.0), (31, 0.5, 15, 1.0), (9, 2.5, 36, 0.625), (40, 0.3, 5, 2.4)]
 
 
 @pytest.mark.parametrize(("inputs", "step_in", "outputs", "step_out"), CASES)
-def test_interpolation_weights_are_a_mean_and_keep_places(
+def test_interpolation_weights_sum_to_1_and_keep_positions(
     inputs: int, step_in: float, outputs: int, step_out: float
 ) -> None:
     weights = torch.from_numpy(interpolation_matrix(inputs, step_in, outputs, step_out))
@@ -168,22 +166,22 @@ def test_interpolation_weights_are_a_mean_and_keep_places(
     assert inside.any()
     error = ((weights @ near) - far).abs()[inside].max()
     ratio = step_out / step_in
-    # A triangle as wide as a whole number of voxels keeps a ramp exactly; in between it may miss by some hundredths.
+    # A triangle filter whose width is a whole number of voxels reproduces a ramp exactly; other widths nearly.
     assert error < (1e-5 if ratio <= 1 or abs(ratio - round(ratio)) < 1e-9 else 0.1 * step_in)
 
 
-def test_downsampling_averages_what_the_coarse_grid_cannot_hold(tiny_recipe: Recipe) -> None:
+def test_downsampling_averages_stripes_finer_than_the_grid(tiny_recipe: Recipe) -> None:
     stripes = np.zeros((1, 40, 40, 40), np.float32)
     stripes[:, ::2] = 100
     recipe = replace(tiny_recipe, spacing=(2.0, 1.0, 1.0), intensity=Intensity("clip", low=0, high=100))
     image, _ = scan_to_network(Volume(stripes, centred_grid((40, 40, 40), (1, 1, 1))), recipe)
     assert image.shape == (1, 20, 40, 40)
-    assert image[:, 1:-1].abs().max() < 1e-5  # the mean, 50, is mapped to 0
+    assert image[:, 1:-1].abs().max() < 1e-5  # the mean intensity, 50, is mapped to 0
 
 
-def test_values_return_from_the_networks_grid_to_their_places() -> None:
+def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
     for order, flips in [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 0, 2), (False, True, True))]:
-        scan = stored_otherwise(
+        scan = reorder_axes(
             analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0), rotation(9, -12, 17))), order, flips
         )
         grid = network_grid(scan.grid, (1.1, 1.0, 0.9))
@@ -191,20 +189,20 @@ def test_values_return_from_the_networks_grid_to_their_places() -> None:
         back = to_source(torch.from_numpy(coordinates), grid).transpose(1, 2, 3, 0)
         assert back.shape == (*scan.grid.shape, 3)
         error = np.abs(back - points_of(scan.grid))[2:-2, 2:-2, 2:-2]
-        assert error.max() < 0.1 * 1.1  # mm; downwards, a ramp is kept to a tenth of a voxel
+        assert error.max() < 0.1 * 1.1  # mm; downsampling reproduces a ramp to a tenth of a voxel
 
 
 STORED = [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (False, True, True))]
 SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]
-"""Of the network's grid: near the scan's, much coarser, and its own along two or three axes, depending on storage."""
+"""Spacings of the network grid: close to the scan's, much coarser, and equal to the scan's along some axes."""
 
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_resampling_a_box_gives_that_box_of_the_whole(
+def test_resampling_a_box_equals_cropping_the_resampled_whole(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
-    scan = stored_otherwise(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
+    scan = reorder_axes(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
     grid = network_grid(scan.grid, spacing)
     values = torch.rand((2, *grid.shape), generator=torch.Generator().manual_seed(0))
     part = (slice(3, 9), slice(0, 7), slice(5, 14))
@@ -213,10 +211,10 @@ def test_resampling_a_box_gives_that_box_of_the_whole(
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_reached_voxels_are_those_that_change_with_the_box(
+def test_reached_voxels_are_those_that_depend_on_the_box(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
-    scan = stored_otherwise(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
+    scan = reorder_axes(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
     grid = network_grid(scan.grid, spacing)
     box = (slice(2, 5), slice(0, 3), slice(3, 4))
     values = torch.zeros(grid.shape)
@@ -228,7 +226,7 @@ def test_reached_voxels_are_those_that_change_with_the_box(
 
 
 def smooth_label(grid: Grid) -> Labelmap:
-    """A body of some 50 mL with bulges, of nine tenths of the grid's extent, and a vein that leaves it."""
+    """Return the label of a body of about 50 mL with bulges and a vein; it fills nine tenths of the grid's extent."""
     x, y, z = np.moveaxis(points_of(grid) - points_of(grid).reshape(-1, 3).mean(axis=0), -1, 0)
     azimuth = np.arctan2(y, x)
     radius = np.sqrt((x / 26) ** 2 + (y / 21) ** 2 + (z / 19) ** 2)
@@ -239,10 +237,10 @@ def smooth_label(grid: Grid) -> Labelmap:
 
 @pytest.mark.parametrize("spacing", [(0.625,) * 3, (0.625, 0.625, 2.5), (0.7, 0.7, 0.7), (1.25, 1.25, 2.0)], ids=str)
 @pytest.mark.parametrize("turn", [np.eye(3), rotation(8, 14, -11)], ids=["straight", "oblique"])
-def test_labels_survive_resampling_there_and_back(spacing: tuple[float, float, float], turn: np.ndarray) -> None:
+def test_labels_are_preserved_by_resampling_and_back(spacing: tuple[float, float, float], turn: np.ndarray) -> None:
     shape = tuple(round(mm / step) for mm, step in zip((70, 56, 52), spacing, strict=True))
     labelmap = smooth_label(centred_grid(shape, spacing, turn))  # type: ignore[arg-type]
-    back = there_and_back(labelmap, load_recipe("la"))
+    back = resample_to_network_and_back(labelmap, load_recipe("la"))
     score = dice(back == 1, labelmap.voxels == 1)
     assert score > 0.98
     if spacing == (0.625,) * 3:
@@ -251,28 +249,28 @@ def test_labels_survive_resampling_there_and_back(spacing: tuple[float, float, f
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the left-atrium cases are not here")
 @pytest.mark.parametrize("name", ["la000", "la017", "la042"])
-def test_real_labels_survive_resampling_there_and_back(name: str) -> None:
+def test_real_labels_are_preserved_by_resampling_and_back(name: str) -> None:
     path = REAL / f"{name}_label.nii.gz"
     if not path.is_file():
         pytest.skip(f"{path.name} is not here")
     full, recipe = read_labelmap(path), load_recipe("la")
-    assert np.array_equal(there_and_back(full, recipe), full.voxels)
+    assert np.array_equal(resample_to_network_and_back(full, recipe), full.voxels)
     affine = full.grid.affine.copy()
-    affine[:, 2] *= 4  # every fourth slice: 0.625 x 0.625 x 2.5 mm, as scanners write them
+    affine[:, 2] *= 4  # every fourth slice, which gives the usual 0.625 x 0.625 x 2.5 mm
     thick = np.ascontiguousarray(full.voxels[:, :, 1::4])
     affine[:3, 3] += full.grid.affine[:3, 2]
     labelmap = Labelmap(thick, Grid(thick.shape, affine))
-    assert dice(there_and_back(labelmap, recipe) == 1, thick == 1) > 0.98
+    assert dice(resample_to_network_and_back(labelmap, recipe) == 1, thick == 1) > 0.98
 
 
-def test_the_class_that_fills_most_of_a_voxel_wins() -> None:
+def test_voxel_gets_the_class_that_fills_most_of_it() -> None:
     recipe = replace(load_recipe("la"), spacing=(2.0, 2.0, 2.0))
     recipe = replace(recipe, classes=tuple(replace(recipe.classes[0], label=label) for label in (1, 2, 3)))
     voxels = np.random.default_rng(4).integers(0, 4, (20, 18, 16)).astype(np.uint16)
     voxels[:10] = np.sort(voxels[:10], axis=0)
     labelmap = Labelmap(voxels, centred_grid(voxels.shape, (1.0, 1.0, 1.0)))
     grid = network_grid(labelmap.grid, recipe.spacing)
-    # Independent: scipy's correlation with the triangle of a halved resolution, (1, 3, 3, 1) / 8, at every other voxel.
+    # Reference: SciPy's correlation with the triangle filter for half the resolution, (1, 3, 3, 1) / 8.
     shares = []
     for label in range(4):
         share = (voxels == label).astype(float)
@@ -289,11 +287,11 @@ def test_the_class_that_fills_most_of_a_voxel_wins() -> None:
     )
 
 
-def test_a_voxel_filled_by_halves_gets_the_lower_label() -> None:
+def test_voxel_filled_half_by_each_class_gets_the_lower_label() -> None:
     recipe = replace(load_recipe("la"), spacing=(2.0, 2.0, 2.0))
     for label_first in (True, False):
         voxels = np.zeros((20, 8, 8), np.uint8)
-        voxels[:9] = label_first  # ends amid a voxel of the coarser grid
+        voxels[:9] = label_first  # ends in the middle of a voxel of the coarser grid
         voxels[9:] = not label_first
         labelmap = Labelmap(voxels, centred_grid((20, 8, 8), (1.0, 1.0, 1.0)))
         labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
@@ -303,14 +301,14 @@ def test_a_voxel_filled_by_halves_gets_the_lower_label() -> None:
 # ---- intensities
 
 
-def test_clip_maps_its_ends_to_minus_one_and_one() -> None:
+def test_clip_maps_its_limits_to_minus_1_and_1() -> None:
     values = torch.tensor([-2000.0, -125.0, 75.0, 275.0, 175.0, 9e4]).reshape(1, 6, 1, 1)
     result = normalise(values, Intensity("clip", low=-125, high=275), (1, 1, 1)).flatten()
     assert torch.allclose(result, torch.tensor([-1.0, -1.0, 0.0, 1.0, 0.5, 1.0]), atol=1e-6)
 
 
 def scipy_local(image: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
-    """The `local` rule by scipy's running mean; what lies outside weighs nothing."""
+    """Return the intensity rule `local` computed by SciPy's running mean; voxels outside the image have weight 0."""
 
     def smooth(values: np.ndarray) -> np.ndarray:
         for axis, steps in enumerate(reach):
@@ -327,7 +325,7 @@ def scipy_local(image: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
 
 
 def noise(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
-    """Correlated positive noise, as of a magnitude image."""
+    """Return correlated positive noise, as in a magnitude image."""
     values = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.0)
     return np.abs(values / values.std() * 50 + 120).astype(np.float32)
 
@@ -336,7 +334,9 @@ RULE = Intensity("local", radius_mm=6.0)
 
 
 @pytest.mark.parametrize("slab", [1, 700, 1 << 18])
-def test_local_is_the_running_mean_and_deviation_of_scipy(slab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_normalisation_equals_scipy_s_running_mean_and_deviation(
+    slab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preprocessing, "SLAB", slab)
     image = np.stack([noise((37, 30, 21), 1), noise((37, 30, 21), 2) * 9])
     result = normalise(torch.from_numpy(image), RULE, (1.5, 1.0, 4.0)).numpy()
@@ -345,35 +345,35 @@ def test_local_is_the_running_mean_and_deviation_of_scipy(slab: int, monkeypatch
     assert result.std() > 0.5
 
 
-def test_local_normalisation_ignores_gain_and_a_usual_offset() -> None:
+def test_local_normalisation_does_not_depend_on_gain_or_offset() -> None:
     image = torch.from_numpy(noise((32, 30, 28)))[None]
     expected = normalise(image, RULE, (1, 1, 1))
     for gain in (1e-3, 0.37, 250.0):
         assert (normalise(image * gain, RULE, (1, 1, 1)) - expected).abs().max() < 1e-4
-    # The floor under the deviation is a thousandth of the values' size, so an offset shows to that degree and no more.
+    # The deviation has a lower limit of a thousandth of the values' magnitude, so an offset has a small effect.
     for offset in (-120.0, 100.0, 400.0):
         floor = 1e-3 * (abs(offset) + 120 + 50) / 30
         assert (normalise(image + offset, RULE, (1, 1, 1)) - expected).abs().max() < 4 * floor
-    # Squares of 16-bit values stand or fall with double precision.
+    # Squares of large values need double precision.
     far = normalise(image + 60000, RULE, (1, 1, 1)).numpy()
     assert np.abs(far[0] - scipy_local((image + 60000)[0].numpy(), (6, 6, 6))).max() < 1e-3
 
 
-def test_local_normalisation_ignores_cropping() -> None:
+def test_local_normalisation_does_not_depend_on_cropping() -> None:
     image = torch.from_numpy(noise((70, 64, 60)))[None]
     whole = normalise(image, RULE, (1.5, 1.5, 1.5))
     crop = (slice(None), slice(8, 66), slice(5, 60), slice(3, 55))
     cropped = normalise(image[crop], RULE, (1.5, 1.5, 1.5))
-    support = 3 * 4  # three boxes of four voxels on either side
+    support = 3 * 4  # the mean is three box filters of four voxels on either side
     far = (slice(None), *(slice(support, -support) for _ in range(3)))
     assert (cropped - whole[crop])[far].abs().max() < 1e-5
     middle = (slice(None), *(slice(4, -4) for _ in range(3)))
     assert (cropped - whole[crop])[middle].abs().mean() < 0.05
-    assert (cropped - whole[crop]).abs().max() > 1e-2  # at the border the crop must show, or the test sees nothing
+    assert (cropped - whole[crop]).abs().max() > 1e-2  # near the new border the values do differ
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 731.3])
-def test_constant_air_stays_zero(level: float) -> None:
+def test_constant_air_is_mapped_to_0(level: float) -> None:
     image = torch.full((1, 40, 36, 32), level)
     image[:, 28:] = torch.from_numpy(noise((12, 36, 32)))
     result = normalise(image, RULE, (1.5, 1.5, 1.5))
@@ -382,7 +382,7 @@ def test_constant_air_stays_zero(level: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<i2", ">i2", "<u2", "<u4", "<f8", ">f4"])
-def test_every_stored_type_gives_the_same_image(dtype: str, tiny_recipe: Recipe) -> None:
+def test_image_does_not_depend_on_the_stored_data_type(dtype: str, tiny_recipe: Recipe) -> None:
     grid = centred_grid((16, 14, 12), (1.5, 1.5, 2.0))
     voxels = np.rint(noise((1, *grid.shape))).clip(0, 255)
     expected, _ = scan_to_network(Volume(voxels, grid), tiny_recipe)

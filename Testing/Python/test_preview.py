@@ -1,4 +1,4 @@
-"""What a run shows of a validation case while it learns: on the scan's own grid, and never half-written."""
+"""The preview of a validation case during training: on the scan's grid, and always complete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 
-def test_the_preview_shows_the_chosen_case_with_the_dice_of_the_validation(tmp_path: Path) -> None:
+def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=2)
     run = RunFolder(tmp_path / "run")
     assert chosen_preview(run) is None
@@ -31,7 +31,7 @@ def test_the_preview_shows_the_chosen_case_with_the_dice_of_the_validation(tmp_p
     np.testing.assert_allclose(preview.affine, volume.grid.affine)
     labels = np.load(preview.labels, mmap_mode="r")
     assert (labels.shape, labels.dtype) == (volume.voxels[0].T.shape, np.uint8)
-    # The scan has the network's spacing, so the validation's own Dice can be had from the preview.
+    # The scan has the recipe's spacing, so the preview's Dice equals the validation's.
     assert case.label is not None
     truth = read_labelmap(case.label).voxels.transpose(2, 1, 0) > 0
     other = next(case for case in read_cases(table) if case.name == "validation0")
@@ -48,17 +48,17 @@ def test_the_preview_shows_the_chosen_case_with_the_dice_of_the_validation(tmp_p
     labels = np.load(changed.labels)
     second = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
     np.testing.assert_allclose((dice + second) / 2, both[-1], atol=1e-6)
-    assert len(list(run.preview.glob("*.npy"))) == 2  # of earlier ones nothing is left
+    assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
 
 
-def test_without_a_request_there_is_no_preview_and_its_failure_does_not_end_the_run(tmp_path: Path) -> None:
+def test_preview_is_written_on_request_only_and_its_failure_is_ignored(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=1)
     run = RunFolder(tmp_path / "run")
     trainer = new_trainer(run.path, table, "iterations=1")
     assert trainer.fit(read_cases(table)).finished
     assert not run.preview.exists()
     choose_preview(run, "validation0")
-    (run.preview / "preview.json").mkdir()  # where it is to be written
+    (run.preview / "preview.json").mkdir()  # a folder in place of the file makes writing fail
     again = new_trainer(run.path, None, "iterations=1")
     assert again.fit(read_cases(table)).finished
     assert read_preview(run) is None

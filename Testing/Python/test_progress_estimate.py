@@ -1,4 +1,4 @@
-"""Estimated fraction and remaining time of simulated work on a simulated clock."""
+"""The estimated fraction and remaining time of simulated work, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from dcamt.worker.progress import LARGEST_GUESS, ProgressEstimate
 
 
-def test_work_without_reports_follows_the_expected_duration() -> None:
+def test_fraction_follows_the_expected_duration_without_reports() -> None:
     estimate = ProgressEstimate(100.0, expected_s=20.0)
     estimate.report("segmenting", 0.1, 101.0)
     assert estimate.fraction(105.0) == pytest.approx(0.25)
@@ -22,16 +22,16 @@ def test_remaining_time_is_unknown_without_a_speed() -> None:
     assert estimate.remaining_s(9.0) is None
 
 
-def test_even_work_is_predicted_to_the_second_despite_a_wrong_expectation() -> None:
+def test_remaining_time_of_uniform_work_is_exact_despite_a_wrong_expectation() -> None:
     estimate = ProgressEstimate(0.0, expected_s=1000.0)
-    for second in range(0, 101, 10):  # one hundredth a second from the start of the stage
+    for second in range(0, 101, 10):  # the stage advances by 0.01 per second
         estimate.report("segmenting", second / 100, float(second))
         if second:
             assert estimate.remaining_s(second + 3.0) in (pytest.approx(97 - second), None if second == 100 else 0)
     assert estimate.fraction(100.0) == 1
 
 
-def test_each_stage_has_its_own_speed() -> None:
+def test_each_stage_has_a_separate_speed() -> None:
     estimate = ProgressEstimate(0.0)
     estimate.report("preparing", 0.0, 0.0)
     estimate.report("segmenting", 0.1, 50.0)
@@ -39,11 +39,11 @@ def test_each_stage_has_its_own_speed() -> None:
     assert estimate.remaining_s(51.0) == pytest.approx(8)
 
 
-def test_fraction_never_falls() -> None:
+def test_fraction_never_decreases() -> None:
     estimate = ProgressEstimate(0.0, expected_s=10.0)
     fractions = [estimate.fraction(8.0)]
     estimate.report("segmenting", 0.1, 8.0)
-    estimate.report("segmenting", 0.2, 9.0)  # slower than expected: its own speed counts from here
+    estimate.report("segmenting", 0.2, 9.0)  # slower than expected; from here the measured speed is used
     fractions += [estimate.fraction(9.0), estimate.fraction(12.0)]
     assert fractions == sorted(fractions)
     assert estimate.remaining_s(9.0) == pytest.approx(8)

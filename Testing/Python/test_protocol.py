@@ -1,4 +1,4 @@
-"""Requests and events of the worker are written and parsed back without loss; others are refused in one line."""
+"""Requests and events of the worker: written and parsed without loss; invalid ones are refused in one line."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE"
     ],
     ids=lambda one: one.kind,
 )
-def test_requests_are_parsed_back(request_: Request) -> None:
+def test_request_is_parsed_back(request_: Request) -> None:
     line = request_line(request_)
     assert "\n" not in line
     found = parse_request(line)
     assert type(found) is type(request_)
-    np.testing.assert_equal(asdict(found), asdict(request_))  # arrays compare element by element
+    np.testing.assert_equal(asdict(found), asdict(request_))  # compares arrays by element
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_requests_are_parsed_back(request_: Request) -> None:
     ],
     ids=lambda one: one.kind,
 )
-def test_events_are_parsed_back(event: WorkerEvent) -> None:
+def test_event_is_parsed_back(event: WorkerEvent) -> None:
     line = worker_event_line(event)
     assert "\n" not in line
     assert parse_worker_event(json.loads(line)) == event
 
 
-def test_undefined_measurements_come_back_as_nan() -> None:
+def test_undefined_measurements_are_parsed_as_nan() -> None:
     empty = replace(ROW, volume_ml=0.0, sphericity=math.nan)
     found = parse_worker_event(json.loads(worker_event_line(OutlinesMeasured("1", (empty,)))))
     assert isinstance(found, OutlinesMeasured)
@@ -117,7 +117,7 @@ def test_undefined_measurements_come_back_as_nan() -> None:
     ],
     ids=str,
 )
-def test_requests_that_are_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_request_is_refused(change: dict[str, Any], message: str) -> None:
     line = json.dumps({**json.loads(request_line(SEGMENT)), **change})
     with pytest.raises(InputError) as caught:
         parse_request(line)
@@ -125,12 +125,12 @@ def test_requests_that_are_refused(change: dict[str, Any], message: str) -> None
     assert request_id(line) == "7"
 
 
-def test_events_that_are_refused() -> None:
+def test_invalid_event_is_refused() -> None:
     for fields in ({}, {"event": "dance"}, {"event": "note", "id": "1"}, {"event": "note", "id": 1, "message": "x"}):
         with pytest.raises(InputError):
             parse_worker_event(fields)
 
 
-def test_lines_without_an_id() -> None:
+def test_request_id_of_an_invalid_line_is_none() -> None:
     for line in ("", "[]", "{}", "not json", "[" * 100_000):
         assert request_id(line) is None

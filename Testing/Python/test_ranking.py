@@ -1,4 +1,4 @@
-"""Ranking of unlabelled cases: scores and places in closed form, and the command from case list to CSV file."""
+"""Ranking of unlabelled cases: scores and places of synthetic disagreement, and the command `dcamt rank`."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 2.5)])
-def test_the_place_is_where_disagreement_is_densest(spacing: tuple[float, float, float]) -> None:
+def test_place_is_where_the_summed_disagreement_is_highest(spacing: tuple[float, float, float]) -> None:
     grid = centred_grid((50, 40, 24), spacing, rotation(20, -10, 30))
     points = points_of(grid)
     centre = points[30, 22, 11]
     blob = np.linalg.norm(points - centre, axis=-1) < 4
     amount = 0.6 * blob
-    amount[5, 5, 5] = 1.0  # a single voxel's doubt is more, but less in sum
+    amount[5, 5, 5] = 1.0  # a single voxel of higher disagreement has a smaller sum
     place = grid.position(densest_voxel(amount, grid))
     assert np.linalg.norm(np.array(place) - centre) <= max(spacing)
 
 
 def stub(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
-    """Return a predictor whose result is given."""
+    """Return a predictor with a fixed result."""
 
     def segment(volume: Volume) -> Prediction:
         return Prediction(Labelmap(labels, volume.grid), None, agreement, trust)
@@ -43,7 +43,7 @@ def stub(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
     return SimpleNamespace(segment=segment, recipe=tiny_recipe())
 
 
-def test_the_score_is_one_less_the_dice_of_the_branches(tmp_path: Path) -> None:
+def test_score_is_one_minus_the_dice_of_the_branches(tmp_path: Path) -> None:
     write_cases_folder(tmp_path, labelled=0, unlabelled=1)
     case = Case("a", tmp_path / "unlabelled0.nii.gz", None, UNLABELLED)
     labels, agreement = np.ones((24, 24, 24), np.uint8), np.ones((24, 24, 24), np.float32)
@@ -60,7 +60,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_order_and_file(tmp_path: Path) -> None:
+def test_cases_are_written_in_order_of_their_score(tmp_path: Path) -> None:
     ranked = [
         RankedCase(name, tmp_path / f"{name}.nii", score, (1.5, -2.25, 3.0))
         for name, score in zip("cab", (0.1, 0.5, 0.1), strict=True)
@@ -77,7 +77,7 @@ def test_order_and_file(tmp_path: Path) -> None:
     assert [Path(row["image"]) for row in rows] == [tmp_path / f"{name}.nii" for name in "abc"]
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_ranks_the_unlabelled_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=3, validation=1)
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
     (tmp_path / "unlabelled1.nii.gz").write_bytes(b"spoilt")
@@ -95,7 +95,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert read_labelmap(event["segmentation"]).grid.shape == (24, 24, 24)
 
 
-def test_nothing_to_rank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_without_unlabelled_cases_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1)
     assert call_dcamt(["rank", table]) == 1
     assert "holds no unlabelled case" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Recipes: those shipped, the content of a recipe file, and the messages on unusable ones."""
+"""Recipes: the shipped ones, reading and writing, changes by settings, and messages about invalid recipes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALLEST = {"name": "heart", "title": "Heart", "modality": "MRI", "spacing": [1,
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
-    """The smallest recipe with `section.field` (or a field of its own) set to `value`."""
+    """Return the smallest recipe as a dictionary with `section.field` (or a top-level field) set to `value`."""
     data: dict[str, Any] = copy.deepcopy(SMALLEST)
     section, _, name = key.rpartition(".")
     holder = data.setdefault(section, {}) if section else data
@@ -34,7 +34,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 
 
 def settings_by_name() -> Counter[str]:
-    """Count each name among the fields of the recipe and of its sections."""
+    """Count how often each field name occurs in the recipe and its sections."""
     recipe = load_recipe("la")
     names: Counter[str] = Counter()
     for recipe_field in dataclasses.fields(recipe):
@@ -44,7 +44,7 @@ def settings_by_name() -> Counter[str]:
     return names
 
 
-def test_the_left_atrium_recipe_is_that_of_the_publication() -> None:
+def test_left_atrium_recipe_has_the_published_values() -> None:
     recipe = load_recipe("la")
     assert recipe.spacing == (0.625, 0.625, 0.625)
     assert recipe.training.patch == (112, 112, 80)
@@ -56,7 +56,7 @@ def test_the_left_atrium_recipe_is_that_of_the_publication() -> None:
     assert (atrium.type.scheme, atrium.type.value, atrium.type.meaning) == ("SCT", "82471001", "Left atrium")
 
 
-def test_the_second_left_atrium_recipe_differs_in_how_it_is_trained_alone() -> None:
+def test_second_left_atrium_recipe_differs_only_in_training() -> None:
     first, second = load_recipe("la").to_dict(), load_recipe("la-best").to_dict()
     for key in ("name", "title", "training"):
         assert first.pop(key) != second.pop(key)
@@ -67,7 +67,7 @@ def test_the_second_left_atrium_recipe_differs_in_how_it_is_trained_alone() -> N
     assert plan.iterations == first_plan.iterations
 
 
-def test_the_pancreas_recipe_is_that_of_the_publication() -> None:
+def test_pancreas_recipe_has_the_published_values() -> None:
     recipe = load_recipe("pancreas")
     assert recipe.spacing == (1.0, 1.0, 1.0)
     assert recipe.training.patch == (96, 96, 96)
@@ -77,7 +77,7 @@ def test_the_pancreas_recipe_is_that_of_the_publication() -> None:
     assert (pancreas.type.scheme, pancreas.type.value) == ("SCT", "15776009")
 
 
-def test_every_shipped_recipe_trains_all_five_parts_on_both_kinds_of_cases() -> None:
+def test_every_shipped_recipe_uses_all_five_losses_and_both_kinds_of_cases() -> None:
     assert {"la", "la-best", "pancreas"} <= set(shipped_recipes())
     for name in shipped_recipes():
         recipe = load_recipe(name)
@@ -92,7 +92,7 @@ def test_every_shipped_recipe_trains_all_five_parts_on_both_kinds_of_cases() -> 
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_to_json_and_back_is_the_same_recipe(name: str, tmp_path: Path) -> None:
+def test_recipe_written_as_json_is_read_back(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     assert recipe_from_dict(json.loads(recipe.to_json()), "x.json") == recipe
     settings = ["patch=64,32,48", "flip=true,false,true", "mmd=0", "title=Vorhöfe", "channels=8,16", "convolutions=1,2"]
@@ -102,7 +102,7 @@ def test_to_json_and_back_is_the_same_recipe(name: str, tmp_path: Path) -> None:
     assert load_recipe(path) == other != recipe
 
 
-def test_any_number_of_classes_and_channels() -> None:
+def test_recipe_may_have_several_classes_and_channels() -> None:
     recipe = recipe_from_dict({**SMALLEST, "input_channels": 2}, "heart.json")
     assert recipe.output_channels == 4
     assert recipe.input_channels == 2
@@ -110,7 +110,7 @@ def test_any_number_of_classes_and_channels() -> None:
     assert isinstance(recipe.spacing[0], float)
     assert [info.type.meaning for info in recipe.classes] == ["Left ventricle", "Myocardium", "Right ventricle"]
     assert recipe.classes[1].category.meaning == "Anatomical Structure"
-    # What the file leaves out takes the dataclasses' values.
+    # Keys that the file omits take the defaults of the dataclasses.
     assert recipe.training == Recipe("", "", "", (1, 1, 1), ()).training
     assert recipe_from_dict(json.loads(recipe.to_json()), "heart.json") == recipe
 
@@ -138,7 +138,7 @@ def test_any_number_of_classes_and_channels() -> None:
         ("title=A = B", "", "title", "A = B"),
     ],
 )
-def test_a_setting_changes_its_field_and_no_other(setting: str, section: str, name: str, expected: Any) -> None:
+def test_setting_changes_only_its_field(setting: str, section: str, name: str, expected: Any) -> None:
     before = load_recipe("la")
     after = with_settings(before, [setting])
     expected_dict = before.to_dict()
@@ -153,15 +153,15 @@ def test_settings_are_applied_in_order_and_checked_together() -> None:
     recipe = load_recipe("la")
     assert with_settings(recipe, []) == recipe
     assert with_settings(recipe, ["iterations=5", "iterations=7"]).training.iterations == 7
-    # Each alone would not fit the other's old value.
+    # Each setting alone would contradict the old value of the other.
     both = with_settings(recipe, ["channels=8,16,32", "convolutions=1,1,2"])
     assert both.stride == (4, 4, 4)
     with pytest.raises(InputError, match=r"as many entries as network\.channels"):
         with_settings(recipe, ["channels=8,16,32"])
 
 
-def test_every_setting_can_be_reached_by_its_short_name() -> None:
-    """No name occurs in two sections; if it did, the short name would be ambiguous."""
+def test_every_setting_has_an_unambiguous_short_name() -> None:
+    """No field name may occur in two sections."""
     names = settings_by_name()
     assert [name for name, count in names.items() if count > 1] == []
     with pytest.raises(InputError) as caught:
@@ -170,7 +170,7 @@ def test_every_setting_can_be_reached_by_its_short_name() -> None:
     assert known == set(names) - {"classes", "format"}
 
 
-def test_an_ambiguous_short_name_is_refused_and_its_full_name_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ambiguous_short_name_is_refused_and_full_name_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     gain = next(f for f in dataclasses.fields(load_recipe("la").augmentation) if f.name == "gain")
     monkeypatch.setattr("dcamt.recipe._settable_fields", lambda: [("augmentation", gain), ("intensity", gain)])
     with pytest.raises(InputError, match="there is no setting 'gain'"):
@@ -202,7 +202,7 @@ def test_an_ambiguous_short_name_is_refused_and_its_full_name_taken(monkeypatch:
         ("iterations=0", "--set: iterations must be at least 1"),
     ],
 )
-def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> None:
+def test_error_names_the_invalid_setting(setting: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         with_settings(load_recipe("la"), [setting])
     assert str(caught.value).startswith(f"{message}.")
@@ -232,7 +232,7 @@ def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> Non
         ("classes", [{**CLASSES[0], "type": {"scheme": "SCT"}}], "'recipe.classes.type' lacks the key 'value'."),
     ],
 )
-def test_a_value_of_another_shape_is_named_by_its_key(key: str, value: Any, message: str) -> None:
+def test_error_names_the_key_of_a_value_of_wrong_type(key: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe_from_dict(changed(key, value), "mine.json")
     assert str(caught.value).startswith(f"mine.json: {message}")
@@ -240,13 +240,13 @@ def test_a_value_of_another_shape_is_named_by_its_key(key: str, value: Any, mess
 
 
 @pytest.mark.parametrize("key", sorted(SMALLEST))
-def test_a_missing_key_is_named(key: str) -> None:
+def test_error_names_the_missing_key(key: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe_from_dict({other: value for other, value in SMALLEST.items() if other != key}, "mine.json")
     assert str(caught.value) == f"mine.json: 'recipe' lacks the key '{key}'."
 
 
-def test_files_that_are_no_recipes(tmp_path: Path) -> None:
+def test_file_that_is_not_a_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no recipe of the name 'liver'\. Shipped recipes: .*la, .*\.json file\."):
         load_recipe("liver")
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):

@@ -1,4 +1,4 @@
-"""Recipe values beyond their limits: each is refused by its own message, and values at the limits are accepted."""
+"""Limits of recipe values: values beyond a limit are refused with a specific message, values at it are accepted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STRENGTHS = ("rotation_degrees", "scale", "gamma", "gain", "offset", "noise")
 
 
 def la_with(changes: dict[str, Any]) -> dict[str, Any]:
-    """The left-atrium recipe's dictionary with each `section.field` of `changes` put in."""
+    """Return the left-atrium recipe as a dictionary, with each `section.field` of `changes` set."""
     data = copy.deepcopy(load_recipe("la").to_dict())
     for key, value in changes.items():
         section, _, name = key.rpartition(".")
@@ -181,8 +181,8 @@ def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
     assert recipe.output_channels == 1 + len(data["classes"])
 
 
-def test_no_float_of_a_recipe_may_be_infinite_or_nan() -> None:
-    """Fields that are added later are included."""
+def test_infinite_and_nan_values_are_refused_for_every_number() -> None:
+    """The test lists the fields itself, so it covers fields that are added later."""
     data = load_recipe("la").to_dict()
     fields = [(name, key) for name, part in data.items() if isinstance(part, dict) for key in part]
     floats = [(name, key) for name, key in fields if isinstance(data[name][key], float)]
@@ -194,8 +194,8 @@ def test_no_float_of_a_recipe_may_be_infinite_or_nan() -> None:
 
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
-def test_a_removed_part_is_accepted_while_it_is_off(key: str) -> None:
-    """Run folders and models of 0.1 hold the keys of the copy-paste loss and of the blur."""
+def test_removed_settings_are_accepted_when_turned_off(key: str) -> None:
+    """Run folders and models of version 0.1 hold keys of the copy-paste loss and of the blur, since removed."""
     data = la_with({key: 0.0})
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
     with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this part was removed"):
@@ -203,7 +203,7 @@ def test_a_removed_part_is_accepted_while_it_is_off(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
-def test_a_run_with_a_removed_part_can_be_opened_but_not_trained_further(key: str, tmp_path: Path) -> None:
+def test_run_with_a_removed_setting_turned_on_is_opened_but_not_resumed(key: str, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.recipe.write_text(json.dumps(la_with({key: 0.5})), encoding="utf-8")
     scan = tmp_path / "a.nrrd"
@@ -215,7 +215,7 @@ def test_a_run_with_a_removed_part_can_be_opened_but_not_trained_further(key: st
 
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
-def test_a_model_whose_training_had_a_removed_part_is_opened_but_lends_no_recipe(
+def test_model_trained_with_a_removed_setting_segments_but_starts_no_run(
     key: str, tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section, name = key.split(".")
@@ -248,14 +248,14 @@ def test_a_model_whose_training_had_a_removed_part_is_opened_but_lends_no_recipe
         ),
     ],
 )
-def test_strides_that_make_no_network_are_refused(strides: Any, patch: Any, message: str) -> None:
+def test_invalid_strides_are_refused(strides: Any, patch: Any, message: str) -> None:
     changes = {"network.strides": strides, "training.patch": patch}
     with pytest.raises(InputError) as caught:
         recipe_from_dict(la_with(changes), "own.json")
     assert message in str(caught.value)
 
 
-def test_patches_need_only_be_multiples_of_the_strides_of_their_axis() -> None:
+def test_patch_must_be_a_multiple_of_its_axis_strides_only() -> None:
     changes = {"network.strides": [*[[2, 2, 1]] * 3, [2, 2, 2]], "training.patch": [64, 64, 6]}
     recipe = recipe_from_dict(la_with(changes), "own.json")
     assert recipe.stride == (16, 16, 2)

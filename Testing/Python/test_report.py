@@ -1,4 +1,4 @@
-"""A run's report: one page that needs no other file, shows what was measured, and names no patient."""
+"""A run's report: a self-contained page with all measurements and without any patient's identity."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from dcamt_testing.synthetic import set_options, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
-"""A patient's name, identifier and birthday, which stand in every name, path and header of the run below."""
+"""A patient's name, identifier and birthday, which occur in all names, paths and headers of the run below."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a run with four validation cases, with a patient's name wherever files can hold one."""
+    """Train a run with four validation cases and a patient's name wherever files can hold one."""
     home = tmp_path_factory.mktemp("Hildegard_Mustermann")
     rows = []
     for number, role in enumerate(["labelled", "unlabelled", *["validation"] * 4]):
@@ -52,12 +52,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["train", str(table), "--run", str(home / "PID-4711" / "run"), "--device", "cpu"]
     output = home / "output.txt"
     assert run_dcamt([*words, *set_options("validate_every=3")], output) == 0, output.read_text(encoding="utf-8")
-    assert "report" not in output.read_text(encoding="utf-8")  # which is where a failure would be printed
+    assert "report" not in output.read_text(encoding="utf-8")  # a failure to write the report would be printed
     return home / "PID-4711" / "run"
 
 
 def everything_in(data: bytes) -> Iterator[str]:
-    """Yield the content of a file as text, including archives and pictures in it."""
+    """Yield the content of a file as text, including the content of embedded archives and pictures."""
     yield data.decode("latin-1")
     for found in re.findall(rb"data:image/png;base64,([A-Za-z0-9+/=]+)", data):
         yield base64.b64decode(found).decode("latin-1")
@@ -74,12 +74,12 @@ def test_report_and_model_name_no_patient(run: Path, file: str) -> None:
     parts = {part for part in run.parts if len(part) > 3 and part not in ("run", "root")}
     for trace in (*PLANTED, *parts, str(run.parent)):
         assert not any(trace.lower() in text.lower() for text in texts), trace
-    # The search finds what is there: the run's own list names the cases.
+    # The search works: it finds the name in the run's case list.
     assert any("Mustermann" in text for text in everything_in((run / "cases.csv").read_bytes()))
 
 
 class Page(HTMLParser):
-    """Collects the addresses that a page would load, its tags, and the rows of its tables."""
+    """A parsed report page: the addresses that it would load, its tags, and the rows of its tables."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def test_page_needs_no_other_file(run: Path) -> None:
         assert f"{caption} by Dice: case " in text
 
 
-def test_page_shows_the_facts_of_the_run(run: Path) -> None:
+def test_page_shows_the_run_s_settings_and_results(run: Path) -> None:
     rows = {row[0]: row[1:] for row in Page((run / "report.html").read_text(encoding="utf-8")).rows if row}
     assert (rows["Labelled cases"], rows["Unlabelled cases"], rows["Validation cases"]) == (["1"], ["1"], ["4"])
     assert rows["Iterations"] == ["6"]
@@ -137,7 +137,7 @@ def test_charts_show_the_events(run: Path) -> None:
     assert len(charts[0].findall("polyline")) == 3
 
 
-def test_command_writes_the_report_again(run: Path, tmp_path: Path) -> None:
+def test_command_rewrites_the_report(run: Path, tmp_path: Path) -> None:
     before = (run / "report.html").read_text(encoding="utf-8")
     (run / "report.html").unlink()
     output = tmp_path / "output.txt"
@@ -161,7 +161,7 @@ def test_repeated_iterations_are_drawn_once() -> None:
     assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
 
 
-def test_charts_show_their_lines() -> None:
+def test_line_chart_thins_long_lines_and_escapes_texts() -> None:
     line = [(x, 2.0 if x < 500 else 1.0) for x in range(1000)]
     short = thin_line(line)
     assert len(short) == MAX_POINTS
@@ -175,7 +175,7 @@ def test_charts_show_their_lines() -> None:
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(0, {}), (1, {"Best": 0}), (2, {"Best": 1, "Worst": 0})])
-def test_best_median_and_worst_of_few_cases(
+def test_best_median_and_worst_case_are_picked(
     count: int, chosen: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ScoredCase, "dice", property(lambda case: float(case.name)))
@@ -185,7 +185,7 @@ def test_best_median_and_worst_of_few_cases(
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
-    """A bright block at the right, front and top, stored along -R, S, A, lies at the upper left of each slice."""
+    """The scan is stored along -R, S, A; a bright block at the right, front and top is at the upper left of slices."""
     import matplotlib.image
 
     block = np.zeros((40, 40, 40), np.uint8)
@@ -202,6 +202,6 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
     assert pixels.shape == (side, 3 * side + 12, 3)
     for number in range(3):
         panel = pixels[:, number * (side + 6) :][:, :side]
-        # 20 mm about the block are shown: of voxels 8 to 39, counted from the other end, it fills 2 to 11.
+        # The picture shows 20 mm around the block: 32 voxels, of which it fills numbers 2 to 11.
         assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()

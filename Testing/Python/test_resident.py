@@ -1,4 +1,4 @@
-"""Cases in memory: the rounding to 8 bits, the voxels on which patches are centred, and errors of files."""
+"""Resident cases: rounding to 8 bits, the voxels on which patches are centred, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def write_case(folder: Path, image: np.ndarray, label: np.ndarray | None) -> Cas
 
 
 @pytest.mark.parametrize(("settings", "reach"), [((), 4.0), (("rule=clip", "low=0", "high=300"), 1.0)])
-def test_eight_bits_round_by_half_a_step_at_most(tmp_path: Path, settings: tuple[str, ...], reach: float) -> None:
+def test_rounding_to_8_bits_is_off_by_at_most_half_a_step(
+    tmp_path: Path, settings: tuple[str, ...], reach: float
+) -> None:
     recipe = tiny_recipe(*settings)
     case = write_case(tmp_path, *ellipsoid_scan())
     exact, _ = scan_to_network(read_scan(case.image), recipe)
@@ -38,12 +40,12 @@ def test_eight_bits_round_by_half_a_step_at_most(tmp_path: Path, settings: tuple
     assert held.image.shape == exact.shape
     error = (held.image * scale + offset - exact).abs()
     assert float(error.max()) <= reach / 255 * (1 + 1e-4)
-    # The whole range is used, so that the bound is nearly met.
+    # The whole range is used, so some errors come close to the limit.
     assert float(error.max()) > 0.9 * reach / 255
     assert (offset, 255 * scale + offset) == pytest.approx((-reach, reach))
 
 
-def test_on_the_networks_own_grid_the_label_is_the_files(tmp_path: Path) -> None:
+def test_label_on_the_network_grid_is_unchanged(tmp_path: Path) -> None:
     image, label = ellipsoid_scan((20, 24, 28))
     held = load_case(write_case(tmp_path, image, label), tiny_recipe(), CPU)
     assert held.label is not None
@@ -52,7 +54,7 @@ def test_on_the_networks_own_grid_the_label_is_the_files(tmp_path: Path) -> None
     assert np.array_equal(held.voxels[0].numpy(), np.argwhere(label))
 
 
-def test_places_of_a_large_class_are_spread_over_it(tmp_path: Path) -> None:
+def test_places_of_a_large_class_are_spread_over_the_class(tmp_path: Path) -> None:
     label = np.zeros((40, 40, 40), np.uint8)
     label[2:38, 2:38, 2:38] = 1
     image = label + np.random.default_rng(0).random(label.shape, dtype=np.float32)
@@ -66,21 +68,21 @@ def test_places_of_a_large_class_are_spread_over_it(tmp_path: Path) -> None:
     assert octants.min() > 0.9 * len(places) / 8
 
 
-def test_without_a_label(tmp_path: Path) -> None:
+def test_case_without_a_label_is_loaded(tmp_path: Path) -> None:
     held = load_case(write_case(tmp_path, ellipsoid_scan()[0], None), tiny_recipe(), CPU)
     assert held.label is None
     assert held.voxels == ()
 
 
-def fault(case: Case, recipe: Recipe | None = None) -> str:
+def refusal(case: Case, recipe: Recipe | None = None) -> str:
     with pytest.raises(InputError) as caught:
         load_case(case, recipe or tiny_recipe(), CPU)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_structure_too_thin_for_the_recipes_grid_is_refused(tmp_path: Path) -> None:
-    """A sheet of a voxel of 2 mm. Some stray voxels may go, and so may what is not there."""
+def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> None:
+    """A sheet of 2 mm is refused on a coarse grid. A few stray voxels may vanish, and a class may be absent."""
     image, label = ellipsoid_scan((20, 20, 20))
     two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
     two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))
@@ -88,10 +90,10 @@ def test_a_structure_too_thin_for_the_recipes_grid_is_refused(tmp_path: Path) ->
     assert load_case(write_case(tmp_path, image, label), two, CPU).label is not None
     label[:, 7, :] = 2
     case = write_case(tmp_path, image, label)
-    assert fault(case, two).startswith(f"{case.label}: its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x")
+    assert refusal(case, two).startswith(f"{case.label}: its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x")
 
 
-def test_a_mask_of_255_becomes_the_only_class(tmp_path: Path) -> None:
+def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     ones, white = (load_case(write_case(tmp_path, image, label * value), tiny_recipe(), CPU) for value in (1, 255))
     assert ones.label is not None
@@ -100,24 +102,24 @@ def test_a_mask_of_255_becomes_the_only_class(tmp_path: Path) -> None:
     assert int(ones.label.max()) == 1
 
 
-def test_errors_of_a_label_name_its_file(tmp_path: Path) -> None:
+def test_error_of_a_label_names_its_file(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image, label * 0)
-    assert fault(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")
+    assert refusal(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")
     case = write_case(tmp_path, image, label * 7)
-    assert fault(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows 1 to 1. ")
+    assert refusal(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows 1 to 1. ")
     case = write_case(tmp_path, image, label[:-1])
-    assert fault(case).startswith(f"{case.label}: lies on another grid (23 x 24 x 24 voxels")
+    assert refusal(case).startswith(f"{case.label}: lies on another grid (23 x 24 x 24 voxels")
     moved = np.diag([2.0, 2.0, 2.0, 1.0])
     moved[0, 3] = 0.5
     assert case.label is not None
     nibabel.save(nibabel.Nifti1Image(label, moved), case.label)
-    assert "lies on another grid" in fault(case)
+    assert "lies on another grid" in refusal(case)
     case.label.write_bytes(b"no image")
-    assert fault(case).startswith(f"{case.label}: ")
+    assert refusal(case).startswith(f"{case.label}: ")
 
 
-def test_a_blank_scan_is_refused(tmp_path: Path) -> None:
+def test_scan_of_one_intensity_is_refused(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image * 0, label)
-    assert fault(case).startswith(f"{case.image}: is blank")
+    assert refusal(case).startswith(f"{case.image}: is blank")

@@ -1,4 +1,4 @@
-"""A run ends with the same result after signals, kills, full disks, failures and on other devices."""
+"""Resumed runs: after signals, kills, full disks and failures, the result equals that of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ processes = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
 STEPS = 60
 FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=7")
-"""A run with all five parts of the objective (the recipe's own weights), an average, and checkpoints all the time."""
+"""Settings with all five losses (weighted as in the recipe), averaged weights, and a checkpoint per iteration."""
 
 
 @pytest.fixture(scope="module")
@@ -41,27 +41,27 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, table: Path) -> RunFolder:
-    """The run that the interrupted ones are compared with."""
+    """Return the run with which the interrupted runs are compared."""
     folder = tmp_path_factory.mktemp("reference")
     run = RunFolder(folder / "run")
-    assert run_dcamt(begin(table, run), folder / "output") == 0, (folder / "output").read_text(encoding="utf-8")
+    assert run_dcamt(train_words(table, run), folder / "output") == 0, (folder / "output").read_text(encoding="utf-8")
     return run
 
 
-def begin(table: Path, run: RunFolder, settings: tuple[str, ...] = FULL) -> list[str]:
+def train_words(table: Path, run: RunFolder, settings: tuple[str, ...] = FULL) -> list[str]:
     return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
-def go_on(run: RunFolder) -> list[str]:
+def resume_words(run: RunFolder) -> list[str]:
     return ["train", "--run", str(run.path), "--device", "cpu", "--resume"]
 
 
-def assert_same_end(run: RunFolder, reference: RunFolder) -> None:
+def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     states = [load_checkpoint(each.checkpoint, CPU) for each in (run, reference)]
     for state in states:
         assert state["step"] == STEPS
         assert state["average"] is not None
-        assert state["optimiser"]["state"]  # momentum is part of it
+        assert state["optimiser"]["state"]  # includes the momentum
         for clock in ("seconds", "seconds_validating"):
             del state[clock]
     assert_same(*states)
@@ -73,14 +73,14 @@ def assert_same_end(run: RunFolder, reference: RunFolder) -> None:
 
 
 def wait_for(run: RunFolder, holds: Callable[[list[dict[str, Any]]], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until the run's events fulfil a condition, or the process ends."""
+    """Wait until a condition on the run's events holds or the process ends."""
     limit = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < limit and not holds(run.read_events()):
         time.sleep(0.002)
 
 
 def wait_until_unlocked(run: RunFolder) -> None:
-    """Wait until the process that holds the run's lock has ended: the one that was killed is its parent."""
+    """Wait until the training process has ended. `process` is its launcher, which ends a moment earlier."""
     limit = time.monotonic() + 60
     while is_held(run.lock):
         assert time.monotonic() < limit
@@ -93,15 +93,15 @@ def last_checkpoint(events: list[dict[str, Any]]) -> int:
 
 @processes
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
+def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
 ) -> None:
     run, draw = RunFolder(tmp_path / "run"), random.Random(seed)
-    arguments, reached, kills = begin(table, run), -1, 0
+    arguments, reached, kills = train_words(table, run), -1, 0
     for goal in (0, 6, 13):
         process = start_dcamt(arguments, tmp_path / "output")
         wait_for(run, lambda events, goal=goal: last_checkpoint(events) >= goal, process)  # type: ignore[misc]
-        time.sleep(draw.uniform(0, 0.06))  # in the midst of an iteration, of a checkpoint, of anything
+        time.sleep(draw.uniform(0, 0.06))  # a random time: during an iteration, or while a checkpoint is written
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         wait_until_unlocked(run)
@@ -109,18 +109,18 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
         step = load_checkpoint(run.checkpoint, CPU)["step"]
         assert step >= reached
         assert not run.model.exists()
-        reached, arguments = step, go_on(run)
+        reached, arguments = step, resume_words(run)
     assert kills == 3
     assert run_dcamt(arguments, tmp_path / "output") == 0, (tmp_path / "output").read_text(encoding="utf-8")
-    assert_same_end(run, uninterrupted)
+    assert_same_result(run, uninterrupted)
     started = [event for event in run.read_events() if event.kind == "started"]
     assert [event.resumed for event in started][-1] is True
     assert started[-1].step == reached
 
 
 @processes
-def test_the_reference_run_used_every_part(uninterrupted: RunFolder) -> None:
-    """Otherwise the comparisons above would compare too little."""
+def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFolder) -> None:
+    """Otherwise the comparisons with it would prove little."""
     events = uninterrupted.read_events()
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
@@ -136,7 +136,7 @@ def test_the_reference_run_used_every_part(uninterrupted: RunFolder) -> None:
 @processes
 def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
     run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
-    process = start_dcamt(begin(table, run), output)
+    process = start_dcamt(train_words(table, run), output)
     wait_for(run, lambda events: last_checkpoint(events) >= 4, process)
     process.terminate()
     process.wait(300)
@@ -151,13 +151,13 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
     assert told[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Continue with: dcamt train")
     assert "Traceback" not in output.read_text(encoding="utf-8")
     assert not run.model.exists()
-    assert run_dcamt(go_on(run), output) == 0, output.read_text(encoding="utf-8")
-    assert_same_end(run, uninterrupted)
+    assert run_dcamt(resume_words(run), output) == 0, output.read_text(encoding="utf-8")
+    assert_same_result(run, uninterrupted)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to oneself are POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_iteration_in_hand(tmp_path: Path, table: Path, number: signal.Signals) -> None:
+def test_signal_pauses_the_run_after_the_current_iteration(tmp_path: Path, table: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     trainer = new_trainer(tmp_path / "run", table, "iterations=50")
     iterate = trainer.iterate
@@ -174,7 +174,7 @@ def test_a_signal_ends_the_run_after_the_iteration_in_hand(tmp_path: Path, table
     assert signal.getsignal(number) == before
 
 
-def test_a_full_disk_loses_only_the_steps_after_the_last_checkpoint(
+def test_full_disk_loses_only_iterations_after_the_last_checkpoint(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ("iterations=6", "checkpoint_every_s=0.000001", "weight_average=0.9")
@@ -199,17 +199,17 @@ def test_a_full_disk_loses_only_the_steps_after_the_last_checkpoint(
     assert_same(resumed.fit(read_cases(table), resumed=True).weights, whole.weights)
 
 
-def test_losses_that_are_not_finite_end_the_run_and_keep_the_checkpoint(tmp_path: Path, table: Path) -> None:
+def test_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     settings = ("iterations=40", "learning_rate=1e18", "checkpoint_every_s=0.000001")
-    assert run_dcamt(begin(table, run, settings), tmp_path / "output") == 1
+    assert run_dcamt(train_words(table, run, settings), tmp_path / "output") == 1
     assert "no longer finite" in (tmp_path / "output").read_text(encoding="utf-8")
     state = load_checkpoint(run.checkpoint, CPU)
     assert state["step"] < 40
     assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, table: Path) -> None:
+def test_checkpoint_of_another_network_is_refused(tmp_path: Path, table: Path) -> None:
     new_trainer(tmp_path / "run", table).save()
     for settings in (("channels=4,4,8",), ("weight_average=0.9",), ("attention_heads=0",)):
         with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, table: Path)
         new_trainer(tmp_path / "run", table).resume()
 
 
-def test_a_run_resumed_after_its_last_iteration_still_validates(tmp_path: Path, table: Path) -> None:
+def test_run_resumed_after_its_last_iteration_validates(tmp_path: Path, table: Path) -> None:
     first = new_trainer(tmp_path / "run", table, "iterations=3").fit(read_cases(table))
     again = new_trainer(tmp_path / "run", table, "iterations=3")
     again.resume()
@@ -232,7 +232,7 @@ def test_a_run_resumed_after_its_last_iteration_still_validates(tmp_path: Path, 
 
 @pytest.mark.parametrize("saved_with", [True, False])
 @pytest.mark.parametrize("resumed_with", [True, False])
-def test_a_checkpoint_loads_with_and_without_gradient_scaling(
+def test_checkpoint_loads_with_and_without_gradient_scaling(
     tmp_path: Path, table: Path, saved_with: bool, resumed_with: bool
 ) -> None:
     first, second = new_trainer(tmp_path / "run", table), new_trainer(tmp_path / "run", table)
@@ -248,11 +248,11 @@ def test_a_checkpoint_loads_with_and_without_gradient_scaling(
 
 
 @pytest.mark.parametrize("settings", [(), ("checkpoint_every_s=0.000001", "validate_every=4")])
-def test_a_validation_that_fails_does_not_lose_the_run(
+def test_run_can_be_resumed_when_a_validation_failed(
     tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last one, and one on the way, if a checkpoint was due."""
-    monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)  # there is always time for one
+    """The failed validation is the final one, or an earlier one that follows a checkpoint."""
+    monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)  # validations are never skipped for lack of time
     whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
 
     def fail(*_: Any) -> None:

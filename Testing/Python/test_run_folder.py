@@ -1,4 +1,4 @@
-"""A run's folder is all that the run needs."""
+"""Run folders: creation, opening, moving, and removal of incomplete files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def table(tmp_path: Path) -> Path:
     return write_cases_folder(tmp_path / "data", labelled=1, unlabelled=1, validation=1, shape=(8, 8, 8))
 
 
-def nothing() -> None:
-    """A first checkpoint that these tests do without."""
+def save_no_checkpoint() -> None:
+    """Stand in for saving the first checkpoint, which these tests do not need."""
 
 
-def test_a_created_run_is_opened(tmp_path: Path, table: Path) -> None:
+def test_created_run_is_opened(tmp_path: Path, table: Path) -> None:
     recipe, cases = tiny_recipe("mmd=0.25", "flip=true,false,true"), read_cases(table)
     run = RunFolder(tmp_path / "runs" / "first")
-    run.create(recipe, cases, nothing)
+    run.create(recipe, cases, save_no_checkpoint)
     opened, found = RunFolder(run.path).open()
     assert opened == recipe
     assert [(c.name, c.role, c.image.resolve(), c.label and c.label.resolve()) for c in found] == [
@@ -35,33 +35,33 @@ def test_a_created_run_is_opened(tmp_path: Path, table: Path) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == ["cases.csv", "recipe.json"]
 
 
-def test_run_and_scans_may_move_together(tmp_path: Path, table: Path) -> None:
+def test_run_is_opened_after_moving_it_with_its_scans(tmp_path: Path, table: Path) -> None:
     run = RunFolder(table.parent / "run")
-    run.create(tiny_recipe(), read_cases(table), nothing)
+    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
     table.parent.rename(tmp_path / "elsewhere")
     _, cases = RunFolder(tmp_path / "elsewhere" / "run").open()
     assert all(case.image.exists() for case in cases)
 
 
-def test_an_empty_folder_is_accepted_and_a_full_one_refused(tmp_path: Path, table: Path) -> None:
+def test_run_is_created_in_an_empty_folder_only(tmp_path: Path, table: Path) -> None:
     recipe, cases = tiny_recipe(), read_cases(table)
     empty = RunFolder(tmp_path / "empty")
     empty.path.mkdir()
-    empty.create(recipe, cases, nothing)
+    empty.create(recipe, cases, save_no_checkpoint)
     with pytest.raises(InputError, match=r"already holds a run\. Resume it with --resume, or name a new folder\.$"):
-        empty.create(recipe, cases, nothing)
+        empty.create(recipe, cases, save_no_checkpoint)
     full = RunFolder(tmp_path / "full")
     full.path.mkdir()
     (full.path / "thesis.doc").touch()
     with pytest.raises(InputError, match="is not an empty folder"):
-        full.create(recipe, cases, nothing)
+        full.create(recipe, cases, save_no_checkpoint)
     file = RunFolder(tmp_path / "full" / "thesis.doc")
     with pytest.raises(InputError, match="is not an empty folder"):
-        file.create(recipe, cases, nothing)
+        file.create(recipe, cases, save_no_checkpoint)
     assert [path.name for path in full.path.iterdir()] == ["thesis.doc"]
 
 
-def test_a_run_killed_before_it_began_can_be_begun_again(tmp_path: Path, table: Path) -> None:
+def test_run_killed_during_creation_can_be_created_again(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
 
     def killed() -> None:
@@ -73,18 +73,18 @@ def test_a_run_killed_before_it_began_can_be_begun_again(tmp_path: Path, table: 
         run.create(tiny_recipe(), read_cases(table), killed)
     with pytest.raises(InputError, match="holds no run"):
         run.open()
-    run.create(tiny_recipe(), read_cases(table), nothing)
+    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
     run.open()
 
 
-def test_half_written_files_of_a_killed_process_are_removed(tmp_path: Path, table: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.checkpoint.parent.mkdir(parents=True)
     strays = [run.path / ".0badcafe-recipe.json", run.path / ".12345678-cases.csv"]
     strays.append(run.checkpoint.parent / ".deadbeef-last.pt")
     for stray in [*strays, run.lock]:
         stray.touch()
-    run.create(tiny_recipe(), read_cases(table), nothing)
+    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
     assert not any(stray.exists() for stray in strays)
     for stray in strays:
         stray.touch()
@@ -93,42 +93,42 @@ def test_half_written_files_of_a_killed_process_are_removed(tmp_path: Path, tabl
     run.open()
 
 
-def test_a_folder_with_a_hidden_file_is_not_empty(tmp_path: Path, table: Path) -> None:
+def test_folder_with_a_hidden_file_is_not_empty(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path)
     (tmp_path / ".hidden").touch()
     with pytest.raises(InputError, match="is not an empty folder"):
-        run.create(tiny_recipe(), read_cases(table), nothing)
+        run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
 
 
-def test_the_origin_of_the_weights_is_stored(tmp_path: Path, table: Path) -> None:
+def test_origin_of_the_weights_is_stored(tmp_path: Path, table: Path) -> None:
     run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
-    run.create(tiny_recipe(), read_cases(table), nothing, origin)
+    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint, origin)
     assert json.loads(run.origin.read_text(encoding="utf-8"))["checksum"] == "abc123"
     assert RunFolder(run.path).started_from() == origin
     run.withdraw()
     assert list(run.path.iterdir()) == []
 
-    # Begun once more, from random weights this time, after a beginning that was killed.
+    # The same run is created again, now from random weights, after a first creation that was killed.
     run.origin.write_text("{}", encoding="utf-8")
-    run.create(tiny_recipe(), read_cases(table), nothing)
+    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
     assert run.started_from() is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x"}', '{"name":1,"title":"","licence":"","checksum":""}'])
-def test_a_damaged_origin_is_an_input_error(tmp_path: Path, text: str) -> None:
+def test_damaged_origin_is_refused(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     run.origin.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start a new run\.$"):
         run.started_from()
 
 
-def test_a_folder_without_a_run(tmp_path: Path) -> None:
+def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone"):
         with pytest.raises(InputError, match=r"holds no run to resume\. Start one without --resume\.$"):
             RunFolder(path).open()
 
 
-def test_a_failure_during_creation_leaves_no_run(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_during_creation_leaves_no_run(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
 
     def full_disk(*_: object) -> None:
@@ -136,17 +136,17 @@ def test_a_failure_during_creation_leaves_no_run(tmp_path: Path, table: Path, mo
 
     monkeypatch.setattr(run_folder, "write_cases", full_disk)
     with pytest.raises(OutputError):
-        run.create(tiny_recipe(), read_cases(table), nothing)
+        run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
     with pytest.raises(InputError, match="holds no run"):
         run.open()
     monkeypatch.undo()
-    run.create(tiny_recipe(), read_cases(table), nothing)
+    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
     run.open()
 
 
-def test_a_missing_scan_is_named(tmp_path: Path, table: Path) -> None:
+def test_error_names_the_missing_scan(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.create(tiny_recipe(), read_cases(table), nothing)
+    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
     (table.parent / "unlabelled0.nii.gz").unlink()
     with pytest.raises(InputError, match=r"unlabelled0\.nii\.gz, which does not exist"):
         run.open()

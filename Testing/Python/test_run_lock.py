@@ -1,4 +1,4 @@
-"""One process at a time trains in a run folder, and a process that ended never keeps the next one out."""
+"""The lock of a run folder: only one process holds it, and it is free when that process ends in any way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with run_lock(Path(sys.argv[1])):
     time.sleep(600)
 """
 
-# Takes the lock again and again; inside, the process must be alone.
+# Takes the lock repeatedly, and checks that no other process holds it at the same time.
 CONTENDER = """
 import os, sys, time
 from pathlib import Path
@@ -43,21 +43,21 @@ print(held)
 """
 
 
-def everything(folder: Path) -> list[str]:
+def all_paths(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def test_file_and_new_folders_exist_while_the_lock_is_held(tmp_path: Path) -> None:
     with run_lock(tmp_path / "runs" / "a" / "train.lock"):
-        assert everything(tmp_path) == ["runs", "runs/a", "runs/a/train.lock"]
-    assert everything(tmp_path) == []
+        assert all_paths(tmp_path) == ["runs", "runs/a", "runs/a/train.lock"]
+    assert all_paths(tmp_path) == []
     with run_lock(tmp_path / "runs" / "a" / "train.lock"):
         (tmp_path / "runs" / "a" / "recipe.json").touch()
-    assert everything(tmp_path) == ["runs", "runs/a", "runs/a/recipe.json"]
+    assert all_paths(tmp_path) == ["runs", "runs/a", "runs/a/recipe.json"]
     (tmp_path / "empty").mkdir()
     with run_lock(tmp_path / "empty" / "train.lock"):
         pass
-    assert (tmp_path / "empty").is_dir()  # it existed before
+    assert (tmp_path / "empty").is_dir()  # it existed before the lock
 
 
 def test_second_holder_is_refused_and_the_first_keeps_the_lock(tmp_path: Path) -> None:
@@ -73,15 +73,15 @@ def test_second_holder_is_refused_and_the_first_keeps_the_lock(tmp_path: Path) -
         pass
 
 
-def test_exception_frees_the_lock(tmp_path: Path) -> None:
+def test_exception_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
     for error in (KeyboardInterrupt, ValueError):
         with pytest.raises(error), run_lock(path):
             raise error
-        assert everything(tmp_path) == []
+        assert all_paths(tmp_path) == []
 
 
-def test_killed_holder_frees_the_lock(tmp_path: Path) -> None:
+def test_lock_is_free_after_its_holder_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
     holder = subprocess.Popen(
         [interpreter(), "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True, encoding="utf-8"
@@ -93,16 +93,16 @@ def test_killed_holder_frees_the_lock(tmp_path: Path) -> None:
         pass
     holder.kill()
     holder.communicate()
-    assert path.exists()  # left behind, but no lock any more
+    assert path.exists()  # the file remains, but does not lock
     assert not is_held(path)
     with run_lock(path):
         pass
-    assert everything(tmp_path) == ["run"]
+    assert all_paths(tmp_path) == ["run"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="flock")
 def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
-    """Before `filelock`, DCAMT locked the same file with `flock`."""
+    """Earlier versions locked the same file with `flock` instead of the package `filelock`."""
     import fcntl
 
     path = tmp_path / "train.lock"
@@ -114,8 +114,8 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
     assert not is_held(path)
 
 
-def test_processes_that_contend_are_never_inside_together(tmp_path: Path) -> None:
-    """Although the file is removed on release, two processes never hold different files as the lock."""
+def test_competing_processes_never_hold_the_lock_together(tmp_path: Path) -> None:
+    """The file is removed on release; even so, two processes never hold locks on different files."""
     words = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     contenders = [subprocess.Popen(words, text=True, **pipes) for _ in range(4)]  # type: ignore[call-overload]
@@ -124,7 +124,7 @@ def test_processes_that_contend_are_never_inside_together(tmp_path: Path) -> Non
     assert sum(int(held) for held, _ in results) > 20
 
 
-def test_file_system_without_locks_refuses_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_is_not_refused_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -133,10 +133,10 @@ def test_file_system_without_locks_refuses_no_process(tmp_path: Path, monkeypatc
     assert not is_held(tmp_path / "train.lock")
     with run_lock(tmp_path / "train.lock"), run_lock(tmp_path / "train.lock"):
         pass
-    assert everything(tmp_path) == []
+    assert all_paths(tmp_path) == []
 
 
-def test_place_where_no_file_can_be_created(tmp_path: Path) -> None:
+def test_lock_in_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "run" / "train.lock").mkdir(parents=True)
     for path in (tmp_path / "file" / "run" / "train.lock", tmp_path / "run" / "train.lock"):
@@ -144,4 +144,4 @@ def test_place_where_no_file_can_be_created(tmp_path: Path) -> None:
             pass
         assert str(caught.value).startswith(f"{path}: could not be written (")
         assert "\n" not in str(caught.value)
-    assert everything(tmp_path) == ["file", "run", "run/train.lock"]
+    assert all_paths(tmp_path) == ["file", "run", "run/train.lock"]

@@ -1,4 +1,4 @@
-"""A run is paused, stopped and watched by its folder alone, from a process that did not start it."""
+"""Pausing, stopping and watching a run from another process, through files in the run's folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def table(tmp_path: Path) -> Path:
     return write_cases_folder(tmp_path / "data", labelled=1, unlabelled=1, validation=1)
 
 
-def begin(table: Path, run: RunFolder, *settings: str) -> list[str]:
+def train_words(table: Path, run: RunFolder, *settings: str) -> list[str]:
     return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
@@ -46,9 +46,9 @@ def wait(holds: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: Path, table: Path) -> None:
+def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 2)
     assert run_state(run).state == RUNNING
     write_request(run, PAUSE)
@@ -69,7 +69,7 @@ def test_pause_ends_the_process_with_a_checkpoint_and_resume_goes_on(tmp_path: P
 
 def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(begin(table, run, *LONG, "validate_every=1"), tmp_path / "out")
+    process = start_dcamt(train_words(table, run, *LONG, "validate_every=1"), tmp_path / "out")
 
     def dice() -> list[float]:
         return [e.dice["mean"]["Left atrium"] for e in run.read_events() if e.kind == "validation"]  # type: ignore[index]
@@ -93,7 +93,7 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
     assert run.report.exists()
 
 
-def test_a_paused_run_is_stopped_from_its_checkpoint(
+def test_paused_run_is_stopped_from_its_checkpoint(
     tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFolder(tmp_path / "run")
@@ -101,7 +101,7 @@ def test_a_paused_run_is_stopped_from_its_checkpoint(
     assert call_dcamt(stop) == 1
     assert "no run to resume" in capfd.readouterr().err
     assert call_dcamt([*stop, "--set", "batch=2"]) == 2
-    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 2)
     write_request(run, PAUSE)
     process.wait(60)
@@ -115,12 +115,14 @@ def test_a_paused_run_is_stopped_from_its_checkpoint(
     assert run.report.exists()
     first = next(iter(build_network(verify_model(run.model)).state_dict().values()))
     of_its_shape = [one for one in _tensors(torch.load(run.checkpoint, weights_only=True)) if one.shape == first.shape]
-    assert any(torch.allclose(one, first, rtol=1e-3, atol=1e-6) for one in of_its_shape)  # a model is kept in 16 bits
+    assert any(
+        torch.allclose(one, first, rtol=1e-3, atol=1e-6) for one in of_its_shape
+    )  # the model file holds 16-bit weights
 
 
-def test_a_run_in_training_is_stopped_from_a_shell(tmp_path: Path, table: Path) -> None:
+def test_running_run_is_stopped_by_the_command(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 0)
     assert call_dcamt(["train", "--run", run.path, "--stop"]) == 0
     process.wait(120)
@@ -128,17 +130,20 @@ def test_a_run_in_training_is_stopped_from_a_shell(tmp_path: Path, table: Path) 
 
 
 def _tensors(state: Any) -> list[torch.Tensor]:
-    """All tensors of a checkpoint, however deep they lie."""
+    """Return all tensors in a nested checkpoint."""
     if isinstance(state, torch.Tensor):
         return [state]
     inner = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
     return [tensor for part in inner for tensor in _tensors(part)]
 
 
-def test_a_finished_run_keeps_a_better_model_of_before(tmp_path: Path, table: Path) -> None:
-    """A learning rate that ruins what the first steps learnt."""
+def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
+    """The learning rate is so high that the result gets worse after the first iterations."""
     run = RunFolder(tmp_path / "run")
-    assert run_dcamt(begin(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5"), tmp_path / "out") == 0
+    assert (
+        run_dcamt(train_words(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5"), tmp_path / "out")
+        == 0
+    )
     by_step = {
         e.step: e.dice["mean"]["Left atrium"]
         for e in run.read_events()
@@ -151,15 +156,15 @@ def test_a_finished_run_keeps_a_better_model_of_before(tmp_path: Path, table: Pa
         assert verify_model(run.best).card.trained_on["iterations"] == best
 
 
-def test_a_request_to_an_earlier_process_does_not_end_the_next(tmp_path: Path, table: Path) -> None:
+def test_request_left_by_an_earlier_process_is_ignored(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     write_request(run, STOP)
-    assert run_dcamt(begin(table, run, "iterations=2"), tmp_path / "out") == 0
+    assert run_dcamt(train_words(table, run, "iterations=2"), tmp_path / "out") == 0
     assert run_state(run).state == FINISHED
 
 
-def test_the_request_is_read_back(tmp_path: Path) -> None:
+def test_request_is_read_back(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert read_request(run) is None
     for what in (PAUSE, STOP):
@@ -172,9 +177,9 @@ def test_the_request_is_read_back(tmp_path: Path) -> None:
     assert read_request(run) is None
 
 
-def test_a_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Path) -> None:
+def test_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("checkpoint") > 2)
     process.kill()
     process.wait(60)
@@ -189,11 +194,11 @@ def test_a_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: P
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
-def test_a_disk_that_fills_up_pauses_the_run_with_the_reason(tmp_path: Path, table: Path) -> None:
+def test_full_disk_pauses_the_run_and_is_its_reason(tmp_path: Path, table: Path) -> None:
     """The growing log of events exceeds the limit of a file's size."""
     run = RunFolder(tmp_path / "run")
     without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # larger than the limit
-    words = begin(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
+    words = train_words(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
     done = run_with_file_size_limit(6000, words, without_checkpoints + CALL_DCAMT)
     assert done.returncode == 1
     run.checkpoint.parent.mkdir(exist_ok=True)
@@ -204,7 +209,7 @@ def test_a_disk_that_fills_up_pauses_the_run_with_the_reason(tmp_path: Path, tab
     assert state.reason in done.stderr
 
 
-def test_failure_note_is_kept_whole_and_replaced(tmp_path: Path) -> None:
+def test_failure_note_is_read_back_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "run" / "fault.txt"
     assert read_note(path) is None
     for note in (FailureNote("the disk is full \N{GREEK SMALL LETTER MU}", unwritten=True), FailureNote("x" * 9000)):
@@ -214,7 +219,7 @@ def test_failure_note_is_kept_whole_and_replaced(tmp_path: Path) -> None:
 
 
 def test_failure_notes_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    """They were blank files of 4096 bytes, overwritten in place."""
+    """Earlier versions reserved a blank file of 4096 bytes and overwrote its beginning."""
     path = tmp_path / "fault.txt"
     path.write_bytes(b" " * 4096)
     assert read_note(path) is None
@@ -222,13 +227,13 @@ def test_failure_notes_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert read_note(path) == FailureNote("the disk is full", True)
 
 
-def test_failure_note_that_cannot_be_written_hides_no_failure(tmp_path: Path) -> None:
+def test_unwritable_failure_note_raises_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     write_note(tmp_path / "file" / "fault.txt", FailureNote("x"))
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
-def test_whether_a_lock_is_held_is_seen_without_disturbing_it(tmp_path: Path) -> None:
+def test_checking_a_lock_does_not_disturb_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "train.lock"
     assert not is_held(path)
     assert not path.exists()
@@ -255,7 +260,7 @@ def test_whether_a_lock_is_held_is_seen_without_disturbing_it(tmp_path: Path) ->
         pass
 
 
-def test_runs_are_found_the_newest_first(tmp_path: Path) -> None:
+def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     assert list(find_runs(tmp_path / "none")) == []
     for number, name in enumerate(("old", "new")):
         (tmp_path / name).mkdir()
@@ -266,18 +271,20 @@ def test_runs_are_found_the_newest_first(tmp_path: Path) -> None:
     assert [run.path.name for run in find_runs(tmp_path)] == ["new", "old"]
 
 
-def test_a_run_that_failed_to_start_shows_its_processs_last_line(tmp_path: Path) -> None:
+def test_run_that_failed_to_start_shows_the_last_line_of_its_log(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.log.write_text("dcamt: cases.csv: lacks the column 'role'.\n\n", encoding="utf-8")
     assert (run_state(run).state, run_state(run).reason) == (FAILED, "cases.csv: lacks the column 'role'.")
 
 
-def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_watching_prints_all_events_until_the_run_ends(
+    tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     run = RunFolder(tmp_path / "run")
     assert call_dcamt(["train", "--run", tmp_path / "none", "--watch"]) == 1
     assert "holds no run to watch" in capfd.readouterr().err
     assert call_dcamt(["train", table, "--run", run.path, "--watch"]) == 2
-    process = start_dcamt(begin(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
     wait(lambda: run.recipe.exists())
     watcher = subprocess.Popen(
         [interpreter(), "-m", "dcamt", "train", "--run", str(run.path), "--watch", "--json"],
@@ -298,7 +305,7 @@ def test_watching_shows_a_run_to_its_end(tmp_path: Path, table: Path, capfd: pyt
     assert text.rstrip().endswith(f"paused at {run_state(run).step} of 100000")
 
 
-def test_watching_needs_no_torch(tmp_path: Path) -> None:
+def test_watching_does_not_import_torch(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text("{}", encoding="utf-8")
     code = "import sys; from dcamt import cli; cli.main(sys.argv[1:]); print('torch' in sys.modules)"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Patches, compared with plain slicing and scipy's affine transform; batches depend on step and seed alone."""
+"""Training patches, against slicing and SciPy's affine transform; batches depend only on iteration and seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 
 PATCH = np.array([16, 16, 16])
 SIZE = (30, 26, 28)
-TO_BYTE = 255 / 8  # 8-bit values per unit of intensity, under the rule `local`
+TO_BYTE = 255 / 8  # 8-bit steps per unit of intensity, for the rule `local`
 
 
 def noise(shape: tuple[int, ...], seed: int = 0, high: int = 256) -> np.ndarray:
@@ -27,8 +27,8 @@ def sampler_of(
     return BatchSampler(labelled, unlabelled or [], tiny_recipe(*settings), CPU)
 
 
-def cut(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a patch's image (C, 16, 16, 16), in 8-bit values, and its label."""
+def cut_patch(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image (C, 16, 16, 16), in 8-bit values, and the label of one patch."""
     image, label = sampler_of([case])._cut(case, torch.from_numpy(centre), torch.from_numpy(matrix))
     _, offset = uint8_scale_offset(tiny_recipe().intensity)
     return (image.numpy() - offset) * TO_BYTE, label.numpy()
@@ -43,25 +43,25 @@ def equal(one: Batch, other: Batch) -> bool:
 
 
 @pytest.mark.parametrize("start", [(0, 0, 0), (3, 7, 12), (14, 10, 12)])
-def test_untransformed_cut_is_a_slice(start: tuple[int, int, int]) -> None:
+def test_untransformed_patch_is_a_slice_of_the_case(start: tuple[int, int, int]) -> None:
     scan, label = noise((2, *SIZE)), noise(SIZE, 1, 3)
     part = tuple(slice(at, at + 16) for at in start)
-    image, labels = cut(resident(scan, label), np.array(start) + (PATCH - 1) / 2, np.eye(3))
+    image, labels = cut_patch(resident(scan, label), np.array(start) + (PATCH - 1) / 2, np.eye(3))
     assert np.abs(image - scan[(slice(None), *part)]).max() < 0.01
     assert np.array_equal(labels, label[part])
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_mirrored_cut_is_a_mirrored_slice(axis: int) -> None:
+def test_mirrored_patch_is_a_mirrored_slice(axis: int) -> None:
     scan, label = noise(SIZE), noise(SIZE, 1, 3)
     matrix = np.eye(3)
     matrix[axis, axis] = -1
-    image, labels = cut(resident(scan, label), np.array([4, 5, 6]) + (PATCH - 1) / 2, matrix)
+    image, labels = cut_patch(resident(scan, label), np.array([4, 5, 6]) + (PATCH - 1) / 2, matrix)
     assert np.abs(image[0] - np.flip(scan[4:20, 5:21, 6:22], axis)).max() < 0.01
     assert np.array_equal(labels, np.flip(label[4:20, 5:21, 6:22], axis))
 
 
-def test_rotated_and_scaled_cuts_equal_scipys() -> None:
+def test_rotated_and_scaled_patches_equal_those_of_scipy() -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     scan, label = noise((2, *SIZE)), noise(SIZE, 1, 3)
     settings = tiny_recipe("rotation_degrees=60", "scale=0.5", "flip=true,true,true").augmentation
@@ -70,14 +70,14 @@ def test_rotated_and_scaled_cuts_equal_scipys() -> None:
     compared = 0
     for _ in range(8):
         matrix = random_transform(settings, generator).numpy()
-        centre = draw.uniform(-1, SIZE)  # near and beyond the border, too
+        centre = draw.uniform(-1, SIZE)  # also near and beyond the border
         offset = centre - matrix @ ((PATCH - 1) / 2)
         common = {"offset": offset, "output_shape": (16, 16, 16), "mode": "nearest"}
-        image, labels = cut(resident(scan, label), centre, matrix)
+        image, labels = cut_patch(resident(scan, label), centre, matrix)
         for channel in range(2):
             wanted = ndimage.affine_transform(scan[channel].astype(float), matrix, order=1, **common)
             assert np.abs(image[channel] - wanted).max() < 0.05
-        # Halfway between two voxels either is the nearest; rounding decides.
+        # Halfway between two voxels, rounding decides which one is the nearest, so these are not compared.
         at = np.moveaxis(np.indices((16, 16, 16)), 0, -1) @ matrix.T + offset
         clear = (np.abs(at - np.floor(at) - 0.5) > 1e-3).all(axis=-1)
         wanted = ndimage.affine_transform(label, matrix, order=0, **common)
@@ -86,8 +86,8 @@ def test_rotated_and_scaled_cuts_equal_scipys() -> None:
     assert compared > 0.98 * 8 * 16**3
 
 
-def test_image_and_label_are_cut_at_the_same_place() -> None:
-    """Image and label both hold the voxel's place along one axis: they agree to half a voxel in every rotation."""
+def test_image_and_label_of_a_patch_are_aligned() -> None:
+    """Image and label hold the voxel index along one axis, so they must agree to half a voxel in any rotation."""
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
@@ -99,7 +99,7 @@ def test_image_and_label_are_cut_at_the_same_place() -> None:
             assert far.max() > 0.3
 
 
-def test_a_patch_larger_than_the_scan_repeats_its_border() -> None:
+def test_patch_larger_than_the_scan_repeats_the_border() -> None:
     scan, label = noise((10, 16, 12)), noise((10, 16, 12), 1, 2)
     batch = sampler_of([resident(scan, label)], *UNCHANGED).draw(0)
     sides = ((3, 3), (0, 0), (2, 2))
@@ -111,9 +111,9 @@ def test_a_patch_larger_than_the_scan_repeats_its_border() -> None:
 
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
 def test_patches_lie_inside_the_scan(foreground: float) -> None:
-    """On a ramp of 5 a voxel, neighbours differ by 5 everywhere: no voxel of a patch lies beyond the border."""
+    """The scan is a ramp of 5 per voxel. If neighbours in a patch differ by 5 everywhere, no border is repeated."""
     label = np.zeros((40, 40, 40), np.uint8)
-    label[0, 39, 20] = 1  # in an edge of the scan
+    label[0, 39, 20] = 1  # at an edge of the scan
     ramp = np.broadcast_to(5 * np.arange(40, dtype=np.uint8)[:, None, None], label.shape).copy()
     starts = set()
     for axis in range(3):
@@ -128,13 +128,13 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
 
 def test_fraction_of_patches_centred_on_a_class() -> None:
     label = np.zeros((64, 64, 64), np.uint8)
-    label[5:8, 50:53, 30:33] = 1  # rare in patches that lie anywhere
-    label[40:60, 5:25, 5:60] = 2  # many times larger, but chosen as often
+    label[5:8, 50:53, 30:33] = 1  # rare in patches at random positions
+    label[40:60, 5:25, 5:60] = 2  # much larger, but chosen equally often
     sampler = sampler_of([resident(noise(label.shape), label)], *UNCHANGED, "foreground=0.5", "batch=4")
     labels = torch.cat([sampler.draw(step).labels for step in range(50)])
     centres = labels[:, 6:10, 6:10, 6:10].flatten(1)
     rare = ((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()
-    # 1/2 * 1/2 by intent, and a few percent by chance; four deviations of a share of 200 are 12 %.
+    # Expected: 1/2 * 1/2, plus a few percent by chance; four standard deviations for 200 patches are 12 %.
     assert 0.14 < float(rare) < 0.4
     assert float((centres == 1).any(dim=1).float().mean()) < float((centres == 2).any(dim=1).float().mean())
     never = sampler_of([resident(noise(label.shape), label)], *UNCHANGED, "foreground=0", "batch=4")
@@ -142,7 +142,7 @@ def test_fraction_of_patches_centred_on_a_class() -> None:
     assert float(((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()) < 0.08
 
 
-def test_labelled_samples_come_first() -> None:
+def test_labelled_samples_precede_unlabelled_ones() -> None:
     lit = resident(np.full(SIZE, 200, np.uint8), np.ones(SIZE, np.uint8))
     dark = resident(np.full(SIZE, 50, np.uint8))
     sampler = sampler_of([lit], *UNCHANGED, "batch=5", "labelled_per_batch=2", unlabelled=[dark])
@@ -165,7 +165,7 @@ def test_all_cases_are_drawn() -> None:
     assert set(drawn[:, 1]) == {60, 80, 100}
 
 
-def test_a_batch_depends_on_seed_and_step_alone() -> None:
+def test_batch_depends_only_on_seed_and_iteration() -> None:
     cases = [resident(noise(SIZE, seed), noise(SIZE, seed + 9, 2)) for seed in range(3)]
     used = sampler_of(cases, unlabelled=cases[:1])
     earlier = [used.draw(step) for step in range(4)]
@@ -180,7 +180,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 
 @pytest.mark.parametrize("rule", ["local", "clip"])
-def test_gamma_of_a_batch_keeps_the_ends_of_the_rules_range(rule: str) -> None:
+def test_gamma_keeps_the_ends_of_the_intensity_range(rule: str) -> None:
     ends = [resident(np.full(SIZE, value, np.uint8)) for value in (0, 255)]
     only_gamma = [word for word in UNCHANGED if not word.startswith("gamma")]
     sampler = sampler_of(ends, *only_gamma, "gamma=0.5", f"rule={rule}", "foreground=0")
@@ -194,7 +194,7 @@ def test_gamma_of_a_batch_keeps_the_ends_of_the_rules_range(rule: str) -> None:
     assert bool(((drawn - plain).abs() > 0.005 * reach).any())
 
 
-def test_no_two_iterations_share_a_seed() -> None:
+def test_every_iteration_has_another_seed() -> None:
     steps = [0, 1, 5999, 100_000, 1_000_000]
     assert len({step_seed(seed, step) for seed in range(50) for step in steps}) == 50 * len(steps)
 
@@ -205,12 +205,12 @@ def test_fraction_of_own_tokens(share: float, low: float, high: float) -> None:
     sampler = BatchSampler([resident(noise(SIZE), noise(SIZE, 1, 2))], [], recipe, CPU)
     tokens = torch.stack([sampler.draw(step).own_tokens for step in range(30)])
     assert low <= float(tokens.float().mean()) <= high
-    if share == 0.25:  # drawn for each branch and sample by itself
+    if share == 0.25:  # drawn independently for each branch and sample
         assert bool((tokens[:, 0] != tokens[:, 1]).any())
 
 
-def test_a_ball_stays_a_ball_where_voxels_are_long() -> None:
-    """A ball in voxels of 1 x 1 x 4 mm, turned: its extent in mm is the same along all axes, its volume, too."""
+def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
+    """The voxels are 1 x 1 x 4 mm. Rotation must not change the ball's volume or its extent in mm along any axis."""
     sides = np.array([1.0, 1.0, 4.0])
     places = np.moveaxis(np.indices((48, 48, 12)), 0, -1)
     ball = ((((places - [23.5, 23.5, 5.5]) * sides) ** 2).sum(axis=-1) <= 14**2).astype(np.uint8)
@@ -227,17 +227,17 @@ def test_a_ball_stays_a_ball_where_voxels_are_long() -> None:
     assert turned == 8
 
 
-def test_equal_sides_leave_a_transform_as_it_is() -> None:
+def test_transform_is_unchanged_on_isotropic_voxels() -> None:
     matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.equal(mm_to_voxels(matrix, (0.7, 0.7, 0.7)), matrix)
     moved = mm_to_voxels(matrix, (1.0, 2.0, 4.0))
-    # An offset of v voxels is one of v * sides mm; what comes out in mm, divided by the sides, is in voxels.
+    # An offset is converted to mm (times sides), transformed, and converted back to voxels (divided by sides).
     sides, offset = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
     assert torch.allclose(moved @ offset, (matrix @ (offset * sides)) / sides)
 
 
-def test_mixed_patches_hold_a_box_of_another_of_their_kind() -> None:
-    """Two labelled and three unlabelled scans, each of one value: the box holds another's, label included."""
+def test_mixed_patch_holds_a_box_of_another_patch_with_the_same_role() -> None:
+    """Each of the two labelled and three unlabelled scans has one value, which identifies the box's source."""
     labelled = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
     unlabelled = [resident(np.full(SIZE, 10 * n, np.uint8)) for n in (3, 4, 5)]
     settings = (*UNCHANGED, "batch=5", "labelled_per_batch=2", "foreground=0")
@@ -249,11 +249,11 @@ def test_mixed_patches_hold_a_box_of_another_of_their_kind() -> None:
         before, batch, mixed = still.draw(step), one.draw(step), both.draw(step)
         assert before.box is None
         assert batch.box is not None
-        assert torch.equal(batch.unaugmented, before.unaugmented)  # teachers look at whole patches
+        assert torch.equal(batch.unaugmented, before.unaugmented)  # teachers get the patches without mixing
         where = batch.box.nonzero()
         low, high = where.min(dim=0).values, where.max(dim=0).values + 1
         assert (high - low).tolist() == [round(2 / 3 * 16)] * 3
-        assert len(where) == int((high - low).prod())  # a box, all of it
+        assert len(where) == int((high - low).prod())  # the changed voxels fill a box
         corners.add(tuple(low.tolist()))
         for own, other in ((2, 3), (3, 4), (4, 2)):
             assert torch.equal(batch.images[own], torch.where(batch.box, before.images[other], before.images[own]))
@@ -264,7 +264,7 @@ def test_mixed_patches_hold_a_box_of_another_of_their_kind() -> None:
     assert len(corners) > 20
 
 
-def test_labels_are_mixed_as_their_patches() -> None:
+def test_labels_are_mixed_with_the_images() -> None:
     cases = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
     sampler = sampler_of(cases, *UNCHANGED, "mix_labelled=1", "foreground=0", "batch=4")
     mixtures = 0
@@ -275,7 +275,7 @@ def test_labels_are_mixed_as_their_patches() -> None:
     assert mixtures > 20
 
 
-def test_replaced_surroundings_are_the_same_for_teachers_and_labels() -> None:
+def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> None:
     case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
     settings = (*UNCHANGED, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(noise(SIZE, 1))])
@@ -285,7 +285,7 @@ def test_replaced_surroundings_are_the_same_for_teachers_and_labels() -> None:
         before, batch = plain.draw(step), ending.draw(step)
         assert torch.equal(batch.unaugmented, batch.images[2:])
         changed += (batch.images != before.images).flatten(1).any(dim=1).numpy()
-        # What has no label any more is no tissue either.
+        # Voxels whose label was removed show no tissue.
         gone = batch.labels == 0
         assert bool((batch.images[:2, 0] != before.images[:2, 0])[gone].float().mean() > 0.9) or not gone.any()
         unlabelled_voxels += int(gone.sum())
@@ -293,7 +293,7 @@ def test_replaced_surroundings_are_the_same_for_teachers_and_labels() -> None:
     assert unlabelled_voxels > 0
 
 
-def test_patches_are_mixed_with_the_recipes_probability() -> None:
+def test_patches_are_mixed_with_the_recipe_s_probability() -> None:
     case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
     sampler = sampler_of([case], "mix=0.3", unlabelled=[resident(noise(SIZE))])
     share = sum(sampler.draw(step).box is not None for step in range(200)) / 200

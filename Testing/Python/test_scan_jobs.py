@@ -1,4 +1,4 @@
-"""The scans of a command line, the files it may write, and files that are never replaced without --overwrite."""
+"""Scans and output files of a command line; existing files are never replaced without --overwrite."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def own_result(path: Path) -> None:
+def write_own_result(path: Path) -> None:
     write_labelmap(Labelmap(np.ones(GRID.shape, np.uint8), GRID, None), path, SEGMENTS)
 
 
-def test_labels_beside_their_scans_are_no_scans(tmp_path: Path) -> None:
+def test_labels_beside_their_scans_are_not_segmented(tmp_path: Path) -> None:
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
     touch(
         tmp_path,
@@ -66,24 +66,24 @@ def test_labels_beside_their_scans_are_no_scans(tmp_path: Path) -> None:
     assert skipped == {"p01_seg.nii.gz", "p02_mask.nrrd", "p03_gt.nii", "x_label.mha"}
 
 
-def test_labels_of_public_data_sets_are_no_scans(tmp_path: Path) -> None:
+def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
     touch(tmp_path / "P1", "lgemri.nrrd", "laendo.nrrd", "lawall.nrrd")
     touch(tmp_path / "train_1", "enhanced.nii.gz", "atriumSegImgMO.nii.gz", "scarSegImgM.nii.gz")
     assert [path.name for path in expand_scan_path(tmp_path / "P1")] == ["lgemri.nrrd"]
     assert [path.name for path in expand_scan_path(tmp_path / "train_1")] == ["enhanced.nii.gz"]
 
 
-def test_only_the_first_channel_of_nnunet_is_a_scan(tmp_path: Path) -> None:
+def test_channel_files_of_nnunet_are_one_scan(tmp_path: Path) -> None:
     names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
     touch(tmp_path / "imagesTs", *names)
     touch(tmp_path / "patients", *names)
     assert [path.name for path in expand_scan_path(tmp_path / "imagesTs")] == ["a_0000.nii.gz", "b_0000.nii.gz"]
-    assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)  # patients' numbers
+    assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)  # these numbers are patients
     scans = expand_scan_path(tmp_path / "patients", channels=2)
     assert [path.name for path in scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
 
 
-def test_the_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, *(f"{number}.nrrd" for number in range(5)))
     searched = []
 
@@ -96,7 +96,7 @@ def test_the_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: p
     assert searched == [tmp_path]
 
 
-def test_inputs_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_input_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{number}.nrrd" for number in range(20)]
     touch(tmp_path / "scans", *names)
     scans, resolve, looked_up = [tmp_path / "scans" / name for name in names], Path.resolve, list[str]()
@@ -120,11 +120,11 @@ def fail_after_checks(*_: object) -> NoReturn:
 
 
 @pytest.mark.parametrize("command", ["cases find", "evaluate", "picture", "rank", "rank to folder", "recipe suggest"])
-def test_every_command_replaces_files_on_demand_only(
+def test_every_command_refuses_an_existing_output_without_overwrite(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is checked before any work; --overwrite leads on to the work, which fails for other reasons here."""
-    if command.startswith("rank"):  # what comes after the check loads a model
+    """The output is checked first. With --overwrite the command continues, and here fails for another reason."""
+    if command.startswith("rank"):  # after the check, the command loads a model
         monkeypatch.setattr("dcamt.commands.rank.Console", fail_after_checks)
     touch(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")
     cases, old = tmp_path / "cases.csv", tmp_path / "old.csv"
@@ -145,17 +145,17 @@ def test_every_command_replaces_files_on_demand_only(
     assert "exists already" not in capsys.readouterr().err
 
 
-def test_wall_files_of_segment_are_replaced_on_demand_only(tmp_path: Path) -> None:
+def test_wall_files_of_segment_are_not_replaced_without_overwrite(tmp_path: Path) -> None:
     scans = touch(tmp_path / "patients", "p01.nrrd", "p01.wall.csv")
     plan([scans], scans)
     with pytest.raises(InputError, match=r"p01\.wall\.csv: exists already"):
         plan([scans], scans, wall=True)
-    assert plan([scans], scans, SKIP, wall=True) == []  # no table of DCAMT: a person's work
+    assert plan([scans], scans, SKIP, wall=True) == []  # the table was not written by DCAMT
     (job,) = plan([scans], scans, OVERWRITE, wall=True)
     assert [path.name for path in job.files] == ["p01.seg.nrrd", "p01.wall.vtp", "p01.wall.csv"]
 
 
-def test_a_file_that_exists_is_replaced_on_demand_only(tmp_path: Path) -> None:
+def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
     scans = touch(tmp_path / "patients", "p01.nrrd", "p01.seg.nrrd", "p02.nrrd")
     with pytest.raises(InputError) as caught:
         plan([scans], scans)
@@ -165,24 +165,24 @@ def test_a_file_that_exists_is_replaced_on_demand_only(tmp_path: Path) -> None:
     assert [job.scan.name for job in plan([scans], tmp_path / "out")] == ["p01.nrrd", "p02.nrrd"]
 
 
-def test_results_of_dcamt_are_refused_too_but_named_as_such(tmp_path: Path) -> None:
+def test_existing_results_of_dcamt_are_refused_and_named_as_results(tmp_path: Path) -> None:
     scans = touch(tmp_path / "scans", "a.nrrd")
-    own_result(tmp_path / "out" / "a.seg.nrrd")
+    write_own_result(tmp_path / "out" / "a.seg.nrrd")
     with pytest.raises(InputError, match=r"a\.seg\.nrrd: exists already\. "):
         plan([scans], tmp_path / "out")
 
 
-def test_a_folder_half_done_is_continued(tmp_path: Path) -> None:
+def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
     scans, out = touch(tmp_path / "scans", "a.nrrd", "b.nrrd", "c.nrrd"), tmp_path / "out"
-    own_result(out / "a.seg.nrrd")
-    touch(out, "b.seg.nrrd")  # drawn by hand
+    write_own_result(out / "a.seg.nrrd")
+    touch(out, "b.seg.nrrd")  # a manual segmentation
     assert [job.scan.name for job in plan([scans], out, SKIP)] == ["c.nrrd"]
     assert kept_files(plan([scans], out, OVERWRITE)) == [out / "b.seg.nrrd"]
-    # With the agreement asked for, one of the two results is missing.
+    # With an agreement map requested, one of the two results is missing.
     assert [job.scan.name for job in plan([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
 
 
-def test_a_table_that_exists_is_replaced_on_demand_only(tmp_path: Path) -> None:
+def test_existing_table_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
     scans = touch(tmp_path / "scans", "a.nrrd")
     table = tmp_path / "m.csv"
     table.write_text("mine", encoding="utf-8")
@@ -193,9 +193,9 @@ def test_a_table_that_exists_is_replaced_on_demand_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.seg.nrrd", "x.nrrd", "x.nii.gz", "x.nii"])
-def test_results_are_known_by_their_mark_until_another_program_saves_them(tmp_path: Path, name: str) -> None:
+def test_own_result_is_recognised_until_another_program_saves_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    own_result(path)
+    write_own_result(path)
     assert is_own_result(path)
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((8, 8, 8), np.uint8)), str(path))
     assert not is_own_result(path)
@@ -204,12 +204,12 @@ def test_results_are_known_by_their_mark_until_another_program_saves_them(tmp_pa
     assert not is_own_result(tmp_path / "gone.nrrd")
 
 
-def test_maps_are_marked_too(tmp_path: Path) -> None:
+def test_agreement_map_is_recognised_as_own_result(tmp_path: Path) -> None:
     write_volume(Volume(np.ones((1, *GRID.shape), np.float32), GRID), tmp_path / "map.nii.gz")
     assert is_own_result(tmp_path / "map.nii.gz")
 
 
-def test_a_table_of_measurements_is_read_again(tmp_path: Path) -> None:
+def test_table_of_measurements_is_read_back(tmp_path: Path) -> None:
     rows = [Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75)]
     write_measurements_csv(rows, tmp_path / "m.csv")
     assert read_measurements_csv(tmp_path / "m.csv") == rows

@@ -1,4 +1,4 @@
-"""The model that comes with DCAMT: sound, of a sensible size, and able to do its job on the sample scan."""
+"""The shipped model: valid, small enough, calibrated, and accurate on the sample scan and on held-out scans."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def package() -> ModelPackage:
     return verify_model(DEFAULT_MODEL)
 
 
-def test_it_is_calibrated_in_both_qualities(package: ModelPackage) -> None:
+def test_shipped_model_is_calibrated_for_both_qualities(package: ModelPackage) -> None:
     assert package.calibration is not None
     assert set(package.calibration.qualities) == {ACCURATE, FAST}
     assert package.calibration.cases == 20
 
 
-def test_the_sample_has_an_expected_overlap_and_noise_a_low_one(predictor: Predictor, whole: Prediction) -> None:
+def test_expected_overlap_is_high_for_the_sample_and_low_for_noise(predictor: Predictor, whole: Prediction) -> None:
     assert whole.expected_overlap is not None
     assert 0.7 < whole.expected_overlap.value < 1
     noise = np.random.default_rng(0).normal(100, 30, (1, 64, 64, 40)).clip(0)
@@ -74,12 +74,12 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def test_the_model_ships_under_the_default_name_and_within_25_mb() -> None:
+def test_shipped_model_has_the_default_name_and_at_most_25_mb() -> None:
     assert [model.name for model in stored_models() if model.shipped] == [DEFAULT_MODEL]
     assert model_path(DEFAULT_MODEL).stat().st_size < 25e6
 
 
-def test_its_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> None:
+def test_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> None:
     card = package.card
     assert card.name == DEFAULT_MODEL
     assert card.segments == ("Left atrium",)
@@ -92,12 +92,12 @@ def test_its_card_describes_the_model_and_its_accuracy(package: ModelPackage) ->
 
 
 @pytest.mark.parametrize("quality", [ACCURATE, FAST])
-def test_the_model_finds_the_samples_atrium(predictor: Predictor, scan: Volume, truth: Labelmap, quality: str) -> None:
+def test_sample_s_atrium_is_segmented(predictor: Predictor, scan: Volume, truth: Labelmap, quality: str) -> None:
     found = predictor.segment(scan, quality).labelmap
     assert score(found.voxels == 1, truth.voxels == 1, scan.grid.spacing).dice > 0.9
 
 
-def test_little_memory_changes_less_than_one_voxel_in_two_hundred(
+def test_tiles_change_less_than_one_voxel_in_two_hundred(
     package: ModelPackage, scan: Volume, whole: Prediction
 ) -> None:
     bounded = Predictor(package, memory=pass_bytes(package.recipe, (96, 80, 64))).segment(scan)
@@ -106,8 +106,8 @@ def test_little_memory_changes_less_than_one_voxel_in_two_hundred(
     assert dice(bounded.labelmap.voxels == 1, atrium) >= 0.995
 
 
-def test_how_the_scan_was_cropped_changes_little(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
-    """Cropped by 10 mm on each side and 5 mm above and below, the scan gives the same atrium, less what was cropped."""
+def test_cropping_of_the_scan_changes_little(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
+    """The scan is cropped by 10 mm on each side and 5 mm above and below; the rest of the atrium stays the same."""
     margin = (16, 16, 8)
     part = tuple(slice(m, n - m) for m, n in zip(margin, scan.grid.shape, strict=True))
     affine = scan.grid.affine.copy()
@@ -119,14 +119,14 @@ def test_how_the_scan_was_cropped_changes_little(predictor: Predictor, scan: Vol
     assert dice(cropped.labelmap.voxels == 1, inside) > 0.95
 
 
-def test_a_brighter_scan_is_the_same_scan(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
+def test_brightness_changes_little(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
     brighter = Volume(scan.voxels.astype(np.float32) * 17.5, scan.grid)
     assert dice(predictor.segment(brighter).labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.999
 
 
 @pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
 @pytest.mark.parametrize("case", ["la061", "la072", "la079"])
-def test_the_model_segments_kept_out_scans(predictor: Predictor, case: str) -> None:
+def test_held_out_scans_are_segmented(predictor: Predictor, case: str) -> None:
     scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     found = predictor.segment(scan).labelmap
     assert score(found.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
@@ -135,7 +135,7 @@ def test_the_model_segments_kept_out_scans(predictor: Predictor, case: str) -> N
 @pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
 @pytest.mark.parametrize("surroundings", ["air", "noise", "mirrored tissue"])
 @pytest.mark.parametrize("case", ["la064", "la065"])
-def test_the_atrium_is_found_in_a_scan_padded_to_576_by_576(predictor: Predictor, case: str, surroundings: str) -> None:
+def test_atrium_is_located_in_a_scan_padded_to_576_by_576(predictor: Predictor, case: str, surroundings: str) -> None:
     scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     cropped = dice(predictor.segment(scan).labelmap.voxels == 1, label.voxels == 1)
     margins = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip((576, 576, 88), scan.grid.shape, strict=True)]
