@@ -30,12 +30,14 @@ def region_of(roi: Any, volume: Any) -> Region:
         remedy = _("Press Place around the heart, which gives it one, or choose the whole volume.")
         raise InputError(_("has no extent"), path=roi.GetName(), remedy=remedy)
     to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
-    corners = np.array([_in_volume(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _SIGNS])
+    points = np.array([_in_volume(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _LATTICE])
+    corners = points[_IS_CORNER]
     (low_x, low_y, low_z), (high_x, high_y, high_z) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     centre = corners.mean(axis=0)
     # Half edges of the region in the volume's space, as columns.
-    edges = np.stack([(corners[_SIGNS[:, axis] > 0].mean(axis=0) - centre) for axis in range(3)], axis=1)
-    if not np.allclose(centre + _SIGNS @ edges.T, corners, atol=0.1):
+    signs = _LATTICE[_IS_CORNER]
+    edges = np.stack([(corners[signs[:, axis] > 0].mean(axis=0) - centre) for axis in range(3)], axis=1)
+    if not np.allclose(centre + _LATTICE @ edges.T, points, atol=0.1):
         remedy = _("Choose a region that lies under the volume's own transform.")
         raise InputError(_("lies under a transform that is not linear"), path=roi.GetName(), remedy=remedy)
     rotated = None
@@ -47,7 +49,9 @@ def region_of(roi: Any, volume: Any) -> Region:
     return Region((low_x, low_y, low_z), (high_x, high_y, high_z), rotated)
 
 
-_SIGNS = np.array(list(itertools.product((-1, 1), repeat=3)), float)
+_LATTICE = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
+"""(27, 3): corners, edges, faces and centre of a box, in half edges: a transform may bend its inside alone."""
+_IS_CORNER = np.abs(_LATTICE).min(axis=1) == 1
 
 
 def _in_volume(volume: Any, world: np.ndarray) -> list[float]:

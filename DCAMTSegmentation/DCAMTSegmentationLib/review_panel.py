@@ -82,13 +82,16 @@ class ReviewPanel:
         expected = review.expected_overlap(self._node)
         places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
         places = places if count else _("no doubtful place")
+        one_branch = _("Fast quality runs one branch: it does not show where to doubt.")
         if expected is not None:
             text = _("Expected overlap with an expert: {overlap}").format(overlap=expected)
             text += _("; {places}.").format(places=places) if trust is not None else "."
             if expected.is_low:
                 text += " " + _("This outline is probably wrong: check all of it.")
+            if trust is None:
+                text += " " + one_branch
         elif trust is None:
-            text = _("Fast quality runs one branch: it does not show where to doubt.")
+            text = one_branch
         elif not count and trust < GOOD_AGREEMENT:
             text = _("The branches agree to {share} only, and no single place stands out: check all of it.")
             text = text.format(share=f"{trust:.0%}")

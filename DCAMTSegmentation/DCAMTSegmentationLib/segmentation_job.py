@@ -17,7 +17,7 @@ from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import ScanSegmented, SegmentRequest, WorkerProgress
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.slabs import write_npy
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of, world_matrix
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between, voxels_of, world_positions
 from slicer.i18n import tr as _
 
 from .region_of_interest import region_of
@@ -78,12 +78,15 @@ class SegmentationJob(WorkerJob):
         """Begin in the next turn of the event loop.
 
         Raises:
-            InputError: the volume or the region cannot be used.
+            InputError: the volume or the region cannot be used, or the target is related to the volume by a
+                non-linear transform.
             OutputError: there is no room for the volume's voxels.
         """
         request = self._request
         self._voxels = voxels_of(request.volume)
-        self._geometry, self._world = ijk_to_ras(request.volume), world_matrix(request.volume)
+        if request.target is not None and request.target.GetSegmentation().GetNumberOfSegments() > 0:
+            transform_between(request.volume, request.target)  # before the worker computes for minutes
+        self._geometry, self._positions = ijk_to_ras(request.volume), world_positions(request.volume)
         self._region = region_of(request.region, request.volume) if request.region is not None else None
         super().start()
 
@@ -140,19 +143,13 @@ class SegmentationJob(WorkerJob):
         if checksum != self._checksum:
             note = _("The voxels of {volume} were changed meanwhile: the result is that of the scan before.")
             self.add_note(note.format(volume=volume.GetName()))
-        if not _same(world_matrix(volume), self._world):
+        if not np.allclose(world_positions(volume), self._positions, rtol=0, atol=1e-6):
             note = _("The transform of {volume} was changed meanwhile: the result moved with the volume.")
             self.add_note(note.format(volume=volume.GetName()))
 
 
 def _add_checksum(voxels: np.ndarray, checksum: int) -> int:
     return zlib.crc32(np.ascontiguousarray(voxels).data.cast("B"), checksum)
-
-
-def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return bool(np.allclose(one, other, rtol=0, atol=1e-6))
 
 
 def stage_name(stage: str) -> str:

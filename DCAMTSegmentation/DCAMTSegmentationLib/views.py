@@ -13,6 +13,8 @@ from .disagreement_map import PERCENT
 MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
 _MARK_COLOUR = (0.2, 1.0, 1.0)
+LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
+"""Fractions of a view: small, since its letters grow with its size, and at the bottom right, away from the heart."""
 
 
 def background_scan() -> Any | None:
@@ -150,4 +152,6 @@ def _show_legend(volume: Any | None) -> None:
     legend.SetTitleText(title)
     legend.SetLabelFormat("%.0f")
     legend.SetNumberOfLabels(5)
+    legend.SetSize(*LEGEND_SIZE)
+    legend.SetPosition(*LEGEND_POSITION)
     legend.SetVisibility(True)

@@ -14,6 +14,8 @@ import slicer
 from dcamt.errors import DCAMTError
 from slicer.i18n import tr as _
 
+from .stepped_task import error_text
+
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
 REASON_LENGTH, OUTPUT_LENGTH = 300, 1 << 14
@@ -86,6 +88,12 @@ def ensure_packages() -> None:
     if still:
         text = _("Still missing: {packages}. Restart Slicer, and try again.")
         raise NotInstalledError(text.format(packages=", ".join(still)))
+
+
+def show_error(error: DCAMTError, title: str) -> None:
+    """Show an error, with the output of a failed installation; show nothing to a person who declined to install."""
+    if not isinstance(error, InstallationDeclined):
+        slicer.util.errorDisplay(error_text(error), windowTitle=title, detailedText=getattr(error, "detail", ""))
 
 
 class _Printed:

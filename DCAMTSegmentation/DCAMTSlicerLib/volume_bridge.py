@@ -58,13 +58,13 @@ def transform_between(source: Any, target: Any) -> np.ndarray:
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 
-def world_matrix(node: Any) -> np.ndarray | None:
-    """Return (4, 4): mm in a node's own space -> world mm; None under a transform that is not linear."""
-    parent = node.GetParentTransformNode()
-    if parent is None:
-        return np.eye(4)
-    if not parent.IsTransformToWorldLinear():
-        return None
-    matrix = vtk.vtkMatrix4x4()
-    parent.GetMatrixTransformToWorld(matrix)
-    return np.array(slicer.util.arrayFromVTKMatrix(matrix))
+def world_positions(volume: Any) -> np.ndarray:
+    """Return (125, 3): RAS mm in the world of points that lie evenly in a volume, to compare its transforms."""
+    affine, steps = ijk_to_ras(volume), np.linspace(0, 1, 5)
+    fractions = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    points = fractions * (np.array(volume.GetImageData().GetDimensions()) - 1) @ affine[:3, :3].T + affine[:3, 3]
+    positions, world = np.empty_like(points), [0.0, 0.0, 0.0]
+    for position, point in zip(positions, points, strict=True):
+        volume.TransformPointToWorld(point, world)
+        position[:] = world
+    return positions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import unittest
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from dcamt.worker.protocol import ScanSegmented, SegmentRequest, SegmentResult, 
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
 from segmentation_case import ROOT
-from slicer_harness import close_scene, process_events
+from slicer_harness import choose, click, close_scene, process_events, process_events_until
 
 LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
 
@@ -105,3 +106,42 @@ class FakePanel:
         self.logic.shutdown()
         self.widget.deleteLater()
         process_events()
+
+
+def composites() -> list[Any]:
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
+
+
+class ViewCase(unittest.TestCase):
+    """`self.module`: the panel over a `FakeWorker`, in a fresh scene."""
+
+    def setUp(self) -> None:
+        self.open(FakeWorker())
+
+    def open(self, worker: FakeWorker) -> None:
+        self.module = FakePanel(worker)
+        self.addCleanup(self.module.close)
+        self.ui, self.logic = self.module.ui, self.module.logic
+
+    @property
+    def settings(self) -> Any:
+        return self.module.settings
+
+    def segment(self, volume: Any) -> Any:
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
+        accept()
+        click(self.ui.applyButton)
+        process_events_until(lambda: self.ui.applyButton.text == "Apply", 20, "the result")
+        self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
+        return self.settings.outputSegmentation
+
+    def assert_shown(self, volume: Any) -> None:
+        for composite in composites():
+            self.assertEqual(composite.GetBackgroundVolumeID(), volume.GetID())
+
+
+def accept() -> None:
+    from DCAMTSegmentationLib import licence
+
+    licence.accept("left-atrium")

@@ -93,3 +93,15 @@ class LoadingTest(unittest.TestCase):
                 self.assertEqual(made.className(), name)
                 with self.assertRaises(AttributeError):
                     made.noSuchProperty = 1
+
+    def test_a_collapsed_group_takes_the_room_of_its_title(self) -> None:
+        import ctk
+        import qt
+
+        group = ctk.ctkCollapsibleGroupBox()
+        layout = qt.QVBoxLayout(group)
+        for number in range(9):
+            layout.addWidget(qt.QLabel(str(number)))
+        for collapsed in (True, False, True):
+            group.collapsed = collapsed
+            self.assertEqual(group.maximumHeight < 40, collapsed)

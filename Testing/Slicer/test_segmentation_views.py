@@ -3,54 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-import unittest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import slicer
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.protocol import WorkerProgress
 from DCAMTSegmentationLib import review
-from fake_worker import FakePanel, FakeWorker
+from fake_worker import FakeWorker, ViewCase, composites
 from segmentation_case import Person, add_scan, choose, click, close_scene, process_events_until
-
-
-def composites() -> list[Any]:
-    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
-
-
-class ViewCase(unittest.TestCase):
-    def setUp(self) -> None:
-        self.open(FakeWorker())
-
-    def open(self, worker: FakeWorker) -> None:
-        self.module = FakePanel(worker)
-        self.addCleanup(self.module.close)
-        self.ui, self.logic = self.module.ui, self.module.logic
-
-    @property
-    def settings(self) -> Any:
-        return self.module.settings
-
-    def segment(self, volume: Any) -> Any:
-        choose(self.ui.inputSelector, volume)
-        choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
-        accept()
-        click(self.ui.applyButton)
-        process_events_until(lambda: self.ui.applyButton.text == "Apply", 20, "the result")
-        self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
-        return self.settings.outputSegmentation
-
-    def assert_shown(self, volume: Any) -> None:
-        for composite in composites():
-            self.assertEqual(composite.GetBackgroundVolumeID(), volume.GetID())
-
-
-def accept() -> None:
-    from DCAMTSegmentationLib import licence
-
-    licence.accept("left-atrium")
 
 
 class TwoScansTest(ViewCase):
@@ -194,6 +155,7 @@ class MapTest(ViewCase):
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())
         self.assertIn("Disagreement (%)", legend.GetTitleText())
+        self.assertLessEqual(max(legend.GetSize()), 0.3)  # its letters grow with it
         self.assertEqual(legend.GetDisplayableNode(), slicer.util.getNode("LGE disagreement"))
         self.ui.disagreementCheckBox.click()
         self.assertTrue(display.GetVisibility2DFill())
@@ -285,10 +247,34 @@ class DoubtTextTest(ViewCase):
         self.assertEqual(self.ui.trustLabel.text, text)
 
     def test_a_low_expected_overlap_without_places_is_shown_as_such(self) -> None:
-        self.open(FakeWorker(trust=None, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
+        self.open(FakeWorker(trust=0.41, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
         self.segment(add_scan())
-        text = "Expected overlap with an expert: 0.31 (0.05 to 0.60). This outline is probably wrong: check all of it."
-        self.assertEqual(self.ui.trustLabel.text, text)
+        text = "Expected overlap with an expert: 0.31 (0.05 to 0.60); no doubtful place."
+        self.assertEqual(self.ui.trustLabel.text, f"{text} This outline is probably wrong: check all of it.")
+
+    def test_fast_quality_says_that_one_branch_shows_no_place_with_and_without_a_calibration(self) -> None:
+        text = "Fast quality runs one branch: it does not show where to doubt."
+        overlap = "Expected overlap with an expert:"
+        wrong = "This outline is probably wrong: check all of it."
+        for expected, told in (
+            (None, text),
+            (ExpectedOverlap(0.921, 0.881, 0.949), f"{overlap} 0.92 (0.88 to 0.95). {text}"),
+            (ExpectedOverlap(0.31, 0.05, 0.6), f"{overlap} 0.31 (0.05 to 0.60). {wrong} {text}"),
+        ):
+            self.open(FakeWorker(trust=None, places=0, expected=expected))
+            self.segment(add_scan())
+            self.assertEqual(self.ui.trustLabel.text, told)
+            self.assertFalse(self.ui.nextPlaceButton.enabled or self.ui.disagreementCheckBox.enabled)
+
+
+class ApplyTipTest(ViewCase):
+    def test_the_tip_of_the_button_says_what_apply_and_cancel_do(self) -> None:
+        self.assertEqual(self.ui.applyButton.toolTip, "Choose a volume first.")
+        seen = []
+        self.module.worker.before_answer = lambda: seen.append((self.ui.applyButton.text, self.ui.applyButton.toolTip))
+        self.segment(add_scan())
+        self.assertEqual(seen, [("Cancel", "Cancel the segmentation. The scene stays unchanged.")])
+        self.assertEqual(self.ui.applyButton.toolTip, "Segment the volume. Slicer stays usable meanwhile.")
 
 
 class UndoTest(ViewCase):

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import unittest
 import weakref
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,22 +284,31 @@ class PackagesTest(TrainingCase):
 
     def setUp(self) -> None:
         super().setUp()
-        pip.reset()
-        self.addCleanup(pip.reset)
+        stack = ExitStack()
+        stack.enter_context(pip.in_place_of_slicers())
+        self.addCleanup(stack.close)
         pip.missing = {"nibabel"}
 
     def test_packages_are_asked_for_only_when_something_is_computed(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         process_events()
-        for button in (self.ui.checkButton, self.ui.measureButton, self.ui.startButton):
+        for button in (self.ui.checkButton, self.ui.suggestButton, self.ui.measureButton, self.ui.startButton):
             with Person() as person:
                 person.expects("DCAMT needs Python packages", "Cancel")
-                person.expects("Nothing was installed", "Ok")
                 click(button)
+            self.assertEqual(person.errors(), [])  # whoever declines knows it
         self.assertFalse(self.session.measurement.running or self.session.checking)
         self.assertEqual(list(self.runs.iterdir()), [])
         self.assertTrue(self.ui.startButton.enabled)
+
+    def test_the_output_of_a_failed_installation_is_shown_with_its_reason(self) -> None:
+        pip.returncode, pip.output = 1, ("Collecting nibabel", "ERROR: No space left on device")
+        with Person() as person:
+            person.expects("DCAMT needs Python packages", "Ok")
+            person.expects("ERROR: No space left on device", "Ok")
+            click(self.ui.checkButton)
+        self.assertIn("Collecting nibabel", person.seen[-1].detail)
 
 
 class TenThousandTest(TrainingCase):

@@ -9,6 +9,9 @@ from PySide6.QtCore import Property, Qt, Signal
 
 from .stored_property import stored
 
+QWIDGETSIZE_MAX = (1 << 24) - 1
+"""Qt's own limit: no maximum."""
+
 
 class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     """A header button that shows and hides the widgets below it."""
@@ -90,6 +93,15 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
         for child in shown:
             child.setVisible(expanded)
         self._hidden = [] if expanded else shown
+        # CTK leaves no frame below the title.
+        self.setMaximumHeight(QWIDGETSIZE_MAX if expanded else max(self.collapsedHeight, self._title_height()))
+
+    def _title_height(self) -> int:
+        option = QtWidgets.QStyleOptionGroupBox()
+        self.initStyleOption(option)
+        style, kind = self.style(), QtWidgets.QStyle.ComplexControl.CC_GroupBox
+        parts = (QtWidgets.QStyle.SubControl.SC_GroupBoxLabel, QtWidgets.QStyle.SubControl.SC_GroupBoxCheckBox)
+        return max(style.subControlRect(kind, option, part, self).bottom() + 1 for part in parts)
 
     def showEvent(self, event: QtGui.QShowEvent) -> None:
         # A .ui file sets `collapsed` before it adds the content, so the content is hidden here.

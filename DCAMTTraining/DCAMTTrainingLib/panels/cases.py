@@ -12,7 +12,7 @@ from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
 from dcamt.cases.labels import parse_mapping
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe
-from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask, error_text
 from slicer.i18n import tr as _
 
@@ -170,7 +170,7 @@ class CasesPanel:
         try:
             ensure_packages()
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Check the cases"))
+            show_error(error, _("Check the cases"))
             return
         self._session.check_cases()
         self.refresh()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import slicer
 from dcamt.errors import DCAMTError
-from DCAMTSlicerLib.installation import ensure_packages
-from DCAMTSlicerLib.stepped_task import error_text
+from DCAMTSlicerLib.installation import ensure_packages, show_error
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder
@@ -62,7 +60,7 @@ class EffortPanel:
             ensure_packages()
             measurement.start(runs_folder(), self._session.device(), self._on_measured)
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Measure"))
+            show_error(error, _("Measure"))
         self.refresh()
 
     def _on_measured(self, message: str) -> None:

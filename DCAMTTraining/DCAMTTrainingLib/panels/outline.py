@@ -14,7 +14,7 @@ from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
 from DCAMTSegmentationLib import training_cases
-from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.segment_editor import correct
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
@@ -101,7 +101,7 @@ class OutlinePanel:
         try:
             ensure_packages()
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("What to outline next"))
+            show_error(error, _("What to outline next"))
             return
         run, found = self._watch.run.path, []
         self._show_text(_("Segmenting the unlabelled cases…"))

@@ -15,7 +15,7 @@ from dcamt.io.atomic import atomic_path
 from dcamt.models.store import MODEL_ENDING
 from dcamt.recipe import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
-from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
@@ -138,7 +138,7 @@ class ResultsPanel:
             ensure_packages()
             known = stored_copy_of(path)
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Use this model"))
+            show_error(error, _("Use this model"))
             return
         if known:
             self._choose_model(known)

@@ -13,7 +13,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunState, find_runs, run_state
 from DCAMTSlicerLib.engine_messages import translated
-from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
@@ -177,7 +177,7 @@ class RunsPanel:
             ensure_packages()
             start(self.watch.run, self._session.device())
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            show_error(error, title)
         self._show_current_state()
 
     def _on_discard(self, checked: bool = False) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import slicer
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
-from DCAMTSlicerLib.installation import ensure_packages
-from DCAMTSlicerLib.stepped_task import error_text
+from DCAMTSlicerLib.installation import ensure_packages, show_error
 from slicer.i18n import tr as _
 
 from ..runs.folders import free_name
@@ -63,7 +61,7 @@ class StartPanel:
             self.job = StartJob(self._session, self._session.device(), self._show_progress, self._on_job_end)
             self.job.start()
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Start"))
+            show_error(error, _("Start"))
         self.refresh()
 
     def _on_job_end(self, run: RunFolder | None, message: str) -> None:

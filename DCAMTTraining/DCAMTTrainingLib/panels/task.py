@@ -6,13 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import qt
-import slicer
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe, load_recipe, shipped_recipes
-from DCAMTSlicerLib.installation import ensure_packages
+from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.model_choices import model_choices
-from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..session import TrainingSession
@@ -145,7 +143,7 @@ class TaskPanel:
             # The suggestion needs the classes that segments of the scene were assigned to.
             recipe = session.recipe() if settings.task != SUGGESTED or settings.suggestedRecipe else load_recipe("la")
         except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Suggest a recipe"))
+            show_error(error, _("Suggest a recipe"))
             return
         self._ui.suggestionLabel.text = _("Reading the labelled cases…")
 

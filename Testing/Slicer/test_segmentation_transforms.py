@@ -1,0 +1,102 @@
+"""Volumes, regions and segmentations under transforms that are not linear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from DCAMTSegmentationLib import review
+from DCAMTSlicerLib.volume_bridge import world_positions
+from fake_worker import ViewCase, accept
+from segmentation_case import Person, add_scan, choose, click, own_mask
+
+
+def add_bend(push_mm: float = 6.0) -> Any:
+    """Add a thin-plate spline that pushes the centre of `add_scan` to the right, and leaves the corners."""
+    corners = [(x, y, z) for x in (-40.0, 5.0) for y in (-35.0, 5.0) for z in (-5.0, 30.0)]
+    source, target = vtk.vtkPoints(), vtk.vtkPoints()
+    for point in (*corners, (-17.0, -14.0, 11.0)):
+        source.InsertNextPoint(point)
+        target.InsertNextPoint(point if point in corners else (point[0] + push_mm, *point[1:]))
+    spline = vtk.vtkThinPlateSplineTransform()
+    spline.SetBasisToR()
+    spline.SetSourceLandmarks(source)
+    spline.SetTargetLandmarks(target)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "bend")
+    node.SetAndObserveTransformToParent(spline)
+    return node
+
+
+class NonLinearTransformTest(ViewCase):
+    def test_a_segmentation_bent_against_the_volume_is_refused_before_anything_is_computed(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        before = np.array(own_mask(segmentation, volume))
+        requests = len(self.module.worker.requests)
+        segmentation.SetAndObserveTransformNodeID(add_bend().GetID())
+        with Person() as person:
+            person.expects("is related to LGE by a non-linear transform. Harden the transform", "Ok")
+            click(self.ui.applyButton)
+        self.assertEqual(person.seen[0].detail, "")
+        self.assertEqual((self.logic.isRunning(), len(self.module.worker.requests)), (False, requests))
+        segmentation.SetAndObserveTransformNodeID(None)
+        np.testing.assert_array_equal(own_mask(segmentation, volume), before)
+
+    def test_a_segmentation_that_is_bent_meanwhile_stays_as_it_was(self) -> None:
+        volume = add_scan()
+        segmentation, bend = self.segment(volume), add_bend()
+        before = np.array(own_mask(segmentation, volume))
+        self.module.worker.before_answer = lambda: segmentation.SetAndObserveTransformNodeID(bend.GetID())
+        self.module.worker.labels_of = np.zeros_like
+        with Person() as person:
+            person.expects("LGE segmentation: is related to LGE by a non-linear transform", "Ok")
+            self.segment(volume)
+        self.assertEqual(person.seen[0].detail, "")
+        segmentation.SetAndObserveTransformNodeID(None)
+        np.testing.assert_array_equal(own_mask(segmentation, volume), before)
+
+    def test_volume_and_result_under_one_bend(self) -> None:
+        volume, bend = add_scan(), add_bend()
+        volume.SetAndObserveTransformNodeID(bend.GetID())
+        for _time in range(2):  # into a new segmentation, and then into that one
+            segmentation = self.segment(volume)
+            self.assertEqual(segmentation.GetTransformNodeID(), bend.GetID())
+            self.assertNotIn("meanwhile", self.ui.statusLabel.text)
+        expected = self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))
+        segmentation.SetAndObserveTransformNodeID(None)
+        volume.SetAndObserveTransformNodeID(None)
+        np.testing.assert_array_equal(own_mask(segmentation, volume), expected)
+        self.assertIs(review.referenced(segmentation, review.VOLUME), volume)
+
+    def test_a_bend_that_is_changed_meanwhile_is_noted(self) -> None:
+        volume, bend = add_scan(), add_bend()
+        volume.SetAndObserveTransformNodeID(bend.GetID())
+        other = add_bend(push_mm=9.0)
+        self.module.worker.before_answer = lambda: volume.SetAndObserveTransformNodeID(other.GetID())
+        self.segment(volume)
+        self.assertIn("The transform of LGE was changed meanwhile", self.ui.statusLabel.text)
+
+    def test_world_positions_follow_a_bend(self) -> None:
+        volume = add_scan()
+        straight = world_positions(volume)
+        self.assertEqual(straight.shape, (125, 3))
+        np.testing.assert_allclose(straight[[0, -1]], [(0, 0, 0), (-1.5 * 23, -1.5 * 19, 1.5 * 15)], atol=1e-9)
+        volume.SetAndObserveTransformNodeID(add_bend().GetID())
+        moved = world_positions(volume) - straight
+        np.testing.assert_allclose(moved[62], (6, 0, 0), atol=0.5)  # the centre
+        self.assertLess(np.abs(moved[:, 1:]).max(), 1e-6)
+
+    def test_a_region_that_is_bent_against_the_volume_is_refused(self) -> None:
+        volume = add_scan()
+        choose(self.ui.inputSelector, volume)
+        click(self.ui.placeRegionButton)
+        self.ui.regionSelector.currentNode().SetName("box")
+        volume.SetAndObserveTransformNodeID(add_bend().GetID())
+        choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
+        accept()
+        with Person() as person:
+            person.expects("box: lies under a transform that is not linear. Choose a region", "Ok")
+            click(self.ui.applyButton)
+        self.assertEqual((person.seen[0].detail, self.module.worker.requests), ("", []))
