@@ -247,3 +247,55 @@ def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path}: contains no usable scan (p01.nii.gz: several labels for one scan; ")
     assert "p01_label.nii.gz: several labels for one scan" in message
     assert "\n" not in message
+
+
+RESULT, OTHER = "an automatic result; rename it to train on it", "a label of another structure"
+
+
+@pytest.mark.parametrize("word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto"])
+@pytest.mark.parametrize("label", ["a_label.nii", None])
+def test_automatic_results_are_neither_scans_nor_labels(tmp_path: Path, word: str, label: str | None) -> None:
+    found = find_cases(folder(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))
+    assert pairs(found, tmp_path) == {"a": ("a.nii", label)}
+    assert skip_reasons(found) == {f"a_{word}.nii": RESULT}
+
+
+def test_results_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    found = find_cases(folder(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd"))
+    assert pairs(found, tmp_path) == {"x": ("images/x.nii", "labels/x.nii")}
+    assert skip_reasons(found) == {"x.nii": RESULT, "x.seg.nrrd": RESULT}
+
+
+@pytest.mark.parametrize("files", [("output/x.nii", "output/x_seg.nii"), ("out/images/x.nii", "out/labels/x.nii")])
+def test_scans_in_a_folder_named_like_results_are_scans(tmp_path: Path, files: tuple[str, str]) -> None:
+    assert pairs(find_cases(folder(tmp_path, *files)), tmp_path) == {"x": files}
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("p1.nii.gz", "p1_LA_gt.nii.gz"),
+        ("p1.nii.gz", "LA_p1_seg.nii.gz"),
+        ("p1.nii.gz", "p1_left_atrium.seg.nrrd"),
+        ("p1.nii.gz", "p1-seg-final.nii.gz"),
+        ("p1_0000.nii.gz", "p1_LA_gt.nii.gz"),
+        ("p1/image.nii.gz", "p1/LA_gt.nii.gz"),
+        ("p1/LGE 3D.nrrd", "p1/LA.seg.nrrd"),
+    ],
+)
+def test_a_structures_name_in_a_label(tmp_path: Path, image: str, label: str) -> None:
+    found = find_cases(folder(tmp_path, image, label))
+    assert [*pairs(found, tmp_path).values()] == [(image, label)]
+
+
+def test_labels_of_other_structures_and_of_other_scans_are_left_out(tmp_path: Path) -> None:
+    files = ("p1.nii", "p1_LA_gt.nii", "p1_RA_gt.nii", "p2.nii", "p2_scar_seg.nii", "p3.nii", "p3_post_seg.nii")
+    found = find_cases(folder(tmp_path, *files))
+    assert pairs(found, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
+    assert skip_reasons(found) == {files[2]: OTHER, files[4]: OTHER, files[6]: "a label without a scan"}
+
+
+def test_words_with_numbers(tmp_path: Path) -> None:
+    assert pairs(find_cases(folder(tmp_path, "img0001.nii", "label0001.nii")), tmp_path) == {
+        "0001": ("img0001.nii", "label0001.nii")
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dcamt.cases.names import FileKind, case_name, classify, labels_beside_scans
+from dcamt.cases.names import FileKind, case_name, classify, labels_beside_scans, pair_with_labels
 from dcamt.io.channels import channel_of
 
 
@@ -25,6 +25,9 @@ from dcamt.io.channels import channel_of
         ("p_0001.nrrd", "p_0001"),
         ("label.nrrd", "label"),
         ("maskell.nrrd", "maskell"),
+        ("a_pred.nii.gz", "a"),
+        ("a_dcamt.seg.nrrd", "a"),
+        ("result.nrrd", "result"),
     ],
 )
 def test_case_name_omits_ending_channel_and_label_suffix(file: str, name: str) -> None:
@@ -55,3 +58,22 @@ def test_label_is_recognised_by_the_scan_beside_it() -> None:
     names = ["p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nii.gz", "p03_0000.nii", "p03_gt.nii", "q_seg.nii"]
     found = labels_beside_scans([folder / name for name in names], folder)
     assert [path.name for path in found] == ["p01_seg.nii.gz", "p02_mask.nii.gz", "p03_gt.nii"]
+
+
+@pytest.mark.parametrize(
+    "word", ["pred", "prediction", "auto", "result", "output", "dcamt", "auto_seg", "LA_gt", "RV_mask"]
+)
+def test_results_and_labels_of_a_structure_are_known_by_the_scan_beside_them(word: str) -> None:
+    folder = Path("patients")
+    files = [folder / "p1.nii.gz", folder / f"p1_{word}.nii.gz"]
+    assert labels_beside_scans(files, folder) == files[1:]
+
+
+def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
+    labels = {name: Path(name) for name in ("p1_LA", "p2", "p2_LA", "p3_LA", "LA_p3", "p4_post_LA")}
+    found = pair_with_labels(["p1", "p2", "p3", "p4"], labels)
+    assert found["p1"] == Path("p1_LA")
+    assert found["p2"] == Path("p2")
+    assert "p3" not in found, "two labels fit"
+    assert "p4" not in found, "p4_post is another scan"
+    assert sorted(map(str, found.values())) == sorted(labels), "no label is lost"

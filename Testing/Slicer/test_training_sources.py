@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import slicer
-from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, list_cases
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, list_cases
+from dcamt.cases.folders import find_cases
 from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
@@ -34,8 +35,9 @@ class SourcesTest(TrainingCase):
             image, label = ellipsoid(number)
             write_scan(data / f"p{number}_image.nrrd", image)
             if number < 2:
-                write_scan(data / f"p{number}_label.nrrd", label)
+                write_scan(data / (f"p{number}_label.nrrd" if number else "p0_LA_gt.nrrd"), label)
         write_scan(data / "lost_label.nrrd", label)
+        write_scan(data / "p2_pred.nrrd", label)
         seen = []
 
         def look(answer):
@@ -55,7 +57,7 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: len(seen) == 2, "the pairs")
             process_events()
         self.assertEqual(seen[0], ["p0", "p1", "p2"])
-        self.assertTrue(seen[1][0].endswith("lost_label.nrrd"))
+        self.assertEqual(sorted(seen[1]), ["lost_label.nrrd", "p2_pred.nrrd"])
         self.assertEqual(len(self.table), 0)
         with Person() as person:
             person.expects("Folder of scans", str(data))
@@ -63,9 +65,20 @@ class SourcesTest(TrainingCase):
             click(self.ui.addFolderButton)
             self.wait_for(lambda: len(self.table) == 3, "the cases")
         self.assertEqual([row.role for row in self.table.rows], [LABELLED, LABELLED, UNLABELLED])
+        paired = [(case.name, str(case.image), str(case.label or "")) for case in find_cases(data).cases]
+        self.assertEqual([(row.name, row.source.image, row.source.label) for row in self.table.rows], paired)
+        self.assertEqual(self.table.rows[0].source.label, str(data / "p0_LA_gt.nrrd"))
         self.wait_for(lambda: self.session.checked, "their headers")
         self.assertEqual([row.size for row in self.table.rows], [(24, 22, 20)] * 3)
         self.assertEqual(self.ui.casesTable.model().rowCount(), 3)
+
+    def test_a_volume_named_like_a_label_is_left_out(self) -> None:
+        for name in ("p1", "p1_seg", "p2 heart_seg"):
+            add_volume(name, ellipsoid(0)[0])
+        click(self.ui.addSceneButton)
+        rows = {row.name: row for row in self.table.rows}
+        self.assertEqual([rows[name].role for name in rows], [UNLABELLED, LEFT_OUT, UNLABELLED])
+        self.assertIn("By its name it is a label", rows["p1_seg"].note)
 
     def test_a_folder_without_scans_is_reported(self) -> None:
         with Person() as person:

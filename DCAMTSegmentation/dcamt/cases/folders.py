@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..io.channels import channel_files, channel_of, without_channel
 from ..io.formats import BENCHMARK_ENDING, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
-from .names import LABEL_WORDS, FileKind, NamedFile, case_name, classify, image_files
+from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, case_name, classify_all, image_files
 
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
 DICOM_SLICE_ENDINGS = (".dcm", ".ima")
@@ -247,7 +247,10 @@ def _nnunet(folder: Path) -> FoundCases:
 
 _NO_SCAN = "a label without a scan"
 _SEVERAL_LABELS = "several labels for one scan"
-_OTHER_STRUCTURE = "a label of another structure"
+_SKIPPED_KINDS = {
+    FileKind.OTHER_LABEL: "a label of another structure",
+    FileKind.RESULT: "an automatic result; rename it to train on it",
+}
 
 
 def _files(folder: Path, endings: Iterable[str]) -> list[Path]:
@@ -322,10 +325,9 @@ def _by_names(folder: Path) -> FoundCases:
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     skipped: list[SkippedFile] = []
-    for path in _scans_below(folder):
-        named = classify(path, folder)
-        if named.kind is FileKind.OTHER_LABEL:
-            skipped.append(SkippedFile(path, _OTHER_STRUCTURE))
+    for named in classify_all(_scans_below(folder), folder):
+        if named.kind in _SKIPPED_KINDS:
+            skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
         else:
             (labels if named.kind is FileKind.LABEL else scans)[named.key].append(named)
     _pair_channels(scans, labels, skipped)
@@ -381,7 +383,11 @@ def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
             continue
         (image_key, _), (label_key, label) = images[0], found[0]
         words = [word.lower() for word in re.split(r"[_\-. \d]+", scan_name(label.path)) if word]
-        if label_key != image_key and image_key not in labels and all(word in LABEL_WORDS for word in words):
+        if (
+            label_key != image_key
+            and image_key not in labels
+            and all(word in LABEL_WORDS | ATRIUM_WORDS for word in words)
+        ):
             labels[image_key].append(label)
             labels[label_key].remove(label)
             if not labels[label_key]:

@@ -2,15 +2,15 @@
 
 Every command and panel that reads a folder uses the words and rules of this module. They cover nnU-Net (channel suffix
 `_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022 (`enhanced`,
-`atriumSegImgMO`, `scarSegImgM`), EMIDEC (`Images`, `Contours`), and names with `_image`, `_label`, `_seg`, `_mask`,
-`_gt` and their like.
+`atriumSegImgMO`, `scarSegImgM`), EMIDEC (`Images`, `Contours`), names with `_image`, `_label`, `_seg`, `_mask`, `_gt`
+and their like, a structure's name in a label's (`p1_LA_gt` of the scan `p1`), and automatic results (`p1_pred`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -19,31 +19,51 @@ from ..io.channels import without_channel
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
 
 IMAGE_WORDS = frozenset(
-    (
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "scan",
-        "scans",
-        "volume",
-        "volumes",
-        "imagestr",
-        "imagests",
-        "lgemri",
-        "enhanced",
-    )
+    [
+        *("image", "images", "img", "imgs", "imaging", "scan", "scans", "volume", "volumes", "imagestr", "imagests"),
+        *("lgemri", "enhanced"),
+    ]
 )
+ATRIUM_WORDS = frozenset(("la", "left", "atrium", "atrial", "leftatrium", "endo", "endocardium", "cavity", "lumen"))
+"""Words for the left atrium in the name of a label, besides the name of its scan."""
+OTHER_STRUCTURES = frozenset(
+    [
+        *("ra", "rv", "lv", "right", "ventricle", "myo", "myocardium", "epi", "epicardium", "wall", "scar", "fibrosis"),
+        *("lge", "fat", "aorta", "pv", "pvs", "veins", "laa", "appendage", "esophagus"),
+    ]
+)
+"""Words for other structures in the name of a label, besides the name of its scan."""
+_QUALIFIERS = frozenset(
+    ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary")
+)
+"""Words in the name of a label for how it was made."""
+_SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
 LABEL_WORDS = frozenset(
     [
         *("label", "labels", "labelmap", "lbl", "labelstr", "labelsts", "seg", "segs", "segmentation", "segmentations"),
         *("mask", "masks", "gt", "groundtruth", "outline", "outlines", "annotation", "annotations", "dseg", "laendo"),
         *("contour", "contours", "manual", "atriumsegimgmo", "atriumsegimg", "atriumsegimgm"),
+        *(f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium") for suffix in _SUFFIXES),
     ]
 )
-OTHER_STRUCTURE_WORDS = frozenset(("lawall", "scarsegimgm", "scarsegimg", "scarsegimgmo"))
+OTHER_STRUCTURE_WORDS = frozenset(
+    [
+        *("lawall", "scarsegimgm", "scarsegimg", "scarsegimgmo"),
+        *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
+    ]
+)
 """Names of labels of other structures (the atrium's wall, scar), which are no scans and not the atrium's label."""
+PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "predicted", "autoseg"))
+"""Words for automatic results, which are no scans and no labels."""
+RESULT_WORDS = frozenset(
+    ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
+)
+"""Words for automatic results if a scan of the same name exists, since scans and their folders bear them, too."""
+_KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS | PREDICTION_WORDS
+"""Words that are no part of a key."""
 _SEPARATORS = re.compile(r"([_\-. ]+)")
+_NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
+"""A word with its number, as in `img0001` and `label0001`."""
 
 
 class FileKind(Enum):
@@ -52,6 +72,7 @@ class FileKind(Enum):
     SCAN = "scan"
     LABEL = "label"
     OTHER_LABEL = "label of another structure"
+    RESULT = "automatic result"
 
 
 @dataclass(frozen=True)
@@ -66,50 +87,165 @@ class NamedFile:
 def case_name(path: str | Path) -> str:
     """Return the name of the case of a file: its name without ending, channel, and final word for image or label.
 
-    >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001.nii.gz", "la_001_label.seg.nrrd")]
+    >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001_label.seg.nrrd", "la_001_pred.nrrd")]
     ['la_001', 'la_001', 'la_001']
     >>> case_name("1.3.6.1.4.1.14519.5.2.1.1.nii.gz")
     '1.3.6.1.4.1.14519.5.2.1.1'
     """
     name = without_channel(scan_name(path))
     words = _SEPARATORS.split(name)
-    if len(words) > 2 and words[-1].lower() in (IMAGE_WORDS | LABEL_WORDS):
+    if len(words) > 2 and words[-1].lower() in (IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS):
         name = without_channel("".join(words[:-2]))
     return name
 
 
+def short_names(name: str) -> list[str]:
+    """Return what a label's name may be without words for structures and its making at the end or the beginning.
+
+    The longest name comes first.
+
+    >>> short_names("p1_LA_final")
+    ['p1_LA', 'p1']
+    """
+    droppable = ATRIUM_WORDS | _QUALIFIERS
+    words, found = _SEPARATORS.split(name), []
+    while len(words) > 2 and words[-1].lower() in droppable:
+        words = words[:-2]
+        found.append("".join(words))
+    while len(words) > 2 and words[0].lower() in droppable:
+        words = words[2:]
+        found.append("".join(words))
+    return found
+
+
+def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the labels by the names of their cases: equal names, or else the only label with one of `short_names`.
+
+    Labels that belong to none of `cases` keep their own names.
+    """
+    found = dict(labels)
+    for case in sorted(set(cases) - labels.keys()):
+        fitting = [name for name in labels if name not in cases and case in short_names(name)]
+        if len(fitting) == 1:
+            found[case] = found.pop(fitting[0])
+    return found
+
+
 def classify(path: Path, folder: Path) -> NamedFile:
-    """Return the kind of a file below `folder`, from the words in its relative path, and its key."""
-    parts = list(path.relative_to(folder).parts)
-    if parts:
-        parts[-1] = scan_name(path)
-    is_label = ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS
-    is_other = False
+    """Return the kind of a file below `folder`, from the words in its relative path alone, and its key.
+
+    `classify_all` also takes into account which other files there are.
+    """
+    return _classify(path, folder, frozenset())
+
+
+def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedFile:
+    """Return the file as `classify` does; `result_words` make it a result and are no part of its key."""
+    parts = _parts(path, folder)
+    found: set[str] = set()
     key = []
     for part in parts:
-        words = _SEPARATORS.split(part)
+        words = _SEPARATORS.split(_NUMBERED.sub(r"\1_\2", part))
         lower = [word.lower() for word in words[::2]]
-        is_label = is_label or any(word in LABEL_WORDS for word in lower)
-        is_other = is_other or any(word in OTHER_STRUCTURE_WORDS for word in lower)
+        found.update(lower)
         kept = [
             "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
             for n, word in enumerate(lower)
-            if word not in IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS
+            if word not in _KIND_WORDS and word not in result_words
         ]
         if text := "".join(kept).strip("_-. "):
             key.append(text)
-    kind = FileKind.OTHER_LABEL if is_other else FileKind.LABEL if is_label else FileKind.SCAN
+    kind = FileKind.SCAN
+    if found & PREDICTION_WORDS or not found.isdisjoint(result_words):
+        kind = FileKind.RESULT
+    elif found & OTHER_STRUCTURE_WORDS:
+        kind = FileKind.OTHER_LABEL
+    elif found & LABEL_WORDS or (ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS):
+        kind = FileKind.LABEL
     return NamedFile(path, kind, tuple(key))
 
 
-def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the files of a folder that are labels of other files in it, by their names.
+def _parts(path: Path, folder: Path) -> list[str]:
+    """Return the folders of a file below `folder`, and its name without ending."""
+    parts = list(path.relative_to(folder).parts)
+    return [*parts[:-1], scan_name(path)] if parts else []
 
-    A file whose name has a word for labels but no matching scan, such as a lone `heart_seg.nii.gz`, may be a scan.
+
+def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
+    """Return the kinds and keys of files below `folder`, in their order; equal keys belong together.
+
+    Beyond `classify`: a word such as `output` marks a result if a scan has the same name without it, or, unless a
+    folder bears the word, a label; and a label with a structure's name besides that of its scan gets the scan's key,
+    or is a label of another structure.
     """
+    files = list(files)
     named = [classify(path, folder) for path in files]
-    scans = {without_channel("/".join(one.key)) for one in named if one.kind is FileKind.SCAN}
-    return [one.path for one in named if one.kind is not FileKind.SCAN and without_channel("/".join(one.key)) in scans]
+    unsure = {path for path in files if any(_words(part) & RESULT_WORDS for part in _parts(path, folder))}
+    scans, labels = (
+        {_without_channel(one.key) for one in named if one.kind is kind and one.path not in unsure}
+        for kind in (FileKind.SCAN, FileKind.LABEL)
+    )
+    for n, one in enumerate(named):
+        if one.path in unsure:
+            result = _classify(one.path, folder, RESULT_WORDS)
+            in_name = bool(_words(scan_name(one.path)) & RESULT_WORDS)
+            key = _without_channel(result.key)
+            if key in scans or (in_name and key in labels):
+                named[n] = result
+    scans |= {_without_channel(one.key) for one in named if one.kind is FileKind.SCAN}
+    return [
+        _with_key_of_scan(one, scans) if one.kind is FileKind.LABEL and _without_channel(one.key) not in scans else one
+        for one in named
+    ]
+
+
+def _words(text: str) -> set[str]:
+    return {word.lower() for word in _SEPARATORS.split(text)[::2]}
+
+
+def _without_channel(key: tuple[str, ...]) -> tuple[str, ...]:
+    return (*key[:-1], without_channel(key[-1])) if key else key
+
+
+def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> NamedFile:
+    """Return a label with the key of the scan that its own key has besides words for structures, if there is one."""
+    *folders, name = label.key or ("",)
+    words = _SEPARATORS.split(name)
+    structures = ATRIUM_WORDS | OTHER_STRUCTURES | _QUALIFIERS
+    first = 0
+    while True:
+        last = len(words)
+        while True:
+            rest = "".join(words[first:last])
+            key = (*folders, rest) if rest else tuple(folders)
+            if key in scans and (key or not folders):
+                dropped = {word.lower() for word in (*words[:first], *words[last:])}
+                kind = FileKind.OTHER_LABEL if dropped & OTHER_STRUCTURES else FileKind.LABEL
+                return replace(label, key=key, kind=kind)
+            if last <= first or words[last - 1].lower() not in structures:
+                break
+            last = max(first, last - 2)
+        if first >= len(words) or words[first].lower() not in structures:
+            return label
+        first += 2
+
+
+def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the files of a folder that are labels or results of other files in it, by their names.
+
+    A file whose name has a word for labels but no matching scan, such as a lone `heart_seg.nii.gz`, may be a scan. A
+    label's name may go on after its scan's: `p01_reader2_seg.nii.gz` is a label of `p01.nii.gz`.
+    """
+    named = classify_all(files, folder)
+    scans = {_without_channel(one.key) for one in named if one.kind is FileKind.SCAN}
+
+    def has_scan(key: tuple[str, ...]) -> bool:
+        *folders, name = key or ("",)
+        words = _SEPARATORS.split(name)
+        keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
+        return _without_channel(key) in scans or any(shorter in scans for shorter in keys if shorter)
+
+    return [one.path for one in named if one.kind is not FileKind.SCAN and has_scan(one.key)]
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cases.names import case_name, labelmaps_by_case
+from ..cases.names import case_name, labelmaps_by_case, pair_with_labels
 from ..errors import InputError, user_error
 from ..io.atomic import atomic_paths
 from ..io.formats import ending, scan_name
@@ -156,10 +156,10 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
                 usage_error(f"{option} is for one scan, and {scan} is a folder of them")
         if not segmentation.is_dir():
             usage_error(f"{scan} is a folder of scans: give a folder of segmentations, too")
-        found = labelmaps_by_case(segmentation, skip_images=True)
+        names = [case_name(one) for one in scans]
+        found = pair_with_labels(names, labelmaps_by_case(segmentation, skip_images=True))
         jobs = []
-        for one in scans:
-            case = case_name(one)
+        for one, case in zip(scans, names, strict=True):
             if case not in found:
                 remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
                 raise InputError(f"has no segmentation in {segmentation}", path=one, remedy=remedy)

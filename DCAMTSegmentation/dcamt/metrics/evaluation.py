@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases.names import labelmaps_by_case
+from ..cases.names import labelmaps_by_case, pair_with_labels
 from ..errors import InputError
 from ..geometry import bounding_box
 from ..io.readers import read_labelmap
@@ -157,6 +157,7 @@ def evaluate_folders(
     empty, and predictions none of whose label values occurs in a label.
     """
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
+    labelled = pair_with_labels(predicted, labelled)
     for case in sorted(predicted.keys() - labelled.keys()):
         remedy = f"Put {case}_label.nii.gz there, or take the prediction out."
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
+from dcamt.cases.case_list import LEFT_OUT
+from dcamt.cases.names import labels_beside_scans
 from dcamt.geometry import Grid, reorientation_between
 from dcamt.recipe import Recipe
 from dcamt.volume import same_grid
@@ -27,14 +30,27 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
     loaded = _segmentations_without_scan()
     fitting = {node.GetID(): [volume for volume in scans if lies_on_grid(node, volume)] for node in loaded}
+    named_like_labels = _named_like_labels(scans)
     rows = []
     for volume in scans:
         # A segmentation loaded from a file refers to no scan; one on the grid of this scan alone is its label.
         own = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
         segmentation = sent.get(volume.GetID()) or outline_of(volume, recipe) or (own[-1] if own else None)
         row = row_of(volume, segmentation, recipe)
-        rows.append(row if row.has_label else replace(row, note=_why_unlabelled(volume, loaded, fitting)))
+        if row.has_label:
+            rows.append(row)
+        elif volume.GetID() in named_like_labels:
+            note = _("By its name it is a label of another volume. Load it as a segmentation, or choose its role.")
+            rows.append(replace(row, role=LEFT_OUT, note=note))
+        else:
+            rows.append(replace(row, note=_why_unlabelled(volume, loaded, fitting)))
     return rows
+
+
+def _named_like_labels(volumes: list[Any]) -> set[str]:
+    """Return the IDs of the volumes that are labels or results of others by the rules for files."""
+    files = {Path(f"{volume.GetName().replace('/', '_')}.nrrd"): volume.GetID() for volume in volumes}
+    return {files[path] for path in labels_beside_scans(list(files), Path())}
 
 
 def sent_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
