@@ -1,4 +1,4 @@
-"""Suggested recipes: the rules in closed form, and synthetic tasks that train from a suggestion alone."""
+"""Suggested recipes: the rules' formulas, and synthetic tasks that are learnt with a suggested recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dcamt_testing.synthetic import write_table
         ((1, 1, 1), (16, 16, 16), [(2, 2, 2)] * 2),
     ],
 )
-def test_long_voxels_are_downsampled_later(
+def test_long_voxel_axes_are_downsampled_later(
     spacing: tuple[float, ...], patch: tuple[int, ...], strides: list[tuple[int, int, int]]
 ) -> None:
     assert list(plan_strides(spacing, patch)) == strides
@@ -39,7 +39,7 @@ def test_long_voxels_are_downsampled_later(
 
 @pytest.mark.parametrize("memory_gb", [1.5, 4, 16, 64])
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (0.5, 0.5, 4.0)], ids=str)
-def test_the_patch_grows_with_memory_and_fits_the_network(spacing: tuple[float, ...], memory_gb: float) -> None:
+def test_patch_grows_with_memory_and_fits_the_network(spacing: tuple[float, ...], memory_gb: float) -> None:
     shape = (256, 256, 40)
     network, patch = plan_network(spacing, shape, 2, int(memory_gb * 2**30))
     smaller = plan_network(spacing, shape, 2, 2**30)[1]
@@ -57,7 +57,7 @@ def ball(shape: tuple[int, int, int], spacing: np.ndarray, centre: np.ndarray, r
 def write_task(
     folder: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float], radii: tuple[float, ...]
 ) -> Path:
-    """Write six cases of balls of the given radii (mm), one class each, of different brightness; two are unlabelled."""
+    """Write six cases, two of them unlabelled, with a ball per class. radii: mm; each class has another brightness."""
     sides = np.array(spacing)
     rows = []
     for number in range(6):
@@ -79,7 +79,7 @@ def write_task(
     return write_table(folder / "cases.csv", rows)
 
 
-def test_facts_of_the_cases_become_the_recipe(tmp_path: Path) -> None:
+def test_recipe_follows_from_the_cases(tmp_path: Path) -> None:
     table = write_task(tmp_path, (48, 40, 10), (1.0, 1.0, 8.0), (12.0, 5.0))
     (tmp_path / "dataset.json").write_text(
         json.dumps({"labels": {"background": 0, "Heart": 1, "Scar": 2}}), encoding="utf-8"
@@ -92,11 +92,11 @@ def test_facts_of_the_cases_become_the_recipe(tmp_path: Path) -> None:
     assert (recipe.intensity.rule, recipe.modality) == ("local", "MRI")
     assert recipe.network.strides[0] == (2, 2, 1)
     assert (recipe.training.batch, recipe.training.labelled_per_batch) == (4, 2)
-    assert recipe.training.foreground == 0.8  # the smaller ball fills less than half a percent
+    assert recipe.training.foreground == 0.8  # because the smaller ball fills less than 0.5 % of the scan
     assert recipe.inference.largest_component
 
 
-def test_hounsfield_units_are_clipped_to_what_the_labels_hold(tmp_path: Path) -> None:
+def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Path) -> None:
     table = write_task(tmp_path, (32, 32, 32), (2.0, 2.0, 2.0), (12.0,))
     for number in range(6):
         path = tmp_path / f"c{number}.nii.gz"
@@ -109,7 +109,7 @@ def test_hounsfield_units_are_clipped_to_what_the_labels_hold(tmp_path: Path) ->
     assert 50 < recipe.intensity.low < 120 < 200 < recipe.intensity.high < 320
 
 
-def test_a_list_without_labels_has_no_recipe(tmp_path: Path) -> None:
+def test_list_without_labels_is_refused(tmp_path: Path) -> None:
     table = write_task(tmp_path, (16, 16, 16), (2.0, 2.0, 2.0), (8.0,))
     cases = [case for case in read_cases(table) if case.role == "unlabelled"]
     with pytest.raises(InputError, match="holds no labelled case"):
@@ -121,10 +121,10 @@ def test_a_list_without_labels_has_no_recipe(tmp_path: Path) -> None:
     [((48, 48, 6), (1.0, 1.0, 8.0), (14.0,), 0.7), ((48, 48, 48), (1.0, 1.0, 1.0), (15.0, 3.0), 0.6)],
     ids=["voxels of 8:1", "a structure of 0.1%"],
 )
-def test_a_task_trains_from_its_suggestion_alone(
+def test_task_is_learnt_with_its_suggested_recipe(
     tmp_path: Path, shape: tuple[int, int, int], spacing: tuple[float, ...], radii: tuple[float, ...], dice: float
 ) -> None:
-    """The number of iterations, the patch and the features are smaller, so that the test takes seconds."""
+    """Iterations, patch and channels are reduced, so that the test takes seconds."""
     table = write_task(tmp_path, shape, spacing, radii)  # type: ignore[arg-type]
     assert call_dcamt(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
     recipe = load_recipe(tmp_path / "own.json")
@@ -154,7 +154,7 @@ def test_a_task_trains_from_its_suggestion_alone(
 
 
 def with_all(data: dict[str, object], settings: tuple[str, ...]) -> str:
-    """Return the recipe with network settings that only fit together, as JSON."""
+    """Return the recipe as JSON with several settings, which are valid only together."""
     values = dict(setting.split("=") for setting in settings)
     network = dict(data["network"])  # type: ignore[call-overload]
     for key in ("channels", "convolutions", "strides"):

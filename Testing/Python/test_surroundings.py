@@ -1,4 +1,4 @@
-"""Patches with replaced surroundings: the filling of each kind, and that the rest is unchanged."""
+"""Replaced surroundings of patches: each kind of filling, and no change elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHAPE = (12, 15, 18)
 
 
 def patch() -> tuple[Tensor, Tensor]:
-    """Every voxel has its own value and a label, so that the source of each copied voxel is known."""
+    """Return an image in which all voxels differ, which identifies the source of copied voxels, and its labels."""
     image = torch.stack(
         [torch.arange(float(np.prod(SHAPE))).reshape(SHAPE), -torch.arange(float(np.prod(SHAPE))).reshape(SHAPE)]
     )
@@ -22,7 +22,7 @@ def patch() -> tuple[Tensor, Tensor]:
 
 
 def side_that_changed(before: Tensor, after: Tensor) -> tuple[int, int, bool] | None:
-    """Return axis, depth and whether at the end, of the slab in which channel 0 differs; None if none does."""
+    """Return axis, depth and side (True: the axis's end) of the slab in which channel 0 differs; None if equal."""
     differs = (before != after)[0].numpy()
     if not differs.any():
         return None
@@ -33,7 +33,7 @@ def side_that_changed(before: Tensor, after: Tensor) -> tuple[int, int, bool] | 
     return axis, len(there), there[0] > 0
 
 
-def test_turned_off_nothing_changes_and_nothing_is_drawn() -> None:
+def test_nothing_changes_and_no_random_number_is_used_when_turned_off() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(0)
     before = draws.get_state()
@@ -43,7 +43,7 @@ def test_turned_off_nothing_changes_and_nothing_is_drawn() -> None:
     assert torch.equal(draws.get_state(), before)
 
 
-def test_all_is_drawn_from_the_generator_that_is_given() -> None:
+def test_random_numbers_come_from_the_given_generator_only() -> None:
     image, label = patch()
     for seed in range(30):
         torch.manual_seed(0)
@@ -61,7 +61,7 @@ def test_surroundings_are_replaced_with_the_given_probability() -> None:
     assert 0.34 < changed / 400 < 0.46
 
 
-def test_a_patch_of_one_voxel_across_stays_as_it_is_that_way() -> None:
+def test_axis_of_one_voxel_is_left_unchanged() -> None:
     image, label = patch()
     thin, thin_label = image[:, :1], label[:1]
     draws = torch.Generator().manual_seed(3)
@@ -74,7 +74,7 @@ def test_a_patch_of_one_voxel_across_stays_as_it_is_that_way() -> None:
     assert 8 < kept < 32
 
 
-def test_air_noise_and_mirror_are_filled_as_named_on_every_side() -> None:
+def test_every_side_is_filled_with_air_noise_or_mirror_image() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(2)
     seen: Counter[tuple[str, int, bool]] = Counter()
@@ -91,7 +91,7 @@ def test_air_noise_and_mirror_are_filled_as_named_on_every_side() -> None:
         axis, depth, at_the_end = side
         assert depth <= DEEPEST * SHAPE[axis]
         flip = (lambda t, axis=axis: t.flip(axis)) if at_the_end else (lambda t: t)
-        # With the slab at the beginning, as far as the axis goes.
+        # Flipped and transposed so that the slab is at the start of the first axis.
         now, old = flip(found.movedim(0, -1)).movedim(axis, 0), flip(image.movedim(0, -1)).movedim(axis, 0)
         now_label, old_label = flip(found_label).movedim(axis, 0), flip(label).movedim(axis, 0)
         assert torch.equal(now[depth:], old[depth:])

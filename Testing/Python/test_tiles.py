@@ -1,4 +1,4 @@
-"""Prediction in tiles equals prediction in one pass, for all tiles, networks and sizes."""
+"""Prediction in tiles equals prediction in one pass, for several tiles, networks and sizes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPES = [
 
 
 def network_of(recipe: Recipe, shape: Network) -> DualVNet:
-    """A network at inference, every weight random, so that nothing is zero or one by chance."""
+    """Return a network for inference with all weights random, including those initialised to 0 or 1."""
     torch.manual_seed(0)
     network = DualVNet(dataclasses.replace(recipe, network=shape)).eval()
     for module in network.modules():
@@ -46,13 +46,13 @@ def network_of(recipe: Recipe, shape: Network) -> DualVNet:
 
 @pytest.mark.parametrize("quality", [FAST, ACCURATE])
 @pytest.mark.parametrize("shape", SHAPES, ids=["three levels", "four levels", "two levels", "long voxels"])
-def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, quality: str) -> None:
+def test_tiles_give_the_same_result_as_one_pass(tiny_recipe: Recipe, shape: Network, quality: str) -> None:
     network = network_of(tiny_recipe, shape)
-    # Brighter from end to end, so that no part has the statistics of the whole.
+    # A gradient of brightness, so that no tile has the statistics of the whole.
     image = torch.randn(1, 61, 42, 37) + torch.linspace(0, 3, 61)[:, None, None]
     with torch.no_grad():
         whole = predict_whole(network, image, quality)
-        # The attention and the deepest levels do matter here: a half of the scan by itself is something else.
+        # Predicting a half of the scan alone differs, so attention and the deepest levels do have an effect.
         half = predict_whole(network, image[:, :32], quality)
         assert (half - whole[:, :, :32]).abs().max() > 1e-3
         margins = 2 * fine_reach(network)[0]
@@ -62,7 +62,7 @@ def test_tiles_give_the_result_of_one_pass(tiny_recipe: Recipe, shape: Network, 
             assert (tiled - whole).abs().max() < 1e-5
 
 
-def test_a_shorter_reach_changes_the_result(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shorter_margin_changes_the_result(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     network = network_of(tiny_recipe, SHAPES[1])
     image = torch.randn(1, 64, 48, 40)
     monkeypatch.setattr("dcamt.inference.tiling.fine_reach", lambda network: (4, 4, 4))
@@ -71,8 +71,8 @@ def test_a_shorter_reach_changes_the_result(tiny_recipe: Recipe, monkeypatch: py
         assert (tiled - predict_whole(network, image, ACCURATE)).abs().max() > 2e-5
 
 
-def test_what_an_output_depends_on_lies_within_the_reach(tiny_recipe: Recipe) -> None:
-    """By the gradient of a voxel of the finest level, the coarser ones held constant: the reach, measured."""
+def test_receptive_field_lies_within_the_margin(tiny_recipe: Recipe) -> None:
+    """The receptive field is measured by the gradient of one output voxel, with coarser levels held constant."""
     network = network_of(tiny_recipe, SHAPES[1])
     for vnet in network.vnets:
         image = torch.randn(1, 1, 96, 8, 8, requires_grad=True)
@@ -101,10 +101,10 @@ def test_tiles_cover_every_voxel_once_with_their_margin() -> None:
     assert bool((seen == 1).all())
 
 
-def test_instance_normalisation_is_never_predicted_in_tiles(
+def test_network_with_instance_normalisation_is_not_predicted_in_tiles(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its statistics are those of the whole volume, which no tile holds."""
+    """Its statistics cover the whole volume, which no tile contains."""
     recipe = dataclasses.replace(tiny_recipe, network=dataclasses.replace(SHAPES[0], normalisation="instance"))
     network = network_of(recipe, recipe.network)
     image = torch.randn(1, 40, 24, 24) + torch.linspace(0, 3, 40)[:, None, None]
@@ -121,7 +121,7 @@ def test_instance_normalisation_is_never_predicted_in_tiles(
         predict_bounded(network, image, recipe)
 
 
-def test_progress_counts_every_tile_to_the_end(tiny_recipe: Recipe) -> None:
+def test_progress_counts_every_tile(tiny_recipe: Recipe) -> None:
     ticks: list[tuple[int, int]] = []
     with torch.no_grad():
         predict_tiled(

@@ -1,4 +1,4 @@
-"""Training: what it learns, by which schedule, and how it is paced."""
+"""The trainer: learning, optimisers and schedules against PyTorch, and timing of validations and checkpoints."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("settings", [("learning_rate=0.1",), ("optimiser=adamw", "learning_rate=0.02")])
-def test_training_learns(tmp_path: Path, table: Path, settings: tuple[str, ...]) -> None:
+def test_training_reaches_a_high_dice(tmp_path: Path, table: Path, settings: tuple[str, ...]) -> None:
     cases = read_cases(table)
     trainer = new_trainer(tmp_path / "run", table, "iterations=60", *settings)
     held_out = [load_case(case, trainer.recipe, CPU) for case in cases if case.role == "validation"]
@@ -56,7 +56,7 @@ def test_training_learns(tmp_path: Path, table: Path, settings: tuple[str, ...])
         assert after[branch]["Left atrium"] > before[branch]["Left atrium"] + 0.2
 
 
-def test_start_from_begins_with_the_given_weights(tmp_path: Path, table: Path) -> None:
+def test_training_starts_from_the_given_weights(tmp_path: Path, table: Path) -> None:
     torch.manual_seed(55)
     weights = DualVNet(tiny_recipe()).state_dict()
     trainer = new_trainer(tmp_path / "run", table, "weight_average=0.9", start_from=weights)
@@ -67,7 +67,7 @@ def test_start_from_begins_with_the_given_weights(tmp_path: Path, table: Path) -
     assert not torch.equal(other["branches.0.head.weight"], weights["branches.0.head.weight"])
 
 
-def test_the_seed_decides(tmp_path: Path, table: Path) -> None:
+def test_seed_determines_the_result(tmp_path: Path, table: Path) -> None:
     results = []
     for number, seed in enumerate((3, 3, 4)):
         torch.manual_seed(number)
@@ -126,7 +126,7 @@ def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, ta
         ("cpu", False, None),
     ],
 )
-def test_16_bits_are_used_where_they_are_faster(
+def test_bfloat16_is_used_when_it_is_faster(
     monkeypatch: pytest.MonkeyPatch, device: str, fast: bool, half: torch.dtype | None
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: fast)
@@ -145,7 +145,7 @@ def test_16_bits_are_used_where_they_are_faster(
         ((4, 8, 8), 2, False),
     ],
 )
-def test_float32_is_used_where_the_bfloat16_gradient_is_wrong(
+def test_float32_is_used_when_bfloat16_gradients_are_wrong(
     patch: tuple[int, int, int], levels: int, safe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)
@@ -158,8 +158,8 @@ def test_float32_is_used_where_the_bfloat16_gradient_is_wrong(
 
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="this processor does not compute in bfloat16 itself")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
-def test_gradients_of_other_lengths_are_right(length: int) -> None:
-    """Uninitialised memory may hold any numbers."""
+def test_gradients_are_right_for_any_length(length: int) -> None:
+    """A wrong kernel may read uninitialised memory, which may hold any numbers."""
     torch.manual_seed(0)
     features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     kernel = torch.randn(16, 16, 3, 3, 3)
@@ -176,10 +176,10 @@ def test_gradients_of_other_lengths_are_right(length: int) -> None:
     torch.testing.assert_close(found.grad, exact.grad, atol=0.05 * float(exact.grad.abs().max()), rtol=0)
 
 
-def test_mixed_precision_changes_the_digits_of_a_step_and_not_its_direction(
+def test_mixed_precision_keeps_the_direction_of_a_step(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # emulated, if need be
+    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # slow CPUs emulate it
     steps = []
     for mixed in ("true", "false"):
         trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3")
@@ -193,7 +193,7 @@ def test_mixed_precision_changes_the_digits_of_a_step_and_not_its_direction(
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_learning_rate_is_torchs_own_schedule(optimiser: str) -> None:
+def test_learning_rate_follows_torch_s_schedule(optimiser: str) -> None:
     steps, rate = 200, 0.03
     training = Training(iterations=steps, optimiser=optimiser, learning_rate=rate)
     ours = make_optimiser(nn.Linear(2, 2), training)
@@ -211,7 +211,7 @@ def test_learning_rate_is_torchs_own_schedule(optimiser: str) -> None:
         schedule.step()
 
 
-def test_sgd_has_momentum_and_decay() -> None:
+def test_sgd_uses_momentum_and_weight_decay() -> None:
     weight = nn.Linear(1, 1, bias=False)
     optimiser = make_optimiser(weight, Training(learning_rate=0.1, weight_decay=0.01))
     value = weight.weight.item()
@@ -226,8 +226,8 @@ def test_sgd_has_momentum_and_decay() -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_the_memory_layout_of_weights_changes_no_step(optimiser: str) -> None:
-    """The optimisers run over weights and gradients as they lie in memory: laid out apart, they would be mixed up."""
+def test_memory_format_of_weights_does_not_change_the_optimiser_s_step(optimiser: str) -> None:
+    """The optimisers process weights and gradients in memory order, so both must have the same memory format."""
     lesson = torch.randn(4, 3, 3, 3, 3, generator=torch.Generator().manual_seed(1))
     ends = []
     for layout in (torch.contiguous_format, torch.channels_last_3d):
@@ -243,13 +243,13 @@ def test_the_memory_layout_of_weights_changes_no_step(optimiser: str) -> None:
     assert torch.allclose(*ends, atol=1e-6)
 
 
-def test_a_first_step_that_overflows_in_float16_changes_nothing() -> None:
-    """The scaler starts high, so that first gradients may be infinite; their step is left out."""
+def test_first_step_that_overflows_in_float16_is_skipped() -> None:
+    """The initial gradient scale is high, so the first gradients may be infinite; such a step must change nothing."""
     weights = []
     for overflows in (True, False):
         torch.manual_seed(0)
         network = nn.Linear(64, 64)
-        # Uninitialised memory is not zero by chance.
+        # Fills freed memory with NaN, so that uninitialised memory is not zero by chance.
         junk = [torch.full_like(network.weight, math.nan) for _ in range(64)]
         del junk
         optimiser = make_optimiser(network, Training(learning_rate=0.1))
@@ -264,8 +264,8 @@ def test_a_first_step_that_overflows_in_float16_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_a_checkpoint_of_an_unfused_optimiser_is_resumed(optimiser: str) -> None:
-    """As of an earlier release or of another kind of device."""
+def test_checkpoint_of_an_unfused_optimiser_is_loaded(optimiser: str) -> None:
+    """An earlier version or another kind of device may have written it."""
     recipe = tiny_recipe(f"optimiser={optimiser}")
     learner = Learner(recipe, torch.device("cpu"))
     state = learner.state()
@@ -277,7 +277,7 @@ def test_a_checkpoint_of_an_unfused_optimiser_is_resumed(optimiser: str) -> None
     assert not group["foreach"]
 
 
-def test_average_of_weights_closed_form() -> None:
+def test_average_of_weights_follows_its_formula() -> None:
     average, network = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     with torch.no_grad():
         wanted = 1.0
@@ -295,7 +295,7 @@ def test_average_of_weights_closed_form() -> None:
 
 
 class Clock:
-    """A time that passes when an iteration or a validation is made, and only then."""
+    """A simulated clock that advances only in iterations and validations."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
         self.now = 1000.0
@@ -314,7 +314,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("every", "seconds"), [(1, 7.0), (10, 7.0), (1, 0.05), (1, 500.0)])
-def test_validation_takes_a_tenth_of_the_time_at_most(
+def test_validations_take_at_most_a_tenth_of_the_time(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, every: int, seconds: float
 ) -> None:
     clock, heard = Clock(monkeypatch, seconds), []
@@ -332,7 +332,7 @@ def test_validation_takes_a_tenth_of_the_time_at_most(
     assert heard[-1][0] == 300
     for number, (step, elapsed) in enumerate(heard[:-1]):
         assert step % every == 0
-        # This one, too, but for the first, whose duration is unknown.
+        # This includes the current validation, except for the first one, whose duration is unknown.
         assert (number + 1 if number else 0) * seconds <= 0.1 * elapsed + 1e-6
     total = clock.now - began
     if seconds == 500.0:
@@ -344,10 +344,10 @@ def test_validation_takes_a_tenth_of_the_time_at_most(
 
 
 @pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (400, True)])
-def test_a_first_validation_is_made_if_there_is_time_for_it_and_the_last(
+def test_first_validation_is_made_only_if_time_remains_for_the_final_one(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
-    # A case of 24 voxels along each axis, against two patches of 8: by its voxels a third of 13.5 iterations.
+    # A case has 24^3 voxels, a batch two patches of 8^3: by voxels, a validation is estimated as 4.5 iterations.
     clock, heard = Clock(monkeypatch, 4.5), []
 
     def hear(event: RunEvent) -> None:
@@ -364,8 +364,8 @@ def test_a_first_validation_is_made_if_there_is_time_for_it_and_the_last(
         assert len(heard) * clock.validation_s <= 0.1 * seconds
 
 
-def test_a_request_to_stop_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancelled validation gives no scores; the last one of a run is never cancelled."""
+def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled validation gives no scores. The final validation of a run is not cancelled."""
     heard: list[RunEvent] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", heard=heard.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
@@ -375,7 +375,7 @@ def test_a_request_to_stop_cancels_a_validation(tmp_path: Path, table: Path, mon
 
     def ask_meanwhile(*words: Any) -> Tensor:
         measured.append(trainer.step)
-        write_request(RunFolder(tmp_path / "run"), PAUSE)  # as the panel does
+        write_request(RunFolder(tmp_path / "run"), PAUSE)  # as Slicer's panel does
         return real(*words)
 
     monkeypatch.setattr(validation, "predict_bounded", ask_meanwhile)
@@ -393,7 +393,7 @@ def test_a_request_to_stop_cancels_a_validation(tmp_path: Path, table: Path, mon
     assert measured == [2, 4, 4]
 
 
-def test_time_spent_validating_is_kept_when_resumed(
+def test_resumed_run_keeps_the_time_spent_validating(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch, 50.0)
@@ -414,7 +414,7 @@ def test_time_spent_validating_is_kept_when_resumed(
     assert outcome.seconds == pytest.approx(30 + 2 * 50)
 
 
-def test_checkpoints_and_reports_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_and_reports_follow_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
     clock, heard = Clock(monkeypatch), []
     trainer = new_trainer(
@@ -426,14 +426,14 @@ def test_checkpoints_and_reports_by_the_clock(tmp_path: Path, monkeypatch: pytes
     assert [report.step for report in reports] == [*range(2, 35, 2), 35]
     for report in reports:
         assert (report.of, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.step)
-    # Means since the last report: of iterations 1 and 2, of 3 and 4, ...
+    # A report holds the means since the previous one: of iterations 1 and 2, of 3 and 4, …
     assert [report.losses["total"] for report in reports[:3]] == [1001.5, 1003.5, 1005.5]
     assert (outcome.seconds, outcome.dice) == (35, None)
     assert clock.now == 1035
 
 
 def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cases, two classes, and branches whose predictions are given."""
+    """There are two cases and two classes; the branches' predictions are fixed."""
     info = tiny_recipe().classes[0]
     recipe = replace(tiny_recipe(), classes=(info, replace(info, label=2, name="Scar")))
     label = np.zeros((4, 4, 4), np.uint8)
@@ -443,7 +443,7 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     cases = [resident(label * 100, label), resident(other * 100, other)]
     class_a = np.ones((4, 4, 4), int)  # all class 1
     class_b = np.zeros((4, 4, 4), int)
-    class_b[:1] = 1  # 16 voxels, all right
+    class_b[:1] = 1  # 16 voxels, all correct
     class_b[3] = 2
 
     def predict(*_: Any) -> Tensor:
@@ -455,18 +455,19 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     dice = validation_dice(network, cases, recipe)
     assert network.training
     a1, b1 = 2 * 32 / (64 + 32), 2 * 16 / (16 + 32)
-    assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})  # where it is absent from both does not count
+    # A case without the class in both label and prediction does not count.
+    assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
-    assert dice["mean"] == pytest.approx(dice["A"])  # the surer branch decides
-    without = validation_dice(network, cases[:1], recipe)  # no label holds the second class
+    assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence
+    without = validation_dice(network, cases[:1], recipe)  # the labels do not contain the second class
     assert without is not None
     assert [list(without[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
-    assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # there is nothing to find
+    assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # the label is empty
     assert network.training
 
 
-def counted(function: Callable[..., Tensor], name: str, calls: list[str]) -> Callable[..., Tensor]:
-    """Return the function, which notes its name in `calls` each time."""
+def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -> Callable[..., Tensor]:
+    """Return a function that appends `name` to `calls` and then calls the given one."""
 
     def call(network: DualVNet, *arguments: Any) -> Tensor:
         assert not network.training
@@ -476,7 +477,7 @@ def counted(function: Callable[..., Tensor], name: str, calls: list[str]) -> Cal
     return call
 
 
-def test_validation_of_a_scan_too_large_for_memory_is_done_in_tiles(
+def test_validation_uses_tiles_for_a_scan_too_large_for_memory(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = new_trainer(tmp_path / "run", table, "iterations=30", "learning_rate=0.1")
@@ -485,11 +486,11 @@ def test_validation_of_a_scan_too_large_for_memory_is_done_in_tiles(
     held_out = [load_case(case, recipe, CPU) for case in read_cases(table) if case.role == "validation"]
     passes: list[str] = []
     for name in ("predict_whole", "predict_tiled"):
-        monkeypatch.setattr(tiling, name, counted(getattr(tiling, name), name, passes))
+        monkeypatch.setattr(tiling, name, record_calls(getattr(tiling, name), name, passes))
     expected = validation_dice(network, held_out, recipe)
     assert network.training
     monkeypatch.setattr(tiling, "free_memory", lambda device: 1)
     assert validation_dice(network, held_out, recipe) == expected
     assert network.training
     assert passes == ["predict_whole", "predict_tiled"]
-    assert 0.1 < expected["mean"]["Left atrium"] < 1  # else there would be nothing to compare
+    assert 0.1 < expected["mean"]["Left atrium"] < 1  # otherwise the comparison would be meaningless

@@ -1,4 +1,4 @@
-"""Scans and labelmaps keep their voxels and place through every format, written here or by other libraries."""
+"""Scans and labelmaps keep voxels and positions in every format, written by DCAMT or by other libraries."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from dcamt_testing.scan_files import (
     sitk_image,
 )
 
-# As 3D Slicer itself writes it into the Tags of a segment.
+# The text that 3D Slicer writes into the tags of a segment.
 SLICER_TERMINOLOGY = (
     "TerminologyEntry:Segmentation category and type - 3D Slicer General Anatomy list"
     "~SCT^123037004^Anatomical Structure~SCT^82471001^Left atrium~^^"
@@ -50,7 +50,7 @@ def corner_indices() -> list[tuple[int, ...]]:
 
 
 def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, tolerance: float = 1e-4) -> None:
-    """Another library finds the same voxels, and every corner at the same place in the patient."""
+    """Fail unless SimpleITK reads the same voxels, and puts every corner at the same RAS position."""
     image = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), voxels)
     for index in corner_indices():
@@ -65,7 +65,7 @@ def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, toler
 def test_grid_spacing_and_volume_of_a_sheared_cell() -> None:
     grid = Grid(SHAPE, affine_of(np.array([[2.0, 3.0, 0], [0, 4.0, 0], [0, 0, 5.0]])))
     np.testing.assert_allclose(grid.spacing, (2, 5, 5))
-    assert grid.voxel_volume_mm3 == pytest.approx(40)  # not 2 * 5 * 5
+    assert grid.voxel_volume_mm3 == pytest.approx(40)  # less than the product of the edges, 2 * 5 * 5
     corners = [(grid.affine @ (*index, 1))[:3] for index in corner_indices()]
     np.testing.assert_allclose(grid.corners(), corners)
     with pytest.raises(ValueError, match="read-only"):
@@ -74,14 +74,14 @@ def test_grid_spacing_and_volume_of_a_sheared_cell() -> None:
 
 def test_grid_matches_within_a_tolerance_at_the_far_corner() -> None:
     grid = Grid((101, 10, 10), np.eye(4))
-    stretched = np.diag([1 + 2e-5, 1, 1, 1])  # 0.002 mm off after 100 voxels, nothing at the first
+    stretched = np.diag([1 + 2e-5, 1, 1, 1])  # shifts voxel 100 by 0.002 mm, and the first one not at all
     assert grid.matches(Grid((101, 10, 10), np.eye(4)))
     assert not grid.matches(Grid((101, 10, 10), stretched))
     assert grid.matches(Grid((101, 10, 10), stretched), tolerance_mm=3e-3)
     assert not grid.matches(Grid((100, 10, 10), np.eye(4)))
 
 
-def test_scan_name(tmp_path: Path) -> None:
+def test_name_of_a_scan_omits_ending_and_channel(tmp_path: Path) -> None:
     folder = tmp_path / "series.1"
     folder.mkdir()
     names = {"a/la000_image.nii.gz": "la000_image", "x.seg.nrrd": "x", "P.1.NRRD": "P.1", "none": "none"}
@@ -89,13 +89,13 @@ def test_scan_name(tmp_path: Path) -> None:
     assert scan_name(folder) == "series.1"
 
 
-# ---- there and back ----
+# ---- writing and reading ----
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
 @pytest.mark.parametrize("name", [*ORTHOGONAL, *SHEARED])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-def test_write_and_read_volume(tmp_path: Path, ending: str, name: str, dtype: str) -> None:
+def test_written_volume_is_read_back(tmp_path: Path, ending: str, name: str, dtype: str) -> None:
     grid, voxels, path = Grid(SHAPE, {**ORTHOGONAL, **SHEARED}[name]), scan(dtype), tmp_path / f"x{ending}"
     write_volume(Volume(voxels[np.newaxis], grid), path)
     again = read_scan(path)
@@ -118,7 +118,7 @@ def test_write_and_read_volume(tmp_path: Path, ending: str, name: str, dtype: st
 
 @pytest.mark.parametrize("name", [*ORTHOGONAL, *SHEARED])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".seg.nrrd"])
-def test_write_and_read_labelmap(tmp_path: Path, ending: str, name: str) -> None:
+def test_written_labelmap_is_read_back(tmp_path: Path, ending: str, name: str) -> None:
     grid, voxels, path = Grid(SHAPE, {**ORTHOGONAL, **SHEARED}[name]), labels(), tmp_path / f"x{ending}"
     write_labelmap(Labelmap(voxels.astype(np.uint32), grid), path, [LEFT_ATRIUM, WALL])
     again = read_labelmap(path)
@@ -129,7 +129,7 @@ def test_write_and_read_labelmap(tmp_path: Path, ending: str, name: str) -> None
         assert_sitk_agrees(path, voxels, grid.affine)
 
 
-def test_both_nifti_transforms_are_set(tmp_path: Path) -> None:
+def test_nifti_file_has_sform_and_qform(tmp_path: Path) -> None:
     write_volume(Volume(scan()[np.newaxis], Grid(SHAPE, ORTHOGONAL["oblique"])), tmp_path / "x.nii.gz")
     image = nib.load(tmp_path / "x.nii.gz")
     assert (image.header["sform_code"], image.header["qform_code"]) == (1, 1)
@@ -138,7 +138,7 @@ def test_both_nifti_transforms_are_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["oblique, left-handed", "sheared"])
-def test_segmentation_is_what_slicer_expects(tmp_path: Path, name: str) -> None:
+def test_segmentation_file_has_the_tags_that_slicer_expects(tmp_path: Path, name: str) -> None:
     grid, voxels, path = Grid(SHAPE, {**ORTHOGONAL, **SHEARED}[name]), labels(), tmp_path / "x.seg.nrrd"
     write_labelmap(Labelmap(voxels, grid), path, [LEFT_ATRIUM, WALL])
     raw, header = nrrd.read(str(path))
@@ -162,7 +162,7 @@ def test_segmentation_is_what_slicer_expects(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
-def test_channels(tmp_path: Path, ending: str) -> None:
+def test_written_channels_are_read_back_and_a_wrong_number_is_refused(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x{ending}"
     voxels = np.stack([scan(seed=1), scan(seed=2)])
     write_volume(Volume(voxels, Grid(SHAPE, SHEARED["sheared"])), path)
@@ -174,7 +174,7 @@ def test_channels(tmp_path: Path, ending: str) -> None:
     refused(lambda: read_labelmap(path), path, "2 volumes")
 
 
-def test_flags_and_half_floats_are_widened(tmp_path: Path) -> None:
+def test_booleans_and_half_floats_are_converted(tmp_path: Path) -> None:
     grid, flags = Grid(SHAPE, np.eye(4)), scan()[np.newaxis] > 100
     for ending in (".nii", ".nrrd"):
         for voxels, stored in ((flags, "uint8"), (scan("float16")[np.newaxis], "float32")):
@@ -186,22 +186,22 @@ def test_flags_and_half_floats_are_widened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".nhdr", ".nii", ".nii.gz", ".gipl"])
 @pytest.mark.parametrize("name", list(ORTHOGONAL))
-def test_files_written_by_sitk(tmp_path: Path, ending: str, name: str) -> None:
+def test_files_written_by_simpleitk_are_read(tmp_path: Path, ending: str, name: str) -> None:
     affine, voxels, path = ORTHOGONAL[name], scan("int16"), tmp_path / f"x{ending}"
     image = sitk_image(voxels, affine)
     sitk.WriteImage(image, str(path))
     volume = read_scan(path)
     np.testing.assert_array_equal(volume.voxels[0], voxels)
     assert volume.voxels.dtype == np.int16
-    if ending == ".gipl":  # it knows no directions; ITK's own answer is all there is
+    if ending == ".gipl":  # the format stores no directions, so the expected affine is ITK's
         affine = affine_from_sitk(sitk.ReadImage(str(path)))
     assert volume.grid.matches(Grid(SHAPE, affine), 1e-4)
 
 
-# ---- NIfTI's own ways ----
+# ---- details of NIfTI ----
 
 
-def test_scaling_is_applied(tmp_path: Path) -> None:
+def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
     image = nib.Nifti1Image(scan("uint8"), np.eye(4))
     image.header.set_slope_inter(0.5, -3)
     nib.save(image, tmp_path / "x.nii.gz")
@@ -211,7 +211,7 @@ def test_scaling_is_applied(tmp_path: Path) -> None:
     assert volume.voxels.min() < 0
 
 
-def test_big_endian_and_trailing_axes(tmp_path: Path) -> None:
+def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
     header = nib.Nifti1Header(endianness=">")
     header.set_data_dtype(">i2")
     nib.save(nib.Nifti1Image(scan("int16")[..., np.newaxis], np.eye(4), header), tmp_path / "x.nii")
@@ -223,7 +223,7 @@ def test_big_endian_and_trailing_axes(tmp_path: Path) -> None:
 
 
 def save_nifti_header(path: Path, sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], **raw: object) -> None:
-    """A `.nii` file with these transforms and codes, and header fields set to what nibabel itself would not store."""
+    """Write a `.nii` file. sform, qform: affine and code. raw: header fields that nibabel would not write."""
     header = nib.Nifti1Header()
     header.set_data_shape(SHAPE)
     header.set_data_dtype(np.float32)
@@ -238,7 +238,7 @@ def save_nifti_header(path: Path, sform: tuple[np.ndarray, int], qform: tuple[np
 
 @pytest.mark.parametrize("sform", range(5))
 @pytest.mark.parametrize("qform", range(5))
-def test_the_transform_is_the_one_that_itk_takes(tmp_path: Path, sform: int, qform: int) -> None:
+def test_nifti_affine_is_the_one_that_itk_uses(tmp_path: Path, sform: int, qform: int) -> None:
     path = tmp_path / "x.nii"
     turned = affine_of(rotation(5) * (0.625, 0.9, 2.5))
     turned[:3, 3] = (7, -8, 9)
@@ -250,7 +250,7 @@ def test_the_transform_is_the_one_that_itk_takes(tmp_path: Path, sform: int, qfo
 @pytest.mark.parametrize(
     "steps", [(1, 0.625, 0.9, 2.5), (-1, 0.625, 0.9, 2.5), (0, 0.625, 0.9, 2.5), (1, -0.625, 0.9, 2.5)]
 )
-def test_unusual_codes_and_signs_are_taken_as_itk_takes_them(
+def test_unusual_nifti_codes_and_signs_are_read_as_by_itk(
     tmp_path: Path, codes: tuple[int, int], steps: tuple[float, ...]
 ) -> None:
     if codes == (5, 0) and steps[1] < 0:
@@ -271,14 +271,14 @@ def test_unusual_codes_and_signs_are_taken_as_itk_takes_them(
 
 @pytest.mark.parametrize(("sform", "qform"), [(1, 0), (2, 0)])
 def test_sheared_sform_without_qform_is_kept(tmp_path: Path, sform: int, qform: int) -> None:
-    """ITK refuses such a file; if it has a qform, ITK uses the qform."""
+    """ITK refuses such a file, or uses the qform if there is one."""
     path = tmp_path / "x.nii"
     save_nifti_header(path, (SHEARED["sheared"], sform), (ORTHOGONAL["permuted"], qform))
     assert read_scan(path).grid.matches(Grid(SHAPE, SHEARED["sheared"]), 1e-4)
 
 
 @pytest.mark.parametrize("unit", ["mm", "meter", "micron", "unknown"])
-def test_unit_of_length(tmp_path: Path, unit: str) -> None:
+def test_nifti_unit_of_length_is_applied(tmp_path: Path, unit: str) -> None:
     in_mm = {"meter": 1e-3, "micron": 1e3}.get(unit, 1.0)
     image = nib.Nifti1Image(scan(), np.diag([in_mm, in_mm, in_mm, 1.0]) @ ORTHOGONAL["flipped"])
     image.header.set_xyzt_units(unit)
@@ -287,7 +287,7 @@ def test_unit_of_length(tmp_path: Path, unit: str) -> None:
     np.testing.assert_allclose(read_scan(tmp_path / "x.nii.gz").grid.affine, itk, rtol=1e-5, atol=1e-6)
 
 
-def test_reading_nifti_imports_nibabel_only(tmp_path: Path) -> None:
+def test_reading_nifti_imports_only_nibabel(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan())
     # None in sys.modules makes an import fail as if the package were not installed. (nibabel itself looks for
     # SciPy and does without.)
@@ -307,7 +307,7 @@ def test_reading_nifti_imports_nibabel_only(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-# ---- NRRD's own ways ----
+# ---- details of NRRD ----
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_reading_nifti_imports_nibabel_only(tmp_path: Path) -> None:
         ("LPS", (-1, -1, 1)),
     ],
 )
-def test_nrrd_spaces(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None:
+def test_nrrd_space_is_converted_to_ras(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None:
     matrix = ORTHOGONAL["oblique"]
     path = save_nrrd(
         tmp_path / "x.nrrd",
@@ -331,11 +331,11 @@ def test_nrrd_spaces(tmp_path: Path, space: str, signs: tuple[int, int, int]) ->
         space_origin=np.diag(signs) @ matrix[:3, 3],
     )
     assert read_scan(path).grid.matches(Grid(SHAPE, matrix), 1e-9)
-    if "-" in space:  # ITK knows the full names
+    if "-" in space:  # ITK recognises only the full names
         assert_sitk_agrees(path, scan(), matrix)
 
 
-def test_nrrd_channels_in_the_last_axis(tmp_path: Path) -> None:
+def test_nrrd_channels_along_the_last_axis_are_read(tmp_path: Path) -> None:
     directions = np.vstack([ORTHOGONAL["axial"][:3, :3], np.full(3, np.nan)])
     voxels = np.stack([scan(seed=1), scan(seed=2)], axis=-1)
     kinds = ["domain", "domain", "domain", "vector"]
@@ -343,7 +343,7 @@ def test_nrrd_channels_in_the_last_axis(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_scan(path, channels=2).voxels, np.moveaxis(voxels, -1, 0))
 
 
-def test_nrrd_with_spacings_alone_lies_where_itk_puts_it(tmp_path: Path) -> None:
+def test_nrrd_with_only_spacings_is_placed_as_by_itk(tmp_path: Path) -> None:
     path = save_nrrd(tmp_path / "x.nrrd", scan(), spacings=[0.6, 0.7, 2.5])
     assert read_scan(path).grid.matches(Grid(SHAPE, affine_from_sitk(sitk.ReadImage(str(path)))), 1e-9)
 
@@ -372,7 +372,7 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
         assert labelmap.grid.matches(Grid(SHAPE, SHEARED["sheared"]), 1e-9)
 
 
-def test_segmentation_of_an_old_slicer(tmp_path: Path) -> None:
+def test_segmentation_written_by_an_old_slicer_is_read(tmp_path: Path) -> None:
     layers = np.zeros((2, *SHAPE), np.uint8)
     layers[0, :3] = 1
     layers[1, 5:] = 1
@@ -387,7 +387,7 @@ def test_segmentation_of_an_old_slicer(tmp_path: Path) -> None:
 # ---- labels ----
 
 
-def test_labels_stored_as_floats_or_blank(tmp_path: Path) -> None:
+def test_labels_stored_as_floats_and_empty_labels_are_read(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", labels().astype(np.float32) * 255)
     found = read_labelmap(path).voxels
     assert found.dtype == np.uint16

@@ -1,4 +1,4 @@
-"""Unusable scans, labelmaps and output paths are refused in one line."""
+"""Unusable scans, labelmaps and output paths are refused with a one-line message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dcamt_testing.scan_files import (
 # ---- files ----
 
 
-def test_missing_empty_and_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_empty_and_damaged_files_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for ending in (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".xyz", ""):
         path = tmp_path / f"scan{ending}"
         refused(lambda path=path: read_scan(path), path, "does not exist")
@@ -45,7 +45,7 @@ def test_missing_empty_and_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
-def test_truncated(tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f"x{ending}"
     sitk.WriteImage(sitk_image(scan(), ORTHOGONAL["axial"]), str(path), useCompression=ending != ".nii")
     whole = path.read_bytes()
@@ -56,10 +56,10 @@ def test_truncated(tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("part", ["voxels", "checksum", "size"])
-def test_flipped_bits_in_a_gzip_are_found(tmp_path: Path, part: str) -> None:
+def test_flipped_bits_in_gzip_data_are_detected(tmp_path: Path, part: str) -> None:
     path = tmp_path / "x.nii.gz"
     save_nifti(path.with_suffix(""), scan())
-    # Stored, not deflated: the stream itself stays valid for any bytes of a voxel.
+    # Compression level 0 stores the bytes, so the stream stays valid when a voxel's byte changes.
     whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
     path.write_bytes(whole)
     np.testing.assert_array_equal(read_scan(path).voxels[0], scan())
@@ -70,7 +70,7 @@ def test_flipped_bits_in_a_gzip_are_found(tmp_path: Path, part: str) -> None:
     refused(lambda: read_scan(path), path, "too early")
 
 
-def test_content_other_than_the_ending(tmp_path: Path) -> None:
+def test_content_that_contradicts_the_ending_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     path.write_bytes(gzip.compress(b"hello world" * 100))
     refused(lambda: read_scan(path), path, "NIfTI")
@@ -93,7 +93,7 @@ def test_content_other_than_the_ending(tmp_path: Path) -> None:
         ("dim", 0, "no voxels"),
     ],
 )
-def test_damaged_nifti_header(tmp_path: Path, field: str, value: float, word: str) -> None:
+def test_damaged_nifti_header_is_refused(tmp_path: Path, field: str, value: float, word: str) -> None:
     path = tmp_path / "x.nii"
     save_nifti(path, scan())
     raw = bytearray(path.read_bytes())
@@ -112,7 +112,7 @@ def test_damaged_nifti_header(tmp_path: Path, field: str, value: float, word: st
     refused(lambda: read_scan(path), path, word)
 
 
-def test_nrrd_geometry_that_is_missing_or_unknown(tmp_path: Path) -> None:
+def test_missing_or_unknown_nrrd_geometry_is_refused(tmp_path: Path) -> None:
     directions = np.eye(3)
     cases: list[tuple[dict[str, object], str]] = [
         ({}, "no space directions"),
@@ -129,7 +129,7 @@ def test_nrrd_geometry_that_is_missing_or_unknown(tmp_path: Path) -> None:
 # ---- voxels ----
 
 
-def test_shapes_that_are_no_scan(tmp_path: Path) -> None:
+def test_shape_that_is_not_a_scan_is_refused(tmp_path: Path) -> None:
     def nifti(*shape: int) -> Callable[[], object]:
         voxels = np.random.default_rng(0).uniform(0, 9, shape).astype(np.float32)
         return lambda: read_scan(save_nifti(path, voxels))
@@ -152,7 +152,7 @@ def test_shapes_that_are_no_scan(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_scan(four, channels=3).voxels[2], scan(seed=2))
 
 
-def test_voxels_that_are_no_intensities(tmp_path: Path) -> None:
+def test_voxels_that_are_not_intensities_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     refused(lambda: read_scan(save_nifti(path, rgb)), path, "RGB")
@@ -166,12 +166,12 @@ def test_voxels_that_are_no_intensities(tmp_path: Path) -> None:
     for ending in (".nrrd", ".mha"):
         colour = tmp_path / f"c{ending}"
         sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(colour))
-        if ending == ".nrrd":  # SimpleITK writes "vector"; a true colour image says so
+        if ending == ".nrrd":  # SimpleITK writes kind "vector" here; a colour image has kind "RGB-color"
             colour.write_bytes(colour.read_bytes().replace(b"kinds: vector", b"kinds: RGB-color"))
         refused(lambda colour=colour: read_scan(colour), colour, "RGB")
 
 
-def test_files_that_are_no_labelmap_are_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_labelmap_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     refused(lambda: read_labelmap(save_nifti(path, scan())), path, "fractional")
     refused(lambda: read_labelmap(save_nifti(path, labels().astype(np.int16) - 1)), path, "negative label -1")
@@ -189,7 +189,7 @@ def test_label_without_segment_is_refused(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_writing_elsewhere_and_to_unknown_endings(tmp_path: Path) -> None:
+def test_unwritable_path_and_unknown_ending_are_refused(tmp_path: Path) -> None:
     grid, path = Grid(SHAPE, np.eye(4)), tmp_path / "x.png"
     refused(lambda: write_labelmap(Labelmap(labels(), grid), path), path, ".seg.nrrd")
     refused(lambda: write_volume(Volume(scan()[np.newaxis], grid), path), path, ".nii.gz")

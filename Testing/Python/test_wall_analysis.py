@@ -1,4 +1,4 @@
-"""Burden, areas and ratios of phantoms whose wall, bright patch, valve and vein are known in closed form."""
+"""Wall analysis of phantoms whose wall, bright patch, valve and vein are known: burden, areas, ratios, openings."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from dcamt_testing.wall_phantoms import WALL as WALL_BRIGHTNESS
 FINE, THICK = (0.625, 0.625, 0.625), (1.25, 1.25, 2.5)
 TURN = rotation(20, -35, 50)
 PATCH = Atrium(patch_degrees=60.0)
-ROOM = 15.0  # mm around the blood: the wall, and what is sampled beyond it
+ROOM = 15.0  # mm around the blood, for the wall and the samples beyond it
 
 
 def extent(atrium: Atrium) -> float:
     return 2 * max(atrium.radii) + ROOM
 
 
-def analysed(atrium: Atrium, grid: Grid, settings: WallSettings | None = None) -> WallResult:
+def analyse(atrium: Atrium, grid: Grid, settings: WallSettings | None = None) -> WallResult:
     return analyse_wall(*atrium.on(grid), settings)
 
 
 def angles_to(result: WallResult, axis: np.ndarray) -> np.ndarray:
-    """Return the degrees between each point, from the centre, and an axis."""
+    """Return the angle in degrees between an axis and the direction from the centre to each point."""
     p = result.surface.points - CENTRE
     return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
 
@@ -40,14 +40,14 @@ def angles_to(result: WallResult, axis: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
 @pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "oblique"])
 @pytest.mark.parametrize("degrees", [35.0, 60.0, 95.0])
-def test_ball_with_a_patch_of_known_solid_angle(
+def test_burden_of_a_ball_with_a_patch_of_known_solid_angle(
     degrees: float, axes: np.ndarray, spacing: tuple[float, float, float]
 ) -> None:
     atrium = replace(PATCH, patch_degrees=degrees)
-    result = analysed(atrium, grid_about(extent(atrium), spacing, axes, shift=(0.3, 0.1, -0.2)))
+    result = analyse(atrium, grid_about(extent(atrium), spacing, axes, shift=(0.3, 0.1, -0.2)))
     burden = result.burden
     assert burden.percent == pytest.approx(50 * (1 - np.cos(np.radians(degrees))), abs=2)
-    assert burden.wall_cm2 == pytest.approx(4 * np.pi * 4, rel=0.02)  # of a ball of 2 cm
+    assert burden.wall_cm2 == pytest.approx(4 * np.pi * 4, rel=0.02)  # a ball with a radius of 2 cm
     assert result.pool.mean == pytest.approx(BLOOD, abs=0.5)
     away = angles_to(result, np.array(atrium.patch_axis))
     assert np.median(result.ratio[away < degrees - 10]) == pytest.approx(1.5, abs=0.02)
@@ -56,32 +56,36 @@ def test_ball_with_a_patch_of_known_solid_angle(
 
 @pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
 @pytest.mark.parametrize("axis", [(0.0, -1.0, 0.0), (1.0, 0.0, 0.0)])
-def test_ellipsoid_with_a_patch(axis: tuple[float, float, float], spacing: tuple[float, float, float]) -> None:
+def test_burden_of_an_ellipsoid_with_a_patch(
+    axis: tuple[float, float, float], spacing: tuple[float, float, float]
+) -> None:
     atrium = Atrium((27.0, 20.0, 17.0), patch_degrees=55.0, patch_axis=axis)
-    burden = analysed(atrium, grid_about(extent(atrium), spacing, TURN)).burden
+    burden = analyse(atrium, grid_about(extent(atrium), spacing, TURN)).burden
     assert burden.percent == pytest.approx(100 * atrium.patch_area_mm2() / atrium.area_mm2(), abs=2)
     assert burden.wall_cm2 == pytest.approx(atrium.area_mm2() / 100, rel=0.02)
 
 
-def test_wall_of_three_millimetres_at_the_finer_spacing() -> None:
-    result = analysed(replace(PATCH, shell_mm=3.0), grid_about(55, FINE, TURN))
+def test_burden_of_a_wall_of_3_mm_at_fine_spacing() -> None:
+    result = analyse(replace(PATCH, shell_mm=3.0), grid_about(55, FINE, TURN))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
     assert np.median(result.ratio[angles_to(result, np.array(PATCH.patch_axis)) < 50]) == pytest.approx(1.5, abs=0.02)
 
 
-def test_mean_along_the_normal_is_the_mean_of_what_lies_there() -> None:
-    result = analysed(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=1.5, to_mm=4.0))
+def test_mean_along_the_normal_averages_blood_and_patch() -> None:
+    result = analyse(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=1.5, to_mm=4.0))
     inside = angles_to(result, np.array(PATCH.patch_axis)) < 50
     assert np.median(result.ratio[inside]) == pytest.approx(1.5, abs=0.02)
-    across = analysed(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
-    assert np.median(across.ratio[inside]) == pytest.approx(1.25, abs=0.03)  # half blood, half patch
+    across = analyse(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
+    assert np.median(across.ratio[inside]) == pytest.approx(
+        1.25, abs=0.03
+    )  # half of the samples are in blood, half in the patch
 
 
-def test_maximum_is_taken_over_the_set_distances() -> None:
-    result = analysed(PATCH, grid_about(55, FINE), WallSettings(from_mm=-3.0, to_mm=-1.5))
-    assert result.ratio.max() < 1.2  # blood alone
-    beyond = analysed(replace(PATCH, shell_mm=2.0), grid_about(60, FINE), WallSettings(from_mm=4.0, to_mm=6.0))
-    assert np.percentile(beyond.ratio, 99) < 0.5  # outside alone
+def test_maximum_is_taken_over_the_distances_of_the_settings() -> None:
+    result = analyse(PATCH, grid_about(55, FINE), WallSettings(from_mm=-3.0, to_mm=-1.5))
+    assert result.ratio.max() < 1.2  # only blood is sampled
+    beyond = analyse(replace(PATCH, shell_mm=2.0), grid_about(60, FINE), WallSettings(from_mm=4.0, to_mm=6.0))
+    assert np.percentile(beyond.ratio, 99) < 0.5  # only the outside is sampled
 
 
 def _flipped(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap]:
@@ -96,7 +100,7 @@ def _flipped(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap]:
     )
 
 
-def test_axis_order_and_intensity_scale_do_not_matter() -> None:
+def test_result_does_not_depend_on_axis_order_or_intensity_scale() -> None:
     volume, labels = PATCH.on(grid_about(55, THICK, TURN))
     expected = analyse_wall(volume, labels)
     for other in (
@@ -114,7 +118,7 @@ def _moved(grid: Grid, matrix: np.ndarray) -> Grid:
     return Grid(grid.shape, matrix @ grid.affine)
 
 
-def test_rigid_transform_moves_the_wall_and_changes_no_number() -> None:
+def test_rigid_transform_moves_the_wall_and_keeps_all_numbers() -> None:
     volume, labels = PATCH.on(grid_about(55, THICK))
     expected = analyse_wall(volume, labels)
     matrix = np.eye(4)
@@ -129,14 +133,14 @@ def test_rigid_transform_moves_the_wall_and_changes_no_number() -> None:
     assert bright / np.linalg.norm(bright) == pytest.approx(TURN @ np.array(PATCH.patch_axis), abs=0.05)
 
 
-def test_affine_transform_that_shears_the_lattice_is_followed() -> None:
+def test_sheared_grid_is_analysed() -> None:
     shear = TURN @ np.array([[1.0, 0.25, 0.0], [0.0, 1.0, 0.15], [0.0, 0.0, 1.0]])
-    result = analysed(PATCH, grid_about(75, (1.0, 1.0, 1.5), shear))
+    result = analyse(PATCH, grid_about(75, (1.0, 1.0, 1.5), shear))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
     assert result.burden.wall_cm2 == pytest.approx(4 * np.pi * 4, rel=0.02)
 
 
-def test_segmentation_on_a_grid_of_its_own() -> None:
+def test_segmentation_on_another_grid_is_analysed() -> None:
     volume, _ = PATCH.on(grid_about(55, FINE))
     _, labels = PATCH.on(grid_about(50, (1.0, 1.0, 1.0), TURN, shift=(0.2, 0.3, 0.1)))
     result = analyse_wall(volume, labels)
@@ -154,8 +158,8 @@ VEINED = Atrium(patch_degrees=45.0, patch_axis=(-1.0, 0.0, 0.0), vein_mm=6.0)
 
 
 @pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
-def test_valve_is_proposed_and_leaves_the_wall(spacing: tuple[float, float, float]) -> None:
-    result = analysed(VALVE, grid_about(62, spacing, TURN))
+def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, float, float]) -> None:
+    result = analyse(VALVE, grid_about(62, spacing, TURN))
     away = angles_to(result, MITRAL)
     rim = np.degrees(np.arccos(13 / 20))
     assert result.proposed
@@ -168,9 +172,9 @@ def test_valve_is_proposed_and_leaves_the_wall(spacing: tuple[float, float, floa
     assert result.burden.percent == pytest.approx(100 * 2 * np.pi * 4 * (1 - np.cos(np.radians(45))) / wall_cm2, abs=2)
 
 
-def test_flat_cut_that_faces_elsewhere_is_no_valve() -> None:
+def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
     volume, labels = VALVE.on(grid_about(62, FINE))
-    # The same heart with left and right exchanged and turned over: its flat cut faces right and up.
+    # The same heart, flipped left to right and upside down: its flat cut faces right and superior.
     matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
     grid = _moved(volume.grid, matrix)
     result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
@@ -179,20 +183,22 @@ def test_flat_cut_that_faces_elsewhere_is_no_valve() -> None:
 
 
 @pytest.mark.parametrize("spacing", [(0.9, 0.9, 0.9), (1.25, 1.25, 1.25)])
-def test_end_of_a_vein_is_proposed(spacing: tuple[float, float, float]) -> None:
-    result = analysed(VEINED, grid_about(84, spacing, shift=(10, -8, 0)))
+def test_end_of_a_vein_is_proposed_as_an_opening(spacing: tuple[float, float, float]) -> None:
+    result = analyse(VEINED, grid_about(84, spacing, shift=(10, -8, 0)))
     end = CENTRE + VEINED.vein_length_mm * VEIN
     distance = np.linalg.norm(result.surface.points - end, axis=1)
     assert (result.kind[distance < 4.5] == OPENING).mean() > 0.95
-    assert (result.kind[distance > 8] == WALL).all()  # neither the vein's side nor the atrium
+    assert (result.kind[distance > 8] == WALL).all()  # the vein's side and the atrium remain wall
     assert result.area_cm2(OPENING) == pytest.approx(np.pi * 0.6**2, rel=0.35)
 
 
-def test_blind_end_of_a_tube_is_wall() -> None:
+def test_blind_end_of_a_tube_is_not_an_opening() -> None:
     atrium = replace(VEINED, vein_mm=6.0)
     volume, labels = atrium.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))
     beyond = (points_of(volume.grid) - CENTRE) @ VEIN > atrium.vein_length_mm
-    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)  # an appendage, not a vein
+    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(
+        np.float32
+    )  # closed by wall, as an appendage is
     assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
 
 
@@ -212,24 +218,24 @@ def test_painted_openings_replace_the_proposal(own_grid: bool) -> None:
     assert result.burden.enhanced_cm2 == pytest.approx(patch - expected, abs=0.5)
 
 
-def test_surface_cut_off_by_the_border_is_left_out_and_reported() -> None:
-    grid = grid_about(55, (1.0, 1.0, 1.0), shift=(0, 0, 17.5))  # the scan ends 10 mm below the centre
-    result = analysed(PATCH, grid)
+def test_surface_cut_off_by_the_scan_s_border_is_excluded_and_reported() -> None:
+    grid = grid_about(55, (1.0, 1.0, 1.0), shift=(0, 0, 17.5))  # the scan ends 10 mm inferior to the centre
+    result = analyse(PATCH, grid)
     floor = result.surface.points[:, 2] < grid.corners()[:, 2].min()
     assert floor.any()
     assert (result.kind[floor] == BORDER).all()
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # Normals leave the scan within 3 mm up to 8.7 mm below the centre; a zone's area is 2 pi R h.
+    # More than 8.7 mm below the centre, the 3 mm samples leave the scan; a spherical zone has the area 2 pi R h.
     assert result.burden.wall_cm2 == pytest.approx(2 * np.pi * 2 * (2 + 0.87), rel=0.02)
 
 
 # Counting
 
 
-def test_thresholds_and_their_ratios() -> None:
-    result = analysed(PATCH, grid_about(55, THICK))
+def test_threshold_names_give_their_ratios() -> None:
+    result = analyse(PATCH, grid_about(55, THICK))
     assert [preset.threshold.name for preset in PRESETS] == [
         *("iir-0.97", "iir-1.2", "iir-1.32", "iir-1.61"),
         *("sd-2", "sd-3", "sd-3.3"),
@@ -247,12 +253,12 @@ def test_thresholds_and_their_ratios() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "iir", "iir-", "iir-0", "sd--2", "iir-nan", "iir-99", "sd3", "max-2", "iir-1.2x"])
-def test_other_names_are_no_threshold(name: str) -> None:
+def test_unknown_threshold_name_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"is not known\. Use iir-0\.97"):
         parse_threshold(name)
 
 
-def test_meaningless_settings_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(InputError, match="is not known"):
         WallSettings(sample="median")
     for first, last in ((3.0, -1.0), (1.0, 1.0), (-20.0, 3.0), (0.0, 11.0), (float("nan"), 3.0)):
@@ -260,27 +266,27 @@ def test_meaningless_settings_are_refused() -> None:
             WallSettings(from_mm=first, to_mm=last)
 
 
-def test_burden_counts_areas_not_points() -> None:
+def test_burden_sums_areas_of_points() -> None:
     ratio = np.array([1.5, 1.5, 1.0, 1.2, 1.5, 1.5])
     kind = np.array([WALL, WALL, WALL, WALL, OPENING, BORDER], np.uint8)
     region = np.array([0, 0, 0, 5, 0, 0], np.uint8)
     areas = np.array([100.0, 300.0, 500.0, 700.0, 1100.0, 1300.0])
     rows = {row.region: row for row in count_burden(ratio, kind, region, areas, 1.2)}
-    assert rows["all"] == Burden("all", 16.0, 4.0)  # 1.2 does not exceed 1.2
+    assert rows["all"] == Burden("all", 16.0, 4.0)  # a ratio of 1.2 does not exceed the threshold 1.2
     assert rows["anterior"] == Burden("anterior", 9.0, 4.0)
     assert rows["lateral"] == Burden("lateral", 7.0, 0.0)
     assert np.isnan(rows["roof"].percent)
     assert rows["all"].percent == 25.0
 
 
-def test_regions_follow_the_normal_in_the_patient() -> None:
+def test_region_of_a_point_follows_from_its_normal() -> None:
     normals = np.array([[0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0.5, -0.6, 0.5]])
     assert [REGIONS[i] for i in regions_of(normals)] == [*REGIONS, "posterior"]
 
 
-def test_regions_of_a_patch_on_the_posterior_wall() -> None:
-    atrium = replace(PATCH, patch_degrees=40.0)  # all of it has a normal that is posterior first of all
-    rows = {row.region: row for row in analysed(atrium, grid_about(55, FINE, TURN)).burdens()}
+def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
+    atrium = replace(PATCH, patch_degrees=40.0)  # all its normals are mainly posterior
+    rows = {row.region: row for row in analyse(atrium, grid_about(55, FINE, TURN)).burdens()}
     sixth = 4 * np.pi * 4 / 6
     for name in REGIONS:
         assert rows[name].wall_cm2 == pytest.approx(sixth, rel=0.04)
@@ -288,7 +294,7 @@ def test_regions_of_a_patch_on_the_posterior_wall() -> None:
     assert sum(rows[name].wall_cm2 for name in REGIONS) == pytest.approx(rows["all"].wall_cm2)
 
 
-def test_stages() -> None:
+def test_percentage_gives_the_decaaf_stage() -> None:
     percents = [0, 9.99, 10, 19.9, 20, 29.9, 30, 100, float("nan")]
     assert [decaaf_stage(p) for p in percents] == ["I", "I", "II", "II", "III", "III", "IV", "IV", ""]
 
@@ -300,7 +306,7 @@ def refusal(volume: Volume, labels: Labelmap, **more: object) -> str:
     with pytest.raises(InputError) as caught:
         analyse_wall(volume, labels, **more)  # type: ignore[arg-type]
     text = str(caught.value)
-    assert text.count(".") >= 2  # what happened, and what to do
+    assert text.count(".") >= 2  # one sentence says what happened, another what to do
     return text
 
 
@@ -322,11 +328,11 @@ def test_negative_intensities_are_refused(scan: tuple[Volume, Labelmap]) -> None
     shifted = Volume(volume.voxels - 60.0, volume.grid)
     assert "negative intensities (down to -3" in refusal(shifted, labels)
     rippled = volume.voxels.copy()
-    rippled[0, 0, 0, 0] = -2.0  # what interpolation leaves of a sharp edge
+    rippled[0, 0, 0, 0] = -2.0  # interpolation may overshoot at a sharp edge
     assert analyse_wall(Volume(rippled, volume.grid), labels).burden.percent == pytest.approx(25, abs=2)
 
 
-def test_too_small_a_blood_pool_is_refused(scan: tuple[Volume, Labelmap]) -> None:
+def test_blood_pool_that_is_too_small_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, _ = scan
     small = Atrium((7.0, 7.0, 7.0)).mask(points_of(volume.grid))
     text = refusal(volume, Labelmap(small.astype(np.uint8), volume.grid))
@@ -334,7 +340,7 @@ def test_too_small_a_blood_pool_is_refused(scan: tuple[Volume, Labelmap]) -> Non
     assert "3 mm" in text
 
 
-def test_segment_must_be_there(scan: tuple[Volume, Labelmap]) -> None:
+def test_missing_segment_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     assert "holds no segment" in refusal(volume, Labelmap(labels.voxels * 0, volume.grid))
     assert "has no label 4. It has 1" in refusal(volume, labels, label=4)
@@ -359,12 +365,12 @@ def test_scan_of_several_images_is_refused(scan: tuple[Volume, Labelmap]) -> Non
 # Colours
 
 
-def test_colours_are_those_of_the_stops_between_them_mixed_and_grey_off_the_wall() -> None:
+def test_colours_are_interpolated_between_stops_and_grey_off_the_wall() -> None:
     ratios, expected = np.array([stop for stop, _ in COLOR_STOPS]), np.array([color for _, color in COLOR_STOPS])
     np.testing.assert_allclose(ratio_colors(ratios), expected)
     np.testing.assert_allclose(ratio_colors(np.array([0.0, 9.0])), expected[[0, -1]])
     np.testing.assert_allclose(ratio_colors(np.array([1.26])), [(expected[3] + expected[4]) / 2])
-    assert {0.97, 1.2, 1.32, 1.61} <= set(ratios)  # so that a preset is seen in the colours
+    assert {0.97, 1.2, 1.32, 1.61} <= set(ratios)  # the presets' thresholds are colour stops
     kinds = np.array([WALL, OPENING, BORDER], np.uint8)
     np.testing.assert_allclose(
         wall_colors(np.array([1.61, 1.61, 1.61]), kinds), [expected[5], OPENING_COLOR, BORDER_COLOR]

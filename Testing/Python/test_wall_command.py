@@ -1,4 +1,4 @@
-"""`dcamt wall` on phantoms: files, events, folders, openings, and what it refuses."""
+"""`dcamt wall` on phantoms: result files, events, folders of scans, painted openings, and refused input."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_one_scan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
     assert run(scan, label, "-o", out, "--surface", out / "plain.stl") == 0
@@ -79,7 +79,7 @@ def test_report_shows_the_measured_wall_and_names_nobody_unasked(
     assert str(scan) in page.read_text(encoding="utf-8")
 
 
-def test_events_hold_the_numbers_of_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
     assert run(scan, label, "-o", out, "--json", "--preset", "sd-3", "--sample", "mean", "--from-mm", "0") == 0
@@ -111,7 +111,7 @@ def test_folder_gives_one_table_and_names_the_scan_that_fails(
     assert rows[0]["burden_percent"] == rows[1]["burden_percent"]
 
 
-def test_painted_openings_leave_the_wall(
+def test_painted_openings_are_excluded_from_the_wall(
     folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = phantom[0].grid
@@ -121,8 +121,8 @@ def test_painted_openings_leave_the_wall(
     assert run(scan, label, "-o", folder / "out", "--openings", folder / "openings.nrrd", "--json") == 0
     wall = json.loads(capsys.readouterr().out.splitlines()[1])
     assert wall["openings"] == "given"
-    assert wall["burden"][0]["wall_cm2"] == pytest.approx(2 * np.pi * 4, rel=0.06)  # half a ball
-    assert wall["burden"][3]["wall_cm2"] < 0.5  # no roof
+    assert wall["burden"][0]["wall_cm2"] == pytest.approx(2 * np.pi * 4, rel=0.06)  # half of the ball remains
+    assert wall["burden"][3]["wall_cm2"] < 0.5  # the roof is an opening
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_painted_openings_leave_the_wall(
         (["--sample", "median"], 2, "invalid choice"),
     ],
 )
-def test_refusals_name_what_is_wrong(
+def test_invalid_input_is_refused_with_the_reason(
     words: list[str],
     status: int,
     message: str,
@@ -170,7 +170,7 @@ def test_folder_needs_a_segmentation_for_each_scan(
     assert ended.value.code == 2
 
 
-def test_results_are_replaced_on_demand_only(
+def test_results_are_not_replaced_without_overwrite(
     folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
@@ -197,7 +197,7 @@ def test_results_are_replaced_on_demand_only(
     assert [row["scan"] for row in rows_of(out / "wall.csv")].count("b_image") == 13
 
 
-def test_interrupted_work_leaves_a_table_that_is_completed_later(
+def test_table_of_interrupted_work_is_completed_later(
     folder: Path, phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
@@ -215,12 +215,12 @@ def test_interrupted_work_leaves_a_table_that_is_completed_later(
         assert run(*words) != 0
     own = rows_of(folder / "out" / "a_image.wall.csv")
     assert rows_of(table) == own
-    table.unlink()  # as after a power failure
+    table.unlink()  # lost, for example in a power failure
     assert run(*words, "--skip-existing") == 0
     assert rows_of(table) == own + rows_of(folder / "out" / "b_image.wall.csv")
 
 
-def test_failed_writing_names_the_file_that_was_wanted(
+def test_error_of_writing_names_the_result_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(result: object, path: Path) -> None:
@@ -240,7 +240,7 @@ def test_scan_is_not_replaced(folder: Path, phantom: tuple[Volume, Labelmap]) ->
     assert scan.read_bytes() == before
 
 
-def test_segment_with_wall_measures_what_the_command_measures(
+def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dcamt.api.segmentation import Segmenter

@@ -1,4 +1,4 @@
-"""The wall's files as other programs read them: meshes through vtk, tables through csv."""
+"""Files of the wall as other programs read them: meshes by vtk, tables by csv."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read(path: Path):
 
 
 @pytest.mark.parametrize("kind", SURFACE_OUTPUTS)
-def test_other_programs_read_the_same_mesh(kind: str, result: WallResult, tmp_path: Path) -> None:
+def test_vtk_reads_the_same_mesh(kind: str, result: WallResult, tmp_path: Path) -> None:
     surface, path = result.surface, tmp_path / f"x{kind}"
     write_surface(surface.points, surface.triangles, path)
     mesh = read(path)
@@ -48,12 +48,12 @@ def test_other_programs_read_the_same_mesh(kind: str, result: WallResult, tmp_pa
     corners = points[vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)]
     doubled = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     assert np.linalg.norm(doubled, axis=1).sum() / 2 == pytest.approx(surface.area_mm2, rel=1e-3)
-    # Outward, also after left and right, front and back have changed sign.
+    # Triangles still face outwards after the conversion from RAS to LPS.
     inside = ((corners[:, 0] - points.mean(axis=0)) * doubled).sum() / 6
     assert inside == pytest.approx(surface.volume_mm3, rel=1e-3)
 
 
-def test_slicer_places_the_surface_where_the_scan_lies(result: WallResult, tmp_path: Path) -> None:
+def test_surface_file_is_placed_on_the_scan_by_slicer(result: WallResult, tmp_path: Path) -> None:
     slicer = pytest.importorskip("slicer")
     scene = slicer.vtkMRMLScene()
     for kind in SURFACE_OUTPUTS:
@@ -67,7 +67,7 @@ def test_slicer_places_the_surface_where_the_scan_lies(result: WallResult, tmp_p
         assert np.allclose(points.mean(axis=0), CENTRE, atol=0.3), kind
 
 
-def test_surface_holds_its_scalars_and_method(result: WallResult, tmp_path: Path) -> None:
+def test_surface_file_holds_scalars_and_method(result: WallResult, tmp_path: Path) -> None:
     path = tmp_path / "case 1.wall.vtp"
     write_wall_surface(result, path)
     mesh = read(path)
@@ -88,7 +88,7 @@ def test_surface_holds_its_scalars_and_method(result: WallResult, tmp_path: Path
     assert "research use only" in texts["remark"]
 
 
-def test_table_has_regions_and_every_preset(result: WallResult, tmp_path: Path) -> None:
+def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -> None:
     path = tmp_path / "x.wall.csv"
     write_wall_csv([result], path)
     with path.open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The endocardial surface against balls and ellipsoids whose area and volume are known."""
+"""The endocardial surface: area, volume and closedness for balls and ellipsoids; erosion against brute force."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ SHAPES = [(20.0, 20.0, 20.0), (28.0, 20.0, 16.0)]
 @pytest.mark.parametrize("radii", SHAPES)
 @pytest.mark.parametrize("spacing", [FINE, THICK])
 @pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "oblique"])
-def test_area_volume_and_edges(radii: tuple[float, float, float], spacing: tuple[float, ...], axes: np.ndarray) -> None:
+def test_area_volume_and_edge_lengths_of_balls_and_ellipsoids(
+    radii: tuple[float, float, float], spacing: tuple[float, ...], axes: np.ndarray
+) -> None:
     atrium = Atrium(radii)
     grid = grid_about(2 * max(radii) + 8, spacing, axes, shift=(0.2, -0.1, 0.3))
     mask = atrium.mask(points_of(grid))
@@ -37,8 +39,8 @@ def test_surface_is_closed_and_faces_outwards() -> None:
     surface = extract_surface(Atrium().mask(points_of(grid)), grid).surface
     directed = np.concatenate([surface.triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
     assert len(np.unique(directed, axis=0)) == len(directed)
-    assert set(map(tuple, directed)) == set(map(tuple, directed[:, ::-1]))  # each edge once either way
-    assert len(surface.points) - len(surface.edges) + len(surface.triangles) == 2  # Euler: one ball
+    assert set(map(tuple, directed)) == set(map(tuple, directed[:, ::-1]))  # each edge occurs once in each direction
+    assert len(surface.points) - len(surface.edges) + len(surface.triangles) == 2  # Euler characteristic of a sphere
     outward = surface.points - CENTRE
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
     agreement = (surface.normals * outward).sum(axis=1)
@@ -47,8 +49,8 @@ def test_surface_is_closed_and_faces_outwards() -> None:
     assert surface.point_areas.sum() == pytest.approx(surface.area_mm2)
 
 
-def test_surface_is_closed_where_the_segment_ends_at_the_border() -> None:
-    grid = grid_about(30, (1.0, 1.0, 1.0))  # cuts the ball of 40 mm on all six sides
+def test_surface_is_closed_when_the_segment_touches_the_border() -> None:
+    grid = grid_about(30, (1.0, 1.0, 1.0))  # cuts off the ball (diameter 40 mm) on all six sides
     mask = Atrium().mask(points_of(grid))
     assert mask[0].any()
     assert mask[:, :, -1].any()
@@ -56,11 +58,11 @@ def test_surface_is_closed_where_the_segment_ends_at_the_border() -> None:
     assert surface.volume_mm3 == pytest.approx(np.count_nonzero(mask), rel=0.01)
 
 
-def test_axis_order_and_direction_do_not_matter() -> None:
+def test_surface_does_not_depend_on_axis_order_or_direction() -> None:
     grid = grid_about(48, THICK, TURN)
     mask = Atrium((22.0, 18.0, 16.0)).mask(points_of(grid))
     affine = grid.affine.copy()
-    affine[:3, 3] += affine[:3, 0] * (grid.shape[0] - 1)  # the first axis turned round
+    affine[:3, 3] += affine[:3, 0] * (grid.shape[0] - 1)  # the first axis is reversed
     affine[:3, 0] *= -1
     order = [2, 0, 1]
     other = Grid(tuple(mask.shape[axis] for axis in order), affine[:, [*order, 3]])
@@ -70,7 +72,7 @@ def test_axis_order_and_direction_do_not_matter() -> None:
     assert second.volume_mm3 == pytest.approx(first.volume_mm3, rel=1e-6)
 
 
-def test_separate_parts_and_hollows_are_left_out() -> None:
+def test_separate_components_and_cavities_are_excluded() -> None:
     grid = grid_about(60, (1.0, 1.0, 1.0))
     distance = np.linalg.norm(points_of(grid) - CENTRE, axis=-1)
     ball = distance < 16
@@ -84,14 +86,14 @@ def test_separate_parts_and_hollows_are_left_out() -> None:
     assert len(extraction.surface.points) - len(extraction.surface.edges) + len(extraction.surface.triangles) == 2
 
 
-def test_empty_segment_is_refused_by_name() -> None:
+def test_error_names_the_empty_segment() -> None:
     grid = grid_about(20, (1.0, 1.0, 1.0))
     with pytest.raises(InputError, match=r"^x\.nrrd: is empty\. Choose"):
         extract_surface(np.zeros(grid.shape, bool), grid, "x.nrrd")
 
 
 @pytest.mark.parametrize("axes", [np.eye(3), TURN, TURN @ [[1, 0.3, 0], [0, 1, 0.2], [0, 0, 1]]])
-def test_erosion_equals_a_search_over_all_voxels(axes: np.ndarray) -> None:
+def test_erosion_equals_brute_force(axes: np.ndarray) -> None:
     from scipy.spatial import cKDTree
 
     grid = grid_about(24, (1.0, 1.3, 2.1), axes)
@@ -100,7 +102,7 @@ def test_erosion_equals_a_search_over_all_voxels(axes: np.ndarray) -> None:
     mask[:, :, grid.shape[2] // 2] &= points[:, :, grid.shape[2] // 2, 0] > CENTRE[0] - 4
     away, _ = cKDTree(points[~mask]).query(points[mask])
     expected = np.zeros_like(mask)
-    expected[mask] = away >= 3.05  # no step of these lattices is so long, within rounding
+    expected[mask] = away >= 3.05  # avoids distances that round to exactly 3 mm
     assert expected.any()
     np.testing.assert_array_equal(erode(mask, grid, 3.05), expected)
 
@@ -109,14 +111,14 @@ def test_erosion_treats_voxels_beyond_the_scan_as_outside() -> None:
     grid = grid_about(12, (1.0, 1.0, 1.0))
     eroded = erode(np.ones(grid.shape, bool), grid, 3.0)
     expected = np.zeros(grid.shape, bool)
-    expected[2:-2, 2:-2, 2:-2] = True  # the third voxel's centre is 3 mm from the first one beyond the border
+    expected[2:-2, 2:-2, 2:-2] = True  # the third voxel is 3 mm from the first voxel beyond the border
     np.testing.assert_array_equal(eroded, expected)
 
 
 def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     grid = grid_about(60, (1.0, 1.3, 2.1), TURN @ [[1, 0.3, 0], [0, 1, 0.2], [0, 0, 1]])
     slope = np.array([0.7, -1.1, 0.4])
-    ramp = points_of(grid) @ slope + 300  # linear interpolation is exact on it; the nearest voxel is not
+    ramp = points_of(grid) @ slope + 300  # exact for linear interpolation, but not for nearest neighbour
     surface = extract_surface(Atrium((15.0, 14.0, 13.0)).mask(points_of(grid)), grid).surface
     distances = offsets(-1.0, 3.0, grid)
     assert distances[[0, -1]] == pytest.approx([-1, 3])
@@ -124,12 +126,12 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     expected = (surface.points[:, None] + distances[None, :, None] * surface.normals[:, None]) @ slope + 300
     np.testing.assert_allclose(profiles(ramp, grid, surface, distances), expected, atol=1e-3)
     np.testing.assert_allclose(interpolate(ramp, grid, surface.points), surface.points @ slope + 300, atol=1e-3)
-    # Steps of half a voxel, not more: a plane of one voxel cannot fall between two samples.
+    # Samples are at most half a voxel apart, so that none misses a structure of one voxel.
     assert len(offsets(0.0, 3.0, grid)) == 7
 
 
-def test_closed_surface_has_the_volume_of_its_class_less_what_smoothing_takes() -> None:
-    """Smoothing moves a point in proportion to the curvature: the loss falls with the square of the radius."""
+def test_closed_surface_has_its_class_volume_minus_the_loss_by_smoothing() -> None:
+    """Smoothing moves points in proportion to the curvature, so the relative loss falls with the radius squared."""
     losses = []
     for radius in (12, 24):
         shape = (2 * radius + 5,) * 3
@@ -138,7 +140,7 @@ def test_closed_surface_has_the_volume_of_its_class_less_what_smoothing_takes() 
         grid = Grid(shape, np.diag([-0.7, 1.2, 2.5, 1.0]))
         points, triangles = closed_surface(ball, grid)
         a, b, c = (points[triangles[:, corner]] - points.mean(axis=0) for corner in range(3))
-        # The divergence theorem; positive, as the triangles are seen counter-clockwise from outside.
+        # By the divergence theorem; positive because triangles are anticlockwise as seen from outside.
         volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6
         losses.append(1 - volume / (ball.sum() * 0.7 * 1.2 * 2.5))
         known = 4 / 3 * np.pi * radius**3 * 0.7 * 1.2 * 2.5

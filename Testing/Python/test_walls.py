@@ -1,4 +1,4 @@
-"""The walls between engine and modules, and the one direction in which the engine's imports run."""
+"""Import rules: between engine and Slicer modules, and between the engine's floors, without circles."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ENGINE_HOME = ROOT / "DCAMTSegmentation"
 ENGINE = ENGINE_HOME / "dcamt"
 APPLICATION = {"slicer", "slicer_core", "qt", "ctk", "vtk", "vtkmodules", "PythonQt", "SampleData"}
 MAKES_SURFACES = ("dcamt/io/surfaces.py", "dcamt/wall/")
-"""Where the engine may use vtk, inside functions: nothing else waits for it to load."""
+"""The parts of the engine that may import vtk, and only inside functions, because vtk loads slowly."""
 MODULES = {"DCAMTSegmentation", "DCAMTSegmentationLib", "DCAMTSlicerLib", "DCAMTTraining", "DCAMTTrainingLib"}
 HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
 
-# Lowest floor first: a module imports from its own floor and those before it, never from a later one.
+# The lowest floor is first. A module imports only from its own floor and from earlier ones.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"__init__", "errors", "geometry", "volume", "recipe", "machine"}
@@ -35,7 +35,7 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 @dataclass(frozen=True)
 class Import:
-    """One import in a file: the dotted module, and whether importing the file runs it."""
+    """An import in a file: the module's dotted name, and whether it runs when the file is imported."""
 
     target: str
     line: int
@@ -43,13 +43,13 @@ class Import:
 
 
 def module_name(path: Path, home: Path) -> str:
-    """`home/dcamt/losses/mmd.py` is dcamt.losses.mmd; an `__init__.py` is its package."""
+    """Return the dotted name of a file: home/dcamt/losses/mmd.py is dcamt.losses.mmd; __init__.py is its package."""
     parts = path.relative_to(home).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports_of(path: Path, home: Path) -> Iterator[Import]:
-    """Every import in a file: relative ones made absolute, `import_module("...")` included."""
+    """Yield all imports in a file, with absolute names, including `import_module("...")`."""
     package = module_name(path, home).split(".")
     if path.name != "__init__.py":
         package = package[:-1]
@@ -66,7 +66,7 @@ def imports_of(path: Path, home: Path) -> Iterator[Import]:
             base = package[: len(package) + 1 - node.level] if node.level else []
             target = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
-                # `from . import mmd` names a module, `from .mmd import mmd2` what lies in one.
+                # `from . import mmd` imports a module, `from .mmd import mmd2` an attribute of one.
                 inner = home.joinpath(*target.split("."), alias.name)
                 is_module = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
                 yield Import(f"{target}.{alias.name}" if is_module else target, line, at_import_time)
@@ -84,7 +84,7 @@ def imports_of(path: Path, home: Path) -> Iterator[Import]:
 
 
 def forbidden(paths: Iterator[Path] | list[Path], home: Path, names: set[str]) -> list[str]:
-    """Where a file imports one of the top-level packages in `names`, at any depth of its code."""
+    """Return the places where files import one of the top-level packages `names`, also inside functions."""
     return [
         f"{path.relative_to(home)}:{found.line} imports {found.target}"
         for path in paths
@@ -94,13 +94,13 @@ def forbidden(paths: Iterator[Path] | list[Path], home: Path, names: set[str]) -
 
 
 def floor_of(module: str) -> int | None:
-    """Return the floor of an engine module; None for a module that no floor names."""
+    """Return the floor of an engine module; None if no floor lists it."""
     parts = module.split(".")
     return FLOOR_OF.get(parts[1] if len(parts) > 1 else "__init__")
 
 
-def upward(home: Path) -> list[str]:
-    """Return the imports within home/dcamt that run to a higher floor."""
+def upward_imports(home: Path) -> list[str]:
+    """Return the imports in home/dcamt of modules on a higher floor."""
     faults = []
     for path in sorted((home / "dcamt").rglob("*.py")):
         own = floor_of(module_name(path, home))
@@ -114,7 +114,7 @@ def upward(home: Path) -> list[str]:
 
 
 def import_time_graph(home: Path) -> dict[str, set[str]]:
-    """Return the modules and outside packages that each engine module imports directly."""
+    """Return, for each engine module, the modules and external packages that it imports when it is imported."""
     return {
         module_name(path, home): {found.target for found in imports_of(path, home) if found.at_import_time}
         for path in (home / "dcamt").rglob("*.py")
@@ -122,7 +122,7 @@ def import_time_graph(home: Path) -> dict[str, set[str]]:
 
 
 def reached(graph: dict[str, set[str]], start: str, *, packages: bool = True) -> set[str]:
-    """All that importing `start` imports; with `packages`, also what the packages on the way import."""
+    """Return all modules that importing `start` imports. packages: include the imports of parent packages."""
     seen: set[str] = set()
     waiting = [start]
     while waiting:
@@ -135,7 +135,7 @@ def reached(graph: dict[str, set[str]], start: str, *, packages: bool = True) ->
 
 
 def cycles(graph: dict[str, set[str]]) -> list[str]:
-    """Return the engine modules whose own import statements lead back to them."""
+    """Return the engine modules whose imports lead back to themselves."""
     return [
         module
         for module, targets in graph.items()
@@ -144,7 +144,7 @@ def cycles(graph: dict[str, set[str]]) -> list[str]:
 
 
 def import_graph(home: Path) -> dict[str, set[str]]:
-    """Return each engine module's imports of other engine modules, those inside functions included."""
+    """Return, for each engine module, the engine modules that it imports, also inside functions."""
     return {
         module: {found.target for found in imports_of(path, home) if found.target.split(".")[0] == "dcamt"} - {module}
         for path in (home / "dcamt").rglob("*.py")
@@ -153,7 +153,7 @@ def import_graph(home: Path) -> dict[str, set[str]]:
 
 
 def package_graph(home: Path) -> dict[str, set[str]]:
-    """Return the same between the packages and top-level modules of the engine: `io`, `losses`, `volume`, ..."""
+    """Return the import graph of the engine's packages and top-level modules: `io`, `losses`, `volume`, …"""
     packages: dict[str, set[str]] = {}
     for module, targets in import_graph(home).items():
         if module != "dcamt":
@@ -164,7 +164,7 @@ def package_graph(home: Path) -> dict[str, set[str]]:
 
 
 def module_files() -> list[Path]:
-    """Every Python file that runs inside Slicer."""
+    """Return all Python files that run inside Slicer."""
     return [
         path
         for folder in (ENGINE_HOME, ROOT / "DCAMTTraining")
@@ -173,7 +173,7 @@ def module_files() -> list[Path]:
     ]
 
 
-def test_engine_knows_nothing_of_slicer() -> None:
+def test_engine_does_not_import_slicer_or_qt() -> None:
     files = sorted(ENGINE.rglob("*.py"))
     assert len(files) > 5
     makes_surfaces = [path for path in files if path.relative_to(ENGINE_HOME).as_posix().startswith(MAKES_SURFACES)]
@@ -198,7 +198,7 @@ def test_modules_import_no_torch() -> None:
 
 def test_modules_use_only_engine_files_that_import_no_torch() -> None:
     graph = import_time_graph(ENGINE_HOME)
-    # A lazy import counts too: it would still load torch in the application.
+    # Imports inside functions count too, because they would load torch in the application.
     costly = [
         f"{path.relative_to(ROOT)}:{found.line} imports {found.target}"
         for path in module_files()
@@ -209,7 +209,7 @@ def test_modules_use_only_engine_files_that_import_no_torch() -> None:
     assert costly == []
 
 
-def test_every_engine_file_has_a_floor() -> None:
+def test_every_engine_file_is_on_a_floor() -> None:
     unplaced = {
         name
         for path in ENGINE.rglob("*.py")
@@ -218,19 +218,19 @@ def test_every_engine_file_has_a_floor() -> None:
     assert unplaced == set(), "name the floor of these in FLOORS"
 
 
-def test_imports_run_one_way() -> None:
-    assert upward(ENGINE_HOME) == []
+def test_no_module_imports_from_a_higher_floor() -> None:
+    assert upward_imports(ENGINE_HOME) == []
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_modules_have_no_circular_imports() -> None:
     assert cycles(import_graph(ENGINE_HOME)) == []
 
 
-def test_no_package_imports_itself_by_way_of_others() -> None:
+def test_packages_have_no_circular_imports() -> None:
     assert cycles(package_graph(ENGINE_HOME)) == []
 
 
-def test_lowest_floor_imports_where_torch_is_blocked() -> None:
+def test_lowest_floor_can_be_imported_without_torch() -> None:
     program = """if True:
         import importlib, sys
         class NoTorch:
@@ -260,7 +260,7 @@ def test_lowest_floor_imports_where_torch_is_blocked() -> None:
 
 
 @pytest.mark.parametrize("module", ["errors", "volume", "recipe"])
-def test_bottom_of_the_engine_costs_nothing_heavy(module: str) -> None:
+def test_basic_modules_import_no_heavy_package(module: str) -> None:
     if not (ENGINE / f"{module}.py").exists():
         pytest.skip(f"dcamt.{module} does not exist")
     program = f"import sys, dcamt.{module}; print(*sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
@@ -277,11 +277,11 @@ def test_bottom_of_the_engine_costs_nothing_heavy(module: str) -> None:
     assert done.stdout.split() == []
 
 
-# The rules themselves, against faults placed on purpose.
+# The following tests check that the functions above detect deliberate violations.
 
 
-def tree(home: Path, **files: str) -> Path:
-    """A small dcamt; `losses__mmd` is losses/mmd.py."""
+def write_engine(home: Path, **files: str) -> Path:
+    """Write a small package dcamt, one file per argument; `losses__mmd` is losses/mmd.py."""
     for name, text in {"__init__": "", **files}.items():
         path = home / "dcamt" / f"{name.replace('__', '/') if name != '__init__' else name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -302,13 +302,13 @@ def tree(home: Path, **files: str) -> Path:
         "try:\n    import slicer\nexcept ImportError:\n    pass",
     ],
 )
-def test_an_application_import_is_found(tmp_path: Path, fault: str) -> None:
-    home = tree(tmp_path, volume=fault)
+def test_import_of_the_application_is_detected(tmp_path: Path, fault: str) -> None:
+    home = write_engine(tmp_path, volume=fault)
     assert len(forbidden([home / "dcamt/volume.py"], home, APPLICATION)) == 1
 
 
-def test_names_that_only_begin_alike_are_left_alone(tmp_path: Path) -> None:
-    home = tree(tmp_path, volume="import slicerio\nfrom .slicer import x\nimport qtpy\n'import slicer'")
+def test_packages_with_similar_names_are_allowed(tmp_path: Path) -> None:
+    home = write_engine(tmp_path, volume="import slicerio\nfrom .slicer import x\nimport qtpy\n'import slicer'")
     assert forbidden([home / "dcamt/volume.py"], home, APPLICATION) == []
 
 
@@ -322,30 +322,32 @@ def test_names_that_only_begin_alike_are_left_alone(tmp_path: Path) -> None:
         ("training__learner", "import dcamt.report.run_page"),
     ],
 )
-def test_an_import_that_runs_up_is_found(tmp_path: Path, file: str, fault: str) -> None:
-    home = tree(tmp_path, **{"cli": "", "training__trainer": "", file: fault})
-    assert len(upward(home)) == 1
+def test_import_from_a_higher_floor_is_detected(tmp_path: Path, file: str, fault: str) -> None:
+    home = write_engine(tmp_path, **{"cli": "", "training__trainer": "", file: fault})
+    assert len(upward_imports(home)) == 1
 
 
-def test_imports_that_run_down_are_left_alone(tmp_path: Path) -> None:
-    home = tree(tmp_path, volume="", cli="from .training import trainer", training__trainer="from ..volume import a")
-    assert upward(home) == []
+def test_imports_from_lower_floors_are_allowed(tmp_path: Path) -> None:
+    home = write_engine(
+        tmp_path, volume="", cli="from .training import trainer", training__trainer="from ..volume import a"
+    )
+    assert upward_imports(home) == []
 
 
 @pytest.mark.parametrize("back", ["from . import volume", "def f():\n    from .volume import b"])
-def test_a_circle_of_modules_is_found(tmp_path: Path, back: str) -> None:
-    home = tree(tmp_path, volume="from .recipe import a", recipe=back)
+def test_circular_import_of_modules_is_detected(tmp_path: Path, back: str) -> None:
+    home = write_engine(tmp_path, volume="from .recipe import a", recipe=back)
     assert sorted(cycles(import_graph(home))) == ["dcamt.recipe", "dcamt.volume"]
 
 
-def test_a_circle_of_packages_is_found(tmp_path: Path) -> None:
-    home = tree(tmp_path, io__nifti="from ..runs.lock import a", runs__state="from ..io.atomic import b")
+def test_circular_import_of_packages_is_detected(tmp_path: Path) -> None:
+    home = write_engine(tmp_path, io__nifti="from ..runs.lock import a", runs__state="from ..io.atomic import b")
     assert cycles(import_graph(home)) == []
     assert sorted(cycles(package_graph(home))) == ["dcamt.io", "dcamt.runs"]
 
 
-def test_torch_is_seen_through_other_modules(tmp_path: Path) -> None:
-    home = tree(
+def test_indirect_import_of_torch_is_detected(tmp_path: Path) -> None:
+    home = write_engine(
         tmp_path,
         volume="from .recipe import a",
         recipe="import torch.nn",

@@ -1,4 +1,4 @@
-"""The forked Python of the tests ends, prints and is stopped as the real interpreter is."""
+"""`warm_python`: a forked program's output, exit status and reaction to signals equal the real interpreter's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("code", ENDS.values(), ids=ENDS)
-def test_it_ends_as_the_interpreter_does(code: str) -> None:
+def test_exit_status_and_output_equal_the_interpreter_s(code: str) -> None:
     ends = [
         subprocess.run([program, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False)
         for program in (sys.executable, interpreter())
@@ -35,12 +35,12 @@ def test_it_ends_as_the_interpreter_does(code: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_the_program(number: signal.Signals) -> None:
+def test_signal_reaches_the_program(number: signal.Signals) -> None:
     code = (
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
         "print('ready', flush=True)\n"
-        "while True: time.sleep(0.05)"  # a signal just before a long sleep would be handled only after it
+        "while True: time.sleep(0.05)"  # Python handles a signal only after the current sleep
     )
     process = subprocess.Popen([interpreter(), "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -50,7 +50,7 @@ def test_a_signal_reaches_the_program(number: signal.Signals) -> None:
     process.stdout.close()
 
 
-def test_output_of_a_killed_program_is_there_if_it_is_unbuffered() -> None:
+def test_unbuffered_output_of_a_killed_program_is_kept() -> None:
     code = "import os, signal; print('before'); os.kill(os.getpid(), signal.SIGKILL)"
     done = subprocess.run([interpreter(), "-u", "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"before\n")

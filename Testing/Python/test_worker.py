@@ -1,4 +1,4 @@
-"""The worker as an application meets it: requests of every kind, and what it makes of them."""
+"""The worker, driven as an application does: requests of every kind, results against `Predictor`, cancelling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, po
 from dcamt_testing.worker_child import Child, WorkerEvent, assert_result_of, last, other_scan, request, save
 
 
-def test_two_scans_on_one_loaded_model(
+def test_several_scans_are_segmented_with_one_loaded_model(
     start_worker: Callable[..., Child],
     worker_model: Path,
     worker_package: ModelPackage,
@@ -37,7 +37,7 @@ def test_two_scans_on_one_loaded_model(
     ready, _ = child.wait_for(lambda event: event.kind == "ready")
     assert ready.packages.keys() == {"torch", "scipy"}
     scans = {"1": oblique_scan, "2": other_scan(), "3": oblique_scan}
-    for identifier, scan in scans.items():  # all at once: the worker takes one after the other
+    for identifier, scan in scans.items():  # all requests are sent at once; the worker serves them in order
         child.send(request(scan, worker_model, tmp_path / identifier, identifier))
     events_of: dict[str, list[WorkerEvent]] = {}
     for identifier, scan in scans.items():
@@ -48,7 +48,7 @@ def test_two_scans_on_one_loaded_model(
     assert not any(getattr(event, "stage", None) == "loading" for event in events_of["2"] + events_of["3"])
 
 
-def test_the_box_of_a_class_holds_all_of_it_and_nothing_less(
+def test_box_of_a_segment_is_its_bounding_box(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -60,15 +60,15 @@ def test_the_box_of_a_class_holds_all_of_it_and_nothing_less(
     assert segment.box == tuple((low, high + 1) for low, high in zip(index.min(0), index.max(0), strict=True))
 
 
-def test_the_second_request_does_not_load_the_model_again(
+def test_second_request_does_not_load_the_model_again(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
     child.send(request(oblique_scan, worker_model, tmp_path / "0", "0"))
     child.wait_for(last("0"))
     waits = []
-    large = analytic_scan(centred_grid((96, 96, 64), (1.0, 1.0, 1.0)))  # long enough to tell of its progress
-    for attempt in ("1", "2", "3"):  # the best counts: others use the machine, too
+    large = analytic_scan(centred_grid((96, 96, 64), (1.0, 1.0, 1.0)))  # large enough that progress is reported
+    for attempt in ("1", "2", "3"):  # the fastest counts, because other programs use the machine too
         sent = child.send(request(large, worker_model, tmp_path / attempt, attempt))
         progress, _ = child.wait_for(lambda event: isinstance(event, WorkerProgress | ScanSegmented | RequestFailed))
         assert isinstance(progress, WorkerProgress), progress
@@ -78,7 +78,7 @@ def test_the_second_request_does_not_load_the_model_again(
     assert min(waits) < 0.3, waits
 
 
-def test_a_model_can_be_loaded_ahead(
+def test_model_can_be_loaded_before_the_first_scan(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -91,7 +91,7 @@ def test_a_model_can_be_loaded_ahead(
     assert not any(getattr(event, "stage", None) == "loading" for event in events)
 
 
-def test_progress_grows_to_the_end_with_the_remaining_time(
+def test_progress_increases_and_gives_the_remaining_time(
     start_worker: Callable[..., Child], worker_model: Path, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -106,12 +106,12 @@ def test_progress_grows_to_the_end_with_the_remaining_time(
     assert any(event.eta_s is not None for event in progress)
 
 
-def test_fast_quality_and_a_region(
+def test_region_is_segmented_in_fast_quality(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
     centre = oblique_scan.grid.affine @ [*(np.array(oblique_scan.grid.shape) / 2), 1]
-    box = Region(tuple(centre[:3] + 6), tuple(centre[:3] - 6))  # in either order
+    box = Region(tuple(centre[:3] + 6), tuple(centre[:3] - 6))  # bounds in the reverse order
     child.send(request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=box))
     finished, _ = child.wait_for(last("1"))
     assert isinstance(finished, ScanSegmented), finished
@@ -124,7 +124,7 @@ def test_fast_quality_and_a_region(
     assert (abs(points - centre[:3]) <= 6 + 1e-6).all()
 
 
-def test_a_corrected_outline_is_measured(shared_worker: Child, tmp_path: Path) -> None:
+def test_corrected_outline_is_measured(shared_worker: Child, tmp_path: Path) -> None:
     grid = centred_grid((60, 50, 44), (1.0, 1.2, 1.5), rotation(20, -10, 30))
     ball = np.linalg.norm(points_of(grid) - CENTRE, axis=-1) <= 20
     np.save(tmp_path / "ball.npy", ball.transpose(2, 1, 0).astype(np.uint8))
@@ -135,14 +135,14 @@ def test_a_corrected_outline_is_measured(shared_worker: Child, tmp_path: Path) -
     assert (row.scan, row.segment) == ("LGE", "Ball")
     assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
-    assert 40 < row.long_diameter_mm < 40 + 1.5  # it ends on faces of voxels, the thickest of which has 1.5 mm
+    assert 40 < row.long_diameter_mm < 40 + 1.5  # its ends are faces of voxels, which are up to 1.5 mm thick
     shared_worker.send(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     failed, _ = shared_worker.wait_for(last("n"))
     assert failed.reason == "input"
     assert "Ball: could not be passed to the worker" in failed.message
 
 
-def test_a_changed_model_file_is_loaded_anew(
+def test_changed_model_file_is_loaded_again(
     start_worker: Callable[..., Child],
     tiny_package: ModelPackage,
     tiny_recipe: Recipe,
@@ -165,7 +165,7 @@ def test_a_changed_model_file_is_loaded_anew(
     assert_result_of(finished, oblique_scan, open_model(path))
 
 
-def test_a_cancelled_scan_stops_and_the_model_stays_loaded(
+def test_cancelled_scan_ends_and_the_model_stays_loaded(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -182,7 +182,7 @@ def test_a_cancelled_scan_stops_and_the_model_stays_loaded(
     assert not any(isinstance(event, WorkerProgress) and event.stage == "loading" for event in events)
 
 
-def test_a_request_that_is_cancelled_before_its_turn_is_not_served(
+def test_request_cancelled_before_it_starts_is_not_served(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -194,14 +194,14 @@ def test_a_request_that_is_cancelled_before_its_turn_is_not_served(
     assert not any(isinstance(event, WorkerProgress) for event in events)
 
 
-def test_the_scans_of_an_application_that_was_killed_are_removed(tmp_path: Path) -> None:
-    handed = tmp_path / "handed"
-    handed.mkdir()
-    (handed / "volume.npy").write_bytes(b"a patient")
-    child = Child("", "--remove-at-end", str(handed))
-    # The pipe closes as it does when the application is killed, here while the packages are being imported.
+def test_scans_of_a_killed_application_are_removed(tmp_path: Path) -> None:
+    scan_folder = tmp_path / "handed"
+    scan_folder.mkdir()
+    (scan_folder / "volume.npy").write_bytes(b"a patient")
+    child = Child("", "--remove-at-end", str(scan_folder))
+    # Closing the pipe has the same effect as killing the application; here the worker still imports its packages.
     assert child.process.stdin is not None
     child.process.stdin.close()
     assert child.exit_status() == 0
-    assert not handed.exists()
+    assert not scan_folder.exists()
     assert tmp_path.exists()

@@ -1,4 +1,4 @@
-"""Failures of the worker: requests it must refuse, and errors in the worker or its surroundings."""
+"""Failures of the worker: invalid requests, full disks, missing packages, small GPUs, bugs, closed pipes, kills."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, witho
 from dcamt_testing.warm_python import interpreter
 from dcamt_testing.worker_child import ENGINE_HOME, PATIENCE_S, Child, assert_result_of, last, request
 
-# Put before the worker, to break it on purpose.
+# A script that runs in the worker's process before the worker starts.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.inference import predictor, serving, tiling
@@ -40,7 +40,7 @@ tiling._predict_or_none = fails_on_gpu
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("not json", "cannot be read"),
         ("[]", "cannot be read"),
@@ -51,20 +51,25 @@ tiling._predict_or_none = fails_on_gpu
         ('{"request": "load", "protocol": 2, "id": "1", "model": 3}', "'request.model' must be of type str, not 3"),
     ],
 )
-def test_an_invalid_request_is_refused_and_the_next_one_served(
-    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path, line: str, said: str
+def test_invalid_request_is_refused_and_the_next_one_served(
+    start_worker: Callable[..., Child],
+    worker_model: Path,
+    oblique_scan: Volume,
+    tmp_path: Path,
+    line: str,
+    message: str,
 ) -> None:
     child = start_worker()
     child.send(line)
     failed, _ = child.wait_for(lambda event: event.kind == "failed")
     assert failed.reason == "input"
-    assert said in failed.message
+    assert message in failed.message
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
     assert child.wait_for(last("1"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"model": "no-such-model"}, "no such model file"),
         ({"volume": Path("nowhere.npy")}, "LGE: could not be passed to the worker"),
@@ -76,20 +81,20 @@ def test_an_invalid_request_is_refused_and_the_next_one_served(
     ],
 )
 def test_unusable_input_is_reported_and_the_next_request_served(
-    shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, change: dict[str, Any], said: str
+    shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     shared_worker.send(request(oblique_scan, worker_model, tmp_path / "bad", "bad", **change))
     failed, _ = shared_worker.wait_for(last("bad"))
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "input"
-    assert said in failed.message
+    assert message in failed.message
     assert "\n" not in failed.message
     shared_worker.send(request(oblique_scan, worker_model, tmp_path / "good", "good"))
     assert shared_worker.wait_for(last("good"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize("file", ["labelmap.npy", "disagreement.npy"])
-def test_a_full_disk_is_reported_and_the_next_request_served(
+def test_full_disk_is_reported_and_the_next_request_served(
     shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, file: str
 ) -> None:
     if not Path("/dev/full").exists():
@@ -108,7 +113,7 @@ def test_a_full_disk_is_reported_and_the_next_request_served(
 
 
 @pytest.mark.parametrize("name", ["torch", "scipy"])
-def test_a_missing_package_is_named_and_ends_the_worker(start_worker: Callable[..., Child], name: str) -> None:
+def test_missing_package_is_named_and_ends_the_worker(start_worker: Callable[..., Child], name: str) -> None:
     child = start_worker(without_package(name))
     failed, before = child.wait_for(lambda event: event.kind == "failed")
     assert before == []
@@ -118,7 +123,7 @@ def test_a_missing_package_is_named_and_ends_the_worker(start_worker: Callable[.
     assert child.exit_status() == 3
 
 
-def test_a_gpu_too_small_for_the_model(
+def test_cpu_is_used_when_the_gpu_is_too_small_for_the_model(
     start_worker: Callable[..., Child],
     worker_model: Path,
     worker_package: ModelPackage,
@@ -135,7 +140,7 @@ def test_a_gpu_too_small_for_the_model(
     assert_result_of(finished, oblique_scan, worker_package)
 
 
-def test_a_gpu_too_small_for_the_scan_uses_smaller_tiles_then_the_cpu(
+def test_tiles_and_then_the_cpu_are_used_when_the_gpu_is_too_small_for_the_scan(
     start_worker: Callable[..., Child],
     worker_model: Path,
     worker_package: ModelPackage,
@@ -143,7 +148,7 @@ def test_a_gpu_too_small_for_the_scan_uses_smaller_tiles_then_the_cpu(
     tmp_path: Path,
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
-    # Large enough to be parted: the smallest part is four strides along each axis.
+    # Large enough for tiles: the smallest tile is four strides along each axis.
     large = analytic_scan(centred_grid((80, 72, 64), (1.5, 1.5, 1.5)))
     child.send(request(large, worker_model, tmp_path / "scan", device="auto"))
     finished, events = child.wait_for(last("1"))
@@ -156,7 +161,7 @@ def test_a_gpu_too_small_for_the_scan_uses_smaller_tiles_then_the_cpu(
     assert_result_of(finished, large, worker_package)
 
 
-def test_an_unexpected_error_is_reported_with_its_traceback_and_ends_the_worker(
+def test_unexpected_error_is_reported_with_traceback_and_ends_the_worker(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker(BUG)
@@ -168,7 +173,7 @@ def test_an_unexpected_error_is_reported_with_its_traceback_and_ends_the_worker(
     assert child.exit_status() == 1
 
 
-def test_the_worker_ends_when_stdin_closes_even_while_it_computes(
+def test_worker_ends_when_stdin_closes_during_computation(
     start_worker: Callable[..., Child], worker_model: Path, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -182,7 +187,7 @@ def test_the_worker_ends_when_stdin_closes_even_while_it_computes(
     assert not (tmp_path / "scan" / "labelmap.npy").exists()
 
 
-def test_the_worker_ends_when_stdout_closes() -> None:
+def test_worker_ends_when_stdout_closes() -> None:
     process = subprocess.Popen(
         [interpreter(), "-m", "dcamt.inference.worker"],
         cwd=ENGINE_HOME,
@@ -193,14 +198,14 @@ def test_the_worker_ends_when_stdout_closes() -> None:
     assert process.stdout is not None
     process.stdout.close()
     try:
-        assert process.wait(timeout=PATIENCE_S) == 0  # with the first event, `ready`
+        assert process.wait(timeout=PATIENCE_S) == 0  # when it cannot write its first event, `ready`
     finally:
         process.kill()
         assert process.stdin is not None
         process.stdin.close()
 
 
-def test_a_killed_worker_leaves_no_result_and_a_new_one_serves(
+def test_killed_worker_leaves_no_result_and_a_new_one_works(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
@@ -214,7 +219,7 @@ def test_a_killed_worker_leaves_no_result_and_a_new_one_serves(
     assert again.wait_for(last("1"))[0].kind == "segmented"
 
 
-def test_a_library_that_prints_does_not_disturb_the_events(
+def test_output_of_libraries_does_not_mix_with_events(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     noisy = "from dcamt.inference import predictor\nreal = predictor.scan_to_network\n"
@@ -223,4 +228,4 @@ def test_a_library_that_prints_does_not_disturb_the_events(
     )
     child = start_worker(noisy + "predictor.scan_to_network = scan_to_network\n")
     child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    assert child.wait_for(last("1"))[0].kind == "segmented"  # `Child` refuses what is no event
+    assert child.wait_for(last("1"))[0].kind == "segmented"  # `Child` raises for a line that is not an event

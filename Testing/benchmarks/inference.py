@@ -1,23 +1,23 @@
-"""What segmenting costs on a CPU: against the field's protocol, against the arithmetic, and on a whole scan.
+"""Measure the time and memory of segmentation on a CPU, against the usual protocol and the arithmetic minimum.
 
     python Testing/benchmarks/inference.py LA_FOLDER [--model NAME_OR_FILE] [--cases 4] [--protocol-cases 1]
         [--repeats 3] [--threads 1] [--parts pass segment protocol whole cold] [--json FILE]
 
 LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`, whose last 20 cases are measured. Parts:
 
-pass      One pass over the network's grid, in one pass and in tiles; `times floor` is the time over that of the pass's
-          own multiplications at the rate of one large float32 convolution, measured in turns with it.
-segment   `Predictor.segment`, all of it: from the scan to labels on the scan's own grid, model loaded.
-protocol  The field's: overlapping windows of the training patch, the mean of the softmax of all, the largest component;
-          with the same weights, on the network's grid. They move by 18x18x4 voxels, as the published ones do, and by
-          that stride in the training patch's proportion to the published window of 112x112x80.
-whole     The same scans in a field of 576x576x88 voxels, of air, of noise, of noise blurred by a voxel, or of mirrored
-          tissue.
-cold      From the shell: from the command's start to the file on the disk.
+pass      Prediction on the network grid, in one pass and in tiles. `times floor` is the time divided by a lower
+          bound: the pass's number of operations at the rate of one large float32 convolution. The convolution and the
+          pass are measured alternately.
+segment   `Predictor.segment`: from a scan in memory to labels on the scan's grid; the model is already loaded.
+protocol  The protocol of published results, with the same weights on the network grid: overlapping windows of the
+          training patch's size, the mean of all softmax outputs, the largest component. Windows move by the published
+          stride of 18x18x4 voxels, and by a stride scaled from the published window (112x112x80) to the patch.
+whole     The same scans inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
+cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
-Seconds are the least of the repeats, and of the process's own time, which other work on the machine disturbs less:
-with one thread it is what a clock shows on an idle machine. Each precision that the CPU has is measured; float32 is
-every CPU's, bfloat16 is what is used where a CPU computes in it itself.
+Times are the minimum of the repeats, in processor time of the process, because other programs affect it less. With one
+thread, it equals the elapsed time on an idle machine. All precisions that the CPU supports are measured: float32, and
+bfloat16 on CPUs with instructions for it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ TABLE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Options:
-    """What a process that measures needs to know."""
+    """The settings of a measuring process."""
 
     folder: Path
     model: str
@@ -82,13 +82,13 @@ class Options:
         return Predictor(verify_model(self.model), "cpu", precision=PRECISIONS[self.precision])
 
     def scan(self, case: str) -> tuple[Volume, np.ndarray]:
-        """A case and its atrium, bool (I, J, K)."""
+        """Return a case's scan and the mask of its atrium, (I, J, K)."""
         label = read_labelmap(self.folder / f"{case}_label.nii.gz")
         return read_scan(self.folder / f"{case}_image.nii.gz"), label.voxels > 0
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """The process's own time."""
+    """Return the processor time of a call in seconds."""
     began = time.process_time()
     call()
     return time.process_time() - began
@@ -102,11 +102,11 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * (found & truth).sum() / max(1, found.sum() + truth.sum()))
 
 
-# ---- against the arithmetic
+# ---- time of a pass relative to its number of operations
 
 
 def convolution_rate() -> float:
-    """Floating-point operations a second of one large 3x3x3 convolution in float32, channels last."""
+    """Return the floating-point operations per second of one large 3x3x3 convolution in float32, channels last."""
     layer = torch.nn.Conv3d(32, 32, 3, padding=1).to(memory_format=torch.channels_last_3d)
     image = torch.randn(1, 32, 96, 96, 64).contiguous(memory_format=torch.channels_last_3d)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def convolution_rate() -> float:
 
 
 def pass_operations(network: DualVNet, image: torch.Tensor, quality: str) -> float:
-    """Floating-point operations of the convolutions and matrix products of one pass, of the network as it is built."""
+    """Return the floating-point operations of all convolutions and matrix products in one pass, before folding."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -132,7 +132,7 @@ def measure_passes(options: Options, case: str, tiled: bool) -> list[dict[str, A
         tile = tile_size(predictor.recipe, size_of(image), pass_bytes(predictor.recipe, size_of(image)) // 2)
     best = dict.fromkeys(QUALITIES, float("inf"))
     rate = 0.0
-    for _ in range(options.repeats + 1):  # in turns, so that what disturbs one disturbs all
+    for _ in range(options.repeats + 1):  # alternately, so that other programs affect all alike
         rate = max(rate, convolution_rate())
         for quality in QUALITIES:
             with torch.no_grad():
@@ -158,7 +158,7 @@ def _speed_up(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"part": part, "what": "accurate over fast", "ratio": round(accurate / fast, 2), "of": "fast"}
 
 
-# ---- the whole way, and the field's protocol
+# ---- the whole segmentation, and the protocol of published results
 
 
 def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
         best = dict.fromkeys(QUALITIES, float("inf"))
         for quality in QUALITIES:
             dices[quality].append(dice(predictor.segment(scan, quality).labelmap.voxels > 0, truth))
-        for _ in range(options.repeats):  # in turns, so that what disturbs one disturbs all
+        for _ in range(options.repeats):  # alternately, so that other programs affect all alike
             for quality in QUALITIES:
                 best[quality] = min(best[quality], seconds_of(partial(predictor.segment, scan, quality)))
         for quality in QUALITIES:
@@ -188,12 +188,12 @@ def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin: at every stride, the last one at the border."""
+    """Return the starts of windows along an axis: multiples of the stride, and one at the end."""
     return [min(start * stride, length - window) for start in range(-(-max(0, length - window) // stride) + 1)]
 
 
 def protocol(network: DualVNet, image: torch.Tensor, window: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
-    """Return mean probabilities (K, X, Y, Z) of both branches over all windows, as in the published results' code."""
+    """Return the mean probabilities (K, X, Y, Z) of both branches over all windows, as the published code does."""
     size = size_of(image)
     room = [max(0, w - n) for w, n in zip(window, size, strict=True)]
     sides = [side for r in reversed(room) for side in (r // 2, r - r // 2)]
@@ -211,9 +211,9 @@ def protocol(network: DualVNet, image: torch.Tensor, window: tuple[int, ...], st
 
 
 def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]:
-    """The protocol and, in turns with it, ours: in float32, with the same weights, on the same grid.
+    """Measure the protocol and DCAMT's prediction alternately: in float32, with the same weights, on the same grid.
 
-    Windows move by the published stride, and by one that is to this model's patch as that to the published patch.
+    Windows move by the published stride, and by a stride scaled from the published patch to this model's patch.
     """
     predictor = options.predictor()
     network = build_network(verify_model(options.model), torch.device("cpu"))
@@ -250,11 +250,11 @@ def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]
     return rows
 
 
-# ---- the whole scan
+# ---- scans inside a large field
 
 
 def in_a_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[Volume, np.ndarray]:
-    """Return the scan at the centre of a larger field, and its atrium there."""
+    """Return the scan at the centre of a larger field, and the mask of its atrium there."""
     room = [max(0, n - m) for n, m in zip(FIELD, scan.grid.shape, strict=True)]
     sides = [(r // 2, r - r // 2) for r in room]
     tissue = scan.voxels[0].astype(np.float32)
@@ -274,7 +274,7 @@ def in_a_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[Volu
 
 
 def measure_whole(options: Options, cases: list[str], surroundings: str) -> list[dict[str, Any]]:
-    """In a process of its own, since peak memory only ever rises."""
+    """Measure in a separate process, because a process's peak memory never decreases."""
     predictor = options.predictor()
     ratios, seconds, dices, points = [], [], [], []
     for case in cases:
@@ -300,7 +300,7 @@ def measure_whole(options: Options, cases: list[str], surroundings: str) -> list
 
 
 def cold(options: Options, case: str, quality: str) -> dict[str, Any]:
-    """From the command's start to the file on the disk, by the clock, in the precision that is used here."""
+    """Measure the elapsed time of the whole command, in the precision that it chooses on this CPU."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         scan = options.folder / f"{case}_image.nii.gz"

@@ -1,4 +1,4 @@
-"""The left-atrium cases of the benchmarks, and the two commands that measure a model on the held-out ones."""
+"""The left-atrium cases of the benchmarks, and the measurement of a model on the held-out cases."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Any
 
 HELD_OUT = 20
-"""The last cases of `cases.csv`: nothing but the last measurement reads their labels, and of what trains, nothing but
-`shipped_model.py` reads their images."""
+"""The number of held-out cases, the last of `cases.csv`. Only the final measurement reads their labels; in training,
+only `shipped_model.py` reads their images."""
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
 
 def case_names(la: Path) -> list[str]:
-    """The cases of a folder, in the benchmark's own order."""
+    """Return the names of a folder's cases in the order of `cases.csv`."""
     with (la / "cases.csv").open(newline="") as file:
         return [row["case"] for row in csv.DictReader(file)]
 
 
 def training_names(la: Path) -> list[str]:
-    """Those that training may see."""
+    """Return the names of the cases that may be used in training."""
     return case_names(la)[:-HELD_OUT]
 
 
 def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str, Any]:
-    """Segment the held-out cases at their own resolution, compare them with their labels.
+    """Segment the held-out cases at their own resolution and compare the results with their labels.
 
-    -> mean of each of `METRICS`, standard deviation of Dice, and its lowest value.
+    Returns the mean of each of `METRICS`, and the standard deviation and the minimum of Dice.
     """
     predictions, labels = work / f"held_out_{quality}", work / "held_out_labels"
     for folder in (predictions, labels):
@@ -51,13 +51,13 @@ def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str
 
 
 def dcamt(*arguments: str | Path) -> str:
-    """Run the command; what it printed."""
+    """Run the command `dcamt`; return what it printed."""
     command = [sys.executable, "-m", "dcamt", *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """The rows under the names of their columns."""
+    """Print the rows as a table with the names of the columns."""
     columns = list(rows[0])
     for row in [dict(zip(columns, columns, strict=True)), *rows]:
         print("  ".join(f"{row[column]!s:>13}" for column in columns))

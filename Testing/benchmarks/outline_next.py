@@ -1,12 +1,13 @@
-"""Does it pay to outline what the branches disagree about, rather than any scan?
+"""Measure whether labelling the cases on which the branches disagree is better than labelling random cases.
 
     python Testing/benchmarks/outline_next.py LA_FOLDER WORK [--labelled 4] [--add 4] [--draws 3] [--seeds 0] [--set …]
 
-A first model learns from the first `--labelled` cases of LA_FOLDER/cases.csv, the other training cases unlabelled.
-`dcamt rank` orders these by the disagreement of its branches. Then models are trained anew, with the same budget and
-seed: one with the labels of the first `--add` cases of that order on top, and one for each random draw of as many.
-All are measured on the last 20 cases, which training never sees, at their own resolution. What is done is not done
-again, so the command can be repeated after an interruption. The table and `outline_next.json` land in WORK.
+A first model is trained on the first `--labelled` cases of LA_FOLDER/cases.csv and the other training cases without
+labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches. Then further models are
+trained from scratch with the same number of iterations and the same seed: one with the labels of the first `--add`
+cases in that order, and one for each random draw of the same number of cases. All models are measure on the last 20
+cases, which training never uses, at their own resolution. Finished trainings are not repeated, so the command can be
+run again after an interruption. The table and `outline_next.json` are written to WORK.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SCALE = (
 
 
 def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: Sequence[str]) -> Path:
-    """The model of a run with the labels of these cases and the images of all training cases."""
+    """Train with the labels of these cases and the images of all training cases; return the model's path."""
     run = place / "run"
     if not (run / "model.dcamt").exists():
         cases = [
@@ -54,7 +55,7 @@ def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: S
 
 
 def chosen_by_ranking(place: Path, count: int) -> list[str]:
-    """The cases that the place's run would have outlined next."""
+    """Return the first cases in the ranking by a run's model."""
     ranking = place / "next.csv"
     if not ranking.exists():
         dcamt("rank", "--run", place / "run", "--csv", ranking)
@@ -62,7 +63,7 @@ def chosen_by_ranking(place: Path, count: int) -> list[str]:
         return [row["name"] for row in csv.DictReader(file)][:count]
 
 
-def measured(la: Path, place: Path, model: Path) -> dict[str, Any]:
+def measure(la: Path, place: Path, model: Path) -> dict[str, Any]:
     done = place / "scores.json"
     if not done.exists():
         done.write_text(json.dumps(held_out_scores(la, model, place, "accurate"), indent=2), encoding="utf-8")
@@ -70,20 +71,20 @@ def measured(la: Path, place: Path, model: Path) -> dict[str, Any]:
 
 
 def compare(la: Path, work: Path, options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
-    """The first model, the one with the ranking's cases, and those with random ones."""
+    """Return the rows of the first model, of the model with the ranked cases and of those with random cases."""
     names = training_names(la)
     first, rest = names[: options.labelled], names[options.labelled :]
     start = work / f"start-{options.labelled}-seed{seed}"
     model = train(la, start, first, seed, options.set)
-    rows = [{"row": "start", "seed": seed, **measured(la, start, model), "added": []}]
+    rows = [{"row": "start", "seed": seed, **measure(la, start, model), "added": []}]
     additions = {"ranking": chosen_by_ranking(start, options.add)}
     for draw in range(options.draws):
-        # Independent of the training's seed, so that every seed adds the same cases.
+        # The draw does not depend on the training's seed, so all seeds add the same cases.
         additions[f"random{draw}"] = Random(draw).sample(rest, options.add)
     for row, added in additions.items():
         place = work / f"{row}-{options.labelled}+{options.add}-seed{seed}"
         model = train(la, place, [*first, *added], seed, options.set)
-        rows.append({"row": row, "seed": seed, **measured(la, place, model), "added": added})
+        rows.append({"row": row, "seed": seed, **measure(la, place, model), "added": added})
     return rows
 
 

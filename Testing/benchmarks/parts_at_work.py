@@ -1,18 +1,18 @@
-"""Measure what each part of DCA-MT changes in networks that were trained with it and without.
+"""Measure the effect of each part of DCA-MT on networks load_trained with it and without it.
 
     python Testing/benchmarks/parts_at_work.py LA_FOLDER WORK [--seeds 0 1]
 
 WORK is the folder of `semi_supervised.py` with the rows `labelled-only`, `dca-mt`, `no-mmd`, `no-intra-class` and
-`no-inter-class`. Patches come from training cases alone: their labels are used to measure, also of those that were
-unlabelled in training. Three tables come out:
+`no-inter-class`. All patches come from training cases. Their labels are used for the measurement, including those of
+cases that were unlabelled in training. The command prints three tables:
 
-attention: how much it adds to a bottleneck (root mean squares, added over own), and the Dice of both branches together
-    when each attends to its partner, to itself, or when attention is left out.
-mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases within branch A; `alike` is the
-    same measure between two halves of one set: what the biased estimator gives without any difference.
-contrast: fraction of voxels, of background and atrium equally, whose features are nearest (by cosine) to the prototype
-    of their own class. Prototypes are of the labelled cases, voxels of the unlabelled ones.
-    `between`: the cosine of the two prototypes.
+attention: the size of attention's output relative to the bottleneck to which it is added (ratio of root mean squares),
+    and the Dice of both branches together when each attends to its partner, to itself, or not at all.
+mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases in branch A. `alike` is MMD^2
+    between two halves of one set, which is the value of the biased estimator when there is no difference.
+contrast: the fraction of voxels, weighted equally for background and atrium, whose features are nearest (by cosine) to
+    the prototype of their own class. Prototypes are computed on labelled cases, voxels come from unlabelled cases.
+    `between` is the cosine between the two prototypes.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ SAMPLES = 256
 CPU = torch.device("cpu")
 
 
-def trained(run: Path) -> tuple[Recipe, DualVNet]:
-    """A run's recipe and its averaged network."""
+def load_trained(run: Path) -> tuple[Recipe, DualVNet]:
+    """Return a run's recipe and its network with averaged weights."""
     recipe = load_recipe(str(run / "recipe.json"))
     state = load_checkpoint(run / "checkpoints" / "last.pt", CPU)
     network = DualVNet(recipe)
@@ -61,7 +61,7 @@ def trained(run: Path) -> tuple[Recipe, DualVNet]:
 
 
 def batches_of(la: Path, names: list[str], recipe: Recipe) -> list[Batch]:
-    """Patches of these cases as they are, with their labels; the same for every network of one scale."""
+    """Return batches of patches without augmentation; the same patches for all networks with one spacing."""
     cases = [Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED) for name in names]
     sampler = BatchSampler([load_case(case, recipe, CPU) for case in cases], [], with_settings(recipe, UNCHANGED), CPU)
     return [sampler.draw(step) for step in range(BATCHES)]
@@ -96,7 +96,7 @@ def attention_row(network: DualVNet, batches: list[Batch]) -> dict[str, Any]:
 def dice_of(
     network: DualVNet, batches: list[Batch], forward: Callable[[Batch], tuple[BranchOutput, BranchOutput]]
 ) -> float:
-    """Dice of both branches together over all patches as one."""
+    """Return the Dice of the branches' mean probabilities over the voxels of all patches."""
     both = total = 0
     for batch in batches:
         with torch.no_grad():
@@ -151,13 +151,13 @@ def contrast_row(network: DualVNet, labelled: list[Batch], unlabelled: list[Batc
 
 
 def embedded(outputs: list[tuple[BranchOutput, BranchOutput]], branch: int) -> Tensor:
-    """Unit vectors (N, D) of all voxels at half the resolution."""
+    """Return the embeddings (N, D), unit vectors, of all voxels at half the resolution."""
     features = torch.cat([output[branch].decoded for output in outputs])
     return F.normalize(features.movedim(1, -1).flatten(0, -2), dim=1)
 
 
 def classes_of(batches: list[Batch]) -> Tensor:
-    """Their classes (N,)."""
+    """Return the classes (N,) of all voxels at half the resolution."""
     return torch.cat([batch.labels[:, ::2, ::2, ::2] for batch in batches]).flatten()
 
 
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     options = parser.parse_args()
     names = training_names(options.la)
-    recipe, _ = trained(options.work / f"dca-mt-{options.labelled}-seed{options.seeds[0]}" / "run")
+    recipe, _ = load_trained(options.work / f"dca-mt-{options.labelled}-seed{options.seeds[0]}" / "run")
     labelled = batches_of(options.la, names[: options.labelled], recipe)
     unlabelled = batches_of(options.la, names[options.labelled :], recipe)
     measures: dict[str, tuple[Callable[[DualVNet], dict[str, Any]], tuple[str, ...]]] = {
@@ -184,7 +184,7 @@ def main() -> None:
     for seed in options.seeds:
         for table, (measure, rows) in measures.items():
             for row in rows:
-                _, network = trained(options.work / f"{row}-{options.labelled}-seed{seed}" / "run")
+                _, network = load_trained(options.work / f"{row}-{options.labelled}-seed{seed}" / "run")
                 tables[table].append({"row": row, "seed": seed, **measure(network)})
     for table, rows in tables.items():
         print(f"\n{table}")

@@ -1,15 +1,17 @@
-"""Measure a model on disturbed scans, and calibrate the overlap with an expert's outline that it makes expected.
+"""Measure a model on disturbed scans, and calibrate its expected overlap with an expert's outline.
 
     python Testing/benchmarks/robustness.py segment LA_FOLDER WORK [--model FILE] [--rounds 2]
     python Testing/benchmarks/robustness.py table WORK
     python Testing/benchmarks/robustness.py calibrate WORK Resources/Models/left-atrium.calibration.json
 
-`segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: clean, then each with one disturbance a
-round, so that every disturbance meets different cases. Each result is a line of WORK/robustness.jsonl: case,
-disturbance, quality, Dice on the disturbed scan's own grid, agreement of the branches, features of doubt. Lines that
-exist are not made again. `table` prints the mean Dice of each disturbance beside that of the same cases without it, and
-how well the overlap is expected of cases, and of disturbances, that a calibration has not seen. `calibrate` fits the
-calibration of the shipped model to all lines.
+`segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: first undisturbed, then with one
+disturbance per case and round. Each result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the
+disturbed scan's grid, agreement of the branches, features of doubt. Existing lines are not computed again.
+
+`table` prints the mean Dice for each disturbance beside that of the same cases without it, and the accuracy of the
+expected overlap for cases and disturbances that were left out of the calibration.
+
+`calibrate` fits the calibration of the shipped model to all lines.
 """
 
 from __future__ import annotations
@@ -60,27 +62,27 @@ def ghosts(strength: float) -> Disturbance:
 
 
 def motion(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Take two fifths of the k-space lines from the scan shifted by up to 4 mm along its first two axes."""
+    """Take two fifths of the k-space lines from a copy of the scan, shifted by up to 4 mm along the first two axes."""
     (image,), grid = scan.image, scan.grid
     spectrum = np.fft.fftn(image, axes=(0, 1))
     for _ in range(4):
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         lines = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        lines = lines[lines > 2]  # the centre of k-space was taken first
+        lines = lines[lines > 2]  # the centre of k-space is acquired before the motion
         spectrum[:, lines] = moved[:, lines]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
 
 
 def rotation(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Turn the anatomy by 15 degrees about the third axis, to either side."""
+    """Rotate the anatomy by 15 degrees about the third axis, in a random direction."""
     angle = float(draw.choice([-15, 15]))
     turned = ndimage.rotate(scan.image[0], angle, (0, 1), reshape=False, order=1, mode="nearest")
     return replace(scan, image=turned[None], labels=ndimage.rotate(scan.labels, angle, (0, 1), reshape=False, order=0))
 
 
 def cut(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Cut off the field of view within the atrium, a fourth of its extent in, on one side of the first axis."""
+    """Crop the scan along the first axis so that a fourth of the atrium's extent is cut off."""
     used = np.flatnonzero(scan.labels.any(axis=(1, 2)))
     depth = (used[-1] - used[0]) // 4
     first = draw.random() < 0.5
@@ -88,7 +90,7 @@ def cut(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def crop(scan: DisturbedScan, axis: int, start: int, stop: int) -> DisturbedScan:
-    """Keep the voxels from `start` to before `stop` along an axis."""
+    """Keep the voxels from `start` to `stop` - 1 along an axis."""
     box = [slice(0, n) for n in scan.grid.shape]
     box[axis] = slice(start, stop)
     i, j, k = box
@@ -96,7 +98,7 @@ def crop(scan: DisturbedScan, axis: int, start: int, stop: int) -> DisturbedScan
 
 
 def bright_artefact(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Put a ball of six times the highest intensity, 8 mm in radius, beside the atrium's centre, blurred at its rim."""
+    """Add a blurred ball, radius 8 mm and six times the highest intensity, near the atrium's centre."""
     spacing = scan.grid.spacing
     centre = np.argwhere(scan.labels).mean(axis=0) + draw.uniform(-15, 15, 3) / spacing
     place = np.indices(scan.grid.shape).transpose(1, 2, 3, 0)
@@ -105,7 +107,7 @@ def bright_artefact(scan: DisturbedScan, draw: np.random.Generator) -> Disturbed
 
 
 def spike(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Add stripes through all slices, as of a spike in k-space."""
+    """Add stripes to all slices, as a spike in k-space does."""
     i, j, _ = np.indices(scan.grid.shape)
     u, v = draw.uniform(0.03, 0.12, 2)
     stripes = np.cos(2 * np.pi * (u * i + v * j))
@@ -113,13 +115,13 @@ def spike(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def white_noise(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Replace the scan by white noise of its own mean and deviation."""
+    """Replace the scan by white noise with the same mean and standard deviation."""
     noise = np.abs(scan.image.mean() + scan.image.std() * draw.normal(size=scan.grid.shape))
     return replace(scan, image=noise[None], labels=np.zeros_like(scan.labels))
 
 
 def off_the_atrium(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
-    """Keep the thickest part of the scan beside the atrium along one axis: the neighbours without it."""
+    """Keep the largest part of the scan on one side of the atrium, which shows the neighbouring organs only."""
     parts = []
     for axis in range(3):
         used = np.flatnonzero(scan.labels.any(axis=tuple({0, 1, 2} - {axis})))
@@ -130,7 +132,7 @@ def off_the_atrium(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan
 
 
 def shuffled(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Put cubes of 16 mm in random order: the texture without the anatomy."""
+    """Shuffle cubes of 16 mm, which keeps the texture and destroys the anatomy."""
     edges = [max(1, round(16 / float(step))) for step in scan.grid.spacing]
     i, j, k = (n // edge for n, edge in zip(scan.grid.shape, edges, strict=True))
     a, b, c = edges
@@ -143,7 +145,7 @@ def shuffled(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def turned(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
-    """Turn the anatomy by 90 degrees from head to back."""
+    """Rotate the anatomy by 90 degrees about the left-right axis."""
     labels = np.rot90(scan.labels, 1, (1, 2))
     i, j, k = labels.shape
     return DisturbedScan(np.rot90(scan.image, 1, (2, 3)), labels, replace(scan.grid, shape=(i, j, k)))
@@ -176,19 +178,19 @@ WRONG_SCANS: dict[str, Disturbance] = {
     "shuffled": shuffled,
     "turned 90 degrees": turned,
 }
-"""Scans that show no atrium, or one in no position that a scanner gives."""
+"""Disturbances that remove the atrium or put the anatomy into an impossible position."""
 KINDS = (CLEAN, *DISTURBANCES, *WRONG_SCANS)
 
 
 def disturbed(scan: DisturbedScan, name: str, kind: str) -> DisturbedScan:
-    """Return the scan of a case with a disturbance; the same each time."""
+    """Return the scan of a case with a disturbance, which is the same in every call."""
     if kind == CLEAN:
         return scan
     return (DISTURBANCES | WRONG_SCANS)[kind](scan, np.random.default_rng([int(name[2:]), *kind.encode()]))
 
 
 def plan(names: list[str], rounds: int) -> list[tuple[str, str]]:
-    """Return which cases meet which disturbances: all clean, then each with another disturbance a round."""
+    """Return pairs of case and disturbance: all cases undisturbed, then each with another disturbance per round."""
     kinds = ("no atrium", "upside down", *(kind for kind in KINDS[1:] if kind not in ("no atrium", "upside down")))
     pairs = [(name, CLEAN) for name in names]
     for number in range(rounds):
@@ -197,14 +199,14 @@ def plan(names: list[str], rounds: int) -> list[tuple[str, str]]:
 
 
 def read_case(la: Path, name: str) -> DisturbedScan:
-    """Return a case as it is."""
+    """Return an undisturbed case."""
     scan = read_scan(la / f"{name}_image.nii.gz")
     label = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
     return DisturbedScan(scan.voxels.astype(np.float64), label.astype(np.uint8), scan.grid)
 
 
 def segment(la: Path, work: Path, model: Path, rounds: int) -> None:
-    """Segment all pairs of `plan` that WORK/robustness.jsonl lacks, and add their lines."""
+    """Segment all pairs of `plan` that are missing in WORK/robustness.jsonl, and append their lines."""
     work.mkdir(parents=True, exist_ok=True)
     lines = work / "robustness.jsonl"
     done = {(row["case"], row["disturbance"], row["quality"]) for row in read_lines(work)} if lines.exists() else set()
@@ -230,7 +232,7 @@ def read_lines(work: Path) -> list[Row]:
 
 
 def robustness_table(rows: list[Row]) -> list[Row]:
-    """Return the mean Dice of each disturbance beside that of the same cases without it."""
+    """Return, for each disturbance, the mean Dice and the mean Dice of the same cases without it."""
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
     for kind in KINDS:
@@ -250,7 +252,7 @@ def robustness_table(rows: list[Row]) -> list[Row]:
 
 
 def expect_unseen(rows: list[Row], names: Sequence[str], unseen: Callable[[Row, Row], bool]) -> list[ExpectedOverlap]:
-    """Return what is expected of each row by a calibration on the rows for which `unseen(row, other)` holds."""
+    """Return the expected overlap of each row by a calibration on the rows for which `unseen(row, other)` holds."""
     expected: list[ExpectedOverlap] = []
     fitted: dict[tuple[int, ...], Any] = {}
     for row in rows:
@@ -265,24 +267,24 @@ def expect_unseen(rows: list[Row], names: Sequence[str], unseen: Callable[[Row, 
 
 
 def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
-    """Return the fit to rows in which something was segmented."""
+    """Fit a calibration to the rows with a non-empty result."""
     return fit_overlap(
         [row["doubt"] for row in rows], [row["dice"] for row in rows], [row["case"] for row in rows], names
     )
 
 
 def other_case(row: Row, other: Row) -> bool:
-    """Return whether a row is of another case."""
+    """Return whether two rows are of different cases."""
     return bool(row["case"] != other["case"])
 
 
 def other_case_and_kind(row: Row, other: Row) -> bool:
-    """Return whether a row is of another case, and of another disturbance unless the row in question is clean."""
+    """Return whether two rows are of different cases and, unless the first is undisturbed, different disturbances."""
     return other_case(row, other) and (row["disturbance"] != other["disturbance"] or row["disturbance"] == CLEAN)
 
 
 def calibration_table(rows: list[Row], quality: str) -> list[Row]:
-    """Return how well overlaps are expected of what a calibration has not seen; sets `expected` in the rows."""
+    """Return the accuracy of overlaps expected by cross-validation; set `expected` in the rows."""
     groups = {
         "clean": lambda row: row["disturbance"] == CLEAN,
         "disturbed": lambda row: row["disturbance"] in DISTURBANCES,

@@ -1,12 +1,13 @@
-"""Measure what DCA-MT learns from unlabelled scans: complete, and with each part left out, with the same budget.
+"""Measure the gain of DCA-MT from unlabelled scans, complete and without each of its parts (ablation).
 
     python Testing/benchmarks/semi_supervised.py LA_FOLDER WORK [--rows ROW …] [--seeds 0 1] [--labelled 8] [--set …]
 
-Each row trains by `dcamt train` on the first cases of LA_FOLDER/cases.csv (those beyond `--labelled` as unlabelled
-images, or left out), then segments and evaluates the last 20, which training never sees, at their own resolution. All
-rows have the same iterations, patches per iteration, augmentation and seed. A finished row is not run again, so the
-command can be repeated after an interruption, and rows can be split among processes; `--rows` with nothing to do
-only collects the results. The table, `semi_supervised.json` and `semi_supervised.svg` land in WORK.
+For each row, `dcamt train` uses the first `--labelled` cases of LA_FOLDER/cases.csv with labels, and the other training
+cases without labels or not at all. The model then segments the last 20 cases, which training never uses, at their own
+resolution, and is evaluated on them. All rows have the same iterations, patches per iteration, augmentation and seed.
+
+Finished rows are not run again, so the command can be repeated after an interruption, and several processes can run
+different rows. The table, `semi_supervised.json` and `semi_supervised.svg` are written to WORK.
 """
 
 from __future__ import annotations
@@ -47,16 +48,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "no-inter-class": ("inter_class=0",),
     "la-best": ("batch=6",),
 }
-"""What each row changes. `labelled-only` is two V-Nets that never meet: `fast` measures one of them alone, `accurate`
-their mean. `labelled-mixed` also mixes labelled patches, as DCA-MT mixes unlabelled ones. `all-labelled` is the same
-with every training case labelled: what the missing labels are worth. `la-best` is the recipe of that name: it sees more
-unlabelled patches in each iteration, and learns faster."""
+"""The settings of each row.
+
+`labelled-only`: two V-Nets trained separately; quality `fast` measures one of them, `accurate` their mean.
+`labelled-mixed`: also mixes labelled patches, as DCA-MT mixes unlabelled ones.
+`all-labelled`: the same with the labels of all training cases, an upper limit.
+`la-best`: the recipe of that name, with more unlabelled patches per iteration and a higher learning rate.
+"""
 ALONE = ("labelled-only", "labelled-mixed")
-"""Rows that see no unlabelled scan."""
+"""Rows that use no unlabelled scan."""
 
 
 def cases(la: Path, row: str, labelled: int) -> list[Case]:
-    """The row's case list."""
+    """Return the case list of a row."""
     names = training_names(la)
     count = len(names) if row == "all-labelled" else labelled
     roles = [LABELLED] * count + ([] if row in ALONE else [UNLABELLED] * (len(names) - count))
@@ -67,7 +71,7 @@ def cases(la: Path, row: str, labelled: int) -> list[Case]:
 
 
 def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> None:
-    """Train, then measure both qualities, unless that is done."""
+    """Train a row and measure both qualities, unless the results exist."""
     place = work / f"{row}-{labelled}-seed{seed}"
     done = place / "scores.json"
     if done.exists():
@@ -87,7 +91,7 @@ def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: 
 
 
 def draw(table: list[dict[str, Any]], file: Path) -> None:
-    """Dice of each row, a mark for each seed and a bar at their mean; both qualities side by side."""
+    """Draw the Dice of each row: a mark per seed and a bar at the mean, for both qualities side by side."""
     import matplotlib
 
     matplotlib.use("svg")

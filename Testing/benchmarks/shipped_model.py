@@ -1,17 +1,21 @@
-"""Make the shipped left-atrium model, and measure it on cases whose outlines it never saw.
+"""Train the shipped left-atrium model, and measure it on cases whose labels were not used in training.
 
     python Testing/benchmarks/shipped_model.py prepare LA_FOLDER WORK      # case lists; prints the training commands
-    dcamt train …                                                          # the three, as printed
+    dcamt train …                                                          # the three printed commands
     python Testing/benchmarks/shipped_model.py publish LA_FOLDER WORK OUT  # measure on the last 20, fill the card
-    python Testing/benchmarks/shipped_model.py compare LA_FOLDER WORK      # the same measures of all runs
+    python Testing/benchmarks/shipped_model.py compare LA_FOLDER WORK      # measure all runs in the same way
 
-`first` learns from the first 60 cases of LA_FOLDER/cases.csv and six phantoms, all labelled, and sees nothing of the
-last 20. `left-atrium`, the shipped model, goes on from it with these and with the images of the last 20, without their
-labels: two labelled and two unlabelled patches an iteration, larger changes of scale, and patches that end in air, in
-noise or in a mirror. The labels of the last 20 are read by `publish` and `compare` alone. `twin` is trained as it, but
-takes the first 60 images in place of those of the last 20: it tells what a model is worth on scans it never met.
-The phantoms are there so that the sample scan, which is one of their kind (with another seed), is segmented too; no
-accuracy is reported on them.
+Three runs are trained:
+
+first        On the first 60 cases of LA_FOLDER/cases.csv and six phantoms, all labelled; without the last 20 cases.
+left-atrium  The shipped model. It starts from `first` and uses the same labelled cases, plus the images of the last 20
+             cases without their labels: two labelled and two unlabelled patches per iteration, stronger scaling, and
+             replaced surroundings of patches (air, noise or a mirror image).
+twin         As `left-atrium`, but with the first 60 images as unlabelled ones instead of the last 20. It shows the
+             accuracy on scans that were not used in training at all.
+
+Only `publish` and `compare` read the labels of the last 20 cases. The phantoms are included so that the model also
+segments the sample scan, which is a phantom with another seed. No accuracy is reported on phantoms.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def prepare(la: Path, work: Path) -> None:
-    """Write the case lists, and the phantoms that they name."""
+    """Write the case lists and the phantoms, and print the training commands."""
     cases = [
         Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED) for name in training_names(la)
     ]
@@ -68,7 +72,7 @@ def _training(work: Path, cases: str, run: str, settings: str, *more: str) -> st
 
 
 def publish(la: Path, work: Path, out: Path) -> None:
-    """Segment the held-out cases by the command, evaluate them, and write the model with a card that says so."""
+    """Evaluate the model on the held-out cases, and write the model with the results in its card."""
     trained = work / SHIPPED / "model.dcamt"
     on = (
         f"{HELD_OUT} LGE-MRI cases, their outlines never seen in training, their images without outlines (the last "
@@ -105,7 +109,7 @@ def publish(la: Path, work: Path, out: Path) -> None:
 
 
 def compare(la: Path, work: Path) -> None:
-    """Print the scores of those of the three runs that are there."""
+    """Print the scores of the runs that exist."""
     runs = [run for run in (FIRST, SHIPPED, TWIN) if (work / run / "model.dcamt").exists()]
     print_table(
         [

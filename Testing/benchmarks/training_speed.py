@@ -1,17 +1,16 @@
-"""Measure iterations per second of DCAMT's training loop and of the usual way, with the same network and losses.
+"""Measure iterations per second of DCAMT's training loop and of a conventional loop with equal network and losses.
 
     python Testing/benchmarks/training_speed.py LA_FOLDER [--device cuda] [--patch 112,112,80] [--spacing 0.625] …
 
-The usual way is written as published code for semi-supervised segmentation has it: float32, PyTorch's default memory
-layout, a plain optimiser, the loss read back at each iteration, and a DataLoader whose workers read a sample's whole
-case from its file (on the network's grid already, normalised), turn it by right angles, mirror it and crop a patch from
-it, all in NumPy. DCAMT's way is the trainer's own loop, which also turns by any angle, scales and changes intensities.
-Further rows leave one measure out each.
+The conventional loop follows published code for semi-supervised segmentation: float32, PyTorch's default memory format,
+an unfused optimiser, and reading back the loss in each iteration. The workers of its DataLoader read a whole case from
+a file (already normalised, on the network grid), rotate it by multiples of 90 degrees, mirror it and crop a patch, all
+in NumPy. DCAMT's loop is that of the trainer, which also rotates by any angle, scales and changes intensities. Further
+rows turn off one optimisation each.
 
-Each way lives in a process of its own, so that it has its own peak memory; they take turns, round by round, so that a
-machine's other work affects all equally. The median round of each way counts. `waiting` is the fraction of the time in
-which the loop had no batch: for the loader, until it returns one; for DCAMT, while patches are cut (a GPU cuts them by
-itself, and the loop only requests them).
+Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
+the machine affect all equally, and the median turn counts. `waiting` is the fraction of time without a batch: for the
+conventional loop, until the loader returns one; for DCAMT, while patches are cut (on a GPU, while they are requested).
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ from la_cases import print_table, training_names
 from torch.utils.data import DataLoader, Dataset
 
 Step = Callable[[], float]
-"""One iteration; returns the seconds that it waited for its batch."""
+"""A function that runs one iteration and returns the seconds that it waited for its batch."""
 
 WAYS = {
     "usual": "the field's usual way",
@@ -62,7 +61,7 @@ WAYS = {
 
 
 class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The cases' files; a sample is a random patch of one: image (1, X, Y, Z) and label (X, Y, Z)."""
+    """A data set of case files. A sample is a random patch of a case: image (1, X, Y, Z) and label (X, Y, Z)."""
 
     def __init__(self, folder: Path, names: list[str], patch: tuple[int, int, int]) -> None:
         self.folder = folder
@@ -86,7 +85,7 @@ class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TwoStreams:
-    """Endless batches of case numbers: some of the first `labelled` ones, then some of the others."""
+    """Yields endless batches of case numbers: labelled cases (below `labelled`), then unlabelled cases."""
 
     def __init__(self, labelled: int, cases: int, recipe: Recipe) -> None:
         self.labelled, self.cases, self.training = labelled, cases, recipe.training
@@ -105,7 +104,7 @@ def seed_worker(number: int) -> None:
 
 
 def make_files(la: Path, names: list[str], recipe: Recipe, folder: Path) -> None:
-    """The cases on the network's grid, normalised, one file for the image and one for the label."""
+    """Write the cases, normalised on the network grid, one file for the image and one for the label."""
     for name in names:
         image, grid = scan_to_network(read_scan(la / f"{name}_image.nii.gz"), recipe)
         label = labels_to_network(read_labelmap(la / f"{name}_label.nii.gz"), grid, recipe.output_channels)
@@ -126,7 +125,7 @@ def batches(options: argparse.Namespace, recipe: Recipe, names: list[str], files
     )
 
 
-def usual_way(options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path) -> Step:
+def conventional_step(options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path) -> Step:
     device = torch.device(options.device)
     torch.manual_seed(recipe.training.seed)
     network = DualVNet(recipe).to(device).train()
@@ -155,10 +154,10 @@ def usual_way(options: argparse.Namespace, recipe: Recipe, names: list[str], fil
     return step
 
 
-def dcamt_way(
+def dcamt_step(
     options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path, loaded: bool = False
 ) -> tuple[Step, Trainer]:
-    """`loaded`: the batches come from the loader instead of cases that lie on the device."""
+    """Return DCAMT's iteration. loaded: batches come from the DataLoader instead of resident cases."""
     device = torch.device(options.device)
     trainer = Trainer(recipe, RunFolder(files / "run"), device, EventLog(None))
     training = recipe.training
@@ -193,19 +192,19 @@ def case_of(la: Path, name: str, role: str) -> Case:
 
 
 def serve(way: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
-    """In a process of its own: make iterations whenever asked for some, and answer with what they took."""
+    """Run the requested numbers of iterations in a separate process, and send back their durations."""
     torch.set_num_threads(options.threads)
     if way not in ("usual", "memory"):
         keep_freed_memory()  # as `dcamt` does
     recipe = recipe_of(options, mixed_precision=way != "float32")
-    # The trainer asks for the layout by this name.
+    # The trainer takes the memory format from this name.
     layout = torch.contiguous_format if way == "layout" else torch.channels_last_3d
     trainer: Trainer | None = None
     with mock.patch.object(torch, "channels_last_3d", layout):
         if way == "usual":
-            step = usual_way(options, recipe, names, files)
+            step = conventional_step(options, recipe, names, files)
         else:
-            step, trainer = dcamt_way(options, recipe, names, files, loaded=way == "loader")
+            step, trainer = dcamt_step(options, recipe, names, files, loaded=way == "loader")
         first = True
         for asked in iter(pipe.recv, None):
             if asked == "validate":
@@ -217,13 +216,13 @@ def serve(way: str, options: argparse.Namespace, names: list[str], files: Path, 
             if options.device == "cuda":
                 torch.cuda.synchronize()
                 if first:
-                    torch.cuda.reset_peak_memory_stats()  # of trying kernels, which take what there is
+                    torch.cuda.reset_peak_memory_stats()  # ignore the memory used while cuDNN tries kernels
                 first = False
             pipe.send((time.perf_counter() - began, waited, peak_bytes(options.device)))
 
 
 def validation_seconds(options: argparse.Namespace, trainer: Trainer, names: list[str]) -> float:
-    """What the trainer's validation takes for one case."""
+    """Return the seconds that the trainer's validation takes for one case."""
     held = [load_case(case_of(options.la, name, VALIDATION), trainer.recipe, trainer.device) for name in names[:2]]
     began = time.perf_counter()
     validation_dice(trainer.learner.network, held, trainer.recipe)
@@ -231,7 +230,7 @@ def validation_seconds(options: argparse.Namespace, trainer: Trainer, names: lis
 
 
 def peak_bytes(device: str) -> int:
-    """Of GPU memory, or of this process's own."""
+    """Return the peak memory on the GPU, or of this process on a CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -250,14 +249,14 @@ def recipe_of(options: argparse.Namespace, mixed_precision: bool = True) -> Reci
 
 
 def measure(options: argparse.Namespace, names: list[str], files: Path) -> tuple[list[dict[str, Any]], float]:
-    """A row a way, and the seconds that one case takes in DCAMT's validation."""
+    """Return a row for each loop, and the seconds that DCAMT's validation takes for one case."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for way in options.ways:
         pipes[way], other = context.Pipe()
         process = context.Process(target=serve, args=(way, options, names, files, other))
         process.start()
-        other.close()  # so that a process that dies ends the benchmark
+        other.close()  # if the child dies, reading its pipe fails instead of waiting
         processes.append(process)
     rounds: dict[str, list[tuple[float, float, int]]] = {way: [] for way in options.ways}
     for index in range(options.rounds + 1):
