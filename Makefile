@@ -14,7 +14,9 @@ segment: .venv/ready
 	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv' --skip-existing
 	$(BIN)/dcamt picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
 
+# The tests start hundreds of processes, which else compile the modules anew where Python is told to write no bytecode.
 test: .venv/ready lint
+	$(BIN)/python -m compileall -q DCAMTSegmentation DCAMTTraining Testing
 	$(BIN)/python -m pytest -n logical
 
 pictures: .venv/ready

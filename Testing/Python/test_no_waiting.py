@@ -53,9 +53,10 @@ class CopyGuard(TorchFunctionMode):
             raise AssertionError(f"{function.__name__} has double precision, which Apple's GPUs lack")
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         fills = function is Tensor.__setitem__ and _is_on(META, args[0])
-        if (fills or made) and not _is_called_by_to_device(sys._getframe(1)):
+        if fills or made:
             makes = function in TENSOR_CONSTRUCTORS or (function is Tensor.to and not _is_on(META, given))
-            if makes or any(leaf.device.type == "cpu" and leaf.dim() for leaf in given):
+            waits = makes or any(leaf.device.type == "cpu" and leaf.dim() for leaf in given)
+            if waits and not _is_called_by_to_device(sys._getframe(1)):
                 raise AssertionError(f"{function.__name__} makes the device wait")
         return result
 
@@ -108,12 +109,12 @@ def meta_generators(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("meta_generators")
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_iteration_reads_no_value_back(optimiser: str, tmp_path: Path) -> None:
+# Random choices (noise or mirror, mixing or not) take different paths; one optimiser gets the iterations to take all.
+@pytest.mark.parametrize(("optimiser", "iterations"), [("sgd", 12), ("adamw", 2)])
+def test_iteration_reads_no_value_back(optimiser: str, iterations: int, tmp_path: Path) -> None:
     loop = TrainingLoop(tiny_recipe(*EVERYTHING, f"optimiser={optimiser}"), META, tmp_path)
     with CopyGuard():
-        # Several iterations, because random choices (noise or mirror, mixing or not) take different paths.
-        loop.run(12)
+        loop.run(iterations)
 
 
 class TeamOfTwo(Team):

@@ -136,7 +136,7 @@ class SceneMidwayTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_deleting_the_volume(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan(shape=(40, 60, 60))
         self.begin(volume)
         with Person() as person:
             person.expects("removed or changed meanwhile", "Ok")
@@ -147,7 +147,7 @@ class SceneMidwayTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_deleting_the_output_makes_a_new_one(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan(shape=(40, 60, 60))
         first = self.segment(volume)
         self.begin(volume)
         slicer.mrmlScene.RemoveNode(first)
@@ -157,7 +157,7 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
     def test_another_selection_does_not_redirect_the_result(self) -> None:
-        volume, other = add_scan("one", shape=(60, 80, 80)), add_scan("two", seed=4)
+        volume, other = add_scan("one", shape=(40, 60, 60)), add_scan("two", seed=4)
         self.begin(volume)
         choose(self.ui.inputSelector, other)
         self.wait()
@@ -169,7 +169,7 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
     def test_a_volume_that_is_moved_during_the_work(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan(shape=(40, 60, 60))
         self.begin(volume)
         with Person() as person:
             person.expects("was moved meanwhile", "Ok")
@@ -178,7 +178,7 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
 
     def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan(shape=(40, 60, 60))
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
         transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.0, 1.0])))
         self.begin(volume)
@@ -199,7 +199,7 @@ class SceneMidwayTest(FaultCase):
         self.assertNotIn("meanwhile", self.ui.statusLabel.text)
 
     def test_a_volume_that_is_resampled_during_the_work(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan(shape=(40, 60, 60))
         self.begin(volume)
         with Person() as person:
             person.expects("removed or changed meanwhile", "Ok")

@@ -114,14 +114,14 @@ class EngineProcessTest(unittest.TestCase):
 class LogTest(FaultCase):
     def test_the_log_opens_on_demand_and_names_every_stage(self) -> None:
         self.assertTrue(self.ui.logCollapsibleButton.collapsed)
-        self.segment(add_scan(shape=(60, 80, 80)))
+        self.segment(add_scan())
         self.assertEqual(self.ui.logView.plainText, "")
         self.ui.logCollapsibleButton.collapsed = False
         for text in ("LGE, model tiny, accurate", "Loading the model", "LGE was segmented with Tiny"):
             self.assertIn(text, self.ui.logView.plainText)
 
     def test_progress_has_a_stage_and_a_remaining_time(self) -> None:
-        volume = add_scan(shape=(60, 90, 90))
+        volume = add_scan(shape=(50, 70, 70))
         self.prepare(volume)
         said, shares = set(), []
         click(self.ui.applyButton)

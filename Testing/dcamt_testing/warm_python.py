@@ -40,6 +40,8 @@ PRELOADED = (
     "pydicom",
     "SimpleITK",
     "safetensors.numpy",
+    "vtkmodules.util.numpy_support",
+    "vtkmodules.vtkFiltersCore",
     "psutil",
     "filelock",
 )

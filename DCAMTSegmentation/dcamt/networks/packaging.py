@@ -48,7 +48,8 @@ def check_weights(package: ModelPackage, path: Path) -> None:
             network = DualVNet(package.recipe)
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes that no tensor can have
         raise misfit from error
-    expected = {name: tuple(t.shape) for name, t in network.state_dict().items() if name not in _counters(network)}
+    counters = _counters(network)
+    expected = {name: tuple(t.shape) for name, t in network.state_dict().items() if name not in counters}
     if expected != {name: array.shape for name, array in package.weights.items()}:
         raise misfit
 

@@ -22,16 +22,18 @@ def closed_surface(
 
     Surface nets: S. Gibson, MERL TR99-24, 1999, as VTK's vtkSurfaceNets3D implements them.
     """
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    # All of `vtk` takes a second to import, which the first result would wait for.
+    from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+    from vtkmodules.vtkFiltersCore import vtkSurfaceNets3D
 
     # An empty rim closes the surface where the class ends at the scan's border.
     padded = np.pad(mask.astype(np.uint8), 1)
-    image = vtk.vtkImageData()
+    image = vtkImageData()
     image.SetDimensions(*padded.shape)
     image.SetSpacing(*(float(mm) for mm in grid.spacing))
     image.GetPointData().SetScalars(numpy_to_vtk(padded.ravel(order="F"), deep=True))
-    nets = vtk.vtkSurfaceNets3D()
+    nets = vtkSurfaceNets3D()
     nets.SetInputData(image)
     nets.SetValue(0, 1)
     nets.SetOutputMeshTypeToTriangles()
