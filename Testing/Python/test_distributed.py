@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from dcamt.api import training as training_api
+from dcamt.api.training import TrainingPlan
 from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
 from dcamt.distributed import Team, TeamLost
 from dcamt.errors import InputError
@@ -29,6 +31,7 @@ from dcamt.training.resident import load_case
 from dcamt.training.sampling import BatchSampler
 from dcamt_testing.processes import run_team
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
+from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
@@ -187,6 +190,28 @@ def test_team_saves_a_checkpoint_before_validating(
     assert kinds[:2] == [CheckpointSaved, ValidationScored]
 
 
+@pytest.mark.parametrize(("signalled", "waits"), [(False, 1), (True, 0)])
+def test_follower_waits_for_torchrun_unless_its_signal_came_already(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, waits: int
+) -> None:
+    plan = TrainingPlan(RunFolder(Path()), tiny_recipe("iterations=4"), read_cases(table), device="cpu")
+    monkeypatch.setattr(BrokenTeam, "broadcast", lambda team, value: plan)
+    monkeypatch.setattr(Team, "fail_together", lambda team, scales_gradients=False: nullcontext())
+    monkeypatch.setattr(training_api, "process_group", lambda device: nullcontext(BrokenTeam(1, 2)))
+
+    def lose_leader(trainer: trainer_module.Trainer, cases: object, resumed: bool) -> None:
+        with trainer._stopping_on_signals():
+            if signalled:
+                signal.raise_signal(signal.SIGTERM)
+        raise TeamLost("another process of the run has ended")
+
+    monkeypatch.setattr(trainer_module.Trainer, "fit", lose_leader)
+    waited: list[None] = []
+    monkeypatch.setattr(training_api, "wait_for_leader", lambda: waited.append(None))
+    assert training_api.follow_leader(RunFolder(tmp_path / "run"), "cpu", lambda failure: None) == 1
+    assert len(waited) == waits
+
+
 def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> None:
     status, _, errors = train(2, tmp_path / "run", table, *set_options("batch=3", "labelled_per_batch=1"))
     assert status != 0
@@ -316,14 +341,14 @@ def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
-def test_a_killed_leader_ends_the_run_and_keeps_its_checkpoint(table: Path, tmp_path: Path) -> None:
+def test_run_of_a_killed_leader_ends_and_keeps_its_checkpoint(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert own_lines(errors_after_kill(run, table, rank=0)) == []
     assert load_checkpoint(RunFolder(run).checkpoint, CPU)["step"] >= 3
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
-def test_after_a_killed_process_any_number_of_processes_resumes_the_run(table: Path, tmp_path: Path) -> None:
+def test_run_of_a_killed_process_resumes_with_any_number_of_processes(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (line,) = own_lines(errors_after_kill(run, table, rank=1))
     assert line == f"dcamt: {run}: another process of the run has ended. Go on with --resume."

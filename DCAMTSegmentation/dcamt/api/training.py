@@ -415,6 +415,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         if is_first_on_machine():
             raise  # the leader is on another machine and cannot know
         return 1
+    trainer: Trainer | None = None
     try:
         with process_group(device) as team:
             plan: TrainingPlan = team.broadcast(None)
@@ -428,8 +429,10 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # Also 0 when paused: on any other status torchrun kills the leader before it saves.
         return 0
     except DCAMTError:
-        # The leader reports the failure.
-        wait_for_leader()
+        # The leader reports the failure. If it was killed, torchrun's SIGTERM, which the trainer took for a request to
+        # pause, may have arrived already: torchrun sends it once, and kills this process half a minute later.
+        if trainer is None or not trainer.stop_requested:
+            wait_for_leader()
         return 1
     except Exception as error:
         report_failure(f"{describe_process()}: {user_error(error)}")
