@@ -29,7 +29,7 @@ from torch import Tensor
 
 processes = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
-STEPS = 60
+STEPS = 36
 FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=7")
 """Settings with all five losses (weighted as in the recipe), averaged weights, and a checkpoint per iteration."""
 
