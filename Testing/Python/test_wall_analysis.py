@@ -14,7 +14,7 @@ from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, count_burd
 from dcamt.wall.colors import BORDER_COLOR, COLOR_STOPS, OPENING_COLOR, ratio_colors, wall_colors
 from dcamt.wall.settings import IIR, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
-from dcamt_testing.wall_phantoms import BLOOD, MITRAL, VEIN, Atrium, grid_about
+from dcamt_testing.wall_phantoms import BLOOD, MITRAL, VEIN, Atrium, Ring, grid_about
 from dcamt_testing.wall_phantoms import WALL as WALL_BRIGHTNESS
 
 FINE, THICK = (0.625, 0.625, 0.625), (1.25, 1.25, 2.5)
@@ -65,6 +65,27 @@ def test_burden_of_an_ellipsoid_with_a_patch(
     assert burden.wall_cm2 == pytest.approx(atrium.area_mm2() / 100, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("spacing", "axes"),
+    [
+        ((0.8, 0.8, 0.8), np.eye(3)),
+        ((0.9, 0.9, 2.2), TURN),
+        ((1.1, 0.7, 1.6), np.diag([-1.0, -1.0, 1.0])),  # LPS order
+        ((1.0, 1.0, 1.0), np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])),  # stored along A, S, L
+    ],
+    ids=["straight", "oblique", "lps", "asl"],
+)
+@pytest.mark.parametrize("degrees", [40.0, 120.0])
+def test_ring_that_is_curved_inwards_and_outwards(
+    degrees: float, spacing: tuple[float, float, float], axes: np.ndarray
+) -> None:
+    ring = Ring(patch_degrees=degrees, shell_mm=4.5)
+    result = analyse(ring, grid_about(76, spacing, axes, shift=(0.2, -0.3, 0.1)))
+    assert result.burden.percent == pytest.approx(100 * ring.ring_area_mm2(degrees) / ring.ring_area_mm2(), abs=2)
+    assert result.burden.wall_cm2 == pytest.approx(ring.ring_area_mm2() / 100, rel=0.02)
+    assert result.area_cm2(OPENING) == result.area_cm2(BORDER) == 0
+
+
 def test_burden_of_a_wall_of_3_mm_at_fine_spacing() -> None:
     result = analyse(replace(PATCH, shell_mm=3.0), grid_about(55, FINE, TURN))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
@@ -107,6 +128,8 @@ def test_result_does_not_depend_on_axis_order_or_intensity_scale() -> None:
         analyse_wall(*_flipped(volume, labels)),
         analyse_wall(Volume(volume.voxels * 13.5, volume.grid), labels),
         analyse_wall(Volume((volume.voxels * 100).astype(np.uint16), volume.grid), labels),
+        analyse_wall(Volume(volume.voxels.astype(np.float64), volume.grid), labels),
+        analyse_wall(Volume((volume.voxels * 50).astype(">i2"), volume.grid), labels),
         analyse_wall(volume, Labelmap(labels.voxels * 255, labels.grid)),
     ):
         for one, two in zip(other.burdens(), expected.burdens(), strict=True):
@@ -170,6 +193,18 @@ def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, floa
     wall_cm2 = 4 * np.pi * 4 - cap_cm2
     assert result.burden.wall_cm2 == pytest.approx(wall_cm2, rel=0.03)
     assert result.burden.percent == pytest.approx(100 * 2 * np.pi * 4 * (1 - np.cos(np.radians(45))) / wall_cm2, abs=2)
+
+
+def test_valve_is_as_wide_where_the_outline_bulges_through_it() -> None:
+    """A reader may end the outline in a dome rather than flat; the blood beyond it is the same."""
+    volume, _ = VALVE.on(grid_about(62, FINE, TURN))
+    _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
+    result = analyse_wall(volume, domed)
+    # Normals of the dome run apart: as far as 6 mm outside of it, they stay in the blood's cylinder up to this angle.
+    within = np.degrees(np.arcsin(np.sqrt(20.0**2 - 13.0**2) / (20 + 6)))
+    away = angles_to(result, MITRAL)
+    assert (result.kind[away < within - 1] == OPENING).mean() > 0.98
+    assert (result.kind[away > np.degrees(np.arccos(13 / 20))] == WALL).all()
 
 
 def test_flat_cut_with_another_direction_is_not_a_valve() -> None:

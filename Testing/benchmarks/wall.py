@@ -98,6 +98,23 @@ def with_openings_as_wall(result: WallResult) -> WallResult:
     return result.with_openings(np.zeros(len(result.kind), bool))
 
 
+def opening_overlap(pair: Pair) -> float:
+    """Return the overlap of the two surfaces' openings: the part of their area that the other's nearest point shares.
+
+    It is Dice's coefficient of two patches of one surface; NaN where neither has an opening.
+    """
+    from scipy.spatial import cKDTree
+
+    both = (pair.expert, pair.automatic)
+    shared = total = 0.0
+    for one, other in (both, both[::-1]):
+        opening, areas = one.kind == OPENING, one.surface.point_areas
+        _, nearest = cKDTree(other.surface.points).query(one.surface.points)
+        shared += float(areas[opening & (other.kind[nearest] == OPENING)].sum())
+        total += float(areas[opening].sum())
+    return shared / total if total > 0 else float("nan")
+
+
 def table(pairs: list[Pair]) -> list[dict[str, Any]]:
     """Return one row per preset, one with openings counted as wall, and the areas."""
     rows = []
@@ -173,6 +190,8 @@ def main() -> None:
     print_table(rows)
     methods = correlations(pairs)
     print_table(methods)
+    overlaps = np.array([opening_overlap(pair) for pair in pairs])
+    print(f"overlap of the openings: mean {np.nanmean(overlaps):.2f}, lowest {np.nanmin(overlaps):.2f}")
     # The first case is left out: it also loads vtk and scipy.
     seconds = np.array([p.seconds for p in pairs])[1:].ravel()
     processor = np.array([p.cpu_seconds for p in pairs])[1:].ravel()
@@ -189,6 +208,7 @@ def main() -> None:
             "seconds": float(np.median(seconds)),
             "processor_seconds": float(np.median(processor)),
             "refused": refused,
+            "opening_overlap": {pair.case: float(overlap) for pair, overlap in zip(pairs, overlaps, strict=True)},
             "cases": cases,
         }
         options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")

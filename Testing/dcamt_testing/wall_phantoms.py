@@ -122,6 +122,41 @@ class Atrium:
         return along, np.linalg.norm(p - along[..., None] * VEIN, axis=-1)
 
 
+@dataclass(frozen=True)
+class Ring(Atrium):
+    """A tube of blood bent to a ring about the axis S, curved either way, in a shell of wall.
+
+    ring_mm: from the centre to the tube's own axis. tube_mm: the tube's radius. The bright patch lies where the angle
+    about the tube's axis, 0 on the outside of the ring, is at most `patch_degrees`.
+    """
+
+    ring_mm: float = 20.0
+    tube_mm: float = 8.5
+
+    def mask(self, points: np.ndarray) -> np.ndarray:
+        return self._tube(points)[0] < self.tube_mm
+
+    def brightness(self, points: np.ndarray) -> np.ndarray:
+        p = points - self.centre
+        away, angle = self._tube(points)
+        patch = np.abs(angle) <= np.radians(self.patch_degrees)
+        wall = np.where(patch, BLOOD * self.patch_ratio, WALL)
+        blood = BLOOD + 16.0 * np.sin(p[..., 0] / 1.5) * np.cos(p[..., 1] / 1.7)
+        outside = np.where(away < self.tube_mm + self.shell_mm, wall, OUTSIDE)
+        return np.where(away < self.tube_mm, blood, outside)
+
+    def ring_area_mm2(self, degrees: float = 180.0) -> float:
+        """Return the area up to an angle about the tube's axis: 2 pi (R + r cos a) r, integrated over both sides."""
+        angle = np.radians(degrees)
+        return float(4 * np.pi * self.tube_mm * (self.ring_mm * angle + self.tube_mm * np.sin(angle)))
+
+    def _tube(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distance from the tube's axis, and the angle about it."""
+        p = points - self.centre
+        out = np.hypot(p[..., 0], p[..., 1]) - self.ring_mm
+        return np.hypot(out, p[..., 2]), np.arctan2(p[..., 2], out)
+
+
 def _points(grid: Grid, index: np.ndarray) -> np.ndarray:
     """Return the RAS mm positions of voxel indices (..., 3)."""
     return np.asarray(index @ grid.affine[:3, :3].T + grid.affine[:3, 3])

@@ -2,14 +2,16 @@
 
 An opening is where the outline cuts through blood: from inside to outside the intensities stay within the blood's own
 range, without a darker layer. A thin wall between two cavities (the septum, the aorta behind) can look the same, since
-the scan blurs it away; so a proposal also needs the shape of a cut. The valve is the largest such patch that is flat
-and faces where the mitral valve does; a vein's end is the tip of a tube. The numbers were chosen on phantoms and on
-the first 60 cases of the benchmark's data set, none on the cases it measures.
+the scan blurs it away; so a proposal also needs the shape of a cut. The valve is found at the largest such patch that
+is flat and faces where the mitral valve does, and reaches as far as the blood does: an outline's own shape at the valve
+differs from reader to reader, the scan does not. A vein's end is the tip of a tube. The numbers were chosen on phantoms
+and on the first 60 cases of the benchmark's data set, none on the cases it measures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +30,12 @@ BLOOD_ABOVE_SD = 4.0
 """… and this far above it; inflow is brighter than the pool's mean."""
 SURFACE_SMOOTHING = 4
 """Times that profiles and normals are averaged with those of their neighbours (about 1 mm away), against noise."""
+MITRAL_BELOW_SD = 2.0
+"""The same as `BLOOD_BELOW_SD` for the valve's profiles, which are smoother …"""
+MITRAL_SMOOTHING = 20
+"""… by so many more averages: the valve is some 30 mm wide."""
+MITRAL_STEP_MM = 1.0
+"""Distance between the samples of a profile that are averaged so often."""
 
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Where the mitral valve faces (RAS: left, anterior, inferior): the mean over the 60 cases."""
@@ -39,8 +47,12 @@ MITRAL_FLAT_MM = 1.5
 """How far its points may lie from its plane."""
 MITRAL_LEAST_CM2 = 1.0
 """A smaller patch is no valve; the annulus of an adult measures 4 to 12 cm2."""
-MITRAL_RIM_MM = 4.0
-"""A valve's blood reaches to its rim only blurred: the flat cut around the patch belongs to it this far."""
+MITRAL_REACH_MM = 18.0
+"""Largest distance of the valve's points from its centre: the annulus is some 30 to 36 mm wide."""
+MITRAL_REACH_DEGREES = 60.0
+"""How far their normals may lie from the valve's direction."""
+MITRAL_RIM_MM = 1.5
+"""The wall's blur and the averages take about so much from the valve's rim, which is given back."""
 
 VEIN_NEARBY_MM = 5.0
 """Standard deviation of the Gaussian whose fraction inside the segment is low at a tip, higher at a side or a wall."""
@@ -72,21 +84,48 @@ def propose_openings(
     normals = surface.normals
     for _ in range(SURFACE_SMOOTHING):
         deviations, normals = average(deviations), average(normals)
-    normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
-    blood = (deviations.min(axis=1) > -BLOOD_BELOW_SD) & (deviations.max(axis=1) < BLOOD_ABOVE_SD)
-    return np.asarray(mitral_valve(surface, normals, blood) | vein_ends(extraction, normals, blood))
+    unit, blood = unit_vectors(normals), within_blood(deviations, BLOOD_BELOW_SD)
+    cut = flat_cut(surface, unit, blood)
+    veins = vein_ends(extraction, unit, blood)
+    if cut is None:
+        return veins
+    every = max(1, round(MITRAL_STEP_MM / float(distances_mm[1] - distances_mm[0])))
+    deviations = np.ascontiguousarray(deviations[:, ::every])
+    for _ in range(MITRAL_SMOOTHING):
+        deviations, normals = average(deviations), average(normals)
+    valve = mitral_valve(surface, unit_vectors(normals), within_blood(deviations, MITRAL_BELOW_SD), cut)
+    return np.asarray(valve | veins)
 
 
-def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: the largest flat patch of `blood` (N,) that faces as the mitral valve does, with its rim."""
-    none = np.zeros(len(blood), bool)
+def within_blood(deviations: np.ndarray, below_sd: float) -> np.ndarray:
+    """Return (N,) bool: which profiles (N, S), in standard deviations from the blood pool's mean, stay blood's."""
+    return np.asarray((deviations.min(axis=1) > -below_sd) & (deviations.max(axis=1) < BLOOD_ABOVE_SD))
+
+
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors (N, 3) at length 1; one of length 0 stays so."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A flat patch of the surface: its points (N,) bool, its centre (3,) RAS mm and its direction (3,)."""
+
+    patch: np.ndarray
+    centre: np.ndarray
+    axis: np.ndarray
+
+
+def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
+    """Return the largest flat patch of `blood` (N,) that faces as the mitral valve does; None if there is none."""
     direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
     patch = largest_patch(surface, facing)
-    flat = none
+    centre, axis = np.zeros(3), direction
     for _ in range(4):  # the patch and its plane settle on one another
         if not patch.any():
-            return none
+            return None
         weights = surface.point_areas[patch, None]
         centre = (weights * surface.points[patch]).sum(axis=0) / weights.sum()
         axis = (weights * normals[patch]).sum(axis=0)
@@ -96,8 +135,17 @@ def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> np
         )
         patch = largest_patch(surface, facing & flat)
     if surface.point_areas[patch].sum() < 100.0 * MITRAL_LEAST_CM2:
-        return none
-    return grow(surface, patch, flat, MITRAL_RIM_MM)
+        return None
+    return Cut(patch, centre, axis)
+
+
+def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: Cut) -> np.ndarray:
+    """Return (N,) bool: the cut, and the `blood` (N,) connected with it, as far as a valve reaches, with its rim."""
+    facing = normals @ cut.axis > np.cos(np.radians(MITRAL_REACH_DEGREES))
+    near = ((surface.points - cut.centre) ** 2).sum(axis=1) < MITRAL_REACH_MM**2
+    reached = (blood & facing & near) | cut.patch
+    number = patches(surface, reached)
+    return grow(surface, reached & np.isin(number, number[cut.patch]), facing, MITRAL_RIM_MM)
 
 
 def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) -> np.ndarray:
