@@ -1,4 +1,4 @@
-"""DCAMT: dual V-Nets that segment scans and learn from labelled and unlabelled ones.
+"""DCAMT: dual V-Nets that segment scans and learn from labelled and unlabelled scans.
 
     import dcamt
 
@@ -18,7 +18,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-# The types of these names stand in `__init__.pyi`.
+# `__init__.pyi` declares the types of these names.
 _MODULE_OF = {
     "write_report": "api.outputs",
     "write_segmentation": "api.outputs",

@@ -1,4 +1,4 @@
-"""`python -m dcamt` is the command `dcamt`, as torchrun needs it: `torchrun -m dcamt train …`."""
+"""Run the command `dcamt` as a module: `python -m dcamt …`, or `torchrun -m dcamt train …` for several processes."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Choose the device that computes, and move tensors to it."""
+"""Choose the torch device, and move tensors to it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def choose_device(name: str, training: bool = False) -> torch.device:
-    """Return the named device; `auto` is a CUDA GPU, else an Apple GPU that can do the work, else the CPU.
+    """Return the named device. `auto` chooses a CUDA GPU, else an Apple GPU with all needed operations, else the CPU.
 
-    training: whether the device must also support what training needs.
+    training: whether the device must also support the operations of training.
 
     Raises:
         InputError: this machine has no such device.
@@ -35,9 +35,9 @@ def choose_device(name: str, training: bool = False) -> torch.device:
 
 @functools.cache
 def _supports_volumes(device: str, training: bool) -> bool:
-    """Return whether PyTorch implements on `device` the 3D operations that networks and, in training, samplers use.
+    """Return whether PyTorch implements the 3D operations of networks (and of training, if asked) on `device`.
 
-    Support for Apple GPUs came release by release, and a missing operation raises only when it is called.
+    Older releases lack some operations on Apple GPUs and raise an error only when one is called.
     """
     import torch
     import torch.nn.functional as F
@@ -58,16 +58,16 @@ def _supports_volumes(device: str, training: bool) -> bool:
             points = F.affine_grid(identity, [1, 1, 4, 4, 4], align_corners=False)
             for mode in ("bilinear", "nearest"):
                 F.grid_sample(volume.detach(), points, mode=mode, align_corners=False).cpu()
-    except RuntimeError:  # NotImplementedError is a subclass
+    except RuntimeError:  # includes NotImplementedError
         return False
     return True
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on the device, without making the caller wait for a GPU.
+    """Return the tensor on the device without waiting for a GPU.
 
-    A copy from ordinary memory blocks until the GPU has finished all earlier work. A copy from page-locked memory runs
-    by itself; operations that the GPU is given afterwards see the copied values.
+    A copy from ordinary memory blocks until the GPU has finished all earlier work; a copy from page-locked memory does
+    not. Later operations on the GPU see the copied values.
     """
     if device.type != "cuda":
         return tensor.to(device)
@@ -75,18 +75,18 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Return whether bfloat16 runs in hardware on the device, and therefore much faster than float32.
+    """Return whether the device computes bfloat16 in hardware, much faster than float32.
 
-    True for a GPU's tensor cores and for a CPU's matrix tiles (AMX) or dot products (AVX-512 BF16). Other CPUs emulate
-    bfloat16, many times slower than float32.
+    GPUs do so with tensor cores, CPUs with matrix tiles (AMX) or dot products (AVX-512 BF16). Other CPUs emulate
+    bfloat16 and are many times slower than with float32.
     """
     import torch
 
     if device.type == "cuda":
-        # Hardware came with compute capability 8.0 (Ampere); PyTorch reports emulation on older GPUs as supported, too.
+        # Hardware since compute capability 8.0 (Ampere). PyTorch's own query also returns True for emulation.
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    # Private functions that not every PyTorch release has; without them float32 is used.
+    # Not every PyTorch release has these private functions; without them float32 is used.
     tests = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return any(supported() for supported in tests if supported)

@@ -1,24 +1,24 @@
 """Train data-parallel: each process computes part of every batch, and all processes make the same step.
 
-Processes started by `torchrun` form a team; a process started otherwise is alone. The team's leader (rank 0) keeps the
-run folder, validates and prints. The others receive recipe and case list from the leader, read the scans themselves,
-write no files and print only what no other process can know: an unexpected failure, or a missing GPU of their machine.
+Processes started by `torchrun` form a team; a process started otherwise is alone. The team's leader (rank 0) writes the
+run folder, validates and prints. The others receive recipe and case list from the leader, read the scans themselves and
+write no files. They print only failures that the leader does not see: unexpected ones, or a missing GPU.
 
 Random draws depend on the seed, the iteration and the sample's index in the whole batch, so a team trains on the same
 samples as a single process. Gradients are averaged over the team before each step, so all weights stay equal.
-Operations that couple samples work within each process's part of the batch:
+Operations that couple samples see only the process's part of the batch:
 
-- Batch normalisation takes its statistics from the part; running statistics are averaged over the team.
-- MMD and the prototypes of the contrast losses use the part's samples. All parts draw the same voxels.
-- CutMix mixes patches of one part. All parts use the same box.
+- Batch normalisation computes its statistics from the part; running statistics are averaged over the team.
+- MMD and the prototypes of the contrast losses use the samples of the part. All processes draw the same voxels.
+- CutMix mixes patches of one part. All processes use the same box.
 
-A part should therefore hold at least two labelled and two unlabelled patches. Supervision and distillation are means
+A part should therefore contain at least two labelled and two unlabelled patches. Supervision and distillation are means
 over samples: with `normalisation` set to `instance`, and without mixing, MMD and contrast, a team's losses equal those
-of one process in float32 (in bfloat16 each part is rounded separately: 8e-4 apart after twenty steps).
+of one process in float32. In bfloat16 each part is rounded separately; losses differ by 8e-4 after twenty steps.
 
-When one process ends, the run ends, and any number of processes can resume it. Over Gloo the next exchange fails in
-all others, and the leader saves what was learnt. Over NCCL the others wait until `torchrun` ends them: steps since the
-last checkpoint are lost.
+When one process ends, the run ends, and any number of processes can resume it. Over Gloo the next exchange fails in all
+other processes, and the leader saves a checkpoint. Over NCCL the others wait until `torchrun` ends them, and the steps
+since the last checkpoint are lost.
 """
 
 from __future__ import annotations
@@ -39,38 +39,38 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others: the leader may be validating, or reading cases over a slow network.
+"""How long a process waits for the others, since the leader may validate, or read cases over a slow network.
 
-A process that has ended is not waited for: its connections close, or `torchrun` ends those that wait on a GPU.
+The wait ends early if another process has ended: its connections close, or `torchrun` ends the processes on GPUs.
 """
 
 LEADER_GRACE_S = 60.0
-"""How long a process whose failure the leader reports waits until `torchrun` ends all processes."""
+"""How long a process with a failure waits for the leader to report it and for `torchrun` to end all processes."""
 
 T = TypeVar("T")
 
 
 class TeamLost(DCAMTError):
-    """Another process of the team has ended or failed, so no common step can be made."""
+    """Raised when another process of the team has ended or failed, so that the team cannot go on."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of one run: this one has number `rank` (from 0) of `size`."""
+    """The team of processes that this process belongs to: it has number `rank` (from 0) of `size`."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the leader, which keeps the run folder."""
+        """Whether this process is the leader, which writes the run folder."""
         return self.rank == 0
 
     def sample_indices(self, labelled: int, batch: int) -> list[int]:
-        """Return the indices of this process's samples in the batch, labelled samples (0 to `labelled`) first.
+        """Return the indices of this process's samples in the batch: labelled ones (below `labelled`) first.
 
         Raises:
-            InputError: the batch cannot be split evenly.
+            InputError: the batch cannot be split evenly among the processes.
         """
         unlabelled = batch - labelled
         if labelled % self.size or unlabelled % self.size:
@@ -100,14 +100,14 @@ class Team:
 
     @contextmanager
     def fail_together(self, scales_gradients: bool = False) -> Iterator[None]:
-        """Run a block that may fail in any process, such as reading files; if it fails in one, it fails in all.
+        """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
-        scales_gradients: whether this process scales its gradients (float16), which all processes must do, or none.
+        scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
             Exception: in the leader, its own failure.
-            InputError: in the leader, the first failure of another process, or if only some scale their gradients.
-            TeamLost: in the other processes, whose failures the leader reports; or another process has ended.
+            InputError: in the leader, the first failure of another process; or only some processes scale gradients.
+            TeamLost: in the other processes after a failure, which the leader reports; or another process has ended.
         """
         if self.size == 1:
             yield
@@ -145,7 +145,7 @@ class Team:
         return self._gather(value) if self.size > 1 else [value]
 
     def _gather(self, value: Any) -> list[Any]:
-        """Return every process's value, in order of rank; a follower's text is prefixed with its name."""
+        """Return every process's value, in order of rank; the text of a follower is prefixed with its name."""
         import torch.distributed as dist
 
         if isinstance(value, str) and not self.leads:
@@ -188,16 +188,16 @@ def team_rank() -> int:
 
 
 def wait_for_leader() -> None:
-    """Wait until `torchrun` ends this process after the leader, which meets the same failure and reports it.
+    """Wait until `torchrun` ends this process, once the leader has reported the failure and ended.
 
-    If this process ended first, `torchrun` would end the leader before it has reported anything.
+    If this process ended first, `torchrun` would end the leader before the leader reports anything.
     """
     if team_rank() > 0:
         time.sleep(LEADER_GRACE_S)
 
 
 def describe_process() -> str:
-    """Return text that names this process in a message."""
+    """Return this process's name for messages: its rank and machine."""
     return f"process {team_rank()} on {socket.gethostname()}"
 
 
@@ -207,7 +207,7 @@ def is_first_on_machine() -> bool:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return this process's own GPU, where a team's processes share a machine with several GPUs; else `device`.
+    """Return this process's own GPU if the team computes on GPUs, otherwise `device`.
 
     Raises:
         InputError: there are more processes than GPUs on this machine.
@@ -229,9 +229,9 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
-    """Join the processes that `torchrun` started for the length of a block: over NCCL on CUDA GPUs, else over Gloo.
+    """Connect the processes that `torchrun` started, and yield the team: over NCCL on CUDA GPUs, otherwise over Gloo.
 
-    patience: how long a process waits for the others.
+    patience: how long a process waits for the others. The connection closes at the end of the block.
 
     Raises:
         TeamLost: the other processes cannot be reached.
@@ -241,8 +241,8 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
         return
     import torch.distributed as dist
 
-    # If this module were first imported later (the first optimiser does so), its default arguments would keep the group
-    # alive for good, and Gloo's threads, outliving Python, would abort the process at its end.
+    # Imported before the group exists: the first optimiser would import it later, and the module's default arguments
+    # would then keep the group alive, so that Gloo's threads outlive Python and abort the process at its end.
     import torch.distributed.nn  # noqa: F401
 
     with _raising_team_lost("the other processes of the run cannot be reached. Start all of them by torchrun."):
@@ -260,7 +260,7 @@ def running_statistics(network: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def _raising_team_lost(message: str = "another process of the run has ended. Go on with --resume.") -> Iterator[None]:
-    """Convert torch.distributed's errors within a block to TeamLost."""
+    """Raise the errors of torch.distributed within a block as TeamLost."""
     try:
         yield
     except (RuntimeError, ValueError) as error:  # torch.distributed's own errors are RuntimeErrors

@@ -1,6 +1,6 @@
 """Define the errors that the engine raises, and convert any other exception to one of them.
 
-Every message is one line for the user: which file, what happened, what to do.
+Every message is one line for the user: which file, what happened and what to do.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class DCAMTError(Exception):
-    """An error whose message is one line for the user; `reason` is the kind of error in one word."""
+    """Base class of the errors whose message is one line for the user; `reason` is a word for the kind of error."""
 
     reason: ClassVar[str] = "internal"
 
 
 class InputError(DCAMTError):
-    """An input file, folder or setting cannot be used.
+    """Raised when an input file, folder or setting cannot be used.
 
     >>> str(InputError("is empty", path="scan.nii.gz", remedy="Copy it again."))
     'scan.nii.gz: is empty. Copy it again.'
@@ -33,42 +33,42 @@ class InputError(DCAMTError):
 
     def __init__(self, what: str, *, path: str | Path | None = None, remedy: str = "") -> None:
         where = f"{path}: " if path is not None else ""
-        # One line, since messages of libraries may have several.
+        # Joined to one line, since messages of libraries may have several lines.
         text = " ".join(f"{where}{what}".split()).rstrip(".")
         super().__init__(f"{text}. {remedy}".strip())
 
 
 class MemoryShortage(InputError):
-    """The memory of the computer or of its GPU does not suffice."""
+    """Raised when the computer or its GPU has too little memory."""
 
     reason = "memory"
 
 
 class MissingPackage(InputError):
-    """A Python package is not installed."""
+    """Raised when a Python package is not installed."""
 
     reason = "missing_package"
 
 
 class InternalError(InputError):
-    """An exception that DCAMT did not expect; the computation cannot be relied on."""
+    """Wraps an exception that DCAMT did not expect; the process may be in an invalid state."""
 
     reason = "internal"
 
 
 class OutputError(DCAMTError):
-    """A result could not be written; no half-written file is left."""
+    """Raised when a result could not be written; no half-written file remains."""
 
     reason = "disk"
 
 
 class Cancelled(DCAMTError):
-    """The user, or the process that started this one, asked to stop."""
+    """Raised when the user, or the process that started this one, cancelled the work."""
 
     reason = "cancelled"
 
 
-# Only CUDA has an error class for a lack of memory; other devices are recognised by the text. cuDNN reports no engine.
+# Only CUDA has an error class for a lack of memory, so errors are recognised by their text. cuDNN then finds no engine.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),
@@ -85,11 +85,11 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
     if error.errno in DISK_FULL:
         what, remedy = "the disk is full", "Free some space or choose another folder."
     elif error.errno in _FORBIDDEN:
-        what, remedy = "may not be written", "Close programs that use it, or choose another folder."
+        what, remedy = "cannot be written (no permission)", "Close programs that use it, or choose another folder."
     elif error.errno == errno.EISDIR:
         what, remedy = "is a folder", "Give a file name."
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-        what, remedy = "lies in something that is not a folder", "Choose another folder."
+        what, remedy = "cannot be written, since a part of its path is not a folder", "Choose another folder."
     else:
         what, remedy = f"could not be written ({error.strerror})", "Choose another folder."
     return OutputError(f"{path}: {what}. {remedy}")
@@ -101,7 +101,7 @@ def missing_packages(names: list[str]) -> MissingPackage:
 
 
 def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
-    """Convert any exception to a user-facing error; `path`: the file being processed, if `error` names none.
+    """Convert any exception to a user-facing error. `path`: the file being processed, named if `error` names none.
 
     The environment variable DCAMT_TRACEBACK=1 prints the traceback of an unexpected exception.
     """
@@ -111,7 +111,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     if os.environ.get("DCAMT_TRACEBACK"):
         traceback.print_exception(error)
     if is_out_of_memory(error):
-        remedy = "Close other programs. A region of interest, or in training a smaller patch or batch, takes less."
+        remedy = "Close other programs, give a region of interest, or in training use a smaller patch or batch."
         return MemoryShortage("there is not enough memory", path=path, remedy=remedy)
     if isinstance(error, ModuleNotFoundError):
         return missing_packages([str(error.name)])

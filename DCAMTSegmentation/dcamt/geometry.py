@@ -18,14 +18,17 @@ from .errors import InputError
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """(4, 4): converts RAS mm to LPS mm, the convention of DICOM and ITK, and back."""
 
+SAME_PLACE_MM = 1e-3
+"""Voxel centres of two grids that are at most this far apart count as equal."""
+
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
-"""Part of a grid: the voxels from `start` to before `stop` along each axis; a box indexes an array (I, J, K)."""
+"""Part of a grid: along each axis the voxels from `start` to just before `stop`. A box indexes an array (I, J, K)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A voxel lattice in the patient: `shape` (I, J, K) and `affine` (4, 4), voxel index -> RAS mm.
+    """Voxels in the patient: `shape` (I, J, K) and `affine` (4, 4), voxel index -> RAS mm.
 
     The affine is copied to float64 and made read-only. Axes may be oblique, flipped and sheared.
     """
@@ -49,7 +52,7 @@ class Grid:
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel in mm3: |det| of the affine, right for sheared grids too."""
+        """Volume of one voxel in mm3: |det| of the affine, which also holds for sheared grids."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def position(self, voxel: Sequence[int]) -> tuple[float, float, float]:
@@ -58,22 +61,22 @@ class Grid:
         return r, a, s
 
     def corners(self) -> np.ndarray:
-        """Return (8, 3) RAS mm: centres of the eight corner voxels, k running fastest."""
+        """Return the centres of the eight corner voxels, (8, 3) RAS mm; k varies fastest."""
         last = np.array(self.shape) - 1
         index = np.stack(np.meshgrid(*[(0, size) for size in last], indexing="ij"), axis=-1).reshape(8, 3)
         return np.asarray(index @ self.affine[:3, :3].T + self.affine[:3, 3])
 
-    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Return whether both have the same shape and every voxel centre within `tolerance_mm` of its counterpart.
+    def matches(self, other: Grid) -> bool:
+        """Return whether both grids have the same shape and corresponding voxel centres within `SAME_PLACE_MM`.
 
-        The distance between two affine maps is largest at a corner, so the corners decide.
+        Only corners are compared, since the distance between two affine maps is largest at a corner.
         """
         if self.shape != other.shape:
             return False
-        return bool(np.linalg.norm(self.corners() - other.corners(), axis=1).max() <= tolerance_mm)
+        return bool(np.linalg.norm(self.corners() - other.corners(), axis=1).max() <= SAME_PLACE_MM)
 
     def crop(self, box: Box) -> Grid:
-        """Return the grid of the voxels within `box`, each at its place in the patient."""
+        """Return the grid of the voxels within `box`; each voxel keeps its place in the patient."""
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
         return Grid(box_shape(box), affine)
@@ -83,26 +86,26 @@ class Grid:
 class Reorientation:
     """A permutation and reversal of a grid's axes; nothing is interpolated.
 
-    order: which stored axis becomes each new axis. flipped: whether the new axis runs the other way than the stored.
+    order: the stored axis that becomes each new axis. flipped: whether the new axis runs opposite to the stored one.
     """
 
     order: tuple[int, int, int]
     flipped: tuple[bool, bool, bool]
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """Return a view of (..., I, J, K) with its last three axes in the new order and direction."""
+        """Return a view of `array` (..., I, J, K) with its last three axes in the new order and direction."""
         lead = array.ndim - 3
         turned = array.transpose(*range(lead), *(lead + axis for axis in self.order))
         return np.flip(turned, tuple(lead + axis for axis in range(3) if self.flipped[axis]))
 
     def invert(self, array: np.ndarray) -> np.ndarray:
-        """Return a view of (..., X, Y, Z), in the new order, with its last three axes as stored."""
+        """Return a view of `array` (..., X, Y, Z) with its last three axes in the stored order and direction."""
         lead = array.ndim - 3
         unflipped = np.flip(array, tuple(lead + axis for axis in range(3) if self.flipped[axis]))
         return np.transpose(unflipped, (*range(lead), *(lead + int(axis) for axis in np.argsort(self.order))))
 
     def apply_to_grid(self, grid: Grid) -> Grid:
-        """Return the same lattice with its axes in the new order and direction."""
+        """Return the grid of the same voxels with its axes in the new order and direction."""
         step, start = np.zeros((3, 3)), np.zeros(3)
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
             step[stored, axis] = -1 if flip else 1
@@ -113,15 +116,15 @@ class Reorientation:
 
 
 def canonical_orientation(grid: Grid) -> Reorientation:
-    """Return the reorientation of a grid after which its axes lie nearest patient right, anterior and superior.
+    """Return the reorientation that turns a grid's axes nearest to patient right, anterior and superior.
 
-    Of all orders of the axes it has the largest sum of cosines between axes and patient directions.
+    It is the order of the axes with the largest sum of cosines between axes and patient directions.
     """
     directions = grid.affine[:3, :3] / grid.spacing
 
     def nearness(axes: tuple[int, ...]) -> tuple[float, tuple[float, ...]]:
         columns = directions[:, axes] * np.where(np.diag(directions[:, axes]) < 0, -1, 1)
-        # Of two orders that lie equally near (axes at 45 degrees), where they point decides, not how they are stored.
+        # For axes at 45 degrees two orders are equally near. Their directions decide then, not their stored order.
         return round(float(np.trace(columns)), 6), tuple(np.round(columns, 6).ravel().tolist())
 
     first, second, third = max(permutations(range(3)), key=nearness)
@@ -130,8 +133,8 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 
 
 def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
-    """Return how the axes of `source` turn into those of `target`; None if their steps differ in more than order."""
-    # Column a says along which axis of the target, and in which direction, the source's axis a runs.
+    """Return the reorientation of `source` to the axes of `target`; None if no reorientation gives the same steps."""
+    # Column a contains the step along the source's axis a, in steps of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
     turn = np.rint(steps).astype(int)
     if not np.allclose(steps, turn, atol=0.02):
@@ -147,8 +150,8 @@ def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
 class NetworkGrid:
     """A scan's grid resampled for the network: canonical axes, the recipe's spacing, the scan's own centre.
 
-    orientation: from the scan's axes to canonical ones. spacing: of the network's grid, mm along R, A, S. shape: its
-    voxels along R, A, S.
+    source: the scan's grid. orientation: from the scan's axes to canonical ones. spacing: mm along R, A, S.
+    shape: voxels along R, A, S.
     """
 
     source: Grid
@@ -158,17 +161,17 @@ class NetworkGrid:
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Which of the scan's axes lies nearest patient R-L, A-P, S-I."""
+        """The scan's axes that lie nearest to patient R-L, A-P and S-I."""
         return self.orientation.order
 
     @property
     def flipped(self) -> tuple[bool, bool, bool]:
-        """Whether that axis runs the other way than patient right, anterior, superior."""
+        """Whether each axis of `order` runs opposite to patient right, anterior, superior."""
         return self.orientation.flipped
 
     @property
     def canonical_shape(self) -> Shape:
-        """The scan's own voxels along R, A, S."""
+        """The number of the scan's own voxels along R, A, S."""
         x, y, z = (self.source.shape[stored] for stored in self.order)
         return x, y, z
 
@@ -192,17 +195,17 @@ class NetworkGrid:
         return np.asarray(self.source.affine @ to_source)
 
     def source_box(self, box: Sequence[slice]) -> Box:
-        """Return the scan's voxels (I, J, K) that a box of the network's grid covers, if only in part.
+        """Return the box (I, J, K) of the scan's voxels that a box of the network grid covers, even partly.
 
-        A box that reaches the end of the network's grid reaches that of the scan, whose extent is rounded to whole
-        voxels of the network.
+        A box that reaches a border of the network grid reaches the scan's border too, although the two borders differ
+        by up to half a voxel.
         """
         covered = [slice(0)] * 3
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
             side, cells, length = box[axis], self.shape[axis], self.canonical_shape[axis]
             step = self.spacing[axis] / self.canonical_spacing[axis]
-            # Faces of voxels rather than centres, from the centre that both grids share; and rounded first, so that
-            # rounding errors of a flip decide nothing.
+            # Positions of voxel faces from the centre that both grids share. They are rounded before floor and ceil,
+            # so that rounding errors of a flip change nothing.
             low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
             start = max(0, math.floor(low)) if side.start > 0 else 0
             stop = min(length, math.ceil(high)) if side.stop < cells else length
@@ -211,18 +214,18 @@ class NetworkGrid:
 
 
 def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGrid:
-    """Return the network's grid of a scan, of the given spacing (mm along R-L, A-P, S-I)."""
+    """Return the network grid for a scan's grid and a spacing (mm along R-L, A-P, S-I)."""
     orientation = canonical_orientation(source)
     extent = [source.shape[stored] * float(source.spacing[stored]) for stored in orientation.order]
-    # Rounded twice, so that half a voxel is rounded to the same side despite a rotation's errors in the last digits.
+    # Rounded twice, so that errors in the last digits after a rotation do not change how half a voxel is rounded.
     x, y, z = (max(1, round(round(mm / step, 3))) for mm, step in zip(extent, spacing, strict=True))
     return NetworkGrid(source, orientation, spacing, (x, y, z))
 
 
 def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.ndarray | None:
-    """Return the interpolation from scan to network along a canonical axis, or backward; None if the voxels coincide.
+    """Return the interpolation matrix from scan to network grid along a canonical axis, or back with `backward`.
 
-    See `interpolation_matrix`: (outputs, inputs), float64.
+    (outputs, inputs) float64, see `interpolation_matrix`; None if the voxels coincide.
     """
     near, far = grid.canonical_shape[axis], grid.shape[axis]
     step_near, step_far = grid.canonical_spacing[axis], grid.spacing[axis]
@@ -234,10 +237,10 @@ def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.
 
 
 def interpolation_matrix(inputs: int, step_in: float, outputs: int, step_out: float) -> np.ndarray:
-    """Return linear interpolation along an axis as a matrix (outputs, inputs) of two grids that share their centre.
+    """Return the matrix (outputs, inputs) of linear interpolation along an axis; both grids share their centre.
 
-    Where the output is coarser, the linear kernel is widened to its spacing, so that fine detail is averaged rather
-    than aliased. Beyond the border the nearest voxel is repeated.
+    step_in, step_out: mm. If the output is coarser, the linear kernel is as wide as the output's spacing, so that fine
+    detail is averaged instead of aliased. Beyond the border the nearest voxel is repeated.
     """
     at = (np.arange(outputs) - (outputs - 1) / 2) * (step_out / step_in) + (inputs - 1) / 2
     width = max(1.0, step_out / step_in)
@@ -253,13 +256,13 @@ def whole_box(shape: Sequence[int]) -> Box:
 
 
 def box_shape(box: Box) -> Shape:
-    """Return how many voxels a box has along each axis."""
+    """Return the number of voxels of a box along each axis."""
     i, j, k = (side.stop - side.start for side in box)
     return i, j, k
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """Return the smallest box that holds every True voxel of `mask` (any shape); None without one."""
+    """Return the smallest box that contains every True voxel of `mask` (any shape); None if there is none."""
     box = []
     for axis in range(mask.ndim):
         used = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
@@ -270,11 +273,11 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
 
 
 def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the components of a mask (I, J, K) bool, numbered from 1 in an array of its shape, and their number.
+    """Return an array of the mask's shape (I, J, K) with the components numbered from 1, and their number.
 
-    Voxels are connected through faces, edges and corners (26 neighbours), as in the post-processing of the published
-    left atrium results (L. Yu et al., UA-MT, MICCAI 2019: `skimage.measure.label` with its default), so that thin
-    oblique veins stay connected.
+    Voxels are connected through faces, edges and corners (26 neighbours), so that thin oblique veins stay connected.
+    The post-processing of the published left atrium results does the same (L. Yu et al., UA-MT, MICCAI 2019:
+    `skimage.measure.label` with its default).
     """
     from scipy import ndimage
 
@@ -283,13 +286,13 @@ def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def enclosing_box(boxes: Iterable[Box]) -> Box:
-    """Return the smallest box that holds all of `boxes`."""
+    """Return the smallest box that contains all of `boxes`."""
     i, j, k = (slice(min(s.start for s in sides), max(s.stop for s in sides)) for sides in zip(*boxes, strict=True))
     return i, j, k
 
 
 def pad_box(box: Sequence[slice], margin: Sequence[int], within: Sequence[slice]) -> Box:
-    """Return `box` enlarged by `margin` voxels on both sides of each axis, as far as `within` reaches."""
+    """Return `box` enlarged by `margin` voxels at both ends of each axis, but not beyond `within`."""
     i, j, k = (
         slice(max(limit.start, side.start - more), min(limit.stop, side.stop + more))
         for side, more, limit in zip(box, margin, within, strict=True)
@@ -298,28 +301,28 @@ def pad_box(box: Sequence[slice], margin: Sequence[int], within: Sequence[slice]
 
 
 def box_in_parent(box: Sequence[slice], parent: Sequence[slice]) -> Box:
-    """Return a box of the part `parent` of a grid as a box of the grid."""
+    """Convert a box from the indices of the part `parent` of a grid to the indices of the grid."""
     i, j, k = (slice(b.start + p.start, b.stop + p.start) for b, p in zip(box, parent, strict=True))
     return i, j, k
 
 
 def box_in_part(box: Sequence[slice], part: Sequence[slice]) -> Box:
-    """Return a box of a grid as a box of the grid's part `part`, which holds it; the reverse of `box_in_parent`."""
+    """Convert a box from the indices of a grid to those of its part `part`, which contains the box."""
     i, j, k = (slice(b.start - p.start, b.stop - p.start) for b, p in zip(box, part, strict=True))
     return i, j, k
 
 
 def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
-    """Return the same voxels of an axis of `length` voxels, numbered from the other end if `flipped`."""
+    """Return a slice of an axis of `length` voxels; if `flipped`, with the voxels counted from the other end."""
     return slice(length - side.stop, length - side.start) if flipped else side
 
 
 @dataclass(frozen=True)
 class Region:
-    """A box along the patient's axes: `low` and `high` corner, RAS mm.
+    """A box along the patient's axes from the corner `low` to the corner `high`, RAS mm.
 
-    to_unit: for a region that is rotated in this box, (4, 4) as nested tuples: RAS mm -> coordinates that are within
-    -1 to 1 along each axis inside the region.
+    to_unit: for a rotated region, which this box encloses: (4, 4) as nested tuples, RAS mm -> coordinates that lie
+    between -1 and 1 along each axis inside the region.
     """
 
     low: tuple[float, float, float]
@@ -328,7 +331,7 @@ class Region:
 
     @classmethod
     def parse(cls, text: str) -> Region:
-        """Return the region of `x0,x1,y0,y1,z0,z1` in RAS mm, either end first.
+        """Parse `x0,x1,y0,y1,z0,z1` in RAS mm; the two ends of an axis may be in either order.
 
         Raises:
             InputError: the text is not six finite numbers that enclose a volume.
@@ -344,7 +347,7 @@ class Region:
         return cls(low, high)  # type: ignore[arg-type]
 
     def box(self, grid: Grid | NetworkGrid, margin: int) -> Box:
-        """Return the voxels of `grid` that hold the region and, where there are any, `margin` voxels more on each side.
+        """Return the box of `grid` that contains the region, enlarged by `margin` voxels within the grid.
 
         Raises:
             InputError: the region lies outside the scan.
@@ -352,7 +355,7 @@ class Region:
         ends = list(zip(self.low, self.high, strict=True))
         corners = np.array([[x, y, z, 1.0] for x in ends[0] for y in ends[1] for z in ends[2]])
         voxels = (corners @ np.linalg.inv(grid.affine).T)[:, :3]
-        # Bounded, since a region may reach far beyond what an integer holds.
+        # Clipped, since the coordinates of a region may be too large for an integer.
         voxels = voxels.clip(-1 - margin, np.array(grid.shape) + margin)
         low, high = np.floor(voxels.min(axis=0)).astype(int), np.ceil(voxels.max(axis=0)).astype(int)
         if (high < 0).any() or (low >= np.array(grid.shape)).any():
@@ -361,7 +364,7 @@ class Region:
         return pad_box(inner, (margin,) * 3, whole_box(grid.shape))
 
     def mask(self, grid: Grid) -> np.ndarray:
-        """Return which voxels of a scan's grid have their centre inside: bool (I, J, K)."""
+        """Return the mask (I, J, K) bool of the voxels whose centre lies inside the region."""
         inside = np.ones(grid.shape, bool)
         steps = [np.arange(n).reshape([-1 if d == axis else 1 for d in range(3)]) for axis, n in enumerate(grid.shape)]
         for axes, low, high in self._limits():
@@ -371,7 +374,7 @@ class Region:
         return inside
 
     def _limits(self) -> list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]]:
-        """Return maps (3, 4) of RAS mm to coordinates, each with the lowest and the highest inside the region."""
+        """Return affine maps (3, 4), RAS mm -> coordinates, each with the region's lowest and highest coordinates."""
         limits: list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]] = [(np.eye(4)[:3], self.low, self.high)]
         if self.to_unit is not None:
             limits.append((np.array(self.to_unit)[:3], (-1.0,) * 3, (1.0,) * 3))

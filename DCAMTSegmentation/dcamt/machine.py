@@ -1,4 +1,4 @@
-"""Measure free memory and disk space and this process's memory, on every operating system."""
+"""Measure free memory, free disk space and this process's memory on every operating system."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
-"""Names of devices that compute; `auto` is a GPU if there is one."""
+"""Names of devices; `auto` is a GPU if there is one."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Options of glibc's `mallopt`, from its malloc.h."""
 
 
 def free_memory_bytes() -> int | None:
-    """Return the bytes of memory that programs can take without swapping; None if unknown."""
-    # Imported here: Slicer imports this module before its packages are installed.
+    """Return the bytes of memory that programs can use without swapping; None if unknown."""
+    # Imported here, since Slicer imports this module before its packages are installed.
     import psutil
 
     try:
@@ -26,7 +26,7 @@ def free_memory_bytes() -> int | None:
 
 
 def free_disk_bytes(folder: Path) -> int | None:
-    """Return the free bytes of the disk of `folder`, which need not exist yet; None if unknown."""
+    """Return the free bytes on the disk of `folder`, which may not exist yet; None if unknown."""
     existing = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), None)
     try:
         return shutil.disk_usage(existing).free if existing is not None else None
@@ -40,7 +40,7 @@ def peak_memory_bytes() -> int | None:
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
-    # psutil reports no peak on Linux and macOS.
+    # psutil does not report the peak on Linux and macOS.
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -48,11 +48,11 @@ def peak_memory_bytes() -> int | None:
 
 
 def keep_freed_memory() -> bool:
-    """Make this process keep freed memory for reuse; return whether it does (glibc only).
+    """Make this process keep freed memory for reuse (glibc only); return whether that succeeded.
 
-    glibc returns blocks of 32 MiB and more to the system at once, and the system clears each page of a new block on
-    first touch. Networks allocate and free such blocks hundreds of times per training iteration, always of the same
-    sizes.
+    By default, glibc returns blocks of 32 MiB and more to the system at once, and the system clears each page of a new
+    block on first use. This is slow, since networks allocate and free blocks of the same sizes hundreds of times in
+    each training iteration.
     """
     if sys.platform != "linux":
         return False

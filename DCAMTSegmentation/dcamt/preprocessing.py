@@ -1,6 +1,7 @@
-"""Resample scans and labels to the network's grid and results back, and normalise intensities.
+"""Resample scans and labels to the network grid and results back, and normalise intensities.
 
-The network's grid (`geometry.NetworkGrid`) keeps an oblique scan's axes, so that each axis is resampled by itself.
+The network grid (`geometry.NetworkGrid`) has the axes of the scan, even oblique ones, so each axis can be resampled
+separately.
 """
 
 from __future__ import annotations
@@ -18,31 +19,33 @@ from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume
 
 SLAB = 1 << 18
-"""Voxels that are processed at a time: few enough for the processor's cache, and for little memory."""
+"""Number of voxels processed at a time; they fit into the processor's cache."""
 
 
 def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = None) -> tuple[Tensor, NetworkGrid]:
-    """Return a scan as the network takes it, float32 (C, X, Y, Z), and the network's grid.
+    """Return the network's input for a scan, float32 (C, X, Y, Z), and its network grid.
 
-    grid: the network's grid of the scan, if it is known already.
+    grid: the scan's network grid, if already computed.
 
     Raises:
-        InputError: the scan has another number of channels than the recipe.
+        InputError: the scan's number of channels differs from the recipe's.
     """
     if volume.voxels.shape[0] != recipe.input_channels:
         raise InputError(
-            f"has {volume.voxels.shape[0]} channel(s), but the model takes {recipe.input_channels}", path=volume.path
+            f"has {volume.voxels.shape[0]} channel(s), but the model needs {recipe.input_channels}",
+            path=volume.path,
+            remedy="Choose another scan or model.",
         )
     grid = grid or network_grid(volume.grid, recipe.spacing)
     return normalise(resample(volume, grid), recipe.intensity, recipe.spacing), grid
 
 
 def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
-    """Return a scan's intensities on the network's grid, float32 (C, X, Y, Z), with little other memory."""
+    """Return a scan's intensities on the network grid, float32 (C, X, Y, Z), using little additional memory."""
     canonical = grid.orientation.apply(volume.voxels)
     channels, *size = canonical.shape
     x, y, z = (_axis_weights(grid, axis, backward=False) for axis in range(3))
-    # First along Y and Z, some slices of X at a time, so that a large scan is never held in float32 as a whole.
+    # First along Y and Z, some slices of X at a time, so that a large scan is never converted to float32 as a whole.
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]))
     for slab in _slabs(canonical, axis=1):
         part = torch.from_numpy(np.ascontiguousarray(canonical[:, slab], dtype=np.float32))
@@ -51,9 +54,9 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
 
 
 def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Tensor:
-    """Return labels on the network's grid, uint8 (X, Y, Z): at each voxel the class that fills most of it.
+    """Return labels on the network grid, uint8 (X, Y, Z): each voxel gets the class that fills most of it.
 
-    outputs: number of classes, the background included.
+    outputs: number of classes, including background.
     """
     stored = grid.orientation.apply(labelmap.voxels)
     labels = torch.zeros(grid.shape, dtype=torch.uint8)
@@ -72,7 +75,7 @@ def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Te
 
 
 def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:
-    """Return the scan's labels (I, J, K) at the voxels of the network's grid (X, Y, Z): each that of the nearest."""
+    """Return labels (I, J, K) of the scan on the network grid (X, Y, Z), by nearest-neighbour interpolation."""
     stored = grid.orientation.apply(labels)
     index = []
     for cells, step, size, own in zip(grid.shape, grid.spacing, stored.shape, grid.canonical_spacing, strict=True):
@@ -83,9 +86,9 @@ def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:
 
 
 def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.ndarray:
-    """Return values (..., X, Y, Z) of the network's grid interpolated linearly on the scan's own grid, (..., I, J, K).
+    """Interpolate values (..., X, Y, Z) on the network grid linearly to the scan's own grid, (..., I, J, K).
 
-    part: a box of the scan's voxels to which the result is restricted.
+    part: the box of the scan's voxels to compute; by default all.
     """
     values = values.float()
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
@@ -96,12 +99,12 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # A copy: numpy takes a reversed axis of one voxel for contiguous, torch refuses it.
+    # Copied, since torch refuses a reversed axis, even one of a single voxel that numpy regards as contiguous.
     return grid.orientation.invert(array).copy()
 
 
 def reached_from(box: Box, grid: NetworkGrid) -> Box:
-    """Return the scan's voxels (I, J, K) whose value in `to_source` depends on a box of the network's grid."""
+    """Return the box (I, J, K) of the scan's voxels whose values in `to_source` depend on a box of the network grid."""
     reached = [slice(0)] * 3
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
         weights = _axis_weights(grid, axis, backward=True)
@@ -114,14 +117,14 @@ def reached_from(box: Box, grid: NetworkGrid) -> Box:
 
 
 def intensity_reach(rule: Intensity) -> float:
-    """Return the largest magnitude of intensities that are normalised by the rule."""
+    """Return the largest magnitude of intensities after normalisation by the rule."""
     return 1.0 if rule.rule == "clip" else 4.0
 
 
 def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float]) -> Tensor:
-    """Normalise intensities (C, X, Y, Z) by the recipe's rule, to within its `intensity_reach`.
+    """Return intensities (C, X, Y, Z) normalised by the rule, within plus or minus its `intensity_reach`.
 
-    spacing: of the voxels, mm.
+    spacing: spacing of the voxels in mm.
     """
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
@@ -150,9 +153,9 @@ def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
 
 
 def smoothing_matrix(length: int, reach: int, device: torch.device) -> Tensor:
-    """Return three passes of a box filter as one matrix (length, length), nearly a Gaussian.
+    """Return the matrix (length, length) of three passes of a box filter, which is nearly a Gaussian.
 
-    reach: voxels to either side of the box's centre. At the border each pass averages the voxels inside the scan.
+    reach: number of voxels on either side of the box's centre. At the border only voxels inside the scan are averaged.
     """
     index = torch.arange(length, device=device)
     near = (index[:, None] - index).abs() <= reach
@@ -167,7 +170,10 @@ def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | N
 
 
 def apply_along_axis(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
-    """Multiply (..., X, Y, Z) along axis -3, -2 or -1 by a matrix (outputs, inputs); None is the identity."""
+    """Return `values` (..., X, Y, Z) multiplied along axis -3, -2 or -1 by a matrix (outputs, inputs).
+
+    weights: the matrix; None for the identity.
+    """
     if weights is None:
         return values
     weights = weights.to(values)

@@ -1,7 +1,7 @@
 """Define the recipe of a task: spacing, intensities, classes, network, objective and schedule, as data.
 
-A recipe is a JSON file of the same shape as the dataclasses below. Shipped recipes lie in `recipes/`; another organ is
-one more file. Missing keys take the defaults written here.
+A recipe is a JSON file with the same structure as the dataclasses below. Missing keys have the defaults defined here.
+Shipped recipes lie in `recipes/`; another organ needs only another file.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from .volume import SegmentInfo
 
 FORMAT = 1
 Stride = tuple[int, int, int]
-"""Factor along patient R-L, A-P, S-I."""
+"""Stride along patient R-L, A-P, S-I."""
 REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
-"""Removed keys, by section and key, with the only value that a training accepts (the part switched off)."""
+"""Keys of earlier versions, by section and key, with the only value that training still accepts (switched off)."""
 SHIPPED = Path(__file__).with_name("recipes")
 FAST, ACCURATE = "fast", "accurate"
 QUALITIES = (FAST, ACCURATE)
-"""Qualities of a segmentation. `fast`: one branch, attending to itself. `accurate`: both, attending to one
-another."""
+"""Qualities of a segmentation. `fast`: one branch, which attends to itself. `accurate`: both branches, which attend to
+each other."""
 
 
 @dataclass(frozen=True)
 class Intensity:
     """The normalisation of intensities; no rule depends on how the scan was cropped.
 
-    `local`: (voxel - neighbourhood mean) / neighbourhood standard deviation. For MRI, whose intensities have no unit.
-    The neighbourhood is a cube of side 2 * `radius_mm`, smoothed (three passes of a box).
-    `clip`: values are clipped to [`low`, `high`] and mapped linearly to [-1, 1]. For CT, in HU.
+    `local`: (voxel - neighbourhood mean) / neighbourhood standard deviation, for MRI, whose intensities have no unit.
+    The neighbourhood is a smoothed cube with edges of 2 * `radius_mm` (three passes of a box filter).
+    `clip`: clips values to [`low`, `high`] and maps them linearly to [-1, 1], for CT in HU.
     """
 
     rule: str = "local"
@@ -52,26 +52,26 @@ class Network:
     """The shape of the two V-Nets and of their cross-attention."""
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
-    """Feature channels, one number a level; each level has a lower resolution than the one before, see `strides`."""
+    """Number of feature channels of each level, the finest level first."""
     strides: tuple[tuple[int, int, int], ...] = ()
-    """Downsampling from each level to the next along patient R-L, A-P, S-I, each 1 or 2; empty: 2 along every axis.
+    """Stride from each level to the next along patient R-L, A-P, S-I, 1 or 2 each; empty: 2 along every axis.
 
-    Where voxels are longer along one axis, that axis is downsampled later (`cases.suggestion.plan_strides`)."""
+    An axis with a larger spacing should be downsampled at deeper levels (see `cases.suggestion.plan_strides`)."""
     convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)
-    """Convolutions of 3x3x3, one number a level."""
+    """Number of 3x3x3 convolutions of each level."""
     normalisation: str = "batch"
-    """`batch`, or `instance` (each sample by itself)."""
+    """Batch normalisation (`batch`) or instance normalisation (`instance`)."""
     attention_heads: int = 4
-    """Heads of the cross-attention at the bottleneck; 0 leaves it out."""
+    """Heads of the cross-attention at the bottleneck; 0 for no cross-attention."""
     embedding: int = 32
     """Channels of the voxel embeddings that the contrastive losses compare."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of L = supervised + ramp(t) (distillation + mmd + intra + inter), and their parameters.
+    """Weights of the losses in L = supervised + ramp(t) (distillation + mmd + intra + inter), and their parameters.
 
-    MMD: maximum mean discrepancy. A part of weight 0 is not computed.
+    MMD is the maximum mean discrepancy. A loss of weight 0 is not computed.
     """
 
     supervised: float = 1.0
@@ -82,23 +82,23 @@ class Objective:
     distillation_temperature: float = 2.0
     contrast_temperature: float = 0.1
     confidence: float = 0.8
-    """Probability above which the class that both branches predict counts as an unlabelled voxel's class."""
+    """An unlabelled voxel gets the class that both branches predict with at least this probability (contrast)."""
     samples: int = 256
-    """Voxels per class (contrast) and feature vectors per set (MMD) that are drawn at each step."""
+    """Number of voxels of each class (contrast) and of feature vectors of each set (MMD) drawn at each step."""
     ramp_up: float = 0.4
     """Fraction of the iterations after which the unsupervised weights have their full value."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training patch, drawn anew each time; 0 switches a change off."""
+    """Random changes of training patches; 0 switches a change off."""
 
     rotation_degrees: float = 15.0
     """Largest rotation about each axis; the standard deviation is a third of it."""
     scale: float = 0.15
     """Largest relative change of size, the same along all axes."""
     flip: tuple[bool, bool, bool] = (False, False, False)
-    """Mirror at random along R-L, A-P, S-I."""
+    """Whether patches are mirrored at random along R-L, A-P, S-I."""
     gamma: float = 0.2
     """Largest change of the exponent, on a logarithmic scale."""
     gain: float = 0.2
@@ -114,7 +114,7 @@ class Augmentation:
     """Probability that a box of each unlabelled patch of a batch is replaced by the next patch's. Teacher logits come
     from unmixed patches."""
     mix_labelled: float = 0.0
-    """The same for labelled patches and their labels."""
+    """The same probability for labelled patches and their labels."""
 
 
 @dataclass(frozen=True)
@@ -123,25 +123,25 @@ class Training:
 
     iterations: int = 6000
     patch: tuple[int, int, int] = (112, 112, 80)
-    """Voxels of the network's grid along patient R-L, A-P, S-I; multiples of the network's `stride`."""
+    """Size of a patch in voxels of the network grid along R-L, A-P, S-I; multiples of the network's `stride`."""
     batch: int = 4
-    """Patches per iteration, labelled and unlabelled together."""
+    """Number of patches in an iteration, labelled and unlabelled."""
     labelled_per_batch: int = 2
-    """Labelled patches among them, if there are unlabelled cases; otherwise all are labelled."""
+    """Number of labelled patches in a batch if there are unlabelled cases; otherwise all patches are labelled."""
     optimiser: str = "sgd"
     """`sgd` (momentum 0.9) or `adamw`."""
     learning_rate: float = 0.01
-    """Multiplied by (1 - t / t_max) ** 0.9 (`sgd`), or by half a cosine (`adamw`), at iteration t."""
+    """Initial learning rate; multiplied by (1 - t / t_max) ** 0.9 (`sgd`) or by half a cosine (`adamw`)."""
     weight_decay: float = 1e-4
     """Weight decay of the optimiser."""
     mixed_precision: bool = True
-    """Compute in 16 bits where that is faster on the device; weights and losses stay in 32."""
+    """Whether to compute in 16 bits if that is faster on the device; weights and losses stay in 32 bits."""
     own_tokens: float = 0.5
     """Probability that a branch attends to its own tokens instead of its partner's, so that it also works alone."""
     foreground: float = 0.5
-    """Fraction of labelled patches that are centred on a voxel of some class; the rest lie anywhere."""
+    """Fraction of labelled patches that are centred on a voxel of a class; the others are placed at random."""
     weight_average: float = 0.0
-    """Decay per step of the moving average of the weights that becomes the model; 0: the last weights."""
+    """Decay per step of the moving average of weights that becomes the model; with 0 the last weights do."""
     seed: int = 0
     """Seed of all random draws of the run."""
     checkpoint_every_s: float = 120.0
@@ -155,14 +155,14 @@ class Inference:
     """Post-processing of the probabilities."""
 
     largest_component: bool = True
-    """Keep each class's largest connected component only."""
+    """Whether only the largest connected component of each class is kept."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The data that define a task.
 
-    `classes`: any number, with the labels 1, 2, ... in order; 0 is the background.
+    classes: any number of classes with the labels 1, 2, ... in order; 0 is the background.
     """
 
     name: str
@@ -182,17 +182,17 @@ class Recipe:
 
     @property
     def output_channels(self) -> int:
-        """Number of output channels of the network: the background and each class."""
+        """Number of output channels of the network: background and classes."""
         return 1 + len(self.classes)
 
     @property
     def level_strides(self) -> tuple[Stride, ...]:
-        """Downsampling from each level to the next along R-L, A-P, S-I; one triple for each level but the first."""
+        """The stride from each level to the next along R-L, A-P, S-I."""
         return self.network.strides or ((2, 2, 2),) * (len(self.network.channels) - 1)
 
     @property
     def stride(self) -> Stride:
-        """Voxels of the network's grid that one voxel of its deepest feature map spans, along R-L, A-P, S-I."""
+        """The stride from the finest to the deepest level along R-L, A-P, S-I."""
         x, y, z = (math.prod(steps) for steps in zip(*self.level_strides, strict=True))
         return x, y, z
 
@@ -206,9 +206,9 @@ class Recipe:
 
 
 def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: bool = True) -> Recipe:
-    """Return the checked recipe of a file's content; `source` is the file that an error names.
+    """Return the recipe with the content of a recipe file, after checking it. `source` is the file that errors name.
 
-    for_training: refuse a recipe that asks for a part of the training that was removed; otherwise leave that part out.
+    for_training: raise an error if the recipe uses a removed key; otherwise such keys are ignored.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.
@@ -219,10 +219,10 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
 
 def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_training: bool) -> Mapping[str, Any]:
-    """Return a recipe's dictionary without the keys that earlier versions wrote and this one lacks.
+    """Return a recipe's dictionary without the `REMOVED` keys.
 
     Raises:
-        InputError: a removed part is switched on, and the recipe is for a training.
+        InputError: the recipe is for training, and a removed key is not switched off.
     """
     for (section, key), off in REMOVED.items():
         values = data.get(section) if isinstance(data, Mapping) else None
@@ -254,9 +254,10 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error})", path=path) from error
+        raise InputError(f"cannot be read ({error})", path=path, remedy="Check the name and the folder.") from error
     except json.JSONDecodeError as error:
-        raise InputError(f"is not JSON (line {error.lineno}: {error.msg})", path=path) from error
+        what = f"is not JSON (line {error.lineno}: {error.msg})"
+        raise InputError(what, path=path, remedy="Correct the file.") from error
     return recipe_from_dict(data, path, for_training)
 
 
@@ -268,16 +269,16 @@ def shipped_recipes() -> list[str]:
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 
-    A key is a field of the recipe or of any of its sections (`iterations`, `spacing`, `mmd`), or, in full,
-    `training.iterations`; a list is written with commas (`64,64,32`).
+    A key is a field of the recipe or of one of its sections (`spacing`, `iterations`, `mmd`), with or without the
+    section's name (`training.iterations`). Lists are written with commas (`64,64,32`).
 
     Raises:
-        InputError: the key is unknown, or the value does not fit it.
+        InputError: a key is unknown, or a value does not fit its key.
     """
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise InputError(f"the setting '{setting}' is not of the form key=value")
+            raise InputError(f"the setting '{setting}' is not of the form key=value", remedy="Write key=value.")
         section_name, _, name = key.strip().rpartition(".")
         places = [
             section
@@ -300,7 +301,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 @functools.cache
 def _settable_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
-    """Return every field that `--set` can change, with the name of its section ("" for the recipe itself)."""
+    """Return the fields that `--set` can change, each with the name of its section ("" for the recipe itself)."""
     fields: list[tuple[str, dataclasses.Field[Any]]] = []
     for recipe_field in dataclasses.fields(Recipe):
         section = type_hints(Recipe)[recipe_field.name]
@@ -312,7 +313,7 @@ def _settable_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:
-    """Return the value that `text` gives a field of type `hint`."""
+    """Parse the value of a setting for a field of the type `hint`. Raises InputError if it does not fit."""
     if hint is str:
         return text
     try:
@@ -323,7 +324,7 @@ def _parse(text: str, hint: Any, where: str) -> Any:
 
 
 def _check(recipe: Recipe, source: str | Path) -> None:
-    """Raise InputError if values of the right types do not make a task."""
+    """Raise InputError if values are out of range or contradict each other."""
 
     def require(holds: bool, what: str) -> None:
         if not holds:
@@ -407,7 +408,7 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(0 <= objective.confidence <= 1, "confidence must lie between 0 and 1")
     require(0 <= objective.ramp_up <= 1, "ramp_up must lie between 0 and 1")
     weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class)
-    # Checked one by one: min() may ignore a NaN.
+    # Each weight is compared, since min() may ignore NaN.
     require(all(w >= 0 for w in (*weights, objective.inter_class)), "the objective's weights must not be negative")
     require(objective.samples >= 2, "objective.samples must be at least 2")
     temperatures = (objective.distillation_temperature, objective.contrast_temperature)
@@ -419,7 +420,7 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
     require(training.batch <= 4096, "batch must be at most 4096")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
-    # Last, so that more precise messages come first.
+    # Checked last, so that more precise messages come first.
     for where, number in _floats(recipe.to_dict()):
         require(math.isfinite(number), f"{where} must be a finite number")
 

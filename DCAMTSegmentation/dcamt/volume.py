@@ -11,18 +11,18 @@ import numpy as np
 from .errors import InputError
 from .geometry import Grid, reorientation_between
 
-MINIMUM_AXIS = 3  # voxels: a stack of fewer slices shows no volume
-MAXIMUM_VOXELS = 2**30  # 1024 cubed: 4 GiB as float32, beyond any cardiac MRI
-MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # longest side of a scan; a whole heart is 150 mm long
+MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
+MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32: more than any cardiac MRI
+MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 GREY_SCALE = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
 GRID_TOLERANCE = 0.05
-"""Fraction of a voxel by which two grids may differ and still count as one: files round their geometry."""
+"""Two grids count as equal if they differ by at most this fraction of a voxel, since files round their geometry."""
 
 
 class IdentifyingNote(str):
-    """A note that names files or series, and thereby may name the patient: anonymous reports leave it out."""
+    """A note that names files or series and may therefore name the patient; anonymous reports omit it."""
 
     __slots__ = ()
 
@@ -31,8 +31,8 @@ class IdentifyingNote(str):
 class Volume:
     """A scan: `voxels` (C, I, J, K) of any real type, on `grid`.
 
-    path: where the scan was read from. notes: sentences for the user on how the file was understood, each one
-    that names files an `IdentifyingNote`. frames: of a DICOM scan, file and index of the frame under each slice.
+    path: the file or folder that the scan was read from. notes: messages for the user on how the file was interpreted;
+    those that name files are `IdentifyingNote`. frames: for a DICOM scan, file and index of the frame of each slice.
     """
 
     voxels: np.ndarray
@@ -50,8 +50,8 @@ class Volume:
 class Labelmap:
     """Labels: `voxels` (I, J, K) of an unsigned integer type, 0 = background, on `grid`.
 
-    path: where the labels were read from. partial: they come from a segmentation, which may be stored cropped to its
-    segments: what lies outside the grid is background.
+    path: the file that the labels were read from. partial: whether the file may be cropped to its segments, as
+    segmentations are; everything outside the grid is then background.
     """
 
     voxels: np.ndarray
@@ -90,10 +90,10 @@ class SegmentInfo:
 
 
 def check_scan(volume: Volume) -> None:
-    """Raise InputError, naming the file, for a scan that cannot be segmented.
+    """Raise InputError if a scan cannot be segmented.
 
-    These are: a grid that `check_scan_grid` refuses; complex or colour voxels; NaN or infinite voxels; one intensity
-    only; intensities beyond float32.
+    Refused are grids that `check_scan_grid` refuses, complex or colour voxels, NaN or infinite voxels, a channel with
+    only one intensity, and intensities beyond float32.
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
@@ -119,10 +119,10 @@ def check_scan(volume: Volume) -> None:
 
 
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
-    """Raise InputError, naming `path`, for a grid that no scan of a heart can have.
+    """Raise InputError, naming `path`, if a scan cannot have this grid.
 
-    These are: a grid that `check_grid` refuses; an axis of fewer than `MINIMUM_AXIS` voxels; a side of more than
-    `MAXIMUM_MM`, or none of `MINIMUM_MM`.
+    Refused are grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, and grids whose longest side
+    is longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`.
     """
     check_size(grid.shape, path)
     sizes = _sizes(grid.shape)
@@ -150,20 +150,20 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 
 
 def check_grid(grid: Grid, path: Path | None) -> None:
-    """Raise InputError, naming `path`, for a grid without extent: empty, singular, zero or non-finite."""
+    """Raise InputError, naming `path`, if a grid is empty or its affine is singular or not finite."""
     check_size(grid.shape, path)
     remedy = "Repair the scan's geometry, for instance by exporting it again from DICOM."
     if not np.isfinite(grid.affine).all():
         raise InputError("has NaN or infinite numbers in its geometry (affine)", path=path, remedy=remedy)
     if (grid.spacing <= 0).any():
         raise InputError("has a voxel spacing of zero", path=path, remedy=remedy)
-    # Relative to the box of the same edges: 1 for orthogonal axes, 0 for axes in one plane.
+    # Relative to a box with the same edges, the volume of a voxel is 1 for orthogonal axes, 0 for axes in one plane.
     if grid.voxel_volume_mm3 < 1e-4 * float(np.prod(grid.spacing)) or not np.allclose(grid.affine[3], (0, 0, 0, 1)):
         raise InputError("has a singular geometry: its axes lie in one plane", path=path, remedy=remedy)
 
 
 def check_size(shape: Sequence[int], path: Path | None) -> None:
-    """Raise InputError, naming `path`, for an empty or absurdly large image before memory is allocated for it."""
+    """Raise InputError, naming `path`, if an image is empty or too large to be real, before memory is allocated."""
     if min(shape) < 1:
         raise InputError(
             f"holds no voxels ({_sizes(shape)})", path=path, remedy="The file may be damaged; copy it again."
@@ -172,12 +172,12 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
         raise InputError(
             f"claims {_sizes(shape)} voxels, more than any cardiac scan",
             path=path,
-            remedy="The file may be damaged; crop or resample it if it is not.",
+            remedy="Crop or resample it, or copy the file again if it is damaged.",
         )
 
 
 def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
-    """Return `voxels` as the smallest unsigned type that holds them; raises InputError unless they are labels."""
+    """Convert `voxels` to the smallest sufficient unsigned type. Raises InputError if they are not labels."""
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":
         raise InputError(f"holds {voxels.dtype} voxels, not labels", path=path, remedy=remedy)
@@ -195,8 +195,8 @@ MASK_VALUE = 255
 
 
 def is_mask_of_255(labelmap: Labelmap) -> bool:
-    """Return whether a labelmap holds 255 and 0 only."""
-    if labelmap.voxels.max() != MASK_VALUE:  # found at once, unlike all the values
+    """Return whether a labelmap contains only the values 0 and 255, and 255 at least once."""
+    if labelmap.voxels.max() != MASK_VALUE:  # Much faster than finding all values.
         return False
     return set(np.unique(labelmap.voxels).tolist()) - {0} == {MASK_VALUE}
 
@@ -207,28 +207,28 @@ def relabel_255(labelmap: Labelmap, value: int) -> Labelmap:
 
 
 def grid_difference(grid: Grid, other: Grid) -> tuple[float, float]:
-    """Return by how much the corners of two grids of one shape differ at most: in mm, and in voxels of `other`."""
+    """Return the largest distance between corresponding corners of two grids of one shape, in mm and in voxels."""
     apart = grid.corners() - other.corners()
     voxels = np.abs(apart @ np.linalg.inv(other.affine[:3, :3]).T)
     return float(np.linalg.norm(apart, axis=1).max()), float(voxels.max())
 
 
 def same_grid(grid: Grid, other: Grid) -> bool:
-    """Return whether two grids have one shape and differ by less than `GRID_TOLERANCE` of a voxel."""
+    """Return whether two grids have the same shape and differ by at most `GRID_TOLERANCE` of a voxel."""
     return grid.shape == other.shape and grid_difference(grid, other)[1] <= GRID_TOLERANCE
 
 
 def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     """Return a labelmap on the grid of its scan, without interpolation.
 
-    The labelmap may lie on the very grid, or on the same lattice with its axes in another order or direction. One that
-    is `partial` may also lie on a part of the lattice, or reach beyond the scan where it is background. Grids may
-    differ by `GRID_TOLERANCE` of a voxel.
+    The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. The grid
+    of a `partial` labelmap may also be a part of the scan's lattice; it may reach beyond the scan if the labels there
+    are background. Grids may differ by `GRID_TOLERANCE` of a voxel.
 
-    scan: what messages call the scan.
+    scan: the name of the scan in messages.
 
     Raises:
-        InputError: the labelmap lies on another lattice; the message says by how much.
+        InputError: the labelmap does not fit; the message states the difference.
     """
     if same_grid(labelmap.grid, grid):
         return replace(labelmap, grid=grid)
@@ -260,7 +260,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
 
 def _shifted(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Grid:
-    """Return the part of `shape` of a grid's unbounded lattice whose first voxel has the index `offset`."""
+    """Return a grid of `shape` on the same lattice as `grid`, whose first voxel has the index `offset` in `grid`."""
     affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ offset
     return Grid(shape, affine)
@@ -272,7 +272,7 @@ def _other_grid(labelmap: Labelmap, grid: Grid, scan: str | Path, how: str) -> I
         f"lies on another grid ({sizes[0]} voxels of {spacings[0]} mm) than {scan} "
         f"({sizes[1]} voxels of {spacings[1]} mm){how}",
         path=labelmap.path,
-        remedy="Segment the very image that was outlined, or resample one of them.",
+        remedy="Choose the scan on which this was outlined, or resample it to the scan's grid.",
     )
 
 

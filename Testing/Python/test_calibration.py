@@ -210,7 +210,7 @@ def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "0" * 64}, "belongs to other weights"),
+        ({"model": "0" * 64}, "belongs to another model"),
         ({"format": 2}, "format 2"),
         ({"cases": "many"}, "'calibration.cases' must be of type int"),
         ({"qualities": {"best": {**asdict(LINE)}}}, "quality 'best'"),

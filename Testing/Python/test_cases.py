@@ -86,15 +86,21 @@ def test_written_list_is_read_after_its_folder_was_moved(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([["", "a.nii", "l.nii", "labelled"]], "line 2 has no name or no image."),
-        ([["x", "", "l.nii", "labelled"]], "line 2 has no name or no image."),
+        ([["", "a.nii", "l.nii", "labelled"]], "line 2 has no name or no image. Fill in both, or remove the line."),
+        ([["x", "", "l.nii", "labelled"]], "line 2 has no name or no image. Fill in both, or remove the line."),
         ([["x", "a.nii", "l.nii"]], "line 2 ('x') has the role ''. Use labelled, unlabelled, validation or left out."),
         (
             [["x", "a.nii", "l.nii", "test"]],
             "line 2 ('x') has the role 'test'. Use labelled, unlabelled, validation or left out.",
         ),
-        ([["x", "a.nii", "", "labelled"]], "line 2 ('x') has the role labelled, but no label."),
-        ([["x", "a.nii", " ", "validation"]], "line 2 ('x') has the role validation, but no label."),
+        (
+            [["x", "a.nii", "", "labelled"]],
+            "line 2 ('x') has the role labelled, but no label. Add the label, or choose the role unlabelled.",
+        ),
+        (
+            [["x", "a.nii", " ", "validation"]],
+            "line 2 ('x') has the role validation, but no label. Add the label, or choose the role unlabelled.",
+        ),
         (
             [["x", "a.nii", "l.nii", "labelled"], ["x", "b.nii", "", "unlabelled"]],
             "the name 'x' occurs twice. Give each case its own name.",

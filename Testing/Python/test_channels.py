@@ -53,12 +53,12 @@ def test_channel_files_are_read_as_one_scan(tmp_path: Path) -> None:
 def test_single_channel_file_is_recognised_by_dataset_json(tmp_path: Path) -> None:
     written = write_channels(tmp_path / "imagesTs", "a")
     first = tmp_path / "imagesTs" / "a_0000.nii.gz"
-    assert read_scan(first).notes == ("Took channel 0 of 2; not used: a_0001.nii.gz.",)
+    assert read_scan(first).notes == ("Read channel 0 of 2; not used: a_0001.nii.gz.",)
     describe(tmp_path, {"0": "LGE", "1": "cine"})
     assert channel_names(first) == ("LGE", "cine")
     scan = read_scan(first)
     assert np.array_equal(scan.voxels[0], written[0])
-    assert scan.notes == ("Took channel 0 (LGE) of 2; not used: a_0001.nii.gz.",)
+    assert scan.notes == ("Read channel 0 (LGE) of 2; not used: a_0001.nii.gz.",)
     assert read_scan(first, channels=2).notes == ("Read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
 
 

@@ -136,7 +136,7 @@ def test_frame_without_a_position_is_refused(tmp_path: Path) -> None:
     data = pydicom.dcmread(path)
     del data.PerFrameFunctionalGroupsSequence[3].PlanePositionSequence
     data.save_as(path)
-    refused(lambda: read_scan(path), path, "does not say where")
+    refused(lambda: read_scan(path), path, "lacks the position")
 
 
 def times(places: Sequence[int], number: int) -> list[dict[str, dict[str, object]]]:

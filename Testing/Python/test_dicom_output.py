@@ -16,7 +16,7 @@ from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo
 from dcamt_testing.dicom_series import PATIENT, RAS_TO_LPS, STUDY, broken_rules, write_enhanced_mr, write_mr_series
-from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk
+from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk, corner_distance_mm
 from test_dicom_frames import times, write_frames, write_slice
 
 hd = pytest.importorskip("highdicom")
@@ -139,7 +139,7 @@ def test_simpleitk_reads_one_segment_on_the_scan_s_grid(case: tuple[Path, Labelm
         flip = np.diag([1.0, 1.0, -1.0, 1.0])
         flip[2, 3] = SHAPE[2] - 1
         found, affine = found[:, :, ::-1], affine @ flip
-    assert Grid(SHAPE, affine).matches(labelmap.grid, 0.01)
+    assert corner_distance_mm(Grid(SHAPE, affine), labelmap.grid) <= 0.01
     np.testing.assert_array_equal(found, expected)
 
 
@@ -214,10 +214,10 @@ def test_source_on_another_grid_is_refused(case: tuple[Path, Labelmap], tmp_path
         find_source_images(text, labelmap.grid)
     moved = labelmap.grid.affine.copy()
     moved[:3, 3] += 1
-    with pytest.raises(InputError, match="no DICOM images under the slices"):
+    with pytest.raises(InputError, match="no DICOM images at the slices"):
         find_source_images(folder, Grid(SHAPE, moved))
     longer = Grid((*SHAPE[:2], SHAPE[2] + 1), labelmap.grid.affine)
-    with pytest.raises(InputError, match="no DICOM images under the slices"):
+    with pytest.raises(InputError, match="no DICOM images at the slices"):
         find_source_images(folder, longer)
 
 

@@ -75,10 +75,12 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
         return 2 + 8 * shares[-1], round((100 + 800 * shares[-1]) * 1e6)
 
     monkeypatch.setattr(estimate_module, "_measure", measured)
-    found = try_steps(recipe, CPU, budget_s=20)
+    monkeypatch.setattr(estimate_module, "BUDGET_S", 20)
+    found = try_steps(recipe, CPU)
     assert shares == [1 / 64]
     assert found.step_s > 10
-    found = try_steps(recipe, CPU, budget_s=70)
+    monkeypatch.setattr(estimate_module, "BUDGET_S", 70)
+    found = try_steps(recipe, CPU)
     assert shares[1:] == [1 / 64, 1 / 8]
     assert found.measured == 1 / 8
     assert found.step_s == pytest.approx(10)

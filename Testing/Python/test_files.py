@@ -83,7 +83,7 @@ def test_missing_write_permission_is_reported(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     target = tmp_path / "new" / "x.txt"
-    with pytest.raises(OutputError, match=r"x\.txt: may not be written"), atomic_path(target):
+    with pytest.raises(OutputError, match=r"x\.txt: cannot be written \(no permission\)"), atomic_path(target):
         pytest.fail("the block must not run")
 
 

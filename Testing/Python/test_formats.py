@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt import cli
+from dcamt.commands.parser import SEGMENTATION_FORMATS
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.formats import (
@@ -63,8 +63,8 @@ def test_files_of_written_formats_are_found_in_a_folder() -> None:
     assert set(VOLUME_OUTPUTS) <= set(SCAN_ENDINGS)
     # A segmentation file in a folder of scans is not a scan.
     assert not any("seg" in end for end in SCAN_ENDINGS)
-    assert cli.SEGMENTATION_FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # users' scripts depend on these names
-    assert {f".{form}" for form in cli.SEGMENTATION_FORMATS} - {".dcm"} <= set(
+    assert SEGMENTATION_FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # users' scripts depend on these names
+    assert {f".{form}" for form in SEGMENTATION_FORMATS} - {".dcm"} <= set(
         LABELMAP_OUTPUTS
     )  # not in the table: io.dicom_output writes DICOM
 

@@ -206,8 +206,8 @@ def test_duplicate_or_missing_member_is_refused(model_copy: Path, name: str) -> 
 
 
 def test_file_that_is_not_a_model_is_refused(model_copy: Path, tmp_path: Path) -> None:
-    assert refusal(tmp_path / "gone.dcamt") == "there is no such model file."
-    assert refusal(tmp_path) == "there is no such model file."
+    assert refusal(tmp_path / "gone.dcamt") == "there is no such model file. Check the name and the folder."
+    assert refusal(tmp_path) == "there is no such model file. Check the name and the folder."
     for data in (b"", b"no zip", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), os.urandom(3000)):
         model_copy.write_bytes(data)
         assert refusal(model_copy)

@@ -267,7 +267,7 @@ def test_other_grid_and_other_ending_are_refused(tmp_path: Path) -> None:
     volume, labelmap = make_case()
     moved = labelmap.grid.affine.copy()
     moved[0, 3] += 5
-    with pytest.raises(InputError, match="scan's voxels"):
+    with pytest.raises(InputError, match="scan's grid"):
         draw_picture(volume, Labelmap(labelmap.voxels, Grid(SHAPE, moved)), [GREEN])
     with pytest.raises(InputError, match=r"\.png"):
         render_picture(volume, labelmap, [GREEN], tmp_path / "picture.jpg")

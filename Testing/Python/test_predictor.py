@@ -272,7 +272,7 @@ BALLS = ball(-17, 8), ball(12, 11)
 
 
 def predictor_and_scan(
-    tiny_package: ModelPackage, network: NetworkOfScan, memory: int | None = None, component: bool = False
+    tiny_package: ModelPackage, network: NetworkOfScan, component: bool = False
 ) -> tuple[Predictor, Volume]:
     recipe: Recipe = replace(
         tiny_package.recipe,
@@ -280,7 +280,7 @@ def predictor_and_scan(
         intensity=Intensity("clip", low=-1, high=1),
         inference=Inference(largest_component=component),
     )
-    predictor = Predictor(random_package_of(recipe), memory=memory, precision=torch.float32)
+    predictor = Predictor(random_package_of(recipe), precision=torch.float32)
     predictor.network = network  # type: ignore[assignment]
     left, right = BALLS
     return predictor, Volume(np.stack([left | right, right]).astype(np.float32) * 2 - 1, GRID)
@@ -346,17 +346,19 @@ def test_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monkey
     for share in (0.6, 0.3):
         parts.clear()
         bound = int(share * pass_bytes(predictor.recipe, GRID.shape))
-        predictor_and_scan(tiny_package, NetworkOfScan(), memory=bound)[0].segment(scan)
+        monkeypatch.setattr(tiling, "free_memory", lambda device, bound=bound: bound)
+        predictor_and_scan(tiny_package, NetworkOfScan())[0].segment(scan)
         assert len(parts) == 1
         assert parts[0] is not None
         assert pass_bytes(predictor.recipe, parts[0]) <= bound
 
 
 def test_memory_limit_does_not_change_the_result(
-    tiny_package: ModelPackage, oblique_scan: Volume, expected: Prediction
+    tiny_package: ModelPackage, oblique_scan: Volume, expected: Prediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = pass_bytes(tiny_package.recipe, (16, 16, 16))
-    predictor = Predictor(tiny_package, memory=memory, precision=torch.float32)
+    monkeypatch.setattr(tiling, "free_memory", lambda device: memory)
+    predictor = Predictor(tiny_package, precision=torch.float32)
     whole = network_grid(oblique_scan.grid, predictor.recipe.spacing).shape
     assert tile_size(predictor.recipe, whole, memory) is not None
     result = predictor.segment(oblique_scan)
@@ -395,7 +397,7 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
 
 def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     network = NetworkOfScan(device="meta")
-    predictor, scan = predictor_and_scan(tiny_package, network, memory=10**9)
+    predictor, scan = predictor_and_scan(tiny_package, network)
     predictor.device = torch.device("meta")  # stands in for a GPU
     monkeypatch.setattr(network, "to", lambda *_: pytest.fail("the GPU's network is for the next scan"))
     asked: list[torch.device] = []

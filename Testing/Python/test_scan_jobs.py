@@ -215,5 +215,5 @@ def test_table_of_measurements_is_read_back(tmp_path: Path) -> None:
     assert read_measurements_csv(tmp_path / "m.csv") == rows
     assert read_measurements_csv(tmp_path / "gone.csv") == []
     (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(InputError, match="is no table of measurements"):
+    with pytest.raises(InputError, match="is not a table of measurements"):
         read_measurements_csv(tmp_path / "other.csv")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.geometry import Grid
+from dcamt.inference import tiling
 from dcamt.inference.memory import pass_bytes
 from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.io.readers import read_labelmap, read_scan
@@ -100,9 +101,10 @@ def test_atrium_of_the_sample_is_segmented(
 
 
 def test_tiles_change_less_than_one_voxel_in_two_hundred(
-    package: ModelPackage, scan: Volume, whole: Prediction
+    package: ModelPackage, scan: Volume, whole: Prediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bounded = Predictor(package, memory=pass_bytes(package.recipe, (96, 80, 64))).segment(scan)
+    monkeypatch.setattr(tiling, "free_memory", lambda device: pass_bytes(package.recipe, (96, 80, 64)))
+    bounded = Predictor(package).segment(scan)
     atrium = whole.labelmap.voxels == 1
     assert (bounded.labelmap.voxels[atrium] == 1).mean() >= 0.995
     assert dice(bounded.labelmap.voxels == 1, atrium) >= 0.995

@@ -105,7 +105,7 @@ def test_folder_gives_one_table_and_names_the_scan_that_fails(
     printed = capsys.readouterr()
     assert "2 of 3 scans measured" in printed.out
     assert printed.err.count("\n") == 1
-    assert "b_image.nrrd: shows no late enhancement" in printed.err
+    assert "b_image.nrrd: is probably not a late-enhancement scan" in printed.err
     rows = [row for row in rows_of(out / "wall.csv") if row["region"] == "all" and row["method"] == "iir-1.2"]
     assert [row["scan"] for row in rows] == ["a_image", "c_image"]
     assert rows[0]["burden_percent"] == rows[1]["burden_percent"]
@@ -130,8 +130,8 @@ def test_painted_openings_are_excluded_from_the_wall(
     [
         (["--preset", "iir-much"], 1, "the threshold 'iir-much' is not known"),
         (["--from-mm", "4"], 1, "cannot be sampled from 4 to 3 mm"),
-        (["--label", "3"], 1, "a_label.nii.gz: has no label 3. It has 1"),
-        (["--surface", "x.nii.gz"], 1, "no surface can be written to"),
+        (["--label", "3"], 1, "a_label.nii.gz: has no label 3. Choose one of its labels: 1"),
+        (["--surface", "x.nii.gz"], 1, "not that of a surface"),
         (["--openings", "missing.nrrd"], 1, "missing.nrrd: does not exist"),
         (["--sample", "median"], 2, "invalid choice"),
     ],

@@ -109,6 +109,6 @@ def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -
 
 
 def test_other_endings_are_refused(result: WallResult, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no surface can be written to\. Use \.stl, \.obj"):
+    with pytest.raises(InputError, match=r"not that of a surface\. Use \.stl, \.obj"):
         write_surface(result.surface.points, result.surface.triangles, tmp_path / "x.nii")
     assert list(tmp_path.iterdir()) == []

@@ -27,8 +27,8 @@ from dcamt.inference import predictor, serving, tiling
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.free_memory = lambda device: 1 << 30
 first = predictor.Predictor.__init__
-def init(self, package, device="cpu", memory=None):
-    first(self, package, "cpu", memory)
+def init(self, package, device="cpu"):
+    first(self, package, "cpu")
     self.device = torch.device(device)
     self.network.on_gpu = True
 predictor.Predictor.__init__ = init

@@ -196,10 +196,10 @@ class WorkerWallTest(unittest.TestCase):
             (
                 np.where(label != 0, np.float32(POOL), scan),
                 label,
-                "Choose the late-enhancement scan rather than a mask",
+                "Choose the late-enhancement scan, not a mask",
             ),
             (scan, tiny, "Choose the segment of the whole left atrium's blood"),
-            (scan - 100, label, "Use the magnitude image"),
+            (scan - 100, label, "Use the scanner's original magnitude image"),
         ):
             slicer.util.updateVolumeFromArray(volume, voxels.astype(np.float32))
             slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, "blood", volume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt.errors import InputError
+from dcamt.geometry import Grid
 from dcamt.volume import Code, SegmentInfo
 
 SHAPE = (9, 10, 11)
@@ -70,6 +72,15 @@ def affine_from_sitk(image: sitk.Image) -> np.ndarray:
     affine[:3, 3] = points[0]
     affine[:3, :3] = (np.array(points[1:]) - points[0]).T
     return RAS_TO_LPS @ affine
+
+
+def corner_distance_mm(first: Grid, second: Grid) -> float:
+    """Return the largest distance between corresponding corners of two grids; infinite if their shapes differ."""
+    if first.shape != second.shape:
+        return float("inf")
+    last = np.array(list(itertools.product(*((0, size - 1) for size in first.shape))))
+    corners = [last @ grid.affine[:3, :3].T + grid.affine[:3, 3] for grid in (first, second)]
+    return float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
 
 
 def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:

@@ -1,4 +1,4 @@
 """The Python API: `dcamt.segment`, `dcamt.train`, `dcamt.evaluate` and `dcamt.read_scan`; see the package `dcamt`.
 
-The commands are thin coats over these modules.
+The commands call these modules.
 """

@@ -27,12 +27,12 @@ DICOM_ENDING = ".dcm"
 
 
 def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceImages | None = None) -> None:
-    """Write the labels by the ending: `.seg.nrrd`, `.nrrd`, `.nii.gz`, `.nii`, or `.dcm` for a DICOM segmentation.
+    """Write the labels in the format of the ending: `.seg.nrrd`, `.nrrd`, `.nii.gz`, `.nii`, or `.dcm` (DICOM SEG).
 
-    `source`: the DICOM images under the labels (default: found beside the scan).
+    `source`: the DICOM images of the scan; found beside the scan by default.
 
     Raises:
-        InputError: the ending is not known, or is `.dcm` and the scan is not DICOM.
+        InputError: the ending is unknown, or it is `.dcm` and the scan was not read from DICOM.
         OutputError: the file cannot be written.
     """
     if ending(path) == DICOM_ENDING:
@@ -47,12 +47,12 @@ def write_dicom_results(
     measurements: str | Path | None = None,
     source: SourceImages | None = None,
 ) -> None:
-    """Write a DICOM segmentation and, if a path is given, a DICOM report (TID 1500) of its measurements.
+    """Write a DICOM segmentation and, if `measurements` is a path, a DICOM report (TID 1500) of the measurements.
 
-    `source`: the DICOM images under the labels (default: found beside the scan).
+    `source`: the DICOM images of the scan; found beside the scan by default.
 
     Raises:
-        InputError: the scan is not DICOM.
+        InputError: the scan was not read from DICOM.
         OutputError: a file cannot be written.
     """
     source = source or find_dicom_source(result.scan)
@@ -70,7 +70,7 @@ def write_dicom_results(
 
 
 def find_dicom_source(scan: Volume) -> SourceImages:
-    """Return the DICOM images that a scan was read from; raises InputError if it was not read from DICOM."""
+    """Return the DICOM images that a scan was read from. Raises InputError if the scan was not read from DICOM."""
     if scan.path is None:
         raise InputError(
             "the scan was not read from DICOM, which a DICOM segmentation must refer to",
@@ -84,7 +84,7 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 
     Raises:
         ValueError: the scan was segmented without `keep_probabilities`.
-        InputError: no volume can be written with this ending.
+        InputError: the ending is not one of a volume file.
         OutputError: the file cannot be written.
     """
     if result.probabilities is None:
@@ -93,10 +93,10 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 
 
 def write_surface(result: SegmentedScan, path: str | Path) -> None:
-    """Write the closed surfaces of all classes in patient mm by the ending: `.stl`, `.obj`, `.ply` or `.vtp`.
+    """Write the closed surfaces of all classes in patient mm, as `.stl`, `.obj`, `.ply` or `.vtp` by the path's ending.
 
     Raises:
-        InputError: nothing was segmented, or the ending is not known.
+        InputError: the segmentation is empty, or the ending is unknown.
         OutputError: the file cannot be written.
     """
     points, triangles, count = [], [], 0
@@ -119,14 +119,14 @@ def write_report(
     wall: WallResult | None = None,
     identity: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the report of a segmented scan: one HTML file that needs no other and prints on one A4 sheet.
+    """Write the report of a segmented scan: a self-contained HTML file that prints on one A4 sheet.
 
     Args:
         result: the segmented scan.
         path: the file, `.html`.
-        wall: late enhancement of the wall (`dcamt.wall.analysis.analyse_wall`); not shown by default.
-        identity: lines that identify the patient and the scan; by default the page holds no name, identifier, date or
-            path.
+        wall: the analysed wall (`dcamt.wall.analysis.analyse_wall`); None leaves this section out.
+        identity: lines that identify the patient and the scan (`describe_identity`). Without them the report contains
+            no name, identifier, date or path.
 
     Raises:
         OutputError: the file cannot be written.
@@ -151,9 +151,9 @@ def write_report(
 
 
 def describe_identity(scan: Volume) -> dict[str, str]:
-    """Return what identifies a scan: patient, identifier, date of birth and study date of DICOM images; file and path.
+    """Return the lines that identify a scan, by title: patient, ID, dates and accession number if DICOM, and the file.
 
-    Lines without content are left out.
+    Empty lines are left out.
     """
     lines: dict[str, str] = {}
     if scan.path is None:
@@ -176,7 +176,7 @@ def describe_identity(scan: Volume) -> dict[str, str]:
 
 
 def _may_identify(note: str, scan: Volume) -> bool:
-    """Return whether a note is marked as naming files or series, or, unmarked, may name a file or folder."""
+    """Return whether a note may identify the patient: it is an `IdentifyingNote`, or contains a path or file name."""
     if isinstance(note, IdentifyingNote):
         return True
     return "/" in note or "\\" in note or (scan.path is not None and scan_name(scan.path) in note)

@@ -24,15 +24,15 @@ def evaluate(
 
     Args:
         predictions: a folder, or one or several files, labelmaps or arrays (I, J, K).
-        labels: a folder if `predictions` is one, else as many as there are predictions, in the same order.
-        spacing: (3,) mm between voxels along i, j and k; only with arrays, which need it.
+        labels: a folder if `predictions` is a folder; otherwise one label for each prediction, in the same order.
+        spacing: (3,) mm between voxels along i, j and k; required with arrays.
 
     Returns:
-        one row for each case and class, and the mean and standard deviation of each class over the cases.
+        An `Evaluation`: one row for each case and class, and each class's mean and standard deviation over the cases.
 
     Raises:
-        InputError: a file cannot be used, or a prediction lies on another grid than its label.
-        ValueError: the numbers of predictions and labels differ, or arrays lack their spacing.
+        InputError: a file cannot be used, or the grids of a prediction and its label differ.
+        ValueError: the numbers of predictions and labels differ, or an array comes without `spacing`.
 
     >>> import dcamt, numpy as np
     >>> label = np.zeros((20, 20, 20), np.uint8)

@@ -40,12 +40,12 @@ class SegmentedScan:
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
         trust: Dice (0 to 1) of the two branches' own segmentations; None in quality `fast`.
         probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
-        notes: what the user should know: how the file was interpreted, or that the GPU's memory did not suffice.
+        notes: messages for the user, such as how the file was interpreted or that the GPU had too little memory.
         model: the card of the model.
         quality: `fast` or `accurate`.
-        expected_overlap: Dice to expect with an expert's outline, and its 80% interval; None for a model without
+        expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model has no
             calibration.
-        seconds: time to segment and measure, without reading.
+        seconds: time to segment and measure the scan, without reading the file.
     """
 
     scan: Volume
@@ -62,14 +62,14 @@ class SegmentedScan:
     expected_overlap: ExpectedOverlap | None = None
 
     def doubtful_places(self, max_places: int = 20) -> list[DoubtfulPlace]:
-        """Return at most `max_places` doubtful places, the worst first; none in quality `fast`."""
+        """Return at most `max_places` doubtful places, the worst first; an empty list in quality `fast`."""
         if self.disagreement is None:
             return []
         return doubtful_places(self.disagreement, self.labelmap.grid, max_places)
 
 
 class Segmenter:
-    """A model on its device, ready for one scan after another.
+    """A model loaded on a device, to segment several scans.
 
     >>> segmenter = Segmenter.load("left-atrium", device="cpu")
     >>> [info.name for info in segmenter.segments]
@@ -82,10 +82,10 @@ class Segmenter:
 
     @classmethod
     def load(cls, model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Segmenter:
-        """Load a model by its name or file. `device` is `auto`, `cpu`, `cuda` or `mps`.
+        """Return a segmenter with the model of this name or file. `device`: `auto`, `cpu`, `cuda` or `mps`.
 
         Raises:
-            InputError: there is no such model or device, or the model file is damaged.
+            InputError: the model or the device does not exist, or the model file is damaged.
         """
         package = verify_model(model)
         return cls(package, Predictor(package, own_device(choose_device(device))))
@@ -97,7 +97,7 @@ class Segmenter:
 
     @property
     def channels(self) -> int:
-        """Number of channels of a scan."""
+        """Number of channels that the model needs in a scan."""
         return self.predictor.recipe.input_channels
 
     def segment(
@@ -110,7 +110,7 @@ class Segmenter:
         keep_probabilities: bool = False,
         progress: Progress | None = None,
     ) -> SegmentedScan:
-        """Segment one scan; the arguments are those of `dcamt.segment`."""
+        """Return the segmented scan; the arguments and errors are those of `dcamt.segment`."""
         volume = to_volume(scan, affine, self.channels)
         start = time.monotonic()
         result = self.predictor.segment(volume, quality, to_region(region), keep_probabilities, progress)
@@ -132,7 +132,7 @@ class Segmenter:
 
 
 def with_expected_overlap(rows: Sequence[Measurements], expected: ExpectedOverlap | None) -> tuple[Measurements, ...]:
-    """Return the rows of a scan with the scan's expected overlap."""
+    """Return the measurements of a scan with its expected overlap filled in; unchanged if `expected` is None."""
     if expected is None:
         return tuple(rows)
     value, low, high = expected.value, expected.low, expected.high
@@ -152,20 +152,21 @@ def segment(
     keep_probabilities: bool = False,
     progress: Progress | None = None,
 ) -> SegmentedScan:
-    """Segment a scan with a model. For many scans, load the model once with `dcamt.Segmenter.load`.
+    """Segment a scan with a model. For several scans, load the model once with `dcamt.Segmenter.load`.
 
     Args:
         scan: a file, a DICOM folder, a `dcamt.Volume`, or an array (I, J, K) or (C, I, J, K).
         model: name or file of the model.
-        affine: (4, 4), voxel index (i, j, k) -> RAS mm; only with an array, which needs it.
+        affine: (4, 4), voxel index (i, j, k) -> RAS mm; required with an array, and allowed only there.
         quality: `fast` (one branch) or `accurate` (both).
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
         region: segment only inside this region of the patient; a `Region`, or (x0, x1, y0, y1, z0, z1) in RAS mm.
         keep_probabilities: return the probabilities too.
-        progress: called with the stage and the fraction (0 to 1) of the work.
+        progress: called with the stage and the fraction (0 to 1) of the work done.
 
     Raises:
         InputError: scan, model, region or device cannot be used; the message names the file and the remedy.
+        ValueError: `affine` is missing or not allowed, or the number of channels is wrong.
 
     >>> import dcamt
     >>> result = dcamt.segment(sample, quality="fast", device="cpu")
@@ -196,8 +197,8 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
     """Return a checked volume of `channels` channels from a file, a volume or an array.
 
     Raises:
-        InputError: the scan cannot be segmented.
-        ValueError: an array lacks its affine, something else has one, or the number of channels is wrong.
+        InputError: the scan cannot be read or segmented.
+        ValueError: an array comes without `affine`, a file or volume with one, or the number of channels is wrong.
     """
     if not isinstance(scan, np.ndarray):
         if affine is not None:
@@ -219,7 +220,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
 
 
 def to_region(region: Region | Sequence[float] | None) -> Region | None:
-    """Return a region from (x0, x1, y0, y1, z0, z1) in RAS mm; raises InputError if these enclose no volume.
+    """Return a region from (x0, x1, y0, y1, z0, z1) in RAS mm. Raises InputError if the region has no volume.
 
     >>> region = to_region((10, -10, 0, 5, 0, 5))
     >>> region.low, region.high

@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "la"
 _NETWORK_FIELDS = ("network", "input_channels", "output_channels")
-"""Fields of a recipe that must be those of the model whose weights a run starts with."""
+"""Recipe fields that must equal those of the model whose weights a run starts from."""
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The plan of a run: its task, cases and device.
+    """The plan of a run: folder, recipe, cases, first weights and device.
 
-    origin: the model whose weights the run starts from. start_weights: those weights. None: random weights. device:
-    `auto`, `cpu`, `cuda` or `mps`. resume: continue the run in the folder. conclude: validate the checkpoint and write
-    the models, without further training.
+    origin, start_weights: the model that the run starts from, and its weights; None for random weights. device: `auto`,
+    `cpu`, `cuda` or `mps`. resume: continue the run in the folder. conclude: validate the last checkpoint and write the
+    models, without further training.
     """
 
     run: RunFolder
@@ -72,9 +72,9 @@ class TrainedRun:
     Attributes:
         folder: the run folder.
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
-        best: the model of the best validation; None if that is `model`, or there was no validation.
+        best: the model with the best validation result; None if that is `model` or if no validation took place.
         report: the report; None if it could not be written.
-        iterations: iterations made.
+        iterations: number of iterations trained.
     """
 
     folder: Path
@@ -85,20 +85,20 @@ class TrainedRun:
 
 
 class Observer(Protocol):
-    """Receives what a run reports."""
+    """Receives the events, the report's progress and the warnings of a run."""
 
     def on_event(self, event: RunEvent) -> None:
         """Receive an event of the run."""
 
     def on_report_progress(self, done: int, total: int) -> None:
-        """Receive how many of `total` validation cases are scored for the report."""
+        """Receive the progress of the report: `done` of `total` validation cases are scored."""
 
     def on_warning(self, message: str) -> None:
         """Receive a message for the user; the run goes on."""
 
 
 class EventObserver:
-    """Passes events to a function; ignores the rest."""
+    """Passes events to a function; ignores progress and warnings."""
 
     def __init__(self, on_event: Callable[[RunEvent], None] | None = None) -> None:
         self._on_event = on_event
@@ -135,7 +135,7 @@ def train(
         run: the folder of the run, new or empty; with `resume`, the folder of a run that was interrupted.
         recipe: name or file of a recipe, or a recipe (default: that of `start_from`, or `la`).
         start_from: name or file of a model whose weights the run begins with (default: random weights).
-        settings: changes of the recipe: {"iterations": 2000, "patch": (64, 64, 32)}, or ["iterations=2000", ...].
+        settings: changes to the recipe: {"iterations": 2000, "patch": (64, 64, 32)}, or ["iterations=2000", ...].
         effort: `quick`, `standard` or `thorough`: 1/12, half or all of the recipe's iterations.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
         resume: continue the run in the folder with its own recipe and cases.
@@ -198,10 +198,10 @@ def choose_recipe(
     settings: Mapping[str, Any] | Sequence[str] = (),
     effort: str | None = None,
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
-    """Return the recipe with its settings, and the model and weights to start with (None, None: random ones).
+    """Return the recipe with its settings, and the model and weights to start from (None and None: random weights).
 
     Raises:
-        InputError: recipe, setting or model cannot be used, or the model has another network than the recipe.
+        InputError: recipe, setting or model cannot be used, or the model's network differs from the recipe's.
     """
     origin, weights = None, None
     base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe) if recipe else None
@@ -235,9 +235,9 @@ def check_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
 
 
 class TrainingSession:
-    """One process's part in a run: holds the lock of the folder, trains, and writes models and report.
+    """A run in the process that leads it: locks the folder, trains, and writes the models and the report.
 
-    In a team of processes the first one leads; the others get the plan from it (see `dcamt.distributed`).
+    In a team, the other processes call `follow_leader` and receive the plan from this process.
     """
 
     def __init__(self, plan: TrainingPlan, observer: Observer) -> None:
@@ -252,12 +252,12 @@ class TrainingSession:
             self._trainer.stop_requested = True
 
     def run(self) -> TrainedRun:
-        """Train until the last iteration; `Cancelled` is raised if the run pauses before.
+        """Train until the last iteration, write the models and the report, and return the finished run.
 
         Raises:
             InputError: the folder holds other files, or a scan cannot be used.
             OutputError: a file cannot be written.
-            Cancelled: the run is paused.
+            Cancelled: the run was paused before the last iteration.
         """
         run, resume = self._plan.run, self._plan.resume
         if not (resume or run.lock.exists()):
@@ -276,7 +276,7 @@ class TrainingSession:
                 raise
             except Exception as error:
                 failure = user_error(error, run.path)
-                # A withdrawn run has no recipe, so it gets no failure note.
+                # A run that failed before it started is removed from its folder and gets no note.
                 if run.recipe.exists():
                     write_note(run.failure, FailureNote(str(failure), isinstance(failure, OutputError)))
                 raise
@@ -294,7 +294,7 @@ class TrainingSession:
             if team.size > 1:
                 # torchrun ends all processes once one has ended; this one still has to save the weights.
                 signal.signal(signal.SIGTERM, lambda number, frame: self.pause())
-            # Each process has its own path to the run folder.
+            # The plan is sent without its folder: the other processes have their own path to it.
             team.broadcast(replace(plan, run=RunFolder(Path())))
             with team.fail_together():
                 log = EventLog(run.events, [self._on_event])
@@ -321,9 +321,9 @@ class TrainingSession:
             command = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
             raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
         self._save_models(trainer, result)
-        # Before the calibration and the report, which may take long: a run that is killed in them is finished.
+        # A run counts as finished before calibration and report, which may take long and may be killed.
         trainer.finish(str(run.model), result)
-        if result.stopped:  # by a request that is done now; the next one is for the calibration
+        if result.stopped:  # The request to stop is fulfilled; the next one would stop the calibration.
             remove_request(run)
             trainer.stop_requested = False
         self._calibrate(trainer, device)
@@ -346,7 +346,7 @@ class TrainingSession:
     def _calibrate(self, trainer: Trainer, device: torch.device) -> None:
         """Calibrate the run's model on its validation cases, if there are enough.
 
-        A failure, a signal, and a request to pause or stop end the calibration and only cause a warning.
+        A failure, a signal or a request to pause or stop ends the calibration with a warning.
         """
         from ..inference.calibrating import calibrate
         from ..inference.predictor import Predictor
@@ -375,7 +375,7 @@ class TrainingSession:
             self._observer.on_warning(f"the model was not calibrated: {reason} Calibrate it with: {again}")
 
     def _write_report(self, device: torch.device) -> None:
-        """Write the run's report. The model is saved by now, so that a failure only causes a warning."""
+        """Write the run's report. A failure only causes a warning, since the model is already saved."""
         from ..report.run_report import write_report
 
         run = self._plan.run
@@ -403,8 +403,8 @@ class TrainingSession:
 def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[str], None]) -> int:
     """Train as a team member other than the leader; return the exit status.
 
-    The process makes the same steps as `TrainingSession` but writes and prints nothing; `report_failure` gets a failure
-    that the leader cannot know.
+    The process takes the same steps as `TrainingSession` but writes and prints nothing. `report_failure` is called with
+    the message of a failure that the leader cannot report.
     """
     from ..devices import choose_device
     from ..training.trainer import Trainer
@@ -413,7 +413,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         device = own_device(choose_device(device_name, training=True))
     except InputError:
         if is_first_on_machine():
-            raise  # the leader is on another machine and cannot know
+            raise  # The leader runs on another machine and does not see this failure.
         return 1
     trainer: Trainer | None = None
     try:
@@ -440,7 +440,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
 
 
 def leads_team() -> bool:
-    """Return whether this process leads its team, or is alone."""
+    """Return whether this process leads its team or runs alone."""
     return team_rank() == 0
 
 

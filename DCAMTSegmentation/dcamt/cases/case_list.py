@@ -1,4 +1,4 @@
-"""Read and write the case list of a training run: scans, labels and roles in a table, as spreadsheets write it."""
+"""Read and write the case list of a run: a CSV table of scans, labels and roles, as spreadsheet programs save it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..volume import SegmentInfo
 LABELLED, UNLABELLED, VALIDATION = "labelled", "unlabelled", "validation"
 ROLES = (LABELLED, UNLABELLED, VALIDATION)
 LEFT_OUT = "left out"
-"""Role of a line that the list keeps for later and that no run reads."""
+"""Role of a case that stays in the list but that runs ignore."""
 CASE_COLUMNS = ("name", "image", "label", "role")
 LABELS_COLUMN = "labels"
 """Optional column: which values of the label file mean which class, such as `420=left atrium, 421=left atrium`."""
@@ -31,8 +31,7 @@ _DELIMITERS = ",;\t|"
 class Case:
     """One scan of a run; `label` is None if it has no label.
 
-    labels: the mapping of the label file's values to classes, as `cases.labels.parse_mapping` reads it; empty if
-    the values are the recipe's own.
+    labels: the label mapping (see `cases.labels.parse_mapping`); empty if the label file has the recipe's values.
     """
 
     name: str
@@ -63,17 +62,19 @@ def read_cases(path: Path) -> list[Case]:
         if case.role == UNLABELLED:
             case = replace(case, label=None)
         elif case.label is None:
-            raise InputError(f"line {line} ('{case.name}') has the role {case.role}, but no label", path=path)
+            text = f"line {line} ('{case.name}') has the role {case.role}, but no label"
+            raise InputError(text, path=path, remedy=f"Add the label, or choose the role {UNLABELLED}.")
         for file in (case.image, case.label):
             if file is not None and not file.exists():
-                raise InputError(f"line {line} names {file}, which does not exist", path=path)
+                text = f"line {line} names {file}, which does not exist"
+                raise InputError(text, path=path, remedy="Correct the path, or remove the line.")
         cases.append(case)
     refuse_violations(violations(cases), path)
     return cases
 
 
 def list_cases(path: Path) -> list[Case]:
-    """Return all lines of a case list: those left out, too, and whether or not their files exist.
+    """Return all cases of a list, including those left out and those whose files do not exist.
 
     Raises:
         InputError: the file or a column is missing, or a line has no name, no scan or an unknown role.
@@ -82,7 +83,7 @@ def list_cases(path: Path) -> list[Case]:
 
 
 def iterate_cases(path: Path) -> Iterator[Case]:
-    """Yield the cases of `list_cases` one by one, since a list may be long; raise as it does, at the wrong line."""
+    """Yield the cases of `list_cases` one by one; raise its errors only when the faulty line is reached."""
     for _, case in _lines(path):
         yield case
 
@@ -109,7 +110,7 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
 
 
 class Rule(Enum):
-    """A rule on all cases of a run together."""
+    """A rule that the cases of a run must satisfy together."""
 
     ONE_LABELLED = "a case is labelled"
     DISTINCT_NAMES = "each name occurs once"
@@ -120,7 +121,7 @@ class Rule(Enum):
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that the cases break: the message without its remedy, the indices concerned, and the class, if any."""
+    """A broken rule: message, remedy, indices of the cases that break it (none: the list as a whole), and its class."""
 
     rule: Rule
     text: str
@@ -150,10 +151,10 @@ def violations(
     recipe: Recipe | None = None,
     label_values: Mapping[int, Sequence[int]] | None = None,
 ) -> list[Violation]:
-    """Return the rules that keep these cases from training; cases left out do not count.
+    """Return the broken rules, because of which these cases cannot train; cases left out are ignored.
 
-    `dcamt train`, `dcamt cases check` and the training panel all follow this function. Rules on classes need the
-    recipe and `label_values`: for the index of every labelled case, the values that its label contains.
+    `dcamt train`, `dcamt cases check` and the training panel all use this function. Rules on classes need the recipe
+    and `label_values`: the values in the label of each labelled case, by the index of the case.
     """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     labelled = [index for index in used if cases[index].role == LABELLED]
@@ -194,11 +195,12 @@ def refuse_violations(found: Sequence[Violation], path: Path | None = None) -> N
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Case]]:
-    """Yield the cases with their line numbers, from a table as a spreadsheet program writes it.
+    """Yield the line number and case of each line of a table that a spreadsheet program saved.
 
-    Understood are commas, semicolons, tabs and bars, UTF-8, UTF-16 and Windows' Western code page, capitals and blanks
-    in column names, Excel's line `sep=;`, empty lines, and NUL bytes, which are ignored. A line `# labels: 420=left
-    atrium` before the column names holds the mapping of all lines that have none of their own.
+    The delimiter is a comma, semicolon, tab or bar, as Excel's line `sep=;` says or as counted in the column names. The
+    encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes, empty lines, and capitals and blanks in column names
+    are ignored. A line `# labels: 420=left atrium` before the column names is the label mapping of all lines without
+    one of their own.
     """
     try:
         lines = _decode(path.read_bytes()).splitlines(keepends=True)
@@ -230,7 +232,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Case]]:
 
 
 def _decode(data: bytes) -> str:
-    """Return the text of a table, whose encoding spreadsheet programs do not state."""
+    """Return the text of a table in UTF-8, UTF-16 or code page 1252, guessed from its first bytes."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
     elif data[1:2] == b"\0" and data[3:4] == b"\0":
@@ -248,7 +250,7 @@ def _decode(data: bytes) -> str:
 def _case(values: dict[str, str], path: Path, line: int) -> Case:
     name, image, label, role = (values.get(column, "") for column in CASE_COLUMNS)
     if not name or not image:
-        raise InputError(f"line {line} has no name or no image", path=path)
+        raise InputError(f"line {line} has no name or no image", path=path, remedy="Fill in both, or remove the line.")
     if role.lower() not in (*ROLES, LEFT_OUT):
         remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
         raise InputError(f"line {line} ('{name}') has the role '{role}'", path=path, remedy=remedy)
@@ -257,6 +259,6 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 
 
 def _file(path: Path, text: str) -> Path:
-    """Return a file of the list `path`; backslashes separate folders unless a file of this name exists."""
+    """Return a file that the list `path` names; backslashes separate folders unless a file of that very name exists."""
     file = path.parent / text
     return file if "\\" not in text or file.exists() else path.parent / text.replace("\\", "/")

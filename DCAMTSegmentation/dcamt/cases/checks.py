@@ -1,8 +1,7 @@
-"""Check the cases of a run before it starts: size, spacing, label values, and everything else that training
-refuses.
+"""Check the cases of a run before it starts, by the rules of training: files, size, spacing, label values, roles.
 
-Headers are checked first, for every case, then the voxels of scans and labels, then whether a validation scan is
-trained on too. Cases are read one after the other and only facts are kept, so that a list may hold ten thousand.
+First the headers of all cases are checked, then their voxels, then whether a scan is used for training and validation.
+Only the facts of a case stay in memory, so a list may hold ten thousand cases.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case, Rule, violations
 from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
 
 FEW_VALUES = 3
-"""A scan with no more different intensities is probably a label."""
+"""A scan with at most this many different intensities is probably a label."""
 _SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """The facts known of the case at `index` of the list; later facts of an index replace earlier ones.
+    """Facts about the case at `index` of the list; later facts of an index replace earlier ones.
 
-    size: voxels along the stored axes (I, J, K). spacing: mm along them. channels: images in the scan's file. labels:
-    classes in the label after label mapping, without background. None: not known, or not yet. problems: why training
-    would refuse the case, each with its remedy. warnings: what a person should check.
+    size: voxels along the stored axes (I, J, K). spacing: mm along these axes. channels: channels in the scan's file.
+    labels: classes in the label after label mapping, without background. These fields are None while unknown.
+    problems: why training would refuse the case, each with its remedy. warnings: what a person should check.
     """
 
     index: int
@@ -49,7 +48,7 @@ class CaseFacts:
 
 
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
-    """Yield facts of every case by its header, then updated facts of cases whose later checks found more."""
+    """Yield the facts of each case from its header, then new facts of each case for which a later check found more."""
     facts: list[CaseFacts] = []
     repeated = {i for one in violations(cases) if one.rule is Rule.DISTINCT_NAMES for i in one.cases}
     for index, case in enumerate(cases):
@@ -71,7 +70,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 
 
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
-    """Return what is wrong with the list as a whole; `facts`: the last ones yielded for each case."""
+    """Return the problems of the list as a whole. `facts`: the last facts that `check_cases` yielded for each case."""
     values = {fact.index: fact.labels or () for fact in facts}
     return [str(one) for one in violations(cases, recipe, values) if not one.cases]
 
@@ -125,7 +124,7 @@ def _needs_label(case: Case) -> bool:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Read a scan and its label as training does."""
+    """Read a scan and its label as training does; return the facts with what was found."""
     try:
         volume = read_scan(case.image, channels=recipe.input_channels)
     except InputError as error:
@@ -151,7 +150,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
 
 
 def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-    """Yield index and message of each scan that is both validated and trained on, by its file or its bytes."""
+    """Yield index and message of each case whose scan, by file or content, is used for training and validation."""
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     reported: set[int] = set()
     for same, key in (("file", _identity), ("content", _content)):
@@ -185,7 +184,7 @@ def _identity(path: Path) -> Hashable:
 
 
 def _of_one_size(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the cases whose file is of the same size as a file of the other role (training or validation)."""
+    """Return the cases whose scan file has the same size as one of the other role: only these need a checksum."""
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
         path = cases[index].image
@@ -210,5 +209,5 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 
 
 def _without_path(what: str, path: Path, error: InputError) -> str:
-    """Return the error's message without the path, which a table shows already."""
+    """Return the error's message without the path, which the table of cases already shows."""
     return f"The {what} {str(error).removeprefix(f'{path}: ')}"

@@ -1,7 +1,7 @@
-"""Find cases in a folder: pair its scans with their labels, by a data set's own list or by names.
+"""Find cases in a folder: pair its scans with their labels, by the data set's own list or by file names.
 
 Layouts: nnU-Net v1 and v2 (also their parent folder), the Medical Segmentation Decathlon, BIDS with derivatives, and
-folders whose file names tell scans from labels by the words of `names` (Left Atrial Segmentation Challenge, LAScarQS,
+folders in which the words of `names` tell scans from labels (Left Atrial Segmentation Challenge, LAScarQS,
 EMIDEC, `x_image`/`x_label`, `images/x`/`labels/x`, one scan beside Slicer's `Segmentation.seg.nrrd`, DICOM folders).
 """
 
@@ -25,9 +25,9 @@ from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, case_name, cl
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
 DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 MAX_REASONS = 5
-"""Most files named in the error if no case is found."""
+"""How many files at most the error names if no case is found."""
 _DEPTH = 3
-"""Levels below a folder at which data sets are looked for."""
+"""How many levels of folders are searched for data sets."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class FoundCases:
-    """The cases found in a folder; no file was opened except `dataset.json`.
+    """The cases found in a folder, without opening any file but `dataset.json`.
 
-    layout: the convention by which the folder was read. cases: labelled ones have a label; each name occurs once.
-    skipped: files that belong to no case. classes: label values and their names, if the data set lists them.
+    layout: the convention that the folder follows. cases: the cases, with distinct names. skipped: files that belong to
+    no case. classes: label values and their names, if the data set lists them.
     """
 
     layout: str
@@ -56,7 +56,7 @@ def find_cases(folder: Path) -> FoundCases:
     """Pair the scans below `folder` with their labels.
 
     Raises:
-        InputError: it is no folder, contains no usable scan, or a `dataset.json` cannot be read.
+        InputError: `folder` is not a folder or contains no usable scan, or a `dataset.json` cannot be read.
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
@@ -75,7 +75,7 @@ def _find(folder: Path) -> FoundCases:
 
 
 def _nothing_found(folder: Path, found: FoundCases) -> InputError:
-    """Return the error for a folder without cases, which names the skipped files and the reasons."""
+    """Return the error for a folder without cases; it names the skipped files and the reasons."""
     if not found.skipped:
         return InputError("holds no scan", path=folder, remedy=f"Scan files end in {', '.join(SCAN_ENDINGS)}.")
     reasons = [f"{_below(file.path, folder)}: {file.reason}" for file in found.skipped[:MAX_REASONS]]
@@ -92,7 +92,7 @@ def _below(path: Path, folder: Path) -> str:
 
 
 def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
-    """Return the function that reads a data set's own layout; None if the folder has none."""
+    """Return the function that reads the data set in this folder; None if its layout is not that of a data set."""
     described = _description(folder)
     if isinstance(described.get("dataset"), Mapping):
         return _nnunet_with_list
@@ -150,7 +150,7 @@ def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
 
 
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    """Return label values and names: the Decathlon has {"1": "name"}, nnU-Net {"name": 1}."""
+    """Return label values and names; the Decathlon writes {"1": "name"}, nnU-Net {"name": 1}."""
     listed = described.get("labels")
     found = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
@@ -210,7 +210,7 @@ def _listed_data_set(folder: Path) -> FoundCases:
 
 
 def _nnunet_with_list(folder: Path) -> FoundCases:
-    """Read the key `dataset` of nnU-Net v2, which lists the files of each case, in any folder."""
+    """Read an nnU-Net v2 data set whose `dataset.json` lists each case's files under the key `dataset`."""
     described, listed = _description(folder), _ListedCases(folder)
     for name, entry in described["dataset"].items():
         if isinstance(entry, Mapping):
@@ -220,7 +220,7 @@ def _nnunet_with_list(folder: Path) -> FoundCases:
 
 
 def _nnunet(folder: Path) -> FoundCases:
-    """Pair `imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or left out if its labels are there."""
+    """Pair `imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or skipped if `labelsTs` has labels."""
     cases: list[Case] = []
     skipped: list[SkippedFile] = []
     for part in ("Tr", "Ts"):
@@ -260,10 +260,10 @@ def _files(folder: Path, endings: Iterable[str]) -> list[Path]:
     return [file for file in image_files(sorted(folder.iterdir())) if file.is_file() and ending(file) in kinds]
 
 
-# BIDS: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz, entities and a suffix; labels lie in `derivatives`.
+# A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz. Labels lie in `derivatives`.
 _LABEL_SUFFIXES = LABEL_WORDS | {"probseg"}
 _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
-"""Entities of derivatives that the source image's name lacks."""
+"""Entities that a derivative's name adds to the name of its source image."""
 
 
 def _bids(folder: Path) -> FoundCases:
@@ -321,7 +321,7 @@ def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _by_names(folder: Path) -> FoundCases:
-    """Pair scans and labels whose paths are equal without the words for image and label."""
+    """Pair scans and labels whose paths are equal once the words for image and label are removed."""
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     skipped: list[SkippedFile] = []
@@ -342,7 +342,7 @@ def _by_names(folder: Path) -> FoundCases:
         else:
             name = "_".join(key[-1:]) or scan_name(folder)
             for image in images:
-                # The benchmark's file holds its own label.
+                # A benchmark file (.h5) contains its own label.
                 label = label_paths[0] if label_paths else image if ending(image) == BENCHMARK_ENDING else None
                 cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
     skipped += [SkippedFile(one.path, _NO_SCAN) for files in labels.values() for one in files]
@@ -367,9 +367,9 @@ def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[Skippe
 
 
 def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
-    """Pair a folder's only scan and only label if the label's name has only words for labels.
+    """Pair a folder's only scan and only label if the label's name consists of label words alone.
 
-    Slicer saves `Segmentation.seg.nrrd` beside a scan of any name.
+    Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name.
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
@@ -405,7 +405,7 @@ def _scans_below(folder: Path) -> Iterator[Path]:
 
 
 def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the cases with distinct names: the folders above a scan are added where a name occurs twice."""
+    """Return the cases with distinct names: a name that occurs twice is prefixed with the folders above the scan."""
     cases = list(cases)
     for depth in range(1, 64):
         seen: defaultdict[str, list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Read the label of a case as the recipe's classes on the scan's grid, with the checks that training makes."""
+"""Read the label of a case as the recipe's classes on the scan's grid, and check it as training does."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabe
 from .case_list import Case
 
 STRAY_VOXELS = 4
-"""Voxels of the network's grid; a smaller component of a class may vanish there: it counts as stray voxels."""
+"""A component smaller than this many voxels of the network grid is stray: it may vanish on that grid."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
-    """Return the label that each value, or each segment's name, of a label file becomes.
+    """Parse a label mapping: return the class label for each value or segment name of a label file.
 
-    Left of "=" stand values or segments' names, separated by commas; right of it a class, by its name (capitals, blanks
-    and hyphens do not count) or its label. Entries are separated by commas, semicolons or bars.
+    An entry is `SOURCES=CLASS`. The sources are values or segment names, separated by commas. The class is a name
+    (capitals, blanks and hyphens are ignored) or a label. Commas, semicolons or bars separate entries.
 
     Raises:
-        InputError: an entry has another form, names no class, or a value occurs twice.
+        InputError: an entry has another form or an unknown class, or a value occurs twice.
 
     >>> from ..recipe import load_recipe
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
@@ -56,10 +56,10 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """Return the label of a case in the recipe's label values, on the grid of its scan.
 
-    Without a mapping, a mask of 255 is the class of a recipe that knows only one.
+    Without a mapping, a mask of 0 and 255 is read as the class of a recipe that has only one.
 
     Raises:
-        InputError: as `read_labelmap` and `fit_labelmap`, or for a mapping that does not fit the recipe or the file.
+        InputError: as `read_labelmap` and `fit_labelmap`, or if the mapping does not fit the recipe or the file.
     """
     assert case.label is not None
     mapping = parse_mapping(case.labels, recipe.classes) if case.labels else None
@@ -71,10 +71,10 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 
 
 def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ...]:
-    """Return the values of a case's label, background excluded, after the checks that training makes.
+    """Check a case's label as training does; return its values without background.
 
     Raises:
-        InputError: the label is empty, or holds a class that the recipe does not know.
+        InputError: the label is empty, or contains a value that is no class of the recipe.
     """
     values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
     if not values:
@@ -90,9 +90,9 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 
 
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
-    """Raise InputError if a class with a component of some size has no voxel on the network's grid.
+    """Raise InputError if a class is lost on the network grid although a component of it is more than stray voxels.
 
-    present: the values that are left on that grid, by `classes_on_grid` or on the way to training.
+    present: the label values that occur on the network grid (see `classes_on_grid`).
     """
     voxel_mm3 = labelmap.grid.voxel_volume_mm3
     for info in recipe.classes:
@@ -107,9 +107,9 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 
 
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
-    """Return the label values that fill most of some voxel of the network's grid, background excluded.
+    """Return the label values, without background, that at least one voxel of the network grid gets.
 
-    The rule of `preprocessing.labels_to_network`, computed around the labels alone, without torch.
+    Applies the rule of `preprocessing.labels_to_network` within the labels' bounding box, without torch.
     """
     grid: NetworkGrid = network_grid(labelmap.grid, recipe.spacing)
     stored = grid.orientation.apply(labelmap.voxels)

@@ -1,4 +1,4 @@
-"""Tell scans from labels, and which belong together, by the names of files and folders.
+"""Tell scans from labels by the names of files and folders, and find the files that belong to one case.
 
 Every command and panel that reads a folder uses the words and rules of this module. They cover nnU-Net (channel suffix
 `_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022 (`enhanced`,
@@ -25,18 +25,18 @@ IMAGE_WORDS = frozenset(
     ]
 )
 ATRIUM_WORDS = frozenset(("la", "left", "atrium", "atrial", "leftatrium", "endo", "endocardium", "cavity", "lumen"))
-"""Words for the left atrium in the name of a label, besides the name of its scan."""
+"""Words for the left atrium that a label's name may have in addition to its scan's name."""
 OTHER_STRUCTURES = frozenset(
     [
         *("ra", "rv", "lv", "right", "ventricle", "myo", "myocardium", "epi", "epicardium", "wall", "scar", "fibrosis"),
         *("lge", "fat", "aorta", "pv", "pvs", "veins", "laa", "appendage", "esophagus"),
     ]
 )
-"""Words for other structures in the name of a label, besides the name of its scan."""
+"""Words for other structures that a label's name may have in addition to its scan's name."""
 _QUALIFIERS = frozenset(
     ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary")
 )
-"""Words in the name of a label for how it was made."""
+"""Words in a label's name that state how the label was made."""
 _SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
 LABEL_WORDS = frozenset(
     [
@@ -52,22 +52,22 @@ OTHER_STRUCTURE_WORDS = frozenset(
         *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
     ]
 )
-"""Names of labels of other structures (the atrium's wall, scar), which are no scans and not the atrium's label."""
+"""Words for labels of other structures (wall, scar): such files are neither scans nor labels of the atrium."""
 PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "predicted", "autoseg"))
-"""Words for automatic results, which are no scans and no labels."""
+"""Words for automatic results, which are neither scans nor labels."""
 RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
-"""Words for automatic results if a scan of the same name exists, since scans and their folders bear them, too."""
+"""Words for automatic results, but only if a scan of the same name exists, since names of scans may contain them."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS | PREDICTION_WORDS
-"""Words that are no part of a key."""
+"""Words that are not part of a key."""
 _SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
 """A word with its number, as in `img0001` and `label0001`."""
 
 
 class FileKind(Enum):
-    """The kind of a file, by its name."""
+    """The kind of a file, judged by its name."""
 
     SCAN = "scan"
     LABEL = "label"
@@ -77,7 +77,7 @@ class FileKind(Enum):
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file's kind, and the parts of its path without the words that show the kind: equal keys belong together."""
+    """A file, its kind and its key: the parts of its path without words for the kind. Equal keys mean one case."""
 
     path: Path
     kind: FileKind
@@ -85,7 +85,7 @@ class NamedFile:
 
 
 def case_name(path: str | Path) -> str:
-    """Return the name of the case of a file: its name without ending, channel, and final word for image or label.
+    """Return the name of a file's case: the file name without ending, channel, and final word for image or label.
 
     >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001_label.seg.nrrd", "la_001_pred.nrrd")]
     ['la_001', 'la_001', 'la_001']
@@ -100,7 +100,7 @@ def case_name(path: str | Path) -> str:
 
 
 def short_names(name: str) -> list[str]:
-    """Return what a label's name may be without words for structures and its making at the end or the beginning.
+    """Return a label's name without one or more words for structures or qualifiers at its end or beginning.
 
     The longest name comes first.
 
@@ -119,9 +119,10 @@ def short_names(name: str) -> list[str]:
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels by the names of their cases: equal names, or else the only label with one of `short_names`.
+    """Return the labels by the names of their cases.
 
-    Labels that belong to none of `cases` keep their own names.
+    A case gets the label of the same name, otherwise the only label that has the case's name among its `short_names`.
+    Other labels keep their own names.
     """
     found = dict(labels)
     for case in sorted(set(cases) - labels.keys()):
@@ -132,15 +133,15 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
 
 def classify(path: Path, folder: Path) -> NamedFile:
-    """Return the kind of a file below `folder`, from the words in its relative path alone, and its key.
+    """Return the kind and the key of a file below `folder`, from the words in its relative path.
 
-    `classify_all` also takes into account which other files there are.
+    `classify_all` also considers the other files in the folder.
     """
     return _classify(path, folder, frozenset())
 
 
 def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedFile:
-    """Return the file as `classify` does; `result_words` make it a result and are no part of its key."""
+    """Return the same as `classify`, except that `result_words` mark a result and are not part of the key."""
     parts = _parts(path, folder)
     found: set[str] = set()
     key = []
@@ -166,17 +167,17 @@ def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedF
 
 
 def _parts(path: Path, folder: Path) -> list[str]:
-    """Return the folders of a file below `folder`, and its name without ending."""
+    """Return the names of the folders between `folder` and a file, and the file's name without ending."""
     parts = list(path.relative_to(folder).parts)
     return [*parts[:-1], scan_name(path)] if parts else []
 
 
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
-    """Return the kinds and keys of files below `folder`, in their order; equal keys belong together.
+    """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
-    Beyond `classify`: a word such as `output` marks a result if a scan has the same name without it, or, unless a
-    folder bears the word, a label; and a label with a structure's name besides that of its scan gets the scan's key,
-    or is a label of another structure.
+    This applies two rules in addition to those of `classify`. A word such as `output` marks a result if a scan has the
+    same name without the word; if the word is in the file's own name, a label of that name is enough. If a label's name
+    is that of a scan with words for structures, the label gets the scan's key, or is a label of another structure.
     """
     files = list(files)
     named = [classify(path, folder) for path in files]
@@ -208,7 +209,7 @@ def _without_channel(key: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> NamedFile:
-    """Return a label with the key of the scan that its own key has besides words for structures, if there is one."""
+    """Return a label with the key of the scan whose name is the label's name without words for structures, if any."""
     *folders, name = label.key or ("",)
     words = _SEPARATORS.split(name)
     structures = ATRIUM_WORDS | OTHER_STRUCTURES | _QUALIFIERS
@@ -231,10 +232,11 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the files of a folder that are labels or results of other files in it, by their names.
+    """Return the files of a folder whose names make them labels or results of other files in it.
 
-    A file whose name has a word for labels but no matching scan, such as a lone `heart_seg.nii.gz`, may be a scan. A
-    label's name may go on after its scan's: `p01_reader2_seg.nii.gz` is a label of `p01.nii.gz`.
+    A file named like a label but without a matching scan, such as a lone `heart_seg.nii.gz`, is not returned: it may be
+    a scan. A label's name may have further words after its scan's name: `p01_reader2_seg.nii.gz` is a label of
+    `p01.nii.gz`.
     """
     named = classify_all(files, folder)
     scans = {_without_channel(one.key) for one in named if one.kind is FileKind.SCAN}
@@ -249,16 +251,18 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return the files that are scans or labels by their endings, without hidden files and maps beside them."""
+    """Return the files with the ending of a scan or label, without hidden files and without our own maps."""
     shown = [path for path in files if not path.name.startswith(".")]
     return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
 
 
 def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
-    """Return every labelmap file of `folder` by its case's name, without the scans that lie beside labels.
+    """Return the labelmap files of `folder` by the name of their case.
+
+    skip_images: leave out files that are the scans of labels in the folder.
 
     Raises:
-        InputError: it is no folder, holds no labelmap, or two files belong to one case.
+        InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")

@@ -1,7 +1,7 @@
 """Suggest a complete recipe for a case list: spacing, intensities, classes, network, patch and batch.
 
-The rules follow nnU-Net (Isensee et al., Nature Methods 2021): median spacing, a patch of the median scan's proportions
-that fits into memory, and downsampling along an axis only while its voxels are less than twice as long as the shortest.
+The rules follow nnU-Net (Isensee et al., Nature Methods 2021): median spacing, a patch with the proportions of the
+median scan that fits into memory, and downsampling of an axis only while its spacing is below twice the finest one.
 """
 
 from __future__ import annotations
@@ -24,36 +24,38 @@ from .case_list import LABELLED, UNLABELLED, Case
 from .folders import dataset_classes
 
 MAX_CASES = 20
-"""Labelled cases that are read at most, evenly spread over the list."""
+"""At most this many labelled cases are read, evenly spread over the list."""
 CHANNELS = (16, 32, 64, 128, 128)
-"""Features of each level at most, as in the shipped model."""
+"""Feature channels of each level, as in the shipped model; a network of fewer levels uses the first ones."""
 CONVOLUTIONS = (1, 2, 3, 3, 3)
+"""Convolutions of each level."""
 SMALLEST_MAP = 4
-"""Voxels of the deepest feature map along an axis that is downsampled, at least."""
+"""Downsampling leaves at least this many voxels along an axis of the deepest feature map."""
 BYTES_PER_VOXEL = 32 * 4
-"""Memory of a training step for a voxel of a patch and a channel of the finest level.
+"""Bytes that a training step needs for each voxel of a patch and each channel of the finest level.
 
-Measured (Testing/benchmarks, training speed): 1.4 to 1.7 GB for four patches of 64 x 64 x 32 and 16 channels, 0.5 GB of
-which does not grow with the patch; that is 1.1 to 1.4 GB, or 32 feature maps of float32 with downsampling by 2.
+Measured (Testing/benchmarks, training speed): four patches of 64 x 64 x 32 with 16 channels need 1.4 to 1.7 GB. About
+0.5 GB of it (`FIXED_BYTES`) does not depend on the patch. The rest equals 32 float32 feature maps with strides of 2.
 """
 FIXED_BYTES = 500 << 20
+"""Bytes of a training step that do not depend on the patch."""
 MEMORY_FRACTION = 0.5
 """Fraction of the free memory that a suggested recipe uses."""
 LARGEST_PATCH = 112 * 112 * 80
-"""Voxels of a patch at most: that of the published left atrium results."""
+"""Most voxels of a patch: the patch of the published left atrium results."""
 SMALL_FRACTION = 0.005
-"""Fraction of a scan below which a class is small, and patches are centred on classes more often."""
+"""A class that fills a smaller fraction of the scan is small: more patches are then centred on classes."""
 HOUNSFIELD_AIR = -500
-"""Scans whose lowest intensity is below this hold Hounsfield units."""
+"""A scan whose lowest intensity is below this is taken to be in Hounsfield units."""
 
 
 @dataclass(frozen=True)
 class CaseStatistics:
-    """The facts of a labelled case that a suggestion needs; axes along patient R-L, A-P, S-I.
+    """The statistics of a labelled case; axes along patient R-L, A-P, S-I.
 
-    shape: of the scan, in its own voxels. spacing: mm. fractions: of the scan's voxels, by label value.
-    single: label values with one component, but for stray voxels. foreground: 0.5th and 99.5th percentile of
-    intensities within any label. lowest: intensity of the scan. channels: images in the scan's file.
+    shape: the scan's size in its own voxels. spacing: mm. fractions: the fraction of the scan's voxels that each label
+    value fills. single: label values that form one component, apart from stray voxels. foreground: 0.5th and 99.5th
+    percentile of the intensities within all labels. lowest: the scan's lowest intensity. channels: number of channels.
     """
 
     shape: tuple[int, int, int]
@@ -70,11 +72,12 @@ def suggest_recipe(
 ) -> Recipe:
     """Return a complete recipe for the cases.
 
-    memory_bytes: free on the device that trains; None: 4 GB are assumed. name: of the recipe.
-    folder: where a `dataset.json` names the classes; None: beside the first label, or one folder up.
+    memory_bytes: free memory of the device that will train; None means unknown, and 4 GB are assumed. name: the
+    recipe's name. folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or
+    its parent.
 
     Raises:
-        InputError: no case is labelled, a file cannot be read, or the labels hold no class.
+        InputError: no case is labelled, a file cannot be read, or a label is empty.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -117,17 +120,18 @@ def suggest_recipe(
 
 
 def examine_case(case: Case) -> CaseStatistics:
-    """Read a labelled case and return what its suggestion needs.
+    """Read a labelled case and return its statistics.
 
     Raises:
-        InputError: a file cannot be read, or scan and label lie on different grids.
+        InputError: a file cannot be read, scan and label lie on different grids, or the label is empty.
     """
     assert case.label is not None
     scan, labelmap = _read_any(case.image), read_labelmap(case.label)
     if is_mask_of_255(labelmap):
         labelmap = replace(labelmap, voxels=(labelmap.voxels > 0).astype(np.uint8))
     if not labelmap.grid.matches(scan.grid):
-        raise InputError(f"lies on another grid than {case.image}", path=case.label, remedy="Export it again.")
+        remedy = "Export the label again on the scan's grid."
+        raise InputError(f"lies on another grid than {case.image}", path=case.label, remedy=remedy)
     grid = network_grid(scan.grid, (1.0, 1.0, 1.0))
     labels = labelmap.voxels
     fractions, single = {}, set()
@@ -139,7 +143,8 @@ def examine_case(case: Case) -> CaseStatistics:
         if sizes.max() >= 0.95 * size:
             single.add(int(value))
     if not fractions:
-        raise InputError("is empty: no voxel is labelled", path=case.label)
+        remedy = "Outline the scan, or make the case unlabelled."
+        raise InputError("is empty: no voxel is labelled", path=case.label, remedy=remedy)
     low, high = np.percentile(scan.voxels[0][labels > 0], (0.5, 99.5))
     return CaseStatistics(
         grid.canonical_shape,
@@ -160,9 +165,9 @@ def _read_any(path: Path) -> Volume:
 
 
 def name_classes(labelled: Sequence[Case], values: Sequence[int], folder: Path | None) -> tuple[SegmentInfo, ...]:
-    """Return the classes 1 to the highest label value, with names and colours from the files where they have them.
+    """Return one class for each label from 1 to the highest value, with name and colour.
 
-    Names come from `dataset.json`, else from a segmentation's own segments, else they are "Structure 1", ...
+    The name comes from `dataset.json`, else from the segments of the first label file, else it is "Structure 1", ...
     """
     first = labelled[0].label
     assert first is not None
@@ -193,7 +198,7 @@ def median_spacing(facts: Sequence[CaseStatistics]) -> tuple[float, float, float
 
 
 def median_shape(facts: Sequence[CaseStatistics], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Return the median size of the scans in voxels of `spacing`."""
+    """Return the median size of the scans, in voxels of `spacing`."""
     sizes = [
         [max(1, round(n * own / step)) for n, own, step in zip(one.shape, one.spacing, spacing, strict=True)]
         for one in facts
@@ -203,7 +208,7 @@ def median_shape(facts: Sequence[CaseStatistics], spacing: tuple[float, float, f
 
 
 def suggest_intensity(facts: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
-    """Return the intensity rule: `clip` to the range within labels for CT, else `local`."""
+    """Return the intensity rule: for CT `clip` to the intensities within labels, otherwise `local`."""
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
     low, high = (median([one.foreground[end] for one in facts]) for end in (0, 1))
@@ -214,7 +219,7 @@ def suggest_intensity(facts: Sequence[CaseStatistics], spacing: Sequence[float],
 def plan_network(
     spacing: Sequence[float], shape: Sequence[int], batch: int, memory_bytes: int
 ) -> tuple[Network, tuple[int, int, int]]:
-    """Return the network and the patch for scans of `shape` voxels: the largest whose training step fits in memory."""
+    """Return a network and the largest patch, for scans of `shape` voxels, whose training step fits into memory."""
     patch = [float(n) for n in shape]
     while True:
         strides = plan_strides(spacing, patch)
@@ -224,7 +229,7 @@ def plan_network(
         at_least = all(n <= max(s, SMALLEST_MAP) for n, s in zip(fitted, stride, strict=True))
         if (needed <= MEMORY_FRACTION * memory_bytes and math.prod(fitted) <= LARGEST_PATCH) or at_least:
             break
-        # The axis that covers most of the scan relative to the others is shortened first.
+        # Shorten the patch along its longest axis in mm.
         axis = max(range(3), key=lambda a: patch[a] * spacing[a] if patch[a] > SMALLEST_MAP else 0.0)
         patch[axis] *= 0.9
     levels = len(strides) + 1
@@ -233,10 +238,10 @@ def plan_network(
 
 
 def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
-    """Return the downsampling of each level but the first, 1 to 4 levels.
+    """Return the strides to each level below the finest: 1 to 4 levels.
 
-    An axis is halved while its voxels are less than twice as long as the shortest of the axes that can still be halved,
-    and its feature map keeps `SMALLEST_MAP` voxels.
+    An axis can be halved if its feature map keeps `SMALLEST_MAP` voxels. At each level, all such axes are halved whose
+    spacing is less than twice the finest spacing among them.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []
@@ -254,7 +259,7 @@ def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stri
 
 
 def _growth(strides: Sequence[Stride]) -> float:
-    """Return the features of all levels over those with downsampling by 2 along every axis."""
+    """Return the ratio of features (channels x voxels, all levels) to those of a network with strides of 2."""
 
     def features(each: Sequence[Stride]) -> float:
         total, voxels = 0.0, 1.0

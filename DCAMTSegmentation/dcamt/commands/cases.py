@@ -16,12 +16,12 @@ from .result_files import check_table_path, existing_rule
 
 
 def run_cases(options: argparse.Namespace) -> int:
-    """Run `find` or `check`; `check` returns 1 if a case or the list has a problem."""
+    """Run `find` or `check` and return the exit status: 1 if `check` found a problem."""
     return _find(options) if options.action == "find" else _check(options)
 
 
 def _find(options: argparse.Namespace) -> int:
-    """Print the proposed pairs of image and label, and write them as a case list if an output file is given."""
+    """Print the pairs of scan and label that were found, and write the case list if an output file is given."""
     console = Console(options.json)
     if options.output:
         check_table_path(options.output, [], existing_rule(options))

@@ -1,4 +1,4 @@
-"""Print what a command does: JSON lines, or text with a progress bar on a terminal."""
+"""Print the events of a command as JSON lines, or as text with a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class StdoutLost(Exception):
-    """Standard output can no longer be written, usually because its reader has ended (`dcamt ... | head`)."""
+    """Raised when stdout can no longer be written, usually because its reader has ended (`dcamt ... | head`)."""
 
 
 class Console:
-    """Prints JSON events (`as_json`) or text. The progress bar goes to stderr, and only if stderr is a terminal.
+    """Prints JSON events (`as_json`) or text. The progress bar appears on stderr if stderr is a terminal.
 
-    draws_bar: False for all but one of the processes that share a terminal.
+    draws_bar: whether to draw the bar; only one of the processes that share a terminal should.
     """
 
     def __init__(self, as_json: bool, draws_bar: bool = True) -> None:
@@ -68,7 +68,7 @@ class Console:
 
 def print_error(message: str) -> None:
     """Print one line on stderr, in place of the progress bar; does nothing if stderr cannot be written."""
-    if sys.stderr is None:  # closed from the start; `print` would use stdout instead
+    if sys.stderr is None:  # `print` would use stdout instead.
         return
     try:
         start = _CLEAR_LINE if _is_terminal() else ""

@@ -1,4 +1,4 @@
-"""`dcamt estimate`: time, memory and disk space of a training run on this machine."""
+"""`dcamt estimate`: estimate time, memory and disk space of a run on this machine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from ..training.estimate import Trial
 
 MAX_HEADERS = 200
-"""Case headers that are read at most; the remaining cases are assumed to have the same sizes."""
+"""At most this many headers of cases are read; the other cases are assumed to have the same sizes."""
 
 
 def run_estimate(options: argparse.Namespace) -> int:
-    """Measure a few training steps, and print the estimate for each effort."""
+    """Measure a few training steps, print the estimate for each effort, and return 0."""
     console = Console(options.json)
     cases = list_cases(options.cases)
     recipe, _, _ = choose_recipe(options.recipe, options.start_from)
@@ -54,7 +54,7 @@ def run_estimate(options: argparse.Namespace) -> int:
 
 
 def _read_grids(images: list[Path]) -> list[Grid]:
-    """Return the grids of the images, without unreadable ones. Of a long list, a sample is read and repeated."""
+    """Return the grids of the readable images. Of a long list, a sample is read and repeated."""
     step = max(1, len(images) // MAX_HEADERS)
     grids = []
     for image in images[::step]:

@@ -18,14 +18,14 @@ from .result_files import REFUSE, check_file, existing_rule
 
 
 def run_models(options: argparse.Namespace) -> int:
-    """Run one action; `list` returns 1 if a listed model is damaged."""
+    """Run an action and return the exit status: 1 if `list` met a damaged model."""
     console = Console(options.json)
     if options.action == "list":
         intact = True
         for model in stored_models():
             try:
                 package = open_model(model.path)
-            except InputError as error:  # list the others nevertheless
+            except InputError as error:  # Go on with the other models.
                 console.print_error(str(error))
                 intact = False
                 continue
@@ -65,15 +65,18 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     """Calibrate a model on the validation cases of a list; write the calibration into its file, or to a file."""
     path = model_path(options.model)
     if options.output is None and any(model.shipped and model.path == path for model in stored_models()):
-        raise InputError("is shipped with DCAMT and stays as it is", path=path, remedy="Name a file with --output.")
+        remedy = "Write the calibration to a file with --output."
+        raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
     cases = [case for case in read_cases(options.cases) if case.role == VALIDATION]
     if len(cases) < MIN_CASES:
         raise InputError(
-            f"lists {len(cases)} validation cases; a calibration needs {MIN_CASES} or more", path=options.cases
+            f"lists {len(cases)} validation cases; a calibration needs {MIN_CASES} or more",
+            path=options.cases,
+            remedy="Give more labelled cases the role validation.",
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases], existing_rule(options))
-    # Also one beside the model that does not fit: writing the model removes it.
+    # A calibration file beside the model counts even if it belongs to another model: writing the model removes it.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):

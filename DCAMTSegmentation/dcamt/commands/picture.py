@@ -12,7 +12,7 @@ from .result_files import check_file, existing_rule
 
 
 def run_picture(options: argparse.Namespace) -> int:
-    """Read the scan and the segmentation, and write the picture."""
+    """Read the scan and the segmentation, write the picture, and return 0."""
     check_file(options.output, [options.scan, options.segmentation], existing_rule(options))
     volume = read_scan(options.scan)
     labelmap = fit_labelmap(read_labelmap(options.segmentation), volume.grid, options.scan)

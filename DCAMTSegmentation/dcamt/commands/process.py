@@ -1,4 +1,4 @@
-"""Control this process: the output of libraries, and an end together with the parent process."""
+"""Control this process: silence libraries, and exit together with the application that started it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..io.interruption import detach_stdin
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Keep warnings and log lines of libraries off stderr, which carries our own messages."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is loaded
+    """Suppress the warnings and log lines of libraries, so that stderr shows only our own messages."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch reads it when it is imported.
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -29,14 +29,15 @@ def silence_libraries() -> Iterator[None]:
 def exit_when_stdin_closes() -> None:
     """Exit this process with status 1 as soon as its stdin closes, whatever it is computing.
 
-    An application that cancels a command, or crashes, may reach only the launcher that started this process.
+    An application that cancels this command may be able to end only the launcher between them; an application that
+    crashes ends nothing. In both cases stdin closes.
     """
     stdin = detach_stdin()
 
     def wait() -> None:
         while os.read(stdin, 4096):
             pass
-        # No file is left half-written: results are written to a temporary file and then renamed.
+        # No half-written result remains, since results are written to temporary files and then renamed.
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

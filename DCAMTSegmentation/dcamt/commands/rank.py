@@ -1,4 +1,4 @@
-"""`dcamt rank`: order the unlabelled scans by how much the two branches disagree, for outlining the first ones next."""
+"""`dcamt rank`: rank unlabelled scans by the disagreement of the branches, so that people outline the worst first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .result_files import REFUSE, check_result_paths, check_table_path, existing
 
 
 def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
-    """Segment every unlabelled case and print the ranking; returns 1 if a case failed, with the failures at the end."""
+    """Segment every unlabelled case and print the ranking, then the failures; return 1 if a case failed."""
     if options.run is None and options.cases is None:
         usage_error("give CASES.csv or --run FOLDER")
     run = RunFolder(options.run) if options.run else None
@@ -90,9 +90,9 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
 
 
 def _segmentation_path(folder: Path | None, case: Case, number: int) -> Path | None:
-    """Return the file for a case's segmentation: its name if that makes a valid file name, else `case` and its number.
+    """Return the file for a case's segmentation, named after the case, or `case` and a number if its name is no file's.
 
-    None without a folder.
+    Returns None without a folder.
     """
     name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{number + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None

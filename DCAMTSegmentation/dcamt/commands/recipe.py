@@ -12,10 +12,11 @@ from .result_files import check_file, existing_rule
 
 
 def run_recipe(options: argparse.Namespace) -> int:
-    """Write the recipe that is suggested for the cases; returns 0.
+    """Write the recipe suggested for the cases, and return 0.
 
     Raises:
-        InputError: the cases cannot be used. OutputError: the file cannot be written.
+        InputError: the cases cannot be used.
+        OutputError: the file cannot be written.
     """
     console = Console(options.json)
     check_file(options.output, [options.cases], existing_rule(options))

@@ -10,7 +10,7 @@ from .console import Console
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Score the validation cases and write `report.html` and `validation.csv` into the run folder."""
+    """Score the validation cases, write `report.html` and `validation.csv` into the run folder, and return 0."""
     run = RunFolder(options.run)
     if not run.recipe.exists():
         raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")

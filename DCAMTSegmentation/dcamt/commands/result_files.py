@@ -1,4 +1,4 @@
-"""Check the files that a command will write: no input and, unless asked, no existing file is replaced."""
+"""Check the files that a command will write: it never replaces an input, and an existing file only if asked to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..io.writers import is_own_result
 from ..wall.files import is_wall_table
 
 REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
-"""What to do where a result exists: stop before any work, replace it, or keep it and go on with what has none."""
+"""What to do if a result exists: stop before any work, replace it, or keep it and do only the other scans."""
 OVERWRITE_REMEDY = "Give another name, or replace it with --overwrite."
 SKIP_REMEDY = "Give another folder or name, or replace it with --overwrite; --skip-existing keeps finished results."
 
 
 def existing_rule(options: argparse.Namespace) -> str:
-    """Return `REFUSE`, `OVERWRITE` or `SKIP` by a command's options --overwrite and --skip-existing."""
+    """Return `REFUSE`, `OVERWRITE` or `SKIP`, from a command's options --overwrite and --skip-existing."""
     return OVERWRITE if options.overwrite else SKIP if getattr(options, "skip_existing", False) else REFUSE
 
 
@@ -28,15 +28,15 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 
     Raises:
         InputError: the result would replace one of the `inputs`.
-        OutputError: the path is a folder, or lies where nothing can be written.
+        OutputError: the path is a folder, or its folder cannot be written.
     """
     check_result_paths([path], inputs)
 
 
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise an error as `check_result_path` for the first of `paths` that cannot be written to.
+    """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
 
-    Each input is looked up once, since there may be thousands of both.
+    The file system is asked only once for each input, since there may be thousands of inputs and results.
     """
     known: dict[object, Path] = {}
     for other in inputs:
@@ -51,7 +51,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def _file_keys(path: Path) -> tuple[object, ...]:
-    """Return what is the same for all names of a file: its resolved path and, if it exists, device and number."""
+    """Return keys that all names of a file share: its resolved path and, if it exists, its device and inode."""
     resolved = path.resolve()
     try:
         found = resolved.stat()
@@ -61,20 +61,20 @@ def _file_keys(path: Path) -> tuple[object, ...]:
 
 
 def _check_place(path: Path) -> None:
-    """Raise OutputError if `path` is a folder or lies where nothing can be written."""
+    """Raise OutputError if `path` is a folder, or if its folder cannot be written."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder. Give a file name.")
     above = path.resolve().parent
     while not above.exists():
         above = above.parent
     if not above.is_dir():
-        raise OutputError(f"{path}: lies in something that is not a folder ({above}). Choose another folder.")
+        raise OutputError(f"{path}: cannot be written, since {above} is not a folder. Choose another folder.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: may not be written. Choose another folder than {above}.")
+        raise OutputError(f"{path}: cannot be written (no permission for {above}). Choose another folder.")
 
 
 def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> None:
-    """Raise InputError for the first path that exists: a result would replace it."""
+    """Raise InputError for the first path that exists and would be replaced by a result."""
     for path in paths:
         if path.exists():
             author = "" if is_own_file(path) or path.suffix == ".csv" else ", and DCAMT did not write it"
@@ -82,21 +82,21 @@ def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> No
 
 
 def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise an error as `check_result_path` does, and with `existing` = `REFUSE` if the file exists."""
+    """Raise the errors of `check_result_path`; with `existing` = `REFUSE`, also InputError if the file exists."""
     check_result_path(path, inputs)
     if existing == REFUSE:
         refuse_existing([path])
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise an error as `check_file`, and for the ending of an image, as a slip of the hand may cause it."""
+    """Raise the errors of `check_file`, and InputError if the table has the ending of an image by mistake."""
     if ending(path) in IMAGE_ENDINGS:
-        raise InputError("has the ending of an image, not of a table", path=path, remedy="Let it end in .csv.")
+        raise InputError("has the ending of an image, not of a table", path=path, remedy="Give a name ending in .csv.")
     check_file(path, inputs, existing)
 
 
 def is_own_file(path: Path) -> bool:
-    """Return whether DCAMT wrote a file and nobody changed it since, as far as the file tells."""
+    """Return whether a file is marked as written by DCAMT and not saved by another program since."""
     return is_own_result(path) or is_wall_table(path)
 
 

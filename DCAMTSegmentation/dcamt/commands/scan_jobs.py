@@ -33,7 +33,7 @@ from .result_files import (
     refuse_existing,
 )
 
-# An output with one of these endings is taken for a file, as with an image's ending; no segmentation is written to it.
+# An output with one of these endings is a file, not a folder, and a format that segmentations cannot have.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
@@ -43,9 +43,9 @@ SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, ".dcm")
 
 @dataclass(frozen=True)
 class SideResult:
-    """A kind of result besides the segmentation: the option that asks for it, and how its files are named.
+    """A kind of result besides the segmentation.
 
-    suffix: what the name of the segmentation is extended by. endings: of the file.
+    option: the option that requests it. suffix: appended to the segmentation's name. endings: possible file endings.
     """
 
     option: str
@@ -53,7 +53,7 @@ class SideResult:
     endings: tuple[str, ...]
 
     def path(self, text: str, segmentation: Path, scans: int, usage_error: Callable[[str], object]) -> Path:
-        """Return the file of the option's `text`: a file, or an ending for a file beside the segmentation."""
+        """Return the file for the option's `text`, which is a path, or an ending for a file beside the segmentation."""
         wanted = f".{text.lower().lstrip('.')}"
         if wanted in self.endings:
             return segmentation.with_name(f"{scan_name(segmentation)}{self.suffix}{wanted}")
@@ -73,9 +73,10 @@ DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (".dcm",))
 
 @dataclass(frozen=True)
 class RequestedResults:
-    """The results of a command line besides the segmentations; see `SideResult` for the texts.
+    """The results that a command line requests besides the segmentations.
 
-    table: the file of the measurements of all scans. wall: the files of the atrium's wall.
+    The texts are values of the options in `SideResult`. table: the CSV file for the measurements of all scans. wall:
+    whether to measure the wall.
     """
 
     agreement: bool = False
@@ -89,9 +90,9 @@ class RequestedResults:
 
 @dataclass(frozen=True)
 class ScanJob:
-    """One scan and the files that its results are written to; None for results that are not written.
+    """A scan and the files for its results; None for results that are not requested.
 
-    wall: the files of the atrium's wall, which may fail alone.
+    wall: the files of the wall measurement, which may fail although the other results are written.
     """
 
     scan: Path
@@ -131,14 +132,14 @@ def plan_scan_jobs(
     existing: str = REFUSE,
     channels: int = 1,
 ) -> list[ScanJob]:
-    """Return one job for each scan in `scans`, a folder counting for the scans in it.
+    """Return one job for each scan; a folder in `scans` stands for the scans in it.
 
-    `output` is a file or a folder, `format_name` one of `cli.SEGMENTATION_FORMATS`. `existing`: what happens to results
-    that exist, `REFUSE`, `OVERWRITE` or `SKIP`. `channels`: of the model.
+    output: a file or a folder. format_name: one of `SEGMENTATION_FORMATS`. existing: `REFUSE`, `OVERWRITE` or
+    `SKIP`, for results that exist. channels: number of channels that the model needs.
 
     Raises:
         InputError: two results would get the same name, or a result would replace a scan or, with `REFUSE`, any file.
-        OutputError: a result cannot be written to its place.
+        OutputError: a result's folder cannot be written.
     """
     files = [file for scan in scans for file in expand_scan_path(scan, channels)]
     output_ending = ending(output)
@@ -151,7 +152,7 @@ def plan_scan_jobs(
         usage_error(f"-o {output} does not end in .{format_name}")
     suffix = output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
     if requested.dicom_measurements and suffix != ".dcm":
-        usage_error("--measurements to a DICOM report refers to a DICOM segmentation: it needs --format dcm")
+        usage_error("--measurements as a DICOM report refers to a DICOM segmentation: it needs --format dcm")
 
     def side_result(kind: SideResult, text: str | None, segmentation: Path) -> Path | None:
         return None if text is None else kind.path(text, segmentation, len(files), usage_error)
@@ -193,17 +194,17 @@ def _wall_files(scan: Path, segmentation: Path) -> tuple[Path, ...]:
 
 
 def _is_done(job: ScanJob) -> bool:
-    """Return whether all results of a job exist, or one exists that DCAMT did not write and must not replace."""
+    """Return whether a job is skipped: all its results exist, or DCAMT did not write one of those that exist."""
     return all(path.exists() for path in job.results) or bool(foreign_files(job.files))
 
 
 def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:
-    """Return the existing results of jobs that DCAMT did not write."""
+    """Return the result files of jobs that exist and that DCAMT did not write."""
     return [path for job in jobs for path in foreign_files(job.files)]
 
 
 def skipped_folders(scan: Path, output: Path) -> list[Path]:
-    """Return the subfolders that are not searched, since `scan` is a folder that holds scans itself; not `output`."""
+    """Return the subfolders that are skipped because the folder `scan` contains scans itself, without `output`."""
     inside = expand_scan_path(scan)
     if inside == [scan]:
         return []
@@ -212,15 +213,16 @@ def skipped_folders(scan: Path, output: Path) -> list[Path]:
 
 
 def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
-    """Return the path itself, or the scans in it if it is a folder (without any, it is a DICOM folder itself).
+    """Return the scans that a path stands for.
 
-    A folder of folders alone counts for as many scans, unless they are the series of one DICOM study.
+    A file is one scan. A folder with scan files stands for these scans. A folder of folders alone stands for one scan
+    in each, unless they are the series of one DICOM study. Any other folder is one scan of DICOM files.
 
-    In a folder, these are skipped: hidden files, labels beside their scans (by the rules of `cases.names`), maps
-    of agreement and probabilities, and the files of further channels of a scan (`io.channels`): in nnU-Net's folders,
-    and for a model of several `channels` in any folder, unless the first file holds several images itself.
+    In a folder, hidden files, labels of scans (`cases.names`), and our own maps of agreement and probabilities are
+    skipped. So are the files of a scan's further channels (`io.channels`) in nnU-Net's folders; for a model of several
+    `channels` in any folder, unless the first file contains several channels itself.
     """
-    if not os.path.isdir(scan):  # pathlib raises for names that the system cannot look up
+    if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]
     entries = sorted(entry for entry in scan.iterdir() if not entry.name.startswith("."))
     skipped = set(skipped_labels(scan, channels))
@@ -234,7 +236,7 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
 
 
 def skipped_labels(folder: Path, channels: int = 1) -> list[Path]:
-    """Return the files of a folder that are labels of scans in it, or further channels of scans; see above."""
+    """Return the labels and the files of further channels in a folder, which `expand_scan_path` skips."""
     files = _files_in(folder) if os.path.isdir(folder) else []
     labels = labels_beside_scans(files, folder)
     firsts = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
@@ -243,12 +245,12 @@ def skipped_labels(folder: Path, channels: int = 1) -> list[Path]:
 
 
 def _is_first_channel(file: Path) -> bool:
-    """Return whether a file is the first of several that a model of several channels reads as one scan."""
+    """Return whether a file is the first channel of a scan whose other channels are files beside it."""
     if not channel_files(file):
         return False
     try:
         return read_header(file).channels == 1
-    except InputError:  # shown when the scan is read
+    except InputError:  # The error is reported when the scan is read.
         return True
 
 

@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     from ..wall.analysis import WallResult
 
 TEAM_TIMEOUT = timedelta(days=7)
-"""How long a process that has finished waits for the scans of the others; it does not wait for processes that ended."""
+"""How long a process that has segmented its scans waits for the others that still run."""
 LEFT_ATRIUM = "82471001"
 """SNOMED CT code of the left atrium, whose wall is measured."""
 _SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 MAX_LISTED = 20
-"""Scans or folders that one message names at most."""
+"""A message names at most this many scans or folders."""
 
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """The end of the scan `number`: its rows of the table, or its failure. Processes of a team exchange records."""
+    """The outcome for the scan `number`, which the processes of a team exchange: its measurements, or its failure."""
 
     number: int
     measurements: tuple[Measurements, ...] = ()
@@ -62,13 +62,13 @@ class ScanRecord:
 
 
 def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
-    """Segment every scan; returns 1 if one failed, with one line for each failure on stderr at the end.
+    """Segment every scan, print each failure at the end, and return 1 if a scan failed.
 
-    The table of measurements holds every scan whose segmentation was written, even if the work is interrupted.
+    Even after an interruption, the table of measurements lists every scan whose segmentation was written.
 
-    Started by `torchrun`, each process segments its part of the scans and prints their results as they are done; the
-    first process plans the jobs, and at the end writes the table and prints the failures. If another process ends
-    early, or all are interrupted, the table holds the first process's scans, and the scans without a result are named.
+    Under `torchrun`, each process segments its part of the scans and prints their results. The leader plans the jobs
+    and, at the end, writes the table and prints the failures. If another process ends early, or if all are interrupted,
+    the table lists only the leader's scans, and a message names the scans without a result.
     """
     if options.agreement and options.quality == FAST:
         usage_error("--agreement compares both branches: it needs --quality accurate")
@@ -107,13 +107,13 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
 
 def _model_channels(options: argparse.Namespace) -> int:
-    """Return the number of channels of the model's scans; 1 where no folder has files that could be channels."""
+    """Return the number of channels that the model needs; 1, without opening it, if no file looks like a channel."""
     files = [file for folder in options.scans if folder.is_dir() for file in folder.iterdir()]
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
 
 
 def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
-    """Print how many scans --skip-existing leaves out, and the files that DCAMT did not write."""
+    """Print how many scans --skip-existing skips, and which of their files DCAMT did not write."""
     done = [job for job in planned if job not in jobs]
     if done:
         print_error(f"{len(done)} of {len(planned)} scans have a result already and are skipped")
@@ -145,10 +145,11 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                     raise
                 lost = "another process ended before its scans were done"
         except KeyboardInterrupt:
-            lost = "interrupted" if team.size > 1 else None  # the output of a single process shows what is missing
+            # A single process has printed each finished scan, so the missing ones are known.
+            lost = "interrupted" if team.size > 1 else None
             raise
         finally:
-            with ignore_sigterm():  # torchrun sends it after another process has ended
+            with ignore_sigterm():  # torchrun sends SIGTERM once another process has ended.
                 records.sort(key=lambda record: record.number)
                 missing = _jobs_without_result(jobs, records, start_time)
                 if lost and team.leads:
@@ -158,7 +159,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                     earlier = read_measurements_csv(table) if options.skip_existing else []
                     write_measurements_csv([*earlier, *rows], table)
     if not team.leads:
-        return 0  # the leader prints the failures; torchrun would end it if this process returned another status
+        return 0  # The leader prints the failures; on another status torchrun would end the leader.
     if rows and table:
         console.print_text(f"measurements: {table}")
     failures = [record.failure for record in records if record.failure is not None]
@@ -174,7 +175,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
 
 @dataclass(frozen=True)
 class SegmentSession:
-    """Segments the scans of `jobs` one by one, writes their results and prints them on the console."""
+    """Segments the scans of `jobs`, writes their results and prints them on the console."""
 
     segmenter: Segmenter
     quality: str
@@ -197,7 +198,7 @@ class SegmentSession:
             wall_seconds = time.monotonic() - wall_seconds
             with interrupt_on_sigterm():
                 write_results(job, result, source, wall, self.shows_identity)
-            # Before printing, which fails if stdout is closed.
+            # Recorded before printing, which fails if stdout is closed.
             records.append(ScanRecord(number, result.measurements))
             self._print_result(job, result, time.monotonic() - start)
             if wall is not None:
@@ -231,7 +232,7 @@ class SegmentSession:
         volume = read_scan(job.scan, self.segmenter.channels, self.choice)
         if warning := few_values_warning(volume):
             self.console.print_error(f"{job.scan}: {warning}")
-        # Before the work: a scan that is not DICOM cannot be referred to.
+        # Before the work: fails if the scan is not DICOM, to which a DICOM segmentation must refer.
         source = (
             find_source_images(job.scan, volume.grid, volume.frames) if ending(job.segmentation) == ".dcm" else None
         )
@@ -245,8 +246,8 @@ class SegmentSession:
         return result, source
 
     def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
-        """Measure the wall of the left atrium and write its files; return the failure if it cannot be measured."""
-        # Imported only on demand, as vtk takes its time to load.
+        """Measure the left atrium's wall and write its files; return the result and None, or None and the error."""
+        # Imported on demand, since vtk loads slowly.
         from ..wall.settings import WallSettings
         from .wall import WallJob, measure_wall
 
@@ -291,7 +292,7 @@ class SegmentSession:
         for kind in ("agreement", *_SIDE_RESULTS):
             if path := getattr(job, kind):
                 lines.append(f"{kind.replace('_', ' ').replace('dicom', 'DICOM')}: {path}")
-        # In one write, since other processes may be printing their results.
+        # All lines in one write, since other processes may print at the same time.
         self.console.print_text("\n".join(lines))
 
 
@@ -304,11 +305,11 @@ def write_results(
 ) -> None:
     """Write all files of the job, or none.
 
-    `source`: the DICOM images that a DICOM segmentation refers to. `wall`: shown in the report, as the identity of the
-    patient is with `shows_identity`.
+    source: the DICOM images that a DICOM segmentation refers to. wall: the analysed wall, for the report.
+    shows_identity: whether the report names the patient.
 
     Raises:
-        OutputError: one of them cannot be written; files that existed before are unchanged.
+        OutputError: a file cannot be written; files that existed before are unchanged.
     """
     from ..api.outputs import (
         describe_identity,
@@ -337,7 +338,7 @@ def write_results(
 
 
 def _requested_results(options: argparse.Namespace) -> RequestedResults:
-    """Return the results that the options request; `--measurements` is a table, or with .dcm a DICOM report."""
+    """Return the results that the options request. `--measurements` with the ending .dcm is a DICOM report."""
     table = options.measurements
     as_dicom = table is not None and table.name.lower().endswith("dcm") and ending(table) in (".dcm", "")
     return RequestedResults(
@@ -352,7 +353,7 @@ def _requested_results(options: argparse.Namespace) -> RequestedResults:
 
 
 def _jobs_without_result(jobs: Sequence[ScanJob], records: Sequence[ScanRecord], start_time: float) -> list[ScanJob]:
-    """Return the jobs that have no record and whose result was not written since `start_time` (s since the epoch)."""
+    """Return the jobs without a record whose segmentation was not written since `start_time` (s since the epoch)."""
     recorded = {record.number for record in records}
 
     def is_written(job: ScanJob) -> bool:

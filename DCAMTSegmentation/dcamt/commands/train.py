@@ -26,7 +26,7 @@ from .watch import show_event, watch_run
 
 
 def run_train(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
-    """Start, resume, stop or watch a run; returns 0 when its model is written."""
+    """Start, resume, stop or watch a run; return the exit status."""
     if options.watch:
         if options.cases or options.resume or options.set or options.recipe or options.start_from:
             usage_error("--watch only shows a run: give it --run and nothing else")
@@ -41,7 +41,7 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
             return 0
         options.resume = True
     if options.cases is None and options.set and "=" not in options.set[-1]:
-        options.cases = Path(options.set.pop())  # `--set a=1 b=2 cases.csv`
+        options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives the list to --set.
     if options.resume and (options.set or options.recipe or options.start_from or options.effort):
         usage_error("--resume uses the run's own recipe: leave out --recipe, --start-from, --effort and --set")
     if not options.resume and options.cases is None:
@@ -73,14 +73,14 @@ def _train(options: argparse.Namespace) -> int:
 
 
 class ConsoleObserver:
-    """Prints what a run does; calls `on_stdout_lost` when stdout can no longer be written."""
+    """Prints the events of a run; calls `on_stdout_lost` when stdout can no longer be written."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.on_stdout_lost: Callable[[], None] = lambda: None
 
     def on_event(self, event: RunEvent) -> None:
-        """Print an event. Without stdout the run pauses rather than fails; one that is finished stays so."""
+        """Print an event. If stdout is lost, the run pauses instead of failing, unless it has already finished."""
         try:
             show_event(event, self._console)
         except StdoutLost:
@@ -88,7 +88,7 @@ class ConsoleObserver:
                 self.on_stdout_lost()
 
     def on_report_progress(self, done: int, total: int) -> None:
-        """Show how many validation cases are scored."""
+        """Show the progress of the report."""
         self._console.show_progress("scoring the validation cases", done / total)
 
     def on_warning(self, message: str) -> None:

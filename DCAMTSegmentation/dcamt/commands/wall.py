@@ -40,7 +40,7 @@ TABLE = "wall.csv"
 
 @dataclass(frozen=True)
 class WallJob:
-    """A scan, its segmentation, and the name and folder of its results."""
+    """A scan, its segmentation, and the folder and optional files of its results."""
 
     scan: Path
     segmentation: Path
@@ -52,7 +52,7 @@ class WallJob:
 
     @property
     def name(self) -> str:
-        """The scan's name, which its results bear."""
+        """The scan's name, with which the names of its results begin."""
         return scan_name(self.scan)
 
     @property
@@ -63,10 +63,10 @@ class WallJob:
 
 
 def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
-    """Measure the wall of every scan; returns 1 if one failed, with one line for each failure on stderr at the end.
+    """Measure the wall of every scan, print each failure at the end, and return 1 if a scan failed.
 
-    A folder of scans needs a folder of segmentations, paired by name as `dcamt evaluate` pairs them, and gets one table
-    of all scans beside the files of each. The table holds every scan measured, even if the work is interrupted.
+    For a folder of scans, the segmentations are a folder too, paired by name as in `dcamt evaluate`; besides the files
+    of each scan, a table of all scans is written. Even after an interruption, it lists every scan that was measured.
     """
     if options.identity and options.report is None:
         usage_error("--identity is for the report: it needs --report")
@@ -118,9 +118,10 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
 
 
 def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
-    """Return the rows of the table of all scans and, where they exist, those of the skipped scans' own tables.
+    """Return the rows of the table of all scans and of the skipped scans' own tables.
 
-    An interrupted run may have written a scan's own table only. Raises InputError if `table` is no table of walls.
+    A command that was killed may have written only the scans' own tables. Raises InputError if `table` is another kind
+    of file.
     """
     rows: dict[str, list[list[str]]] = {}
     for row in filter(None, read_wall_rows(table)):
@@ -133,15 +134,15 @@ def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
 
 
 def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], object]) -> list[WallJob]:
-    """Return one job for each scan; prints wrong usage.
+    """Return one job for each scan; wrong usage ends the process through `usage_error`.
 
     Raises:
-        InputError: a scan has no segmentation, or a result would replace an input or, unasked, any file.
-        OutputError: a result cannot be written to its place.
+        InputError: a scan has no segmentation, or a result would replace an input or, without --overwrite, any file.
+        OutputError: a result's folder cannot be written.
     """
     scan, segmentation, output = options.scan, options.segmentation, options.output
     if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
-        usage_error(f"-o {output}: several files are written: give a folder")
+        usage_error(f"-o {output}: the command writes several files: give a folder")
     if options.surface is not None:
         surface_ending(options.surface)
     scans = expand_scan_path(scan)
@@ -153,9 +154,9 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     else:
         for option, value in single:
             if value is not None:
-                usage_error(f"{option} is for one scan, and {scan} is a folder of them")
+                usage_error(f"{option} is for one scan, but {scan} is a folder of scans")
         if not segmentation.is_dir():
-            usage_error(f"{scan} is a folder of scans: give a folder of segmentations, too")
+            usage_error(f"{scan} is a folder of scans: give a folder of segmentations too")
         names = [case_name(one) for one in scans]
         found = pair_with_labels(names, labelmaps_by_case(segmentation, skip_images=True))
         jobs = []
@@ -182,7 +183,12 @@ def measure_wall(
     label: int | None = None,
     openings: Labelmap | None = None,
 ) -> WallResult:
-    """Measure one scan's wall and write its files, all or none; raises OutputError if one cannot be written."""
+    """Return the analysed wall of a scan after writing its files, all or none.
+
+    Raises:
+        InputError: the wall cannot be analysed.
+        OutputError: a file cannot be written.
+    """
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
     with atomic_paths(job.results) as temporary:
         write_wall_surface(result, temporary[wall_surface_path(job.folder, job.name)])
@@ -212,7 +218,7 @@ def _write_report(
 
 
 def print_wall(result: WallResult, job: WallJob, console: Console, seconds: float) -> None:
-    """Print a scan's burden with its method, and where its files are."""
+    """Print a scan's burden, the method, and the paths of its files."""
     burdens = result.burdens()
     console.print_event(
         "wall",

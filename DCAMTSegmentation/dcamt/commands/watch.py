@@ -1,4 +1,4 @@
-"""Show the events of a run: for `dcamt train`, and for `--watch` while another process trains."""
+"""Show the events of a run: those of this process (`dcamt train`) or of another one (`dcamt train --watch`)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ..runs.state import FAILED, RUNNING, run_state
 from .console import Console, format_duration
 
 POLL_EVERY_S = 0.5
-"""Seconds between two looks for new events."""
+"""Seconds between two checks for new events."""
 
 
 def watch_run(run: RunFolder, console: Console) -> int:
-    """Show past and new events until no process trains the run; returns 1 if the run failed."""
+    """Show past and new events until no process trains the run; return 1 if the run failed, otherwise 0."""
     if not run.path.is_dir() or not (run.recipe.exists() or run.lock.exists()):
         raise InputError("holds no run to watch", path=run.path, remedy="Give the folder of a run.")
     tail = EventTail(run.events)
     try:
         while True:
-            state = run_state(run)  # before the events, so that all events before this state are shown
+            state = run_state(run)  # Read before the events, so that the last events of an ended run are shown.
             while (event := tail.next()) is not None:
                 show_event(event, console)
             if state.state != RUNNING:
@@ -39,7 +39,7 @@ def watch_run(run: RunFolder, console: Console) -> int:
             time.sleep(POLL_EVERY_S)
     except KeyboardInterrupt:
         console.clear_progress()
-        return 0  # the run itself continues
+        return 0  # Only watching ends; the run continues.
     console.clear_progress()
     where = f" at {state.step} of {state.of}" if state.of else ""
     console.print_text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")
@@ -47,7 +47,7 @@ def watch_run(run: RunFolder, console: Console) -> int:
 
 
 def show_event(event: RunEvent, console: Console) -> None:
-    """Print an event as a line of JSON, or as text for a person; progress moves the bar."""
+    """Print an event as a line of JSON or as text; events of progress move the progress bar."""
     if console.as_json:
         console.print_line(run_event_line(event))
     elif isinstance(event, CasesLoading):

@@ -1,7 +1,7 @@
 """Compute the agreement of the two branches: voxel by voxel, and as a single number.
 
-Of two independently initialised networks that disagree about a voxel at least one is wrong. Errors that both make stay
-hidden.
+If two independently initialised networks disagree about a voxel, at least one of them is wrong. Errors that both make
+remain undetected.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from .labelling import most_likely
 
 
 def agreement_map(branches: Tensor) -> Tensor:
-    """Return 1 - half the sum over classes of |p_A - p_B| (X, Y, Z), from (2, K, X, Y, Z).
+    """Return the agreement (X, Y, Z) of the branches' probabilities (2, K, X, Y, Z), from 0 to 1.
 
-    This is 1 minus the total variation distance of the two branches' distributions.
+    Agreement is 1 minus the total variation distance: 1 - half the sum over classes of |p_A - p_B|.
     """
     return 1 - 0.5 * (branches[0] - branches[1]).abs().sum(dim=0)
 
 
 def branch_dice(branches: Tensor) -> float:
-    """Return the Dice coefficient of the two branches' foregrounds, from (2, K, X, Y, Z); 1 if both are empty.
+    """Return the Dice coefficient of the two branches' segmentations, from probabilities (2, K, X, Y, Z).
 
-    A voxel counts as common if both branches give it the same class.
+    A voxel is common if both branches give it the same class. Returns 1 if both segmentations are empty.
     """
     a, b = (most_likely(branch) for branch in branches)
     total = int(a.count_nonzero() + b.count_nonzero())

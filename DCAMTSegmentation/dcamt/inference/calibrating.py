@@ -1,4 +1,4 @@
-"""Calibrate a model: segment labelled cases that its training did not see, also disturbed, and fit what to expect."""
+"""Calibrate a model: segment labelled cases that its training did not use, and fit the overlap to the doubt."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from .disturbances import CALIBRATING, DisturbedScan
 from .predictor import Predictor
 
 DISTURBED = 4
-"""Disturbed scans that are made of each case."""
-
+"""Number of disturbed scans made from each case."""
 
 MIN_SEGMENTED = 3
-"""Fewest cases in which something is segmented: each is assessed by a fit to the others, which takes two."""
+"""In at least this many cases something must be segmented: each case is tested on a fit to the others, at least two."""
 
 
 @dataclass
 class Observations:
-    """Features of doubt and true overlaps of scans that were segmented in one quality."""
+    """Features of doubt, true overlap and case name of each scan that was segmented in one quality."""
 
     features: list[dict[str, float]] = field(default_factory=list)
     overlaps: list[float] = field(default_factory=list)
     cases: list[str] = field(default_factory=list)
 
     def segmented(self) -> Observations:
-        """Return those of scans in which something was segmented."""
+        """Return the observations of the scans in which something was segmented."""
         rows = zip(self.features, self.overlaps, self.cases, strict=True)
         found = [row for row in rows if not row[0][NOTHING]]
         return Observations([row[0] for row in found], [row[1] for row in found], [row[2] for row in found])
@@ -49,18 +48,27 @@ def calibrate(
     progress: Callable[[int, int], None] | None = None,
     check: Callable[[], None] | None = None,
 ) -> Calibration:
-    """Return the calibration of a package on labelled cases that its training did not learn from.
+    """Return the calibration of a package, from labelled cases that its training did not use.
 
-    Each case is segmented as it is and in `DISTURBED` disturbances of `CALIBRATING`, in both qualities. `predictor`: of
-    this package. `notes`: what the cases were, in plain words. `progress(done, total)` is called after each case.
-    `check()` is called before each segmentation; an exception that it raises ends the calibration.
+    Each case is segmented in both qualities, undisturbed and with `DISTURBED` of the `CALIBRATING` disturbances.
+
+    Args:
+        package: the model.
+        cases: the labelled cases.
+        predictor: a predictor of this package.
+        notes: a description of the cases, stored in the calibration.
+        progress: called as progress(done, total) after each case.
+        check: called before each segmentation; an exception that it raises ends the calibration.
 
     Raises:
         InputError: there are fewer than `MIN_CASES` cases, one cannot be read, or the model segments something in fewer
-            than `MIN_SEGMENTED`.
+            than `MIN_SEGMENTED` cases.
     """
     if len(cases) < MIN_CASES:
-        raise InputError(f"a calibration needs {MIN_CASES} labelled cases or more; there are {len(cases)}")
+        raise InputError(
+            f"a calibration needs {MIN_CASES} labelled cases or more; there are {len(cases)}",
+            remedy="Add labelled cases of the role validation.",
+        )
     observed = {quality: Observations() for quality in QUALITIES}
     recipe, kinds = package.recipe, list(CALIBRATING)
     for number, case in enumerate(cases):
@@ -100,7 +108,7 @@ def calibrate(
 
 
 def mean_dice(found: np.ndarray, truth: np.ndarray, labels: Sequence[int]) -> float:
-    """Return the mean Dice coefficient (0 to 1) of the labels that one of two labelmaps holds; 0 if there are none."""
+    """Return the mean Dice coefficient (0 to 1) of the labels that occur in either labelmap; 0 if none occurs."""
     scores = []
     for label in labels:
         ours, theirs = found == label, truth == label

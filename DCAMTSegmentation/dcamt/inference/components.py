@@ -1,4 +1,4 @@
-"""Select the connected component of each class that is kept."""
+"""Select the connected component of each class that belongs to the organ."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from ..geometry import Box, Grid, NetworkGrid, bounding_box, connected_component
 from .labelling import most_likely
 
 CENTRAL = 4.0
-"""Weight of a component at distance r from the scan's centre: 1 / (1 + CENTRAL r^2), r = 1 at the centre of each face.
+"""A component's weight is 1 / (1 + CENTRAL r^2) at distance r from the scan's centre; r = 1 at the centre of each face.
 
-A scan is planned around the organ of interest: of two similar components, the central one is more likely the organ.
+Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
 """
 SPECK = 64
-"""Voxels of the coarse grid; a smaller component there is no organ."""
+"""A component of fewer voxels of the coarse grid is not an organ."""
 SURE, CORE = 0.95, 0.1
-"""A component's certain part is selected in its place: the voxels above the probability `SURE`, if their largest
-component has at least the fraction `CORE` of the whole component's weight."""
+"""Only a component's certain part is selected: its voxels with a probability of at least `SURE`.
+
+The whole component is selected if the certain part's largest component has less than `CORE` of its weight."""
 
 
 @dataclass(frozen=True)
 class CentrePrior:
-    """Prior for the place of an organ: the nearer to the scan's centre, the likelier.
+    """Prior for the place of an organ, which is likelier near the scan's centre.
 
-    centre, half_edges: of the scan, each (3,), in voxels of a grid along its axes that may show a part of the scan.
+    centre, half_edges: (3,) each, the scan's centre and half its edges, in voxels of a grid that may be a part of it.
     """
 
     centre: np.ndarray
@@ -35,23 +36,23 @@ class CentrePrior:
 
     @classmethod
     def from_box(cls, box: Box) -> CentrePrior:
-        """Return the prior of a scan that fills `box`, in that box's voxels."""
+        """Return the prior of a scan that fills `box`, in the voxels that `box` counts."""
         faces = np.array([(side.start, side.stop) for side in box])
         return cls((faces.sum(axis=1) - 1) / 2, (faces[:, 1] - faces[:, 0]) / 2)
 
     @classmethod
     def on_network_grid(cls, scan: Grid, grid: NetworkGrid) -> CentrePrior:
-        """Return the prior of `scan` in voxels of the network's grid of the scan, or of a part of it."""
+        """Return the prior of `scan` in voxels of a network grid of the scan or of a part of it."""
         centre = scan.affine @ [*((np.array(scan.shape) - 1) / 2), 1]
         edges = np.array([scan.shape[stored] * float(scan.spacing[stored]) for stored in grid.order])
         return cls((np.linalg.inv(grid.affine) @ centre)[:3], edges / grid.spacing / 2)
 
     def within(self, box: Sequence[slice]) -> CentrePrior:
-        """Return the same prior in voxels of the part `box` of this grid."""
+        """Return the same prior in voxels of the grid's part `box`."""
         return CentrePrior(self.centre - [side.start for side in box], self.half_edges)
 
     def weights(self, components: np.ndarray, number: int) -> np.ndarray:
-        """Return the weights (number,) of the components 1 to `number` - 1 of an array; 0 for background."""
+        """Return the weights (number,) of the components 1 to `number` - 1 of an array (X, Y, Z); background gets 0."""
         voxels_at = np.nonzero(components)
         label = components[voxels_at]
         voxels = np.maximum(np.bincount(label, minlength=number), 1)
@@ -64,9 +65,9 @@ class CentrePrior:
 
 @dataclass(frozen=True)
 class ExpectedOrgans:
-    """Where organs are expected, in voxels of a labelmap.
+    """The expected places of organs, in voxels of a labelmap.
 
-    boxes: where each class was located before. prior: that of the scan.
+    boxes: the box in which each class was located. prior: the scan's centre prior.
     """
 
     boxes: Mapping[int, Box]
@@ -76,10 +77,10 @@ class ExpectedOrgans:
 def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePrior | None = None) -> np.ndarray:
     """Return the largest component of `mask` (I, J, K) bool as a new mask.
 
-    near: where the organ was located before; only a component's voxels there count, unless no component has any.
-    prior: of the scan, in voxels of the mask; multiplies a component's size.
+    near: the box in which the organ was located; a component's size is then its number of voxels in this box, unless
+    no component has any. prior: the scan's prior in voxels of the mask; its weights multiply the sizes.
 
-    Of components of equal weight the first in array order is kept. An empty mask stays empty.
+    Of equal components, the first in array order is kept. An empty mask stays empty.
     """
     kept = np.zeros(mask.shape, dtype=bool)
     box = bounding_box(mask)
@@ -104,10 +105,10 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
 def keep_largest_components(
     labelmap: np.ndarray, labels: Sequence[int], expected: ExpectedOrgans | None = None
 ) -> np.ndarray:
-    """Return a copy of `labelmap` (I, J, K) in which each of `labels` keeps its `largest_component` only.
+    """Return a copy of `labelmap` (I, J, K) in which each class of `labels` keeps only its `largest_component`.
 
-    All other voxels of these classes become background (0); classes not in `labels` stay unchanged. Each class is
-    judged separately: voxels of another class connect nothing.
+    Its other voxels become background (0). Classes not in `labels` stay unchanged. Voxels of another class do not
+    connect a class's components.
     """
     tidied = labelmap.copy()
     for label in labels:
@@ -121,9 +122,9 @@ def keep_largest_components(
 
 
 def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
-    """Return the labels of one component a class, uint8 (X, Y, Z), from probabilities (K, X, Y, Z) on a coarse grid.
+    """Return labels uint8 (X, Y, Z) with one component of each class, from probabilities (K, X, Y, Z) on a coarse grid.
 
-    Of each class the component with the largest weight is selected: its summed certainty times `prior`.
+    The component with the largest weight is selected: its summed certainty times the weight of `prior`.
     """
     labels = most_likely(probabilities).numpy()
     selected = np.zeros_like(labels)
@@ -135,8 +136,8 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
     """Return the component of a class's mask (X, Y, Z) with the largest weight, reduced to its certain part.
 
-    On a coarse grid an organ may touch a similar one (a mirror image, a neighbour), but their certain parts are
-    separate. A network that is uncertain about the whole scan gives only specks of certainty, which are ignored.
+    On a coarse grid an organ may touch a similar structure, but their certain parts are separate. A network that is
+    uncertain about the whole scan has only small certain parts, which are ignored.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)
@@ -145,16 +146,16 @@ def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior:
 
 
 def certainty(probabilities: Tensor, label: int) -> np.ndarray:
-    """Return how far a class's probability (X, Y, Z) exceeds chance, 1/K: from 0 at chance to 1."""
+    """Return a class's certainty (X, Y, Z): its probability scaled so that chance, 1/K, is 0 and certainty is 1."""
     chance = 1 / len(probabilities)
     return np.asarray((probabilities[label].numpy() - chance) / (1 - chance))
 
 
 def _heaviest_component(mask: np.ndarray, certain: np.ndarray, prior: CentrePrior) -> tuple[np.ndarray, float]:
-    """Return the heaviest component of a mask (X, Y, Z) and its weight; an empty one if all are specks."""
+    """Return the component of a mask (X, Y, Z) with the largest weight, and the weight; empty if all are too small."""
     components, number = connected_components(mask)
     sizes = np.bincount(components.ravel(), minlength=number + 1)
-    sizes[0] = 0  # the background is no component
+    sizes[0] = 0  # The background is not a component.
     sums = np.bincount(components.ravel(), certain.ravel(), len(sizes))
     weights = np.where(sizes >= SPECK, sums * prior.weights(components, len(sizes)), 0)
     best = int(weights.argmax())

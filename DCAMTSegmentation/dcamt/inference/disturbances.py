@@ -1,6 +1,6 @@
-"""Disturb scans as scanners and patients do, or until they show no organ, to learn what a model's doubt means.
+"""Simulate disturbances of scans, from noise to a missing organ, for the calibration of a model.
 
-A disturbance is a function of a scan and a random generator; it returns another scan and changes none.
+A disturbance is a function of a scan and a random generator. It returns a new scan and leaves its argument unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..geometry import Grid
 
 @dataclass(frozen=True, eq=False)
 class DisturbedScan:
-    """image: float (C, I, J, K). labels: integers (I, J, K). grid: that of both."""
+    """A scan with its label: `image` float (C, I, J, K) and `labels` integers (I, J, K), both on `grid`."""
 
     image: np.ndarray
     labels: np.ndarray
@@ -26,9 +26,9 @@ Disturbance = Callable[[DisturbedScan, np.random.Generator], DisturbedScan]
 
 
 def noise(fraction: float) -> Disturbance:
-    """Add noise whose standard deviation is a fraction of the 99th percentile.
+    """Return a disturbance that adds noise with a standard deviation of `fraction` times the 99th percentile.
 
-    Rician, as in magnitudes; Gaussian if the scan holds negative values, such as HU, which are no magnitudes.
+    The noise is Rician, as in magnitude images, or Gaussian if the scan has negative values, such as HU.
     """
 
     def disturb(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
@@ -41,7 +41,7 @@ def noise(fraction: float) -> Disturbance:
 
 
 def bias_field(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Multiply by a smooth field between about 0.4 and 1.6."""
+    """Multiply the scan by a smooth random field between about 0.4 and 1.6."""
     from scipy import ndimage
 
     shape = scan.grid.shape
@@ -51,7 +51,7 @@ def bias_field(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def gamma(exponent: float) -> Disturbance:
-    """Raise intensities, as a fraction of their range above 0, to a power."""
+    """Return a disturbance that raises the intensities, scaled to 0 to 1, to the power `exponent`."""
 
     def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
         low, high = min(0.0, float(scan.image.min())), float(scan.image.max())
@@ -61,7 +61,7 @@ def gamma(exponent: float) -> Disturbance:
 
 
 def blur(mm: float) -> Disturbance:
-    """Blur by a Gaussian of that standard deviation."""
+    """Return a disturbance that blurs with a Gaussian of the standard deviation `mm`."""
 
     def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
         from scipy import ndimage
@@ -72,7 +72,7 @@ def blur(mm: float) -> Disturbance:
 
 
 def coarse(factors: tuple[int, int, int]) -> Disturbance:
-    """Average blocks of voxels; a block has the label that fills more than half of it, else background."""
+    """Return a disturbance that averages blocks of voxels; a block's label must fill more than half of the block."""
 
     def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
         factor = [max(1, min(f, n // 3)) for f, n in zip(factors, scan.grid.shape, strict=True)]
@@ -95,13 +95,13 @@ def coarse(factors: tuple[int, int, int]) -> Disturbance:
 
 
 def low_contrast(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Draw intensities to their mean, to a fourth of the contrast, and add as much noise as there was before."""
+    """Reduce the contrast to a quarter, and add noise of 2% of the 99th percentile."""
     flat = scan.image.mean() + 0.25 * (scan.image - scan.image.mean())
     return replace(scan, image=flat + draw.normal(0, 0.02 * abs(np.percentile(scan.image, 99)), scan.image.shape))
 
 
 def nothing(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Replace the scan by smooth noise of its own mean and deviation: there is no organ."""
+    """Replace the scan by smooth noise of the same mean and standard deviation, without any organ."""
     from scipy import ndimage
 
     field = ndimage.gaussian_filter(draw.normal(size=scan.image.shape), (0, *(2.0 / scan.grid.spacing)))
@@ -110,7 +110,7 @@ def nothing(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def upside_down(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
-    """Mirror the anatomy along the second and third axis: an organ that the model does not know."""
+    """Mirror the anatomy along the second and third axis, so that the model does not know the organ."""
     return DisturbedScan(scan.image[:, :, ::-1, ::-1], scan.labels[:, ::-1, ::-1], scan.grid)
 
 
@@ -125,4 +125,4 @@ CALIBRATING: dict[str, Disturbance] = {
     "no organ": nothing,
     "upside down": upside_down,
 }
-"""What a model is calibrated with: from disturbances that hardly change its result to scans without the organ."""
+"""The disturbances for calibration, from those that hardly change a segmentation to scans without the organ."""

@@ -1,7 +1,7 @@
 """Compute features of a segmentation's doubt, from which `models.calibration` estimates the expected overlap.
 
-Doubt is summed in the band within `BAND_MM` of the outline and divided by the segmentation's volume, as the errors
-that the Dice coefficient counts are. Each feature grows with the doubt.
+Doubt is summed in the band within `BAND_MM` of the outline and divided by the number of segmented voxels, as the Dice
+coefficient relates errors to the volume. Each feature grows with the doubt.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from ..models.calibration import NOTHING
 from .agreement import agreement_map
 
 BAND_MM = 2.5
-"""Most errors of a good segmentation lie this near to its outline."""
+"""Most errors of a good segmentation lie within this distance of its outline."""
 DISAGREEMENT_OFFSET = 1e-3
 """Added to the disagreement, so that the logarithm of zero disagreement is finite."""
 
 
 def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:
-    """Return the features of doubt of a segmentation; only `NOTHING` if it is empty.
+    """Return the features of doubt of a segmentation by name; only `NOTHING` if the segmentation is empty.
 
-    branches: probabilities (branches, K, X, Y, Z) on the network's grid. labels: uint8 (X, Y, Z), the segmentation on
-    that grid. spacing: that grid's spacing, mm.
+    branches: probabilities (branches, K, X, Y, Z) on the network grid. labels: uint8 (X, Y, Z), the segmentation on
+    that grid. spacing: the grid's spacing in mm.
 
-    entropy: square root of the entropy of the branches' mean probabilities, in units of log K, summed over the band
-        and divided by the number of segmented voxels.
-    disagreement: logarithm of the branches' total variation distance, summed and divided likewise. Absent if there is
-        one branch.
+    The feature `entropy` is the entropy of the branches' mean probabilities in units of log K, summed over the band,
+    divided by the number of segmented voxels; then the square root is taken. The feature `disagreement` is the total
+    variation distance of the branches, summed and divided in the same way; then the logarithm is taken. It is absent if
+    there is only one branch.
     """
     box = bounding_box(labels > 0)
     if box is None:
@@ -68,5 +68,5 @@ def dilate(mask: np.ndarray, mm: float, spacing: tuple[float, float, float]) -> 
     from scipy import ndimage
 
     if not mask.any():
-        return mask.copy()  # there is no distance to nothing
+        return mask.copy()  # The distance to an empty mask is undefined.
     return np.asarray(ndimage.distance_transform_edt(~mask, sampling=spacing) <= mm)

@@ -1,9 +1,9 @@
-"""Fold batch normalisation into the convolutions of a network for inference, and compute ReLU with them.
+"""Fold batch normalisation into the convolutions of a network for inference, and fuse them with ReLU.
 
-At inference, batch normalisation scales and offsets each channel by constants, which the convolution before it can
-include: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). Interpolation between the two
-changes nothing, since its weights sum to 1. The folded network gives the same probabilities to rounding; in bfloat16,
-to hundredths.
+At inference, batch normalisation scales and offsets each channel by constants. The convolution before it can include
+these: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). An interpolation between the two
+layers does not matter, since its weights sum to 1. The folded network gives the same probabilities up to rounding; in
+bfloat16 they differ by hundredths.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..networks.dual_vnet import DualVNet
 
 
 class FoldedConvolution(nn.Conv3d):
-    """Convolve with a bias, then apply ReLU if `relu`: (1, inputs, X, Y, Z) -> (1, outputs, ...)."""
+    """A convolution with a bias, followed by ReLU if `relu`: (1, inputs, X, Y, Z) -> (1, outputs, X', Y', Z')."""
 
     relu: bool = False
 
@@ -44,7 +44,7 @@ class FoldedConvolution(nn.Conv3d):
 
 
 class FoldedTransposedConvolution(nn.ConvTranspose3d):
-    """Apply a transposed convolution with a bias, then ReLU if `relu`."""
+    """A transposed convolution with a bias, followed by ReLU if `relu`."""
 
     relu: bool = False
 
@@ -63,7 +63,7 @@ Folded = FoldedConvolution | FoldedTransposedConvolution
 
 
 def fold(network: DualVNet) -> DualVNet:
-    """Fold the normalisation of `network`, in place; afterwards the network can only be used for inference."""
+    """Fold the batch normalisation of `network` in place and return it; it can no longer be trained."""
     network.eval().requires_grad_(False)
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
@@ -74,9 +74,10 @@ def fold(network: DualVNet) -> DualVNet:
 
 
 def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> DualVNet:
-    """Move a network to a device, in place, and convert its weights; instance normalisation stays in float32.
+    """Move a network to a device in place, convert its weights to `precision`, and return it.
 
-    Statistics of instance normalisation are sums over a whole volume; PyTorch combines them with 16-bit features.
+    Instance normalisation stays in float32, since its statistics are sums over a whole volume. PyTorch can apply it to
+    16-bit features.
     """
     network.to(device, precision)
     for module in network.modules():
@@ -104,13 +105,14 @@ def _fold_layers(layers: nn.Sequential) -> None:
             kept.append(layer)
             if not isinstance(layer, nn.Upsample):
                 last = None
-    layers._modules.clear()  # in place, since the layers may be an attribute of several modules, or a subclass
+    # In place, since several modules may share these layers, and their class may be a subclass.
+    layers._modules.clear()
     for index, layer in enumerate(kept):
         layers.add_module(str(index), layer)
 
 
 def _take_weights(own: Any, plain: nn.Conv3d | nn.ConvTranspose3d) -> nn.Module:
-    """Return `own` with the weights, bias, device and precision of `plain`, without gradients."""
+    """Copy weights, bias, device and precision of `plain` to `own`, and return `own` without gradients."""
     own.to(plain.weight)
     with torch.no_grad():
         own.weight.copy_(plain.weight)
@@ -126,7 +128,7 @@ def _fold_normalisation(convolution: Folded, norm: nn.BatchNorm3d) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert convolution.bias is not None
-    # In double precision, so that folding rounds only once.
+    # In double precision, so that values are rounded only once.
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     along = (-1, 1, 1, 1, 1) if isinstance(convolution, FoldedConvolution) else (1, -1, 1, 1, 1)
     with torch.no_grad():
@@ -136,17 +138,17 @@ def _fold_normalisation(convolution: Folded, norm: nn.BatchNorm3d) -> None:
 
 
 def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
-    """Return oneDNN's convolution with ReLU for an image on a CPU; None if there is none.
+    """Return oneDNN's convolution with ReLU for an image on a CPU; None if it is not available.
 
-    PyTorch's compiler uses the same operator. Without it, small convolutions and those of one channel use a fallback
-    that is several times slower and copies its result.
+    PyTorch's compiler uses the same operator. `F.conv3d` would compute small or one-channel convolutions with a
+    fallback that is several times slower and copies its result.
     """
     return _tested_operator(image.dtype) if image.device.type == "cpu" else None
 
 
 @lru_cache
 def _tested_operator(precision: torch.dtype) -> Callable[..., Tensor] | None:
-    """Return the operator if its result is correct in this precision: private operators of PyTorch may change."""
+    """Return the operator if it gives the correct result in this precision, since it is private and may change."""
     operator: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     if operator is None:
         return None

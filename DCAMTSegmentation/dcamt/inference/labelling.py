@@ -1,4 +1,4 @@
-"""Choose the label of each voxel by its probabilities."""
+"""Choose the label of each voxel from its probabilities."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..preprocessing import reached_from, to_source
 
 
 def most_likely(probabilities: Tensor) -> Tensor:
-    """Return each voxel's class of highest probability, uint8 (X, Y, Z), from (K, X, Y, Z); on a tie the first.
+    """Return each voxel's most likely class, uint8 (X, Y, Z), from (K, X, Y, Z); of equal classes the first.
 
-    The same as `argmax`, which is many times slower along an axis that is not the last.
+    Gives the result of `argmax`, which is many times slower along an axis that is not the last.
     """
     labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8, device=probabilities.device)
     highest = probabilities[0]
@@ -26,9 +26,9 @@ def most_likely(probabilities: Tensor) -> Tensor:
 def labels_on_scan(probabilities: Tensor, grid: NetworkGrid) -> np.ndarray:
     """Return the most likely class of each of the scan's own voxels, uint8 (I, J, K), from (K, X, Y, Z).
 
-    The same as `most_likely` of `to_source`, but only voxels that can be foreground are interpolated. A scan's voxel is
-    a weighted mean of some of the network's voxels; where background leads in all of these, it leads in the mean.
-    Background's own probability is 1 minus the others'.
+    Gives the result of `most_likely(to_source(probabilities))`, but interpolates only voxels that can be foreground. A
+    voxel of the scan is a weighted mean of network voxels; if background is most likely in all of these, it is most
+    likely in the mean. The probability of background is 1 minus the sum of the others.
     """
     labels = np.zeros(grid.source.shape, np.uint8)
     box = bounding_box(most_likely(probabilities).numpy())

@@ -1,9 +1,9 @@
-"""Locate organs in a large scan, so that only a box around them is segmented in full resolution.
+"""Locate organs in a large scan, so that only a box around them is segmented at full resolution.
 
-First the anatomy is separated from air and padding. If that still leaves a large scan, one branch predicts it on a grid
-1.5 times as coarse as the network's own, the scan's inner part first. (At twice the spacing organs look smaller than
-any in training, and the network finds few of them.) Where a class may have several components, or a class is not found
-at that resolution, the whole anatomy is segmented.
+First, air and padding are cut off. If the rest is still large, one branch predicts it on a grid with 1.5 times the
+network's spacing, starting with the scan's inner part. (At twice the spacing, organs look smaller than any in training,
+and the network misses most of them.) The whole anatomy is segmented if a class may have several components, or if a
+class is not found at the coarse resolution.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .anatomy import anatomy_box
 from .components import CentrePrior, certainty, select_components
 
 LARGE_PATCHES, LARGE_VOXELS = 5, 1 << 20
-"""A scan is large if its network grid has more voxels than `LARGE_PATCHES` training patches, and than `LARGE_VOXELS`.
+"""A scan is large if its network grid is larger than `LARGE_VOXELS` voxels and than `LARGE_PATCHES` training patches.
 
 A scan cropped around the heart has two to four patches of the left atrium's recipe.
 """
@@ -45,8 +45,8 @@ PredictCoarse = Callable[[Tensor], Tensor]
 class OrganLocation:
     """Boxes in a scan's own voxels.
 
-    box: to segment, the organs with their margin. anatomy: of the whole patient in the scan.
-    organs: of each class that was located; empty where all of the anatomy is segmented anyway.
+    box: the box to segment: the organs and a margin. anatomy: the box of all anatomy in the scan. organs: the box of
+    each class that was located; empty if all anatomy is segmented without locating organs.
     """
 
     box: Box
@@ -55,7 +55,7 @@ class OrganLocation:
 
 
 def is_large(recipe: Recipe, grid: NetworkGrid) -> bool:
-    """Return whether locating the organs first saves time."""
+    """Return whether a scan is so large that locating the organs first saves time."""
     return math.prod(grid.shape) > max(LARGE_VOXELS, LARGE_PATCHES * math.prod(recipe.training.patch))
 
 
@@ -69,9 +69,9 @@ def organ_margin(recipe: Recipe, grid: NetworkGrid) -> tuple[int, int, int]:
 
 
 def locate_organs(volume: Volume, grid: NetworkGrid, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
-    """Return where the organs of a large scan lie; None if nothing is found.
+    """Return the location of the organs in a large scan; None if nothing is found.
 
-    grid: the network's grid of the scan.
+    grid: the scan's network grid. predict: predicts on a coarse grid.
     """
     anatomy = anatomy_box(volume, recipe)
     if anatomy is None:
@@ -91,10 +91,10 @@ def locate_organs(volume: Volume, grid: NetworkGrid, recipe: Recipe, predict: Pr
 def locate_organs_in(
     volume: Volume, part: Box, anatomy: Box, margin: tuple[int, int, int], recipe: Recipe, predict: PredictCoarse
 ) -> OrganLocation | None:
-    """Return where the organs lie within a part of the anatomy; None if they are not there.
+    """Return the location of the organs within a part of the anatomy; None if they are not found there.
 
-    If the part is not all of the anatomy, the organs may lie elsewhere: then every class must be found, fill
-    `SMALLEST_ORGAN`, and not be cut off by the part's faces.
+    If the part is smaller than the anatomy, the organs may lie elsewhere. Then every class must be found, be at least
+    `SMALLEST_ORGAN` large, and not be cut off by the part's faces.
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
@@ -121,7 +121,7 @@ def locate_organs_in(
 
 
 def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:
-    """Return the inner part of a scan in its own voxels: `INNER` of each axis, and at least two training patches."""
+    """Return the inner box of a scan in its own voxels: the fraction `INNER` of each axis, at least two patches."""
     box = [slice(0)] * 3
     for axis, stored in enumerate(grid.order):
         length = grid.source.shape[stored]
@@ -132,12 +132,12 @@ def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:
 
 
 def crop_scan(volume: Volume, box: Box) -> Volume:
-    """Return the scan's voxels within `box` as a scan at the same place in the patient; a view, not a copy."""
+    """Return the part `box` of a scan as a scan at the same place in the patient; its voxels are a view."""
     return Volume(volume.voxels[(slice(None), *box)], volume.grid.crop(box), volume.path)
 
 
 def paste(part: np.ndarray, box: Box, shape: tuple[int, int, int], outside: float) -> np.ndarray:
-    """Return an array (..., I, J, K) of `shape` that holds `part` (..., i, j, k) in `box` and `outside` elsewhere."""
+    """Return an array (..., I, J, K) of `shape` with `part` (..., i, j, k) in `box`, and `outside` elsewhere."""
     size = (*part.shape[:-3], *shape)
     pasted = np.full(size, outside, part.dtype) if outside else np.zeros(size, part.dtype)
     pasted[(..., *box)] = part
@@ -145,7 +145,7 @@ def paste(part: np.ndarray, box: Box, shape: tuple[int, int, int], outside: floa
 
 
 def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:
-    """Return `box` (in a grid of `shape`), enlarged by `margin` on each side whose face a label in it touches."""
+    """Return `box` enlarged by `margin` at each face that the labels touch; `shape`: of the grid that limits it."""
     sides = []
     for axis, (side, more, length) in enumerate(zip(box, margin, shape, strict=True)):
         first, last = (np.take(labels.voxels, end, axis=axis).any() for end in (0, -1))
@@ -156,14 +156,14 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
 
 
 def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
-    """Return whether each class of `selected` (X, Y, Z) has enough certainty to be an organ."""
+    """Return whether the summed certainty of each class of `selected` (X, Y, Z) is at least `SMALLEST_ORGAN`."""
     enough = SMALLEST_ORGAN * math.prod(recipe.training.patch) / COARSER**3
     labels = range(1, recipe.output_channels)
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)
 
 
 def _without_short_stride(length: int, stride: int) -> slice:
-    """Return an axis without its ends, if padding them to a whole stride would add over two thirds of a stride."""
+    """Return the slice of an axis, trimmed to whole strides if padding it would add over two thirds of a stride."""
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)
 

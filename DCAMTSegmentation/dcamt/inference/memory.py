@@ -12,21 +12,21 @@ from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
 
 DEFAULT_MEMORY = 2 << 30
-"""Bytes that a pass may take on a CPU, so that a laptop's other programs keep theirs."""
+"""Bytes that a pass may take on a CPU, so that other programs of a laptop keep enough memory."""
 
 
 def pass_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
-    While one branch's finest level is decoded, both branches' skips are kept: at most eight float32 feature maps of the
-    finest level, as measured by Testing/benchmarks/inference.py.
+    The peak is reached when the finest level of a branch is decoded while the skips of both branches are in memory: at
+    most eight float32 feature maps of the finest level, as measured by Testing/benchmarks/inference.py.
     """
     maps = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
     return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * maps) + attention_bytes(recipe, size)
 
 
 def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
-    """Return the features of all levels, per voxel of the finest level, with the given downsampling."""
+    """Return the number of features of all levels per voxel of the finest level, for these strides."""
     total, voxels = 0.0, 1.0
     for channels, step in zip(recipe.network.channels, ((1, 1, 1), *strides), strict=True):
         voxels /= math.prod(step)
@@ -35,9 +35,9 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
 
 
 def attention_bytes(recipe: Recipe, size: Shape) -> int:
-    """Estimate the memory in bytes of the cross-attention of (X, Y, Z) voxels for one block of queries.
+    """Estimate the memory in bytes of cross-attention, for one block of queries in a volume of (X, Y, Z) voxels.
 
-    This memory holds the block's bias and, where attention is not fused, its scores before and after the softmax.
+    It contains the block's bias and, if attention is not fused, the scores before and after the softmax.
     """
     heads = recipe.network.attention_heads
     if not heads:
@@ -47,18 +47,18 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
-    """Return the largest tile of a volume of (X, Y, Z) voxels that a pass of `limit` bytes can take; None: all of it.
+    """Return the largest tile of a volume of (X, Y, Z) voxels for a pass of `limit` bytes; None if no tiles are needed.
 
-    However low the limit, a tile is not shorter than four strides along each axis.
+    A tile has at least four strides along each axis, even if it then exceeds the limit.
     """
     return fitting_tile(size, recipe.stride, lambda part: pass_bytes(recipe, part) <= limit)
 
 
 def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
-    """Return how many bytes of `memory` a pass may take: over all of (X, Y, Z) if that fits, else a tile."""
+    """Return how many bytes of `memory` a pass may take: all if the whole volume (X, Y, Z) fits, otherwise a tile's."""
     if pass_bytes(recipe, size) <= memory:
         return memory
-    # Kept for the whole volume during tiling: both branches' results, the coarser levels' features, the attention.
+    # Tiling keeps this for the whole volume: results of both branches, features of coarse levels, and the attention.
     kept = 4 * math.prod(size) * (2 * recipe.output_channels + 10) + attention_bytes(recipe, size)
     return max(0, memory - kept)
 
@@ -66,17 +66,17 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
 def free_memory(device: torch.device) -> int:
     """Return the bytes that a pass may take on a device: 80% of a GPU's free memory, elsewhere `DEFAULT_MEMORY`."""
     if device.type == "cuda":
-        # Memory that PyTorch has freed and cached, as after a training step, can be used, too.
+        # Memory that PyTorch has freed and cached, as after a training step, is free too.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(0.8 * (torch.cuda.mem_get_info(device)[0] + kept))
     return DEFAULT_MEMORY
 
 
 def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
-    """Return the first tile for which `fits` is true, shortening the axis with the most strides, stride by stride.
+    """Return the first tile that `fits`, shortening the axis with the most strides by one stride each time.
 
-    None if the whole volume fits. A tile is not shorter than four strides (or the volume): nearly all of a smaller
-    tile's work would go to its margin.
+    Returns None if the whole volume fits. A tile keeps four strides along each axis (or the whole axis), since nearly
+    all work on a smaller tile would go to its margin.
     """
     padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
     tile = list(padded)

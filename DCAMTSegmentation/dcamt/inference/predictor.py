@@ -25,18 +25,17 @@ from .doubt import doubt_features
 from .folded import fold, move
 from .labelling import labels_on_scan
 from .localisation import OrganLocation, crop_scan, grow_box, is_large, locate_organs, organ_margin, paste
-from .memory import DEFAULT_MEMORY
 from .tiling import OutOfMemory, predict_bounded
 
 Progress = Callable[[str, float], None]
-"""Called with the stage's name and the fraction of the work that is done, 0 to 1."""
+"""Called with the stage's name and the fraction (0 to 1) of the work done."""
 
 LOCATED = 0.3
 """Fraction of the work that is done once the organs of a large scan are located."""
 ROUNDS = 3
-"""Boxes around located organs that are segmented, each larger than the one before, before the whole scan is."""
+"""This many boxes of growing size around the located organs are tried before the whole scan is segmented."""
 MERGED = 1.5
-"""Largest growth of the segmentation from the first box to a larger one; above it, the organ merged with another."""
+"""If the segmentation in a larger box is more than this many times as large as in the first, the organ merged."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class Prediction:
     agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
     trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
         quality.
-    notes: for the user, for example that the memory did not suffice.
-    expected_overlap: Dice with an expert's outline and its 80% interval; None for a model without calibration.
-    doubt: the features from which it is expected, see `doubt.doubt_features`.
+    notes: messages for the user, for example that the GPU had too little memory.
+    expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model has no calibration.
+    doubt: the features of doubt from which the overlap is computed (`doubt.doubt_features`).
     """
 
     labelmap: Labelmap
@@ -63,13 +62,14 @@ class Prediction:
 
 
 class Predictor:
-    """A model on a device, ready to segment one scan after another.
+    """A model loaded on a device, which segments scans.
 
-    package: the model. device: where to compute.
-    memory: bytes that a pass over the network may take; a volume that needs more is predicted in tiles, with the same
-    result to rounding. None: 2 GB on a CPU, 80% of the free memory on a GPU.
-    precision: of the convolutions on a CPU. None: bfloat16 if the CPU has hardware for it (two to three times as fast;
-    probabilities change by hundredths, see Testing/benchmarks/README.md), else float32. GPUs compute in float32.
+    package: the model. device: the device that computes. precision: the precision of the convolutions on a CPU. By
+    default bfloat16 if the CPU has hardware for it (two to three times as fast; probabilities change by hundredths,
+    see Testing/benchmarks/README.md), otherwise float32. GPUs compute in float32.
+
+    A volume for which the memory is too small (see `memory.free_memory`) is predicted in tiles, with the same result up
+    to rounding.
 
     Example:
         predictor = Predictor(verify_model("left-atrium.dcamt"))
@@ -80,13 +80,11 @@ class Predictor:
         self,
         package: ModelPackage,
         device: torch.device | str = "cpu",
-        memory: int | None = None,
         precision: torch.dtype | None = None,
     ) -> None:
         self.recipe: Recipe = package.recipe
         self.device = torch.device(device)
         self._package = package
-        self._memory = memory
         self._precision = precision
         self.network = self._network_on(self.device)
 
@@ -101,14 +99,14 @@ class Predictor:
         """Segment a scan.
 
         volume: intensities (C, I, J, K) of any real type. quality: `accurate` (both branches) or `fast` (one).
-        region: box in the patient, RAS mm, outside which everything is background.
+        region: the region of the patient to segment; everything outside it becomes background.
 
-        In a large scan the organs are located first, and segmented in a box around them. The box grows while the
-        segmentation touches its faces, unless the organ merges with a similar one there. Of several components of a
-        class, a component near the scan's centre is preferred. If nothing is located, the whole scan is segmented.
+        In a large scan the organs are located first and segmented in a box around them. The box grows while the
+        segmentation touches its faces, unless the organ merges with a similar one there. Among the components of a
+        class, those near the scan's centre are preferred. If nothing is located, the whole scan is segmented.
 
         Raises:
-            InputError: the scan does not fit the model, the region lies outside the scan, or memory does not suffice.
+            InputError: the scan does not fit the model, the region lies outside the scan, or the memory is too small.
         """
         report = progress or _ignore_progress
         grid = network_grid(volume.grid, self.recipe.spacing)
@@ -132,16 +130,16 @@ class Predictor:
         keep_probabilities: bool,
         report: Progress,
     ) -> tuple[Prediction | None, float]:
-        """Segment a box around located organs, and larger ones while the result touches the box's faces.
+        """Segment a box around the located organs, and a larger box while the segmentation touches the box's faces.
 
-        Returns the prediction on the scan's grid (None if the box holds nothing) and the fraction of work done.
+        Returns the prediction on the scan's grid (None if the segmentation is empty) and the fraction of work done.
         """
         box, done = location.box, LOCATED
         margin = organ_margin(self.recipe, grid)
         best: tuple[Box, Prediction] | None = None
         first_size = 0
         for rounds_left in reversed(range(ROUNDS + 1)):
-            # A second round is rare: most of the remaining time goes to the first.
+            # Most of the remaining progress is given to the first round, since a second one is rare.
             before, done = done, (done + 9) / 10
             part = crop_scan(volume, box)
             result = self._segment_all(
@@ -178,16 +176,18 @@ class Predictor:
         report: Progress,
         expected: ExpectedOrgans | None = None,
     ) -> Prediction:
-        """Segment a whole scan, or the part in a region.
+        """Segment a whole scan, or its part inside the region.
 
-        grid: the network's grid of the scan. expected: where organs were located in the scan.
+        grid: the scan's network grid. expected: the places where organs were located in the scan.
         """
         report("preparing", 0.0)
         image, _ = scan_to_network(volume, self.recipe, grid)
         box = region.box(grid, margin=2 * max(self.recipe.stride)) if region else whole_box(grid.shape)
         inside = region.mask(volume.grid) if region else None
         if inside is not None and not inside.any():
-            raise InputError("the region of interest holds no voxel of the scan", path=volume.path)
+            raise InputError(
+                "the region of interest holds no voxel of the scan", path=volume.path, remedy="Enlarge the region."
+            )
         report("segmenting", 0.1)
         branches, notes = self._run(
             image[(slice(None), *box)], quality, lambda done, of: report("segmenting", 0.1 + 0.7 * done / of)
@@ -218,7 +218,7 @@ class Predictor:
     def _expect_overlap(
         self, branches: Tensor, labels: np.ndarray, grid: NetworkGrid, quality: str
     ) -> tuple[ExpectedOverlap | None, Mapping[str, float]]:
-        """Return the expected overlap with an expert's outline, None without a calibration, and the features of it."""
+        """Return the expected overlap (None without a calibration) and the features of doubt."""
         doubt = doubt_features(branches, nearest_labels(labels, grid), grid.spacing)
         calibration = self._package.calibration
         return calibration.expect(quality, doubt) if calibration else None, doubt
@@ -232,26 +232,26 @@ class Predictor:
         )
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
-        """Return the branches' probabilities and notes; predict on the CPU if the GPU's memory does not suffice."""
+        """Return the branches' probabilities and notes; use the CPU if the GPU has too little memory."""
         notes: list[str] = []
 
-        def predict(network: DualVNet, device: torch.device, memory: int | None) -> Tensor:
+        def predict(network: DualVNet, device: torch.device) -> Tensor:
             memory_of = "computer" if device.type == "cpu" else "GPU"
             note = f"The {memory_of}'s memory did not suffice; smaller parts were used."
             return predict_bounded(
-                network, image, self.recipe, quality, memory, tick, on_shortage=lambda: notes.append(note)
+                network, image, self.recipe, quality, tick=tick, on_shortage=lambda: notes.append(note)
             ).cpu()
 
         try:
             try:
-                branches = predict(self.network, self.device, self._memory)
+                branches = predict(self.network, self.device)
             except OutOfMemory:
                 if self.device.type == "cpu":
                     raise
                 notes.append("The GPU's memory did not suffice; the CPU was used.")
-                # A second network: that on the GPU stays there for the next scan.
+                # A second network, since the one on the GPU stays there for the next scan.
                 cpu = torch.device("cpu")
-                branches = predict(self._network_on(cpu), cpu, DEFAULT_MEMORY)
+                branches = predict(self._network_on(cpu), cpu)
         except OutOfMemory as error:
             raise InputError(
                 "the computer's memory does not suffice for this scan",
@@ -284,7 +284,7 @@ def _scaled(start: float, stop: float, report: Progress) -> Progress:
 
 
 def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None:
-    """Return what was located, in voxels of the part `box` of the scan; None if no organ was."""
+    """Return the expected organs in voxels of the part `box` of the scan; None if no organ was located."""
     if not location.organs:
         return None
     boxes = {label: box_in_part(organ, box) for label, organ in location.organs.items()}
@@ -292,7 +292,7 @@ def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None
 
 
 def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
-    """Return the prediction of the part `box` of a scan as one of the whole scan, certain background elsewhere."""
+    """Extend the prediction of the part `box` of a scan to the whole scan, with certain background elsewhere."""
     shape = volume.grid.shape
     probabilities = part.probabilities
     if probabilities is not None:
@@ -309,7 +309,7 @@ def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
 
 
 def _embed(branches: Tensor, box: Box, shape: Shape) -> Tensor:
-    """Return probabilities (branches, K, ...) of a box as those of the whole grid, certain background elsewhere."""
+    """Extend the probabilities (branches, K, x, y, z) of a box to the whole grid, with certain background elsewhere."""
     if tuple(branches.shape[-3:]) == shape:
         return branches
     whole = torch.zeros((*branches.shape[:2], *shape))

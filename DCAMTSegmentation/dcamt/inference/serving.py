@@ -1,4 +1,4 @@
-"""Serve the worker's requests: keep models loaded, report progress while the network computes, write results."""
+"""Serve the requests to the worker process: keep a model loaded, report progress, write results."""
 
 from __future__ import annotations
 
@@ -53,19 +53,20 @@ from ..worker.protocol import (
 from .predictor import Predictor
 
 TICK_S = 0.2
-"""Seconds between two reports of the progress."""
+"""Seconds between two reports of progress."""
 FIRST_TICK_S = 0.02
-"""Seconds before the first report, so that the user sees at once that the request is being served."""
+"""Seconds until the first report: short, so that the user sees at once that the work has started."""
 PREDICTED = 0.9
 """Fraction of a request that is done once its scan is segmented; the rest is measuring and writing."""
 TRIAL = (48, 48, 48)
-"""Voxels of the network's grid on which a newly loaded model is timed; a scan has some million."""
+"""Size, in voxels of the network grid, of the small volume on which a newly loaded model is timed."""
 
 
 class Worker:
-    """Serve one request after another with a model that stays loaded; events go to `send`.
+    """Serves requests one after another with a model that stays loaded, and passes events to `send`.
 
-    `write_page` serves a `PageRequest`: reports lie a floor above.
+    cancelled: identifiers of cancelled requests; another thread may add to it. write_page: serves a `PageRequest`,
+    since this module must not import `report`.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Worker:
         self._seconds_per_mm3: dict[str, float] = {}
 
     def serve(self, line: str) -> bool:
-        """Serve the request of a line; return False if the worker cannot be relied on any more."""
+        """Serve the request of a line; return False after an internal error, when the process should end."""
         request: Request | None = None
         try:
             request = parse_request(line)
@@ -179,7 +180,7 @@ class Worker:
 
     @contextmanager
     def _stoppable(self, request: Request) -> Iterator[None]:
-        """Let a cancelled request stop at the next layer of the network, since one pass may take long."""
+        """Stop a cancelled request at the network's next layer, since one pass may take long."""
         hook = register_module_forward_pre_hook(lambda module, inputs: self._stop_if_cancelled(request))
         try:
             yield
@@ -187,7 +188,7 @@ class Worker:
             hook.remove()
 
     def _load(self, request: LoadRequest | SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
-        """Return the model on its device, reused if the file is the same, and notes for the user."""
+        """Return the requested model on its device, the loaded one if it is the same, and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
         wanted = (path.resolve(), _version(path), _version(calibration_path(path)), device)
@@ -195,7 +196,7 @@ class Worker:
         if self._predictor is not None and self._loaded == wanted:
             return self._predictor, notes
         estimate.report("loading", 0.0, time.monotonic())
-        # Frees its memory for the next model.
+        # Release the memory of the old model.
         self._predictor, self._loaded = None, None
         package = verify_model(path)
         try:
@@ -204,14 +205,14 @@ class Worker:
         except Exception as error:
             if device.type == "cpu" or not is_out_of_memory(error):
                 raise
-            # `_loaded` is None, so that the next request tries the GPU again.
+            # `_loaded` stays None, so that the next request tries the GPU again.
             self._predictor, self._loaded = Predictor(package, "cpu"), None
             self._note(request, "The GPU's memory did not suffice; the CPU was used.", notes)
             self._time(self._predictor)
         return self._predictor, notes
 
     def _time(self, predictor: Predictor) -> None:
-        """Measure the model's speed, for the first scan's remaining time; this also warms the model up."""
+        """Measure the model's speed, from which a scan's remaining time is estimated; this also warms the model up."""
         recipe = predictor.recipe
         grid = Grid(TRIAL, np.diag([*recipe.spacing, 1.0]))
         voxels = np.random.default_rng(0).random((recipe.input_channels, *TRIAL), dtype=np.float32)
@@ -230,7 +231,7 @@ class Worker:
 
     @contextmanager
     def _reporting(self, request: Request, expected_s: float | None) -> Iterator[ProgressEstimate]:
-        """Send the progress every `TICK_S` while the block works, from a thread, since one pass may take long."""
+        """Send the progress every `TICK_S` from a thread while the block works, since one pass may take long."""
         estimate = ProgressEstimate(time.monotonic(), expected_s)
         ended = threading.Event()
 
@@ -253,7 +254,7 @@ class Worker:
 
 
 def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentRequest) -> SegmentResult:
-    """Return a class's box and, if the request asks for it, its closed surface."""
+    """Return the result for a class: its box and, if requested, the file of its closed surface."""
     mask = labelmap.voxels == info.label
     box = bounding_box(mask)
     if box is None:
@@ -271,7 +272,7 @@ def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentReque
 
 
 def _version(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is written: its time and size; None if there is no such file."""
+    """Return a file's modification time and size, which change when it is written; None if the file does not exist."""
     try:
         file = path.stat()
     except FileNotFoundError:
@@ -280,7 +281,7 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 
 def _size_mm3(grid: Grid, request: SegmentRequest) -> float:
-    """Return the volume of the patient that is segmented, in mm3."""
+    """Return the volume to segment, in mm3: the scan's or the region's."""
     extent = _extent_mm3(grid)
     if request.region is None:
         return extent

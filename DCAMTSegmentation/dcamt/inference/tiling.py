@@ -1,12 +1,11 @@
 """Predict a whole volume in bounded memory: in one pass, or in tiles with the result of one pass.
 
-The two finest levels take nearly all of a pass's memory, and their receptive field is only a few voxels. So they are
+The two finest levels take nearly all of a pass's memory, and their receptive field is only a few voxels. They are
 computed tile by tile, each tile with a margin of that receptive field. The coarser levels, with their large receptive
-field and the attention between the branches, are computed for the whole volume. The result equals that of one pass, to
-rounding. Overlapping windows cannot give that: at a window's faces a deep network gets padding instead of tissue.
+field and the attention between the branches, are computed for the whole volume. The result equals that of one pass up
+to rounding. Overlapping windows would not: at a window's faces a deep network sees padding instead of tissue.
 
-Batch normalisation at inference is computed voxel by voxel. Instance normalisation needs the whole volume, so a network
-with instance normalisation is never run in tiles.
+Instance normalisation needs the whole volume, so a network that uses it is never run in tiles.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from ..recipe import ACCURATE, FAST, Recipe
 from .memory import free_memory, pass_bytes, pass_limit, tile_size
 
 FINE_LEVELS = 2
-"""Levels that are computed tile by tile, where the network has more."""
+"""At most this many levels are computed tile by tile."""
 
 Tick = Callable[[int, int], None]
 """Called as tick(done, of) after each part of the work."""
 Tile = tuple[Box, Box, Box]
-"""The box to compute, with its margin; the box of the volume that it yields; the latter within the former."""
+"""Three boxes: the tile with its margin, the tile without margin, and the latter in voxels of the former."""
 
 
 class OutOfMemory(Exception):
-    """The device's memory does not suffice for the smallest tiles."""
+    """Raised when the device's memory is too small even for the smallest tiles."""
 
 
 def predict_bounded(
@@ -44,25 +43,24 @@ def predict_bounded(
     image: Tensor,
     recipe: Recipe,
     quality: str = ACCURATE,
-    memory: int | None = None,
     tick: Tick | None = None,
     on_shortage: Callable[[], None] | None = None,
 ) -> Tensor:
-    """Predict a whole volume in bounded memory: in one pass or, where memory does not suffice, in tiles.
+    """Predict a whole volume in bounded memory: in one pass, or in tiles if memory is too small.
 
-    image: float (C, X, Y, Z), moved to the network's device and precision.
-    quality: `accurate`, or `fast` for one branch. memory: bytes that the pass may take; None: see `free_memory`.
-    tick: called as tick(done, of) after each tile. on_shortage: called when memory ran out, before smaller tiles.
+    image: float (C, X, Y, Z); moved to the network's device and precision. quality: `accurate`, or `fast` for one
+    branch. tick: called as tick(done, of) after each tile. on_shortage: called when memory ran out, before smaller
+    tiles are tried.
 
     Returns:
         Probabilities, float32 (branches, K, X, Y, Z) on the network's device, without gradient.
 
     Raises:
-        OutOfMemory: even the smallest tiles do not fit.
+        OutOfMemory: memory is too small even for the smallest tiles.
     """
     size = size_of(image)
     weights = next(network.parameters())
-    limit = pass_limit(recipe, size, memory or free_memory(weights.device))
+    limit = pass_limit(recipe, size, free_memory(weights.device))
     tileable = recipe.network.normalisation != "instance"
     while True:
         tile = tile_size(recipe, size, limit) if tileable else None
@@ -80,7 +78,7 @@ def predict_bounded(
 def _predict_or_none(
     network: DualVNet, image: Tensor, quality: str, tile: Shape | None, tick: Tick | None
 ) -> Tensor | None:
-    """Predict in one pass, or in tiles of the given size; None if memory runs out, all tensors released by then."""
+    """Predict in one pass, or in tiles of the given size; if memory runs out, release all tensors and return None."""
     weights = next(network.parameters())
     was_training = network.training
     network.eval()
@@ -102,9 +100,9 @@ def _predict_or_none(
 
 
 def predict_whole(network: DualVNet, image: Tensor, quality: str) -> Tensor:
-    """Return each branch's probabilities (branches, K, X, Y, Z) for an image (C, X, Y, Z), in one pass.
+    """Return the probabilities (branches, K, X, Y, Z) for an image (C, X, Y, Z) in one pass, for one branch if `fast`.
 
-    One branch if `quality` is `fast`. The caller turns gradients off.
+    The caller must turn gradients off.
     """
     size = size_of(image)
     padded = pad(image, network.stride)
@@ -114,9 +112,9 @@ def predict_whole(network: DualVNet, image: Tensor, quality: str) -> Tensor:
 
 
 def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, tick: Tick | None = None) -> Tensor:
-    """Return what `predict_whole` returns, to rounding, computing the fine levels tile by tile.
+    """Return the result of `predict_whole`, up to rounding, with the fine levels computed tile by tile.
 
-    tile: the tiles' size in voxels, margins included. tick: called as tick(done, of) after each tile.
+    tile: size of a tile in voxels, margin included. tick: called as tick(done, of) after each tile.
     """
     branches = (0,) if quality == FAST else (0, 1)
     unpadded = size_of(image)
@@ -134,7 +132,7 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
         if tick:
             tick(done, of)
 
-    # Encoder: each tile through the fine levels into one feature map of the whole volume, which the coarse levels take.
+    # Encoder: run each tile through the fine levels, and collect the results as the coarse levels' input.
     coarse: list[list[Tensor]] = []
     for vnet in vnets:
         entering: Tensor | None = None
@@ -148,7 +146,7 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
         assert entering is not None
         coarse.append(_coarse_features(vnet, entering, fine))
 
-    # Decoder: the coarse levels at once, then the fine levels tile by tile, whose encoder features are computed again.
+    # Decoder: run the coarse levels at once and the fine levels tile by tile, recomputing the tile's encoder features.
     exchanged = network.exchange_at_inference([features[-1] for features in coarse], branches)
     result: Tensor | None = None
     for index, vnet in enumerate(vnets):
@@ -161,7 +159,7 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
                 result = part.new_zeros((len(vnets), part.shape[0], *size))
             result[(index, slice(None), *core)] = part[(slice(None), *inner)]
             count()
-        coarse[index] = []  # frees memory for the other branch
+        coarse[index] = []  # Release memory for the other branch.
     assert result is not None
     return result[..., : unpadded[0], : unpadded[1], : unpadded[2]]
 
@@ -175,7 +173,7 @@ def _fine_features(vnet: VNet, image: Tensor, fine: int) -> list[Tensor]:
 
 
 def _coarse_features(vnet: VNet, entering: Tensor, fine: int) -> list[Tensor]:
-    """Return the encoder's features of the coarse levels, finest first, from what the fine levels pass on."""
+    """Return the encoder's features of the coarse levels, finest first, from the output of the fine levels."""
     features = [vnet.encoder.levels[fine](entering)]
     for level in range(fine + 1, len(vnet.encoder.levels)):
         features.append(vnet.encoder.levels[level](vnet.encoder.downs[level - 1](features[-1])))
@@ -183,7 +181,7 @@ def _coarse_features(vnet: VNet, entering: Tensor, fine: int) -> list[Tensor]:
 
 
 def _decode(vnet: VNet, decoded: Tensor, skips: Sequence[Tensor], which: slice) -> Tensor:
-    """Run some of the decoder's levels, coarse to fine, each adding its skip."""
+    """Run the decoder's levels `which`, coarse to fine, each with its skip, and return the last features."""
     ups, levels = list(vnet.decoder.ups)[which], list(vnet.decoder.levels)[which]
     for up, level, skip in zip(ups, levels, skips, strict=True):
         decoded = level(add_skip(up(decoded), skip))
@@ -191,23 +189,23 @@ def _decode(vnet: VNet, decoded: Tensor, skips: Sequence[Tensor], which: slice) 
 
 
 def fine_levels(network: DualVNet) -> int:
-    """Return how many levels are computed tile by tile: all but the deepest, at most `FINE_LEVELS`."""
+    """Return the number of levels to compute tile by tile: all but the deepest, at most `FINE_LEVELS`."""
     return min(FINE_LEVELS, len(network.vnets[0].encoder.levels) - 1)
 
 
 def fine_stride(network: DualVNet, levels: int) -> Shape:
-    """Return the downsampling of the first `levels` levels together, along each axis."""
+    """Return the stride along each axis from the finest level to the one after `levels` levels."""
     x, y, z = (math.prod(steps) for steps in zip((1, 1, 1), *network.strides[:levels], strict=True))
     return x, y, z
 
 
 def fine_reach(network: DualVNet) -> Shape:
-    """Return how many voxels to each side of each axis the fine levels see, rounded up to their stride."""
+    """Return the radius (X, Y, Z) of the fine levels' receptive field in voxels, rounded up to their stride."""
     fine = fine_levels(network)
     voxels = [0, 0, 0]
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
-        # Encoder and decoder have as many convolutions each; upsampling sees one coarser voxel further.
+        # Encoder and decoder have equally many convolutions; upsampling reaches one coarser voxel further.
         for axis, step in enumerate(fine_stride(network, level)):
             voxels[axis] += step * (2 * convolutions + 2)
     x, y, z = (-(-n // step) * step for n, step in zip(voxels, fine_stride(network, fine), strict=True))
@@ -215,7 +213,10 @@ def fine_reach(network: DualVNet) -> Shape:
 
 
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
-    """Yield tiles that together fill a volume of `size`, each with `margin` voxels around it, in steps of `step`."""
+    """Yield tiles that together fill a volume of `size`; with the `margin` on each side they have the size `tile`.
+
+    All sizes are in voxels; tiles start at multiples of `step`.
+    """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):
         core = length if edge >= length else max(multiple, (edge - 2 * reach) // multiple * multiple)
@@ -230,18 +231,18 @@ def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> It
 
 
 def in_all_channels(box: Box) -> tuple[slice, ...]:
-    """Return the index of a box in (B, C, X, Y, Z), all samples and channels included."""
+    """Return the index of a box in an array (B, C, X, Y, Z), for all samples and channels."""
     return (slice(None), slice(None), *box)
 
 
 def coarsen(box: Box, step: Shape) -> Box:
-    """Return the same box on a grid that is coarser by the factors `step`."""
+    """Return the box on a grid that is coarser by the factors `step`."""
     x, y, z = (slice(part.start // s, part.stop // s) for part, s in zip(box, step, strict=True))
     return x, y, z
 
 
 def pad(image: Tensor, stride: Shape) -> Tensor:
-    """Pad (C, X, Y, Z) at the end of each axis to a multiple of `stride`, repeating the last voxel."""
+    """Return (C, X, Y, Z) padded at the end of each axis to a multiple of `stride`, repeating the last voxel."""
     sides: list[int] = []
     for length, step in zip(reversed(size_of(image)), reversed(stride), strict=True):
         sides += [0, -length % step]
@@ -249,5 +250,5 @@ def pad(image: Tensor, stride: Shape) -> Tensor:
 
 
 def size_of(image: Tensor) -> Shape:
-    """Return (X, Y, Z) of (..., X, Y, Z)."""
+    """Return the size (X, Y, Z) of an image (..., X, Y, Z)."""
     return image.shape[-3], image.shape[-2], image.shape[-1]

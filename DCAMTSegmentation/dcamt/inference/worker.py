@@ -1,11 +1,11 @@
 """Run the worker process of an application: one request per line of stdin, one event per line of stdout, both JSON.
 
-The worker keeps the model loaded between requests, cancelled ones included. The process ends as soon as stdin closes,
-even while it segments, so that it never outlives an application that crashed; with `--remove-at-end FOLDER` it first
-removes that folder, which holds the scans that the application wrote for it.
+The worker keeps the model loaded between requests, even if one is cancelled. The process ends as soon as stdin closes,
+even while it segments, so that it never outlives an application that crashed. With `--remove-at-end FOLDER` it first
+removes this folder, into which the application writes scans for the worker.
 
-Requests and events are those of `worker.protocol`. After a failure of the reason `internal` the process exits with
-status 1, since its state cannot be relied on; after `missing_package` at the start, with status 3.
+`worker.protocol` defines requests and events. After a failure with the reason `internal` the process exits with status
+1, since its state may be invalid; after `missing_package` at the start, with status 3.
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ MISSING_PACKAGE = 3
 
 
 def _import_all() -> dict[str, str]:
-    """Import what requests need, before the first one; return versions by package. Raises ImportError, OSError."""
+    """Import all modules that requests need; return the packages' versions by name.
+
+    Raises:
+        ImportError: a package cannot be imported.
+        OSError: a shared library cannot be loaded.
+    """
     import scipy.ndimage
     import scipy.optimize
     import scipy.spatial.distance  # noqa: F401
@@ -57,14 +62,17 @@ def _import_all() -> dict[str, str]:
 
 
 def _private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Return this process's stdin and stdout, for requests and events alone; libraries print to stderr instead."""
+    """Return this process's stdin and stdout for requests and events; what libraries print goes to stderr."""
     requests, events = detach_stdin(), os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(requests, "rb"), os.fdopen(events, "wb")
 
 
 def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], PageWritten] | None = None) -> int:
-    """Serve requests until stdin closes; see the module. `write_page` serves the requests for a page."""
+    """Serve requests until stdin closes or an internal error happens; return the exit status.
+
+    write_page: serves a `PageRequest`.
+    """
     parser = argparse.ArgumentParser(prog="python -m dcamt.inference.worker")
     parser.add_argument("--remove-at-end", metavar="FOLDER")
     folder = parser.parse_args(arguments).remove_at_end
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], Page
     def end() -> NoReturn:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)  # the only way to end while the network computes
+        os._exit(0)  # No other call ends the process while the network computes.
 
     def read() -> None:
         for line in stdin:
@@ -94,7 +102,7 @@ def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], Page
                 stdout.write(worker_event_line(event).encode() + b"\n")
                 stdout.flush()
         except OSError:
-            end()  # the application has closed the pipe
+            end()  # The application has closed the pipe.
 
     threading.Thread(target=read, daemon=True).start()
     absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]

@@ -1,1 +1,1 @@
-"""Image files: one module a format, the formats there are, and files written whole or not at all. Imports no torch."""
+"""Read and write image files, one module for each format, and write files atomically. Imports no torch."""

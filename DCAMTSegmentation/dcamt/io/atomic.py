@@ -1,4 +1,4 @@
-"""Write files whole or not at all: to a temporary file that is then renamed."""
+"""Write files completely or not at all: to a temporary file, which is renamed at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import OutputError, write_error
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
-_NAME_KEPT = 60  # characters of the file's name in the temporary name, since systems allow 255 bytes in all
+_NAME_KEPT = 60  # Characters of the file's name in the temporary name; systems allow 255 bytes in all.
 
 
 @contextmanager
@@ -21,19 +21,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
     The temporary file lies in the same folder and has the same ending, by which libraries choose the format. It is
-    flushed to the disk and renamed over `path` (over a link's target), so that no reader sees half a file. Missing
+    flushed to the disk before it replaces `path` (or the target of a link), so that no reader sees half a file. Missing
     parent folders are created. If the block raises, the temporary file and the created folders are removed, and `path`
     stays unchanged.
 
     Raises:
-        OutputError: the disk is full, the folder may not be written, or writing failed otherwise. Other errors of the
-            block are raised unchanged.
+        OutputError: the file cannot be written. Errors of the block that do not concern this file are raised unchanged.
 
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
     """
     wanted = Path(path)
-    target = Path(os.path.realpath(wanted))  # renaming over a link would replace the link itself
+    target = Path(os.path.realpath(wanted))  # Otherwise renaming would replace a link instead of its target.
     temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-_NAME_KEPT:]}"
     created: list[Path] = []
     try:
@@ -48,7 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             for folder in reversed(created):
-                with suppress(OSError):  # another process may have written a file there
+                with suppress(OSError):  # Another process may have written a file into it.
                     folder.rmdir()
             raise
     except OSError as error:
@@ -60,10 +59,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
-    """Yield the temporary path of each path, as `atomic_path` does; all are complete before the first is renamed.
+    """Yield temporary paths by their final paths, as `atomic_path` does; all are written before the first is renamed.
 
     Raises:
-        OutputError: as `atomic_path`; errors of the block name the path, not its temporary file.
+        OutputError: a file cannot be written; the message names the final path.
     """
     with ExitStack() as stack:
         temporary = {path: stack.enter_context(atomic_path(path)) for path in paths}
@@ -100,7 +99,7 @@ def _make_folders(folder: Path, created: list[Path]) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     for one in reversed(missing):
-        with suppress(FileExistsError):  # another process created it, so it is not removed on failure
+        with suppress(FileExistsError):  # A folder that another process created is not removed on failure.
             one.mkdir()
             created.append(one)
 
@@ -111,7 +110,7 @@ def _flush(file: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush the folder's entries, so that the rename survives a power failure; systems that cannot are skipped."""
+    """Flush the folder's entries, so that the rename survives a power failure; do nothing where that is impossible."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -121,7 +120,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _is_about_writing(error: OSError, temporary: Path, target: Path) -> bool:
-    """Return whether an error concerns the file being written, not a pipe or a file that the block reads."""
+    """Return whether an error concerns the file being written, and not a pipe or a file that the block reads."""
     if error.errno is None or error.errno == errno.EPIPE:
         return False
     if error.filename is None:

@@ -1,4 +1,4 @@
-"""Scans of several channels, one file each, by nnU-Net's convention: `la_001_0000.nii.gz`, `la_001_0001.nii.gz`, ..."""
+"""Read scans with one file for each channel, as nnU-Net names them: `la_001_0000.nii.gz`, `la_001_0001.nii.gz`, ..."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ..volume import IdentifyingNote, Volume, grid_difference, same_grid
 from .formats import scan_name
 
 FOLDERS_OF_CHANNELS = ("imagesTr", "imagesTs", "imagesVal")
-"""nnU-Net's folders, where the numbers at the end of names are channels. Elsewhere they may tell patients apart."""
+"""nnU-Net's folders, in which the number at the end of a name is a channel. Elsewhere it may count patients."""
 _CHANNEL = re.compile(r"_(\d{4})$")
 _MAXIMUM_CHANNELS = 10
 
 
 def channel_of(path: str | Path) -> int | None:
-    """Return the channel at the end of a scan's name, 0 for `la_001_0000.nii.gz`; None if there is none."""
+    """Return the channel at the end of a scan's name, such as 0 for `la_001_0000.nii.gz`; None if there is none."""
     found = _CHANNEL.search(scan_name(path))
     return int(found[1]) if found and int(found[1]) < _MAXIMUM_CHANNELS else None
 
 
 def without_channel(name: str) -> str:
-    """Return a name without nnU-Net's first channel, `_0000`; other numbers may tell patients apart."""
+    """Return a name without nnU-Net's suffix `_0000` of the first channel; other numbers stay."""
     return name.removesuffix("_0000") or name
 
 
 def channel_files(path: Path) -> tuple[Path, ...]:
-    """Return the files of all channels of a scan in order, if `path` is the first of several; else none."""
+    """Return the files of all channels of a scan in order if `path` is the first of several, otherwise ()."""
     if channel_of(path) != 0:
         return ()
     kind, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))
@@ -45,7 +45,7 @@ def channel_files(path: Path) -> tuple[Path, ...]:
 
 
 def channel_names(path: Path) -> tuple[str, ...]:
-    """Return the names of the channels by the `dataset.json` beside a file or one folder above; empty without one."""
+    """Return the channel names from the `dataset.json` beside a file or one folder above; () if there is none."""
     for folder in (path.parent, path.resolve().parent.parent):
         try:
             described = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
@@ -57,28 +57,28 @@ def channel_names(path: Path) -> tuple[str, ...]:
 
 
 def has_channel_files(path: Path) -> bool:
-    """Return whether `path` is the first of several channel files: by its folder, or by a `dataset.json`.
+    """Return whether `path` is the first of several channel files, judged by its folder's name or a `dataset.json`.
 
-    Without either, the numbers may tell patients apart.
+    Without either, the numbers may count patients.
     """
-    # The names first: `channel_names` opens a file.
+    # `channel_names` comes last, since it opens a file.
     return bool(channel_files(path)) and (path.parent.name in FOLDERS_OF_CHANNELS or len(channel_names(path)) > 1)
 
 
 def one_channel_note(path: Path) -> tuple[str, ...]:
-    """Return the note on reading one channel of several files: which one it is, and which were not used."""
+    """Return the note for a scan read from one of several channel files, which names the unused ones; otherwise ()."""
     if not has_channel_files(path):
         return ()
     files, names = channel_files(path), channel_names(path)
     others = ", ".join(file.name for file in files[1:])
-    return (IdentifyingNote(f"Took channel 0{_named(names, 0)} of {len(files)}; not used: {others}."),)
+    return (IdentifyingNote(f"Read channel 0{_named(names, 0)} of {len(files)}; not used: {others}."),)
 
 
 def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callable[[Path], Volume]) -> Volume:
-    """Return one scan (C, I, J, K) from the `files` of its channels; `read` reads one of them.
+    """Return one scan (C, I, J, K) from the `files` of its channels; `read` reads one file.
 
     Raises:
-        InputError: there are other than `channels` files, one cannot be read, or they lie on different grids.
+        InputError: the number of files is not `channels`, a file cannot be read, or the grids differ.
     """
     if len(files) != channels:
         what = f"is the first of {len(files)} channel files, but {channels} channels are needed"

@@ -1,6 +1,7 @@
-"""Read DICOM scans: a series of slices in a folder, a multi-frame file, a DICOMDIR; every frame in its own place.
+"""Read DICOM scans: a series of slices in a folder, a multi-frame file, or a DICOMDIR; each frame at its own place.
 
-Errors list the series, stacks, kinds of images and points in time of a folder, among which `ScanChoice` chooses.
+If a folder contains several images, the error lists its series, stacks, kinds of images or points in time, and
+`ScanChoice` chooses one.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from .dicom_frames import (
 )
 from .stored_image import COPY_AGAIN, StoredImage, library_errors
 
-_SPACING_TOLERANCE = 0.02  # of the slice spacing, or 0.01 mm, which is what scanners round their positions to
-_FEW = 3  # slices; fewer in another series are a scout, not a scan
+_SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing; at least 0.01 mm, to which scanners round positions.
+_FEW = 3  # Another series with fewer slices is a scout, not a scan.
 _EXPORT_AGAIN = "Export the whole series again."
 
 
 @dataclass(frozen=True)
 class ScanChoice:
-    """Which image of several in a DICOM folder to read; None leaves the choice to the reader, who may refuse.
+    """The image to read from a DICOM folder. Fields may be None unless the folder contains several possible images.
 
-    series: a number of the list in the error message, the series' UID or its end, or its description or a part of it.
-    frame_type: "magnitude", "phase", "real", "imaginary", or another word of the list. time: 1 for the first point.
+    series: a number from the list in the error message, the UID or its end, or the description or a part of it.
+    frame_type: "magnitude", "phase", "real", "imaginary", or another kind from the list. time: 1 for the first point.
     """
 
     series: str | None = None
@@ -49,10 +50,10 @@ class ScanChoice:
 
 @dataclass(eq=False)
 class _Stack:
-    """Frames of one series that have size, spacing and orientation in common."""
+    """Frames of one series with the same size, spacing and orientation."""
 
     frames: list[Frame]
-    part: str = ""  # which of several stacks of a series
+    part: str = ""  # text such as ", stack 1 of 2" if the series has several stacks
 
     @property
     def first(self) -> Frame:
@@ -60,7 +61,7 @@ class _Stack:
         return self.frames[0]
 
     def describe(self) -> str:
-        """Return `"LGE 3D" (60 slices of 320 x 320)`."""
+        """Return the stack's description, such as `"LGE 3D" (60 slices of 320 x 320)`."""
         columns, rows = self.first.size
         number = len(self.frames)
         title = "".join(letter for letter in self.first.title[:60] if letter.isprintable())
@@ -69,7 +70,7 @@ class _Stack:
 
 
 def is_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether several folders hold DICOM files of one study, by the first file of each: its series."""
+    """Return whether several folders contain DICOM files of one study, judged by the first file of each folder."""
     from pydicom import dcmread
 
     studies: set[str] = set()
@@ -80,28 +81,28 @@ def is_one_study(folders: Sequence[Path]) -> bool:
         try:
             with quiet_pydicom():
                 data = dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
-        except Exception:  # pydicom raises many kinds for files that are no DICOM
+        except Exception:  # pydicom raises errors of many types for files that are not DICOM.
             return False
         studies.add(str(data.get("StudyInstanceUID", "")))
     return len(folders) > 1 and len(studies) == 1 and "" not in studies
 
 
 def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
-    """Open the one image among the DICOM files in `folder` and the folders below, or the chosen one.
+    """Open the only or the chosen image among the DICOM files in `folder` and its subfolders.
 
-    k runs along the normal of the slices. The affine comes from the slices' own positions (DICOM PS3.3 C.7.6.2.1.1),
-    so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. Files of other kinds are
-    passed over, with a note.
+    k runs along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
+    C.7.6.2.1.1), so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. Files of
+    other kinds are skipped, with a note.
 
     Raises:
-        InputError: there is no image, or several and none is chosen; slices are damaged, missing, doubled or unevenly
-            spaced.
+        InputError: there is no image, there are several and none is chosen, or slices are damaged, missing, duplicated
+            or unevenly spaced.
     """
     return open_dicom_files(folder, files_below(folder), choice)
 
 
 def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
-    """Open the one image, or the chosen one, among the files that a DICOMDIR names; raises InputError as above."""
+    """Open the only or the chosen image among the files that a DICOMDIR names; errors as in `open_dicom_folder`."""
     from pydicom import dcmread
 
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
@@ -120,12 +121,12 @@ def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
 
 
 def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
-    """Open a DICOM file that holds a whole image; raises InputError for a single slice and as above."""
+    """Open a multi-frame DICOM file; errors as in `open_dicom_folder`, and InputError if the file is a single slice."""
     found = FoundFiles()
     read_file(path, found)
     if found.foreign:
         kind = found.foreign[0][1]
-        raise InputError(f"is a DICOM file, but no scan ({kind})", path=path, remedy="Choose the scan itself.")
+        raise InputError(f"is a DICOM file, but not a scan ({kind})", path=path, remedy="Choose the scan itself.")
     if len(found.frames) == 1:
         remedy = "Choose the folder that holds the whole series."
         raise InputError("is one DICOM slice", path=path, remedy=remedy)
@@ -133,7 +134,7 @@ def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
 
 
 def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> StoredImage:
-    """Open the one image, or the chosen one, among `files`; `path` names them all in messages."""
+    """Open the only or the chosen image among `files`; messages name `path`."""
     found = FoundFiles()
     for file in files:
         read_file(file, found)
@@ -141,8 +142,8 @@ def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> S
 
 
 def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImage:
-    """Choose among the frames that were found, and put them in order."""
-    _pass_over_other_classes(found)
+    """Return the image made of the chosen frames among those found."""
+    _separate_other_classes(found)
     stacks = _stacks(found.frames)
     notes: list[str] = []
     if not stacks:
@@ -160,9 +161,9 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
     passed = [(file, kind) for file, kind in found.foreign if file.parent in folders]
     if passed:
         kinds = sorted({kind for _, kind in passed})
-        many = f"{len(passed)} files that are" if len(passed) > 1 else "a file that is"
+        many = f"{len(passed)} files that are not slices" if len(passed) > 1 else "a file that is not a slice"
         files = list_names([file.name for file, _ in passed])
-        notes.append(IdentifyingNote(f"Passed over {many} no slice of the scan: {files} ({', '.join(kinds)})."))
+        notes.append(IdentifyingNote(f"Skipped {many} of the scan: {files} ({', '.join(kinds)})."))
     columns, rows = stack.first.size
     return StoredImage(
         channels=1,
@@ -174,7 +175,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
 
 
 def _nothing(path: Path, found: FoundFiles) -> InputError:
-    """Return the error for files without a frame: they are damaged, unplaced, colour images, or no images."""
+    """Return the error for a folder without frames: files are damaged, lack a position, or are not grey images."""
     if found.damaged:
         return _damaged_error(path, found.damaged)
     if found.unplaced:
@@ -196,14 +197,14 @@ def _damaged_error(path: Path, damaged: Sequence[tuple[Path, str, str]]) -> Inpu
 
 def _unplaced_error(file: Path) -> InputError:
     return InputError(
-        "does not say where its slice lies in the patient",
+        "lacks the position of its slice in the patient",
         path=file,
         remedy="Remove it, if it is a report or a screenshot, or export the series again.",
     )
 
 
 def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Path]) -> None:
-    """Raise InputError if a file of the series, or an unreadable one beside its slices, is damaged or has no place."""
+    """Raise InputError if a file of the series, or an unreadable file beside it, is damaged, or has no position."""
     damaged = [item for item in found.damaged if item[2] == series or (not item[2] and item[0].parent in folders)]
     if damaged:
         raise _damaged_error(path, damaged)
@@ -214,8 +215,8 @@ def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Pat
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE)
 
 
-def _pass_over_other_classes(found: FoundFiles) -> None:
-    """Move one or two images of another class than the rest of their series, such as screenshots, to `foreign`."""
+def _separate_other_classes(found: FoundFiles) -> None:
+    """Move images of another class than most of their series, such as one or two screenshots, to `found.foreign`."""
     of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
     for frame in found.frames:
         of_series[frame.series][frame.sop_class].append(frame)
@@ -228,10 +229,10 @@ def _pass_over_other_classes(found: FoundFiles) -> None:
 
 
 def _refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
-    """Raise InputError if frames of one series differ in what all slices of a scan share, as in the patient.
+    """Raise InputError if frames of one series differ in an attribute that all slices share, such as the patient.
 
-    Frames without the attribute do not count, since some programs remove it from a part of the files. The message
-    names the files of the fewest frames, and no value, which may identify a patient.
+    Frames without the attribute are ignored, since some programs remove it from some files. The message names the files
+    that differ from most others, but no values, which may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         of_value: defaultdict[str, list[str]] = defaultdict(list)
@@ -247,7 +248,7 @@ def _refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
 
 
 def _stacks(frames: Sequence[Frame]) -> list[_Stack]:
-    """Return the frames by series, stack, size, spacing and orientation, in the order of their series' numbers."""
+    """Group the frames into stacks of equal series, size, spacing and orientation, in the order of series numbers."""
     stacks: list[_Stack] = []
     for frame in frames:
         for stack in stacks:
@@ -272,7 +273,7 @@ def _stacks(frames: Sequence[Frame]) -> list[_Stack]:
 
 
 def _choose_stack(path: Path, stacks: list[_Stack], choice: ScanChoice, notes: list[str]) -> _Stack:
-    """Return the stack that is chosen, or the only one; raises InputError that lists them otherwise."""
+    """Return the chosen stack, or the only one. Otherwise raise InputError with a list of the stacks."""
     wanted = choice.series
     if wanted is not None:
         chosen = _matching(stacks, wanted)
@@ -287,7 +288,7 @@ def _choose_stack(path: Path, stacks: list[_Stack], choice: ScanChoice, notes: l
         stack.first.series != large[0].first.series for stack in stacks if stack is not large[0]
     ):
         others = [stack.describe() for stack in stacks if stack is not large[0]]
-        notes.append(IdentifyingNote(f"Passed over images of one or two slices: {', '.join(others)}."))
+        notes.append(IdentifyingNote(f"Skipped images of one or two slices: {', '.join(others)}."))
         return large[0]
     number = len({stack.first.series for stack in stacks})
     of_one = f"holds {len(stacks)} stacks of slices{_difference(stacks)}"
@@ -310,7 +311,7 @@ def _difference(stacks: Sequence[_Stack]) -> str:
 
 
 def _matching(stacks: list[_Stack], wanted: str) -> list[_Stack]:
-    """Return the stacks that a number, a UID or its end, a description or a part of it names."""
+    """Return the stacks with the wanted number, UID (or its end) or description (or a part of it)."""
     if wanted.isdecimal() and 1 <= int(wanted) <= len(stacks):
         return [stacks[int(wanted) - 1]]
     text = wanted.casefold().strip()
@@ -330,7 +331,7 @@ def _numbered(stacks: Sequence[_Stack]) -> str:
 
 
 def _choose_frames(path: Path, stack: _Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the frames of one kind and one point in time, at most one at each place."""
+    """Return the frames of the chosen kind and point in time, at most one at each place."""
     frames = _without_copies(stack.frames, notes)
     names: list[Callable[[Frame], str]] = [lambda frame: frame.component]
     names += [lambda frame, n=n: frame.labels[n] for n in range(len(stack.first.labels))]  # type: ignore[misc]
@@ -344,7 +345,7 @@ def _choose_frames(path: Path, stack: _Stack, choice: ScanChoice, notes: list[st
         offered = offered or [kind or "without a name" for kind in kinds]
         if len(matching) != 1:
             if wanted and number == 0 and not matching:
-                continue  # the word may name another property
+                continue  # The word may be the value of another property.
             what = f"holds {len(offered)} kinds of images at the same places: {', '.join(offered)}"
             raise InputError(what, path=path, remedy="Choose one with --frame-type NAME.")
         frames = [frame for frame in frames if name_of(frame) == matching[0]]
@@ -352,12 +353,13 @@ def _choose_frames(path: Path, stack: _Stack, choice: ScanChoice, notes: list[st
     if choice.frame_type and not chosen_type and choice.frame_type.casefold() not in {f.component for f in frames}:
         known = sorted({frame.component for frame in frames if frame.component})
         what = f'holds no images of the kind "{choice.frame_type}"'
-        raise InputError(f"{what}, but {', '.join(known)}" if known else what, path=path, remedy="Leave it out.")
+        remedy = "Leave out --frame-type."
+        raise InputError(f"{what}, but {', '.join(known)}" if known else what, path=path, remedy=remedy)
     return _choose_time(path, frames, choice, notes)
 
 
 def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
-    """Return the frames without those of files that are copies of another (by their SOP instance UID)."""
+    """Return the frames without those of files that are copies of another file, by their SOP instance UID."""
     seen: dict[tuple[str, int], Frame] = {}
     copies: set[str] = set()
     for frame in frames:
@@ -367,12 +369,12 @@ def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
         else:
             seen[key if key not in seen else (str(frame.file), frame.index)] = frame
     if copies:
-        notes.append(IdentifyingNote(f"Passed over copies of slices: {list_names(sorted(copies))}."))
+        notes.append(IdentifyingNote(f"Skipped copies of slices: {list_names(sorted(copies))}."))
     return list(seen.values())
 
 
 def _places(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Return the frames by their place, in the order of the places along the normal."""
+    """Group the frames by place; the places are in order along the slices' normal."""
     normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
     ordered = sorted(frames, key=lambda frame: float(frame.position @ normal))
     places: list[list[Frame]] = []
@@ -389,7 +391,7 @@ def _share_places(frames: Sequence[Frame]) -> bool:
 
 
 def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the frames of one point in time, the first unless another is chosen."""
+    """Return the frames of the chosen point in time, by default the first."""
     places = _places(frames)
     number = len(places[0])
     if all(len(place) == 1 for place in places):
@@ -401,13 +403,13 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
         raise InputError(
             f"holds {len(frames)} slices, some of them at the same place",
             path=path,
-            remedy="It may hold several time points or a copy; leave one stack only.",
+            remedy="Keep only one stack: the folder may contain several time points or a copy.",
         )
     wanted = 1 if choice.time is None else choice.time
     if not 1 <= wanted <= number:
         raise InputError(f"holds {number} points in time, not {wanted}", path=path, remedy=f"Choose 1 to {number}.")
     if choice.time is None:
-        notes.append(f"Holds {number} points in time; the first was taken (--time chooses another).")
+        notes.append(f"Holds {number} points in time; the first was read (--time chooses another).")
     return [sorted(place, key=order)[wanted - 1] for place in places]
 
 
@@ -417,7 +419,7 @@ def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], float] | Non
         values = [[frame.times[number] for frame in place] for place in places]
         if all(None not in row and len(set(row)) == len(row) for row in values):
             return lambda frame, number=number: frame.times[number] or 0.0  # type: ignore[misc]
-    # Without any time: complete passes through all places, one after the other, by the frames' numbers.
+    # Without times, the frames' numbers must show one complete pass through all places after another.
     rank: dict[int, int] = {}
     every = sorted((frame for place in places for frame in place), key=lambda frame: frame.number)
     if len({frame.number for frame in every}) < len(every):
@@ -430,7 +432,7 @@ def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], float] | Non
 
 
 def _lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
-    """Return the affine (LPS mm) of the frames, and them in its order; raises InputError unless they make a lattice."""
+    """Return the affine (LPS mm) and the frames in its order. Raises InputError if the frames lie irregularly."""
     first = frames[0]
     row, column = first.orientation[:3], first.orientation[3:]
     normal = np.cross(row, column)
@@ -445,7 +447,7 @@ def _lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
         raise InputError(
             f"holds {len(frames)} slices, some of them at the same place",
             path=path,
-            remedy="It may hold several time points or a copy; leave one stack only.",
+            remedy="Keep only one stack: the folder may contain several time points or a copy.",
         )
     if gaps.max() > usual + tolerance or gaps.min() < usual - tolerance:
         lost = int(np.sum(np.maximum(np.rint(gaps / usual) - 1, 0)))
@@ -458,5 +460,5 @@ def _lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
     affine[:3, 3] = positions[0]
     off = positions - (positions[0] + np.arange(len(frames))[:, np.newaxis] * affine[:3, 2])
     if np.linalg.norm(off, axis=1).max() > max(0.05, 0.05 * usual):
-        raise InputError("has slices shifted sideways", path=path, remedy=_EXPORT_AGAIN)
+        raise InputError("has slices that are shifted sideways", path=path, remedy=_EXPORT_AGAIN)
     return affine, frames

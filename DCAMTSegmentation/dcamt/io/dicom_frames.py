@@ -1,4 +1,4 @@
-"""Find the frames of DICOM files: where each lies, what kind it is, whether its file is whole; and load its pixels."""
+"""Read the frames of DICOM files: their position and kind, whether their file is complete, and their pixels."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _COMPONENTS = {
     "real": {"REAL", "R", "R_FFE", "R_IR"},
     "imaginary": {"IMAGINARY", "I", "I_FFE", "I_IR"},
 }
-SHOWN = 8  # files or series that one message names
+SHOWN = 8  # A message names at most this many files or series.
 _MAXIMUM_FILES = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One plane of an image: its place (LPS mm), what distinguishes it from others at that place, and its file."""
+    """One slice of an image: its file, its place (LPS mm), and properties that differ between frames at one place."""
 
     file: Path
     index: int  # within the file
@@ -67,7 +67,7 @@ class Frame:
     intercept: float
     stack: str = ""
     component: str = ""
-    labels: tuple[str, ...] = ()  # what else distinguishes kinds of images: image type, echo, b-value
+    labels: tuple[str, ...] = ()  # other properties of the kind of image: image type, echo, b-value
     times: tuple[float | None, ...] = ()
     number: int = 0
     sop_class: str = ""
@@ -93,7 +93,7 @@ CONSTANT_ATTRIBUTES = {
 
 @dataclass(eq=False)
 class FoundFiles:
-    """The frames of images found in the files of a folder, and the files that hold none."""
+    """The frames found in the files of a folder, and the files without frames."""
 
     frames: list[Frame] = field(default_factory=list)
     damaged: list[tuple[Path, str, str]] = field(default_factory=list)  # file, what is wrong, series or ""
@@ -103,7 +103,7 @@ class FoundFiles:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return all files of a folder and those below that are not hidden, by their names."""
+    """Return the files of a folder and its subfolders in the order of their names, without hidden ones."""
     files: list[Path] = []
     with library_errors(folder, "a folder"):
         for parent, folders, names in os.walk(folder):
@@ -115,7 +115,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def read_file(path: Path, found: FoundFiles) -> None:
-    """Add what a file holds to `found`."""
+    """Add the frames of a file, or the reason why it has none, to `found`."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -129,12 +129,12 @@ def read_file(path: Path, found: FoundFiles) -> None:
         with open(path, "rb") as file, quiet_pydicom():
             head = file.read(132)
             file.seek(0)
-            # Old files have no preamble: they begin with an element of group 8.
+            # Old files begin with an element of group 8 instead of a preamble.
             bare = head[128:] != b"DICM" and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
             data = dcmread(file, stop_before_pixels=True, force=bare)
             held = _pixel_bytes(file, data, size)
     except InvalidDicomError:
-        # An ending like a slice's, or none, but other content: a slice whose beginning is damaged looks like this.
+        # With the ending of a slice, it may be a slice whose beginning is damaged.
         if path.suffix.lower() in (".dcm", ".ima"):
             found.damaged.append((path, "no DICOM", ""))
         else:
@@ -156,7 +156,7 @@ def read_file(path: Path, found: FoundFiles) -> None:
 
 
 def _sort_file(path: Path, data: Any, held: int | None, found: FoundFiles) -> None:
-    """Add a file whose header was read to `found`."""
+    """Add the frames of a file, or the reason why it has none, to `found`; `data` is the file's header."""
     series = str(data.get("SeriesInstanceUID", ""))
     meta = getattr(data, "file_meta", None)
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
@@ -202,7 +202,7 @@ def class_name(sop_class: str) -> str:
 
 
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
-    """Return how many bytes of pixels a file holds; None if they are missing or cut, -1 if they are compressed."""
+    """Return the number of bytes of pixel data in a file; None if missing or cut off, -1 if compressed."""
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and syntax.is_deflated:
         return -1 if "Rows" in data else None
@@ -218,7 +218,7 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
         length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12
     if length != 0xFFFFFFFF:
         return int(length) if start + length <= size else None
-    while True:  # the items of compressed data, up to the mark of its end
+    while True:  # Go through the items of compressed data until the end marker.
         file.seek(start)
         item = file.read(8)
         if len(item) < 8:
@@ -232,13 +232,13 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
 
 
 def _encoding(data: Any) -> tuple[bool, bool]:
-    """Return whether a file's elements leave out their type (implicit VR), and whether it is little-endian."""
+    """Return whether a file has implicit VR, and whether it is little-endian."""
     implicit, little = getattr(data, "original_encoding", None) or (data.read_implicit_vr, data.read_little_endian)
     return bool(implicit), little is not False
 
 
 def _expected_bytes(data: Any) -> int | None:
-    """Return how many bytes the pixels take by the header; None where they are compressed."""
+    """Return the number of bytes of pixel data according to the header; None if it is compressed."""
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and (syntax.is_encapsulated or syntax.is_deflated):
         return None
@@ -248,7 +248,7 @@ def _expected_bytes(data: Any) -> int | None:
 
 
 def _frames_of(path: Path, data: Any) -> list[Frame]:
-    """Return the frames of a file; none if it does not say where they lie."""
+    """Return the frames of a file; an empty list if the header lacks their positions."""
     number = int(data.get("NumberOfFrames", 1) or 1)
     per_frame = data.get("PerFrameFunctionalGroupsSequence")
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
@@ -262,7 +262,7 @@ def _frames_of(path: Path, data: Any) -> list[Frame]:
 
 
 def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame | None:
-    """Return one frame; its attributes lie in functional groups of the frame, of all frames, or in the file itself."""
+    """Return a frame, or None if it lacks its position. Attributes are taken from `groups` first, then from `data`."""
 
     def value(keyword: str, group: str = "") -> Any:
         for place in groups:
@@ -336,7 +336,7 @@ def _plain_text(value: Any) -> str:
 
 
 def _component(component: str, words: Sequence[str]) -> str:
-    """Return "magnitude", "phase", "real" or "imaginary" of an image; "" where it does not say."""
+    """Return "magnitude", "phase", "real" or "imaginary"; "" if the header does not state the component."""
     for word in (component.upper(), *(text.upper() for text in words[2:])):
         for name, known in _COMPONENTS.items():
             if word in known:
@@ -360,7 +360,7 @@ def _integer(value: Any) -> int:
 
 
 def _time(value: Any) -> float | None:
-    """Return a number that orders times, dates with times and indices; None without one."""
+    """Return a time, date with time or index as a number that can be sorted; None if `value` is not one."""
     try:
         return float(str(value).split("+")[0]) if value not in (None, "") else None
     except ValueError:
@@ -368,7 +368,11 @@ def _time(value: Any) -> float | None:
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
-    """Return the voxels (1, I, J, K) of the frames, rescaled each by its own slope and intercept."""
+    """Return the voxels (1, I, J, K) of the frames, each rescaled with its own slope and intercept.
+
+    Raises:
+        InputError: a file cannot be read or decompressed; `path` is named if the voxels do not fit together.
+    """
     planes: list[np.ndarray] = [np.empty(0)] * len(frames)
     of_file: defaultdict[Path, list[int]] = defaultdict(list)
     for number, frame in enumerate(frames):
@@ -396,12 +400,12 @@ def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 
 
 def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
-    """Return all pixels of a file, (frames, rows, columns), and whether they are rescaled already."""
+    """Return all pixels of a file, (frames, rows, columns), and whether they are already rescaled."""
     from pydicom import dcmread
 
     data = dcmread(file, force=True)
     if "ModalityLUTSequence" in data:
-        raise InputError("has a table of intensities (modality LUT)", path=file, remedy="Export it without.")
+        raise InputError("has a modality LUT, which is not supported", path=file, remedy="Export it without one.")
     if not hasattr(getattr(data, "file_meta", None), "TransferSyntaxUID"):
         from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -434,26 +438,26 @@ def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
 
 
 def _stored_bits(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return pixels without what old files keep in the bits beside those that are used (overlays)."""
+    """Return the pixels without the unused bits, in which old files store overlays."""
     allocated, stored = int(data.BitsAllocated), int(data.get("BitsStored", data.BitsAllocated))
     high = int(data.get("HighBit", stored - 1))
     if stored >= allocated or pixels.dtype.kind not in "iu":
         return pixels
     shift = allocated - 1 - high
-    # Upwards, so that the highest bit that is used becomes the sign; then down again.
+    # Shift up, so that the highest used bit becomes the sign, then down.
     moved = np.left_shift(pixels, shift) if shift > 0 else pixels
     return np.asarray(np.right_shift(moved, allocated - stored))
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Return the first `SHOWN` names, and how many more there are."""
+    """Return text with the first `SHOWN` names and the number of further ones."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more}"
 
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom's remarks on odd values off the terminal."""
+    """Suppress pydicom's warnings about unusual values."""
     import logging
     import warnings
 

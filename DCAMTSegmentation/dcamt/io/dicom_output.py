@@ -1,4 +1,4 @@
-"""Write a labelmap as a DICOM segmentation (SEG) that refers to the images it was made from."""
+"""Write a labelmap as a DICOM segmentation (SEG) that refers to the images of its scan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
 
 POSITION_TOLERANCE = 0.02
-"""Distance of a source image from its slice of the labelmap, as a fraction of the voxel spacing."""
+"""Largest distance of a source image from its slice of the labelmap, as a fraction of the voxel spacing."""
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 
 Dataset = Any
@@ -25,7 +25,7 @@ Dataset = Any
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The maker of a segmentation: the model's name and version, the software's version, and a serial number."""
+    """The algorithm that made a segmentation: the model's name and version, the software version, a serial number."""
 
     name: str
     version: str
@@ -35,10 +35,10 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class SourceImages:
-    """The images under the slices of a labelmap.
+    """The DICOM images at the slices of a labelmap.
 
-    datasets: one for each slice along k, in this order, or one multi-frame image. frames: of a multi-frame image, the
-    index (from 0) of the frame under each slice; else None.
+    datasets: one for each slice along k, in this order, or one multi-frame image. frames: the index (from 0) of each
+    slice's frame in a multi-frame image, otherwise None.
     """
 
     datasets: tuple[Dataset, ...]
@@ -46,13 +46,13 @@ class SourceImages:
 
 
 def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, int]] = ()) -> SourceImages:
-    """Return the images of a DICOM file or folder (with its subfolders) that lie under the slices of `grid`.
+    """Return the images of a DICOM file or folder (with its subfolders) at the slices of `grid`.
 
     frames: file and index of the frame that each slice was read from (`Volume.frames`); without them, the first image
-    at each place is taken.
+    at each place is used.
 
     Raises:
-        InputError: `source` holds no DICOM images, or not one image under every slice.
+        InputError: `source` contains no DICOM images, or some slice has no image.
     """
     import pydicom
 
@@ -70,13 +70,14 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
             by_series.setdefault(str(header.SeriesInstanceUID), []).append((file, header))
     if not by_series:
         remedy = "Segment a folder of DICOM images, or choose another --format."
-        raise InputError("is not DICOM, which a DICOM segmentation must refer to", path=source, remedy=remedy)
+        what = "is not DICOM, but a DICOM segmentation must refer to DICOM images"
+        raise InputError(what, path=source, remedy=remedy)
     for images in by_series.values():
         found = _match_slices(images, affine, grid.shape)
         if found is not None:
             return found
     raise InputError(
-        "holds no DICOM images under the slices of the segmentation",
+        "holds no DICOM images at the slices of the segmentation",
         path=source,
         remedy="Choose another --format, such as seg.nrrd.",
     )
@@ -87,11 +88,11 @@ def build_dicom_segmentation(
 ) -> Dataset:
     """Return the segmentation as a DICOM SEG data set (PS3.3 A.51): binary, one segment for each of `segments`.
 
-    Patient, study and frame of reference are those of the source images; every slice has a frame, empty ones included,
-    so that readers which stack frames see the scan's own grid.
+    Patient, study and frame of reference are copied from the source images. Every slice has a frame, even an empty one,
+    so that programs that stack the frames get the scan's own grid.
 
     Raises:
-        InputError: the source images lack what a segmentation must repeat.
+        InputError: the source images lack attributes that a segmentation must copy.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes
@@ -141,7 +142,7 @@ def build_dicom_segmentation(
         )
     except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"the DICOM images cannot be referred to ({' '.join(str(error).split())[:160]})",
+            f"no DICOM segmentation can refer to these images ({' '.join(str(error).split())[:160]})",
             remedy="Choose another --format, such as seg.nrrd.",
         ) from error
     if source.frames is not None:
@@ -151,7 +152,7 @@ def build_dicom_segmentation(
 
 
 def write_dicom(dataset: Dataset, path: str | Path) -> None:
-    """Write a data set as a DICOM file, whole or not at all; raises OutputError when it cannot be written."""
+    """Write a data set as a DICOM file, completely or not at all. Raises OutputError if it cannot be written."""
     with atomic_path(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
 
@@ -169,13 +170,13 @@ def _source_of_frames(source: Path, frames: Sequence[tuple[Path, int]]) -> Sourc
 
     files = list(dict.fromkeys(file for file, _ in frames))
     if not all(file.is_file() for file in files):
-        what = "is an archive, whose images a DICOM segmentation cannot refer to once it is closed"
+        what = "is an archive, and a DICOM segmentation cannot refer to images in an archive"
         raise InputError(what, path=source, remedy="Extract it, and segment the folder.")
     headers = {file: pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files}
     if len(files) == 1:
         return SourceImages((headers[files[0]],), tuple(index for _, index in frames))
     if len(files) < len(frames) or any(index for _, index in frames):
-        what = "has its slices in several files of many frames, which a DICOM segmentation cannot refer to"
+        what = "consists of several multi-frame files, to which a DICOM segmentation cannot refer"
         raise InputError(what, path=source, remedy="Choose another --format, such as seg.nrrd.")
     return SourceImages(tuple(headers[file] for file, _ in frames))
 
@@ -194,7 +195,7 @@ def _files(source: Path) -> list[str]:
 def _match_slices(
     images: Sequence[tuple[str, Dataset]], affine: np.ndarray, shape: tuple[int, int, int]
 ) -> SourceImages | None:
-    """Return the images of one series under the slices of a lattice (affine: index -> LPS mm); None if one lacks."""
+    """Return the images of a series at the slices of a grid (affine: index -> LPS mm); None if a slice has none."""
     rows, columns = shape[1], shape[0]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     starts = affine[:3, 3] + np.arange(shape[2])[:, np.newaxis] * affine[:3, 2]
@@ -214,13 +215,13 @@ def _match_slices(
 
 
 def _place(position: Any, orientation: Any, spacing: Any) -> np.ndarray:
-    """Return (3, 3) LPS mm: the step along a row (i), the step down a column (j), the first pixel's centre."""
+    """Return a frame's place, (3, 3) LPS mm: the steps along i and along j, and the centre of the first pixel."""
     row, column = np.array(orientation, float)[:3], np.array(orientation, float)[3:]
     return np.stack([row * float(spacing[1]), column * float(spacing[0]), np.array(position, float)])
 
 
 def _frame_places(header: Dataset) -> list[np.ndarray]:
-    """Return the places of a multi-frame image's frames; none if it does not say where they lie."""
+    """Return the places of a multi-frame image's frames; an empty list if the header lacks them."""
     shared = header.get("SharedFunctionalGroupsSequence", [None])[0]
     places = []
     for frame in header.get("PerFrameFunctionalGroupsSequence", []):
@@ -244,7 +245,7 @@ def _frame_places(header: Dataset) -> list[np.ndarray]:
 def _nearest(
     places: Sequence[np.ndarray], starts: np.ndarray, affine: np.ndarray, tolerance_mm: float
 ) -> list[int] | None:
-    """Return for each slice the first image that lies under it; None if a slice has none."""
+    """Return for each slice the index of the nearest image; None if a slice has no image within the tolerance."""
     if not places:
         return None
     array = np.stack(places)  # (N, 3, 3)
@@ -261,7 +262,7 @@ def _nearest(
 
 
 def _frame_geometry(grid: Grid) -> dict[str, Any]:
-    """Return the options that give each frame its own place, since a multi-frame image may hold others in between."""
+    """Return options with the place of each frame, since a multi-frame image may have other frames in between."""
     import highdicom as hd
 
     affine = RAS_TO_LPS @ grid.affine
@@ -296,5 +297,5 @@ def _keep_references(dataset: Dataset, frames: Sequence[int]) -> None:
 
 
 def _series_number(source: SourceImages) -> int:
-    """Return a series number beside the source's, as viewers sort by it."""
+    """Return a series number by which viewers sort the segmentation next to its source series."""
     return int(source.datasets[0].get("SeriesNumber") or 0) % 10_000 * 100 + 1

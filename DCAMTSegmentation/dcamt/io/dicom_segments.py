@@ -1,4 +1,4 @@
-"""Read a DICOM segmentation (DICOM PS3.3 A.51) as a label: one layer a segment, on the grid of its own frames."""
+"""Read a DICOM segmentation (DICOM PS3.3 A.51): one layer for each segment, on the grid of the file's frames."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _REMEDY = "Export the segmentation again."
 
 
 def open_dicom_segments(path: Path) -> StoredImage:
-    """Open a DICOM segmentation. Frames that it leaves out, being empty, are background.
+    """Open a DICOM segmentation. Frames that the file omits because they are empty become background.
 
     Raises:
-        InputError: the file is damaged, its frames lie on no common grid, or it holds probabilities.
+        InputError: the file is damaged or contains fractions, or its frames do not lie on one grid.
     """
     from pydicom import dcmread
 
@@ -42,7 +42,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
             for frame, k, segment in zip(pixels, slices, segments, strict=True):
                 if segment:
                     layers[numbers.index(segment), :, :, k] |= (frame.T != 0).astype(np.uint8)
-                else:  # a labelmap: each value is a segment
+                else:  # The frame is a labelmap, in which each value is a segment.
                     for layer, number in enumerate(numbers):
                         layers[layer, :, :, k] |= (number == frame.T).astype(np.uint8)
             return layers
@@ -63,14 +63,14 @@ def open_dicom_segments(path: Path) -> StoredImage:
 
 
 def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], list[int], list[int]]:
-    """Return the affine (LPS mm), the shape (I, J, K), and each frame's slice k and segment number (0: a labelmap)."""
+    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 if it is a labelmap)."""
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 
     def value(frame: Any, group: str, keyword: str) -> Any:
         for place in (frame, shared):
             if place is not None and group in place and keyword in place[group][0]:
                 return place[group][0].get(keyword)
-        raise InputError(f"does not say where its frames lie ({keyword})", path=path, remedy=_REMEDY)
+        raise InputError(f"lacks the place of its frames ({keyword})", path=path, remedy=_REMEDY)
 
     frames = list(data.PerFrameFunctionalGroupsSequence)
     positions = np.array(
@@ -92,12 +92,12 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
             stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
         except (InputError, TypeError, ValueError):
             continue
-        # Where empty frames are left out, the gaps are multiples of the slices' spacing.
+        # If empty frames are omitted, the gaps are multiples of the slice spacing.
         if stated > 0 and (not step or abs(step / stated - round(step / stated)) < 0.02):
             step = stated
             break
     if not step:
-        raise InputError("does not say how far its slices are apart", path=path, remedy=_REMEDY)
+        raise InputError("lacks the spacing of its slices", path=path, remedy=_REMEDY)
     index = (along - along.min()) / step
     if np.abs(index - index.round()).max() > 0.05:
         raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
@@ -119,7 +119,7 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
 
 
 def _segment_number(frame: Any, shared: Any) -> int:
-    """Return the segment of a frame; 0 where its pixels are segment numbers themselves."""
+    """Return the number of a frame's segment; 0 if the frame's pixels are segment numbers."""
     for place in (frame, shared):
         if place is not None and (items := place.get("SegmentIdentificationSequence")):
             return int(items[0].ReferencedSegmentNumber)

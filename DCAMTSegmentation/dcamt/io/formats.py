@@ -1,4 +1,4 @@
-"""Know image formats by the ending of a file's name, and name the files of results."""
+"""Define the image formats by their file endings, and the names of result files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Format:
-    """An ending of file names.
+    """A file ending and its uses.
 
-    scan: a file of a folder of scans with it is a scan. labels: a file of a folder of labelmaps with it is a labelmap.
-    writes_labels and writes_volume: labelmaps and other volumes can be written to it.
+    scan: in a folder of scans, files with this ending are read. labels: the same in a folder of labelmaps.
+    writes_labels, writes_volume: labelmaps, or other volumes, can be written with this ending.
     """
 
     ending: str
@@ -24,7 +24,7 @@ class Format:
 
 
 BENCHMARK_ENDING = ".h5"
-"""Of the left atrium benchmark's files, which hold scan and label."""
+"""Ending of the left atrium benchmark's files, which contain scan and label."""
 FORMATS = (
     Format(".seg.nrrd", labels=True, writes_labels=True),
     Format(".nii.gz", scan=True, labels=True, writes_labels=True, writes_volume=True),
@@ -35,7 +35,7 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # Known for what they are, so that a result's name with one of these is not taken for a folder's.
+    # Neither read in folders nor written, but known, so that an output with such an ending is not taken for a folder.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
     *map(Format, (".img", ".hdr", ".dcm", ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
@@ -46,13 +46,13 @@ LABELMAP_OUTPUTS = tuple(form.ending for form in FORMATS if form.writes_labels)
 VOLUME_OUTPUTS = tuple(form.ending for form in FORMATS if form.writes_volume)
 IMAGE_ENDINGS = tuple(form.ending for form in FORMATS)
 MAP_SUFFIXES = ("_agreement", "_probabilities")
-"""What the name of a segmentation is extended by for the maps that lie beside it."""
+"""Suffixes of the maps beside a segmentation, appended to the segmentation's name."""
 # Longest first, so that ".seg.nrrd" is found before ".nrrd".
 _DOUBLE_ENDINGS = sorted((end for end in IMAGE_ENDINGS if end.count(".") > 1), key=len, reverse=True)
 
 
 def ending(path: str | Path) -> str:
-    """Return a file's ending in lower case, double ones whole: ".nii.gz", ".seg.nrrd", ".nrrd"."""
+    """Return a file's ending in lower case, including double endings: ".nii.gz", ".seg.nrrd", ".nrrd"."""
     name = Path(path).name.lower()
     return next((end for end in _DOUBLE_ENDINGS if name.endswith(end)), Path(name).suffix)
 
@@ -71,7 +71,7 @@ def scan_name(path: str | Path) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Return what names of classes and segments have in common that differ in capitals, blanks and hyphens only.
+    """Return the name of a class or segment in lower case, without blanks, hyphens and underscores, for comparisons.
 
     >>> plain_name("Left-Atrium") == plain_name("left atrium")
     True
@@ -86,12 +86,12 @@ def agreement_path(segmentation: Path) -> Path:
     'x_agreement.nii.gz'
     """
     kind = ending(segmentation)
-    # A map is not a segmentation: it goes into a plain volume.
+    # A map is a plain volume, not a segmentation.
     return segmentation.with_name(f"{scan_name(segmentation)}_agreement{'.nrrd' if kind == '.seg.nrrd' else kind}")
 
 
 def without_maps(files: Iterable[Path]) -> list[Path]:
-    """Return `files` without the maps of agreement and probabilities that belong to others among them.
+    """Return `files` without the maps of agreement and probabilities that lie beside their segmentation.
 
     >>> [path.name for path in without_maps([Path("x.nrrd"), Path("x_probabilities.nii.gz"), Path("y_agreement.nrrd")])]
     ['x.nrrd', 'y_agreement.nrrd']

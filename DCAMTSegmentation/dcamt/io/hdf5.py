@@ -18,10 +18,10 @@ SPACING_MM = 0.625
 
 
 def open_hdf5(path: Path, label: bool) -> StoredImage:
-    """Open the array `image` (I, J, K) of a benchmark file, or its array `label`.
+    """Open the array `image` (I, J, K) of a benchmark file, or its array `label` if `label` is true.
 
-    The file holds no geometry: its axes are taken to run to the patient's left, posterior and superior in steps of
-    `SPACING_MM`, as the benchmark cropped its scans.
+    The file stores no geometry. As in the benchmark, the axes are assumed to run to the patient's left, posterior and
+    superior with a spacing of `SPACING_MM`.
 
     Raises:
         InputError: h5py is not installed, or the file is damaged or has no such array.

@@ -1,4 +1,4 @@
-"""Handle requests to end this process: SIGTERM, a closed terminal, a closed stdin."""
+"""Handle requests to end this process: SIGTERM, a closed terminal or a closed stdin."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that open work is finished or removed.
+    """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that half-written files are removed.
 
-    Outside such blocks the system's default is better: it ends the process at once, whereas Python waits until torch
-    returns from its current operation.
+    Outside such blocks the default is better: it ends the process at once, while Python would wait until torch returns
+    from its current operation.
     """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     previous = {}
-    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers only there
+    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers only in this thread.
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
-            # A signal that is ignored on purpose (`nohup`) stays ignored.
+            # A signal that is ignored on purpose, as by `nohup`, stays ignored.
             if number is not None and signal.getsignal(number) == signal.SIG_DFL:
                 previous[number] = signal.signal(number, interrupt)
     try:
@@ -35,9 +35,9 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
 
 def detach_stdin() -> int:
-    """Return a file descriptor of this process's stdin, and give all other readers of stdin an empty stream.
+    """Return a file descriptor of this process's stdin, and redirect stdin itself to an empty stream.
 
-    On Windows, a library that is being loaded reads the state of stdin, and would wait while a thread reads from it.
+    On Windows, libraries query stdin while they are loaded, and would block while one of our threads reads from it.
     """
     stdin = os.dup(0)
     empty = os.open(os.devnull, os.O_RDONLY)
@@ -48,7 +48,7 @@ def detach_stdin() -> int:
 
 @contextmanager
 def ignore_sigterm() -> Iterator[None]:
-    """Ignore SIGTERM inside the block: for final writes that take less time than a clean interruption."""
+    """Ignore SIGTERM inside the block, for short final writes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""Read MetaImage and the other formats that ITK reads, through SimpleITK, and check that their files are complete.
+"""Read MetaImage and other formats with SimpleITK, after checking that the file is complete.
 
-ITK's own readers return left-over memory or zeros for what is missing in a cut or damaged file. So only formats whose
-completeness can be checked here are read.
+For the missing part of a truncated file, ITK's readers return random memory or zeros. Therefore only formats whose
+completeness this module can check are read.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ _HEADER_LIMIT = 1 << 20
 
 
 def quiet_sitk() -> Any:
-    """Return the SimpleITK module, with its own warnings kept off the terminal."""
+    """Return the SimpleITK module with its warnings turned off."""
     from importlib import import_module
 
-    sitk: Any = import_module("SimpleITK")  # its type hints leave most functions out
+    sitk: Any = import_module("SimpleITK")  # Its type hints omit most functions.
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk
 
 
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
-    """Drop what C++ readers print on the error stream (MetaImage does), which would mingle with our own lines.
+    """Suppress what C++ code prints on stderr inside the block, such as the messages of MetaImage.
 
-    C++ code writes past Python's `sys.stderr`, so the stream itself is redirected inside the block, for every thread.
+    C++ code bypasses Python's `sys.stderr`, so the file descriptor is redirected, for all threads.
     """
     try:
         kept = os.dup(2)
-    except OSError:  # no error stream, as in a Windows program without a console
+    except OSError:  # There is no stderr, as in a Windows program without a console.
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -70,13 +70,13 @@ def quiet_terminal() -> Iterator[None]:
 
 
 def open_itk(path: Path) -> StoredImage:
-    """Open an image that ITK knows by its content or its ending.
+    """Open an image in a format that ITK recognises by content or ending.
 
-    A fourth axis or a vector's components become channels.
+    A fourth axis or the components of a vector become channels.
 
     Raises:
-        InputError: the file is damaged, incomplete, of an unknown format or one whose completeness cannot be checked,
-            holds colours, or has fewer than three dimensions.
+        InputError: the file is damaged or incomplete, its format is unknown or cannot be checked for completeness, or
+            the image has colours or fewer than three dimensions.
     """
     check = _CHECKS.get(ending(path))
     if check is not None:
@@ -95,14 +95,14 @@ def open_itk(path: Path) -> StoredImage:
     def load() -> np.ndarray:
         with library_errors(path, "an image"), quiet_terminal():
             image = reader.Execute()
-            array = quiet_sitk().GetArrayViewFromImage(image)  # (..., K, J, I) and, where vectors, components last
+            array = quiet_sitk().GetArrayViewFromImage(image)  # (..., K, J, I), with components of vectors last
             if image.GetNumberOfComponentsPerPixel() == 1:
                 array = array[..., np.newaxis]
             voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
             axes = voxels.ndim
             voxels = voxels.transpose(*range(axes - 3), axes - 1, axes - 2, axes - 3)
             voxels = np.ascontiguousarray(voxels.reshape(-1, *voxels.shape[-3:]))
-            return np.array(voxels)  # a view would die with the image
+            return np.array(voxels)  # A view would become invalid together with the image.
 
     return StoredImage(
         channels=reader.GetNumberOfComponents() * math.prod(size[3:]),
@@ -112,7 +112,7 @@ def open_itk(path: Path) -> StoredImage:
 
 
 def _information(path: Path) -> Any:
-    """Return a reader that knows the file's header; raises InputError for an image that is no scan."""
+    """Return a reader that has read the file's header. Raises InputError if the image cannot be a scan."""
     sitk = quiet_sitk()
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -128,7 +128,7 @@ def _information(path: Path) -> Any:
 
 
 def _affine(reader: Any, axes: int) -> np.ndarray:
-    """Return voxel index -> RAS mm, (4, 4), of a reader of `axes` dimensions."""
+    """Return the affine (4, 4), voxel index -> RAS mm, of a reader's image with `axes` dimensions."""
     direction = np.array(reader.GetDirection()).reshape(axes, axes)[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = direction * np.array(reader.GetSpacing()[:3])
@@ -162,7 +162,7 @@ def _check_meta(path: Path) -> None:
     size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
     value = fields["elementdatafile"]
     compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
-    text = not fields.get("binarydata", "false").lower().startswith(("t", "1"))  # ITK's own default
+    text = not fields.get("binarydata", "false").lower().startswith(("t", "1"))  # ITK's default is text.
     if value.upper() == "LOCAL":
         _check_data(path, path, start, size, each, compressed, text)
         return
@@ -183,7 +183,10 @@ def _check_meta(path: Path) -> None:
 
 
 def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:
-    """Raise InputError unless `data` holds `size` bytes, or as text numbers of `each` bytes, from byte `start` on."""
+    """Raise InputError if the file `data` has less than `size` bytes of voxels of `each` bytes after byte `start`.
+
+    compressed: the voxels are compressed with zlib or gzip. text: they are written as text.
+    """
     held, ended = max(0, os.path.getsize(data) - start), True
     with open(data, "rb") as file, data_file_errors(path, data):
         file.seek(start)
@@ -222,7 +225,7 @@ def _check_vtk(path: Path) -> None:
                 break
         sizes = [int(size) for size in words.get("DIMENSIONS", [])]
         if not sizes:
-            raise InputError("is no VTK image (structured points)", path=path, remedy="Save it as NRRD.")
+            raise InputError("is not a VTK image of structured points", path=path, remedy="Save it as NRRD.")
         check_size(sizes, path)
         scalars = words.get("SCALARS") or words.get("VECTORS") or ["", "unsigned_char"]
         each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 1)
@@ -246,7 +249,8 @@ def _check_analyze(path: Path) -> None:
     image = next((file for file in images if file.is_file()), None)
     if header is None or image is None:
         missing = (headers if header is None else images)[0].name
-        raise InputError(f"needs its other half {missing}, which is missing", path=path, remedy="Copy both.")
+        what = f"is half of a pair, and the other half {missing} is missing"
+        raise InputError(what, path=path, remedy="Copy both files.")
     with open_plain_or_gzip(header) as file:
         head = file.read(348)
     if len(head) < 348:
@@ -268,7 +272,7 @@ def _check_analyze(path: Path) -> None:
 
 
 def _check_tiff(path: Path) -> None:
-    """Raise InputError if a page of a TIFF file, or a strip of one, lies beyond the file's end."""
+    """Raise InputError if a page or strip of a TIFF file lies beyond the file's end."""
     length = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(16)
@@ -300,7 +304,7 @@ def _check_tiff(path: Path) -> None:
 
 
 def _tiff_values(file: Any, order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
-    """Return the numbers of a TIFF directory entry, which lie in it or elsewhere in the file."""
+    """Return the numbers of a TIFF directory entry, which are stored in the entry or at an offset in the file."""
     size = struct.calcsize(word)
     (count,) = struct.unpack(f"{order}{word}", entry[:size])
     code = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
@@ -331,11 +335,11 @@ def _check_mrc(path: Path) -> None:
 
 
 def _check_hdf5(path: Path) -> None:
-    """Return without checking: the HDF5 library itself refuses a file that was cut."""
+    """Do nothing, since the HDF5 library itself rejects a truncated file."""
 
 
 def _read_exactly(file: Any, size: int) -> bytes:
-    """Return the next bytes, or of more than a megabyte only the last; raises EOFError if there are fewer."""
+    """Read `size` bytes and return the last megabyte of them. Raises EOFError if there are fewer."""
     data = b""
     while size > 0:
         data = file.read(min(size, 1 << 20))

@@ -1,4 +1,4 @@
-"""Write and split JSON lines, one event a line, as commands, training runs and the worker exchange them."""
+"""Write and parse JSON lines, one event a line, which commands, training runs and the worker exchange."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def json_line(event: str, fields: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON knows it: NaN and infinity become None, tuples become lists."""
+    """Convert a value to JSON types: NaN and infinity become None, tuples become lists."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -30,10 +30,10 @@ def plain(value: Any) -> Any:
 
 
 class JsonLines:
-    """Split bytes into lines and the lines into events; an event is a JSON object with a string `event`.
+    """Parses events from bytes; an event is a line with a JSON object that has a string `event`.
 
-    Other lines (a library's own output, a line that a crash cut off) are skipped. With `newest_progress`, of several
-    successive progress events only the last one is returned.
+    Other lines, such as a library's output or a line cut off by a crash, are skipped. With `newest_progress`, only the
+    last of successive progress events is returned.
     """
 
     def __init__(self, newest_progress: bool = False) -> None:
@@ -51,22 +51,22 @@ class JsonLines:
         self._lines.extend(lines)
 
     def skip_first_line(self) -> None:
-        """Ignore the first line of the bytes to come, which began before them."""
+        """Skip the first line of the next bytes, since its beginning is missing."""
         self._skip_first = True
 
     def forget_partial_line(self) -> None:
-        """Drop the beginning of a line whose rest will not come."""
+        """Drop an incomplete last line, whose rest will not follow."""
         self._partial = b""
 
     def has_lines(self) -> bool:
-        """Return whether `next` has lines to parse."""
+        """Return whether there are lines that `next` has not parsed."""
         return bool(self._lines)
 
     def next(self) -> dict[str, Any] | None:
         """Return the next event; None if there is none yet."""
         while self._lines:
             line = self._lines.popleft()
-            # Compares bytes, since parsing what is dropped would take an application's time.
+            # Lines to drop are recognised by their first bytes, which is faster than parsing them.
             if self._newest_progress and self._lines and _is_progress(line) and _is_progress(self._lines[0]):
                 continue
             try:

@@ -1,4 +1,4 @@
-"""Read NIfTI-1 and NIfTI-2 (`.nii`, `.nii.gz`) with nibabel alone, so that training needs no SimpleITK."""
+"""Read NIfTI-1 and NIfTI-2 (`.nii`, `.nii.gz`) with nibabel, so that training does not need SimpleITK."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from .stored_image import (
     read_to_end,
 )
 
-_MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" are taken as millimetres
-_SCANNER = 1  # the code of a transform to the scanner's own space
-_SKEW = 1.5e-4  # cosine between two axes above which ITK calls an sform sheared
+_MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
+_SCANNER = 1  # code of a transform to the scanner's space
+_SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two axes is larger.
 _HEADER_SIZES = {348: "1", 540: "2"}
 
 
 def open_nifti(path: Path) -> StoredImage:
     """Open a NIfTI file, compressed or not, whatever its name.
 
-    The affine is the one that ITK, and so 3D Slicer, takes; see `itk_affine`. A length unit of metres or microns
-    becomes millimetres. Axes beyond the third become channels. Voxels keep the stored type unless the header scales
-    them (`scl_slope`), which makes them float32.
+    The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
+    beyond the third become channels. Voxels keep the stored type; if the header scales them (`scl_slope`), they become
+    float32.
 
     Raises:
-        InputError: the file is damaged (a compressed file is read to its end, where its checksum is), holds colours,
-            or has fewer than three dimensions.
+        InputError: the file is damaged, or the image has colours or fewer than three dimensions. A compressed file is
+            read to its end, where its checksum is.
     """
     import nibabel as nib
 
@@ -94,17 +94,17 @@ def open_nifti(path: Path) -> StoredImage:
 
 
 def itk_affine(path: Path, header: Any) -> np.ndarray:
-    """Return voxel index -> RAS in the file's unit of length, (4, 4), as ITK 5.4 takes it from a NIfTI header.
+    """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
-    The axes' directions and the origin come from the sform if its axes are orthogonal and it is of the scanner's
-    space (code 1) or there is no qform; else from the qform; with neither, along the patient's left, posterior and
-    superior from 0. The spacing is always that of `pixdim`, and a negative one reverses its axis. (nibabel takes
-    every sform, with the sform's own spacing.)
+    Directions and origin come from the sform if its axes are orthogonal and either its code is 1 (scanner) or there is
+    no qform. Otherwise they come from the qform. Without both, the axes run to the patient's left, posterior and
+    superior from 0. The spacing always comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in
+    contrast, uses every sform with its own spacing.)
 
-    An sform with sheared axes and no qform, which ITK refuses, is taken as it is.
+    A sheared sform without a qform, which ITK refuses, is used unchanged.
 
     Raises:
-        InputError: a spacing is zero or not a number, for which ITK would put 1 mm.
+        InputError: a spacing is zero or not a number; ITK would assume 1 mm.
     """
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
@@ -133,11 +133,11 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
 
 
 def _qform_axes(header: Any) -> np.ndarray:
-    """Return (3, 3) the qform's unit vectors along i, j, k (nifti1.h, method 2), as ITK's NIfTI library forms them."""
+    """Return the qform's unit vectors along i, j, k, (3, 3), as ITK's NIfTI library does (nifti1.h, method 2)."""
     b, c, d = (float(header[f"quatern_{name}"]) for name in "bcd")
     b, c, d = (value if math.isfinite(value) else 0.0 for value in (b, c, d))
     rest = 1.0 - (b * b + c * c + d * d)
-    if rest < 1e-7:  # no rotation is left for a: normalise the others
+    if rest < 1e-7:  # The quaternion has no real part.
         norm = math.sqrt(b * b + c * c + d * d)
         a, b, c, d = 0.0, b / norm, c / norm, d / norm
     else:
@@ -155,7 +155,7 @@ def _qform_axes(header: Any) -> np.ndarray:
 
 
 def _version(head: bytes) -> str | None:
-    """Return "1" or "2" for the first bytes of a NIfTI file of either byte order; None for another file."""
+    """Return the NIfTI version, "1" or "2", from a file's first bytes in either byte order; None for other files."""
     for order in ("little", "big"):
         version = _HEADER_SIZES.get(int.from_bytes(head[:4], order))  # type: ignore[arg-type]
         magic = head[344:348] if version == "1" else head[4:8]
@@ -172,7 +172,7 @@ def _length_unit(header: Any) -> str:
 
 
 def _silence_nibabel() -> None:
-    """Keep nibabel's remarks on headers off the terminal."""
+    """Suppress nibabel's warnings about headers."""
     import logging
 
     logging.getLogger("nibabel").setLevel(logging.CRITICAL)

@@ -1,6 +1,6 @@
-"""Read NRRD and Slicer's segmentations (`.nrrd`, `.nhdr`, `.seg.nrrd`) as ITK reads them.
+"""Read NRRD files and Slicer's segmentations (`.nrrd`, `.nhdr`, `.seg.nrrd`) with the same geometry as ITK.
 
-The format: https://teem.sourceforge.net/nrrd/format.html.
+The format is defined at https://teem.sourceforge.net/nrrd/format.html.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .stored_image import (
 )
 
 MAGIC = b"NRRD000"
-# Signs that take a space's axes to RAS. Other spaces ("scanner-xyz", ...) say nothing of the patient.
+# Signs that convert a space's axes to RAS. Other spaces, such as "scanner-xyz", have no known relation to the patient.
 _TO_RAS = {
     "right-anterior-superior": (1, 1, 1),
     "left-anterior-superior": (-1, 1, 1),
@@ -78,30 +78,30 @@ _ALIASES = {
     "axismins": "axis mins",
     "axis mins": "axis mins",
 }
-_HEADER_LIMIT = 1 << 24  # bytes: far beyond any header
+_HEADER_LIMIT = 1 << 24  # bytes; larger than any real header
 _HEADER_BUFFER = 1 << 12
 _REMEDY = "Open it in 3D Slicer and save it again."
 
 
 @dataclass
 class _Header:
-    """The fields of a NRRD header by their names in lower case, its key/value pairs, and where its data starts."""
+    """A NRRD header: fields by their names in lower case, key/value pairs, data files, and the data's first byte."""
 
     fields: dict[str, str] = field(default_factory=dict)
     pairs: dict[str, str] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)  # of a data file list
+    files: list[str] = field(default_factory=list)  # names in a list of data files
     start: int = 0
 
 
 def open_nrrd(path: Path) -> StoredImage:
-    """Open a NRRD file with its data inside, or beside it in one or several files.
+    """Open a NRRD file whose data follows the header or lies in one or several other files.
 
-    Axes without a direction (kind "list", "vector", ...) become channels. A header with spacings alone is taken as
-    lying along LPS with its origin at 0, as ITK does. Bytes beyond the data are ignored.
+    Axes without a direction (kind "list", "vector", ...) become channels. If the header has only spacings, the axes are
+    those of LPS with the origin at 0, as in ITK. Bytes after the data are ignored.
 
     Raises:
-        InputError: the file is damaged, a data file is missing, or it holds colours, fewer than three spatial axes,
-            an unknown space or no spacing.
+        InputError: the file is damaged, a data file is missing, the image has colours or fewer than three spatial axes,
+            or its space or spacing is unknown.
     """
     with library_errors(path, "a NRRD image"):
         header = _read_header(path)
@@ -113,7 +113,7 @@ def open_nrrd(path: Path) -> StoredImage:
             raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
         directions, spatial = _directions(path, header, len(sizes), kinds)
         affine = np.eye(4)
-        affine[:3, :3] = directions.T  # a row is the step along one axis: a column of the affine
+        affine[:3, :3] = directions.T  # A row is the step along one axis, which is a column of the affine.
         affine[:3, 3] = _origin(path, header)
         affine = np.diag([*_space_signs(path, header), 1.0]) @ affine
         data = _Data(path, header, sizes)
@@ -174,13 +174,13 @@ def _sizes(path: Path, header: _Header) -> list[int]:
             raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=DAMAGED)
     sizes = [int(size) for size in header.fields["sizes"].split()]
     if len(sizes) != int(header.fields["dimension"]):
-        raise InputError("has another number of sizes than dimensions", path=path, remedy=DAMAGED)
+        raise InputError("has a different number of sizes and dimensions", path=path, remedy=DAMAGED)
     check_size(sizes, path)
     return sizes
 
 
 class _Data:
-    """Read the numbers of a NRRD file, from the file itself or from data files, in any encoding."""
+    """Reads the voxels of a NRRD file, from the file itself or from data files, in any encoding."""
 
     def __init__(self, path: Path, header: _Header, sizes: Sequence[int]) -> None:
         fields = header.fields
@@ -195,14 +195,14 @@ class _Data:
         if self._dtype.itemsize > 1 and encoding not in ("ascii",):
             endian = fields.get("endian", "").lower()
             if endian not in ("little", "big"):
-                raise InputError("does not say in which order its bytes are (endian)", path=path, remedy=_REMEDY)
+                raise InputError("lacks the byte order (endian) in its header", path=path, remedy=_REMEDY)
             self._dtype = self._dtype.newbyteorder("<" if endian == "little" else ">")
         self._line_skip = int(fields.get("line skip", 0))
         self._byte_skip = int(fields.get("byte skip", 0))
         self._files = _data_files(path, header, sizes)
 
     def read(self) -> np.ndarray:
-        """Return all numbers, the first axis fastest, in the machine's byte order."""
+        """Return all numbers in the machine's byte order; the first axis varies fastest."""
         if not self._files:
             with open_plain_or_gzip(self._path) as file:
                 _skip(file, self._start)
@@ -210,7 +210,7 @@ class _Data:
         else:
             per_file, rest = divmod(self._count, len(self._files))
             if rest:
-                what = f"names {len(self._files)} data files, which do not make up its size"
+                what = f"names {len(self._files)} data files, among which its voxels cannot be divided evenly"
                 raise InputError(what, path=self._path, remedy=_REMEDY)
             parts = []
             for name in self._files:
@@ -275,7 +275,7 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
 
 
 def _data_files(path: Path, header: _Header, sizes: Sequence[int]) -> list[Path]:
-    """Return the files beside a header that hold its data; none where the data follows the header."""
+    """Return the data files that a header names; an empty list if the data follows the header."""
     value = header.fields.get("data file")
     if value is None:
         return []
@@ -310,7 +310,7 @@ def _skip(file: IO[bytes], size: int) -> None:
 
 
 def _vectors(text: str) -> list[np.ndarray | None]:
-    """Return the vectors of "(1,0,0) none (0, 0, 1)", with or without blanks inside; None for "none"."""
+    """Parse vectors such as "(1,0,0) none (0, 0, 1)"; "none" gives None."""
     rows: list[np.ndarray | None] = []
     for word in re.findall(r"\([^)]*\)|[^\s()]+", text):
         if word.startswith("("):
@@ -323,13 +323,13 @@ def _vectors(text: str) -> list[np.ndarray | None]:
 
 
 def _directions(path: Path, header: _Header, axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:
-    """Return (3, 3) the step in the file's own space along each spatial axis, and which axes those are."""
+    """Return the steps along the three spatial axes in the file's space, (3, 3), and the indices of these axes."""
     text = header.fields.get("space directions")
     if text is not None:
         rows = [np.full(3, np.nan) if row is None else row for row in _vectors(text)]
         if len(rows) != axes:
-            raise InputError("has another number of space directions than axes", path=path, remedy=DAMAGED)
-        # An axis without direction ("none") is not spatial; one with some NaN is an error for `check_grid`.
+            raise InputError("has a different number of space directions and axes", path=path, remedy=DAMAGED)
+        # An axis without direction ("none") is not spatial; `check_grid` refuses an axis with some NaN.
         spatial = [axis for axis, row in enumerate(rows) if not np.isnan(row).all()]
         _need_three(path, spatial, axes)
         if any(rows[axis].shape != (3,) for axis in spatial):
@@ -340,7 +340,7 @@ def _directions(path: Path, header: _Header, axes: int, kinds: list[str]) -> tup
     words = header.fields.get("spacings", "").split()
     spacings = np.array([float(word) for word in words] if len(words) == axes else [np.nan] * axes)[spatial]
     if np.isnan(spacings).any():
-        raise InputError("does not say how far its voxels are apart (no space directions)", path=path, remedy=_REMEDY)
+        raise InputError("lacks the spacing of its voxels (no space directions)", path=path, remedy=_REMEDY)
     return np.diag(spacings), spatial
 
 
@@ -353,7 +353,7 @@ def _need_three(path: Path, spatial: list[int], axes: int) -> None:
 
 
 def _origin(path: Path, header: _Header) -> np.ndarray:
-    """Return (3,) the centre of the first voxel in the file's own space; 0 where the header has none."""
+    """Return the centre of the first voxel in the file's space, (3,); 0 if the header has none."""
     text = header.fields.get("space origin")
     if text is None:
         return np.zeros(3)
@@ -375,9 +375,9 @@ def _space_signs(path: Path, header: _Header) -> tuple[int, int, int]:
 
 
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
-    """Return the segments in the file's order; their labels are their values, or 1, 2, ... where these are not unique.
+    """Return the segments in the file's order. Their labels are their values, or 1, 2, ... if these are not unique.
 
-    Files from before Slicer 4.11 have no label values or layers: there segment n is the voxels of 1 in layer n.
+    Files from before Slicer 4.11 have no label values or layers: segment n consists of the voxels of 1 in layer n.
     """
     found = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []

@@ -1,4 +1,4 @@
-"""Read scans and labelmaps: choose the reader by a file's content and ending, and check what it read."""
+"""Read scans and labelmaps: choose the reader by a file's content and ending, and check the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MAXIMUM_UNZIPPED = 16 << 30
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """The content of a file before any voxel is read: C of its voxels (C, I, J, K), and their grid."""
+    """The header of an image file: the number of channels C and the grid of its voxels (C, I, J, K)."""
 
     channels: int
     grid: Grid
@@ -48,19 +48,20 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
     """Read and check a scan.
 
     Args:
-        path: NIfTI, NRRD, MetaImage, another ITK format, a folder of DICOM files or one above, a DICOM file of many
-            frames, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's `.h5`. See docs/formats.md.
-        channels: number of images that the file must hold, C of the voxels (C, I, J, K); or of channel files `x_0000`,
-            `x_0001`, ..., of one image each, of which `path` is the first.
-        choice: which of several images in a DICOM folder.
+        path: a NIfTI, NRRD or MetaImage file or another format of ITK, a folder with DICOM files in it or below, a
+            multi-frame DICOM file, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's `.h5`. See
+            docs/formats.md.
+        channels: the number of channels C that the scan must have: in one file, or in one file each, `x_0000`,
+            `x_0001`, ..., of which `path` is the first.
+        choice: the image to read if a DICOM folder contains several.
 
     Returns:
-        The scan; intensities keep the file's type unless it scales them, which makes them float32. Its `notes` say
-        what was passed over or assumed.
+        The scan. Intensities keep the file's type, or become float32 if the file scales them. The scan's `notes` state
+        what was skipped or assumed.
 
     Raises:
-        InputError: the file is missing, empty, damaged, two-dimensional, holds another number of images, or something
-            that `volume.check_scan` refuses.
+        InputError: the file is missing, empty, damaged or two-dimensional, has a different number of channels, or
+            `volume.check_scan` refuses the scan.
     """
     path = Path(path)
     if channels > 1 and (files := channel_files(path)) and _holds_one_image(path, choice):
@@ -70,7 +71,7 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
 
 def _holds_one_image(path: Path, choice: ScanChoice | None) -> bool:
-    """Return whether a file can be a channel of a scan; a 4D file is a scan of its own, whatever its number means."""
+    """Return whether a file has one channel; a file with several is a scan of its own, whatever its name."""
     with _open_image(path, choice or ScanChoice()) as image:
         return image.channels == 1
 
@@ -82,7 +83,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
             raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
         check_scan_grid(image.grid, path)
         if image.channels != channels:
-            remedy = "Extract one of them to a file of its own." if channels == 1 else f"{channels} are needed."
+            remedy = "Save one as a file of its own." if channels == 1 else f"Give a scan of {channels} volumes."
             raise InputError(f"holds {image.channels} volumes (4D)", path=path, remedy=remedy)
         volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
     check_scan(volume)
@@ -90,24 +91,24 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
 
 
 def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = None) -> Labelmap:
-    """Read a labelmap from any format that `read_scan` reads, or a segmentation (`.seg.nrrd`, DICOM SEG).
+    """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
-    The layers of a segmentation become one labelmap: segments keep their label values where these are unique, or else
-    are numbered 1, 2, ... in the file's order; where segments overlap the later one wins. A segmentation that was
-    saved cropped to its segments stays so; `volume.fit_labelmap` brings it to its scan's grid.
+    A segmentation becomes one labelmap. Its segments keep their label values if these are unique; otherwise they are
+    numbered 1, 2, ... in the file's order. Where segments overlap, the later one is kept. A segmentation that was saved
+    cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's grid.
 
-    mapping: the label that each value, or each segment of a name, in the file becomes, several to one allowed;
-    everything else becomes background. In names, capitals, blanks, hyphens and underscores do not count.
+    mapping: the label for each value or segment name of the file; several may have the same label. All other voxels
+    become background. In names, capitals, blanks, hyphens and underscores are ignored.
 
     Raises:
-        InputError: as `read_scan`, except that blank and small labelmaps are accepted; for negative or fractional
-            values; and for a name in `mapping` that no segment of the file has.
+        InputError: as in `read_scan`, except that blank and small labelmaps are allowed; values are negative or
+            fractional; or no segment has a name of `mapping`.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
         check_grid(image.grid, path)
         if image.channels != 1 and not image.segments:
-            remedy = "Save one labelmap a file."
+            remedy = "Save each labelmap as a file of its own."
             raise InputError(f"holds {image.channels} volumes, not one labelmap", path=path, remedy=remedy)
         voxels, grid = image.load(), image.grid
     if mapping is not None:
@@ -118,9 +119,9 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
 
 
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
-    """Return the segments that a segmentation file names, with the labels that `read_labelmap` gives them.
+    """Return the segments of a segmentation file with the labels that `read_labelmap` gives them.
 
-    Most formats name none. Raises InputError as `read_labelmap` does for a damaged header.
+    Other formats have no segments. Raises InputError if the header is damaged.
     """
     path = Path(path)
     if ending(path) not in (*_NRRD_ENDINGS, *_DICOM_ENDINGS):
@@ -130,11 +131,10 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
 
 
 def read_header(path: str | Path, flatten_segments: bool = False, channels: int = 1) -> Header:
-    """Return the header of a scan or, with `flatten_segments`, of a labelmap, checked as far as it goes.
+    """Return the header of a scan or, with `flatten_segments`, of a labelmap, after checking the header.
 
-    No voxel is kept. With `channels` above 1, the files of a scan's channels count as `read_scan` reads them. Raises
-    InputError as `read_scan` and `read_labelmap` do, but for another number of channels and for what only the voxels
-    show.
+    With `channels` above 1, channels in separate files are counted as in `read_scan`. Raises the InputError of
+    `read_scan` or `read_labelmap`, except for a wrong number of channels and for faults of the voxels.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=flatten_segments) as image:
@@ -149,15 +149,15 @@ def read_header(path: str | Path, flatten_segments: bool = False, channels: int 
 
 @contextmanager
 def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator[StoredImage]:
-    """Open an image by its content, then by its ending; raises InputError if it is missing, empty or unknown."""
-    # os.path, unlike pathlib, answers False to a name the system cannot even look up.
+    """Open an image file, folder or zip file. Raises InputError if it is missing, empty or in no known format."""
+    # For a name that the system does not allow, os.path returns False where pathlib raises an error.
     if not os.path.exists(path):
         raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
     if os.path.isdir(path):
         yield open_dicom_folder(path, choice)
         return
     if not os.path.isfile(path):
-        raise InputError("is no file", path=path, remedy="Choose a file or a folder.")
+        raise InputError("is not a regular file", path=path, remedy="Choose a file or a folder.")
     with library_errors(path, "a file"):
         if os.path.getsize(path) == 0:
             raise InputError("is an empty file", path=path, remedy="Copy or export it again.")
@@ -188,7 +188,7 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 
 def _is_bare_dicom(kind: str, head: bytes) -> bool:
-    """Return whether a file may be DICOM without a preamble."""
+    """Return whether a file may be an old DICOM file without a preamble."""
     return kind in _DICOM_ENDINGS and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
 
 
@@ -209,7 +209,7 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 @contextmanager
 def _unzipped(path: Path) -> Iterator[Path]:
-    """Extract a zip file for as long as the block runs: the image in it if there is one, or else the folder."""
+    """Extract a zip file for the duration of the block; yield its only image, or the folder of its files."""
     with tempfile.TemporaryDirectory(prefix="dcamt-") as folder:
         with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
@@ -241,7 +241,7 @@ def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -
 def _map_labels(
     layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: Mapping[int | str, int], path: Path
 ) -> np.ndarray:
-    """Return the labels (I, J, K), uint8, that `mapping` makes of the file's values and segments."""
+    """Return the labels (I, J, K), uint8, after applying `mapping` to the file's values and segments."""
     labels = np.zeros(layers.shape[1:], np.uint8)
     flat: np.ndarray | None = None
     for source, label in mapping.items():

@@ -1,4 +1,4 @@
-"""Copy and write large arrays in slabs of some megabytes, so that a caller's event loop gets its turn between them."""
+"""Copy and write large arrays in slabs of some megabytes, so that an event loop can run between them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import write_error
 from .atomic import atomic_path
 
 SLAB_BYTES = 8 << 20
-"""Bytes per slab: a few milliseconds of copying."""
+"""Bytes of a slab, which takes a few milliseconds to copy."""
 _NRRD_TYPES = {"i": "int", "u": "uint"}
 
 
@@ -29,14 +29,14 @@ def slabs(array: np.ndarray, slab_bytes: int = SLAB_BYTES) -> Iterator[slice]:
 
 
 def write_voxels(voxels: np.ndarray, path: Path) -> None:
-    """Write voxels (I, J, K) to a `.npy` file as an application stores them, (K, J, I).
+    """Write voxels (I, J, K) to a `.npy` file in the axis order (K, J, I) of VTK and Slicer.
 
     Raises:
         OutputError: the file cannot be written.
     """
     stored = np.ascontiguousarray(voxels.transpose(2, 1, 0))
     try:
-        # numpy's own `save` does not raise if the disk is full.
+        # `np.save` raises no error if the disk is full.
         with path.open("wb") as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": stored.dtype.str, "fortran_order": False, "shape": stored.shape}
@@ -47,7 +47,7 @@ def write_voxels(voxels: np.ndarray, path: Path) -> None:
 
 
 def write_nrrd_in_slabs(voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path) -> Iterator[None]:
-    """Write an uncompressed NRRD file, yielding after each slab; the file appears whole, after the last one.
+    """Write an uncompressed NRRD file, yielding after each slab; the file appears only after the last slab.
 
     voxels: (K, J, I), integer or float. ijk_to_ras: (4, 4), voxel index (i, j, k) -> RAS mm.
 

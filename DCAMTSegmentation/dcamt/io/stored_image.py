@@ -1,4 +1,4 @@
-"""Represent an image file whose header was read; read compressed streams; turn library errors into one line."""
+"""Represent an image file whose header was read; read compressed streams; convert errors of libraries."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class StoredSegment:
-    """A segment of a segmentation file: the voxels of `value` in `layer`, which become `label` in one labelmap.
+    """A segment of a segmentation file: the voxels with `value` in `layer`, which get `label` in a labelmap.
 
-    name, color (red, green, blue: each 0 to 1): None where the file has none, or none that can be used.
+    name, color (red, green, blue, each 0 to 1): None if the file has no valid one.
     """
 
     layer: int
@@ -41,10 +41,10 @@ class StoredSegment:
 class StoredImage:
     """An image file whose header was read: the number of channels C and the grid of its voxels (C, I, J, K).
 
-    load: reads the voxels (C, I, J, K); raises InputError for a damaged file. verify: raises InputError for a file
-    that is visibly incomplete, without reading the voxels where possible. segments: of a segmentation; its layers are
-    the channels. labels_only: the file holds a segmentation and can never be a scan. notes: sentences for the user on
-    how the file was understood. frames: see `Volume`.
+    load: reads the voxels (C, I, J, K); raises InputError if the file is damaged. verify: raises InputError if the file
+    is incomplete, if possible without reading the voxels. segments: the segments of a segmentation, whose layers are
+    the channels. labels_only: the file is a segmentation and cannot be a scan. notes: messages for the user on how the
+    file was interpreted. frames: see `Volume`.
     """
 
     channels: int
@@ -59,7 +59,7 @@ class StoredImage:
 
 @contextmanager
 def library_errors(path: Path, kind: str) -> Iterator[None]:
-    """Turn any exception of a reader library into an InputError: "`path`: cannot be read as `kind` (...)"."""
+    """Raise any exception of a library inside the block as InputError: "`path`: cannot be read as `kind` (...)"."""
     try:
         yield
     except DCAMTError:
@@ -67,7 +67,7 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
     except MemoryError as error:
         raise InputError("does not fit into memory", path=path, remedy="Close other programs, or crop it.") from error
     except PermissionError as error:
-        raise InputError("may not be read", path=path, remedy="Ask for permission to read it.") from error
+        raise InputError("cannot be read (no permission)", path=path, remedy="Change its permissions.") from error
     except EOFError as error:
         raise InputError("ends too early", path=path, remedy=COPY_AGAIN) from error
     except zlib.error as error:
@@ -75,27 +75,27 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
     except Exception as error:
         why = _shorten(str(error), path) or type(error).__name__
         raise InputError(
-            f"cannot be read as {kind} ({why})", path=path, remedy="It may be damaged or of another format."
+            f"cannot be read as {kind} ({why})", path=path, remedy="Check that it is complete and has the right ending."
         ) from error
 
 
 class Gunzip(io.RawIOBase):
-    """A gzip or zlib stream, decompressed as it is read; data after its last member is ignored.
+    """A stream that decompresses gzip or zlib data while it is read; data after the last member is ignored.
 
-    Raises EOFError where the compressed data ends too early, and zlib.error where it is damaged: at the latest when
-    the end of a member is read, where its checksum is.
+    Reading raises EOFError if the compressed data ends too early, and zlib.error if it is damaged, at the latest at the
+    end of a member, where its checksum is.
     """
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source, self._pending = source, b""
-        self._inflate = zlib.decompressobj(wbits=47)  # gzip or zlib, by the header
+        self._inflate = zlib.decompressobj(wbits=47)  # detects gzip or zlib from the header
 
     def readable(self) -> bool:
         """Return True."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` with decompressed bytes; returns their number, 0 at the end."""
+        """Fill `buffer` with decompressed bytes and return their number; 0 at the end."""
         wanted = len(buffer)
         while wanted:
             if self._inflate.eof and not self._open_next_member():
@@ -120,7 +120,10 @@ class Gunzip(io.RawIOBase):
 
 
 class Bunzip2(io.RawIOBase):
-    """A bzip2 stream, decompressed as it is read; raises EOFError where it ends too early, OSError if damaged."""
+    """A stream that decompresses bzip2 data while it is read.
+
+    Reading raises EOFError if the data ends too early, and OSError if it is damaged.
+    """
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
@@ -131,7 +134,7 @@ class Bunzip2(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` with decompressed bytes; returns their number, 0 at the end."""
+        """Fill `buffer` with decompressed bytes and return their number; 0 at the end."""
         while len(buffer) and not self._inflate.eof:
             compressed = self._source.read(_CHUNK) if self._inflate.needs_input else b""
             if self._inflate.needs_input and not compressed:
@@ -145,7 +148,7 @@ class Bunzip2(io.RawIOBase):
 
 @contextmanager
 def open_plain_or_gzip(path: Path, buffer: int = _CHUNK) -> Iterator[IO[bytes]]:
-    """Open a file, decompressed `buffer` bytes at a time if its first bytes are gzip's, whatever its name."""
+    """Open a file for reading; if its first bytes are those of gzip, decompress it `buffer` bytes at a time."""
     with open(path, "rb") as file:
         packed = file.read(2) == _GZIP_MAGIC
         file.seek(0)
@@ -153,13 +156,13 @@ def open_plain_or_gzip(path: Path, buffer: int = _CHUNK) -> Iterator[IO[bytes]]:
 
 
 def is_gzip(path: Path) -> bool:
-    """Return whether a file's first bytes are gzip's."""
+    """Return whether a file's first bytes are those of gzip."""
     with open(path, "rb") as file:
         return file.read(2) == _GZIP_MAGIC
 
 
 def read_head(path: Path, size: int = 1024) -> bytes:
-    """Return the first bytes of a file, decompressed where it is gzip; fewer if it is shorter or damaged."""
+    """Return the first `size` bytes of a file, decompressed if it is gzip; fewer if it is shorter or damaged."""
     try:
         with open_plain_or_gzip(path, size) as file:
             return file.read(size)
@@ -168,7 +171,7 @@ def read_head(path: Path, size: int = 1024) -> bytes:
 
 
 def read_array(file: IO[bytes], dtype: np.dtype, count: int) -> np.ndarray:
-    """Read `count` numbers from a stream; raises EOFError if it ends before."""
+    """Return `count` numbers from a stream. Raises EOFError if the stream ends earlier."""
     values = np.empty(count, dtype)
     view = memoryview(values.view(np.uint8)) if count else memoryview(b"")
     done = 0
@@ -181,20 +184,18 @@ def read_array(file: IO[bytes], dtype: np.dtype, count: int) -> np.ndarray:
 
 
 def read_to_end(file: IO[bytes]) -> None:
-    """Read a compressed stream to its end, where its checksum is; the bytes are dropped."""
+    """Read and drop the rest of a compressed stream, so that the checksum at its end is verified."""
     if isinstance(file, io.BufferedReader) and isinstance(file.raw, (Gunzip, Bunzip2)):
         while file.read(_CHUNK):
             pass
 
 
 def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
-    """Refuse a file that holds fewer than `size` bytes from byte `start` on, without reading them where possible.
+    """Raise InputError if a file has fewer than `size` bytes after byte `start`, if possible without reading them.
 
-    packed: they are compressed by gzip, whose last four bytes tell their number (RFC 1952). Where these tell another,
-    as in a file that was cut off or has several members, the file is read to its end. header: the file that names
-    this one as its data file, by which messages name the image.
-
-    Raises InputError for a file that ends too early.
+    packed: the bytes are compressed with gzip, whose last four bytes are their number (RFC 1952). If that number
+    differs, the file may be truncated or have several members; then it is read to its end. header: the file that names
+    this one as its data file; messages name the header.
     """
     if not packed:
         if (held := max(0, os.path.getsize(path) - start)) < size:
@@ -234,11 +235,11 @@ def cut_file(path: Path, held: int, size: int, header: Path | None = None) -> In
 
 
 def missing_data_file(path: Path, data: Path) -> InputError:
-    """Return the error for the data file `data` that the header `path` names and that is not there.
+    """Return the error for a missing data file `data`, which the header `path` names.
 
-    A file beside the header that may be it under another name is named, since renaming is the usual cause.
+    If a file beside the header may be the data file under another name, the message names it.
     """
-    remedy = "Copy both."
+    remedy = "Copy both files."
     beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
     same = [file for file in sorted(data.parent.iterdir()) if file.is_file()] if data.parent.is_dir() else []
     found = next((file for file in beside if file.is_file() and file != path), None)
@@ -250,7 +251,7 @@ def missing_data_file(path: Path, data: Path) -> InputError:
 
 @contextmanager
 def data_file_errors(path: Path, data: Path) -> Iterator[None]:
-    """Name the data file beside the header `path` in the error for damaged compressed data."""
+    """Raise errors of decompression inside the block as InputError that names the data file of the header `path`."""
     try:
         yield
     except (zlib.error, OSError) as error:

@@ -13,7 +13,7 @@ from .atomic import atomic_path
 
 SURFACE_OUTPUTS = (".stl", ".obj", ".ply", ".vtp")
 SPACE = "SPACE=LPS"
-"""Mark by which Slicer recognises LPS mm in a mesh file, the convention of DICOM and ITK."""
+"""Mark in a mesh file that tells Slicer its coordinates are LPS mm, the convention of DICOM and ITK."""
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -24,13 +24,14 @@ def write_surface(
     point_data: Mapping[str, np.ndarray] | None = None,
     remarks: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a mesh by the path's ending, one of `SURFACE_OUTPUTS`; the file holds LPS mm.
+    """Write a mesh in LPS mm in the format of the path's ending, one of `SURFACE_OUTPUTS`, completely or not at all.
 
-    points: (N, 3) RAS mm. triangles: (M, 3) indices of points, anticlockwise seen from outside. point_data: a value
-    (N,) a point under each name, and `remarks`: texts about the whole; VTP alone can hold either.
+    points: (N, 3) RAS mm. triangles: (M, 3) indices of points, anticlockwise seen from outside. point_data: arrays (N,)
+    by name, with a value for each point. remarks: texts about the mesh by name. Only VTP files store the last two.
 
-    The file appears whole or not at all. Raises InputError for another ending and OutputError when the file cannot be
-    written.
+    Raises:
+        InputError: the ending is unknown.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     kind = surface_ending(path)
@@ -47,11 +48,11 @@ def write_surface(
 
 
 def surface_ending(path: Path) -> str:
-    """Return the ending of a surface's file, one of `SURFACE_OUTPUTS`; raise InputError for another."""
+    """Return the ending of a surface file, one of `SURFACE_OUTPUTS`. Raises InputError for any other ending."""
     kind = path.suffix.lower()
     if kind not in SURFACE_OUTPUTS:
         raise InputError(
-            f'has the ending "{kind}", which no surface can be written to',
+            f'has the ending "{kind}", which is not that of a surface',
             path=path,
             remedy=f"Use {', '.join(SURFACE_OUTPUTS)}.",
         )
@@ -95,7 +96,7 @@ def _write_vtp(
     point_data: Mapping[str, np.ndarray],
     remarks: Mapping[str, str],
 ) -> None:
-    # Imported here: only VTP needs vtk.
+    # Imported here, since only VTP needs vtk.
     from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonCore import vtkPoints, vtkStringArray
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData

@@ -1,4 +1,4 @@
-"""Write tables as CSV files, whole or not at all."""
+"""Write tables as CSV files, completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .atomic import atomic_path
 
 
 def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> None:
-    """Write a CSV file with a header of `columns`, UTF-8; each cell as `csv_cell` formats it.
+    """Write a CSV file in UTF-8 with the header `columns` and cells formatted by `csv_cell`.
 
     Raises:
         OutputError: the file cannot be written; an earlier file of that name stays unchanged.
@@ -24,7 +24,7 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequenc
 
 
 def csv_cell(value: str | float | None) -> str:
-    """Return a table cell: floats to six significant digits; NaN and None as blank.
+    """Return the text of a table cell: floats with six significant digits, NaN and None as blank.
 
     >>> csv_cell(1 / 3), csv_cell(12), csv_cell(float("nan")), csv_cell("x")
     ('0.333333', '12', '', 'x')

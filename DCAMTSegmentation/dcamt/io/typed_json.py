@@ -1,4 +1,4 @@
-"""Build dataclasses from parsed JSON, every key and type checked."""
+"""Build dataclasses from parsed JSON, with every key and type checked."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..errors import InputError
 
 
 def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
-    """Return an instance of the dataclass `kind` made of the JSON object `data`.
+    """Return an instance of the dataclass `kind` with the values of the JSON object `data`.
 
-    Fields may be of the types bool, int, float, str, Path, `X | None`, tuples, `dict[str, X]`, arrays of float64 and
-    dataclasses. `source` is the file that an error names, `where` the name of the object in it.
+    Fields may have the types bool, int, float, str, Path, `X | None`, tuples, `dict[str, X]`, arrays of float64 and
+    dataclasses. Error messages name the file `source` and the object `where` in it.
 
     Raises:
         InputError: a key is unknown or missing, or a value has the wrong type.
@@ -41,7 +41,7 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
 
 
 def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> Any:
-    """Return `value` as a field of the type `hint` holds it; raise InputError if it has another type."""
+    """Convert a JSON value to the type `hint` of a field. Raises InputError if the value has another type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, source, where)
@@ -73,5 +73,5 @@ def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> An
 
 @functools.cache
 def type_hints(kind: type) -> dict[str, Any]:
-    """Return a class's annotations as types, which are stored as text and take time to evaluate."""
+    """Return the types of a class's fields by name; cached, since annotations are text and slow to evaluate."""
     return typing.get_type_hints(kind)

@@ -16,7 +16,7 @@ from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels
 from .atomic import atomic_path
 from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
-_COMPRESSION = 4  # of 9; higher levels hardly reduce labelmaps and take seconds more for large ones
+_COMPRESSION = 4  # of 9: higher levels hardly reduce labelmaps and take seconds longer for large ones
 _HEAD_BYTES = 1 << 16
 _DESCRIP = 148  # offset in the NIfTI-1 header
 TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -24,17 +24,17 @@ _REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 MARK = "DCAMT"
-"""Key in the header of an NRRD file, and first word of NIfTI's `descrip`, of every file that DCAMT writes."""
+"""Mark of every file that DCAMT writes: a key in the NRRD header, and the first word of NIfTI's `descrip`."""
 
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
     """Write a labelmap in the format of the path's ending: `.seg.nrrd` (with segments), `.nrrd`, `.nii.gz` or `.nii`.
 
-    segments: name, colour and codes of each label; only `.seg.nrrd` stores them, and needs one for each label. The file
-    is written whole or not at all.
+    segments: name, colour and codes of each label; only `.seg.nrrd` stores them and needs one for each label. The file
+    is written completely or not at all.
 
     Raises:
-        InputError: no labelmap can be written with this ending.
+        InputError: the ending is not one of a labelmap file.
         OutputError: the file cannot be written.
         ValueError: a label of a `.seg.nrrd` has no segment.
     """
@@ -49,7 +49,7 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
         _write_nifti(voxels, labelmap.grid, path)
     else:
         raise InputError(
-            f'has the ending "{kind}", which no labelmap can be written to',
+            f'has the ending "{kind}", which is not that of a labelmap',
             path=path,
             remedy=f"Use {' or '.join(LABELMAP_OUTPUTS)}.",
         )
@@ -58,11 +58,11 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
 def write_volume(volume: Volume, path: str | Path) -> None:
     """Write a scan or map in the format of the path's ending: `.nrrd`, `.nii.gz` or `.nii`.
 
-    Channels become the last axis of NIfTI and the first axis, of kind "list", of NRRD. The voxels keep their type,
-    except bool (written as uint8) and float16 (as float32). The file is written whole or not at all.
+    Channels become the last axis of NIfTI, or the first axis (kind "list") of NRRD. The voxels keep their type, except
+    bool (written as uint8) and float16 (as float32). The file is written completely or not at all.
 
     Raises:
-        InputError: no volume can be written with this ending.
+        InputError: the ending is not one of a volume file.
         OutputError: the file cannot be written.
     """
     path = Path(path)
@@ -77,7 +77,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         _write_nifti(voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1), volume.grid, path)
     else:
         raise InputError(
-            f'has the ending "{kind}", which no volume can be written to',
+            f'has the ending "{kind}", which is not that of a volume',
             path=path,
             remedy=f"Use {' or '.join(VOLUME_OUTPUTS)}.",
         )
@@ -98,7 +98,7 @@ def is_own_result(path: Path) -> bool:
         return head[_DESCRIP : _DESCRIP + len(MARK)] == MARK.encode()
     if kind in (".nrrd", ".seg.nrrd"):
         return f"\n{MARK}:=".encode() in head.partition(b"\n\n")[0]
-    return MARK.encode() in head  # DICOM names the manufacturer, a report its maker
+    return MARK.encode() in head  # DICOM files name the manufacturer, reports the software.
 
 
 def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
@@ -107,7 +107,7 @@ def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     new_image: Any = nib.Nifti1Image  # untyped in nibabel
     image = new_image(voxels, grid.affine, dtype=voxels.dtype)
     image.set_sform(grid.affine, code=1)
-    # A qform cannot hold shear: without one, programs that need it refuse the file instead of misplacing it.
+    # A qform cannot represent shear. Without a qform, programs that need one refuse the file instead of misplacing it.
     axes = grid.affine[:3, :3] / grid.spacing
     orthogonal = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
     image.set_qform(grid.affine, code=1 if orthogonal else 0)

@@ -1,1 +1,1 @@
-"""Loss functions: supervision, distillation, MMD, contrast, and the weighted sum of all four."""
+"""Compute the losses: supervision, distillation, MMD, contrast, and their weighted sum."""

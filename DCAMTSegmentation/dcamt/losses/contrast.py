@@ -1,6 +1,7 @@
-"""Contrast voxel embeddings with class prototypes, within a class and between classes.
+"""Contrast losses between voxel embeddings and class prototypes, within a class and between classes.
 
-A voxel of class -1 has no class and adds nothing. Dropping such voxels instead would make a GPU wait for their number.
+A voxel of class -1 has no class and contributes 0. Removing such voxels would be slower, since the program would have
+to wait for the GPU to count them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from torch import Tensor
 
 
 def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the mean direction of each class's embeddings, and which classes have any voxel.
+    """Return the mean direction of each class's embeddings, (K, D), and whether each class has any voxel, (K,).
 
-    embeddings: unit vectors (N, D). classes: (N,), -1 to count - 1. -> unit vectors (K, D), booleans (K,).
-    Prototypes carry no gradient: embeddings move towards them, not the reverse.
+    embeddings: unit vectors (N, D). classes: (N,), -1 to count - 1. Prototypes have no gradient, so that embeddings
+    move towards the prototypes, and not the reverse.
     """
     one_hot = (classes[:, None] == torch.arange(count, device=classes.device)).to(embeddings.dtype)
     sums = one_hot.T @ embeddings.detach()
@@ -22,7 +23,7 @@ def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor,
 
 
 def intra_class(embeddings: Tensor, classes: Tensor, own: Tensor, partner: Tensor) -> Tensor:
-    """Return the mean of 1 - cos(embedding, prototype of its class), over both branches' prototypes.
+    """Return the mean of 1 - cos(embedding, prototype of its class), averaged over the prototypes of both branches.
 
     embeddings: (N, D). classes: (N,). own, partner: prototypes (K, D) of this branch and of the other one.
     """
@@ -33,9 +34,10 @@ def intra_class(embeddings: Tensor, classes: Tensor, own: Tensor, partner: Tenso
 def inter_class(
     embeddings: Tensor, classes: Tensor, own: Tensor, partner: Tensor, present: Tensor, temperature: float
 ) -> Tensor:
-    """Return the InfoNCE loss against the other classes' prototypes (van den Oord et al., 2018), over both branches.
+    """Return the InfoNCE loss (van den Oord et al., 2018), averaged over the prototypes of both branches.
 
-    -log(exp(e p_c / T) / sum_k exp(e p_k / T)), k over the classes that are `present`, booleans (K,).
+    For an embedding e of class c it is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), with the prototypes p_k of all
+    classes that are `present`, booleans (K,).
     """
     losses = []
     for centres in (own, partner):
@@ -45,6 +47,6 @@ def inter_class(
 
 
 def _mean_over_classified(values: Tensor, classes: Tensor) -> Tensor:
-    """Return the mean over voxels that have a class; 0 if none has."""
+    """Return the mean over the voxels that have a class; 0 if there are none."""
     classified = classes >= 0
     return torch.where(classified, values, 0).sum() / classified.sum().clamp_min(1)

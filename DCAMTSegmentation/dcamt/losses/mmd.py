@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Multiples of the median heuristic's bandwidth; one Gaussian kernel each."""
+"""Bandwidths of the Gaussian kernels, as multiples of the median heuristic's bandwidth."""
 
 
 def mmd2(x: Tensor, y: Tensor) -> Tensor:
@@ -17,9 +17,9 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
     (Gretton et al., JMLR 2012, eq. 5).
     """
     both = torch.cat([x, y])
-    # Distances do not change under a shift; features far from 0 would cost the expansion below its digits.
+    # Shifting the features does not change distances, and avoids rounding errors if they are far from 0.
     both = both - both.mean(dim=0, keepdim=True).detach()
-    # By the norm's expansion, as cdist's square root has no gradient where two vectors are equal.
+    # |u - v|^2 is expanded, since the square root in cdist has no gradient where two vectors are equal.
     norms = both.square().sum(dim=1)
     distances = (norms[:, None] + norms[None] - 2 * both @ both.T).clamp_min(0)
     count = len(both)

@@ -1,4 +1,4 @@
-"""Compute the training objective: L = L_sup + ramp(t) (w_d L_distil + w_m L_mmd + w_i L_intra + w_e L_inter)."""
+"""Compute the training objective L = w_s L_sup + ramp(t) (w_d L_distil + w_m L_mmd + w_i L_intra + w_e L_inter)."""
 
 from __future__ import annotations
 
@@ -35,16 +35,14 @@ def objective_losses(
     generator: torch.Generator,
     teacher_logits: tuple[Tensor, Tensor] | None = None,
 ) -> Losses:
-    """Return each part of the objective whose weight is above 0, unweighted, and their weighted sum as `total`.
+    """Return the losses by name, unweighted, and their weighted sum as `total`. Losses of weight 0 are not computed.
 
-    A part of weight 0 is not computed.
-
-    outputs: of branch A and branch B, for a batch whose first L samples are labelled.
-    labels: int64 (L, X, Y, Z), of the labelled samples.
-    projections: branch A's and branch B's projection head.
-    ramp_weight: factor of every part but supervision, 0 to 1 (`ramp_up`).
-    generator: draws the sampled voxels; a CPU generator, so that a run gives the same draws on any device.
-    teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; None: the outputs' own logits.
+    outputs: the outputs of branch A and branch B for a batch whose first L samples are labelled.
+    labels: int64 (L, X, Y, Z), the labels of these samples.
+    projections: the projection heads of branch A and branch B.
+    ramp_weight: factor of all losses except supervision, 0 to 1 (`ramp_up`).
+    generator: draws the sampled voxels; a CPU generator, so that the draws are the same on any device.
+    teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default those in `outputs`.
     """
     a, b = outputs
     labelled = len(labels)
@@ -92,7 +90,7 @@ def objective_losses(
 def _complete_teacher_logits(
     a: BranchOutput, b: BranchOutput, teacher_logits: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Return each branch's teacher logits for the whole batch: for labelled samples those of its own output."""
+    """Return the teacher logits of both branches for the whole batch; for labelled samples these are their outputs."""
     if teacher_logits is None:
         return a.logits, b.logits
     labelled = len(a.logits) - len(teacher_logits[0])
@@ -126,14 +124,15 @@ def _sample_embeddings(
     weights: Objective,
     generator: torch.Generator,
 ) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
-    """Embed sampled voxels at half the resolution, the same voxels for both branches.
+    """Return embeddings of sampled voxels at half the resolution, the same voxels for both branches.
 
-    -> embeddings [(N, D), (N, D)], classes (N,) with -1 for none, prototypes [(K, D), (K, D)], classes present (K,).
+    Returns embeddings [(N, D), (N, D)], classes (N,) with -1 for none, prototypes [(K, D), (K, D)], and whether each
+    class is present (K,).
     """
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
-    # At most `samples` voxels a class: those with the highest random keys. A class with fewer voxels is filled up with
-    # voxels of class -1, since reading back its number of voxels would make a GPU wait.
+    # Of each class, the `samples` voxels with the highest random keys are used. If a class has fewer voxels, the rest
+    # gets class -1, since reading the number of voxels back from a GPU would be slow.
     keys = to_device(torch.rand(classes.shape, generator=generator), classes.device)
     indices, sampled_classes = [], []
     for label in range(count):
@@ -151,10 +150,10 @@ def _sample_embeddings(
 
 
 def _voxel_classes(outputs: tuple[BranchOutput, BranchOutput], labels: Tensor, confidence: float) -> Tensor:
-    """Return the class of each voxel of the `decoded` features' grid, at half the resolution; -1 for none.
+    """Return the class of each voxel at half the resolution, the grid of the `decoded` features; -1 for none.
 
-    Labelled samples take their label; unlabelled ones the class that both branches predict with a probability above
-    `confidence`.
+    Voxels of labelled samples have the class of their label, voxels of unlabelled samples the class that both branches
+    predict with a probability above `confidence`.
     """
     sizes = zip(outputs[0].logits.shape[2:], outputs[0].decoded.shape[2:], strict=True)
     coarse = (slice(None), *(slice(None, None, fine // decoded) for fine, decoded in sizes))

@@ -1,1 +1,1 @@
-"""Overlap and distances of a segmentation and a label, and measurements of a segmentation. Imports no torch."""
+"""Compute the overlap and distances of a segmentation and a label, and measure segmentations. Imports no torch."""

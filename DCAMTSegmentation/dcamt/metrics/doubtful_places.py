@@ -9,19 +9,19 @@ import numpy as np
 from ..geometry import Grid, connected_components
 
 THRESHOLD = 0.5
-"""Disagreement from which a voxel is doubtful: half of the probability lies on different classes."""
+"""A voxel is doubtful from this disagreement on: half of the probability lies on different classes."""
 SMALLEST_ML = 0.02
-"""Smaller clusters are left out: two readers, too, differ by a few voxels at a segment's edge."""
+"""Smaller clusters are omitted, since two readers also differ by a few voxels at a segment's edge."""
 GLANCE_MM = 4.0
-"""Standard deviation of the Gaussian that sums the disagreement around a place: about what a reader sees at once."""
+"""Standard deviation of the Gaussian that sums disagreement around a place: about what a reader sees at a glance."""
 
 
 @dataclass(frozen=True)
 class DoubtfulPlace:
     """A connected cluster of voxels on which the branches disagree.
 
-    position, index: of the cluster's voxel around which disagreement is densest, in RAS mm and as (i, j, k).
-    volume_ml: of the cluster. severity: its summed disagreement in mL; 1 mL of full contradiction counts 1.
+    position, index: the cluster's voxel around which disagreement is densest, in RAS mm and as (i, j, k). volume_ml:
+    the cluster's volume. severity: its summed disagreement in mL; 1 mL of complete disagreement counts 1.
     """
 
     position: tuple[float, float, float]
@@ -31,7 +31,7 @@ class DoubtfulPlace:
 
 
 def disagreement_levels(agreement: np.ndarray) -> np.ndarray:
-    """Return agreement (I, J, K), 1 to 0, as disagreement in uint8: 0 agree, 255 contradict."""
+    """Convert agreement (I, J, K), 0 to 1, to disagreement in uint8, from 0 (none) to 255 (complete)."""
     levels: np.ndarray = np.rint((1 - agreement.clip(0, 1)) * 255).astype(np.uint8)
     return levels
 
@@ -39,10 +39,9 @@ def disagreement_levels(agreement: np.ndarray) -> np.ndarray:
 def doubtful_places(
     disagreement: np.ndarray, grid: Grid, max_places: int = 20, threshold: float = THRESHOLD
 ) -> list[DoubtfulPlace]:
-    """Return the clusters of `disagreement` (I, J, K), 0 to 1, of at least `threshold`, the most severe first.
+    """Return the clusters of voxels whose `disagreement` (I, J, K), 0 to 1, is at least `threshold`; most severe first.
 
-    Voxels are connected through faces, edges and corners. Clusters below `SMALLEST_ML`, and single voxels,
-    are left out.
+    Voxels are connected through faces, edges and corners. Clusters below `SMALLEST_ML` and single voxels are omitted.
     """
     from scipy import ndimage
 
@@ -73,9 +72,9 @@ def doubtful_places(
 
 
 def densest_voxel(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = None) -> tuple[int, int, int]:
-    """Return (i, j, k) of the voxel around which a Gaussian of `GLANCE_MM` sums most of `amount` (I, J, K).
+    """Return the voxel (i, j, k) around which `amount` (I, J, K), weighted with a Gaussian of `GLANCE_MM`, is largest.
 
-    inside: bool (I, J, K), voxels that count and may be returned; None: all.
+    inside: bool (I, J, K), the voxels that are summed and may be returned; None for all.
     """
     from scipy import ndimage
 

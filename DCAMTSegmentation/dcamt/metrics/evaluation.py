@@ -1,4 +1,4 @@
-"""Score predictions against labels: Dice, Jaccard and surface distances by case and class."""
+"""Score predictions against labels: Dice, Jaccard and surface distances for each case and class."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..volume import Labelmap, fit_labelmap, is_mask_of_255, relabel_255
 
 @dataclass(frozen=True)
 class SegmentationScore:
-    """Agreement of one class in one case; distances in mm and in voxels (every spacing taken as 1).
+    """Scores of one class in one case; distances in mm, and in voxels (as if every spacing were 1).
 
     dice: 2 |P and L| / (|P| + |L|). jaccard: |P and L| / |P or L|.
-    Distances are those of `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al.,
-    UA-MT, MICCAI 2019, and those after it). The surface of a mask is its voxels with a face neighbour outside
-    (connectivity 1; the image's border counts as outside), its points are their centres, and each point's
-    distance is that to the nearest point of the other surface.
-    hd95: 95th percentile, linearly interpolated, of both directions' distances pooled into one list.
-    asd: mean distance from the prediction's surface to the label's; this direction only.
-    assd: mean of both directions' distances pooled into one list.
+    Distances are defined as in `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al., UA-MT,
+    MICCAI 2019, and later papers). The surface of a mask consists of its voxels with a face neighbour outside the mask
+    (connectivity 1; the image's border counts as outside). A voxel's distance is that between its centre and the
+    nearest centre of the other surface.
+    hd95: 95th percentile, linearly interpolated, of the distances in both directions, pooled.
+    asd: mean distance from the prediction's surface to the label's surface, in this direction only.
+    assd: mean of the distances in both directions, pooled.
 
     Both masks empty: Dice and Jaccard 1, distances 0. One empty: Dice and Jaccard 0, distances NaN.
     """
@@ -52,8 +52,9 @@ SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "m
 class EvaluationRow:
     """One class of one case, or a class's mean or standard deviation (`case` is "mean" or "std").
 
-    cases: number of cases of the row. undefined: those whose distances are undefined (one mask empty). missed: those
-    of them with a label but without a prediction. empty: cases whose masks are both empty; their distances are 0.
+    cases: number of cases in the row. undefined: how many of these have undefined distances, since one mask is empty.
+    missed: how many of the undefined ones have a label but no prediction. empty: how many cases have two empty masks;
+    their distances are 0.
     """
 
     case: str
@@ -68,7 +69,7 @@ class EvaluationRow:
 
     @property
     def title(self) -> str:
-        """The row's name; for a mean or deviation, with the number of cases over which distances were averaged.
+        """The row's name; if distances are undefined in some cases, also the number of cases with distances.
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
@@ -85,12 +86,11 @@ class EvaluationRow:
 class Evaluation:
     """The rows of all cases, sorted by case and label, and each class's `mean` and `std` over the cases.
 
-    The standard deviation is the population's (divided by n); one value has none: a class of a single case has no row
-    in `std`, and a distance that is defined in a single case is NaN there. Mean and deviation of the distances leave
-    out the cases in which these are undefined, whose number is `undefined`; with none left they are NaN. Dice, Jaccard
-    and volumes count every case.
-    unscored_labels: label values that occur in predictions but in no label, and are therefore not scored.
-    labels_without_prediction: cases that have a label but no prediction; they are not scored.
+    The standard deviation is that of the population (divided by n). A class with a single case has no row in `std`, and
+    a distance that is defined in a single case is NaN in `std`. Means and deviations of distances omit the cases with
+    undefined distances and are NaN if no case is left. Dice, Jaccard and volumes include every case.
+    unscored_labels: label values that occur in predictions but in no label; they are not scored.
+    labels_without_prediction: cases with a label but no prediction; they are not scored.
     """
 
     rows: tuple[EvaluationRow, ...]
@@ -100,9 +100,9 @@ class Evaluation:
     labels_without_prediction: tuple[str, ...] = ()
 
     def write_csv(self, path: str | Path) -> None:
-        """Write the rows, then every class's mean and std, under the header `SCORE_COLUMNS`; NaN stays blank.
+        """Write the rows, then the mean and std of every class, under the header `SCORE_COLUMNS`; NaN becomes blank.
 
-        Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
+        Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
         """
         rows = []
         for row in (*self.rows, *self.mean, *self.std):
@@ -115,8 +115,8 @@ class Evaluation:
 def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray) -> SegmentationScore:
     """Return the scores of two masks (I, J, K) bool on the same grid; `spacing` (3,) in mm.
 
-    Distances in mm assume orthogonal axes, of any direction; on a sheared grid they are approximate. Raises ValueError
-    if the shapes differ.
+    Distances in mm assume orthogonal axes; on a sheared grid they are approximate. Raises ValueError if the shapes
+    differ.
     """
     if prediction.shape != label.shape:
         raise ValueError(f"prediction {prediction.shape} and label {label.shape} differ in shape")
@@ -124,7 +124,7 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     box = bounding_box(prediction | label)
     if box is None:
         return SegmentationScore(1.0, 1.0, *(0.0,) * 6)
-    # No voxel outside the box can be surface, and a mask's voxel at the border of the box is surface in any case.
+    # Cropping to the box changes no surface: voxels outside it belong to no mask, and its border counts as outside.
     prediction, label = prediction[box], label[box]
     sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
     if not all(sizes):
@@ -132,7 +132,7 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     common = int(np.count_nonzero(prediction & label))
     steps = np.asarray(spacing, dtype=np.float64)
     voxels = _distances(prediction, label, np.ones(prediction.ndim))
-    # Files round their spacings to single precision.
+    # The tolerance allows for spacings that files round to single precision.
     even = bool(np.ptp(steps) <= 1e-6 * steps[0])
     mm = voxels * steps[0] if even else _distances(prediction, label, steps)
     return SegmentationScore(2.0 * common / sum(sizes), common / (sum(sizes) - common), *mm.tolist(), *voxels.tolist())
@@ -143,23 +143,23 @@ def evaluate_folders(
 ) -> Evaluation:
     """Score every prediction in a folder against the label of the same case in another.
 
-    `cases.names.case_name` names a file's case: `la000_image.seg.nrrd` is compared with `la000_label.nii.gz`,
-    `la_001_0000.nii.gz` with `la_001.nii.gz`. Where scans lie among the labels they are skipped, and so is the map of
-    agreement `x_agreement` beside a segmentation `x`. The classes
-    are the label values that occur in any label. A prediction stored on the same lattice with its axes in another
-    order or direction is first brought, exactly, to the label's. Where all files are masks of 1 or of 255, as both are
-    used for a single structure, these are the same.
-    Labels without a prediction are left out, and named in the result: a part of a data set can be evaluated.
-    `progress(done, total)` is called after each case.
+    Files of one case are found by their names (`cases.names.case_name`): `la000_image.seg.nrrd` is compared with
+    `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans among the labels are skipped, and so are maps
+    of agreement `x_agreement` beside a segmentation `x`. Labels without a prediction are skipped, too, and named in the
+    result, so that a part of a data set can be evaluated.
 
-    Raises InputError, naming the file or folder, for a missing or empty folder, two files of one case, a
-    prediction without a label, an unreadable file, two different grids, labels that are all
-    empty, and predictions none of whose label values occurs in a label.
+    The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
+    order or direction is reoriented, without interpolation. If all files are masks with the value 1 or 255, the two
+    values count as the same class. `progress(done, total)` is called after each case.
+
+    Raises:
+        InputError: a folder is missing or empty, a case has two files or a prediction but no label, a file cannot be
+            read, two grids differ, all labels are empty, or no value of the predictions occurs in a label.
     """
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     labelled = pair_with_labels(predicted, labelled)
     for case in sorted(predicted.keys() - labelled.keys()):
-        remedy = f"Put {case}_label.nii.gz there, or take the prediction out."
+        remedy = f"Add {case}_label.nii.gz, or remove the prediction."
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
     left_out = tuple(sorted(labelled.keys() - predicted.keys()))
 
@@ -189,7 +189,7 @@ def evaluate_folders(
             remedy="Give each class the same value in both.",
         )
     classes = sorted(in_labels)
-    # A class that neither file of a case holds: both masks are empty.
+    # The score of a class that occurs in neither file of a case.
     absent = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
     every = tuple(
         rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0, empty=1))
@@ -200,10 +200,7 @@ def evaluate_folders(
 
 
 def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequence[int]) -> list[EvaluationRow]:
-    """Return a row for each of the label values `values`, the prediction brought to the label's grid.
-
-    Raises InputError if the two lie on different grids.
-    """
+    """Return a row for each of the label values `values`. Raises InputError if the two grids differ."""
     prediction = fit_labelmap(prediction, label.grid, f"its label {label.path}")
     return [_row(case, value, prediction, label) for value in values]
 
@@ -211,7 +208,7 @@ def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequenc
 def summarised(
     rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ...] = (), left_out: tuple[str, ...] = ()
 ) -> Evaluation:
-    """Return the evaluation of rows of all cases and classes, with each class's mean and standard deviation."""
+    """Return the evaluation with these rows and each class's mean and standard deviation."""
     by_class = [[row for row in rows if row.label == value] for value in sorted({row.label for row in rows})]
     return Evaluation(
         rows=tuple(rows),
@@ -223,7 +220,7 @@ def summarised(
 
 
 def _hold_one_structure(paths: Iterable[Path]) -> bool:
-    """Return whether every file is a mask of 255, or of 1, or blank."""
+    """Return whether every file is empty or a mask with the value 1 or 255."""
     for path in paths:
         labelmap = read_labelmap(path)
         if int(labelmap.voxels.max()) > 1 and not is_mask_of_255(labelmap):
@@ -232,7 +229,7 @@ def _hold_one_structure(paths: Iterable[Path]) -> bool:
 
 
 def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Return (3,) hd95, asd and assd of two non-empty masks, in the unit of `spacing`."""
+    """Return hd95, asd and assd of two non-empty masks as an array (3,), in the unit of `spacing`."""
     from scipy import ndimage
 
     surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, label)]
@@ -254,7 +251,7 @@ def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> Evalua
 
 
 def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]) -> EvaluationRow:
-    """Return `statistic` of every column over one class's rows, undefined distances left out."""
+    """Return a row with the `statistic` of every column over the rows of a class, without undefined distances."""
 
     def over(values: Sequence[float]) -> float:
         defined = np.array([value for value in values if not np.isnan(value)])

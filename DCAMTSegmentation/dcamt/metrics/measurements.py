@@ -1,7 +1,7 @@
 """Measure a segment on any grid: volume, surface area, diameters and sphericity.
 
-No surface is built: the volume comes from the number of voxels, the area from how often lines through the lattice
-enter and leave the segment, the diameters from the mid-points of voxel faces.
+No mesh is built. The volume is computed from the number of voxels, the area from the number of times that lines through
+the grid cross the segment's surface, and the diameters from the mid-points of voxel faces.
 """
 
 from __future__ import annotations
@@ -31,23 +31,22 @@ MEASUREMENT_COLUMNS = (
     "sphericity",
 )
 TABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "expected_overlap", "expected_overlap_low", "expected_overlap_high")
-"""Columns of the table of `dcamt segment`; the others are measured on any outline."""
+"""Columns of the table of `dcamt segment`; `MEASUREMENT_COLUMNS` can be measured on any segment."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """One segment of one scan. An empty segment has volume, area and diameters 0 and sphericity NaN.
+    """Measurements of one segment of a scan. An empty segment has volume, area and diameters 0 and sphericity NaN.
 
     volume_ml: number of voxels times a voxel's volume (|det| of the affine).
     surface_cm2: see `surface_area`.
     long_diameter_mm: largest distance between two points of the segment (maximal Feret diameter).
-    anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever
-    the scan's orientation.
-    sphericity: area of the ball of equal volume over the segment's, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
-    J. Geol. 43, 250, 1935): 1 for a ball, less for all else. Not clipped: the area's error can lift a ball
-    just above 1.
-    expected_overlap, expected_overlap_low, expected_overlap_high: Dice (0 to 1) of the scan's segmentation to expect
-    with an expert's outline and its 80% interval; NaN without calibration and for other outlines.
+    anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever the
+    scan's orientation.
+    sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
+    J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes. Errors of the area can raise it slightly above 1.
+    expected_overlap, expected_overlap_low, expected_overlap_high: expected Dice (0 to 1) of the scan's segmentation
+    with an expert's outline, and its 80% interval; NaN without a calibration, and for segments not made by a model.
     """
 
     scan: str
@@ -66,7 +65,7 @@ class Measurements:
 def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None) -> list[Measurements]:
     """Return the measurements of each of `segments` in `labelmap`, in their order.
 
-    `scan` names the rows; by default the file name of `labelmap` without its ending, or "" without a file.
+    scan: name for the rows; by default the name of the labelmap's file without its ending, or "" without a file.
     """
     if scan is None:
         scan = scan_name(labelmap.path) if labelmap.path is not None else ""
@@ -75,18 +74,18 @@ def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | Non
 
 
 def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> None:
-    """Write one line a segment under the header `TABLE_COLUMNS`; undefined values (NaN) stay blank.
+    """Write a line for each segment under the header `TABLE_COLUMNS`; undefined values (NaN) become blank.
 
-    Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
+    Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
     """
     write_table(path, TABLE_COLUMNS, ([getattr(row, column) for column in TABLE_COLUMNS] for row in rows))
 
 
 def read_measurements_csv(path: str | Path) -> list[Measurements]:
-    """Return the rows of a table that `write_measurements_csv` wrote; none if the file does not exist.
+    """Return the rows of a table that `write_measurements_csv` wrote; an empty list if the file does not exist.
 
     Raises:
-        InputError: the file is no such table.
+        InputError: the file is another kind of table, or cannot be read.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -98,7 +97,7 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
         return []
     except (OSError, ValueError, TypeError, csv.Error) as error:
         remedy = "Give another name, or replace the file with --overwrite."
-        raise InputError(f"is no table of measurements ({error})", path=path, remedy=remedy) from error
+        raise InputError(f"is not a table of measurements ({error})", path=path, remedy=remedy) from error
 
 
 def _from_cells(row: Mapping[str, str]) -> Measurements:
@@ -110,19 +109,18 @@ def _from_cells(row: Mapping[str, str]) -> Measurements:
 def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     """Return the surface area in mm2 of the True voxels of `mask` (I, J, K).
 
-    The columns of `axes` (3, 3) are the voxel steps in mm, oblique or sheared as they may be. The surface is
-    closed: everything outside `mask` counts as background.
+    The columns of `axes` (3, 3) are the voxel steps in mm, which may be oblique or sheared. The surface is closed:
+    everything outside `mask` counts as background.
 
-    Cauchy-Crofton formula: the area is twice the mean, over all directions u, of the number of times that
-    lines along u cross the surface, per unit of area across u. Lines run along lattice vectors d, neighbours
-    on them that differ are counted, and every such pair stands for det(axes) / |d| of area across d. After
-    G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton formula and
-    run-length encoding", Insight Journal 2012, but with directions and weights fitted to the lattice (see
-    `_crofton_directions`), since the fixed 13 neighbours fail for slices thicker than pixels.
+    By the Cauchy-Crofton formula, the area is twice the mean, over all directions u, of the number of times that lines
+    along u cross the surface, per unit of area perpendicular to u. Here the lines run along vectors d between voxels.
+    Each pair of neighbours on a line that differ is a crossing and represents the area det(axes) / |d| perpendicular to
+    d. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton formula and
+    run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights are fitted to the grid
+    (see `_crofton_directions`), since its fixed 13 directions are wrong for slices thicker than pixels.
 
-    Within 2% of the truth for smooth shapes above some 10 voxels across. Sharp edges are cut short, which
-    costs a box some 5% of its area, or up to 10% where it is but 10 voxels thin; so are details smaller than
-    two voxels.
+    The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
+    than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.
     """
     box = bounding_box(mask)
     if box is None:
@@ -134,29 +132,29 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     for step, weight in zip(steps, weights, strict=True):
         head = tuple(slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True))
         tail = tuple(slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True))
-        # Each voxel inside is one pair's head and another's tail; pairs wholly inside do not differ.
+        # Each voxel inside is the head of one pair and the tail of another; pairs of two inside voxels do not differ.
         both = np.count_nonzero(inside[head] & inside[tail])
         total += weight * 2.0 * (count - both)
     return float(2.0 * abs(np.linalg.det(axes)) * total)
 
 
 def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return lattice vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
+    """Return vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
 
-    Short vectors come first and each is taken only when 15 degrees away from all before it. Weights w are the
-    non-negative least-squares solution of sum w |n . u| = 1/2 for normals n all over the sphere: a plane's
-    area then comes out right whichever way the plane faces. The faces of the lattice count sixfold, as flat ends of
-    a segment (the first and last slice) face along them.
+    Vectors are chosen in the order of their length; each must differ by at least 15 degrees from all before it. The
+    weights w are the non-negative least-squares solution of sum w |n . u| = 1/2 for normals n all over the sphere, so
+    that the area of a plane is right in any direction. The normals of the grid's faces have six times the weight, since
+    the flat ends of a segment (its first and last slice) have these normals.
     """
     from scipy.optimize import nnls
 
     spacing = np.sort(np.linalg.norm(axes, axis=0))
-    # Long vectors step over curved and thin parts; short ones leave gaps between the directions, widest
+    # Longer vectors would skip thin and curved parts. Shorter ones would leave gaps between the directions, the widest
     # between the plane and the normal of thick slices.
     reach = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)
-    # Of d and -d, one; of d and 2d, the shorter.
+    # Keep one of d and -d, and the shorter of d and 2d.
     steps = steps[len(steps) // 2 + 1 :]
     steps = steps[np.gcd.reduce(steps, axis=1) == 1]
     lengths = np.linalg.norm(steps @ axes.T, axis=1)
@@ -177,7 +175,7 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hemisphere(number: int) -> np.ndarray:
-    """Return (number, 3) unit vectors spread evenly over half the sphere: Fibonacci's spiral."""
+    """Return unit vectors (number, 3) spread evenly over half the sphere, along a Fibonacci spiral."""
     rank = np.arange(number) + 0.5
     z = 1.0 - rank / number
     angle = pi * (1.0 + 5.0**0.5) * rank
@@ -186,10 +184,10 @@ def _hemisphere(number: int) -> np.ndarray:
 
 
 def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Return (N, 3) mm: corners of the convex hull of all face mid-points of the True voxels; at least one is True.
+    """Return the corners (N, 3) in mm of the convex hull of all face mid-points of the True voxels, at least one.
 
-    Mid-points of faces, as the vertices of a marching-cubes surface are, because centres fall short by half a
-    voxel on either side and voxel corners overshoot on oblique lattices.
+    The vertices of a marching-cubes surface are such mid-points, too. With voxel centres, the hull would be half a
+    voxel too small at each side; with voxel corners, it would be too large on oblique grids.
     """
     from scipy.spatial import ConvexHull
 
@@ -206,7 +204,7 @@ def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
 
 
 def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) -> Measurements:
-    """Return the measurements of the True voxels of `mask` (I, J, K); columns of `axes` (3, 3): steps in RAS mm."""
+    """Return the measurements of the True voxels of `mask` (I, J, K); the columns of `axes` (3, 3) are steps in mm."""
     from scipy.spatial.distance import pdist
 
     box = bounding_box(mask)

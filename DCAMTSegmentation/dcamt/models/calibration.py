@@ -1,8 +1,8 @@
-"""A model's calibration: the overlap with an expert's outline to expect of a segmentation, from features of its doubt.
+"""Calibrate a model: estimate a segmentation's overlap with an expert's outline from features of its doubt.
 
-The Dice coefficient with an expert's outline is modelled as a logistic function of a few features, each of which is
-larger the more doubt there is, so that no weight is positive. The interval follows the residuals of cases that the fit
-did not see, at the overlap that is expected. Needs numpy alone.
+The Dice coefficient with an expert's outline is modelled as a logistic function of a few features. Each feature grows
+with the doubt, so no weight is positive. The interval comes from the residuals of cases that the fit did not use, and
+depends on the expected overlap. This module needs only numpy.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ from ..recipe import ACCURATE, QUALITIES
 Curve = tuple[float, ...]
 FORMAT = 1
 LOW_OVERLAP = 0.7
-"""An expected overlap below it means that the outline is probably wrong, or that the scan shows another organ."""
+"""A lower expected overlap means that the outline is probably wrong, or that the scan shows another organ."""
 INTERVAL = 0.8
 """Probability that the overlap with an expert's outline lies in the interval."""
 MIN_CASES = 8
-"""Fewest cases to calibrate a model on."""
+"""Smallest number of cases for a calibration."""
 NOTHING = "nothing"
 """The feature that is 1 if nothing was segmented, else 0."""
 FEATURES = ("disagreement", "entropy")
-"""Features that a calibration uses, as `inference.doubt` defines them, where a quality has them."""
+"""Features that a calibration can use; `inference.doubt` defines them."""
 BOTH_BRANCHES = ("disagreement",)
-"""Features that compare the branches: fast quality, which uses one, lacks them."""
+"""Features that compare the branches; quality `fast`, which uses one branch, lacks them."""
 HUBER = 0.02
-"""Residual of the overlap from which the fit counts it linearly: the few scans that fail shall not bend the rest."""
+"""Larger residuals of the overlap count linearly in the fit, so that a few failed scans do not dominate it."""
 RIDGE, STEPS = 1e-3, 60
+"""Weight of the ridge penalty, and largest number of steps of the fit."""
 NEIGHBOURS = 20
-"""Scans, at least, whose residuals give the interval at one expected overlap."""
+"""The interval at an expected overlap is computed from the residuals of at least this many scans."""
 LOWEST = 8
-"""Scans with the lowest expected overlaps, which give the interval there: few fail, each in its own way."""
+"""The interval at the lowest expected overlaps is computed from this many scans, since few segmentations fail."""
 
 
 @dataclass(frozen=True)
 class ExpectedOverlap:
-    """Dice (0 to 1) to expect between a segmentation and an expert's outline, with its 80% interval.
+    """The expected Dice (0 to 1) of a segmentation with an expert's outline, and its 80% interval.
 
     >>> str(ExpectedOverlap(0.921, 0.88, 0.95))
     '0.92 (0.88 to 0.95)'
@@ -67,9 +68,9 @@ class ExpectedOverlap:
 class OverlapModel:
     """The expected overlap as a function of features.
 
-    features: names. means, deviations: to standardise them. weights: of the standardised features, none positive.
-    bias: the logit of the overlap at the means. knots: expected overlaps, increasing, at which the interval begins
-    `lows` and ends `highs` from the expected overlap; between knots these differences are interpolated.
+    features: names of the features. means, deviations: for standardising them. weights: weights of the standardised
+    features, none positive. bias: logit of the overlap at the means. knots: increasing expected overlaps. lows, highs:
+    at each knot, the interval's ends minus the expected overlap; interpolated between knots.
     """
 
     features: tuple[str, ...]
@@ -82,19 +83,19 @@ class OverlapModel:
     highs: tuple[float, ...]
 
     def value(self, features: Mapping[str, float]) -> float:
-        """Return the expected overlap (0 to 1) at `features`, which hold at least those of this model."""
+        """Return the expected overlap (0 to 1) for feature values by name; must contain this model's features."""
         numbers = np.array([features[name] for name in self.features], float)
         score = self.bias + ((numbers - self.means) / self.deviations) @ np.array(self.weights)
         return float(sigmoid(score))
 
     def expect(self, features: Mapping[str, float]) -> ExpectedOverlap:
-        """Return the expected overlap and its interval at `features`."""
+        """Return the expected overlap and its interval for feature values by name."""
         value = self.value(features)
         low, high = (value + float(np.interp(value, self.knots, ends)) for ends in (self.lows, self.highs))
         return ExpectedOverlap(value, min(max(0.0, low), value), max(min(1.0, high), value))
 
     def is_sound(self) -> bool:
-        """Return whether the numbers can be used: finite, as many as there are features or knots, knots increasing."""
+        """Return whether all numbers are finite, their counts fit the features and knots, and the knots increase."""
         numbers = (*self.means, *self.deviations, *self.weights, self.bias, *self.knots, *self.lows, *self.highs)
         per_feature = {len(values) for values in (self.features, self.means, self.deviations, self.weights)}
         per_knot = {len(values) for values in (self.knots, self.lows, self.highs)}
@@ -109,12 +110,11 @@ class OverlapModel:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a model's doubt means, by quality.
+    """A model's calibration: for each quality, the expected overlap as a function of the doubt.
 
-    model: checksum of the model's card, which binds the calibration to these weights. qualities: the models by quality.
-    cases, scans: how many cases it was made on, and how many scans of them, disturbed ones included.
-    notes: in plain words, which cases, and what they were to the model's training. measured: figures on cases that a
-    calibration made in the same way had not seen.
+    model: checksum in the card of the model that was calibrated. qualities: an `OverlapModel` for each quality. cases,
+    scans: number of cases used, and of their scans, including disturbed ones. notes: a description of the cases and
+    their role in the model's training. measured: the calibration's errors, from cross-validation over the cases.
     """
 
     model: str
@@ -130,7 +130,7 @@ class Calibration:
         model = self.qualities.get(quality)
         if model is None:
             return None
-        # With any outline at all an empty segmentation has no overlap.
+        # An empty segmentation has no overlap with any outline.
         return ExpectedOverlap(0.0, 0.0, 0.0) if features[NOTHING] else model.expect(features)
 
     def to_json(self) -> str:
@@ -139,16 +139,17 @@ class Calibration:
 
 
 def parse_calibration(text: str | bytes, path: Path) -> Calibration:
-    """Return the calibration in the JSON text of the file `path`.
+    """Return the calibration in a JSON text; `path` is the file that errors name.
 
     Raises:
-        InputError: the text is no calibration, or one of another format.
+        InputError: the text is not a calibration, or has another format.
     """
     try:
         data = json.loads(text)
         found = data.get("format")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"the calibration cannot be read ({error})", path=path) from error
+        remedy = "Calibrate the model again with: dcamt models calibrate"
+        raise InputError(f"the calibration cannot be read ({error})", path=path, remedy=remedy) from error
     if found != FORMAT:
         raise InputError(
             f"the calibration is of format {found}; this DCAMT reads format {FORMAT}", path=path, remedy="Update DCAMT."
@@ -157,12 +158,13 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
     for quality, model in calibration.qualities.items():
         known = quality in QUALITIES and set(model.features) <= set(quality_features(quality))
         if not known or not model.is_sound():
-            raise InputError(f"the calibration's numbers for quality '{quality}' cannot be used", path=path)
+            what = f"the calibration's numbers for quality '{quality}' cannot be used"
+            raise InputError(what, path=path, remedy="Calibrate the model again with: dcamt models calibrate")
     return calibration
 
 
 def quality_features(quality: str) -> tuple[str, ...]:
-    """Return the features that segmentations of a quality have."""
+    """Return the names of the features that segmentations of a quality have."""
     return FEATURES if quality == ACCURATE else tuple(name for name in FEATURES if name not in BOTH_BRANCHES)
 
 
@@ -174,11 +176,11 @@ def sigmoid(score: np.ndarray | float) -> np.ndarray:
 def fit_overlap(
     features: Sequence[Mapping[str, float]], overlaps: Sequence[float], cases: Sequence[str], names: Sequence[str]
 ) -> OverlapModel:
-    """Fit the expected overlap to scans.
+    """Return the expected overlap as a function of features, fitted to scans.
 
-    features: of each scan, in which something was segmented. overlaps: the Dice coefficient of each (0 to 1). cases:
-    the case that each was made of; the interval comes from cases that the fit did not see, however often disturbed.
-    names: the features to use.
+    features: feature values of each scan; in each, something was segmented. overlaps: Dice coefficient of each scan (0
+    to 1). cases: name of each scan's case; for the interval, the fit is repeated without each case in turn. names:
+    names of the features to use.
 
     Raises:
         ValueError: there are fewer than two cases.
@@ -198,9 +200,10 @@ def fit_overlap(
 
 
 def _fit(table: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> OverlapModel:
-    """Return the logistic function of standardised features (N, F) without an interval.
+    """Fit the logistic function of features (N, F), and return it with a placeholder for the interval.
 
-    Iteratively reweighted least squares of Huber's loss on the overlap, with a ridge; no weight becomes positive.
+    Minimises Huber's loss of the overlap with a ridge penalty, by iteratively reweighted least squares; no weight
+    becomes positive.
     """
     means, deviations = table.mean(axis=0), table.std(axis=0) + 1e-6
     rows = np.column_stack([np.ones(len(table)), (table - means) / deviations])
@@ -233,7 +236,7 @@ def _fit(table: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> OverlapM
 
 
 def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return x that minimises x'Ax/2 - b'x with x[1:] <= 0; of a feature that would help if positive, x is 0."""
+    """Return x that minimises x'Ax/2 - b'x with x[1:] <= 0, by removing features whose x would be positive."""
     used = list(range(len(target)))
     while True:
         solution = np.zeros(len(target))
@@ -245,9 +248,9 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 
 
 def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Curve]:
-    """Return the knots and ends of the 80% interval, from expected overlaps of unseen cases and the true ones.
+    """Return knots, lows and highs of the 80% interval (see `OverlapModel`), from expected and true overlaps (N,).
 
-    At each knot the quantiles of the residuals of the scans with the nearest expected overlaps give the ends.
+    At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps.
     """
     order = np.argsort(expected)
     expected, residual = expected[order], (truth - expected)[order]
@@ -267,9 +270,9 @@ def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Cu
 def assess_overlap(
     features: Sequence[Mapping[str, float]], overlaps: Sequence[float], cases: Sequence[str], names: Sequence[str]
 ) -> dict[str, float]:
-    """Return how well overlaps are expected of cases that neither the fit nor its interval has seen.
+    """Return `overlap_figures` by cross-validation: each case is estimated by a fit to all other cases.
 
-    The arguments are those of `fit_overlap`, which is fitted anew without each case in turn.
+    The arguments are those of `fit_overlap`.
     """
     expected: list[ExpectedOverlap] = [ExpectedOverlap(0, 0, 0)] * len(cases)
     for case in dict.fromkeys(cases):
@@ -287,7 +290,7 @@ def assess_overlap(
 
 
 def overlap_figures(expected: Sequence[ExpectedOverlap], overlaps: Sequence[float]) -> dict[str, float]:
-    """Return the mean absolute error, Spearman's rank correlation and the coverage of expected overlaps (N,)."""
+    """Return mean absolute error, Spearman's rank correlation and coverage of the interval, by name, of N scans."""
     values, truth = np.array([one.value for one in expected]), np.asarray(overlaps, float)
     inside = [one.low <= overlap <= one.high for one, overlap in zip(expected, overlaps, strict=True)]
     ranks = np.stack([_ranks(values), _ranks(truth)])
@@ -300,7 +303,7 @@ def overlap_figures(expected: Sequence[ExpectedOverlap], overlaps: Sequence[floa
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return the ranks of values (N,), equal values sharing the mean of theirs."""
+    """Return the ranks of values (N,); equal values get their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts - 1) / 2)[inverse])

@@ -1,7 +1,7 @@
-"""Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card. No code, no pickle.
+"""Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card without code or pickle.
 
-A model may have a calibration (`models.calibration`): in the package, or as a file beside it, so that a model that is
-distributed already can be calibrated without being distributed again. The one in the package counts if there are both.
+A model may have a calibration (`models.calibration`), in the package or as a file beside it. Thanks to the file, a
+published model can be calibrated without publishing it again. If both exist, the one in the package is used.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _LARGEST = sum(LIMITS.values()) + (1 << 20)  # the members and the overhead of t
 
 @dataclass(frozen=True)
 class Card:
-    """Describe a model to a person who decides whether to trust it.
+    """The description of a model for people who decide whether to use it.
 
     segments: names of the structures. modality: the kind of scan. trained_on: number of cases by role, and their
-    source. measured: one table per evaluation, with the cases, the method and the numbers. checksum: SHA-256 over the
+    source. measured: a table for each evaluation, with the cases, the method and the numbers. checksum: SHA-256 of the
     weights, the recipe and the card without its checksum; it detects damage, not forgery.
     """
 
@@ -61,10 +61,10 @@ class Card:
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """The content of a package, as `open_model` checks it; weights are stored as 16- or 32-bit floats.
+    """The content of a package; `networks.packaging.build_network` builds its network.
 
-    `networks.packaging.build_network` makes the network of it. calibration: None for a model that shows the agreement
-    of its branches alone. notes: for the user, for example that the calibration beside the model does not fit.
+    weights: 16- or 32-bit floats. calibration: None if the model has none; results then show only the agreement of the
+    branches. notes: messages for the user, for example that the calibration beside the model belongs to another model.
     """
 
     card: Card
@@ -75,7 +75,7 @@ class ModelPackage:
 
 
 def write_package(path: Path, package: ModelPackage) -> Card:
-    """Write a package; return the card with its checksum. A calibration is bound to that checksum.
+    """Write a package and return the card with its checksum, which is also stored in the calibration.
 
     Raises:
         OutputError: the file cannot be written.
@@ -88,9 +88,9 @@ def write_package(path: Path, package: ModelPackage) -> Card:
         if package.calibration is not None:
             members[CALIBRATION] = replace(package.calibration, model=card.checksum).to_json().encode()
         for name, data in members.items():
-            # A fixed date, so that the same model is the same file.
+            # With a fixed date, the same model always gives the same file.
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
-    # What lies beside is of an earlier model of that name, or as old as the one within.
+    # A calibration beside the file belongs to an earlier model, or is not newer than the one in the package.
     with suppress(OSError):
         calibration_path(path).unlink(missing_ok=True)
     return card
@@ -100,10 +100,10 @@ def read_model(path: Path) -> bytes:
     """Return the bytes of a package's file; only the size is checked.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or it is larger than any model.
+        InputError: the file does not exist, cannot be read, or is larger than any model.
     """
     if not path.is_file():
-        raise InputError("there is no such model file", path=path)
+        raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST + 1)
@@ -115,15 +115,15 @@ def read_model(path: Path) -> bytes:
 
 
 def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
-    """Open a package and check all of the file: members, sizes, version, checksum, card, recipe and weights.
+    """Open a package and check everything in it: members, sizes, version, checksum, card, recipe and weights.
 
-    Weights are checked as arrays: whole, floats, finite. `networks.packaging.verify_model` also checks that they fit
-    the recipe's network, which needs torch. `data`: the file's content, if it was read already. A calibration beside
-    the file that does not fit is left out, and a note of the package says why.
+    Weights must be complete arrays of finite floats. `networks.packaging.verify_model` also checks that they fit the
+    recipe's network, which needs torch. `data`: the file's content, if it was already read. A calibration beside the
+    file that belongs to another model is ignored, with a note in the package.
 
     Raises:
-        InputError: the file is no package, or is cut off, altered, too large, of another version, or holds anything
-            that a package does not.
+        InputError: the file is not a package, is truncated, altered or too large, has another version, or contains
+            other members than a package.
     """
     card, recipe, packed, calibration, notes = _open_parts(path, data)
     try:
@@ -137,12 +137,12 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
 
 def calibration_path(path: Path) -> Path:
-    """Return the file beside a model that may hold its calibration."""
+    """Return the path of the calibration file beside a model; the file may not exist."""
     return path.with_name(f"{path.stem}.{CALIBRATION}")
 
 
 def holds_calibration(path: Path, data: bytes) -> bool:
-    """Return whether a package's content `data` has a calibration. Raises InputError if it is no package."""
+    """Return whether a package contains a calibration; `data` is its content. Raises InputError if it is no package."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return CALIBRATION in archive.namelist()
@@ -151,7 +151,7 @@ def holds_calibration(path: Path, data: bytes) -> bool:
 
 
 def find_calibration(path: Path, card: Card) -> tuple[Calibration | None, tuple[str, ...]]:
-    """Return the calibration beside a model of that card, and notes; None if there is none or it does not fit."""
+    """Return the calibration beside a model with this card, and notes; None if there is none for this model."""
     try:
         return _read_calibration(path, card), ()
     except InputError as error:
@@ -174,14 +174,14 @@ def _parse_calibration(text: bytes, path: Path, card: Card) -> Calibration:
     calibration = parse_calibration(text, path)
     if calibration.model != card.checksum:
         remedy = "Remove the file, or calibrate the model again with `dcamt models calibrate --overwrite`."
-        raise InputError("the calibration belongs to other weights than the model's", path=path, remedy=remedy)
+        raise InputError("the calibration belongs to another model", path=path, remedy=remedy)
     return calibration
 
 
 def check_description(path: Path, data: bytes | None = None) -> Card:
-    """Check a package like `open_model`, but of its weights only the checksum; return its card.
+    """Check a package as `open_model` does, but of the weights only the checksum; return its card.
 
-    Needs no package that has to be installed into Slicer.
+    Does not need safetensors, which has to be installed into Slicer.
 
     Raises:
         InputError: as `open_model`.
@@ -190,9 +190,9 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
 
 
 def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Calibration | None, tuple[str, ...]]:
-    """Return the checked card and recipe, the bytes of the weights, whose checksum fits, the calibration and notes."""
+    """Return card, recipe, bytes of the weights, calibration and notes, after checking members and checksum."""
     if data is None and not path.is_file():
-        raise InputError("there is no such model file", path=path)
+        raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
     try:
         with zipfile.ZipFile(path if data is None else io.BytesIO(data)) as archive:
             members = {info.filename: info for info in archive.infolist()}
@@ -224,10 +224,10 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Ca
 
 
 def read_card(path: Path) -> Card:
-    """Return a package's card alone, for lists; the weights are neither read nor checked.
+    """Return a package's card without reading or checking the weights.
 
     Raises:
-        InputError: there is no such package, or its card cannot be read.
+        InputError: the file does not exist, is not a package, or its card cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -253,10 +253,10 @@ def read_calibration(path: Path) -> Calibration | None:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return a package's recipe alone, to train by it; the weights are neither read nor checked.
+    """Return a package's recipe for a training, without reading or checking the weights.
 
     Raises:
-        InputError: there is no such package, or its recipe cannot be read, or asks for a removed part of the training.
+        InputError: the file does not exist or is not a package, or its recipe cannot be read or uses a removed key.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -267,7 +267,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _pack_weights(weights: Mapping[str, np.ndarray]) -> bytes:
     """Return the weights in the safetensors format; equal weights give equal bytes, whatever their order."""
-    # Imported here: Slicer imports this module before its packages are installed.
+    # Imported here, since Slicer imports this module before its packages are installed.
     import safetensors.numpy
 
     arrays = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
@@ -275,9 +275,9 @@ def _pack_weights(weights: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _unpack_weights(data: bytes) -> dict[str, np.ndarray]:
-    """Return the weights in safetensors bytes.
+    """Return the weights stored in safetensors bytes.
 
-    Raises ValueError unless the bytes hold 16- and 32-bit floats, whole, without gaps or overlaps.
+    Raises ValueError if the bytes are damaged or contain other types than 16- and 32-bit floats.
     """
     import safetensors
     import safetensors.numpy
@@ -299,7 +299,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
     data = b""
     if info.file_size <= limit:
         with archive.open(info) as member:
-            data = member.read(limit + 1)  # the archive may state a wrong size
+            data = member.read(limit + 1)  # The size stated in the archive may be wrong.
     if info.file_size > limit or len(data) > limit:
         raise InputError(f"its part '{info.filename}' is larger than {limit >> 20} MB", path=path)
     return data
@@ -327,7 +327,7 @@ def _read_card(data: bytes, path: Path) -> Card:
 
 
 def _is_measurement(entry: Any) -> bool:
-    """Return whether an entry is a table whose Dice, if any, is a number per branch and class."""
+    """Return whether an entry is a table in which `dice`, if present, has a number for each quality and class."""
     if not isinstance(entry, dict):
         return False
     branches = entry.get("dice", {})

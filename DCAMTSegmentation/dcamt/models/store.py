@@ -1,4 +1,4 @@
-"""List, find, import and remove models: those shipped with DCAMT and those the user imported."""
+"""List, find, import and remove models: those shipped with DCAMT and those that the user imported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .package import (
 
 DEFAULT_MODEL = "left-atrium"
 MODEL_ENDING = ".dcamt"
-_NOT_IN_NAMES = frozenset('<>:"/\\|?*')  # forbidden in file names by some operating system
+_NOT_IN_NAMES = frozenset('<>:"/\\|?*')  # characters that some operating system forbids in file names
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StoredModel:
 
 
 def shipped_folders() -> list[Path]:
-    """Return the folders of shipped models: in the source tree, an installed extension, an installed package."""
+    """Return the possible folders of shipped models: in the source tree, in Slicer's extension, in a pip package."""
     here = Path(__file__).parents[1]
     return [here.parent.parent / "Resources" / "Models", here.parent / "Resources" / "Models", here / "shipped_models"]
 
@@ -46,7 +46,7 @@ def user_folder() -> Path:
 
 
 def stored_models() -> list[StoredModel]:
-    """Return all models, shipped ones first, each name once."""
+    """Return all models, shipped ones first. If a name occurs twice, only the first model is returned."""
     found: dict[str, StoredModel] = {}
     for folder, shipped in [*((folder, True) for folder in shipped_folders()), (user_folder(), False)]:
         for path in sorted(folder.glob(f"*{MODEL_ENDING}")) if folder.is_dir() else []:
@@ -78,14 +78,16 @@ def import_model(
 ) -> StoredModel:
     """Check a model file and copy it into the store under its card's name.
 
-    `path` is always a file, never the name of a stored model. The bytes that were checked are the bytes that are
-    stored. `check(path, data)` raises InputError for a file that is no sound model; the default leaves the weights to
-    the process that loads them. A calibration beside the file is copied with it if it fits. With `replace` the file
-    takes the place of an imported model of its name, which stays if anything fails.
+    path: the model file. check: called as check(path, data); returns the card, and raises InputError if the model
+    cannot be used. The default does not check the weights. replace: replace an imported model of the same name, which
+    stays if anything fails.
+
+    The same bytes are checked and stored, even if the file changes in between. A calibration file beside the model is
+    copied, too, if it belongs to this model.
 
     Raises:
-        InputError: the file is no sound model, or a model of that name exists.
-        OutputError: it cannot be copied.
+        InputError: the model cannot be used, or a model of that name exists.
+        OutputError: the file cannot be copied.
     """
     data = read_model(path)
     card = check(path, data)
@@ -114,7 +116,7 @@ def copy_into_store(path: Path, name: str) -> StoredModel:
 
 
 def _calibration_beside(path: Path, data: bytes, card: Card) -> Calibration | None:
-    """Return the calibration beside a model; None if the model has one of its own, which counts."""
+    """Return the calibration beside a model; None if the model contains one, which takes precedence."""
     return None if holds_calibration(path, data) else find_calibration(path, card)[0]
 
 
@@ -122,7 +124,7 @@ def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredMod
     target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)
-        # Before the new model is there, which the old one's calibration would not fit.
+        # Removed before the new model appears, since the calibration belongs to the old one.
         calibration_path(target).unlink(missing_ok=True)
     if calibration is not None:
         with atomic_path(calibration_path(target)) as partial:
@@ -145,6 +147,8 @@ def remove_model(name: str) -> StoredModel:
                 calibration_path(model.path).unlink(missing_ok=True)
                 model.path.unlink()
             except OSError as error:
-                raise OutputError(f"{model.path}: cannot be removed ({error.strerror}).") from error
+                raise OutputError(
+                    f"{model.path}: cannot be removed ({error.strerror}). Close programs that use it, and try again."
+                ) from error
             return model
     raise InputError(f"there is no model '{name}'", remedy="List them with: dcamt models list")

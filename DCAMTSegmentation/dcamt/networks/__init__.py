@@ -1,1 +1,1 @@
-"""Networks: one V-Net, cross-attention between two, and the two together."""
+"""Define the networks: a V-Net, cross-attention, and the dual V-Net."""

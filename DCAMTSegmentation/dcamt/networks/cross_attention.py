@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK_BYTES = 64 << 20
-"""Memory for the bias of one block of queries. The bias of all pairs of tokens would grow with the volume squared."""
+"""Bytes for the bias of one block of queries; the bias of all pairs of tokens grows with the square of the volume."""
 
 
 class CrossAttention(nn.Module):
-    """Compute A' = A + MHA(q=LN(A), kv=LN(B)), where tokens are the voxels of the deepest feature map.
+    """Cross-attention A' = A + MHA(q=LN(A), kv=LN(B)); the tokens are the voxels of the deepest feature map.
 
-    A penalty on the scores encodes positions: the distance between two tokens times a slope of each head ("attention
-    with linear biases", Press et al., ICLR 2022, extended from one to three dimensions). No absolute position enters,
-    so the layer takes feature maps of any size, and a shifted image gives a shifted result.
+    Positions are encoded as a penalty on the scores: the distance between two tokens times a slope for each head
+    ("attention with linear biases", Press et al., ICLR 2022, extended from one to three dimensions). Absolute positions
+    are not used, so feature maps may have any size, and a shifted image gives a shifted result.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -26,12 +26,12 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)
         self.output = nn.Linear(channels, channels)
-        # At first A' = A: the exchange is learnt from zero, and adds no noise to untrained branches.
+        # With zero weights, A' = A at the start of training, so that no noise is added to untrained branches.
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, own: Tensor, context: Tensor) -> Tensor:
-        """Return `own` plus what it attends to in `context`; all are (B, C, x, y, z)."""
+        """Return `own` plus its attention to `context`; all three are (B, C, x, y, z)."""
         batch, channels, *size = own.shape
         tokens = own.flatten(2).transpose(1, 2)  # (B, N, C)
         query = self.query(self.norm_query(tokens))
@@ -48,8 +48,8 @@ class CrossAttention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, size: tuple[int, int, int]) -> Tensor:
         """Return the attended values (B, heads, N, c) of queries, keys and values of the same shape.
 
-        Without gradients, blocks of queries bound the memory; the result is the same. With gradients every block's bias
-        would be kept for the backward pass, so all queries are computed at once.
+        Without gradients, queries are computed in blocks to limit the memory; the result is the same. With gradients,
+        blocks would save no memory, since the backward pass needs the bias of all of them.
         """
         tokens = query.shape[2]
         block = tokens if torch.is_grad_enabled() else queries_at_once(tokens, self.heads)
@@ -57,7 +57,7 @@ class CrossAttention(nn.Module):
         for start in range(0, tokens, block):
             queries = slice(start, start + block)
             bias = distance_bias(size, self.heads, query.device, queries).to(query.dtype)
-            # A bias of four dimensions: PyTorch's fused attention on a CPU, which never stores the scores, needs it.
+            # The bias needs four dimensions for PyTorch's fused attention on a CPU, which does not store the scores.
             parts.append(F.scaled_dot_product_attention(query[:, :, queries], key, value, attn_mask=bias[None]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
@@ -70,8 +70,8 @@ def queries_at_once(tokens: int, heads: int) -> int:
 def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device, queries: slice = slice(None)) -> Tensor:
     """Return -slope_h * |p - q| for each head h, each p of `queries` and each of all N tokens q: float32 (heads, n, N).
 
-    size: of the feature map. Distances are in tokens. Each head's slope is half the one before, starting from 1, so the
-    first head attends to its neighbourhood and the last one far away.
+    size: size of the feature map. Distances are in tokens. The first head has the slope 1 and each further head half
+    the slope of the one before. Thus the first head attends to near tokens and the last one also to far ones.
     """
     axes = [torch.arange(n, device=device, dtype=torch.float32) for n in size]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""The dual V-Net: two V-Nets with different decoders and cross-attention between their bottlenecks."""
+"""Define the dual V-Net: two V-Nets with different decoders, and cross-attention between their bottlenecks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class BranchOutput:
 
 
 class DualVNet(nn.Module):
-    """Two V-Nets with different errors: branch A upsamples by transposed convolutions, branch B by interpolation.
+    """Two V-Nets: branch A upsamples by transposed convolutions, branch B by interpolation, so their errors differ.
 
-    strides: downsampling from each level to the next. stride: of all levels together, along R-L, A-P, S-I.
+    strides: stride from each level to the next. stride: product of all strides, along R-L, A-P, S-I.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -61,7 +61,8 @@ class DualVNet(nn.Module):
     def forward(self, image: Tensor, own_tokens: Tensor | None = None) -> tuple[BranchOutput, BranchOutput]:
         """Return both branches' outputs for (B, C, X, Y, Z), each of X, Y, Z a multiple of `stride`.
 
-        own_tokens: booleans (2, B), True where a branch attends to its own tokens, not to its partner's; None: nowhere.
+        own_tokens: booleans (2, B), True for a branch and sample that attends to its own tokens instead of its
+        partner's; by default none does.
         """
         a, b = self.vnets
         features_a, features_b = a.encode(image), b.encode(image)
@@ -80,7 +81,7 @@ class DualVNet(nn.Module):
         return vnet.decode(features)[0]
 
     def exchange_at_inference(self, bottlenecks: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:
-        """Return the bottlenecks of `branches` after attention: to each other if there are two, else to itself."""
+        """Return the bottlenecks of `branches` after attention: two branches attend to each other, one to itself."""
         if not len(self.attentions):
             return list(bottlenecks)
         partners = list(bottlenecks)[::-1]

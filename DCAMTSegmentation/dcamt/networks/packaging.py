@@ -1,4 +1,4 @@
-"""Turn a model package into a network, and a network's weights into a package."""
+"""Build a network from a model package, and write a network's weights as a package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .dual_vnet import DualVNet
 
 
 def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:
-    """Build the dual V-Net of a package that `check_weights` accepts, in float32 and evaluation mode."""
+    """Return the dual V-Net of a package that passed `check_weights`, in float32 and evaluation mode."""
     network = DualVNet(package.recipe)
     state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in package.weights.items()}
     # The counters of batch normalisation are not stored, since nothing reads them.
@@ -26,10 +26,10 @@ def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> 
 
 
 def verify_model(name_or_file: str | Path) -> ModelPackage:
-    """Open a model, given by its name in the store or its file, and check all of it, the weights' fit included.
+    """Open a model by its name in the store or its file, and check everything, including that the weights fit.
 
     Raises:
-        InputError: there is no such model, or it cannot be used.
+        InputError: the model does not exist or cannot be used.
     """
     path = model_path(name_or_file)
     package = open_model(path)
@@ -38,15 +38,17 @@ def verify_model(name_or_file: str | Path) -> ModelPackage:
 
 
 def check_weights(package: ModelPackage, path: Path) -> None:
-    """Raise InputError unless the package holds every weight of its recipe's network, in its shape."""
-    misfit = InputError("cannot be used: its weights do not fit its recipe's network", path=path)
-    # Each convolution has weights: a recipe with more convolutions than weights is refused before it is built.
+    """Raise InputError if the package's weights are not those of its recipe's network, by name and shape."""
+    misfit = InputError(
+        "cannot be used: its weights do not fit its recipe's network", path=path, remedy="Choose another model."
+    )
+    # A recipe with more convolutions than weights is refused before its network, which may be huge, is built.
     if sum(package.recipe.network.convolutions) > len(package.weights):
         raise misfit
     try:
         with torch.device("meta"):
             network = DualVNet(package.recipe)
-    except (RuntimeError, TypeError, OverflowError) as error:  # sizes that no tensor can have
+    except (RuntimeError, TypeError, OverflowError) as error:  # The recipe has sizes that no tensor can have.
         raise misfit from error
     counters = _counters(network)
     expected = {name: tuple(t.shape) for name, t in network.state_dict().items() if name not in counters}
@@ -55,14 +57,16 @@ def check_weights(package: ModelPackage, path: Path) -> None:
 
 
 def check_package(path: Path, data: bytes) -> Card:
-    """Check all of a package's content `data`; return its card, as `models.store.import_model` needs it."""
+    """Check a package's content `data` completely, and return its card; a `check` for `models.store.import_model`."""
     package = open_model(path, data)
     check_weights(package, path)
     return package.card
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], recipe: Recipe, card: Card) -> Card:
-    """Write a package; return the card with its checksum. Weights of two or more axes take 16 bits if they fit.
+    """Write a package and return the card with its checksum.
+
+    Weights of two or more axes are stored in 16 bits if their values fit.
 
     Raises:
         OutputError: the file cannot be written.

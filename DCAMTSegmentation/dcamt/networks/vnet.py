@@ -1,4 +1,4 @@
-"""A V-Net: an encoder to lower resolutions, a decoder back to full resolution, and skip connections by sums."""
+"""Define a V-Net: an encoder to lower resolutions and a decoder back to full resolution, with additive skips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..recipe import Network, Stride
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:
-    """Return a normalisation layer: `batch` (running statistics at inference) or `instance` (of each sample)."""
+    """Return a layer of batch normalisation (`batch`) or instance normalisation (`instance`)."""
     if kind == "batch":
         return nn.BatchNorm3d(channels)
     return nn.InstanceNorm3d(channels, affine=True)
@@ -22,7 +22,7 @@ def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequent
     """Return `count` times 3x3x3 convolution, normalisation, ReLU: (B, inputs, X, Y, Z) -> (B, outputs, X, Y, Z)."""
     layers: list[nn.Module] = []
     for index in range(count):
-        # No bias: the normalisation has an offset of its own.
+        # The convolution needs no bias, since the normalisation has an offset.
         layers += [
             nn.Conv3d(inputs if index == 0 else outputs, outputs, 3, padding=1, bias=False),
             normalisation(norm, outputs),
@@ -32,7 +32,7 @@ def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequent
 
 
 class Encoder(nn.Module):
-    """Compute features at every level, finest first: level n has `channels[n]`, downsampled by the first n strides."""
+    """Computes features at each level, finest first: level n has `channels[n]` channels and the first n strides."""
 
     def __init__(self, inputs: int, shape: Network, strides: Sequence[Stride]) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
 
 
 class TransposedUp(nn.Sequential):
-    """Upsample by a transposed convolution whose kernel is the stride."""
+    """Upsamples with a transposed convolution whose kernel is as large as its stride."""
 
     def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:
         super().__init__(
@@ -71,10 +71,10 @@ class TransposedUp(nn.Sequential):
 
 
 class Pointwise(nn.Conv3d):
-    """Compute a 1x1x1 convolution; as a matrix product where channels are last in memory, so that they stay last.
+    """A 1x1x1 convolution that keeps channels last in memory, by computing a matrix product.
 
-    PyTorch's own convolution moves channels first in float32 on one thread, as in each process of `torchrun`; with
-    mixed memory layouts training took a tenth longer.
+    In float32 on one thread, as in each process of `torchrun`, PyTorch's own convolution would return channels first;
+    training with mixed memory layouts took a tenth longer.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
@@ -88,7 +88,7 @@ class Pointwise(nn.Conv3d):
 
 
 class Trilinear(nn.Upsample):
-    """Interpolate in the features' own precision; CUDA's autocast would convert them and later layers to float32."""
+    """Interpolates in the precision of the features; CUDA's autocast would convert them to float32."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":
@@ -98,9 +98,9 @@ class Trilinear(nn.Upsample):
 
 
 class TrilinearUp(nn.Sequential):
-    """Upsample by trilinear interpolation, with a 1x1x1 convolution.
+    """Upsamples by a 1x1x1 convolution and trilinear interpolation.
 
-    A 1x1x1 convolution and an interpolation commute, so the convolution comes first, on fewer voxels.
+    The two commute, so the convolution comes first, where there are fewer voxels.
     """
 
     def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:
@@ -113,7 +113,7 @@ class TrilinearUp(nn.Sequential):
 
 
 class Decoder(nn.Module):
-    """Decode an encoder's features to full resolution; each level adds the encoder's features of that level."""
+    """Decodes features to full resolution; each level adds the encoder's features of the same level."""
 
     def __init__(self, shape: Network, strides: Sequence[Stride], up: type[TransposedUp] | type[TrilinearUp]) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the finest and the second finest level's features, from the encoder's features, finest first."""
+        """Return the features of the finest and second finest level; `features`: the encoder's, finest first."""
         decoded = half = features[-1]
         skips = list(features[:-1])[::-1]
         for up, level, skip in zip(self.ups, self.levels, skips, strict=True):
@@ -137,17 +137,17 @@ class Decoder(nn.Module):
 
 
 def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
-    """Return the sum of both; without gradients it overwrites `upsampled`, since finest feature maps are large."""
+    """Return the sum of both; without gradients, `upsampled` is overwritten to save memory."""
     return upsampled + skip if torch.is_grad_enabled() else upsampled.add_(skip)
 
 
 class VNet(nn.Module):
     """One branch (Milletari et al., 3DV 2016, with batch normalisation as in the published LA benchmark).
 
-    inputs: channels of the image. outputs: classes, the background included. shape: channels and convolutions of each
-    level, and the normalisation. strides: downsampling from each level to the next. up: the decoder's upsampling.
+    inputs: channels of the image. outputs: number of classes, including background. shape: channels and convolutions of
+    each level, and the normalisation. strides: stride from each level to the next. up: the decoder's upsampling.
 
-    `encode` and `decode` are called separately, since the branches exchange features of the bottleneck in between.
+    `encode` and `decode` are called separately, since the branches exchange features of the bottleneck between them.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class VNet(nn.Module):
         self.head: nn.Conv3d = Pointwise(shape.channels[0], outputs)
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """Return each level's features of (B, C, X, Y, Z), finest first; the last is the bottleneck."""
+        """Return the features of each level, finest first, for an image (B, C, X, Y, Z); the last is the bottleneck."""
         features: list[Tensor] = self.encoder(image)
         return features
 

@@ -1,1 +1,1 @@
-"""Pictures and reports of scans and runs: HTML files that need no network and name no patient."""
+"""Draw pictures and write reports of scans and runs: self-contained HTML files that name no patient by default."""

@@ -19,10 +19,10 @@ MARGIN_MM = 20.0
 
 
 def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Recipe) -> bytes:
-    """Return axial, coronal and sagittal slice side by side, with the patient's right on the left, as a PNG file.
+    """Return a PNG file with an axial, a coronal and a sagittal slice side by side; the patient's right is on the left.
 
-    The outlines of the label are white, those of the prediction have the colours of their classes. All lie on one grid.
-    The file holds pixels alone: no text, and nothing of the scan's header.
+    Outlines of the label are white; those of the prediction have the colours of their classes. Scan, prediction and
+    label must lie on one grid. The file contains only pixels: no text, and nothing from the scan's header.
     """
     orientation = canonical_orientation(volume.grid)
     image, found, outlined = map(orientation.apply, (volume.voxels[0], prediction.voxels, label.voxels))
@@ -49,7 +49,7 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
     """Return the pixels (HEIGHT, W, 3) of planes (across, up): grey values, prediction and label."""
     mm = np.array(planes[0].shape) * spacing
     size = max(1, round(HEIGHT * float(mm[0] / mm[1]))), HEIGHT
-    # Both axes run against those of the screen: to the patient's right or front, and upwards.
+    # The axes run to the patient's right or front and upwards, opposite to those of the screen.
     grey, found, outlined = (enlarge(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
     pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
     pixels[_outline(outlined)] = LABEL_COLOR

@@ -1,4 +1,4 @@
-"""Draw line charts as SVG text, small enough for an HTML page."""
+"""Draw line charts as SVG text for an HTML page."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from .colors import CHART_COLORS
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 30
 MAX_POINTS = 300
-"""Points of a line; a longer one is replaced by the means of as many equal parts."""
+"""Most points of a line; a longer line is averaged to this many points."""
 
 Line = Sequence[tuple[float, float]]
 
 
 def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float] | None = None) -> str:
-    """Return a chart of named lines of (iteration, value); `bounds` of the value axis default to the range from 0 on.
+    """Return a chart of lines of (iteration, value) by name, as SVG text; "" without points.
 
-    Points that are not finite are left out. Names are escaped.
+    bounds: range of the value axis; by default it contains 0 and all values. Points that are not finite are omitted.
+    Names are escaped.
     """
     shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]
@@ -57,7 +58,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
 
 
 def thin_line(line: Line) -> list[tuple[float, float]]:
-    """Return the line, or the means of `MAX_POINTS` equal parts of a longer one."""
+    """Return the line; a line of more than `MAX_POINTS` points is averaged over as many equal parts."""
     if len(line) <= MAX_POINTS:
         return list(line)
     edges = [round(len(line) * n / MAX_POINTS) for n in range(MAX_POINTS + 1)]

@@ -1,4 +1,4 @@
-"""Define colours of pictures, charts and pages; those of the wall are in `wall.colors`."""
+"""Define the colours of pictures, charts and pages, except those of the wall (`wall.colors`)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ SEGMENT_COLORS: tuple[Color, ...] = (
     (0.95, 0.77, 0.28),
     (0.73, 0.52, 0.91),
 )
-"""Of segments whose file names no colour, in turn."""
+"""Colours of segments without a colour in their file, in turn."""
 DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
-"""Amber: where the two branches disagree."""
+"""Colour of voxels on which the two branches disagree: amber."""
 LABEL_COLOR: Color = (1.0, 1.0, 1.0)
-"""Of a label's outline, beside the prediction's in its own colour."""
+"""Colour of a label's outline."""
 CHART_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#333333")
-"""Of the lines of reports' and Slicer's charts, in turn; colour-blind people can tell them apart (Okabe and Ito)."""
+"""Colours of lines in charts, in turn; colour-blind people can distinguish them (Okabe and Ito)."""
 
 
 def to_hex(color: Color) -> str:
-    """Return a colour as HTML writes it.
+    """Return a colour in HTML notation.
 
     >>> to_hex((1.0, 0.72, 0.2))
     '#ffb833'

@@ -8,8 +8,8 @@ import numpy as np
 def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[float, float] = (0.0, 0.0)) -> str:
     """Return an SVG path of the outlines of `mask` (rows, columns), in mm: x across the columns, y down the rows.
 
-    The outline passes through the mid-points between True pixels and their False neighbours, and is closed at the
-    border. `spacing` is (row, column) mm, `origin` the (x, y) of the centre of pixel (0, 0).
+    The outline connects the mid-points between True pixels and their False neighbours, and is closed at the border.
+    spacing: (row, column) mm. origin: (x, y) mm of the centre of pixel (0, 0).
 
     >>> contour_path(np.array([[True]]), (1.0, 1.0))
     'M-0.5,0L0,-0.5L0.5,0L0,0.5Z'
@@ -24,8 +24,8 @@ def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[f
     return "".join(paths)
 
 
-# A block of 2 x 2 pixels (a b / c d), as the bits a b c d, is crossed by the outline between two of its sides, with the
-# True pixels on the right; pixels that touch at a corner only are kept apart.
+# For each block of 2 x 2 pixels (a b / c d), as bits a b c d: the sides of the block that the outline connects, with
+# the True pixels on its right. Pixels that touch only at a corner are separated.
 _TOP, _RIGHT, _BOTTOM, _LEFT = (0, 1), (1, 2), (2, 1), (1, 0)  # mid-points of the sides, in half pixels from a
 _CROSSINGS = {
     0b1000: [(_TOP, _LEFT)],
@@ -46,7 +46,7 @@ _CROSSINGS = {
 
 
 def _loops(mask: np.ndarray) -> list[np.ndarray]:
-    """Return closed loops (N, 2) of (row, column) mid-points around the True pixels, which touch no border."""
+    """Return the closed loops around the True pixels, each (N, 2) with rows and columns; the mask's border is False."""
     bits = 8 * mask[:-1, :-1] + 4 * mask[:-1, 1:] + 2 * mask[1:, :-1] + 1 * mask[1:, 1:]
     following = {
         (2 * row + a[0], 2 * column + a[1]): (2 * row + b[0], 2 * column + b[1])

@@ -10,7 +10,7 @@ from ..io.dicom_output import Algorithm, Dataset, SourceImages, to_concept
 from ..metrics.measurements import Measurements
 from ..volume import Code, SegmentInfo
 
-# Codes of DICOM PS3.16 (CID 7469, 7477), which has none for extents along the patient's axes: those are DCAMT's.
+# Codes of DICOM PS3.16 (CID 7469, 7477). It has none for extents along the patient's axes, so these are DCAMT's own.
 QUANTITIES: dict[str, tuple[Code, Code]] = {
     "volume_ml": (Code("SCT", "118565006", "Volume"), Code("UCUM", "mL", "milliliter")),
     "surface_cm2": (Code("IBSI", "C0JK", "Surface Area of Mesh"), Code("UCUM", "cm2", "square centimeter")),
@@ -22,7 +22,7 @@ QUANTITIES: dict[str, tuple[Code, Code]] = {
     "transverse_diameter_mm": (Code("99DCAMT", "RL-EXTENT", "Transverse extent"), Code("UCUM", "mm", "millimeter")),
     "sphericity": (Code("IBSI", "QCFX", "Sphericity"), Code("UCUM", "1", "no units")),
 }
-"""Column of the measurements -> coded quantity and unit."""
+"""Coded quantity and unit of each column of measurements."""
 
 
 def build_measurement_report(
@@ -34,8 +34,8 @@ def build_measurement_report(
 ) -> Dataset:
     """Return a Comprehensive 3D SR data set (PS3.16 TID 1500) with a group of measurements for each segment.
 
-    `segmentation` is the DICOM SEG of the same `segments`, in the same order as `measurements`. Undefined values (NaN)
-    are left out.
+    `segmentation` is the DICOM SEG of `segments`, in the same order as `measurements`. Undefined values (NaN) are
+    omitted.
     """
     import highdicom as hd
     from highdicom.sr import templates

@@ -1,7 +1,7 @@
-"""Draw a picture to judge a segmentation by: three slices, two views of its surface, measurements.
+"""Draw a picture for judging a segmentation: three slices, two views of its surface, and measurements.
 
-Whatever the order and direction of the stored axes, everything is drawn from voxels turned to LPS: axes that
-run to the patient's left, posterior and superior. Oblique axes count as the patient's axes nearest to them.
+Voxels are first reoriented to LPS, with axes that run to the patient's left, posterior and superior. Oblique axes are
+treated as the nearest axes of the patient.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SURFACE_PIXELS = 720
-"""Width and height of a surface view: more than the panel has, so that edges are smooth."""
+"""Width and height of a surface view in pixels: more than the panel has, so that edges are smooth."""
 
 _BACKGROUND, _PANEL, _TEXT, _FAINT, _LETTER, _RULE = "#14171c", "#000000", "#e9edf2", "#a4aebb", "#ffd479", "#2a3038"
 _TISSUE = Code("SCT", "85756007", "Tissue")
@@ -41,9 +41,9 @@ def render_picture(
 
     Args:
         volume: the scan, (C, I, J, K).
-        labelmap: labels (I, J, K) on the same grid; those without an entry in `segments` are not drawn.
-        segments: names and colours.
-        path: ends in `.png`; the file appears whole or not at all.
+        labelmap: labels (I, J, K) on the same grid; only those in `segments` are drawn.
+        segments: names and colours of labels.
+        path: the file, `.png`, which is written completely or not at all.
         measurements: texts to print, such as {"Volume": "58.2 mL"}.
 
     Raises:
@@ -68,8 +68,8 @@ def draw_picture(
 ) -> Figure:
     """Return the picture of `render_picture` as a matplotlib figure.
 
-    The figure's axes are labelled "Axial", "Coronal" and "Sagittal" (in mm to the patient's left,
-    posterior and superior from the first voxel's centre), "Behind" and "Front". Raises as `render_picture`.
+    The figure's axes have the labels "Axial", "Coronal" and "Sagittal" (in mm to the patient's left, posterior and
+    superior from the centre of the first voxel), "Behind" and "Front". Raises InputError if the grids differ.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def draw_picture(
 
     scene = build_scene(volume, labelmap, segments)
     size = scene.high - scene.low
-    # All slices have the same scale; a very thin direction still gets a panel that can be seen.
+    # All slices have the same scale. A very short axis gets a larger panel, so that it can be seen.
     width, depth, height = np.maximum(size, 0.4 * size.max())
     gap, margin, top, side = 0.08, 0.3, 0.75, 3.3  # inches
     scale = min(11.0 / (width + depth), 7.6 / (depth + height))
@@ -148,7 +148,7 @@ def _draw_slice(axes: Any, plane: Plane, scene: Scene, segments: Sequence[Segmen
 
 
 def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
-    """Write text at a place in the panel (0 to 1), with a dark rim that keeps it legible over bright voxels."""
+    """Write text at a position in the panel (0 to 1), with a dark rim so that it is legible over bright voxels."""
     from matplotlib.patheffects import withStroke
 
     rim = [withStroke(linewidth=2.5, foreground="#000000b0")]
@@ -156,7 +156,7 @@ def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def _write_letters(axes: Any, letters: str) -> None:
-    """Write letters at the left, right, top and bottom edge."""
+    """Write four letters at the left, right, top and bottom edge."""
     places = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),
@@ -200,7 +200,7 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
 
 
 def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
-    """Return names and colours of the labels in `labelmap`, from its file `path` where that names them."""
+    """Return names and colours of the labels in `labelmap`, from its file `path` if the file contains them."""
     from ..io.readers import read_segments
 
     stored = {segment.label: segment for segment in read_segments(path)}
@@ -214,7 +214,7 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
 
 
 def format_measurements(labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> dict[str, str]:
-    """Return the measurements of each segment as texts with units; several segments are told apart by their names."""
+    """Return the measurements as texts with units, by title; titles contain the segment's name if there are several."""
     texts: dict[str, str] = {}
     for row in measure(labelmap, segments):
         name = f"{row.segment}: " if len(segments) > 1 else ""

@@ -1,4 +1,4 @@
-"""Encode and enlarge pixels without an imaging library."""
+"""Encode pixels as PNG and resize them, without an imaging library."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Return an image file of `pixels` (rows, columns, 3 or 4), 0 to 1 (PNG specification, W3C, third edition).
+    """Return a PNG file of `pixels` (rows, columns, 3 or 4), 0 to 1 (PNG specification, W3C, third edition).
 
-    The file holds pixels alone: no text, and nothing of a scan's header.
+    The file contains only pixels: no text, and nothing from a scan's header.
     """
     rows, columns, channels = pixels.shape
     values = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
-    # Each row begins with the number of its filter: 0, none.
+    # Each row begins with the number of its filter; 0 means none.
     raw = np.concatenate([np.zeros((rows, 1), np.uint8), values.reshape(rows, -1)], axis=1).tobytes()
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -28,12 +28,12 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def png_data_uri(data: bytes) -> str:
-    """Return a PNG file as the source of an HTML image that needs no other file."""
+    """Return a PNG file as a data URI, for an image embedded in HTML."""
     return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def enlarge(plane: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarray:
-    """Return `plane` at another size, by linear interpolation (`smooth`) or by the nearest pixel."""
+    """Return `plane` resampled to `size`, by linear interpolation (`smooth`) or from the nearest pixel."""
     for axis, wanted in enumerate(size):
         at = (np.arange(wanted) + 0.5) * plane.shape[axis] / wanted - 0.5
         lower = np.clip(np.floor(at), 0, plane.shape[axis] - 1).astype(int)

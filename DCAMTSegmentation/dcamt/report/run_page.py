@@ -1,4 +1,4 @@
-"""Render a run's report as HTML: text, tables, charts and pictures in one file, without scripts or other files."""
+"""Render a run's report as a self-contained HTML page with text, tables, charts and pictures, without scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..recipe import Recipe
 from .charts import Line, line_chart
 from .png import png_data_uri
 
-# The policy lets the browser load nothing but the embedded pictures and styles.
+# The policy forbids the browser to load anything but the embedded pictures and styles.
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -40,10 +40,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """The content of the page; cases are called "case 1", "case 2", ... and no file is named.
+    """The content of the page. Cases are named "case 1", "case 2", ...; files are not named.
 
-    facts, versions: tables of two columns. losses, dice: lines of (iteration, value) by name. evaluation: None if there
-    was no validation case.
+    facts, versions: values by name. losses, dice: lines of (iteration, value) by name. evaluation: None if there were
+    no validation cases.
     """
 
     recipe: Recipe
@@ -101,7 +101,7 @@ def _scores(report: Report) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = ()) -> str:
-    """Return a table of rows of text, in which all columns but the first two hold numbers."""
+    """Return a table of rows of text; all columns after the second contain numbers and are aligned right."""
 
     def line(cells: Sequence[str], tag: str, kind: str = "") -> str:
         kinds = [' class="n"' if column >= 2 else "" for column in range(len(cells))]
@@ -115,12 +115,12 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Se
 
 
 def _number(value: float, digits: int) -> str:
-    """Return a number with so many decimals; a dash if it is not finite."""
+    """Return a number with `digits` decimals; a dash if it is not finite."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
-    """Yield nested dictionaries as lines: ("training.batch", "4"), ..."""
+    """Yield name and text of each value in nested dictionaries, such as ("training.batch", "4")."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))

@@ -31,11 +31,10 @@ def write_report(
 ) -> Path:
     """Score the run's model on its validation cases; write `validation.csv` and `report.html` into the run folder.
 
-    The table names the cases as the case list does; the report only numbers them. `progress(done, total)` is called
-    after each case.
+    The table names the cases; the report only numbers them. `progress(done, total)` is called after each case.
 
     Raises:
-        InputError: there is no run or no model, or a validation case cannot be read.
+        InputError: the run or its model does not exist, or a validation case cannot be read.
         OutputError: a file cannot be written.
     """
     from ..inference.predictor import Predictor
@@ -63,7 +62,7 @@ def write_report(
 
 
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
-    """Return what was trained, on how many cases of each role, and for how long."""
+    """Return facts about the run by name: classes, number of cases by role, iterations, hours, device and origin."""
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
@@ -79,7 +78,10 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
 
 
 def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[str, Line]]:
-    """Return the losses and the validation Dice over iterations; of repeated iterations the last ones count."""
+    """Return the losses and the validation Dice, as lines of (iteration, value) by name.
+
+    If iterations were repeated after a resume, the later values are used.
+    """
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}
     for event in events:
@@ -100,7 +102,7 @@ def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[st
 
 
 def anonymise_scores(scored: Sequence[ScoredCase]) -> Evaluation:
-    """Return the scores with the cases called "case 1", "case 2", ..."""
+    """Return the scores with the cases renamed to "case 1", "case 2", ..."""
     return summarised([replace(row, case=f"case {n}") for n, case in enumerate(scored, start=1) for row in case.rows])
 
 
@@ -117,7 +119,7 @@ def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of what computed the run."""
+    """Return the versions of DCAMT, Python and the packages, and the operating system, by name."""
     found = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
     for package in ("torch", "numpy", "scipy", "nibabel", "pynrrd", "SimpleITK"):
         try:

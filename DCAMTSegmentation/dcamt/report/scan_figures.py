@@ -1,6 +1,6 @@
 """Draw the figures of a scan's page with numpy and SVG: slices with outlines, and views of the surface.
 
-No display, no imaging library and no browser is needed.
+This needs no display, imaging library or browser.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from .scene import AXIAL, PLANES, Plane, Scene
 from .surface_shading import Painter, doubt_painter, trace_surface, view_from
 
 SLICE_MARGIN_MM = 20.0
-"""Of the scan shown around the segmentation in the slices."""
+"""Margin around the segmentation in the slices."""
 PIXELS_PER_MM = 9.0
-"""Of the slices' grey values on paper: some 230 per inch."""
+"""Resolution of the slices on paper: about 230 pixels per inch."""
 PAGE_WIDTH_MM = 186.0
-"""Of an A4 sheet less its margins."""
+"""Width of an A4 sheet without its margins."""
 GAP_MM = 3.0
-"""Between pictures side by side."""
+"""Gap between pictures side by side."""
 SLICE_HEIGHT_MM = 54.0
-"""Of the tallest slice on paper, at most."""
+"""Largest height of a slice on paper."""
 SURFACE_PIXELS = 440
-"""Width of a view of the surface."""
+"""Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
-"""Of a view of the surface on paper."""
+"""Width of a view of the surface on paper."""
 BEHIND, FRONT = "From behind", "From the front"
 _NOTE, _LETTER, _FAINT, _SKY = "#d3dae3", "#ffd479", "#5a6675", "#14171c"
 
 
 def draw_slices(scene: Scene, segments: Sequence[SegmentInfo]) -> str:
-    """Return the three slices, all in one scale, as large as the sheet allows."""
+    """Return the three slices as HTML, at the same scale and as large as the sheet allows."""
     low, high = _shown_box(scene)
     size = high - low
     gaps_mm = 2 * GAP_MM
@@ -68,7 +68,7 @@ def _slice_figure(
     ]
     spacing = (float(scene.spacing[along]), float(scene.spacing[across]))
     labels = scene.cut(scene.labels, plane)
-    # The rows of a slice run down the screen, but where `up` says that they run up.
+    # The rows of a slice run downwards, or upwards if `up` is true.
     turn = f' transform="matrix(1 0 0 -1 0 {frame.height:.2f})"' if plane.up else ""
     for segment in segments:
         path = contour_path(labels == segment.label, spacing, (-float(low[across]), -float(low[along])))
@@ -99,7 +99,7 @@ def _shown_box(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> np.ndarray:
-    """Return the pixels (rows, columns, 3) of a slice in rows from the top: grey values, amber for doubt."""
+    """Return the pixels (rows, columns, 3) of a slice, the top row first: grey values, and amber where in doubt."""
     from scipy import ndimage
 
     columns, rows = (max(2, round(side / frame.unit * PIXELS_PER_MM)) for side in (frame.width, frame.height))
@@ -118,7 +118,7 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> 
 
 
 def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:
-    """Return the views of the surface: with doubt, and with enhancement if the wall was measured."""
+    """Return the views of the surface as HTML: with doubt, and with late enhancement if the wall was measured."""
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
     key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>The two branches disagree'
     groups: list[tuple[str, Painter | None, str]] = [
@@ -130,7 +130,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     views = [view_from(front, SURFACE_PIXELS) for front in (False, True)]
     surfaces = trace_surface(scene.labels, scene.spacing, segments, views)
     visible = dict(zip((BEHIND, FRONT), surfaces, strict=True))
-    # All views show the same rows: those that some surface reaches, and a margin for the letters.
+    # All views are cropped to the rows that the surface reaches in any of them, with a margin for the letters.
     rows = np.concatenate([surface.pixel // SURFACE_PIXELS for surface in visible.values()])
     margin = SURFACE_PIXELS // 9
     shown = slice(max(0, int(rows.min()) - margin), min(SURFACE_PIXELS, int(rows.max()) + 1 + margin))
@@ -154,7 +154,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
-    """Return a painter of a surface by its wall's ratio to the blood pool; openings and cut-off parts are grey."""
+    """Return a painter that colours a surface by the wall's ratio to the blood pool; openings and borders are grey."""
     from scipy.spatial import cKDTree
 
     tree = cKDTree(scene.to_scene_mm(wall.surface.points))
@@ -167,7 +167,7 @@ def wall_painter(wall: WallResult, scene: Scene) -> Painter:
 
 
 def _ratio_scale(wall: WallResult) -> str:
-    """Return a bar of the ratio's colours with its threshold, as SVG in mm."""
+    """Return the colour bar of the ratio, with the threshold, as SVG in mm."""
     threshold = wall.threshold_ratio()
     low, high = RATIO_RANGE
     bars = "".join(
@@ -189,14 +189,14 @@ def _ratio_scale(wall: WallResult) -> str:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The frame of a picture in units of its own: width, height, and how many of them make a mm on paper."""
+    """The frame of an SVG picture: width and height in SVG units, and the number of units in a mm on paper."""
 
     width: float
     height: float
     unit: float
 
     def text(self, x_mm: float, y_mm: float, text: str, size_mm: float, color: str, anchor: str = "middle") -> str:
-        """Return SVG text at a place in mm on paper, with a dark rim that keeps it legible over bright pixels."""
+        """Return SVG text at a position in mm on paper, with a dark rim so that it is legible over bright pixels."""
         x, y, size, rim = (value * self.unit for value in (x_mm, y_mm, size_mm, 0.45))
         return (
             f'<text x="{x:.2f}" y="{y:.2f}" font-size="{size:.2f}" text-anchor="{anchor}" fill="{color}" stroke="#000"'
@@ -204,7 +204,7 @@ class _Frame:
         )
 
     def letters(self, letters: str) -> list[str]:
-        """Return the letters at the left, right, top and bottom edge."""
+        """Return SVG text for letters at the left, right, top and bottom edge."""
         width, height = self.width / self.unit, self.height / self.unit
         places = ((2, height / 2 + 1), (width - 2, height / 2 + 1), (width / 2, 3.4), (width / 2, height - 1.2))
         return [self.text(x, y, letter, 3.0, _LETTER) for letter, (x, y) in zip(letters, places, strict=True)]

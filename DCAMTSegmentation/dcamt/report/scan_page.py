@@ -1,4 +1,4 @@
-"""Render a segmented scan as one HTML page that prints on one A4 sheet and needs no other file."""
+"""Render a segmented scan as a self-contained HTML page that prints on one A4 sheet."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .scan_figures import draw_slices, draw_surfaces
 from .scene import AXIAL, Scene, build_scene
 
 MAX_PLACES = 3
-"""Doubtful places that the page names."""
+"""The page names at most this many doubtful places."""
 MAX_OTHERS = 4
-"""Segments besides the first whose volume the page lists."""
+"""The page lists the volumes of at most this many segments besides the first."""
 MAX_NOTES = 3
-"""Notes that the page shows."""
+"""The page shows at most this many notes."""
 MAX_IDENTITY = 110
-"""Characters of a line of the identity."""
+"""Longest line of the identity, in characters."""
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -67,7 +67,7 @@ td.u { padding-left: 1.2mm; width: 9mm }
 footer { border-top: .3mm solid #c3ccd7; margin-top: 3mm; padding-top: 1.2mm; font-size: 7.6pt; color: #5a6675 }
 svg text { font-family: inherit }
 """
-# The policy lets the browser load nothing but the embedded pictures and styles.
+# The policy forbids the browser to load anything but the embedded pictures and styles.
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -82,19 +82,19 @@ class ScanPage:
     Attributes:
         volume: the scan, (C, I, J, K), of which the first channel is shown.
         labelmap: labels (I, J, K).
-        segments: name and colour of each label; the first is the one whose measurements the page lists.
+        segments: name and colour of each label; the page lists all measurements of the first one.
         measurements: one row for each segment.
         model: the card of the model; None for outlines that no model of DCAMT made.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         disagreement: (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
-        doubtful_places: where the branches disagree, the worst first.
-        expected_overlap: Dice to expect with an expert's outline; None for a model without calibration.
+        doubtful_places: the places where the branches disagree, the worst first.
+        expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
         wall: late enhancement of the wall; None if it was not measured.
-        notes: what the reader should know.
-        identity: lines that identify the patient and the scan, shown as given; none by default.
-        software: name and version.
+        notes: messages for the reader.
+        identity: lines that identify the patient and the scan, by title; none by default.
+        software: name and version of the software.
     """
 
     volume: Volume
@@ -117,10 +117,10 @@ class ScanPage:
 def render_scan_page(page: ScanPage) -> str:
     """Return the page as HTML text.
 
-    The page holds no name, identifier, date or path but those in `page.identity`; the notes must name none.
+    The page contains no name, identifier, date or path except those in `page.identity`; the notes must not contain any.
 
     Raises:
-        InputError: the labels lie on another grid than the scan.
+        InputError: the grids of labels and scan differ.
     """
     scene = build_scene(page.volume, page.labelmap, page.segments, page.disagreement)
     title = f"{page.segments[0].name}: segmentation report"
@@ -143,13 +143,12 @@ def render_scan_page(page: ScanPage) -> str:
 
 
 def _caution(page: ScanPage) -> str:
-    """Return what to remember of an automatic outline; nothing of an outline that no model made."""
+    """Return the warning about an automatic outline; "" for an outline that no model made."""
     if page.model is None:
         return ""
     made = "made automatically and corrected by hand" if page.is_corrected else "made automatically"
     return (
-        f" The outline was {made} and is to be checked against the images. Where both branches err together, they"
-        " cannot show doubt."
+        f" The outline was {made}: check it against the images. Errors that both branches make are not shown as doubt."
     )
 
 
@@ -166,13 +165,13 @@ def _header(page: ScanPage, title: str) -> str:
 
 
 def _shorten(text: str) -> str:
-    """Return a text with its centre replaced by dots if it is too long for the sheet, such as a path."""
+    """Return the text; if it is too long for the sheet, its middle is replaced by an ellipsis."""
     half = MAX_IDENTITY // 2
     return text if len(text) <= MAX_IDENTITY else f"{text[:half]} … {text[-half:]}"
 
 
 def _row(name: str, value: str, unit: str = "", big: bool = False) -> str:
-    """Return a row of a table: name, number, unit."""
+    """Return the HTML of a table row: name, number and unit."""
     kind = "n big" if big else "n"
     return f'<tr><th>{escape(name)}</th><td class="{kind}">{escape(value)}</td><td class="u">{escape(unit)}</td></tr>'
 
@@ -182,7 +181,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def _measurement_table(page: ScanPage) -> str:
-    """Return all measurements of the first segment, and the volumes of the others, for which the sheet has room."""
+    """Return the HTML table of the first segment's measurements and the volumes of at most `MAX_OTHERS` others."""
     (first, *others), (info, *other_infos) = page.measurements, page.segments
     rows = [
         _row(name, _number(float(getattr(first, column)), digits), unit, big=column == "volume_ml")
@@ -227,7 +226,7 @@ def _trust(page: ScanPage, scene: Scene) -> str:
 
 
 def _axial_slice(scene: Scene, place: DoubtfulPlace) -> int:
-    """Return the number, from 1 at the bottom, of the axial slice through a place."""
+    """Return the number of the axial slice through a place; the lowest slice is 1."""
     mm = scene.to_scene_mm(np.array([place.position]))[0]
     return round(float(mm[AXIAL.through] / scene.spacing[AXIAL.through])) + 1
 

@@ -1,4 +1,4 @@
-"""Prepare what pictures of a segmentation show: arrays in the patient's axes, the slices and the box."""
+"""Prepare the content of pictures of a segmentation: arrays in LPS order, the slices and the box to show."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ..geometry import Grid, canonical_orientation
 from ..volume import Labelmap, SegmentInfo, Volume, same_grid
 
 WINDOW_PERCENTILES = (0.5, 99.7)
-"""Intensities shown as black and as white."""
+"""Percentiles of the intensities that are shown as black and as white."""
 MARGIN_MM = 26.0
-"""Of the scan shown around the segmentation: enough to recognise the neighbouring organs."""
+"""Margin around the segmentation: enough to recognise the neighbouring organs."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A slice on the screen: LPS axes across and along, whether `along` points up, and the letters at its edges.
+    """The orientation of a slice on the screen.
 
-    letters: left, right, top, bottom.
+    across, along: the LPS axes of its columns and rows. up: whether `along` points upwards. letters: at the left,
+    right, top and bottom edge.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Plane:
 
     @property
     def through(self) -> int:
-        """The LPS axis that the slice is perpendicular to."""
+        """The LPS axis perpendicular to the slice."""
         return 3 - self.across - self.along
 
 
@@ -44,9 +45,10 @@ PLANES = (AXIAL, CORONAL, SAGITTAL)
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """The content of a picture, in LPS order: arrays (I, J, K), spacing (3,) mm, slice indices, the shown box in mm.
+    """The content of a picture. Arrays are (I, J, K) in LPS order.
 
-    Points of a scene are in mm from the centre of its voxel (0, 0, 0) along its axes; `grid` is the scan's own grid.
+    grid: the scan's own grid. spacing: (3,) mm. at: indices of the shown slices. low, high: (3,) corners of the shown
+    box, in mm along the axes from the centre of voxel (0, 0, 0).
     """
 
     grid: Grid
@@ -59,7 +61,7 @@ class Scene:
     high: np.ndarray
 
     def cut(self, voxels: np.ndarray, plane: Plane) -> np.ndarray:
-        """Return the shown slice of `voxels` (I, J, K) as (rows, columns), columns across the screen."""
+        """Return the shown slice of `voxels` (I, J, K) as (rows, columns)."""
         slice_voxels: np.ndarray = np.take(voxels, self.at[plane.through], axis=plane.through)
         return slice_voxels.T
 
@@ -71,10 +73,10 @@ class Scene:
         return float(dark), max(float(bright), float(dark) + 1e-6)
 
     def to_scene_mm(self, points: np.ndarray) -> np.ndarray:
-        """Return points (N, 3) in RAS mm as points of the scene."""
+        """Convert points (N, 3) from RAS mm to mm along the scene's axes from its voxel (0, 0, 0)."""
         canonical = canonical_orientation(self.grid).apply_to_grid(self.grid)
         index = np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(canonical.affine).T[:, :3]
-        # The canonical axes run to the right and to the front, the scene's to the left and to the back.
+        # Canonical axes run to the right and front, the scene's axes to the left and back.
         index[:, :2] = np.array(self.image.shape[:2]) - 1 - index[:, :2]
         return np.asarray(index * self.spacing)
 
@@ -85,17 +87,17 @@ def build_scene(
     segments: Sequence[SegmentInfo],
     disagreement: np.ndarray | None = None,
 ) -> Scene:
-    """Return the scene of `labelmap` over `volume` (its first channel), its slices through the segments' centre.
+    """Return the scene of `labelmap` over the first channel of `volume`, with slices through the segments' centre.
 
-    `disagreement` (I, J, K) runs from 0 to 1. Labels without an entry in `segments` are not shown.
+    disagreement: (I, J, K), from 0 to 1. Only labels in `segments` are shown.
 
     Raises:
-        InputError: the labels lie on another grid than the scan.
-        ValueError: `disagreement` has another shape.
+        InputError: the grids of labels and scan differ.
+        ValueError: the shape of `disagreement` differs from that of the labels.
     """
     if not same_grid(labelmap.grid, volume.grid):
         raise InputError(
-            "does not lie on the scan's voxels", path=labelmap.path, remedy="Choose the scan that it was made from."
+            "does not lie on the scan's grid", path=labelmap.path, remedy="Choose the scan of this segmentation."
         )
     if disagreement is not None and disagreement.shape != labelmap.grid.shape:
         raise ValueError(f"disagreement {disagreement.shape} is not on the labelmap's grid {labelmap.grid.shape}")
@@ -112,7 +114,7 @@ def build_scene(
             at.append(int(size[axis] // 2))
             continue
         mean = float(counts @ np.arange(len(counts)) / counts.sum())
-        # The centroid may lie in a gap of the segmentation: then take the nearest slice through it.
+        # The centroid may lie in a gap of the segmentation; then the nearest slice through the segmentation is shown.
         at.append(int(used[np.abs(used - mean).argmin()]))
         reach = MARGIN_MM / spacing[axis]
         low[axis], high[axis] = max(0, used[0] - reach), min(size[axis], used[-1] + 1 + reach)
@@ -129,9 +131,9 @@ def build_scene(
 
 
 def turn_to_lps(voxels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Return a view of `voxels` (I, J, K) with axes to the patient's left, posterior and superior, and its spacing.
+    """Return a view of `voxels` (I, J, K) with axes to the patient's left, posterior and superior, and spacing (3,) mm.
 
-    Oblique axes count as the patient's axes nearest to them. The spacing is (3,) mm.
+    Oblique axes are treated as the nearest axes of the patient.
     """
     orientation = canonical_orientation(grid)
     return orientation.apply(voxels)[::-1, ::-1], grid.spacing[list(orientation.order)]

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """A validation case: a row for each class, the Dice between the branches (0 to 1), and a PNG picture."""
+    """A scored validation case.
+
+    rows: one for each class. trust: Dice between the branches (0 to 1). picture: a PNG file.
+    """
 
     name: str
     rows: tuple[EvaluationRow, ...]
@@ -27,14 +30,16 @@ class ScoredCase:
 
     @property
     def dice(self) -> float:
-        """Mean Dice over the classes."""
+        """The mean Dice over the classes."""
         return sum(row.score.dice for row in self.rows) / len(self.rows)
 
 
 def score_cases(
     cases: Sequence[Case], predictor: Predictor, progress: Callable[[int, int], None] | None = None
 ) -> list[ScoredCase]:
-    """Segment each case with both branches and compare it with its label; `progress(done, total)` after each.
+    """Segment each case with both branches, and return its scores against its label.
+
+    `progress(done, total)` is called after each case.
 
     Raises:
         InputError: a scan or label cannot be used.
@@ -54,7 +59,7 @@ def score_cases(
 
 
 def pick_best_median_worst(scored: Sequence[ScoredCase]) -> dict[str, int]:
-    """Return {"Best": index, "Median": index, "Worst": index} by Dice; fewer for fewer than three cases."""
+    """Return the index of the "Best", "Median" and "Worst" case by Dice; fewer if there are fewer than three cases."""
     order = sorted(range(len(scored)), key=lambda index: -scored[index].dice)
     chosen: dict[str, int] = {}
     if order:

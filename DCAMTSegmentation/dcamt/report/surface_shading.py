@@ -1,4 +1,4 @@
-"""Shade segments as surfaces: rays traced through distance maps, without a 3D library or a display."""
+"""Render segments as shaded surfaces by tracing rays through distance maps, without a 3D library or a display."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Painter = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Returns the colours (N, 3) of surface points (N, 3), given their segment's colour (N, 3)."""
 
 SURFACE_DISTANCE_MM = 0.03
-"""A ray that is this close to the surface has hit it."""
+"""A ray has hit the surface when it is this close."""
 MAX_STEPS = 200
-"""Steps of a ray before it is taken to miss."""
+"""A ray has missed the surface after this many steps."""
 STEP_FRACTION = 0.95
-"""Of the distance to the surface that a ray advances at each step; below 1, as the map is interpolated."""
+"""A ray advances by this fraction of the distance to the surface; below 1, since the distances are interpolated."""
 SILHOUETTE_MM = 3.0
-"""Cells of the coarse picture that tells which rays may hit."""
+"""Size of the cells of the coarse silhouette, in which rays that cannot hit are excluded."""
 MARGIN_MM = 10
-"""Room of the distance map around a segment: the reach of the shading of hollows."""
+"""Margin of the distance map around a segment: at least the largest distance in `HOLLOW_WEIGHTS`."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
-"""Distances (mm) from the surface at which open space is tested, and the weight of each."""
+"""Distances (mm) from the surface at which hollows are detected, and the weight of each."""
 
 
 @dataclass(frozen=True)
 class View:
     """An orthographic view of a surface.
 
-    screen: (3, 3), directions to the right of the screen, to its top and into it, as rows. pixels: width and height.
+    screen: (3, 3), the directions right, up and into the screen, as rows. pixels: width and height of the view.
     """
 
     screen: np.ndarray
@@ -39,7 +39,7 @@ class View:
 
 
 def view_from(front: bool, pixels: int) -> View:
-    """Return the view from the front or from behind, 20 degrees above the horizontal; axes are LPS."""
+    """Return a view from the front or from behind, from 20 degrees above the horizontal; axes are LPS."""
     tilt = np.radians(20)
     turn = 1.0 if front else -1.0
     right = [turn, 0.0, 0.0]
@@ -50,10 +50,10 @@ def view_from(front: bool, pixels: int) -> View:
 
 @dataclass(frozen=True, eq=False)
 class VisibleSurface:
-    """The points of a surface that a view shows, one for each pixel that hits it.
+    """The visible points of a surface in a view, one for each pixel that shows the surface.
 
-    pixel: (N,) index into the view's pixels, row by row from the bottom. points: (N, 3) mm. normals: (N, 3) in screen
-    axes. openness: (N,), 0 deep in a hollow to 1. base: (N, 3), the colour of the point's segment.
+    pixel: (N,), index of each point's pixel, row by row from the bottom. points: (N, 3) mm. normals: (N, 3) in screen
+    axes. openness: (N,), from 0 deep in a hollow to 1. base: (N, 3), the colour of each point's segment.
     """
 
     view: View
@@ -64,7 +64,7 @@ class VisibleSurface:
     base: np.ndarray
 
     def shade(self, paint: Painter | None = None) -> np.ndarray:
-        """Return RGBA (pixels, pixels, 4), 0 to 1, the first row at the bottom; `paint` colours the surface."""
+        """Return RGBA (pixels, pixels, 4), 0 to 1, the bottom row first. `paint` changes the surface's colours."""
         base = self.base if paint is None else paint(self.points, self.base)
         color = np.zeros((self.view.pixels**2, 4))
         color[self.pixel, :3] = _light(base, self.normals, self.openness)
@@ -75,11 +75,11 @@ class VisibleSurface:
 def trace_surface(
     labels: np.ndarray, spacing: np.ndarray, segments: Sequence[SegmentInfo], views: Sequence[View]
 ) -> list[VisibleSurface]:
-    """Return what each view shows of the smooth surfaces of `segments`.
+    """Return the visible surface of `segments` in each view.
 
-    `labels` (I, J, K), not all 0, lies in LPS with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). Rays are
-    traced through each segment's distance map (sphere tracing: Hart, The Visual Computer 12:527, 1996). The gradient of
-    the map gives the normals, and its values beside the surface show how deep a point lies in a hollow.
+    `labels` (I, J, K), not all 0, are in LPS order with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). Rays
+    are traced through the distance map of each segment (sphere tracing: Hart, The Visual Computer 12:527, 1996).
+    Normals are the gradient of the map, and its values in front of the surface show how deep a point lies in a hollow.
     """
     maps = [
         (segment, _DistanceMap.of(mask, spacing)) for segment in segments if (mask := labels == segment.label).any()
@@ -118,9 +118,10 @@ def _trace_view(
 
 
 def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.ndarray:
-    """Return (pixels squared,) bool: whether a ray passes near a voxel, of centres `places` (N, 2) mm on the screen.
+    """Return for each pixel's ray, (pixels squared,) bool, whether it passes near a voxel.
 
-    steps: (pixels,) mm, the pixels' places along either axis. cell_mm: at least a voxel's spacing.
+    places: centres of the voxels on the screen, (N, 2) mm. steps: (pixels,) mm, the positions of pixels along an axis.
+    cell_mm: size of the silhouette's cells, at least a voxel's spacing.
     """
     from scipy import ndimage
 
@@ -132,7 +133,7 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 
 
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
-    """Return a painter that blends `DOUBT_COLOR` by `doubt` (I, J, K), 0 to 1, in the frame of `trace_surface`."""
+    """Return a painter that blends in `DOUBT_COLOR` according to `doubt` (I, J, K), 0 to 1, in LPS order."""
 
     def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
         from scipy import ndimage
@@ -145,9 +146,10 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
 
 @dataclass(frozen=True, eq=False)
 class _DistanceMap:
-    """Signed distance (mm) to a segment's surface, negative inside; `first`: the scan's voxel at index (0, 0, 0).
+    """A map of signed distances (mm) to a segment's surface.
 
-    smooth: the same, blurred, whose gradient gives the normals.
+    values: negative inside. smooth: the blurred distances, whose gradient gives the normals. first: the scan's voxel at
+    the map's index (0, 0, 0). spacing: (3,) mm.
     """
 
     values: np.ndarray
@@ -157,13 +159,13 @@ class _DistanceMap:
 
     @classmethod
     def of(cls, mask: np.ndarray, spacing: np.ndarray) -> _DistanceMap:
-        """Compute the map of the True voxels of `mask` (I, J, K), smoothed against the staircase of voxels."""
+        """Return the map for the True voxels of `mask` (I, J, K), smoothed to hide the steps between voxels."""
         from scipy import ndimage
 
         inside = np.argwhere(mask)
         low, high = inside.min(0), inside.max(0) + 1
         room = np.ceil(MARGIN_MM / spacing).astype(int)
-        # Within the segment the map needs no room but the next voxel outside.
+        # For the distances inside the segment, one voxel of margin is enough.
         tight = np.pad(mask[tuple(map(slice, low, high))], 1)
         inner = ndimage.distance_transform_edt(tight, sampling=spacing)[1:-1, 1:-1, 1:-1]
         mask = np.pad(tight[1:-1, 1:-1, 1:-1], [(int(r), int(r)) for r in room])
@@ -172,12 +174,12 @@ class _DistanceMap:
         inside = exact[tuple(slice(r, -r) for r in room)]
         inside[inner > 0] = half_voxel - inner[inner > 0]
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
-        # A segment of a voxel or two is shown unsmoothed, since smoothing would remove it.
+        # A segment of one or two voxels is not smoothed, since smoothing would remove it.
         values = smooth if smooth.min() < 0 else exact
         return cls(values, ndimage.gaussian_filter(values, 1.3), low - room, spacing)
 
     def trace(self, start: np.ndarray, into: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the rays that hit before their `limit` (N,) mm, and their lengths in mm."""
+        """Return the indices of the rays that hit the surface before their `limit` (N,) mm, and their depth in mm."""
         depth, active = np.zeros(len(start), np.float32), np.arange(len(start))
         hits = []
         for _ in range(MAX_STEPS):

@@ -1,4 +1,4 @@
-"""Choose how long a run trains: quick, standard or thorough, as settings of a recipe."""
+"""Define the efforts of a run (quick, standard, thorough) as settings of a recipe."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from ..recipe import Recipe
 QUICK, STANDARD, THOROUGH = "quick", "standard", "thorough"
 EFFORTS = (QUICK, STANDARD, THOROUGH)
 _FRACTION = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
-"""Fraction of the recipe's iterations, whose number is that of the publications."""
+"""Fraction of the recipe's iterations; the shipped recipes have the number of iterations of the publications."""
 
 
 def effort_settings(recipe: Recipe, effort: str) -> list[str]:
     """Return the settings of an effort, in the form of `dcamt train --set`.
 
-    A quick run also takes smaller patches (two thirds of each edge); it shows whether cases and classes are right.
+    A quick run, which shows whether cases and classes are right, also uses smaller patches (two thirds of each edge).
     """
     training = recipe.training
     iterations = max(1, round(training.iterations * _FRACTION[effort]))

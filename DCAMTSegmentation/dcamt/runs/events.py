@@ -1,4 +1,4 @@
-"""Write and parse the events of a run: typed classes, one line of JSON each, in `events.jsonl` and to listeners."""
+"""Write and parse the events of a run: typed classes, which `events.jsonl` stores as one line of JSON each."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..errors import write_error
 from ..io.json_lines import JsonLines, json_line
 
 CHUNK = 1 << 16
-"""Bytes that `EventTail` reads at a time: a few hundred events."""
+"""Number of bytes that `EventTail` reads at a time: a few hundred events."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Timed:
-    """`time`: when the event was logged, in seconds since the epoch; None before."""
+    """Base class of events. time: when the event was logged, in seconds since the epoch; None before it is logged."""
 
     time: float | None = None
 
 
 @dataclass(frozen=True)
 class RunStarted(_Timed):
-    """The run begins or resumes at iteration `step` of `of`, on so many cases of each role."""
+    """The run begins or resumes at iteration `step` of `of`, with these numbers of cases by role."""
 
     kind: ClassVar[str] = "started"
     step: int
@@ -43,7 +43,7 @@ class RunStarted(_Timed):
 
 @dataclass(frozen=True)
 class CasesLoading(_Timed):
-    """Cases are read before the first iteration; `step` of `of` are in memory."""
+    """Cases are being read before the first iteration; `step` of `of` are in memory."""
 
     kind: ClassVar[str] = "loading"
     step: int
@@ -52,9 +52,10 @@ class CasesLoading(_Timed):
 
 @dataclass(frozen=True)
 class TrainingProgress(_Timed):
-    """Mean losses since the previous progress; `eta_s` is the estimated time to the end in seconds.
+    """Progress of the training.
 
-    memory_bytes: peak memory of the run so far, on the GPU if it computes there. None: unknown.
+    losses: mean losses since the previous event of this kind. eta_s: estimated seconds to the end. memory_bytes: peak
+    memory of the run so far, on the GPU if it computes there; None if unknown.
     """
 
     kind: ClassVar[str] = "progress"
@@ -69,7 +70,7 @@ class TrainingProgress(_Timed):
 
 @dataclass(frozen=True)
 class ValidationScored(_Timed):
-    """Mean Dice of the validation cases by branch ("A", "B", "mean") and class; `seconds` it took."""
+    """A validation of `seconds` is done; `dice`: mean Dice by branch ("A", "B", "mean") and class."""
 
     kind: ClassVar[str] = "validation"
     step: int
@@ -79,7 +80,7 @@ class ValidationScored(_Timed):
 
 @dataclass(frozen=True)
 class CheckpointSaved(_Timed):
-    """All iterations before `step` are saved on the disk."""
+    """All iterations before `step` are saved in a checkpoint."""
 
     kind: ClassVar[str] = "checkpoint"
     step: int
@@ -87,7 +88,7 @@ class CheckpointSaved(_Timed):
 
 @dataclass(frozen=True)
 class RunPaused(_Timed):
-    """The run stopped on request; `--resume` continues at `step`."""
+    """The run paused on request; `--resume` continues at `step`."""
 
     kind: ClassVar[str] = "paused"
     step: int
@@ -95,7 +96,7 @@ class RunPaused(_Timed):
 
 @dataclass(frozen=True)
 class RunFinished(_Timed):
-    """The run's model package was written to `model`."""
+    """The model was written to the file `model`; the run took `seconds`."""
 
     kind: ClassVar[str] = "finished"
     step: int
@@ -109,7 +110,7 @@ _CLASSES: dict[str, type[RunEvent]] = {one.kind: one for one in typing.get_args(
 
 
 def run_event_line(event: RunEvent) -> str:
-    """Return an event as a line of JSON, numbers rounded to six digits.
+    """Return an event as a line of JSON with numbers rounded to six digits.
 
     >>> run_event_line(CheckpointSaved(120))
     '{"event": "checkpoint", "step": 120}'
@@ -129,8 +130,8 @@ def run_event_line(event: RunEvent) -> str:
 def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     """Return the event of a parsed line of JSON; None for an event of an unknown kind.
 
-    Keys that are missing or of another type, as in a line of an earlier version, take a neutral value: 0, NaN, an
-    empty text or table, None. Losses and scores that were not finite are left out.
+    Keys that are missing or have another type, as in lines of earlier versions, get a neutral value: 0, NaN, None, or
+    an empty text or table. Losses and scores that are not finite are omitted.
 
     >>> parse_run_event({"event": "checkpoint", "step": 120})
     CheckpointSaved(time=None, step=120)
@@ -143,14 +144,14 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
 
 @functools.cache
 def _hints(name: str) -> dict[str, Any]:
-    """Return the fields of an event class with their types."""
+    """Return the types of the fields of an event class, by name."""
     kind = _CLASSES[name]
     hints = typing.get_type_hints(kind)
     return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
 
 
 def _value(value: Any, hint: Any) -> Any:
-    """Return `value` as a field of type `hint` holds it."""
+    """Convert a JSON value to the type `hint` of a field, or return the neutral value."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint in (float | None, int | None):
         return value if is_number else None
@@ -171,10 +172,9 @@ def _value(value: Any, hint: Any) -> Any:
 
 @dataclass
 class EventLog:
-    """Append events to a file and call the listeners with them; a path of None writes no file.
+    """Appends events to a file, unless `path` is None, and calls the listeners with them.
 
-    Raises:
-        OutputError: the file cannot be written.
+    Calling the log raises OutputError if the file cannot be written.
     """
 
     path: Path | None
@@ -184,7 +184,7 @@ class EventLog:
         if self.path is not None:
             line = run_event_line(dataclasses.replace(event, time=time.time()))
             try:
-                # A killed process may have left half a line, to which the next one must not be appended.
+                # A killed process may have left half a line; the next event must begin on a new line.
                 with self.path.open("ab+") as file:
                     file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
                     broken = file.read(1) not in (b"", b"\n")
@@ -196,9 +196,9 @@ class EventLog:
 
 
 class EventTail:
-    """Read the events of a run's file as they are appended, from its start or from its last `from_end` bytes.
+    """Reads the events of a run's file while they are appended, from the start or from the last `from_end` bytes.
 
-    An unfinished last line waits for its end. A file that became shorter is read again from its start.
+    An unfinished last line is returned once it is complete. A file that became shorter is read again from the start.
     """
 
     def __init__(self, path: Path, from_end: int | None = None) -> None:
@@ -211,7 +211,7 @@ class EventTail:
                 self._lines.skip_first_line()
 
     def next(self) -> RunEvent | None:
-        """Return the next event, None if there is none yet; read no more than `CHUNK` bytes of the file."""
+        """Return the next event, or None if there is none yet; reads at most `CHUNK` bytes of the file."""
         if not self._lines.has_lines():
             self._read()
         while (fields := self._lines.next()) is not None:
@@ -221,7 +221,7 @@ class EventTail:
 
     @property
     def at_end(self) -> bool:
-        """Whether every event of the file was returned."""
+        """Whether all events of the file were returned."""
         return not self._lines.has_lines() and self._offset >= self._size()
 
     def _size(self) -> int:
@@ -245,7 +245,7 @@ class EventTail:
 
 
 def read_events(path: Path) -> list[RunEvent]:
-    """Return all events of a run's file so far; damaged lines are left out, as is a last line without its end."""
+    """Return all events of a run's file, without damaged lines and an unfinished last line."""
     lines = JsonLines()
     try:
         lines.feed(path.read_bytes())

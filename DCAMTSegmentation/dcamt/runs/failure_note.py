@@ -13,20 +13,20 @@ from ..io.atomic import write_text
 
 @dataclass(frozen=True)
 class FailureNote:
-    """Why a run ended; `message` is one line, `unwritten` tells that a file could not be written (disk full)."""
+    """The reason why a run failed: a message of one line, and whether a file could not be written (disk full)."""
 
     message: str
     unwritten: bool = False
 
 
 def write_note(path: Path, note: FailureNote) -> None:
-    """Write the note; do nothing if it cannot be written, since the failure itself is already reported."""
+    """Write the note. If that is impossible, do nothing, since the failure itself is reported elsewhere, too."""
     with suppress(OutputError):
         write_text(path, json.dumps(asdict(note)))
 
 
 def read_note(path: Path) -> FailureNote | None:
-    """Return the note, None if there is none; a blank file of an earlier version of DCAMT counts as none."""
+    """Return the note; None if the file does not exist, or is blank, as those of earlier versions of DCAMT."""
     with suppress(OSError, ValueError, TypeError):
         return FailureNote(**json.loads(path.read_text(encoding="utf-8")))
     return None

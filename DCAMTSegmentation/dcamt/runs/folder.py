@@ -1,4 +1,4 @@
-"""Represent a run as a folder: recipe, cases, events, checkpoints and model, which suffice to resume it."""
+"""Represent a run as a folder with all it needs to resume: recipe, cases, events, checkpoints and model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .events import RunEvent, read_events
 
 @dataclass(frozen=True)
 class Origin:
-    """The model whose weights a run starts from, as its card describes it."""
+    """The model whose weights a run starts from; the fields are copied from its card."""
 
     name: str
     title: str
@@ -32,7 +32,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run's files, and their creation."""
+    """A run's folder: the paths of its files, and their creation."""
 
     path: Path
 
@@ -46,7 +46,7 @@ class RunFolder:
 
     @property
     def origin(self) -> Path:
-        """The model of the run's first weights; missing if they were random."""
+        """The `Origin` of the run's first weights; missing if they were random."""
         return self.path / "origin.json"
 
     @property
@@ -68,7 +68,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model with the highest validation Dice; missing if that is the last one."""
+        """The model with the highest validation Dice; missing if that is `model`."""
         return self.path / "best.dcamt"
 
     @property
@@ -83,7 +83,7 @@ class RunFolder:
 
     @property
     def failure(self) -> Path:
-        """Why the run's last process failed; see `failure_note`."""
+        """The reason why the run's last process failed; see `failure_note`."""
         return self.path / "fault.txt"
 
     @property
@@ -98,7 +98,7 @@ class RunFolder:
 
     @property
     def preview(self) -> Path:
-        """The present segmentation of a chosen validation case; see `training.preview`."""
+        """The folder with the current segmentation of a chosen validation case; see `runs.preview`."""
         return self.path / "preview"
 
     @property
@@ -112,7 +112,7 @@ class RunFolder:
         return self.path / "report.html"
 
     def check_new(self) -> None:
-        """Raise InputError unless the folder is new, empty, or holds the first files of a run that was killed."""
+        """Raise InputError if the folder contains a run, or other files than the first ones of a killed run."""
         if self.recipe.exists():
             raise InputError(
                 "already holds a run", path=self.path, remedy="Resume it with --resume, or name a new folder."
@@ -132,9 +132,9 @@ class RunFolder:
         first_checkpoint: Callable[[], None],
         origin: Origin | None = None,
     ) -> None:
-        """Create the files of a run in a folder that `check_new` accepts.
+        """Create the files of a new run.
 
-        `first_checkpoint` writes the checkpoint before the first step. `origin`: the model of the weights.
+        first_checkpoint: writes the checkpoint before the first step. origin: the model of the first weights.
 
         Raises:
             InputError: the folder already holds a run, or anything else.
@@ -142,10 +142,10 @@ class RunFolder:
         self.check_new()
         self.remove_strays()
         if origin is None:
-            self.origin.unlink(missing_ok=True)  # of a beginning that was killed
+            self.origin.unlink(missing_ok=True)  # A killed process may have left one.
         else:
             write_text(self.origin, json.dumps(asdict(origin), indent=2))
-        # The recipe comes last: a folder that holds one is a run that can be resumed.
+        # The recipe is written last, since a folder with a recipe is a run that can be resumed.
         write_cases(cases, self.cases)
         first_checkpoint()
         write_text(self.recipe, recipe.to_json())
@@ -154,14 +154,14 @@ class RunFolder:
         """Return the recipe and cases of the run; `for_training` as in `recipe.recipe_from_dict`.
 
         Raises:
-            InputError: there is no run here, or its files cannot be used.
+            InputError: the folder contains no run, or the run's files cannot be used.
         """
         if not self.recipe.exists():
             raise InputError("holds no run to resume", path=self.path, remedy="Start one without --resume.")
         return load_recipe(self.recipe, for_training), read_cases(self.cases)
 
     def started_from(self) -> Origin | None:
-        """Return the model of the run's first weights; None if they were random.
+        """Return the origin of the run's first weights; None if they were random.
 
         Raises:
             InputError: the file is damaged.
@@ -177,23 +177,23 @@ class RunFolder:
         return origin
 
     def remove_strays(self) -> None:
-        """Remove the temporary files of a killed process; only for the process that trains here."""
+        """Remove the temporary files of a killed process. Only the process that holds the lock may call this."""
         for file in self._strays():
             with suppress(OSError):
                 file.unlink()
 
     def withdraw(self) -> None:
-        """Remove the files of a run that failed to start, so that the same command works after its cause is fixed."""
+        """Remove the files of a run that failed to start, so that the same command can be repeated."""
         self.remove_strays()
         for file in (self.recipe, self.cases, self.origin, self.events, self.checkpoint, self.request):
             with suppress(OSError):
                 file.unlink()
-        with suppress(OSError):  # not there, or something else lies in it
+        with suppress(OSError):  # The folder may be missing, or not empty.
             self.checkpoint.parent.rmdir()
 
     def _strays(self) -> list[Path]:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def read_events(self) -> list[RunEvent]:
-        """Return the events so far; a last line that a crash cut off is left out."""
+        """Return the events so far, without an unfinished last line."""
         return read_events(self.events)

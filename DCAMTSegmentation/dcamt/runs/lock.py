@@ -1,4 +1,4 @@
-"""Let one process at a time train in a run folder, with a lock of the operating system."""
+"""Lock a run folder with a lock of the operating system, so that only one process at a time trains in it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 ACQUIRE_TIMEOUT_S = 0.3
-"""Longer than `is_held` holds the lock for its test."""
+"""How long `run_lock` tries: longer than `is_held` holds the lock for its test."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
-"""Error numbers of a file system that knows no locks, such as some network drives."""
+"""Error numbers of a file system without locks, such as some network drives."""
 _ATTEMPTS = 20
 
 
@@ -26,8 +26,8 @@ _ATTEMPTS = 20
 def run_lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path` of a run folder; create the folder if it does not exist.
 
-    The operating system frees the lock when its holder ends, killed processes included. On leaving, the file is
-    removed, and so are the folders that were created for it if they are empty. On a file system without locks nothing
+    The operating system releases the lock when its holder ends, even if it is killed. At the end of the block the file
+    is removed, and so are folders that were created for it, if they are empty. On a file system without locks nothing
     is locked, and no process is refused.
 
     Raises:
@@ -46,15 +46,15 @@ def run_lock(path: Path) -> Iterator[None]:
         if created:
             _release(lock, path)
         for one in missing:
-            with suppress(OSError):  # not empty, as after any run that began
+            with suppress(OSError):  # The folder is not empty if the run has begun.
                 one.rmdir()
 
 
 def is_held(path: Path) -> bool:
     """Return whether a process holds the lock file; False on a file system without locks.
 
-    The test acquires the lock for an instant, so `run_lock` waits `ACQUIRE_TIMEOUT_S`. Where `filelock` is not
-    installed (Slicer before the first installation) a lock file that exists counts as held.
+    The test acquires the lock for an instant, so `run_lock` tries for `ACQUIRE_TIMEOUT_S`. If `filelock` is not
+    installed, as in Slicer before the first installation, an existing lock file counts as held.
     """
     if not path.is_file():
         return False
@@ -75,7 +75,7 @@ def is_held(path: Path) -> bool:
 
 def _acquire(path: Path) -> BaseFileLock | None:
     """Return the acquired lock; None on a file system without locks."""
-    # Imported here: Slicer imports this module before its packages are installed.
+    # Imported here, since Slicer imports this module before its packages are installed.
     from filelock import FileLock, Timeout
 
     failure: OSError | None = None
@@ -94,14 +94,15 @@ def _acquire(path: Path) -> BaseFileLock | None:
         except OSError as error:
             if error.errno in _WITHOUT_LOCKS:
                 return None
-            failure = error  # perhaps because the previous process is removing the folder
+            failure = error  # The previous process may be removing the folder.
             time.sleep(0.01)
     assert failure is not None
     raise OutputError(f"{path}: could not be written ({failure.strerror}). Choose another folder.") from failure
 
 
 def _release(lock: BaseFileLock | None, path: Path) -> None:
-    # Elsewhere than on Windows the file is removed while it is locked, so that it cannot be the next process's lock.
+    # Except on Windows, the file is removed before the lock is released. Removed afterwards, it could already be locked
+    # by the next process.
     if sys.platform != "win32":
         with suppress(OSError):
             path.unlink()

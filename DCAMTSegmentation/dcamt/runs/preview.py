@@ -1,7 +1,8 @@
 """Write and read the preview of a run: the current segmentation of one validation case.
 
-Another process names the case in `preview/case.txt`. After each validation the run writes arrays (K, J, I) that can be
-mapped into memory, and last `preview/preview.json`, which names them, so that no reader sees half a preview.
+Another process writes the name of the case to `preview/case.txt`. After each validation, the run writes arrays
+(K, J, I) that can be mapped into memory, and last `preview/preview.json` with their names, so that no reader sees half
+a preview.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from .folder import RunFolder
 class Preview:
     """A case's segmentation at one iteration.
 
-    step: iterations made by then. affine: voxel (i, j, k) -> RAS mm, four rows.
-    scan: `.npy` file of the scan's voxels, (K, J, I). labels: `.npy` file of uint8 of that shape, 0 background.
+    step: number of iterations trained. affine: voxel (i, j, k) -> RAS mm, four rows. scan: `.npy` file of the scan's
+    voxels, (K, J, I). labels: `.npy` file of the labels, uint8 of the same shape.
     """
 
     case: str
@@ -34,7 +35,7 @@ class Preview:
 
 
 def choose_preview(run: RunFolder, case: str | None) -> None:
-    """Request previews of the validation case of that name; None requests none."""
+    """Request previews of the validation case with this name; None requests no previews."""
     request = run.preview / "case.txt"
     if case is None:
         request.unlink(missing_ok=True)
@@ -43,7 +44,7 @@ def choose_preview(run: RunFolder, case: str | None) -> None:
 
 
 def chosen_preview(run: RunFolder) -> str | None:
-    """Return the name of the case whose preview is requested; None if none is."""
+    """Return the name of the case whose preview is requested; None if no preview is requested."""
     try:
         return (run.preview / "case.txt").read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -62,7 +63,8 @@ def write_preview(
 ) -> None:
     """Write a preview and remove the files of earlier ones.
 
-    labels: uint8 (I, J, K). affine: (4, 4), voxel -> RAS mm. scan: (I, J, K); None: the last preview shows this case.
+    labels: uint8 (I, J, K). affine: (4, 4), voxel -> RAS mm. scan: (I, J, K); None to use that of the last preview,
+    which must be of the same case.
 
     Raises:
         OSError, OutputError: a file cannot be written.
@@ -82,11 +84,11 @@ def write_preview(
     write_text(run.preview / "preview.json", json.dumps(asdict(preview)))
     for file in run.preview.glob("*.npy"):
         if str(file) not in (scan_file, label_file):
-            with suppress(OSError):  # on Windows, a reader may still have the file open
+            with suppress(OSError):  # On Windows, a reader may still have the file open.
                 file.unlink()
 
 
 def shows_case(run: RunFolder, case: str) -> bool:
-    """Return whether the last preview is of that case, its scan's file included."""
+    """Return whether the last preview shows this case and its scan's file exists."""
     preview = read_preview(run)
     return preview is not None and preview.case == case and Path(preview.scan).exists()

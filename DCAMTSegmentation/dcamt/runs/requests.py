@@ -1,4 +1,4 @@
-"""Request the process that trains a run to pause or stop, by a small file in the run folder."""
+"""Request a run to pause or stop, by a small file in its folder."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from ..io.atomic import write_text
 from .folder import RunFolder
 
 PAUSE, STOP = "pause", "stop"
-"""Pause: save a checkpoint and end, to resume later. Stop: write the models of the present weights, and end."""
+"""Pause: save a checkpoint and end the process, to resume later. Stop: write the models and finish the run."""
 
 
 def write_request(run: RunFolder, what: str) -> None:
-    """Write the request; the process that trains in the folder ends after its present iteration.
+    """Write the request `PAUSE` or `STOP`, which the process obeys after its current iteration.
 
     Raises:
         OutputError: the file cannot be written.
@@ -28,5 +28,5 @@ def read_request(run: RunFolder) -> str | None:
 
 
 def remove_request(run: RunFolder) -> None:
-    """Remove the request, so that it does not reach the next process."""
+    """Remove the request, so that the next process does not obey it."""
     run.request.unlink(missing_ok=True)

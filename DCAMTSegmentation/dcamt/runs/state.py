@@ -1,4 +1,4 @@
-"""Determine the state of a run from its folder alone: whether a process trains it, how far it is, why it ended."""
+"""Determine the state of a run from its folder: whether a process trains it, its progress, and why it ended."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from .lock import is_held
 RUNNING, PAUSED, STOPPED, FAILED, FINISHED = "running", "paused", "stopped", "failed", "finished"
 
 TAIL = 1 << 15
-"""Bytes at the end of the events file that are read: about a hundred events."""
+"""Number of bytes read at the end of the events file: about a hundred events."""
 KILLED = "The process was killed, or the computer was switched off. Resume from the last checkpoint."
 
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of a run: `RUNNING` to `FINISHED`; `reason`: why it failed or paused by itself, else empty.
+    """The state of a run.
 
-    step, of: iterations done and planned; 0 if unknown. eta_s: estimated seconds to the end. resumable: whether a
-    checkpoint exists from which it can be resumed.
+    state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`. reason: why the run failed, or paused without a
+    request; otherwise empty. step, of: iterations trained and planned; 0 if unknown. eta_s: estimated seconds to the
+    end. resumable: whether the run can resume from a checkpoint.
     """
 
     state: str
@@ -35,7 +36,7 @@ class RunState:
 
 
 def run_state(run: RunFolder) -> RunState:
-    """Return the state of the run in a folder; only the end of its events is read."""
+    """Return the state of a run; reads only the end of its events."""
     progress = _read_progress(run)
     step, of = progress.step, progress.of
     resumable = run.recipe.exists() and run.checkpoint.exists()
@@ -56,7 +57,7 @@ def run_state(run: RunFolder) -> RunState:
 
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:
-    """Yield the runs directly inside a folder, the newest first."""
+    """Yield the runs whose folders lie directly in `folder`, the newest first."""
     found = []
     for path in _subfolders(folder):
         run = RunFolder(path)
@@ -64,7 +65,7 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
             begun = next((file for file in (run.recipe, run.log) if file.is_file()), None)
             if begun is not None:
                 found.append((begun.stat().st_mtime, run))
-        except OSError:  # a folder that this person may not read, such as a disk's lost+found
+        except OSError:  # The user may not read this folder, such as a disk's lost+found.
             continue
     for _, run in sorted(found, key=lambda item: -item[0]):
         yield run
@@ -79,7 +80,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 @dataclass
 class _Progress:
-    """A run's progress by its events; `last` is the event that ended the run, None if it has not ended."""
+    """A run's progress according to its events; `last` is the event that ended the run, or None."""
 
     step: int = 0
     of: int = 0

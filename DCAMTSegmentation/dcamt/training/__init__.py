@@ -1,1 +1,1 @@
-"""Training: cases in memory, augmented patches, the training loop, checkpoints, ranking and cost estimates."""
+"""Train networks: cases in memory, augmented patches, the training loop, checkpoints, ranking and cost estimates."""

@@ -1,8 +1,8 @@
 """Augment training patches at random.
 
-In the order of a training step: `random_transform` (rotation, scale, mirroring, applied as the patch is sampled),
-`replace_surroundings` (patches that end in air, noise or a mirror image), `change_intensities` (gamma, gain, offset,
-noise) and `cut_mix` (boxes exchanged between patches). Each draws from a generator that it is given.
+In the order of a training step: `random_transform` (rotation, scale and mirroring, applied when the patch is sampled),
+`replace_surroundings` (air, noise or a mirror image beyond a plane), `change_intensities` (gamma, gain, offset, noise)
+and `cut_mix` (boxes exchanged between patches).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SURROUNDINGS = ("air", "noise", "mirror")
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Draw a rotation, scaling and mirroring: a matrix (3, 3), float64, from patch offsets to scan offsets, in mm.
+    """Return a random rotation, scaling and mirroring: a matrix (3, 3), float64, patch offset -> scan offset, in mm.
 
-    Each angle and the logarithm of the scale are normal with a standard deviation of a third of the recipe's limit, cut
-    off at the limit. The scale is the same along all axes.
+    Each angle and the logarithm of the scale are drawn from a normal distribution with a standard deviation of a third
+    of the recipe's limit, clipped at the limit. The scale is the same along all axes.
     """
 
     def normal(limit: float) -> float:
@@ -47,20 +47,19 @@ def random_transform(settings: Augmentation, generator: torch.Generator) -> Tens
 
 
 def mm_to_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
-    """Convert a transform (3, 3) of offsets in mm to one of offsets in voxels of `spacing` (mm).
+    """Convert a transform (3, 3) of offsets in mm to a transform of offsets in voxels of `spacing` (mm).
 
-    A rotation of voxel offsets would shear the anatomy if voxels are longer along one axis than along another.
+    Rotating offsets in voxels directly would shear the anatomy if the spacings differ.
     """
     sides = torch.tensor(spacing, dtype=matrix.dtype)
     return matrix * (sides / sides[:, None])
 
 
 def change_intensities(images: Tensor, settings: Augmentation, reach: float, generator: torch.Generator) -> Tensor:
-    """Change the intensities of each sample of (B, C, X, Y, Z): gamma, gain, offset and noise, in this order.
+    """Return images (B, C, X, Y, Z) with random gamma, gain, offset and noise, in this order.
 
-    settings: strengths, each in the unit that `Augmentation` states; 0 leaves a change out.
-    reach: intensities lie within [-reach, reach]; gamma maps -reach to 0 and reach to 1.
-    Gamma, gain and offset are drawn for each channel separately.
+    settings: strength of each change; 0 switches it off. reach: intensities lie within [-reach, reach], which is scaled
+    to [0, 1] for gamma. Gamma, gain and offset are drawn for each channel, the strength of noise for each sample.
     """
 
     def uniform(limit: float) -> Tensor:
@@ -84,21 +83,21 @@ def change_intensities(images: Tensor, settings: Augmentation, reach: float, gen
 def replace_surroundings(
     image: Tensor, label: Tensor, probability: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace, with a `probability`, what lies beyond a plane across one axis, as at the border of a cropped scan.
+    """Replace the part beyond a random plane with air, noise or a mirror image, as at the border of a cropped scan.
 
-    image: (C, X, Y, Z). label: (X, Y, Z). generator: on the CPU.
+    image: (C, X, Y, Z). label: (X, Y, Z). probability: that anything is replaced. generator: on the CPU.
 
-    Air is the lowest intensity of each channel; noise has each channel's mean and standard deviation, within its range;
-    a mirror repeats the tissue back to front. Labels beyond the plane become 0, also in a mirror, since no organ lies
-    the wrong way round. Networks trained on scans cropped around an organ see nothing else, and tissue near a padded
-    border then misleads them (whole scans: Testing/benchmarks/README.md).
+    Air is the lowest intensity of each channel; noise has each channel's mean and standard deviation, within its range.
+    Labels beyond the plane become 0, even in a mirror image, since a mirrored organ is not an organ. Without this
+    augmentation, networks trained on scans cropped around an organ make errors near the padded border of other scans
+    (whole scans: Testing/benchmarks/README.md).
     """
-    # With probability 0 nothing is drawn, so that later draws are those of a recipe without this augmentation.
+    # With probability 0 nothing is drawn, so that later draws equal those of a recipe without this augmentation.
     if probability == 0 or float(torch.rand((), generator=generator)) >= probability:
         return image, label
     axis = int(torch.randint(3, (), generator=generator))
     length = label.shape[axis]
-    # At least one voxel, and never so many that a mirror image would reach beyond the opposite face.
+    # At least one voxel, and at most half the patch, so that the mirror image is long enough.
     depth = min(math.ceil(float(torch.rand((), generator=generator)) * DEEPEST * length), length // 2)
     at_the_end = bool(torch.rand((), generator=generator) < 0.5)
     kind = SURROUNDINGS[int(torch.randint(len(SURROUNDINGS), (), generator=generator))]
@@ -111,7 +110,7 @@ def replace_surroundings(
     across[axis] = length
     inside = label.masked_fill(beyond.reshape(across), 0)
     if kind == "mirror":
-        # The mirror is the face between two voxels: the first voxel beyond it shows the last one before it.
+        # The mirror lies between two voxels: the first voxel beyond the plane equals the last one before it.
         source = torch.where(beyond, 2 * edge - 1 - index if at_the_end else 2 * depth - 1 - index, index)
         return image.index_select(1 + axis, source), inside
     lowest = image.amin(dim=(1, 2, 3), keepdim=True)
@@ -125,7 +124,7 @@ def replace_surroundings(
 
 
 def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Draw a box of `MIXED_FRACTION` of each edge, anywhere in a patch of `size`: booleans (X, Y, Z), True inside."""
+    """Return a mask (X, Y, Z) bool of a random box in a patch of `size`, with `MIXED_FRACTION` of each edge."""
     inside = torch.zeros(tuple(size), dtype=torch.bool)
     sides = [max(1, round(MIXED_FRACTION * length)) for length in size]
     starts = [
@@ -136,8 +135,9 @@ def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def cut_mix(patches: Tensor, box: Tensor) -> Tensor:
-    """Return patches (N, ..., X, Y, Z) with the next patch's values (the last: the first's) inside the box (X, Y, Z).
+    """Return patches (N, ..., X, Y, Z) in which the box (X, Y, Z) has the values of the next patch.
 
-    Source: Yun et al., CutMix, ICCV 2019; for consistency between predictions French et al., BMVC 2020.
+    The next patch of the last one is the first. Source: Yun et al., CutMix, ICCV 2019; for consistency between
+    predictions: French et al., BMVC 2020.
     """
     return torch.where(box, patches.roll(-1, dims=0), patches)

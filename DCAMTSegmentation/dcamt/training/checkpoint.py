@@ -12,7 +12,7 @@ from ..io.atomic import atomic_path
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and nested dictionaries of them to a temporary file that is then renamed.
+    """Write tensors, numbers and nested dictionaries of these to a file, completely or not at all.
 
     Raises:
         OutputError: the file cannot be written; an earlier checkpoint stays unchanged.
@@ -20,14 +20,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     with atomic_path(path) as partial:
         try:
             torch.save(state, partial)
-        except RuntimeError as error:  # torch's error for a full disk
+        except RuntimeError as error:  # torch raises this if the disk is full.
             raise OutputError(
                 f"{path}: could not be written, the disk may be full. Free some space and try again."
             ) from error
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a file that `save_checkpoint` wrote, without running any code in it.
+    """Return the state in a file that `save_checkpoint` wrote, with tensors on `device`; runs no code from the file.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -36,6 +36,6 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise InputError("there is no checkpoint to resume from", path=path, remedy="Start a new run.") from error
-    except Exception as error:  # damage makes the unpickler raise errors of any type
+    except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
         raise InputError("the checkpoint is damaged", path=path, remedy="Start a new run.") from error
     return state

@@ -21,17 +21,17 @@ from .sampling import BatchSampler
 from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 
 BUDGET_S = 15.0
-"""Seconds after which no larger patch is tried."""
+"""No larger patch is measured if that would take longer than this in all."""
 STEADY_S = 1.0
-"""Seconds for which steps are repeated: the fastest counts, since other programs may slow down some."""
+"""Steps are repeated for this time. The fastest one is used, since other programs may slow down some steps."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A training step's cost, extrapolated from measured patches to the recipe's own patch.
+    """The cost of a training step, extrapolated from smaller patches to the recipe's patch.
 
-    step_s: seconds a step. memory_bytes: peak memory of the device; None if the system does not report it.
-    measured: the largest measured patch's voxels as a fraction of the recipe's patch.
+    step_s: seconds for a step. memory_bytes: peak memory of the device; None if unknown. measured: voxels of the
+    largest measured patch as a fraction of the recipe's patch.
     """
 
     step_s: float
@@ -41,10 +41,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A whole run's cost.
+    """The estimated cost of a run.
 
-    seconds: from start to model. step_s: seconds an iteration. memory_bytes, memory_free: of the device; None if the
-    system does not report them. disk_bytes, disk_free: of the run folder's disk. measured: see `Trial`.
+    seconds: from start to model. step_s: seconds for an iteration. memory_bytes, memory_free: needed and free memory of
+    the device; None if unknown. disk_bytes, disk_free: needed and free space on the run folder's disk. measured: see
+    `Trial`.
     """
 
     seconds: float
@@ -68,8 +69,8 @@ def estimate(
 ) -> Estimate:
     """Return the estimate for a run.
 
-    grids: of the cases' scans. validated: whether there are validation cases. place: the run folder's parent.
-    memory_free: of the device, from `available_memory` before the trial.
+    trial: measured steps. grids: grids of the scans. validated: whether there are validation cases. place: a folder on
+    the disk of the run. memory_free: free memory of the device, from `available_memory` before the trial.
     """
     seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_FRACTION * validated)
     memory = None if trial.memory_bytes is None else trial.memory_bytes + resident_bytes(recipe, grids)
@@ -86,14 +87,14 @@ def estimate(
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Return the device's free memory in bytes. Call it before a trial, which does not free all its memory."""
+    """Return the device's free memory in bytes. Call it before a trial, which does not release all its memory."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
 
 
-def try_steps(recipe: Recipe, device: torch.device, budget_s: float = BUDGET_S) -> Trial:
-    """Measure training steps on growing patches, up to the recipe's own patch if `budget_s` allows.
+def try_steps(recipe: Recipe, device: torch.device) -> Trial:
+    """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
-    Time and memory of a step grow linearly with the patch's voxels, and are extrapolated from the last two patches.
+    Time and memory of a step grow linearly with the number of voxels; they are extrapolated from the last two patches.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +102,7 @@ def try_steps(recipe: Recipe, device: torch.device, budget_s: float = BUDGET_S) 
         points: list[tuple[float, float, int | None]] = []
         for patch in trial_patches(recipe):
             fraction = math.prod(patch) / math.prod(recipe.training.patch)
-            if points and time.monotonic() - began + 3 * points[-1][1] * fraction / points[-1][0] > budget_s:
+            if points and time.monotonic() - began + 3 * points[-1][1] * fraction / points[-1][0] > BUDGET_S:
                 break
             points.append((fraction, *_measure(trainer, recipe, patch, device)))
     fraction, seconds, memory = points[-1]
@@ -115,7 +116,7 @@ def try_steps(recipe: Recipe, device: torch.device, budget_s: float = BUDGET_S) 
 
 
 def trial_patches(recipe: Recipe) -> list[Shape]:
-    """Return the recipe's patch and repeated halvings of it, the smallest (two strides an axis) first."""
+    """Return the recipe's patch after repeated halving, the smallest (two strides along each axis) first."""
     patch, found = recipe.training.patch, [recipe.training.patch]
     while True:
         smaller = [max(min(n, 2 * s), n // 2 // s * s) for n, s in zip(patch, recipe.stride, strict=True)]
@@ -126,14 +127,14 @@ def trial_patches(recipe: Recipe) -> list[Shape]:
 
 
 def _measure(trainer: Trainer, recipe: Recipe, patch: Shape, device: torch.device) -> tuple[float, int | None]:
-    """Return the fastest step's seconds, the first step left out, and the peak memory."""
+    """Return the seconds of the fastest step after the first one, and the peak memory in bytes."""
     small = replace(recipe, training=replace(recipe.training, patch=patch))
     cases = [_synthetic_case(small, patch, device, labelled) for labelled in (True, False)]
     sampler = BatchSampler(cases[:1], cases[1:], small, device)
     trainer.iterate(sampler.draw(0))
     _wait(device)
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # measuring kernels takes all free memory
+        torch.cuda.reset_peak_memory_stats(device)  # In the first step, cuDNN tries kernels that use all free memory.
     seconds: list[float] = []
     while not seconds or (sum(seconds) < STEADY_S and len(seconds) < 10):
         began = time.monotonic()
@@ -144,7 +145,7 @@ def _measure(trainer: Trainer, recipe: Recipe, patch: Shape, device: torch.devic
 
 
 def _synthetic_case(recipe: Recipe, patch: Shape, device: torch.device, labelled: bool) -> ResidentCase:
-    """Return a case of noise a little larger than the patch."""
+    """Return a case of random voxels that is a little larger than the patch."""
     draw = torch.Generator().manual_seed(0)
     size = [n + 8 for n in patch]
     image = torch.randint(256, (recipe.input_channels, *size), generator=draw, dtype=torch.uint8)
@@ -161,14 +162,14 @@ def _wait(device: torch.device) -> None:
 
 
 def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
-    """Return the bytes that the cases take in training: one a voxel of the network's grid, channel and label."""
+    """Return the bytes that the cases take in training: one for each voxel of the network grid, in image and label."""
     network_voxel = math.prod(recipe.spacing)
     voxels = sum(math.prod(grid.shape) * grid.voxel_volume_mm3 / network_voxel for grid in grids)
     return round(voxels * (recipe.input_channels + 1))
 
 
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
-    """Return the run folder's largest size: two checkpoints at a time, best weights, two models, 4 MB of events."""
+    """Return the largest size of a run folder: two checkpoints, the best weights, two models and 4 MB of events."""
     from ..networks.dual_vnet import DualVNet
 
     with torch.device("meta"):

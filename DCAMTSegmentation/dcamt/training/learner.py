@@ -19,14 +19,14 @@ from ..recipe import Recipe, Training
 from .sampling import Batch, step_seed
 
 FUSED = ("cpu", "cuda")
-"""Device types for which every PyTorch release from 2.4 on has fused optimisers."""
+"""Device types with fused optimisers in every PyTorch release since 2.4."""
 
 
 @contextmanager
 def _benchmarking_kernels() -> Iterator[None]:
-    """Let cuDNN measure its convolution kernels for each new shape within a block.
+    """Let cuDNN choose the fastest convolution kernels inside the block by measuring them for each new shape.
 
-    Measuring saves time for patches, which have one shape, but not for whole cases, whose shapes differ.
+    This saves time for patches, which all have one shape, but not for whole cases, whose shapes differ.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
@@ -37,7 +37,7 @@ def _benchmarking_kernels() -> Iterator[None]:
 
 
 class Learner:
-    """The network, its optimiser and, if the recipe asks for it, the moving average of its weights."""
+    """The network, its optimiser and, if the recipe has `weight_average`, the moving average of its weights."""
 
     def __init__(self, recipe: Recipe, device: torch.device, start_from: dict[str, Tensor] | None = None) -> None:
         self.recipe = recipe
@@ -54,7 +54,7 @@ class Learner:
 
     @property
     def model(self) -> DualVNet:
-        """The network that a run ends with: the averaged one, if the recipe asks for it."""
+        """The network that becomes the model: the averaged one if the recipe has `weight_average`."""
         return self.network if self.average is None else self.average
 
     @property
@@ -64,7 +64,7 @@ class Learner:
 
     @_benchmarking_kernels()
     def backward(self, batch: Batch, step: int) -> Losses:
-        """Compute the gradients of the objective on a batch; return its parts and `total`, still on the device."""
+        """Compute the gradients of the objective on a batch; return the losses and their `total`, on the device."""
         training, weights = self.recipe.training, self.recipe.objective
         draws = torch.Generator().manual_seed(step_seed(training.seed, step))
         ramp_weight = ramp_up(step, round(weights.ramp_up * training.iterations))
@@ -88,7 +88,7 @@ class Learner:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def update(self, step: int) -> None:
-        """Make the optimiser's step with the current gradients, and update the average of the weights."""
+        """Update the weights with the current gradients, and update their average."""
         set_learning_rate(self.optimiser, self.recipe.training, step)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -96,7 +96,7 @@ class Learner:
             update_average(self.average, self.network, self.recipe.training.weight_average, step)
 
     def state(self) -> dict[str, Any]:
-        """Return the state from which `load_state` continues exactly."""
+        """Return the state for a checkpoint, from which `load_state` continues exactly."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
@@ -113,17 +113,17 @@ class Learner:
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        # Fused or not depends on this device and PyTorch release, not on those that wrote the checkpoint.
+        # Whether the optimiser is fused depends on this device and PyTorch, not on those that wrote the checkpoint.
         for saved, own in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
             saved.update(fused=own["fused"], foreach=own["foreach"])
         self.optimiser.load_state_dict(state["optimiser"])
-        # Only if both scale their gradients: a run may be resumed on another kind of device.
+        # Gradients may be scaled only before or only after a resume on another kind of device.
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), in evaluation mode, no gradient."""
-        # In an autocast block of its own: a shared one would cache weights cast without gradients, and train none.
+        """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""
+        # In a separate autocast block, since a shared one would cache the weights without gradients for the training.
         with torch.no_grad(), self._mixed_precision():
             self.network.eval()
             a, b = self.network(_channels_last(images))
@@ -131,15 +131,15 @@ class Learner:
         return a.logits.float(), b.logits.float()
 
     def _mixed_precision(self) -> AbstractContextManager[Any]:
-        """Let the network compute in 16 bits within a block, if that is faster on the device."""
+        """Compute in 16 bits inside the block if that is faster on the device."""
         return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
 
 
 def half_precision(device: torch.device, recipe: Recipe) -> torch.dtype | None:
-    """Return the 16-bit type to train in, or None where 16 bits are slower or unsafe.
+    """Return the 16-bit type for training; None if 16 bits are slower or give wrong results.
 
-    bfloat16, which has float32's range, on devices with hardware for it; float16 with scaled gradients on older GPUs,
-    which emulate bfloat16 several times slower.
+    Devices with hardware for bfloat16, which has the range of float32, use it. Older GPUs, on which bfloat16 is several
+    times slower, use float16 with scaled gradients.
     """
     if fast_bfloat16(device):
         return None if device.type == "cpu" and _has_unsafe_gradients(recipe) else torch.bfloat16
@@ -149,8 +149,8 @@ def half_precision(device: torch.device, recipe: Recipe) -> torch.dtype | None:
 def _has_unsafe_gradients(recipe: Recipe) -> bool:
     """Return whether oneDNN computes wrong gradients for the recipe's network in bfloat16.
 
-    The gradient of a 3x3x3 kernel reads uninitialised memory where feature maps are two voxels long along X (PyTorch
-    2.13 on AVX-512; Y, Z, channels and batch do not matter, and other kernels are correct).
+    The gradient of a 3x3x3 convolution reads uninitialised memory if feature maps are two voxels long along X (PyTorch
+    2.13 on AVX-512). Y, Z, channels and batch do not matter, and other kernel sizes are correct.
     """
     lengths = [recipe.training.patch[0]]
     for along_x, _, _ in recipe.level_strides:
@@ -169,9 +169,9 @@ def _in_float32(output: BranchOutput) -> BranchOutput:
 
 
 def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Return SGD with momentum 0.9, or AdamW; fused (all weights in one pass) on devices that have it.
+    """Return SGD with momentum 0.9, or AdamW, in the fused implementation (all weights in one pass) if available.
 
-    On the CPU the fused step of the LA network takes 0.01 s, the other one 0.05 s (Testing/benchmarks).
+    On a CPU, a fused step of the LA network takes 0.01 s instead of 0.05 s (Testing/benchmarks).
     """
     parameters = list(network.parameters())
     rate, decay = training.learning_rate, training.weight_decay
@@ -179,7 +179,7 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
     if training.optimiser == "sgd":
         sgd = torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused, foreach=not fused)
         for parameter in parameters:
-            # The fused optimiser allocates this buffer uninitialised, and keeps it so if a first step in float16
+            # The fused optimiser would allocate this buffer uninitialised, and leave it so if the first step in float16
             # overflows and is skipped.
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
@@ -187,9 +187,9 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, training: Training, step: int) -> None:
-    """Set a step's learning rate: polynomial decay of power 0.9 (SGD), or linear warm-up and half a cosine (AdamW).
+    """Set the learning rate of a step.
 
-    The warm-up takes 2% of the iterations.
+    SGD: polynomial decay with power 0.9. AdamW: linear warm-up over 2% of the iterations, and half a cosine.
     """
     progress = step / training.iterations
     if training.optimiser == "sgd":
@@ -203,9 +203,9 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, training: Training, step
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Set average = decay * average + (1 - decay) * network, in place, running statistics included.
+    """Set average = decay * average + (1 - decay) * network in place, for weights and running statistics.
 
-    In early steps t the decay is (1 + t) / (10 + t), so that the random initial weights soon lose their influence.
+    At step t the decay is at most (1 + t) / (10 + t), so that the random initial weights soon lose their influence.
     """
     decay = min(decay, (1 + step) / (10 + step))
     kept, new = average.state_dict(), network.state_dict()

@@ -1,7 +1,7 @@
-"""Rank unlabelled scans for labelling: those first on which the model's two branches disagree most.
+"""Rank unlabelled scans for labelling: scans on which the model's two branches disagree most come first.
 
-A case on which two independently initialised networks disagree is likely to be segmented wrongly, so that its label
-teaches most (query by committee: H. S. Seung, M. Opper and H. Sompolinsky, COLT 1992).
+If two independently initialised networks disagree on a scan, its segmentation is probably wrong, and training gains
+most from its label (query by committee: H. S. Seung, M. Opper and H. Sompolinsky, COLT 1992).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RANKING_COLUMNS = ("rank", "name", "score", "r_mm", "a_mm", "s_mm", "image")
 
 @dataclass(frozen=True)
 class RankedCase:
-    """An unlabelled case and how much its label is expected to teach.
+    """An unlabelled case with its score in the ranking.
 
     score: 1 - Dice between the branches, from 0 (they agree) to 1 (no overlap, or nothing segmented).
     place: RAS mm of the point around which the branches disagree most.
@@ -37,7 +37,7 @@ class RankedCase:
 
 
 def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]:
-    """Segment a case with both branches; return its rank data and the segmentation, as a proposal to correct.
+    """Segment a case with both branches; return the ranked case, and the segmentation as a proposal to correct.
 
     Raises:
         InputError: the scan cannot be used.
@@ -45,7 +45,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
     result = predictor.segment(read_scan(case.image, channels=predictor.recipe.input_channels))
     assert result.agreement is not None
     assert result.trust is not None
-    # Branches that both find nothing agree, but both are wrong: every scan of the list holds the structure.
+    # If both branches find nothing they agree, but both are wrong, since every scan shows the structure.
     score = 1 - result.trust if result.labelmap.voxels.any() else 1.0
     grid = result.labelmap.grid
     place = grid.position(densest_voxel(1 - result.agreement, grid))

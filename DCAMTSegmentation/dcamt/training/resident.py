@@ -1,4 +1,4 @@
-"""Hold cases in memory for training: on the network's grid, 8 bits a voxel, on the training device."""
+"""Keep cases in the training device's memory, on the network grid with 8 bits for each voxel."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
 
 VOXELS_PER_CLASS = 4096
-"""Voxels of a class that are kept as possible patch centres, at least, if the class has so many."""
+"""At least this many voxels of a class, or all of them, are kept as possible centres of patches."""
 
 
 @dataclass(frozen=True)
 class ResidentCase:
-    """A case on the network's grid.
+    """A case on the network grid.
 
-    image: uint8 (C, X, Y, Z), see `uint8_scale_offset`. label: uint8 (X, Y, Z); None for an unlabelled case.
-    voxels: for each class in the label, some of its voxels, int64 (N, 3), on which patches may be centred.
-    grid: the network's grid of the scan; None for a synthetic case.
+    image: uint8 (C, X, Y, Z), see `uint8_scale_offset`. label: uint8 (X, Y, Z); None for an unlabelled case. voxels:
+    for each class in the label, some of its voxels, int64 (N, 3), as possible centres of patches. grid: the scan's
+    network grid; None for a synthetic case.
     """
 
     name: str
@@ -35,23 +35,23 @@ class ResidentCase:
     grid: NetworkGrid | None = None
 
     def intensities(self, rule: Intensity) -> Tensor:
-        """Return the image as the network takes it, float32 (C, X, Y, Z)."""
+        """Return the network's input, float32 (C, X, Y, Z)."""
         scale, offset = uint8_scale_offset(rule)
         return self.image.float() * scale + offset
 
 
 def uint8_scale_offset(rule: Intensity) -> tuple[float, float]:
-    """Return (scale, offset): an 8-bit value v stands for the intensity v * scale + offset."""
+    """Return (scale, offset) such that an 8-bit value v means the intensity v * scale + offset."""
     reach = intensity_reach(rule)
     return 2 * reach / 255, -reach
 
 
 def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
-    """Read a case, resample it to the network's grid, and store it in 8 bits.
+    """Read a case and return it on the network grid, in 8 bits, on the device.
 
     Raises:
-        InputError: a file cannot be read; or the label lies on another grid, is empty, has a class that the recipe
-            lacks, or a structure too thin for the network's grid.
+        InputError: a file cannot be read, or the label lies on another grid, is empty, has an unknown class, or has a
+            class that is too thin for the network grid.
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     image, grid = scan_to_network(volume, recipe)
@@ -72,7 +72,7 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
 
 
 def _sample_voxels(mask: Tensor) -> Tensor:
-    """Return voxels of a mask, spread evenly over it, fewer than twice `VOXELS_PER_CLASS`: int64 (N, 3), on the CPU."""
+    """Return voxels, int64 (N, 3) on the CPU, spread evenly over a mask; N is below twice `VOXELS_PER_CLASS`."""
     voxels = mask.nonzero()
     step = max(1, len(voxels) // VOXELS_PER_CLASS)
     return voxels[::step].cpu()

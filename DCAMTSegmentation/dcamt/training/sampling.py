@@ -1,4 +1,4 @@
-"""Draw batches: sample patches from resident cases and augment them, on the cases' device."""
+"""Draw batches: sample patches from resident cases and augment them, on the device of the cases."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Sample indices that seed the boxes of a whole batch, unlabelled and labelled."""
+"""Sample indices, larger than any real one, that seed the boxes for unlabelled and labelled patches of a batch."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One iteration's patches.
+    """The patches of one iteration.
 
-    images: float32 (B, C, X, Y, Z), labelled samples first. labels: int64 (L, X, Y, Z), of the labelled samples.
-    unaugmented: (U, C, X, Y, Z), the unlabelled patches before intensity changes and mixing: the teachers' input.
-    own_tokens: booleans (2, B), True where a branch attends to its own tokens instead of its partner's.
-    box: booleans (X, Y, Z), where unlabelled patches hold the next one's values (`cut_mix`); None if not mixed.
+    images: float32 (B, C, X, Y, Z), labelled samples first. labels: int64 (L, X, Y, Z), the labels of these.
+    unaugmented: (U, C, X, Y, Z), the teachers' input: unlabelled patches before intensity changes and mixing.
+    own_tokens: booleans (2, B), True if a branch attends to its own tokens instead of its partner's.
+    box: booleans (X, Y, Z), the box in which unlabelled patches are mixed (`cut_mix`); None if they are not.
     """
 
     images: Tensor
@@ -44,22 +44,22 @@ class Batch:
     box: Tensor | None = None
 
     def mix(self, values: Tensor) -> Tensor:
-        """Return values (U, ..., X, Y, Z) of the unlabelled patches, mixed as the patches were."""
+        """Return values (U, ..., X, Y, Z) of the unlabelled patches after the same mixing as that of the patches."""
         return values if self.box is None else cut_mix(values, self.box)
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return an iteration's seed. Its draws depend on no earlier iteration, so that a run can resume."""
+    """Return the seed of an iteration, which does not depend on earlier iterations, so that a run can resume."""
     return seed * 1_000_003 + step
 
 
 def sample_seed(seed: int, step: int, sample: int) -> int:
-    """Return a sample's seed, so that each process of a team draws its samples as one process would."""
+    """Return the seed of a sample, so that a team draws the same samples as a single process."""
     return step_seed(seed, step) * 1024 + sample
 
 
 class BatchSampler:
-    """Draws an iteration's batch, which depends on the recipe's seed and the step alone."""
+    """Draws the batch of an iteration, which depends only on the cases, the recipe and the step."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class BatchSampler:
         )
 
     def _box(self, step: int, index: int, probability: float) -> Tensor | None:
-        """Draw the box of a batch, the same in every process of a team; None with 1 - `probability`."""
+        """Return a random box, the same in every process of a team, with a `probability`; otherwise None."""
         draws = torch.Generator().manual_seed(sample_seed(self._recipe.training.seed, step, index))
         if float(torch.rand((), generator=draws)) >= probability:
             return None
@@ -123,7 +123,7 @@ class BatchSampler:
         return change_intensities(image[None], recipe.augmentation, reach, generator)[0]
 
     def _patch(self, case: ResidentCase, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Sample a random patch (C, X, Y, Z) of a case and its label (X, Y, Z; zeros for an unlabelled case)."""
+        """Return a random patch (C, X, Y, Z) of a case and its label (X, Y, Z), which is 0 for an unlabelled case."""
         patch = self._recipe.training.patch
         size = case.image.shape[1:]
         matrix = mm_to_voxels(random_transform(self._recipe.augmentation, draws), self._recipe.spacing)
@@ -132,13 +132,16 @@ class BatchSampler:
         if case.voxels and float(torch.rand((), generator=draws)) < self._recipe.training.foreground:
             voxels = case.voxels[int(torch.randint(len(case.voxels), (), generator=draws))]
             voxel = voxels[int(torch.randint(len(voxels), (), generator=draws))].float()
-            # Shifted back inside, so that a patch never lies half outside a scan that could fill it.
+            # The centre is moved so that the patch lies inside the scan if the scan is large enough.
             scan_centre = torch.tensor([(have - 1) / 2 for have in size])
             centre = scan_centre + (voxel - scan_centre).clamp(-room / 2, room / 2)
         return self._cut(case, centre.double(), matrix)
 
     def _cut(self, case: ResidentCase, centre: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample a patch at the voxels centre + matrix @ (u - (patch - 1) / 2), repeating the scan's border voxels."""
+        """Return image and label of the patch whose voxel u lies at the voxel centre + matrix @ (u - (patch - 1) / 2).
+
+        Beyond the scan, its border voxels are repeated.
+        """
         patch = torch.tensor(self._recipe.training.patch, dtype=torch.float64)
         # Only the part of the scan that the patch can reach is converted to float.
         reach = matrix.abs() @ (patch / 2) + 2
@@ -147,13 +150,13 @@ class BatchSampler:
         high = (centre + reach).ceil().long().clamp_min(1).minimum(size).maximum(low + 1)
         part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
-        # grid_sample takes positions as (z, y, x), -1 to 1 between the outer faces of the part.
+        # grid_sample expects positions (z, y, x), from -1 to 1 between the outer faces of the part.
         span = (high - low).double()
         scale = (2 / span)[:, None] * matrix * (patch / 2)
         shift = (2 * (centre - low) + 1) / span - 1
         theta = torch.cat([scale.flip(0, 1), shift.flip(0)[:, None]], dim=1)
         shape = [1, 1, *self._recipe.training.patch]
-        # Only twelve numbers go to the device, where the sampling grid is computed.
+        # The sampling grid is computed on the device, so that only twelve numbers are copied to it.
         grid = F.affine_grid(to_device(theta[None].float(), self._device), shape, align_corners=False)
 
         def sample(values: Tensor, mode: str) -> Tensor:

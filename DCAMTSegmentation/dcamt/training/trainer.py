@@ -1,8 +1,8 @@
-"""Train a run: `Trainer.fit` draws batches, makes steps, reports, validates and saves.
+"""Train a run: `Trainer.fit` draws batches, updates the weights, reports, validates and saves.
 
 On a CPU, with the same number of threads, a run that was interrupted and resumed ends with exactly the weights of an
-uninterrupted run. On CUDA its random draws are the same, too, but some kernels add in no fixed order: even two
-uninterrupted runs differ in the last digits, and their weights drift apart from there.
+uninterrupted run. On CUDA the random draws are also the same, but some kernels add numbers in no fixed order: even two
+uninterrupted runs differ in the last digits, and then more and more.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Seconds between two progress events: reading the losses back makes a GPU wait."""
+"""Seconds between two progress events, for which losses are read back, which delays a GPU."""
 REQUEST_EVERY_S = 0.5
-"""Seconds between two checks for a request to pause or stop; the run folder may lie on a slow network drive."""
+"""Seconds between two checks for a request to pause or stop, since the run folder may lie on a slow network drive."""
 STOP_READ_EVERY = 16
-"""Iterations between two checks whether any process of a team on GPUs was asked to stop."""
+"""Iterations between two checks whether a process of a team on GPUs was requested to stop."""
 VALIDATION_FRACTION = 0.1
-"""Largest fraction of a run's time for validation, the last one included; validations beyond it are skipped."""
+"""Largest fraction of a run's time for validation, including the last one; a validation that exceeds it is skipped."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """The state of a run when its training ended or paused.
 
-    weights: state of the final network. step: iterations made. seconds: spent by this run in all its processes.
-    finished: whether the last iteration was made. dice: Dice of the last validation; None without validation cases.
-    stopped: whether the run was asked to end and to write its models, not only to pause.
+    weights: state of the network that becomes the model. step: number of iterations trained. seconds: training time,
+    including that before a resume. finished: whether the last iteration was trained. dice: scores of the last
+    validation; None without validation cases. stopped: whether a request ended the run for good.
     """
 
     weights: dict[str, Tensor]
@@ -70,7 +70,7 @@ class TrainingResult:
 
 
 class LossMeter:
-    """Averages losses and measures speed between two reports; sums stay on the device until a report is due."""
+    """Averages losses and measures speed between two reports; the sums stay on the device until then."""
 
     def __init__(self, step: int) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -79,7 +79,7 @@ class LossMeter:
         self._since = time.monotonic()
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Add one iteration's losses."""
+        """Add the losses of one iteration."""
         for name, loss in losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -95,7 +95,7 @@ class LossMeter:
         return time.monotonic() - self._since >= REPORT_EVERY_S
 
     def report(self, step: int, of: int, learning_rate: float) -> TrainingProgress:
-        """Return the mean losses, iterations per second and remaining seconds; reset the meter."""
+        """Return an event with mean losses, iterations per second and remaining seconds, and reset the meter."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         now = time.monotonic()
         speed = (step - self._step) / max(now - self._since, 1e-9)
@@ -104,9 +104,9 @@ class LossMeter:
 
 
 class Trainer:
-    """Trains one run; everything it needs to resume is in its checkpoint.
+    """Trains a run; its checkpoint contains everything to resume it.
 
-    In a team of processes the leader reports, validates and saves; the others wait for it in their next exchange.
+    In a team, the leader reports, validates and saves, while the others wait for it in their next exchange.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Trainer:
         Raises:
             InputError: there is no checkpoint, it is damaged, or it belongs to another recipe's network.
         """
-        # Loaded to the CPU: tensors sent from the leader's GPU would land on that same GPU in every process.
+        # Loaded to the CPU, since every process would receive tensors of the leader's GPU on that same GPU.
         state = self.team.broadcast(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
         try:
             self._load_state(state)
@@ -169,7 +169,7 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # A request came while the cases were read.
+        # The run was requested to pause while the cases were read.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -187,7 +187,7 @@ class Trainer:
                 try:
                     meter.add(self.iterate(sampler.draw(self.step)))
                 except TeamLost:
-                    # The weights are those of the last step that all processes made.
+                    # The weights are those after the last step that all processes completed.
                     self.save()
                     raise
                 self.step += 1
@@ -196,16 +196,16 @@ class Trainer:
                 last = self.step == iterations
                 checkpoint_due = time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s
                 if meter.is_due or last or checkpoint_due:
-                    # Always report before a checkpoint: non-finite losses must not replace a usable checkpoint.
+                    # Before a checkpoint, a report checks the losses, so that no checkpoint has non-finite weights.
                     self._report(meter)
                 validating = bool(held_out) and (last or self._validation_due(held_out))
                 if checkpoint_due or (validating and (last or self.team.size > 1)):
-                    # Save before a validation: if it fails, or a process ends meanwhile, no step is lost.
+                    # Saved before a validation, so that no step is lost if the validation fails or a process ends.
                     self.save()
                     checkpointed = time.monotonic()
                 if validating:
                     dice = self._validate(held_out, may_be_cancelled=not last) or dice
-        # A signal came between two reports.
+        # Report the iterations since the last report if a signal ended the loop.
         if not meter.is_empty:
             self._report(meter)
         finished = self.step >= iterations
@@ -219,7 +219,7 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
 
     def conclude(self, cases: Sequence[Case]) -> TrainingResult:
-        """Validate a resumed run at its checkpoint and end it, without further training."""
+        """Validate a resumed run at its checkpoint and return the result, without further training."""
         self._held_out = [case for case in cases if case.role == VALIDATION]
         resident = []
         for index, case in enumerate(self._held_out):
@@ -230,7 +230,7 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
     def best(self) -> TrainingResult | None:
-        """Return the network of the best validation; None if that was the last one, or there was none."""
+        """Return the network with the best validation result; None if that is the last one or none was validated."""
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)
@@ -242,7 +242,7 @@ class Trainer:
         return dict(self.learner.model.state_dict())
 
     def _check_request(self) -> None:
-        """Record whether another process asks this run to pause or stop, every `REQUEST_EVERY_S`."""
+        """Check every `REQUEST_EVERY_S` whether another process requests this run to pause or stop."""
         if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
             self._request_checked = time.monotonic()
             self._request = read_request(self.run)
@@ -267,7 +267,7 @@ class Trainer:
         return by_role
 
     def iterate(self, batch: Batch) -> dict[str, Tensor]:
-        """Make one step on a batch, together with the team; return the losses, still on the device.
+        """Update the weights with a batch, together with the team; return the losses, on the device.
 
         Raises:
             TeamLost: another process has ended; weights and running statistics are unchanged.
@@ -292,14 +292,14 @@ class Trainer:
         if self.team.size == 1:
             return
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
-        stop = torch.full((), float(self.stop_requested), device=self.device)  # `tensor` would wait for a GPU
+        stop = torch.full((), float(self.stop_requested), device=self.device)  # `torch.tensor` would wait for a GPU.
         self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), stop])
-        # Reading the answer makes a GPU wait, so all processes read it at the same few steps.
+        # Reading the result delays a GPU, so it is read only at some steps, the same ones in all processes.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
             self._team_stops = bool(stop > 0)
 
     def _report(self, meter: LossMeter) -> None:
-        """Log the progress; raise InputError if the losses are not finite."""
+        """Log the progress. Raises InputError if the losses are not finite."""
         iterations = self.recipe.training.iterations
         progress = meter.report(self.step, iterations, self.learner.learning_rate)
         self.log(replace(progress, memory_bytes=memory_taken(self.device)))
@@ -311,7 +311,7 @@ class Trainer:
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Return whether to validate now: `validate_every` is due, and time is left for the last validation, too."""
+        """Return whether to validate now: it is due, and `VALIDATION_FRACTION` leaves time for the last validation."""
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
@@ -324,13 +324,13 @@ class Trainer:
         return self.stop_requested
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
-        """Estimate the first validation's seconds by its voxels; a training step counts as three forward passes."""
+        """Estimate the seconds of the first validation from its voxels; a training step takes three forward passes."""
         training = self.recipe.training
         voxels = sum(case.image[0].numel() for case in cases)
         return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
 
     def _validate(self, cases: Sequence[ResidentCase], may_be_cancelled: bool = False) -> Scores | None:
-        """Validate, log the scores, keep the best weights, update the preview; None if a request cancelled it."""
+        """Validate, keep the best weights, update the preview and return the scores; None if a request cancelled it."""
         began = time.monotonic()
         network = self.learner.model
         dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._is_stop_requested())
@@ -346,7 +346,7 @@ class Trainer:
         return dice
 
     def _keep_if_best(self, dice: Scores) -> None:
-        """Save the weights if the mean Dice over classes is the highest of the run, before any resume included."""
+        """Save the weights if the mean Dice over classes is the highest of the whole run."""
         mean = sum(dice["mean"].values()) / len(dice["mean"])
         if self._best_dice is None and self.run.best_weights.exists():
             self._best_dice = load_checkpoint(self.run.best_weights, CPU)["mean_dice"]
@@ -367,7 +367,7 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end the loop within a block after the current iteration, so that nothing is lost."""
+        """Let SIGINT and SIGTERM inside the block end the loop after the current iteration, so that nothing is lost."""
 
         def request_stop(number: int, frame: object) -> None:
             self.stop_requested = True
@@ -381,5 +381,5 @@ class Trainer:
 
 
 def memory_taken(device: torch.device) -> int | None:
-    """Return this process's peak memory in bytes: on a GPU the GPU's, else the computer's (None if unknown)."""
+    """Return this process's peak memory in bytes, on the GPU if `device` is one; None if unknown."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes()

@@ -1,4 +1,4 @@
-"""Validate the current network: Dice on the run's validation cases, and the preview of one of them."""
+"""Validate the current network: compute the Dice of the run's validation cases, and update the preview."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Scores = dict[str, dict[str, float]]
 def validation_dice(
     network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe, is_cancelled: Callable[[], bool] = lambda: False
 ) -> Scores | None:
-    """Return the mean Dice over cases on the network's grid; None if cancelled or if no label holds any class there.
+    """Return the mean Dice over cases on the network grid; None if cancelled, or if no label has a class on that grid.
 
-    A case counts for a class that its label or its prediction holds; classes that no label holds are left out.
-    `is_cancelled` is called before each case.
+    The mean of a class includes the cases whose label or prediction contains the class. Classes that occur in no label
+    are omitted. `is_cancelled` is called before each case.
     """
     names = [info.name for info in recipe.classes]
     held = {
@@ -59,7 +59,7 @@ def validation_dice(
 def update_preview(
     run: RunFolder, step: int, network: DualVNet, cases: Sequence[tuple[Case, ResidentCase]], recipe: Recipe
 ) -> None:
-    """Write the preview of the requested case, if it is one of `cases`; a failure does not end the run."""
+    """Write the preview of the requested case if it is one of `cases`; ignore a failure, so that the run goes on."""
     name = chosen_preview(run)
     for case, resident in cases:
         if case.name == name:

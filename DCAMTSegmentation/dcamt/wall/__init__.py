@@ -1,1 +1,1 @@
-"""Late gadolinium enhancement on the atrium's surface: surface, samples along normals, openings, burden."""
+"""Measure late gadolinium enhancement on the atrium's surface: surface, samples along normals, openings, burden."""

@@ -26,26 +26,26 @@ from .settings import MAXIMUM, Threshold, WallSettings
 from .surface import KEPT_VOLUME_ML, Extraction, Surface, extract_surface
 
 LEAST_POOL_VOXELS = 500
-"""A blood pool of fewer voxels gives no reference."""
+"""A blood pool of fewer voxels is too small as a reference."""
 NEGATIVE_FRACTION = 0.05
-"""Lowest intensity below zero, as a fraction of the blood pool's mean, that interpolation alone can leave."""
+"""Interpolation alone can cause negative intensities up to this fraction of the blood pool's mean."""
 CONSTANT_FRACTION = 1e-4
-"""A blood pool whose standard deviation is a smaller fraction of its mean holds no image."""
+"""If the standard deviation in the blood pool is a smaller fraction of the mean, the file is not an image."""
 SURROUNDINGS_FROM_MM = 3.0
-"""The surroundings lie from here to `PROFILE_TO_MM` along the normals, beyond the wall."""
+"""The surroundings lie from this distance to `PROFILE_TO_MM` along the normals, beyond the wall."""
 LEAST_DARKER = 0.33
-"""Fraction of the surroundings that is darker than blood in a late-enhancement scan, at the least: lung, muscle."""
+"""In a late-enhancement scan, at least this fraction of the surroundings (lung, muscle, ...) is darker than blood."""
 LEAST_INSIDE = 0.5
-"""Fraction of the surface that must lie in the scan: below it, scan and segment do not belong together."""
+"""If a smaller fraction of the surface lies in the scan, scan and segment do not belong together."""
 
 
 @dataclass(frozen=True, eq=False)
 class WallResult:
     """The wall of one segment in one scan.
 
-    surface: in RAS mm, N points. pool: reference intensities. ratio: (N,) float32, wall sample over the pool's mean.
-    kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`. region: (N,) uint8 indices into `burden.REGIONS`. proposed:
-    whether the openings are a proposal. notes: a line each for the person.
+    surface: N points in RAS mm. pool: reference intensities. ratio: (N,) float32, the wall sample divided by the pool's
+    mean. kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`. region: (N,) uint8 indices into `burden.REGIONS`.
+    proposed: whether the openings are a proposal. notes: messages for the user.
     """
 
     scan: str
@@ -63,22 +63,22 @@ class WallResult:
         return (threshold or self.settings.threshold).ratio(self.pool.mean, self.pool.sd)
 
     def enhanced(self, threshold: Threshold | None = None) -> np.ndarray:
-        """Return (N,) bool: points of the wall above a threshold (default: the settings')."""
+        """Return the mask (N,) bool of the wall's points above a threshold (default: the settings')."""
         return np.asarray((self.kind == WALL) & (self.ratio > self.threshold_ratio(threshold)))
 
     def burdens(self, threshold: Threshold | None = None) -> tuple[Burden, ...]:
-        """Return the burden of the whole wall, then of each region, by a threshold (default: the settings')."""
+        """Return the burden of the whole wall, then of each region, at a threshold (default: the settings')."""
         areas = self.surface.point_areas
         return count_burden(self.ratio, self.kind, self.region, areas, self.threshold_ratio(threshold))
 
     @cached_property
     def burden(self) -> Burden:
-        """The burden of the whole wall by the settings' threshold."""
+        """The burden of the whole wall at the settings' threshold."""
         return self.burdens()[0]
 
     @property
     def stage(self) -> str:
-        """The stage of that burden, by DECAAF's bounds."""
+        """The stage of `burden` according to the bounds of DECAAF."""
         return decaaf_stage(self.burden.percent)
 
     def area_cm2(self, kind: int) -> float:
@@ -86,7 +86,7 @@ class WallResult:
         return float(self.surface.point_areas[self.kind == kind].sum()) / 100.0
 
     def with_openings(self, openings: np.ndarray) -> WallResult:
-        """Return the same wall with other openings (N,) bool; what the border cuts off stays cut off."""
+        """Return the wall with other openings, a mask (N,) bool; points at the scan's border stay `BORDER`."""
         kind = np.where(self.kind == BORDER, BORDER, np.where(openings, OPENING, WALL)).astype(np.uint8)
         return replace(self, kind=kind, proposed=False)
 
@@ -100,14 +100,18 @@ def analyse_wall(
     openings: Labelmap | None = None,
     scan: str | None = None,
 ) -> WallResult:
-    """Measure late enhancement on the surface of a segment.
+    """Return the wall with late enhancement measured on the surface of a segment.
 
-    `volume` has one channel. `labelmap` may lie on a grid of its own, in the same patient; `label` is the segment's
-    value, not needed where there is but one. `openings`: not 0 where the surface is no wall, on any grid; without it
-    they are proposed. `scan` names the result (default: the file's name).
+    Args:
+        volume: the scan, with one channel.
+        labelmap: the segmentation, on any grid in the same patient.
+        settings: threshold and sampling of the wall.
+        label: the segment's value; not needed if the labelmap has only one.
+        openings: labels on any grid, not 0 where the surface is not wall; by default openings are proposed.
+        scan: name of the result (default: the file's name).
 
-    Raises InputError, naming the file, if there is no such segment, or if ratios would be meaningless (`_check_pool`,
-    `_check_surroundings`).
+    Raises:
+        InputError: the segment does not exist, or ratios would be meaningless (`_check_pool`, `_check_surroundings`).
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
@@ -118,7 +122,7 @@ def analyse_wall(
     surface = extraction.surface
     if inside_scan(volume.grid, surface.points).mean() < LEAST_INSIDE:
         raise InputError(
-            "lies outside of the scan for the most part",
+            "lies mostly outside the scan",
             path=segment_file,
             remedy="Choose the segmentation of this scan.",
         )
@@ -151,9 +155,9 @@ def analyse_wall(
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
-    """Return `label` if the labelmap has it, or the only label that it has.
+    """Return `label` if the labelmap contains it; without `label`, the only label of the labelmap.
 
-    Raises InputError if there is none, or several and none is chosen.
+    Raises InputError if the label does not exist, or if there are several and none is chosen.
     """
     present = [int(value) for value in np.unique(labelmap.voxels) if value != 0]
     path = labelmap.path or "The segmentation"
@@ -165,7 +169,7 @@ def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
     if label is None:
         raise InputError(f"holds several labels ({listed})", path=path, remedy="Choose one of them with --label.")
     if label not in present:
-        raise InputError(f"has no label {label}", path=path, remedy=f"It has {listed}.")
+        raise InputError(f"has no label {label}", path=path, remedy=f"Choose one of its labels: {listed}.")
     return label
 
 
@@ -178,38 +182,38 @@ def _single_channel(volume: Volume) -> np.ndarray:
 
 
 def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
-    """Raise InputError where the blood pool is no reference: too small, without a mean, or beside negative values."""
+    """Raise InputError if the blood pool is too small or constant, or if the scan has negative intensities."""
     if pool.voxels < LEAST_POOL_VOXELS:
         raise InputError(
-            f"leaves a blood pool of {pool.voxels} voxels once {EROSION_MM:g} mm are taken off all around, and"
-            f" {LEAST_POOL_VOXELS} are needed",
+            f"leaves a blood pool of {pool.voxels} voxels after erosion by {EROSION_MM:g} mm, but {LEAST_POOL_VOXELS}"
+            " are needed",
             path=segment_file,
-            remedy="Choose the segment of the whole left atrium's blood, on a scan whose slices it fills.",
+            remedy="Choose the segment of the whole left atrium's blood.",
         )
     lowest = float(voxels.min())
     if lowest < -NEGATIVE_FRACTION * abs(pool.mean):
         raise InputError(
             f"holds negative intensities (down to {lowest:g}), so a ratio to the blood pool is meaningless",
             path=path,
-            remedy="Use the magnitude image as the scanner wrote it, without an offset and not normalised.",
+            remedy="Use the scanner's original magnitude image, not a normalised one.",
         )
     if pool.mean <= 0 or pool.sd < CONSTANT_FRACTION * pool.mean:
         raise InputError(
             f"has one intensity, {pool.mean:g}, in the whole blood pool",
             path=path,
-            remedy="Choose the late-enhancement scan rather than a mask.",
+            remedy="Choose the late-enhancement scan, not a mask.",
         )
 
 
 def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) -> None:
-    """Raise InputError if the blood pool is darker than what lies beyond the wall: `around`, any intensities there."""
+    """Raise InputError if the blood pool is darker than most of the intensities `around` the wall, of any shape."""
     if not around.size:
         return
     darker = float((around < pool.mean).mean())
     if darker < LEAST_DARKER:
         raise InputError(
-            f"shows no late enhancement to speak of: the blood pool (mean {pool.mean:.4g}) is darker than"
-            f" {1 - darker:.0%} of what surrounds the segment",
+            f"is probably not a late-enhancement scan: the blood pool (mean {pool.mean:.4g}) is darker than"
+            f" {1 - darker:.0%} of the segment's surroundings",
             path=path,
             remedy="Choose the late-enhancement scan, and the segment of the left atrium's blood.",
         )
@@ -219,19 +223,19 @@ def _notes(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple
     notes = []
     openings, border = result.area_cm2(OPENING), result.area_cm2(BORDER)
     if result.proposed and openings > 0:
-        notes.append(f"{openings:.1f} cm² were taken for openings (mitral valve, veins) and left out: check them.")
-    elif result.proposed:
-        notes.append("No opening (mitral valve, veins) was found: what there is counts as wall. Mark them by hand.")
-    elif openings == 0:
-        notes.append("The openings that were given do not touch the surface: all of it counts as wall.")
-    if border > 0:
         notes.append(
-            f"{border:.1f} cm² of the surface lie at the scan's border, where no wall is seen, and were left out."
+            f"{openings:.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall: check them."
         )
+    elif result.proposed:
+        notes.append("No opening (mitral valve, veins) was found, so openings count as wall. Mark them by hand.")
+    elif openings == 0:
+        notes.append("The given openings do not touch the surface, so all of it counts as wall.")
+    if border > 0:
+        notes.append(f"{border:.1f} cm² of the surface lie at the scan's border and do not count as wall.")
     if extraction.separate_ml > KEPT_VOLUME_ML:
-        notes.append(f"Separate parts of the segment ({extraction.separate_ml:.1f} mL) were left out.")
+        notes.append(f"Separate parts of the segment ({extraction.separate_ml:.1f} mL) were ignored.")
     if extraction.hollow_ml > KEPT_VOLUME_ML:
         notes.append(f"Hollows in the segment ({extraction.hollow_ml:.1f} mL) were filled.")
     if not same_grid:
-        notes.append("The segmentation has a grid of its own; both were placed in the patient by their coordinates.")
+        notes.append("Scan and segmentation have different grids; they were aligned by their patient coordinates.")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Compute the burden: the enhanced part of the wall, by area and region. Fast enough to follow a slider."""
+"""Compute the burden: the enhanced area of the wall, in all and by region. Fast enough to follow a slider."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import isnan, nan
 import numpy as np
 
 WALL, OPENING, BORDER = 0, 1, 2
-"""Kinds of points of the surface: wall; in an opening; cut off by the scan's border."""
+"""Kinds of points of the surface: wall, opening, or too near the scan's border."""
 
 WHOLE = "all"
 REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
@@ -21,7 +21,7 @@ DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
 
 @dataclass(frozen=True)
 class Burden:
-    """Enhanced area of a region's wall; `region` is one of `REGIONS`, or `WHOLE`."""
+    """The wall's area and its enhanced part in a region, which is one of `REGIONS` or `WHOLE`."""
 
     region: str
     wall_cm2: float
@@ -29,12 +29,12 @@ class Burden:
 
     @property
     def percent(self) -> float:
-        """Enhanced area in percent of the wall; NaN where the region has no wall."""
+        """The enhanced area in percent of the wall; NaN if the region has no wall."""
         return 100.0 * self.enhanced_cm2 / self.wall_cm2 if self.wall_cm2 > 0 else nan
 
 
 def regions_of(normals: np.ndarray) -> np.ndarray:
-    """Return (N,) uint8 indices into `REGIONS` from outward normals (N, 3) in RAS."""
+    """Return the regions of points as indices into `REGIONS`, uint8 (N,), from outward normals (N, 3) in RAS."""
     right, anterior, superior = normals.T
     directions = np.stack([anterior, -anterior, superior, -superior, right, -right])
     return np.asarray(directions.argmax(axis=0).astype(np.uint8))
@@ -43,10 +43,10 @@ def regions_of(normals: np.ndarray) -> np.ndarray:
 def count_burden(
     ratio: np.ndarray, kind: np.ndarray, region: np.ndarray, areas_mm2: np.ndarray, threshold: float
 ) -> tuple[Burden, ...]:
-    """Return the burden of the whole wall, then of each of `REGIONS`, area-weighted.
+    """Return the burden of the whole wall, then of each of `REGIONS`.
 
-    Arrays (N,), one value per point of the surface: ratio to the blood pool, kind (`WALL`, `OPENING` or `BORDER`),
-    region, area. A point of the wall is enhanced if its ratio exceeds `threshold`.
+    ratio, kind, region, areas_mm2: (N,), for each point of the surface its ratio to the blood pool, its kind (`WALL`,
+    `OPENING` or `BORDER`), its region and its area. A point of the wall is enhanced if its ratio exceeds `threshold`.
     """
     cm2 = np.where(kind == WALL, areas_mm2, 0.0) / 100.0
     wall = np.bincount(region, weights=cm2, minlength=len(REGIONS))
@@ -56,10 +56,10 @@ def count_burden(
 
 
 def decaaf_stage(percent: float) -> str:
-    """Return stage "I" to "IV" at 10, 20 and 30% of enhanced wall; "" for NaN.
+    """Return the stage "I" to "IV", with bounds at 10, 20 and 30% of enhanced wall; "" for NaN.
 
-    DECAAF graded by its own readers' threshold. A stage by another threshold is not comparable: show the threshold
-    with the stage.
+    In DECAAF, readers chose the threshold for each scan. Stages at other thresholds are not comparable, so show the
+    threshold with the stage.
     """
     if isnan(percent):
         return ""

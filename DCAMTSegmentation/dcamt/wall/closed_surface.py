@@ -1,4 +1,4 @@
-"""Make the closed surface of a class for display, as 3D Slicer does: surface nets on the scan's own grid."""
+"""Compute the closed surface of a class for display, as 3D Slicer does: surface nets on the scan's own grid."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from ..geometry import Grid
 
 ITERATIONS = 8
-"""Smoothing steps: those that Slicer's conversion takes for its parameter "SurfaceNets smoothing" of 1."""
+"""Number of smoothing steps; the same as in Slicer's conversion with "SurfaceNets smoothing" at 1."""
 
 
 def closed_surface(
     mask: np.ndarray, grid: Grid, start: tuple[int, int, int] = (0, 0, 0)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return points (N, 3), RAS mm, and triangles (M, 3), of the surface around the True voxels of a mask.
+    """Return points (N, 3), RAS mm, and triangles (M, 3) of the surface around the True voxels of a mask.
 
     Args:
         mask: (I, J, K), the part of `grid` that begins at voxel `start`.
@@ -27,7 +27,7 @@ def closed_surface(
     from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkFiltersCore import vtkSurfaceNets3D
 
-    # An empty rim closes the surface where the class ends at the scan's border.
+    # With an empty rim, the surface is closed even at the scan's border.
     padded = np.pad(mask.astype(np.uint8), 1)
     image = vtkImageData()
     image.SetDimensions(*padded.shape)
@@ -52,6 +52,6 @@ def closed_surface(
 
 
 def _volume(points: np.ndarray, triangles: np.ndarray) -> float:
-    """Return the volume inside, mm3, negative where the triangles run clockwise seen from outside."""
+    """Return the enclosed volume in mm3; negative if the triangles run clockwise seen from outside."""
     a, b, c = (points[triangles[:, corner]] - points.mean(axis=0) for corner in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)

@@ -1,4 +1,4 @@
-"""Define the colours of the wall: one scale of ratios for panel, pictures and report."""
+"""Define the colours of the wall: one scale of ratios for the panel, pictures and the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from .burden import BORDER, OPENING
 
 RATIO_RANGE = (0.6, 2.0)
-"""Ratios at the two ends of the scale; what lies beyond has the colour of the end."""
+"""Ratios at the two ends of the scale; ratios beyond an end have its colour."""
 COLOR_STOPS = (
     (0.60, (0.16, 0.22, 0.48)),
     (0.97, (0.44, 0.66, 0.81)),
@@ -17,10 +17,10 @@ COLOR_STOPS = (
     (1.61, (0.78, 0.13, 0.15)),
     (2.00, (0.40, 0.00, 0.13)),
 )
-"""Ratio and colour (red, green, blue, each 0 to 1); between two stops colours are mixed. Stops lie at the presets."""
+"""Ratios, including those of the presets, and colours (red, green, blue, 0 to 1), which are interpolated between."""
 OPENING_COLOR = (0.35, 0.35, 0.37)
 BORDER_COLOR = (0.62, 0.62, 0.64)
-"""Where the scan's border cuts the wall off."""
+"""Colour of points too near the scan's border."""
 
 
 def ratio_colors(ratio: np.ndarray) -> np.ndarray:
@@ -31,9 +31,9 @@ def ratio_colors(ratio: np.ndarray) -> np.ndarray:
 
 
 def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
-    """Return colours (N, 3), 0 to 1, of ratios (N,): the same scale, moved so that blue ends at the threshold.
+    """Return colours (N, 3), 0 to 1, of ratios (N,), on the scale stretched so that blue ends at the threshold.
 
-    Up to the threshold the colours are those of the first two stops, above it those from yellow on.
+    Ratios up to the threshold have the colours of the first two stops, higher ones those from yellow on.
     """
     blue, warm = COLOR_STOPS[:2], COLOR_STOPS[3:]
     colors = np.empty((len(ratio), 3))

@@ -1,4 +1,4 @@
-"""Write and read the wall's files: the surface with its scalars, a table for each scan, and one table of many scans."""
+"""Write and read the wall's files: the surface with scalars, a table for each scan, and a table of several scans."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ WALL_COLUMNS = (
     "border_cm2",
     "remark",
 )
-"""One row a region, then one a preset; stage is of the whole wall alone."""
+"""Columns of the table, which has a row for each region and each preset; only the whole wall has a stage."""
 
 
 def wall_surface_path(folder: Path, name: str) -> Path:
-    """Return where a scan's wall goes: NAME.wall.vtp."""
+    """Return the path of a scan's wall surface: NAME.wall.vtp."""
     return folder / f"{name}.wall.vtp"
 
 
 def wall_table_path(folder: Path, name: str) -> Path:
-    """Return where a scan's table goes: NAME.wall.csv."""
+    """Return the path of a scan's wall table: NAME.wall.csv."""
     return folder / f"{name}.wall.csv"
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
-    """Write the surface as VTP with the scalars ratio, enhanced, opening and region; LPS mm, as Slicer reads it.
+    """Write the surface as VTP in LPS mm, with the scalars ratio, enhanced, opening and region, and the method as text.
 
-    opening: 0 wall, 1 opening, 2 cut off by the scan's border. region: index into `burden.REGIONS`. The method stands
-    in the file. Raises OutputError if the file cannot be written.
+    opening: 0 wall, 1 opening, 2 too near the scan's border. region: index into `burden.REGIONS`. Raises OutputError if
+    the file cannot be written.
     """
     write_surface(
         result.surface.points,
@@ -70,7 +70,7 @@ def write_wall_surface(result: WallResult, path: str | Path) -> None:
 
 
 def write_wall(result: WallResult, path: Path) -> None:
-    """Write a wall as a `.npz` file, for `read_wall`; raises OutputError if it cannot be written."""
+    """Write a wall as a `.npz` file for `read_wall`. Raises OutputError if the file cannot be written."""
     try:
         np.savez(
             path,
@@ -86,7 +86,7 @@ def write_wall(result: WallResult, path: Path) -> None:
 
 
 def wall_facts(result: WallResult) -> str:
-    """Return what a wall's arrays do not hold, as JSON: the scan's name, settings, blood pool and notes."""
+    """Return everything about a wall except its arrays as JSON: the scan's name, settings, blood pool and notes."""
     settings, pool = result.settings, result.pool
     return json.dumps(
         {
@@ -103,7 +103,7 @@ def wall_facts(result: WallResult) -> str:
 
 
 def read_wall(path: Path) -> WallResult:
-    """Return the wall of a file that `write_wall` wrote; raises InputError if it cannot be read."""
+    """Return the wall in a file of `write_wall`. Raises InputError if the file cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             surface = Surface(stored["points"], stored["triangles"])
@@ -113,7 +113,7 @@ def read_wall(path: Path) -> WallResult:
 
 
 def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.ndarray, facts: str) -> WallResult:
-    """Return the wall of a surface with N points from its arrays (N,) and the JSON text of `wall_facts`."""
+    """Return the wall with a surface of N points, arrays (N,), and the JSON text of `wall_facts`."""
     known = json.loads(facts)
     mean, sd, voxels = known["pool"]
     threshold = parse_threshold(known["threshold"])
@@ -124,7 +124,7 @@ def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.nd
 
 
 def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
-    """Return the method in a line for the person, such as "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm"."""
+    """Return a line on the method, such as "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm along the normal"."""
     settings = result.settings
     threshold = threshold or settings.threshold
     where = f"{settings.sample} from {settings.from_mm:g} to {settings.to_mm:g} mm"
@@ -141,24 +141,24 @@ def is_wall_table(path: Path) -> bool:
 
 
 def read_wall_rows(path: Path) -> list[list[str]]:
-    """Return the rows of a table that `write_wall_csv` wrote, as text; none if the file does not exist.
+    """Return the rows of a table of `write_wall_csv` as text; an empty list if the file does not exist.
 
-    Raises InputError if the file is no such table.
+    Raises InputError if the file is another kind of table.
     """
     if not path.exists():
         return []
     if not is_wall_table(path):
-        raise InputError("is no table of walls", path=path, remedy="Move it, or replace it with --overwrite.")
+        raise InputError("is not a table of walls", path=path, remedy="Move it, or replace it with --overwrite.")
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file))[1:]
 
 
 def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:
-    """Write each scan's burden by the chosen method, whole and by region, then the whole by every other preset.
+    """Write each scan's burden: for the chosen method the whole wall and each region, for other presets the whole wall.
 
-    `earlier`: rows from `read_wall_rows`; those of other scans come first.
+    earlier: rows from `read_wall_rows`; those of other scans are kept and come first.
 
-    Raises OutputError if the file cannot be written; an earlier file of that name then stays as it was.
+    Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
     """
     measured = {result.scan for result in results}
     kept = [row for row in earlier if row and row[0] not in measured]
@@ -166,7 +166,7 @@ def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Seq
 
 
 def table_rows(result: WallResult) -> list[list[str]]:
-    """Return the rows of `WALL_COLUMNS` for a scan, as text."""
+    """Return the rows for a scan as text, with a cell for each of `WALL_COLUMNS`."""
     chosen = result.settings.threshold
     others = [preset.threshold for preset in PRESETS if preset.threshold != chosen]
     rows = [_row(result, chosen, burden) for burden in result.burdens()]

@@ -1,11 +1,11 @@
 """Propose the openings of the atrium, which are not wall: the mitral valve and the ends of the veins.
 
-An opening is where the outline cuts through blood: from inside to outside the intensities stay within the blood's own
-range, without a darker layer. A thin wall between two cavities (the septum, the aorta behind) can look the same, since
-the scan blurs it away; so a proposal also needs the shape of a cut. The valve is found at the largest such patch that
-is flat and faces where the mitral valve does, and reaches as far as the blood does: an outline's own shape at the valve
-differs from reader to reader, the scan does not. A vein's end is the tip of a tube. The numbers were chosen on phantoms
-and on the first 60 cases of the benchmark's data set, none on the cases it measures.
+At an opening the outline cuts through blood: from inside to outside, the intensities stay within the range of blood,
+without a darker layer. A thin wall between two cavities (the septum, or that to the aorta) can look the same if the
+scan blurs it. Therefore an opening must also have the right shape. The valve is found at the largest flat patch that
+faces in the direction of the mitral valve, and extends as far as the blood does, since readers draw the outline at the
+valve differently. A vein's end is the tip of a tube. The constants were chosen on phantoms and on the first 60 cases of
+the benchmark's data set, not on the cases that the benchmark measures.
 """
 
 from __future__ import annotations
@@ -21,60 +21,58 @@ from .sampling import BloodPool, interpolate, nearest_values
 from .surface import Extraction, Surface
 
 PROFILE_FROM_MM = -3.0
-"""Where a profile that is searched for a wall begins, mm along the outward normal."""
+"""Start of a profile along the outward normal, on which a wall is searched."""
 PROFILE_TO_MM = 6.0
-"""Where it ends: beyond the wall (2.4 mm), its blur and the outline's own error."""
-BLOOD_BELOW_SD = 2.5
-"""Blood's own range, in standard deviations of the blood pool: this far below its mean …"""
-BLOOD_ABOVE_SD = 4.0
-"""… and this far above it; inflow is brighter than the pool's mean."""
+"""End of a profile: beyond the wall (2.4 mm), its blur and the error of the outline."""
+BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0
+"""The range of blood below and above the blood pool's mean, in its standard deviations; inflowing blood is brighter."""
 SURFACE_SMOOTHING = 4
-"""Times that profiles and normals are averaged with those of their neighbours (about 1 mm away), against noise."""
+"""How often profiles and normals are averaged with those of neighbouring points (about 1 mm away) to reduce noise."""
 MITRAL_BELOW_SD = 2.0
-"""The same as `BLOOD_BELOW_SD` for the valve's profiles, which are smoother …"""
+"""The same as `BLOOD_BELOW_SD` for the valve's profiles, which are smoother."""
 MITRAL_SMOOTHING = 20
-"""… by so many more averages: the valve is some 30 mm wide."""
+"""Number of additional averages for the valve, which is about 30 mm wide."""
 MITRAL_STEP_MM = 1.0
-"""Distance between the samples of a profile that are averaged so often."""
+"""Distance between the samples of a profile for these averages."""
 
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
-"""Where the mitral valve faces (RAS: left, anterior, inferior): the mean over the 60 cases."""
+"""Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
 MITRAL_CONE_DEGREES = 50.0
-"""How far from it a valve may face; in the 60 cases it was within 40 degrees."""
+"""Largest angle between the normals of a valve and this direction; at most 40 degrees in the 60 cases."""
 MITRAL_FLAT_DEGREES = 30.0
-"""How far the normals of a flat cut may lie from its own direction."""
+"""Largest angle between the normals of a flat patch and their mean."""
 MITRAL_FLAT_MM = 1.5
-"""How far its points may lie from its plane."""
+"""Largest distance of the points of a flat patch from its plane."""
 MITRAL_LEAST_CM2 = 1.0
-"""A smaller patch is no valve; the annulus of an adult measures 4 to 12 cm2."""
+"""A smaller patch is not a valve; the annulus of an adult measures 4 to 12 cm2."""
 MITRAL_REACH_MM = 18.0
-"""Largest distance of the valve's points from its centre: the annulus is some 30 to 36 mm wide."""
+"""Largest distance of the valve's points from its centre: the annulus is about 30 to 36 mm wide."""
 MITRAL_REACH_DEGREES = 60.0
-"""How far their normals may lie from the valve's direction."""
+"""Largest angle between the normals of the valve's points and the valve's direction."""
 MITRAL_RIM_MM = 1.5
-"""The wall's blur and the averages take about so much from the valve's rim, which is given back."""
+"""The valve is extended by this distance, since the blur of the wall and the averages remove about as much."""
 
 VEIN_NEARBY_MM = 5.0
-"""Standard deviation of the Gaussian whose fraction inside the segment is low at a tip, higher at a side or a wall."""
+"""Standard deviation of the Gaussian with which the fraction of the surroundings inside the segment is computed."""
 VEIN_NEARBY_MOST = 0.27
-"""Largest fraction at a tip: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat wall."""
+"""Largest such fraction at a tip: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat wall."""
 VEIN_DEPTH_MM = 18.0
-"""A tip has at least so much of the segment behind it, along its normal; a tube's side has its diameter."""
+"""Behind a tip, the segment extends at least this far along the normal; behind a tube's side, only its diameter."""
 VEIN_RIM_MM = 5.0
-"""Towards its rim a vein's end turns and its normals run into the wall: it belongs to the end this far …"""
+"""A vein's end is extended by this distance towards its rim, where normals turn towards the wall."""
 VEIN_RIM_DEGREES = 50.0
-"""… while its normals lie within this of the end's own direction."""
+"""Largest angle between the normals of the extended end and the mean normal of the end."""
 VEIN_LEAST_CM2 = 0.1
-"""A smaller patch is no vein's end."""
+"""A smaller patch is not a vein's end."""
 
 PAINTED_MM = (-1.0, 0.0, 1.0)
-"""Where along the normal an openings' labelmap is looked up: what was painted on the surface is about a voxel off."""
+"""Distances along the normal at which a labelmap of openings is read, since painting is inexact by about a voxel."""
 
 
 def propose_openings(
     extraction: Extraction, intensities: np.ndarray, distances_mm: np.ndarray, pool: BloodPool
 ) -> np.ndarray:
-    """Return (N,) bool: which points of the surface probably lie in an opening.
+    """Return the mask (N,) bool of the points that probably lie in an opening.
 
     intensities: (N, S) at `distances_mm` (S,), from `PROFILE_FROM_MM` to `PROFILE_TO_MM` along the normals.
     """
@@ -98,19 +96,22 @@ def propose_openings(
 
 
 def within_blood(deviations: np.ndarray, below_sd: float) -> np.ndarray:
-    """Return (N,) bool: which profiles (N, S), in standard deviations from the blood pool's mean, stay blood's."""
+    """Return the mask (N,) bool of the profiles in the range of blood.
+
+    deviations: profiles (N, S) in standard deviations from the blood pool's mean.
+    """
     return np.asarray((deviations.min(axis=1) > -below_sd) & (deviations.max(axis=1) < BLOOD_ABOVE_SD))
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (N, 3) at length 1; one of length 0 stays so."""
+    """Return vectors (N, 3) scaled to length 1; vectors of length 0 stay unchanged."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A flat patch of the surface: its points (N,) bool, its centre (3,) RAS mm and its direction (3,)."""
+    """A flat patch of the surface: the mask of its points (N,) bool, its centre (3,) in RAS mm, its direction (3,)."""
 
     patch: np.ndarray
     centre: np.ndarray
@@ -123,7 +124,7 @@ def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | 
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
     patch = largest_patch(surface, facing)
     centre, axis = np.zeros(3), direction
-    for _ in range(4):  # the patch and its plane settle on one another
+    for _ in range(4):  # Repeated until the patch and its plane agree.
         if not patch.any():
             return None
         weights = surface.point_areas[patch, None]
@@ -149,7 +150,7 @@ def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: 
 
 
 def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: patches of `blood` (N,) at the tips of tubes."""
+    """Return the mask (N,) bool of the veins' ends: patches of `blood` (N,) at the tips of tubes."""
     from scipy import ndimage
 
     surface, inside, grid = extraction.surface, extraction.inside, extraction.grid
@@ -181,7 +182,7 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
 
 
 def painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
-    """Return (N,) bool: points on which, or within 1 mm of which along the normal, `openings` is not 0.
+    """Return the mask (N,) bool of the points where `openings`, within 1 mm along the normal, is not 0.
 
     The labelmap may lie on any grid.
     """
@@ -193,7 +194,7 @@ def painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
 
 
 def neighbour_average(surface: Surface) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that averages values (N, ...) at the points with those at their neighbours."""
+    """Return a function that averages the values (N, ...) of the points with those of their neighbours."""
     from scipy import sparse
 
     count = len(surface.points)
@@ -210,7 +211,10 @@ def neighbour_average(surface: Surface) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def patches(surface: Surface, chosen: np.ndarray) -> np.ndarray:
-    """Return (N,) int: the number of each point's connected patch of `chosen` (N,) bool; other points get their own."""
+    """Return for each point the number (N,) of its connected patch of `chosen` (N,) bool.
+
+    Each point that is not chosen has a number of its own.
+    """
     from scipy import sparse
     from scipy.sparse.csgraph import connected_components
 
@@ -220,7 +224,7 @@ def patches(surface: Surface, chosen: np.ndarray) -> np.ndarray:
 
 
 def largest_patch(surface: Surface, chosen: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: the connected patch of `chosen` (N,) bool with the largest area; none if none is chosen."""
+    """Return the mask (N,) bool of the largest connected patch, by area, of `chosen` (N,) bool; it may be empty."""
     number = patches(surface, chosen)
     areas = np.bincount(number, weights=surface.point_areas * chosen)
     return np.asarray(chosen & (number == areas.argmax()))
@@ -234,7 +238,7 @@ def drop_small(surface: Surface, chosen: np.ndarray, least_cm2: float) -> np.nda
 
 
 def grow(surface: Surface, chosen: np.ndarray, within: np.ndarray, distance_mm: float) -> np.ndarray:
-    """Return `chosen` (N,) bool grown along edges into `within` (N,) bool, as far as `distance_mm`."""
+    """Return `chosen` (N,) bool, extended along edges into `within` (N,) bool by at most `distance_mm`."""
     from scipy import sparse
     from scipy.sparse.csgraph import dijkstra
 
@@ -243,7 +247,7 @@ def grow(surface: Surface, chosen: np.ndarray, within: np.ndarray, distance_mm: 
     allowed = chosen | within
     edges = surface.edges[allowed[surface.edges].all(axis=1)]
     lengths = np.linalg.norm(surface.points[edges[:, 0]] - surface.points[edges[:, 1]], axis=1)
-    # An edge of no length would be no edge.
+    # In the sparse matrix, an edge of length 0 would be missing.
     links = sparse.coo_matrix((np.maximum(lengths, 1e-6), tuple(edges.T)), shape=(len(chosen), len(chosen))).tocsr()
     away = dijkstra(links, directed=False, indices=np.flatnonzero(chosen), limit=distance_mm, min_only=True)
     return np.asarray(np.isfinite(away))

@@ -11,14 +11,14 @@ from ..geometry import Grid, bounding_box
 from .surface import Surface
 
 EROSION_MM = 3.0
-"""Depth by which the segment is eroded to its blood pool, free of wall and partial volume."""
+"""The blood pool is the segment eroded by this distance, without wall and partial volume."""
 STEP_VOXELS = 0.5
-"""Longest step along a normal, in units of the smallest voxel spacing."""
+"""Longest step along a normal, as a fraction of the smallest voxel spacing."""
 
 
 @dataclass(frozen=True)
 class BloodPool:
-    """Reference intensities: mean and standard deviation over `voxels` voxels of the eroded segment."""
+    """Mean and standard deviation of the intensities in the blood pool, and its number of voxels."""
 
     mean: float
     sd: float
@@ -26,10 +26,10 @@ class BloodPool:
 
 
 def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
-    """Return the True voxels of `mask` (I, J, K) whose centre is at least `distance_mm` from every centre outside.
+    """Return `mask` (I, J, K) eroded: its voxels whose centre is at least `distance_mm` from every voxel outside.
 
-    Voxels beyond the grid count as outside. The lattice may be oblique or sheared: the outside is grown by a ball, one
-    row of voxels along the first axis at a time.
+    Voxels beyond the grid count as outside. The grid may be oblique or sheared: the outside is dilated with a ball, one
+    row of voxels along the first axis after another.
     """
     box = bounding_box(mask)
     eroded = np.zeros_like(mask, dtype=bool)
@@ -56,7 +56,7 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
 
 
 def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[int, int] | None:
-    """Return the first and last i for which the lattice step (i, j, k) is shorter than `distance_mm`."""
+    """Return the first and last i for which the voxel step (i, j, k) is shorter than `distance_mm`; None if none is."""
     fixed = axes[:, 1] * j + axes[:, 2] * k
     # |fixed + i a|^2 < d^2 is a quadratic inequality in i.
     a, b, c = axes[:, 0] @ axes[:, 0], axes[:, 0] @ fixed, fixed @ fixed - distance_mm**2
@@ -69,10 +69,10 @@ def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[i
 
 
 def blood_pool(voxels: np.ndarray, grid: Grid, mask: np.ndarray, mask_grid: Grid) -> BloodPool:
-    """Return the intensities of the scan's `voxels` (I, J, K) on `grid` in the segment less `EROSION_MM`.
+    """Return the blood pool of a scan: `voxels` (I, J, K) on `grid`, inside `mask` eroded by `EROSION_MM`.
 
-    The mask may lie on a grid of its own: the scan is then interpolated at the mask's voxels. Voxels outside of the
-    scan are left out. Without any voxel, mean and SD are NaN.
+    If `mask_grid` is another grid, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored.
+    If no voxel is left, mean and standard deviation are NaN.
     """
     eroded = erode(mask, mask_grid, EROSION_MM)
     if grid.matches(mask_grid):
@@ -93,13 +93,13 @@ def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
 
 
 def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
-    """Return intensities (N, S) at `distances_mm` (S,) along each point's outward normal, float32.
+    """Return intensities (N, S), float32, at `distances_mm` (S,) along each point's outward normal.
 
-    Linear interpolation; beyond the outermost voxel centres their values go on. `inside_scan` says where that is.
+    They are interpolated linearly. Outside the scan (see `inside_scan`), the outermost voxels are repeated.
     """
     from scipy import ndimage
 
-    # The way from millimetres to voxels is linear, so points and normals take it once, not every sample.
+    # Points and normals are converted to voxels instead of all samples, which is possible since the map is linear.
     start = _voxel_index(grid, surface.points).T[:, :, None]
     step = (surface.normals @ np.linalg.inv(grid.affine[:3, :3]).T).T[:, :, None]
     index = start + step * distances_mm
@@ -108,19 +108,19 @@ def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.
 
 
 def reaches_border(grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: whether a point's normal leaves the scan within `distances_mm`."""
+    """Return the mask (N,) bool of the points whose normal leaves the scan within `distances_mm`."""
     ends = np.array([distances_mm[0], distances_mm[-1]])
     return np.asarray(~inside_scan(grid, _along_normals(surface, ends)).reshape(len(surface.points), 2).all(axis=1))
 
 
 def inside_scan(grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Return (P,) bool: whether RAS mm `points` (P, 3) lie in a voxel of `grid`, half a voxel beyond its centre."""
+    """Return the mask (P,) bool of RAS mm `points` (P, 3) that lie in a voxel of `grid`."""
     index = _voxel_index(grid, points)
     return np.asarray(((index >= -0.5) & (index <= np.array(grid.shape) - 0.5)).all(axis=1))
 
 
 def interpolate(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Return the scan's `voxels` (I, J, K), linearly interpolated at RAS mm `points` (P, 3), as float32 (P,)."""
+    """Return intensities (P,), float32, interpolated linearly from `voxels` (I, J, K) at RAS mm `points` (P, 3)."""
     from scipy import ndimage
 
     index = _voxel_index(grid, points).T
@@ -129,7 +129,7 @@ def interpolate(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarra
 
 
 def nearest_values(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Return the value of the voxel that each of `points` (P, 3) RAS mm lies in; 0 outside of the grid."""
+    """Return the values (P,) of the voxels that contain RAS mm `points` (P, 3); 0 outside the grid."""
     index = np.rint(_voxel_index(grid, points)).astype(np.int64)
     inside = ((index >= 0) & (index < np.array(grid.shape))).all(axis=1)
     values = np.zeros(len(points), voxels.dtype)
@@ -138,7 +138,7 @@ def nearest_values(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.nda
 
 
 def _along_normals(surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
-    """Return (N * S, 3) RAS mm: the sampled places of each point in turn."""
+    """Return the positions (N * S, 3) in RAS mm along the normals of all points, point after point."""
     steps = surface.normals[:, None, :] * distances_mm[None, :, None]
     return np.asarray((surface.points[:, None, :] + steps).reshape(-1, 3))
 

@@ -1,4 +1,4 @@
-"""Define what counts as enhanced and how the wall is sampled: presets and settings, each with its source."""
+"""Define thresholds of enhancement and settings for sampling the wall, with their sources."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 IIR = "iir"
-"""A threshold on the image intensity ratio: wall sample over blood pool mean (Khurram, Heart Rhythm 11:85, 2014)."""
+"""Kind of threshold: image intensity ratio, wall sample over blood pool mean (Khurram, Heart Rhythm 11:85, 2014)."""
 SD = "sd"
-"""A threshold of so many standard deviations above the blood pool mean."""
+"""Kind of threshold: standard deviations above the blood pool mean."""
 
 MAXIMUM = "maximum"
 MEAN = "mean"
 SAMPLES = (MAXIMUM, MEAN)
-"""The statistic of the intensities along a normal; CemrgApp uses the maximum by default."""
+"""Statistics of the intensities along a normal; CemrgApp uses the maximum by default."""
 
 WALL_FROM_MM = -1.0
-"""Where a wall sample begins on the outward normal, mm from the surface: outlines are off by about a voxel."""
+"""Start of a wall sample on the outward normal; inside the surface, since outlines are inexact by about a voxel."""
 WALL_TO_MM = 3.0
-"""Where it ends: the atrial wall measures 2.4 ± 0.7 mm (Varela, IEEE Trans Med Imaging 2017)."""
+"""End of a wall sample; the atrial wall is 2.4 ± 0.7 mm thick (Varela, IEEE Trans Med Imaging 2017)."""
 
 LONGEST_NORMAL_MM = 10.0
-"""A wall sample farther from the surface than this would lie in another organ."""
+"""Largest distance of a wall sample from the surface; farther away lie other organs."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A wall sample above it is enhanced: `value` as a ratio (kind `IIR`) or in standard deviations (kind `SD`)."""
+    """A threshold of enhancement: `value` is a ratio (kind `IIR`) or a number of standard deviations (kind `SD`)."""
 
     kind: str
     value: float
@@ -41,7 +41,7 @@ class Threshold:
 
     @property
     def text(self) -> str:
-        """For the person: "IIR > 1.2", "blood pool mean + 3 SD"."""
+        """The threshold for the user: "IIR > 1.2", "blood pool mean + 3 SD"."""
         return f"IIR > {self.value:g}" if self.kind == IIR else f"blood pool mean + {self.value:g} SD"
 
     def ratio(self, mean: float, sd: float) -> float:
@@ -68,7 +68,7 @@ PRESETS = (
 )
 DEFAULT_THRESHOLD = Threshold(IIR, 1.2)
 LARGEST_VALUE = 20.0
-"""Above any ratio or number of standard deviations that a threshold could mean."""
+"""Largest value of a threshold; no ratio or number of standard deviations is as large."""
 
 METHODS_DISAGREE = "Methods disagree; compare numbers of one method and one threshold only. For research use only."
 
@@ -98,7 +98,8 @@ class WallSettings:
 
     sample: `MAXIMUM` or `MEAN` of the intensities from `from_mm` to `to_mm` along the outward normal.
 
-    Raises InputError for a sample of another name and for a stretch that is empty or leaves the wall's surroundings.
+    Raises InputError if the sample is unknown, or if the distances are in the wrong order or beyond
+    `LONGEST_NORMAL_MM`.
     """
 
     threshold: Threshold = DEFAULT_THRESHOLD
@@ -112,5 +113,5 @@ class WallSettings:
         if not -LONGEST_NORMAL_MM <= self.from_mm < self.to_mm <= LONGEST_NORMAL_MM:
             raise InputError(
                 f"the wall cannot be sampled from {self.from_mm:g} to {self.to_mm:g} mm",
-                remedy=f"Let the first be the smaller one, both within {LONGEST_NORMAL_MM:g} mm of the surface.",
+                remedy=f"Give the smaller distance first, and both within {LONGEST_NORMAL_MM:g} mm of the surface.",
             )

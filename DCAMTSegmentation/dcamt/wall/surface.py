@@ -13,15 +13,15 @@ from ..errors import InputError
 from ..geometry import Grid, bounding_box
 
 GRID_STEP_MM = 1.0
-"""Step of the grid that the surface is built on; triangle edges then measure about 1 mm on average."""
+"""Step of the grid on which the surface is computed; triangle edges are then about 1 mm long on average."""
 SMOOTHING_MM = 0.9
-"""Standard deviation of the Gaussian that smooths a segment's staircase, for voxels up to about this size."""
+"""Smallest standard deviation of the Gaussian that smooths the steps between voxels."""
 SMOOTHING_VOXELS = 0.7
-"""The same in units of the largest voxel spacing: what hides the steps between thick slices."""
+"""The same as a fraction of the largest voxel spacing, for the steps between thick slices."""
 MARGIN_MM = 4.0
-"""Empty rim around the segment, so that the surface is closed where the segment ends at the scan's border."""
+"""Empty rim around the segment, so that the surface is closed even at the scan's border."""
 KEPT_VOLUME_ML = 0.05
-"""Separate parts and hollows above this volume are reported when they are left out."""
+"""Separate parts and hollows larger than this are reported, although the surface ignores all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,27 +36,27 @@ class Surface:
 
     @cached_property
     def _doubled_normals(self) -> np.ndarray:
-        """(M, 3) mm2: outward normal of each triangle, as long as twice its area."""
+        """Outward normals of the triangles (M, 3), with twice the triangle's area (mm2) as length."""
         a, b, c = (self.points[self.triangles[:, corner]] for corner in range(3))
         return np.asarray(np.cross(b - a, c - a))
 
     @cached_property
     def normals(self) -> np.ndarray:
-        """(N, 3) outward unit normals of the points: the area-weighted mean of the triangles around each."""
+        """Outward unit normals of the points (N, 3): the area-weighted means of the triangles around each point."""
         summed = np.stack([self._gather(self._doubled_normals[:, axis]) for axis in range(3)], axis=1)
         lengths = np.linalg.norm(summed, axis=1, keepdims=True)
         return np.asarray(summed / np.where(lengths > 0, lengths, 1.0))
 
     @cached_property
     def point_areas(self) -> np.ndarray:
-        """(N,) mm2: a third of the area of the triangles around each point; the sum is the surface's area."""
+        """Areas of the points (N,) in mm2: a third of the triangles around each; they sum to the surface's area."""
         return self._gather(np.linalg.norm(self._doubled_normals, axis=1) / 6.0)
 
     @cached_property
     def edges(self) -> np.ndarray:
-        """(E, 2) int64: each edge of the mesh once, as the indices of its two points."""
+        """The edges of the mesh, (E, 2) int64: the indices of the two points of each edge."""
         pairs = np.concatenate([self.triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))])
-        # Every edge of a closed mesh belongs to two triangles that run along it in opposite directions.
+        # In a closed mesh each edge belongs to two triangles and occurs once in each direction; keep one direction.
         return np.asarray(pairs[pairs[:, 0] < pairs[:, 1]])
 
     @property
@@ -71,16 +71,18 @@ class Surface:
         return float(np.einsum("ij,ij->", first, self._doubled_normals) / 6.0)
 
     def _gather(self, of_triangles: np.ndarray) -> np.ndarray:
-        """Return (N,): the sum of a value (M,) of the triangles around each point."""
+        """Return for each point the sum (N,) of the values (M,) of the triangles around it."""
         weights = np.repeat(of_triangles, 3)
         return np.bincount(self.triangles.ravel(), weights=weights, minlength=len(self.points))
 
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """A surface, what lies inside it, and the volume in mL of separate parts and hollows that it leaves out.
+    """A surface extracted from a segment.
 
-    inside: (I, J, K) bool on `grid`, whose axes are the patient's, with steps of `GRID_STEP_MM`.
+    inside: (I, J, K) bool, the inside of the surface on `grid`, whose axes are the patient's, with steps of
+    `GRID_STEP_MM`. separate_ml, hollow_ml: volume of separate parts and of hollows of the segment, which the surface
+    ignores.
     """
 
     surface: Surface
@@ -93,9 +95,10 @@ class Extraction:
 def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segment") -> Extraction:
     """Return the closed, smooth surface of the True voxels of `mask` (I, J, K) on `grid`.
 
-    The mask is smoothed by a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
-    depend on the scan's orientation; the contour (flying edges: W. Schroeder, R. Maynard and B. Geveci, LDAV 2015) is
-    drawn at the level that encloses the volume of the voxels. Of several parts the largest is kept, without hollows.
+    The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
+    depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
+    LDAV 2015) at the level that encloses the volume of the voxels. If there are several parts, only the largest is
+    kept, with its hollows filled.
 
     Raises InputError, naming `name`, if the mask is empty.
     """
@@ -128,7 +131,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
 def _cropped_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, slice, slice]) -> tuple[np.ndarray, Grid]:
     """Return the box of `mask` as float32 with an empty rim of `MARGIN_MM`, and its grid."""
-    # Along a sheared axis, the distance between lattice planes is less than the spacing.
+    # Along a sheared axis, the distance between planes of voxels is smaller than the spacing.
     planes_mm = 1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
     rim = [int(n) for n in np.ceil(MARGIN_MM / planes_mm) + 1]
     padded = np.pad(mask[box].astype(np.float32), [(n, n) for n in rim])
@@ -139,7 +142,7 @@ def _cropped_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, slice, 
 
 
 def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth `mask` and sample it every `GRID_STEP_MM` along the patient's axes; also return that grid's affine."""
+    """Return the smoothed `mask` on a grid along the patient's axes with steps of `GRID_STEP_MM`, and its affine."""
     from scipy import ndimage
 
     planes_mm = 1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
@@ -157,15 +160,15 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
 
 
 def _volume_level(field: np.ndarray, cells: float) -> float:
-    """Return the value that `cells` of the samples of `field` exceed, between 0.05 and 0.95 to stay a contour."""
+    """Return the level that `cells` samples of `field` exceed, limited to 0.05 to 0.95 so that a contour exists."""
     values = field[field > 0]
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     return float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
 
 
 def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
-    """Triangulate where `field` (I, J, K) passes through `level`; `affine` (4, 4) is its grid's, index -> RAS mm."""
-    # Imported here, since vtk takes its time to load.
+    """Return the contour of `field` (I, J, K) at `level` in RAS mm; `affine` (4, 4): index -> RAS mm."""
+    # Imported here, since vtk loads slowly.
     from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
@@ -189,10 +192,10 @@ def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
 
 
 def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
-    """Move the points along their normals, by the same distance, so that the surface encloses `volume_mm3`.
+    """Return the surface with all points moved by one distance along their normals, so that it encloses `volume_mm3`.
 
-    The contour's flat triangles cut off some of every curved part; to first order the volume grows by area times
-    distance.
+    The flat triangles of a contour cut off a little of the volume at every curve. To first order, the volume grows by
+    area times distance.
     """
     distance = (volume_mm3 - surface.volume_mm3) / surface.area_mm2
     return Surface(surface.points + distance * surface.normals, surface.triangles)

@@ -1,16 +1,16 @@
-"""Estimate the progress and the remaining time of a request, from its reports and from an expected duration."""
+"""Estimate the progress and the remaining time of a request, from its reports and its expected duration."""
 
 from __future__ import annotations
 
 LARGEST_GUESS = 0.95
-"""Fraction that a guess from the expected duration can reach."""
+"""Largest fraction estimated from the expected duration alone."""
 
 
 class ProgressEstimate:
-    """Estimate the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
+    """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
-    `expected_s`: the expected duration, None if unknown; used while reports are missing, as during one long pass of the
-    network. Once a stage has reported two fractions, the stage's own speed is used.
+    expected_s: the expected duration; None if unknown. It is used until a stage has reported two fractions, for example
+    during one long pass of the network. Then the stage's own speed is used.
     """
 
     def __init__(self, now: float, expected_s: float | None = None) -> None:
@@ -21,14 +21,14 @@ class ProgressEstimate:
         self._shown = 0.0
 
     def report(self, stage: str, fraction: float, now: float) -> None:
-        """Report that `fraction` (0 to 1) of the whole work is done, and the present stage."""
+        """Record the current stage and the `fraction` (0 to 1) of the whole work that is done."""
         if stage != self.stage:
             self.stage = stage
             self._stage_start = (now, fraction)
         self._reported = (now, fraction)
 
     def fraction(self, now: float) -> float:
-        """Return the estimated fraction, 0 to 1; it never falls."""
+        """Return the estimated fraction, 0 to 1, which never decreases."""
         _, reported = self._reported
         guess = 0.0
         if self._expected_s and self._speed() is None:
@@ -49,6 +49,6 @@ class ProgressEstimate:
         return left if left > 0 else None
 
     def _speed(self) -> float | None:
-        """Return the fraction per second within the stage; None before its second report."""
+        """Return the speed of the stage in fractions per second; None before its second report."""
         (start, first), (at, reported) = self._stage_start, self._reported
         return (reported - first) / (at - start) if reported > first and at > start else None

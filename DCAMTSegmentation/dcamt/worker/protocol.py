@@ -1,11 +1,12 @@
-"""Define the requests that an application sends to the worker and the events that it gets back, with writer and parser.
+"""Define the requests that an application sends to the worker and the events that the worker sends back.
 
-A request is one line of JSON on the worker's stdin, an event one on its stdout. Both ends use the classes below:
-`request_line` and `worker_event_line` write, `parse_request` and `parse_worker_event` read and check keys and types.
+A request is a line of JSON on the worker's stdin, an event a line of JSON on its stdout. Both processes use the classes
+below: `request_line` and `worker_event_line` write lines; `parse_request` and `parse_worker_event` read them and check
+keys and types.
 
-Every request is answered by events with its `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of
-`ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured`, `PageWritten` or `RequestFailed`. A `CancelRequest`
-has no answer of its own. `WorkerReady` comes once, before all others.
+The worker answers each request with events of the same `id`: any number of `WorkerProgress` and `WorkerNote`, then
+exactly one of `ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured`, `PageWritten` or `RequestFailed`. It
+does not answer a `CancelRequest` itself. `WorkerReady` is sent once, before all other events.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from ..recipe import ACCURATE, QUALITIES
 from ..volume import SegmentInfo, Volume, check_scan
 
 VERSION = 2
-"""Of this protocol; both ends refuse another."""
+"""Version of this protocol; a request of another version is refused."""
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """Load a model before its first scan. `device` is one of `DEVICES`."""
+    """Load a model before the first scan. `device` is one of `DEVICES`."""
 
     kind: ClassVar[str] = "load"
     model: str
@@ -49,9 +50,9 @@ class LoadRequest:
 class SegmentRequest:
     """Segment one scan.
 
-    name: the user's name of the scan. volume: a `.npy` file, (K, J, I) or (K, J, I, C). affine: (4, 4), voxel index
-    (i, j, k) -> RAS mm. output: an existing folder for the results. region: None for the whole scan.
-    surface: whether to make the closed surface of each class.
+    name: the scan's name for the user. volume: a `.npy` file, (K, J, I) or (K, J, I, C). affine: (4, 4), voxel index
+    (i, j, k) -> RAS mm. output: an existing folder for the results. region: None for the whole scan. surface: whether
+    to compute the closed surface of each class.
     """
 
     kind: ClassVar[str] = "segment"
@@ -69,7 +70,7 @@ class SegmentRequest:
 
 @dataclass(frozen=True)
 class Outline:
-    """A segment to measure: a `.npy` mask (K, J, I), not 0 inside, and its affine (4, 4), voxel index -> RAS mm."""
+    """A segment to measure: its name, a `.npy` mask (K, J, I), not 0 inside, and its affine, voxel index -> RAS mm."""
 
     name: str
     mask: Path
@@ -78,7 +79,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """Measure outlines; `name` is the user's name of the scan on which they were drawn."""
+    """Measure segments; `name` is the name, for the user, of the scan on which they were drawn."""
 
     kind: ClassVar[str] = "measure"
     outlines: tuple[Outline, ...]
@@ -90,8 +91,8 @@ class MeasureRequest:
 class WallRequest:
     """Measure late enhancement on the surface of a segment of a scan.
 
-    volume, affine and name are those of a `SegmentRequest`. segment: the segment, in the scan's space; its mask may lie
-    on a grid of its own. output: an existing folder for the result.
+    volume, affine, name: as in `SegmentRequest`. segment: the segment; its mask may lie on another grid in the same
+    patient. output: an existing folder for the result.
     """
 
     kind: ClassVar[str] = "wall"
@@ -105,7 +106,7 @@ class WallRequest:
 
 @dataclass(frozen=True)
 class PageSegment:
-    """A segment on a page, in the scan's space, and its colour (red, green, blue, each 0 to 1)."""
+    """A segment for a page, and its colour (red, green, blue, each 0 to 1)."""
 
     outline: Outline
     color: tuple[float, float, float]
@@ -113,7 +114,7 @@ class PageSegment:
 
 @dataclass(frozen=True)
 class OutlineMethod:
-    """The model and quality that made an outline, as the model's card names them."""
+    """The model that made an outline, with the fields of its card, and the quality."""
 
     name: str
     title: str
@@ -126,11 +127,11 @@ class OutlineMethod:
 class PageRequest:
     """Write the one-page report of a scan and its segments.
 
-    volume and affine are those of a `SegmentRequest`. segments: the first is the one that is measured on the page.
-    page: the `.html` file to write. method: None for outlines that no model made; is_corrected: whether a person has
-    edited them since. disagreement: a `.npy` file of uint8 percent (K, J, I) on the scan's grid. trust, doubts and
-    expected_overlap are those of `ScanSegmented`, positions in the scan's space. wall: a file that
-    `wall.files.read_wall` reads. notes: what the reader should know, without anything that identifies the patient.
+    volume, affine: as in `SegmentRequest`. segments: the page lists all measurements of the first one. page: the
+    `.html` file to write. method: None for outlines that no model made. is_corrected: whether a person has edited the
+    model's outlines. disagreement: a `.npy` file of uint8 percent (K, J, I) on the scan's grid. trust, doubts,
+    expected_overlap: as in `ScanSegmented`. wall: a file for `wall.files.read_wall`. notes: messages for the reader,
+    without anything that identifies the patient.
     """
 
     kind: ClassVar[str] = "page"
@@ -152,7 +153,7 @@ class PageRequest:
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """Stop the request with this `id`, which then fails for the reason "cancelled"; the model stays loaded."""
+    """Stop the request with this `id`, which then fails with the reason "cancelled"; the model stays loaded."""
 
     kind: ClassVar[str] = "cancel"
     id: str = ""
@@ -163,7 +164,7 @@ Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | PageRequ
 
 @dataclass(frozen=True)
 class WorkerReady:
-    """The worker has imported everything; `version` of DCAMT and of the packages that it uses."""
+    """The worker is ready, with `version` of DCAMT and the versions of its `packages` by name."""
 
     kind: ClassVar[str] = "ready"
     version: str
@@ -173,7 +174,7 @@ class WorkerReady:
 
 @dataclass(frozen=True)
 class WorkerProgress:
-    """`fraction` of the request that is done, 0 to 1; `eta_s`: estimated seconds to its end, None if unknown."""
+    """Progress of a request: its stage, the fraction done (0 to 1), and the estimated seconds left, None if unknown."""
 
     kind: ClassVar[str] = "progress"
     id: str
@@ -184,7 +185,7 @@ class WorkerProgress:
 
 @dataclass(frozen=True)
 class WorkerNote:
-    """A message for the user, such as that the GPU's memory did not suffice."""
+    """A message for the user, such as that the GPU had too little memory."""
 
     kind: ClassVar[str] = "note"
     id: str
@@ -203,10 +204,10 @@ class ModelLoaded:
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """A class of the model.
+    """The result for a class of the model.
 
-    box: first and last + 1 voxel along i, j, k that it fills, None if it is empty. surface: a `.npz` file with its
-    closed surface, `points` (N, 3), RAS mm, and `triangles` (M, 3); None if there is none.
+    box: (start, stop) along i, j and k of the voxels it fills; None if it is empty. surface: a `.npz` file with its
+    closed surface, `points` (N, 3) in RAS mm and `triangles` (M, 3); None if it was not computed.
     """
 
     info: SegmentInfo
@@ -218,9 +219,9 @@ class SegmentResult:
 class ScanSegmented:
     """The result of a `SegmentRequest`.
 
-    labelmap, disagreement: `.npy` files of uint8 (K, J, I); the latter None in fast quality. trust: Dice between the
-    branches' own segmentations, None in fast quality. doubts: largest disagreement first. expected_overlap: with an
-    expert's outline, None for a model without calibration.
+    labelmap, disagreement: `.npy` files of uint8 (K, J, I). trust: Dice between the branches' own segmentations. Both
+    disagreement and trust are None in fast quality. doubts: doubtful places, the worst first. expected_overlap:
+    expected Dice with an expert's outline; None if the model has no calibration.
     """
 
     kind: ClassVar[str] = "segmented"
@@ -239,7 +240,7 @@ class ScanSegmented:
 
 @dataclass(frozen=True)
 class OutlinesMeasured:
-    """The result of a `MeasureRequest`, one entry per outline."""
+    """The result of a `MeasureRequest`: measurements of each segment, in the order of the request."""
 
     kind: ClassVar[str] = "measured"
     id: str
@@ -248,7 +249,7 @@ class OutlinesMeasured:
 
 @dataclass(frozen=True)
 class WallMeasured:
-    """The result of a `WallRequest`; `wall`: a `.npz` file that `wall.files.read_wall` reads."""
+    """The result of a `WallRequest`; `wall` is a `.npz` file for `wall.files.read_wall`."""
 
     kind: ClassVar[str] = "wall_measured"
     id: str
@@ -268,10 +269,10 @@ class PageWritten:
 
 @dataclass(frozen=True)
 class RequestFailed:
-    """A request, or with `id` None the worker, failed.
+    """The failure of a request or, with `id` None, of the worker.
 
-    reason: that of `errors.DCAMTError`, or "ended" for a worker that ended by itself. message: one line for the user.
-    detail: the traceback. packages: those that are missing.
+    reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended. message: one line for the user. detail:
+    the traceback. packages: names of missing Python packages.
     """
 
     kind: ClassVar[str] = "failed"
@@ -314,7 +315,7 @@ def parse_request(line: str) -> Request:
     """Return the request of a line.
 
     Raises:
-        InputError: the line is no request of this protocol, or a key is missing, unknown or of the wrong type.
+        InputError: the line is not a request of this protocol, or a key is missing, unknown or of the wrong type.
     """
     try:
         data = json.loads(line)
@@ -329,7 +330,7 @@ def parse_request(line: str) -> Request:
     if isinstance(request, SegmentRequest):
         _check_choice("quality", request.quality, QUALITIES)
         _check_affine(request.affine)
-        if request.region is not None:  # checks it, and which of two numbers is the lower does not matter
+        if request.region is not None:  # `Region.parse` checks the region and orders its corners.
             corners = zip(request.region.low, request.region.high, strict=True)
             region = Region.parse(",".join(repr(number) for pair in corners for number in pair))
             request = dataclasses.replace(request, region=dataclasses.replace(region, to_unit=request.region.to_unit))
@@ -352,14 +353,14 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
     """Return the event of a parsed line of JSON.
 
     Raises:
-        InputError: it is no event of this protocol, or a key is missing, unknown or of the wrong type.
+        InputError: the line is not an event of this protocol, or a key is missing, unknown or of the wrong type.
     """
     fields = dict(data)
     kind = fields.pop("event", None)
     if kind not in _EVENTS:
         raise InputError(f"the event '{kind}' is unknown")
     if kind == OutlinesMeasured.kind or kind == ScanSegmented.kind:
-        # JSON knows no NaN, which the sphericity of an empty segment is.
+        # JSON has no NaN, which is the sphericity of an empty segment; null stands for it.
         rows = fields.get("measurements") or ()
         fields["measurements"] = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
     event: WorkerEvent = build(_EVENTS[kind], fields, None, "event")
@@ -367,7 +368,7 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
 
 
 def cancelled_id(line: str) -> str | None:
-    """Return the `id` of the request that a line cancels; None if the line is another request."""
+    """Return the `id` of the request that a line cancels; None if the line is not a `CancelRequest`."""
     if f'"{CancelRequest.kind}"' not in line:
         return None
     try:
@@ -378,7 +379,7 @@ def cancelled_id(line: str) -> str | None:
 
 
 def request_id(line: str) -> str | None:
-    """Return the `id` of a line that is otherwise no request; None if it has none."""
+    """Return the `id` in a line that cannot be parsed as a request; None if it has no `id`."""
     try:
         return str(json.loads(line)["id"])
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -386,7 +387,7 @@ def request_id(line: str) -> str | None:
 
 
 def read_scan(request: SegmentRequest | WallRequest | PageRequest) -> Volume:
-    """Return the scan of a request, memory-mapped, axes (C, I, J, K); errors name the scan as the user does.
+    """Return the scan of a request, (C, I, J, K), memory-mapped; errors name the scan by its name for the user.
 
     Raises:
         InputError: the file cannot be read, or its content cannot be segmented.
@@ -404,7 +405,7 @@ def read_scan(request: SegmentRequest | WallRequest | PageRequest) -> Volume:
 
 
 def read_mask(outline: Outline) -> np.ndarray:
-    """Return the voxels inside, bool (I, J, K); raise InputError if the file cannot be read."""
+    """Return the mask of a segment, bool (I, J, K). Raises InputError if the file cannot be read."""
     return np.asarray(_load(outline.mask, outline.name).transpose() != 0)
 
 
@@ -417,7 +418,7 @@ def _load(file: Path, name: str | Path) -> np.ndarray:
 
 
 def _fields(message: Any) -> dict[str, Any]:
-    """Return the fields of a request or event as JSON knows them."""
+    """Return the fields of a request or event by name, converted to JSON types."""
 
     def convert(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
