@@ -1,4 +1,4 @@
-"""A worker that computes nothing: it answers each request at once with a result that the test chose."""
+"""A worker for tests that answers each request at once with a fixed result, and a panel that uses it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "824710
 
 
 class FakeWorker:
-    """Implements `worker_process.SegmentationWorker`; `labels_of` makes the labels (K, J, I) of the voxels."""
+    """Implements `worker_process.SegmentationWorker`; `labels_of` computes the labels (K, J, I) from the voxels."""
 
     def __init__(self, trust: float | None = 0.93, places: int = 2, expected: ExpectedOverlap | None = None) -> None:
         self.trust, self.places, self.expected = trust, places, expected
@@ -37,14 +37,14 @@ class FakeWorker:
         return tempfile.mkdtemp(dir=self._folder.name)
 
     def remove_folder(self, folder: str) -> None:
-        """The folder is removed with the worker."""
+        """Do nothing: the folder is removed with the worker."""
 
     def request(self, request: Any, on_event: Any = None) -> None:
         self.requests.append(request)
         qt.QTimer.singleShot(0, lambda: self._answer(request, on_event))
 
     def cancel(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no request is ever running."""
 
     def log(self) -> str:
         return ""
@@ -82,7 +82,7 @@ class FakeWorker:
 
 
 class FakePanel:
-    """The module's panel over a worker of the test's own, in a fresh scene, without the module's own file."""
+    """The module's panel with a given worker in a new scene, without loading the module itself."""
 
     def __init__(self, worker: Any) -> None:
         close_scene()
@@ -113,7 +113,7 @@ def composites() -> list[Any]:
 
 
 class ViewCase(unittest.TestCase):
-    """`self.module`: the panel over a `FakeWorker`, in a fresh scene."""
+    """A test case with a new scene; `self.module` is the panel with a `FakeWorker`."""
 
     def setUp(self) -> None:
         self.open(FakeWorker())

@@ -1,8 +1,7 @@
-"""Common set-up of tests in which something goes wrong midway."""
+"""Common set-up of tests in which a segmentation fails or is interrupted."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -13,27 +12,19 @@ from segmentation_case import (
     SegmentationCase,
     add_scan,
     click,
-    own_mask,
     process_events_until,
     scene_state,
+    segment_mask,
 )
 
 LARGE = (120, 150, 150)
-"""Voxels of a scan that takes the tiny model some seconds."""
+"""The shape (K, J, I) of a scan whose segmentation takes a few seconds."""
 
 
 WORKING = ("Preparing", "Segmenting", "Finding")
 
 
 RUN = "import runpy; runpy.run_module('dcamt.inference.worker', run_name='__main__')"
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 class FaultCase(SegmentationCase):
@@ -46,7 +37,7 @@ class FaultCase(SegmentationCase):
         return int(self.worker._process._process.processId())
 
     def begin(self, volume: Any) -> int:
-        """Start, and wait until the network computes; returns the worker's process number."""
+        """Start a segmentation and wait until the network computes; return the worker's process id."""
         self.prepare(volume)
         self.state = scene_state()
         click(self.ui.applyButton)
@@ -56,10 +47,10 @@ class FaultCase(SegmentationCase):
     def assert_the_next_apply_works(self, volume: Any = None) -> None:
         volume = volume or add_scan("next")
         segmentation = self.segment(volume)
-        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
 
-    def broken_worker(self, program: str) -> None:
-        """Let the worker's interpreter run `program` first."""
+    def use_broken_worker(self, program: str) -> None:
+        """Replace the worker by one whose process runs the script `program` first."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         Path(folder.name, "broken.py").write_text(f"{program}\n{RUN}\n", encoding="utf-8")
@@ -71,5 +62,5 @@ class FaultCase(SegmentationCase):
         self.whole = self.worker._python
         self.worker._python = str(script)
 
-    def repaired_worker(self) -> None:
+    def use_working_worker(self) -> None:
         self.worker._python = self.whole

@@ -1,4 +1,4 @@
-"""What the tests of the segmentation module share: scans in the scene, a tiny model, the panel in a person's hands."""
+"""Common set-up of the segmentation module's tests: scans in the scene, tiny models, the open panel."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from slicer_harness import (
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
 
 
 def model_folder() -> Path:
-    """Return a folder with the models tiny.dcamt and other.dcamt, of random weights."""
+    """Return a folder with the models tiny.dcamt and other.dcamt, which have random weights."""
     return tiny_models(ROOT / "Testing") / "segmenting"
 
 
@@ -46,7 +46,10 @@ def add_scan(
     affine: np.ndarray | None = None,
     seed: int = 0,
 ) -> Any:
-    """A scalar volume node of (K, J, I) voxels with a bright ellipsoid in noise; `affine`: (4, 4), IJK to RAS mm."""
+    """Add a scalar volume node with a bright ellipsoid in noise.
+
+    shape: (K, J, I). affine: (4, 4), IJK to RAS mm.
+    """
     draw = np.random.default_rng(seed)
     k, j, i = np.ogrid[[slice(-1, 1, complex(n)) for n in shape]]
     inside = (k / 0.6) ** 2 + (j / 0.5) ** 2 + (i / 0.7) ** 2 <= 1
@@ -59,14 +62,14 @@ def add_scan(
     return volume
 
 
-def own_mask(segmentation: Any, volume: Any, index: int = 0) -> np.ndarray:
-    """The voxels (K, J, I) of a segment on the volume's grid, resampled by Slicer itself."""
+def segment_mask(segmentation: Any, volume: Any, index: int = 0) -> np.ndarray:
+    """Return the voxels (K, J, I) of a segment on the volume's grid; Slicer resamples them."""
     identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
 
 
 def scene_state() -> list[tuple[str, str, str | None]]:
-    """Every node of the scene but the module's own settings, to tell whether anything changed."""
+    """Return all nodes of the scene except the module's settings, to detect changes."""
     nodes = [slicer.mrmlScene.GetNthNode(index) for index in range(slicer.mrmlScene.GetNumberOfNodes())]
     return [
         (node.GetID(), node.GetName(), node.GetNodeReferenceID("display"))
@@ -76,7 +79,7 @@ def scene_state() -> list[tuple[str, str, str | None]]:
 
 
 class SegmentationCase(unittest.TestCase):
-    """A fresh scene and the module's panel, with a store of models that holds the tiny one."""
+    """A test case with a new scene, the module's open panel, and a store with the tiny model."""
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -112,12 +115,12 @@ class SegmentationCase(unittest.TestCase):
         choose(self.ui.modelComboBox, model)
 
     def wait(self, timeout: float = PATIENCE_S) -> None:
-        """Until the segmentation has come to its end."""
+        """Wait until the segmentation has ended."""
         process_events_until(lambda: not self.logic.isRunning(), timeout, "the segmentation's end")
         process_events_until(lambda: self.ui.applyButton.text == "Apply", PATIENCE_S, "the button")
 
     def segment(self, volume: Any, model: str = "Tiny") -> Any:
-        """Choose, click Apply, wait; returns the segmentation node."""
+        """Choose a volume and a model, click Apply and wait; return the segmentation node."""
         self.prepare(volume, model)
         click(self.ui.applyButton)
         self.wait()
@@ -125,7 +128,7 @@ class SegmentationCase(unittest.TestCase):
         return self.settings.outputSegmentation
 
     def wait_for_stage(self, *stages: str) -> None:
-        """Until the panel says one of these."""
+        """Wait until the panel's status begins with one of `stages`."""
         process_events_until(
             lambda: any(self.ui.statusLabel.text.startswith(stage) for stage in stages), PATIENCE_S, str(stages)
         )
@@ -147,9 +150,9 @@ __all__ = [
     "longest_step",
     "model_folder",
     "open_module",
-    "own_mask",
     "process_events_until",
     "scene_state",
+    "segment_mask",
     "start_afresh",
     "work_seconds",
 ]

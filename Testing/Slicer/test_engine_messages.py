@@ -1,4 +1,4 @@
-"""The engine's sentences in the application's language."""
+"""The engine's messages are translated into the application's language."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from DCAMTSlicerLib.stepped_task import error_text
 from slicer_harness import in_real_slicer
 
 
-def louder(text: str) -> str:
-    """Stand in for a translation: capitals."""
+def translate_to_capitals(text: str) -> str:
+    """Return a text in capitals, which stands in for a translation."""
     return text.upper()
 
 
 class EngineMessagesTest(unittest.TestCase):
     @unittest.skipIf(in_real_slicer(), "the engine's source need not be where the tests are")
-    def test_every_sentence_of_the_engine_can_be_translated(self) -> None:
+    def test_table_of_messages_is_complete(self) -> None:
         listed = {engine_messages._FILLED_IN.sub("{}", sentence) for sentence in sentences(lambda text: text)}
         remedy = "run: PYTHONPATH=Testing python -m dcamt_testing.engine_sentences"
         self.assertEqual(listed, engine_sentences(), remedy)
 
-    def test_sentences_are_translated_and_names_stay(self) -> None:
+    def test_sentence_is_translated_and_inserted_names_are_kept(self) -> None:
         error = InputError(
             "the region of interest lies outside the scan", path="/a/Scan 1.nrrd", remedy="Give it in RAS millimetres."
         )
-        with mock.patch.object(engine_messages, "tr", louder):
+        with mock.patch.object(engine_messages, "tr", translate_to_capitals):
             self.assertEqual(
                 error_text(error),
                 "/a/Scan 1.nrrd: THE REGION OF INTEREST LIES OUTSIDE THE SCAN. GIVE IT IN RAS MILLIMETRES.",
@@ -44,7 +44,7 @@ class EngineMessagesTest(unittest.TestCase):
             shortage = MemoryShortage("there is not enough memory", remedy="Close other programs, or crop it.")
             self.assertEqual(error_text(shortage), str(shortage).upper())
 
-    def test_a_sentence_within_another_is_not_torn_out(self) -> None:
+    def test_sentence_contained_in_another_is_not_translated_separately(self) -> None:
         def translate(text: str) -> str:
             return {"is empty": "ist leer", "is empty: no voxel is labelled": "ist leer: kein Voxel"}.get(text, text)
 
@@ -53,6 +53,6 @@ class EngineMessagesTest(unittest.TestCase):
             self.assertEqual(translated("Is empty."), "Ist leer.")
             self.assertEqual(translated("this emptyness"), "this emptyness")
 
-    def test_in_english_nothing_is_changed(self) -> None:
+    def test_message_is_unchanged_in_english(self) -> None:
         message = "x: cannot be read (no such file). Try again."
         self.assertEqual(translated(message), message)

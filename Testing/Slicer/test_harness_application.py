@@ -1,4 +1,4 @@
-"""The application around the modules: files, layout, settings, modules, sample data, base classes of modules."""
+"""The harness's application: files, layout, settings, modules, sample data, module base classes, dialogs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """`exportNode` gets properties of its own: the default ones are kept between calls, in Slicer too."""
+    """Loading and saving. `exportNode` gets explicit properties because Slicer keeps changed default values."""
 
     def setUp(self) -> None:
         close_scene()
@@ -49,7 +49,7 @@ class FilesTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def test_a_saved_volume_loads_unchanged(self) -> None:
+    def test_saved_volume_loads_unchanged(self) -> None:
         node = scan()
         for name, ending in (("first", "nrrd"), ("second", "nii.gz")):
             with self.subTest(ending):
@@ -65,7 +65,7 @@ class FilesTest(unittest.TestCase):
                 np.testing.assert_allclose(loaded.GetSpacing(), node.GetSpacing())
                 slicer.mrmlScene.RemoveNode(loaded)
 
-    def test_a_saved_segmentation_loads_unchanged(self) -> None:
+    def test_saved_segmentation_loads_unchanged(self) -> None:
         volume = scan()
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
@@ -80,7 +80,7 @@ class FilesTest(unittest.TestCase):
         array = slicer.util.arrayFromSegmentBinaryLabelmap(loaded, identifier, volume)
         np.testing.assert_array_equal(array, mask)
 
-    def test_tables_and_markups(self) -> None:
+    def test_saved_tables_and_markups_load_unchanged(self) -> None:
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures")
         slicer.util.updateTableFromArray(table, np.array([[1.5, 2.5]]), ["a", "b"])
         self.assertTrue(slicer.util.exportNode(table, str(self.folder / "t.csv"), {}))
@@ -91,15 +91,15 @@ class FilesTest(unittest.TestCase):
         loaded = slicer.util.loadMarkups(str(self.folder / "box.mrk.json"))
         self.assertEqual(tuple(loaded.GetSize()), (10, 20, 30))
 
-    def test_a_missing_file_is_refused(self) -> None:
+    def test_missing_file_is_refused(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "Failed to load node from file"):
             slicer.util.loadVolume(str(self.folder / "none.nrrd"))
 
-    def test_an_unwritable_file_is_reported(self) -> None:
+    def test_unwritable_file_is_reported(self) -> None:
         (self.folder / "file").write_text("no folder", encoding="utf-8")
         self.assertFalse(slicer.util.exportNode(scan(), str(self.folder / "file" / "out.nrrd"), {}))
 
-    def test_an_unknown_format_is_refused(self) -> None:
+    def test_unknown_format_is_refused(self) -> None:
         with self.assertRaisesRegex(ValueError, "no known file format"):
             slicer.util.exportNode(scan(), str(self.folder / "out.xyz"), {})
 
@@ -110,7 +110,7 @@ class LayoutTest(unittest.TestCase):
         self.manager = slicer.app.layoutManager()
         self.addCleanup(self.manager.setLayout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
 
-    def test_slice_views(self) -> None:
+    def test_layout_has_three_slice_views(self) -> None:
         self.assertEqual(self.manager.sliceViewNames(), ("Red", "Green", "Yellow"))
         node = scan()
         slicer.util.setSliceViewerLayers(background=node, fit=True)
@@ -119,12 +119,12 @@ class LayoutTest(unittest.TestCase):
         self.assertEqual(widget.mrmlSliceNode().GetOrientation(), "Axial")
         self.assertIs(widget.sliceLogic().GetBackgroundLayer().GetVolumeNode(), node)
 
-    def test_views_outlive_the_scene(self) -> None:
+    def test_view_nodes_remain_when_the_scene_is_closed(self) -> None:
         close_scene()
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSliceNode")), 3)
         self.assertIsNotNone(self.manager.sliceWidget("Green").mrmlSliceCompositeNode())
 
-    def test_a_layout_with_a_plot(self) -> None:
+    def test_layout_with_a_plot_has_a_plot_view(self) -> None:
         self.assertEqual(self.manager.plotViewCount, 0)
         self.manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
         self.assertEqual(self.manager.plotViewCount, 1)
@@ -133,14 +133,14 @@ class LayoutTest(unittest.TestCase):
         view.SetPlotChartNodeID(chart.GetID())
         self.assertIs(view.GetPlotChartNode(), chart)
 
-    def test_a_chart_brings_a_plot_layout(self) -> None:
+    def test_showing_a_chart_selects_a_layout_with_a_plot(self) -> None:
         chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", "losses")
         slicer.modules.plots.logic().ShowChartInLayout(chart)
         self.assertEqual(self.manager.plotViewCount, 1)
 
 
 class ApplicationTest(unittest.TestCase):
-    def test_settings_lie_in_a_temporary_folder(self) -> None:
+    def test_settings_are_stored_in_a_temporary_folder(self) -> None:
         settings = qt.QSettings()
         settings.setValue("DCAMT/folder", "/data")
         self.assertEqual(slicer.util.settingsValue("DCAMT/folder", "none"), "/data")
@@ -148,7 +148,7 @@ class ApplicationTest(unittest.TestCase):
         settings.remove("DCAMT/folder")
         self.assertEqual(slicer.util.settingsValue("DCAMT/folder", "none"), "none")
 
-    def test_unknown_names_fail(self) -> None:
+    def test_unknown_attributes_raise(self) -> None:
         for name in ("extensionsManagerModel", "commandOptions", "errorLogModel"):
             with self.assertRaises(AttributeError):
                 getattr(slicer.app, name)
@@ -157,24 +157,24 @@ class ApplicationTest(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "There is no module Nothing"):
             slicer.util.selectModule("Nothing")
 
-    def test_quitting_is_announced(self) -> None:
+    def test_quitting_emits_about_to_quit(self) -> None:
         received: list[str] = []
         slicer.app.connect("aboutToQuit()", lambda: received.append("end"))
         slicer.app.aboutToQuit.emit()
         self.assertEqual(received, ["end"])
 
-    def test_main_window_and_clipboard(self) -> None:
+    def test_main_window_and_clipboard_exist(self) -> None:
         self.assertEqual(slicer.util.mainWindow().name, "qSlicerMainWindow")
         self.assertTrue(slicer.util.showStatusMessage("working", 100))
         slicer.app.clipboard().setText("copied")
         self.assertEqual(qt.QApplication.clipboard().text(), "copied")
 
-    def test_links_go_to_the_person(self) -> None:
+    def test_opened_links_are_sent_to_the_person(self) -> None:
         with Person() as person:
             person.expects("example.org", None)
             self.assertTrue(qt.QDesktopServices.openUrl(qt.QUrl("https://example.org/help")))
 
-    def test_the_segment_editor_keeps_its_node(self) -> None:
+    def test_segment_editor_keeps_its_node(self) -> None:
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         slicer.util.selectModule("SegmentEditor")
@@ -184,7 +184,7 @@ class ApplicationTest(unittest.TestCase):
 
 
 class SampleDataTest(unittest.TestCase):
-    def test_a_registered_sample_loads(self) -> None:
+    def test_registered_sample_loads(self) -> None:
         import SampleData
 
         close_scene()
@@ -200,7 +200,7 @@ class SampleDataTest(unittest.TestCase):
             )
             self.assertEqual(SampleData.downloadSample("HarnessScan").GetName(), "Sample")
 
-    def test_refusals(self) -> None:
+    def test_invalid_samples_are_refused(self) -> None:
         import SampleData
 
         register = SampleData.SampleDataLogic.registerCustomSampleDataSource
@@ -256,18 +256,18 @@ class ScriptedModuleTest(unittest.TestCase):
         self.assertEqual(calls, ["setup", "enter", "exit", "cleanup"])
         self.assertFalse(hasattr(slicer.modules, "HarnessSampleWidget"))
 
-    def test_the_modules_own_properties_only(self) -> None:
+    def test_only_the_properties_of_slicer_s_module_class_can_be_set(self) -> None:
         module = self.open()
         self.assertEqual(module.title, "Sample")
         with self.assertRaises(AttributeError):
             module.titel = "Sample"
 
-    def test_paths_of_resources(self) -> None:
+    def test_resource_path_points_into_the_module_s_folder(self) -> None:
         self.open()
         expected = str(self.path.parent / "Resources" / "UI" / "x.ui")
         self.assertEqual(slicer.modules.HarnessSampleWidget.resourcePath("UI/x.ui"), expected)
 
-    def test_developers_reload_and_test(self) -> None:
+    def test_developer_mode_offers_reload_and_test(self) -> None:
         qt.QSettings().setValue("Developer/DeveloperMode", True)
         self.open()
         first = slicer.modules.HarnessSampleWidget
@@ -278,18 +278,18 @@ class ScriptedModuleTest(unittest.TestCase):
         self.assertIsNot(slicer.modules.HarnessSampleWidget, first)
         self.assertEqual(first.calls[-1], "cleanup")
 
-    def test_without_developer_mode_there_is_no_such_section(self) -> None:
+    def test_developer_section_is_absent_without_developer_mode(self) -> None:
         self.open()
         self.assertFalse(hasattr(slicer.modules.HarnessSampleWidget, "reloadButton"))
 
-    def test_a_logic_without_a_widget(self) -> None:
+    def test_logic_works_without_a_widget(self) -> None:
         logic = ScriptedLoadableModuleLogic()
         node = logic.getParameterNode()
         self.assertIs(logic.getParameterNode(), node)
         logic.isSingletonParameterNode = False
         self.assertIs(logic.getParameterNode(), node)
 
-    def test_names_of_the_four_classes(self) -> None:
+    def test_module_provides_the_four_base_classes(self) -> None:
         names = set(sys.modules["slicer.ScriptedLoadableModule"].__all__)
         classes = (
             ScriptedLoadableModule,
@@ -301,9 +301,9 @@ class ScriptedModuleTest(unittest.TestCase):
 
 
 class RealSlicerPersonTest(unittest.TestCase):
-    """What the person does in a real Slicer in testing mode, where no window is shown."""
+    """`Person` in a real Slicer in testing mode, which shows no windows; the test simulates this mode."""
 
-    def test_windows_go_to_the_person_only_meanwhile(self) -> None:
+    def test_windows_are_sent_to_the_person_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
         display, files = slicer.util.errorDisplay, qt.QFileDialog
         in_real_slicer = mock.patch.object(slicer, "_harness", False)
@@ -324,7 +324,7 @@ class RealSlicerPersonTest(unittest.TestCase):
 
 
 class DialogWatcherTest(unittest.TestCase):
-    """Dialogs that really open, as all do in a real Slicer."""
+    """Dialogs that open on the screen, as all dialogs do in a real Slicer."""
 
     def setUp(self) -> None:
         self.watcher = DialogWatcher()
@@ -333,7 +333,7 @@ class DialogWatcherTest(unittest.TestCase):
 
     @staticmethod
     def open(dialog: qt.QDialog) -> int:
-        """Run a dialog's own event loop, past the harness."""
+        """Run a dialog's own event loop instead of the harness's replacement."""
         return int(dialog._object.exec())
 
     def test_dialog_is_answered(self) -> None:
@@ -356,7 +356,7 @@ class DialogWatcherTest(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "questions without an answer"):
             expect_no_hidden_errors()
 
-    def test_dialog_that_is_left_open_is_closed_and_reported(self) -> None:
+    def test_dialog_left_open_is_closed_and_reported(self) -> None:
         dialog = qt.QDialog()
         dialog.windowTitle = "Sample"
         with Person() as person:
@@ -388,7 +388,7 @@ class OpenModuleAgainTest(unittest.TestCase):
         announce_quitting()
         self.assertEqual(received, ["quit"])
 
-    def test_start_afresh_resets_what_outlives_a_test(self) -> None:
+    def test_start_afresh_resets_scene_layout_and_settings(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         manager = slicer.app.layoutManager()
@@ -401,7 +401,7 @@ class OpenModuleAgainTest(unittest.TestCase):
         self.assertFalse(slicer.app.settings().contains("DCAMT/sample"))
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
 
-    def test_closing_twice_does_no_harm(self) -> None:
+    def test_closing_a_module_twice_is_allowed(self) -> None:
         module = open_module("DCAMTSegmentation")
         module.close()
         module.close()

@@ -1,4 +1,4 @@
-"""The harness changes nothing in a real Slicer, and its tests skip where its packages are missing."""
+"""Installing the harness: nothing changes in a real Slicer, and tests are skipped if packages are missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class InstallationTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def test_a_real_slicer_stays_as_it_is(self) -> None:
+    def test_real_slicer_is_not_changed(self) -> None:
         (self.folder / "slicer.py").write_text("class app: pass\n", encoding="utf-8")
         code = (
             "import sys, slicer, slicer_harness as h; print(h.install(), h.in_real_slicer());"
@@ -41,7 +41,7 @@ class InstallationTest(unittest.TestCase):
         done = run(["-c", code], str(self.folder))
         self.assertEqual(done.stdout.split("\n")[:2], ["False True", "[] app"], done.stderr)
 
-    def test_the_harness_installs_once_and_imports_no_heavy_package(self) -> None:
+    def test_harness_installs_once_and_imports_no_heavy_package(self) -> None:
         code = (
             "import sys, slicer_harness as h; print(h.install()); import slicer, qt; app = slicer.app;"
             "print(h.install(), slicer.app is app, h.in_real_slicer());"
@@ -50,15 +50,15 @@ class InstallationTest(unittest.TestCase):
         done = run(["-c", code])
         self.assertEqual(done.stdout.split("\n")[:3], ["True", "True True False", "[]"], done.stderr)
 
-    def test_without_its_packages_the_tests_skip_with_a_reason(self) -> None:
+    def test_tests_are_skipped_with_a_reason_when_packages_are_missing(self) -> None:
         (self.folder / "PySide6.py").write_text("raise ImportError('no wheel for this machine')\n", encoding="utf-8")
         done = run(["-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_harness_packaging.py"], str(self.folder))
         self.assertIn("skipped", done.stdout)
         self.assertIn("need the wheels of slicer-core and PySide6-Essentials: no wheel for this machine", done.stdout)
         self.assertNotIn("error", done.stdout.lower())
 
-    def test_module_tests_load_by_unittest_without_pytest(self) -> None:
-        """Slicer runs each file by `slicer.testing.runUnitTest`, and its Python has no pytest."""
+    def test_unittest_loads_the_tests_without_pytest(self) -> None:
+        """Slicer runs each file by `slicer.testing.runUnitTest`; its Python lacks pytest."""
         code = (
             "import sys, unittest; sys.modules['pytest'] = None; sys.path[:0] = sys.argv[1:];"
             "import slicer_harness; slicer_harness.install(); loader = unittest.TestLoader();"
@@ -73,7 +73,7 @@ class InstallationTest(unittest.TestCase):
         self.assertEqual((int(count), errors), (len(tests), ["[]"]), done.stderr)
         self.assertGreater(int(fewest), 0)
 
-    def test_the_modules_do_not_import_the_harness(self) -> None:
+    def test_modules_do_not_import_the_harness(self) -> None:
         root = HERE.parents[1]
         sources = [path for folder in ("DCAMTSegmentation", "DCAMTTraining") for path in (root / folder).rglob("*.py")]
         self.assertGreater(len(sources), 10)

@@ -1,4 +1,4 @@
-"""The harness opens the extension's modules as Slicer does."""
+"""Opening, leaving, entering and closing the extension's modules in the harness works as in Slicer."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ class OpenModuleTest(unittest.TestCase):
         self.module = open_module("DCAMTSegmentation")
         self.addCleanup(self.module.close)
 
-    def test_the_panel_is_set_up_and_entered(self) -> None:
+    def test_panel_is_set_up_and_entered(self) -> None:
         self.assertTrue(self.module.panel.isEntered)
         self.assertEqual(slicer.util.selectedModule(), "DCAMTSegmentation")
         self.assertFalse(self.module.ui.applyButton.enabled)
         self.assertIs(slicer.util.getModuleWidget("DCAMTSegmentation"), self.module.widget)
 
-    def test_leaving_and_entering(self) -> None:
+    def test_leaving_and_entering_call_exit_and_enter(self) -> None:
         self.module.leave()
         self.assertFalse(self.module.panel.isEntered)
         self.assertEqual(slicer.util.selectedModule(), "Data")
         self.module.enter()
         self.assertTrue(self.module.panel.isEntered)
 
-    def test_choices_survive_in_a_saved_scene(self) -> None:
+    def test_choices_are_restored_with_a_saved_scene(self) -> None:
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
         slicer.util.updateVolumeFromArray(volume, np.zeros((4, 5, 6), np.int16))
         choose(self.module.ui.inputSelector, volume)
         self.assertTrue(self.module.ui.applyButton.enabled)
 
-    def test_a_disabled_button_cannot_be_clicked(self) -> None:
+    def test_disabled_button_cannot_be_clicked(self) -> None:
         with self.assertRaisesRegex(AssertionError, "applyButton cannot be clicked"):
             click(self.module.ui.applyButton)
 
-    def test_a_node_that_is_not_offered_cannot_be_chosen(self) -> None:
+    def test_node_that_is_not_listed_cannot_be_chosen(self) -> None:
         model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode", "surface")
         with self.assertRaisesRegex(AssertionError, "does not offer surface"):
             choose(self.module.ui.inputSelector, model)
 
 
 class ReopenedModuleTest(unittest.TestCase):
-    def test_a_closed_module_opens_anew(self) -> None:
+    def test_closed_module_can_be_opened_again(self) -> None:
         close_scene()
         first = open_module("DCAMTSegmentation")
         widget = first.widget

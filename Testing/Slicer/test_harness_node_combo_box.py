@@ -1,4 +1,4 @@
-"""The node selector follows the scene."""
+"""The harness's node selector lists the scene's nodes as Slicer's does; further qMRML and CTK widgets."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class NodeComboBoxTest(unittest.TestCase):
     def add(self, name: str, kind: str = "vtkMRMLScalarVolumeNode") -> object:
         return slicer.mrmlScene.AddNewNodeByClass(kind, name)
 
-    def test_disabled_without_a_scene(self) -> None:
+    def test_selector_is_disabled_without_a_scene(self) -> None:
         self.assertFalse(slicer.qMRMLNodeComboBox().enabled)
         self.assertTrue(self.combo.enabled)
 
-    def test_the_first_node_is_current_where_none_is_disabled(self) -> None:
+    def test_first_node_becomes_current_when_none_is_disabled(self) -> None:
         first = self.add("first")
         self.add("second")
         self.assertIs(self.combo.currentNode(), first)
         self.assertEqual((self.combo.currentNodeID, self.combo.nodeCount()), (first.GetID(), 2))
         self.assertEqual(self.received, [first])
 
-    def test_none_stays_current_where_none_is_enabled(self) -> None:
+    def test_none_stays_current_when_none_is_enabled(self) -> None:
         self.combo.noneEnabled = True
         self.add("first")
         self.assertIsNone(self.combo.currentNode())
         self.assertEqual(self.combo.currentNodeID, "")
 
-    def test_choosing(self) -> None:
+    def test_choosing_a_node_emits_the_signal(self) -> None:
         self.combo.noneEnabled = True
         first, second = self.add("first"), self.add("second")
         self.combo.setCurrentNode(second)
@@ -47,7 +47,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.combo.setCurrentNode(None)
         self.assertEqual(self.received, [second, first, None])
 
-    def test_connecting_by_signature(self) -> None:
+    def test_signals_can_be_connected_by_signature(self) -> None:
         received: list[object] = []
         self.combo.connect("currentNodeChanged(vtkMRMLNode*)", received.append)
         self.combo.connect("currentNodeIDChanged(QString)", received.append)
@@ -56,7 +56,7 @@ class NodeComboBoxTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             self.combo.connect("currentNodeChanged(vtkMRMLVolumeNode*)", received.append)
 
-    def test_a_removed_node_is_no_longer_current(self) -> None:
+    def test_removed_node_is_no_longer_current(self) -> None:
         self.combo.noneEnabled = True
         node = self.add("first")
         self.combo.setCurrentNode(node)
@@ -64,7 +64,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertIsNone(self.combo.currentNode())
         self.assertEqual(self.received, [node, None])
 
-    def test_another_node_takes_the_place_of_a_removed_one(self) -> None:
+    def test_another_node_becomes_current_when_one_is_removed(self) -> None:
         self.combo.noneEnabled = True
         for removed, expected in ((0, 1), (1, 0), (2, 1)):
             with self.subTest(removed):
@@ -74,7 +74,7 @@ class NodeComboBoxTest(unittest.TestCase):
                 slicer.mrmlScene.RemoveNode(nodes[removed])
                 self.assertIs(self.combo.currentNode(), nodes[expected])
 
-    def test_every_scalar_volume_is_offered_unless_a_filter_says_otherwise(self) -> None:
+    def test_all_scalar_volumes_are_listed_without_a_filter(self) -> None:
         self.combo.nodeTypes = ["vtkMRMLScalarVolumeNode"]
         self.add("scan")
         derived = self.add("map")
@@ -86,13 +86,13 @@ class NodeComboBoxTest(unittest.TestCase):
         self.combo.addAttribute("vtkMRMLScalarVolumeNode", "Derived", "1")
         self.assertEqual([self.combo.nodeFromIndex(0), self.combo.nodeCount()], [derived, 1])
 
-    def test_a_closed_scene_leaves_nothing(self) -> None:
+    def test_selector_is_empty_after_closing_the_scene(self) -> None:
         self.add("first")
         close_scene()
         self.assertIsNone(self.combo.currentNode())
         self.assertEqual(self.combo.nodeCount(), 0)
 
-    def test_a_loaded_scene_fills_the_selector(self) -> None:
+    def test_nodes_of_a_loaded_scene_are_listed(self) -> None:
         self.add("first")
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "scene.mrb"))
@@ -101,7 +101,7 @@ class NodeComboBoxTest(unittest.TestCase):
             slicer.util.loadScene(path)
         self.assertEqual(self.combo.currentNode().GetName(), "first")
 
-    def test_only_its_node_types_are_offered(self) -> None:
+    def test_only_nodes_of_the_given_types_are_listed(self) -> None:
         self.combo.showChildNodeTypes = False
         self.add("labels", "vtkMRMLLabelMapVolumeNode")
         self.add("surface", "vtkMRMLModelNode")
@@ -109,7 +109,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.combo.showChildNodeTypes = True
         self.assertEqual(self.combo.nodeCount(), 1)
 
-    def test_hidden_nodes_are_not_offered(self) -> None:
+    def test_hidden_nodes_are_not_listed(self) -> None:
         node = slicer.vtkMRMLScalarVolumeNode()
         node.SetHideFromEditors(True)
         slicer.mrmlScene.AddNode(node)
@@ -117,7 +117,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.combo.showHidden = True
         self.assertEqual(self.combo.nodeCount(), 1)
 
-    def test_an_attribute_filters(self) -> None:
+    def test_nodes_can_be_filtered_by_attribute(self) -> None:
         self.combo.addAttribute("vtkMRMLScalarVolumeNode", "Role", "scan")
         node = self.add("first")
         self.assertEqual(self.combo.nodeCount(), 0)
@@ -125,7 +125,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.combo.setMRMLScene(slicer.mrmlScene)
         self.assertEqual(self.combo.nodeCount(), 1)
 
-    def test_creating_a_node(self) -> None:
+    def test_selector_creates_a_node(self) -> None:
         self.combo.baseName = "Result"
         self.combo.addAttribute("vtkMRMLScalarVolumeNode", "Role", "map")
         received: list[object] = []
@@ -135,7 +135,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertIs(self.combo.currentNode(), node)
         self.assertEqual(received, [node])
 
-    def test_a_destroyed_selector_gets_no_events(self) -> None:
+    def test_destroyed_selector_gets_no_events(self) -> None:
         self.combo.deleteLater()
         process_events()
         self.combo = None
@@ -143,21 +143,21 @@ class NodeComboBoxTest(unittest.TestCase):
 
 
 class OtherWidgetsTest(unittest.TestCase):
-    """The widgets beside the selector that panels name."""
+    """Further widgets that the panels use."""
 
     def setUp(self) -> None:
         close_scene()
 
-    def test_a_table_view_shows_and_follows_its_node(self) -> None:
+    def test_table_view_shows_and_follows_its_node(self) -> None:
         import numpy as np
         import qt
 
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures")
         slicer.util.updateTableFromArray(node, np.array([[1.0, 2.0], [3.0, 4.0]]), ["mL", "mm"])
         view = slicer.qMRMLTableView()
-        view.transposed = True  # without a node Slicer does not hear of it
+        view.transposed = True  # without a table node, Slicer ignores this
         view.setMRMLTableNode(node)
-        self.assertEqual(view.model().rowCount(), 3)  # the names lie in cells of their own
+        self.assertEqual(view.model().rowCount(), 3)  # the first row holds the column names
         node.AddEmptyRow()
         self.assertEqual(view.model().rowCount(), 4)
         view.selectAll()
@@ -174,7 +174,7 @@ class OtherWidgetsTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             view.setMRMLTableNode(slicer.vtkMRMLModelNode())
 
-    def test_show_3d_makes_the_surface(self) -> None:
+    def test_show_3d_button_creates_the_surface(self) -> None:
         import numpy as np
 
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
@@ -195,7 +195,7 @@ class OtherWidgetsTest(unittest.TestCase):
         button.click()
         self.assertFalse(node.GetSegmentation().ContainsRepresentation("Closed surface"))
 
-    def test_a_collapsible_button_hides_what_it_holds(self) -> None:
+    def test_collapsible_button_hides_its_content(self) -> None:
         import ctk
         import qt
 
@@ -211,7 +211,7 @@ class OtherWidgetsTest(unittest.TestCase):
         with self.assertRaises(AttributeError):
             button.setCollapsed(True)
 
-    def test_a_slider_with_a_number(self) -> None:
+    def test_slider_and_its_spin_box_agree(self) -> None:
         import ctk
 
         slider, received = ctk.ctkSliderWidget(), []

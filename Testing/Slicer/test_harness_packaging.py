@@ -1,4 +1,4 @@
-"""The harness's `slicer.packaging` asks and reports as Slicer's does, and installs nothing."""
+"""The harness's `slicer.packaging` asks and reports as Slicer's does, but installs nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PackagingTest(unittest.TestCase):
         pip.reset()
         self.addCleanup(pip.reset)
 
-    def test_requirements_files(self) -> None:
+    def test_requirements_file_is_parsed(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "requirements.txt")
             path.write_text(
@@ -35,11 +35,11 @@ class PackagingTest(unittest.TestCase):
         pip.missing = {"NumPy"}
         self.assertFalse(pip_check(Requirement("numpy")))
 
-    def test_nothing_is_asked_if_nothing_is_missing(self) -> None:
+    def test_no_question_is_asked_when_nothing_is_missing(self) -> None:
         pip_ensure([Requirement("numpy")], requester="DCAMT")
         self.assertEqual(pip.installed, [])
 
-    def test_one_question_precedes_the_installation(self) -> None:
+    def test_person_is_asked_once_before_the_installation(self) -> None:
         pip.missing = {"scipy"}
         with Person() as person:
             person.expects("need to be installed")
@@ -55,14 +55,14 @@ class PackagingTest(unittest.TestCase):
             pip_ensure([Requirement("scipy")])
         self.assertEqual(pip.installed, [])
 
-    def test_a_failed_installation_raises(self) -> None:
+    def test_failed_installation_raises(self) -> None:
         pip.missing, pip.returncode = {"scipy"}, 1
         with Person() as person, self.assertRaises(CalledProcessError):
             person.expects("need to be installed").expects("installation failed")
             pip_ensure([Requirement("scipy")])
         self.assertFalse(pip_check(Requirement("scipy")))
 
-    def test_a_restart_is_offered(self) -> None:
+    def test_restart_is_offered_when_imported_packages_change(self) -> None:
         pip.missing, pip.updates_imported = {"scipy"}, {"scipy"}
         before = slicer.app.restarts
         with Person() as person:
@@ -70,14 +70,14 @@ class PackagingTest(unittest.TestCase):
             pip_ensure([Requirement("scipy")], prompt_install=False)
         self.assertEqual(slicer.app.restarts, before + 1)
 
-    def test_in_the_background(self) -> None:
+    def test_installation_in_the_background_reports_its_end(self) -> None:
         ends: list[int] = []
         slicer.util.pip_install("scipy", blocking=False, completedCallback=ends.append)
         self.assertEqual(ends, [])
         process_events()
         self.assertEqual(ends, [0])
 
-    def test_arguments_that_exclude_each_other(self) -> None:
+    def test_contradictory_arguments_are_refused(self) -> None:
         with self.assertRaises(ValueError):
             pip_install("scipy", skip_packages=["torch"], blocking=False)
         with self.assertRaises(ValueError):

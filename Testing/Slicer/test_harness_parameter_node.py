@@ -1,4 +1,4 @@
-"""Parameter nodes are stored as Slicer stores them, saved with the scene, and follow the panel."""
+"""Parameter nodes: stored as Slicer stores them, saved with the scene, and connected with widgets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ParameterNodeTest(unittest.TestCase):
         self.choices = self.logic.choices()
         self.node = self.choices.parameterNode
 
-    def test_defaults_are_written(self) -> None:
+    def test_defaults_are_written_to_the_node(self) -> None:
         choices = self.choices
         self.assertEqual((choices.quality, choices.iterations, choices.rate), ("accurate", 600, 0.01))
         self.assertEqual((choices.show3D, choices.note, choices.effort), (False, "", Effort.QUICK))
@@ -69,8 +69,8 @@ class ParameterNodeTest(unittest.TestCase):
         self.assertIsNone(choices.region)
         self.assertEqual(choices.weights, Weights(1.0, 0.1))
 
-    def test_the_text_in_the_node(self) -> None:
-        """Names and forms as Slicer's own serializers write them."""
+    def test_values_are_stored_as_text_in_slicer_s_format(self) -> None:
+        """The expected names and texts are those that Slicer's serializers write."""
         self.choices.show3D = True
         self.choices.names = ["a", "b"]
         self.choices.weights.contrast = 0.5
@@ -95,7 +95,7 @@ class ParameterNodeTest(unittest.TestCase):
         self.assertEqual(self.node.GetNodeReferenceID("volume"), volume.GetID())
         self.assertEqual(self.node.GetParameter("region_1"), "True")
 
-    def test_values_are_checked(self) -> None:
+    def test_invalid_values_are_refused(self) -> None:
         for name, value, error in (
             ("quality", "best", ValueError),
             ("iterations", 0, ValueError),
@@ -108,27 +108,27 @@ class ParameterNodeTest(unittest.TestCase):
             with self.subTest(name), self.assertRaises(error):
                 setattr(self.choices, name, value)
 
-    def test_a_list_writes_its_changes(self) -> None:
+    def test_changes_of_a_list_are_written_to_the_node(self) -> None:
         self.choices.names.append("first")
         self.choices.names += ["second", "third"]
         del self.choices.names[0]
         self.assertEqual(self.logic.choices().names, ["second", "third"])
         self.assertFalse(self.node.HasParameter("names_2"))
 
-    def test_a_removed_node_is_none(self) -> None:
+    def test_reference_to_a_removed_node_is_none(self) -> None:
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
         self.choices.volume = volume
         slicer.mrmlScene.RemoveNode(volume)
         self.assertIsNone(self.logic.choices().volume)
 
-    def test_optional_nodes(self) -> None:
+    def test_optional_node_may_be_none(self) -> None:
         region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
         self.choices.region = region
         self.assertIs(self.logic.choices().region, region)
         self.choices.region = None
         self.assertIsNone(self.logic.choices().region)
 
-    def test_observers_get_changes(self) -> None:
+    def test_observers_are_called_after_a_change(self) -> None:
         received: list[str] = []
         tag = self.choices.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: received.append(self.choices.note))
         self.choices.note = "new"
@@ -136,16 +136,16 @@ class ParameterNodeTest(unittest.TestCase):
         self.choices.note = "newer"
         self.assertEqual(received, ["new"])
 
-    def test_another_wrapper_of_the_node_sees_the_change(self) -> None:
+    def test_change_is_seen_by_another_wrapper_of_the_node(self) -> None:
         other = self.logic.choices()
         self.choices.iterations = 7
         self.assertEqual(other.iterations, 7)
 
-    def test_each_scene_has_one_node(self) -> None:
+    def test_scene_has_one_parameter_node(self) -> None:
         self.assertIs(self.logic.getParameterNode(), self.node)
         self.assertEqual(self.logic.getAllParameterNodes(), [self.node])
 
-    def test_saving_closing_and_loading(self) -> None:
+    def test_values_are_restored_with_a_saved_scene(self) -> None:
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
         self.choices.volume = volume
         self.choices.quality = "fast"
@@ -169,16 +169,16 @@ class ParameterNodeTest(unittest.TestCase):
 
 
 class RefusalTest(unittest.TestCase):
-    def test_what_slicer_cannot_store(self) -> None:
+    def test_types_that_slicer_cannot_store_are_refused(self) -> None:
         for kind in (dict, object, "int | None"):
             with self.subTest(kind), self.assertRaises(TypeError):
                 parameterNodeWrapper(type("Bad", (), {"__annotations__": {"member": kind}}))
 
-    def test_reserved_names(self) -> None:
+    def test_reserved_names_are_refused(self) -> None:
         with self.assertRaisesRegex(ValueError, "reserved name 'Modified'"):
             parameterNodeWrapper(type("Bad", (), {"__annotations__": {"Modified": int}}))
 
-    def test_unions_take_the_type_that_fits(self) -> None:
+    def test_union_stores_a_value_with_the_matching_type(self) -> None:
         close_scene()
         wrapper = parameterNodeWrapper(type("Either", (), {"__annotations__": {"member": Union[int, str]}}))  # noqa: UP007
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
@@ -213,7 +213,7 @@ class GuiTest(unittest.TestCase):
         setattr(self.ui, name, widget)
         return widget
 
-    def test_widgets_get_values_and_limits(self) -> None:
+    def test_widgets_get_values_and_limits_of_their_parameters(self) -> None:
         ui = self.ui
         self.assertEqual([ui.quality.itemText(row) for row in range(ui.quality.count)], ["accurate", "fast"])
         self.assertEqual((ui.iterations.value, ui.iterations.maximum), (600, 1000))
@@ -221,7 +221,7 @@ class GuiTest(unittest.TestCase):
         self.assertEqual(ui.volume.nodeTypes, ("vtkMRMLScalarVolumeNode",))
         self.assertEqual(ui.effort.currentText, "QUICK")
 
-    def test_from_the_panel_to_the_node(self) -> None:
+    def test_change_of_a_widget_changes_the_node(self) -> None:
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
         self.ui.volume.setCurrentNode(volume)
         self.ui.quality.currentIndex = 1
@@ -237,7 +237,7 @@ class GuiTest(unittest.TestCase):
         self.assertEqual((choices.show3D, choices.note, choices.folder), (True, "written", Path("/data")))
         self.assertIs(choices.effort, Effort.THOROUGH)
 
-    def test_from_the_node_to_the_panel(self) -> None:
+    def test_change_of_the_node_changes_the_widgets(self) -> None:
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
         self.choices.volume = volume
         self.choices.quality = "fast"
@@ -247,7 +247,7 @@ class GuiTest(unittest.TestCase):
         self.assertIs(ui.volume.currentNode(), volume)
         self.assertEqual((ui.quality.currentText, ui.show3D.checked, ui.note.text), ("fast", True, "written"))
 
-    def test_disconnected_widgets_and_node_do_not_follow_each_other(self) -> None:
+    def test_disconnected_widgets_and_node_are_independent(self) -> None:
         note, quality = qt.QLineEdit(), qt.QComboBox()
         tag = self.choices.connectParametersToGui({"note": note, "quality": quality})
         self.choices.disconnectGui(tag)
@@ -255,13 +255,13 @@ class GuiTest(unittest.TestCase):
         self.choices.quality = "fast"
         self.assertEqual((self.choices.note, quality.currentText), ("", "accurate"))
 
-    def test_connecting_twice_loses_the_choices(self) -> None:
+    def test_connecting_a_combo_box_twice_resets_its_choice(self) -> None:
         self.choices.disconnectGui(self.choices.connectGui(self.ui))
         self.choices.quality = "fast"
         _Logic().choices().connectGui(self.ui)
         self.assertEqual(self.choices.quality, "accurate")
 
-    def test_widgets_that_slicer_cannot_connect(self) -> None:
+    def test_widgets_that_slicer_cannot_connect_are_refused(self) -> None:
         for widget, name in (
             (qt.QLabel(), "note"),
             (ctk.ctkComboBox(), "quality"),

@@ -1,4 +1,4 @@
-"""The scripted person answers the expected questions; every other window and hidden error fails."""
+"""`Person` answers expected questions; unexpected windows and hidden errors fail. `LoopMonitor` measures pauses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from slicer_harness.person import pop_unanswered
 
 
 class QuestionTest(unittest.TestCase):
-    def test_answers_decide(self) -> None:
+    def test_answer_is_returned_to_the_module(self) -> None:
         with Person() as person:
             person.expects("go on", "Ok").expects("really", "Cancel").expects("sure", "No")
             self.assertTrue(slicer.util.confirmOkCancelDisplay("Go on?", "DCAMT"))
@@ -45,7 +45,7 @@ class QuestionTest(unittest.TestCase):
         self.assertEqual(person.errors(), ["It failed."])
         self.assertEqual(person.seen[0].detail, "at line 3")
 
-    def test_an_unexpected_question_fails(self) -> None:
+    def test_unexpected_question_fails(self) -> None:
         with self.assertRaises(UnexpectedQuestion):
             slicer.util.confirmOkCancelDisplay("Go on?")
         with Person() as person, self.assertRaises(UnexpectedQuestion):
@@ -56,17 +56,17 @@ class QuestionTest(unittest.TestCase):
                 person._expected.clear()
         self.assertEqual(len(pop_unanswered()), 2)
 
-    def test_a_question_that_never_came_fails(self) -> None:
+    def test_missing_question_fails(self) -> None:
         with self.assertRaisesRegex(AssertionError, "never asked: \\['go on'\\]"), Person() as person:
             person.expects("go on")
 
-    def test_a_button_that_is_not_there_fails(self) -> None:
+    def test_answer_with_a_missing_button_fails(self) -> None:
         with self.assertRaisesRegex(UnexpectedQuestion, "no button Yes"), Person() as person:
             person.expects("go on", "Yes")
             slicer.util.confirmOkCancelDisplay("Go on?")
         pop_unanswered()
 
-    def test_files_and_texts(self) -> None:
+    def test_paths_and_texts_are_answered(self) -> None:
         with Person() as person:
             person.expects("save", "/tmp/out.csv").expects("open", ["/a", "/b"]).expects("name", "mine")
             person.expects("folder", "/data")
@@ -75,7 +75,7 @@ class QuestionTest(unittest.TestCase):
             self.assertEqual(qt.QInputDialog.getText(None, "Model", "Name:"), "mine")
             self.assertEqual(qt.QFileDialog.getExistingDirectory(None, "Folder"), "/data")
 
-    def test_qt_message_boxes(self) -> None:
+    def test_qt_message_boxes_are_answered(self) -> None:
         with Person() as person:
             person.expects("remove", "Yes").expects("broken")
             self.assertEqual(qt.QMessageBox.question(None, "DCAMT", "Remove it?"), qt.QMessageBox.Yes)
@@ -84,7 +84,7 @@ class QuestionTest(unittest.TestCase):
             box.setStandardButtons(qt.QMessageBox.Ok)
             self.assertEqual(box.exec_(), qt.QMessageBox.Ok)
 
-    def test_a_dialog_of_the_modules_own(self) -> None:
+    def test_dialog_of_a_module_is_passed_to_the_test_s_function(self) -> None:
         dialog = qt.QDialog()
         dialog.windowTitle = "Pairs"
         edit = qt.QLineEdit(dialog)
@@ -98,7 +98,7 @@ class QuestionTest(unittest.TestCase):
             self.assertEqual(dialog.exec_(), qt.QDialog.Accepted)
         self.assertEqual(edit.text, "chosen")
 
-    def test_a_dialog_that_is_left_open_is_closed_and_fails(self) -> None:
+    def test_dialog_left_open_is_closed_and_fails(self) -> None:
         dialog = qt.QDialog()
         with Person() as person:
             person.expects("", lambda shown: None)
@@ -107,12 +107,12 @@ class QuestionTest(unittest.TestCase):
 
 
 class HiddenErrorTest(unittest.TestCase):
-    """What Slicer would only print must not pass unseen."""
+    """Errors that Slicer would only print must fail a test."""
 
     def fail(self, *_: object) -> None:
         raise RuntimeError("the slot failed")
 
-    def test_slots_timers_and_observers(self) -> None:
+    def test_errors_in_slots_timers_and_observers_are_kept(self) -> None:
         button, node = qt.QPushButton(), slicer.vtkMRMLTextNode()
         button.clicked.connect(self.fail)
         node.AddObserver("ModifiedEvent", self.fail)
@@ -131,7 +131,7 @@ class HiddenErrorTest(unittest.TestCase):
             expect_no_hidden_errors()
         expect_no_hidden_errors()
 
-    def test_an_error_that_the_person_saw_is_not_hidden(self) -> None:
+    def test_error_shown_to_the_person_is_not_hidden(self) -> None:
         def apply() -> None:
             with slicer.util.tryWithErrorDisplay("It did not start."):
                 self.fail()
@@ -145,14 +145,14 @@ class HiddenErrorTest(unittest.TestCase):
 
 
 class LoopMonitorTest(unittest.TestCase):
-    def test_pause_is_measured_against_a_computation(self) -> None:
+    def test_pause_is_measured_relative_to_a_computation(self) -> None:
         self.assertFalse(is_pause(0))
         self.assertTrue(is_pause(60))
         assert_no_pause(0)
         with self.assertRaisesRegex(AssertionError, "the panel waited for 60.000 s, .* times the reference"):
             assert_no_pause(60, "the panel")
 
-    def test_a_pause_is_measured(self) -> None:
+    def test_pause_of_the_event_loop_is_measured(self) -> None:
         with LoopMonitor() as monitor:
             process_events()
             time.sleep(0.15)
@@ -160,7 +160,7 @@ class LoopMonitorTest(unittest.TestCase):
         self.assertGreaterEqual(monitor.longest_pause, 0.15)
         self.assertLess(monitor.longest_work, monitor.longest_pause)
 
-    def test_a_collection_of_earlier_garbage_is_no_work_of_a_step(self) -> None:
+    def test_garbage_of_earlier_tests_does_not_slow_a_step(self) -> None:
         earlier = [[number] for number in range(200_000)]
 
         def collect() -> list[str]:
@@ -172,7 +172,7 @@ class LoopMonitorTest(unittest.TestCase):
         longest_step(lambda: iter([found.append(collect())]), tries=1)
         self.assertEqual(found, [[], []])
 
-    def test_the_longest_step_of_the_best_run_counts(self) -> None:
+    def test_longest_step_of_the_fastest_run_counts(self) -> None:
         pause = 30 * reference_seconds()
         runs = iter(((0.0, pause), (0.001, 0.002), (pause,)))
 
@@ -186,9 +186,9 @@ class LoopMonitorTest(unittest.TestCase):
         found = longest_step(steps)
         self.assertGreaterEqual(found, 0.002)
         self.assertFalse(is_pause(found))
-        self.assertEqual(next(runs), (pause,))  # not needed: the second run had no pause
+        self.assertEqual(next(runs), (pause,))  # unused, because the second run had no pause
 
-    def test_work_is_measured(self) -> None:
+    def test_processor_time_of_work_is_measured(self) -> None:
 
         def work() -> None:
             end = time.process_time() + 0.1

@@ -1,4 +1,4 @@
-"""Slicer's views and charts, drawn off-screen, show the scene."""
+"""Pictures of Slicer's views and charts, drawn off-screen, show the scene."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ RED = (0.9, 0.1, 0.1)
 
 
 class ViewsTest(unittest.TestCase):
-    """A dark scan with a bright slab to the patient's left, and a red block in its middle."""
+    """The scene has a dark scan with a bright slab at the patient's left and a red segment in the middle."""
 
     def setUp(self) -> None:
         close_scene()
         voxels = np.full((40, 40, 40), 20, np.int16)
-        voxels[:, :, :5] = 220  # IJK runs to the patient's left and back, as the matrix below has it
+        voxels[:, :, :5] = 220  # the matrix below directs I and J to the patient's left and back
         self.volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
         slicer.util.updateVolumeFromArray(self.volume, voxels)
         self.volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1.0, 1.0, 1.0])))
@@ -36,16 +36,16 @@ class ViewsTest(unittest.TestCase):
         segmentation.CreateClosedSurfaceRepresentation()
         show_volume(self.volume)
 
-    def test_a_slice_shows_scan_and_segment(self) -> None:
+    def test_slice_view_shows_scan_and_segment(self) -> None:
         pixels = slice_picture("Red", (200, 200), fit=True).astype(int)
         self.assertEqual(pixels.shape, (200, 200, 3))
         middle, corner, slab = pixels[100, 100], pixels[30, 100], pixels[30, 12]
-        self.assertGreater(middle[0] - middle[1], 60)  # half red, half dark scan
+        self.assertGreater(middle[0] - middle[1], 60)  # the red segment is half transparent over the dark scan
         self.assertLess(np.ptp(corner), 5)
         self.assertAlmostEqual(corner[0], 20, delta=4)
-        self.assertAlmostEqual(slab[0], 220, delta=4)  # the patient's right is on the left
+        self.assertAlmostEqual(slab[0], 220, delta=4)  # the patient's right is on the left of the picture
 
-    def test_closer_slices_show_the_segment_larger(self) -> None:
+    def test_zoomed_slice_view_shows_the_segment_larger(self) -> None:
         def red(pixels: np.ndarray) -> int:
             return int((pixels[..., 0].astype(int) - pixels[..., 1] > 60).sum())
 
@@ -53,7 +53,7 @@ class ViewsTest(unittest.TestCase):
         zoom_slices(2)
         self.assertAlmostEqual(red(slice_picture("Red", (200, 200), fit=False)) / before, 4, delta=0.4)
 
-    def test_the_3d_view_shows_the_surface(self) -> None:
+    def test_3d_view_shows_the_surface(self) -> None:
         pixels = three_d_picture((200, 200), turn=30, tilt=20).astype(int)
         red = pixels[..., 0] - pixels[..., 1] > 60
         self.assertTrue(red[100, 100])
@@ -61,7 +61,7 @@ class ViewsTest(unittest.TestCase):
 
 
 class ChartTest(unittest.TestCase):
-    def test_a_rising_series_rises_in_its_colour(self) -> None:
+    def test_chart_shows_a_rising_series_in_its_colour(self) -> None:
         close_scene()
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "curve")
         rising = np.stack([np.arange(10.0), np.arange(10.0) ** 2], axis=1)
@@ -80,7 +80,7 @@ class ChartTest(unittest.TestCase):
         rows, columns = np.nonzero((pixels[..., 0] > 180) & (pixels[..., 1] < 90))
         self.assertGreater(len(rows), 200)
         first, last = rows[columns == columns.min()].mean(), rows[columns == columns.max()].mean()
-        self.assertGreater(first - last, 150)  # rows count from the top
+        self.assertGreater(first - last, 150)  # row 0 is at the top
         series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeBar)
         with self.assertRaises(ValueError):
             chart_picture(chart, (400, 300), 1.0)

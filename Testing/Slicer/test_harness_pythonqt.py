@@ -1,4 +1,4 @@
-"""The harness's `qt` follows PythonQt's conventions and refuses what PythonQt refuses."""
+"""The harness's module `qt` follows PythonQt's conventions and refuses what PythonQt refuses."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ class PropertyTest(unittest.TestCase):
     def setUp(self) -> None:
         self.button = qt.QPushButton("Apply")
 
-    def test_a_property_is_read_and_set_as_an_attribute(self) -> None:
+    def test_property_is_read_and_set_as_an_attribute(self) -> None:
         self.button.enabled = False
         self.button.text = "Cancel"
         self.assertEqual((self.button.enabled, self.button.text), (False, "Cancel"))
 
-    def test_a_property_cannot_be_called(self) -> None:
+    def test_property_cannot_be_called(self) -> None:
         with self.assertRaisesRegex(TypeError, "'str' object is not callable"):
             self.button.text()
 
-    def test_a_getter_of_another_name_is_a_call(self) -> None:
+    def test_getter_with_another_name_than_its_property_is_a_method(self) -> None:
         self.assertTrue(self.button.isEnabled())
         self.button.setEnabled(False)
         self.assertFalse(self.button.isEnabled())
 
-    def test_name_stands_for_object_name(self) -> None:
+    def test_name_is_short_for_object_name(self) -> None:
         self.button.name = "applyButton"
         self.assertEqual(self.button.objectName, "applyButton")
 
-    def test_an_unknown_attribute_cannot_be_set(self) -> None:
+    def test_unknown_attribute_cannot_be_set(self) -> None:
         with self.assertRaisesRegex(AttributeError, "creating new attributes on C"):
             self.button.enable = False
 
-    def test_an_unknown_attribute_cannot_be_read(self) -> None:
+    def test_unknown_attribute_cannot_be_read(self) -> None:
         with self.assertRaisesRegex(AttributeError, "has no attribute named 'caption'"):
             _ = self.button.caption
 
-    def test_a_property_without_a_setter_cannot_be_set(self) -> None:
+    def test_property_without_setter_cannot_be_set(self) -> None:
         with self.assertRaisesRegex(AttributeError, "not writable"):
             qt.QComboBox().count = 3
 
-    def test_a_value_of_the_wrong_kind_is_refused(self) -> None:
+    def test_value_of_wrong_type_is_refused(self) -> None:
         for name, value in (
             ("icon", "no icon"),
             ("text", Path("folder")),
@@ -62,26 +62,26 @@ class PropertyTest(unittest.TestCase):
         with self.assertRaisesRegex(AttributeError, "Signal 'clicked' can not be overwritten"):
             self.button.clicked = print
 
-    def test_a_dynamic_property_is_an_attribute_once_it_is_there(self) -> None:
+    def test_dynamic_property_is_an_attribute_after_it_was_set(self) -> None:
         self.button.setProperty("SlicerParameterName", "quality")
         self.assertEqual(self.button.SlicerParameterName, "quality")
         self.assertEqual(self.button.property("SlicerParameterName"), "quality")
         self.assertIsNone(self.button.property("other"))
 
-    def test_properties_with_enumerations(self) -> None:
+    def test_properties_accept_enumeration_values(self) -> None:
         label = qt.QLabel()
         label.alignment = qt.Qt.AlignRight
         self.assertEqual(label.alignment, qt.Qt.AlignRight)
         self.button.focusPolicy = qt.Qt.NoFocus
         self.assertEqual(self.button.focusPolicy, qt.Qt.NoFocus)
 
-    def test_a_destroyed_object_says_so(self) -> None:
+    def test_use_of_a_destroyed_object_raises(self) -> None:
         self.button.delete()
         self.assertFalse(self.button)
         with self.assertRaisesRegex(ValueError, "destroyed QPushButton"):
             _ = self.button.text
 
-    def test_a_child_is_an_attribute_by_its_name(self) -> None:
+    def test_child_object_is_an_attribute_by_its_name(self) -> None:
         box = qt.QWidget()
         child = qt.QLabel("inner", box)
         child.name = "innerLabel"
@@ -89,31 +89,31 @@ class PropertyTest(unittest.TestCase):
 
 
 class ModuleTest(unittest.TestCase):
-    def test_no_new_signal_can_be_declared(self) -> None:
+    def test_new_signals_cannot_be_declared(self) -> None:
         for name in ("Signal", "Slot", "Property", "QtWidgets", "NoSuchClass"):
             with self.assertRaisesRegex(AttributeError, name):
                 getattr(qt, name)
 
-    def test_keywords_are_refused(self) -> None:
+    def test_keyword_arguments_are_refused(self) -> None:
         with self.assertRaisesRegex(TypeError, "no keyword arguments"):
             qt.QPushButton(text="Apply")
         with self.assertRaisesRegex(TypeError, "no keyword arguments"):
             qt.QPushButton().setText(text="Apply")
 
-    def test_paths_are_refused(self) -> None:
+    def test_path_objects_are_refused(self) -> None:
         with self.assertRaisesRegex(ValueError, r"pass str\(path\)"):
             qt.QFile(Path("scan.nrrd"))
         with self.assertRaisesRegex(ValueError, r"pass str\(path\)"):
             qt.QProcess().setWorkingDirectory(Path("folder"))
 
-    def test_enumerations_are_numbers(self) -> None:
+    def test_enumeration_values_are_integers(self) -> None:
         self.assertEqual(qt.QProcess.NotRunning, 0)
         self.assertEqual(qt.Qt.UserRole + 1, 257)
         both = qt.QMessageBox.Ok | qt.QMessageBox.Cancel
         self.assertEqual(both, int(qt.QMessageBox.Ok) + int(qt.QMessageBox.Cancel))
         self.assertEqual(both & qt.QMessageBox.Ok, qt.QMessageBox.Ok)
 
-    def test_lists_come_back_as_tuples(self) -> None:
+    def test_lists_are_returned_as_tuples(self) -> None:
         layout = qt.QVBoxLayout(parent := qt.QWidget())
         button = qt.QPushButton()
         layout.addWidget(button)
@@ -128,25 +128,25 @@ class SignalTest(unittest.TestCase):
         self.button.checkable = True
         self.received: list[object] = []
 
-    def test_a_function_gets_as_many_arguments_as_it_takes(self) -> None:
+    def test_function_gets_as_many_arguments_as_it_takes(self) -> None:
         self.button.clicked.connect(lambda: self.received.append("none"))
         self.button.clicked.connect(lambda checked: self.received.append(checked))
         self.button.clicked.connect(lambda *all_: self.received.append(all_))
         self.button.click()
         self.assertEqual(self.received, ["none", True, (True,)])
 
-    def test_by_signature(self) -> None:
+    def test_signal_is_connected_by_signature(self) -> None:
         self.button.connect("clicked(bool)", self.received.append)
         self.button.connect("clicked()", lambda: self.received.append("no argument"))
         self.button.click()
         self.assertEqual(self.received, [True, "no argument"])
 
-    def test_an_unknown_signature_is_refused(self) -> None:
+    def test_unknown_signature_is_refused(self) -> None:
         for signature in ("clicked(int)", "pushed()"):
             with self.assertRaisesRegex(ValueError, "does not exist on QPushButton"):
                 self.button.connect(signature, print)
 
-    def test_disconnect(self) -> None:
+    def test_disconnected_receiver_is_not_called(self) -> None:
         self.button.clicked.connect(self.received.append)
         self.button.connect("toggled(bool)", self.received.append)
         self.assertTrue(self.button.clicked.disconnect(self.received.append))
@@ -155,24 +155,24 @@ class SignalTest(unittest.TestCase):
         self.button.click()
         self.assertEqual(self.received, [])
 
-    def test_all_receivers_of_a_signal_at_once(self) -> None:
+    def test_all_receivers_of_a_signal_can_be_disconnected(self) -> None:
         self.button.clicked.connect(self.received.append)
         self.button.clicked.connect(lambda: self.received.append("second"))
         self.button.clicked.disconnect()
         self.button.click()
         self.assertEqual(self.received, [])
 
-    def test_a_signal_drives_a_slot(self) -> None:
+    def test_signal_calls_a_qt_slot(self) -> None:
         edit, label = qt.QLineEdit(), qt.QLabel()
         edit.textChanged.connect(label.setText)
         edit.text = "written"
         self.assertEqual(label.text, "written")
 
-    def test_a_receiver_that_cannot_be_called_is_refused(self) -> None:
+    def test_receiver_that_is_not_callable_is_refused(self) -> None:
         with self.assertRaises(TypeError):
             self.button.clicked.connect("onClicked")
 
-    def test_emitting(self) -> None:
+    def test_signal_can_be_emitted(self) -> None:
         self.button.toggled.connect(self.received.append)
         self.button.toggled.emit(True)
         self.assertEqual(self.received, [True])
@@ -202,7 +202,7 @@ class StringConnectionTest(unittest.TestCase):
 
 
 class DeletionTest(unittest.TestCase):
-    """A Python-owned dialog whose last reference is a slot of its own child ends a real Slicer."""
+    """A real Slicer crashes if the last reference to a Python-owned dialog is a slot connected to its own child."""
 
     def make_dialog(self) -> tuple[object, object]:
         dialog = qt.QDialog()
@@ -234,7 +234,7 @@ class DeletionTest(unittest.TestCase):
         del dialog, buttons
         expect_no_hidden_errors()
 
-    def test_function_that_holds_the_last_reference_is_fatal(self) -> None:
+    def test_deletion_is_fatal_when_a_function_holds_the_last_reference(self) -> None:
         dialog, buttons = self.make_dialog()
         qt.QVBoxLayout(dialog).addWidget(buttons)
         buttons.accepted.connect(lambda held=dialog: held.accept())
@@ -243,7 +243,7 @@ class DeletionTest(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "Slicer would end here with a segmentation fault"):
             expect_no_hidden_errors()
 
-    def test_another_reference_keeps_the_deletion_safe(self) -> None:
+    def test_deletion_is_safe_when_another_reference_exists(self) -> None:
         dialog, buttons = self.make_dialog()
         qt.QVBoxLayout(dialog).addWidget(buttons)
         buttons.accepted.connect(lambda held=dialog: held.accept())
@@ -252,7 +252,7 @@ class DeletionTest(unittest.TestCase):
         expect_no_hidden_errors()
         self.assertFalse(dialog)
 
-    def test_a_slot_keeps_a_strong_reference(self) -> None:
+    def test_connection_keeps_a_strong_reference_to_its_slot(self) -> None:
         class Listener:
             def hear(self) -> None:
                 received.append("clicked")
@@ -265,7 +265,7 @@ class DeletionTest(unittest.TestCase):
 
 
 class TableModelTest(unittest.TestCase):
-    """Python classes derive from Qt's and override their virtual methods."""
+    """Python classes can derive from Qt's classes and override virtual methods."""
 
     def setUp(self) -> None:
         class Cells(qt.QAbstractTableModel):
@@ -294,32 +294,32 @@ class TableModelTest(unittest.TestCase):
 
         self.cells = Cells()
 
-    def test_a_view_shows_the_models_data(self) -> None:
+    def test_view_shows_the_model_s_data(self) -> None:
         view = qt.QTableView()
         view.setModel(self.cells)
         self.assertIs(view.model(), self.cells)
         self.assertEqual(view.model().index(0, 0).data(), "b")
         self.assertEqual(self.cells.index(0, 0).data(qt.Qt.CheckStateRole), 2)
 
-    def test_super_calls_qts_method(self) -> None:
+    def test_super_calls_qt_s_method(self) -> None:
         flags = self.cells.flags(self.cells.index(0, 0))
         self.assertTrue(flags & qt.Qt.ItemIsEditable)
         self.assertTrue(flags & qt.Qt.ItemIsEnabled)
 
-    def test_a_proxy_sorts_the_model(self) -> None:
+    def test_proxy_sorts_the_model(self) -> None:
         proxy = qt.QSortFilterProxyModel()
         proxy.setSourceModel(self.cells)
         proxy.sort(0)
         self.assertEqual([proxy.index(row, 0).data() for row in range(proxy.rowCount())], ["a", "b"])
         self.assertEqual(proxy.mapToSource(proxy.index(0, 0)).row(), 1)
 
-    def test_changes_are_signalled(self) -> None:
+    def test_change_emits_data_changed(self) -> None:
         received: list[object] = []
         self.cells.dataChanged.connect(lambda first, last: received.append((first.row(), last.column())))
         self.cells.setData(self.cells.index(1, 0), "c")
         self.assertEqual((received, self.cells.rows[1][0]), ([(1, 0)], "c"))
 
-    def test_inserting_rows(self) -> None:
+    def test_inserted_rows_are_shown(self) -> None:
         view = qt.QTableView()
         view.setModel(self.cells)
         self.cells.beginInsertRows(qt.QModelIndex(), 2, 2)
@@ -328,11 +328,11 @@ class TableModelTest(unittest.TestCase):
         view.selectRow(2)
         self.assertEqual([index.row() for index in view.selectionModel().selectedRows()], [2])
 
-    def test_attributes_of_its_own(self) -> None:
+    def test_derived_class_may_have_attributes(self) -> None:
         self.cells.remark = "kept"
         self.assertEqual(self.cells.remark, "kept")
 
-    def test_a_standard_model_with_check_marks(self) -> None:
+    def test_standard_model_has_check_boxes(self) -> None:
         model = qt.QStandardItemModel()
         item = qt.QStandardItem("case")
         item.setCheckable(True)
@@ -345,7 +345,7 @@ class TableModelTest(unittest.TestCase):
 
 
 class ProcessTest(unittest.TestCase):
-    def test_output_and_end(self) -> None:
+    def test_process_emits_output_and_end(self) -> None:
         import sys
 
         process, ends = qt.QProcess(), []
@@ -357,7 +357,7 @@ class ProcessTest(unittest.TestCase):
         self.assertEqual(process.readAllStandardOutput().data().decode().strip(), "hello")
         self.assertEqual(process.state(), qt.QProcess.NotRunning)
 
-    def test_a_program_that_is_not_there(self) -> None:
+    def test_missing_program_is_reported(self) -> None:
         process, errors = qt.QProcess(), []
         process.errorOccurred.connect(errors.append)
         process.start("/no/such/program", [])
@@ -366,7 +366,7 @@ class ProcessTest(unittest.TestCase):
 
 
 class TimerTest(unittest.TestCase):
-    def test_single_shots_and_timers(self) -> None:
+    def test_timers_call_their_slots(self) -> None:
         received: list[str] = []
         qt.QTimer.singleShot(0, lambda: received.append("shot"))
         timer = qt.QTimer()
@@ -377,7 +377,7 @@ class TimerTest(unittest.TestCase):
         self.assertEqual(sorted(received), ["shot", "timer"])
         self.assertFalse(timer.active)
 
-    def test_menus_and_actions(self) -> None:
+    def test_menu_actions_are_triggered(self) -> None:
         menu, received = qt.QMenu(), []
         action = menu.addAction("Import…")
         action.triggered.connect(lambda: received.append("import"))

@@ -1,4 +1,4 @@
-"""What was observed in a real Slicer 5.12.3 and is not in its documentation: the harness does the same."""
+"""Undocumented behaviour that was observed in a real Slicer 5.12.3; the harness behaves in the same way."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SceneTest(unittest.TestCase):
         node.SetSingletonTag("Sample")
         return slicer.mrmlScene.AddNode(node)
 
-    def test_parameter_node_changes_during_an_import(self) -> None:
+    def test_parameter_node_sends_events_during_an_import(self) -> None:
         node = self.add_singleton()
         text = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "text")
         node.SetNodeReferenceID("text", text.GetID())
@@ -69,7 +69,7 @@ class SceneTest(unittest.TestCase):
         self.assertFalse(received[names.index("ModifiedEvent")][2])
         self.assertIsNotNone(node.GetNodeReference("text"))
 
-    def test_node_that_is_not_saved_makes_the_scene_ask_to_be_saved(self) -> None:
+    def test_node_that_is_not_saved_marks_the_scene_as_modified(self) -> None:
         path = str(self.folder / "scene.mrml")
         slicer.util.saveScene(path)
         slicer.util.loadScene(path)
@@ -80,7 +80,7 @@ class SceneTest(unittest.TestCase):
         slicer.mrmlScene.AddNode(node)
         self.assertTrue(slicer.mrmlScene.GetStorableNodesModifiedSinceRead())
 
-    def test_name_of_a_removed_node_is_not_given_again(self) -> None:
+    def test_name_of_a_removed_node_is_not_reused(self) -> None:
         names = []
         for _turn in range(3):
             names.append(slicer.mrmlScene.GenerateUniqueName("scan"))
@@ -89,7 +89,7 @@ class SceneTest(unittest.TestCase):
 
 
 class BackgroundTest(unittest.TestCase):
-    """What the slice views show."""
+    """The background and foreground volumes of the slice views."""
 
     def setUp(self) -> None:
         close_scene()
@@ -112,7 +112,7 @@ class BackgroundTest(unittest.TestCase):
             self.assertEqual(self.shown(), {(loaded.GetID(), None)})
             self.assertEqual({node.GetLabelVolumeID() for node in composites()}, {labels.GetID()})
 
-    def test_segment_editor_takes_the_foreground_off_over_another_background(self) -> None:
+    def test_segment_editor_removes_the_foreground_over_another_background(self) -> None:
         scan, over, other = add_volume("scan"), add_volume("map"), add_volume("other")
         slicer.util.setSliceViewerLayers(background=scan, foreground=over)
         self.editor.setSourceVolumeNode(scan)
@@ -140,7 +140,7 @@ class UndoTest(unittest.TestCase):
         node.GetSegmentation().AddObserver(event, lambda *_: received.append("source"))
 
         def voxels() -> int:
-            # Exporting the segment would discard the states for redo.
+            # Reading the internal labelmap, because exporting the segment discards the states for redo.
             return int(slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, segment).sum())
 
         editor.undo()
@@ -157,7 +157,7 @@ class ApplicationTest(unittest.TestCase):
         self.addCleanup(slicer.app.settings().remove, "MainWindow/layout")
         self.addCleanup(self.manager.setLayout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
 
-    def test_layout_outlives_module_scene_and_session(self) -> None:
+    def test_layout_is_kept_after_module_scene_and_session(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         wanted = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView
@@ -170,7 +170,7 @@ class ApplicationTest(unittest.TestCase):
         next_session = LayoutManager(slicer.vtkMRMLScene(), slicer.vtkMRMLApplicationLogic())
         self.assertEqual(next_session.layout, wanted)
 
-    def test_selecting_the_open_module_does_not_enter_it_again(self) -> None:
+    def test_selecting_the_current_module_does_not_enter_it_again(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         with mock.patch.object(module.widget, "enter", wraps=module.widget.enter) as enter:
@@ -180,7 +180,7 @@ class ApplicationTest(unittest.TestCase):
             module.enter()
             enter.assert_called_once()
 
-    def test_widget_of_a_module_is_gone_after_about_to_quit(self) -> None:
+    def test_widget_of_a_module_is_destroyed_after_about_to_quit(self) -> None:
         self.assertFalse(hasattr(slicer.modules, "DCAMTSegmentationWidget"))
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
@@ -190,7 +190,7 @@ class ApplicationTest(unittest.TestCase):
         self.assertEqual(received, [True])
         self.assertFalse(hasattr(slicer.modules, "DCAMTSegmentationWidget"))
 
-    def test_testing_mode_declines_to_confirm(self) -> None:
+    def test_confirmation_is_declined_in_testing_mode(self) -> None:
         with mock.patch.object(slicer.app, "testing", True), self.assertLogs(level=logging.INFO):
             self.assertFalse(slicer.util.confirmOkCancelDisplay("Go on?"))
 
@@ -198,7 +198,7 @@ class ApplicationTest(unittest.TestCase):
         self.assertFalse(hasattr(sys.stdout, "encoding"))
         print("still prints", flush=True)
 
-    def test_dialog_waits_until_it_is_answered(self) -> None:
+    def test_dialog_blocks_until_it_is_answered(self) -> None:
         import qt
 
         dialog, order = qt.QDialog(), []

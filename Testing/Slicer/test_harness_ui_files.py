@@ -1,4 +1,4 @@
-"""The harness loads the real .ui files and refuses what Slicer lacks."""
+"""Loading .ui files: the harness creates the right widgets and refuses what Slicer does not have."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LoadingTest(unittest.TestCase):
             path.write_text(form, encoding="utf-8")
             return slicer.util.loadUI(str(path))
 
-    def test_widgets_of_their_true_classes(self) -> None:
+    def test_widgets_have_the_classes_of_the_file(self) -> None:
         panel = self.load(FORM)
         ui = slicer.util.childWidgetVariables(panel)
         self.assertIs(type(panel), slicer.qMRMLWidget)
@@ -50,7 +50,7 @@ class LoadingTest(unittest.TestCase):
         self.assertEqual(ui.selector.property("SlicerParameterName"), "model")
         self.assertTrue(ui.checkBox.checked)
 
-    def test_connections(self) -> None:
+    def test_connections_of_the_file_are_made(self) -> None:
         panel = self.load(FORM)
         ui = slicer.util.childWidgetVariables(panel)
         self.assertFalse(ui.selector.enabled)
@@ -60,7 +60,7 @@ class LoadingTest(unittest.TestCase):
         ui.checkBox.checked = False
         self.assertTrue(ui.selector.isHidden())
 
-    def test_refusals(self) -> None:
+    def test_unknown_classes_headers_and_properties_are_refused(self) -> None:
         for what, old, new, message in (
             ("an unknown Qt class", 'class="QCheckBox"', 'class="QTickBox"', "no widget class QTickBox"),
             ("an unknown custom class", "qMRMLNodeComboBox", "qMRMLNodeChooser", "no widget class qMRMLNodeChooser"),
@@ -75,11 +75,11 @@ class LoadingTest(unittest.TestCase):
             with self.subTest(what), self.assertRaisesRegex((UiFileError, ValueError, AttributeError), message):
                 self.load(FORM.replace(old, new))
 
-    def test_a_missing_file_is_refused(self) -> None:
+    def test_missing_file_is_refused(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "file not found"):
             slicer.util.loadUI("/no/such/file.ui")
 
-    def test_every_custom_widget_can_be_made(self) -> None:
+    def test_every_custom_widget_can_be_created(self) -> None:
         for name, (_cls, bases) in CUSTOM_WIDGETS.items():
             with self.subTest(name):
                 entry = f"<class>{name}</class><extends>{bases[0]}</extends><header>{name}.h</header>"
@@ -94,7 +94,7 @@ class LoadingTest(unittest.TestCase):
                 with self.assertRaises(AttributeError):
                     made.noSuchProperty = 1
 
-    def test_a_collapsed_group_takes_the_room_of_its_title(self) -> None:
+    def test_collapsed_group_box_has_the_height_of_its_title(self) -> None:
         import ctk
         import qt
 

@@ -1,4 +1,4 @@
-"""What goes wrong in the worker ends in one clear message, the scene as it was, and the next Apply working."""
+"""Failures of the worker: one clear message, an unchanged scene, and the next Apply works."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from segmentation_case import (
     add_scan,
     choose,
     click,
-    own_mask,
     process_events_until,
     scene_state,
+    segment_mask,
 )
 
 
 class WorkerFaultTest(FaultCase):
-    def fails(self, said: str, start: Callable[[], None]) -> str:
-        """Exactly one error is shown, and it says so; the scene is as it was."""
+    def assert_one_error(self, text: str, start: Callable[[], None]) -> str:
+        """Fail unless one error is shown, which contains `text`, and the scene is unchanged; return the message."""
         with Person() as person:
-            person.expects(said, "Ok")
+            person.expects(text, "Ok")
             start()
             self.wait()
         self.assertEqual(len(person.seen), 1)
@@ -38,51 +38,51 @@ class WorkerFaultTest(FaultCase):
         self.state = scene_state()
         click(self.ui.applyButton)
 
-    def test_killed_by_the_system(self) -> None:
+    def test_kill_by_the_operating_system_is_reported_as_lack_of_memory(self) -> None:
         pid = self.begin(add_scan(shape=LARGE))
-        self.fails("memory ran out", lambda: os.kill(pid, signal.SIGKILL))
+        self.assert_one_error("memory ran out", lambda: os.kill(pid, signal.SIGKILL))
         self.assert_the_next_apply_works()
 
-    def test_crashed(self) -> None:
+    def test_crash_is_reported(self) -> None:
         pid = self.begin(add_scan(shape=LARGE))
-        self.fails("crashed", lambda: os.kill(pid, signal.SIGSEGV))
+        self.assert_one_error("crashed", lambda: os.kill(pid, signal.SIGSEGV))
         self.assert_the_next_apply_works()
 
-    def test_a_bug_in_the_engine(self) -> None:
-        self.broken_worker(BUG)
+    def test_bug_in_the_engine_is_reported_with_a_traceback_in_the_log(self) -> None:
+        self.use_broken_worker(BUG)
         volume = add_scan()
         self.prepare(volume)
-        self.fails("AssertionError: a bug", self.apply)
+        self.assert_one_error("AssertionError: a bug", self.apply)
         self.assertIn("Traceback", self.logic.log())
-        self.repaired_worker()
+        self.use_working_worker()
         self.assert_the_next_apply_works(volume)
 
-    def test_a_package_that_is_missing(self) -> None:
-        self.broken_worker(without_package("torch"))
+    def test_missing_package_is_reported(self) -> None:
+        self.use_broken_worker(without_package("torch"))
         volume = add_scan()
         self.prepare(volume)
-        self.fails("packages are missing: torch", self.apply)
-        self.repaired_worker()
+        self.assert_one_error("packages are missing: torch", self.apply)
+        self.use_working_worker()
         self.assert_the_next_apply_works(volume)
 
-    def test_an_interpreter_that_cannot_be_started(self) -> None:
+    def test_interpreter_that_cannot_be_started_is_reported(self) -> None:
         self.whole = self.worker._python
         self.worker._python = "/nowhere/PythonSlicer"
         volume = add_scan()
         self.prepare(volume)
-        self.fails("could not be started (/nowhere/PythonSlicer)", self.apply)
-        self.repaired_worker()
+        self.assert_one_error("could not be started (/nowhere/PythonSlicer)", self.apply)
+        self.use_working_worker()
         self.assert_the_next_apply_works(volume)
 
-    def test_a_gpu_without_room_leads_to_the_cpu_and_says_so(self) -> None:
-        self.broken_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
+    def test_cpu_is_used_with_a_note_when_the_gpu_is_too_small(self) -> None:
+        self.use_broken_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
         volume = add_scan()
         segmentation = self.segment(volume)
-        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
         self.assertIn("The GPU's memory did not suffice; the CPU was used.", self.ui.statusLabel.text)
         self.assertIn("The GPU's memory did not suffice", self.logic.log())
 
-    def test_a_refusal_carries_no_traceback(self) -> None:
+    def test_refused_input_is_shown_without_a_traceback(self) -> None:
         choose(self.ui.deviceComboBox, "GPU (Apple)")
         self.prepare(add_scan())
         with Person() as person:
@@ -92,16 +92,16 @@ class WorkerFaultTest(FaultCase):
         self.assertEqual(person.seen[0].detail, "")
         self.assertNotIn("Traceback", self.logic.log())
 
-    def test_a_device_that_is_not_there(self) -> None:
+    def test_missing_device_is_reported(self) -> None:
         choose(self.ui.deviceComboBox, "GPU (Apple)")
         volume = add_scan()
         self.prepare(volume)
-        self.fails("'mps'", self.apply)
+        self.assert_one_error("'mps'", self.apply)
         choose(self.ui.deviceComboBox, "Automatic")
         self.assert_the_next_apply_works(volume)
 
-    def full(self, file: str) -> None:
-        """From now on there is no room for this file."""
+    def fill_disk_at(self, file: str) -> None:
+        """Let every later attempt to write `file` fail because the disk is full."""
         real = self.worker.make_folder
 
         def make() -> str:
@@ -112,41 +112,41 @@ class WorkerFaultTest(FaultCase):
         self.worker.make_folder = make
         self.addCleanup(self.worker.__dict__.pop, "make_folder", None)
 
-    def test_a_full_disk_while_the_volume_is_written_for_the_worker(self) -> None:
+    def test_full_disk_is_reported_when_the_volume_is_written_for_the_worker(self) -> None:
         if not os.path.exists("/dev/full"):
             self.skipTest("needs /dev/full")
         volume = add_scan()
         self.prepare(volume)
-        self.full("volume.npy")
-        self.fails("the disk is full", self.apply)
+        self.fill_disk_at("volume.npy")
+        self.assert_one_error("the disk is full", self.apply)
         del self.worker.make_folder
         self.assert_the_next_apply_works(volume)
 
-    def test_a_disk_that_is_full_as_the_result_is_written(self) -> None:
+    def test_full_disk_is_reported_when_the_result_is_written(self) -> None:
         if not os.path.exists("/dev/full"):
             self.skipTest("needs /dev/full")
         volume = add_scan()
         self.prepare(volume)
-        self.full("disagreement.npy")
-        self.fails("the disk is full", self.apply)
+        self.fill_disk_at("disagreement.npy")
+        self.assert_one_error("the disk is full", self.apply)
         del self.worker.make_folder
         self.assert_the_next_apply_works(volume)
 
-    def test_no_temporary_folder(self) -> None:
+    def test_missing_temporary_folder_is_reported(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         before, self.worker._temporary_folder = self.worker._temporary_folder, "/nowhere/at/all"
-        self.fails("No temporary folder", self.apply)
+        self.assert_one_error("No temporary folder", self.apply)
         self.worker._temporary_folder = before
         self.assert_the_next_apply_works(volume)
 
-    def test_a_volume_without_an_image(self) -> None:
+    def test_volume_without_an_image_is_reported(self) -> None:
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
         self.prepare(empty)
-        self.fails("empty: holds no image", self.apply)
+        self.assert_one_error("empty: holds no image", self.apply)
         self.assert_the_next_apply_works()
 
-    def test_a_failure_is_shown_when_the_module_was_left(self) -> None:
+    def test_failure_is_shown_after_the_module_was_left(self) -> None:
         pid = self.begin(add_scan(shape=LARGE))
         self.module.leave()
         with Person() as person:

@@ -1,4 +1,4 @@
-"""Packages at the first Apply: one question, nothing of Slicer's own replaced, and every way it can fail."""
+"""Installation of packages at the first Apply: one question, Slicer's packages are kept, and each kind of failure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from subprocess import CalledProcessError
 from typing import Any
 from unittest import mock
 
-from segmentation_case import Person, SegmentationCase, add_scan, click, own_mask
+from segmentation_case import Person, SegmentationCase, add_scan, click, segment_mask
 from slicer_harness import pip
 
 QUESTION = "packages that are not installed yet"
 
 
 class FakePyTorch:
-    """The PyTorch extension: what it was asked for, and whether torch is there now. `outcome` raises or returns."""
+    """Stands in for the PyTorch extension.
+
+    outcome: what `installTorch` returns, or raises if it is an exception. version: the installed torch, None for none.
+    `asked`: the arguments of each call.
+    """
 
     def __init__(self, test: unittest.TestCase, outcome: Any = "installed", version: str | None = None) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -62,8 +66,8 @@ class InstallationTest(SegmentationCase):
         self.volume = add_scan()
         self.prepare(self.volume)
 
-    def refuse(self, *windows: tuple[str, str]) -> Person:
-        """Apply, with these windows and answers; nothing may have started."""
+    def apply_and_expect_failure(self, *windows: tuple[str, str]) -> Person:
+        """Click Apply and answer the windows; fail unless the last error is in the status and nothing was started."""
         with Person() as person:
             for text, answer in windows:
                 person.expects(text, answer)
@@ -76,15 +80,15 @@ class InstallationTest(SegmentationCase):
 
     def assert_apply_works(self) -> None:
         segmentation = self.segment(self.volume)
-        self.assertGreater(int(own_mask(segmentation, self.volume).sum()), 0)
+        self.assertGreater(int(segment_mask(segmentation, self.volume).sum()), 0)
 
-    def test_no_question_if_all_packages_are_there(self) -> None:
+    def test_no_question_is_asked_when_all_packages_are_installed(self) -> None:
         with Person() as person:
             self.segment(self.volume)
         self.assertEqual(person.seen, [])
         self.assertEqual(pip.installed, [])
 
-    def test_one_question_then_packages_are_installed_and_the_work_goes_on(self) -> None:
+    def test_packages_are_installed_after_one_question_and_the_segmentation_continues(self) -> None:
         pip.missing = {"slicerio", "pynrrd"}
         with Person() as person:
             person.expects(QUESTION, "Ok")
@@ -96,7 +100,7 @@ class InstallationTest(SegmentationCase):
         self.assertEqual([[text.split(">")[0] for text in texts] for texts in pip.installed], [["pynrrd", "slicerio"]])
         self.assertIsNotNone(self.settings.outputSegmentation)
 
-    def test_nothing_of_slicers_own_is_replaced(self) -> None:
+    def test_slicer_s_own_packages_are_not_replaced(self) -> None:
         pip.missing = {"slicerio"}
         with Person() as person:
             person.expects(QUESTION, "Ok")
@@ -105,20 +109,20 @@ class InstallationTest(SegmentationCase):
         (skipped,) = pip.skipped
         self.assertLessEqual({"numpy", "scipy", "SimpleITK", "vtk", "torch", "requests", "pydicom"}, set(skipped))
 
-    def test_refusal(self) -> None:
+    def test_declining_the_installation_starts_nothing(self) -> None:
         pip.missing = {"slicerio"}
         with Person() as person:
             person.expects(QUESTION, "Cancel")
             click(self.ui.applyButton)
-        self.assertEqual(person.errors(), [])  # whoever declines knows it
+        self.assertEqual(person.errors(), [])  # declining causes no error message
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(pip.installed, [])
         self.assertIn("Try again to be asked once more", self.ui.statusLabel.text)
         pip.reset()
         self.assert_apply_works()
 
-    def test_the_reason_of_pip_is_told(self) -> None:
-        # Slicer prints what pip writes, and its exception holds none of it.
+    def test_reason_of_pip_s_failure_is_shown(self) -> None:
+        # Slicer prints pip's output; its exception does not contain it.
         reason = "ERROR: No matching distribution found for slicerio>=1.1"
         pip.missing, pip.returncode = {"slicerio"}, 1
         pip.output = ("Collecting slicerio", "  warning: something", reason, "[notice] A new release of pip is there")
@@ -129,7 +133,7 @@ class InstallationTest(SegmentationCase):
         self.assertIn(reason, self.ui.statusLabel.text)
         self.assertIn("Collecting slicerio", person.seen[-1].detail)
 
-    def test_no_network(self) -> None:
+    def test_missing_network_is_reported(self) -> None:
         pip.missing, pip.returncode = {"slicerio"}, 1
         with Person() as person:
             person.expects(QUESTION, "Ok")
@@ -140,7 +144,7 @@ class InstallationTest(SegmentationCase):
         pip.reset()
         self.assert_apply_works()
 
-    def test_a_restart_that_is_needed_is_offered(self) -> None:
+    def test_restart_is_offered_when_needed(self) -> None:
         for answer, restarts in (("No", 0), ("Yes", 1)):
             pip.missing, pip.updates_imported = {"slicerio"}, {"packaging"}
             before = pip.restarts
@@ -148,11 +152,11 @@ class InstallationTest(SegmentationCase):
                 person.expects(QUESTION, "Ok")
                 person.expects("restart", answer)
                 click(self.ui.applyButton)
-                self.wait()  # the process of its own has loaded nothing yet, and works without a restart
+                self.wait()  # the worker starts after the installation and needs no restart
             self.assertEqual(pip.restarts - before, restarts)
             self.assertIsNotNone(self.settings.outputSegmentation)
 
-    def test_torch_comes_through_the_pytorch_extension_with_one_question(self) -> None:
+    def test_torch_is_installed_by_the_pytorch_extension_after_one_question(self) -> None:
         pytorch = FakePyTorch(self)
         with Person() as person:
             person.expects(QUESTION, "Ok")
@@ -164,34 +168,34 @@ class InstallationTest(SegmentationCase):
         self.assertEqual(pip.installed, [])
         self.assertIsNotNone(self.settings.outputSegmentation)
 
-    def test_without_the_pytorch_extension_it_says_what_to_install(self) -> None:
+    def test_missing_pytorch_extension_is_reported(self) -> None:
         FakePyTorch(self)
         with mock.patch.dict(sys.modules, {"PyTorchUtils": None}):
-            self.refuse(("PyTorch extension is missing", "Ok"))
+            self.apply_and_expect_failure(("PyTorch extension is missing", "Ok"))
 
-    def test_torch_that_cannot_be_downloaded(self) -> None:
+    def test_failed_download_of_torch_is_reported(self) -> None:
         FakePyTorch(self, CalledProcessError(1, "pip install"))
-        self.refuse((QUESTION, "Ok"), ("Check the network", "Ok"))
+        self.apply_and_expect_failure((QUESTION, "Ok"), ("Check the network", "Ok"))
 
-    def test_torch_that_loads_only_after_a_restart(self) -> None:
+    def test_torch_that_needs_a_restart_is_reported(self) -> None:
         FakePyTorch(self, ImportError("DLL load failed while importing _C"))
-        self.refuse((QUESTION, "Ok"), ("Restart Slicer", "Ok"))
+        self.apply_and_expect_failure((QUESTION, "Ok"), ("Restart Slicer", "Ok"))
 
-    def test_an_extension_that_installs_nothing(self) -> None:
+    def test_extension_that_installs_nothing_is_reported(self) -> None:
         FakePyTorch(self, None)
-        self.refuse((QUESTION, "Ok"), ("Still missing: torch>=2.4. Restart Slicer", "Ok"))
+        self.apply_and_expect_failure((QUESTION, "Ok"), ("Still missing: torch>=2.4. Restart Slicer", "Ok"))
 
-    def test_a_torch_that_is_too_old_is_left_to_the_person(self) -> None:
+    def test_outdated_torch_is_reported_and_not_replaced(self) -> None:
         pytorch = FakePyTorch(self, version="1.13.1")
-        person = self.refuse(("PyTorch 1.13.1 is too old", "Ok"))
+        person = self.apply_and_expect_failure(("PyTorch 1.13.1 is too old", "Ok"))
         self.assertIn("PyTorch Util", person.errors()[0])
         self.assertEqual(pytorch.asked, [])
 
-    def test_a_slicer_that_is_too_old_says_so(self) -> None:
+    def test_outdated_slicer_is_reported(self) -> None:
         with mock.patch.dict(sys.modules, {"slicer.packaging": None}):
-            self.refuse(("Update to Slicer 5.12", "Ok"))
+            self.apply_and_expect_failure(("Update to Slicer 5.12", "Ok"))
 
-    def test_looking_for_packages_imports_none(self) -> None:
+    def test_check_for_packages_imports_none_of_them(self) -> None:
         from DCAMTSlicerLib.installation import missing_packages
 
         loaded = set(sys.modules)

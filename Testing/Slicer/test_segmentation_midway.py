@@ -1,4 +1,4 @@
-"""Cancelled, or with the scene changed midway, a segmentation leaves the scene as it was or says what changed."""
+"""Cancelling and changes of the scene during a segmentation: the scene stays consistent, and changes are noted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt_testing.processes import is_alive
 from DCAMTSegmentationLib import worker_process
-from fault_case import LARGE, FaultCase, alive
+from fault_case import LARGE, FaultCase
 from segmentation_case import (
     PATIENCE_S,
     Person,
@@ -19,22 +20,22 @@ from segmentation_case import (
     choose,
     click,
     close_scene,
-    own_mask,
     process_events_until,
     scene_state,
+    segment_mask,
     work_seconds,
 )
 
-DEAF = """
+IGNORES_CANCELLING = """
 from dcamt.worker import protocol
 from dcamt.inference import serving, worker
 worker.cancelled_by = lambda line: "nobody" if protocol.cancelled_by(line) else None
 """
-"""A worker that takes no notice of a request to cancel."""
+"""A script after which the worker ignores requests to cancel."""
 
 
 class CancelTest(FaultCase):
-    def test_cancel_stops_at_once_and_leaves_the_scene_as_it_was(self) -> None:
+    def test_cancelling_ends_at_once_and_leaves_the_scene_unchanged(self) -> None:
         pid = self.begin(add_scan(shape=LARGE))
         self.assertEqual(self.ui.applyButton.text, "Cancel")
         folders = self.worker._root
@@ -45,20 +46,20 @@ class CancelTest(FaultCase):
         self.assertEqual(os.listdir(folders), [])
         self.assertEqual(scene_state(), self.state)
         self.assert_the_next_apply_works()
-        # The process and its model serve the next segmentation, too.
+        # The next segmentation uses the same process and the loaded model.
         self.assertEqual(self.pid(), pid)
         self.assertEqual(self.logic.log().count("Loading the model"), 1)
 
-    def test_a_process_that_does_not_stop_is_killed_and_the_next_request_is_sent_again(self) -> None:
+    def test_worker_that_does_not_stop_is_replaced_and_the_next_request_is_served(self) -> None:
         with mock.patch.object(worker_process, "CANCEL_GRACE_MS", 100):
-            self.broken_worker(DEAF)
+            self.use_broken_worker(IGNORES_CANCELLING)
             pid = self.begin(add_scan(shape=LARGE))
             click(self.ui.applyButton)
-            self.repaired_worker()
+            self.use_working_worker()
             self.assert_the_next_apply_works()
-        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
+        process_events_until(lambda: not is_alive(pid), PATIENCE_S, "the process's end")
 
-    def test_cancel_before_the_worker_is_up(self) -> None:
+    def test_cancelling_before_the_worker_has_started(self) -> None:
         self.prepare(add_scan())
         state = scene_state()
         click(self.ui.applyButton)
@@ -70,7 +71,7 @@ class CancelTest(FaultCase):
         self.assertIsNone(self.settings.outputSegmentation)
         self.assert_the_next_apply_works()
 
-    def test_cancel_and_apply_again_many_times(self) -> None:
+    def test_cancelling_and_applying_many_times(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         for turn in range(6):
@@ -82,10 +83,10 @@ class CancelTest(FaultCase):
                 click(self.ui.applyButton)
         self.assert_the_next_apply_works(volume)
 
-    def test_cancel_while_the_result_comes_in_leaves_an_earlier_one_whole(self) -> None:
+    def test_cancelling_while_the_result_arrives_keeps_the_earlier_result(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
-        mask, rows = own_mask(segmentation, volume), self.logic.measurements(segmentation)
+        mask, rows = segment_mask(segmentation, volume), self.logic.measurements(segmentation)
         state = scene_state()
         from DCAMTSegmentationLib import segmentation_job
 
@@ -110,13 +111,13 @@ class CancelTest(FaultCase):
         self.wait()
         self.assertGreaterEqual(len(steps), 2)
         self.assertEqual(scene_state(), state)
-        np.testing.assert_array_equal(own_mask(segmentation, volume), mask)
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), mask)
         self.assertEqual(self.logic.measurements(segmentation), rows)
         self.assertIsNotNone(self.logic.trust(segmentation))
 
 
 class SceneMidwayTest(FaultCase):
-    def test_closing_the_scene(self) -> None:
+    def test_closing_the_scene_cancels_the_segmentation(self) -> None:
         pid = self.begin(add_scan(shape=LARGE))
         close_scene()
         self.assertFalse(self.logic.isRunning())
@@ -127,7 +128,7 @@ class SceneMidwayTest(FaultCase):
         self.assertFalse(self.ui.applyButton.enabled)
         self.assert_the_next_apply_works()
 
-    def test_closing_the_scene_while_the_volume_is_written_for_the_worker(self) -> None:
+    def test_closing_the_scene_while_the_volume_is_written_cancels(self) -> None:
         self.prepare(add_scan(shape=LARGE))
         click(self.ui.applyButton)
         close_scene()
@@ -135,7 +136,7 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
         self.assert_the_next_apply_works()
 
-    def test_deleting_the_volume(self) -> None:
+    def test_deleting_the_volume_is_reported(self) -> None:
         volume = add_scan(shape=(40, 60, 60))
         self.begin(volume)
         with Person() as person:
@@ -146,17 +147,17 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
         self.assert_the_next_apply_works()
 
-    def test_deleting_the_output_makes_a_new_one(self) -> None:
+    def test_deleting_the_output_segmentation_creates_a_new_one(self) -> None:
         volume = add_scan(shape=(40, 60, 60))
         first = self.segment(volume)
         self.begin(volume)
         slicer.mrmlScene.RemoveNode(first)
         self.wait()
         (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
-    def test_another_selection_does_not_redirect_the_result(self) -> None:
+    def test_result_belongs_to_the_volume_chosen_at_the_start(self) -> None:
         volume, other = add_scan("one", shape=(40, 60, 60)), add_scan("two", seed=4)
         self.begin(volume)
         choose(self.ui.inputSelector, other)
@@ -164,11 +165,11 @@ class SceneMidwayTest(FaultCase):
         self.assertIsNone(self.settings.outputSegmentation)  # it belongs to the other volume
         (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         self.assertEqual(segmentation.GetName(), "one segmentation")
-        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
         choose(self.ui.inputSelector, volume)
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
-    def test_a_volume_that_is_moved_during_the_work(self) -> None:
+    def test_volume_moved_during_the_computation_is_reported(self) -> None:
         volume = add_scan(shape=(40, 60, 60))
         self.begin(volume)
         with Person() as person:
@@ -194,11 +195,11 @@ class SceneMidwayTest(FaultCase):
         segmentation = self.settings.outputSegmentation
         self.assertEqual(segmentation.GetTransformNodeID(), transform.GetID())
 
-    def test_an_unchanged_volume_is_noted_as_such(self) -> None:
+    def test_unchanged_volume_causes_no_note(self) -> None:
         self.segment(add_scan())
         self.assertNotIn("meanwhile", self.ui.statusLabel.text)
 
-    def test_a_volume_that_is_resampled_during_the_work(self) -> None:
+    def test_volume_replaced_by_another_size_is_reported(self) -> None:
         volume = add_scan(shape=(40, 60, 60))
         self.begin(volume)
         with Person() as person:

@@ -1,4 +1,4 @@
-"""The module itself: what loading it costs, its help and icon, the sample scan, the script in the logic's docstring."""
+"""The segmentation module: imports, help and icon, widgets, sample scan, and the example in the logic's docstring."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import slicer
 from segmentation_case import ROOT, SegmentationCase, add_scan
 from slicer_harness import in_real_slicer, open_module, process_events, start_afresh
 
-# Opens the panel in a fresh interpreter and tells what that has imported.
+# Opens the panel in a new interpreter and prints the imported packages.
 LOAD = """
 import sys
 sys.path.insert(0, {testing!r})
@@ -36,7 +36,7 @@ print(*sorted({{name.split(".")[0] for name in set(sys.modules) - before}}))
 
 class LoadingTest(unittest.TestCase):
     @unittest.skipIf(in_real_slicer(), "other modules of a real Slicer import what they like")
-    def test_opening_the_panel_imports_no_network(self) -> None:
+    def test_opening_the_panel_imports_neither_torch_nor_other_heavy_packages(self) -> None:
         program = LOAD.format(testing=str(ROOT / "Testing"))
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=600, encoding="utf-8"
@@ -47,7 +47,7 @@ class LoadingTest(unittest.TestCase):
         self.assertFalse(everything & {"torch", "monai", "SimpleITK"})
         self.assertFalse(by_the_module & {"scipy", "nibabel", "nrrd", "slicerio", "matplotlib"})
 
-    def test_the_list_of_imported_packages_would_hold_torch(self) -> None:
+    def test_imported_torch_would_be_detected(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "torch.py").write_text("", encoding="utf-8")
             program = LOAD.format(testing=folder).split("import slicer_harness")[0] + "import torch\n"
@@ -59,7 +59,7 @@ class LoadingTest(unittest.TestCase):
 
 
 class ClosedModuleTest(SegmentationCase):
-    def test_a_closed_module_leaves_nothing_alive(self) -> None:
+    def test_closed_module_leaves_no_object_alive(self) -> None:
         widget = self.module.widget
         left = [weakref.ref(part) for part in (widget, widget.logic, widget.segmentationPanel, widget.logic._worker)]
         del widget
@@ -71,7 +71,7 @@ class ClosedModuleTest(SegmentationCase):
 
 
 class ModuleTest(SegmentationCase):
-    def test_title_help_and_icon(self) -> None:
+    def test_module_has_title_help_and_icon(self) -> None:
         module = slicer.modules.dcamtsegmentation
         self.assertEqual(module.title, "DCAMT Segmentation")
         self.assertEqual(list(module.categories), ["Segmentation"])
@@ -80,17 +80,17 @@ class ModuleTest(SegmentationCase):
         self.assertIn("e0352358", module.acknowledgementText)
         self.assertFalse(module.icon.isNull())
 
-    def test_every_choice_carries_its_parameters_name(self) -> None:
+    def test_every_input_widget_names_its_parameter(self) -> None:
         named = {
             widget.property("SlicerParameterName"): name
             for name, widget in vars(self.ui).items()
             if hasattr(widget, "property") and widget.property("SlicerParameterName")
         }
         parameters = set(type(self.settings).allParameters)
-        # The list of models grows and shrinks, which no connector of Slicer's handles.
+        # Slicer's connectors cannot handle the list of models, whose entries change.
         self.assertEqual(set(named), parameters - {"model"})
 
-    def test_everything_that_can_be_clicked_explains_itself(self) -> None:
+    def test_every_clickable_widget_has_a_tooltip(self) -> None:
         silent = [
             name
             for name, widget in vars(self.ui).items()
@@ -100,7 +100,7 @@ class ModuleTest(SegmentationCase):
         ]
         self.assertEqual(silent, [])
 
-    def test_the_ui_file_names_real_classes_with_their_headers(self) -> None:
+    def test_ui_file_uses_existing_classes_and_headers(self) -> None:
         tree = ElementTree.parse(ROOT / "DCAMTSegmentation" / "Resources" / "UI" / "DCAMTSegmentation.ui").getroot()
         headers = {item.findtext("class"): item.findtext("header") for item in tree.iter("customwidget")}
         used = {item.get("class") for item in tree.iter("widget")}
@@ -111,7 +111,7 @@ class ModuleTest(SegmentationCase):
         assert top is not None
         self.assertEqual(top.get("class"), "qMRMLWidget")
 
-    def test_a_volume_that_is_there_is_chosen_and_a_map_is_not(self) -> None:
+    def test_existing_volume_is_chosen_but_not_a_disagreement_map(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.module.close()
@@ -128,7 +128,7 @@ class SampleScanTest(unittest.TestCase):
         self.module = open_module("DCAMTSegmentation")
         self.addCleanup(self.module.close)
 
-    def test_the_sample_scan_is_registered_and_loads(self) -> None:
+    def test_sample_scan_is_registered_and_loads(self) -> None:
         if not in_real_slicer():
             slicer.app.startupCompleted.emit()
         import SampleData
@@ -139,14 +139,14 @@ class SampleScanTest(unittest.TestCase):
         self.assertEqual(volume.GetImageData().GetDimensions(), (190, 144, 88))
         np.testing.assert_allclose(volume.GetSpacing(), 0.625)
 
-    def test_its_checksum_is_the_files(self) -> None:
+    def test_checksum_of_the_sample_scan_is_correct(self) -> None:
         from DCAMTSegmentationLib.sample_scan import CHECKSUM, sample_path
 
         self.assertEqual(CHECKSUM, f"SHA256:{hashlib.sha256(sample_path().read_bytes()).hexdigest()}")
 
 
 class ScriptTest(SegmentationCase):
-    def test_the_script_of_the_docstring_segments_a_folder(self) -> None:
+    def test_example_in_the_docstring_segments_a_folder(self) -> None:
         import DCAMTSegmentation
 
         with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +163,7 @@ class ScriptTest(SegmentationCase):
             known: dict[str, Any] = {"slicer": slicer}
             test = doctest.DocTestParser().get_doctest(text, known, "script", None, None)
             self.assertGreater(len(test.examples), 4)
-            # Slicer's own standard output lacks the encoding that doctest asks for.
+            # doctest needs an output with an encoding, which Slicer's standard output lacks.
             report: list[str] = []
             failed, _tried = doctest.DocTestRunner(verbose=False).run(test, out=report.append, clear_globs=False)
             self.assertEqual(failed, 0, "".join(report))
@@ -174,11 +174,11 @@ class ScriptTest(SegmentationCase):
                 loaded = slicer.util.loadSegmentation(str(results / f"{name}.seg.nrrd"))
                 self.assertEqual(loaded.GetSegmentation().GetNthSegment(0).GetName(), "Left atrium")
 
-    def test_a_script_gets_the_reason_if_there_is_no_result(self) -> None:
+    def test_script_gets_an_error_with_the_reason_when_there_is_no_result(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "no such model file"):
             self.logic.process(add_scan(), model="nowhere")
 
-    def test_a_second_segmentation_at_the_same_time_is_refused(self) -> None:
+    def test_second_segmentation_at_the_same_time_is_refused(self) -> None:
         self.logic.segment(add_scan(), model="tiny")
         with self.assertRaisesRegex(RuntimeError, "is running"):
             self.logic.segment(add_scan("other"), model="tiny")

@@ -1,4 +1,4 @@
-"""Slicer stays usable: no pause of the event loop during a segmentation, and a second one starts at once."""
+"""Responsiveness: the event loop has no pause during a segmentation, and the second one starts at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from segmentation_case import (
 )
 
 TRIES = 4
-"""The best counts, for others use the machine, too; what holds the window up of itself does so every time."""
+"""Number of attempts. The best counts, because other programs disturb some; a pause of DCAMT occurs in all."""
 
 
 class PaceTest(SegmentationCase):
-    def test_the_window_never_waits_from_apply_to_the_result(self) -> None:
+    def test_window_has_no_pause_from_apply_to_the_result(self) -> None:
         volume = add_scan(shape=(36, 60, 60))
         self.prepare(volume)
         self.settings.showDisagreement = True
@@ -31,7 +31,7 @@ class PaceTest(SegmentationCase):
                 process_events_until(lambda: self.ui.applyButton.text == "Apply", 5)
             self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
             self.assertGreater(monitor.turns, 20)
-            # The result of the attempt before is written over, its surface, map and table with it.
+            # Each attempt replaces the previous result with its surface, map and table.
             pauses.append(min(monitor.longest_pause, monitor.longest_work))
             if not is_pause(pauses[-1]):
                 break
@@ -44,7 +44,7 @@ class PaceTest(SegmentationCase):
         from DCAMTSlicerLib.volume_bridge import voxels_of
         from test_segmentation_result import result_of
 
-        shape = (88, 576, 576)  # 29 million voxels: a whole LGE scan
+        shape = (88, 576, 576)  # 29 million voxels, the size of an uncropped LGE scan
         volume = add_scan(shape=shape)
         k, j, i = np.ogrid[[slice(-1, 1, complex(n)) for n in shape]]
         labels = ((k / 0.6) ** 2 + (j / 0.15) ** 2 + (i / 0.15) ** 2 <= 1).astype(np.uint8)
@@ -57,7 +57,7 @@ class PaceTest(SegmentationCase):
             assert_no_pause(longest_step(steps, TRIES), name)
         np.testing.assert_array_equal(np.load(path), slicer.util.arrayFromVolume(volume))
 
-    def test_the_second_segmentation_starts_no_process_and_loads_no_model(self) -> None:
+    def test_second_segmentation_starts_no_process_and_loads_no_model(self) -> None:
         self.segment(add_scan("first"))
         process = self.logic._worker._process._process
         first = process.processId()

@@ -1,4 +1,4 @@
-"""The panel in a person's hands: choose, click, see the result, measurements and doubts, correct, teach."""
+"""The panel, operated as a person does: choose, segment, review, correct, export, and add training cases."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import slicer
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from DCAMTSegmentationLib import review
 from DCAMTSegmentationLib.training_cases import scene_cases
-from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder, own_mask
+from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder, segment_mask
 
 
-class WholeWayTest(SegmentationCase):
-    def test_from_a_volume_to_a_training_case(self) -> None:
+class WholeWorkflowTest(SegmentationCase):
+    def test_volume_is_segmented_corrected_and_added_as_a_training_case(self) -> None:
         volume = add_scan()
         self.assertFalse(self.ui.nextPlaceButton.enabled)
         segmentation = self.segment(volume)
 
         self.assertEqual(segmentation.GetName(), "LGE segmentation")
         self.assertEqual(self.ui.outputSelector.currentNode(), segmentation)
-        mask = own_mask(segmentation, volume)
+        mask = segment_mask(segmentation, volume)
         self.assertGreater(int(mask.sum()), 50)
 
         row = self.logic.measurements(segmentation)[0]
@@ -29,7 +29,7 @@ class WholeWayTest(SegmentationCase):
         self.assertAlmostEqual(float(row["volume_ml"]), mask.sum() * voxel_ml, delta=0.006)
         table = self.ui.measurementsTable
         self.assertEqual(table.mrmlTableNode().GetName(), "LGE measurements")
-        # One measurement a line, however many segments: side by side they would not fit the panel.
+        # One measurement per row, because columns for all measurements would be too wide for the panel.
         self.assertTrue(table.transposed)
         self.assertIn(f"LGE: Left atrium {mask.sum() * voxel_ml:.1f} mL", self.ui.resultLabel.text)
         self.assertEqual(self.ui.statusLabel.text, "LGE was segmented with Tiny.")
@@ -65,24 +65,24 @@ class WholeWayTest(SegmentationCase):
         self.assertIn("LGE with this segmentation is a training case now", self.ui.teachLabel.text)
         (case,) = scene_cases()
         self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
-        np.testing.assert_array_equal(own_mask(case.segmentation, volume), corrected)
+        np.testing.assert_array_equal(segment_mask(case.segmentation, volume), corrected)
 
     def test_fast_quality_states_that_it_measures_no_agreement(self) -> None:
         volume = add_scan()
         choose(self.ui.qualityComboBox, "Fast: one branch")
         segmentation = self.segment(volume)
-        self.assertGreater(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
         self.assertIsNone(self.logic.trust(segmentation))
         self.assertIn("one branch", self.ui.trustLabel.text)
         self.assertFalse(self.ui.nextPlaceButton.enabled)
         self.assertFalse(self.ui.disagreementCheckBox.enabled)
 
-    def test_a_corrected_result_is_replaced_only_after_a_question(self) -> None:
+    def test_corrected_result_is_replaced_only_after_a_question(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         click(self.ui.correctButton)
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        corrected = np.zeros_like(own_mask(segmentation, volume))
+        corrected = np.zeros_like(segment_mask(segmentation, volume))
         corrected[4:9, 5:12, 6:15] = 1
         slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, segmentation, identifier, volume)
         self.module.enter()
@@ -90,16 +90,16 @@ class WholeWayTest(SegmentationCase):
             person.expects("may hold corrections", "Cancel")
             click(self.ui.applyButton)
         self.assertFalse(self.logic.isRunning())
-        np.testing.assert_array_equal(own_mask(segmentation, volume), corrected)
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
         with Person() as person:
             person.expects("may hold corrections", "Ok")
             click(self.ui.applyButton)
             self.wait()
-        self.assertTrue((own_mask(segmentation, volume) != corrected).any())
+        self.assertTrue((segment_mask(segmentation, volume) != corrected).any())
 
 
 class ChoicesTest(SegmentationCase):
-    def test_choices_stay_when_the_module_is_left_and_entered_again(self) -> None:
+    def test_choices_are_kept_when_the_module_is_left_and_entered(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         choose(self.ui.qualityComboBox, "Fast: one branch")
@@ -117,7 +117,7 @@ class ChoicesTest(SegmentationCase):
 
 
 class ReviewTest(SegmentationCase):
-    def test_the_measurements_are_copied_as_a_spreadsheet_takes_them(self) -> None:
+    def test_measurements_are_copied_in_a_format_for_spreadsheets(self) -> None:
         segmentation = self.segment(add_scan())
         click(self.ui.copyButton)
         head, row = slicer.app.clipboard().text().splitlines()
@@ -127,7 +127,7 @@ class ReviewTest(SegmentationCase):
         self.assertEqual(values[2], self.logic.measurements(segmentation)[0]["volume_ml"])
         self.assertEqual(len(values), 8)
 
-    def test_the_measurements_are_exported(self) -> None:
+    def test_measurements_are_exported(self) -> None:
         segmentation = self.segment(add_scan())
         with tempfile.TemporaryDirectory() as folder, Person() as person:
             path = Path(folder, "atrium.csv")
@@ -137,7 +137,7 @@ class ReviewTest(SegmentationCase):
         self.assertTrue(lines[0].startswith("scan,segment,volume_ml,surface_cm2,long_diameter_mm"))
         self.assertEqual(lines[1].split(","), list(self.logic.measurements(segmentation)[0].values()))
 
-    def test_an_export_that_fails_says_why(self) -> None:
+    def test_failed_export_is_reported_with_the_reason(self) -> None:
         self.segment(add_scan())
         with tempfile.TemporaryDirectory() as folder, Person() as person:
             person.expects("Export measurements", str(Path(folder)))
@@ -145,15 +145,15 @@ class ReviewTest(SegmentationCase):
             click(self.ui.exportButton)
         self.assertEqual(len(person.errors()), 1)
 
-    def test_an_edit_is_noticed_wherever_it_comes_from(self) -> None:
+    def test_every_kind_of_edit_is_noticed(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.ui.show3DCheckBox.click()
         self.ui.show3DCheckBox.click()
-        self.assertFalse(review.is_corrected(segmentation))  # its surface is no edit
+        self.assertFalse(review.is_corrected(segmentation))  # creating its surface is not an edit
         self.assertNotIn("correction", self.ui.trustLabel.text)
         self.module.leave()
-        mask = np.zeros_like(own_mask(segmentation, volume))
+        mask = np.zeros_like(segment_mask(segmentation, volume))
         mask[4:8, 4:8, 4:8] = 1
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
@@ -161,11 +161,11 @@ class ReviewTest(SegmentationCase):
         self.module.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)
 
-    def test_an_edit_is_noticed_that_was_made_while_another_result_was_chosen(self) -> None:
+    def test_edit_made_while_another_result_was_chosen_is_noticed(self) -> None:
         volume, other = add_scan(), add_scan("CT", seed=5)
         segmentation, untouched = self.segment(volume), self.segment(other)
-        mask = own_mask(segmentation, volume).copy()
-        mask[tuple(np.argwhere(mask)[0])] = 0  # a voxel, and the box of the others stays
+        mask = segment_mask(segmentation, volume).copy()
+        mask[tuple(np.argwhere(mask)[0])] = 0  # one voxel that does not change the segment's extent
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
         self.ui.inputSelector.setCurrentNode(volume)
@@ -177,10 +177,10 @@ class ReviewTest(SegmentationCase):
         self.ui.inputSelector.setCurrentNode(other)
         self.assertFalse(review.is_corrected(untouched))
         self.ui.inputSelector.setCurrentNode(volume)
-        self.assertNotIn("before the correction", self.ui.trustLabel.text)  # measured since
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)  # it was measured after the correction
         self.assertTrue(review.is_corrected(segmentation))
 
-    def test_a_result_whose_table_is_deleted_offers_no_export(self) -> None:
+    def test_export_is_disabled_when_the_table_was_deleted(self) -> None:
         self.segment(add_scan())
         self.assertTrue(self.ui.exportButton.enabled)
         slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE measurements"))
@@ -190,13 +190,13 @@ class ReviewTest(SegmentationCase):
         slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE disagreement"))
         self.assertFalse(self.ui.disagreementCheckBox.enabled)
 
-    def test_no_file_chosen_exports_nothing(self) -> None:
+    def test_nothing_is_exported_when_no_file_is_chosen(self) -> None:
         self.segment(add_scan())
         with Person() as person:
             person.expects("Export measurements", "")
             click(self.ui.exportButton)
 
-    def test_the_slices_go_to_one_doubtful_place_after_the_other(self) -> None:
+    def test_slices_move_to_each_doubtful_place_in_turn(self) -> None:
         segmentation = self.segment(add_scan())
         doubts = [DoubtfulPlace(at, (0, 0, 0), 0.5, 0.25) for at in ((-20, -9, 12), (-12, -15, 6), (-9, -21, 20))]
         review.store_review_data(segmentation, 0.9, doubts, np.eye(4))
@@ -210,11 +210,11 @@ class ReviewTest(SegmentationCase):
                 x, y, z = np.linalg.inv(to_xy)[:3] @ [*place.position, 1]
                 self.assertAlmostEqual(z, 0, places=3)  # in the slice's plane
                 width, height, _depth = view.GetDimensions()
-                self.assertAlmostEqual(x, width / 2, delta=1)  # and in its middle
+                self.assertAlmostEqual(x, width / 2, delta=1)  # and at its centre
                 self.assertAlmostEqual(y, height / 2, delta=1)
         self.assertEqual(self.ui.placeLabel.text, "1 of 3: 0.50 mL in doubt")
 
-    def test_the_map_is_laid_over_the_slices_and_taken_off_again(self) -> None:
+    def test_disagreement_map_is_shown_over_the_slices_and_hidden_again(self) -> None:
         volume, before = add_scan(), add_scan("CT", seed=5)
         composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
         self.assertEqual(len(composites), 3)
@@ -232,7 +232,7 @@ class ReviewTest(SegmentationCase):
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
 
-    def test_the_map_lies_on_the_volume_and_is_high_at_the_doubtful_places(self) -> None:
+    def test_disagreement_map_has_the_volume_s_grid_and_is_high_at_doubtful_places(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         map_node = slicer.util.getNode("LGE disagreement")
@@ -243,7 +243,7 @@ class ReviewTest(SegmentationCase):
             i, j, k = np.rint(to_ijk[:3] @ [*place.position, 1]).astype(int)
             self.assertGreaterEqual(values[k, j, i], 50)  # percent
 
-    def test_show_3d_makes_and_hides_the_surface(self) -> None:
+    def test_show_3d_creates_and_hides_the_surface(self) -> None:
         segmentation = self.segment(add_scan())
         display = segmentation.GetDisplayNode()
         surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
@@ -254,7 +254,7 @@ class ReviewTest(SegmentationCase):
         self.ui.show3DCheckBox.click()
         self.assertTrue(display.GetVisibility3D())
 
-    def test_without_show_3d_no_surface_is_made(self) -> None:
+    def test_no_surface_is_created_without_show_3d(self) -> None:
         self.ui.show3DCheckBox.click()
         segmentation = self.segment(add_scan())
         surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
@@ -265,14 +265,14 @@ class ModelListTest(SegmentationCase):
     def titles(self) -> list[str]:
         return [self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count)]
 
-    def test_the_shipped_model_comes_first_and_its_tooltip_describes_it(self) -> None:
+    def test_shipped_model_is_listed_first_and_described_by_its_tooltip(self) -> None:
         self.assertEqual(self.titles(), ["Left atrium in LGE-MRI", "Tiny"])
         self.assertEqual(self.ui.modelComboBox.currentText, "Left atrium in LGE-MRI")
         for text in ("Segments: Left atrium", "LGE-MRI", "Dice 0.92 (accurate)", "never seen in training"):
             self.assertIn(text, self.ui.modelComboBox.toolTip)
-        self.assertFalse(self.ui.removeModelButton.enabled)  # it came with DCAMT
+        self.assertFalse(self.ui.removeModelButton.enabled)  # the shipped model cannot be removed
 
-    def test_a_model_is_imported_chosen_and_removed(self) -> None:
+    def test_model_is_imported_chosen_and_removed(self) -> None:
         with Person() as person:
             person.expects("Import a model", str(model_folder() / "other.dcamt"))
             click(self.ui.importModelButton)
@@ -291,7 +291,7 @@ class ModelListTest(SegmentationCase):
         self.assertFalse((self.home / "models" / "other.dcamt").exists())
         self.assertEqual(self.settings.model, "left-atrium")
 
-    def test_a_file_that_is_no_model_is_refused(self) -> None:
+    def test_file_that_is_not_a_model_is_refused(self) -> None:
         bad = self.home / "bad.dcamt"
         bad.write_bytes(b"no model")
         with Person() as person:
@@ -301,14 +301,14 @@ class ModelListTest(SegmentationCase):
         self.assertEqual(len(person.errors()), 1)
         self.assertEqual(len(self.titles()), 2)
 
-    def test_a_second_model_of_one_name_is_refused(self) -> None:
+    def test_second_model_with_the_same_name_is_refused(self) -> None:
         with Person() as person:
             person.expects("Import a model", str(model_folder() / "tiny.dcamt"))
             person.expects("in the list already", "Ok")
             click(self.ui.importModelButton)
         self.assertEqual(len(person.errors()), 1)
 
-    def test_a_missing_model_is_shown_and_reported(self) -> None:
+    def test_missing_model_is_shown_and_reported(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         (self.home / "models" / "tiny.dcamt").unlink()
@@ -323,7 +323,7 @@ class ModelListTest(SegmentationCase):
 
 
 class RegionTest(SegmentationCase):
-    def test_a_region_is_placed_and_limits_the_result(self) -> None:
+    def test_region_is_placed_and_limits_the_result(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         click(self.ui.placeRegionButton)
@@ -331,17 +331,17 @@ class RegionTest(SegmentationCase):
         bounds, own = np.zeros(6), np.zeros(6)
         volume.GetRASBounds(bounds)
         region.GetRASBounds(own)
-        np.testing.assert_allclose(own, bounds, atol=1e-6)  # the volume is smaller than a heart
+        np.testing.assert_allclose(own, bounds, atol=1e-6)  # the volume is smaller than the default region
         middle = (bounds[::2] + bounds[1::2]) / 2
         region.SetSizeWorld(14.0, 12.0, 10.0)
         click(self.ui.applyButton)
         self.wait()
-        k, j, i = np.nonzero(own_mask(self.settings.outputSegmentation, volume))
+        k, j, i = np.nonzero(segment_mask(self.settings.outputSegmentation, volume))
         points = np.stack([-1.5 * i, -1.5 * j, 1.5 * k], axis=1)
         self.assertGreater(len(points), 0)
         self.assertTrue((abs(points - middle) <= np.array([7, 6, 5]) + 1e-3).all())
 
-    def test_the_region_is_placed_around_a_result(self) -> None:
+    def test_region_is_placed_around_a_result(self) -> None:
         volume = add_scan(shape=(60, 60, 60))
         segmentation = self.segment(volume)
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
@@ -353,7 +353,7 @@ class RegionTest(SegmentationCase):
         np.testing.assert_allclose(region.GetCenterWorld(), [-1.5 * 36.5, -1.5 * 32, 1.5 * 24.5], atol=1e-3)
         np.testing.assert_allclose(region.GetSize(), [1.5 * 14 + 40, 1.5 * 15 + 40, 1.5 * 10 + 40], atol=1e-3)
 
-    def test_a_region_outside_the_volume_is_reported(self) -> None:
+    def test_region_outside_the_volume_is_reported(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         click(self.ui.placeRegionButton)
@@ -364,7 +364,7 @@ class RegionTest(SegmentationCase):
             self.wait()
         self.assertIsNone(self.settings.outputSegmentation)
 
-    def test_a_region_that_was_not_placed_is_reported_and_then_placed(self) -> None:
+    def test_region_without_a_position_is_reported_and_then_placed(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
@@ -378,4 +378,4 @@ class RegionTest(SegmentationCase):
         self.assertEqual(self.ui.regionSelector.currentNode(), region)
         click(self.ui.applyButton)
         self.wait()
-        self.assertGreater(int(own_mask(self.settings.outputSegmentation, volume).sum()), 0)
+        self.assertGreater(int(segment_mask(self.settings.outputSegmentation, volume).sum()), 0)

@@ -1,4 +1,4 @@
-"""The worker's process: its start, its end, its events and its log."""
+"""The worker's process: when it starts and ends, how its events are delivered, and its log."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 from unittest import mock
 
 import slicer
+from dcamt_testing.processes import is_alive
 from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
-from fault_case import LARGE, FaultCase, alive
+from fault_case import LARGE, FaultCase
 from segmentation_case import (
     PATIENCE_S,
     Person,
@@ -23,44 +24,44 @@ from segmentation_case import (
 
 
 class ProcessTest(FaultCase):
-    def test_the_process_ends_with_the_module(self) -> None:
+    def test_process_ends_with_the_module(self) -> None:
         self.segment(add_scan())
         pid, root = self.pid(), self.worker._root
-        self.assertTrue(alive(pid))
+        self.assertTrue(is_alive(pid))
         self.module.close()
-        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
+        process_events_until(lambda: not is_alive(pid), PATIENCE_S, "the process's end")
         self.assertFalse(os.path.exists(root))
 
-    def test_the_process_ends_with_slicer(self) -> None:
+    def test_process_ends_with_slicer(self) -> None:
         self.segment(add_scan())
         pid = self.pid()
         announce_quitting()
-        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
+        process_events_until(lambda: not is_alive(pid), PATIENCE_S, "the process's end")
 
-    def test_a_slicer_that_is_killed_leaves_no_voxels_behind(self) -> None:
+    def test_voxel_files_are_removed_when_slicer_is_killed(self) -> None:
         self.begin(add_scan(shape=LARGE))
         root = self.worker._root
         self.assertTrue(list(Path(root).rglob("volume.npy")))
         with Person() as person:
             person.expects("ended unexpectedly", "Ok")
-            self.worker._process._process.closeWriteChannel()  # as the system does for a process that is gone
+            self.worker._process._process.closeWriteChannel()  # as the operating system does when Slicer was killed
             process_events_until(lambda: not os.path.exists(root), 20, "the folder's end")
             process_events_until(lambda: not self.logic.isRunning(), 20, "the job's end")
 
-    def test_the_process_ends_after_idle_minutes_and_comes_back(self) -> None:
+    def test_idle_process_ends_and_is_started_again(self) -> None:
         volume = add_scan()
         pid = self.begin(volume)
         idle = self.worker._idle
         with mock.patch.object(idle, "start", wraps=idle.start) as start:
             self.wait()
-        # After the answer it waits for a quarter of an hour, which is over here at once.
+        # After an answer, the timer is set to 15 minutes; here it fires at once.
         start.assert_called_with(15 * 60000)
-        self.assertTrue(alive(pid))
+        self.assertTrue(is_alive(pid))
         idle.start(0)
-        process_events_until(lambda: not alive(pid), PATIENCE_S, "the process's end")
+        process_events_until(lambda: not is_alive(pid), PATIENCE_S, "the process's end")
         self.assert_the_next_apply_works(volume)
 
-    def test_the_process_starts_with_the_first_apply_and_not_before(self) -> None:
+    def test_process_starts_with_the_first_apply(self) -> None:
         self.prepare(add_scan())
         self.assertIsNone(self.worker._process)
 
@@ -70,8 +71,8 @@ class ProcessTest(FaultCase):
 
 
 class EngineProcessTest(unittest.TestCase):
-    def test_a_process_is_not_dropped_within_its_own_signal(self) -> None:
-        """PythonQt deletes an object with its last reference, and Qt goes on using it after the signal."""
+    def test_process_object_is_not_deleted_during_its_own_signal(self) -> None:
+        """PythonQt deletes an object with its last Python reference, but Qt still uses the object after the signal."""
         for python, words in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
             heard: list[Any] = []
             process = EngineProcess(words, heard.append, heard.append, python).start()
@@ -83,13 +84,13 @@ class EngineProcessTest(unittest.TestCase):
             self.assertEqual(bool(heard[-1].problem), python is not None)
             self.assertEqual(heard[:-1], [] if python else [{"event": "x"}])
 
-    def test_one_turn_of_the_event_loop_delivers_once_however_much_output_arrives(self) -> None:
+    def test_large_output_is_delivered_in_several_turns_of_the_event_loop(self) -> None:
         heard: list[Any] = []
         process = EngineProcess([], heard.append, heard.append)
         output = mock.Mock()
         output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n' * 2
         process._process, process._runs, process.listening = output, True, True
-        # By this clock each event takes longer than a turn may.
+        # On this simulated clock, each event exceeds the time limit of one turn.
         with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", side_effect=lambda: float(len(heard))):
             for _chunk in range(5):
                 process._on_output()
@@ -112,7 +113,7 @@ class EngineProcessTest(unittest.TestCase):
 
 
 class LogTest(FaultCase):
-    def test_the_log_opens_on_demand_and_names_every_stage(self) -> None:
+    def test_log_opens_on_click_and_names_every_stage(self) -> None:
         self.assertTrue(self.ui.logCollapsibleButton.collapsed)
         self.segment(add_scan())
         self.assertEqual(self.ui.logView.plainText, "")

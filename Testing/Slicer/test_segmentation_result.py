@@ -1,4 +1,4 @@
-"""What comes into the scene: geometry, names, codes, places; and what stays as it was."""
+"""The result in the scene: geometry, surface, names, codes and folders; other nodes and segments stay unchanged."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from segmentation_case import (
     click,
     close_scene,
     model_folder,
-    own_mask,
     scene_state,
+    segment_mask,
     start_afresh,
 )
 from vtk.util.numpy_support import vtk_to_numpy
 
 
 def oblique(degrees: float = 25.0) -> np.ndarray:
-    """(4, 4): unequal spacings on axes that are none of the patient's, one of them flipped."""
+    """Return an affine (4, 4) with unequal spacings and oblique axes, one of them flipped."""
     turn = np.radians(degrees)
     about_s = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
     about_r = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
@@ -49,8 +49,8 @@ def oblique(degrees: float = 25.0) -> np.ndarray:
     return affine
 
 
-def command_line(volume: Any) -> np.ndarray:
-    """What `dcamt segment`, in a process of its own, makes of the same voxels and geometry: (K, J, I)."""
+def segment_by_command(volume: Any) -> np.ndarray:
+    """Return the labels (K, J, I) of `dcamt segment`, run in a separate process on the same voxels and geometry."""
     with tempfile.TemporaryDirectory() as folder:
         scan, result = Path(folder, "scan.nrrd"), Path(folder, "out.seg.nrrd")
         saved = slicer.mrmlScene.CopyNode(volume)
@@ -67,7 +67,7 @@ def command_line(volume: Any) -> np.ndarray:
         )
         loaded = slicer.util.loadSegmentation(str(result))
         try:
-            return np.array(own_mask(loaded, saved))
+            return np.array(segment_mask(loaded, saved))
         finally:
             slicer.mrmlScene.RemoveNode(loaded)
 
@@ -80,14 +80,14 @@ def tag(segment: Any, name: str) -> str:
 
 class GridTest(SegmentationCase):
     def assert_equals_the_command_line(self, volume: Any, segmentation: Any) -> None:
-        mask = own_mask(segmentation, volume)
-        expected = command_line(volume)
+        mask = segment_mask(segmentation, volume)
+        expected = segment_by_command(volume)
         self.assertGreater(int(mask.sum()), 50)
         differing = int((mask != expected).sum())
-        # Threads may sum in another order, which can tip a voxel that lies on the border.
+        # Threads may add in another order, which can change voxels exactly on the boundary.
         self.assertLessEqual(differing, 2)
 
-    def test_any_orientation(self) -> None:
+    def test_result_equals_the_command_s_in_any_orientation(self) -> None:
         axes = np.diag([-1.5, -1.5, 1.5, 1.0])
         sagittal = np.array([[0, 0, 2.0, 5], [1.4, 0, 0, -7], [0, -1.4, 0, 9], [0, 0, 0, 1]])
         for name, affine in (("axial", axes), ("sagittal", sagittal), ("oblique", oblique())):
@@ -95,7 +95,7 @@ class GridTest(SegmentationCase):
                 volume = add_scan(name, affine=affine, seed=len(name))
                 self.assert_equals_the_command_line(volume, self.segment(volume))
 
-    def test_the_result_lies_on_the_volumes_own_grid(self) -> None:
+    def test_result_lies_on_the_volume_s_grid(self) -> None:
         volume = add_scan(affine=oblique())
         segmentation = self.segment(volume)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
@@ -113,7 +113,7 @@ class GridTest(SegmentationCase):
         role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
         self.assertEqual(segmentation.GetNodeReference(role), volume)
 
-    def test_under_a_linear_transform_the_result_moves_with_the_volume(self) -> None:
+    def test_result_moves_with_the_volume_under_a_linear_transform(self) -> None:
         volume = add_scan(affine=oblique())
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "to atlas")
         moved = vtk.vtkTransform()
@@ -127,10 +127,10 @@ class GridTest(SegmentationCase):
         map_node = slicer.util.getNode("LGE disagreement")
         self.assertEqual(map_node.GetParentTransformNode(), transform)
 
-    def test_into_a_segmentation_under_another_linear_transform(self) -> None:
+    def test_result_is_placed_correctly_in_a_segmentation_under_another_transform(self) -> None:
         volume = add_scan()
         alone = self.segment(volume)
-        expected, places = np.array(own_mask(alone, volume)), self.logic.doubtfulPlaces(alone)
+        expected, places = np.array(segment_mask(alone, volume)), self.logic.doubtfulPlaces(alone)
         self.assertGreater(len(places), 0)
         target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
         target.CreateDefaultDisplayNodes()
@@ -141,7 +141,7 @@ class GridTest(SegmentationCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, target, foreign, volume)
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
         moved = vtk.vtkTransform()
-        moved.Translate(1.5, 3.0, -1.5)  # whole voxels, so that resampling loses nothing
+        moved.Translate(1.5, 3.0, -1.5)  # whole voxels, so that resampling is exact
         transform.SetMatrixTransformToParent(moved.GetMatrix())
         target.SetAndObserveTransformNodeID(transform.GetID())
         choose(self.ui.outputSelector, target)
@@ -159,7 +159,7 @@ class SurfaceTest(unittest.TestCase):
     def setUp(self) -> None:
         start_afresh()
 
-    def test_the_surface_is_closed_and_encloses_what_the_voxels_fill(self) -> None:
+    def test_surface_is_closed_and_has_the_volume_of_the_voxels(self) -> None:
         shape = (44, 56, 60)
         volume = add_scan(shape=shape, affine=oblique())
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
@@ -183,11 +183,11 @@ class SurfaceTest(unittest.TestCase):
         centre = oblique() @ [*((np.array(shape[::-1]) - 1) / 2), 1]
         np.testing.assert_allclose((bounds[::2] + bounds[1::2]) / 2, centre[:3], atol=0.7)
 
-    def test_the_workers_surface_is_the_one_that_slicer_makes(self) -> None:
+    def test_worker_s_surface_equals_slicer_s(self) -> None:
         shape = (30, 36, 40)
         volume = add_scan(shape=shape, affine=oblique())
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
-        points = (index - [36, 17, 14]) @ oblique()[:3, :3].T  # it ends at the scan's border
+        points = (index - [36, 17, 14]) @ oblique()[:3, :3].T  # the ball touches the scan's border
         labels = (((points / [18, 12, 15]) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
         result = result_of(labels)
         (item,) = result.classes
@@ -209,16 +209,16 @@ class SurfaceTest(unittest.TestCase):
             triangles.SetInputData(surface)
             mass.SetInputConnection(triangles.GetOutputPort())
             volumes.append(mass.GetVolume())
-        # Smoothing takes more from a small label: test_wall_surface.py compares with known volumes.
+        # Smoothing shrinks both alike; test_wall_surface.py compares with known volumes.
         self.assertAlmostEqual(volumes[0] / volumes[1], 1, delta=0.001)
 
-    def test_nothing_found_is_an_empty_segment(self) -> None:
+    def test_empty_result_is_an_empty_segment(self) -> None:
         volume = add_scan()
         segmentation = put(result_of(np.zeros((16, 20, 24), np.uint8)), volume)
         self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
-        self.assertEqual(int(own_mask(segmentation, volume).sum()), 0)
+        self.assertEqual(int(segment_mask(segmentation, volume).sum()), 0)
 
-    def test_a_step_that_fails_takes_back_what_was_added(self) -> None:
+    def test_failed_step_removes_what_was_added(self) -> None:
         volume = add_scan()
         state = scene_state()
         labels = np.zeros((16, 20, 24), np.uint8)
@@ -228,24 +228,24 @@ class SurfaceTest(unittest.TestCase):
             put(broken, volume)
         self.assertEqual(scene_state(), state)
 
-    def test_a_step_that_fails_leaves_an_earlier_result_whole(self) -> None:
+    def test_failed_step_keeps_the_earlier_result(self) -> None:
         volume = add_scan()
         labels = np.zeros((16, 20, 24), np.uint8)
         labels[4:8, 4:8, 4:8] = 1
         segmentation = put(result_of(labels), volume)
-        mask = np.array(own_mask(segmentation, volume))
+        mask = np.array(segment_mask(segmentation, volume))
         rows = rows_of(review.referenced(segmentation, review.MEASUREMENTS))
         state = scene_state()
         broken = replace(result_of(np.ones_like(labels)), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
         with self.assertRaises(TypeError):
             put(broken, volume, segmentation)
         self.assertEqual(scene_state(), state)
-        np.testing.assert_array_equal(own_mask(segmentation, volume), mask)
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), mask)
         self.assertEqual(rows_of(review.referenced(segmentation, review.MEASUREMENTS)), rows)
 
 
 def result_of(labels: np.ndarray) -> SegmentationResult:
-    """A result as the worker's event tells of it, with a map of disagreement."""
+    """Return a result with a disagreement map, as made from the worker's event."""
     info = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
     filled = np.argwhere(labels)[:, ::-1]
     box = None
@@ -256,7 +256,7 @@ def result_of(labels: np.ndarray) -> SegmentationResult:
 
 
 def put(result: SegmentationResult, volume: Any, target: Any = None) -> Any:
-    """Take all steps of bringing a result into the scene; returns the segmentation node."""
+    """Run all steps that insert a result into the scene; return the segmentation node."""
     steps = insert_result(result, SegmentationRequest(volume, target))
     while True:
         try:
@@ -266,7 +266,7 @@ def put(result: SegmentationResult, volume: Any, target: Any = None) -> Any:
 
 
 class NameTest(SegmentationCase):
-    def test_name_colour_and_code(self) -> None:
+    def test_segment_has_name_colour_and_code(self) -> None:
         segmentation = self.segment(add_scan())
         self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
         segment = segmentation.GetSegmentation().GetNthSegment(0)
@@ -283,12 +283,12 @@ class NameTest(SegmentationCase):
             found = (code.GetCodingSchemeDesignator(), code.GetCodeValue(), code.GetCodeMeaning())
             self.assertEqual(found, expected)
 
-    def test_it_lies_in_a_folder_beside_the_volume_in_the_study_with_its_helpers_below(self) -> None:
+    def test_result_lies_in_a_folder_beside_its_volume_with_its_helper_nodes(self) -> None:
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
         subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Somebody")
         study = hierarchy.CreateStudyItem(subject, "MR 2026")
         volume = add_scan()
-        hierarchy.CreateItem(study, volume)  # in Slicer it has an item already, which moves there
+        hierarchy.CreateItem(study, volume)  # in Slicer, this moves the volume's existing item
         segmentation = self.segment(volume)
         result = hierarchy.GetItemByDataNode(segmentation)
         folder = hierarchy.GetItemParent(result)
@@ -300,7 +300,7 @@ class NameTest(SegmentationCase):
 
 
 class ExistingSegmentationTest(SegmentationCase):
-    def test_only_own_segments_are_replaced(self) -> None:
+    def test_only_segments_made_by_dcamt_are_replaced(self) -> None:
         volume = add_scan()
         target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
         target.CreateDefaultDisplayNodes()
@@ -315,19 +315,19 @@ class ExistingSegmentationTest(SegmentationCase):
         self.assertEqual(target.GetName(), "mine")
         first = list(target.GetSegmentation().GetSegmentIDs())
         self.assertEqual(len(first), 2)
-        accurate = np.array(own_mask(target, volume, 1))
+        accurate = np.array(segment_mask(target, volume, 1))
 
         choose(self.ui.qualityComboBox, "Fast: one branch")
         nodes = slicer.mrmlScene.GetNumberOfNodes()
         self.segment(volume)
-        self.assertEqual(list(target.GetSegmentation().GetSegmentIDs()), first)  # no second atrium, same identifier
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes - 2)  # the map and its display node
-        self.assertTrue((own_mask(target, volume, 1) != accurate).any())
-        np.testing.assert_array_equal(own_mask(target, volume, 0), drawn)
+        self.assertEqual(list(target.GetSegmentation().GetSegmentIDs()), first)  # identifiers are kept
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes - 2)  # the map and its display node are removed
+        self.assertTrue((segment_mask(target, volume, 1) != accurate).any())
+        np.testing.assert_array_equal(segment_mask(target, volume, 0), drawn)
         segment = target.GetSegmentation().GetSegment(foreign)
         self.assertEqual((segment.GetName(), segment.GetColor()), ("Left atrium", (0.1, 0.9, 0.2)))
 
-    def test_the_map_of_an_earlier_result_goes_out_of_use_in_fast_quality(self) -> None:
+    def test_map_of_an_earlier_result_is_no_longer_used_after_fast_quality(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.assertIsNotNone(self.logic.trust(segmentation))
@@ -341,30 +341,30 @@ class ExistingSegmentationTest(SegmentationCase):
         self.segment(volume)
         _volume, map_ = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         segmentation.SetNodeReferenceID(review.DISAGREEMENT, None)
-        self.assertTrue(review.is_map(map_))  # though no result refers to it any more
+        self.assertTrue(review.is_map(map_))  # still recognised as a map, although no result refers to it
         self.assertIs(self.logic.firstVolume(), volume)
 
-    def test_two_volumes_never_mix(self) -> None:
+    def test_results_of_two_volumes_are_kept_apart(self) -> None:
         one, two = add_scan("one", affine=oblique()), add_scan("two", shape=(14, 22, 18), seed=7)
         results = {}
         for volume in (one, two):
             results[volume.GetName()] = self.segment(volume)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")), 2)
-        masks = {volume.GetName(): np.array(own_mask(results[volume.GetName()], volume)) for volume in (one, two)}
+        masks = {volume.GetName(): np.array(segment_mask(results[volume.GetName()], volume)) for volume in (one, two)}
         for volume in (one, two):
-            expected = command_line(volume)
+            expected = segment_by_command(volume)
             self.assertLessEqual(int((masks[volume.GetName()] != expected).sum()), 2)
-        # Again in turn: each goes into its own node, and the other's stays.
+        # Segmented again, each volume's result replaces only that volume's earlier one.
         for volume in (two, one):
             self.assertEqual(self.segment(volume), results[volume.GetName()])
         for volume in (one, two):
-            np.testing.assert_array_equal(own_mask(results[volume.GetName()], volume), masks[volume.GetName()])
+            np.testing.assert_array_equal(segment_mask(results[volume.GetName()], volume), masks[volume.GetName()])
             rows = self.logic.measurements(results[volume.GetName()])
             self.assertEqual(rows[0]["scan"], volume.GetName())
 
 
 class PersistenceTest(SegmentationCase):
-    def test_choices_and_result_survive_saving_closing_and_loading(self) -> None:
+    def test_choices_and_result_are_restored_with_a_saved_scene(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         choose(self.ui.qualityComboBox, "Fast: one branch")
@@ -372,7 +372,7 @@ class PersistenceTest(SegmentationCase):
         self.ui.disagreementCheckBox.click()
         click(self.ui.placeRegionButton)
         click(self.ui.teachButton)
-        mask, rows = np.array(own_mask(segmentation, volume)), self.logic.measurements(segmentation)
+        mask, rows = np.array(segment_mask(segmentation, volume)), self.logic.measurements(segmentation)
         places, trust = self.logic.doubtfulPlaces(segmentation), self.logic.trust(segmentation)
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "scene.mrb"))
@@ -390,7 +390,7 @@ class PersistenceTest(SegmentationCase):
         self.assertEqual(self.ui.deviceComboBox.currentText, "CPU")
         self.assertTrue(self.ui.disagreementCheckBox.checked)
         loaded, volume = self.settings.outputSegmentation, self.settings.inputVolume
-        np.testing.assert_array_equal(own_mask(loaded, volume), mask)
+        np.testing.assert_array_equal(segment_mask(loaded, volume), mask)
         self.assertEqual(self.logic.measurements(loaded), rows)
         self.assertEqual(self.logic.doubtfulPlaces(loaded), places)
         self.assertEqual(self.logic.trust(loaded), trust)
@@ -398,23 +398,23 @@ class PersistenceTest(SegmentationCase):
         self.assertFalse(review.is_outdated(loaded))
         self.assertTrue(self.ui.nextPlaceButton.enabled)
         self.assertIn("training case", self.ui.teachLabel.text)
-        # The map was shown when the scene was saved; it can be taken off.
+        # The map was visible when the scene was saved; it can be hidden.
         self.ui.disagreementCheckBox.click()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertNotEqual(composite.GetForegroundVolumeID(), slicer.util.getNode("LGE disagreement").GetID())
-        # And the same segments are known as DCAMT's own.
+        # The segments are still recognised as made by DCAMT.
         choose(self.ui.qualityComboBox, "Accurate: both branches, with their doubts")
         self.segment(volume)
         self.assertEqual(loaded.GetSegmentation().GetNumberOfSegments(), 1)
 
 
 class AnalyticMeasurementTest(unittest.TestCase):
-    """Measurements of shapes whose size is known, from the worker's own code to the table."""
+    """Measurements of shapes of known size, from the worker's code to the table."""
 
     def setUp(self) -> None:
         start_afresh()
 
-    def test_ball_and_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
+    def test_table_shows_the_size_of_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
         from dcamt.geometry import Grid
         from dcamt.metrics.measurements import measure
         from dcamt.recipe import load_recipe
@@ -434,7 +434,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
                 (row,) = rows_of(table)
                 a, b, c = radii
                 volume_ml = 4 / 3 * np.pi * a * b * c / 1000
-                p = 1.6075  # K. Thomsen's formula, within 1.1 %
+                p = 1.6075  # K. Thomsen's formula of an ellipsoid's area, exact to 1.1 %
                 mean = ((a * b) ** p + (a * c) ** p + (b * c) ** p) / 3
                 surface_cm2 = 4 * np.pi * mean ** (1 / p) / 100
                 self.assertAlmostEqual(float(row["volume_ml"]) / volume_ml, 1, delta=0.02)

@@ -1,4 +1,4 @@
-"""The scene stays tidy: helpers belong to their results, go with them, and leave nothing behind."""
+"""Helper nodes in the scene belong to their result and are removed with it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folders() -> list[str]:
 
 
 class SceneTest(ViewCase):
-    def test_a_deleted_result_takes_its_helpers_along(self) -> None:
+    def test_helper_nodes_are_removed_with_their_result(self) -> None:
         segmentation = self.segment(add_scan())
         self.ui.disagreementCheckBox.click()
         click(self.ui.nextPlaceButton)
@@ -46,7 +46,7 @@ class SceneTest(ViewCase):
         self.assertEqual(len(names("vtkMRMLSegmentationNode")), 2)
         self.assertEqual(folders(), ["LGE – DCAMT"])
 
-    def test_a_map_is_not_offered_as_a_volume(self) -> None:
+    def test_disagreement_map_is_not_listed_as_a_volume(self) -> None:
         volume = add_scan()
         self.segment(volume)
         slicer.mrmlScene.RemoveNode(volume)
@@ -79,6 +79,6 @@ class SceneTest(ViewCase):
             gc.collect()
             return [name for name, weak in images if weak.Get() is not None]
 
-        # The slice views' own pipeline keeps the images that it drew last: at most one volume and one map.
+        # The slice views keep the images that they drew last: at most one volume and one map.
         few = {"volume", "map"}
         process_events_until(lambda: len(left()) <= 2 and set(left()) <= few, PATIENCE_S, "the images to be freed")

@@ -1,4 +1,4 @@
-"""The sample scan and the shipped model: the whole way of the tutorial, against the sample's exact label."""
+"""The first tutorial with the sample scan and the shipped model; the result is compared with the exact label."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from segmentation_case import (
     assert_no_pause,
     click,
     open_module,
-    own_mask,
     process_events_until,
+    segment_mask,
     start_afresh,
 )
 
@@ -28,7 +28,7 @@ PATIENCE_S = 900
 
 
 def exact_label() -> np.ndarray:
-    """(K, J, I): the left atrium that the sample scan was drawn with."""
+    """Return the label (K, J, I) from which the sample scan was generated."""
     folder = str(ROOT / "Resources" / "SampleData")
     sys.path.insert(0, folder)
     try:
@@ -51,13 +51,13 @@ class TutorialTest(unittest.TestCase):
         accept("left-atrium")
 
     def apply(self) -> float:
-        """Click Apply and wait; returns the longest pause of the window meanwhile, s of processor time at most."""
+        """Click Apply and wait; return the window's longest pause, at most its processor time, in seconds."""
         with LoopMonitor() as monitor:
             self.ui.applyButton.click()
             process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the segmentation's end")
         return min(monitor.longest_pause, monitor.longest_work)
 
-    def test_from_the_sample_scan_to_a_training_case(self) -> None:
+    def test_sample_scan_is_segmented_and_added_as_a_training_case(self) -> None:
         volume = slicer.util.loadVolume(str(sample_path()))
         self.ui.inputSelector.setCurrentNode(volume)
         self.assertEqual(self.ui.modelComboBox.currentText, "Left atrium in LGE-MRI")
@@ -67,7 +67,7 @@ class TutorialTest(unittest.TestCase):
         assert_no_pause(pause)
 
         label = exact_label()
-        mask = own_mask(segmentation, volume)
+        mask = segment_mask(segmentation, volume)
         self.assertGreater(dice(mask == 1, label == 1), 0.85)
         voxel_ml = 0.625**3 / 1000
         row = self.logic.measurements(segmentation)[0]
@@ -86,7 +86,7 @@ class TutorialTest(unittest.TestCase):
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
         places = self.logic.doubtfulPlaces(segmentation)
-        if places:  # a better model may leave none
+        if places:  # a better model may have no doubtful place
             click(self.ui.nextPlaceButton)
             self.assertIn(f"1 of {len(places)}", self.ui.placeLabel.text)
 
@@ -99,10 +99,10 @@ class TutorialTest(unittest.TestCase):
         click(self.ui.teachButton)
         (case,) = scene_cases()
         self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
-        np.testing.assert_array_equal(own_mask(case.segmentation, volume), label)
+        np.testing.assert_array_equal(segment_mask(case.segmentation, volume), label)
 
     def assert_surface(self, segmentation: Any, volume_ml: float, surface_cm2: float) -> None:
-        """The surface, which Slicer makes, agrees with the measurements, which are made of voxels."""
+        """Fail unless the surface made by Slicer agrees with the measurements, which are computed from voxels."""
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
         triangles.SetInputData(segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(name))
@@ -111,5 +111,5 @@ class TutorialTest(unittest.TestCase):
         self.assertAlmostEqual(mass.GetSurfaceArea() / 100 / surface_cm2, 1, delta=0.1)
         self.assertTrue(segmentation.GetDisplayNode().GetVisibility3D())
 
-    def test_the_self_test_passes(self) -> None:
+    def test_self_test_of_the_module_passes(self) -> None:
         slicer.selfTests["DCAMTSegmentation"]()

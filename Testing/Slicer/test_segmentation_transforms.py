@@ -1,4 +1,4 @@
-"""Volumes, regions and segmentations under transforms that are not linear."""
+"""Volumes, regions and segmentations under non-linear transforms."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import vtk
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.volume_bridge import world_positions
 from fake_worker import ViewCase, accept
-from segmentation_case import Person, add_scan, choose, click, own_mask
+from segmentation_case import Person, add_scan, choose, click, segment_mask
 
 
 def add_bend(push_mm: float = 6.0) -> Any:
-    """Add a thin-plate spline that pushes the centre of `add_scan` to the right, and leaves the corners."""
+    """Add a thin-plate spline that moves the centre of `add_scan` to the right and keeps the corners fixed."""
     corners = [(x, y, z) for x in (-40.0, 5.0) for y in (-35.0, 5.0) for z in (-5.0, 30.0)]
     source, target = vtk.vtkPoints(), vtk.vtkPoints()
     for point in (*corners, (-17.0, -14.0, 11.0)):
@@ -30,10 +30,10 @@ def add_bend(push_mm: float = 6.0) -> Any:
 
 
 class NonLinearTransformTest(ViewCase):
-    def test_a_segmentation_bent_against_the_volume_is_refused_before_anything_is_computed(self) -> None:
+    def test_segmentation_under_another_non_linear_transform_is_refused_at_once(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
-        before = np.array(own_mask(segmentation, volume))
+        before = np.array(segment_mask(segmentation, volume))
         requests = len(self.module.worker.requests)
         segmentation.SetAndObserveTransformNodeID(add_bend().GetID())
         with Person() as person:
@@ -42,12 +42,12 @@ class NonLinearTransformTest(ViewCase):
         self.assertEqual(person.seen[0].detail, "")
         self.assertEqual((self.logic.isRunning(), len(self.module.worker.requests)), (False, requests))
         segmentation.SetAndObserveTransformNodeID(None)
-        np.testing.assert_array_equal(own_mask(segmentation, volume), before)
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), before)
 
-    def test_a_segmentation_that_is_bent_meanwhile_stays_as_it_was(self) -> None:
+    def test_segmentation_transformed_during_the_computation_is_left_unchanged(self) -> None:
         volume = add_scan()
         segmentation, bend = self.segment(volume), add_bend()
-        before = np.array(own_mask(segmentation, volume))
+        before = np.array(segment_mask(segmentation, volume))
         self.module.worker.before_answer = lambda: segmentation.SetAndObserveTransformNodeID(bend.GetID())
         self.module.worker.labels_of = np.zeros_like
         with Person() as person:
@@ -55,22 +55,22 @@ class NonLinearTransformTest(ViewCase):
             self.segment(volume)
         self.assertEqual(person.seen[0].detail, "")
         segmentation.SetAndObserveTransformNodeID(None)
-        np.testing.assert_array_equal(own_mask(segmentation, volume), before)
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), before)
 
-    def test_volume_and_result_under_one_bend(self) -> None:
+    def test_volume_and_result_may_share_a_non_linear_transform(self) -> None:
         volume, bend = add_scan(), add_bend()
         volume.SetAndObserveTransformNodeID(bend.GetID())
-        for _time in range(2):  # into a new segmentation, and then into that one
+        for _time in range(2):  # first into a new segmentation, then into the same one
             segmentation = self.segment(volume)
             self.assertEqual(segmentation.GetTransformNodeID(), bend.GetID())
             self.assertNotIn("meanwhile", self.ui.statusLabel.text)
         expected = self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))
         segmentation.SetAndObserveTransformNodeID(None)
         volume.SetAndObserveTransformNodeID(None)
-        np.testing.assert_array_equal(own_mask(segmentation, volume), expected)
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), expected)
         self.assertIs(review.referenced(segmentation, review.VOLUME), volume)
 
-    def test_a_bend_that_is_changed_meanwhile_is_noted(self) -> None:
+    def test_non_linear_transform_changed_during_the_computation_is_noted(self) -> None:
         volume, bend = add_scan(), add_bend()
         volume.SetAndObserveTransformNodeID(bend.GetID())
         other = add_bend(push_mm=9.0)
@@ -78,7 +78,7 @@ class NonLinearTransformTest(ViewCase):
         self.segment(volume)
         self.assertIn("The transform of LGE was changed meanwhile", self.ui.statusLabel.text)
 
-    def test_world_positions_follow_a_bend(self) -> None:
+    def test_world_positions_follow_a_non_linear_transform(self) -> None:
         volume = add_scan()
         straight = world_positions(volume)
         self.assertEqual(straight.shape, (125, 3))
@@ -88,7 +88,7 @@ class NonLinearTransformTest(ViewCase):
         np.testing.assert_allclose(moved[62], (6, 0, 0), atol=0.5)  # the centre
         self.assertLess(np.abs(moved[:, 1:]).max(), 1e-6)
 
-    def test_a_region_that_is_bent_against_the_volume_is_refused(self) -> None:
+    def test_region_under_another_non_linear_transform_is_refused(self) -> None:
         volume = add_scan()
         choose(self.ui.inputSelector, volume)
         click(self.ui.placeRegionButton)

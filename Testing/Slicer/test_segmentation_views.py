@@ -1,4 +1,4 @@
-"""What the views and the panel show is true, whichever scan, result, map or place is chosen."""
+"""The views and the panel stay consistent when scans, results, maps and doubtful places are chosen."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class TwoScansTest(ViewCase):
         self.one, self.two = add_scan("one"), add_scan("two", shape=(14, 22, 18), seed=7)
         slicer.util.setSliceViewerLayers(background=self.two, fit=True)
 
-    def test_the_panel_chooses_the_scan_that_the_views_show(self) -> None:
+    def test_panel_chooses_the_scan_shown_in_the_views(self) -> None:
         self.settings.inputVolume = None
         self.module.panel.enter()
         self.assertEqual(self.ui.inputSelector.currentNode(), self.two)
 
-    def test_the_chosen_volume_is_shown(self) -> None:
+    def test_chosen_volume_is_shown(self) -> None:
         choose(self.ui.inputSelector, self.one)
         for volume in (self.two, self.one):
             for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
@@ -33,15 +33,15 @@ class TwoScansTest(ViewCase):
             choose(self.ui.inputSelector, volume)
             self.assert_shown(volume)
             for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-                self.assertNotEqual(view.GetFieldOfView()[:2], (11.0, 12.0))  # fitted
+                self.assertNotEqual(view.GetFieldOfView()[:2], (11.0, 12.0))  # the view was fitted to the volume
 
-    def test_a_result_that_arrives_is_shown_over_its_own_scan(self) -> None:
+    def test_new_result_is_shown_over_its_scan(self) -> None:
         choose(self.ui.inputSelector, self.one)
         self.module.worker.before_answer = lambda: slicer.util.setSliceViewerLayers(background=self.two)
         self.segment(self.one)
         self.assert_shown(self.one)
 
-    def test_results_of_other_scans_are_hidden_until_theirs_is_chosen(self) -> None:
+    def test_results_of_other_scans_are_hidden_until_their_scan_is_chosen(self) -> None:
         first, second = self.segment(self.one), self.segment(self.two)
         self.assertFalse(first.GetDisplayNode().GetVisibility())
         self.assertTrue(second.GetDisplayNode().GetVisibility())
@@ -50,34 +50,34 @@ class TwoScansTest(ViewCase):
         self.assertFalse(second.GetDisplayNode().GetVisibility())
         self.assertEqual(self.ui.outputSelector.currentNode(), first)
 
-    def test_a_result_that_a_person_hid_stays_hidden(self) -> None:
+    def test_result_hidden_by_a_person_stays_hidden(self) -> None:
         first = self.segment(self.one)
         first.GetDisplayNode().SetVisibility(False)
         choose(self.ui.inputSelector, self.two)
         choose(self.ui.inputSelector, self.one)
         self.assertFalse(first.GetDisplayNode().GetVisibility())
 
-    def test_a_result_that_is_chosen_brings_its_scan(self) -> None:
+    def test_choosing_a_result_shows_its_scan(self) -> None:
         first, _second = self.segment(self.one), self.segment(self.two)
         choose(self.ui.outputSelector, first)
         self.assert_shown(self.one)
         self.assertEqual(self.ui.inputSelector.currentNode(), self.one)
         self.assertIn("one: Left atrium", self.ui.resultLabel.text)
 
-    def test_the_next_place_brings_its_scan(self) -> None:
+    def test_next_place_shows_its_scan(self) -> None:
         self.segment(self.one)
         slicer.util.setSliceViewerLayers(background=self.two)
         click(self.ui.nextPlaceButton)
         self.assert_shown(self.one)
 
-    def test_the_next_place_keeps_the_zoom(self) -> None:
+    def test_next_place_keeps_the_zoom(self) -> None:
         self.segment(self.one)
         (view, *_others) = slicer.util.getNodesByClass("vtkMRMLSliceNode")
         view.SetFieldOfView(11.0, 12.0, 1.0)
         click(self.ui.nextPlaceButton)
         self.assertEqual(view.GetFieldOfView()[:2], (11.0, 12.0))
 
-    def test_the_status_is_about_the_scan_that_is_chosen(self) -> None:
+    def test_status_refers_to_the_chosen_scan(self) -> None:
         self.segment(self.one)
         self.assertEqual(self.ui.statusLabel.text, "one was segmented with Left atrium in LGE-MRI.")
         self.assertIn("Left atrium in LGE-MRI", self.ui.resultLabel.toolTip)
@@ -88,7 +88,7 @@ class TwoScansTest(ViewCase):
         close_scene()
         self.assertEqual(self.ui.statusLabel.text, "")
 
-    def test_the_first_result_centres_the_3d_views(self) -> None:
+    def test_first_result_centres_the_3d_views(self) -> None:
         layout = slicer.app.layoutManager()
         if not hasattr(layout, "resets"):
             self.skipTest("counts what the harness's views do")
@@ -101,7 +101,7 @@ class TwoScansTest(ViewCase):
 
 
 class NewVolumeTest(ViewCase):
-    def test_a_volume_that_is_loaded_is_chosen_if_none_was(self) -> None:
+    def test_loaded_volume_is_chosen_when_none_was_chosen(self) -> None:
         self.assertIsNone(self.ui.inputSelector.currentNode())
         volume = add_scan()
         process_events_until(lambda: self.ui.inputSelector.currentNode() is not None, 5, "the volume")
@@ -113,7 +113,7 @@ class NewVolumeTest(ViewCase):
 
 
 class ImportTest(ViewCase):
-    def test_a_scene_that_is_loaded_while_the_panel_is_open_keeps_its_result(self) -> None:
+    def test_scene_loaded_while_the_panel_is_open_keeps_its_result(self) -> None:
         self.segment(add_scan())
         self.ui.disagreementCheckBox.click()
         with tempfile.TemporaryDirectory() as folder:
@@ -130,12 +130,12 @@ class ImportTest(ViewCase):
         for composite in composites():
             self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
 
-    def test_the_panel_sends_no_events_during_an_import(self) -> None:
+    def test_panel_sends_no_events_during_an_import(self) -> None:
         self.segment(add_scan())
         scene = slicer.mrmlScene
         scene.StartState(scene.ImportState)
         try:
-            # References of the node that is imported cannot be resolved yet.
+            # During the import, node references cannot be resolved yet.
             self.settings.parameterNode.SetNodeReferenceID("inputVolume", None)
             self.settings.parameterNode.Modified()
             self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
@@ -145,7 +145,7 @@ class ImportTest(ViewCase):
 
 
 class MapTest(ViewCase):
-    def test_with_the_map_the_result_is_an_outline_and_a_legend_explains_the_colours(self) -> None:
+    def test_result_is_an_outline_and_a_legend_is_shown_when_the_map_is_visible(self) -> None:
         segmentation = self.segment(add_scan())
         display = segmentation.GetDisplayNode()
         self.assertTrue(display.GetVisibility2DFill())
@@ -155,18 +155,18 @@ class MapTest(ViewCase):
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())
         self.assertIn("Disagreement (%)", legend.GetTitleText())
-        self.assertLessEqual(max(legend.GetSize()), 0.3)  # its letters grow with it
+        self.assertLessEqual(max(legend.GetSize()), 0.3)  # the font size follows the legend's size
         self.assertEqual(legend.GetDisplayableNode(), slicer.util.getNode("LGE disagreement"))
         self.ui.disagreementCheckBox.click()
         self.assertTrue(display.GetVisibility2DFill())
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
 
-    def test_the_map_is_in_percent(self) -> None:
+    def test_map_is_in_percent(self) -> None:
         self.segment(add_scan())
         values = slicer.util.arrayFromVolume(slicer.util.getNode("LGE disagreement"))
         self.assertEqual(set(np.unique(values)), {0, round(200 / 2.55)})
 
-    def test_the_map_of_another_scan_is_taken_off(self) -> None:
+    def test_map_of_another_scan_is_hidden(self) -> None:
         one, two = add_scan("one"), add_scan("two", seed=3)
         self.segment(one)
         self.ui.disagreementCheckBox.click()
@@ -178,7 +178,7 @@ class MapTest(ViewCase):
         for composite in composites():
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
 
-    def test_the_map_stays_in_segment_editor_and_a_button_leads_back(self) -> None:
+    def test_map_stays_visible_in_segment_editor_and_a_button_returns(self) -> None:
         from slicer_harness import open_module
 
         other = add_scan("other", seed=4)
@@ -202,7 +202,7 @@ class MapTest(ViewCase):
 
 
 class PlaceTest(ViewCase):
-    def test_the_place_is_marked(self) -> None:
+    def test_doubtful_place_is_marked(self) -> None:
         segmentation = self.segment(add_scan())
         click(self.ui.nextPlaceButton)
         (mark,) = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
@@ -215,7 +215,7 @@ class PlaceTest(ViewCase):
         self.assertEqual(mark.GetNumberOfControlPoints(), 1)
         self.assertEqual(mark.GetNthControlPointLabel(0), "2 of 2")
 
-    def test_the_mark_goes_with_its_scan_and_with_a_new_result(self) -> None:
+    def test_mark_is_removed_with_another_scan_or_a_new_result(self) -> None:
         one, two = add_scan("one"), add_scan("two", seed=3)
         self.segment(one)
         click(self.ui.nextPlaceButton)
@@ -228,31 +228,31 @@ class PlaceTest(ViewCase):
 
 
 class DoubtTextTest(ViewCase):
-    def test_a_low_agreement_without_a_place_is_shown_as_such(self) -> None:
+    def test_low_agreement_without_a_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0))
         self.segment(add_scan())
         self.assertIn("41% only", self.ui.trustLabel.text)
         self.assertIn("check all of it", self.ui.trustLabel.text)
         self.assertNotIn("0 doubtful places", self.ui.trustLabel.text)
 
-    def test_a_high_agreement_without_a_place(self) -> None:
+    def test_high_agreement_without_a_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.97, places=0))
         self.segment(add_scan())
         self.assertEqual(self.ui.trustLabel.text, "The branches agree to 97%; no doubtful place.")
 
-    def test_the_expected_overlap_takes_the_place_of_the_agreement(self) -> None:
+    def test_expected_overlap_is_shown_instead_of_the_agreement(self) -> None:
         self.open(FakeWorker(places=1, expected=ExpectedOverlap(0.921, 0.881, 0.949)))
         self.segment(add_scan())
         text = "Expected overlap with an expert: 0.92 (0.88 to 0.95); one doubtful place."
         self.assertEqual(self.ui.trustLabel.text, text)
 
-    def test_a_low_expected_overlap_without_places_is_shown_as_such(self) -> None:
+    def test_low_expected_overlap_without_places_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
         self.segment(add_scan())
         text = "Expected overlap with an expert: 0.31 (0.05 to 0.60); no doubtful place."
         self.assertEqual(self.ui.trustLabel.text, f"{text} This outline is probably wrong: check all of it.")
 
-    def test_fast_quality_says_that_one_branch_shows_no_place_with_and_without_a_calibration(self) -> None:
+    def test_fast_quality_explains_that_one_branch_shows_no_doubtful_place(self) -> None:
         text = "Fast quality runs one branch: it does not show where to doubt."
         overlap = "Expected overlap with an expert:"
         wrong = "This outline is probably wrong: check all of it."
@@ -268,7 +268,7 @@ class DoubtTextTest(ViewCase):
 
 
 class ApplyTipTest(ViewCase):
-    def test_the_tip_of_the_button_says_what_apply_and_cancel_do(self) -> None:
+    def test_tooltip_of_the_button_explains_apply_and_cancel(self) -> None:
         self.assertEqual(self.ui.applyButton.toolTip, "Choose a volume first.")
         seen = []
         self.module.worker.before_answer = lambda: seen.append((self.ui.applyButton.text, self.ui.applyButton.toolTip))
@@ -296,7 +296,7 @@ class UndoTest(ViewCase):
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()
-        # The table holds what the mask measured, and the segment is the network's again.
+        # The table still holds measurements of the edited segment, but the edit was undone.
         self.assertIn("before the correction", self.ui.trustLabel.text)
         self.assertFalse(review.is_corrected(segmentation))
         self.module.panel.exit()
@@ -307,33 +307,33 @@ class UndoTest(ViewCase):
 
 
 class PanelRoomTest(ViewCase):
-    def test_after_apply_the_inputs_give_way_to_the_result(self) -> None:
+    def test_inputs_are_collapsed_after_apply(self) -> None:
         self.segment(add_scan())
         for name in ("inputsCollapsibleButton", "outputCollapsibleButton", "optionsCollapsibleButton"):
             self.assertTrue(getattr(self.ui, name).collapsed, name)
         self.assertFalse(self.ui.reviewCollapsibleButton.collapsed)
 
-    def test_the_result_is_visible_without_scrolling_on_a_laptop(self) -> None:
+    def test_result_is_visible_without_scrolling_on_a_laptop(self) -> None:
         self.segment(add_scan())
-        self.module.widget.resize(400, 560)  # what a window of 1366 x 740 leaves for a panel
+        self.module.widget.resize(400, 560)  # the panel's size in a window of 1366 x 740
         self.module.widget.show()
         slicer.app.processEvents()
         last = self.ui.teachButton
         bottom = last.mapTo(self.module.widget, last.rect.bottomLeft()).y()
-        # Nothing covers the end of the table.
+        # No widget covers the end of the table.
         table, below = self.ui.measurementsTable, self.ui.measureButton
         end = table.mapTo(self.module.widget, table.rect.bottomLeft()).y()
         self.assertLessEqual(end, below.mapTo(self.module.widget, below.rect.topLeft()).y())
         self.module.widget.hide()
         self.assertLessEqual(bottom, 560)
 
-    def test_measurements_have_fixed_digits(self) -> None:
+    def test_measurements_have_a_fixed_number_of_digits(self) -> None:
         self.segment(add_scan())
         table = self.ui.measurementsTable.mrmlTableNode().GetTable()
         text = table.GetValueByName(0, "volume_ml").ToString()
         self.assertRegex(text, r"^\d+\.\d\d$")
 
-    def test_the_bar_never_falls_back(self) -> None:
+    def test_progress_bar_never_moves_back(self) -> None:
         from DCAMTSegmentationLib.segmentation_job import SegmentationJob, SegmentationRequest
 
         fractions: list[float] = []
@@ -349,7 +349,7 @@ class PanelRoomTest(ViewCase):
 
 
 class RegionLookTest(ViewCase):
-    def test_a_region_has_no_fill_and_its_own_colour(self) -> None:
+    def test_region_has_no_fill_and_a_distinct_colour(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         click(self.ui.placeRegionButton)
         added = self.ui.regionSelector.addNode()
@@ -358,7 +358,7 @@ class RegionLookTest(ViewCase):
             self.assertFalse(display.GetFillVisibility())
             self.assertGreater(min(display.GetSelectedColor()[:2]), 0.8)
 
-    def test_a_rotated_region_is_sent_as_it_lies(self) -> None:
+    def test_rotated_region_is_sent_with_its_rotation(self) -> None:
         volume = add_scan()
         choose(self.ui.inputSelector, volume)
         click(self.ui.placeRegionButton)
@@ -380,7 +380,7 @@ class RegionLookTest(ViewCase):
 
 
 class TermsTest(ViewCase):
-    def test_the_terms_of_a_shipped_model_are_shown_once_before_its_first_use(self) -> None:
+    def test_terms_of_a_shipped_model_are_shown_once_before_its_first_use(self) -> None:
         from DCAMTSegmentationLib import licence
 
         slicer.app.settings().remove(f"{licence.SETTING}/left-atrium")
@@ -398,6 +398,6 @@ class TermsTest(ViewCase):
             person.expects("what may be done with it", "Ok")
             click(self.ui.applyButton)
             process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
-            click(self.ui.applyButton)  # is not asked again
+            click(self.ui.applyButton)  # no second question
             process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
         self.assertEqual(len(self.module.worker.requests), 2)

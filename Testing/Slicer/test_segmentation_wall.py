@@ -1,4 +1,4 @@
-"""The section Wall: measured in the worker, recoloured and recounted at once, its openings corrected, saved."""
+"""The section Wall: measurement by the worker, thresholds, openings, report, and saving with the scene."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ POOL, SHELL, PATCH, LUNG = 200.0, 160.0, 320.0, 20.0
 
 
 def phantom() -> tuple[np.ndarray, np.ndarray]:
-    """Return a scan and a label (K, J, I): a ball of blood in a dark shell, bright where it faces the anterior."""
+    """Return a scan and a label (K, J, I): a ball of blood in a dark wall with a bright anterior patch."""
     index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)[..., ::-1]
     points = (index - (np.array(SHAPE) - 1) / 2) @ AFFINE[:3, :3].T
     away = np.linalg.norm(points, axis=-1)
-    anterior = points[..., 1] > 0.5 * away  # a cap of 60 degrees: a quarter of the sphere
+    anterior = points[..., 1] > 0.5 * away  # a cap with a half angle of 60 degrees, a quarter of the sphere
     draw = np.random.default_rng(0)
     scan = np.where(away <= RADIUS_MM, POOL, LUNG)
     shell = (away > RADIUS_MM) & (away <= RADIUS_MM + SHELL_MM)
@@ -55,7 +55,7 @@ def phantom() -> tuple[np.ndarray, np.ndarray]:
 
 
 def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
-    """Return a volume node and a segmentation node that a person drew: it did not come from DCAMT."""
+    """Add a volume node and a segmentation node that counts as drawn by a person; return both."""
     scan, label = phantom()
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "ball")
     slicer.util.updateVolumeFromArray(volume, scan)
@@ -70,7 +70,7 @@ def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
 
 
 def expected_wall() -> WallResult:
-    """What the engine, called as the command calls it, measures of the phantom."""
+    """Return the phantom's wall as measured by the engine in this process."""
     scan, label = phantom()
     grid = Grid(SHAPE[::-1], AFFINE)
     return analyse_wall(
@@ -88,8 +88,8 @@ def burden_cell(segmentation: Any, column: str = "burden_percent", row: int = 0)
     return str(table.GetValueByName(row, column).ToString())
 
 
-class WholeWayTest(SegmentationCase):
-    def test_any_segment_is_measured_in_the_worker_as_at_the_shell(self) -> None:
+class WholeWorkflowTest(SegmentationCase):
+    def test_worker_measures_the_same_wall_as_the_command(self) -> None:
         volume, segmentation = add_phantom()
         choose(self.ui.inputSelector, volume)
         choose(self.ui.outputSelector, segmentation)
@@ -101,7 +101,7 @@ class WholeWayTest(SegmentationCase):
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
         for note in expected.notes:
             self.assertIn(note, self.ui.wallLabel.text)
-        self.assertFalse(self.ui.show3DCheckBox.checked)  # the segment's own surface would cover the wall
+        self.assertFalse(self.ui.show3DCheckBox.checked)  # the segment's surface would hide the wall
         self.assertEqual(burden_cell(segmentation), f"{expected.burden.percent:.1f}")
         # The patch is a cap of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
         self.assertAlmostEqual(float(burden_cell(segmentation)), 25, delta=3)
@@ -116,17 +116,17 @@ class WholeWayTest(SegmentationCase):
 
 
 class LastingWorker(WorkerProcess):
-    """A worker process that outlives the panels of its test case."""
+    """A worker process that is shared by all tests of a test case."""
 
     def shutdown(self) -> None:
-        """Keep the process; `end` ends it."""
+        """Do nothing; `end` ends the process."""
 
     def end(self) -> None:
         super().shutdown()
 
 
 class WorkerWallTest(unittest.TestCase):
-    """The section Wall by clicks, measured by one real worker process."""
+    """The section Wall, operated by clicks, with a real worker process."""
 
     worker: LastingWorker
 
@@ -152,7 +152,7 @@ class WorkerWallTest(unittest.TestCase):
         click(self.ui.wallMeasureButton)
         self.wait()
 
-    def test_a_changed_outline_is_noticed_and_measured_again(self) -> None:
+    def test_changed_outline_is_noticed_and_measured_again(self) -> None:
         volume, segmentation = self.volume, self.segmentation
         warning = "The outline was changed since"
 
@@ -163,12 +163,12 @@ class WorkerWallTest(unittest.TestCase):
         smaller[:20] = 0
         slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, "blood", volume)
         self.assertIn(warning, self.ui.wallLabel.text)
-        self.assertEqual(burden_cell(segmentation, "wall_cm2"), before)  # still that of the earlier outline
+        self.assertEqual(burden_cell(segmentation, "wall_cm2"), before)  # the value of the earlier outline
         self.measure()
         self.assertLess(float(burden_cell(segmentation, "wall_cm2")), float(before) - 2)
         self.assertNotIn(warning, self.ui.wallLabel.text)
 
-    def test_under_a_transform_the_wall_lies_at_its_scan_and_counts_the_same(self) -> None:
+    def test_wall_follows_a_transformed_scan_and_keeps_its_values(self) -> None:
         volume, segmentation = add_phantom()
         matrix = np.eye(4)
         matrix[:3, :3], matrix[:3, 3] = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], (40.0, -20.0, 7.0)
@@ -185,8 +185,8 @@ class WorkerWallTest(unittest.TestCase):
         centre = matrix[:3, :3] @ (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3] + matrix[:3, 3]
         np.testing.assert_allclose((np.array(bounds[::2]) + bounds[1::2]) / 2, centre, atol=1.0)
 
-    def test_refusals_say_what_to_do_and_leave_the_scene(self) -> None:
-        """The four of the engine, each once, through the worker."""
+    def test_refused_input_is_reported_and_leaves_the_scene_unchanged(self) -> None:
+        """The engine's four reasons to refuse a wall, each reported by the worker."""
         volume, segmentation = self.volume, self.segmentation
         scan, label = phantom()
         tiny = np.zeros_like(label)
@@ -211,10 +211,10 @@ class WorkerWallTest(unittest.TestCase):
             self.assertEqual(scene_state(), before)
             self.assertIsNone(review.referenced(segmentation, review.WALL))
 
-    def test_a_wall_at_the_border_is_told_and_left_out(self) -> None:
+    def test_wall_at_the_scan_s_border_is_excluded_and_reported(self) -> None:
         volume, segmentation = add_phantom()
         scan, label = phantom()
-        slicer.util.updateVolumeFromArray(volume, scan[20:])  # the lowest 10 mm of the ball are not in the scan
+        slicer.util.updateVolumeFromArray(volume, scan[20:])  # the scan does not contain the lowest 10 mm of the ball
         origin = (AFFINE @ [0, 0, 20, 1])[:3]
         volume.SetOrigin(*origin)
         slicer.util.updateSegmentBinaryLabelmapFromArray(label[20:], segmentation, "blood", volume)
@@ -224,7 +224,7 @@ class WorkerWallTest(unittest.TestCase):
         self.assertIn("at the scan's border", self.ui.wallLabel.text)
         self.assertTrue((scalars(segmentation, "opening") == BORDER).any())
 
-    def test_report_of_a_drawn_segment_holds_the_panel_s_numbers_and_no_name(self) -> None:
+    def test_report_of_a_drawn_segment_has_the_panel_s_numbers_and_no_patient_name(self) -> None:
         volume, segmentation = self.volume, self.segmentation
         volume.SetName("Mueller^Anna")
         segmentation.GetSegmentation().GetSegment("blood").SetName("Mueller")
@@ -289,7 +289,7 @@ class InsertedWallCase(unittest.TestCase):
 
 
 class OutlineTest(InsertedWallCase):
-    def test_a_changed_outline_is_noticed_until_it_is_as_before(self) -> None:
+    def test_changed_outline_is_noticed_until_the_change_is_undone(self) -> None:
         mask = segment_mask(self.segmentation, "blood")[0]
         wall_nodes.note_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
         warning, label = "The outline was changed since", phantom()[1]
@@ -309,7 +309,7 @@ class OutlineTest(InsertedWallCase):
 
 
 class ThresholdTest(InsertedWallCase):
-    def test_a_preset_and_the_slider_recolour_and_recount_without_the_worker(self) -> None:
+    def test_presets_and_slider_change_colours_and_burden_without_the_worker(self) -> None:
         before = burden_cell(self.segmentation)
         preset = next(
             self.ui.wallPresetComboBox.itemText(index)
@@ -325,7 +325,7 @@ class ThresholdTest(InsertedWallCase):
         np.testing.assert_array_equal(scalars(self.segmentation, "enhanced"), (ratio > 0.6) & (kind == 0))
         self.assertEqual(self.module.worker.requests, [])
 
-    def test_the_colours_change_at_the_threshold(self) -> None:
+    def test_colours_change_at_the_threshold(self) -> None:
         colours = review.referenced(self.segmentation, review.WALL_COLOURS)
         for threshold in (0.8, 1.2, 1.6):
             self.ui.wallThresholdSlider.value = threshold
@@ -335,13 +335,13 @@ class ThresholdTest(InsertedWallCase):
             colours.GetColor(int(at) + 2, above)
             self.assertGreater(below[2], below[0])  # bluish
             self.assertGreater(above[0], above[2] + 0.4)  # yellow to red
-        # The ends, and the grey of openings, are those of the report's pictures.
+        # The end colours and the grey of openings equal those in the report's pictures.
         for index, color in ((1, COLOR_STOPS[0][1]), (wall_nodes.COLOURS - 1, COLOR_STOPS[-1][1]), (0, OPENING_COLOR)):
             found = [0.0] * 4
             colours.GetColor(index, found)
             np.testing.assert_allclose(found[:3], color, atol=0.01)
 
-    def test_a_threshold_counts_within_fifty_milliseconds(self) -> None:
+    def test_burden_of_a_threshold_is_computed_within_50_ms(self) -> None:
         took = []
         for step in range(8):
             began = time.thread_time()
@@ -349,7 +349,7 @@ class ThresholdTest(InsertedWallCase):
             took.append(time.thread_time() - began)
         self.assertLess(min(took), 0.05, took)
 
-    def test_a_standard_deviation_is_a_method_of_its_own(self) -> None:
+    def test_threshold_by_standard_deviations_is_another_method(self) -> None:
         choose(self.ui.wallKindComboBox, "Blood pool mean + SD")
         self.assertIn("blood pool mean + 2 SD", self.ui.wallLabel.text)
         self.assertEqual(self.ui.wallThresholdSlider.value, 2.0)
@@ -357,7 +357,7 @@ class ThresholdTest(InsertedWallCase):
 
 class OpeningTest(InsertedWallCase):
     def curve(self, towards: np.ndarray, degrees: float = 35.0) -> Any:
-        """A closed curve around a cap of the ball."""
+        """Add a closed curve around a cap of the ball."""
         axis = towards / np.linalg.norm(towards)
         side = np.cross(axis, [0.3, 0.2, 1.0])
         side /= np.linalg.norm(side)
@@ -370,14 +370,14 @@ class OpeningTest(InsertedWallCase):
             node.AddControlPoint(*(centre + RADIUS_MM * way))
         return node
 
-    def test_what_a_curve_encloses_leaves_the_wall_and_comes_back(self) -> None:
+    def test_surface_inside_a_curve_becomes_an_opening_and_wall_again(self) -> None:
         before = float(burden_cell(self.segmentation, "wall_cm2"))
         already = scalars(self.segmentation, "opening") == OPENING
         choose(self.ui.wallCurveSelector, self.curve(np.array([-1.0, 0.2, -0.3])))
         click(self.ui.wallOpenButton)
         opened = scalars(self.segmentation, "opening") == OPENING
         areas = self.wall.surface.point_areas
-        # A cap of 35 degrees of a ball of this radius.
+        # The area of a spherical cap with a half angle of 35 degrees.
         cap_cm2 = 2 * np.pi * RADIUS_MM**2 * (1 - np.cos(np.radians(35))) / 100
         self.assertAlmostEqual(areas[opened & ~already].sum() / 100, cap_cm2, delta=0.15 * cap_cm2)
         self.assertLess(float(burden_cell(self.segmentation, "wall_cm2")), before - 0.8 * cap_cm2)
@@ -385,14 +385,14 @@ class OpeningTest(InsertedWallCase):
         click(self.ui.wallCloseButton)
         self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), before, delta=0.11)
 
-    def test_without_a_curve_it_says_what_to_do(self) -> None:
+    def test_missing_curve_is_reported(self) -> None:
         with Person() as person:
             person.expects("Draw a closed curve", "Ok")
             click(self.ui.wallOpenButton)
 
 
 class WallSceneTest(InsertedWallCase):
-    def test_the_wall_comes_back_with_the_scene(self) -> None:
+    def test_wall_is_restored_with_a_saved_scene(self) -> None:
         self.ui.wallThresholdSlider.value = 1.4
         text, cells = self.ui.wallLabel.text, burden_cell(self.segmentation)
         with tempfile.TemporaryDirectory() as folder:
@@ -410,13 +410,13 @@ class WallSceneTest(InsertedWallCase):
         model = review.referenced(loaded, review.WALL)
         self.assertEqual(model.GetDisplayNode().GetActiveScalarName(), wall_nodes.SHOWN)
 
-    def test_a_deleted_segmentation_takes_the_wall_along(self) -> None:
+    def test_wall_is_removed_with_its_segmentation(self) -> None:
         slicer.mrmlScene.RemoveNode(self.segmentation)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
         names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")]
         self.assertNotIn("ball wall", names)
 
-    def test_a_scalar_bar_explains_the_colours(self) -> None:
+    def test_scalar_bar_explains_the_colours(self) -> None:
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())
         self.assertEqual(legend.GetTitleText(), "Intensity ratio")

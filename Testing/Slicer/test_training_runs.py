@@ -18,6 +18,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
 from dcamt.runs.requests import PAUSE, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
+from dcamt_testing.processes import is_alive
 from DCAMTSlicerLib import engine_process
 from DCAMTTrainingLib import engine_command
 from DCAMTTrainingLib.runs import start as run_start
@@ -318,14 +319,6 @@ class LauncherTest(TrainingCase):
                 command.cancel()
                 self.wait_for(lambda: not is_alive(child), "the child's end", timeout=120)
         self.assertEqual(heard, [])
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs; an ended one whose status was not read yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 # An application that starts a run and is killed the moment after.

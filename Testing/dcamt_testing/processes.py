@@ -101,6 +101,16 @@ def run_team(processes: int, *words: str | Path) -> tuple[int, str, str]:
         return failed, printed[0].read(), printed[1].read()
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs; a process that has ended but was not waited for does not."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def read_until(process: subprocess.Popen[str], event: str) -> None:
     """Read a process's JSON lines until an event of this kind; fail if the process ends before it."""
     assert process.stdout is not None

@@ -1,13 +1,16 @@
-"""Read 500 mutated scans of all formats; each must end in the right voxels or in one InputError of one line.
+"""Read 500 mutated scans of all formats; each must give the right voxels or an InputError with a one-line message.
 
     python Testing/fuzz/scans.py [--count 500] [--seed 0] [--seconds 60]
 
-A mutation cuts a file, overwrites, removes, doubles or inserts bytes, zeroes its second half, renames it, or removes
-one of several files. What is read must be the voxels of the whole file, at the same places, unless the mutation hit
-voxels that no checksum covers (uncompressed data) or a header value that makes another valid scan; then SimpleITK, or
-pydicom for DICOM, must find the same voxels at the same places, where it reads the file at all. Every read runs in a
-process of its own with a limit of time: a crash, a hang, another exception, more than one line of message, and a file
-left in the folder are failures, and make the exit status 1.
+A mutation truncates a file, overwrites, removes, duplicates or inserts bytes, zeroes the second half, renames the file,
+or removes one of several files.
+
+The voxels and positions that are read must equal those of the original file. There are two exceptions: the mutation
+changed voxels that no checksum covers (uncompressed data), or a header value so that the file is another valid scan.
+Then SimpleITK, or pydicom for DICOM, must read the same voxels at the same positions, if it can read the file.
+
+Every read runs in a separate process with a time limit. A crash, a timeout, another exception, a message of several
+lines and a file left in the folder are failures; after a failure, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -31,24 +34,24 @@ SHAPE = (16, 16, 12)
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ITK_AFFINE = np.array([[1.2, 0, 0, 5], [0, 1.3, 0, -6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
 DICOM_AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
-"""Index -> LPS mm of what SimpleITK writes here, and of the DICOM files."""
+"""The affine (voxel index to LPS mm) of the files written by SimpleITK and of the DICOM files."""
 
 
 def voxels() -> np.ndarray:
-    """Return the scan of all files (I, J, K)."""
+    """Return the voxels (I, J, K) of all files except DICOM."""
     i, j, k = np.indices(SHAPE)
     return ((i * 7 + j * 13 + 100 + 10 * k) % 4000).astype(np.int16)
 
 
 def dicom_voxels() -> np.ndarray:
-    """Return the scan of the DICOM files (I, J, K), as `test_dicom_frames` writes it."""
+    """Return the voxels (I, J, K) of the DICOM files, which `test_dicom_frames` writes."""
     frames = np.broadcast_to(100 + 10 * np.arange(SHAPE[2]), SHAPE).copy()
     frames[0, 0] += 1
     return frames
 
 
 def write_seeds(folder: Path) -> list[Path]:
-    """Write one scan in every format; returns the path to read of each, alone in a folder."""
+    """Write a scan in every format, each in a separate folder; return the paths to read."""
     import SimpleITK as sitk  # noqa: N813
     from test_dicom_frames import write_frames, write_slice
 
@@ -78,7 +81,7 @@ def write_seeds(folder: Path) -> list[Path]:
 
 
 def mutate(path: Path, rng: np.random.Generator) -> str:
-    """Damage the scan at `path` in one way; returns what was done."""
+    """Apply one mutation to the scan at `path`; return its description."""
     files = sorted(file for file in path.parent.rglob("*") if file.is_file())
     file = files[rng.integers(len(files))]
     data = bytearray(file.read_bytes())
@@ -105,7 +108,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 
 
 def _change_digit(data: bytearray, rng: np.random.Generator) -> bytearray:
-    """Return the data with one of its first digits replaced, as of sizes and spacings in a text header."""
+    """Return the data with one of its first digits replaced, which changes sizes or spacings in a text header."""
     digits = [n for n, byte in enumerate(data[:600]) if 48 <= byte <= 57]
     if digits:
         data[digits[rng.integers(len(digits))]] = 48 + int(rng.integers(10))
@@ -113,7 +116,7 @@ def _change_digit(data: bytearray, rng: np.random.Generator) -> bytearray:
 
 
 def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
-    """Read a scan, and put what happened into the queue: "right", "refused", "other" or "failed", and details."""
+    """Read a scan and put the outcome into the queue: "right", "refused", "other" or "failed", and details."""
     faulthandler.enable()
     from dcamt.errors import InputError
     from dcamt.io.readers import read_scan
@@ -132,9 +135,9 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
 
 
 def judge(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "right", "other" or "failed", and why, for voxels (1, I, J, K) and their affine (index -> LPS mm).
+    """Return the outcome for voxels (1, I, J, K) and their affine (index to LPS mm), and the reason.
 
-    Voxels and geometry are those of the whole file, or else those that another reader finds in the mutated one.
+    "right": equal to the original. "other": equal to what another reader finds in the mutated file. "failed": neither.
     """
     expected = (dicom_voxels() if is_dicom(path) else voxels())[None]
     same_voxels = found.shape == expected.shape and bool((found == expected).all())
@@ -146,20 +149,20 @@ def judge(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a scan of the fuzz is DICOM: the others are written by SimpleITK."""
+    """Return whether a scan is one of the DICOM files; SimpleITK wrote the others."""
     return path.is_dir() or path.suffix in (".zip", ".dcm")
 
 
 def close(affine: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two affines put every voxel of a scan at the same place, give or take 0.01 mm."""
+    """Return whether two affines give all voxels of a scan the same position to within 0.01 mm."""
     corner = np.array([*SHAPE, 1.0])
     return bool(np.abs(affine[:3, :3] - other[:3, :3]).max() < 1e-3 and np.abs((affine - other) @ corner).max() < 0.01)
 
 
 def compare_with_pydicom(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if each slice has the pixels and the place of a frame of the files, by pydicom, or else "failed".
+    """Return "other" if pydicom finds each slice's pixels and position in a frame of the files, else "failed".
 
-    Of a zip file, only the whole one is known: its data has checksums, but names and dates have none.
+    A zip file is compared with the original, because checksums protect all of its data except names and dates.
     """
     import pydicom
 
@@ -177,7 +180,7 @@ def compare_with_pydicom(path: Path, found: np.ndarray, affine: np.ndarray) -> t
                 place = groups[number].PlanePositionSequence[0] if groups else data
                 spacing = shared.PixelMeasuresSequence[0].PixelSpacing if shared else data.PixelSpacing
                 frames.append((np.array(place.ImagePositionPatient, float), np.array(spacing, float), plane.T))
-        except Exception:  # a damaged file, which dcamt passed over or refused
+        except Exception:  # a damaged file, which DCAMT skipped or refused
             continue
     spacing = np.linalg.norm(affine[:3, :2], axis=0)
     for k in range(found.shape[3]):
@@ -191,7 +194,7 @@ def compare_with_pydicom(path: Path, found: np.ndarray, affine: np.ndarray) -> t
 
 
 def compare_with_itk(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if SimpleITK reads the same voxels at the same places, or cannot read the file; else "failed"."""
+    """Return "other" if SimpleITK reads the same voxels and positions or cannot read the file, else "failed"."""
     import SimpleITK as sitk  # noqa: N813
 
     try:
@@ -211,7 +214,7 @@ def compare_with_itk(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple
 
 
 def main() -> int:
-    """Run the fuzz; 0 if every read ended as it should."""
+    """Read the mutated scans; return 0 if no read failed, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)

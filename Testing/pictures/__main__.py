@@ -1,4 +1,4 @@
-"""Draw the tutorials' pictures into a folder: `make pictures`."""
+"""Draw all pictures of the tutorials into a folder: `make pictures`."""
 
 from __future__ import annotations
 

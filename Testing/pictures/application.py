@@ -1,4 +1,4 @@
-"""The harness's application as pictures need it: Qt and VTK off-screen, one style, one font, a finer grain."""
+"""Start the harness's application for pictures: off-screen, with a fixed style and font, at a higher resolution."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = 1.25
-"""Pixels of a picture to one of the screen: small print stays legible, and files small."""
+"""Pixels of a picture per pixel of the screen, so that small text is legible and files stay small."""
 FONT_PIXELS = 13
 
 
 def start() -> None:
-    """Make `slicer` and `qt` importable; to be called before anything else of Slicer is.
+    """Make `slicer` and `qt` importable. Call this before any other import of Slicer.
 
-    Models and settings are those of a fresh installation: what the person at this machine has is neither shown nor
-    changed.
+    Models and settings are those of a new installation. The models and settings of this machine's user are neither
+    shown nor changed.
     """
     os.environ["QT_SCALE_FACTOR"] = str(SCALE)
-    # Several threads wait for each other on a busy machine, and its times are shown.
+    # The pictures show times, and several threads would slow each other down on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
@@ -29,11 +29,11 @@ def start() -> None:
     import slicer_harness
 
     slicer_harness.install()
-    dress()
+    set_style_and_font()
 
 
-def dress() -> None:
-    """The same look on every machine: Qt's Fusion style and, whatever fonts there are, the one of matplotlib."""
+def set_style_and_font() -> None:
+    """Use Qt's Fusion style and the font of matplotlib, so that pictures look the same on every machine."""
     from matplotlib import get_data_path
     from PySide6 import QtGui, QtWidgets
 

@@ -1,4 +1,4 @@
-"""A chart node drawn without a screen, as Slicer's plot view draws it: VTK's own chart, fed from the chart's series."""
+"""Draw a chart node off-screen as Slicer's plot view does, by VTK's charts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ TITLE_POINTS, AXIS_POINTS, LABEL_POINTS = 14, 12, 11
 
 
 def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
-    """A vtkMRMLPlotChartNode with line series, (rows, columns, 3), of `size` (width, height) pixels.
+    """Return the picture (rows, columns, 3) of a vtkMRMLPlotChartNode with line series.
 
-    `scale`: how many pixels the font has to each of the screen's.
+    size: width and height in pixels. scale: pixels of the picture per pixel of the screen, for the font.
     """
     view = vtk.vtkContextView()
     window = view.GetRenderWindow()
@@ -39,7 +39,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
     for index in range(node.GetNumberOfPlotSeriesNodes()):
         _add_line(chart, node.GetNthPlotSeriesNode(index), scale)
     if _rises(node):
-        # Slicer's legend can be dragged out of the way; here it makes room by itself.
+        # In Slicer a person can move the legend; here it is placed where it covers no line.
         chart.GetLegend().SetVerticalAlignment(vtk.vtkChartLegend.BOTTOM)
     window.Render()
     grab = vtk.vtkWindowToImageFilter()
@@ -51,7 +51,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
 
 
 def _add_line(chart: Any, series: Any, scale: float) -> None:
-    """One series: a line between its points, with markers where the node has them."""
+    """Add a series as a line, with markers if the node has them."""
     if series.GetPlotType() != slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter:
         raise ValueError(f"{series.GetName()} is no scatter plot: only those are drawn here")
     line = chart.AddPlot(vtk.vtkChart.LINE)
@@ -68,7 +68,7 @@ def _add_line(chart: Any, series: Any, scale: float) -> None:
 
 
 def _rises(node: Any) -> bool:
-    """Whether the first series ends higher than it begins."""
+    """Return whether the first series ends higher than it begins."""
     series = node.GetNthPlotSeriesNode(0) if node.GetNumberOfPlotSeriesNodes() else None
     column = series.GetTableNode().GetTable().GetColumnByName(series.GetYColumnName()) if series is not None else None
     values = vtk_to_numpy(column) if column is not None else np.empty(0)

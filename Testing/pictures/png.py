@@ -1,4 +1,4 @@
-"""PNG files small enough for a repository."""
+"""Write PNG files that are small enough for a repository."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ MOST_BYTES = 400_000
 
 
 def write_png(pixels: np.ndarray, path: Path) -> None:
-    """Write (rows, columns, 3), 0 to 255, with as many colours as keep the file under `MOST_BYTES`.
+    """Write pixels (rows, columns, 3), 0 to 255; reduce the number of colours until the file is below `MOST_BYTES`.
 
     Raises:
-        ValueError: it is too large with 32 colours, too.
+        ValueError: the file is too large even with 32 colours.
     """
     image = Image.fromarray(pixels)
     for colours in (256, 128, 64, 32):
-        # Without dithering: letters stay clean, and noise would compress badly.
+        # No dithering: it would blur letters and compress badly.
         image.quantize(colours, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             return

@@ -1,4 +1,4 @@
-"""The first tutorial's pictures: choose the sample scan, segment it, see the result, see where to doubt."""
+"""Draw the first tutorial's pictures: choose the sample scan, segment it, view the result and doubtful places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_S = 300.0
 
 
 def draw(folder: Path) -> Iterator[Path]:
-    """Go through the tutorial, and write its pictures; yields each as it is there."""
+    """Perform the tutorial's steps, and yield the path of each picture after writing it."""
     close_scene()
     register_sample_scan()
     module = open_module("DCAMTSegmentation")
@@ -55,15 +55,15 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
-    """Click Apply and wait; returns what `grab` gave while about half of it was done.
+    """Click Apply and wait for the result; return what `grab` returned when about half of the work was done.
 
     Raises:
-        RuntimeError: there is no result, with what the panel says.
+        RuntimeError: there is no result; the message is the panel's.
     """
     ui, taken = module.ui, []
 
     def done() -> bool:
-        # The first segmentation waits for the model first; its remaining time shows once it computes.
+        # The first segmentation waits for the model; the remaining time is shown only during computation.
         if module.logic.isRunning() and ui.progressBar.value >= 300 and "left" in ui.statusLabel.text and not taken:
             taken.append(grab())
         return not module.logic.isRunning()

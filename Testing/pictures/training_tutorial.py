@@ -1,4 +1,4 @@
-"""The second tutorial's pictures: gather cases, train on them in the background, see charts, scores and a ranking."""
+"""Draw the second tutorial's pictures: add cases, train in the background, view charts, scores and a ranking."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SETTINGS = {
     "batchEdit": "2",
     "labelledPerBatchEdit": "1",
 }
-"""A coarse grid and small patches: some minutes without a GPU, and the model learns something all the same."""
+"""Settings with a coarse grid and small patches, with which a model learns within minutes without a GPU."""
 PATIENCE_S = 1800.0
 RUNS_SHOWN = "/home/you/DCAMT runs"
 
 
 def draw(folder: Path) -> Iterator[Path]:
-    """Go through the tutorial, and write its pictures; yields each as it is there."""
+    """Perform the tutorial's steps, and yield the path of each picture after writing it."""
     with tempfile.TemporaryDirectory(prefix="dcamt-") as home:
         scans = make_scans(Path(home) / "scans")
         close_scene()
@@ -48,7 +48,7 @@ def draw(folder: Path) -> Iterator[Path]:
 
 
 def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Path:
-    """Synthetic hearts `heart-1.nrrd`, …, the first `labelled` of them with a label beside them."""
+    """Write synthetic hearts `heart-1.nrrd`, …; the first `labelled` ones have a label beside them."""
     folder.mkdir()
     script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
     for number in range(1, count + 1):
@@ -61,14 +61,14 @@ def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Pa
 
 
 def _remove_mark(label: Path) -> None:
-    """Let a label pass for one that a person drew: DCAMT marks the files that it writes."""
+    """Remove the mark with which DCAMT labels its own results, so that the label counts as drawn by a person."""
     head, gap, voxels = label.read_bytes().partition(b"\n\n")
     lines = [line for line in head.split(b"\n") if not line.startswith(MARK.encode())]
     label.write_bytes(b"\n".join(lines) + gap + voxels)
 
 
-def gather(module: Any, scans: Path) -> None:
-    """Add the folder, and keep some of its outlined scans for validation."""
+def add_cases(module: Any, scans: Path) -> None:
+    """Add the folder's cases, and use some labelled ones for validation."""
     ui = module.ui
     with Person() as person:
         person.expects("Folder of scans", str(scans))
@@ -86,7 +86,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     runs.mkdir()
     ui.runsFolderEdit.currentPath = str(runs)
     process_events()
-    gather(module, scans)
+    add_cases(module, scans)
     choose(ui.effortSelector, "Quick try")
     for name, text in SETTINGS.items():
         getattr(ui, name).text = text
@@ -115,14 +115,14 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _shown_folder(ui: Any, runs: Path) -> Iterator[None]:
-    """Show where a person's runs lie by default; as there is no such folder here, the panel keeps to its own."""
+    """Show the default folder of runs in the panel while it still uses the folder `runs`."""
     ui.runsFolderEdit.currentPath = RUNS_SHOWN
     yield
     ui.runsFolderEdit.currentPath = str(runs)
 
 
 def _open(ui: Any, *names: str) -> None:
-    """Unfold these sections, and fold the others."""
+    """Open the named sections, and close the others."""
     for name in ("casesButton", "taskButton", "effortButton", "runButton", "watchButton", "resultsButton"):
         getattr(ui, name).collapsed = name not in names
     ui.outlineButton.collapsed = "outlineButton" not in names
@@ -140,7 +140,7 @@ def _of(module: Any) -> int:
 
 
 def _charts(module: Any) -> list[Any]:
-    """The chart nodes of the losses and of the validation, as the buttons bring them into the plot view."""
+    """Return the chart nodes of losses and validation, which the panel's buttons create."""
     charts = []
     for button in (module.ui.lossesButton, module.ui.scoresButton):
         click(button)

@@ -1,4 +1,4 @@
-"""Slicer's slice and 3D views without a screen: its own displayable managers draw into VTK's windows."""
+"""Draw Slicer's slice and 3D views off-screen, by Slicer's displayable managers in VTK's windows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THREE_D_MANAGERS = (
 
 @dataclass
 class _Window:
-    """A window off-screen with the managers that draw a view node into it."""
+    """An off-screen window with the displayable managers that draw a view node."""
 
     window: Any
     renderers: Sequence[Any]
@@ -37,7 +37,7 @@ class _Window:
     interactor: Any
 
     def pixels(self) -> np.ndarray:
-        """(rows, columns, 3), 0 to 255, from the top."""
+        """Return the pixels (rows, columns, 3), 0 to 255; the first row is the top."""
         self.window.Render()
         grab = vtk.vtkWindowToImageFilter()
         grab.SetInput(self.window)
@@ -49,16 +49,16 @@ class _Window:
 
 
 def slice_picture(name: str, size: tuple[int, int], fit: bool) -> np.ndarray:
-    """The slice view of the present layout with this name, (rows, columns, 3), of `size` (width, height) pixels.
+    """Return the picture (rows, columns, 3) of the layout's slice view `name`.
 
-    `fit`: show all of the background volume; else the view keeps its middle and its scale.
+    size: width and height in pixels. fit: show the whole background volume; else keep the view's centre and zoom.
     """
     logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
     logic.ResizeSliceNode(*size)
     if fit:
         logic.FitSliceToBackground()
         logic.SnapSliceOffsetToIJK()
-    # Slicer has the managers draw on a layer of their own, over the image.
+    # As in Slicer, the managers draw on a second layer above the image.
     view = _window(slicer.vtkMRMLSliceViewDisplayableManagerFactory, SLICE_MANAGERS, logic.GetSliceNode(), size, 2)
     mapper = vtk.vtkImageMapper()
     mapper.SetColorWindow(255)
@@ -72,7 +72,7 @@ def slice_picture(name: str, size: tuple[int, int], fit: bool) -> np.ndarray:
 
 
 def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0, zoom: float = 1.0) -> np.ndarray:
-    """The 3D view, (rows, columns, 3), from the front, turned and tilted by degrees, closer by `zoom`."""
+    """Return the picture (rows, columns, 3) of the 3D view from the front. turn, tilt: degrees. zoom: a factor."""
     node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()
     node.SetBoxVisible(False)
     node.SetAxisLabelsVisible(False)
@@ -90,7 +90,7 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
 
 
 def show_volume(volume: Any) -> None:
-    """Lay a volume behind all slice views and go to its middle, as Slicer does with what it loads."""
+    """Show a volume as the background of all slice views and move them to its centre, as Slicer does after loading."""
     layout = slicer.app.layoutManager()
     for name in layout.sliceViewNames():
         logic = layout.sliceWidget(name).sliceLogic()
@@ -100,7 +100,7 @@ def show_volume(volume: Any) -> None:
 
 
 def zoom_slices(factor: float) -> None:
-    """Show `factor` times less in all slice views, their middle staying where it is."""
+    """Zoom in all slice views by a factor, about their centres."""
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         width, height, depth = node.GetFieldOfView()
         node.SetFieldOfView(width / factor, height / factor, depth)
@@ -127,7 +127,7 @@ def _window(factory_class: Any, names: Sequence[str], node: Any, size: tuple[int
     managers = slicer.vtkMRMLDisplayableManagerGroup()
     managers.Initialize(factory, renderers[-1])
     managers.SetMRMLDisplayableNode(node)
-    # The manager of legends takes only those that come into the scene after it.
+    # The legends' displayable manager notices only nodes that are added to the scene after its creation.
     for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
         slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.NodeAddedEvent, legend)
     return _Window(window, renderers, managers, interactor)

@@ -1,4 +1,4 @@
-"""The pictures of docs/wall.md: the sample scan, with scar painted into its wall, measured and drawn off-screen."""
+"""Draw the pictures of docs/wall.md: the wall of the sample scan with added scar, rendered off-screen."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dcamt.wall.settings import SD, Threshold
 
 SAMPLE_DATA = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 SCARRED_MM = 3.0
-"""How far outside of the blood scar is painted."""
+"""Thickness of the added scar outside of the blood, in mm."""
 VIEWS = {"from the front": ((0.15, 1.0, 0.1), (0, 0, 1)), "from behind": ((0.0, -1.0, 0.15), (0, 0, 1))}
-"""Direction from the atrium to the viewer, and what is up, in RAS."""
+"""For each view, the direction from the atrium to the viewer and the up direction, RAS."""
 ENHANCED_COLOR = (0.78, 0.13, 0.15)
 PIXELS = 620
 
 
 def scarred_sample() -> tuple[Volume, Labelmap]:
-    """Return the sample scan, with bright patches in the posterior wall and the roof, and its left atrium."""
+    """Return the sample scan with bright patches in the posterior wall and the roof, and the label of its atrium."""
     from scipy import ndimage
 
     sys.path.insert(0, str(SAMPLE_DATA))
@@ -45,7 +45,7 @@ def scarred_sample() -> tuple[Volume, Labelmap]:
 
 
 def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
-    """Return a picture (H, W, 3) uint8 of the surface in `colors` (N, 3), drawn without a display."""
+    """Return a picture (H, W, 3), uint8, of the surface with point colours (N, 3), rendered off-screen."""
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 

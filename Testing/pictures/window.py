@@ -1,4 +1,4 @@
-"""A module's panel and views side by side, as in Slicer's window."""
+"""Draw a module's panel and views side by side, as in Slicer's window."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VIEWS_WIDTH = 700
 BAR = 20
 MARGIN, EDGE = 16, 4
 AROUND = 140
-"""Pixels of Slicer's window above and below a panel: menus, toolbars, help and the closed data probe."""
+"""Height in pixels of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLOURS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
 THREE_D_COLOUR = "#7483be"
 
@@ -30,29 +30,29 @@ _window: tuple[int, int] | None = None
 
 
 def show_in_window(width: int, height: int) -> None:
-    """Let all later pictures show what a Slicer window of this size shows without scrolling."""
+    """Limit all later pictures to what a Slicer window of this size shows without scrolling."""
     global _window
     _window = (width, height)
 
 
 def in_window() -> bool:
-    """Return whether pictures show a window's size: then the sections are as the panel itself arranges them."""
+    """Return whether pictures are limited to a window's size; then the panel itself decides which sections are open."""
     return _window is not None
 
 
 def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str = "") -> QtGui.QImage:
-    """A module's open panel under the bar that names the module: in full length, or as `show_in_window` says.
+    """Return the picture of a module's open panel, below a bar with the module's title.
 
-    `down_to`: the name of the widget after which to cut, if not all is to be seen.
+    The picture shows the whole panel, or what `show_in_window` allows. down_to: the name of the last widget to show.
     """
-    panel = module.panel._object  # the harness's Qt object under PythonQt's manners
+    panel = module.panel._object  # the PySide6 object in the harness's wrapper
     panel.setFixedWidth(width)
     panel.show()
     _settle_height(panel)
     last = panel.findChild(QtWidgets.QWidget, down_to) if down_to and not _window else None
     bottom = _bottom(panel, [last] if last else panel.findChildren(QtWidgets.QWidget))
     if _window:
-        # Slicer's scroll area gives a panel all its room, and at least the height that it wants for its width.
+        # Slicer's scroll area gives a panel all the available height, but at least the height that its width requires.
         room = _window[1] - AROUND - 2 * BAR
         panel.resize(width, max(panel.layout().totalHeightForWidth(width), panel.minimumSizeHint().height(), room))
         slicer.app.processEvents()
@@ -66,15 +66,16 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
 
 
 def beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
-    """A panel's picture, and right of it Slicer's conventional four views of the scene, as high as it."""
+    """Return a panel's picture with Slicer's four views of the scene to its right, at the same height."""
     width = _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
     return _stacked([panel, grab_views(width, round(panel.height() / SCALE), fit, **camera)])
 
 
 def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QImage:
-    """Axial, 3D, coronal and sagittal view, of `width` and `height` together, in pixels of the screen.
+    """Return the axial, 3D, coronal and sagittal views in one picture.
 
-    `fit`: show all of the volume; else slices keep their middle and scale. `camera`: see `views.three_d_picture`.
+    width, height: size of the whole picture in pixels of the screen. fit: show the whole volume; else slices keep
+    their centre and zoom. camera: see `views.three_d_picture`.
     """
     size = (round(width * SCALE / 2), round((height / 2 - BAR) * SCALE))
     layout = slicer.app.layoutManager()
@@ -88,7 +89,7 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
 
 
 def beside_charts(panel: QtGui.QImage, charts: Sequence[Any]) -> QtGui.QImage:
-    """A panel's picture, and right of it chart nodes one below the other, together as high as it."""
+    """Return a panel's picture with chart nodes to its right, one below the other, at the same height."""
     width = _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
     size = (round(width * SCALE), panel.height() // len(charts))
     return _stacked([panel, _stacked([_image(chart_picture(chart, size, SCALE)) for chart in charts], down=True)])
@@ -101,14 +102,14 @@ def save(image: QtGui.QImage, path: Path) -> None:
 
 
 def _settle_height(panel: QtWidgets.QWidget) -> None:
-    """Give a panel of fixed width the height in which everything finds place."""
-    for _ in range(3):  # texts that wrap ask for their height only once they have a width
+    """Give a panel of fixed width the height of its whole content."""
+    for _ in range(3):  # the height of wrapped text is known only after it has a width
         slicer.app.processEvents()
         layout = panel.layout()
         wanted = layout.totalHeightForWidth(panel.width()) if layout.hasHeightForWidth() else 0
         panel.resize(panel.width(), max(panel.sizeHint().height(), panel.minimumSizeHint().height(), wanted))
     slicer.app.processEvents()
-    # Nothing reaches beyond the panel.
+    # No widget extends beyond the panel.
     shown = [widget for widget in panel.findChildren(QtWidgets.QWidget) if widget.isVisibleTo(panel)]
     lowest = max(widget.mapTo(panel, widget.rect().bottomLeft()).y() for widget in shown)
     panel.resize(panel.width(), max(panel.height(), lowest + MARGIN))
@@ -116,7 +117,7 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
 
 
 def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:
-    """How far down the lowest of these reaches, of what can be seen and holds no other."""
+    """Return the lowest visible pixel row of the widgets that contain no other visible widget."""
     ends = [widget for widget in widgets if len(widgets) == 1 or not _shows_others(widget)]
     seen = [(widget, widget.visibleRegion().boundingRect()) for widget in ends]
     return max(widget.mapTo(panel, shown.bottomLeft()).y() for widget, shown in seen if not shown.isEmpty()) + 1
@@ -128,7 +129,7 @@ def _shows_others(widget: QtWidgets.QWidget) -> bool:
 
 
 def _under_bar(pixels: np.ndarray, name: str, note: str, colour: str) -> QtGui.QImage:
-    """A view's picture under its bar, in the colour that Slicer gives to the view."""
+    """Return a view's picture below its bar, in Slicer's colour of the view."""
     view = _image(pixels)
     bar = QtWidgets.QLabel(f"  <b>{name}</b>&nbsp;&nbsp;&nbsp;{note}")
     bar.setFixedSize(round(pixels.shape[1] / SCALE), BAR)
@@ -145,7 +146,7 @@ def _image(pixels: np.ndarray) -> QtGui.QImage:
 
 
 def _stacked(images: list[QtGui.QImage], down: bool = False) -> QtGui.QImage:
-    """One beside or below the other, on the panel's grey."""
+    """Return images side by side, or one below the other, on a grey background."""
     widths, heights = [image.width() for image in images], [image.height() for image in images]
     size = (max(widths), sum(heights)) if down else (sum(widths), max(heights))
     made = QtGui.QImage(*size, QtGui.QImage.Format.Format_RGB32)
