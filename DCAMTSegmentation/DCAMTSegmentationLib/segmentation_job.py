@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import slicer
-from dcamt.errors import InputError
-from dcamt.io.slabs import slabs
 from dcamt.machine import AUTO
 from dcamt.models.store import DEFAULT_MODEL
 from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import ScanSegmented, SegmentRequest, WorkerProgress
 from DCAMTSlicerLib.model_choices import title_of
-from DCAMTSlicerLib.slabs import write_npy
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between, voxels_of, world_positions
+from DCAMTSlicerLib.volume_bridge import transform_between
 from slicer.i18n import tr as _
 
 from .region_of_interest import region_of
 from .result_insertion import SegmentationResult, insert_result
+from .volume_snapshot import VolumeSnapshot
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
@@ -72,7 +67,6 @@ class SegmentationJob(WorkerJob):
         super().__init__(worker, on_finished)
         self._request, self._report = request, on_progress
         self._fraction = 0.0
-        self._checksum = 0
 
     def start(self) -> None:
         """Begin in the next turn of the event loop.
@@ -83,23 +77,21 @@ class SegmentationJob(WorkerJob):
             OutputError: there is no room for the volume's voxels.
         """
         request = self._request
-        self._voxels = voxels_of(request.volume)
+        self._snapshot = VolumeSnapshot(request.volume)
         if request.target is not None and request.target.GetSegmentation().GetNumberOfSegments() > 0:
             transform_between(request.volume, request.target)  # before the worker computes for minutes
-        self._geometry, self._positions = ijk_to_ras(request.volume), world_positions(request.volume)
         self._region = region_of(request.region, request.volume) if request.region is not None else None
         super().start()
 
     def prepare(self) -> Iterator[SegmentRequest | None]:
         request, file = self._request, self.folder / "volume.npy"
-        for slab in write_npy(self._voxels, file):
-            self._checksum = _add_checksum(self._voxels[slab], self._checksum)
-            self._progress(_("Reading the volume"), READING * slab.stop / len(self._voxels))
+        for fraction in self._snapshot.write(file):
+            self._progress(_("Reading the volume"), READING * fraction)
             yield None
         yield SegmentRequest(
             request.model,
             file,
-            self._geometry,
+            self._snapshot.geometry,
             self.folder,
             name=request.volume.GetName(),
             quality=request.quality,
@@ -115,41 +107,14 @@ class SegmentationJob(WorkerJob):
         result = SegmentationResult.read(event)
         yield None
         volume = self._request.volume
-        yield from self._check_volume(volume)
+        for note in (yield from self._snapshot.compare()):
+            self.add_note(note)
         segmentation = yield from insert_result(result, self._request)
         yield JobOutcome(segmentation, result.summary(volume.GetName(), title_of(self._request.model)))
 
     def _progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:
         self._fraction = max(self._fraction, fraction)
         self._report(SegmentationProgress(stage, self._fraction, remaining_s))
-
-    def _check_volume(self, volume: Any) -> Iterator[None]:
-        """Compare the volume node with what was segmented.
-
-        Raises:
-            InputError: the volume is gone, or its grid is another.
-        """
-        remedy = _("Press Apply again.")
-        if not slicer.mrmlScene.IsNodePresent(volume) or voxels_of(volume).shape != self._voxels.shape:
-            what = _("was removed or changed meanwhile, so its segmentation was dropped")
-            raise InputError(what, path=volume.GetName(), remedy=remedy)
-        if not np.allclose(ijk_to_ras(volume), self._geometry, rtol=0, atol=1e-6):
-            what = _("was moved meanwhile (its origin, spacing or axes), so its segmentation was dropped")
-            raise InputError(what, path=volume.GetName(), remedy=remedy)
-        voxels, checksum = voxels_of(volume), 0
-        for slab in slabs(voxels):
-            checksum = _add_checksum(voxels[slab], checksum)
-            yield
-        if checksum != self._checksum:
-            note = _("The voxels of {volume} were changed meanwhile: the result is that of the scan before.")
-            self.add_note(note.format(volume=volume.GetName()))
-        if not np.allclose(world_positions(volume), self._positions, rtol=0, atol=1e-6):
-            note = _("The transform of {volume} was changed meanwhile: the result moved with the volume.")
-            self.add_note(note.format(volume=volume.GetName()))
-
-
-def _add_checksum(voxels: np.ndarray, checksum: int) -> int:
-    return zlib.crc32(np.ascontiguousarray(voxels).data.cast("B"), checksum)
 
 
 def stage_name(stage: str) -> str:

@@ -252,7 +252,12 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_measure(self, checked: bool = False) -> None:
         segmentation = self._settings.outputSegmentation
-        self._attempt(lambda: self._logic.measure(segmentation, self._on_finished), _("Measuring"))
+
+        def start() -> None:
+            self._logic.ensurePackages()
+            self._logic.measure(segmentation, self._on_finished)
+
+        self._attempt(start, _("Measuring"))
 
     def _on_measure_wall(self, segment: str) -> None:
         settings = self._settings

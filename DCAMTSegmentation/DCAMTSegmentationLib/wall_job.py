@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import slicer
+from dcamt.errors import InputError
 from dcamt.worker.protocol import Outline, WallMeasured, WallRequest
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
 from DCAMTSlicerLib.slabs import write_npy
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between, voxels_of
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
+from .volume_snapshot import VolumeSnapshot
 from .wall_nodes import insert_wall, note_outline, notice_changed_outline
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
@@ -39,13 +42,13 @@ class WallJob(WorkerJob):
                 transform.
             OutputError: there is no room for the voxels.
         """
-        self._voxels = voxels_of(self._volume)
+        self._snapshot = VolumeSnapshot(self._volume)
         self._to_volume = transform_between(self._segmentation, self._volume)
         super().start()
 
     def prepare(self) -> Iterator[WallRequest | None]:
         scan, segment = self.folder / "volume.npy", self.folder / "segment.npy"
-        for _slab in write_npy(self._voxels, scan):
+        for _fraction in self._snapshot.write(scan):
             yield None
         mask, affine = segment_mask(self._segmentation, self._segment)
         self._outline = fingerprint_of({self._segment: mask})
@@ -55,13 +58,18 @@ class WallJob(WorkerJob):
             yield None
         name = self._segmentation.GetSegmentation().GetSegment(self._segment).GetName()
         outline = Outline(name, segment, affine)
-        yield WallRequest(scan, ijk_to_ras(self._volume), outline, self.folder, self._volume.GetName())
+        yield WallRequest(scan, self._snapshot.geometry, outline, self.folder, self._volume.GetName())
 
     def take_answer(self, event: WallMeasured) -> Iterator[JobOutcome | None]:
         from dcamt.wall.files import read_wall
 
         wall = read_wall(event.wall)
         yield None
+        for note in (yield from self._snapshot.compare()):
+            self.add_note(note)
+        if not slicer.mrmlScene.IsNodePresent(self._segmentation):
+            what = _("was removed meanwhile, so its wall was dropped")
+            raise InputError(what, path=self._segmentation.GetName(), remedy=_("Try again."))
         insert_wall(wall, self._volume, self._segmentation)
         note_outline(self._segmentation, self._segment, self._outline)
         # The segment may have been edited while the worker measured.

@@ -121,6 +121,15 @@ class InstallationTest(SegmentationCase):
         pip.reset()
         self.assert_apply_works()
 
+    def test_measuring_a_result_of_another_computer_asks_too(self) -> None:
+        self.segment(self.volume)
+        pip.missing = {"slicerio"}
+        with Person() as person:
+            person.expects(QUESTION, "Cancel")
+            click(self.ui.measureButton)
+        self.assertEqual(person.errors(), [])
+        self.assertFalse(self.logic.isRunning())
+
     def test_reason_of_pip_s_failure_is_shown(self) -> None:
         # Slicer prints pip's output; its exception does not contain it.
         reason = "ERROR: No matching distribution found for slicerio>=1.1"

@@ -7,8 +7,8 @@ from typing import Any
 
 import slicer
 import vtk
+from fake_worker import ViewCase
 from segmentation_case import PATIENCE_S, add_scan, choose, click, close_scene, process_events_until
-from test_segmentation_views import ViewCase
 
 RESULTS = 10
 

@@ -38,8 +38,9 @@ class TwoScansTest(ViewCase):
     def test_new_result_is_shown_over_its_scan(self) -> None:
         choose(self.ui.inputSelector, self.one)
         self.module.worker.before_answer = lambda: slicer.util.setSliceViewerLayers(background=self.two)
-        self.segment(self.one)
-        self.assert_shown(self.one)
+        for _time in range(2):  # a new segmentation, and the same one again
+            self.segment(self.one)
+            self.assert_shown(self.one)
 
     def test_results_of_other_scans_are_hidden_until_their_scan_is_chosen(self) -> None:
         first, second = self.segment(self.one), self.segment(self.two)
@@ -326,6 +327,18 @@ class PanelRoomTest(ViewCase):
         self.assertLessEqual(end, below.mapTo(self.module.widget, below.rect.topLeft()).y())
         self.module.widget.hide()
         self.assertLessEqual(bottom, 560)
+
+    def test_no_button_cuts_its_text_in_a_narrow_panel(self) -> None:
+        self.segment(add_scan())
+        self.module.widget.setFixedWidth(400)
+        self.module.widget.show()
+        slicer.app.processEvents()
+        buttons = [*slicer.util.findChildren(self.module.widget, className="QPushButton")]
+        shown = [button for button in buttons if button.visible]
+        self.assertIn(self.ui.measureButton, shown)
+        for button in shown:
+            self.assertGreaterEqual(button.width, button.minimumSizeHint.width(), button.text)
+        self.module.widget.hide()
 
     def test_measurements_have_a_fixed_number_of_digits(self) -> None:
         self.segment(add_scan())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, OPENING
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
-from dcamt.wall.files import write_wall_csv
+from dcamt.wall.files import write_wall, write_wall_csv
+from dcamt.worker.protocol import WallMeasured
 from dcamt_testing import warm_python
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSegmentationLib.worker_process import WorkerProcess
@@ -273,6 +275,73 @@ class SegmentedReportTest(SegmentationCase):
             array[4:8, 4:8, 4:8] = 1 - array[4:8, 4:8, 4:8]
             slicer.util.updateSegmentBinaryLabelmapFromArray(array, segmentation, identifier, volume)
             self.assertIn("then corrected by hand", write())
+
+
+class WallAnswers(FakeWorker):
+    """Answers each request for a wall with that of the phantom, after `before_answer`."""
+
+    def __init__(self, wall: WallResult) -> None:
+        super().__init__()
+        self.wall = wall
+
+    def _answer(self, request: Any, on_event: Any) -> None:
+        self.before_answer()
+        path = request.output / "wall.npz"
+        write_wall(self.wall, path)
+        on_event(WallMeasured(request.id, path))
+
+
+class ChangedMeanwhileTest(unittest.TestCase):
+    """The volume or the segmentation is changed or removed while the worker measures the wall."""
+
+    wall: WallResult
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.wall = expected_wall()
+
+    def setUp(self) -> None:
+        self.module = FakePanel(WallAnswers(self.wall))
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+
+    def measure(self, meanwhile: Callable[[], object]) -> None:
+        self.module.worker.before_answer = meanwhile
+        click(self.ui.wallMeasureButton)
+        process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the wall")
+
+    def test_an_unchanged_volume_is_noted_as_such(self) -> None:
+        self.measure(lambda: None)
+        self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
+
+    def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "moved")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1.0, 1.0, 1.0])))
+
+        def change() -> None:
+            slicer.util.arrayFromVolume(self.volume)[0, 0, 0] += 1
+            self.volume.SetAndObserveTransformNodeID(transform.GetID())
+
+        self.measure(change)
+        for text in ("The voxels of ball were changed meanwhile", "The transform of ball was changed meanwhile"):
+            self.assertIn(text, self.ui.statusLabel.text)
+
+    def test_a_removed_node_drops_the_wall(self) -> None:
+        for node, told in (
+            (self.segmentation, "drawn: was removed meanwhile, so its wall was dropped"),
+            (self.volume, "ball: was removed or changed meanwhile, so its result was dropped"),
+        ):
+            with self.subTest(told), Person() as person:
+                person.expects(told, "Ok")
+                self.measure(lambda node=node: slicer.mrmlScene.RemoveNode(node))
+            self.assertEqual(person.seen[0].detail, "")
+            self.assertEqual(list(slicer.util.getNodes("*wall*")), [])
+            slicer.mrmlScene.AddNode(node)
+            choose(self.ui.inputSelector, self.volume)
+            choose(self.ui.outputSelector, self.segmentation)
 
 
 class InsertedWallCase(unittest.TestCase):

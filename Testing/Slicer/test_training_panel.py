@@ -308,6 +308,7 @@ class PackagesTest(TrainingCase):
             person.expects("DCAMT needs Python packages", "Ok")
             person.expects("ERROR: No space left on device", "Ok")
             click(self.ui.checkButton)
+        self.assertIn("ERROR: No space left on device", person.seen[-1].text)
         self.assertIn("Collecting nibabel", person.seen[-1].detail)
 
 
