@@ -1,4 +1,4 @@
-"""Work on the event loop in steps: order, end, failure and cancelling."""
+"""`SteppedTask` and `DelayedCall`: work in steps on the event loop, its end, failure and cancelling."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class SteppedTaskTest(unittest.TestCase):
     def task(self, failure: Exception | None = None) -> SteppedTask:
         return SteppedTask(self.steps(failure), self.ends.append, self.values.append)
 
-    def test_the_constructor_starts_nothing(self) -> None:
+    def test_constructor_starts_nothing(self) -> None:
         task = self.task()
         process_events()
         self.assertEqual(self.steps_taken, [])
         self.assertFalse(task.running)
 
-    def test_other_events_are_served_between_steps(self) -> None:
+    def test_other_events_are_processed_between_steps(self) -> None:
         seen: list[int] = []
         task = self.task().start()
         self.assertEqual(self.steps_taken, [])
@@ -46,7 +46,7 @@ class SteppedTaskTest(unittest.TestCase):
         self.assertEqual(seen, [1])
         self.assertEqual((self.values, self.ends, self.closed), ([0, 10, 20], [None], 1))
 
-    def test_an_error_is_passed_on_once(self) -> None:
+    def test_error_is_passed_to_the_callback_once(self) -> None:
         failure = InputError("is empty", path="scan.nrrd")
         task = self.task(failure).start()
         process_events_until(lambda: not task.running)
@@ -55,7 +55,7 @@ class SteppedTaskTest(unittest.TestCase):
         self.assertIn("ValueError: odd", error_text(ValueError("odd")))
         self.assertEqual(error_text(None), "")
 
-    def test_after_cancelling_nothing_is_called_and_the_generator_is_closed(self) -> None:
+    def test_cancelling_closes_the_generator_and_calls_nothing(self) -> None:
         task = self.task().start()
         process_events_until(lambda: self.steps_taken)
         task.cancel()
@@ -64,7 +64,7 @@ class SteppedTaskTest(unittest.TestCase):
         self.assertEqual((self.ends, self.closed), ([], 1))
         self.assertLess(len(self.steps_taken), 3)
 
-    def test_a_step_may_cancel_its_own_task(self) -> None:
+    def test_step_may_cancel_its_own_task(self) -> None:
         def steps() -> Iterator[None]:
             try:
                 task.cancel()
@@ -84,7 +84,7 @@ if __name__ == "__main__":
 
 
 class DelayedCallTest(unittest.TestCase):
-    def test_the_last_start_counts_and_a_closed_call_comes_no_more(self) -> None:
+    def test_delayed_call_is_made_once_after_the_last_start_unless_closed(self) -> None:
         calls: list[int] = []
         delayed = DelayedCall(lambda: calls.append(1))
         delayed.start(3600000)

@@ -1,4 +1,4 @@
-"""Preview, scores, report and models of a run, and what to outline next."""
+"""After training: preview, scores, report, use and export of models, and the ranking of unlabelled cases."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ PATIENT = "Nachtigall^Hildegard_19470311"
 
 
 class AfterARunTest(TrainingCase):
-    """All actions on one finished run, since training takes minutes."""
+    """Tests on one finished run, because training takes long."""
 
-    def test_preview_scores_models_and_ranking_of_one_run(self) -> None:
+    def test_finished_run_offers_preview_scores_models_and_ranking(self) -> None:
         volume, outline = add_case(f"{PATIENT} baseline", 1)
         held_out, _ = add_case(f"{PATIENT} follow-up", 2)
         for seed in (3, 4):
@@ -64,7 +64,7 @@ class AfterARunTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.session.table.set_role([1], "validation")
         self.make_small(iterations="60")
-        self.take_as_measured()
+        self.set_estimate()
         run = RunFolder(self.runs / "run-1")
         click(self.ui.startButton)
         self.wait_for(lambda: self.ui.previewSelector.enabled, "the run's validation cases")
@@ -85,7 +85,7 @@ class AfterARunTest(TrainingCase):
         self.wait_for(lambda: "iteration 60" in self.ui.previewStatusLabel.text, "the last preview")
         shown = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if "preview" in n.GetName()]
         self.assertEqual(len(shown), 1)
-        # The case is of the scene: it is shown on the very volume that it came from.
+        # The case comes from the scene, so its own volume is shown.
         self.assertIs(shown[0].GetNodeReference("referenceImageGeometryRef"), held_out)
         segment = shown[0].GetSegmentation().GetNthSegmentID(0)
         drawn = slicer.util.arrayFromSegmentBinaryLabelmap(shown[0], segment, held_out)
@@ -98,7 +98,7 @@ class AfterARunTest(TrainingCase):
     def check_results(self, run: RunFolder) -> None:
         model = self.ui.resultsTable.model()
         rows = [[model.data(model.index(row, column)) for column in range(6)] for row in range(model.rowCount())]
-        # A standard deviation of one case is not shown.
+        # There is no standard deviation of a single case.
         self.assertEqual([row[0] for row in rows], [f"{PATIENT} follow-up", "mean"])
         self.assertEqual([row[1] for row in rows], ["Left atrium"] * 2)
         written = run.validation.read_text(encoding="utf-8").splitlines()[1].split(",")
@@ -111,8 +111,8 @@ class AfterARunTest(TrainingCase):
         self.assertNotIn("http://", re.sub(r"http://www\.w3\.org/\S+", "", html))
         self.assertNotIn("https://", html)
 
-    def check_that_nobody_is_named(self, run: RunFolder) -> None:
-        """Neither model nor report contains a patient's name or the path of a scan."""
+    def check_that_no_patient_is_named(self, run: RunFolder) -> None:
+        """Fail if the model or the report contains a patient's name or the path of a scan."""
         with zipfile.ZipFile(run.model) as archive:
             parts = b"".join(archive.read(name) for name in archive.namelist())
         for data in (run.model.read_bytes(), parts, run.report.read_bytes()):
@@ -135,12 +135,12 @@ class AfterARunTest(TrainingCase):
         texts = [self.ui.startFromSelector.itemText(index) for index in range(self.ui.startFromSelector.count)]
         (text,) = (text for text in texts if name in text)
         self.assertRegex(text, rf" \({name}, Dice \d\.\d{{3}}, 60 iterations\)$")
-        # Used again, the same model does not get a second entry.
+        # Using the same model again adds no second entry.
         click(self.ui.useModelButton)
         self.assertIn(f"“{name}” is in the list of", self.ui.resultsStatusLabel.text)
         self.assertEqual({model.name for model in stored_models()} - before, {name})
 
-    def check_what_to_outline_next(self, run: RunFolder) -> None:
+    def check_ranking(self, run: RunFolder) -> None:
         with LoopMonitor() as monitor:
             click(self.ui.rankButton)
             self.assertEqual(self.ui.rankButton.text, "Cancel")
@@ -171,15 +171,15 @@ class AfterARunTest(TrainingCase):
         self.assertEqual((row.role, row.source.segmentation), (LABELLED, proposal.GetID()))
         self.assertTrue(training_cases.is_case(proposal))
         self.assertEqual(len(self.session.table), 4)
-        # Another time the ranking is there at once.
+        # A second time, the ranking is shown at once.
         self.module.widget.outlining.set_run(self.module.widget.runs.watch)
         self.assertEqual(model.rowCount(), 2)
 
 
 class OutlineFilesTest(TrainingCase):
-    """A ranking of cases that are files, made by an earlier session of Slicer."""
+    """A ranking of cases in files, made by an earlier session of Slicer."""
 
-    def test_a_case_from_files_opens_with_its_proposal(self) -> None:
+    def test_case_from_files_is_opened_with_its_proposal(self) -> None:
         place = (1.2, 2, -0.3)
         saved = self.save_proposal_of_earlier_run(place)
         self.session.table.add([row_of_case(Case("plain", saved.scan_path, None, "unlabelled"))])
@@ -205,16 +205,16 @@ class OutlineFilesTest(TrainingCase):
         identifier = proposal.GetSegmentation().GetNthSegmentID(0)
         found = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, loaded)
         np.testing.assert_array_equal(found, saved.proposed)
-        # No case yet: a person has still to correct it.
+        # The proposal is not a label, because nobody has corrected it.
         click(self.ui.addSceneButton)
         self.assertEqual([row.role for row in self.session.table.rows], ["unlabelled"] * 2)
         self.session.table.remove([1])
-        # What is saved of it later must not go into the run's folder.
+        # Saving the proposal later must not write into the run's folder.
         self.assertIsNone(proposal.GetStorageNode())
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             matrix = view.GetSliceToRAS()
             np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
-        # Opened again, what the person has done to it is still there.
+        # Opening it again keeps the person's correction.
         slicer.util.updateSegmentBinaryLabelmapFromArray(saved.label, proposal, identifier, loaded)
         self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
@@ -228,13 +228,13 @@ class OutlineFilesTest(TrainingCase):
 
 
 class ModelInUseTest(TrainingCase):
-    def test_without_the_segmentation_module_no_model_is_current(self) -> None:
+    def test_no_model_is_current_before_the_segmentation_module_was_opened(self) -> None:
         settings = slicer.mrmlScene.GetSingletonNode("DCAMTSegmentation", "vtkMRMLScriptedModuleNode")
         slicer.mrmlScene.RemoveNode(settings)
-        self.assertFalse(use_model("run-1"))  # as if the segmentation module was not opened in this scene
+        self.assertFalse(use_model("run-1"))  # the segmentation module was not opened in this scene
         self.assertEqual(current_model(), "")
 
-    def test_a_run_s_model_calibrated_anew_is_stored_anew(self) -> None:
+    def test_recalibrated_model_of_a_run_is_stored_again(self) -> None:
         run = RunFolder(self.runs / "run-1")
         run.path.mkdir()
         package = open_model(tiny_model())
@@ -260,14 +260,14 @@ class ModelInUseTest(TrainingCase):
 
 
 def calibration_of(package: ModelPackage, notes: str) -> Calibration:
-    """Return a calibration of a model that expects the same overlap of every segmentation."""
+    """Return a calibration whose expected overlap is the same for every segmentation."""
     model = OverlapModel(("entropy",), (0.0,), (1.0,), (0.0,), 2.0, (0.5,), (-0.1,), (0.1,))
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, notes)
 
 
 class ProposalTest(TrainingCase):
-    def ranked(self, volume: Any, name: str = "LGE") -> dict[str, Any]:
-        """Return a ranked case with files of the volume and of a proposal."""
+    def make_ranked_case(self, volume: Any, name: str = "LGE") -> dict[str, Any]:
+        """Write files of the volume and of a proposal; return the ranked case."""
         scan, proposed = self.folder / "00001.nrrd", self.folder / f"{name}.seg.nrrd"
         for _step in write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
             pass
@@ -276,23 +276,23 @@ class ProposalTest(TrainingCase):
         slicer.mrmlScene.RemoveNode(outline)
         return {"name": name, "image": str(scan), "segmentation": str(proposed), "place": [1.0, 2.0, 3.0]}
 
-    def test_a_volume_of_the_same_name_on_another_grid_is_not_used(self) -> None:
+    def test_volume_of_the_same_name_on_another_grid_is_not_used(self) -> None:
         image = ellipsoid(1)[0]
         volume = add_volume("LGE", image)
-        case = self.ranked(volume)
+        case = self.make_ranked_case(volume)
         rows = scene_rows(tiny_recipe())
         self.assertIs(scene_volume(case, rows), volume)
         for change in (lambda: volume.SetOrigin(1, 2, 3), lambda: slicer.util.updateVolumeFromArray(volume, image[1:])):
             change()
             self.assertIsNone(scene_volume(case, rows))
-        loaded, proposal = opened(case, rows)
+        loaded, proposal = open_nodes(case, rows)
         self.assertIsNot(loaded, volume)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
         self.assertIs(scan_of(proposal), loaded)
 
-    def test_an_unchanged_proposal_is_a_label_only_after_a_question(self) -> None:
+    def test_unchanged_proposal_becomes_a_label_only_after_a_question(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
-        self.save_ranking([{**self.ranked(volume), "score": 0.4}])
+        self.save_ranking([{**self.make_ranked_case(volume), "score": 0.4}])
         self.open_case()
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         proposal = editor.segmentationNode()
@@ -304,7 +304,7 @@ class ProposalTest(TrainingCase):
             person.expects("was not changed", "Cancel")
             click(self.ui.addCaseButton)
         self.assertEqual((len(self.session.table), training_cases.is_case(proposal)), (0, False))
-        # Edited and undone again: Segment Editor's undo sends no event, so the voxels decide.
+        # Editing and undoing: voxels are compared, because Segment Editor's undo sends no event.
         identifier = proposal.GetSegmentation().GetNthSegmentID(0)
         label = ellipsoid(1)[1]
         for voxels in (np.roll(label, 1, axis=0), label):
@@ -314,8 +314,8 @@ class ProposalTest(TrainingCase):
             click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
 
-    def test_a_ranked_case_can_be_opened_as_soon_as_it_is_shown(self) -> None:
-        case = self.ranked(add_volume("LGE", ellipsoid(1)[0]))
+    def test_ranked_case_can_be_opened_as_soon_as_it_is_listed(self) -> None:
+        case = self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0]))
         self.save_ranking([])
         self.assertFalse(self.ui.openCaseButton.enabled or self.ui.addCaseButton.enabled)
         run = self.module.widget.runs.watch.run
@@ -330,7 +330,7 @@ class ProposalTest(TrainingCase):
         self.assertTrue(self.ui.openCaseButton.enabled and self.ui.addCaseButton.enabled)
 
     def save_ranking(self, cases: list[dict[str, Any]]) -> None:
-        """Make a run with a ranking, and show it."""
+        """Write a run with a ranking of cases, and choose the run in the panel."""
         run = RunFolder(self.runs / "earlier")
         (run.path / "ranking").mkdir(parents=True)
         run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
@@ -339,17 +339,17 @@ class ProposalTest(TrainingCase):
 
     def test_two_runs_have_separate_proposals(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
-        case = self.ranked(volume)
+        case = self.make_ranked_case(volume)
         later = {**case, "segmentation": str(Path(self.folder, "later.seg.nrrd"))}
         Path(later["segmentation"]).write_bytes(Path(case["segmentation"]).read_bytes())
         rows = scene_rows(tiny_recipe())
-        first, second = opened(case, rows)[1], opened(later, rows)[1]
+        first, second = open_nodes(case, rows)[1], open_nodes(later, rows)[1]
         self.assertIsNot(first, second)
-        self.assertIs(opened(case, rows)[1], first)
+        self.assertIs(open_nodes(case, rows)[1], first)
 
-    def test_views_jump_to_the_transformed_place(self) -> None:
+    def test_views_jump_to_the_place_of_a_transformed_volume(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
-        case = self.ranked(volume)
+        case = self.make_ranked_case(volume)
         matrix = np.eye(4)
         matrix[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
         matrix[:3, 3] = [10, 20, 30]
@@ -369,7 +369,7 @@ class PreviewTest(unittest.TestCase):
     def setUp(self) -> None:
         start_afresh()
 
-    def test_a_scan_that_is_not_in_the_scene_is_added_with_its_preview(self) -> None:
+    def test_scan_of_a_preview_is_added_to_the_scene(self) -> None:
         import tempfile
 
         folder = tempfile.TemporaryDirectory()
@@ -380,7 +380,7 @@ class PreviewTest(unittest.TestCase):
         np.save(scan, image)
         np.save(labels, label)
         preview = Preview("case", 10, affine.tolist(), scan, labels)
-        for _ in range(2):  # the second time, the same nodes are used
+        for _ in range(2):  # the second call updates the same nodes
             for _step in show_preview(preview, tiny_recipe(), "run"):
                 process_events()
             volume = slicer.util.getFirstNodeByName("run: case")
@@ -398,13 +398,13 @@ class PreviewTest(unittest.TestCase):
             for part in ("Node", "DisplayNode"):
                 self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}{part}"), [])
 
-    def test_box_of_a_label(self) -> None:
+    def test_box_of_a_label_is_its_bounding_box(self) -> None:
         labels = np.zeros((4, 5, 6), np.uint8)
         self.assertIsNone(box_of(labels, 1))
         labels[1:3, 2, 3:6] = 1
         self.assertEqual(box_of(labels, 1), ((3, 6), (2, 3), (1, 3)))
 
-    def test_a_preview_is_shown_in_short_steps(self) -> None:
+    def test_preview_is_shown_in_short_steps(self) -> None:
         import tempfile
 
         folder = tempfile.TemporaryDirectory()
@@ -424,8 +424,8 @@ class PreviewTest(unittest.TestCase):
         assert_no_pause(longest_step(show))
 
 
-def opened(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:
-    """Return the nodes of an opened proposal."""
+def open_nodes(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:
+    """Open a proposal; return its volume node and its segmentation node."""
     steps = open_proposal(case, rows)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Cases of the training module: rows, roles, checks and saving."""
+"""The table of cases in the training panel: rows, roles, background checks, and saving with the scene."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RowsTest(unittest.TestCase):
         self.table.on_reset.append(lambda: self.heard.append("reset"))
         self.table.on_changed.append(lambda first, last: self.heard.append((first, last)))
 
-    def test_a_scan_is_added_once_and_equal_names_get_numbers(self):
+    def test_scan_is_added_once_and_equal_names_get_numbers(self):
         same_name = CaseRow("a", FileScan("/other/a.nrrd"), UNLABELLED)
         self.assertEqual(self.table.add([file_row("a"), file_row("b"), same_name]), 3)
         self.assertEqual([row.name for row in self.table.rows], ["a", "b", "a_2"])
@@ -52,7 +52,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.rows[1], CaseRow("b", outlined.source, LABELLED))
         self.assertEqual(self.heard, ["reset", "reset"])
 
-    def test_a_case_added_again_keeps_the_person_s_choices(self):
+    def test_case_added_again_keeps_the_person_s_choices(self):
         def scene(segmentation, segments=(("s1", 1),)):
             return CaseRow("x", SceneScan("v", segmentation, segments if segmentation else ()), LABELLED)
 
@@ -62,22 +62,22 @@ class RowsTest(unittest.TestCase):
             self.table.add([scene("one")])
             self.assertEqual(self.table.rows[0].role, role)
         self.table.set_role([0], VALIDATION)
-        self.table.add([scene("one", (("s1", 2), ("s3", 1)))])  # the task is another, or there is a new segment
+        self.table.add([scene("one", (("s1", 2), ("s3", 1)))])  # the classes changed, or a segment was added
         self.assertEqual(self.table.rows[0].source.segments, (("s1", 2), ("s3", 1)))
         self.table.replace_row(0, replace(self.table.rows[0], source=SceneScan("v", "one", (("s2", 1),), chosen=True)))
         self.table.add([scene("one")])
         self.assertEqual(self.table.rows[0].source.segments, (("s2", 1),))
         self.assertEqual(parse_rows(json.loads(rows_to_json(self.table.rows))), self.table.rows)
-        self.table.add([scene("another")])  # another outline has segments of its own
+        self.table.add([scene("another")])  # another segmentation has other segments
         self.assertEqual((self.table.rows[0].source, self.table.rows[0].role), (scene("another").source, VALIDATION))
         self.table.add([replace(scene(""), role=UNLABELLED)])
         self.assertEqual(self.table.rows[0].role, UNLABELLED)
-        self.table.add([scene("one")])  # it was unlabelled for want of an outline
+        self.table.add([scene("one")])  # the case was unlabelled only because it had no segmentation
         self.assertEqual(self.table.rows[0].role, LABELLED)
         self.table.add([replace(scene("one"), role=VALIDATION)], roles_chosen=True)
         self.assertEqual(self.table.rows[0].role, VALIDATION)
 
-    def test_a_role_that_needs_a_label_is_refused_without_one(self):
+    def test_role_that_needs_a_label_is_refused_without_a_label(self):
         self.table.add([file_row("a"), file_row("b", LABELLED, "/b_label.nrrd")])
         self.assertEqual(self.table.set_role([0, 1], VALIDATION), 1)
         self.assertEqual([row.role for row in self.table.rows], [UNLABELLED, VALIDATION])
@@ -96,7 +96,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.use_for_validation(0), 0)
         self.assertEqual(self.table.count(VALIDATION), 0)
 
-    def test_rows_are_removed_and_saved_as_json(self):
+    def test_rows_can_be_removed_and_stored_as_json(self):
         self.table.add([file_row(f"c{n}") for n in range(3)])
         self.table.set_facts(2, (4, 5, 6), (1.0, 1.0, 2.5), "wrong")
         self.table.remove([0, 1])
@@ -118,7 +118,7 @@ class RowsTest(unittest.TestCase):
 
 
 class TableModelTest(unittest.TestCase):
-    def test_a_view_shows_the_rows_and_follows_their_changes(self):
+    def test_view_shows_the_rows_and_follows_changes(self):
         table = CaseTable()
         model = CaseTableModel(table)
         view = qt.QTableView()
@@ -127,7 +127,7 @@ class TableModelTest(unittest.TestCase):
         table.add([file_row("a", LABELLED, "/x/a_label.nrrd"), file_row("b")])
         self.assertEqual(view.model().rowCount(), 2)
         texts = [view.model().data(view.model().index(0, column), qt.Qt.DisplayRole) for column in range(7)]
-        # Paths are relative to the folder that holds all files.
+        # Paths are shown relative to the common folder of all files.
         self.assertEqual(texts, ["a", "labelled", "", "", "", "scans/a.nrrd", "x/a_label.nrrd"])
         self.assertEqual(model.data(model.index(0, LABEL), qt.Qt.ToolTipRole), "/x/a_label.nrrd")
         self.assertEqual(model.headerData(ROLE, qt.Qt.Horizontal, qt.Qt.DisplayRole), "Role")
@@ -143,7 +143,7 @@ class TableModelTest(unittest.TestCase):
         table.set_facts(1, (10, 20, 30), (0.625, 0.625, 0.625), "")
         self.assertEqual(model.data(model.index(1, SPACING), qt.Qt.DisplayRole), "0.625")
 
-    def test_ten_thousand_cases_stay_fast(self):
+    def test_table_is_fast_with_ten_thousand_cases(self):
         table = CaseTable()
         model = CaseTableModel(table)
         view = qt.QTableView()
@@ -178,7 +178,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             slicer.util.saveScene(os.path.join(folder, "scene.mrb"))
             close_scene()
-            # Nodes that are there already take the IDs that the saved ones had.
+            # This existing node takes the ID that a saved node had.
             add_case("already here", 3)
             add_volume("another", ellipsoid(4)[0])
             slicer.util.loadScene(os.path.join(folder, "scene.mrb"))
@@ -194,7 +194,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
         self.assertIsNotNone(plain)
         self.assertIsNotNone(volume)
 
-    def test_damaged_text_gives_no_rows(self):
+    def test_invalid_text_gives_no_rows(self):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "any")
         self.assertEqual(load_rows(node), [])
         for text in ("x", "[1]", '[{"source": 1}]'):
@@ -239,7 +239,7 @@ class CaseCheckTest(unittest.TestCase):
         self.check(table)
         self.assertIn("another grid", table.rows[1].remark)
 
-    def test_a_node_and_its_file_in_training_and_validation_are_reported(self):
+    def test_node_in_training_and_its_file_in_validation_are_reported(self):
         volume, outline = add_case("scan")
         path = str(self.folder / "scan.nrrd")
         self.assertTrue(slicer.util.saveNode(volume, path))
@@ -250,7 +250,7 @@ class CaseCheckTest(unittest.TestCase):
         self.check(table)
         self.assertIn("used for training and for validation", table.rows[0].remark)
 
-    def test_after_cancelling_on_end_is_not_called(self):
+    def test_on_end_is_not_called_after_cancelling(self):
         table = CaseTable()
         table.add([file_row(f"c{n}") for n in range(50)])
         found = CaseCheck(table, load_recipe("la"), self.ended.append).start()

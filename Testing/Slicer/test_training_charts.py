@@ -1,4 +1,4 @@
-"""Curves of a run, their charts in the plot view, and the pace of a long run."""
+"""Curves of a run: thinning, charts in the plot view, and the speed with many events."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def chart_nodes() -> list:
 
 
 class CurvesTest(unittest.TestCase):
-    def test_a_thinned_curve_keeps_its_course(self):
+    def test_thinned_curve_keeps_its_shape(self):
         curve = Curve()
         for step in range(100_000):
             curve.add(step, step / 100_000)
@@ -54,7 +54,7 @@ class CurvesTest(unittest.TestCase):
         self.assertEqual(curve.steps, sorted(curve.steps))
         self.assertGreater(curve.steps[-1], 99_000)
 
-    def test_iterations_repeated_by_a_resumed_run_count_once(self):
+    def test_iterations_repeated_after_resuming_count_once(self):
         curves = RunCurves()
         for event in [
             started(0, 100),
@@ -70,7 +70,7 @@ class CurvesTest(unittest.TestCase):
         self.assertEqual((curves.step, curves.of, curves.eta_s, curves.steps_per_s), (15, 100, 85 / 4, 4.0))
         self.assertEqual(curves.memory_bytes, 5 * 10**8)
 
-    def test_values_that_are_not_numbers_are_left_out(self):
+    def test_values_that_are_not_finite_are_omitted(self):
         curves = RunCurves()
         line = run_event_line(progress(1, 2, total=float("nan"), mmd=0.5))
         self.assertTrue(curves.apply(parse_run_event(json.loads(line))))
@@ -99,7 +99,7 @@ class ChartsTest(unittest.TestCase):
         names = (series[0].GetXColumnName(), series[0].GetYColumnName())
         return [vtk_to_numpy(table.GetColumnByName(column)) for column in names]
 
-    def test_each_loss_and_each_branch_is_a_series_of_a_chart(self):
+    def test_each_loss_and_each_branch_has_a_series_in_a_chart(self):
         charts = TrainingCharts("first")
         charts.show(LOSSES, self.curves)
         charts.show(SCORES, self.curves)
@@ -121,10 +121,10 @@ class ChartsTest(unittest.TestCase):
         charts.update(self.curves)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
-        # The shorter curve ends in what a chart leaves out.
+        # The shorter curve is filled with NaN, which a chart does not draw.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
-    def test_deleted_nodes_are_made_again_and_two_runs_stay_separate(self):
+    def test_deleted_nodes_are_created_again_and_runs_have_separate_nodes(self):
         charts, other = TrainingCharts("first"), TrainingCharts("second")
         for one in (charts, other):
             one.show(LOSSES, self.curves)
@@ -136,9 +136,9 @@ class ChartsTest(unittest.TestCase):
         self.assertIsNone(charts.chart(LOSSES))
         self.assertIsNotNone(other.chart(LOSSES))
 
-    def test_a_chart_is_shown_in_a_layout_with_a_plot_view(self):
+    def test_chart_is_shown_in_a_layout_with_a_plot_view(self):
         charts = TrainingCharts("first")
-        charts.show(LOSSES, RunCurves())  # without a point there is nothing to show
+        charts.show(LOSSES, RunCurves())  # a curve without points shows no chart
         self.assertEqual(chart_nodes(), [])
         charts.show(SCORES, self.curves)
         views = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
@@ -146,14 +146,14 @@ class ChartsTest(unittest.TestCase):
         layout = slicer.app.layoutManager().layout
         self.assertEqual(slicer.modules.plots.logic().GetLayoutWithPlot(layout), layout)
 
-    def test_nodes_are_made_on_demand_hidden_in_one_folder_and_removed_again(self):
+    def test_nodes_are_created_on_demand_in_one_folder_and_removed(self):
         charts = TrainingCharts("first")
         charts.update(self.curves)
         self.assertEqual(chart_nodes(), [])
         charts.show(LOSSES, self.curves)
         self.assertIsNone(charts.chart(SCORES))
         nodes, hierarchy = chart_nodes(), slicer.mrmlScene.GetSubjectHierarchyNode()
-        self.assertEqual(len(nodes), 4)  # a chart, a table and two series
+        self.assertEqual(len(nodes), 4)  # one chart, one table and two series
         self.assertTrue(all(node.GetHideFromEditors() for node in nodes))
         self.assertFalse(any(node.GetSaveWithScene() for node in nodes))
         (folder,) = {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in nodes}
@@ -162,7 +162,7 @@ class ChartsTest(unittest.TestCase):
         self.assertEqual(chart_nodes(), [])
         self.assertFalse(hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), "first: charts"))
 
-    def test_hiding_restores_the_layout_unless_another_was_chosen_meanwhile(self):
+    def test_hiding_restores_the_layout_unless_it_was_changed_meanwhile(self):
         manager, layouts = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode
         charts = TrainingCharts("first")
         manager.setLayout(layouts.SlicerLayoutConventionalView)
@@ -178,7 +178,7 @@ class ChartsTest(unittest.TestCase):
 
 
 class LongRunTest(unittest.TestCase):
-    def test_a_hundred_thousand_events_never_block_the_window(self):
+    def test_window_is_not_blocked_by_a_hundred_thousand_events(self):
         close_scene()
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -194,7 +194,7 @@ class LongRunTest(unittest.TestCase):
                     file.write(run_event_line(validation(step, 0.5, 0.6, 0.7)) + "\n")
                 file.write(run_event_line(event) + "\n")
         best = 10.0
-        for _ in range(3):  # another program may disturb one
+        for _ in range(3):  # repeated, because other programs may disturb one attempt
             watch = RunWatch(run, lambda state: None).start()
             with LoopMonitor() as monitor:
                 process_events_until(lambda watch=watch: watch.caught_up, timeout=120)
@@ -205,7 +205,7 @@ class LongRunTest(unittest.TestCase):
         assert_no_pause(best)
         self.assertEqual(watch.curves.step, count)
         self.assertLess(len(watch.curves.losses["total"].steps), POINTS)
-        # And so do those that come in while it is watched.
+        # The same holds for events that arrive while the run is watched.
         watch = RunWatch(run, lambda state: None).start()
         process_events_until(lambda: watch.caught_up, timeout=120)
         with run.events.open("a") as file:

@@ -1,4 +1,4 @@
-"""Cases of the scene written as files of scan and label."""
+"""Export of cases from the scene: the written scans and labels have the nodes' voxels and geometry."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ExportTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def test_scan_and_label_files_equal_the_nodes_voxels_and_grid(self):
+    def test_written_scan_and_label_equal_their_nodes(self):
         image, label = ellipsoid(4)
         for kind in (np.float32, np.int16, np.uint8, np.float64):
             close_scene()
@@ -53,7 +53,7 @@ class ExportTest(unittest.TestCase):
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
             self.assertIsNone(volume.GetStorageNode())
 
-    def test_a_common_transform_does_not_move_the_label_against_the_scan(self):
+    def test_common_transform_keeps_scan_and_label_aligned(self):
         image, label = ellipsoid(5)
         volume = add_volume("scan", image)
         outline = add_outline(volume, label)
@@ -66,12 +66,12 @@ class ExportTest(unittest.TestCase):
             node.SetAndObserveTransformNodeID(transform.GetID())
         segments = segments_of(outline, self.recipe)
         np.testing.assert_array_equal(run_to_end(label_array(outline, segments, volume)), label)
-        # The segmentation alone: it then lies elsewhere, and so must its label.
+        # If only the segmentation is transformed, the label moves relative to the scan.
         volume.SetAndObserveTransformNodeID(None)
         moved = run_to_end(label_array(outline, segments, volume))
         self.assertTrue((moved != label).any())
 
-    def test_a_segmentation_on_a_finer_grid_and_one_with_a_surface_only(self):
+    def test_segmentation_on_a_finer_grid_or_as_a_surface_is_exported(self):
         image, label = ellipsoid(6)
         volume = add_volume("scan", image)
         fine = add_volume("fine", np.kron(image, np.ones((2, 2, 2), np.float32)), spacing=1.0)
@@ -92,7 +92,7 @@ class ExportTest(unittest.TestCase):
         self.assertGreater(2 * (found & label).sum() / (found.sum() + label.sum()), 0.85)
         self.assertFalse(surface.GetSegmentation().ContainsRepresentation("Binary labelmap"))
 
-    def test_overlapping_and_missing_segments(self):
+    def test_later_segment_wins_on_overlap_and_missing_segment_is_ignored(self):
         image, label = ellipsoid(7)
         volume = add_volume("scan", image)
         outline = add_outline(volume, label, ("Left atrium",))
@@ -105,7 +105,7 @@ class ExportTest(unittest.TestCase):
         np.testing.assert_array_equal(found == 2, mask > 0)
         np.testing.assert_array_equal(found > 0, label > 0)
 
-    def test_export_goes_in_short_steps(self):
+    def test_export_runs_in_short_steps(self):
         rng = np.random.default_rng(0)
         voxels = rng.integers(0, 1000, (160, 320, 320), dtype=np.int16)
         volume = add_volume("large", voxels)

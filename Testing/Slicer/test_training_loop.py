@@ -1,4 +1,4 @@
-"""The whole loop: segment, correct, add, train on from the current model, segment better with the new one."""
+"""The whole workflow: segment, correct, add as a case, train from the current model, segment with the new model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 
 class LoopTest(TrainingCase):
-    def test_segment_correct_train_and_segment_better(self) -> None:
+    def test_model_trained_on_a_correction_segments_better(self) -> None:
         image, truth = ellipsoid(11)
         volume = add_volume("patient", image)
         unseen_image, unseen_truth = ellipsoid(12)
@@ -26,14 +26,14 @@ class LoopTest(TrainingCase):
         add_case("for validation", 13)
         self.make_small(iterations="250", learningRate="0.05")
 
-        # Segment with the model that there is: its weights are random.
+        # Segment with the existing model, whose weights are random.
         segmentation_module = open_module("DCAMTSegmentation")
         self.addCleanup(segmentation_module.close)
         first = self.segment(segmentation_module, volume, "Tiny")
-        before = dice(self.drawn(first, volume), truth)
-        unseen_before = dice(self.drawn(self.segment(segmentation_module, unseen, "Tiny"), unseen), unseen_truth)
+        before = dice(self.mask_of(first, volume), truth)
+        unseen_before = dice(self.mask_of(self.segment(segmentation_module, unseen, "Tiny"), unseen), unseen_truth)
 
-        # Correct it in the scene, and send it over.
+        # Correct the result in the scene, and add it to the training cases.
         identifier = first.GetSegmentation().GetNthSegmentID(0)
         slicer.util.updateSegmentBinaryLabelmapFromArray(truth, first, identifier, volume)
         choose(segmentation_module.ui.inputSelector, volume)
@@ -48,7 +48,7 @@ class LoopTest(TrainingCase):
         names = [row.name for row in self.session.table.rows]
         self.session.table.set_role([names.index("for validation")], "validation")
         self.session.table.set_role([names.index("next patient")], "unlabelled")
-        self.take_as_measured()
+        self.set_estimate()
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
         click(self.ui.startButton)
         run = RunFolder(self.runs / "run-1")
@@ -56,22 +56,22 @@ class LoopTest(TrainingCase):
         self.wait_for(lambda: self.ui.useModelButton.enabled, "its model")
         self.assertEqual(run.started_from().name, "tiny")
 
-        # The charts are filled.
+        # The charts have data.
         click(self.ui.lossesButton)
         click(self.ui.scoresButton)
         charts = {node.GetName(): node for node in slicer.util.getNodesByClass("vtkMRMLPlotChartNode")}
         self.assertGreaterEqual(charts["run-1: losses"].GetNumberOfPlotSeriesNodes(), 4)
         self.assertEqual(charts["run-1: validation"].GetNumberOfPlotSeriesNodes(), 3)
 
-        # Use the new model, and segment again.
+        # Segment again with the new model.
         click(self.ui.useModelButton)
         self.wait_for(lambda: "is in the list" in self.ui.resultsStatusLabel.text, "the import")
         segmentation_module.enter()
         self.assertTrue(segmentation_module.logic.getParameterNode().model.startswith("run-1_"))
         choose(segmentation_module.ui.outputSelector, None)
-        again = dice(self.drawn(self.segment(segmentation_module, volume), volume), truth)
+        again = dice(self.mask_of(self.segment(segmentation_module, volume), volume), truth)
         choose(segmentation_module.ui.outputSelector, None)
-        unseen_again = dice(self.drawn(self.segment(segmentation_module, unseen), unseen), unseen_truth)
+        unseen_again = dice(self.mask_of(self.segment(segmentation_module, unseen), unseen), unseen_truth)
         self.assertGreater(again, before + 0.2)
         self.assertGreater(unseen_again, unseen_before + 0.2)
         self.assertGreater(unseen_again, 0.7)
@@ -88,7 +88,7 @@ class LoopTest(TrainingCase):
         self.assertIsNotNone(found, module.ui.statusLabel.text)
         return found
 
-    def drawn(self, segmentation, volume) -> np.ndarray:
+    def mask_of(self, segmentation, volume) -> np.ndarray:
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
 

@@ -1,4 +1,4 @@
-"""The training panel: its look, what a scene saves, the folder of runs, packages, and closing."""
+"""The training panel: layout, sections, saving with the scene, the folder of runs, packages, and closing."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ from training_scenes import add_case, ellipsoid, write_scan
 
 
 class WidthTest(TrainingCase):
-    """A panel of Slicer's usual width shows all columns that need action without scrolling."""
+    """A panel of Slicer's usual width shows the important columns without scrolling."""
 
     def edges(self, view: Any, columns: range) -> list[int]:
         """Return the right edges of columns in pixels from the left of the view."""
         return [view.columnViewportPosition(column) + view.columnWidth(column) for column in columns]
 
-    def test_remarks_and_scores_are_seen(self) -> None:
+    def test_columns_of_remarks_and_scores_are_visible(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         cases = self.ui.casesTable
@@ -76,7 +76,7 @@ class WidthTest(TrainingCase):
 
 
 class CategoryTest(TrainingCase):
-    def test_the_category_is_slicers_own_in_its_language(self) -> None:
+    def test_category_has_slicer_s_translated_name(self) -> None:
         from DCAMTTraining import DCAMTTraining
 
         class Parent:
@@ -93,7 +93,7 @@ class CategoryTest(TrainingCase):
 
 
 class WarningsTest(TrainingCase):
-    def test_warnings_and_problems_of_files_are_shown_in_the_applications_language(self) -> None:
+    def test_warnings_and_problems_of_files_are_translated(self) -> None:
         image, label = ellipsoid(1)
         scan, outline = write_scan(self.folder / "scan.nrrd", image), write_scan(self.folder / "label.nrrd", label)
         rows = [CaseRow("good", FileScan(str(scan), str(outline)), LABELLED)]
@@ -105,7 +105,7 @@ class WarningsTest(TrainingCase):
         self.module.widget.cases.refresh()
         good, doubtful, gone = self.session.table.rows
         self.assertEqual((good.remark, good.note), ("", ""))
-        # A person should look at it, but it keeps nobody from training.
+        # A warning does not prevent training.
         self.assertEqual(doubtful.remark, "")
         self.assertIn("2 DIFFERENT INTENSITIES", doubtful.note)
         self.assertIn("DOES NOT EXIST", gone.remark)
@@ -115,7 +115,7 @@ class WarningsTest(TrainingCase):
 
 
 class ClosedModuleTest(TrainingCase):
-    def test_a_closed_module_leaves_nothing_alive(self) -> None:
+    def test_closed_module_leaves_no_object_alive(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         self.wait_for(lambda: self.session.checked, "the check")
@@ -150,23 +150,23 @@ class SavedStateTest(TrainingCase):
         self.assertEqual(self.ui.effortSelector.currentText, "Quick try")
         self.assertEqual(self.ui.casesTable.model().rowCount(), 2)
 
-    def test_cases_outlive_the_module(self) -> None:
+    def test_cases_are_kept_when_the_module_is_closed(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         self.close_module()
         self.module = open_module("DCAMTTraining")
         self.assertEqual([row.name for row in self.module.logic.session.table.rows], ["scan"])
 
-    def test_the_device_belongs_to_the_computer_and_outlives_the_scene(self) -> None:
+    def test_device_is_a_setting_of_the_computer_and_not_of_the_scene(self) -> None:
         choose(self.ui.deviceSelector, "CPU")
         close_scene()
         self.assertEqual(self.ui.deviceSelector.currentText, "CPU")
         self.assertEqual(self.session.device(), "cpu")
 
-    def test_a_free_run_name_is_suggested_at_once(self) -> None:
+    def test_unused_run_name_is_suggested(self) -> None:
         (self.runs / "run-1").mkdir()
         (self.runs / "run-2").mkdir()
-        close_scene()  # the settings of a new scene begin with run-1
+        close_scene()  # a new scene suggests run-1 again
         self.assertEqual(self.ui.runNameEdit.text, "run-3")
         other = self.folder / "other runs"
         other.mkdir()
@@ -185,12 +185,12 @@ class SavedStateTest(TrainingCase):
 
 
 class SectionsTest(TrainingCase):
-    """Which sections are open, so that the next step is on a laptop's screen."""
+    """Sections open and close so that the next step is visible on a laptop's screen."""
 
     def open_sections(self) -> set[str]:
         return {name for name in sections.SECTIONS if not getattr(self.ui, name).collapsed}
 
-    def test_a_new_panel_shows_cases_and_start_without_scrolling_on_a_laptop(self) -> None:
+    def test_new_panel_shows_cases_and_start_on_a_laptop_without_scrolling(self) -> None:
         self.assertEqual(self.open_sections(), set(sections.PREPARE))
         self.session.table.add([CaseRow(f"case {number}", FileScan(f"{number}.nrrd"), LABELLED) for number in range(9)])
         process_events()
@@ -199,7 +199,7 @@ class SectionsTest(TrainingCase):
         panel.setFixedWidth(width)
         panel.show()
         process_events()
-        # As Slicer's scroll area does in a window of 1366 x 740.
+        # The size that Slicer's scroll area gives the panel in a window of 1366 x 740.
         panel.resize(width, max(panel.layout().totalHeightForWidth(width), 560))
         process_events()
         bottom = start.mapTo(panel, start.rect.bottomLeft()).y()
@@ -207,12 +207,12 @@ class SectionsTest(TrainingCase):
         room = self.ui.casesTable.viewport().width
         panel.hide()
         self.assertLessEqual(bottom, 560)
-        # All columns before the paths are seen.
+        # All columns before the paths are visible.
         self.assertLessEqual(columns[0], room)
-        # What controls a run is not there before the first one.
+        # Controls of runs are hidden before the first run.
         self.assertTrue(all(getattr(self.ui, name).isHidden() for name in sections.RUN_WIDGETS))
 
-    def test_sections_follow_the_run(self) -> None:
+    def test_sections_follow_the_state_of_the_run(self) -> None:
         run = RunFolder(self.runs / "earlier")
         run.path.mkdir()
         run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
@@ -224,7 +224,7 @@ class SectionsTest(TrainingCase):
             self.module.widget.runs.refresh()
             self.assertEqual(self.open_sections(), set(sections.TRAIN))
             self.assertFalse(self.ui.pauseButton.isHidden())
-            # What a person opens stays open while the run goes on.
+            # A section that a person opened stays open during the run.
             self.ui.casesButton.collapsed = False
             self.wait_for(lambda: self.module.widget.runs.watch.caught_up, "the first poll")
             self.assertIn("casesButton", self.open_sections())
@@ -239,11 +239,11 @@ class SectionsTest(TrainingCase):
 
 
 class FolderOfRunsTest(TrainingCase):
-    def test_a_folder_that_is_not_writable_is_reported_as_such(self) -> None:
+    def test_unwritable_folder_is_reported(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
-        self.take_as_measured()
+        self.set_estimate()
         (self.folder / "file").write_text("", encoding="utf-8")
         set_runs_folder(str(self.folder / "file" / "runs"))
         self.session.notify_settings_changed()
@@ -255,7 +255,7 @@ class FolderOfRunsTest(TrainingCase):
             self.session.notify_settings_changed()
             self.assertIn(f"{self.runs}, is not writable", self.ui.problemsLabel.text)
 
-    def test_an_unreadable_subfolder_neither_raises_nor_locks_the_panel(self) -> None:
+    def test_unreadable_subfolder_is_ignored(self) -> None:
         lost = self.runs / "lost+found"
         lost.mkdir()
         run = self.runs / "earlier"
@@ -297,12 +297,12 @@ class PackagesTest(TrainingCase):
             with Person() as person:
                 person.expects("DCAMT needs Python packages", "Cancel")
                 click(button)
-            self.assertEqual(person.errors(), [])  # whoever declines knows it
+            self.assertEqual(person.errors(), [])  # declining causes no error message
         self.assertFalse(self.session.measurement.running or self.session.checking)
         self.assertEqual(list(self.runs.iterdir()), [])
         self.assertTrue(self.ui.startButton.enabled)
 
-    def test_the_output_of_a_failed_installation_is_shown_with_its_reason(self) -> None:
+    def test_reason_and_output_of_a_failed_installation_are_shown(self) -> None:
         pip.returncode, pip.output = 1, ("Collecting nibabel", "ERROR: No space left on device")
         with Person() as person:
             person.expects("DCAMT needs Python packages", "Ok")
@@ -313,11 +313,11 @@ class PackagesTest(TrainingCase):
 
 
 class TenThousandTest(TrainingCase):
-    def test_ten_thousand_cases_never_block_the_window(self) -> None:
+    def test_window_is_not_blocked_by_ten_thousand_cases(self) -> None:
         table = self.folder / "cases.csv"
         rows = [f"case{n:05d},images/{n}.nrrd,labels/{n}.nrrd,labelled" for n in range(10_000)]
         table.write_text("\n".join(["name,image,label,role", *rows]), encoding="utf-8")
-        add_case("in the scene")  # which is compared to each file
+        add_case("in the scene")  # it is compared with each file
         with Person() as person:
             person.expects("List of cases", str(table))
             click(self.ui.addSceneButton)
@@ -336,7 +336,7 @@ class TenThousandTest(TrainingCase):
 
 @unittest.skipIf(in_real_slicer(), "measures what the harness' application imports")
 class ModuleTest(TrainingCase):
-    def test_the_self_test_passes(self) -> None:
+    def test_self_test_of_the_module_passes(self) -> None:
         slicer.selfTests["DCAMTTraining"]()
 
     def test_opening_the_module_imports_no_torch_and_no_heavy_package(self) -> None:

@@ -1,4 +1,4 @@
-"""What to outline next: which buttons a ranking enables, and what is shown while a proposal is read."""
+"""The ranking of unlabelled cases: enabled buttons, and feedback while a proposal is loaded."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from training_case import TrainingCase
 
 
 class RankingButtonsTest(TrainingCase):
-    """What can be clicked while a ranking's last cases arrive, which its process may not outlive."""
+    """Enabled buttons while the last cases arrive, possibly after the end of the ranking's process."""
 
-    def test_buttons_follow_the_cases_and_not_the_end_of_the_process(self) -> None:
+    def test_buttons_are_enabled_when_cases_arrive_after_the_process_ended(self) -> None:
         run = RunFolder(self.runs / "earlier")
         run.path.mkdir()
         run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
         run.model.write_bytes(b"a model")
         commands = []
 
-        class Ranking:
-            """Stands in for the command: its process has ended, and its events are still to be delivered."""
+        class FakeCommand:
+            """Stands in for the command; its process can have ended before all events are delivered."""
 
             def __init__(self, words, on_event, on_end) -> None:
                 self.on_event, self.on_end, self.running = on_event, on_end, False
@@ -40,13 +40,13 @@ class RankingButtonsTest(TrainingCase):
         self.module.widget.runs.refresh()
         process_events()
         case = {"event": "scored", "image": "", "place": [0, 0, 0], "segmentation": ""}
-        with mock.patch.object(outline_panel, "EngineCommand", Ranking):
+        with mock.patch.object(outline_panel, "EngineCommand", FakeCommand):
             click(self.ui.rankButton)
         self.assertFalse(self.ui.addCaseButton.enabled)
         for number, score in enumerate((0.1, 0.3), start=1):
             commands[0].on_event({**case, "name": f"case {number}", "score": score})
             self.assertTrue(self.ui.addCaseButton.enabled and self.ui.openCaseButton.enabled)
-            # A poll in between neither ends the ranking nor takes its cases away.
+            # An update meanwhile neither ends the ranking nor removes its cases.
             self.module.widget.outlining.update()
             self.assertEqual(self.ui.rankButton.text, "Cancel")
             self.assertEqual(self.ui.rankTable.model().rowCount(), number)
@@ -61,7 +61,7 @@ class RankingButtonsTest(TrainingCase):
 
 
 class LoadingTest(TrainingCase):
-    def test_a_text_and_a_busy_cursor_are_shown_before_each_file_is_read(self) -> None:
+    def test_text_and_busy_cursor_are_shown_before_each_file_is_loaded(self) -> None:
         self.save_proposal_of_earlier_run()
         self.module.widget.runs.refresh()
         shown = []

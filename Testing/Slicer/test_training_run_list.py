@@ -1,4 +1,4 @@
-"""Runs listed from their folders, without a process."""
+"""The list of runs, read from their folders without a running process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training_case import TrainingCase
 
 
 class ListOfRunsTest(TrainingCase):
-    """Runs as listed from their folders, without a process."""
+    """Run folders are written by the tests in various states."""
 
     def make(self, name: str, events: list[dict], fault: FailureNote | None = None, killed: bool = False) -> RunFolder:
         run = RunFolder(self.runs / name)
@@ -34,12 +34,12 @@ class ListOfRunsTest(TrainingCase):
         run.cases.write_text("name,image,label,role\n", encoding="utf-8")
         run.events.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         if fault or killed:
-            run.failure.write_bytes(b" " * 4096)  # as earlier versions prepared it
+            run.failure.write_bytes(b" " * 4096)  # earlier versions reserved this blank file
         if fault:
             write_note(run.failure, fault)
         return run
 
-    def test_each_state_is_listed_with_its_reason(self) -> None:
+    def test_each_state_of_a_run_is_listed_with_its_reason(self) -> None:
         counts = {"labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu", "resumed": False}
         begun = [{"event": "started", "step": 0, "of": 10, **counts}, {"event": "checkpoint", "step": 4}]
         self.make("paused", [*begun, {"event": "paused", "step": 4}])
@@ -65,14 +65,14 @@ class ListOfRunsTest(TrainingCase):
             self.assertIn(told, self.ui.runStatusLabel.text)
             self.assertEqual(self.ui.resumeButton.enabled, resumable, name)
             self.assertFalse(self.ui.pauseButton.enabled)
-            # Of what was learnt before a pause or a fault, models can be made.
+            # A paused or failed run can be stopped, which writes its models.
             self.assertEqual(self.ui.stopButton.enabled, resumable and not name.startswith("stopped"), name)
             self.assertTrue(self.ui.discardButton.enabled)
-        # Charts of earlier runs are not in the scene until they are asked for.
+        # Charts of earlier runs are added to the scene only on request.
         process_events_until(lambda: self.module.widget.runs.watch.caught_up)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
 
-    def test_validation_cases_are_offered_even_if_their_files_are_missing(self) -> None:
+    def test_validation_cases_are_listed_even_if_their_files_are_missing(self) -> None:
         begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
         run = self.make("long", begun)
         lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
@@ -84,7 +84,7 @@ class ListOfRunsTest(TrainingCase):
         assert_no_pause(monitor.longest_work)
         self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "held out"])
 
-    def test_a_run_that_has_ended_does_not_promise_a_preview(self) -> None:
+    def test_ended_run_does_not_announce_a_preview(self) -> None:
         begun = {"event": "started", "step": 0, "of": 10}
         for name, last, text in (
             ("paused", {"event": "paused", "step": 4}, "Once resumed, it shows this case"),
@@ -97,7 +97,7 @@ class ListOfRunsTest(TrainingCase):
             choose(self.ui.previewSelector, "held out")
             self.assertIn(text, self.ui.previewStatusLabel.text)
 
-    def test_charts_leave_no_layout_and_no_node_behind(self) -> None:
+    def test_hidden_charts_leave_no_layout_and_no_node_behind(self) -> None:
         events = [{"event": "started", "step": 0, "of": 10}]
         events.append({"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}})
         run = self.make("going", events)
@@ -131,14 +131,14 @@ class ListOfRunsTest(TrainingCase):
         self.close_module()
         assert_gone("closing the module")
 
-    def test_runs_lie_in_the_home_folder_unless_another_is_chosen(self) -> None:
+    def test_runs_are_stored_in_the_home_folder_unless_another_is_chosen(self) -> None:
         slicer.app.userSettings().remove("DCAMT/RunsFolder")
         self.module.widget.runs.refresh()
         self.assertEqual(Path(self.ui.runsFolderEdit.currentPath), Path.home() / "DCAMT runs")
         self.ui.runsFolderEdit.currentPath = str(self.runs)
         self.assertEqual(runs_folder(), self.runs)
 
-    def test_the_status_shows_speed_remaining_time_and_memory(self) -> None:
+    def test_status_shows_speed_remaining_time_and_memory(self) -> None:
         losses = {"total": 1.0}
         begun = {"event": "started", "step": 0, "of": 400, "labelled": 1, "unlabelled": 0, "validation": 0}
         begun |= {"device": "cpu", "resumed": False}
@@ -151,7 +151,7 @@ class ListOfRunsTest(TrainingCase):
             self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
 
-    def test_a_damaged_run_folder_does_not_block_the_module(self) -> None:
+    def test_damaged_run_folder_does_not_block_the_module(self) -> None:
         run = self.make("damaged", [])
         run.recipe.write_text("{", encoding="utf-8")
         run.events.write_bytes(b"\xff\xfe\n{\n[]\n")

@@ -1,4 +1,4 @@
-"""Runs from the panel: start, pause, resume, stop, discard, and finding them again."""
+"""Runs controlled by the panel: start, pause, resume, stop, discard, and detecting runs of earlier sessions."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class RunsTest(TrainingCase):
         click(self.ui.validationButton)
 
     def start(self, **changes: str) -> RunFolder:
-        """Press Start and wait for the first iterations."""
+        """Click Start and wait for the first iterations."""
         self.make_small(**changes)
-        self.take_as_measured()
+        self.set_estimate()
         name = self.session.settings.runName
         click(self.ui.startButton)
         run = RunFolder(self.runs / name)
@@ -67,9 +67,9 @@ class RunsTest(TrainingCase):
     def state(self, run: RunFolder) -> str:
         return run_state(run).state
 
-    def test_a_run_finishes_with_charts_and_results(self) -> None:
+    def test_run_finishes_with_charts_and_results(self) -> None:
         self.make_small(iterations="30")
-        self.take_as_measured()
+        self.set_estimate()
         process_events()
         run = RunFolder(self.runs / "run-1")
         with LoopMonitor() as monitor:
@@ -78,11 +78,11 @@ class RunsTest(TrainingCase):
             self.wait_for(lambda: self.ui.useModelButton.enabled, "its results in the panel")
         assert_no_pause(monitor.longest_work)
         self.assertIn("Finished", self.ui.runStatusLabel.text)
-        # The inputs made room for the run, and then for its results.
+        # The sections of inputs were closed for the run and its results.
         self.assertTrue(self.ui.casesButton.collapsed and self.ui.taskButton.collapsed)
         self.assertFalse(self.ui.runButton.collapsed or self.ui.resultsButton.collapsed)
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], 30)
-        # Charts come into the scene only when the person asks for them.
+        # Charts are added to the scene only on request.
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
         click(self.ui.lossesButton)
         click(self.ui.scoresButton)
@@ -91,11 +91,11 @@ class RunsTest(TrainingCase):
         self.assertEqual(self.ui.resultsTable.model().rowCount(), 2)  # the case and the mean
         self.assertTrue(self.ui.reportButton.enabled)
         self.assertEqual(self.session.settings.runName, "run-2")
-        # The scene's volumes were written beside the run, and stay as they are in the scene.
+        # The scene's volumes were written to the run's folder and are unchanged in the scene.
         self.assertEqual(len(list(run.scans.glob("*.nrrd"))), 6)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 3)
 
-    def test_pause_resume_and_stop(self) -> None:
+    def test_run_is_paused_resumed_and_stopped(self) -> None:
         run = self.start(iterations="100000")
         self.wait_for(lambda: self.ui.pauseButton.enabled, "the run to be seen running")
         self.assertFalse(self.ui.discardButton.enabled)
@@ -116,7 +116,7 @@ class RunsTest(TrainingCase):
         self.assertTrue(run.model.is_file())
         self.assertIn("Stopped", self.ui.runStatusLabel.text)
 
-    def test_stopping_a_paused_run_makes_its_models(self) -> None:
+    def test_stopping_a_paused_run_writes_its_models(self) -> None:
         run = self.start(iterations="100000")
         self.wait_for(lambda: self.ui.pauseButton.enabled, "the run to be seen running")
         click(self.ui.pauseButton)
@@ -133,7 +133,7 @@ class RunsTest(TrainingCase):
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], step)
         self.assertFalse(self.ui.stopButton.enabled)
 
-    def test_stopping_before_the_panel_shows_the_pause_starts_one_process(self) -> None:
+    def test_stopping_a_run_before_its_pause_is_shown_starts_one_process(self) -> None:
         run = self.start(iterations="100000")
         self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be seen running")
         self.module.widget.runs.watch.close()
@@ -145,10 +145,10 @@ class RunsTest(TrainingCase):
             for button in (self.ui.stopButton, self.ui.pauseButton, self.ui.resumeButton, self.ui.discardButton):
                 self.assertFalse(button.enabled)
             self.assertIn("Starting", self.ui.runStatusLabel.text)
-            self.module.widget.runs.refresh()  # as when the module is entered again
+            self.module.widget.runs.refresh()  # entering the module again does the same
         self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
 
-    def test_a_run_outlives_scene_and_module_and_is_found_again(self) -> None:
+    def test_run_continues_without_scene_and_module_and_is_found_again(self) -> None:
         run = self.start(iterations="100000")
         close_scene()
         self.assertEqual(self.state(run), RUNNING)
@@ -166,10 +166,10 @@ class RunsTest(TrainingCase):
         self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
 
     @unittest.skipIf(os.name == "nt", "POSIX signals")
-    def test_a_killed_run_is_reported_and_can_be_resumed(self) -> None:
+    def test_killed_run_is_reported_and_can_be_resumed(self) -> None:
         run = self.start(iterations="100000")
         process = next(one.process for one in started if one.run.path == run.path)
-        # It belongs neither to the application's session nor hangs on its pipes.
+        # The process has its own session, so it does not end with the application.
         self.assertNotEqual(os.getsid(process.pid), os.getsid(0))
         self.wait_for(lambda: any(event.kind == "checkpoint" for event in run.read_events()), "a checkpoint")
         process.send_signal(signal.SIGKILL)
@@ -204,7 +204,7 @@ class RunsTest(TrainingCase):
         with self.assertRaisesRegex(Exception, "by another process"):
             resume(run)
 
-    def test_a_cancelled_start_leaves_no_file(self) -> None:
+    def test_cancelled_start_leaves_no_file(self) -> None:
         self.make_small()
         click(self.ui.startButton)
         self.assertEqual(self.ui.startButton.text, "Cancel start")
@@ -221,7 +221,7 @@ class RunsTest(TrainingCase):
 
     @unittest.skipUnless(Path("/proc/self/fd").is_dir(), "only Linux lists a process's open files")
     def test_files_are_closed_before_a_cancelled_start_removes_its_folder(self) -> None:
-        """Windows does not remove folders with open files."""
+        """Windows cannot remove folders with open files."""
         plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), self.session.table.rows, "quick")
         steps = prepare_and_start(plan)
         while not self.open_files():
@@ -234,13 +234,13 @@ class RunsTest(TrainingCase):
     def open_files(self) -> list[str]:
         found = []
         for descriptor in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):  # one that was open for the listing itself
+            with suppress(OSError):  # the descriptor with which the folder was listed
                 found.append(os.readlink(descriptor))
         return [path for path in found if path.startswith(str(self.runs))]
 
     def test_closing_the_scene_cancels_a_start(self) -> None:
         self.make_small()
-        self.take_as_measured()
+        self.set_estimate()
         click(self.ui.startButton)
         close_scene()
         process_events()
@@ -250,14 +250,14 @@ class RunsTest(TrainingCase):
         add_case("of the next scene")
         click(self.ui.addSceneButton)
         self.make_small()
-        click(self.ui.startButton)  # it measures first, and the scene goes meanwhile
+        click(self.ui.startButton)  # the scene is closed while the estimate is measured
         self.wait_for(lambda: self.session.measurement.running, "the measurement")
         close_scene()
         process_events()
         self.assertFalse(self.session.measurement.running)
         self.assertEqual(list(self.runs.iterdir()), [])
 
-    def test_the_reason_of_a_failed_start_is_shown(self) -> None:
+    def test_reason_of_a_failed_start_is_shown(self) -> None:
         self.make_small()
         plan = RunPlan(
             RunFolder(self.runs / "faulty"),
@@ -274,7 +274,7 @@ class RunsTest(TrainingCase):
         self.assertIn("patch must be a multiple", self.ui.runStatusLabel.text)
         self.assertFalse(self.ui.resumeButton.enabled)
 
-    def test_problems_are_shown_before_start(self) -> None:
+    def test_problems_of_cases_are_shown_before_the_start(self) -> None:
         for index in range(3):
             self.session.table.set_role([index], "unlabelled")
         self.assertFalse(self.ui.startButton.enabled)
@@ -286,7 +286,7 @@ class RunsTest(TrainingCase):
         self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
 
 
-# As PythonSlicer is on Linux and Windows: it starts the interpreter, and waits for it.
+# Acts as PythonSlicer on Linux and Windows: starts the interpreter as a child and waits for it.
 LAUNCHER = """#!{python}
 import pathlib, subprocess, sys
 child = subprocess.Popen([{python!r}, *sys.argv[1:]])
@@ -303,7 +303,7 @@ class LauncherTest(TrainingCase):
         launcher.chmod(0o755)
         heard = []
         with mock.patch.object(engine_process, "python_program", return_value=str(launcher)):
-            # It says nothing, and would not end by itself while the other run goes on.
+            # The command prints nothing and does not end while the watched run continues.
             run = RunFolder(self.runs / "watched")
             run.path.mkdir()
             with run_lock(run.lock):
@@ -321,7 +321,7 @@ class LauncherTest(TrainingCase):
         self.assertEqual(heard, [])
 
 
-# An application that starts a run and is killed the moment after.
+# An application that starts a run and is killed immediately afterwards.
 KILLED_APPLICATION = """
 import os, signal, sys
 sys.path[:0] = sys.argv[2:]
@@ -338,7 +338,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @unittest.skipIf(os.name == "nt" or in_real_slicer(), "starts an application of the harness, and kills it")
 class KilledApplicationTest(TrainingCase):
-    def test_a_run_goes_on_after_its_application_was_killed(self) -> None:
+    def test_run_continues_after_its_application_was_killed(self) -> None:
         for number in range(2):
             add_case(f"scan{number}", number)
         click(self.ui.addSceneButton)
@@ -352,7 +352,10 @@ class KilledApplicationTest(TrainingCase):
         self.wait_for(lambda: run_state(plan.run).state == PAUSED, "the pause")
         words = [sys.executable, "-c", KILLED_APPLICATION, str(plan.run.path)]
         places = [str(ROOT / name) for name in ("Testing", "DCAMTSegmentation", "DCAMTTraining")]
-        environment = {**os.environ, "TMPDIR": str(self.folder)}  # killed, it leaves its temporary files
+        environment = {
+            **os.environ,
+            "TMPDIR": str(self.folder),
+        }  # a killed application does not remove its temporary files
         killed = subprocess.run([*words, *places], check=False, capture_output=True, env=environment)
         self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
         self.wait_for(lambda: run_state(plan.run).state == FINISHED, "the end of the run")

@@ -1,4 +1,4 @@
-"""Cases of the scene: which volume is a case, and which segmentation is its label."""
+"""Cases of the scene: which volumes are scans, and which segmentation is the label of a scan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SceneSourceTest(unittest.TestCase):
         start_afresh()
         self.recipe = load_recipe("la")
 
-    def test_each_volume_is_paired_with_the_segmentation_drawn_on_it(self):
+    def test_volume_is_paired_with_the_segmentation_drawn_on_it(self):
         first, outline = add_case("one", 1)
         second = add_volume("two", ellipsoid(2)[0])
         rows = scene_rows(self.recipe)
@@ -54,7 +54,7 @@ class SceneSourceTest(unittest.TestCase):
         review.mark_map(add_volume("map", ellipsoid(3)[0]))
         self.assertEqual([row.name for row in scene_rows(self.recipe)], ["scan"])
 
-    def test_a_result_becomes_a_label_only_after_a_person_corrected_it(self):
+    def test_result_becomes_a_label_only_after_a_correction(self):
         volume, _outline = add_case("outlined", 1)
         plain = add_volume("plain", ellipsoid(2)[0])
 
@@ -72,7 +72,7 @@ class SceneSourceTest(unittest.TestCase):
         for scan in (volume, plain):
             self.show_preview_on(scan)
         self.assertEqual(outlines(), before)
-        # What the person drew into a node that holds a result as well is the person's.
+        # A segment that the person drew into a result's node counts as drawn by the person.
         scar = result.GetSegmentation().AddEmptySegment("", "Left atrium")
         self.assertEqual(outlines(), [before[0], result.GetID()])
         self.assertEqual(segments_of(result, self.recipe), ((scar, 1),))
@@ -86,7 +86,7 @@ class SceneSourceTest(unittest.TestCase):
         training_cases.add_case(plain, proposal)
         self.assertEqual(outlines(), [before[0], proposal.GetID()])
 
-    def test_the_scan_of_a_preview_is_not_a_case(self):
+    def test_scan_of_a_preview_is_not_a_case(self):
         add_case("outlined", 1)
         self.show_preview_on(None)
         self.assertEqual([row.name for row in scene_rows(self.recipe)], ["outlined"])
@@ -105,7 +105,7 @@ class SceneSourceTest(unittest.TestCase):
         if volume is not None:
             self.assertIs(shown.GetNodeReference("referenceImageGeometryRef"), volume)
 
-    def test_segments_are_matched_by_code_then_name_then_as_the_only_one(self):
+    def test_segments_are_matched_by_code_then_name_then_as_the_only_segment(self):
         pair = tiny_recipe()
 
         from dcamt.volume import Code, SegmentInfo
@@ -127,7 +127,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(len(segments_of(only, self.recipe)), 1)
         self.assertEqual(segments_of(only, pair), ())
 
-    def test_an_added_training_case_has_priority_over_other_segmentations(self):
+    def test_added_training_case_has_priority_over_other_segmentations(self):
         volume, sent = add_case("scan", 1)
         add_outline(volume, ellipsoid(2)[1])
         self.assertIsNot(outline_of(volume, self.recipe), sent)
@@ -149,7 +149,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertIsNone(loaded.GetNodeReference("referenceImageGeometryRef"))
         return loaded
 
-    def test_a_segmentation_from_a_file_on_the_scan_s_grid_is_its_label(self):
+    def test_segmentation_from_a_file_on_the_scan_s_grid_is_its_label(self):
         for crop in (False, True):
             close_scene()
             image, label = ellipsoid(1)
@@ -162,7 +162,7 @@ class SceneSourceTest(unittest.TestCase):
             found = run_to_end(label_array(loaded, rows[0].source.segments, volume))
             np.testing.assert_array_equal(found, label)
 
-    def test_a_segmentation_from_a_file_that_is_no_label_is_noted_with_the_reason(self):
+    def test_segmentation_from_a_file_that_is_not_a_label_is_noted(self):
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
         self.load_from_file(add_outline(volume, label, ("first", "second")))
@@ -175,14 +175,14 @@ class SceneSourceTest(unittest.TestCase):
         twin = add_volume("twin", image)
         self.assertIsNotNone(twin)
         self.assertIn("fits several scans", scene_rows(self.recipe)[1].note)
-        # A note is shown in the column of remarks, and does not mark the row as faulty.
+        # A note is shown as a remark, and does not mark the row as invalid.
         table = CaseTable()
         model = CaseTableModel(table)
         table.add(scene_rows(self.recipe))
         self.assertIn("fits several scans", model.data(model.index(0, REMARK), qt.Qt.DisplayRole))
         self.assertIsNone(model.data(model.index(0, REMARK), qt.Qt.ForegroundRole))
 
-    def test_remarks_on_cases_of_the_scene(self):
+    def test_problems_of_scene_cases_are_shown_as_remarks(self):
         volume, outline = add_case("scan")
         row = row_of(volume, outline, self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))

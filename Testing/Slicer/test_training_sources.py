@@ -1,4 +1,4 @@
-"""Cases from folders, lists, the scene and the segmentation module, and the values of their label files."""
+"""Adding cases from folders, lists, the scene and the segmentation module, and mapping values of label files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SourcesTest(TrainingCase):
         super().setUp()
         self.table = self.session.table
 
-    def test_the_pairs_of_a_folder_are_shown_before_they_are_added(self) -> None:
+    def test_pairs_of_a_folder_are_shown_before_they_are_added(self) -> None:
         data = self.folder / "data"
         for number in range(3):
             image, label = ellipsoid(number)
@@ -80,14 +80,14 @@ class SourcesTest(TrainingCase):
         self.assertEqual([rows[name].role for name in rows], [UNLABELLED, LEFT_OUT, UNLABELLED])
         self.assertIn("By its name it is a label", rows["p1_seg"].note)
 
-    def test_a_folder_without_scans_is_reported(self) -> None:
+    def test_folder_without_scans_is_reported(self) -> None:
         with Person() as person:
             person.expects("Folder of scans", str(self.folder / "runs"))
             person.expects("holds no scan", "Ok")
             click(self.ui.addFolderButton)
             self.wait_for(lambda: person.errors(), "the message")
 
-    def test_case_lists_are_added_and_saved_as_dcamt_train_reads_them(self) -> None:
+    def test_case_lists_are_added_and_saved_in_the_format_of_dcamt_train(self) -> None:
         image, label = ellipsoid(1)
         write_scan(self.folder / "a.nrrd", image)
         write_scan(self.folder / "a_label.nrrd", label)
@@ -120,7 +120,7 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: person.errors(), "the message")
         self.assertEqual(len(self.table), 3)
 
-    def test_an_invalid_line_or_a_closed_scene_adds_no_case(self) -> None:
+    def test_no_case_is_added_for_an_invalid_line_or_a_closed_scene(self) -> None:
         lines = [f"case{n},{n}.nrrd,,unlabelled" for n in range(5000)]
         table = self.folder / "cases.csv"
         table.write_text("\n".join(["name,image,label,role", *lines, "last,x.nrrd,,dancer"]), encoding="utf-8")
@@ -147,7 +147,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addSentButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_added_results_suggest_training_on_from_the_model_in_use(self) -> None:
+    def test_added_results_suggest_to_start_from_the_current_model(self) -> None:
         self.make_small()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")
@@ -158,19 +158,19 @@ class SourcesTest(TrainingCase):
         click(self.ui.addSentButton)
         self.assertEqual(self.session.settings.startFrom, "tiny")
         self.assertIn("tiny", self.ui.startFromSelector.currentText)
-        # What the person chose stays.
+        # The person's choice is kept.
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.session.settings.startFrom = "left-atrium"
         click(self.ui.addSentButton)
         self.assertEqual(self.session.settings.startFrom, "left-atrium")
 
-    def test_a_result_added_in_dcamt_segmentation_is_listed_when_the_panel_is_opened(self) -> None:
+    def test_result_added_in_the_segmentation_module_is_listed_when_the_panel_opens(self) -> None:
         volume, outline = add_case("corrected")
         self.module.leave()
         training_cases.add_case(volume, outline)
         self.module.enter()
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
-        # Removed from the table it stays away, until it is added again.
+        # A case removed from the table is not listed again until it is added again.
         self.table.remove([0])
         self.module.leave()
         self.module.enter()
@@ -180,7 +180,7 @@ class SourcesTest(TrainingCase):
         self.module.enter()
         self.assertEqual(len(self.table), 1)
 
-    def test_roles_change_by_click_and_problems_are_marked_in_their_rows(self) -> None:
+    def test_roles_change_by_clicks_and_problems_are_marked_in_rows(self) -> None:
         add_case("scan", 1)
         empty = add_volume("empty outline", ellipsoid(2)[0])
         add_outline(empty, np.zeros_like(ellipsoid(2)[1]))
@@ -207,7 +207,7 @@ class SourcesTest(TrainingCase):
         self.assertEqual([row.name for row in self.table.rows], ["empty outline"])
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 2)
 
-    def test_segments_are_chosen_for_classes(self) -> None:
+    def test_person_chooses_segments_for_classes(self) -> None:
         image, label = ellipsoid(3)
         volume = add_volume("scan", image)
         outline = add_outline(volume, label * 2, ("something", "else"))
@@ -230,7 +230,7 @@ class SourcesTest(TrainingCase):
 
 
 class LabelValuesTest(TrainingCase):
-    """Label files with other values than the recipe's."""
+    """Label files whose values differ from the recipe's classes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -244,7 +244,7 @@ class LabelValuesTest(TrainingCase):
         self.session.add_list(self.list)
         self.wait_for(lambda: self.session.checked, "the check")
 
-    def test_values_are_mapped_in_the_panel(self) -> None:
+    def test_label_values_are_mapped_in_the_panel(self) -> None:
         self.add_list("name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\n")
         self.assertIn("420", self.session.table.rows[0].remark)
         self.assertFalse(self.ui.startButton.enabled)
@@ -259,7 +259,7 @@ class LabelValuesTest(TrainingCase):
         self.wait_for(lambda: self.session.checked, "the second check")
         self.assertEqual(self.session.table.rows[0].remark, "")
         self.assertTrue(self.ui.startButton.enabled)
-        # The mapping is saved with the scene, and in a list.
+        # The mapping is saved with the scene and in case lists.
         self.assertEqual(load_rows(self.session._node)[0].source.labels, "420=Left atrium")
         with Person() as person:
             person.expects("Save the list", str(self.folder / "out.csv"))
@@ -274,7 +274,7 @@ class LabelValuesTest(TrainingCase):
 
         return act
 
-    def test_values_are_mapped_in_a_list(self) -> None:
+    def test_label_values_are_mapped_in_a_case_list(self) -> None:
         self.add_list("name,image,label,role,labels\nA,a.nrrd,a_label.nrrd,labelled,420=left-atrium\n")
         row = self.session.table.rows[0]
         self.assertEqual((row.source.labels, row.remark), ("420=left-atrium", ""))

@@ -1,4 +1,4 @@
-"""The task of a run, and estimates of its time, memory and disk space."""
+"""The task of a run: classes, suggested recipe, model to start from; estimates of time, memory and disk space."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from training_scenes import add_case, add_volume, ellipsoid
 
 
 class TaskTest(TrainingCase):
-    def test_own_classes_have_names_colours_and_terminology(self) -> None:
+    def test_user_defined_classes_have_names_colours_and_terminology(self) -> None:
         self.assertFalse(self.ui.ownClassesWidget.visible)
         choose(self.ui.taskSelector, "My own classes, in MRI")
         self.assertFalse(self.ui.ownClassesWidget.isHidden())
@@ -48,7 +48,7 @@ class TaskTest(TrainingCase):
         click(self.ui.removeClassButton)
         self.assertEqual([info.name for info in self.session.recipe().classes], ["Scar"])
 
-    def test_a_recipe_is_suggested_from_cases_of_the_scene_and_saved_with_it(self) -> None:
+    def test_recipe_is_suggested_from_scene_cases_and_saved_with_the_scene(self) -> None:
         self.assertFalse(self.ui.suggestButton.enabled)
         add_case("scan", 1)
         add_volume("plain", ellipsoid(2)[0])
@@ -59,7 +59,7 @@ class TaskTest(TrainingCase):
         self.wait_for(lambda: self.ui.suggestButton.text != "Cancel", "the suggestion")
         self.assertEqual(self.ui.taskSelector.currentText, "Suggested from the cases", self.ui.suggestionLabel.text)
         recipe = self.session.recipe()
-        # The scan has voxels of 2 mm, and its label the class of the recipe that was chosen before.
+        # The scan has voxels of 2 mm; the label has the class of the recipe chosen before.
         self.assertEqual(recipe.spacing, (2.0, 2.0, 2.0))
         self.assertEqual([info.name for info in recipe.classes], [info.name for info in load_recipe("la").classes])
         self.assertIn("2×2×2 mm", self.ui.suggestionLabel.text)
@@ -69,7 +69,7 @@ class TaskTest(TrainingCase):
         choose(self.ui.taskSelector, "Left atrium in LGE-MRI")
         self.assertNotEqual(self.session.recipe().spacing, recipe.spacing)
 
-    def test_a_suggestion_that_fails_says_why(self) -> None:
+    def test_failed_suggestion_is_reported_with_the_reason(self) -> None:
         label = self.folder / "broken.nrrd"
         label.write_text("no image", encoding="utf-8")
         scan = FileScan(str(label), str(label))
@@ -79,12 +79,12 @@ class TaskTest(TrainingCase):
         self.assertIn("broken.nrrd", self.ui.suggestionLabel.text)
         self.assertEqual(self.session.settings.task, "la")
 
-    def test_a_suggested_task_without_its_recipe_says_what_to_press(self) -> None:
+    def test_missing_suggested_recipe_is_reported_with_what_to_click(self) -> None:
         choose(self.ui.taskSelector, "Suggested from the cases")
         self.assertIn("Press Suggest from cases", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
-    def test_a_class_missing_in_all_labels_is_reported_before_start(self) -> None:
+    def test_class_missing_in_all_labels_is_reported_before_the_start(self) -> None:
         add_case("scan", 1)
         choose(self.ui.taskSelector, "My own classes, in MRI")
         click(self.ui.addClassButton)
@@ -95,7 +95,7 @@ class TaskTest(TrainingCase):
         self.assertIn("No labelled case contains “Aorta” (label 2)", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
-    def test_a_model_of_other_classes_cannot_be_trained_on(self) -> None:
+    def test_model_of_other_classes_cannot_be_the_start(self) -> None:
         self.make_small()
         self.assertEqual(self.session.recipe().network.channels, (4, 8, 8))
         choose(self.ui.taskSelector, "My own classes, in MRI")
@@ -106,7 +106,7 @@ class TaskTest(TrainingCase):
 
 
 class EstimateTest(TrainingCase):
-    def test_time_and_memory_are_measured_on_this_machine(self) -> None:
+    def test_time_and_memory_are_measured(self) -> None:
         add_case("one", 1)
         add_case("two", 2)
         click(self.ui.addSceneButton)
@@ -125,16 +125,16 @@ class EstimateTest(TrainingCase):
         self.assertEqual(len(self.measured_folders()), 1)
         click(self.ui.measureButton)
         self.assertEqual(self.ui.measureButton.text, "Measure")
-        self.assertEqual(self.measured_folders(), [])  # they name the cases
+        self.assertEqual(self.measured_folders(), [])  # removed, because they contain the cases' names
 
     def measured_folders(self) -> list[Path]:
         return list(Path(slicer.app.temporaryPath).glob("dcamt-estimate-*"))
 
-    def test_an_estimate_depends_on_the_model_to_start_from(self) -> None:
+    def test_estimate_is_valid_only_for_its_start_model(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
-        self.take_as_measured()
+        self.set_estimate()
         self.assertIsNotNone(self.session.measurement.estimate())
         recipe = self.session.recipe()
         other = replace(recipe, network=replace(recipe.network, attention_heads=0))
@@ -142,11 +142,11 @@ class EstimateTest(TrainingCase):
             self.session.settings.startFrom = "another grid"
             self.assertIsNone(self.session.measurement.estimate())
 
-    def test_an_estimate_depends_on_the_cases(self) -> None:
+    def test_estimate_is_valid_only_for_its_cases(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
-        self.take_as_measured()
+        self.set_estimate()
         self.session.table.set_role([0], VALIDATION)
         self.assertIsNone(self.session.measurement.estimate())
         self.session.table.set_role([0], LABELLED)
@@ -155,11 +155,11 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.assertIsNone(self.session.measurement.estimate())
 
-    def test_an_estimate_depends_on_the_device(self) -> None:
+    def test_estimate_is_valid_only_for_its_device(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
-        self.take_as_measured(device="cuda")
+        self.set_estimate(device="cuda")
         self.assertIn("on the GPU", self.ui.estimateLabel.text)
         choose(self.ui.deviceSelector, "CPU")
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
@@ -168,19 +168,19 @@ class EstimateTest(TrainingCase):
         words = command.call_args.args[0]
         self.assertEqual(words[words.index("--device") + 1], "cpu")
 
-    def test_too_little_disk_space_or_memory_is_reported_before_start(self) -> None:
+    def test_lack_of_disk_space_or_memory_is_reported_before_the_start(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.make_small()
-        self.take_as_measured()
+        self.set_estimate()
         self.assertTrue(self.ui.startButton.enabled)
         with mock.patch.object(measurement_module, "free_disk_bytes", return_value=5 * 10**6):
             self.session.notify_settings_changed()
             self.assertIn("Free some space, or choose another folder", self.ui.problemsLabel.text)
             self.assertFalse(self.ui.startButton.enabled)
-        self.session.notify_settings_changed()  # there is room now: nothing has to be measured again
+        self.session.notify_settings_changed()  # now there is enough space, without another measurement
         self.assertTrue(self.ui.startButton.enabled)
-        self.take_as_measured(memory_free=5 * 10**7)
+        self.set_estimate(memory_free=5 * 10**7)
         self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 

@@ -1,4 +1,4 @@
-"""Common set-up of the training module's tests: open panel, folder of runs, and a task of seconds."""
+"""Common set-up of the training module's tests: the open panel, a folder of runs, and a task that trains quickly."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from slicer_harness import click, close_scene, in_real_slicer, open_module, proc
 from training_scenes import add_outline, add_volume, ellipsoid
 
 ROOT = Path(__file__).resolve().parents[2]
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the machine's other work goes on
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
 SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
-"""Settings that make the recipe's task small; the network is that of `tiny_model`."""
+"""Settings for quick training; the network is that of `tiny_model`."""
 
 
 def tiny_model() -> Path:
-    """Return a model file with random weights."""
+    """Return the path of a tiny model with random weights."""
     return tiny_models(ROOT / "Testing") / "training" / "tiny.dcamt"
 
 
@@ -46,7 +46,7 @@ class SavedProposal:
 
 
 class TrainingCase(unittest.TestCase):
-    """`self.module`: the open panel; `self.folder`: a temporary folder, in which runs and models are kept."""
+    """A test case with an open panel (`self.module`) and a temporary folder of runs and models (`self.folder`)."""
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -81,7 +81,7 @@ class TrainingCase(unittest.TestCase):
             self.module = None
 
     def end_runs(self) -> None:
-        """End the processes of this test."""
+        """Pause the runs that this test started, and wait for their end."""
         for path in self.runs.iterdir() if self.runs.exists() else ():
             run = RunFolder(path)
             if is_held(run.lock):
@@ -89,7 +89,7 @@ class TrainingCase(unittest.TestCase):
                 process_events_until(lambda run=run: not is_held(run.lock), timeout=60)
 
     def make_small(self, **changes: str) -> None:
-        """Choose settings that train in seconds, starting from a tiny model."""
+        """Choose settings that train in seconds, starting from the tiny model."""
         if not (user_folder() / "tiny.dcamt").exists():
             user_folder().mkdir(parents=True, exist_ok=True)
             shutil.copy(tiny_model(), user_folder())
@@ -99,14 +99,14 @@ class TrainingCase(unittest.TestCase):
             setattr(settings, name, value)
         self.module.widget.task.refresh()
 
-    def take_as_measured(self, **estimate: object) -> None:
-        """Set an estimate, which measuring would take long to find."""
+    def set_estimate(self, **estimate: object) -> None:
+        """Set an estimate instead of measuring it, which would take long."""
         known = {"seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12, "device": "cpu"}
         known |= {"disk_bytes": 10**7}
         self.session.measurement.set_estimate({**known, **estimate})
 
     def open_case(self) -> None:
-        """Open the selected proposal, and wait for the Segment Editor."""
+        """Open the selected case, and wait for the Segment Editor."""
         click(self.ui.openCaseButton)
         self.wait_for(lambda: slicer.util.selectedModule() == "SegmentEditor", self.ui.rankStatusLabel.text)
 

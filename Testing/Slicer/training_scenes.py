@@ -1,4 +1,4 @@
-"""Synthetic scenes for the training module's tests: scans with a bright ellipsoid, and its outline."""
+"""Synthetic scenes for the training module's tests: volumes with a bright ellipsoid and its segmentation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.ellipsoids import ellipsoid_scan
 
 SHAPE = (24, 22, 20)
-"""Voxels (I, J, K) of a scan."""
+"""The shape (I, J, K) of a scan."""
 
 
 def ellipsoid(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Return a scan, float32 (K, J, I), and its label, uint8."""
+    """Return a scan (float32) and its label (uint8), both (K, J, I)."""
     image, label = ellipsoid_scan(shape, seed)
     return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(label.transpose(2, 1, 0))
 
 
 def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool = False) -> Any:
-    """Add a volume node; `turned`: with axes oblique to the patient's."""
+    """Add a volume node. turned: with axes oblique to the patient's."""
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(volume, voxels)
     matrix = vtk.vtkMatrix4x4()
@@ -41,7 +41,7 @@ def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool
 
 
 def add_outline(volume: Any, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
-    """Add a segmentation node of the volume with a segment for each label 1, 2, …"""
+    """Add a segmentation node of the volume, with one segment for each label value 1, 2, …"""
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} outline")
     segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
@@ -54,7 +54,7 @@ def add_outline(volume: Any, labels: np.ndarray, names: tuple[str, ...] = ("Left
 
 
 def add_case(name: str, seed: int = 0, turned: bool = False) -> tuple[Any, Any]:
-    """Add a volume node and the segmentation node of its ellipsoid."""
+    """Add a volume node with an ellipsoid and its segmentation node; return both."""
     image, label = ellipsoid(seed)
     volume = add_volume(name, image, turned=turned)
     return volume, add_outline(volume, label)
@@ -68,6 +68,7 @@ def write_scan(path: Path, voxels: np.ndarray) -> Path:
 
 
 def run_to_end(steps):
+    """Run all steps of a generator; return its result."""
     while True:
         try:
             next(steps)
