@@ -217,14 +217,22 @@ def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
     assert any("No opening" in note for note in result.notes)
 
 
-@pytest.mark.parametrize("spacing", [(0.9, 0.9, 0.9), (1.25, 1.25, 1.25)])
-def test_end_of_a_vein_is_proposed_as_an_opening(spacing: tuple[float, float, float]) -> None:
-    result = analyse(VEINED, grid_about(84, spacing, shift=(10, -8, 0)))
-    end = CENTRE + VEINED.vein_length_mm * VEIN
-    distance = np.linalg.norm(result.surface.points - end, axis=1)
+@pytest.mark.parametrize(("spacing", "axes"), [(FINE, np.eye(3)), (THICK, TURN)], ids=["fine", "thick and oblique"])
+def test_vein_adds_its_side_to_the_wall_and_its_end_to_the_openings(
+    spacing: tuple[float, float, float], axes: np.ndarray
+) -> None:
+    assert VEINED.vein_mm is not None
+    result = analyse(VEINED, grid_about(84, spacing, axes, shift=(10, -8, 0)))
+    radius, vein, length = VEINED.radii[0], VEINED.vein_mm, VEINED.vein_length_mm
+    distance = np.linalg.norm(result.surface.points - (CENTRE + length * VEIN), axis=1)
     assert (result.kind[distance < 4.5] == OPENING).mean() > 0.95
-    assert (result.kind[distance > 8] == WALL).all()  # the vein's side and the atrium remain wall
-    assert result.area_cm2(OPENING) == pytest.approx(np.pi * 0.6**2, rel=0.35)
+    assert (result.kind[distance > 8] == WALL).all()  # neither the vein's side nor the atrium
+    assert result.area_cm2(OPENING) == pytest.approx(np.pi * vein**2 / 100, rel=0.35)
+    start = np.sqrt(radius**2 - vein**2)  # where the vein leaves the ball, whose cap there is no wall
+    wall_mm2 = 4 * np.pi * radius**2 - 2 * np.pi * radius * (radius - start) + 2 * np.pi * vein * (length - start)
+    patch_mm2 = 2 * np.pi * radius**2 * (1 - np.cos(np.radians(VEINED.patch_degrees)))
+    assert result.burden.wall_cm2 == pytest.approx(wall_mm2 / 100, rel=0.02)
+    assert result.burden.percent == pytest.approx(100 * patch_mm2 / wall_mm2, abs=2)
 
 
 def test_blind_end_of_a_tube_is_not_an_opening() -> None:

@@ -158,6 +158,53 @@ def test_invalid_input_is_refused_with_the_reason(
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("unusable", "message"),
+    [
+        ("dark", r"a_image\.nrrd: shows no late enhancement .*Choose the late-enhancement scan"),
+        ("constant", r"a_image\.nrrd: has one intensity, 100, .*Choose the late-enhancement scan rather than a mask"),
+        ("offset", r"a_image\.nrrd: holds negative intensities .*Use the magnitude image"),
+        ("small", r"a_label\.nii\.gz: leaves a blood pool of \d+ voxels .*Choose the segment of the whole left atrium"),
+    ],
+)
+def test_unusable_inputs_are_refused_with_a_remedy(
+    unusable: str, message: str, folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    volume, labels = phantom
+    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    if unusable == "small":
+        tiny = Atrium((6.0, 6.0, 6.0)).mask(points_of(volume.grid))
+        write_labelmap(Labelmap(tiny.astype(np.uint8), volume.grid), label)
+    else:
+        voxels = {
+            "dark": 250 - volume.voxels,
+            "constant": np.where(labels.voxels[None] != 0, np.float32(100), volume.voxels),
+            "offset": volume.voxels - 60,
+        }[unusable]
+        write_volume(Volume(voxels, volume.grid), scan)
+    assert run(scan, label, "-o", folder / "out") == 1
+    printed = capsys.readouterr().err
+    assert re.search(message, printed)
+    assert printed.count("\n") == 1
+    assert not list(folder.glob("out/*"))
+
+
+def test_surface_at_the_scan_border_is_left_out_and_reported(
+    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, labels = phantom
+    volume, _ = Atrium(patch_degrees=60.0).on(grid_about(55, THICK, shift=(0, 0, 17.5)))  # ends 10 mm below the centre
+    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    write_volume(volume, scan)
+    write_labelmap(labels, label)
+    assert run(scan, label, "-o", folder / "out") == 0
+    assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
+    row = rows_of(folder / "out" / "a_image.wall.csv")[0]
+    zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)  # as in test_wall_analysis: normals within the scan as far as 3 mm
+    assert float(row["wall_cm2"]) == pytest.approx(zone_cm2, rel=0.05)
+    assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - zone_cm2, rel=0.1)
+
+
 def test_folder_needs_a_segmentation_for_each_scan(
     folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
