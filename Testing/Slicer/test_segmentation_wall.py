@@ -170,6 +170,26 @@ class WorkerWallTest(unittest.TestCase):
         self.assertLess(float(burden_cell(segmentation, "wall_cm2")), float(before) - 2)
         self.assertNotIn(warning, self.ui.wallLabel.text)
 
+    def test_changed_outline_of_a_saved_wall_is_noticed(self) -> None:
+        warning = "The outline was changed since"
+        self.measure()
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "scene.mrb"))
+            self.assertTrue(slicer.util.saveScene(path))
+            close_scene()
+            slicer.util.loadScene(path)
+        slicer.app.processEvents()
+        self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+        volume, segmentation = slicer.util.getNode("ball"), slicer.util.getNode("drawn")
+        smaller = phantom()[1]
+        smaller[:20] = 0
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        self.module.panel.exit()  # to Segment Editor, whose edits of a loaded segment send no event
+        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, identifier, volume)
+        self.module.panel.enter()
+        self.assertIn(warning, self.ui.wallLabel.text)
+
     def test_wall_follows_a_transformed_scan_and_keeps_its_values(self) -> None:
         volume, segmentation = add_phantom()
         matrix = np.eye(4)
