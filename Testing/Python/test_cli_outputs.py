@@ -311,6 +311,7 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
         measurements=measure(labelmap, segments, ""),
         model=Card("a-model-of-a-long-name", "Left atrium and more in LGE-MRI", ("A",), "Cardiac MRI", "1", "", ""),
         disagreement=np.clip(1 - np.abs(distance - 22) / 3, 0, 1).astype(np.float32),
+        is_corrected=True,
         trust=0.87,
         expected_overlap=ExpectedOverlap(0.89, 0.81, 0.94),
         doubtful_places=[place] * 20,
