@@ -1,4 +1,5 @@
-"""Slicer module: segments the left atrium in an MRI volume, and shows where to doubt; a child process computes."""
+"""Slicer module: segments the left atrium in an MRI volume in a child process, and shows where the result is
+doubtful."""
 # Slicer calls methods by their Qt-style names.
 # ruff: noqa: N802
 
@@ -46,7 +47,7 @@ class DCAMTSegmentation(ScriptedLoadableModule):
 
 
 class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
-    """Slicer's side of the panel: loads it, and passes on when the module is entered and left."""
+    """The module's widget: loads the panel, and tells the panel when the module is entered and left."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)

@@ -66,7 +66,7 @@ class DCAMTTraining(ScriptedLoadableModule):
 
 
 class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel, one class per section."""
+    """The module's panel, which has one class for each section."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -196,13 +196,13 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
     def attach(self) -> Any:
         """Load the cases and settings of the open scene; return the settings."""
         settings = self.getParameterNode()
-        # A closed scene takes its settings along, but the device is a choice for the computer.
+        # The settings belong to the scene, but the device is a choice for this computer.
         settings.device = last_device() or settings.device
         self.session.attach(settings.parameterNode, settings)
         return settings
 
     def close(self) -> None:
-        """Detach all listeners and stop background work; runs go on."""
+        """Detach all listeners and stop background work; runs continue."""
         self.session.close()
 
     def add_scene_cases(self) -> int:

@@ -1,1 +1,1 @@
-"""What the module DCAMT Segmentation alone needs: its logic, jobs, results, review and panels."""
+"""The library of the module DCAMT Segmentation: its logic, jobs, results, review and panels."""

@@ -1,4 +1,4 @@
-"""The map of where the two branches disagree: a volume node in percent, shown as a colour overlay."""
+"""Create the map of the branches' disagreement: a volume node in percent, shown as a colour overlay."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dcamt.io.slabs import slabs
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-COLOURS = "vtkMRMLColorTableNodeWarm1"  # yellow to red; Slicer brings it
+COLOURS = "vtkMRMLColorTableNodeWarm1"  # a colour table of Slicer, from yellow to red
 LEVELS, PERCENT = 255, 100
 LEAST_SHOWN = 10
-"""Percent; below it the slice shows through."""
+"""Percent; lower values are transparent."""
 
 
 def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
-    """Build image data of disagreement in percent, slab by slab.
+    """Build image data of the disagreement in percent, slab by slab.
 
     `levels`: (K, J, I), uint8, from 0 (the branches agree) to 255 (they contradict each other).
     """
@@ -35,10 +35,10 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
 
 
 def add_display(node: Any) -> Any:
-    """Give a map's volume node a display node, and return that; call it before the image is set."""
+    """Add a display node to a map's volume node and return it; call this before the image is set."""
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     node.GetScene().AddNode(display)
-    # Slicer would read every voxel to choose a window.
+    # Otherwise Slicer would read every voxel to choose a window.
     display.AutoWindowLevelOff()
     display.SetAndObserveColorNodeID(COLOURS)
     set_range(display)
@@ -47,7 +47,7 @@ def add_display(node: Any) -> Any:
 
 
 def set_range(display: Any) -> None:
-    """Let a map's display node show 0 to 100 %; a map of an older version counts to 255."""
+    """Set the range of a map's display node to 0 to 100 %; maps of earlier versions have values up to 255."""
     display.SetWindowLevelMinMax(0, PERCENT)
     display.SetThreshold(LEAST_SHOWN, PERCENT)
     display.ApplyThresholdOn()

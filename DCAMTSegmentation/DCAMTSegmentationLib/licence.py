@@ -1,4 +1,4 @@
-"""The terms of use of a model that DCAMT ships, shown once before its first use in Slicer."""
+"""Show the terms of use of a shipped model once, before its first use in Slicer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETTING = "DCAMT/AcceptedTerms"
 
 
 def terms_of(model: str) -> str:
-    """Return the text of the terms that lie beside a shipped model; empty for an imported one."""
+    """Return the text of a shipped model's terms; empty for an imported model."""
     for stored in stored_models():
         if stored.name == model and stored.shipped:
             path = terms_path(stored.path)
@@ -22,7 +22,7 @@ def terms_of(model: str) -> str:
 
 
 def terms_path(model: Path) -> Path:
-    """Return where the terms of a model file lie: beside it, under its name."""
+    """Return the path of the terms beside a model file."""
     return model.with_name(f"{model.stem}-terms.txt")
 
 
@@ -46,7 +46,7 @@ def ask_to_accept(model: str) -> bool:
 
 
 def accept(model: str) -> None:
-    """Note that the terms of a model were accepted, as a script or a test may do for its user."""
+    """Record that the terms of a model were accepted; scripts and tests may call this for their user."""
     terms = terms_of(model)
     if terms:
         slicer.app.settings().setValue(f"{SETTING}/{model}", hashlib.sha256(terms.encode()).hexdigest()[:16])

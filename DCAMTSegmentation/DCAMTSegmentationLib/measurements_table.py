@@ -1,4 +1,4 @@
-"""A result's measurements as a table node, as a CSV file and as text for the clipboard."""
+"""Show a result's measurements in a table node, and write them to a CSV file or as text for the clipboard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")
 DECIMALS = {"sphericity": 3}
-"""Two for all others: more would claim an accuracy that no measurement on voxels has."""
+"""All others have two decimals: more would suggest an accuracy that measurements on voxels do not have."""
 
 
 def column_titles() -> dict[str, str]:
@@ -35,9 +35,9 @@ def column_titles() -> dict[str, str]:
 
 
 def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
-    """Put measurements, one entry a segment, into a table node in place of what it holds.
+    """Replace the content of a table node with measurements, one row for each segment.
 
-    Numbers are stored as text with fixed decimals: a table view shows them as they are.
+    Numbers are stored as text with fixed decimals, which a table view shows unchanged.
     """
     titles, arrays = column_titles(), []
     for column in titles:
@@ -47,7 +47,7 @@ def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
             value = getattr(row, column)
             array.InsertNextValue(str(value or "") if column in TEXTS else _fixed(value, DECIMALS.get(column, 2)))
         arrays.append(array)
-    # Only now, as a value that is no number must leave what the node holds.
+    # Cleared only here, so that an invalid value leaves the node unchanged.
     node.RemoveAllColumns()
     for array in arrays:
         node.AddColumn(array)
@@ -56,7 +56,7 @@ def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
 
 
 def rows_of(node: Any) -> list[dict[str, str]]:
-    """Return the measurements that a table node holds, as text; empty where one is undefined."""
+    """Return the measurements in a table node as text; undefined values are empty."""
     table = node.GetTable()
     return [
         {column: _cell(table, row, column) for column in MEASUREMENT_COLUMNS} for row in range(table.GetNumberOfRows())

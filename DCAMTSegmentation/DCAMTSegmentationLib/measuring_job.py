@@ -18,7 +18,8 @@ from .worker_process import SegmentationWorker
 
 
 class MeasuringJob(WorkerJob):
-    """Sends the segments that DCAMT wrote, as they are now, to the worker, and its measurements to the table."""
+    """Sends the current voxels of the segments that DCAMT wrote to the worker, and puts the measurements into the
+    table."""
 
     def __init__(
         self, worker: SegmentationWorker, segmentation: Any, on_finished: Callable[[JobOutcome], None]

@@ -1,4 +1,4 @@
-"""The panel's list of models, with import and removal."""
+"""Show the panel's list of models, and import and remove models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from slicer.i18n import tr as _
 
 
 class ModelList:
-    """Fills a combo box with titles, each with its card as tooltip; `on_chosen` gets the name that was chosen."""
+    """Fills a combo box with the titles of models and their cards as tooltips; `on_chosen` is called with a chosen
+    name."""
 
     def __init__(
         self, combo_box: Any, import_button: Any, remove_button: Any, on_chosen: Callable[[str], None]
@@ -29,7 +30,7 @@ class ModelList:
         remove_button.connect("clicked(bool)", self._on_remove)
 
     def show(self, name: str) -> None:
-        """List the models, and select `name`; a model that is not there any more is shown as missing."""
+        """List the models and select `name`; if the model no longer exists, it is shown as missing."""
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]
         self._filling = True

@@ -25,10 +25,10 @@ OUTDATED_WALL = "The wall was measured of an earlier outline and was left out."
 
 
 class PageJob(WorkerJob):
-    """Sends a volume, segments and what is known of them to the worker, which writes the page.
+    """Sends a volume, segments and their review data to the worker, which writes the page.
 
-    The page holds a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. No name leaves the scene: a
-    segment that DCAMT wrote has its class's name on the page, any other none.
+    The page shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. Names in the scene, which may
+    identify the patient, are not used: segments that DCAMT wrote have the names of their classes, others none.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class PageJob(WorkerJob):
         self._volume, self._segmentation, self._segment, self._page = volume, segmentation, segment, page
 
     def start(self) -> None:
-        """Begin in the next turn of the event loop.
+        """Start the job in the next turn of the event loop.
 
         Raises:
             InputError: the volume cannot be used, or is related to the segmentation by a non-linear
                 transform.
-            OutputError: there is no room for the voxels.
+            OutputError: the voxels cannot be written to the disk.
         """
         self._voxels = voxels_of(self._volume)
         self._to_volume = transform_between(self._segmentation, self._volume)
@@ -114,7 +114,7 @@ class PageJob(WorkerJob):
 
 
 def _class_name(segment: Any) -> str:
-    """Return the meaning of a segment's type in the terminology, which no person typed."""
+    """Return the meaning of a segment's type in the terminology, which users do not type themselves."""
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
     # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning

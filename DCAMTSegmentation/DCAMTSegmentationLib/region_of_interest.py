@@ -1,4 +1,4 @@
-"""The region of interest: a Markups box, what the engine gets of it, and where a new one is placed."""
+"""Convert the region of interest, a Markups box, to a region of the engine, and place a new box."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COLOUR = (1.0, 0.85, 0.2)
 
 
 def region_of(roi: Any, volume: Any) -> Region:
-    """Return what the engine gets of a Markups ROI, RAS mm in the volume's space.
+    """Return a Markups ROI as a region of the engine, RAS mm in the volume's space.
 
     Raises:
-        InputError: the region has no extent, or lies under a transform that is not linear.
+        InputError: the region has no volume, or lies under a non-linear transform.
     """
     half = np.array(roi.GetSize()) / 2
     if (half <= 0).any():
@@ -50,7 +50,8 @@ def region_of(roi: Any, volume: Any) -> Region:
 
 
 _LATTICE = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
-"""(27, 3): corners, edges, faces and centre of a box, in half edges: a transform may bend its inside alone."""
+"""Corners, mid-points of edges and faces, and centre of a box, (27, 3) in half edges; a transform may bend only its
+inside."""
 _IS_CORNER = np.abs(_LATTICE).min(axis=1) == 1
 
 
@@ -63,7 +64,7 @@ def _in_volume(volume: Any, world: np.ndarray) -> list[float]:
 def place_region(roi: Any, volume: Any, result: Any | None) -> None:
     """Place a Markups ROI around a result with some margin or, without one, around the volume's centre.
 
-    The heart is not searched for: it lies near the centre of scans of the heart, and the person moves the box.
+    The heart is not located: it usually lies near the scan's centre, and the user can move the box.
     """
     corners = _corners_of(result) if result is not None else np.empty((0, 3))
     if len(corners):
@@ -81,7 +82,7 @@ def place_region(roi: Any, volume: Any, result: Any | None) -> None:
 
 
 def style_region(roi: Any) -> None:
-    """Show a region as edges of a colour of its own, without a fill that covers the scan."""
+    """Show a region as coloured edges, without a fill that would cover the scan."""
     roi.CreateDefaultDisplayNodes()
     display = roi.GetDisplayNode()
     display.SetFillVisibility(False)
@@ -91,7 +92,7 @@ def style_region(roi: Any) -> None:
 
 
 def _corners_of(result: Any) -> np.ndarray:
-    """Return (N, 3): corners, RAS mm in the world, of the boxes of voxels that DCAMT's segments fill."""
+    """Return the corners (N, 3), in RAS mm of the world, of the bounding boxes of DCAMT's segments."""
     corners: list[list[float]] = []
     for identifier in own_segments(result).values():
         image = slicer.vtkOrientedImageData()

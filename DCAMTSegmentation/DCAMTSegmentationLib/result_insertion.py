@@ -1,4 +1,4 @@
-"""Put a finished segmentation into the scene: all of it, or nothing."""
+"""Insert a finished segmentation into the scene, completely or not at all."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SegmentationResult:
 
     @classmethod
     def read(cls, event: ScanSegmented) -> SegmentationResult:
-        """Read the event and the files that it names.
+        """Return the result of an event after reading the files that it names.
 
         Raises:
             InputError: a file cannot be read.
@@ -85,8 +85,8 @@ class SegmentationResult:
 def insert_result(result: SegmentationResult, request: SegmentationRequest) -> Generator[None, None, Any]:
     """Write a result into the request's target, or a new node, with map, table and doubtful places.
 
-    A step between two yields takes some tens of milliseconds at most. Only the last step changes an
-    existing segmentation; after a failure, or if the steps are not finished, the nodes that were added are removed.
+    A step between two yields takes at most some tens of milliseconds. Only the last step changes an existing
+    segmentation. If a step fails, or if the steps are not finished, the added nodes are removed.
 
     Returns:
         The segmentation node.
@@ -149,7 +149,7 @@ class _Insertion:
         if is_new:
             target = self._new_segmentation(volume)
             yield
-        # No yield from here on: an earlier result is replaced as a whole.
+        # No yield from here on, so that an earlier result is replaced in one step.
         if rows_before is not None:
             fill_table(table, self.result.measurements)
         _write(target, volume, built)
@@ -172,7 +172,7 @@ class _Insertion:
             slicer.mrmlScene.RemoveNode(node)
 
     def _add_surface(self, built: BuiltSegment, item: SegmentResult, target: Any | None, to_local: np.ndarray) -> None:
-        """Add the worker's surface; compute one here if there is none, or if the target smooths differently."""
+        """Add the worker's surface, or compute one if there is none or if the target uses other smoothing."""
         if item.surface is not None and has_own_conversion(target):
             with np.load(item.surface) as surface:
                 points, triangles = surface["points"], surface["triangles"]
@@ -181,7 +181,7 @@ class _Insertion:
             build_surface(built, target)
 
     def _helper(self, kind: str, name: str, earlier: Any | None, role: str) -> Any:
-        """Return the node that an earlier result refers to in a role, or add one."""
+        """Return the node that an earlier result references in a role; without one, add a node."""
         found = review.referenced(earlier, role)
         if found is None:
             found = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
@@ -216,7 +216,7 @@ class _Insertion:
 
 
 def _outline_method(request: SegmentationRequest) -> OutlineMethod | None:
-    """Return what the card of the request's model says; None if its file is gone meanwhile."""
+    """Return the method from the card of the request's model; None if the file was removed meanwhile."""
     try:
         card = read_card(model_path(request.model))
     except InputError:

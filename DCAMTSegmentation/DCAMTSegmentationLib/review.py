@@ -52,18 +52,18 @@ def trust(segmentation_node: Any) -> float | None:
 
 
 def expected_overlap(segmentation_node: Any) -> ExpectedOverlap | None:
-    """Return the Dice to expect with an expert's outline; None for a result of a model without calibration."""
+    """Return the expected overlap with an expert's outline; None if the model had no calibration."""
     text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
     return ExpectedOverlap(*json.loads(text)) if text else None
 
 
 def model_title(segmentation_node: Any) -> str:
-    """Return the title of the model that made a result; empty if that is not known."""
+    """Return the title of the model that made a result; empty if unknown."""
     return (segmentation_node.GetAttribute(_MODEL) if segmentation_node is not None else None) or ""
 
 
 def keep_model(segmentation_node: Any, title: str, method: OutlineMethod | None = None) -> None:
-    """Store the title of the model that made a result, as the list shows it, and what its card says."""
+    """Store the title and the card's data of the model that made a result."""
     segmentation_node.SetAttribute(_MODEL, title)
     segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
 
@@ -83,8 +83,8 @@ def store_review_data(
 ) -> None:
     """Store the trust, the expected overlap and the doubtful places of a new result, the worst first.
 
-    The next place to visit is the first one; the marks of a correction and of outdated measurements are removed; the
-    fingerprint of the segments is stored as that of the written and of the measured segments.
+    The first place becomes the next one to visit. The marks of a correction and of outdated measurements are removed.
+    The segments' fingerprint is stored as that of the written and of the measured segments.
 
     `to_local`: (4, 4), mm in the volume's space, where `doubts` lie -> mm in the segmentation's.
     """
@@ -119,7 +119,7 @@ def mark_measured(segmentation_node: Any, measured: str) -> None:
 def update_correction_marks(segmentation_node: Any) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether it `is_corrected`.
 
-    Events do not suffice: undo and redo send none, and other modules may edit while the panel does not observe.
+    Events are not enough: undo and redo send none, and other modules may edit while the panel does not observe.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -157,7 +157,8 @@ def result_of(volume: Any | None) -> Any | None:
 
 
 def can_hold_result_of(segmentation_node: Any | None, volume: Any) -> bool:
-    """Return whether a segmentation node can hold a volume's result: it holds no result of another volume."""
+    """Return whether a volume's result may be written into a node, which must not contain a result of another
+    volume."""
     if segmentation_node is None:
         return False
     return not own_segments(segmentation_node) or referenced(segmentation_node, VOLUME) is volume
@@ -203,7 +204,7 @@ def next_place(segmentation_node: Any) -> tuple[int, StoredDoubtfulPlace]:
 
 
 def show_in_3d(segmentation_node: Any, shown: bool) -> None:
-    """Show or hide a result's surfaces in the 3D views; make them if there are none yet."""
+    """Show or hide a result's surfaces in the 3D views; compute them if they do not exist."""
     segmentation_node.CreateDefaultDisplayNodes()
     if shown:
         segmentation_node.CreateClosedSurfaceRepresentation()

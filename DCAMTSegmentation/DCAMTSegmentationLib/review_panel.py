@@ -1,4 +1,4 @@
-"""The part of the panel about a result: measurements, agreement, places in doubt, correction, training."""
+"""Show a result in the panel: measurements, agreement, doubtful places, correction and training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from slicer.i18n import tr as _
 from . import measurements_table, review, training_cases, views
 
 GOOD_AGREEMENT = 0.8
-"""Below it the branches disagree about the whole, whether or not a single place stands out."""
+"""With a lower trust, the branches disagree on the whole segmentation, even without a single doubtful place."""
 ROW_PIXELS = 22
 
 
 class ReviewPanel:
-    """Shows one segmentation node at a time; without a result in it, nothing can be clicked."""
+    """Shows one segmentation node at a time; if it contains no result, all buttons are disabled."""
 
     def __init__(self, ui: Any) -> None:
         self._ui = ui
@@ -32,7 +32,7 @@ class ReviewPanel:
         ui.teachButton.connect("clicked(bool)", self.on_teach)
 
     def show(self, segmentation: Any) -> None:
-        """Show the result of a node; None, or a node without one, shows nothing."""
+        """Show the result of a node, or nothing for None and for a node without a result."""
         ui, changed = self._ui, segmentation is not self._node
         self._node = segmentation
         table = review.referenced(segmentation, review.MEASUREMENTS)
@@ -65,7 +65,7 @@ class ReviewPanel:
         ui.teachLabel.visible = bool(ui.teachLabel.text)
 
     def _result_text(self, table: Any) -> str:
-        """Return which result this is: its scan, and what was found."""
+        """Return text that names the result: its scan and segments."""
         volume = review.referenced(self._node, review.VOLUME)
         if volume is None:
             return ""
@@ -125,13 +125,13 @@ class ReviewPanel:
         text = _("{number} of {count}: {volume} mL in doubt").format(
             number=number, count=count, volume=f"{place.volume_ml:.2f}"
         )
-        # Short, since the map's legend lies at the side of the view.
+        # The text is short, since the map's legend is at the side of the view.
         views.mark_place(self._node, place.position, _("{number} of {count}").format(number=number, count=count))
         self._ui.placeLabel.text = text
 
     def on_correct(self, checked: bool = False) -> None:
         volume = review.referenced(self._node, review.VOLUME)
-        # Segment Editor takes a foreground away from another background than its own volume: the map would go.
+        # Segment Editor removes a foreground if the background is not its own volume, and the map would disappear.
         views.show_scan(volume)
         segment_editor.correct(self._node, volume, back_to="DCAMTSegmentation")
 

@@ -1,4 +1,4 @@
-"""The sample scan that DCAMT brings (synthetic: no patient), in Slicer's Sample Data module."""
+"""Register DCAMT's synthetic sample scan in Slicer's Sample Data module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sample_path() -> Path:
 
 
 def register_sample_scan() -> None:
-    """Register the scan; call it once Slicer has started, for Sample Data is a module itself."""
+    """Register the scan; call this after Slicer has started, since Sample Data is a module too."""
     import SampleData
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(

@@ -1,4 +1,4 @@
-"""Segment one volume node: from its voxels to the result in the scene."""
+"""Segment a volume node: send its voxels to the worker, and insert the result into the scene."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
 READING = 0.01
-"""Fraction of the bar for copying the voxels."""
+"""Fraction of the progress for copying the voxels."""
 
 
 @dataclass(frozen=True)
 class SegmentationRequest:
-    """What to segment, and how.
+    """The arguments of a segmentation.
 
     volume: a scalar volume node. target: the segmentation node to write to, None for a new one. region: a Markups ROI
     node, or None. show_3d: show the surface in the 3D views. model: a name in the store, or a file. quality:
@@ -44,9 +44,8 @@ class SegmentationRequest:
 
 @dataclass(frozen=True)
 class SegmentationProgress:
-    """How far a segmentation is: its stage in the person's words, the fraction 0 to 1, and the remaining seconds.
-
-    The remaining time is None while nobody knows it. The fraction never decreases within a segmentation.
+    """The progress of a segmentation: the stage's name for the user, the fraction (0 to 1), which never decreases, and
+    the remaining seconds, None if unknown.
     """
 
     stage: str
@@ -55,7 +54,8 @@ class SegmentationProgress:
 
 
 class SegmentationJob(WorkerJob):
-    """Sends a volume to the worker, and puts the result into the scene; the outcome's node is the segmentation."""
+    """Sends a volume to the worker and inserts the result into the scene; the outcome contains the segmentation
+    node."""
 
     def __init__(
         self,
@@ -74,12 +74,12 @@ class SegmentationJob(WorkerJob):
         Raises:
             InputError: the volume or the region cannot be used, or the target is related to the volume by a
                 non-linear transform.
-            OutputError: there is no room for the volume's voxels.
+            OutputError: the voxels cannot be written to the disk.
         """
         request = self._request
         self._snapshot = VolumeSnapshot(request.volume)
         if request.target is not None and request.target.GetSegmentation().GetNumberOfSegments() > 0:
-            transform_between(request.volume, request.target)  # before the worker computes for minutes
+            transform_between(request.volume, request.target)  # Checked before the worker computes for minutes.
         self._region = region_of(request.region, request.volume) if request.region is not None else None
         super().start()
 
@@ -118,7 +118,7 @@ class SegmentationJob(WorkerJob):
 
 
 def stage_name(stage: str) -> str:
-    """Return the worker's stage in the person's words."""
+    """Return the name of a stage of the worker for the user."""
     return {
         "loading": _("Loading the model"),
         "preparing": _("Preparing the volume"),

@@ -1,4 +1,4 @@
-"""The log that the panel shows on demand: stages, notes and the details of failures, each with its time."""
+"""Keep the log that the panel shows on demand: stages, notes and details of failures, each with its time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SegmentationLog:
         self._lines.append(f"{time.strftime('%H:%M:%S')} {text}")
 
     def add_stage(self, stage: str) -> None:
-        """Add an entry if the stage is another than before."""
+        """Add an entry if the stage has changed."""
         if stage != self._stage:
             self.add(stage)
             self._stage = stage

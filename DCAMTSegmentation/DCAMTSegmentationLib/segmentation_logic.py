@@ -33,9 +33,9 @@ POLL_MS = 5
 
 
 class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
-    """Segments one volume after the other in a child process; needs no widget.
+    """Segments volumes one after another in a child process; needs no widget.
 
-    In a script, `process` waits for each result, and Slicer stays usable meanwhile:
+    In a script, `process` returns when the result is ready; Slicer stays usable meanwhile:
 
     >>> from pathlib import Path
     >>> from DCAMTSegmentation import DCAMTSegmentationLogic
@@ -49,8 +49,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     ...     logic.exportMeasurements(segmentation, results / f"{volume.GetName()}.csv")
     >>> logic.shutdown()
 
-    `segment` returns at once and calls back; `cancel` stops it. The other methods take a result: `segmentation` is the
-    segmentation node. `worker`: computes; by default a process of Slicer's Python.
+    `segment` returns at once and calls a function at the end; `cancel` stops it. The argument `segmentation` of other
+    methods is the segmentation node of a result. worker: the worker; by default a process of Slicer's Python.
     """
 
     def __init__(self, worker: SegmentationWorker | None = None) -> None:
@@ -70,12 +70,12 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return SegmentationSettings(super().getParameterNode())  # type: ignore[call-arg]
 
     def firstVolume(self) -> Any | None:
-        """Return the scan in the slice views, else the scene's first scan; None without one."""
+        """Return the scan in the slice views, otherwise the scene's first scan; None if there is none."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         return views.background_scan() or next((node for node in volumes if review.is_scalar_image(node)), None)
 
     def ensurePackages(self) -> None:
-        """Install what is missing after one question; raises NotInstalledError if it cannot be or must not be."""
+        """Install missing packages after one question. Raises NotInstalledError if that fails or is declined."""
         installation.ensure_packages()
 
     def isRunning(self) -> bool:
@@ -83,7 +83,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return self._job is not None and self._job.running
 
     def log(self) -> str:
-        """Return what happened, the newest last, with what the process wrote."""
+        """Return the log, the newest entry last, with the output of the process."""
         return "\n\n".join(text for text in (self._log.text(), self._worker.log()) if text)
 
     def segment(
@@ -118,7 +118,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._start(SegmentationJob(self._worker, request, report, self._finisher(onFinished)))
 
     def apply(self, settings: Any, onProgress: OnProgress | None = None, onFinished: OnFinished | None = None) -> None:
-        """Segment with the parameter node's choices; the result becomes its output if its volume is still the input."""
+        """Segment with the parameter node's settings. If its input is unchanged at the end, the result becomes its
+        output."""
         volume = settings.inputVolume
 
         def finish(outcome: JobOutcome) -> None:
@@ -209,16 +210,16 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return region
 
     def measurements(self, segmentation: Any) -> list[dict[str, str]]:
-        """Return a result's measurements, one mapping of column to text a segment; empty without a result."""
+        """Return a result's measurements: for each segment the texts by column; empty without a result."""
         table = review.referenced(segmentation, review.MEASUREMENTS)
         return measurements_table.rows_of(table) if table is not None else []
 
     def exportMeasurements(self, segmentation: Any, path: str | Path) -> None:
-        """Write a result's measurements to a CSV file; raises OutputError if it cannot be written."""
+        """Write a result's measurements to a CSV file. Raises OutputError if the file cannot be written."""
         measurements_table.export_csv(review.referenced(segmentation, review.MEASUREMENTS), Path(path))
 
     def trust(self, segmentation: Any) -> float | None:
-        """Return the Dice between what each branch alone would have segmented, 0 to 1; None in fast quality."""
+        """Return the Dice (0 to 1) between the branches' own segmentations; None in fast quality."""
         return review.trust(segmentation)
 
     def doubtfulPlaces(self, segmentation: Any) -> list[review.StoredDoubtfulPlace]:
@@ -226,11 +227,11 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return review.doubtful_places(segmentation)
 
     def nextDoubtfulPlace(self, segmentation: Any) -> tuple[int, review.StoredDoubtfulPlace]:
-        """Move the slice views to the next of these places; return its number and the place."""
+        """Move the slice views to the next doubtful place; return its number and the place."""
         return review.next_place(segmentation)
 
     def addTrainingCase(self, segmentation: Any) -> training_cases.SceneCase:
-        """Make a result, as it is when training starts, and its volume a case of the training module."""
+        """Add a result and its volume as a training case; the segmentation is read when training starts."""
         return training_cases.add_case(review.referenced(segmentation, review.VOLUME), segmentation)
 
     def _refuse_second(self) -> None:
@@ -255,7 +256,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_about_to_be_removed(self, caller: Any, event: Any, node: Any) -> None:
-        """Note the helpers of a result that is being deleted."""
+        """Remember the helper nodes of a result that is being deleted."""
         if node.IsA("vtkMRMLSegmentationNode") and not slicer.mrmlScene.IsBatchProcessing():
             helpers = [review.referenced(node, role) for role in review.HELPERS]
             self._orphans += [helper for helper in helpers if helper is not None]

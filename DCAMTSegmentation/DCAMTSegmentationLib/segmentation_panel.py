@@ -1,4 +1,4 @@
-"""The segmentation module's panel: passes the person's choices to the logic, and shows its results."""
+"""Run the panel of the segmentation module: pass the user's choices to the logic, and show its results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .worker_job import JobOutcome
 
 
 class SegmentationPanel(VTKObservationMixin):
-    """Connects the widgets of `DCAMTSegmentation.ui` with a logic; `start` does so, and `close` ends it."""
+    """Connects the widgets of `DCAMTSegmentation.ui` to a logic in `start`, and disconnects them in `close`."""
 
     def __init__(self, ui: Any, logic: DCAMTSegmentationLogic) -> None:
         VTKObservationMixin.__init__(self)
@@ -68,7 +68,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._connect()
 
     def close(self) -> None:
-        """Disconnect everything; a segmentation that is cancelled then still reports its end."""
+        """Disconnect everything; the end of a running segmentation is still reported."""
         self._closed = True
         self._disconnect()
         self._observe(None)
@@ -76,12 +76,12 @@ class SegmentationPanel(VTKObservationMixin):
         self._overlay.show(None)
 
     def enter(self) -> None:
-        """Follow the scene again: the module was selected."""
+        """Observe the scene again when the module is selected."""
         self._entered = True
         self._connect()
 
     def exit(self) -> None:
-        """Leave the scene alone: another module was selected."""
+        """Stop observing the scene when another module is selected."""
         self._entered = False
         self._disconnect()
 
@@ -104,11 +104,11 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_node_added(self, caller: Any, event: Any, node: Any) -> None:
         if self._settings is None or not node.IsA("vtkMRMLScalarVolumeNode") or slicer.mrmlScene.IsBatchProcessing():
             return
-        # Its image, and what tells a map from a scan, are set only afterwards.
+        # Its image, and the mark of a map, are set only afterwards.
         qt.QTimer.singleShot(0, lambda: self._take_new_volume(node))
 
     def _take_new_volume(self, node: Any) -> None:
-        """Choose a volume that was loaded, if none was chosen."""
+        """Select a loaded volume if none is selected."""
         if self._settings is None or not slicer.mrmlScene.IsNodePresent(node):
             return
         self._hide_maps()
@@ -116,7 +116,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._settings.inputVolume = node
 
     def _on_node_removed(self, caller: Any, event: Any) -> None:
-        # A result's map or table may be gone.
+        # A result's map or table may have been removed.
         if self._settings is not None and not slicer.mrmlScene.IsBatchProcessing():
             self._update()
 
@@ -128,10 +128,10 @@ class SegmentationPanel(VTKObservationMixin):
                 self._update()
 
     def _observe(self, segmentation: Any) -> None:
-        """Notice when a result is edited, in Segment Editor or elsewhere."""
+        """Observe whether a result is edited, in Segment Editor or elsewhere."""
         if segmentation is self._observed:
             return
-        # Not through the mixin, which would keep every node that it ever observed.
+        # Without the mixin, which would keep every node that it has observed.
         if self._observed is not None:
             self._observed.RemoveObserver(self._observer)
         self._observed = segmentation
@@ -164,7 +164,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._settings = None
 
     def _hide_maps(self) -> None:
-        """Keep maps out of the list of volumes: one would become the input when its scan is deleted."""
+        """Hide maps from the list of volumes, since a map would become the input when its scan is deleted."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         hidden = [node.GetID() for node in volumes if review.is_map(node)]
         self._ui.inputSelector.sortFilterProxyModel().hiddenNodeIDs = hidden
@@ -184,18 +184,18 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _follow_volume(self, settings: Any) -> None:
-        """Show the volume that was chosen, with its own result, and no figures of another."""
+        """Show the selected volume with its own result, and no values of another volume."""
         if not self._logic.isRunning():
             self._run.clear()
         if settings.inputVolume is not None:
             views.show_scan(settings.inputVolume)
-        # One volume's result must not be written over another's; what the person drew stays chosen.
+        # A result must not replace that of another volume; a segmentation that the user drew stays selected.
         if not review.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
             settings.outputSegmentation = review.result_of(settings.inputVolume)
             self._shown_output = settings.outputSegmentation
 
     def _follow_output(self, settings: Any) -> None:
-        """Show the scan of a result that was chosen; the next segmentation is of that scan."""
+        """Show the scan of a selected result, and make it the input."""
         volume = review.referenced(settings.outputSegmentation, review.VOLUME)
         if not self._logic.isRunning():
             self._run.clear()
@@ -270,7 +270,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._attempt(start, _("Measuring the wall"))
 
     def _on_write_page(self, checked: bool = False) -> None:
-        """Write the one-page report of the segmentation to a file that the person names."""
+        """Write the one-page report of the segmentation to a file chosen by the user."""
         settings, title = self._settings, _("Write the report")
         volume, segmentation = settings.inputVolume, settings.outputSegmentation
         name = _("{volume} report").format(volume=volume.GetName())
@@ -309,7 +309,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._show_error(outcome.message, outcome.detail)
 
     def _attempt(self, start: Any, stage: str) -> None:
-        """Start a job, and show its first stage, or why it cannot start."""
+        """Start a job and show its first stage; if it cannot start, show the reason."""
         try:
             start()
         except InstallationDeclined as error:
@@ -338,7 +338,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._show_error(outcome.message, outcome.detail)
 
     def _show_result(self, segmentation: Any) -> None:
-        """Show a result that has arrived in the views, and make room for it in the panel."""
+        """Show a new result in the views, and make room for it in the panel."""
         volume = review.referenced(segmentation, review.VOLUME)
         if volume is not None:
             views.show_scan(volume)

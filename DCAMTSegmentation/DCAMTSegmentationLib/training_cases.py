@@ -1,7 +1,7 @@
-"""Training cases in the scene: DCAMT Segmentation adds them, and DCAMT Training lists them.
+"""Store training cases in the scene: DCAMT Segmentation adds them, and DCAMT Training lists them.
 
-A case is a segmentation node that refers to its volume under the role `IMAGE`. So a case is saved with the scene, is
-removed with either node, and both modules know it.
+A case is a segmentation node with a reference to its volume in the role `IMAGE`. Therefore a case is saved with the
+scene, is removed with either node, and is known to both modules.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class SceneCase:
 
 
 def add_case(volume: Any, segmentation: Any) -> SceneCase:
-    """Make the pair a case, to be listed by DCAMT Training; a segmentation is a case of one volume at most."""
+    """Make a volume and its segmentation a case for DCAMT Training; a segmentation is a case of at most one volume."""
     segmentation.SetNodeReferenceID(IMAGE, volume.GetID())
     segmentation.SetAttribute(_LISTED, None)
     return SceneCase(volume, segmentation)
@@ -47,5 +47,5 @@ def unlisted_cases() -> list[SceneCase]:
 
 
 def mark_listed(case: SceneCase) -> None:
-    """Note that DCAMT Training has listed a case; a person may then remove it from the list."""
+    """Record that DCAMT Training has listed a case, so that it is not listed again after a user removes it."""
     case.segmentation.SetAttribute(_LISTED, "1")

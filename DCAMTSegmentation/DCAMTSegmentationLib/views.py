@@ -1,4 +1,4 @@
-"""What the slice and 3D views show: one scan with its own results, its map, and the place to look at."""
+"""Control the slice and 3D views: show one scan with its own results, its map and a marked place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
 _MARK_COLOUR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
-"""Fractions of a view: small, since its letters grow with its size, and at the bottom right, away from the heart."""
+"""Position and size as fractions of a view: at the bottom right, away from the heart, and small, since letters scale
+with it."""
 
 
 def background_scan() -> Any | None:
@@ -42,7 +43,7 @@ def show_scan(volume: Any) -> None:
 
 
 def _show_result(segmentation: Any, shown: bool) -> None:
-    """Hide a result, or show it again if it was hidden here; what a person hid stays hidden."""
+    """Hide a result, or show it again if this module hid it; results that the user hid stay hidden."""
     display = segmentation.GetDisplayNode()
     if display is None:
         return
@@ -58,7 +59,7 @@ def _show_result(segmentation: Any, shown: bool) -> None:
 
 
 def centre_3d_views() -> None:
-    """Turn the 3D views to what is visible."""
+    """Centre the 3D views on the visible objects."""
     layout = slicer.app.layoutManager()
     for index in range(layout.threeDViewCount if layout is not None else 0):
         layout.threeDWidget(index).threeDView().resetFocalPoint()
@@ -85,14 +86,14 @@ def mark_place(segmentation: Any, position: tuple[float, float, float], text: st
 
 
 class MapOverlay:
-    """Lays a result's map over all slice views; taken off, they show what they showed before."""
+    """Shows a result's map over all slice views; afterwards the views show their previous content."""
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[str | None, float]] = {}
         self._segmentation: Any = None
 
     def show(self, volume: Any | None, segmentation: Any | None = None) -> None:
-        """Lay a map over the slices, with a colour legend and the result as outlines only; None takes it off."""
+        """Show a map over the slices, with a colour legend and the result as outlines; None removes the map."""
         if self._segmentation is not None and segmentation is not self._segmentation:
             _show_fill(self._segmentation, True)
         self._segmentation = segmentation if volume is not None else None
@@ -113,7 +114,7 @@ class MapOverlay:
     def _lay_over(self, view: Any, volume: Any) -> None:
         foreground = view.GetForegroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
-        # A saved scene comes back with a map laid over it.
+        # A loaded scene may show a map over the slices.
         was_map = node is not None and review.is_map(node)
         self._before.setdefault(view.GetID(), (None, 0.0) if was_map else (foreground, view.GetForegroundOpacity()))
         view.SetForegroundVolumeID(volume.GetID())

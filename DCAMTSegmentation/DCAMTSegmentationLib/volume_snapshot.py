@@ -1,4 +1,4 @@
-"""A volume as it was sent to the worker, to compare with the node when the answer arrives."""
+"""Keep a volume as it was sent to the worker, to compare it with the node when the answer arrives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slicer.i18n import tr as _
 
 
 class VolumeSnapshot:
-    """Holds the voxels, the geometry and the place in the world of a volume node at the time of its making.
+    """A copy of a volume node's voxels, geometry and position in the world.
 
     Raises:
         InputError: the node holds no image, or an image of several channels.
@@ -30,7 +30,7 @@ class VolumeSnapshot:
         self._checksum = 0
 
     def write(self, path: Path) -> Iterator[float]:
-        """Write the voxels as .npy in short steps, and keep their checksum; yield the fraction that is written."""
+        """Write the voxels as .npy in short steps and store their checksum; yield the fraction written."""
         for slab in write_npy(self.voxels, path):
             self._checksum = _add_checksum(self.voxels[slab], self._checksum)
             yield slab.stop / len(self.voxels)
@@ -39,10 +39,10 @@ class VolumeSnapshot:
         """Compare the volume node with this snapshot, in short steps.
 
         Returns:
-            What to tell the person: other voxels, or another transform above the node.
+            The differences for the user: other voxels, or another transform.
 
         Raises:
-            InputError: the volume is gone, or its grid is another.
+            InputError: the volume was removed, or its grid has changed.
         """
         volume, remedy = self._volume, _("Try again.")
         if not slicer.mrmlScene.IsNodePresent(volume) or voxels_of(volume).shape != self.voxels.shape:

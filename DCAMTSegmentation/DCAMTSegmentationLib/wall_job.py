@@ -21,7 +21,7 @@ from .worker_process import SegmentationWorker
 
 
 class WallJob(WorkerJob):
-    """Sends a volume and a segment of a segmentation node to the worker, and the wall to the scene."""
+    """Sends a volume and a segment to the worker, and inserts the wall into the scene."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class WallJob(WorkerJob):
 def on_scan_grid(
     mask: np.ndarray, affine: np.ndarray, volume: Any, to_volume: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mask (K, J, I) and its affine in the volume's space, on the volume's whole grid if it lies on that.
+    """Return a mask (K, J, I) and its affine in the volume's space; if possible, on the volume's whole grid.
 
     `affine`: (4, 4), index (i, j, k) in the mask -> mm in the segmentation's space. `to_volume`: (4, 4), from that
     space to the volume's.

@@ -1,6 +1,5 @@
-"""A wall in the scene: a model node with its scalars, a colour table with a scalar bar, and a table of the burden.
-
-The model node holds the whole `WallResult`, so a saved scene brings it back.
+"""Store a wall in the scene: a model node with scalars, a colour table with a scalar bar, and a table of the burden.
+The model node contains the whole `WallResult`, which is thus saved with the scene.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ COLOURS = 256
 
 
 def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
-    """Put a wall into the scene as the segmentation's, in place of an earlier one; returns the model node.
+    """Insert a segmentation's wall into the scene, replacing an earlier one, and return the model node.
 
     `wall`: in the volume's own space.
     """
@@ -65,7 +64,7 @@ def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
 
 
 def wall_in_scene(segmentation: Any) -> WallResult | None:
-    """Return the wall that was measured of a segmentation; None if there is none."""
+    """Return the measured wall of a segmentation; None if there is none."""
     model = review.referenced(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
@@ -80,21 +79,21 @@ def wall_in_scene(segmentation: Any) -> WallResult | None:
 
 
 def note_outline(segmentation: Any, segment: str, outline: str) -> None:
-    """Note which segment a wall was measured of, and its `result_segments.fingerprint_of` at that time."""
+    """Record the segment of a wall, and its `result_segments.fingerprint_of` at the time of measuring."""
     model: Any = review.referenced(segmentation, review.WALL)
     for name, text in ((_SEGMENT, segment), (_OUTLINE, outline), (_OUTDATED, None)):
         model.SetAttribute(name, text)
 
 
 def measured_segment(segmentation: Any) -> str:
-    """Return the identifier of the segment that a segmentation's wall was measured of; "" without a wall."""
+    """Return the identifier of the segment whose wall was measured; "" without a wall."""
     model = review.referenced(segmentation, review.WALL)
     segment = (model.GetAttribute(_SEGMENT) if model is not None else None) or ""
     return segment if segment and segmentation.GetSegmentation().GetSegment(segment) is not None else ""
 
 
 def mark_outdated(segmentation: Any) -> None:
-    """Note that a segment was edited: the wall may be that of an earlier outline."""
+    """Record that a segment was edited, so that the wall may be that of an earlier outline."""
     model = review.referenced(segmentation, review.WALL)
     if model is not None and model.GetAttribute(_OUTLINE):
         model.SetAttribute(_OUTDATED, "1")
@@ -103,7 +102,7 @@ def mark_outdated(segmentation: Any) -> None:
 def notice_changed_outline(segmentation: Any) -> None:
     """Compare the segment that a wall was measured of with what it was then.
 
-    Events do not suffice: undo and redo send none, and an edit of another segment sends one.
+    Events are not enough: undo and redo send none, and an edit of another segment sends one.
     """
     model = review.referenced(segmentation, review.WALL)
     outline = model.GetAttribute(_OUTLINE) if model is not None else None
@@ -122,18 +121,18 @@ def is_outdated(segmentation: Any) -> bool:
 
 
 def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
-    """Return the same wall with another threshold; its surface, and so its areas, are shared."""
+    """Return the wall with another threshold; both share the surface and its areas."""
     return replace(wall, settings=replace(wall.settings, threshold=threshold))
 
 
 def show_wall(wall: WallResult, segmentation: Any) -> None:
-    """Bring colours, scalars and table of a segmentation's wall up to date: a new threshold, or new openings."""
+    """Update colours, scalars and table of a segmentation's wall after a change of threshold or openings."""
     model: Any = review.referenced(segmentation, review.WALL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL
     _set_scalars(surface, KIND, wall.kind)
     _set_scalars(surface, ENHANCED, wall.enhanced().astype(np.uint8))
-    # The table's first colour is that of what is no wall.
+    # The table's first colour is for points that are not wall.
     step = (HIGHEST - LOWEST) / COLOURS
     lowest = LOWEST + 1.5 * step
     _set_scalars(surface, SHOWN, np.where(is_wall, wall.ratio.clip(lowest, HIGHEST), LOWEST).astype(np.float32))
@@ -190,7 +189,7 @@ def _set_scalars(surface: Any, name: str, values: np.ndarray) -> None:
 
 
 def _set_colours(colours: Any, threshold: float) -> None:
-    """Let the colours change at the threshold."""
+    """Set the colours so that they change at the threshold."""
     if colours is None:
         return
     modifying = colours.StartModify()

@@ -1,4 +1,4 @@
-"""Which points of a surface lie inside a closed curve that a person drew on it."""
+"""Find the points of a surface inside a closed curve that a user drew on it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from dcamt.wall.surface import Surface
 
 DEPTH_MM = 8.0
-"""How far from the curve's plane a point may lie, at the least: the curve follows a curved surface."""
+"""Smallest limit for the distance of points from the curve's plane, since the surface is curved."""
 
 
 def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: which of a surface's points a closed curve encloses.
+    """Return the mask (N,) bool of the surface's points inside a closed curve.
 
     A point is enclosed if it lies inside the curve's outline, seen along the normal of the plane that fits the curve
     best, near that plane, and faces as the surface does along the curve. `curve`: (P, 3), P >= 3, mm in the surface's

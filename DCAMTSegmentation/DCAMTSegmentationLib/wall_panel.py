@@ -1,4 +1,4 @@
-"""The panel's section about the wall: late enhancement on the surface of a segment."""
+"""Run the panel's section *Wall*: late enhancement on the surface of a segment."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ ROW_PIXELS = 22
 
 
 class WallPanel:
-    """Shows the wall of one segmentation; a threshold or an opening counts at once, without the worker.
+    """Shows the wall of a segmentation; a new threshold or opening takes effect at once, without the worker.
 
-    `on_measure(segment)` starts the measurement of a segment of the segmentation that is shown.
+    `on_measure(segment)` starts the measurement of a segment of the shown segmentation.
     """
 
     def __init__(self, ui: Any, on_measure: Callable[[str], None]) -> None:
@@ -71,7 +71,7 @@ class WallPanel:
             self._show_wall()
 
     def compare_outline(self) -> None:
-        """Warn if the segment differs from what the wall was measured of."""
+        """Warn if the segment has changed since the wall was measured."""
         wall_nodes.notice_changed_outline(self._segmentation)
         self._show_wall()
 
@@ -83,7 +83,7 @@ class WallPanel:
         self._show_wall()
 
     def _show_segments(self, segmentation: Any) -> None:
-        """List the segments of the segmentation, and keep the choice."""
+        """List the segments of the segmentation, and keep the selected one."""
         segments = list(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else []
         if segments == self._segments:
             return
@@ -173,7 +173,7 @@ class WallPanel:
         self._paint(False)
 
     def _paint(self, is_opening: bool) -> None:
-        """Make what the closed curve encloses an opening, or wall again."""
+        """Change the points inside the closed curve to an opening, or back to wall."""
         curve, title = self._ui.wallCurveSelector.currentNode(), _("Openings of the wall")
         if curve is None or curve.GetNumberOfControlPoints() < 3:
             message = _("Draw a closed curve on the surface first: create one in the list, and place three points.")

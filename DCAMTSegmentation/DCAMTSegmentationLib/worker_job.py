@@ -1,4 +1,5 @@
-"""One request to the worker: prepare it, send it and take its answer, in steps too short for the window to notice."""
+"""Run a request to the worker: prepare it, send it and process the answer, in steps so short that the window
+responds."""
 
 from __future__ import annotations
 
@@ -19,16 +20,16 @@ from slicer.i18n import tr as _
 from .worker_process import ENDED, SegmentationWorker
 
 UNEXPECTED = (InternalError.reason, ENDED)
-"""Reasons of the worker's failures that are no refusal: their details help to find the error."""
+"""Reasons of unexpected failures of the worker, whose details help to find the error."""
 
 
 @dataclass(frozen=True)
 class JobOutcome:
     """How a job ended.
 
-    segmentation: the node that the job was about; None after a failure, and then the scene is as it was.
-    message: one line for the person. notes: what else to know, such as that the GPU's memory did not suffice.
-    detail: the traceback or the log of an unexpected failure; empty after a refusal.
+    segmentation: the node of the job; None after a failure, which leaves the scene unchanged. message: one line for the
+    user. notes: further messages, such as that the GPU had too little memory. detail: the traceback or the log of an
+    unexpected failure; otherwise empty.
     """
 
     segmentation: Any | None
@@ -39,7 +40,7 @@ class JobOutcome:
 
 
 class WorkerJob(ABC):
-    """One request to a `SegmentationWorker`, with a folder for its files; `on_finished` gets its outcome, once.
+    """A request to a `SegmentationWorker`, with a folder for its files; `on_finished` is called once with the outcome.
 
     A subclass yields the request in `prepare`, and the outcome in `take_answer`.
     """
@@ -54,7 +55,7 @@ class WorkerJob(ABC):
         """Begin in the next turn of the event loop.
 
         Raises:
-            OutputError: there is no room for the request's files.
+            OutputError: the folder for the request's files cannot be created.
         """
         try:
             self.folder = Path(self._worker.make_folder())
@@ -65,7 +66,7 @@ class WorkerJob(ABC):
         self._task = SteppedTask(self._send(), self._on_steps_ended).start()
 
     def cancel(self) -> None:
-        """Stop at once; the scene stays as it was."""
+        """Stop at once; the scene stays unchanged."""
         if self.running:
             self._worker.cancel()
             self._end(JobOutcome(None, _("Cancelled."), cancelled=True))
@@ -76,7 +77,7 @@ class WorkerJob(ABC):
 
     @abstractmethod
     def take_answer(self, event: Any) -> Iterator[JobOutcome | None]:
-        """Put the answer into the scene step by step; the last step yields the outcome."""
+        """Insert the answer into the scene step by step; the last step yields the outcome."""
 
     def on_progress(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not report it
         """Report the progress of the worker."""
@@ -114,7 +115,7 @@ class WorkerJob(ABC):
         if error is None:
             return
         if not self.running:
-            raise error  # the job had ended, and its listener failed
+            raise error  # The job had already ended, and its listener failed.
         refused = isinstance(error, DCAMTError)
         detail = "" if refused else "".join(traceback.format_exception(error))
         self._end(JobOutcome(None, error_text(error), detail=detail))
@@ -122,7 +123,7 @@ class WorkerJob(ABC):
     def _end(self, outcome: JobOutcome) -> None:
         self.running = False
         if self._task is not None:
-            # Lets steps that were not taken undo what they began.
+            # Closing the generator undoes unfinished steps.
             self._task.cancel()
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore
@@ -130,4 +131,4 @@ class WorkerJob(ABC):
 
 
 def _ignore(outcome: JobOutcome) -> None:
-    """Stand in for the listener of a job that has ended, which need not be kept."""
+    """Do nothing; replaces the listener of a job that has ended, so that it is released."""

@@ -1,4 +1,4 @@
-"""The process that segments, seen from Slicer: started at first use, and kept with its model loaded.
+"""Control the worker process from Slicer: it starts at first use and keeps its model loaded.
 
 `dcamt.worker.protocol` defines the requests and the events on its pipes.
 """
@@ -31,26 +31,26 @@ from slicer.i18n import tr as _
 LOG_LINES = 200
 KILLED = 9
 ENDED = "ended"
-"""Reason of the failure of a worker that ended by itself."""
+"""Reason of the failure if the worker ended unexpectedly."""
 CANCEL_GRACE_MS = 20000
-"""A worker that has not stopped by then is killed, and its model has to be loaded again; loading takes seconds."""
+"""A worker that has not stopped after this time is killed; loading its model again takes seconds."""
 OnEvent = Callable[[WorkerEvent], None]
 
 
 class SegmentationWorker(Protocol):
-    """What the logic and its jobs need of a worker; tests give them one that computes nothing."""
+    """The interface of a worker for the logic and its jobs; tests implement it without computing."""
 
     def make_folder(self) -> str:
-        """Make an empty folder for the files of a request; raises OSError."""
+        """Create an empty folder for the files of a request, and return it. Raises OSError if that fails."""
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder that `make_folder` made."""
 
     def request(self, request: Request, on_event: OnEvent | None = None) -> None:
-        """Send a request; `on_event` gets its events, of which an `Answer` is the last."""
+        """Send a request; `on_event` is called with its events, the last of which is an `Answer`."""
 
     def cancel(self) -> None:
-        """Stop the request that runs; none of its events is delivered any more."""
+        """Stop the running request; no further events of it are delivered."""
 
     def log(self) -> str:
         """Return what the worker wrote to stderr."""
@@ -65,9 +65,9 @@ class WorkerProcess:
     Args:
         python: the interpreter, by default Slicer's own.
         engine_folder: the folder that holds `dcamt`.
-        temporary_folder: where `make_folder` makes its folders. The process removes them when it ends, so that they
-            do not outlive a Slicer that was killed.
-        idle_minutes: after so long without a request the process ends, and frees its memory.
+        temporary_folder: the parent of the folders that `make_folder` creates. The process removes them when it ends,
+        even if Slicer was killed.
+        idle_minutes: after this time without a request, the process ends and releases its memory.
     """
 
     def __init__(
@@ -99,15 +99,15 @@ class WorkerProcess:
         return self._computing is not None
 
     def log(self) -> str:
-        """Return the last lines that the process, and those before it, wrote to stderr."""
+        """Return the last lines that this process and earlier ones wrote to stderr."""
         logs = (self._earlier_log, self._last.log() if self._last is not None else "")
         return "\n".join("\n".join(filter(None, logs)).splitlines()[-LOG_LINES:])
 
     def make_folder(self) -> str:
-        """Make an empty folder for a request, and start the process, which loads its packages meanwhile.
+        """Create an empty folder for a request, and start the process, which then loads its packages.
 
         Raises:
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be created.
         """
         if self._root is None:
             self._root = tempfile.mkdtemp(prefix="dcamt-", dir=self._temporary_folder)
@@ -120,10 +120,10 @@ class WorkerProcess:
         shutil.rmtree(folder, ignore_errors=True)
 
     def request(self, request: Request, on_event: OnEvent | None = None) -> None:
-        """Send a request, and start the process if need be.
+        """Send a request, and start the process if it does not run.
 
-        `on_event` gets each event of the request. The last one is an `Answer`; after `cancel` there is none. A request
-        to load a model is skipped while another request runs.
+        `on_event` is called with each event of the request. The last one is an `Answer`, except after `cancel`. A
+        request to load a model is ignored while another request runs.
 
         Raises:
             RuntimeError: another request runs.
@@ -146,7 +146,7 @@ class WorkerProcess:
         self._process.write(line)
 
     def cancel(self) -> None:
-        """Ask the process to stop the request that runs, and to keep its model; deliver nothing more of it."""
+        """Make the process stop the running request and keep its model; deliver no further events of the request."""
         identifier, self._computing = self._computing, None
         if identifier is None or self._process is None:
             return
@@ -156,7 +156,7 @@ class WorkerProcess:
         self._grace.start(CANCEL_GRACE_MS)
 
     def shutdown(self) -> None:
-        """End the process and remove all folders: Slicer ends, or the module is closed."""
+        """End the process and remove all folders, when Slicer ends or the module is closed."""
         self._end_process()
         wait_for_killed(2000)
         self._idle.close()
@@ -188,7 +188,7 @@ class WorkerProcess:
             process.kill()
 
     def _restart(self) -> None:
-        """Kill a process that did not stop a cancelled request, and send what came after that to a new one."""
+        """Kill a process that did not stop a cancelled request, and send later requests to a new one."""
         listeners, computing = dict(self._listeners), self._computing
         unanswered = {key: line for key, line in self._unanswered.items() if key in listeners}
         self._end_process()
@@ -231,7 +231,7 @@ class WorkerProcess:
             listener(event)
 
     def _fail(self, event: RequestFailed) -> None:
-        """End a process that is of no use any more, and report it to every listener."""
+        """End a process that no longer works, and report the failure to every listener."""
         listeners = dict(self._listeners)
         self._end_process()
         for identifier, listener in listeners.items():
@@ -244,7 +244,7 @@ class WorkerProcess:
 
 
 def end_message(crashed: bool, code: int, last_line: str) -> str:
-    """Return the message about a worker that ended by itself; `code`: of the exit or, on Unix, the signal."""
+    """Return the message about a worker that ended unexpectedly; `code`: its exit status or, on Unix, the signal."""
     if (crashed and code == KILLED and os.name != "nt") or code == 128 + KILLED:
         return str(
             _(

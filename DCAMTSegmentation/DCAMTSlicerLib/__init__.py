@@ -1,1 +1,1 @@
-"""What both modules share in Slicer: node bridges, background processes, installation; no torch is imported here."""
+"""The library of both Slicer modules: node bridges, background processes and installation. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Translate the messages that the engine, which knows no Slicer, writes in English."""
+"""Translate the engine's English messages with Slicer's translations."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _FILLED_IN = re.compile(r"\{\d+\}")
 
 
 def translated(message: str) -> str:
-    """Return an engine's message in the application's language.
+    """Return a message of the engine in the application's language.
 
-    Each known sentence or part of one is replaced; file names and numbers stay as they are.
+    Known sentences and parts of sentences are replaced; file names and numbers stay unchanged.
     """
     for pattern, translation in _patterns(sentences(tr)):
         message = pattern.sub(lambda found, text=translation: _fill(text, found), message)  # type: ignore[misc]

@@ -16,15 +16,15 @@ from dcamt.io.json_lines import JsonLines
 from slicer.i18n import tr as _
 
 ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__)))
-"""The folder that holds the package `dcamt`."""
+"""The folder that contains the package `dcamt`."""
 LOG_BYTES = 1 << 14
-"""How much of the end of a process's stderr is kept."""
+"""Number of bytes kept from the end of a process's stderr."""
 TURN_S = 0.02
-"""How long events are delivered before the window has its turn."""
+"""How long events are delivered before the event loop continues."""
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
-"""Processes that have not ended: one must outlive its own last signal, whoever forgets it."""
+"""Running processes, referenced here so that none is deleted before its last signal."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ProcessEnd:
 
 
 class EngineProcess:
-    """Runs Slicer's Python with arguments; `on_event` gets each event and then `on_end` the end, once.
+    """Runs Slicer's Python with arguments; calls `on_event` with each event and then, once, `on_end`.
 
     `start` starts it. After `kill` nothing is called. No method waits, except `wait_for_end`.
     """
@@ -81,7 +81,7 @@ class EngineProcess:
         return "\n".join(line for line in self._errors.decode(errors="replace").splitlines() if line.strip())
 
     def write(self, line: bytes) -> None:
-        """Write to the process's stdin; after its end nothing is written, and `on_end` reports that."""
+        """Write to the process's stdin; do nothing after its end, which `on_end` reports."""
         if self._runs:
             self._process.write(line)
 
@@ -90,21 +90,21 @@ class EngineProcess:
         self.listening = False
         if not self._runs:
             return
-        # PythonSlicer may be a launcher, whose child a kill does not reach; that one ends as its stdin closes.
+        # PythonSlicer may be a launcher, whose child is not killed but ends when its stdin closes.
         self._process.closeWriteChannel()
         self._process.kill()
         if self._process.state() == qt.QProcess.NotRunning:
             self._let_go()
 
     def wait_for_end(self, milliseconds: int) -> None:
-        """Block until the process has ended: Slicer itself ends, and its event loop with it."""
+        """Block until the process has ended; used when Slicer itself ends, after its event loop."""
         if self._runs:
             self._process.waitForFinished(milliseconds)
 
     def _on_output(self) -> None:
         if self._runs:
             self._stream.feed(self._process.readAllStandardOutput().data())
-            # One delivery a turn: output that arrives faster than it is delivered would add one each time.
+            # At most one delivery is scheduled; fast output would otherwise schedule more and more.
             if not self._delivers_later:
                 self._deliver()
 
@@ -149,7 +149,7 @@ class EngineProcess:
             what = _("Slicer's Python could not be started ({program}). Reinstall Slicer or free some memory.")
             self._end = ProcessEnd(what.format(program=self._python))
             self._let_go()
-            # On Windows this comes from within `start`, before the caller has the process.
+            # On Windows, Qt calls this within `start`, before the caller has the process.
             qt.QTimer.singleShot(0, self._deliver)
 
     def _let_go(self) -> None:

@@ -19,12 +19,12 @@ from .stepped_task import error_text
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
 REASON_LENGTH, OUTPUT_LENGTH = 300, 1 << 14
-# Slicer's own builds, which its application has loaded: another one beside them breaks it.
+# Slicer has loaded its own builds of these packages; other builds would break it.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 
 
 class NotInstalledError(DCAMTError):
-    """Packages that the engine needs are missing; the message says what the person can do.
+    """Raised when packages of the engine are missing; the message states what the user can do.
 
     detail: the output of the installation that failed, if any.
     """
@@ -33,11 +33,11 @@ class NotInstalledError(DCAMTError):
 
 
 class InstallationDeclined(NotInstalledError):
-    """The person declined the installation: there is nothing more to tell them."""
+    """Raised when the user declined the installation; no message needs to be shown."""
 
 
 def missing_packages() -> list[str]:
-    """Return the requirements that are not met; empty if a segmentation can start. Imports none of the packages.
+    """Return the requirements that are not met, without importing packages; empty if a segmentation can start.
 
     Raises:
         NotInstalledError: Slicer is too old to install anything.
@@ -45,16 +45,16 @@ def missing_packages() -> list[str]:
     _refuse_old_slicer()
     from slicer.packaging import pip_check
 
-    importlib.invalidate_caches()  # what was installed a moment ago counts
+    importlib.invalidate_caches()  # Finds packages that were just installed.
     missing = [str(requirement) for requirement in _requirements() if not pip_check(requirement)]
     return missing if _torch_version() is not None else [f"torch{TORCH}", *missing]
 
 
 def ensure_packages() -> None:
-    """Install the missing packages, after one question; if none is missing, nothing is asked.
+    """Install the missing packages after one question; do nothing if none is missing.
 
     Raises:
-        InstallationDeclined: the person declined.
+        InstallationDeclined: the user declined.
         NotInstalledError: the PyTorch extension is missing, PyTorch or Slicer is too old, the download failed, or
             Slicer must be restarted first.
     """
@@ -79,7 +79,7 @@ def ensure_packages() -> None:
             if pytorch is not None:
                 pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
             pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
-    except ImportError as error:  # installed, but it does not load beside what is loaded already
+    except ImportError as error:  # The package is installed, but conflicts with one that is already loaded.
         text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and try again.")
         raise NotInstalledError(text.format(reason=error)) from error
     except (CalledProcessError, RuntimeError, OSError) as error:
@@ -91,13 +91,13 @@ def ensure_packages() -> None:
 
 
 def show_error(error: DCAMTError, title: str) -> None:
-    """Show an error, with the output of a failed installation; show nothing to a person who declined to install."""
+    """Show an error, with the output of a failed installation; show nothing if the user declined to install."""
     if not isinstance(error, InstallationDeclined):
         slicer.util.errorDisplay(error_text(error), windowTitle=title, detailedText=getattr(error, "detail", ""))
 
 
 class _Printed:
-    """A text stream that passes all text on to another, and keeps its end."""
+    """A text stream that writes to another stream and keeps the end of the text."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._kept = stream, ""
@@ -114,9 +114,8 @@ class _Printed:
 
 
 def _failed_installation(error: Exception, output: str) -> NotInstalledError:
-    """Return the error with pip's own reason: the last line of its output that it marks as an error.
-
-    Slicer prints pip's output, and its exception does not hold it.
+    """Return the error with pip's own reason, the last line of its output marked as an error. Slicer only prints pip's
+    output; its exception does not contain it.
     """
     marked = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
     reason = marked[-1] if marked else " ".join(str(error).split())
@@ -152,7 +151,7 @@ def _refuse_old_slicer() -> None:
 
 
 def _refuse_old_torch() -> None:
-    """Raise NotInstalledError for an old PyTorch; other extensions may rely on it, so the person replaces it."""
+    """Raise NotInstalledError if PyTorch is too old; other extensions may need it, so only the user may replace it."""
     from packaging.specifiers import SpecifierSet
 
     version = _torch_version()

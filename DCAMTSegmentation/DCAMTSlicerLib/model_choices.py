@@ -1,4 +1,4 @@
-"""The models that a person can choose from, as the list shows them; imports no torch."""
+"""List, import and remove the models that a user can choose from; imports no torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def model_choices() -> list[ModelChoice]:
 
 
 def title_of(name: str) -> str:
-    """Return a model's title as the list shows it; the name itself where there is no such model."""
+    """Return a model's title in the list; the name itself if the model does not exist."""
     return next((choice.title for choice in model_choices() if choice.name == name), name)
 
 
@@ -59,7 +59,7 @@ def import_choice(path: Path) -> str:
 
 
 def remove_choice(name: str) -> None:
-    """Delete an imported model; raises InputError or OutputError if it cannot be."""
+    """Delete an imported model. Raises InputError or OutputError if that is impossible."""
     remove_model(name)
 
 
@@ -88,7 +88,7 @@ def _choice(model: StoredModel) -> ModelChoice:
 
 
 def _run_details(card: Card) -> list[str]:
-    """Return Dice and iterations of a model's run, as far as its card has them."""
+    """Return Dice and iterations of a model's run if its card contains them."""
     details = []
     for entry in card.measured[:1]:
         dice = _mean_dice(entry)

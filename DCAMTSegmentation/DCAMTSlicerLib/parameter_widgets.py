@@ -8,7 +8,7 @@ from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
 
 
 def parameter_widgets(ui: Any) -> dict[str, Any]:
-    """Return a panel's widgets by the parameter that the `.ui` file gives them, for `connectParametersToGui`.
+    """Return a panel's widgets by the parameters named in the `.ui` file, for `connectParametersToGui`.
 
     Unlike `connectGui`, that returns the tag that `disconnectGui` takes. A panel that stays connected loses
     choices when it connects again: combo boxes are filled again then, and fall back to their first item.

@@ -23,7 +23,7 @@ SURFACE_PARAMETERS = {"Conversion method": "1", "SurfaceNets smoothing": "1"}
 
 @dataclass(frozen=True)
 class BuiltSegment:
-    """A segment that is in no segmentation yet; `code` is the value of its `OWN_TAG`."""
+    """A segment that is not yet part of a segmentation; `code` is the value of its `OWN_TAG`."""
 
     code: str
     segment: Any
@@ -125,7 +125,7 @@ def has_own_conversion(segmentation_node: Any | None) -> bool:
 
 
 def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> None:
-    """Put segments into a node in place of those that DCAMT wrote there before; all others stay as they are."""
+    """Replace the segments that DCAMT wrote into a node before with new ones; others stay unchanged."""
     segmentation = segmentation_node.GetSegmentation()
     before = own_segments(segmentation_node)
     for identifier in before.values():
@@ -164,7 +164,7 @@ def segment_mask(segmentation_node: Any, identifier: str) -> tuple[np.ndarray, n
     low, high = np.array(extent[::2]), np.array(extent[1::2])
     i, j, k = (slice(a, b) for a, b in zip(low - start, high - start + 1, strict=True))
     affine[:3, 3] += affine[:3, :3] @ low
-    # A copy, since the image goes.
+    # Copied, since the image is released.
     return np.array(whole[k, j, i] != 0, np.uint8), affine
 
 

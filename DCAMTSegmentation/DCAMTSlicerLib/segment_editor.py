@@ -14,7 +14,7 @@ BACK_BUTTON = "DCAMTBackButton"
 
 
 def correct(segmentation_node: Any, volume: Any | None, back_to: str) -> None:
-    """Open the Segment Editor on a result, over the volume that it was made from, at its first segment.
+    """Open the Segment Editor with a result, its volume and its first segment.
 
     back_to: the module that the button in the Segment Editor's panel leads to.
     """

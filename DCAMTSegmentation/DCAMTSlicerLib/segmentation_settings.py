@@ -1,4 +1,4 @@
-"""The choices of the segmentation module; they are kept in a parameter node, and so saved with the scene."""
+"""Define the settings of the segmentation module, which a parameter node stores with the scene."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 
 class Quality(Enum):
-    """How thoroughly to segment: the engine's word, and the panel's."""
+    """The quality of a segmentation: value in the engine, and label in the panel."""
 
     ACCURATE = "accurate"
     FAST = "fast"
@@ -25,7 +25,7 @@ class Quality(Enum):
 
 
 class Device(Enum):
-    """Where to compute: the engine's word, and the panel's."""
+    """The device that computes: value in the engine, and label in the panel."""
 
     AUTOMATIC = AUTO
     CUDA = "cuda"

@@ -1,4 +1,4 @@
-"""Write large arrays slab by slab, so that the window has its turn between two slabs."""
+"""Write large arrays slab by slab, so that the event loop can run between two slabs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FREE_SPACE = _("Free some space, or choose another temporary folder in the appli
 
 
 def write_npy(voxels: np.ndarray, path: Path) -> Iterator[slice]:
-    """Write an array as a .npy file, one slab a step; yields each slab that was written.
+    """Write an array as a .npy file, one slab in each step; yield each written slab.
 
     Raises:
         OutputError: the file cannot be written.

@@ -36,7 +36,7 @@ class SteppedTask:
         return self
 
     def cancel(self) -> None:
-        """Stop the task before its next step; a task that has ended stays as it is."""
+        """Stop the task before its next step; do nothing if it has ended."""
         if self.running:
             self.running = False
             self._close()
@@ -51,7 +51,7 @@ class SteppedTask:
         except Exception as error:
             self._end(error)
         else:
-            if not self.running:  # the step itself cancelled the task: a running generator cannot be closed
+            if not self.running:  # The step itself cancelled the task, and a running generator cannot be closed.
                 self._close()
                 return
             qt.QTimer.singleShot(0, self._take_step)
@@ -73,7 +73,7 @@ class SteppedTask:
 class DelayedCall:
     """Calls a function once, some time after the last `start`.
 
-    Qt holds the function, and so the object whose method it is, until `close`: who makes a `DelayedCall` closes it.
+    Qt references the function, and thus its object, until `close`, which the owner of a `DelayedCall` must call.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
@@ -83,16 +83,16 @@ class DelayedCall:
         self._function: Callable[[], None] | None = function
 
     def start(self, milliseconds: int) -> None:
-        """Call the function after so long; an earlier start no longer counts. Does nothing once closed."""
+        """Call the function after this time, and cancel an earlier start; do nothing after `close`."""
         if self._function is not None:
             self._timer.start(milliseconds)
 
     def stop(self) -> None:
-        """Take the last start back."""
+        """Cancel the last start."""
         self._timer.stop()
 
     def close(self) -> None:
-        """Stop for good, and let go of the function."""
+        """Stop for good, and release the function."""
         self._timer.stop()
         if self._function is not None:
             self._timer.timeout.disconnect(self._function)

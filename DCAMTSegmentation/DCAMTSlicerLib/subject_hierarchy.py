@@ -1,4 +1,4 @@
-"""Where results lie in the subject hierarchy: in one folder a scan, each with its helper nodes below it."""
+"""Place results in the subject hierarchy: one folder for each scan, and helper nodes below their result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FOLDER = "DCAMT.folder"
 
 
 def place_result(node: Any, volume: Any, others: Iterable[Any] = ()) -> None:
-    """Put a result into its scan's folder, which lies beside the scan: in the same study, or in the scene.
+    """Move a result into its scan's folder, which lies beside the scan, in the same study or the scene.
 
     others: earlier results of the scan, whose folder is used again.
     """

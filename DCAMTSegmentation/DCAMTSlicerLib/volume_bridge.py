@@ -13,10 +13,10 @@ from slicer.i18n import tr as _
 
 
 def voxels_of(volume: Any) -> np.ndarray:
-    """Return the voxels (K, J, I) of a scalar volume node: a view of the node's memory, not a copy.
+    """Return the voxels (K, J, I) of a scalar volume node as a view of its memory.
 
     Raises:
-        InputError: the node holds no image, or an image of several channels.
+        InputError: the node contains no image, or an image with several channels.
     """
     name, image = volume.GetName(), volume.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None:
@@ -27,7 +27,7 @@ def voxels_of(volume: Any) -> np.ndarray:
 
 
 def ijk_to_ras(volume: Any) -> np.ndarray:
-    """Return (4, 4): voxel index (i, j, k) -> RAS mm in the volume's own space, before any parent transform."""
+    """Return the affine (4, 4), voxel index (i, j, k) -> RAS mm in the volume's own space, without transforms."""
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
@@ -59,7 +59,7 @@ def transform_between(source: Any, target: Any) -> np.ndarray:
 
 
 def world_positions(volume: Any) -> np.ndarray:
-    """Return (125, 3): RAS mm in the world of points that lie evenly in a volume, to compare its transforms."""
+    """Return 125 evenly spaced points of a volume, (125, 3) RAS mm in the world, to compare its transforms."""
     affine, steps = ijk_to_ras(volume), np.linspace(0, 1, 5)
     fractions = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     points = fractions * (np.array(volume.GetImageData().GetDimensions()) - 1) @ affine[:3, :3].T + affine[:3, 3]

@@ -1,1 +1,1 @@
-"""DCAMT Training without its doorway: task, settings and session; cases, runs and panels in folders of their own."""
+"""The library of the module DCAMT Training: task, settings and session, and folders for cases, runs and panels."""

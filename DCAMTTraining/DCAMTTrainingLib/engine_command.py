@@ -27,7 +27,7 @@ class EngineCommand:
         return self._process.listening
 
     def start(self) -> EngineCommand:
-        """Start the process; returns the command itself."""
+        """Start the process; return the command itself."""
         self._process.start()
         return self
 

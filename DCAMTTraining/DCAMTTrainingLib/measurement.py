@@ -1,4 +1,4 @@
-"""Measure in the background what a run would take on this computer."""
+"""Measure in the background the time, memory and disk space of a run on this computer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Measurement:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder: Path | None = None
-        # An estimate depends on the scans themselves, which the key does not hold.
+        # An estimate also depends on the scans, which the key does not contain.
         table.on_reset.append(self._estimates.clear)
 
     @property
@@ -47,9 +47,9 @@ class Measurement:
         return self._command is not None and self._command.running
 
     def estimate(self) -> dict[str, Any] | None:
-        """Return the `dcamt estimate` event for the present choices; None if they were not measured.
+        """Return the `dcamt estimate` event for the current settings; None if they were not measured.
 
-        Free disk space is read anew each time, since the person may have made room or chosen another folder.
+        Free disk space is read each time, since the user may have deleted files or chosen another folder.
         """
         if not self._estimates:
             return None
@@ -60,7 +60,7 @@ class Measurement:
         return None if found is None else {**found, "disk_free": free_disk_bytes(runs_folder())}
 
     def set_estimate(self, event: dict[str, Any]) -> None:
-        """Use an estimate for the present choices; raises InputError if they are not usable."""
+        """Use an estimate for the current settings. Raises InputError if these are not usable."""
         self._estimates[self._key(self._planned_recipe())] = event
         self._on_change()
 
@@ -123,5 +123,5 @@ class Measurement:
         return {**event, **more, "disk_bytes": event["disk_bytes"] + disk}
 
     def _key(self, recipe: Recipe) -> tuple[Any, ...]:
-        """Return what an estimate depends on, apart from the scans."""
+        """Return the key of an estimate: everything it depends on, except the scans."""
         return recipe, self._device(), tuple(map(self._table.count, ROLES))

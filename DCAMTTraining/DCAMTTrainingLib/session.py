@@ -1,4 +1,4 @@
-"""The state that the sections of the training panel have in common: case table, settings and checks."""
+"""Keep the state that the sections of the training panel share: case table, settings and checks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TrainingSession:
     def attach(self, node: Any, settings: TrainingSettings) -> None:
         """Load cases and settings of a scene; `node` is the parameter node, `settings` its wrapper."""
         self._node, self.settings = None, settings
-        self.table.replace_all(load_rows(node))  # with no node set, this edit is not saved
+        self.table.replace_all(load_rows(node))  # No node is set yet, so this change is not saved.
         self._node = node
         self._settling.start(SETTLE_MS)
 
@@ -107,7 +107,7 @@ class TrainingSession:
         return device_name(self.settings) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
-        """Continue from a model, unless the person chose one or the model has other classes."""
+        """Suggest a model to start from, unless the user chose one or the model has other classes."""
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:
@@ -123,7 +123,7 @@ class TrainingSession:
         """Add the results that DCAMT Segmentation added to the training cases since the last call."""
         try:
             rows = sent_rows(self.recipe(), unlisted_only=True)
-        except InputError:  # the task is not usable yet; the next call tries again
+        except InputError:  # The task is not usable yet; the next call tries again.
             return
         if rows:
             self.table.add(rows)
@@ -139,7 +139,7 @@ class TrainingSession:
         settings = self.settings
         rows = yield from read_rows_in_steps(path)
         yield
-        if self.settings is settings:  # otherwise another scene was opened meanwhile
+        if self.settings is settings:  # Otherwise another scene was opened meanwhile.
             self.table.add(rows, roles_chosen=True)
 
     @property
@@ -165,7 +165,7 @@ class TrainingSession:
         self._check = CaseCheck(self.table, recipe, self._on_checked).start()
 
     def problems(self) -> list[Problem]:
-        """Return what prevents or weakens a run, as far as it is known."""
+        """Return the known problems that prevent or weaken a run."""
         if self.settings is None:
             return []
         try:
@@ -199,7 +199,7 @@ class TrainingSession:
         self._stop_check()
         self._stop_saving()
         if self._node is not None:
-            # Not every way of saving a scene sends an event before.
+            # Some ways of saving a scene send no event before.
             if len(self.table) <= SAVED_AT_ONCE:
                 self.save()
             self._settling.start(SETTLE_MS)
@@ -215,7 +215,7 @@ class TrainingSession:
         if error is not None:
             slicer.util.errorDisplay(error_text(error), windowTitle=_("Save the cases with the scene"))
             return
-        # Missing packages are asked for only when the person starts something.
+        # The question about missing packages is shown only when the user starts something.
         try:
             ready = bool(len(self.table)) and not missing_packages()
         except NotInstalledError as missing:

@@ -1,4 +1,4 @@
-"""Store the choices of the training panel in a parameter node, and so with the scene.
+"""Define the settings of the training panel, which a parameter node stores with the scene.
 
 Field names are the parameter names in saved scenes and in the panel's .ui file, in Slicer's spelling.
 """
@@ -98,7 +98,7 @@ def device_name(settings: TrainingSettings) -> str:
 
 
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:
-    """Return the settings that the person changed, as `key=value` for `dcamt train --set`."""
+    """Return the settings that the user changed, as `key=value` for `dcamt train --set`."""
     texts = {key: getattr(settings, name).strip() for name, key in SETTINGS.items()}
     if texts["iterations"].isdigit():
         # Validate short runs several times, so that their charts show a curve.

@@ -16,10 +16,10 @@ from .settings import chosen_settings
 
 
 class StartJob:
-    """Starts a run in the background, as the session's choices were when the job was made.
+    """Starts a run in the background, with the session's settings at the time when the job was created.
 
-    on_step(text): called with what is being done. on_end(run, message): called once; run is None if nothing was
-    started, and then the message says why.
+    on_step(text): called with the current step. on_end(run, message): called once; if nothing was started, run is None
+    and message states the reason.
 
     Raises:
         InputError: the run's name is taken, or the name, the task or a setting is not usable.
@@ -52,7 +52,7 @@ class StartJob:
         )
 
     def start(self) -> StartJob:
-        """Begin with whatever the session does not know yet; returns the job itself."""
+        """Start with the checks and measurements that are still missing; return the job itself."""
         self.running = True
         self._session.on_news.append(self._advance)
         if self._session.checked:
@@ -63,7 +63,7 @@ class StartJob:
         return self
 
     def cancel(self) -> None:
-        """Stop the job; nothing is started and no file is left."""
+        """Stop the job; nothing is started and no file remains."""
         if self.running:
             self._finish()
             self._session.measurement.cancel()

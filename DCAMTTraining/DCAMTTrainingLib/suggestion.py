@@ -21,10 +21,11 @@ from .engine_command import EngineCommand
 
 
 class RecipeSuggestion:
-    """Writes the labelled cases of the scene as files, and lets the engine suggest a recipe for all cases.
+    """Writes the scene's labelled cases to files, and lets the engine suggest a recipe for all cases.
 
-    recipe: that of the present task, whose label values and classes the segments of the scene's cases have.
-    on_end(recipe, message): called once unless cancelled; recipe is None after a failure, and message says why.
+    recipe: the recipe of the current task, whose classes the segments of the scene's cases have.
+    on_end(recipe, message): called once unless cancelled; after a failure, recipe is None and message states the
+    reason.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class RecipeSuggestion:
         self.running = False
 
     def start(self) -> RecipeSuggestion:
-        """Begin in the next turn of the event loop; returns the suggestion itself."""
+        """Start in the next turn of the event loop; return the suggestion itself."""
         self.running = True
         self._writing.start()
         return self

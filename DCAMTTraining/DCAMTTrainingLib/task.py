@@ -1,4 +1,4 @@
-"""The task of a run: a shipped recipe, a person's own classes in MRI or CT, or a recipe suggested from the cases."""
+"""Define the task of a run: a shipped recipe, the user's own classes in MRI or CT, or a suggested recipe."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from slicer.i18n import tr as _
 OWN_MRI, OWN_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
 BASES = {OWN_MRI: "la", OWN_CT: "pancreas"}
-"""The shipped recipe from which an own task takes intensities, network and schedule."""
+"""The shipped recipe whose intensities, network and schedule a task with own classes uses."""
 TISSUE = Code("SCT", "85756007", "Tissue")
 
 
 @dataclass(frozen=True)
 class OwnClass:
-    """A class defined by the person. color: (red, green, blue), 0 to 1. code: scheme, value and meaning of its type."""
+    """A class defined by the user. color: (red, green, blue), 0 to 1. code: scheme, value and meaning of its type."""
 
     name: str
     color: tuple[float, float, float]
@@ -38,7 +38,7 @@ def recipe_of(task: str, classes: Sequence[OwnClass], suggested: str = "") -> Re
     suggested: the text of the suggested recipe, as `Recipe.to_json` writes it.
 
     Raises:
-        InputError: an own task has no class, or two classes of one name; or there is no suggested recipe.
+        InputError: a task with own classes has none, or two with the same name; or there is no suggested recipe.
     """
     if task == SUGGESTED:
         return suggested_recipe(suggested)
@@ -68,10 +68,10 @@ def suggested_recipe(text: str) -> Recipe:
 
 
 def continued_recipe(model: str, recipe: Recipe) -> Recipe:
-    """Return the recipe for training on from a model: the model's own, with the task's classes and iterations.
+    """Return the recipe to continue training a model: the model's own, with the task's classes and iterations.
 
     Raises:
-        InputError: there is no such model, or it has another number of classes or channels.
+        InputError: the model does not exist, or has another number of classes or channels.
     """
     path = model_path(model)
     own = _cached_recipe(path, path.stat().st_mtime_ns)
@@ -96,7 +96,7 @@ def continued_recipe(model: str, recipe: Recipe) -> Recipe:
 
 @lru_cache(maxsize=16)
 def _cached_recipe(path: Path, changed: int) -> Recipe:
-    """Return the recipe of a model file; it is needed at every change of a setting."""
+    """Return the recipe of a model file, cached since it is needed at every change of a setting."""
     return read_recipe(path)
 
 
@@ -112,7 +112,7 @@ def classes_to_json(classes: Sequence[OwnClass]) -> str:
 
 
 def classes_from_json(text: str) -> list[OwnClass]:
-    """Return the classes of `classes_to_json`; none for any other text."""
+    """Return the classes of `classes_to_json`; an empty list for any other text."""
     try:
         found = []
         for data in json.loads(text or "[]"):

@@ -43,7 +43,7 @@ class CaseCheck:
         self._beginning = SteppedTask(self._begin(), self._on_begun)
 
     def start(self) -> CaseCheck:
-        """Begin with the scene's cases; returns the check itself."""
+        """Start with the scene's cases; return the check itself."""
         self.running = True
         self._beginning.start()
         return self
@@ -110,7 +110,7 @@ class CaseCheck:
         for index, row in enumerate(self._table.rows):
             if isinstance(row.source, FileScan):
                 rows_of_file[str(Path(row.source.image).resolve())].append(index)
-                if index % PATHS_PER_STEP == 0:  # resolving reads the disk
+                if index % PATHS_PER_STEP == 0:  # Resolving paths reads the disk.
                     yield
         for index, row in enumerate(self._table.rows):
             if not isinstance(row.source, SceneScan):
@@ -149,7 +149,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
 
 
 def _is_drawn(segmentation: Any, identifier: str) -> bool:
-    """Return whether a segment has any voxel, or an extent if it has a surface only."""
+    """Return whether a segment has any voxel or, if it has only a surface, any extent."""
     segment = segmentation.GetSegmentation().GetSegment(identifier)
     if segment is None:
         return False

@@ -1,4 +1,4 @@
-"""Distinguish nodes that DCAMT Training added to the scene from scans and segmentations of the person."""
+"""Distinguish nodes that DCAMT Training added to the scene from the user's scans and segmentations."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def is_preview(node: Any) -> bool:
 
 
 def is_proposal(segmentation: Any) -> bool:
-    """Return whether a segmentation node is what a model proposed for a case."""
+    """Return whether a segmentation node is a model's proposal for a case."""
     return segmentation.GetAttribute(PROPOSAL_FILE) is not None
 
 
 def scan_of(segmentation: Any) -> Any | None:
-    """Return the volume node that a segmentation was drawn on; None if that left the scene."""
+    """Return the volume node on which a segmentation was drawn; None if it was removed from the scene."""
     return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())

@@ -29,7 +29,7 @@ def read_rows_in_steps(path: Path) -> Generator[None, None, list[CaseRow]]:
 
 
 def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
-    """Write the rows whose scans are files as a case list; return how many rows are left out.
+    """Write the rows whose scans are files as a case list; return the number of other rows, which are omitted.
 
     Raises:
         OutputError: the file cannot be written.
@@ -53,7 +53,7 @@ def write_list(cases: Iterable[Case], path: Path) -> None:
 def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> None:
     """Write lines of name, image, label, role and label mapping (empty for none); raise OutputError if that fails.
 
-    Unlike `write_cases` this keeps paths as they are: making ten thousand of them relative takes a second.
+    Unlike `write_cases`, this writes paths unchanged, since making ten thousand of them relative takes a second.
     """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -16,8 +16,8 @@ ALL_ROLES = (*ROLES, LEFT_OUT)
 class FileScan:
     """A scan file and its label file.
 
-    label: empty if there is none. labels: which value of the label file means which class, such as `420=left atrium`,
-    as `dcamt.cases.labels.parse_mapping` reads it; empty if the values are the recipe's own.
+    label: empty if there is none. labels: the label mapping, such as `420=left atrium` (see
+    `dcamt.cases.labels.parse_mapping`); empty if the label file has the recipe's values.
     """
 
     image: str
@@ -29,7 +29,7 @@ class FileScan:
 class SceneScan:
     """A volume node of the scene and its segmentation node, by their node IDs.
 
-    segments: pairs of segment identifier and the recipe's label value. chosen: whether a person chose the segments.
+    segments: pairs of segment identifier and label value of the recipe. chosen: whether the user chose the segments.
     """
 
     volume: str
@@ -43,8 +43,8 @@ class CaseRow:
     """One case.
 
     size: voxels (I, J, K). spacing: mm along I, J, K. remark: the problem and its remedy, empty if there is none.
-    size and spacing are None, and remark is empty, until the case was checked. note: what the person should know of a
-    case without a problem.
+    Until the case is checked, size and spacing are None and remark is empty. note: a message for the user on a case
+    without a problem.
     """
 
     name: str
@@ -87,7 +87,7 @@ class CaseTable:
         """Add cases; return how many are new.
 
         A row with the same scan is updated: it takes the new label and keeps its name, role and chosen segments.
-        roles_chosen: whether a person chose the new rows' roles, which then replace those of existing rows.
+        roles_chosen: whether the user chose the new rows' roles, which then replace those of existing rows.
         """
         at = {row.scan: index for index, row in enumerate(self.rows)}
         names = {row.name for row in self.rows}
@@ -119,7 +119,8 @@ class CaseTable:
         self._reset()
 
     def set_role(self, indices: Iterable[int], role: str) -> int:
-        """Set the role of cases; return how many keep theirs because the role needs a label that they lack."""
+        """Set the role of cases; return how many keep their role because they lack the label that the new role
+        needs."""
         if role not in ALL_ROLES:
             raise ValueError(f"unknown role: {role}")
         refused, changed = 0, []
@@ -135,7 +136,7 @@ class CaseTable:
         return refused
 
     def use_for_validation(self, count: int) -> int:
-        """Set the last `count` labelled cases to validation, but leave one to train on; return how many were set."""
+        """Set the last `count` labelled cases to validation, but leave one for training; return how many were set."""
         outlined = [index for index, row in enumerate(self.rows) if row.role in (LABELLED, VALIDATION)]
         chosen = set(outlined[len(outlined) - max(0, min(count, len(outlined) - 1)) :]) if outlined else set()
         for index in outlined:
@@ -192,7 +193,7 @@ def default_role(has_label: bool) -> str:
 def rows_to_json(rows: Sequence[CaseRow]) -> str:
     """Return the rows as JSON text to save with the scene, without remarks and notes."""
     listed = [
-        # Not dataclasses.asdict, which takes ten times as long: noticeable for ten thousand rows.
+        # `dataclasses.asdict` would take ten times as long, which is noticeable for ten thousand rows.
         {"name": row.name, "source": vars(row.source), "role": row.role, "size": row.size, "spacing": row.spacing}
         for row in rows
     ]
@@ -223,7 +224,7 @@ def _row(data: dict[str, Any]) -> CaseRow:
 def _update_row(row: CaseRow, found: CaseRow, role_chosen: bool) -> CaseRow:
     """Return `found` with the name, chosen segments, label mapping and, if the label allows, the role of `row`.
 
-    role_chosen: whether a person chose the role of `found`, which then wins.
+    role_chosen: whether the user chose the role of `found`, which then takes precedence.
     """
     source, known = found.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:

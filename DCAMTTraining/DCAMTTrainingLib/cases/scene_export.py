@@ -23,7 +23,7 @@ from .rows import CaseRow, FileScan
 def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None, Case]:
     """Return the case of a row; write scan and label into `folder` first if they are nodes, in short steps.
 
-    File names are numbers, so that no patient's name gets into a path.
+    File names are numbers, so that paths contain no patient's name.
 
     Raises:
         InputError: a node is missing or has unusable contents.
@@ -53,7 +53,8 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
 def label_array(
     segmentation: Any, segments: tuple[tuple[str, int], ...], volume: Any
 ) -> Generator[None, None, np.ndarray]:
-    """Return the segments as label values on the volume's grid, uint8 (K, J, I); of overlapping ones the last wins."""
+    """Return the segments as label values on the volume's grid, uint8 (K, J, I); where they overlap, the last is
+    kept."""
     columns, rows, slices = volume.GetImageData().GetDimensions()
     labels = np.zeros((slices, rows, columns), np.uint8)
     reference = _reference_grid(volume)
@@ -85,7 +86,7 @@ def label_array(
 def _copy_labelmap(segmentation: Any, identifier: str, image: Any) -> bool:
     """Copy a segment's voxels, in the segmentation's space, into `image`; return whether there are any.
 
-    A segment with a surface only is converted in a copy.
+    A segment that has only a surface is converted in a copy.
     """
     name = labelmap_name()
     if segmentation.GetSegmentation().ContainsRepresentation(name):

@@ -33,7 +33,8 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     named_like_labels = _named_like_labels(scans)
     rows = []
     for volume in scans:
-        # A segmentation loaded from a file refers to no scan; one on the grid of this scan alone is its label.
+        # A segmentation loaded from a file references no scan. If it lies on the grid of this scan only, it is its
+        # label.
         own = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
         segmentation = sent.get(volume.GetID()) or outline_of(volume, recipe) or (own[-1] if own else None)
         row = row_of(volume, segmentation, recipe)
@@ -71,7 +72,7 @@ def is_scan(volume: Any) -> bool:
 
 
 def outline_of(volume: Any, recipe: Recipe) -> Any | None:
-    """Return the last segmentation node on the volume that holds a class outlined by a person; None if none does."""
+    """Return the volume's last segmentation node with a class that a person outlined; None if there is none."""
     found = None
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if scan_of(segmentation) is volume and segments_of(segmentation, recipe):
@@ -80,7 +81,7 @@ def outline_of(volume: Any, recipe: Recipe) -> Any | None:
 
 
 def lies_on_grid(segmentation: Any, volume: Any) -> bool:
-    """Return whether a segmentation's voxels are voxels of the volume; it may be cropped."""
+    """Return whether a segmentation lies on the volume's grid or a part of it."""
     if segmentation.GetTransformNodeID() != volume.GetTransformNodeID():
         return False
     image = slicer.vtkOrientedImageData()
@@ -124,8 +125,8 @@ def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
 def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...]:
     """Return pairs of segment identifier and label value, ordered by label.
 
-    A segment is matched to a class by its terminology code, else by its name, else as the only segment for the only
-    class. Uncorrected results of a model are left out: a model would learn its own mistakes from them.
+    A segment is matched to a class by its terminology code, otherwise by its name, otherwise as the only segment to the
+    only class. Uncorrected results of a model are omitted, since a model would learn its own mistakes from them.
     """
     parts = segmentation.GetSegmentation()
     free = _segments_of_a_person(segmentation)
@@ -135,7 +136,7 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
     codes = {identifier: _type_code(parts.GetSegment(identifier)) for identifier in free}
     names = {identifier: parts.GetSegment(identifier).GetName().lower() for identifier in free}
     for known, wanted in (
-        # Slicer codes every new segment as "Tissue", which says nothing about its class.
+        # Slicer gives every new segment the code "Tissue", which does not identify a class.
         (codes, {c.label: (c.type.scheme, c.type.value) for c in recipe.classes if c.type.value != TISSUE.value}),
         (names, {c.label: c.name.lower() for c in recipe.classes}),
     ):
@@ -148,7 +149,7 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
 
 
 def _segmentations_without_scan() -> list[Any]:
-    """Return the segmentation nodes that refer to no scan and hold segments of a person."""
+    """Return the segmentation nodes that reference no scan and contain segments of a person."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [node for node in nodes if scan_of(node) is None and _segments_of_a_person(node)]
 

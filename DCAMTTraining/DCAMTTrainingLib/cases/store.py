@@ -17,7 +17,7 @@ ROWS_PER_STEP = 1000
 def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
     """Save the rows in a vtkMRMLScriptedModuleNode.
 
-    Node references are saved besides IDs, since Slicer updates them when a scene is imported into another one.
+    Node references are saved in addition to IDs, since Slicer updates them when a scene is imported into another one.
     """
     for _step in save_rows_in_steps(node, rows):
         pass
@@ -36,7 +36,8 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
         for row in rows:
             if isinstance(row.source, SceneScan):
                 node.AddNodeReferenceID(_REFERENCES[0], row.source.volume)
-                # Without a segmentation the volume fills the place: references are matched to rows by their order.
+                # Without a segmentation the volume is referenced again, since references are matched to rows by their
+                # order.
                 node.AddNodeReferenceID(_REFERENCES[1], row.source.segmentation or row.source.volume)
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
@@ -44,7 +45,7 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
 
 
 def load_rows(node: Any) -> list[CaseRow]:
-    """Return the saved rows; none if nothing was saved or the text is damaged."""
+    """Return the saved rows; an empty list if nothing was saved or the text is damaged."""
     text = node.GetParameter(_CASES)
     if not text:
         return []

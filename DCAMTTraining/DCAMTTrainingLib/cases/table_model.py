@@ -78,7 +78,7 @@ def role_title(role: str) -> str:
 
 
 def next_role(row: CaseRow) -> str:
-    """Return the role after the row's own, among those that its case can have."""
+    """Return the role that follows the row's role among those that its case can have."""
     possible = [role for role in ALL_ROLES if row.has_label or role not in (LABELLED, VALIDATION)]
     return possible[(possible.index(row.role) + 1) % len(possible)] if row.role in possible else possible[0]
 
@@ -122,19 +122,19 @@ def _node_name(identifier: str) -> str:
 
 
 def common_folder(paths: Sequence[str]) -> str:
-    """Return the folder that holds all files, with forward slashes; empty if there is none."""
+    """Return the folder that contains all files, with forward slashes; empty if there is none."""
     if not paths:
         return ""
     # In alphabetical order all other paths lie between the first and the last, and share their beginning.
     folders = [os.path.dirname(min(paths)), os.path.dirname(max(paths))]
     try:
         return os.path.commonpath(folders).replace("\\", "/")
-    except ValueError:  # several drives
+    except ValueError:  # The files lie on several drives.
         return ""
 
 
 def relative_path(path: str, folder: str) -> str:
-    """Return a path relative to a folder above it, with forward slashes; other paths stay as they are."""
+    """Return a path relative to a folder above it, with forward slashes; return other paths unchanged."""
     return path.replace("\\", "/").removeprefix(folder.rstrip("/") + "/") if folder else path
 
 

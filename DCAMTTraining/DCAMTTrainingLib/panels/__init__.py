@@ -1,1 +1,1 @@
-"""The sections of the panel of DCAMT Training, and its dialogs."""
+"""The sections and dialogs of the panel of DCAMT Training."""

@@ -1,4 +1,4 @@
-"""The section Cases of the panel: the case table, its sources and the roles."""
+"""Run the section *Cases* of the panel: the case table, its sources and the roles."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from .plain_table import ROW_PIXELS, fit_height, selected_rows
 LIST_PATTERN = "*.csv"
 WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
-"""Pixels of the columns but the last. In a panel of 510 pixels all up to the spacing are seen, or up to the remarks."""
+"""Widths in pixels of all columns except the last."""
 ROWS = (3, 5)
-"""How many rows the table shows at least and at most: the button Start is to be seen on a laptop, too."""
+"""Smallest and largest number of visible rows, so that the button Start is visible on a laptop."""
 
 
 class CasesPanel:
-    """Drives the widgets of the section Cases."""
+    """Controls the widgets of the section *Cases*."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session, self._table = ui, session, session.table
@@ -214,7 +214,7 @@ class CasesPanel:
             self._choose_label_values(selected, row.source.labels, recipe)
 
     def _choose_label_values(self, selected: list[int], text: str, recipe: Recipe) -> None:
-        """Let the person map the values of the selected rows' label files to classes."""
+        """Let the user map the values of the selected rows' label files to classes."""
         labels = choose_label_values(text, recipe)
         if labels is None:
             return
@@ -231,5 +231,5 @@ class CasesPanel:
 
 
 def _row_of_found(case: dict[str, Any]) -> CaseRow:
-    """Return the row of a case in the event of `dcamt cases find`."""
+    """Return the row for a case in the event of `dcamt cases find`."""
     return CaseRow(case["name"], FileScan(case["image"], case["label"] or "", case.get("labels") or ""), case["role"])

@@ -1,4 +1,4 @@
-"""The panel's own dialogs: confirm the pairs of a folder, choose segments of a case, map values of label files."""
+"""Show the panel's dialogs: confirm pairs of a folder, choose segments of a case, map values of label files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .plain_table import PlainTableModel
 
 
 def confirm_pairs(event: dict[str, Any]) -> bool:
-    """Show the scans and labels of a folder in pairs; return whether the person accepts them.
+    """Show the scans and labels of a folder in pairs; return whether the user accepts them.
 
     event: the event of `dcamt cases find`.
     """
@@ -51,7 +51,7 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
 
 
 def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
-    """Let the person choose a segmentation and a segment for each class; return None if they cancel."""
+    """Let the user choose a segmentation and a segment for each class; return None if the user cancels."""
     nodes = list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
     identifiers = [node.GetID() for node in nodes]
     dialog = qt.QDialog()
@@ -97,10 +97,10 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 
 
 def choose_label_values(text: str, recipe: Recipe) -> str | None:
-    """Let the person enter which values of label files mean which class; return None if they cancel.
+    """Let the user map values of label files to classes; return the mapping, or None if the user cancels.
 
-    text: the mapping so far, as `dcamt.cases.labels.parse_mapping` reads it. An empty text is returned if the values
-    are the recipe's own.
+    text: the current mapping (see `dcamt.cases.labels.parse_mapping`). The result is empty if the values are those of
+    the recipe.
     """
     dialog = qt.QDialog()
     dialog.setWindowTitle(_("Values of the label files"))
@@ -137,7 +137,7 @@ def _ok_cancel(dialog: Any) -> Any:
 
 
 def _run(dialog: Any) -> bool:
-    """Show the dialog until the person closes it; return whether they pressed OK."""
+    """Show the dialog until the user closes it; return whether the user pressed OK."""
     accepted = dialog.exec_() == qt.QDialog.Accepted
     dialog.deleteLater()
     return bool(accepted)

@@ -1,4 +1,4 @@
-"""The section Effort of the panel: effort, device, settings and measured estimate."""
+"""Run the section *Effort* of the panel: effort, device, settings and measured estimate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..settings import SETTINGS
 
 
 class EffortPanel:
-    """Drives the widgets of the section Effort."""
+    """Controls the widgets of the section *Effort*."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session

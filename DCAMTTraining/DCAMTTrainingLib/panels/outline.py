@@ -1,4 +1,4 @@
-"""The section What to outline next: rank unlabelled cases, open a proposal, add its correction as a labelled case."""
+"""Run the section *What to outline next*: rank unlabelled cases, open proposals, add corrections as labelled cases."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from ..session import TrainingSession
 from .plain_table import ROW_PIXELS, PlainTableModel, fit_height, selected_rows
 
 WIDTHS = (104, 140)
-"""Pixels of the columns but the first, which takes the rest."""
+"""Widths in pixels of all columns except the first, which gets the rest."""
 ROWS = (2, 6)
-"""How many rows the table shows at least and at most."""
+"""Smallest and largest number of visible rows."""
 
 
 class OutlinePanel:
-    """Drives the widgets of the section What to outline next."""
+    """Controls the widgets of the section *What to outline next*."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session
@@ -82,7 +82,7 @@ class OutlinePanel:
             self._opening.cancel()
 
     def _show_ranked(self, cases: list[dict[str, Any]]) -> None:
-        """Show cases, the largest disagreement first, and enable what can be done with them."""
+        """Show cases, the largest disagreement first, and enable their buttons."""
         self._ranked.show(sorted(cases, key=lambda case: -case["score"]))
         fit_height(self._ui.rankTable, len(cases), *ROWS)
         self._ui.openCaseButton.enabled = self._ui.addCaseButton.enabled = bool(cases)
@@ -163,7 +163,7 @@ class OutlinePanel:
     def _on_opened(self, error: Exception | None) -> None:
         if error is not None:
             self._show_text("")
-            # Slicer's own loading errors are sentences for the person.
+            # Slicer's own errors in loading are sentences for the user.
             text = str(error) if isinstance(error, RuntimeError) else error_text(error)
             slicer.util.errorDisplay(text, windowTitle=_("What to outline next"))
 
@@ -211,7 +211,7 @@ def _ranking_file(run: Path) -> Path:
 
 
 def _read_ranking(run: Path) -> list[dict[str, Any]]:
-    """Return the saved ranking of a run; none if there is none or the file is damaged."""
+    """Return the saved ranking of a run; an empty list if there is none or the file is damaged."""
     try:
         cases = json.loads(_ranking_file(run).read_text(encoding="utf-8"))
         return [case for case in cases if {"name", "image", "score", "place", "segmentation"} <= case.keys()]

@@ -1,4 +1,4 @@
-"""A read-only table of texts whose cells are computed on demand."""
+"""Show a read-only table of texts whose cells are computed on demand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PlainTableModel(qt.QAbstractTableModel):
 
 
 def fit_height(view: Any, count: int, least: int, most: int) -> None:
-    """Give a QTableView the height of `count` rows, of `least` and `most` at the ends; the rest can be scrolled to."""
+    """Set the height of a QTableView to `count` rows, but at least `least` and at most `most` rows."""
     rows = min(max(count, least), most)
     view.setFixedHeight(HEADER_PIXELS + rows * ROW_PIXELS)
 

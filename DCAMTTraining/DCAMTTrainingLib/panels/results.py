@@ -1,4 +1,4 @@
-"""The section Results of the panel: validation scores, report, and use or export of the models."""
+"""Run the section *Results* of the panel: validation scores, report, and use or export of the models."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from ..runs.watch import RunWatch
 from .plain_table import ROW_PIXELS, PlainTableModel, fit_height
 
 SCORES = {"dice": 3, "jaccard": 3, "hd95_mm": 2, "asd_mm": 2}
-"""Columns of a run's validation table, and their digits after the point in the panel."""
+"""Columns of a run's validation table, and their number of decimals in the panel."""
 CASE, CLASS = range(2)
 WIDTHS = (90, 50, 60, 80, 74)
-"""Pixels of the columns but the first, which takes the rest."""
+"""Widths in pixels of all columns except the first, which gets the rest."""
 CASE_WIDTH = 120
-"""Pixels of the first column if there are several classes, for which the others need room."""
+"""Width in pixels of the first column if there are several classes, whose names need space in another column."""
 ROWS = (2, 8)
-"""How many rows the table shows at least and at most."""
+"""Smallest and largest number of visible rows."""
 MEAN, DEVIATION = "mean", "std"
 """Names of the summary lines in a run's validation table."""
 
 
 class ResultsPanel:
-    """Drives the widgets of the section Results.
+    """Controls the widgets of the section *Results*.
 
     on_model(name): called after a model was added to the models of DCAMT Segmentation.
     """
@@ -77,7 +77,7 @@ class ResultsPanel:
         self._watch = None
 
     def update(self) -> None:
-        """Show what is new of the run."""
+        """Update the section with the run's results."""
         watch = self._watch
         ended = watch is not None and watch.state.state in (FINISHED, STOPPED)
         models = [watch.run.model, watch.run.best] if ended and watch is not None else []
@@ -109,7 +109,7 @@ class ResultsPanel:
             self._fit_columns()
 
     def _fit_columns(self) -> None:
-        """Give the names of the cases room: a single class is not repeated in each row."""
+        """Fit the columns; a single class is not repeated in each row, to leave space for the names of cases."""
         several = len(self._classes) > 1
         header = self._ui.resultsTable.horizontalHeader()
         self._ui.resultsTable.setColumnHidden(CLASS, not several)
@@ -154,12 +154,12 @@ class ResultsPanel:
             if message:
                 self._show_text(message)
 
-        # In a child process, since checking the weights needs torch.
+        # The weights are checked in a child process, since that needs torch.
         self._command = EngineCommand(["models", "verify", str(path)], lambda event: None, on_end)
         self._command.start()
 
     def _choose_model(self, name: str) -> None:
-        """Tell where a stored model is, and choose it in DCAMT Segmentation."""
+        """Show where a stored model is, and choose it in DCAMT Segmentation."""
         if use_model(name):
             text = _("“{name}” is in the list of DCAMT Segmentation, and chosen there.")
         else:
@@ -189,14 +189,14 @@ class ResultsPanel:
 
 
 def open_in_browser(path: Path) -> None:
-    """Open a file in the person's browser."""
+    """Open a file in the user's browser."""
     qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
 
 
 def read_scores(path: Path) -> list[dict[str, str]]:
-    """Return the lines of a validation table; none if it cannot be read.
+    """Return the lines of a validation table; an empty list if it cannot be read.
 
-    The standard deviation of a single case says nothing and is left out.
+    The standard deviation of a single case is meaningless and omitted.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -208,7 +208,7 @@ def read_scores(path: Path) -> list[dict[str, str]]:
 
 
 def class_names(recipe: Path) -> dict[str, str]:
-    """Return the names of a run's classes by label value as text; none if its recipe cannot be read."""
+    """Return the names of a run's classes by label value as text; empty if its recipe cannot be read."""
     try:
         return {str(info.label): info.name for info in load_recipe(recipe, for_training=False).classes}
     except DCAMTError:
@@ -216,7 +216,7 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def score_text(text: str, digits: int) -> str:
-    """Return a number with this many digits after the point; any other text unchanged."""
+    """Return a number with this many decimals; return any other text unchanged."""
     try:
         return f"{float(text):.{digits}f}"
     except ValueError:

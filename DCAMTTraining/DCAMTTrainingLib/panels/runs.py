@@ -1,4 +1,4 @@
-"""The lower part of the section Run: the list of runs, and pause, resume, stop and discard."""
+"""Run the lower part of the section *Run*: the list of runs, and pause, resume, stop and discard."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .effort import duration_text
 class RunsPanel:
     """Lists the runs of a folder and controls the selected one.
 
-    on_run(watch): called when another run, or none, is selected. on_news(): called when the run may have news.
+    on_run(watch): called when another run, or none, is selected. on_news(): called when the run may have changed.
     on_folder(): called when another folder of runs was chosen.
     """
 
@@ -59,7 +59,7 @@ class RunsPanel:
         ui.runsFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
 
     def refresh(self) -> None:
-        """List the runs, and select the one selected before, else one that is training, else the newest."""
+        """List the runs. Select the one selected before, otherwise one that is training, otherwise the newest."""
         self._filling = True
         if self._ui.runsFolderEdit.currentPath != str(runs_folder()):
             self._ui.runsFolderEdit.currentPath = str(runs_folder())
@@ -82,7 +82,7 @@ class RunsPanel:
         self.refresh()
 
     def close(self) -> None:
-        """Stop watching; the runs go on."""
+        """Stop watching; the runs continue."""
         if self.watch is not None:
             self.watch.close()
             self.watch = None
@@ -144,7 +144,7 @@ class RunsPanel:
             self._watch_run(self._runs[index])
 
     def _on_folder(self, path: str) -> None:
-        # While a person types a path, most of its beginnings are not folders.
+        # While the user types a path, most of its beginnings are not folders.
         if not self._filling and path != str(runs_folder()) and Path(path).is_absolute() and Path(path).is_dir():
             set_runs_folder(path)
             self._selected_name = ""
@@ -198,7 +198,7 @@ class RunsPanel:
 
 
 def can_stop_without_process(state: RunState) -> bool:
-    """Return whether models can be made of a run that is not training."""
+    """Return whether models can be written from a run that is not training."""
     return state.state in (PAUSED, FAILED) and state.resumable and state.step > 0
 
 

@@ -1,4 +1,4 @@
-"""Which sections of the panel are open: those that the next step needs, so that they fit on a laptop's screen."""
+"""Open the sections of the panel that the next step needs, so that they fit on a laptop's screen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECTIONS = ("casesButton", "taskButton", "effortButton", "runButton", "watchButt
 PREPARE = ("casesButton", "runButton")
 TRAIN = ("runButton", "watchButton")
 READ = ("runButton", "resultsButton")
-"""Sections that are open while a person prepares a run, watches it, and reads its results."""
+"""Sections that are open while a user prepares a run, watches it, and reads its results."""
 RUN_WIDGETS = (
     "runSelector",
     "pauseButton",
@@ -24,12 +24,13 @@ RUN_WIDGETS = (
     "progressBar",
     "runStatusLabel",
 )
-"""What is of use only once there is a run."""
+"""Sections that are useful only if there is a run."""
 TITLE_LENGTH = 40
 
 
 class Sections:
-    """Opens and closes sections as a run is selected, begins or ends; in between a person opens and closes any."""
+    """Opens and closes sections when a run is selected, begins or ends; the user can open and close any section in
+    between."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session

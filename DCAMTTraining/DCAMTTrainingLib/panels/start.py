@@ -1,4 +1,4 @@
-"""The upper part of the section Run: name, folder, problems, and the Start button."""
+"""Run the upper part of the section *Run*: name, folder, problems, and the Start button."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StartPanel:
         return self.job is not None and self.job.running
 
     def refresh(self) -> None:
-        """Show what prevents a run, and enable Start if nothing does."""
+        """Show the problems that prevent a run, and enable Start if there are none."""
         problems = self._session.problems()
         self._problem_texts = [problem.text for problem in problems]
         self._show_texts()
@@ -40,7 +40,7 @@ class StartPanel:
         self._ui.startButton.enabled = self.starting or not any(problem.blocks for problem in problems)
 
     def suggest_name(self) -> None:
-        """Replace the run's name by a free one if a run has it already."""
+        """Replace the run's name with a free one if another run has it."""
         settings = self._session.settings
         if settings is not None and not self.starting:
             name = free_name(settings.runName)
@@ -48,7 +48,7 @@ class StartPanel:
                 settings.runName = name
 
     def cancel(self) -> None:
-        """Cancel a start; nothing of the run is left."""
+        """Cancel a start; no file of the run remains."""
         if self.job is not None:
             self.job.cancel()
 
@@ -72,7 +72,7 @@ class StartPanel:
         self.refresh()
 
     def _show_progress(self, text: str) -> None:
-        """Show how far a start is, or why nothing was started, until the next start."""
+        """Show the progress of a start, or the reason why it failed, until the next start."""
         self._progress_text = text
         self._show_texts()
 

@@ -1,4 +1,4 @@
-"""The section Task of the panel: recipe, own classes, a suggested recipe, and the model to start from."""
+"""Run the section *Task* of the panel: recipe, own classes, suggested recipe, and the model to start from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME, COLOUR, CODE = range(3)
 
 
 class TaskPanel:
-    """Drives the widgets of the section Task."""
+    """Controls the widgets of the section *Task*."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session
@@ -54,7 +54,7 @@ class TaskPanel:
             self._suggestion.cancel()
 
     def refresh(self) -> None:
-        """Show the scene's settings and the models that are stored now."""
+        """Show the scene's settings and the stored models."""
         settings = self._session.settings
         if settings is None:
             return
@@ -80,7 +80,7 @@ class TaskPanel:
         self._show_suggestion()
 
     def _show_suggestion(self) -> None:
-        """Show whether a suggestion is computed, and what the suggested recipe is."""
+        """Show whether a suggestion is being computed, and the suggested recipe."""
         suggesting = self._suggestion is not None and self._suggestion.running
         self._ui.suggestButton.text = _("Cancel") if suggesting else _("Suggest from cases")
         self._ui.suggestionLabel.visible = bool(self._ui.suggestionLabel.text)
@@ -192,7 +192,7 @@ class TaskPanel:
 
 
 def suggestion_text(recipe: Recipe) -> str:
-    """Return what a suggested recipe trains, and with which voxels, patch and batch."""
+    """Return text on a suggested recipe: classes, spacing, patch and batch."""
     text = _("{title}: voxels of {spacing} mm, patches of {patch}, {batch} per iteration.")
     return str(
         text.format(

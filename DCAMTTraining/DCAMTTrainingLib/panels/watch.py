@@ -1,4 +1,4 @@
-"""The section Watch of the panel: charts of a run, and the current segmentation of a validation case."""
+"""Run the section *Watch* of the panel: charts of a run, and the current segmentation of a validation case."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..session import TrainingSession
 
 
 class WatchPanel:
-    """Drives the widgets of the section Watch."""
+    """Controls the widgets of the section *Watch*."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session
@@ -63,13 +63,13 @@ class WatchPanel:
             self._watch.charts.hide()
 
     def on_scene_closing(self) -> None:
-        """Restore the layout, and forget the nodes that go with the scene."""
+        """Restore the layout, and release the nodes that are removed with the scene."""
         self.hide_charts()
         self._stop_loading()
         self._shown = None
 
     def update(self) -> None:
-        """Show what is new of the run."""
+        """Update charts and preview of the run."""
         watch = self._watch
         self._ui.lossesButton.enabled = watch is not None and bool(watch.curves.losses)
         self._ui.scoresButton.enabled = watch is not None and bool(watch.curves.dice)
@@ -117,7 +117,7 @@ class WatchPanel:
         return None
 
     def _list_cases(self) -> None:
-        """Offer the run's validation cases, once its process has written them."""
+        """List the run's validation cases once its process has written them."""
         self._filling = True
         self._ui.previewSelector.clear()
         self._ui.previewSelector.addItem(_("none"))
@@ -175,7 +175,7 @@ class WatchPanel:
 
 
 def missing_preview_text(state: RunState) -> str:
-    """Return why a run has no preview of the chosen case yet, and when it will."""
+    """Return text on why a run has no preview of the chosen case yet, and when it will have one."""
     if state.state == RUNNING:
         return str(_("The case appears with the next validation."))
     if state.resumable:

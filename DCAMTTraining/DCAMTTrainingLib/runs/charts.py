@@ -1,4 +1,4 @@
-"""Charts of a run in Slicer's plot view: one of the losses and one of the validation scores."""
+"""Show charts of a run in Slicer's plot view: one for the losses and one for the validation scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NODE_CLASSES = ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableN
 
 
 class TrainingCharts:
-    """Chart nodes of one run, in the scene only while they are shown."""
+    """The chart nodes of a run, which are in the scene only while they are shown."""
 
     def __init__(self, run_name: str) -> None:
         self._run_name = run_name
@@ -90,7 +90,7 @@ class TrainingCharts:
             series = self._series(kind, name, number)
             if series.GetTableNode() is not table:
                 series.SetAndObserveTableNodeID(table.GetID())
-            # Each curve has its own iterations, as it may be thinned or begin later.
+            # Each curve has its own iterations, since curves are thinned and may begin later.
             series.SetXColumnName(f"{STEP}, {name}")
             series.SetYColumnName(name)
             if not chart.HasPlotSeriesNodeID(series.GetID()):
@@ -101,7 +101,7 @@ class TrainingCharts:
             chart.SetYAxisTitle(axis)
 
     def _series(self, kind: str, name: str, number: int) -> Any:
-        """Return the series node of a curve, made in the style of its chart if it is not in the scene."""
+        """Return the series node of a curve; create it in the style of its chart if it is not in the scene."""
         key = self._key(kind, name)
         series = _find("vtkMRMLPlotSeriesNode", key)
         if series is None:
@@ -116,7 +116,7 @@ class TrainingCharts:
         return series
 
     def _node(self, node_class: str, key: str, name: str) -> Any:
-        """Return the node of that key, made if it is not in the scene: hidden, in the run's folder, never saved."""
+        """Return the node with this key; create it, hidden and never saved, if it is not in the scene."""
         node = _find(node_class, key)
         if node is None:
             node = slicer.mrmlScene.CreateNodeByClass(node_class)
@@ -199,7 +199,7 @@ def _find(node_class: str, key: str) -> Any | None:
 
 
 def _restore_layout(layout: int) -> None:
-    """Set a layout in place of the same with a plot view; a layout that the person chose meanwhile stays."""
+    """Restore a layout, unless the user has chosen another one since the plot view was added."""
     manager = slicer.app.layoutManager()
     if manager.layout == slicer.modules.plots.logic().GetLayoutWithPlot(layout):
         manager.setLayout(layout)

@@ -1,15 +1,15 @@
-"""Losses and validation scores of a run over its iterations, thinned so that any length can be drawn."""
+"""Keep the losses and validation scores of a run over its iterations, thinned so that long runs can be drawn."""
 
 from __future__ import annotations
 
 from dcamt.runs.events import CasesLoading, RunEvent, RunStarted, TrainingProgress, ValidationScored
 
 POINTS = 600
-"""Maximum number of points of a curve, about a chart's width in pixels; at this number they are halved."""
+"""Maximum number of points of a curve, about a chart's width in pixels; then the number is halved."""
 
 
 class Curve:
-    """Points (iteration, value) in order; at `POINTS` points, each two neighbours become their mean."""
+    """A curve of points (iteration, value); at `POINTS` points, each pair of neighbours is replaced by its mean."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -31,7 +31,7 @@ class Curve:
             self._weight *= 2
 
     def cut(self, step: float) -> None:
-        """Remove the points after an iteration, which a run resumed there will repeat."""
+        """Remove the points after an iteration, since a run that resumes there repeats them."""
         keep = sum(at <= step for at in self.steps)
         del self.steps[keep:], self.values[keep:]
         self._pending.clear()
@@ -40,8 +40,9 @@ class Curve:
 class RunCurves:
     """All curves of a run and its latest progress, updated by its events.
 
-    losses: by the loss's name. dice: by (class, branch), the branch being "A", "B" or "mean". loading: cases read and
-    their total while the run reads them, else None. eta_s: estimated seconds to the end.
+    losses: curves by the name of the loss. dice: curves by (class, branch), where branch is "A", "B" or "mean".
+    loading: number of cases read and in all, while the run reads them; otherwise None. eta_s: estimated seconds to the
+    end.
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def run_named(name: str) -> RunFolder:
-    """Return the folder of the run of that name; raise InputError if it cannot be a folder's name."""
+    """Return the folder of the run with this name. Raises InputError if the name cannot be a folder's name."""
     name = name.strip()
     if not name or name.startswith(".") or not name.isprintable() or set(name) & _FORBIDDEN or len(name) > 80:
         raise InputError(_("cannot be a run's name"), path=name or '""', remedy=_("Use letters, digits, dashes."))
@@ -41,12 +41,12 @@ def run_named(name: str) -> RunFolder:
 
 
 def exists(name: str) -> bool:
-    """Return whether the folder of runs holds anything of that name."""
+    """Return whether the folder of runs contains a file or folder with this name."""
     return bool(name.strip()) and os.path.lexists(runs_folder() / name.strip())
 
 
 def free_name(name: str) -> str:
-    """Return the name, with the next unused number at its end if a run has that name: `run-1`, `run-2`, …"""
+    """Return the name; if a run has it, the name with the next unused number: `run-1`, `run-2`, …"""
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
     while exists(name):
         name, number = f"{stem}-{number}", number + 1

@@ -22,10 +22,10 @@ def stored_copy_of(path: Path) -> str:
     checksum, calibration = read_card(path).checksum, read_calibration(path)
     for model in stored_models():
         try:
-            # The checksum covers all but the calibration, which can be made anew.
+            # The checksum does not include the calibration, which may have changed.
             if read_card(model.path).checksum == checksum and read_calibration(model.path) == calibration:
                 return model.name
-        except InputError:  # a damaged file in the store
+        except InputError:  # The store contains a damaged file.
             continue
     return ""
 
@@ -48,13 +48,13 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
 
 
 def current_model() -> str:
-    """Return the name of the model chosen in DCAMT Segmentation; empty if that was not opened in this scene."""
+    """Return the name of the model chosen in DCAMT Segmentation; empty if that module was not opened in this scene."""
     settings = _segmentation_settings()
     return str(settings.model) if settings is not None else ""
 
 
 def use_model(name: str) -> bool:
-    """Choose a stored model in DCAMT Segmentation; return False if that was not opened in this scene."""
+    """Choose a stored model in DCAMT Segmentation; return False if that module was not opened in this scene."""
     settings = _segmentation_settings()
     if settings is not None:
         settings.model = name

@@ -1,4 +1,4 @@
-"""Find what prevents a run from being started, as messages with their remedies."""
+"""Find the problems that prevent a run from starting, as messages with remedies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Problem:
 
 
 def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping[int, Sequence[int]]) -> list[Problem]:
-    """Return the problems of the table; label_values: for rows whose label was read, the values that it contains."""
+    """Return the problems of the table. label_values: the values in the label of each row whose label was read."""
     problems = [
         Problem(_message(violation)) for violation in violations(rows, recipe, label_values) if not violation.cases
     ]
@@ -62,7 +62,7 @@ def _message(violation: Violation) -> str:
 
 
 def folder_problems(folder: Path, run_name: str) -> list[Problem]:
-    """Return the problems of the folder of runs: it is not writable, or holds a run of that name already."""
+    """Return the problems of the folder of runs: it is not writable, or it contains a run with this name."""
     if not is_writable(folder):
         text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")
         return [Problem(text.format(folder=folder))]

@@ -26,7 +26,7 @@ def show_preview(
 ) -> Generator[None, None, None]:
     """Show the preview of a run, in short steps; later previews reuse its nodes.
 
-    scene_volume: the node that the case came from. If it is None or has another grid, the scan is added as a node.
+    scene_volume: the node of the case's scan. If it is None or has another grid, the scan is added as a node.
     """
     first = _find("vtkMRMLSegmentationNode", run) is None
     labels = np.load(preview.labels, mmap_mode="r")
@@ -64,13 +64,13 @@ def remove_preview(run: str) -> None:
 
 
 def box_of(labels: np.ndarray, label: int) -> tuple[tuple[int, int], ...] | None:
-    """Return first and last + 1 along i, j, k of the voxels of a label in (K, J, I); None if there are none."""
+    """Return (start, stop) along i, j and k of the voxels of a label in an array (K, J, I); None if there are none."""
     box = bounding_box(labels == label)
     return None if box is None else tuple((side.start, side.stop) for side in reversed(box))
 
 
 def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
-    """Return the scan as a volume node, made when the case is first shown."""
+    """Return the scan as a volume node, which is created when the case is first shown."""
     volume = _find("vtkMRMLScalarVolumeNode", run)
     if (
         volume is not None
@@ -100,7 +100,7 @@ def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
 
 
 def _set_window(volume: Any, voxels: np.ndarray) -> None:
-    """Set brightness from a sample of the voxels; Slicer's own way reads all of them and blocks the window."""
+    """Set the window from a sample of the voxels; Slicer would read all of them and block the event loop."""
     if volume.GetDisplayNode() is None:
         display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")

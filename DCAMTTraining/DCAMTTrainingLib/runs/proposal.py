@@ -31,7 +31,7 @@ def proposal_of(case: Mapping[str, Any]) -> Any | None:
 
 
 def is_unchanged(segmentation: Any) -> bool:
-    """Return whether a proposal's voxels are as they were loaded.
+    """Return whether a proposal's voxels are unchanged since it was loaded.
 
     The voxels are compared, since undo and redo in Segment Editor send no event.
     """
@@ -62,7 +62,7 @@ def open_proposal(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Generator
 
 
 def _fingerprint(segmentation: Any) -> str:
-    """Return a text that changes with the voxels of any segment and with their place."""
+    """Return a text that changes if the voxels of any segment or their place change."""
     if not segmentation.GetSegmentation().ContainsRepresentation(labelmap_name()):
         return ""
     masks, origins = {}, {}
@@ -73,7 +73,7 @@ def _fingerprint(segmentation: Any) -> str:
 
 
 def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:
-    """Return the volume node that the case came from, by name and grid (names alone repeat); None if there is none."""
+    """Return the volume node of the case by its name and grid, since names may repeat; None if there is none."""
     for row in rows:
         if row.name == case["name"] and isinstance(row.source, SceneScan):
             volume = slicer.mrmlScene.GetNodeByID(row.source.volume)

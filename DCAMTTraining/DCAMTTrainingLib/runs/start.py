@@ -1,4 +1,4 @@
-"""Start the process that trains a run and outlives the module, the scene and the application."""
+"""Start the process of a run, which continues when the module, the scene or the application is closed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StartedProcess:
 
 
 started: list[StartedProcess] = []
-"""All processes started by this application; `poll` frees the entries of ended ones in the system's table."""
+"""All processes started by this application; `poll` releases the system's entries of ended ones."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         _make_folder(run.scans)
         cases: list[Case] = []
         for number, row in enumerate(used, start=1):
-            if isinstance(row.source, SceneScan) or number % 500 == 0:  # files are listed, not copied
+            if isinstance(row.source, SceneScan) or number % 500 == 0:  # Files are listed, but not copied.
                 yield len(cases), len(used)
             # Closes open files before the folder is removed, which Windows requires.
             with closing(export_case(row, run.scans, number)) as writing:
@@ -107,13 +107,14 @@ def resume(run: RunFolder, device: str = AUTO) -> None:
 
 
 def stop_here(run: RunFolder, device: str = AUTO) -> None:
-    """Make models of a paused or failed run from its last checkpoint; raise as `resume` does."""
+    """Write the models of a paused or failed run from its last checkpoint. Raises the errors of `resume`."""
     _refuse_if_trained(run, _("Press Stop again: it then stops that process."))
     start_process(run, ["train", "--run", str(run.path), "--stop", "--device", device])
 
 
 def start_process(run: RunFolder, words: Sequence[str]) -> None:
-    """Start `dcamt` without a pipe, terminal or process group of the application, so that the run outlives it."""
+    """Start `dcamt` without a pipe, terminal or process group of the application, so that the run continues without
+    it."""
     started[:] = [one for one in started if one.process.poll() is None]
     flags = 0
     if os.name == "nt":

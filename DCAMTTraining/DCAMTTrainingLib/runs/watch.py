@@ -1,4 +1,4 @@
-"""Follow a run on the event loop: read its events into curves and charts, and its state, in short turns."""
+"""Follow a run on the event loop: read its events and its state in short steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .charts import TrainingCharts
 from .curves import RunCurves
 
 TURN_S = 0.02
-"""Seconds of reading events before the window gets its turn."""
+"""Seconds for reading events before the event loop continues."""
 POLL_MS = 500
 """Milliseconds between two polls of a run without new events."""
 
@@ -37,7 +37,7 @@ class RunWatch:
         self._closed = False
 
     def start(self) -> RunWatch:
-        """Begin to poll; returns the watch itself."""
+        """Start to poll; return the watch itself."""
         self._poll_in(0)
         return self
 
@@ -51,7 +51,7 @@ class RunWatch:
         self._closed = True
 
     def _poll_in(self, milliseconds: int) -> None:
-        # A timer of its own would hold this watch, and this watch the timer: neither would ever be freed.
+        # A timer object and this watch would reference each other, and neither would be released.
         qt.QTimer.singleShot(milliseconds, self._poll)
 
     def _poll(self) -> None:
