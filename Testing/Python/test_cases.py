@@ -131,7 +131,10 @@ def test_case_lists_with_errors_are_refused(folder: Path, rows: list[list[str]],
 def test_error_names_the_missing_file(folder: Path) -> None:
     for row in (["x", "gone.nii", "l.nii", "labelled"], ["x", "a.nii", "gone.nii", "labelled"]):
         message = error_of(write_table(folder / "cases.csv", [row]))
-        assert message == f"line 2 names {folder / 'gone.nii'}, which does not exist."
+        assert (
+            message
+            == f"line 2 names {folder / 'gone.nii'}, which does not exist. Correct the path, or remove the line."
+        )
 
 
 @pytest.mark.parametrize("column", ["name", "image", "label", "role"])
