@@ -161,10 +161,12 @@ def test_invalid_input_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("unusable", "message"),
     [
-        ("dark", r"a_image\.nrrd: shows no late enhancement .*Choose the late-enhancement scan"),
-        ("constant", r"a_image\.nrrd: has one intensity, 100, .*Choose the late-enhancement scan rather than a mask"),
-        ("offset", r"a_image\.nrrd: holds negative intensities .*Use the magnitude image"),
-        ("small", r"a_label\.nii\.gz: leaves a blood pool of \d+ voxels .*Choose the segment of the whole left atrium"),
+        ("dark", r"a_image\.nrrd: .*Choose the late-enhancement scan, and the segment of the left atrium"),
+        ("constant", r"a_image\.nrrd: .*intensity.*Choose the late-enhancement scan, not a mask"),
+        ("offset", r"a_image\.nrrd: .*negative intensities .*Use the scanner.s original magnitude image"),
+        ("small", r"a_label\.nii\.gz: .*blood pool of \d+ voxels .*Choose the segment of the whole left atrium"),
+        ("voxel", r"a_label\.nii\.gz: is too small to have a surface\. Choose the segment"),
+        ("no wall", r"openings\.nrrd: leaves no wall: .*Mark the openings alone"),
     ],
 )
 def test_unusable_inputs_are_refused_with_a_remedy(
@@ -172,9 +174,16 @@ def test_unusable_inputs_are_refused_with_a_remedy(
 ) -> None:
     volume, labels = phantom
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    if unusable == "small":
-        tiny = Atrium((6.0, 6.0, 6.0)).mask(points_of(volume.grid))
-        write_labelmap(Labelmap(tiny.astype(np.uint8), volume.grid), label)
+    words: list[str | Path] = []
+    if unusable in ("small", "voxel"):
+        tiny = Atrium((6.0, 6.0, 6.0)).mask(points_of(volume.grid)).astype(np.uint8)
+        if unusable == "voxel":
+            tiny = np.zeros_like(tiny)
+            tiny[10, 10, 10] = 1
+        write_labelmap(Labelmap(tiny, volume.grid), label)
+    elif unusable == "no wall":
+        write_labelmap(Labelmap(np.ones_like(labels.voxels), labels.grid), folder / "openings.nrrd")
+        words = ["--openings", folder / "openings.nrrd"]
     else:
         voxels = {
             "dark": 250 - volume.voxels,
@@ -182,7 +191,7 @@ def test_unusable_inputs_are_refused_with_a_remedy(
             "offset": volume.voxels - 60,
         }[unusable]
         write_volume(Volume(voxels, volume.grid), scan)
-    assert run(scan, label, "-o", folder / "out") == 1
+    assert run(scan, label, "-o", folder / "out", *words) == 1
     printed = capsys.readouterr().err
     assert re.search(message, printed)
     assert printed.count("\n") == 1

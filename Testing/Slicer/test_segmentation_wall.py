@@ -474,6 +474,16 @@ class OpeningTest(InsertedWallCase):
         click(self.ui.wallCloseButton)
         self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), before, delta=0.11)
 
+    def test_surface_without_any_wall_is_reported_without_a_burden(self) -> None:
+        corners = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z])
+        for axis in corners:  # caps that cover the ball
+            choose(self.ui.wallCurveSelector, self.curve(axis.astype(float)))
+            click(self.ui.wallOpenButton)
+        self.assertTrue((scalars(self.segmentation, "opening") == OPENING).all())
+        self.assertIn("No wall is left", self.ui.wallLabel.text)
+        self.assertNotIn("nan", self.ui.wallLabel.text)
+        self.assertEqual(burden_cell(self.segmentation), "")
+
     def test_missing_curve_is_reported(self) -> None:
         with Person() as person:
             person.expects("Draw a closed curve", "Ok")

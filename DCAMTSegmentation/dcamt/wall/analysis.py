@@ -141,6 +141,12 @@ def analyse_wall(
         painted_openings(surface, openings) if openings is not None else propose_openings(extraction, long, far, pool)
     )
     kind = np.where(border, BORDER, np.where(opened, OPENING, WALL)).astype(np.uint8)
+    if not (kind == WALL).any():
+        raise InputError(
+            "leaves no wall: all of the segment's surface is opening or lies at the scan's border",
+            path=openings.path if openings is not None and openings.path is not None else segment_file,
+            remedy="Mark the openings alone, and choose a scan of the whole atrium.",
+        )
     result = WallResult(
         scan=name,
         settings=settings,

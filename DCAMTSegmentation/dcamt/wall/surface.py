@@ -100,7 +100,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     LDAV 2015) at the level that encloses the volume of the voxels. If there are several parts, only the largest is
     kept, with its hollows filled.
 
-    Raises InputError, naming `name`, if the mask is empty.
+    Raises InputError, naming `name`, if the mask is empty or too small.
     """
     from scipy import ndimage
 
@@ -125,7 +125,12 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     hollows = ndimage.binary_fill_holes(field > level) & ~(field > level)
     field[hollows] = 1.0
     separate_mm3, hollow_mm3 = (float(np.count_nonzero(part)) * cell_mm3 for part in (separate, hollows))
-    surface = _at_volume(_contour(field, level, affine), volume_mm3 - separate_mm3 + hollow_mm3)
+    contour = _contour(field, level, affine)
+    if not len(contour.triangles):
+        raise InputError(
+            "is too small to have a surface", path=name, remedy="Choose the segment of the left atrium's blood."
+        )
+    surface = _at_volume(contour, volume_mm3 - separate_mm3 + hollow_mm3)
     return Extraction(surface, field > level, Grid(field.shape, affine), separate_mm3 / 1000.0, hollow_mm3 / 1000.0)
 
 
@@ -188,7 +193,8 @@ def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
     index = arrays.vtk_to_numpy(output.GetPoints().GetData()).astype(np.float64)
     triangles = arrays.vtk_to_numpy(output.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int64)
     surface = Surface(index @ affine[:3, :3].T + affine[:3, 3], triangles)
-    return surface if surface.volume_mm3 > 0 else Surface(surface.points, triangles[:, ::-1])
+    is_outward = not len(triangles) or surface.volume_mm3 > 0
+    return surface if is_outward else Surface(surface.points, triangles[:, ::-1])
 
 
 def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
