@@ -449,14 +449,14 @@ def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
     loads: list[ModelPackage] = []
     monkeypatch.setattr("dcamt.inference.serving.verify_model", lambda p: (loads.append(open_model(p)), loads[-1])[1])
     monkeypatch.setattr("dcamt.inference.serving.TRIAL", (8, 8, 8))
-    heard: list[WorkerEvent] = []
-    worker = Worker(heard.append)
+    received: list[WorkerEvent] = []
+    worker = Worker(received.append)
     for number in range(4):
         if number == 2:
             text = replace(calibration_of(tiny_package), model=card.checksum).to_json()
             calibration_path(path).write_text(text, encoding="utf-8")
         assert worker.serve(request_line(LoadRequest(str(path), "cpu", str(number))))
-    assert [one.kind for one in heard if not isinstance(one, WorkerProgress)] == ["loaded"] * 4
+    assert [one.kind for one in received if not isinstance(one, WorkerProgress)] == ["loaded"] * 4
     assert [package.calibration is not None for package in loads] == [False, True]
 
 

@@ -116,14 +116,14 @@ def test_value_255_counts_as_the_only_class(cases: list[Case]) -> None:
 def test_class_absent_from_all_labels_is_reported(cases: list[Case]) -> None:
     wall = replace(RECIPE.classes[0], label=2, name="Wall")
     recipe = replace(RECIPE, classes=(*RECIPE.classes, wall))
-    (told,) = list_problems(cases, facts_of(cases, recipe), recipe)
-    assert told.startswith("No labelled case holds the class 'Wall' (label 2)")
+    (message,) = list_problems(cases, facts_of(cases, recipe), recipe)
+    assert message.startswith("No labelled case holds the class 'Wall' (label 2)")
 
 
 def test_list_without_labelled_cases_is_reported(cases: list[Case]) -> None:
     cases = [replace(case, role=UNLABELLED) for case in cases]
-    (told,) = list_problems(cases, facts_of(cases), RECIPE)
-    assert told.startswith("No case is labelled")
+    (message,) = list_problems(cases, facts_of(cases), RECIPE)
+    assert message.startswith("No case is labelled")
 
 
 @pytest.mark.parametrize("how", ["file", "link", "content"])

@@ -353,11 +353,11 @@ def test_output_of_libraries_is_not_printed(
 
     from dcamt.networks.dual_vnet import DualVNet
 
-    genuine, heard = DualVNet.forward, []
+    genuine, received = DualVNet.forward, []
 
     def chatty(*arguments: object, **named: object) -> object:
         warnings.warn("one, two, three", UserWarning, stacklevel=1)
-        heard.append(logging.getLogger("chatty").isEnabledFor(logging.CRITICAL))
+        received.append(logging.getLogger("chatty").isEnabledFor(logging.CRITICAL))
         return genuine(*arguments, **named)
 
     monkeypatch.setattr(DualVNet, "forward", chatty)
@@ -369,7 +369,7 @@ def test_output_of_libraries_is_not_printed(
         assert warnings.filters[0][0] == "error"  # the caller's filters are unchanged
     errors = capfd.readouterr().err
     assert "three" not in errors
-    assert heard == [False]
+    assert received == [False]
     assert not logging.root.manager.disable
 
 

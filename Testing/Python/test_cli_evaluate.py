@@ -50,8 +50,8 @@ def test_json_and_csv_hold_the_exact_scores(
     table = tmp_path / "new" / "scores.csv"
     assert run(folders, "--json", "--csv", table) == 0
     printed = capsys.readouterr()
-    told = [json.loads(line) for line in printed.out.splitlines()]
-    scores = {one["case"]: one for one in told if one["event"] == "score"}
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    scores = {one["case"]: one for one in events if one["event"] == "score"}
     assert set(scores) == {"a", "b", "mean", "std"}
     assert scores["a"]["dice"] == 1.0
     assert scores["b"]["dice"] == pytest.approx(2 * 4 / 12)
@@ -60,9 +60,9 @@ def test_json_and_csv_hold_the_exact_scores(
     assert scores["std"]["dice"] == pytest.approx((1 - 2 / 3) / 2)
     # 6 planes of 10 x 10 voxels of 8 mm3.
     assert scores["b"]["label_volume_ml"] == pytest.approx(4.8)
-    done = told[-1]
+    done = events[-1]
     assert (done["event"], done["cases"], done["labels_without_prediction"]) == ("done", 2, 2)
-    assert [one["step"] for one in told if one["event"] == "progress"] == [1, 2]
+    assert [one["step"] for one in events if one["event"] == "progress"] == [1, 2]
     assert printed.err.count("\n") == 1
     assert "2 labels have no prediction" in printed.err
     assert "c, d" in printed.err
@@ -81,8 +81,8 @@ def test_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureF
 def test_undefined_distances_are_null(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     save(folders[0] / "c.nrrd", 0, 0)
     assert run(folders, "--json") == 0
-    told = [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
-    (empty,) = [one for one in told if one.get("case") == "c"]
+    events = [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
+    (empty,) = [one for one in events if one.get("case") == "c"]
     assert (empty["dice"], empty["hd95_mm"], empty["asd_mm"], empty["undefined"]) == (0.0, None, None, 1)
 
 

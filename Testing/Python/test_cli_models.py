@@ -49,25 +49,25 @@ def test_model_is_imported_listed_shown_verified_and_removed(
 ) -> None:
     file = make(tmp_path / "some name.dcamt")
 
-    def told(*words: str | Path) -> list[dict]:
+    def run_json(*words: str | Path) -> list[dict]:
         assert run(*words, "--json") == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
-    assert told("list") == []
-    (imported,) = told("import", file)
+    assert run_json("list") == []
+    (imported,) = run_json("import", file)
     assert imported["name"] == "tiny"
     assert Path(imported["path"]).read_bytes() == file.read_bytes()
-    (listed,) = told("list")
+    (listed,) = run_json("list")
     assert (listed["name"], listed["title"], listed["shipped"]) == ("tiny", "A tiny model", False)
-    (card,) = told("show", "tiny")
+    (card,) = run_json("show", "tiny")
     assert (card["version"], card["licence"], card["trained_on"]) == ("7", "CC0", {"labelled": 3})
-    (verified,) = told("verify", "tiny")
+    (verified,) = run_json("verify", "tiny")
     assert verified["checksum"] == card["checksum"]
     assert run("show", file) == 0
     assert "A tiny model" in capsys.readouterr().out
     assert run("list") == 0
     assert capsys.readouterr().out.startswith("tiny ")
-    (removed,) = told("remove", "tiny")
+    (removed,) = run_json("remove", "tiny")
     assert removed["name"] == "tiny"
     assert list((home / "models").iterdir()) == []
 

@@ -63,7 +63,7 @@ def rows_of(table: Path) -> Sequence[dict[str, str]]:
 
 def test_two_processes_give_the_same_results_as_one(model: Path, scans: Path, tmp_path: Path) -> None:
     """All options are used. The results are written among the scans and are not taken for scans."""
-    told, tables, outputs = [], [], []
+    event_names, tables, outputs = [], [], []
     for processes in (1, 2):
         out, table = tmp_path / f"out{processes}", tmp_path / f"m{processes}.csv"
         words = ["-o", out, "--model", model, "--format", "nii.gz", "--quality", "accurate", "--device", "cpu"]
@@ -75,10 +75,10 @@ def test_two_processes_give_the_same_results_as_one(model: Path, scans: Path, tm
         assert events[-1] == {"event": "done", "scans": 5, "failed": 1}
         assert sum(one["event"] == "done" for one in events) == 1
         assert {one["of"] for one in events if one["event"] == "progress"} == {5}
-        told.append(sorted((one["event"], Path(one["scan"]).name) for one in events if one["event"] != "done"))
+        event_names.append(sorted((one["event"], Path(one["scan"]).name) for one in events if one["event"] != "done"))
         tables.append(rows_of(table))
         outputs.append({path.name: path for path in out.iterdir()})
-    assert told[0] == told[1]
+    assert event_names[0] == event_names[1]
     assert [row["scan"] for row in tables[1]] == ["s0", "s1", "s2", "s4"]
     assert tables[0] == tables[1]
     assert set(outputs[0]) == set(outputs[1])
@@ -142,11 +142,11 @@ def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
     )
     assert result.returncode != 0
     written = {path.name.split(".")[0] for path in out.iterdir()}
-    (told,) = (line for line in own_lines(result.stderr) if "without a result" in line)
-    assert "s3_deadly" in told
+    (message,) = (line for line in own_lines(result.stderr) if "without a result" in line)
+    assert "s3_deadly" in message
     for name in ("s0", "s1", "s2", "s4"):
-        assert (name in written) is (name not in told)
-    done = len(told.split("without a result: ")[1].split(". ")[0].split(", "))
+        assert (name in written) is (name not in message)
+    done = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
     assert f"{5 - done} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
     leaders = {row["scan"] for row in rows_of(table)}
     assert leaders == written & {"s0", "s2", "s4"}
@@ -165,11 +165,11 @@ def test_interrupted_team_keeps_the_table_of_finished_scans(model: Path, scans: 
         next(line for line in process.stdout if '"segmented"' in line)
         process.terminate()
         process.stdout.read()
-        told = own_lines(process.stderr.read())
+        messages = own_lines(process.stderr.read())
     assert process.returncode == 1
     done = [row["scan"] for row in rows_of(table)]
     assert 1 <= len(done) < 39
-    assert told == ["dcamt: cancelled"]
+    assert messages == ["dcamt: cancelled"]
 
 
 def test_skipped_folders_are_named_once(model: Path, scans: Path, tmp_path: Path) -> None:
@@ -204,6 +204,6 @@ def test_failure_of_all_processes_is_reported_once(
     assert alone.returncode == status
     result = segment(2, scans, "-o", tmp_path / "out", *words)
     assert result.returncode != 0
-    told = [line for line in result.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
-    assert told == [line for line in alone.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
+    messages = [line for line in result.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
+    assert messages == [line for line in alone.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
     assert not (tmp_path / "out").exists()

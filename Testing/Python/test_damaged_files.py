@@ -103,9 +103,9 @@ def test_error_names_the_truncated_data_file_and_its_bytes(
         (tmp_path / data).write_bytes(whole[:kept])
         held = len(zlib.decompressobj(wbits=47).decompress(whole[:kept])) if compressed else kept
         message = refused(lambda: reader(path), path, f"its data file {data} holds")
-        told, of = (int(word) for word in message.split("holds ")[1].split(" bytes")[0].split(" of "))
+        kept_bytes, all_bytes = (int(word) for word in message.split("holds ")[1].split(" bytes")[0].split(" of "))
 
-        assert (of, told) == (9 * 10 * 11 * 2, held)
+        assert (all_bytes, kept_bytes) == (9 * 10 * 11 * 2, held)
     if compressed:
         (tmp_path / data).write_bytes(whole[:-3])
         refused(lambda: reader(path), path, f"its data file {data} lacks its checksum")

@@ -37,7 +37,7 @@ SIZE, STEP = 16, 2.0
 SERIES = "1.2.3.4"
 
 
-def base(sop_class: str, series: str = SERIES, number: int = 1, **attributes: object) -> Dataset:
+def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attributes: object) -> Dataset:
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -56,6 +56,7 @@ def base(sop_class: str, series: str = SERIES, number: int = 1, **attributes: ob
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
+    """Return the pixels of frames, each with the value `add` + 10 * place."""
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
         frame[0, 0] += 1  # an image of one intensity would be refused
@@ -66,7 +67,7 @@ def write_slice(path: Path, place: float, **attributes: object) -> Path:
     series = str(attributes.pop("series", SERIES))
     number = int(attributes.pop("number", round(place) + 1))  # type: ignore[call-overload]
     add = int(attributes.pop("add", 100))  # type: ignore[call-overload]
-    data = base(str(attributes.pop("sop_class", MR)), series, number, **attributes)
+    data = new_data_set(str(attributes.pop("sop_class", MR)), series, number, **attributes)
     data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, STEP * place], [1, 0, 0, 0, 1, 0]
     data.PixelSpacing, data.SliceThickness = [2, 2], STEP
     data.PixelData = pixels([place], add)
@@ -80,7 +81,7 @@ def write_frames(path: Path, places: Sequence[float], frames: Sequence[dict[str,
 
     frames: further functional groups of each frame, {sequence: {attribute: value}}.
     """
-    data = base(ENHANCED_MR)
+    data = new_data_set(ENHANCED_MR)
     data.NumberOfFrames = len(places)
     shared = Dataset()
     for name, values in {
@@ -139,7 +140,7 @@ def test_frame_without_a_position_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, "lacks the position")
 
 
-def times(places: Sequence[int], number: int) -> list[dict[str, dict[str, object]]]:
+def time_point_groups(places: Sequence[int], number: int) -> list[dict[str, dict[str, object]]]:
     return [{"FrameContentSequence": {"TemporalPositionIndex": t + 1}} for t in range(number) for _ in places]
 
 
@@ -208,7 +209,7 @@ def test_subfolders_of_a_study_are_read_as_its_series(tmp_path: Path) -> None:
 @pytest.mark.parametrize("named", [True, False])
 def test_first_time_point_is_read_with_a_note(tmp_path: Path, named: bool) -> None:
     places = [*range(12)] * 3
-    path = write_frames(tmp_path / "x.dcm", places, times(range(12), 3) if named else ())
+    path = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(12), 3) if named else ())
     data = pydicom.dcmread(path)
     moved = np.frombuffer(data.PixelData, "<u2").reshape(3, -1) + np.array([[0], [1000], [2000]], "<u2")
     data.PixelData = moved.astype("<u2").tobytes()
@@ -294,8 +295,10 @@ def test_other_files_among_the_slices_are_skipped_with_a_note(tmp_path: Path) ->
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     for name, sop_class in (("dose.dcm", RT_DOSE), ("report.dcm", REPORT)):
-        base(sop_class).save_as(tmp_path / name, enforce_file_format=True)
-    base("1.2.840.10008.5.1.4.1.1.7", PixelData=pixels([3])).save_as(tmp_path / "shot.dcm", enforce_file_format=True)
+        new_data_set(sop_class).save_as(tmp_path / name, enforce_file_format=True)
+    new_data_set("1.2.840.10008.5.1.4.1.1.7", PixelData=pixels([3])).save_as(
+        tmp_path / "shot.dcm", enforce_file_format=True
+    )
     (tmp_path / "README.txt").write_text("hello", encoding="utf-8")
     volume = read_scan(tmp_path)
     assert_slices_in_place(volume, 10)
@@ -371,15 +374,15 @@ def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, co
     assert "shot.dcm (Secondary Capture" in volume.notes[0]
 
 
-def test_a_rescale_slope_of_zero_is_damage(tmp_path: Path) -> None:
+def test_slice_with_a_rescale_slope_of_0_is_refused(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k, **({"RescaleSlope": 0, "RescaleIntercept": 5} if k == 4 else {}))
     refused(lambda: read_scan(tmp_path), tmp_path, "4.dcm (damaged header)")
 
 
 @pytest.mark.parametrize(("stored", "signed"), [(16, 0), (12, 0), (16, 1)])
-def test_inverted_intensities_are_those_of_gdcm(tmp_path: Path, stored: int, signed: int) -> None:
-    """MONOCHROME1 stores bright as low; ITK, and so 3D Slicer, turns it round."""
+def test_inverted_intensities_equal_those_of_gdcm(tmp_path: Path, stored: int, signed: int) -> None:
+    """MONOCHROME1 stores bright pixels as low values; ITK, and so 3D Slicer, inverts them."""
     import SimpleITK as sitk  # noqa: N813
 
     for k in range(8):
@@ -405,7 +408,7 @@ def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
-def study(folder: Path, ending: str = ".dcm") -> Path:
+def write_study(folder: Path, ending: str = ".dcm") -> Path:
     """Write a patient's folder: two series of ten slices and a scout of one slice, each in a folder two levels down."""
     for number, (name, slices) in enumerate((("scout", 1), ("LGE 3D", 10), ("Cine", 12)), start=1):
         for k in range(slices):
@@ -416,7 +419,7 @@ def study(folder: Path, ending: str = ".dcm") -> Path:
 
 @pytest.mark.parametrize("ending", [".dcm", ""])
 def test_series_of_a_patient_s_folder_can_be_chosen(tmp_path: Path, ending: str) -> None:
-    folder = study(tmp_path / "patient", ending)
+    folder = write_study(tmp_path / "patient", ending)
     refused(lambda: read_scan(folder), folder, '2 "LGE 3D" (10 slices of 16 x 16)', '3 "Cine" (12 slices', "--series")
     for wanted in ("2", "lge 3d", "LGE", "1.2.2"):
         assert_slices_in_place(read_scan(folder, choice=ScanChoice(series=wanted)), 10, 2000)
@@ -429,7 +432,7 @@ def test_series_of_a_patient_s_folder_can_be_chosen(tmp_path: Path, ending: str)
 
 
 def test_zip_of_a_dicom_folder_is_read(tmp_path: Path) -> None:
-    folder = study(tmp_path / "patient")
+    folder = write_study(tmp_path / "patient")
     path = tmp_path / "patient.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*.dcm")):
@@ -458,7 +461,7 @@ def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_pat
 
 
 def test_dicomdir_is_read(tmp_path: Path) -> None:
-    study(tmp_path, "")
+    write_study(tmp_path, "")
     shutil.rmtree(tmp_path / "study" / "series3")
     files = sorted(file for file in (tmp_path / "study").rglob("*") if file.is_file())
     for number, file in enumerate(files):  # file names that DICOM allows on storage media

@@ -17,7 +17,7 @@ from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo
 from dcamt_testing.dicom_series import PATIENT, RAS_TO_LPS, STUDY, broken_rules, write_enhanced_mr, write_mr_series
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk, corner_distance_mm
-from test_dicom_frames import times, write_frames, write_slice
+from test_dicom_frames import time_point_groups, write_frames, write_slice
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
@@ -179,7 +179,7 @@ def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Pa
 def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
     """The series has three time points at each position; the second one is segmented."""
     places = [*range(8)] * 3
-    path = write_frames(tmp_path / "x.dcm", places, times(range(8), 3))
+    path = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(8), 3))
     scan = read_scan(path, choice=ScanChoice(time=2))
     assert scan.frames == tuple((path, 8 + k) for k in range(8))
     for time in (1, 2):

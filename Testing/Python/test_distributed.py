@@ -176,17 +176,17 @@ def test_team_saves_a_checkpoint_before_validating(
     """If a process ends while the leader validates, torchrun terminates the leader too."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
     monkeypatch.setattr(BrokenTeam, "average", lambda self, tensors: None)
-    heard: list[RunEvent] = []
+    received: list[RunEvent] = []
     trainer = new_trainer(
         tmp_path / "run", table, "iterations=4", "validate_every=2", "batch=4", "labelled_per_batch=2",
-        heard=heard.append,
+        on_event=received.append,
     )  # fmt: skip
     trainer.team = BrokenTeam(0, 2)
     monkeypatch.setattr(Team, "fail_together", lambda self, scales_gradients=False: nullcontext())
     trainer.fit(read_cases(table))
-    saved = [event.step for event in heard if isinstance(event, CheckpointSaved)]
+    saved = [event.step for event in received if isinstance(event, CheckpointSaved)]
     assert saved[0] == 2
-    kinds = [type(event) for event in heard if isinstance(event, (CheckpointSaved, ValidationScored))]
+    kinds = [type(event) for event in received if isinstance(event, (CheckpointSaved, ValidationScored))]
     assert kinds[:2] == [CheckpointSaved, ValidationScored]
 
 

@@ -117,12 +117,12 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(estimate_module, "free_memory_bytes", lambda: 10 - sum(taken))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 - sum(taken), 24))
     assert estimate_module.available_memory(torch.device("cuda")) == 20
-    heard: list[dict[str, Any]] = []
-    monkeypatch.setattr(Console, "print_event", lambda self, event, **fields: heard.append(fields))
+    received: list[dict[str, Any]] = []
+    monkeypatch.setattr(Console, "print_event", lambda self, event, **fields: received.append(fields))
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     assert call_dcamt(["estimate", table, "--device", "cpu", *set_options("iterations=60")]) == 0
     assert taken
-    assert [event["memory_free"] for event in heard] == [10] * len(EFFORTS)
+    assert [event["memory_free"] for event in received] == [10] * len(EFFORTS)
 
 
 def test_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

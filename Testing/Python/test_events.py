@@ -88,12 +88,12 @@ def test_numbers_that_are_not_finite_become_null() -> None:
 
 
 def test_event_is_written_to_the_file_and_sent_to_the_listeners(tmp_path: Path) -> None:
-    heard: list[RunEvent] = []
+    received: list[RunEvent] = []
     run = RunFolder(tmp_path)
-    log = EventLog(run.events, [heard.append])
+    log = EventLog(run.events, [received.append])
     for step in range(3):
         log(CheckpointSaved(step))
-    assert heard == [CheckpointSaved(0), CheckpointSaved(1), CheckpointSaved(2)]
+    assert received == [CheckpointSaved(0), CheckpointSaved(1), CheckpointSaved(2)]
     kept = run.read_events()
     assert [(event.kind, event.step) for event in kept] == [("checkpoint", step) for step in range(3)]
     assert all(isinstance(event.time, float) for event in kept)
@@ -101,9 +101,9 @@ def test_event_is_written_to_the_file_and_sent_to_the_listeners(tmp_path: Path) 
 
 
 def test_missing_events_file_gives_no_events() -> None:
-    heard: list[RunEvent] = []
-    EventLog(None, [heard.append])(CheckpointSaved(1))
-    assert heard == [CheckpointSaved(1)]
+    received: list[RunEvent] = []
+    EventLog(None, [received.append])(CheckpointSaved(1))
+    assert received == [CheckpointSaved(1)]
 
 
 def test_truncated_line_does_not_affect_later_lines(tmp_path: Path) -> None:

@@ -39,13 +39,15 @@ def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
     result, output = place / "new1.seg.nrrd", place / "output"
     words = ["segment", str(scans / "new" / "new1.nii.gz"), "-o", str(result), "--model", str(model)]
     assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
-    said, header = nrrd.read(str(result))
-    label = np.asarray(nibabel.load(scans / "new_labels" / "new1_label.nii.gz").dataobj)
+    predicted, header = nrrd.read(str(result))
+    expected = np.asarray(nibabel.load(scans / "new_labels" / "new1_label.nii.gz").dataobj)
     scores = {}
     for index in range(4):
-        mine = said == int(header[f"Segment{index}_LabelValue"])
-        true = label == int(header[f"Segment{index}_LabelValue"])
-        scores[header[f"Segment{index}_Name"]] = float(2 * (mine & true).sum() / (mine.sum() + true.sum()))
+        in_prediction = predicted == int(header[f"Segment{index}_LabelValue"])
+        in_label = expected == int(header[f"Segment{index}_LabelValue"])
+        scores[header[f"Segment{index}_Name"]] = float(
+            2 * (in_prediction & in_label).sum() / (in_prediction.sum() + in_label.sum())
+        )
     return scores
 
 
@@ -90,12 +92,12 @@ def test_phantoms_match_the_example_s_description(scans: Path) -> None:
         assert nibabel.aff2axcodes(scan.affine) == ("L", "P", "S")
         assert scan.header.get_zooms() == pytest.approx((3, 3, 7.5))
         assert case.label is not None
-        voxels, label = np.asarray(scan.dataobj), np.asarray(nibabel.load(case.label).dataobj)
+        voxels, expected = np.asarray(scan.dataobj), np.asarray(nibabel.load(case.label).dataobj)
         assert voxels[0, 0].mean() == pytest.approx(-1000, abs=10)  # air, in HU
-        brightness = [voxels[label == value].mean() for value in (1, 2, 3, 4)]
+        brightness = [voxels[expected == value].mean() for value in (1, 2, 3, 4)]
         assert brightness == sorted(brightness)
         bounds = ((350, 1100), (60, 260), (80, 260), (40, 130))
-        volumes = [float((label == value).sum()) * 3 * 3 * 7.5 / 1000 for value in (1, 2, 3, 4)]
+        volumes = [float((expected == value).sum()) * 3 * 3 * 7.5 / 1000 for value in (1, 2, 3, 4)]
         assert all(low < mL < high for mL, (low, high) in zip(volumes, bounds, strict=True))
-        liver, spleen = (np.argwhere(label == value).mean(axis=0) for value in (1, 2))
+        liver, spleen = (np.argwhere(expected == value).mean(axis=0) for value in (1, 2))
         assert liver[0] < spleen[0]  # the liver is at the patient's right; this axis runs to the left

@@ -19,8 +19,8 @@ def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_pa
     choose_preview(run, "validation1")
     assert chosen_preview(run) == "validation1"
     settings = ("iterations=3", "validate_every=1", "learning_rate=0.05")
-    heard: list[object] = []
-    trainer = new_trainer(run.path, table, *settings, heard=heard.append)
+    received: list[object] = []
+    trainer = new_trainer(run.path, table, *settings, on_event=received.append)
     case = next(case for case in read_cases(table) if case.name == "validation1")
     trainer.fit(read_cases(table))
     preview = read_preview(run)
@@ -36,7 +36,7 @@ def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_pa
     truth = read_labelmap(case.label).voxels.transpose(2, 1, 0) > 0
     other = next(case for case in read_cases(table) if case.name == "validation0")
     dice = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
-    both = [event.dice["mean"]["Left atrium"] for event in heard if hasattr(event, "dice")]
+    both = [event.dice["mean"]["Left atrium"] for event in received if hasattr(event, "dice")]
     choose_preview(run, "validation0")
     trainer._held_out.clear()
     trainer._validate(trainer._load_cases(read_cases(table))["validation"])

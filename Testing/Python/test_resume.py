@@ -146,9 +146,9 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
     assert [event.kind for event in events[-2:]] == ["checkpoint", "paused"]
     assert events[-2].step == step == load_checkpoint(run.checkpoint, CPU)["step"]
     assert 4 <= int(str(step)) < STEPS
-    told = [line for line in output.read_text(encoding="utf-8").splitlines() if "paused" in line]
-    assert len(told) == 1
-    assert told[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Continue with: dcamt train")
+    messages = [line for line in output.read_text(encoding="utf-8").splitlines() if "paused" in line]
+    assert len(messages) == 1
+    assert messages[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Continue with: dcamt train")
     assert "Traceback" not in output.read_text(encoding="utf-8")
     assert not run.model.exists()
     assert run_dcamt(resume_words(run), output) == 0, output.read_text(encoding="utf-8")

@@ -317,30 +317,30 @@ class Clock:
 def test_validations_take_at_most_a_tenth_of_the_time(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, every: int, seconds: float
 ) -> None:
-    clock, heard = Clock(monkeypatch, seconds), []
+    clock, received = Clock(monkeypatch, seconds), []
     began = clock.now
 
-    def hear(event: RunEvent) -> None:
+    def receive(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
-            heard.append((event.step, clock.now - event.seconds - began))
+            received.append((event.step, clock.now - event.seconds - began))
             assert event.seconds == pytest.approx(seconds)
 
     trainer = new_trainer(
-        tmp_path / "run", table, "iterations=300", f"validate_every={every}", "patch=16,16,16", heard=hear
+        tmp_path / "run", table, "iterations=300", f"validate_every={every}", "patch=16,16,16", on_event=receive
     )
     trainer.fit(read_cases(table))
-    assert heard[-1][0] == 300
-    for number, (step, elapsed) in enumerate(heard[:-1]):
+    assert received[-1][0] == 300
+    for number, (step, elapsed) in enumerate(received[:-1]):
         assert step % every == 0
         # This includes the current validation, except for the first one, whose duration is unknown.
         assert (number + 1 if number else 0) * seconds <= 0.1 * elapsed + 1e-6
     total = clock.now - began
     if seconds == 500.0:
-        assert len(heard) == 2
+        assert len(received) == 2
     elif seconds == 7.0:
-        assert 0.06 * total <= len(heard) * seconds <= 0.1 * total
+        assert 0.06 * total <= len(received) * seconds <= 0.1 * total
     else:
-        assert len(heard) > 280
+        assert len(received) > 280
 
 
 @pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (400, True)])
@@ -348,26 +348,26 @@ def test_first_validation_is_made_only_if_time_remains_for_the_final_one(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # A case has 24^3 voxels, a batch two patches of 8^3: by voxels, a validation is estimated as 4.5 iterations.
-    clock, heard = Clock(monkeypatch, 4.5), []
+    clock, received = Clock(monkeypatch, 4.5), []
 
-    def hear(event: RunEvent) -> None:
+    def receive(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
-            heard.append(event.step)
+            received.append(event.step)
 
     settings = (f"iterations={iterations}", "validate_every=1", "patch=8,8,8", "batch=2")
-    trainer = new_trainer(tmp_path / "run", table, *settings, heard=hear)
+    trainer = new_trainer(tmp_path / "run", table, *settings, on_event=receive)
     seconds = trainer.fit(read_cases(table)).seconds
-    assert heard[-1] == iterations
-    assert (len(heard) > 1) is before_the_last
+    assert received[-1] == iterations
+    assert (len(received) > 1) is before_the_last
     if before_the_last:
-        assert heard[0] == 45
-        assert len(heard) * clock.validation_s <= 0.1 * seconds
+        assert received[0] == 45
+        assert len(received) * clock.validation_s <= 0.1 * seconds
 
 
 def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled validation gives no scores. The final validation of a run is not cancelled."""
-    heard: list[RunEvent] = []
-    trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", heard=heard.append)
+    received: list[RunEvent] = []
+    trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", on_event=received.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
     monkeypatch.setattr(trainer_module, "REQUEST_EVERY_S", 0.0)
     real = validation.predict_bounded
@@ -383,7 +383,7 @@ def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeyp
     again = [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
     outcome = trainer.fit([*cases, *again])
     assert (outcome.finished, outcome.step, measured) == (False, 2, [2])
-    assert not any(isinstance(event, ValidationScored) for event in heard)
+    assert not any(isinstance(event, ValidationScored) for event in received)
     assert trainer.learner.network.training
     remove_request(RunFolder(tmp_path / "run"))
     monkeypatch.setattr(validation, "predict_bounded", lambda *words: (measured.append(4), real(*words))[1])
@@ -400,14 +400,14 @@ def test_resumed_run_keeps_the_time_spent_validating(
     steps: list[int] = []
     settings = ("iterations=30", "validate_every=1", "patch=24,24,24")
 
-    def hear(event: RunEvent) -> None:
+    def receive(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
             steps.append(event.step)
             trainer.stop_requested = True
 
-    trainer = new_trainer(tmp_path / "run", table, *settings, heard=hear)
+    trainer = new_trainer(tmp_path / "run", table, *settings, on_event=receive)
     assert not trainer.fit(read_cases(table)).finished
-    trainer = new_trainer(tmp_path / "run", table, *settings, heard=hear)
+    trainer = new_trainer(tmp_path / "run", table, *settings, on_event=receive)
     trainer.resume()
     outcome = trainer.fit(read_cases(table), resumed=True)
     assert steps == [2, 30]
@@ -416,13 +416,13 @@ def test_resumed_run_keeps_the_time_spent_validating(
 
 def test_checkpoints_and_reports_follow_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
-    clock, heard = Clock(monkeypatch), []
+    clock, received = Clock(monkeypatch), []
     trainer = new_trainer(
-        tmp_path / "run", table, "iterations=35", "checkpoint_every_s=10", "patch=4,4,4", heard=heard.append
+        tmp_path / "run", table, "iterations=35", "checkpoint_every_s=10", "patch=4,4,4", on_event=received.append
     )
     outcome = trainer.fit(read_cases(table))
-    assert [event.step for event in heard if isinstance(event, CheckpointSaved)] == [10, 20, 30, 35]
-    reports = [event for event in heard if isinstance(event, TrainingProgress)]
+    assert [event.step for event in received if isinstance(event, CheckpointSaved)] == [10, 20, 30, 35]
+    reports = [event for event in received if isinstance(event, TrainingProgress)]
     assert [report.step for report in reports] == [*range(2, 35, 2), 35]
     for report in reports:
         assert (report.of, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.step)

@@ -57,7 +57,7 @@ def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
-def test_report_shows_the_measured_wall_and_names_nobody_unasked(
+def test_report_shows_the_measured_wall_and_no_name_without_identity(
     own_grid: bool, folder: Path, phantom: tuple[Volume, Labelmap]
 ) -> None:
     out, page = folder / "out", folder / "Mueller.html"

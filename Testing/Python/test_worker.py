@@ -73,7 +73,7 @@ def test_second_request_does_not_load_the_model_again(
         progress, _ = child.wait_for(lambda event: isinstance(event, WorkerProgress | ScanSegmented | RequestFailed))
         assert isinstance(progress, WorkerProgress), progress
         assert progress.stage in ("preparing", "segmenting")
-        waits.append(child.heard_at - sent)
+        waits.append(child.received_at - sent)
         child.wait_for(last(attempt))
     assert min(waits) < 0.3, waits
 

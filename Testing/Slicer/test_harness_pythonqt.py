@@ -254,12 +254,12 @@ class DeletionTest(unittest.TestCase):
 
     def test_connection_keeps_a_strong_reference_to_its_slot(self) -> None:
         class Listener:
-            def hear(self) -> None:
+            def receive(self) -> None:
                 received.append("clicked")
 
         received: list[str] = []
         button = qt.QPushButton()
-        button.clicked.connect(Listener().hear)
+        button.clicked.connect(Listener().receive)
         button.click()
         self.assertEqual(received, ["clicked"])
 

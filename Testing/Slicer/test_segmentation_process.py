@@ -74,40 +74,42 @@ class EngineProcessTest(unittest.TestCase):
     def test_process_object_is_not_deleted_during_its_own_signal(self) -> None:
         """PythonQt deletes an object with its last Python reference, but Qt still uses the object after the signal."""
         for python, words in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
-            heard: list[Any] = []
-            process = EngineProcess(words, heard.append, heard.append, python).start()
+            received: list[Any] = []
+            process = EngineProcess(words, received.append, received.append, python).start()
             wrapper = weakref.ref(process._process)
             with mock.patch.object(process, "_let_go", wraps=process._let_go) as let_go:
-                process_events_until(lambda heard=heard: heard and not isinstance(heard[-1], dict), 20, "the end")
+                process_events_until(
+                    lambda received=received: received and not isinstance(received[-1], dict), 20, "the end"
+                )
             let_go.assert_called_once()
             self.assertIsNotNone(wrapper())
-            self.assertEqual(bool(heard[-1].problem), python is not None)
-            self.assertEqual(heard[:-1], [] if python else [{"event": "x"}])
+            self.assertEqual(bool(received[-1].problem), python is not None)
+            self.assertEqual(received[:-1], [] if python else [{"event": "x"}])
 
     def test_large_output_is_delivered_in_several_turns_of_the_event_loop(self) -> None:
-        heard: list[Any] = []
-        process = EngineProcess([], heard.append, heard.append)
+        received: list[Any] = []
+        process = EngineProcess([], received.append, received.append)
         output = mock.Mock()
         output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n' * 2
         process._process, process._runs, process.listening = output, True, True
         # On this simulated clock, each event exceeds the time limit of one turn.
-        with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", side_effect=lambda: float(len(heard))):
+        with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", side_effect=lambda: float(len(received))):
             for _chunk in range(5):
                 process._on_output()
-            self.assertEqual(len(heard), 1)
-        process_events_until(lambda: len(heard) == 10, 5, "all events")
+            self.assertEqual(len(received), 1)
+        process_events_until(lambda: len(received) == 10, 5, "all events")
 
     def test_events_of_a_killed_process_are_ignored(self) -> None:
-        heard: list[Any] = []
+        received: list[Any] = []
         process = EngineProcess(
-            ["-c", 'print(\'{"event": "x"}\', flush=True); input()'], heard.append, heard.append
+            ["-c", 'print(\'{"event": "x"}\', flush=True); input()'], received.append, received.append
         ).start()
-        process_events_until(lambda: heard, 20, "its event")
+        process_events_until(lambda: received, 20, "its event")
         process.kill()
         wait_for_killed(5000)
         for _turn in range(20):
             slicer.app.processEvents()
-        self.assertEqual(heard, [{"event": "x"}])
+        self.assertEqual(received, [{"event": "x"}])
         process.write(b"nobody reads it\n")
         process.kill()
 
@@ -124,15 +126,15 @@ class LogTest(FaultCase):
     def test_progress_has_a_stage_and_a_remaining_time(self) -> None:
         volume = add_scan(shape=(50, 70, 70))
         self.prepare(volume)
-        said, shares = set(), []
+        texts, fractions = set(), []
         click(self.ui.applyButton)
         self.assertFalse(self.ui.progressBar.isHidden())
 
-        def look() -> bool:
-            said.add(self.ui.statusLabel.text)
-            shares.append(self.ui.progressBar.value)
+        def record() -> bool:
+            texts.add(self.ui.statusLabel.text)
+            fractions.append(self.ui.progressBar.value)
             return not self.logic.isRunning()
 
-        process_events_until(look, PATIENCE_S, "the end")
-        self.assertTrue(any(text.startswith("Segmenting, ") and text.endswith(" left") for text in said), said)
-        self.assertGreater(len(set(shares)), 3)
+        process_events_until(record, PATIENCE_S, "the end")
+        self.assertTrue(any(text.startswith("Segmenting, ") and text.endswith(" left") for text in texts), texts)
+        self.assertGreater(len(set(fractions)), 3)

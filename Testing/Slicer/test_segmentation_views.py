@@ -257,14 +257,14 @@ class DoubtTextTest(ViewCase):
         text = "Fast quality runs one branch: it does not show where to doubt."
         overlap = "Expected overlap with an expert:"
         wrong = "This outline is probably wrong: check all of it."
-        for expected, told in (
+        for expected, shown in (
             (None, text),
             (ExpectedOverlap(0.921, 0.881, 0.949), f"{overlap} 0.92 (0.88 to 0.95). {text}"),
             (ExpectedOverlap(0.31, 0.05, 0.6), f"{overlap} 0.31 (0.05 to 0.60). {wrong} {text}"),
         ):
             self.open(FakeWorker(trust=None, places=0, expected=expected))
             self.segment(add_scan())
-            self.assertEqual(self.ui.trustLabel.text, told)
+            self.assertEqual(self.ui.trustLabel.text, shown)
             self.assertFalse(self.ui.nextPlaceButton.enabled or self.ui.disagreementCheckBox.enabled)
 
 

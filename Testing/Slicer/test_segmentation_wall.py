@@ -213,7 +213,7 @@ class WorkerWallTest(unittest.TestCase):
         scan, label = phantom()
         tiny = np.zeros_like(label)
         tiny[26:32, 26:32, 26:32] = 1
-        for voxels, mask, told in (
+        for voxels, mask, message in (
             (POOL + PATCH - scan, label, "Choose the late-enhancement scan"),
             (
                 np.where(label != 0, np.float32(POOL), scan),
@@ -227,9 +227,9 @@ class WorkerWallTest(unittest.TestCase):
             slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, "blood", volume)
             before = scene_state()
             with Person() as person:
-                person.expects(told, "Ok")
+                person.expects(message, "Ok")
                 self.measure()
-            self.assertIn(told, self.ui.statusLabel.text)
+            self.assertIn(message, self.ui.statusLabel.text)
             self.assertEqual(scene_state(), before)
             self.assertIsNone(review.referenced(segmentation, review.WALL))
 
@@ -350,12 +350,12 @@ class ChangedMeanwhileTest(unittest.TestCase):
             self.assertIn(text, self.ui.statusLabel.text)
 
     def test_a_removed_node_drops_the_wall(self) -> None:
-        for node, told in (
+        for node, message in (
             (self.segmentation, "drawn: was removed meanwhile, so its wall was dropped"),
             (self.volume, "ball: was removed or changed meanwhile, so its result was dropped"),
         ):
-            with self.subTest(told), Person() as person:
-                person.expects(told, "Ok")
+            with self.subTest(message), Person() as person:
+                person.expects(message, "Ok")
                 self.measure(lambda node=node: slicer.mrmlScene.RemoveNode(node))
             self.assertEqual(person.seen[0].detail, "")
             self.assertEqual(list(slicer.util.getNodes("*wall*")), [])

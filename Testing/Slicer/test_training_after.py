@@ -73,9 +73,9 @@ class AfterARunTest(TrainingCase):
         self.wait_for(lambda: self.ui.useModelButton.enabled, "its results")
         self.check_preview(run, held_out)
         self.check_results(run)
-        self.check_that_nobody_is_named(run)
+        self.check_that_no_patient_is_named(run)
         self.check_use_and_export(run)
-        self.check_what_to_outline_next(run)
+        self.check_ranking(run)
         self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(outline.GetID()))
         self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(volume.GetID()))
 
@@ -186,8 +186,8 @@ class OutlineFilesTest(TrainingCase):
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
         cells = self.ui.rankTable.model()
-        told = [str(cells.data(cells.index(0, column))) for column in range(cells.columnCount())]
-        self.assertEqual(told, ["plain", "40.0%", "1, 2, 0"])
+        texts = [str(cells.data(cells.index(0, column))) for column in range(cells.columnCount())]
+        self.assertEqual(texts, ["plain", "40.0%", "1, 2, 0"])
         waiting = []
         load = slicer.util.loadVolume
 

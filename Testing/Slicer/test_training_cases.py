@@ -39,9 +39,9 @@ def file_row(name: str, role: str = UNLABELLED, label: str = "") -> CaseRow:
 class RowsTest(unittest.TestCase):
     def setUp(self):
         self.table = CaseTable()
-        self.heard = []
-        self.table.on_reset.append(lambda: self.heard.append("reset"))
-        self.table.on_changed.append(lambda first, last: self.heard.append((first, last)))
+        self.received = []
+        self.table.on_reset.append(lambda: self.received.append("reset"))
+        self.table.on_changed.append(lambda first, last: self.received.append((first, last)))
 
     def test_scan_is_added_once_and_equal_names_get_numbers(self):
         same_name = CaseRow("a", FileScan("/other/a.nrrd"), UNLABELLED)
@@ -50,7 +50,7 @@ class RowsTest(unittest.TestCase):
         outlined = CaseRow("again", FileScan("/scans/b.nrrd", "/scans/b_label.nrrd"), LABELLED)
         self.assertEqual(self.table.add([outlined]), 0)
         self.assertEqual(self.table.rows[1], CaseRow("b", outlined.source, LABELLED))
-        self.assertEqual(self.heard, ["reset", "reset"])
+        self.assertEqual(self.received, ["reset", "reset"])
 
     def test_case_added_again_keeps_the_person_s_choices(self):
         def scene(segmentation, segments=(("s1", 1),)):
@@ -82,7 +82,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.set_role([0, 1], VALIDATION), 1)
         self.assertEqual([row.role for row in self.table.rows], [UNLABELLED, VALIDATION])
         self.assertEqual(self.table.set_role([0, 1], LEFT_OUT), 0)
-        self.assertEqual(self.heard[-1], (0, 1))
+        self.assertEqual(self.received[-1], (0, 1))
         with self.assertRaises(ValueError):
             self.table.set_role([0], "dancer")
 

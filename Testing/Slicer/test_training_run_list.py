@@ -53,7 +53,7 @@ class ListOfRunsTest(TrainingCase):
         states = {"paused", "stopped", "finished"}
         expected = {f"{name}: {name}" for name in states} | {"killed: failed", "full: paused", "faulty: failed"}
         self.assertEqual(texts, expected)
-        for name, told, resumable in (
+        for name, text, resumable in (
             ("paused: paused", "Paused, 4 of 10 iterations.", True),
             ("stopped: stopped", "Stopped, 4 of 10 iterations.", True),
             ("finished: finished", "Finished, 10 of 10 iterations.", False),
@@ -62,7 +62,7 @@ class ListOfRunsTest(TrainingCase):
             ("faulty: failed", "Failed, 4 of 10 iterations. the losses are no longer numbers.", True),
         ):
             choose(self.ui.runSelector, name)
-            self.assertIn(told, self.ui.runStatusLabel.text)
+            self.assertIn(text, self.ui.runStatusLabel.text)
             self.assertEqual(self.ui.resumeButton.enabled, resumable, name)
             self.assertFalse(self.ui.pauseButton.enabled)
             # A paused or failed run can be stopped, which writes its models.
@@ -146,8 +146,8 @@ class ListOfRunsTest(TrainingCase):
         run = self.make("going", [begun, {**going, "memory_bytes": 820_000_000}])
         with run_lock(run.lock):
             self.module.widget.runs.refresh()
-            told = "Running, 343 of 400 iterations, 0.74 per second, 77 s left, 0.8 GB of memory."
-            self.wait_for(lambda: self.ui.runStatusLabel.text == told, self.ui.runStatusLabel.text, timeout=120)
+            text = "Running, 343 of 400 iterations, 0.74 per second, 77 s left, 0.8 GB of memory."
+            self.wait_for(lambda: self.ui.runStatusLabel.text == text, self.ui.runStatusLabel.text, timeout=120)
             self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
 

@@ -301,14 +301,14 @@ class LauncherTest(TrainingCase):
         launcher = self.folder / "launcher"
         launcher.write_text(LAUNCHER.format(python=sys.executable), encoding="utf-8")
         launcher.chmod(0o755)
-        heard = []
+        received = []
         with mock.patch.object(engine_process, "python_program", return_value=str(launcher)):
             # The command prints nothing and does not end while the watched run continues.
             run = RunFolder(self.runs / "watched")
             run.path.mkdir()
             with run_lock(run.lock):
                 words = ["train", "--run", str(run.path), "--watch"]
-                command = engine_command.EngineCommand(words, heard.append, heard.append).start()
+                command = engine_command.EngineCommand(words, received.append, received.append).start()
                 pid = self.folder / "child"
                 self.wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8"), "the launcher's child")
                 child = int(pid.read_text(encoding="utf-8"))
@@ -318,7 +318,7 @@ class LauncherTest(TrainingCase):
                 self.assertTrue(command.running)
                 command.cancel()
                 self.wait_for(lambda: not is_alive(child), "the child's end", timeout=120)
-        self.assertEqual(heard, [])
+        self.assertEqual(received, [])
 
 
 # An application that starts a run and is killed immediately afterwards.

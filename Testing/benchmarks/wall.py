@@ -99,9 +99,10 @@ def with_openings_as_wall(result: WallResult) -> WallResult:
 
 
 def opening_overlap(pair: Pair) -> float:
-    """Return the overlap of the two surfaces' openings: the part of their area that the other's nearest point shares.
+    """Return the overlap of the openings in two surfaces, 0 to 1: as the Dice of two patches on one surface.
 
-    It is Dice's coefficient of two patches of one surface; NaN where neither has an opening.
+    A point of an opening counts as shared if the nearest point of the other surface is in an opening too. NaN if there
+    is no opening.
     """
     from scipy.spatial import cKDTree
 

@@ -95,17 +95,17 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
 
 
 def new_trainer(
-    folder: Path, table: Path | None, *settings: str, heard: Callable[[RunEvent], None] | None = None, **more: Any
+    folder: Path, table: Path | None, *settings: str, on_event: Callable[[RunEvent], None] | None = None, **more: Any
 ) -> Trainer:
     """Return a trainer on the CPU; create its run from the case list `table` if it does not exist.
 
-    heard: is called with each event of the run.
+    on_event: is called with each event of the run.
     """
     recipe, run = tiny_recipe(*settings), RunFolder(folder)
     if table is not None and not run.recipe.exists():
         run.create(recipe, read_cases(table), lambda: None)
     torch.set_num_threads(1)
-    return Trainer(recipe, run, CPU, EventLog(None, [heard] if heard else []), **more)
+    return Trainer(recipe, run, CPU, EventLog(None, [on_event] if on_event else []), **more)
 
 
 def assert_same(one: Any, other: Any) -> None:

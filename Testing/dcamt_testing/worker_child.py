@@ -77,13 +77,13 @@ class Child:
     def wait_for(self, wanted: Callable[[WorkerEvent], bool]) -> tuple[WorkerEvent, list[WorkerEvent]]:
         """Return the first event for which `wanted` holds, and the events before it.
 
-        Sets `heard_at` to the time at which the event arrived.
+        Sets `received_at` to the time at which the event arrived.
         """
         before: list[WorkerEvent] = []
         while True:
             found = self._events.get(timeout=PATIENCE_S)
             assert found is not None, f"the worker ended; before that it sent {before}"
-            event, self.heard_at = found
+            event, self.received_at = found
             if wanted(event):
                 return event, before
             before.append(event)

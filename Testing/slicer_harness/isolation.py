@@ -28,7 +28,7 @@ TESTS = Path(__file__).resolve().parents[1] / "Slicer"
 SEEDS = (1, 2, 3)
 PASSED, FAILURE_LINES = 0, 60
 PRELOADED = ("pytest", "numpy", "scipy.ndimage", "vtk", "PySide6.QtWidgets", "slicer")
-"""What the tests import of other projects; they import the harness and the extension anew in each process."""
+"""Packages imported once, before forking. The harness and the extension are imported again in each process."""
 
 
 class Ended(NamedTuple):
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def _pytest(words: Sequence[str]) -> Ended:
-    """Run pytest in a process of its own: forked from this one where the system can."""
+    """Run pytest in a separate process, which is forked from this one if the system supports it."""
     arguments = ["-o", "addopts=", "-p", "no:cacheprovider", *words]
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "pytest", *arguments]
@@ -107,7 +107,7 @@ def _pytest(words: Sequence[str]) -> Ended:
 
 
 def _become_pytest(arguments: list[str], output: int) -> None:
-    """Run pytest in this forked process, which ends with its exit status."""
+    """Run pytest in this forked process, and exit with pytest's status."""
     import pytest
 
     status = 1
