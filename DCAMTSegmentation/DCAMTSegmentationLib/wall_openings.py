@@ -7,6 +7,8 @@ from dcamt.wall.surface import Surface
 
 DEPTH_MM = 8.0
 """Smallest limit for the distance of points from the curve's plane, since the surface is curved."""
+DEPTH_OF_RADIUS = 0.8
+"""The same limit, as a fraction of the curve's radius: a cap up to about 75 degrees of a ball is less deep."""
 
 
 def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
@@ -24,7 +26,8 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
     if facing @ normal < 0:
         normal = -normal
     away = surface.points - centre
-    depth = max(DEPTH_MM, 3.0 * float(np.abs((curve - centre) @ normal).max()))
+    radius = float(np.linalg.norm(curve - centre, axis=1).mean())
+    depth = max(DEPTH_MM, DEPTH_OF_RADIUS * radius, 3.0 * float(np.abs((curve - centre) @ normal).max()))
     near = (np.abs(away @ normal) <= depth) & (surface.normals @ normal > 0)
     inside = np.zeros(len(surface.points), bool)
     outline = np.stack([(curve - centre) @ right, (curve - centre) @ up], axis=1)

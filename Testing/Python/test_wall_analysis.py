@@ -379,7 +379,7 @@ def test_blood_pool_that_is_too_small_is_refused(scan: tuple[Volume, Labelmap]) 
     volume, _ = scan
     small = Atrium((7.0, 7.0, 7.0)).mask(points_of(volume.grid))
     text = refusal(volume, Labelmap(small.astype(np.uint8), volume.grid))
-    assert "and 500 are needed" in text
+    assert "but 500 are needed" in text
     assert "3 mm" in text
 
 

@@ -474,6 +474,15 @@ class OpeningTest(InsertedWallCase):
         click(self.ui.wallCloseButton)
         self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), before, delta=0.11)
 
+    def test_all_of_a_wide_cap_inside_a_curve_becomes_an_opening(self) -> None:
+        axis = np.array([-1.0, 0.2, -0.3])
+        choose(self.ui.wallCurveSelector, self.curve(axis, degrees=60.0))
+        click(self.ui.wallOpenButton)
+        points = self.wall.surface.points - (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3]
+        cosine = points @ axis / np.linalg.norm(axis) / np.linalg.norm(points, axis=1)
+        inside = cosine > np.cos(np.radians(52))  # the outline is a polygon of twelve corners
+        self.assertTrue((scalars(self.segmentation, "opening")[inside] == OPENING).all())
+
     def test_surface_without_any_wall_is_reported_without_a_burden(self) -> None:
         corners = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z])
         for axis in corners:  # caps that cover the ball
