@@ -87,7 +87,7 @@ except dcamt.errors.OutputError as error:
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits of a process's files are POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process are POSIX")
 def test_full_disk_during_writing_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, make_state(1))

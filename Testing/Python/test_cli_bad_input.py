@@ -247,7 +247,7 @@ def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.Captu
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="Linux's /proc")
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs Linux's /proc")
 def test_unwritable_folder_is_refused(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "scan.nii.gz")
     for output in ("/proc/new/out", "/proc/self/x.nrrd"):
@@ -373,7 +373,7 @@ def test_output_of_libraries_is_not_printed(
     assert not logging.root.manager.disable
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names of bytes")
+@pytest.mark.skipif(os.name == "nt", reason="file names are not bytes on this system")
 def test_characters_that_the_terminal_cannot_encode_are_escaped(model: Path, tmp_path: Path) -> None:
     name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
     save(tmp_path / "scan.nii.gz")

@@ -22,7 +22,7 @@ from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's processes are started the POSIX way")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
 
 SHAPE = (22, 26, 18)
 REGION = "-1000,1000,-1000,1000,-1000,1000"

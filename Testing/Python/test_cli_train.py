@@ -105,7 +105,7 @@ def test_settings_may_stand_before_the_case_list(cases: Path, tmp_path: Path) ->
         assert open_model(run / "model.dcamt").recipe.training.iterations == 3
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "a run"
     words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
@@ -210,7 +210,7 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         assert not (tmp_path / "runs" / "new").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+@pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
 @pytest.mark.parametrize("limit", [200, 5000])
 def test_full_disk_is_reported_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
     """The limit of a file's size is exceeded by the recipe (200 bytes) or by the first checkpoint (5000 bytes)."""
@@ -273,7 +273,7 @@ files.os.replace = replace
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize("there", [True, False])
 def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Path, there: bool) -> None:
     run = tmp_path / "runs" / "new"

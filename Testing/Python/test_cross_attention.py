@@ -81,9 +81,8 @@ def test_cross_attention_equals_torch_multihead_attention(
             return (flat - flat.mean(dim=-1, keepdim=True)) / deviation * norm.weight + norm.bias
 
         query, keys = tokens(own, module.norm_query), tokens(context, module.norm_context)
-        mask = torch.from_numpy(bias_by_hand(size, heads)).repeat(
-            2, 1, 1
-        )  # (B * heads, N, N), ordered by sample, then head
+        # (B * heads, N, N), ordered by sample, then head.
+        mask = torch.from_numpy(bias_by_hand(size, heads)).repeat(2, 1, 1)
         mixed, _ = reference(query, keys, keys, attn_mask=mask, need_weights=False)
         expected = own + mixed.permute(0, 2, 1).reshape(own.shape)
         assert torch.allclose(module(own, context), expected, atol=1e-6)

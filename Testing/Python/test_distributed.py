@@ -34,7 +34,7 @@ from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, 
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun's signals are POSIX")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 SUPERVISED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
 UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0", "mix=0")
@@ -296,7 +296,7 @@ say("gloo" if any("gloo" in thread for thread in threads) else "no thread of the
 """
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the threads in /proc")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to list threads")
 def test_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
@@ -340,14 +340,14 @@ def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp
         assert own_lines(errors) == []
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find processes")
 def test_run_of_a_killed_leader_ends_and_keeps_its_checkpoint(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert own_lines(errors_after_kill(run, table, rank=0)) == []
     assert load_checkpoint(RunFolder(run).checkpoint, CPU)["step"] >= 3
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find processes")
 def test_run_of_a_killed_process_resumes_with_any_number_of_processes(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (line,) = own_lines(errors_after_kill(run, table, rank=1))

@@ -64,7 +64,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk_is_reported(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.txt"
     raises = pytest.raises(OutputError, match=r"x\.txt: the disk is full\. Free")

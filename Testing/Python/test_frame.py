@@ -214,7 +214,7 @@ def test_icon_and_screenshot_addresses_point_to_files() -> None:
     assert screenshots
     assert all(url.startswith(f"{RAW}Resources/Screenshots/") for url in screenshots)
     if not (ROOT / "Resources/Screenshots").exists():
-        pytest.skip("no screenshots in the tree yet")
+        pytest.skip("the tree has no screenshots")
     assert [url for url in screenshots if not (ROOT / url.removeprefix(RAW)).is_file()] == []
 
 

@@ -38,7 +38,7 @@ def test_peak_memory_follows_an_allocation() -> None:
     assert 1e8 < free < 1e14
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_free_memory_equals_the_kernel_s_available_memory() -> None:
     with open("/proc/meminfo", encoding="ascii") as file:
         lines = dict(line.split(":", 1) for line in file)
@@ -54,7 +54,7 @@ def test_free_disk_space_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> 
     assert abs(free - shutil.disk_usage(tmp_path).free) < 1e9
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has the setting")
 def test_freed_memory_is_reused_without_page_faults() -> None:
     """Count the page faults of ten allocations of 64 MiB, in child processes because the setting is permanent."""
     new = {}

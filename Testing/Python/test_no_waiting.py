@@ -109,7 +109,7 @@ def meta_generators(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("meta_generators")
-# Random choices (noise or mirror, mixing or not) take different paths; one optimiser gets the iterations to take all.
+# Random choices (noise or mirror, mixing or not) take different paths: 12 iterations cover them, with one optimiser.
 @pytest.mark.parametrize(("optimiser", "iterations"), [("sgd", 12), ("adamw", 2)])
 def test_iteration_reads_no_value_back(optimiser: str, iterations: int, tmp_path: Path) -> None:
     loop = TrainingLoop(tiny_recipe(*EVERYTHING, f"optimiser={optimiser}"), META, tmp_path)
@@ -182,7 +182,7 @@ def test_copies_to_a_gpu_use_page_locked_memory(monkeypatch: pytest.MonkeyPatch)
     assert devices.to_device(here, torch.device("cpu")) is here
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_pytorch_reports_no_synchronisation_with_the_gpu(tmp_path: Path) -> None:
     loop = TrainingLoop(tiny_recipe(*EVERYTHING), torch.device("cuda"), tmp_path)
     loop.run(2)  # the first iterations may wait for one-time set-up

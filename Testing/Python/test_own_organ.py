@@ -52,7 +52,7 @@ def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
 
 
 def test_organs_are_learnt_from_a_recipe_file(scans: Path, tmp_path: Path) -> None:
-    """The example's command trains on a coarser grid, faster. Each organ is learnt, and each segment has its name."""
+    """The example's command, with a coarser grid to be fast, learns each organ and names each segment."""
     run, output = tmp_path / "abdomen", tmp_path / "output"
     words = ["train", str(scans / "cases.csv"), "--recipe", str(EXAMPLE / "recipe.json"), "--run", str(run)]
     faster = ("spacing=6,6,10", "patch=32,24,12", "iterations=200", "learning_rate=0.02")
@@ -67,7 +67,7 @@ def test_organs_are_learnt_from_a_recipe_file(scans: Path, tmp_path: Path) -> No
     for index, organ in enumerate(data["classes"]):
         assert header[f"Segment{index}_Name"] == organ["name"]
         assert int(header[f"Segment{index}_LabelValue"]) == organ["label"]
-        color = [float(share) for share in header[f"Segment{index}_Color"].split()]
+        color = [float(component) for component in header[f"Segment{index}_Color"].split()]
         assert color == pytest.approx(organ["color"], abs=1e-3)
         assert "~SCT^{value}^{meaning}~".format(**organ["type"]) in header[f"Segment{index}_Tags"]
     card = verify_model(run / "model.dcamt").card

@@ -107,9 +107,8 @@ def test_outline_lies_on_the_boundary_of_the_mask(name: str, through: int) -> No
         edges.append(index * spacing)
     expected = np.concatenate(edges)
     away = np.linalg.norm(drawn[:, None] - expected, axis=2)
-    assert (
-        away.min(1).max() < 0.75 * spacing.max()
-    )  # no line elsewhere; at a corner, a line is half a voxel from a midpoint
+    # No line elsewhere; at a corner, a line is half a voxel from a midpoint.
+    assert away.min(1).max() < 0.75 * spacing.max()
     assert away.min(0).max() < 0.6  # mm; every midpoint has a line
 
 

@@ -138,9 +138,8 @@ def test_labels_do_not_depend_on_gain_or_data_type(
 def test_label_is_the_class_of_highest_mean_probability(
     predictor: Predictor, tiny_package: ModelPackage, oblique_scan: Volume
 ) -> None:
-    scan = analytic_scan(
-        centred_grid((20, 16, 24), (1.5, 1.5, 1.5))
-    )  # equals the network grid; sizes are multiples of the stride
+    # Equals the network grid; sizes are multiples of the stride.
+    scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))
     stages: list[tuple[str, float]] = []
     result = predictor.segment(scan, keep_probabilities=True, progress=lambda *event: stages.append(event))
     image, _ = scan_to_network(scan, tiny_package.recipe)

@@ -247,7 +247,7 @@ def test_labels_are_preserved_by_resampling_and_back(spacing: tuple[float, float
         assert score == 1
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the left-atrium cases are not here")
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the left-atrium cases, which are not in the repository")
 @pytest.mark.parametrize("name", ["la000", "la017", "la042"])
 def test_real_labels_are_preserved_by_resampling_and_back(name: str) -> None:
     path = REAL / f"{name}_label.nii.gz"

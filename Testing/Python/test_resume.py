@@ -27,7 +27,7 @@ from dcamt_testing.processes import run_dcamt, start_dcamt
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from torch import Tensor
 
-processes = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+processes = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 STEPS = 36
 FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=7")
@@ -155,7 +155,7 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
     assert_same_result(run, uninterrupted)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals to oneself are POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_pauses_the_run_after_the_current_iteration(tmp_path: Path, table: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)

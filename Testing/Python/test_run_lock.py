@@ -100,7 +100,7 @@ def test_lock_is_free_after_its_holder_was_killed(tmp_path: Path) -> None:
     assert all_paths(tmp_path) == ["run"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="flock")
+@pytest.mark.skipif(os.name == "nt", reason="needs flock")
 def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
     """Earlier versions locked the same file with `flock` instead of the package `filelock`."""
     import fcntl

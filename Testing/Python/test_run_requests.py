@@ -115,9 +115,8 @@ def test_paused_run_is_stopped_from_its_checkpoint(
     assert run.report.exists()
     first = next(iter(build_network(verify_model(run.model)).state_dict().values()))
     of_its_shape = [one for one in _tensors(torch.load(run.checkpoint, weights_only=True)) if one.shape == first.shape]
-    assert any(
-        torch.allclose(one, first, rtol=1e-3, atol=1e-6) for one in of_its_shape
-    )  # the model file holds 16-bit weights
+    # The model file holds 16-bit weights.
+    assert any(torch.allclose(one, first, rtol=1e-3, atol=1e-6) for one in of_its_shape)
 
 
 def test_running_run_is_stopped_by_the_command(tmp_path: Path, table: Path) -> None:

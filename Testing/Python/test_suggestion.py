@@ -57,7 +57,7 @@ def ball(shape: tuple[int, int, int], spacing: np.ndarray, centre: np.ndarray, r
 def write_task(
     folder: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float], radii: tuple[float, ...]
 ) -> Path:
-    """Write six cases, two of them unlabelled, with a ball per class. radii: mm; each class has another brightness."""
+    """Write six cases, two of them unlabelled, with one ball per class, bright or dark. radii: mm."""
     sides = np.array(spacing)
     rows = []
     for number in range(6):

@@ -156,7 +156,7 @@ def test_float32_is_used_when_bfloat16_gradients_are_wrong(
     assert half_precision(torch.device("cuda"), recipe) is torch.bfloat16
 
 
-@pytest.mark.skipif(not fast_bfloat16(CPU), reason="this processor does not compute in bfloat16 itself")
+@pytest.mark.skipif(not fast_bfloat16(CPU), reason="needs a processor with bfloat16 instructions")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
 def test_gradients_are_right_for_any_length(length: int) -> None:
     """A wrong kernel may read uninitialised memory, which may hold any numbers."""

@@ -255,7 +255,7 @@ def test_unusual_nifti_codes_and_signs_are_read_as_by_itk(
     tmp_path: Path, codes: tuple[int, int], steps: tuple[float, ...]
 ) -> None:
     if codes == (5, 0) and steps[1] < 0:
-        pytest.skip("ITK turns the sform's axes by the sign of a spacing that the sform does not use")
+        pytest.skip("ITK flips axes by the sign of a spacing that the sform does not use")
     path = tmp_path / "x.nii"
     pixdim = [*steps, 1, 1, 1, 1]
     sform, qform = codes

@@ -97,9 +97,8 @@ def test_mean_along_the_normal_averages_blood_and_patch() -> None:
     inside = angles_to(result, np.array(PATCH.patch_axis)) < 50
     assert np.median(result.ratio[inside]) == pytest.approx(1.5, abs=0.02)
     across = analyse(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
-    assert np.median(across.ratio[inside]) == pytest.approx(
-        1.25, abs=0.03
-    )  # half of the samples are in blood, half in the patch
+    # Half of the samples are in blood, half in the patch.
+    assert np.median(across.ratio[inside]) == pytest.approx(1.25, abs=0.03)
 
 
 def test_maximum_is_taken_over_the_distances_of_the_settings() -> None:
@@ -226,9 +225,9 @@ def test_vein_adds_its_side_to_the_wall_and_its_end_to_the_openings(
     radius, vein, length = VEINED.radii[0], VEINED.vein_mm, VEINED.vein_length_mm
     distance = np.linalg.norm(result.surface.points - (CENTRE + length * VEIN), axis=1)
     assert (result.kind[distance < 4.5] == OPENING).mean() > 0.95
-    assert (result.kind[distance > 8] == WALL).all()  # neither the vein's side nor the atrium
+    assert (result.kind[distance > 8] == WALL).all()  # the sides of the vein and of the atrium stay wall
     assert result.area_cm2(OPENING) == pytest.approx(np.pi * vein**2 / 100, rel=0.35)
-    start = np.sqrt(radius**2 - vein**2)  # where the vein leaves the ball, whose cap there is no wall
+    start = np.sqrt(radius**2 - vein**2)  # where the vein leaves the ball; the ball's cap inside the vein is not wall
     wall_mm2 = 4 * np.pi * radius**2 - 2 * np.pi * radius * (radius - start) + 2 * np.pi * vein * (length - start)
     patch_mm2 = 2 * np.pi * radius**2 * (1 - np.cos(np.radians(VEINED.patch_degrees)))
     assert result.burden.wall_cm2 == pytest.approx(wall_mm2 / 100, rel=0.02)
@@ -239,9 +238,8 @@ def test_blind_end_of_a_tube_is_not_an_opening() -> None:
     atrium = replace(VEINED, vein_mm=6.0)
     volume, labels = atrium.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))
     beyond = (points_of(volume.grid) - CENTRE) @ VEIN > atrium.vein_length_mm
-    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(
-        np.float32
-    )  # closed by wall, as an appendage is
+    # Closed by wall, as an appendage is.
+    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)
     assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
 
 

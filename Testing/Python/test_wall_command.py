@@ -70,8 +70,9 @@ def test_report_shows_the_measured_wall_and_no_name_without_identity(
     row = rows_of(out / "a_image.wall.csv")[0]
     assert f">{float(row['burden_percent']):.1f}<" in text
     volume_ml = float(re.search(r"<th>Volume</th><td[^>]*>([\d.]+)<", text)[1])  # type: ignore[index]
-    assert volume_ml == pytest.approx(4 / 3 * np.pi * 2**3, rel=0.02)  # a ball of 2 cm
-    assert text.count("<path transform") + text.count("stroke-linejoin") >= 3  # its outline in each slice
+    assert volume_ml == pytest.approx(4 / 3 * np.pi * 2**3, rel=0.02)  # a ball with a radius of 2 cm
+    # The label's outline in each of the three slices.
+    assert text.count("<path transform") + text.count("stroke-linejoin") >= 3
     assert "drawn by hand or by another program" in text
     for trace in ("a_image", "a_label", "Mueller", str(folder)):
         assert trace not in text
@@ -209,7 +210,7 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert run(scan, label, "-o", folder / "out") == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = rows_of(folder / "out" / "a_image.wall.csv")[0]
-    zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)  # as in test_wall_analysis: normals within the scan as far as 3 mm
+    zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)  # the zone whose 3 mm samples lie in the scan, as in test_wall_analysis
     assert float(row["wall_cm2"]) == pytest.approx(zone_cm2, rel=0.05)
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - zone_cm2, rel=0.1)
 

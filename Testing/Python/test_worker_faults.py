@@ -98,7 +98,7 @@ def test_full_disk_is_reported_and_the_next_request_served(
     shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, file: str
 ) -> None:
     if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full, where nothing can be written for want of space")
+        pytest.skip("needs /dev/full")
     folder = tmp_path / "full"
     folder.mkdir()
     (folder / file).symlink_to("/dev/full")

@@ -21,7 +21,7 @@ def translate_to_capitals(text: str) -> str:
 
 
 class EngineMessagesTest(unittest.TestCase):
-    @unittest.skipIf(in_real_slicer(), "the engine's source need not be where the tests are")
+    @unittest.skipIf(in_real_slicer(), "the tests may be installed without the engine's source")
     def test_table_of_messages_is_complete(self) -> None:
         listed = {engine_messages._FILLED_IN.sub("{}", sentence) for sentence in sentences(lambda text: text)}
         remedy = "run: PYTHONPATH=Testing python -m dcamt_testing.engine_sentences"

@@ -35,7 +35,7 @@ print(*sorted({{name.split(".")[0] for name in set(sys.modules) - before}}))
 
 
 class LoadingTest(unittest.TestCase):
-    @unittest.skipIf(in_real_slicer(), "other modules of a real Slicer import what they like")
+    @unittest.skipIf(in_real_slicer(), "other modules of a real Slicer may import these packages")
     def test_opening_the_panel_imports_neither_torch_nor_other_heavy_packages(self) -> None:
         program = LOAD.format(testing=str(ROOT / "Testing"))
         done = subprocess.run(

@@ -38,7 +38,7 @@ class TwoScansTest(ViewCase):
     def test_new_result_is_shown_over_its_scan(self) -> None:
         choose(self.ui.inputSelector, self.one)
         self.module.worker.before_answer = lambda: slicer.util.setSliceViewerLayers(background=self.two)
-        for _time in range(2):  # a new segmentation, and the same one again
+        for _time in range(2):  # first into a new segmentation, then into the same one
             self.segment(self.one)
             self.assert_shown(self.one)
 
@@ -92,7 +92,7 @@ class TwoScansTest(ViewCase):
     def test_first_result_centres_the_3d_views(self) -> None:
         layout = slicer.app.layoutManager()
         if not hasattr(layout, "resets"):
-            self.skipTest("counts what the harness's views do")
+            self.skipTest("needs the harness's count of view resets")
         choose(self.ui.inputSelector, self.one)
         before = layout.resets
         self.segment(self.one)
@@ -287,7 +287,7 @@ class UndoTest(ViewCase):
         editor.setSegmentationNode(segmentation)
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         if not hasattr(editor, "saveStateForUndo"):
-            self.skipTest("a real Segment Editor keeps its history for its own effects")
+            self.skipTest("a real Segment Editor stores undo states only for its own effects")
         editor.saveStateForUndo()
         mask = np.zeros((16, 20, 24), np.uint8)
         mask[4:8, 4:8, 4:8] = 1

@@ -185,7 +185,7 @@ class WorkerWallTest(unittest.TestCase):
         smaller = phantom()[1]
         smaller[:20] = 0
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        self.module.panel.exit()  # to Segment Editor, whose edits of a loaded segment send no event
+        self.module.panel.exit()  # Segment Editor's edits of a loaded segment send no event
         slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, identifier, volume)
         self.module.panel.enter()
         self.assertIn(warning, self.ui.wallLabel.text)
@@ -485,7 +485,7 @@ class OpeningTest(InsertedWallCase):
 
     def test_surface_without_any_wall_is_reported_without_a_burden(self) -> None:
         corners = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z])
-        for axis in corners:  # caps that cover the ball
+        for axis in corners:  # curves around caps that together cover the ball
             choose(self.ui.wallCurveSelector, self.curve(axis.astype(float)))
             click(self.ui.wallOpenButton)
         self.assertTrue((scalars(self.segmentation, "opening") == OPENING).all())

@@ -334,7 +334,7 @@ class TenThousandTest(TrainingCase):
         assert_no_pause(monitor.longest_work)
 
 
-@unittest.skipIf(in_real_slicer(), "measures what the harness' application imports")
+@unittest.skipIf(in_real_slicer(), "measures the imports of the harness's application")
 class ModuleTest(TrainingCase):
     def test_self_test_of_the_module_passes(self) -> None:
         slicer.selfTests["DCAMTTraining"]()

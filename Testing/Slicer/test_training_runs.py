@@ -165,7 +165,7 @@ class RunsTest(TrainingCase):
         click(self.ui.pauseButton)
         self.wait_for(lambda: self.state(run) == PAUSED, "the pause")
 
-    @unittest.skipIf(os.name == "nt", "POSIX signals")
+    @unittest.skipIf(os.name == "nt", "needs POSIX signals")
     def test_killed_run_is_reported_and_can_be_resumed(self) -> None:
         run = self.start(iterations="100000")
         process = next(one.process for one in started if one.run.path == run.path)
@@ -295,7 +295,7 @@ sys.exit(child.wait())
 """
 
 
-@unittest.skipUnless(sys.platform == "linux", "looks processes up under /proc")
+@unittest.skipUnless(sys.platform == "linux", "needs /proc")
 class LauncherTest(TrainingCase):
     def test_cancelling_a_command_ends_the_launcher_s_child(self) -> None:
         launcher = self.folder / "launcher"
@@ -336,7 +336,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@unittest.skipIf(os.name == "nt" or in_real_slicer(), "starts an application of the harness, and kills it")
+@unittest.skipIf(os.name == "nt" or in_real_slicer(), "kills an application of the harness")
 class KilledApplicationTest(TrainingCase):
     def test_run_continues_after_its_application_was_killed(self) -> None:
         for number in range(2):
@@ -352,10 +352,8 @@ class KilledApplicationTest(TrainingCase):
         self.wait_for(lambda: run_state(plan.run).state == PAUSED, "the pause")
         words = [sys.executable, "-c", KILLED_APPLICATION, str(plan.run.path)]
         places = [str(ROOT / name) for name in ("Testing", "DCAMTSegmentation", "DCAMTTraining")]
-        environment = {
-            **os.environ,
-            "TMPDIR": str(self.folder),
-        }  # a killed application does not remove its temporary files
+        # A killed application does not remove its temporary files.
+        environment = {**os.environ, "TMPDIR": str(self.folder)}
         killed = subprocess.run([*words, *places], check=False, capture_output=True, env=environment)
         self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
         self.wait_for(lambda: run_state(plan.run).state == FINISHED, "the end of the run")
