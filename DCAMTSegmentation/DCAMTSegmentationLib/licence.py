@@ -38,7 +38,7 @@ def ask_to_accept(model: str) -> bool:
     key = f"{SETTING}/{model}"
     if slicer.app.settings().value(key, "") == checksum:
         return True
-    question = _("Before the first use of this model, read what may be done with it.") + f"\n\n{terms.strip()}"
+    question = _("Before the first use of this model, please read its terms of use.") + f"\n\n{terms.strip()}"
     if not slicer.util.confirmOkCancelDisplay(question, _("DCAMT: terms of use")):
         return False
     slicer.app.settings().setValue(key, checksum)

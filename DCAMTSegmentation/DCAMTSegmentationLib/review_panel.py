@@ -39,10 +39,10 @@ class ReviewPanel:
         if ui.measurementsTable.mrmlTableNode() is not table:
             ui.measurementsTable.setMRMLTableNode(table)
             if table is not None:
-                # Slicer ignores this property without a table node: the panel's file cannot set it.
+                # The .ui file cannot set this property: Slicer ignores it while the view has no table node.
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
-                # The heading names the scan, and a single segment: those rows make room for the buttons.
+                # The heading already names the scan and a single segment: hiding these rows makes room for the buttons.
                 hidden = 2 if table.GetNumberOfRows() == 1 else 1
                 for row in range(table.GetNumberOfColumns()):
                     ui.measurementsTable.setRowHidden(row, row < hidden)

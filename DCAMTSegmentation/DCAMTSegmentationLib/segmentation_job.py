@@ -69,7 +69,7 @@ class SegmentationJob(WorkerJob):
         self._fraction = 0.0
 
     def start(self) -> None:
-        """Begin in the next turn of the event loop.
+        """Start the job in the next turn of the event loop.
 
         Raises:
             InputError: the volume or the region cannot be used, or the target is related to the volume by a

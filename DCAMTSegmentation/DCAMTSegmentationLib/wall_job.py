@@ -35,7 +35,7 @@ class WallJob(WorkerJob):
         self._volume, self._segmentation, self._segment = volume, segmentation, segment
 
     def start(self) -> None:
-        """Begin in the next turn of the event loop.
+        """Start the job in the next turn of the event loop.
 
         Raises:
             InputError: the volume cannot be used, or is related to the segmentation by a non-linear

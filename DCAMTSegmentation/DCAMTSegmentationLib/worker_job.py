@@ -52,7 +52,7 @@ class WorkerJob(ABC):
         self.running = False
 
     def start(self) -> None:
-        """Begin in the next turn of the event loop.
+        """Start the job in the next turn of the event loop.
 
         Raises:
             OutputError: the folder for the request's files cannot be created.

@@ -17,7 +17,7 @@ from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to
 
 OWN_TAG = "DCAMT.Class"
 """Tag of the segments that DCAMT wrote; its value is the code of the class, for instance `SCT 82471001`."""
-# Surface nets take a third of the time of Slicer's default for a surface as smooth, and keep the volume.
+# Surface nets produce an equally smooth surface in a third of the time of Slicer's default, and preserve the volume.
 SURFACE_PARAMETERS = {"Conversion method": "1", "SurfaceNets smoothing": "1"}
 
 
@@ -94,9 +94,9 @@ def build_poly_data(points: np.ndarray, triangles: np.ndarray) -> Any:
 
 
 def effective_extent(image: Any) -> tuple[int, ...] | None:
-    """Return the first and last index along i, j, k of the voxels that are set; None if none is."""
+    """Return the first and last index along i, j, k of the set voxels; None if the image is empty."""
     extent = [0] * 6
-    # An edited segment's image is larger than what is set in it.
+    # The image of an edited segment is larger than the box of its set voxels.
     found = slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent)
     return tuple(extent) if found else None
 
@@ -133,10 +133,10 @@ def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> Non
     if segmentation.GetNumberOfSegments() == 0:
         _set_conversion(segmentation)
     for item in built:
-        # The same identifier as before, so that what refers to the segment still finds it.
+        # The identifier is kept, so that references to the segment stay valid.
         wanted = before.get(item.code) or segmentation.GenerateUniqueSegmentID(item.segment.GetName())
         segmentation.AddSegment(item.segment, wanted)
-        # Only now does the segmentation observe the labelmap and report edits.
+        # This call makes the segmentation observe the labelmap, so that it reports edits.
         item.segment.Modified()
 
 
@@ -150,7 +150,7 @@ def own_segments(segmentation_node: Any) -> dict[str, str]:
 
 
 def segment_mask(segmentation_node: Any, identifier: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a segment's voxels (K, J, I), cropped to what is set, and (4, 4), index (i, j, k) in them -> mm."""
+    """Return a segment's mask (K, J, I), cropped to the set voxels, and its affine (4, 4), index (i, j, k) -> mm."""
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
     extent = effective_extent(image)
@@ -171,7 +171,7 @@ def segment_mask(segmentation_node: Any, identifier: str) -> tuple[np.ndarray, n
 def fingerprint(segmentation_node: Any) -> str:
     """Return a text that changes when voxels of a segment that DCAMT wrote are added or removed.
 
-    Where the segments lie does not count, so that a transform may be hardened. Empty where one has no labelmap.
+    Hardening a transform does not change the text. It is empty if a segment has no labelmap.
     """
     masks = {}
     for code, identifier in own_segments(segmentation_node).items():

@@ -39,8 +39,9 @@ def grid_of(volume: Any) -> Grid:
 
 
 def transform_between(source: Any, target: Any) -> np.ndarray:
-    """Return (4, 4): mm in one node's space -> mm in the other's; the identity if both nodes lie under one
-    transform.
+    """Return the affine (4, 4), mm in the space of `source` -> mm in the space of `target`.
+
+    It is the identity if both nodes have the same parent transform.
 
     Raises:
         InputError: the nodes are related by a non-linear transform.

@@ -402,13 +402,13 @@ class TermsTest(ViewCase):
         for text in ("research", "not a medical device", "2018 Left Atrial Segmentation Challenge"):
             self.assertIn(text, licence.terms_of("left-atrium"))
         with Person() as person:
-            person.expects("what may be done with it", "Cancel")
+            person.expects("terms of use", "Cancel")
             click(self.ui.applyButton)
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(self.module.worker.requests, [])
         self.assertIn("not accepted", self.ui.statusLabel.text)
         with Person() as person:
-            person.expects("what may be done with it", "Ok")
+            person.expects("terms of use", "Ok")
             click(self.ui.applyButton)
             process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
             click(self.ui.applyButton)  # no second question

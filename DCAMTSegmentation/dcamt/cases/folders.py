@@ -1,7 +1,7 @@
 """Find cases in a folder: pair its scans with their labels, by the data set's own list or by file names.
 
 Layouts: nnU-Net v1 and v2 (also their parent folder), the Medical Segmentation Decathlon, BIDS with derivatives, and
-folders in which the words of `names` tell scans from labels (Left Atrial Segmentation Challenge, LAScarQS,
+folders in which the words of `names` distinguish scans from labels (Left Atrial Segmentation Challenge, LAScarQS,
 EMIDEC, `x_image`/`x_label`, `images/x`/`labels/x`, one scan beside Slicer's `Segmentation.seg.nrrd`, DICOM folders).
 """
 
@@ -25,7 +25,7 @@ from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, case_name, cl
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
 DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 MAX_REASONS = 5
-"""How many files at most the error names if no case is found."""
+"""The error names at most this many files if no case is found."""
 _DEPTH = 3
 """How many levels of folders are searched for data sets."""
 

@@ -1,4 +1,4 @@
-"""Tell scans from labels by the names of files and folders, and find the files that belong to one case.
+"""Distinguish scans from labels by the names of files and folders, and find the files that belong to one case.
 
 Every command and panel that reads a folder uses the words and rules of this module. They cover nnU-Net (channel suffix
 `_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022 (`enhanced`,

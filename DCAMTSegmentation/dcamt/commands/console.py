@@ -55,7 +55,7 @@ class Console:
             return
         filled = round(BAR_WIDTH * fraction)
         line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {fraction:4.0%} {title}"
-        # A line that wraps could not be cleared again.
+        # A wrapped line cannot be cleared.
         sys.stderr.write(_CLEAR_LINE + line[: shutil.get_terminal_size().columns - 1])
         sys.stderr.flush()
 

@@ -30,7 +30,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     recipe, _, _ = choose_recipe(options.recipe, options.start_from)
     grids = _read_grids([case.image for case in cases])
     validated = any(case.role == VALIDATION for case in cases)
-    # Imports torch: after all checks that work without it.
+    # Imported late, since it imports torch, which no check above needs.
     from ..devices import choose_device
     from ..training.estimate import available_memory, estimate, try_steps
 

@@ -93,7 +93,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
                 print_error(f"{folder}: skipped labels and further channels ({names}). Name them to segment them too.")
         if existing == SKIP:
             _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
-    # Imports torch: after all checks that work without it.
+    # Imported late, since it imports torch, which no check above needs.
     import torch
 
     try:

@@ -262,7 +262,10 @@ def _nearest(
 
 
 def _frame_geometry(grid: Grid) -> dict[str, Any]:
-    """Return options with the place of each frame, since a multi-frame image may have other frames in between."""
+    """Return highdicom's options for the place of each frame.
+
+    highdicom's default is the places of the source frames, among which there may be frames of other slices.
+    """
     import highdicom as hd
 
     affine = RAS_TO_LPS @ grid.affine

@@ -221,7 +221,7 @@ def _trust(page: ScanPage, scene: Scene) -> str:
         which = "" if count <= MAX_PLACES else "worst first, "
         text = f"{count} doubtful {'place' if count == 1 else 'places'}: {which}{', '.join(named)}."
     if page.is_corrected:
-        text += " All of this is of the automatic outline, before its correction."
+        text += " These values are of the model's outline before its correction."
     return f"<h2>{title}</h2><table>{rows}</table><p>{text}</p>"
 
 

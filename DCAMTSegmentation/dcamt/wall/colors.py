@@ -33,7 +33,7 @@ def ratio_colors(ratio: np.ndarray) -> np.ndarray:
 def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
     """Return colours (N, 3), 0 to 1, of ratios (N,), on the scale stretched so that blue ends at the threshold.
 
-    Ratios up to the threshold have the colours of the first two stops, higher ones those from yellow on.
+    Ratios up to the threshold have the colours between the first two stops, and higher ratios those from yellow on.
     """
     blue, warm = COLOR_STOPS[:2], COLOR_STOPS[3:]
     colors = np.empty((len(ratio), 3))

@@ -113,7 +113,7 @@ def read_wall(path: Path) -> WallResult:
 
 
 def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.ndarray, facts: str) -> WallResult:
-    """Return the wall with a surface of N points, arrays (N,), and the JSON text of `wall_facts`."""
+    """Build a wall from a surface of N points, arrays (N,), and the JSON text of `wall_facts`."""
     known = json.loads(facts)
     mean, sd, voxels = known["pool"]
     threshold = parse_threshold(known["threshold"])

@@ -141,7 +141,7 @@ def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | 
 
 
 def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: Cut) -> np.ndarray:
-    """Return (N,) bool: the cut, and the `blood` (N,) connected with it, as far as a valve reaches, with its rim."""
+    """Return the valve's mask (N,): the cut, the `blood` (N,) connected with it within a valve's reach, and its rim."""
     facing = normals @ cut.axis > np.cos(np.radians(MITRAL_REACH_DEGREES))
     near = ((surface.points - cut.centre) ** 2).sum(axis=1) < MITRAL_REACH_MM**2
     reached = (blood & facing & near) | cut.patch

@@ -23,7 +23,7 @@ from .lists import write_lines
 from .rows import CaseTable, FileScan, SceneScan
 
 PATHS_PER_STEP = 200
-"""Paths resolved between two turns of the event loop."""
+"""At most this many paths are resolved in one turn of the event loop, to keep Slicer responsive."""
 
 
 class CaseCheck:

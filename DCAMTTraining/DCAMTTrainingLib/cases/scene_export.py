@@ -43,7 +43,7 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
         return Case(row.name, image, None, row.role)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if segmentation is None:
-        raise InputError(_("has no segmentation any more"), path=row.name, remedy=_("Set its role to “unlabelled”."))
+        raise InputError(_("no longer has a segmentation"), path=row.name, remedy=_("Set its role to “unlabelled”."))
     labels = yield from label_array(segmentation, source.segments, volume)
     label = folder / f"{number:05d}-label.nrrd"
     yield from write_nrrd_in_slabs(labels, ijk_to_ras(volume), label)
