@@ -209,6 +209,7 @@ def test_label_mapping_of_a_line_overrides_that_of_the_list(folder: Path) -> Non
     )
     first, second = read_cases(path)
     assert (first.labels, second.labels) == ("420=left atrium", "1=1, 2=1")
+    assert [case.labels for case in read_cases(path, labels="5=1")] == ["5=1", "1=1, 2=1"]
     write_cases([first, second], folder / "again.csv")
     assert [case.labels for case in read_cases(folder / "again.csv")] == ["420=left atrium", "1=1, 2=1"]
 

@@ -10,8 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from dcamt.cases.case_list import read_cases
-from dcamt.cases.suggestion import CHANNELS, plan_network, plan_strides, suggest_recipe
+from dcamt.cases.case_list import Case, read_cases
+from dcamt.cases.suggestion import CHANNELS, mapped_classes, plan_network, plan_strides, suggest_recipe
 from dcamt.errors import InputError
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
@@ -107,6 +107,31 @@ def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Pat
     recipe = suggest_recipe(read_cases(table), 4 << 30)
     assert (recipe.intensity.rule, recipe.modality) == ("clip", "CT")
     assert 50 < recipe.intensity.low < 120 < 200 < recipe.intensity.high < 320
+
+
+def test_mapped_labels_on_turned_axes_suggest_the_same_recipe(tmp_path: Path) -> None:
+    """420 and 421 are one class, and each label lies on its scan's lattice with axes in another order."""
+    table = write_task(tmp_path, (24, 20, 16), (2.0, 2.0, 3.0), (8.0,))
+    plain = suggest_recipe(read_cases(table), 4 << 30)
+    for number in range(3):
+        path = tmp_path / f"c{number}_label.nii.gz"
+        stored = nibabel.load(path)
+        values = np.where(np.asanyarray(stored.dataobj) > 0, 420, 0).astype(np.int16)
+        values[:12][values[:12] > 0] = 421
+        turned = nibabel.Nifti1Image(values, stored.affine).as_reoriented([[1, -1], [2, 1], [0, 1]])
+        nibabel.save(turned, path)
+    words = ["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]
+    assert call_dcamt([*words, "--labels", "420,421=Left atrium"]) == 0
+    recipe = load_recipe(tmp_path / "own.json")
+    assert [(info.label, info.name) for info in recipe.classes] == [(1, "Left atrium")]
+    for name in ("spacing", "intensity", "inference"):
+        assert getattr(recipe, name) == getattr(plain, name)
+    assert recipe.training.foreground == plain.training.foreground
+
+
+def test_classes_of_mappings_are_numbered() -> None:
+    cases = [Case(name, Path(), Path(), "labelled", text) for name, text in (("a", "5=wall; 6=1"), ("b", "7=Wall"))]
+    assert mapped_classes(cases) == {"1": 1, "wall": 2}
 
 
 def test_list_without_labels_is_refused(tmp_path: Path) -> None:

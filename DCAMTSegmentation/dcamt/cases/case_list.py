@@ -46,17 +46,17 @@ class Case:
         return os.path.realpath(self.image)
 
 
-def read_cases(path: Path) -> list[Case]:
+def read_cases(path: Path, labels: str = "") -> list[Case]:
     """Return the cases of a table with the columns `name,image,label,role`; paths are relative to the file.
 
-    Lines of the role `left out` are skipped.
+    Lines of the role `left out` are skipped. labels: the mapping of the lines whose column `labels` is empty.
 
     Raises:
         InputError: the file, a column, a scan or a label is missing, a role is unknown, or the cases cannot train
             (see `violations`).
     """
     cases = []
-    for line, case in _lines(path):
+    for line, case in _lines(path, labels):
         if case.role == LEFT_OUT:
             continue
         if case.role == UNLABELLED:
@@ -73,13 +73,15 @@ def read_cases(path: Path) -> list[Case]:
     return cases
 
 
-def list_cases(path: Path) -> list[Case]:
+def list_cases(path: Path, labels: str = "") -> list[Case]:
     """Return all cases of a list, including those left out and those whose files do not exist.
+
+    labels: as for `read_cases`.
 
     Raises:
         InputError: the file or a column is missing, or a line has no name, no scan or an unknown role.
     """
-    return list(iterate_cases(path))
+    return [case for _, case in _lines(path, labels)]
 
 
 def iterate_cases(path: Path) -> Iterator[Case]:
@@ -194,13 +196,13 @@ def refuse_violations(found: Sequence[Violation], path: Path | None = None) -> N
         raise InputError(violation.text, path=path, remedy=violation.remedy)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Case]]:
+def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     """Yield the line number and case of each line of a table that a spreadsheet program saved.
 
     The delimiter is a comma, semicolon, tab or bar, as Excel's line `sep=;` says or as counted in the column names. The
     encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes, empty lines, and capitals and blanks in column names
     are ignored. A line `# labels: 420=left atrium` before the column names is the label mapping of all lines without
-    one of their own.
+    one of their own, unless `labels` is given.
     """
     try:
         lines = _decode(path.read_bytes()).splitlines(keepends=True)
@@ -226,7 +228,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Case]]:
             if any(cell.strip() for cell in cells):
                 values = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
                 case = _case(values, path, first + reader.line_num)
-                yield first + reader.line_num, case if case.labels else replace(case, labels=mapping)
+                yield first + reader.line_num, case if case.labels else replace(case, labels=labels or mapping)
     except csv.Error as error:
         raise InputError(f"cannot be read as a case list ({error})", path=path) from error
 

@@ -36,11 +36,7 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     """
     known = {plain_name(info.name): info.label for info in classes} | {str(info.label): info.label for info in classes}
     mapping: dict[int | str, int] = {}
-    entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
-    rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
-    if rest or not entries:
-        raise InputError(f"'{rest or text}' maps no label", remedy="Write VALUE=CLASS, such as 420=left-atrium.")
-    for left, right in entries:
+    for left, right in _entries(text):
         sources = [word.strip() for word in re.split(r"[,;|]", left) if word.strip()]
         if plain_name(right) not in known or not sources:
             listed = ", ".join(info.name for info in classes)
@@ -51,6 +47,24 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
                 raise InputError(f"the label mapping names {word} twice", remedy="Map each value to one class.")
             mapping[source] = known[plain_name(right)]
     return mapping
+
+
+def mapping_targets(text: str) -> list[str]:
+    """Return the classes that a label mapping names, in its order; raises InputError if it has another form.
+
+    >>> mapping_targets("420,421=left-atrium; 500=wall")
+    ['left-atrium', 'wall']
+    """
+    return [right.strip() for _, right in _entries(text)]
+
+
+def _entries(text: str) -> list[tuple[str, str]]:
+    """Return what stands left and right of each "=" of a label mapping."""
+    entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
+    rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
+    if rest or not entries:
+        raise InputError(f"'{rest or text}' maps no label", remedy="Write VALUE=CLASS, such as 420=left-atrium.")
+    return [(left, right) for left, right in entries]
 
 
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
@@ -84,7 +98,7 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
     if unknown:
         listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         known = f"the recipe '{recipe.name}' knows 1 to {recipe.output_channels - 1}"
-        remedy = "Map the values in the column 'labels' (420=left-atrium), renumber the label, or take another recipe."
+        remedy = "Map the values by --labels or the column 'labels' (420=left-atrium), or take another recipe."
         raise InputError(f"holds {listed}, but {known}", path=case.label, remedy=remedy)
     return values
 

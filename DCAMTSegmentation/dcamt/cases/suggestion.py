@@ -7,8 +7,9 @@ median scan that fits into memory, and downsampling of an axis only while its sp
 from __future__ import annotations
 
 import colorsys
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -17,11 +18,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import connected_components, network_grid
-from ..io.readers import read_labelmap, read_scan, read_segments
+from ..io.channels import channel_files, has_channel_files
+from ..io.formats import plain_name
+from ..io.readers import read_header, read_labelmap, read_scan, read_segments
 from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride, Training, recipe_from_dict
-from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, is_mask_of_255
+from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
 from .folders import dataset_classes
+from .labels import mapping_targets, parse_mapping
 
 MAX_CASES = 20
 """At most this many labelled cases are read, evenly spread over the list."""
@@ -83,8 +87,10 @@ def suggest_recipe(
     if not labelled:
         raise InputError("the list holds no labelled case", remedy="Label at least one scan.")
     step = math.ceil(len(labelled) / MAX_CASES)
-    facts = [examine_case(case) for case in labelled[::step]]
-    classes = name_classes(labelled, sorted({value for one in facts for value in one.fractions}), folder)
+    mapped = mapped_classes(labelled)
+    facts = [examine_case(case, mapped) for case in labelled[::step]]
+    values = sorted({value for one in facts for value in one.fractions} | set(mapped.values()))
+    classes = name_classes(labelled, values, folder, mapped)
     spacing = median_spacing(facts)
     shape = median_shape(facts, spacing)
     mixed = any(case.role == UNLABELLED for case in cases)
@@ -119,19 +125,36 @@ def suggest_recipe(
     return recipe_from_dict(recipe.to_dict(), "the suggested recipe")
 
 
-def examine_case(case: Case) -> CaseStatistics:
-    """Read a labelled case and return its statistics.
+def mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
+    """Return the label of each class that the cases' label mappings name: a number is its own, names are counted.
 
     Raises:
-        InputError: a file cannot be read, scan and label lie on different grids, or the label is empty.
+        InputError: a mapping has another form.
+    """
+    names: dict[str, str] = {}
+    for text in dict.fromkeys(case.labels for case in cases if case.labels):
+        for target in mapping_targets(text):
+            names.setdefault(plain_name(target), target)
+    classes = {name: int(name) for name in names.values() if name.isdecimal()}
+    free = (number for number in itertools.count(1) if number not in classes.values())
+    return classes | {name: next(free) for name in names.values() if not name.isdecimal()}
+
+
+def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseStatistics:
+    """Read a labelled case as training does, and return what its suggestion needs.
+
+    classes: the labels of the classes that label mappings name.
+
+    Raises:
+        InputError: a file cannot be read, the label does not fit its scan, or the mapping does not fit the label.
     """
     assert case.label is not None
-    scan, labelmap = _read_any(case.image), read_labelmap(case.label)
-    if is_mask_of_255(labelmap):
+    scan = _read_any(case.image)
+    infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in (classes or {}).items()]
+    mapping = parse_mapping(case.labels, infos) if case.labels else None
+    labelmap = fit_labelmap(read_labelmap(case.label, mapping), scan.grid, case.image)
+    if mapping is None and is_mask_of_255(labelmap):
         labelmap = replace(labelmap, voxels=(labelmap.voxels > 0).astype(np.uint8))
-    if not labelmap.grid.matches(scan.grid):
-        remedy = "Export the label again on the scan's grid."
-        raise InputError(f"lies on another grid than {case.image}", path=case.label, remedy=remedy)
     grid = network_grid(scan.grid, (1.0, 1.0, 1.0))
     labels = labelmap.voxels
     fractions, single = {}, set()
@@ -158,23 +181,27 @@ def examine_case(case: Case) -> CaseStatistics:
 
 
 def _read_any(path: Path) -> Volume:
-    """Read a scan of any number of channels."""
-    from ..io.readers import read_header
+    """Read a scan of any number of channels: those of its file, or of nnU-Net's channel files."""
+    files = channel_files(path) if has_channel_files(path) else ()
+    return read_scan(path, channels=len(files) or read_header(path).channels)
 
-    return read_scan(path, channels=read_header(path).channels)
 
+def name_classes(
+    labelled: Sequence[Case], values: Sequence[int], folder: Path | None, mapped: Mapping[str, int] | None = None
+) -> tuple[SegmentInfo, ...]:
+    """Return the classes 1 to the highest label value, with names and colours from the files where they have them.
 
-def name_classes(labelled: Sequence[Case], values: Sequence[int], folder: Path | None) -> tuple[SegmentInfo, ...]:
-    """Return one class for each label from 1 to the highest value, with name and colour.
-
-    The name comes from `dataset.json`, else from the segments of the first label file, else it is "Structure 1", ...
+    Names come from the label mappings, whose classes `mapped` holds, else from `dataset.json`, else from a
+    segmentation's own segments, else they are "Structure 1", ...
     """
     first = labelled[0].label
     assert first is not None
     folders = [folder] if folder else [first.parent, first.parent.parent]
     names = next((named for one in folders if (named := dict(dataset_classes(one)))), {})
+    if mapped:  # the values of the files have another meaning
+        names = {label: name for name, label in mapped.items() if not name.isdecimal()}
     colors: dict[int, tuple[float, float, float]] = {}
-    for segment in read_segments(first):
+    for segment in read_segments(first) if not mapped else ():
         if segment.name:
             names.setdefault(segment.label, segment.name)
         if segment.color:

@@ -26,6 +26,8 @@ def _find(options: argparse.Namespace) -> int:
     if options.output:
         check_table_path(options.output, [], existing_rule(options))
     found = find_cases(options.folder)
+    mapped = tuple(replace(case, labels=options.labels) if case.label else case for case in found.cases)
+    found = replace(found, cases=mapped)
     found = replace(found, cases=assign_validation(found.cases, options.validation))
     _show_found(found, console)
     if options.output:
@@ -55,8 +57,14 @@ def _show_found(found: FoundCases, console: Console) -> None:
         "found",
         layout=found.layout,
         cases=[
-            {"name": c.name, "image": str(c.image), "label": str(c.label) if c.label else None, "role": c.role}
-            for c in found.cases
+            {
+                "name": case.name,
+                "image": str(case.image),
+                "label": str(case.label) if case.label else None,
+                "role": case.role,
+                "labels": case.labels,
+            }
+            for case in found.cases
         ],
         left_over=[{"path": str(file.path), "why": file.reason} for file in found.skipped],
         classes=[{"label": value, "name": name} for value, name in found.classes],
@@ -69,7 +77,7 @@ def _show_found(found: FoundCases, console: Console) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     console = Console(options.json)
-    cases, recipe = list_cases(options.cases), load_recipe(options.recipe)
+    cases, recipe = list_cases(options.cases, options.labels), load_recipe(options.recipe)
     last: dict[int, CaseFacts] = {}
     for facts in check_cases(cases, recipe):
         last[facts.index] = facts

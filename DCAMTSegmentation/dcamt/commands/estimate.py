@@ -26,7 +26,7 @@ MAX_HEADERS = 200
 def run_estimate(options: argparse.Namespace) -> int:
     """Measure a few training steps, print the estimate for each effort, and return 0."""
     console = Console(options.json)
-    cases = list_cases(options.cases)
+    cases = list_cases(options.cases, options.labels)
     recipe, _, _ = choose_recipe(options.recipe, options.start_from)
     grids = _read_grids([case.image for case in cases])
     validated = any(case.role == VALIDATION for case in cases)

@@ -166,6 +166,7 @@ def _add_train(commands: _Commands[_Parser]) -> None:
         choices=EFFORTS,
         help="fraction of the recipe's iterations: quick 1/12, standard 1/2, thorough all (default)",
     )
+    _add_label_mapping(parser)
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
     parser.add_argument("--stop", action="store_true", help="end the run in the folder now, and write its models")
     parser.add_argument("--watch", action="store_true", help="only show the progress of the run in the folder")
@@ -184,6 +185,7 @@ def _add_estimate(commands: _Commands[_Parser]) -> None:
     parser.add_argument("--start-from", metavar="MODEL", help="as for dcamt train")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
     parser.add_argument("--effort", action="append", choices=EFFORTS, help="default: all three")
+    _add_label_mapping(parser)
     parser.add_argument("--run", type=_path, metavar="FOLDER", help="where the run would be written (default: here)")
     _add_device(parser)
     _add_json(parser)
@@ -205,6 +207,7 @@ def _add_recipe(commands: _Commands[_Parser]) -> None:
     )
     suggest.add_argument("cases", type=_path, metavar="CASES.csv")
     suggest.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.json")
+    _add_label_mapping(suggest)
     _add_existing(suggest)
     _add_device(suggest)
     _add_json(suggest)
@@ -276,13 +279,24 @@ def _add_cases(commands: _Commands[_Parser]) -> None:
     find.add_argument("folder", type=_path, metavar="FOLDER")
     find.add_argument("-o", "--output", type=_path, metavar="CASES.csv", help="default: only print the pairs")
     find.add_argument("--validation", type=_count, default=0, metavar="N", help="assign N labelled cases to validation")
+    _add_label_mapping(find)
     _add_existing(find)
     summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
     check = _command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
     check.add_argument("cases", type=_path, metavar="CASES.csv")
     check.add_argument("--recipe", default="la", metavar="NAME_OR_FILE", help="default: %(default)s")
+    _add_label_mapping(check)
     _add_json(find)
     _add_json(check)
+
+
+def _add_label_mapping(parser: _Parser) -> None:
+    parser.add_argument(
+        "--labels",
+        default="",
+        metavar="VALUE=CLASS",
+        help="classes of the values or segments of label files: 420,421=left-atrium; a column 'labels' counts first",
+    )
 
 
 def _count(text: str) -> int:

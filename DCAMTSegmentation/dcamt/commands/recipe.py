@@ -20,7 +20,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     """
     console = Console(options.json)
     check_file(options.output, [options.cases], existing_rule(options))
-    cases = list_cases(options.cases)
+    cases = list_cases(options.cases, options.labels)
     # Imported late, since it imports torch, which no check above needs.
     from ..devices import choose_device
     from ..training.estimate import available_memory

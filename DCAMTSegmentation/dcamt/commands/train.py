@@ -42,6 +42,8 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
         options.resume = True
     if options.cases is None and options.set and "=" not in options.set[-1]:
         options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives the list to --set.
+    if options.labels and options.cases is None:
+        usage_error("--labels maps the values of a new run's label files: give the CASES.csv, too")
     if options.resume and (options.set or options.recipe or options.start_from or options.effort):
         usage_error("--resume uses the run's own recipe: leave out --recipe, --start-from, --effort and --set")
     if not options.resume and options.cases is None:
@@ -62,7 +64,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume:
         plan = plan_resumed_run(options.run, options.device, conclude=options.stop)
     else:
-        cases = read_cases(options.cases)
+        cases = read_cases(options.cases, options.labels)
         recipe, origin, weights = choose_recipe(options.recipe, options.start_from, options.set, options.effort)
         plan = plan_new_run(cases, options.run, recipe, origin, weights, options.device)
     observer = ConsoleObserver(Console(options.json))
