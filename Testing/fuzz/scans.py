@@ -1,6 +1,6 @@
 """Read 500 mutated scans of all formats; each must give the right voxels or an InputError with a one-line message.
 
-    python Testing/fuzz/scans.py [--count 500] [--seed 0] [--seconds 60]
+    python Testing/fuzz/scans.py [--count 500] [--seed 0] [--seconds 60] [--segment]
 
 A mutation truncates a file, overwrites, removes, duplicates or inserts bytes, zeroes the second half, renames the file,
 or removes one of several files.
@@ -16,7 +16,10 @@ lines and a file left in the folder are failures; after a failure, the exit stat
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
+import importlib.util
+import io
 import multiprocessing
 import shutil
 import sys
@@ -34,6 +37,7 @@ SHAPE = (16, 16, 12)
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ITK_AFFINE = np.array([[1.2, 0, 0, 5], [0, 1.3, 0, -6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
 DICOM_AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+H5_AFFINE = np.diag([0.625, 0.625, 0.625, 1.0])
 """The affine (voxel index to LPS mm) of the files written by SimpleITK and of the DICOM files."""
 
 
@@ -77,7 +81,46 @@ def write_seeds(folder: Path) -> list[Path]:
     archive.parent.mkdir()
     shutil.make_archive(str(archive), "zip", folder / "series")
     paths.append(archive.with_suffix(".zip"))
+    packed_nifti = folder / "packed" / "nifti"
+    (folder / "packed").mkdir()
+    shutil.make_archive(str(packed_nifti), "zip", next(path.parent for path in paths if path.name == "x.nii.gz"))
+    paths.append(packed_nifti.with_suffix(".zip"))
+    for k in range(12):
+        write_slice(folder / "medium" / f"IM{k:02}", k)
+    paths.append(write_dicomdir(folder / "medium"))
+    if importlib.util.find_spec("h5py"):
+        paths.append(write_benchmark_file(folder / "benchmark"))
     return paths
+
+
+def write_benchmark_file(folder: Path) -> Path:
+    """Write the scan as the left atrium benchmark stores it; return its path."""
+    import h5py
+
+    folder.mkdir()
+    with h5py.File(folder / "mri_norm2.h5", "w") as file:
+        file.create_dataset("image", data=voxels(), compression="gzip")
+        file.create_dataset("label", data=(voxels() > 200).astype(np.uint8), compression="gzip")
+    return folder / "mri_norm2.h5"
+
+
+def write_dicomdir(folder: Path) -> Path:
+    """Write a DICOMDIR of the files in a folder; return its path."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    directory, records = Dataset(), []
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    directory.file_meta.MediaStorageSOPInstanceUID = "1.2.5"
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for file in sorted(folder.iterdir()):
+        record = Dataset()
+        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", [file.name]
+        records.append(record)
+    directory.DirectoryRecordSequence = records
+    directory.save_as(folder / "DICOMDIR", enforce_file_format=True)
+    return folder / "DICOMDIR"
 
 
 def mutate(path: Path, rng: np.random.Generator) -> str:
@@ -97,11 +140,14 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
         "bytes appended": lambda: data + rng.bytes(9),
         "empty": lambda: b"",
         "missing": lambda: b"",
+        "renamed": lambda: b"",
         "digits changed": lambda: _change_digit(data, rng),
     }
     way = list(ways)[rng.integers(len(ways))]
     if way == "missing":
         file.unlink()
+    elif way == "renamed":
+        file.rename(file.with_name(f"renamed{file.suffix}"))
     else:
         file.write_bytes(ways[way]())
     return f"{file.name}: {way}"
@@ -134,6 +180,35 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
     answers.put(judge(path, volume.voxels, RAS_TO_LPS @ volume.grid.affine))
 
 
+def segment(path: Path, model: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
+    """Segment a scan by the command and put the outcome into the queue: "segmented", "refused" or "failed".
+
+    A segmented scan has a result on the grid that `read_scan` finds; a refused one has an exit status of 1, lines that
+    name `dcamt` alone, and no result.
+    """
+    faulthandler.enable()
+    from dcamt import cli
+    from dcamt.io.readers import read_labelmap, read_scan
+
+    with tempfile.TemporaryDirectory() as temporary:
+        out, said = Path(temporary, "out"), io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+                words = ["segment", path, "-o", out / "x.seg.nrrd", "--model", model, "--device", "cpu"]
+                status = cli.main([str(word) for word in words])
+            results = sorted(out.rglob("*")) if out.exists() else []
+            lines = said.getvalue().splitlines()
+            if status == 0 and results == [out / "x.seg.nrrd"]:
+                same = read_labelmap(results[0]).grid.matches(read_scan(path).grid, 1e-3)
+                answers.put(("segmented", "") if same else ("failed", "the result lies on another grid"))
+            elif status == 1 and not results and lines and all(line.startswith("dcamt: ") for line in lines):
+                answers.put(("refused", lines[-1]))
+            else:
+                answers.put(("failed", f"exit status {status}, results {results}, {lines[-3:]}"))
+        except BaseException as error:
+            answers.put(("failed", f"{type(error).__name__}: {error}"))
+
+
 def judge(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return the outcome for voxels (1, I, J, K) and their affine (index to LPS mm), and the reason.
 
@@ -141,8 +216,13 @@ def judge(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """
     expected = (dicom_voxels() if is_dicom(path) else voxels())[None]
     same_voxels = found.shape == expected.shape and bool((found == expected).all())
-    if same_voxels and close(affine, DICOM_AFFINE if is_dicom(path) else ITK_AFFINE):
+    expected_affine = H5_AFFINE if path.suffix == ".h5" else DICOM_AFFINE if is_dicom(path) else ITK_AFFINE
+    if same_voxels and close(affine, expected_affine):
         return "right", ""
+    if path.stem == "nifti":
+        return "failed", "an archive whose checksums hold has other voxels or geometry"
+    if path.suffix == ".h5":
+        return compare_with_h5py(path, found, affine)
     if is_dicom(path):
         return compare_with_pydicom(path, found, affine)
     return compare_with_itk(path, found, affine)
@@ -150,7 +230,7 @@ def judge(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
 
 def is_dicom(path: Path) -> bool:
     """Return whether a scan is one of the DICOM files; SimpleITK wrote the others."""
-    return path.is_dir() or path.suffix in (".zip", ".dcm")
+    return path.is_dir() or path.suffix == ".dcm" or path.name in ("x.zip", "DICOMDIR")
 
 
 def close(affine: np.ndarray, other: np.ndarray) -> bool:
@@ -168,7 +248,8 @@ def compare_with_pydicom(path: Path, found: np.ndarray, affine: np.ndarray) -> t
 
     if path.suffix == ".zip":
         return "failed", "an archive whose checksums hold has other voxels or geometry"
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()] if path.is_dir() else [path]
+    folder = path.parent if path.name == "DICOMDIR" else path
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()] if folder.is_dir() else [path]
     frames = []
     for file in files:
         try:
@@ -193,6 +274,15 @@ def compare_with_pydicom(path: Path, found: np.ndarray, affine: np.ndarray) -> t
     return "other", "as pydicom"
 
 
+def compare_with_h5py(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "other" if h5py reads the same numbers, whose places a benchmark file does not store; else "failed"."""
+    import h5py
+
+    with h5py.File(path) as file:
+        same = np.array_equal(file["image"][()], found[0]) and np.allclose(affine, H5_AFFINE)
+    return ("other", "as h5py") if same else ("failed", "h5py reads other numbers")
+
+
 def compare_with_itk(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return "other" if SimpleITK reads the same voxels and positions or cannot read the file, else "failed"."""
     import SimpleITK as sitk  # noqa: N813
@@ -213,12 +303,22 @@ def compare_with_itk(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple
     return "other", "as SimpleITK"
 
 
+def write_tiny_model(path: Path) -> Path:
+    """Write a model of random weights; torch is imported once, before the processes are forked, in one thread."""
+    import torch
+    from dcamt_testing.model_files import save_tiny_model
+
+    torch.set_num_threads(1)
+    return save_tiny_model(path)
+
+
 def main() -> int:
     """Read the mutated scans; return 0 if no read failed, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60, help="limit of one read")
+    parser.add_argument("--segment", action="store_true", help="segment the scans by the command, with a tiny model")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     counts: Counter[str] = Counter()
@@ -230,6 +330,7 @@ def main() -> int:
         seeds = Path(temporary, "seeds")
         seeds.mkdir()
         paths = write_seeds(seeds)
+        model = write_tiny_model(Path(temporary, "tiny.dcamt")) if options.segment else None
         for number in range(options.count):
             seed = paths[number % len(paths)]
             home = Path(temporary, "work")
@@ -238,7 +339,8 @@ def main() -> int:
             what = mutate(path, rng)
             before = sorted(home.rglob("*"))
             answers = context.Queue()
-            process = context.Process(target=read, args=(path, answers))
+            target, words = (segment, (path, model, answers)) if model else (read, (path, answers))
+            process = context.Process(target=target, args=words)
             started = time.monotonic()
             process.start()
             try:
