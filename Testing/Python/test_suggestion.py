@@ -167,7 +167,7 @@ def test_task_is_learnt_with_its_suggested_recipe(
     settings = [*small, "iterations=120", "learning_rate=0.01", "weight_average=0.95", "validate_every=120"]
     recipe_file = tmp_path / "small.json"
     data = recipe.to_dict()
-    recipe_file.write_text(with_all(data, small), encoding="utf-8")
+    recipe_file.write_text(change_settings(data, small), encoding="utf-8")
     words = ["train", table, "--run", tmp_path / "run", "--recipe", recipe_file, "--device", "cpu"]
     assert call_dcamt([*words, "--set", *settings[len(small) :]]) == 0
     predictor = Predictor(verify_model(tmp_path / "run" / "model.dcamt"))
@@ -178,7 +178,7 @@ def test_task_is_learnt_with_its_suggested_recipe(
         assert 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)) > dice, value
 
 
-def with_all(data: dict[str, object], settings: tuple[str, ...]) -> str:
+def change_settings(data: dict[str, object], settings: tuple[str, ...]) -> str:
     """Return the recipe as JSON with several settings, which are valid only together."""
     values = dict(setting.split("=") for setting in settings)
     network = dict(data["network"])  # type: ignore[call-overload]

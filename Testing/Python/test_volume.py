@@ -290,8 +290,8 @@ def test_nifti_unit_of_length_is_applied(tmp_path: Path, unit: str) -> None:
 
 def test_reading_nifti_imports_only_nibabel(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan())
-    # None in sys.modules makes an import fail as if the package were not installed. (nibabel itself looks for
-    # SciPy and does without.)
+    # None in sys.modules makes an import fail as if the package were not installed. nibabel tries to import SciPy,
+    # but works without it.
     program = (
         "import sys; from dcamt.io.readers import read_scan, read_labelmap\n"
         "heavy = {'SimpleITK', 'scipy', 'nrrd', 'slicerio', 'matplotlib', 'torch'}\n"

@@ -268,7 +268,7 @@ class DoubtTextTest(ViewCase):
             self.assertFalse(self.ui.nextPlaceButton.enabled or self.ui.disagreementCheckBox.enabled)
 
 
-class ApplyTipTest(ViewCase):
+class ApplyTooltipTest(ViewCase):
     def test_tooltip_of_the_button_explains_apply_and_cancel(self) -> None:
         self.assertEqual(self.ui.applyButton.toolTip, "Choose a volume first.")
         seen = []
@@ -307,7 +307,7 @@ class UndoTest(ViewCase):
         self.assertTrue(review.is_corrected(segmentation))
 
 
-class PanelRoomTest(ViewCase):
+class PanelLayoutTest(ViewCase):
     def test_inputs_are_collapsed_after_apply(self) -> None:
         self.segment(add_scan())
         for name in ("inputsCollapsibleButton", "outputCollapsibleButton", "optionsCollapsibleButton"):
@@ -361,7 +361,7 @@ class PanelRoomTest(ViewCase):
         self.assertEqual(fractions, [0.0, 0.3, 0.3, 0.5, 0.5])
 
 
-class RegionLookTest(ViewCase):
+class RegionDisplayTest(ViewCase):
     def test_region_has_no_fill_and_a_distinct_colour(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         click(self.ui.placeRegionButton)

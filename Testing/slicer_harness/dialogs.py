@@ -23,7 +23,7 @@ def run_message_box(box: QtWidgets.QMessageBox) -> int:
         QtWidgets.QMessageBox.Icon.Warning: "warning",
         QtWidgets.QMessageBox.Icon.Critical: "error",
     }.get(box.icon(), "question")
-    # Slicer pads the title of a box that has details with spaces, to widen the box.
+    # If a box has details, Slicer appends spaces to its title to make the box wider.
     question = Question(kind, box.windowTitle().strip(), box.text(), box.detailedText(), _names(box.standardButtons()))
     return int(_Buttons[answer(question)].value)
 

@@ -93,7 +93,7 @@ _SIMPLE = {
 
 
 class PropertyConnector(GuiConnector):
-    """Connects a widget's property and the signal of its change."""
+    """Connects a property of a widget, whose changes are announced by a signal of the widget."""
 
     def __init__(
         self,
