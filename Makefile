@@ -17,7 +17,7 @@ segment: .venv/ready
 # The tests start hundreds of processes, which else compile the modules anew where Python is told to write no bytecode.
 test: .venv/ready lint
 	$(BIN)/python -m compileall -q DCAMTSegmentation DCAMTTraining Testing
-	$(BIN)/python -m pytest -n logical
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 pictures: .venv/ready
 	PYTHONPATH=Testing $(BIN)/python -m pictures Resources/Screenshots

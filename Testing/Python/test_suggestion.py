@@ -164,7 +164,7 @@ def test_task_is_learnt_with_its_suggested_recipe(
         f"strides={','.join(str(list(steps)) for steps in strides)}",
         f"patch={','.join(map(str, patch))}",
     )
-    settings = [*small, "iterations=120", "learning_rate=0.01", "weight_average=0.95", "validate_every=120"]
+    settings = [*small, "iterations=80", "learning_rate=0.01", "weight_average=0.95", "validate_every=80"]
     recipe_file = tmp_path / "small.json"
     data = recipe.to_dict()
     recipe_file.write_text(change_settings(data, small), encoding="utf-8")
