@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..geometry import Grid
@@ -23,16 +25,18 @@ def closed_surface(
     Surface nets: S. Gibson, MERL TR99-24, 1999, as VTK's vtkSurfaceNets3D implements them.
     """
     # All of `vtk` takes a second to import, which the first result would wait for.
-    from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+    from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkFiltersCore import vtkSurfaceNets3D
+
+    arrays: Any = numpy_support  # untyped in vtk
 
     # With an empty rim, the surface is closed even at the scan's border.
     padded = np.pad(mask.astype(np.uint8), 1)
     image = vtkImageData()
     image.SetDimensions(*padded.shape)
     image.SetSpacing(*(float(mm) for mm in grid.spacing))
-    image.GetPointData().SetScalars(numpy_to_vtk(padded.ravel(order="F"), deep=True))
+    image.GetPointData().SetScalars(arrays.numpy_to_vtk(padded.ravel(order="F"), deep=True))
     nets = vtkSurfaceNets3D()
     nets.SetInputData(image)
     nets.SetValue(0, 1)
@@ -43,9 +47,9 @@ def closed_surface(
     surface = nets.GetOutput()
     if surface.GetNumberOfPoints() == 0:
         return np.empty((0, 3)), np.empty((0, 3), np.int64)
-    index = vtk_to_numpy(surface.GetPoints().GetData()).astype(np.float64) / grid.spacing + np.array(start) - 1
+    index = arrays.vtk_to_numpy(surface.GetPoints().GetData()).astype(np.float64) / grid.spacing + np.array(start) - 1
     points = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    triangles = vtk_to_numpy(surface.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int64)
+    triangles = arrays.vtk_to_numpy(surface.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int64)
     if _volume(points, triangles) < 0:
         triangles = triangles[:, ::-1]
     return points, np.ascontiguousarray(triangles)
