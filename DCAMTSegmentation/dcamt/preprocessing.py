@@ -34,7 +34,7 @@ def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = N
         raise InputError(
             f"has {volume.voxels.shape[0]} channel(s), but the model needs {recipe.input_channels}",
             path=volume.path,
-            remedy="Choose another scan or model.",
+            remedy="Choose another scan or model; dcamt segment reads scans of several channels.",
         )
     grid = grid or network_grid(volume.grid, recipe.spacing)
     return normalise(resample(volume, grid), recipe.intensity, recipe.spacing), grid

@@ -11,11 +11,19 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.dicom import ScanChoice
 from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
-from dcamt.io.readers import read_scan
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report
-from dcamt.volume import Labelmap, SegmentInfo
-from dcamt_testing.dicom_series import PATIENT, RAS_TO_LPS, STUDY, broken_rules, write_enhanced_mr, write_mr_series
+from dcamt.volume import Labelmap, SegmentInfo, fit_labelmap
+from dcamt_testing.dicom_series import (
+    PATIENT,
+    RAS_TO_LPS,
+    STUDY,
+    broken_rules,
+    write_dicomdir,
+    write_enhanced_mr,
+    write_mr_series,
+)
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk, corner_distance_mm
 from test_dicom_frames import time_point_groups, write_frames, write_slice
 
@@ -125,6 +133,30 @@ def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, ca
     i, j, k = np.rint(index[:3]).astype(int)
     np.testing.assert_array_equal(np.asarray(volume.array)[tuple(found.T)], expected[i, j, k])
     assert len(found) == np.count_nonzero(expected)
+
+
+@pytest.mark.parametrize("place", ["folder", "DICOMDIR", "zip"])
+def test_segmentation_beside_its_scan_is_the_label_and_the_slices_are_the_scan(
+    written: Path, case: tuple[Path, Labelmap], tmp_path: Path, place: str
+) -> None:
+    folder = tmp_path / "both"
+    shutil.copytree(case[0], folder, ignore=shutil.ignore_patterns("*.txt"))
+    shutil.copy(written, folder / "SEG")
+    path = {"folder": folder, "DICOMDIR": folder / "DICOMDIR", "zip": tmp_path / "both.zip"}[place]
+    if place == "DICOMDIR":
+        write_dicomdir(folder)
+    elif place == "zip":
+        shutil.make_archive(str(path.with_suffix("")), "zip", folder)
+    scan = read_scan(path)
+    assert any("SEG (Segmentation)" in note for note in scan.notes)
+    label = fit_labelmap(read_labelmap(path), scan.grid, "the scan")
+    alone = fit_labelmap(read_labelmap(written), scan.grid, "the scan")
+    np.testing.assert_array_equal(label.voxels, alone.voxels)
+    assert label.voxels.max() > 0
+    if place == "folder":
+        shutil.copy(written, folder / "SEG2")
+        with pytest.raises(InputError, match="holds 2 segmentations: SEG, SEG2"):
+            read_labelmap(folder)
 
 
 def test_simpleitk_reads_one_segment_on_the_scan_s_grid(case: tuple[Path, Labelmap], tmp_path: Path) -> None:

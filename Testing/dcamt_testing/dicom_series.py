@@ -82,6 +82,22 @@ def write_enhanced_mr(path: Path, voxels: np.ndarray, affine: np.ndarray, order:
     return path
 
 
+def write_dicomdir(folder: Path) -> Path:
+    """Write a DICOMDIR of the files in a folder; return its path."""
+    directory, records = Dataset(), []
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    directory.file_meta.MediaStorageSOPInstanceUID = "1.2.5"
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    for file in sorted(folder.iterdir()):
+        record = Dataset()
+        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", [file.name]
+        records.append(record)
+    directory.DirectoryRecordSequence = records
+    directory.save_as(folder / "DICOMDIR", enforce_file_format=True)
+    return folder / "DICOMDIR"
+
+
 def _image(sop_class: str, series_name: str, instance_name: str) -> FileDataset:
     """Return an MR image with the attributes that all images of a series share."""
     meta = FileMetaDataset()

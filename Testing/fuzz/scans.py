@@ -57,6 +57,7 @@ def dicom_voxels() -> np.ndarray:
 def write_seeds(folder: Path) -> list[Path]:
     """Write a scan in every format, each in a separate folder; return the paths to read."""
     import SimpleITK as sitk  # noqa: N813
+    from dcamt_testing.dicom_series import write_dicomdir
     from test_dicom_frames import write_frames, write_slice
 
     image = sitk.GetImageFromArray(voxels().transpose(2, 1, 0))
@@ -102,25 +103,6 @@ def write_benchmark_file(folder: Path) -> Path:
         file.create_dataset("image", data=voxels(), compression="gzip")
         file.create_dataset("label", data=(voxels() > 200).astype(np.uint8), compression="gzip")
     return folder / "mri_norm2.h5"
-
-
-def write_dicomdir(folder: Path) -> Path:
-    """Write a DICOMDIR of the files in a folder; return its path."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
-
-    directory, records = Dataset(), []
-    directory.file_meta = FileMetaDataset()
-    directory.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
-    directory.file_meta.MediaStorageSOPInstanceUID = "1.2.5"
-    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    for file in sorted(folder.iterdir()):
-        record = Dataset()
-        record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", [file.name]
-        records.append(record)
-    directory.DirectoryRecordSequence = records
-    directory.save_as(folder / "DICOMDIR", enforce_file_format=True)
-    return folder / "DICOMDIR"
 
 
 def mutate(path: Path, rng: np.random.Generator) -> str:

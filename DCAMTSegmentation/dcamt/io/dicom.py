@@ -102,7 +102,12 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
 
 
 def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among the files that a DICOMDIR names; errors as in `open_dicom_folder`."""
+    """Open the only image, or the chosen one, among the files that a DICOMDIR names; raise as `dicomdir_files`."""
+    return open_dicom_files(path, dicomdir_files(path), choice)
+
+
+def dicomdir_files(path: Path) -> list[Path]:
+    """Return the files that a DICOMDIR names; raise InputError if it is damaged or a file is missing."""
     from pydicom import dcmread
 
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
@@ -117,7 +122,7 @@ def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
     if missing:
         what = f"names {len(missing)} files that are missing ({list_names([file.name for file in missing])})"
         raise InputError(what, path=path, remedy="Copy the whole medium again.")
-    return open_dicom_files(path, files, choice)
+    return files
 
 
 def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +17,8 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..volume import Labelmap, Volume, as_labels, check_grid, check_scan, check_scan_grid
 from .channels import channel_files, one_channel_note, read_channels
-from .dicom import ScanChoice, open_dicom_file, open_dicom_folder, open_dicomdir
-from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, quiet_pydicom
+from .dicom import ScanChoice, dicomdir_files, open_dicom_file, open_dicom_folder, open_dicomdir
+from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, files_below, list_names, quiet_pydicom
 from .dicom_segments import open_dicom_segments
 from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
 from .hdf5 import MAGIC as HDF5_MAGIC
@@ -82,6 +82,9 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
         if image.labels_only:
             raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
         check_scan_grid(image.grid, path)
+        if image.channels == 1 != channels:
+            what, remedy = f"holds one channel of {channels}", "Name the files of the channels x_0000, x_0001, ..."
+            raise InputError(what, path=path, remedy=f"{remedy} for dcamt segment.")
         if image.channels != channels:
             remedy = "Save one as a file of its own." if channels == 1 else f"Give a scan of {channels} volumes."
             raise InputError(f"holds {image.channels} volumes (4D)", path=path, remedy=remedy)
@@ -124,7 +127,7 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     Other formats have no segments. Raises InputError if the header is damaged.
     """
     path = Path(path)
-    if ending(path) not in (*_NRRD_ENDINGS, *_DICOM_ENDINGS):
+    if ending(path) not in (*_NRRD_ENDINGS, *_DICOM_ENDINGS, ".zip"):
         return ()
     with _open_image(path, ScanChoice(), label=True) as image:
         return image.segments
@@ -154,7 +157,8 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
     if not os.path.exists(path):
         raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
     if os.path.isdir(path):
-        yield open_dicom_folder(path, choice)
+        segmentation = _segmentation_among(path, files_below(path)) if label else None
+        yield open_dicom_folder(path, choice) if segmentation is None else open_dicom_segments(segmentation)
         return
     if not os.path.isfile(path):
         raise InputError("is not a regular file", path=path, remedy="Choose a file or a folder.")
@@ -199,12 +203,32 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
         data = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"])
         kind = str(data.get("SOPClassUID", "") or getattr(data.file_meta, "MediaStorageSOPClassUID", ""))
     if kind == DIRECTORY_CLASS or path.name.upper() == "DICOMDIR":
-        return open_dicomdir(path, choice)
+        segmentation = _segmentation_among(path, dicomdir_files(path)) if label else None
+        return open_dicomdir(path, choice) if segmentation is None else open_dicom_segments(segmentation)
     if kind == SEGMENTATION_CLASS:
         if not label:
             raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
         return open_dicom_segments(path)
     return open_dicom_file(path, choice)
+
+
+def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
+    """Return the only DICOM segmentation among the files of `path`, None without one; raise InputError for several."""
+    from pydicom import dcmread
+
+    found = []
+    for file in files:
+        try:
+            with quiet_pydicom():
+                data = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        except Exception:  # pydicom raises many kinds for files that are no DICOM
+            continue
+        if data.get("SOPClassUID", "") == SEGMENTATION_CLASS:
+            found.append(file)
+    if len(found) > 1:
+        what = f"holds {len(found)} segmentations: {list_names([file.name for file in found])}"
+        raise InputError(what, path=path, remedy="Choose one of the files.")
+    return found[0] if found else None
 
 
 @contextmanager
