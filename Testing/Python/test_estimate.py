@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,15 +50,17 @@ def test_trial_patches_grow_up_to_the_recipe_s_patch() -> None:
     assert trial_patches(lowest) == [(4, 4, 4)]
 
 
-def test_estimated_time_of_a_step_is_about_right(tmp_path: Path) -> None:
+def test_estimated_time_of_a_step_is_about_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Processor time, since other programs change the duration of a step.
+    monkeypatch.setattr(estimate_module, "time", SimpleNamespace(monotonic=time.process_time))
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(40, 40, 40))
     trainer = new_trainer(tmp_path / "run", table, "patch=32,32,32", "iterations=6")
     found = try_steps(trainer.recipe, CPU)
     assert found.measured == 1
-    began = time.monotonic()
+    began = time.process_time()
     trainer.fit(read_cases(table))
-    # The bounds are wide because other programs change a step's duration.
-    assert 0.1 < found.step_s / ((time.monotonic() - began) / 6) < 2
+    # The run also writes checkpoints, and the estimate takes the fastest of several steps.
+    assert 0.1 < found.step_s / ((time.process_time() - began) / 6) < 2
 
 
 def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
