@@ -181,7 +181,7 @@ def segment(path: Path, model: Path, answers: multiprocessing.Queue[tuple[str, s
             results = sorted(out.rglob("*")) if out.exists() else []
             lines = said.getvalue().splitlines()
             if status == 0 and results == [out / "x.seg.nrrd"]:
-                same = read_labelmap(results[0]).grid.matches(read_scan(path).grid, 1e-3)
+                same = read_labelmap(results[0]).grid.matches(read_scan(path).grid)
                 answers.put(("segmented", "") if same else ("failed", "the result lies on another grid"))
             elif status == 1 and not results and lines and all(line.startswith("dcamt: ") for line in lines):
                 answers.put(("refused", lines[-1]))
