@@ -60,7 +60,9 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 
 def run_process(*words: str | Path, **options) -> subprocess.CompletedProcess[str]:
     command = [interpreter(), "-m", "dcamt", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, **{"encoding": "utf-8", **options}
+    )
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])

@@ -17,6 +17,8 @@ from dcamt_testing.model_files import read_members, refusal, write_with_checksum
 
 Weights = dict[str, np.ndarray]
 
+MISFIT = "cannot be used: its weights do not fit its recipe's network. Choose another model."
+
 
 def remove_one(weights: Weights) -> None:
     del weights["branches.1.head.bias"]
@@ -43,9 +45,9 @@ def set_one_to_infinity(weights: Weights) -> None:
 @pytest.mark.parametrize(
     ("alter", "message"),
     [
-        (remove_one, "cannot be used: its weights do not fit its recipe's network."),
-        (add_one, "cannot be used: its weights do not fit its recipe's network."),
-        (flatten_one, "cannot be used: its weights do not fit its recipe's network."),
+        (remove_one, MISFIT),
+        (add_one, MISFIT),
+        (flatten_one, MISFIT),
         (set_one_to_nan, "cannot be used: the weights 'branches.0.head.bias' are not finite numbers."),
         (set_one_to_infinity, "cannot be used: the weights 'branches.0.head.weight' are not finite numbers."),
     ],
@@ -77,7 +79,7 @@ def test_recipe_of_another_network_is_refused(model_copy: Path, network: dict[st
     package = open_model(model_copy)
     recipe = replace(package.recipe, network=replace(package.recipe.network, **network))
     write_package(model_copy, ModelPackage(package.card, recipe, package.weights))
-    assert refusal(model_copy, verify_model) == "cannot be used: its weights do not fit its recipe's network."
+    assert refusal(model_copy, verify_model) == MISFIT
 
 
 @pytest.mark.parametrize(
