@@ -17,11 +17,13 @@ from slicer.i18n import tr as _
 
 from . import review
 from .wall_job import on_scan_grid
-from .wall_nodes import is_outdated, wall_in_scene
+from .wall_nodes import is_outdated, measured_segment, measured_volume, notice_changed_outline, wall_in_scene
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
 OUTDATED_WALL = "The wall was measured of an earlier outline and was left out."
+WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
+WALL_OF_OTHER_SEGMENT = "The wall was measured of another segment and was left out."
 
 
 class PageJob(WorkerJob):
@@ -73,14 +75,16 @@ class PageJob(WorkerJob):
             name = _class_name(segment) if is_own else _("Outlined segment")
             segments.append(PageSegment(Outline(name, file, affine), tuple(segment.GetColor())))
         map_node = review.referenced(self._segmentation, review.DISAGREEMENT) if is_own else None
-        disagreement = None
+        disagreement = map_affine = None
         if map_node is not None:
             disagreement = self.folder / "disagreement.npy"
+            map_affine = transform_between(map_node, self._volume) @ ijk_to_ras(map_node)
             for _slab in write_npy(voxels_of(map_node), disagreement):
                 yield None
         wall, notes = wall_in_scene(self._segmentation), []
-        if wall is not None and is_outdated(self._segmentation):
-            wall, notes = None, [OUTDATED_WALL]
+        reason = self._reason_against_wall() if wall is not None else ""
+        if reason:
+            wall, notes = None, [reason]
         wall_file = self.folder / "wall.npz" if wall is not None else None
         if wall is not None and wall_file is not None:
             write_wall(wall, wall_file)
@@ -94,6 +98,7 @@ class PageJob(WorkerJob):
             method=review.outline_method(self._segmentation) if is_own else None,
             is_corrected=review.is_corrected(self._segmentation),
             disagreement=disagreement,
+            disagreement_affine=map_affine,
             trust=review.trust(self._segmentation) if is_own else None,
             doubts=self._doubts() if is_own else (),
             expected_overlap=review.expected_overlap(self._segmentation) if is_own else None,
@@ -103,6 +108,16 @@ class PageJob(WorkerJob):
 
     def take_answer(self, event: PageWritten) -> Iterator[JobOutcome | None]:
         yield JobOutcome(self._segmentation, _("The report was written to {file}.").format(file=self._page))
+
+    def _reason_against_wall(self) -> str:
+        """Return why the measured wall does not belong on the page; "" if it does."""
+        if measured_volume(self._segmentation) is not self._volume:
+            return WALL_OF_OTHER_SCAN
+        if measured_segment(self._segmentation) != self._segment:
+            return WALL_OF_OTHER_SEGMENT
+        # An edit of another segment marks the wall as outdated, too.
+        notice_changed_outline(self._segmentation)
+        return OUTDATED_WALL if is_outdated(self._segmentation) else ""
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...]:
         """Return the doubtful places in the volume's space."""

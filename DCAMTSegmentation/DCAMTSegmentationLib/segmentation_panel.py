@@ -17,7 +17,7 @@ from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import licence, review, views, wall_nodes
+from . import licence, review, views
 from .model_list import ModelList
 from .region_of_interest import style_region
 from .review_panel import ReviewPanel
@@ -278,7 +278,7 @@ class SegmentationPanel(VTKObservationMixin):
         if not path:
             return
         page = Path(path if path.lower().endswith((".html", ".htm")) else f"{path}.html")
-        segment = wall_nodes.measured_segment(segmentation) or self._wall.chosen_segment()
+        segment = self._wall.chosen_segment()
 
         def start() -> None:
             self._logic.ensurePackages()

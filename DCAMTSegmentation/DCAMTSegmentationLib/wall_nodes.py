@@ -53,6 +53,7 @@ def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
             segmentation.SetNodeReferenceID(role, node.GetID())
         for node in (model, table):
             place_below(node, segmentation)
+    model.SetNodeReferenceID(review.VOLUME, volume.GetID())
     model.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     surface = build_poly_data(wall.surface.points, wall.surface.triangles)
     for name, values in ((RATIO, wall.ratio), (REGION, wall.region)):
@@ -83,6 +84,11 @@ def note_outline(segmentation: Any, segment: str, outline: str) -> None:
     model: Any = review.referenced(segmentation, review.WALL)
     for name, text in ((_SEGMENT, segment), (_OUTLINE, outline), (_OUTDATED, None)):
         model.SetAttribute(name, text)
+
+
+def measured_volume(segmentation: Any) -> Any | None:
+    """Return the volume in which a segmentation's wall was measured; None if it is no longer in the scene."""
+    return review.referenced(review.referenced(segmentation, review.WALL), review.VOLUME)
 
 
 def measured_segment(segmentation: Any) -> str:

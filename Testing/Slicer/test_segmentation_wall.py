@@ -17,7 +17,7 @@ from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, OPENING
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.files import write_wall, write_wall_csv
-from dcamt.worker.protocol import WallMeasured
+from dcamt.worker.protocol import PageRequest, PageWritten, WallMeasured
 from dcamt_testing import warm_python
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSegmentationLib.worker_process import WorkerProcess
@@ -182,6 +182,7 @@ class WorkerWallTest(unittest.TestCase):
         self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
         self.assertNotIn(warning, self.ui.wallLabel.text)
         volume, segmentation = slicer.util.getNode("ball"), slicer.util.getNode("drawn")
+        self.assertIs(wall_nodes.measured_volume(segmentation), volume)
         smaller = phantom()[1]
         smaller[:20] = 0
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
@@ -362,6 +363,82 @@ class ChangedMeanwhileTest(unittest.TestCase):
             slicer.mrmlScene.AddNode(node)
             choose(self.ui.inputSelector, self.volume)
             choose(self.ui.outputSelector, self.segmentation)
+
+
+class PageAnswers(FakeWorker):
+    """Reads the mask of a page's first segment, and answers as if the page had been written."""
+
+    first_mask: np.ndarray
+
+    def _answer(self, request: Any, on_event: Any) -> None:
+        self.first_mask = np.load(request.segments[0].outline.mask)
+        on_event(PageWritten(request.id, request.page))
+
+
+class ReportRequestTest(unittest.TestCase):
+    """What a report requests from the worker."""
+
+    wall: WallResult
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.wall = expected_wall()
+
+    def setUp(self) -> None:
+        self.module = FakePanel(PageAnswers())
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
+        mask = segment_mask(self.segmentation, "blood")[0]
+        wall_nodes.note_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+
+    def add_segment(self) -> np.ndarray:
+        """Add the segment "other", half of the ball, and return its voxels."""
+        label = phantom()[1]
+        label[:28] = 0
+        self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label, self.segmentation, "other", self.volume)
+        slicer.app.processEvents()
+        return label
+
+    def report(self) -> PageRequest:
+        with Person() as person:
+            person.expects("Write the report", "/nowhere/page.html")
+            click(self.ui.reportButton)
+            process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the report")
+        self.assertIn("The report was written", self.ui.statusLabel.text)
+        request: PageRequest = self.module.worker.requests[-1]
+        return request
+
+    def test_wall_of_the_chosen_scan_and_segment_is_in_the_report(self) -> None:
+        request = self.report()
+        self.assertIsNotNone(request.wall)
+        self.assertEqual(request.notes, ())
+
+    def test_wall_of_another_scan_is_left_out_with_a_note(self) -> None:
+        choose(self.ui.inputSelector, add_phantom()[0])
+        self.assertIs(self.module.settings.outputSegmentation, self.segmentation)
+        request = self.report()
+        self.assertIsNone(request.wall)
+        self.assertEqual(request.notes, ("The wall was measured in another scan and was left out.",))
+
+    def test_report_is_of_the_chosen_segment_and_leaves_out_another_segment_s_wall(self) -> None:
+        label = self.add_segment()
+        choose(self.ui.wallSegmentComboBox, "other")
+        request = self.report()
+        np.testing.assert_array_equal(self.module.worker.first_mask, label)
+        self.assertIsNone(request.wall)
+        self.assertEqual(request.notes, ("The wall was measured of another segment and was left out.",))
+
+    def test_wall_stays_in_the_report_after_an_edit_of_another_segment(self) -> None:
+        self.add_segment()
+        self.assertTrue(wall_nodes.is_outdated(self.segmentation))
+        request = self.report()
+        self.assertIsNotNone(request.wall)
+        self.assertEqual(request.notes, ())
 
 
 class InsertedWallCase(unittest.TestCase):

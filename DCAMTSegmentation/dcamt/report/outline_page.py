@@ -105,7 +105,7 @@ def write_requested_page(request: PageRequest) -> PageWritten:
         model=card,
         quality=method.quality if method is not None else ACCURATE,
         is_corrected=request.is_corrected,
-        disagreement=_disagreement(request.disagreement, volume.grid),
+        disagreement=_disagreement(request, volume.grid),
         trust=request.trust,
         doubtful_places=request.doubts,
         expected_overlap=request.expected_overlap,
@@ -117,18 +117,16 @@ def write_requested_page(request: PageRequest) -> PageWritten:
     return PageWritten(request.id, request.page)
 
 
-def _disagreement(file: Path | None, grid: Grid) -> np.ndarray | None:
-    """Return the disagreement (I, J, K), 0 to 1, of a `.npy` file of percent (K, J, I).
-
-    None if there is none, or if it is not on the scan's grid.
-    """
-    if file is None:
+def _disagreement(request: PageRequest, grid: Grid) -> np.ndarray | None:
+    """Return the disagreement (I, J, K), 0 to 1; None if the request has none, or if it is not on the scan's grid."""
+    file, affine = request.disagreement, request.disagreement_affine
+    if file is None or affine is None:
         return None
     try:
         percent: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False).transpose()
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"could not be passed to the worker ({error})", path=file, remedy="Try again.") from error
-    return percent.astype(np.float32) / 100 if percent.shape == grid.shape else None
+    return percent.astype(np.float32) / 100 if Grid(percent.shape, affine).matches(grid) else None
 
 
 def _mask_on(grid: Grid, segment: DrawnSegment) -> np.ndarray:

@@ -129,7 +129,8 @@ class PageRequest:
 
     volume, affine: as in `SegmentRequest`. segments: the page lists all measurements of the first one. page: the
     `.html` file to write. method: None for outlines that no model made. is_corrected: whether a person has edited the
-    model's outlines. disagreement: a `.npy` file of uint8 percent (K, J, I) on the scan's grid. trust, doubts,
+    model's outlines. disagreement: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
+    disagreement_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space. trust, doubts,
     expected_overlap: as in `ScanSegmented`. wall: a file for `wall.files.read_wall`. notes: messages for the reader,
     without anything that identifies the patient.
     """
@@ -143,6 +144,7 @@ class PageRequest:
     method: OutlineMethod | None = None
     is_corrected: bool = False
     disagreement: Path | None = None
+    disagreement_affine: np.ndarray | None = None
     trust: float | None = None
     doubts: tuple[DoubtfulPlace, ...] = ()
     expected_overlap: ExpectedOverlap | None = None
@@ -342,6 +344,8 @@ def parse_request(line: str) -> Request:
         _check_affine(request.segment.affine)
     elif isinstance(request, PageRequest):
         _check_affine(request.affine)
+        if request.disagreement_affine is not None:
+            _check_affine(request.disagreement_affine)
         for segment in request.segments:
             _check_affine(segment.outline.affine)
     elif not isinstance(request, CancelRequest):
