@@ -223,19 +223,28 @@ def test_first_time_point_is_read_with_a_note(tmp_path: Path, named: bool) -> No
 
 @pytest.mark.parametrize("kind", ["frames", "folder"])
 def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
-    names = {"magnitude": "MAGNITUDE", "phase": "PHASE"}
+    """The units differ too, as Philips writes them."""
+    names, units = {"magnitude": "MAGNITUDE", "phase": "PHASE"}, ("normalized", "mrad")
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": 0}
     if kind == "frames":
         path = write_frames(
             tmp_path / "x.dcm",
             [*range(10)] * 2,
-            [{"MRImageFrameTypeSequence": {"ComplexImageComponent": n}} for n in names.values() for _ in range(10)],
+            [
+                {
+                    "MRImageFrameTypeSequence": {"ComplexImageComponent": name},
+                    "PixelValueTransformationSequence": {"RescaleType": unit, **rescale},
+                }
+                for name, unit in zip(names.values(), units, strict=True)
+                for _ in range(10)
+            ],
         )
     else:
         path = tmp_path / "series"
         for n, letter in enumerate("MP"):
             for k in range(10):
-                image_type = ["ORIGINAL", "PRIMARY", letter, "ND"]
-                write_slice(path / f"{n}{k}.dcm", k, ImageType=image_type, number=10 * n + k, add=100 + 1000 * n)
+                attributes = {"ImageType": ["ORIGINAL", "PRIMARY", letter, "ND"], "RescaleType": units[n], **rescale}
+                write_slice(path / f"{n}{k}.dcm", k, **attributes, number=10 * n + k, add=100 + 1000 * n)
     refused(lambda: read_scan(path), path, "magnitude, phase", "--frame-type")
     for n, name in enumerate(names):
         add = 100 if kind == "frames" else 100 + 1000 * n
@@ -331,6 +340,13 @@ def test_slices_with_contradictory_attributes_are_refused(
         write_slice(tmp_path / f"{k}.dcm", k, **({attribute: value} if k > 6 else {}))
     message = refused(lambda: read_scan(tmp_path), tmp_path, f"differ in their {word}: 7.dcm, 8.dcm, 9.dcm from 0.dcm")
     assert value not in message, "an identity is not printed"
+
+
+def test_points_in_time_of_different_units_are_refused(tmp_path: Path) -> None:
+    for n, unit in enumerate(("normalized", "mrad")):
+        for k in range(8):
+            write_slice(tmp_path / f"{n}{k}.dcm", k, number=10 * n + k, AcquisitionNumber=n, RescaleType=unit)
+    refused(lambda: read_scan(tmp_path), tmp_path, "differ in their unit of intensities")
 
 
 def test_spellings_of_a_name_and_missing_names_do_not_contradict(tmp_path: Path) -> None:

@@ -156,7 +156,6 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
     stack = _choose_stack(path, stacks, choice, notes)
     series, folders = stack.first.series, {frame.file.parent for frame in stack.frames}
     _refuse_damaged(path, found, series, folders)
-    _refuse_contradictions(path, stack.frames)
     frames = _choose_frames(path, stack, choice, notes)
     if len(frames) == 1:
         raise InputError(
@@ -336,7 +335,10 @@ def _numbered(stacks: Sequence[_Stack]) -> str:
 
 
 def _choose_frames(path: Path, stack: _Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the frames of the chosen kind and point in time, at most one at each place."""
+    """Return the frames of the chosen kind and point in time, at most one at each place.
+
+    Only the frames of one kind are checked for contradictions, since magnitude and phase have different units.
+    """
     frames = _without_copies(stack.frames, notes)
     names: list[Callable[[Frame], str]] = [lambda frame: frame.component]
     names += [lambda frame, n=n: frame.labels[n] for n in range(len(stack.first.labels))]  # type: ignore[misc]
@@ -360,6 +362,7 @@ def _choose_frames(path: Path, stack: _Stack, choice: ScanChoice, notes: list[st
         what = f'holds no images of the kind "{choice.frame_type}"'
         remedy = "Leave out --frame-type."
         raise InputError(f"{what}, but {', '.join(known)}" if known else what, path=path, remedy=remedy)
+    _refuse_contradictions(path, frames)
     return _choose_time(path, frames, choice, notes)
 
 
