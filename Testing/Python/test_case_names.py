@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dcamt.cases.names import FileKind, case_name, classify, labels_beside_scans, pair_with_labels
+from dcamt.cases.names import FileKind, case_name, classify, labels_beside_scans, pair_with_labels, short_names
 from dcamt.io.channels import channel_of
 
 
@@ -77,3 +77,26 @@ def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
     assert "p3" not in found, "two labels fit"
     assert "p4" not in found, "p4_post is another scan"
     assert sorted(map(str, found.values())) == sorted(labels), "no label is lost"
+
+
+def test_label_belongs_to_the_case_of_its_longest_shorter_name() -> None:
+    found = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a")})
+    assert found == {"p1_LA": Path("a")}, "p1 has no label"
+    found = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a"), "p1_final": Path("b")})
+    assert found == {"p1_LA": Path("a"), "p1": Path("b")}
+    found = pair_with_labels(["p1", "p1_LA"], {"p1_LA": Path("a"), "p1_LA_final": Path("b")})
+    assert found == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
+
+
+def test_short_names_of_each_label_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def count(name: str) -> list[str]:
+        asked.append(name)
+        return short_names(name)
+
+    monkeypatch.setattr("dcamt.cases.names.short_names", count)
+    cases = [f"p{number}" for number in range(30)]
+    found = pair_with_labels(cases, {f"{case}_LA": Path(case) for case in cases})
+    assert found == {case: Path(case) for case in cases}
+    assert sorted(asked) == sorted(f"{case}_LA" for case in cases)

@@ -9,6 +9,7 @@ and their like, a structure's name in a label's (`p1_LA_gt` of the scan `p1`), a
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -121,14 +122,18 @@ def short_names(name: str) -> list[str]:
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
     """Return the labels by the names of their cases.
 
-    A case gets the label of the same name, otherwise the only label that has the case's name among its `short_names`.
-    Other labels keep their own names.
+    A case gets the label of the same name, otherwise the only label whose longest short name (`short_names`) that is a
+    case is this one. Other labels keep their own names.
     """
-    found = dict(labels)
-    for case in sorted(set(cases) - labels.keys()):
-        fitting = [name for name in labels if name not in cases and case in short_names(name)]
-        if len(fitting) == 1:
-            found[case] = found.pop(fitting[0])
+    found, known = dict(labels), set(cases)
+    fitting: defaultdict[str, list[str]] = defaultdict(list)
+    for name in (name for name in labels if name not in known):
+        case = next((short for short in short_names(name) if short in known), None)
+        if case is not None and case not in labels:
+            fitting[case].append(name)
+    for case, names in fitting.items():
+        if len(names) == 1:
+            found[case] = found.pop(names[0])
     return found
 
 
