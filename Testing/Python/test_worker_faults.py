@@ -189,7 +189,7 @@ def test_worker_ends_when_stdin_closes_during_computation(
 
 def test_worker_ends_when_stdout_closes() -> None:
     process = subprocess.Popen(
-        [interpreter(), "-m", "dcamt.inference.worker"],
+        [interpreter(), "-m", "dcamt.commands.worker"],
         cwd=ENGINE_HOME,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -24,7 +24,7 @@ LARGE = (120, 150, 150)
 WORKING = ("Preparing", "Segmenting", "Finding")
 
 
-RUN = "import runpy; runpy.run_module('dcamt.inference.worker', run_name='__main__')"
+RUN = "import runpy; runpy.run_module('dcamt.commands.worker', run_name='__main__')"
 
 
 class FaultCase(SegmentationCase):

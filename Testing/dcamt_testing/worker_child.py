@@ -44,9 +44,10 @@ class Child:
     """A worker process. broken: a script that runs in the process before the worker starts."""
 
     def __init__(self, broken: str = "", *arguments: str) -> None:
-        program = ["-m", "dcamt.inference.worker", *arguments]
+        program = ["-m", "dcamt.commands.worker", *arguments]
         if broken:
-            program = ["-c", f"{broken}\nimport sys\nfrom dcamt.inference.worker import main\nsys.exit(main())"]
+            run = "import runpy\nrunpy.run_module('dcamt.commands.worker', run_name='__main__')"
+            program = ["-c", f"{broken}\n{run}"]
         self.process = subprocess.Popen(
             [interpreter(), *program],
             cwd=ENGINE_HOME,

@@ -15,7 +15,6 @@ import importlib.util
 import os
 import queue
 import shutil
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], Page
 
     write_page: serves a `PageRequest`.
     """
-    parser = argparse.ArgumentParser(prog="python -m dcamt.inference.worker")
+    parser = argparse.ArgumentParser(prog="python -m dcamt.commands.worker")
     parser.add_argument("--remove-at-end", metavar="FOLDER")
     folder = parser.parse_args(arguments).remove_at_end
     stdin, stdout = _private_streams()
@@ -124,7 +123,3 @@ def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], Page
     while worker.serve(lines.get()):
         pass
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
