@@ -12,9 +12,9 @@ from .errors import InputError
 from .geometry import Grid, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
-MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32: more than any cardiac MRI
+MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32: more than any scan of a patient has
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
-GREY_SCALE = "A grey-scale scan is needed."
+GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
 GRID_TOLERANCE = 0.05
@@ -32,7 +32,8 @@ class Volume:
     """A scan: `voxels` (C, I, J, K) of any real type, on `grid`.
 
     path: the file or folder that the scan was read from. notes: messages for the user on how the file was interpreted;
-    those that name files are `IdentifyingNote`. frames: for a DICOM scan, file and index of the frame of each slice.
+    those that name files are `IdentifyingNote`. frames: for each slice of a DICOM scan, its file and the index of its
+    frame in that file.
     """
 
     voxels: np.ndarray
@@ -50,8 +51,8 @@ class Volume:
 class Labelmap:
     """Labels: `voxels` (I, J, K) of an unsigned integer type, 0 = background, on `grid`.
 
-    path: the file that the labels were read from. partial: whether the file may be cropped to its segments, as
-    segmentations are; everything outside the grid is then background.
+    path: the file that the labels were read from. partial: whether the file can cover only the surroundings of its
+    segments, as `.seg.nrrd` files often do; everything outside the grid is then background.
     """
 
     voxels: np.ndarray
@@ -92,7 +93,7 @@ class SegmentInfo:
 def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
-    Refused are grids that `check_scan_grid` refuses, complex or colour voxels, NaN or infinite voxels, a channel with
+    It refuses grids that `check_scan_grid` refuses, complex or colour voxels, NaN or infinite voxels, a channel with
     only one intensity, and intensities beyond float32.
     """
     check_scan_grid(volume.grid, volume.path)
@@ -100,7 +101,7 @@ def check_scan(volume: Volume) -> None:
     if voxels.dtype.kind == "c":
         raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
     if voxels.dtype.kind not in "biuf":
-        raise InputError(f"holds {voxels.dtype} voxels, not intensities", path=path, remedy=GREY_SCALE)
+        raise InputError(f"holds {voxels.dtype} voxels, not intensities", path=path, remedy=GREY_SCALE_REMEDY)
     if voxels.dtype.kind == "f":
         bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
         if bad:
@@ -112,8 +113,8 @@ def check_scan(volume: Volume) -> None:
     for channel, values in enumerate(voxels):
         low, high = values.min(), values.max()
         if low == high:
-            which = f"channel {channel + 1}" if len(voxels) > 1 else "every voxel"
-            raise InputError(f"is blank: {which} has the value {low:g}", path=path, remedy="Choose another scan.")
+            which = f" of channel {channel + 1}" if len(voxels) > 1 else ""
+            raise InputError(f"is blank: every voxel{which} is {low:g}", path=path, remedy="Choose another scan.")
         if max(abs(float(low)), abs(float(high))) > float(np.finfo(np.float32).max):
             raise InputError("holds intensities beyond 3e38", path=path, remedy="Rescale the intensities.")
 
@@ -121,7 +122,7 @@ def check_scan(volume: Volume) -> None:
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan cannot have this grid.
 
-    Refused are grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, and grids whose longest side
+    It refuses grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, and grids whose longest side
     is longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`.
     """
     check_size(grid.shape, path)
@@ -140,25 +141,30 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
     if sides.max() > MAXIMUM_MM or sides.max() < MINIMUM_MM:
         metres = sides.max() > MAXIMUM_MM
         size = " x ".join(f"{side / 1000 if metres else side:.2g}" for side in sides)
-        apart = " x ".join(f"{mm:.3g}" for mm in np.unique(grid.spacing.round(6)))
         raise InputError(
-            f"measures {size} {'m' if metres else 'mm'}; its voxels are {apart} mm apart",
+            f"measures {size} {'m' if metres else 'mm'} with a voxel spacing of {_millimetres(grid)} mm",
             path=path,
-            remedy="Correct the spacing, which may be in another unit than millimetres"
-            + (", or crop the scan around the heart." if metres else "."),
+            remedy="Correct the spacing, which may be in a unit other than millimetres"
+            + (", or crop the scan around the organ." if metres else "."),
         )
 
 
 def check_grid(grid: Grid, path: Path | None) -> None:
-    """Raise InputError, naming `path`, if a grid is empty or its affine is singular or not finite."""
+    """Raise InputError, naming `path`, if a grid cannot be that of an image.
+
+    It refuses an empty grid, and an affine that is not finite, is singular or whose last row is not (0, 0, 0, 1).
+    """
     check_size(grid.shape, path)
     remedy = "Repair the scan's geometry, for instance by exporting it again from DICOM."
     if not np.isfinite(grid.affine).all():
         raise InputError("has NaN or infinite numbers in its geometry (affine)", path=path, remedy=remedy)
     if (grid.spacing <= 0).any():
         raise InputError("has a voxel spacing of zero", path=path, remedy=remedy)
-    # Relative to a box with the same edges, the volume of a voxel is 1 for orthogonal axes, 0 for axes in one plane.
-    if grid.voxel_volume_mm3 < 1e-4 * float(np.prod(grid.spacing)) or not np.allclose(grid.affine[3], (0, 0, 0, 1)):
+    # The voxel's volume divided by the product of its edge lengths is 1 for orthogonal axes and 0 for coplanar axes.
+    if not np.allclose(grid.affine[3], (0, 0, 0, 1)):
+        row = ", ".join(f"{value:g}" for value in grid.affine[3])
+        raise InputError(f"has an invalid affine, whose last row is ({row})", path=path, remedy=remedy)
+    if grid.voxel_volume_mm3 < 1e-4 * float(np.prod(grid.spacing)):
         raise InputError("has a singular geometry: its axes lie in one plane", path=path, remedy=remedy)
 
 
@@ -170,7 +176,7 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
         )
     if len(shape) >= 3 and np.prod([float(size) for size in shape]) > MAXIMUM_VOXELS:
         raise InputError(
-            f"claims {_sizes(shape)} voxels, more than any cardiac scan",
+            f"claims {_sizes(shape)} voxels, more than any scan of a patient has",
             path=path,
             remedy="Crop or resample it, or copy the file again if it is damaged.",
         )
@@ -186,7 +192,7 @@ def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
     if voxels.min() < 0:
         raise InputError(f"holds the negative label {voxels.min():g}", path=path, remedy="Labels start at 0.")
     if voxels.max() > np.iinfo(np.uint32).max:
-        raise InputError(f"holds the label {voxels.max():g}", path=path, remedy=remedy)
+        raise InputError(f"holds the label value {voxels.max():g}, which is too large", path=path, remedy=remedy)
     return voxels.astype(np.min_scalar_type(int(voxels.max())), copy=False)
 
 
@@ -207,7 +213,7 @@ def relabel_255(labelmap: Labelmap, value: int) -> Labelmap:
 
 
 def grid_difference(grid: Grid, other: Grid) -> tuple[float, float]:
-    """Return the largest distance between corresponding corners of two grids of one shape, in mm and in voxels."""
+    """Return the largest distance between corresponding corners of two grids of the same shape, in mm and in voxels."""
     apart = grid.corners() - other.corners()
     voxels = np.abs(apart @ np.linalg.inv(other.affine[:3, :3]).T)
     return float(np.linalg.norm(apart, axis=1).max()), float(voxels.max())
@@ -234,7 +240,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
         return replace(labelmap, grid=grid)
     turn = reorientation_between(labelmap.grid, grid)
     if turn is None:
-        raise _other_grid(labelmap, grid, scan, "")
+        raise _grid_mismatch(labelmap, grid, scan, "")
     turned, voxels = turn.apply_to_grid(labelmap.grid), turn.apply(labelmap.voxels)
     start = np.linalg.solve(grid.affine[:3, :3], turned.affine[:3, 3] - grid.affine[:3, 3])
     offset = np.rint(start).astype(int)
@@ -242,20 +248,21 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     placed = _shifted(grid, offset, turned.shape)
     mm, fraction = grid_difference(turned, placed)
     if fraction > GRID_TOLERANCE:
-        raise _other_grid(labelmap, grid, scan, f": it lies up to {mm:.2g} mm ({fraction:.2g} voxels) off")
+        raise _grid_mismatch(labelmap, grid, scan, f": it lies up to {mm:.2g} mm ({fraction:.2g} voxels) off")
     if not labelmap.partial and (placed.shape != grid.shape or offset.any()):
-        raise _other_grid(labelmap, grid, scan, "")
+        raise _grid_mismatch(labelmap, grid, scan, "")
     target = np.zeros(grid.shape, voxels.dtype)
-    inner = [
+    # Per axis, the part of the scan that the labelmap covers: as indices of the scan, and of the labelmap.
+    overlap = [
         (slice(max(0, side.start), min(size, side.stop)), slice(max(0, -side.start), min(size, side.stop) - side.start))
         for side, size in zip((i, j, k), grid.shape, strict=True)
     ]
-    overlaps = all(here.start < here.stop for here, _ in inner)
-    kept = voxels[tuple(there for _, there in inner)] if overlaps else voxels[:0]
+    overlaps = all(in_scan.start < in_scan.stop for in_scan, _ in overlap)
+    kept = voxels[tuple(in_labels for _, in_labels in overlap)] if overlaps else voxels[:0]
     if np.count_nonzero(kept) < np.count_nonzero(voxels):
-        raise _other_grid(labelmap, grid, scan, ": it reaches beyond the scan")
+        raise _grid_mismatch(labelmap, grid, scan, ": it reaches beyond the scan")
     if overlaps:
-        target[tuple(here for here, _ in inner)] = kept
+        target[tuple(in_scan for in_scan, _ in overlap)] = kept
     return Labelmap(target, grid, labelmap.path)
 
 
@@ -266,13 +273,14 @@ def _shifted(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Gri
     return Grid(shape, affine)
 
 
-def _other_grid(labelmap: Labelmap, grid: Grid, scan: str | Path, how: str) -> InputError:
+def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str) -> InputError:
+    """Return the error for a labelmap that does not fit `grid`; `detail` is appended to the message."""
     sizes, spacings = zip(*((_sizes(g.shape), _millimetres(g)) for g in (labelmap.grid, grid)), strict=True)
     return InputError(
-        f"lies on another grid ({sizes[0]} voxels of {spacings[0]} mm) than {scan} "
-        f"({sizes[1]} voxels of {spacings[1]} mm){how}",
+        f"lies on a different grid ({sizes[0]} voxels of {spacings[0]} mm) from {scan} "
+        f"({sizes[1]} voxels of {spacings[1]} mm){detail}",
         path=labelmap.path,
-        remedy="Choose the scan on which this was outlined, or resample it to the scan's grid.",
+        remedy="Choose the scan on which these labels were drawn, or resample them to this scan's grid.",
     )
 
 

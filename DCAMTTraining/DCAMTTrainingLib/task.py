@@ -1,4 +1,4 @@
-"""Define the task of a run: a shipped recipe, the user's own classes in MRI or CT, or a suggested recipe."""
+"""Define the task of a run: a shipped recipe, user-defined classes in MRI or CT, or a suggested recipe."""
 
 from __future__ import annotations
 
@@ -19,38 +19,43 @@ from slicer.i18n import tr as _
 OWN_MRI, OWN_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
 BASES = {OWN_MRI: "la", OWN_CT: "pancreas"}
-"""The shipped recipe whose intensities, network and schedule a task with own classes uses."""
+"""The shipped recipe whose intensities, network and schedule a task with user-defined classes uses."""
 TISSUE = Code("SCT", "85756007", "Tissue")
 
 
 @dataclass(frozen=True)
-class OwnClass:
-    """A class defined by the user. color: (red, green, blue), 0 to 1. code: scheme, value and meaning of its type."""
+class UserClass:
+    """A class defined by the user.
+
+    color: (red, green, blue), 0 to 1. code: the terminology code (scheme, value, meaning) of the structure.
+    """
 
     name: str
     color: tuple[float, float, float]
     code: tuple[str, str, str] = (TISSUE.scheme, TISSUE.value, TISSUE.meaning)
 
 
-def recipe_of(task: str, classes: Sequence[OwnClass], suggested: str = "") -> Recipe:
+def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> Recipe:
     """Return the recipe of a task: the name of a shipped one, `OWN_MRI`, `OWN_CT` or `SUGGESTED`.
 
     suggested: the text of the suggested recipe, as `Recipe.to_json` writes it.
 
     Raises:
-        InputError: a task with own classes has none, or two with the same name; or there is no suggested recipe.
+        InputError: a task with user-defined classes has none, one without a name, or two with the same name; or there
+            is no suggested recipe.
     """
     if task == SUGGESTED:
         return suggested_recipe(suggested)
     if task not in BASES:
         return load_recipe(task)
-    names = [own.name.strip() for own in classes]
+    names = [user_class.name.strip() for user_class in classes]
     if not names or not all(names):
         raise InputError(_("each class needs a name"), path=_("Task"), remedy=_("Enter the name of the structure."))
     if len({name.lower() for name in names}) < len(names):
         raise InputError(_("two classes have the same name"), path=_("Task"), remedy=_("Give each class its own name."))
     infos = tuple(
-        SegmentInfo(number, own.name.strip(), own.color, Code(*own.code)) for number, own in enumerate(classes, start=1)
+        SegmentInfo(label, user_class.name.strip(), user_class.color, Code(*user_class.code))
+        for label, user_class in enumerate(classes, start=1)
     )
     base = load_recipe(BASES[task])
     modality = _("MRI") if task == OWN_MRI else _("CT")
@@ -68,24 +73,27 @@ def suggested_recipe(text: str) -> Recipe:
 
 
 def continued_recipe(model: str, recipe: Recipe) -> Recipe:
-    """Return the recipe to continue training a model: the model's own, with the task's classes and iterations.
+    """Return the recipe for training a model further: the model's own, with the task's classes and iterations.
 
     Raises:
-        InputError: the model does not exist, or has another number of classes or channels.
+        InputError: the model does not exist, or has a different number of classes or channels.
     """
     path = model_path(model)
-    own = _cached_recipe(path, path.stat().st_mtime_ns)
-    if own.output_channels != recipe.output_channels or own.input_channels != recipe.input_channels:
+    model_recipe = _cached_recipe(path, path.stat().st_mtime_ns)
+    remedy = _("Start from scratch or from another model.")
+    if model_recipe.output_channels != recipe.output_channels:
         what = _("segments {has} class(es), but the task has {wanted}")
-        remedy = _("Start from scratch or from another model.")
-        raise InputError(
-            what.format(has=own.output_channels - 1, wanted=recipe.output_channels - 1), path=model, remedy=remedy
-        )
+        what = what.format(has=model_recipe.output_channels - 1, wanted=recipe.output_channels - 1)
+        raise InputError(what, path=model, remedy=remedy)
+    if model_recipe.input_channels != recipe.input_channels:
+        what = _("expects {has} channel(s) in each scan, but the task has {wanted}")
+        what = what.format(has=model_recipe.input_channels, wanted=recipe.input_channels)
+        raise InputError(what, path=model, remedy=remedy)
     training = replace(
-        own.training, iterations=recipe.training.iterations, validate_every=recipe.training.validate_every
+        model_recipe.training, iterations=recipe.training.iterations, validate_every=recipe.training.validate_every
     )
     return replace(
-        own,
+        model_recipe,
         training=training,
         name=recipe.name,
         title=recipe.title,
@@ -95,30 +103,35 @@ def continued_recipe(model: str, recipe: Recipe) -> Recipe:
 
 
 @lru_cache(maxsize=16)
-def _cached_recipe(path: Path, changed: int) -> Recipe:
-    """Return the recipe of a model file, cached since it is needed at every change of a setting."""
+def _cached_recipe(path: Path, mtime_ns: int) -> Recipe:
+    """Return the recipe of a model file.
+
+    Cached by path and modification time, because it is read again whenever a setting changes.
+    """
     return read_recipe(path)
 
 
-def new_class(classes: Sequence[OwnClass]) -> OwnClass:
-    """Return a further class in a colour that the first few others do not have."""
+def new_class(classes: Sequence[UserClass]) -> UserClass:
+    """Return a new class with the next colour of the palette."""
     number = len(classes) + 1
-    return OwnClass(_("Class {number}").format(number=number), SEGMENT_COLORS[(number - 1) % len(SEGMENT_COLORS)])
+    return UserClass(_("Class {number}").format(number=number), SEGMENT_COLORS[(number - 1) % len(SEGMENT_COLORS)])
 
 
-def classes_to_json(classes: Sequence[OwnClass]) -> str:
+def classes_to_json(classes: Sequence[UserClass]) -> str:
     """Return the classes as JSON text."""
-    return json.dumps([asdict(own) for own in classes])
+    return json.dumps([asdict(user_class) for user_class in classes])
 
 
-def classes_from_json(text: str) -> list[OwnClass]:
-    """Return the classes of `classes_to_json`; an empty list for any other text."""
+def classes_from_json(text: str) -> list[UserClass]:
+    """Parse the text written by `classes_to_json`; return an empty list for any other text."""
     try:
-        found = []
+        classes = []
         for data in json.loads(text or "[]"):
             red, green, blue = data["color"]
             scheme, value, meaning = data["code"]
-            found.append(OwnClass(str(data["name"]), (float(red), float(green), float(blue)), (scheme, value, meaning)))
-        return found
+            classes.append(
+                UserClass(str(data["name"]), (float(red), float(green), float(blue)), (scheme, value, meaning))
+            )
+        return classes
     except (ValueError, TypeError, KeyError):
         return []

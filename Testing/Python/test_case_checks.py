@@ -74,9 +74,9 @@ def test_missing_scan_is_reported(cases: list[Case], tmp_path: Path) -> None:
 def test_label_on_another_grid_is_reported(cases: list[Case]) -> None:
     assert cases[1].label
     write_nifti(cases[1].label, ellipsoid_scan((24, 24, 22))[1])
-    assert "another grid (24 x 24 x 22 voxels of 2 x 2 x 2 mm) than " in problem(cases, 1)
+    assert "a different grid (24 x 24 x 22 voxels of 2 x 2 x 2 mm) from " in problem(cases, 1)
     write_nifti(cases[1].label, ellipsoid_scan()[1], spacing_mm=2.1)
-    assert "another grid" in problem(cases, 1)
+    assert "a different grid" in problem(cases, 1)
 
 
 def test_missing_and_empty_labels_are_reported(cases: list[Case]) -> None:

@@ -72,7 +72,7 @@ def test_channels_of_different_grids_are_refused(tmp_path: Path) -> None:
     shifted = Grid(GRID.shape, GRID.affine + np.pad([[3.0]], ((0, 3), (3, 0))))
     voxels = read_scan(tmp_path / "a_0001.nii.gz").voxels
     write_volume(Volume(voxels, shifted), tmp_path / "a_0001.nii.gz")
-    with pytest.raises(InputError, match=r"a_0001\.nii\.gz: lies on another grid than a_0000\.nii\.gz.* 3 mm apart"):
+    with pytest.raises(InputError, match=r"a_0001.nii.gz: lies on a different grid from a_0000.nii.gz.* 3 mm apart"):
         read_scan(tmp_path / "a_0000.nii.gz", channels=2)
 
 

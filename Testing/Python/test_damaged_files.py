@@ -272,9 +272,15 @@ def test_stack_of_few_slices_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mm", "words"),
-    [(100.0, ("measures 0.9 x 1 x 1.1 m", "100 mm apart")), (625.0, ("5.6 x 6.2 x 6.9 m",)), (6e-4, ("0.0006 mm",))],
+    ("spacing", "words"),
+    [
+        ((100.0, 100.0, 200.0), ("measures 0.9 x 1 x 2.2 m with a voxel spacing of 100 x 100 x 200 mm",)),
+        ((625.0, 625.0, 625.0), ("5.6 x 6.2 x 6.9 m",)),
+        ((6e-4, 6e-4, 6e-4), ("0.0006 x 0.0006 x 0.0006 mm",)),
+    ],
 )
-def test_error_states_the_impossible_size(tmp_path: Path, mm: float, words: tuple[str, ...]) -> None:
-    path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([mm, mm, mm, 1.0]))
+def test_error_states_the_impossible_size(
+    tmp_path: Path, spacing: tuple[float, float, float], words: tuple[str, ...]
+) -> None:
+    path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([*spacing, 1.0]))
     refused(lambda: read_scan(path), path, *words)

@@ -226,7 +226,7 @@ def test_unpaired_duplicate_and_missing_files_are_refused_by_name(folders: tuple
 )
 def test_prediction_on_another_grid_is_refused(folders: tuple[Path, Path], fault: np.ndarray) -> None:
     save(folders[0] / "la001_image.nrrd", two_classes(11), AFFINE @ fault)
-    assert_refused(folders, "la001_image.nrrd", "la001_label.nii.gz", "another grid")
+    assert_refused(folders, "la001_image.nrrd", "la001_label.nii.gz", "a different grid")
 
 
 def test_prediction_of_another_size_is_refused(folders: tuple[Path, Path]) -> None:

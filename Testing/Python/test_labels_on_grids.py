@@ -64,7 +64,7 @@ def test_cropped_segmentation_is_placed_on_the_scan_s_grid() -> None:
     )
     turned = Labelmap(np.ascontiguousarray(outline()[box][::-1]), flipped, partial=True)
     np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, outline())
-    with pytest.raises(InputError, match="another grid"):
+    with pytest.raises(InputError, match="a different grid"):
         fit_labelmap(Labelmap(outline()[box], GRID.crop(box)), GRID, "scan")
 
 

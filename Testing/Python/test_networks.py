@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> Recipe:
-    """Return the left-atrium recipe with a network of a few hundred weights."""
+    """Return the left-atrium recipe with a network of about 15,000 weights."""
     la = load_recipe("la")
     shape = {"channels": (4, 6, 8), "convolutions": (1, 2, 1), "attention_heads": 2, "embedding": 5, **network}
     return replace(
@@ -27,7 +27,7 @@ def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> R
 
 
 def exchanging_network(recipe: Recipe, seed: int = 0) -> DualVNet:
-    """Return a network for inference with random cross-attention, which is initially the identity."""
+    """Return a network in evaluation mode with random cross-attention, which is the identity in a new network."""
     torch.manual_seed(seed)
     network = DualVNet(recipe).eval()
     attentions: Any = network.attentions
@@ -126,53 +126,60 @@ def test_untrained_branches_do_not_affect_each_other() -> None:
 def test_single_branch_equals_the_branch_attending_to_its_own_tokens(branch: int) -> None:
     network = exchanging_network(small_recipe(classes=2, input_channels=2))
     scan = image(2, 2, 8, 12, 8)
-    own = torch.zeros(2, 2, dtype=torch.bool)
-    own[branch] = True
+    own_tokens = torch.zeros(2, 2, dtype=torch.bool)  # (branch, sample)
+    own_tokens[branch] = True
     with torch.no_grad():
-        forced, exchanged = network(scan, own), network(scan)
+        with_own_tokens, exchanged = network(scan, own_tokens), network(scan)
         if branch == 0:
-            assert torch.equal(network.forward_one(scan), forced[0].logits)
-        # The other branch still attends to its partner, which changes its output.
-        assert torch.equal(forced[1 - branch].logits, exchanged[1 - branch].logits)
-        assert not torch.allclose(forced[branch].logits, exchanged[branch].logits, atol=1e-3)
-    for one, other in zip(forced, exchanged, strict=True):
+            assert torch.equal(network.forward_one(scan), with_own_tokens[0].logits)
+        # The other branch still attends to its partner's tokens.
+        assert torch.equal(with_own_tokens[1 - branch].logits, exchanged[1 - branch].logits)
+        assert not torch.allclose(with_own_tokens[branch].logits, exchanged[branch].logits, atol=1e-3)
+    for one, other in zip(with_own_tokens, exchanged, strict=True):
         assert torch.equal(one.bottleneck, other.bottleneck)
 
 
-def test_branches_exchange_tokens_in_inference_as_in_training() -> None:
+def test_exchange_at_inference_equals_the_exchange_in_the_forward_pass() -> None:
     network = exchanging_network(small_recipe())
     scan = image(2, 1, 8, 12, 8)
     with torch.no_grad():
         encoded = [vnet.encode(scan) for vnet in network.vnets]
         deepest = [features[-1] for features in encoded]
-        for branches, own in (((0, 1), None), ((0,), True), ((1,), True)):
-            mask = None if own is None else torch.ones(2, 2, dtype=torch.bool)
-            expected = network(scan, mask)
+        for branches in ((0, 1), (0,), (1,)):
+            # A branch without its partner attends to its own tokens.
+            own_tokens = torch.ones(2, 2, dtype=torch.bool) if len(branches) == 1 else None
+            expected = network(scan, own_tokens)
             exchanged = network.exchange_at_inference([deepest[branch] for branch in branches], branches)
             assert len(exchanged) == len(branches)
             for branch, bottleneck in zip(branches, exchanged, strict=True):
                 logits, _ = network.vnets[branch].decode([*encoded[branch][:-1], bottleneck])
                 assert torch.equal(logits, expected[branch].logits)
-        deaf = DualVNet(small_recipe(attention_heads=0))
-        assert all(map(torch.equal, deaf.exchange_at_inference(deepest, (0, 1)), deepest))
+
+
+def test_network_without_attention_exchanges_nothing_at_inference() -> None:
+    without_attention = DualVNet(small_recipe(attention_heads=0))
+    deepest = [image(1, 8, 2, 3, 2, seed=seed) for seed in (1, 2)]
+    with torch.no_grad():
+        assert all(map(torch.equal, without_attention.exchange_at_inference(deepest, (0, 1)), deepest))
 
 
 def test_own_tokens_can_be_set_for_each_sample_and_branch() -> None:
     network = exchanging_network(small_recipe())
     scan = image(3, 1, 8, 8, 8)
-    own = torch.tensor([[True, False, True], [False, False, True]])
+    own_tokens = torch.tensor([[True, False, True], [False, False, True]])  # (branch, sample)
 
     def logits(mask: Tensor | None) -> list[Tensor]:
         return [output.logits for output in network(scan, mask)]
 
     with torch.no_grad():
-        mixed, all_own, none_own = logits(own), logits(torch.ones_like(own)), logits(torch.zeros_like(own))
-        for found, expected in zip(logits(None), none_own, strict=True):
-            assert torch.equal(found, expected)
+        mixed = logits(own_tokens)
+        all_own, none_own = logits(torch.ones_like(own_tokens)), logits(torch.zeros_like(own_tokens))
+        for by_default, expected in zip(logits(None), none_own, strict=True):
+            assert torch.equal(by_default, expected)
     for branch in (0, 1):
         assert not torch.allclose(all_own[branch], none_own[branch], atol=1e-3)
         for sample in range(3):
-            expected = (all_own if own[branch, sample] else none_own)[branch][sample]
+            expected = (all_own if own_tokens[branch, sample] else none_own)[branch][sample]
             assert torch.allclose(mixed[branch][sample], expected, atol=1e-6)
 
 
@@ -183,20 +190,21 @@ def test_pointwise_equals_pytorch_convolution_and_keeps_memory_format(layout: to
     ours, theirs = Pointwise(5, 3, bias), nn.Conv3d(5, 3, 1, bias=bias)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 5, 4, 6, 8).contiguous(memory_format=layout)
-    lesson = torch.randn(2, 3, 4, 6, 8).contiguous(memory_format=layout)
+    upstream_gradient = torch.randn(2, 3, 4, 6, 8).contiguous(memory_format=layout)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = []
+        outputs_and_gradients = []
         for layer in (ours, theirs):
-            given = x.clone().requires_grad_()
-            result = layer(given)
-            found.append([result, *torch.autograd.grad((result * lesson).sum(), [given, *layer.parameters()])])
+            features = x.clone().requires_grad_()
+            output = layer(features)
+            gradients = torch.autograd.grad(output, [features, *layer.parameters()], upstream_gradient)
+            outputs_and_gradients.append([output, *gradients])
     finally:
         torch.set_num_threads(threads)
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*outputs_and_gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
-    assert all(tensor.is_contiguous(memory_format=layout) for tensor in found[0][:2])
+    assert all(tensor.is_contiguous(memory_format=layout) for tensor in outputs_and_gradients[0][:2])
 
 
 def test_branches_share_no_weight_and_upsample_differently() -> None:
@@ -204,8 +212,8 @@ def test_branches_share_no_weight_and_upsample_differently() -> None:
     network = DualVNet(small_recipe())
     a, b = network.vnets
     assert [a, b] == list(network.branches)
-    places = [{p.data_ptr() for p in branch.parameters()} for branch in (a, b)]
-    assert places[0].isdisjoint(places[1])
+    addresses = [{p.data_ptr() for p in branch.parameters()} for branch in (a, b)]
+    assert addresses[0].isdisjoint(addresses[1])
     assert not torch.equal(next(a.parameters()), next(b.parameters()))
     kinds = [{type(module) for module in branch.decoder.modules()} for branch in (a, b)]
     assert nn.ConvTranspose3d in kinds[0] - kinds[1]
@@ -225,9 +233,9 @@ def parts_with_gradient(network: DualVNet, output: BranchOutput) -> set[str]:
 def test_gradients_cross_between_branches_only_through_attention() -> None:
     network = exchanging_network(small_recipe())
     scan = image(1, 1, 8, 8, 8)
-    own = {"branches.0.encoder", "branches.0.decoder", "branches.0.head", "attentions.0"}
-    assert parts_with_gradient(network, network(scan)[0]) == own | {"branches.1.encoder"}
-    assert parts_with_gradient(network, network(scan, torch.ones(2, 1, dtype=torch.bool))[0]) == own
+    own_parts = {"branches.0.encoder", "branches.0.decoder", "branches.0.head", "attentions.0"}
+    assert parts_with_gradient(network, network(scan)[0]) == own_parts | {"branches.1.encoder"}
+    assert parts_with_gradient(network, network(scan, torch.ones(2, 1, dtype=torch.bool))[0]) == own_parts
 
 
 def test_trilinear_up_equals_upsampling_followed_by_a_convolution() -> None:
@@ -261,7 +269,7 @@ def test_transposed_up_maps_each_voxel_to_eight() -> None:
     assert np.allclose(layer[0](x).detach().numpy(), expected, atol=1e-12)
 
 
-def test_decoder_adds_the_encoder_s_features_at_each_level() -> None:
+def test_decoder_adds_the_encoder_features_at_each_level() -> None:
     """With the last upsampling set to 0, the decoder's last level gets the encoder's finest features only."""
     torch.manual_seed(0)
     branch: Any = DualVNet(small_recipe()).branches[0].eval()

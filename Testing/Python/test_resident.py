@@ -109,12 +109,12 @@ def test_error_of_a_label_names_its_file(tmp_path: Path) -> None:
     case = write_case(tmp_path, image, label * 7)
     assert refusal(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows 1 to 1. ")
     case = write_case(tmp_path, image, label[:-1])
-    assert refusal(case).startswith(f"{case.label}: lies on another grid (23 x 24 x 24 voxels")
+    assert refusal(case).startswith(f"{case.label}: lies on a different grid (23 x 24 x 24 voxels")
     moved = np.diag([2.0, 2.0, 2.0, 1.0])
     moved[0, 3] = 0.5
     assert case.label is not None
     nibabel.save(nibabel.Nifti1Image(label, moved), case.label)
-    assert "lies on another grid" in refusal(case)
+    assert "lies on a different grid" in refusal(case)
     case.label.write_bytes(b"no image")
     assert refusal(case).startswith(f"{case.label}: ")
 

@@ -10,11 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
-from dcamt.errors import OutputError
+from dcamt.errors import InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.volume import Labelmap, Volume
+from dcamt.volume import Labelmap, Volume, check_grid
 from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
@@ -86,7 +86,7 @@ def test_content_that_contradicts_the_ending_is_refused(tmp_path: Path) -> None:
     [
         ("srow_x", np.nan, "NaN"),
         ("srow_x", 0, "zero"),
-        ("pixdim", 0, "impossible voxel spacing (0 x 3 x 4 mm)"),
+        ("pixdim", 0, "impossible voxel spacing (0 x 3 x 4)"),
         ("pixdim", np.nan, "impossible voxel spacing"),
         ("dim", 30000, "30000 x 10 x 11"),
         ("dim", -4, ""),
@@ -124,6 +124,13 @@ def test_missing_or_unknown_nrrd_geometry_is_refused(tmp_path: Path) -> None:
     for number, (header, word) in enumerate(cases):
         path = save_nrrd(tmp_path / f"{number}.nrrd", scan(), **header)
         refused(lambda path=path: read_scan(path), path, word)
+
+
+def test_affine_with_an_invalid_last_row_is_refused() -> None:
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[3] = 0, 0, 0.5, 1
+    with pytest.raises(InputError, match=r"^x\.nrrd: has an invalid affine, whose last row is \(0, 0, 0\.5, 1\)"):
+        check_grid(Grid(SHAPE, affine), Path("x.nrrd"))
 
 
 # ---- voxels ----

@@ -16,7 +16,7 @@ from segmentation_case import (
     PATIENCE_S,
     Person,
     add_scan,
-    assert_no_pause,
+    assert_stays_responsive,
     choose,
     click,
     close_scene,
@@ -39,7 +39,7 @@ class CancelTest(FaultCase):
         pid = self.begin(add_scan(shape=LARGE))
         self.assertEqual(self.ui.applyButton.text, "Cancel")
         folders = self.worker._root
-        assert_no_pause(work_seconds(lambda: click(self.ui.applyButton), tries=1))
+        assert_stays_responsive(work_seconds(lambda: click(self.ui.applyButton), tries=1))
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(self.ui.applyButton.text, "Apply")
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")

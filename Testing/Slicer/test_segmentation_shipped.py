@@ -16,7 +16,7 @@ from DCAMTSegmentationLib.training_cases import scene_cases
 from segmentation_case import (
     ROOT,
     LoopMonitor,
-    assert_no_pause,
+    assert_stays_responsive,
     click,
     open_module,
     process_events_until,
@@ -64,7 +64,7 @@ class TutorialTest(unittest.TestCase):
         pause = self.apply()
         segmentation = self.ui.outputSelector.currentNode()
         self.assertIsNotNone(segmentation, self.ui.statusLabel.text)
-        assert_no_pause(pause)
+        assert_stays_responsive(pause)
 
         label = exact_label()
         mask = segment_mask(segmentation, volume)

@@ -39,7 +39,7 @@ from DCAMTTrainingLib.runs.proposal import open_proposal, scene_volume
 from slicer_harness import (
     LoopMonitor,
     Person,
-    assert_no_pause,
+    assert_stays_responsive,
     choose,
     click,
     close_scene,
@@ -63,7 +63,7 @@ class AfterARunTest(TrainingCase):
             add_volume(f"{PATIENT} plain {seed}", ellipsoid(seed)[0])
         click(self.ui.addSceneButton)
         self.session.table.set_role([1], "validation")
-        self.make_small(iterations="60")
+        self.choose_tiny_model_and_settings(iterations="60")
         self.set_estimate()
         run = RunFolder(self.runs / "run-1")
         click(self.ui.startButton)
@@ -145,7 +145,7 @@ class AfterARunTest(TrainingCase):
             click(self.ui.rankButton)
             self.assertEqual(self.ui.rankButton.text, "Cancel")
             self.wait_for(lambda: self.ui.rankButton.text != "Cancel", "the ranking")
-        assert_no_pause(monitor.longest_work)
+        assert_stays_responsive(monitor.longest_work)
         model = self.ui.rankTable.model()
         self.assertEqual(model.rowCount(), 2)
         scores = [float(model.data(model.index(row, 1)).rstrip("%")) for row in range(2)]
@@ -421,7 +421,7 @@ class PreviewTest(unittest.TestCase):
             close_scene()
             return show_preview(preview, tiny_recipe(), "run")
 
-        assert_no_pause(longest_step(show))
+        assert_stays_responsive(longest_step(show))
 
 
 def open_nodes(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:

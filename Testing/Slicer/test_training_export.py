@@ -14,7 +14,7 @@ from dcamt.recipe import load_recipe
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
 from slicer_harness import (
-    assert_no_pause,
+    assert_stays_responsive,
     close_scene,
     longest_step,
     start_afresh,
@@ -113,7 +113,7 @@ class ExportTest(unittest.TestCase):
         label[60:100, 100:200, 100:200] = 1
         outline = add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
-        assert_no_pause(longest_step(lambda: export_case(row, self.folder, 1), tries=1))
+        assert_stays_responsive(longest_step(lambda: export_case(row, self.folder, 1), tries=1))
         np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
         np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
 

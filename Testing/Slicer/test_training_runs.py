@@ -27,7 +27,7 @@ from DCAMTTrainingLib.settings import chosen_settings
 from slicer_harness import (
     LoopMonitor,
     Person,
-    assert_no_pause,
+    assert_stays_responsive,
     choose,
     click,
     close_scene,
@@ -51,7 +51,7 @@ class RunsTest(TrainingCase):
 
     def start(self, **changes: str) -> RunFolder:
         """Click Start and wait for the first iterations."""
-        self.make_small(**changes)
+        self.choose_tiny_model_and_settings(**changes)
         self.set_estimate()
         name = self.session.settings.runName
         click(self.ui.startButton)
@@ -68,7 +68,7 @@ class RunsTest(TrainingCase):
         return run_state(run).state
 
     def test_run_finishes_with_charts_and_results(self) -> None:
-        self.make_small(iterations="30")
+        self.choose_tiny_model_and_settings(iterations="30")
         self.set_estimate()
         process_events()
         run = RunFolder(self.runs / "run-1")
@@ -76,7 +76,7 @@ class RunsTest(TrainingCase):
             click(self.ui.startButton)
             self.wait_for(lambda: self.state(run) == FINISHED, "the end of the run")
             self.wait_for(lambda: self.ui.useModelButton.enabled, "its results in the panel")
-        assert_no_pause(monitor.longest_work)
+        assert_stays_responsive(monitor.longest_work)
         self.assertIn("Finished", self.ui.runStatusLabel.text)
         # The sections of inputs were closed for the run and its results.
         self.assertTrue(self.ui.casesButton.collapsed and self.ui.taskButton.collapsed)
@@ -205,7 +205,7 @@ class RunsTest(TrainingCase):
             resume(run)
 
     def test_cancelled_start_leaves_no_file(self) -> None:
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         click(self.ui.startButton)
         self.assertEqual(self.ui.startButton.text, "Cancel start")
         click(self.ui.startButton)
@@ -239,7 +239,7 @@ class RunsTest(TrainingCase):
         return [path for path in found if path.startswith(str(self.runs))]
 
     def test_closing_the_scene_cancels_a_start(self) -> None:
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         self.set_estimate()
         click(self.ui.startButton)
         close_scene()
@@ -249,7 +249,7 @@ class RunsTest(TrainingCase):
         self.assertFalse(self.ui.startButton.enabled)
         add_case("of the next scene")
         click(self.ui.addSceneButton)
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         click(self.ui.startButton)  # the scene is closed while the estimate is measured
         self.wait_for(lambda: self.session.measurement.running, "the measurement")
         close_scene()
@@ -258,7 +258,7 @@ class RunsTest(TrainingCase):
         self.assertEqual(list(self.runs.iterdir()), [])
 
     def test_reason_of_a_failed_start_is_shown(self) -> None:
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         plan = RunPlan(
             RunFolder(self.runs / "faulty"),
             self.session.recipe(),
@@ -342,7 +342,7 @@ class KilledApplicationTest(TrainingCase):
         for number in range(2):
             add_case(f"scan{number}", number)
         click(self.ui.addSceneButton)
-        self.make_small(iterations="60")
+        self.choose_tiny_model_and_settings(iterations="60")
         plan = self.plan()
         steps = prepare_and_start(plan)
         for _ in steps:

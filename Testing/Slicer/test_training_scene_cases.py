@@ -170,7 +170,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual((row.role, row.remark), (UNLABELLED, ""))
         self.assertIn("no segment is named like a class", row.note)
         volume.SetSpacing(2.0, 2.0, 2.5)
-        self.assertIn("lies on another grid", scene_rows(self.recipe)[0].note)
+        self.assertIn("lies on a different grid", scene_rows(self.recipe)[0].note)
         volume.SetSpacing(2.0, 2.0, 2.0)
         twin = add_volume("twin", image)
         self.assertIsNotNone(twin)

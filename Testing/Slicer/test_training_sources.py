@@ -148,7 +148,7 @@ class SourcesTest(TrainingCase):
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
     def test_added_results_suggest_to_start_from_the_current_model(self) -> None:
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")
         self.addCleanup(segmentation_module.close)

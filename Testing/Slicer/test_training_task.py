@@ -9,14 +9,15 @@ from unittest import mock
 
 import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
+from dcamt.errors import InputError
 from dcamt.recipe import load_recipe
 from DCAMTTrainingLib import measurement as measurement_module
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
-from DCAMTTrainingLib.task import classes_from_json, suggested_recipe
+from DCAMTTrainingLib.task import classes_from_json, continued_recipe, suggested_recipe
 from slicer_harness import (
     LoopMonitor,
-    assert_no_pause,
+    assert_stays_responsive,
     choose,
     click,
 )
@@ -71,7 +72,7 @@ class TaskTest(TrainingCase):
 
     def test_failed_suggestion_is_reported_with_the_reason(self) -> None:
         label = self.folder / "broken.nrrd"
-        label.write_text("no image", encoding="utf-8")
+        label.write_text("not an image", encoding="utf-8")
         scan = FileScan(str(label), str(label))
         self.session.table.add([CaseRow("broken", scan, "labelled")])
         click(self.ui.suggestButton)
@@ -84,7 +85,7 @@ class TaskTest(TrainingCase):
         self.assertIn("Press Suggest from cases", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
-    def test_class_missing_in_all_labels_is_reported_before_the_start(self) -> None:
+    def test_class_missing_from_all_labels_is_reported_before_the_start(self) -> None:
         add_case("scan", 1)
         choose(self.ui.taskSelector, "My own classes, in MRI")
         click(self.ui.addClassButton)
@@ -95,8 +96,8 @@ class TaskTest(TrainingCase):
         self.assertIn("No labelled case contains “Aorta” (label 2)", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
-    def test_model_of_other_classes_cannot_be_the_start(self) -> None:
-        self.make_small()
+    def test_training_cannot_start_from_a_model_with_a_different_number_of_classes(self) -> None:
+        self.choose_tiny_model_and_settings()
         self.assertEqual(self.session.recipe().network.channels, (4, 8, 8))
         choose(self.ui.taskSelector, "My own classes, in MRI")
         click(self.ui.addClassButton)
@@ -104,48 +105,54 @@ class TaskTest(TrainingCase):
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.assertEqual(self.session.settings.startFrom, "")
 
+    def test_training_cannot_start_from_a_model_with_a_different_number_of_channels(self) -> None:
+        self.choose_tiny_model_and_settings()
+        recipe = replace(self.session.recipe(), input_channels=2)
+        with self.assertRaisesRegex(InputError, r"tiny: expects 1 channel\(s\) in each scan, but the task has 2"):
+            continued_recipe("tiny", recipe)
+
 
 class EstimateTest(TrainingCase):
     def test_time_and_memory_are_measured(self) -> None:
         add_case("one", 1)
         add_case("two", 2)
         click(self.ui.addSceneButton)
-        self.make_small(iterations="")
+        self.choose_tiny_model_and_settings(iterations="")
         choose(self.ui.effortSelector, "Quick try")
         self.assertIn("Measure", self.ui.estimateLabel.text)
         with LoopMonitor() as monitor:
             click(self.ui.measureButton)
             self.assertEqual(self.ui.measureButton.text, "Stop measuring")
             self.wait_for(lambda: self.ui.measureButton.text == "Measure", "the measurement")
-        assert_no_pause(monitor.longest_work)
+        assert_stays_responsive(monitor.longest_work)
         self.assertRegex(self.ui.estimateLabel.text, r"About \d+ (s|min) on the CPU for 500 iterations, .* of memory")
         choose(self.ui.effortSelector, "Thorough")
         self.assertIn("Measure", self.ui.estimateLabel.text)
         click(self.ui.measureButton)
-        self.assertEqual(len(self.measured_folders()), 1)
+        self.assertEqual(len(self.measurement_folders()), 1)
         click(self.ui.measureButton)
         self.assertEqual(self.ui.measureButton.text, "Measure")
-        self.assertEqual(self.measured_folders(), [])  # removed, because they contain the cases' names
+        self.assertEqual(self.measurement_folders(), [])  # removed, because they contain the cases' names
 
-    def measured_folders(self) -> list[Path]:
+    def measurement_folders(self) -> list[Path]:
         return list(Path(slicer.app.temporaryPath).glob("dcamt-estimate-*"))
 
     def test_estimate_is_valid_only_for_its_start_model(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         self.set_estimate()
         self.assertIsNotNone(self.session.measurement.estimate())
         recipe = self.session.recipe()
         other = replace(recipe, network=replace(recipe.network, attention_heads=0))
         with mock.patch.object(session_module, "continued_recipe", return_value=other):
-            self.session.settings.startFrom = "another grid"
+            self.session.settings.startFrom = "another model"
             self.assertIsNone(self.session.measurement.estimate())
 
     def test_estimate_is_valid_only_for_its_cases(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         self.set_estimate()
         self.session.table.set_role([0], VALIDATION)
         self.assertIsNone(self.session.measurement.estimate())
@@ -158,7 +165,7 @@ class EstimateTest(TrainingCase):
     def test_estimate_is_valid_only_for_its_device(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         self.set_estimate(device="cuda")
         self.assertIn("on the GPU", self.ui.estimateLabel.text)
         choose(self.ui.deviceSelector, "CPU")
@@ -171,7 +178,7 @@ class EstimateTest(TrainingCase):
     def test_lack_of_disk_space_or_memory_is_reported_before_the_start(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
-        self.make_small()
+        self.choose_tiny_model_and_settings()
         self.set_estimate()
         self.assertTrue(self.ui.startButton.enabled)
         with mock.patch.object(measurement_module, "free_disk_bytes", return_value=5 * 10**6):

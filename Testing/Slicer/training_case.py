@@ -88,8 +88,8 @@ class TrainingCase(unittest.TestCase):
                 write_request(run, PAUSE)
                 process_events_until(lambda run=run: not is_held(run.lock), timeout=60)
 
-    def make_small(self, **changes: str) -> None:
-        """Choose settings that train in seconds, starting from the tiny model."""
+    def choose_tiny_model_and_settings(self, **changes: str) -> None:
+        """Choose to continue the tiny model with settings that train in seconds; `changes` are further settings."""
         if not (user_folder() / "tiny.dcamt").exists():
             user_folder().mkdir(parents=True, exist_ok=True)
             shutil.copy(tiny_model(), user_folder())

@@ -182,7 +182,7 @@ def segment(path: Path, model: Path, answers: multiprocessing.Queue[tuple[str, s
             lines = said.getvalue().splitlines()
             if status == 0 and results == [out / "x.seg.nrrd"]:
                 same = read_labelmap(results[0]).grid.matches(read_scan(path).grid)
-                answers.put(("segmented", "") if same else ("failed", "the result lies on another grid"))
+                answers.put(("segmented", "") if same else ("failed", "the result lies on a different grid"))
             elif status == 1 and not results and lines and all(line.startswith("dcamt: ") for line in lines):
                 answers.put(("refused", lines[-1]))
             else:

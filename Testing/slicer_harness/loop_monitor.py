@@ -29,17 +29,17 @@ def _time_reference() -> float:
     return time.process_time() - began
 
 
-def is_pause(seconds: float) -> bool:
-    """Return whether a person would notice `seconds` of processor time as a pause.
+def is_unresponsive(seconds: float) -> bool:
+    """Return whether a person would notice `seconds` of processor time as a pause of the window.
 
     The limit is proportional to the machine's current speed, which depends on other programs and on Slicer's build.
     """
     return seconds > LONGEST_PAUSE * reference_seconds()
 
 
-def assert_no_pause(seconds: float, what: str = "the window") -> None:
+def assert_stays_responsive(seconds: float, what: str = "the window") -> None:
     """Raise AssertionError if a person would notice `seconds` of processor time as a pause."""
-    if is_pause(seconds):
+    if is_unresponsive(seconds):
         raise AssertionError(
             f"{what} waited for {seconds:.3f} s, {seconds / reference_seconds():.1f} times the reference computation;"
             f" {LONGEST_PAUSE} times are allowed"
@@ -77,7 +77,7 @@ def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float
             began = time.thread_time()
             ended = next(steps, steps) is steps
             longest[-1] = max(longest[-1], time.thread_time() - began)
-        if not is_pause(longest[-1]):
+        if not is_unresponsive(longest[-1]):
             break
     return min(longest)
 

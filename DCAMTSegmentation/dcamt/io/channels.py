@@ -88,7 +88,7 @@ def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callab
     for file, volume in zip(files[1:], volumes[1:], strict=True):
         if not same_grid(volume.grid, grid):
             far = f", {grid_difference(volume.grid, grid)[0]:.3g} mm apart" if volume.grid.shape == grid.shape else ""
-            what = f"lies on another grid than {files[0].name}, the first channel of its scan{far}"
+            what = f"lies on a different grid from {files[0].name}, the first channel of its scan{far}"
             raise InputError(what, path=file, remedy="Resample it to the first channel's grid.")
     voxels = np.concatenate([volume.voxels for volume in volumes])
     names = channel_names(path)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
-from ..volume import GREY_SCALE, IdentifyingNote
+from ..volume import GREY_SCALE_REMEDY, IdentifyingNote
 from .dicom_frames import (
     CONSTANT_ATTRIBUTES,
     SHOWN,
@@ -185,7 +185,7 @@ def _nothing(path: Path, found: FoundFiles) -> InputError:
     if found.unplaced:
         return _unplaced_error(found.unplaced[0][0])
     if found.colour:
-        return InputError("holds colour images", path=path, remedy=GREY_SCALE)
+        return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
     kinds = sorted({kind for _, kind in found.foreign if kind != "no DICOM"})
     seen = f", but {', '.join(kinds)}" if kinds else ""
     return InputError(f"holds no DICOM slices{seen}", path=path, remedy="Choose the folder that holds the slices.")
@@ -216,7 +216,7 @@ def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Pat
         if of_series == series:
             raise _unplaced_error(file)
     if any(of_series == series for _, of_series in found.colour):
-        raise InputError("holds colour slices", path=path, remedy=GREY_SCALE)
+        raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)
 
 
 def _separate_other_classes(found: FoundFiles) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 class Format:
     """A file ending and its uses.
 
-    scan: in a folder of scans, files with this ending are read. labels: the same in a folder of labelmaps.
-    writes_labels, writes_volume: labelmaps, or other volumes, can be written with this ending.
+    scan, labels: whether files with this ending are read from a folder of scans, or of labelmaps.
+    writes_labels, writes_volume: whether labelmaps, or other volumes, can be written with this ending.
     """
 
     ending: str
@@ -35,7 +35,8 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # Neither read in folders nor written, but known, so that an output with such an ending is not taken for a folder.
+    # Never read from folders or written. Listed so that an output path with such an ending is recognised as a file, not
+    # taken for a folder.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
     *map(Format, (".img", ".hdr", ".dcm", ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
@@ -58,8 +59,10 @@ def ending(path: str | Path) -> str:
 
 
 def scan_name(path: str | Path) -> str:
-    """Return a scan's name without its ending: `la000_image.nii.gz` -> `la000_image`; a folder keeps its name.
+    """Return the name of a scan, segmentation or map without its ending; a folder keeps its name.
 
+    >>> scan_name("patients/la000_image.nii.gz")
+    'la000_image'
     >>> scan_name("patients/x.seg.nrrd")
     'x'
     """
@@ -71,7 +74,7 @@ def scan_name(path: str | Path) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a class or segment in lower case, without blanks, hyphens and underscores, for comparisons.
+    """Return the name of a class or segment in lower case, without spaces or punctuation, for comparisons.
 
     >>> plain_name("Left-Atrium") == plain_name("left atrium")
     True
@@ -91,7 +94,7 @@ def agreement_path(segmentation: Path) -> Path:
 
 
 def without_maps(files: Iterable[Path]) -> list[Path]:
-    """Return `files` without the maps of agreement and probabilities that lie beside their segmentation.
+    """Return `files` without the agreement and probability maps whose segmentation is also in `files`.
 
     >>> [path.name for path in without_maps([Path("x.nrrd"), Path("x_probabilities.nii.gz"), Path("y_agreement.nrrd")])]
     ['x.nrrd', 'y_agreement.nrrd']

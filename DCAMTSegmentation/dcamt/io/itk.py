@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
-from ..volume import GREY_SCALE, check_size
+from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
 from .stored_image import (
     DAMAGED,
@@ -123,7 +123,7 @@ def _information(path: Path) -> Any:
         raise InputError(f"is a {len(size)}D image", path=path, remedy=remedy)
     check_size([*size, components], path)
     if components in (3, 4) and reader.GetPixelID() == sitk.sitkVectorUInt8:
-        raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE)
+        raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
     return reader
 
 
@@ -278,7 +278,7 @@ def _check_tiff(path: Path) -> None:
         head = file.read(16)
         order = {b"II": "<", b"MM": ">"}.get(head[:2])
         if order is None or len(head) < 8:
-            what = "cannot be read as a TIFF image: its content is of another kind"
+            what = "cannot be read as a TIFF image: its content is not TIFF"
             raise InputError(what, path=path, remedy="Rename or convert it.")
         big = struct.unpack(f"{order}H", head[2:4])[0] == 43
         word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import GREY_SCALE, check_size
+from ..volume import GREY_SCALE_REMEDY, check_size
 from .stored_image import (
     StoredImage,
     check_complete,
@@ -36,9 +36,12 @@ def open_nifti(path: Path) -> StoredImage:
     beyond the third become channels. Voxels keep the stored type; if the header scales them (`scl_slope`), they become
     float32.
 
+    Only the header is read here. The `load` and `verify` of the returned image read a compressed file to its end, where
+    its checksum is.
+
     Raises:
-        InputError: the file is damaged, or the image has colours or fewer than three dimensions. A compressed file is
-            read to its end, where its checksum is.
+        InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
+            colours, fewer than three dimensions, no voxels or too many (`check_size`), or an impossible spacing.
     """
     import nibabel as nib
 
@@ -49,20 +52,19 @@ def open_nifti(path: Path) -> StoredImage:
         kinds: dict[str, Any] = {"1": nib.Nifti1Header, "2": nib.Nifti2Header}
         version = _version(head)
         if version is None:
-            what = "cannot be read as a NIfTI image: its content is of another kind"
+            what = "cannot be read as a NIfTI image: its content is not NIfTI"
             raise InputError(what, path=path, remedy="Rename or convert it.")
         header = kinds[version].from_fileobj(io.BytesIO(head), check=False)
         if bytes(header["magic"])[1:2] == b"i":
-            raise InputError(
-                "is the header of a NIfTI pair", path=path, remedy="Give it the ending .hdr, beside its .img."
-            )
+            remedy = "Rename it to end in .hdr, and keep it in the same folder as its .img file."
+            raise InputError("is the header of a NIfTI pair", path=path, remedy=remedy)
         shape = tuple(int(size) for size in header["dim"][1 : 1 + int(header["dim"][0])])
         if len(shape) < 3:
             raise InputError(f"is a {len(shape)}D image", path=path, remedy="A three-dimensional scan is needed.")
         check_size(shape, path)
         dtype = header.get_data_dtype()
         if dtype.fields is not None:
-            raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE)
+            raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
         offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
         affine = itk_affine(path, header)
         affine[:3] *= _MM_PER_UNIT.get(_length_unit(header), 1.0)
@@ -74,7 +76,7 @@ def open_nifti(path: Path) -> StoredImage:
 
         with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
             with open_plain_or_gzip(path) as file:
-                read_array(file, np.dtype(np.uint8), offset)
+                read_array(file, np.dtype(np.uint8), offset)  # Skip the header.
                 voxels = read_array(file, dtype, math.prod(shape)).reshape(shape, order="F")
                 read_to_end(file)
             slope, intercept = header.get_slope_inter()
@@ -97,11 +99,11 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
     Directions and origin come from the sform if its axes are orthogonal and either its code is 1 (scanner) or there is
-    no qform. Otherwise they come from the qform. Without both, the axes run to the patient's left, posterior and
-    superior from 0. The spacing always comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in
+    no qform. Otherwise they come from the qform. With neither, the origin is 0 and the axes run to the patient's left,
+    posterior and superior. The spacing always comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in
     contrast, uses every sform with its own spacing.)
 
-    A sheared sform without a qform, which ITK refuses, is used unchanged.
+    Exception: ITK refuses a sheared sform without a qform; here it is returned unchanged, with its own spacing.
 
     Raises:
         InputError: a spacing is zero or not a number; ITK would assume 1 mm.
@@ -117,7 +119,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
         return sform
     if not (np.isfinite(spacing) & (spacing != 0)).all():
         raise InputError(
-            f"has an impossible voxel spacing ({' x '.join(f'{s:g}' for s in spacing)} mm)",
+            f"has an impossible voxel spacing ({' x '.join(f'{s:g}' for s in spacing)})",
             path=path,
             remedy="Repair the scan's geometry, for instance by exporting it again from DICOM.",
         )

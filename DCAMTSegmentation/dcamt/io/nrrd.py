@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import GREY_SCALE, check_size
+from ..volume import GREY_SCALE_REMEDY, check_size
 from .stored_image import (
     COPY_AGAIN,
     DAMAGED,
@@ -108,7 +108,7 @@ def open_nrrd(path: Path) -> StoredImage:
         sizes = _sizes(path, header)
         kinds = header.fields.get("kinds", "").lower().split()
         if any(kind in _COLOUR_KINDS for kind in kinds):
-            raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE)
+            raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
         if "complex" in kinds or ("2-vector" in kinds and "complex" in kinds):
             raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
         directions, spatial = _directions(path, header, len(sizes), kinds)
@@ -140,7 +140,7 @@ def _read_header(path: Path) -> _Header:
     with open_plain_or_gzip(path, _HEADER_BUFFER) as file:
         limited = file.readline(_HEADER_LIMIT)
         if not limited.startswith(MAGIC):
-            what = "cannot be read as a NRRD image: its content is of another kind"
+            what = "cannot be read as a NRRD image: its content is not NRRD"
             raise InputError(what, path=path, remedy="Rename or convert it.")
         used = len(limited)
         while line := file.readline(_HEADER_LIMIT - used):

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 SURFACE_PIXELS = 720
 """Width and height of a surface view in pixels: more than the panel has, so that edges are smooth."""
 
-_BACKGROUND, _PANEL, _TEXT, _FAINT, _LETTER, _RULE = "#14171c", "#000000", "#e9edf2", "#a4aebb", "#ffd479", "#2a3038"
+_BACKGROUND_COLOR = "#14171c"
+_PANEL_COLOR = "#000000"
+_TEXT_COLOR = "#e9edf2"
+_SECONDARY_TEXT_COLOR = "#a4aebb"
+_ORIENTATION_COLOR = "#ffd479"
+_RULE_COLOR = "#2a3038"
 _TISSUE = Code("SCT", "85756007", "Tissue")
 
 
@@ -57,7 +62,7 @@ def render_picture(
         raise InputError("does not end in .png", path=path, remedy="Name the picture something.png.")
     figure = draw_picture(volume, labelmap, segments, measurements)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor=_BACKGROUND)
+        figure.savefig(temporary, format="png", facecolor=_BACKGROUND_COLOR)
 
 
 def draw_picture(
@@ -68,8 +73,11 @@ def draw_picture(
 ) -> Figure:
     """Return the picture of `render_picture` as a matplotlib figure.
 
-    The figure's axes have the labels "Axial", "Coronal" and "Sagittal" (in mm to the patient's left, posterior and
-    superior from the centre of the first voxel), "Behind" and "Front". Raises InputError if the grids differ.
+    The figure's matplotlib axes are labelled "Axial", "Coronal", "Sagittal", "Behind" and "Front". Coordinates in the
+    three slices are mm towards the patient's left, posterior and superior, from the centre of the first voxel.
+
+    Raises:
+        InputError: scan and segmentation lie on different grids.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -84,10 +92,10 @@ def draw_picture(
     scale = min(11.0 / (width + depth), 7.6 / (depth + height))
     w, d, h = width * scale, depth * scale, height * scale
     total = (margin + w + gap + d + margin + side + margin, top + d + gap + h + margin)
-    figure = Figure(figsize=total, dpi=120, facecolor=_BACKGROUND)
+    figure = Figure(figsize=total, dpi=120, facecolor=_BACKGROUND_COLOR)
     FigureCanvasAgg(figure)
 
-    def panel(label: str, left: float, bottom: float, wide: float, tall: float, color: str = _PANEL) -> Any:
+    def panel(label: str, left: float, bottom: float, wide: float, tall: float, color: str = _PANEL_COLOR) -> Any:
         box = (left / total[0], bottom / total[1], wide / total[0], tall / total[1])
         axes = figure.add_axes(box, label=label, facecolor=color, xticks=[], yticks=[])
         for spine in axes.spines.values():
@@ -100,15 +108,17 @@ def draw_picture(
     _draw_slice(panel("Sagittal", x2, margin, d, h), SAGITTAL, scene, segments)
     _draw_surface(panel("Behind", x2, y2, d, d), "From behind", scene, segments, front=False)
     left = x2 + d + margin
-    _draw_surface(panel("Front", left, margin, side, side, _BACKGROUND), "From the front", scene, segments, front=True)
+    _draw_surface(
+        panel("Front", left, margin, side, side, _BACKGROUND_COLOR), "From the front", scene, segments, front=True
+    )
 
     name = scan_name(volume.path) if volume.path is not None else "Scan"
     name = name if len(name) <= 60 else name[:59] + "…"
-    figure.text(x1 / total[0], 1 - 0.42 / total[1], name, color=_TEXT, size=17, weight="bold", va="center")
+    figure.text(x1 / total[0], 1 - 0.42 / total[1], name, color=_TEXT_COLOR, size=17, weight="bold", va="center")
     voxel = " × ".join(f"{s:.3g}" for s in scene.spacing)
     note = f"{voxel} mm voxels"
-    figure.text(left / total[0], 1 - 0.44 / total[1], note, color=_FAINT, size=10, va="center")
-    rest = panel("Text", left, margin + side, side, total[1] - top - margin - side, _BACKGROUND)
+    figure.text(left / total[0], 1 - 0.44 / total[1], note, color=_SECONDARY_TEXT_COLOR, size=10, va="center")
+    rest = panel("Text", left, margin + side, side, total[1] - top - margin - side, _BACKGROUND_COLOR)
     _draw_text(rest, total[1] - top - margin - side, scene, segments, measurements or {})
     return figure
 
@@ -136,15 +146,15 @@ def _draw_slice(axes: Any, plane: Plane, scene: Scene, segments: Sequence[Segmen
     (xc, xh), (yc, yh) = ((centre[a], max(half[a], least)) for a in (across, along))
     axes.set_xlim(xc - xh, xc + xh)
     axes.set_ylim((yc - yh, yc + yh) if plane.up else (yc + yh, yc - yh))
-    _write_letters(axes, plane.letters)
+    _write_orientation_letters(axes, plane.letters)
     through = plane.through
     slice_note = f"{plane.name}   {scene.at[through] + 1}/{n[through]}"
-    _write(axes, 0.018, 0.975, slice_note, ha="left", va="top", size=10, color=_FAINT)
+    _write(axes, 0.018, 0.975, slice_note, ha="left", va="top", size=10, color=_SECONDARY_TEXT_COLOR)
     if plane is AXIAL:
         y = 0.035
         bar = 20 / (2 * xh)
-        axes.plot([0.97 - bar, 0.97], [y, y], color=_TEXT, lw=2, transform=axes.transAxes, solid_capstyle="butt")
-        _write(axes, 0.97 - bar / 2, y + 0.012, "20 mm", ha="center", va="bottom", size=9, color=_TEXT)
+        axes.plot([0.97 - bar, 0.97], [y, y], color=_TEXT_COLOR, lw=2, transform=axes.transAxes, solid_capstyle="butt")
+        _write(axes, 0.97 - bar / 2, y + 0.012, "20 mm", ha="center", va="bottom", size=9, color=_TEXT_COLOR)
 
 
 def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
@@ -155,8 +165,8 @@ def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
     axes.annotate(text, (x, y), xycoords="axes fraction", path_effects=rim, **style)
 
 
-def _write_letters(axes: Any, letters: str) -> None:
-    """Write four letters at the left, right, top and bottom edge."""
+def _write_orientation_letters(axes: Any, letters: str) -> None:
+    """Write the four orientation letters (such as R, L, S, I) at the left, right, top and bottom edge."""
     places = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),
@@ -164,7 +174,7 @@ def _write_letters(axes: Any, letters: str) -> None:
         (0.5, 0.02, "center", "bottom"),
     )
     for letter, (x, y, ha, va) in zip(letters, places, strict=True):
-        _write(axes, x, y, letter, ha=ha, va=va, size=13, weight="bold", color=_LETTER)
+        _write(axes, x, y, letter, ha=ha, va=va, size=13, weight="bold", color=_ORIENTATION_COLOR)
 
 
 def _draw_text(
@@ -174,17 +184,17 @@ def _draw_text(
     line, y = 0.3 / tall, 1.0 - 0.16 / tall
     for segment in segments:
         axes.plot([0.02], [y], "o", color=segment.color, ms=9, transform=axes.transAxes, clip_on=False)
-        axes.text(0.08, y, segment.name, color=_TEXT, size=12, va="center", transform=axes.transAxes)
+        axes.text(0.08, y, segment.name, color=_TEXT_COLOR, size=12, va="center", transform=axes.transAxes)
         y -= line
     if not scene.labels.any():
         text = "Nothing is segmented.\nThe slices pass through the scan's centre."
-        axes.text(0, y, text, color=_LETTER, size=11, va="top", linespacing=1.5, transform=axes.transAxes)
+        axes.text(0, y, text, color=_ORIENTATION_COLOR, size=11, va="top", linespacing=1.5, transform=axes.transAxes)
         y -= 2.2 * line
     y -= 0.5 * line
     for name, value in measurements.items():
-        axes.text(0, y, name, color=_FAINT, size=11, va="center", transform=axes.transAxes)
-        axes.text(1, y, value, color=_TEXT, size=12, va="center", ha="right", transform=axes.transAxes)
-        axes.plot([0, 1], [y - 0.5 * line] * 2, color=_RULE, lw=0.8, transform=axes.transAxes, clip_on=False)
+        axes.text(0, y, name, color=_SECONDARY_TEXT_COLOR, size=11, va="center", transform=axes.transAxes)
+        axes.text(1, y, value, color=_TEXT_COLOR, size=12, va="center", ha="right", transform=axes.transAxes)
+        axes.plot([0, 1], [y - 0.5 * line] * 2, color=_RULE_COLOR, lw=0.8, transform=axes.transAxes, clip_on=False)
         y -= line
 
 
@@ -192,11 +202,11 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
     """Draw all segments as surfaces, from the front or from behind."""
     if not scene.labels.any():
         return
-    _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_FAINT)
+    _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_SECONDARY_TEXT_COLOR)
     view = view_from(front, SURFACE_PIXELS)
     picture = trace_surface(scene.labels, scene.spacing, segments, [view])[0].shade()
     axes.imshow(picture, interpolation="antialiased", aspect="equal", origin="lower")
-    _write_letters(axes, "RLSI" if front else "LRSI")
+    _write_orientation_letters(axes, "RLSI" if front else "LRSI")
 
 
 def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
@@ -220,7 +230,7 @@ def format_measurements(labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> 
         name = f"{row.segment}: " if len(segments) > 1 else ""
         texts |= {
             f"{name}Volume": f"{row.volume_ml:.1f} mL",
-            f"{name}Surface": f"{row.surface_cm2:.1f} cm²",
+            f"{name}Surface area": f"{row.surface_cm2:.1f} cm²",
             f"{name}Long diameter": f"{row.long_diameter_mm:.0f} mm",
             f"{name}Antero-posterior": f"{row.anteroposterior_diameter_mm:.0f} mm",
             f"{name}Transverse": f"{row.transverse_diameter_mm:.0f} mm",

@@ -50,8 +50,8 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
     """Read a case and return it on the network grid, in 8 bits, on the device.
 
     Raises:
-        InputError: a file cannot be read, or the label lies on another grid, is empty, has an unknown class, or has a
-            class that is too thin for the network grid.
+        InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has
+            a class that is too thin for the network grid.
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     image, grid = scan_to_network(volume, recipe)

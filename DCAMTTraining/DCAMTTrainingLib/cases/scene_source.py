@@ -163,7 +163,7 @@ def _why_unlabelled(volume: Any, loaded: list[Any], fitting: dict[str, list[Any]
         elif volume in scans:
             text = _("“{name}” fits several scans. If it outlines this one, choose it with Segments….")
         elif not scans:
-            text = _("“{name}” lies on another grid. If it outlines this scan, choose it with Segments….")
+            text = _("“{name}” lies on a different grid. If it outlines this scan, choose it with Segments….")
         else:
             continue
         return str(text.format(name=node.GetName()))

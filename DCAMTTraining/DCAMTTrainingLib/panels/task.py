@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 
 from ..session import TrainingSession
 from ..suggestion import RecipeSuggestion
-from ..task import BASES, OWN_CT, OWN_MRI, SUGGESTED, OwnClass, classes_from_json, classes_to_json, new_class
+from ..task import BASES, OWN_CT, OWN_MRI, SUGGESTED, UserClass, classes_from_json, classes_to_json, new_class
 
 NAME, COLOUR, CODE = range(3)
 """Column numbers of the table of classes."""
@@ -95,7 +95,7 @@ class TaskPanel:
             selector.setCurrentIndex(self._models.index(settings.startFrom))
             self._filling = False
 
-    def _show_classes(self, classes: list[OwnClass]) -> None:
+    def _show_classes(self, classes: list[UserClass]) -> None:
         table = self._ui.classesTable
         table.setRowCount(len(classes))
         for row, own in enumerate(classes):
@@ -106,11 +106,11 @@ class TaskPanel:
                     item.setBackground(qt.QBrush(qt.QColor(colour)))
                 table.setItem(row, column, item)
 
-    def _classes(self) -> list[OwnClass]:
+    def _classes(self) -> list[UserClass]:
         settings = self._session.settings
         return classes_from_json(settings.ownClasses) if settings is not None else []
 
-    def _set_classes(self, classes: list[OwnClass]) -> None:
+    def _set_classes(self, classes: list[UserClass]) -> None:
         if self._session.settings is not None:
             self._session.settings.ownClasses = classes_to_json(classes)
         self._filling = True

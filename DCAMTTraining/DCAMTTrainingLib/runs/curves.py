@@ -5,7 +5,7 @@ from __future__ import annotations
 from dcamt.runs.events import CasesLoading, RunEvent, RunStarted, TrainingProgress, ValidationScored
 
 POINTS = 600
-"""Maximum number of points of a curve, about a chart's width in pixels; then the number is halved."""
+"""A curve that reaches this many points (about a chart's width in pixels) is thinned to half."""
 
 
 class Curve:
@@ -14,21 +14,21 @@ class Curve:
     def __init__(self) -> None:
         self.steps: list[float] = []
         self.values: list[float] = []
-        self._weight = 1
+        self._points_per_mean = 1
         self._pending: list[tuple[float, float]] = []
 
     def add(self, step: float, value: float) -> None:
         """Append a point."""
         self._pending.append((step, value))
-        if len(self._pending) < self._weight:
+        if len(self._pending) < self._points_per_mean:
             return
-        self.steps.append(sum(step for step, _ in self._pending) / self._weight)
-        self.values.append(sum(value for _, value in self._pending) / self._weight)
+        self.steps.append(sum(step for step, _ in self._pending) / self._points_per_mean)
+        self.values.append(sum(value for _, value in self._pending) / self._points_per_mean)
         self._pending.clear()
         if len(self.steps) >= POINTS:
             self.steps = [(a + b) / 2 for a, b in zip(self.steps[::2], self.steps[1::2], strict=True)]
             self.values = [(a + b) / 2 for a, b in zip(self.values[::2], self.values[1::2], strict=True)]
-            self._weight *= 2
+            self._points_per_mean *= 2
 
     def cut(self, step: float) -> None:
         """Remove the points after an iteration, since a run that resumes there repeats them."""
@@ -41,15 +41,15 @@ class RunCurves:
     """All curves of a run and its latest progress, updated by its events.
 
     losses: curves by the name of the loss. dice: curves by (class, branch), where branch is "A", "B" or "mean".
-    loading: number of cases read and in all, while the run reads them; otherwise None. eta_s: estimated seconds to the
-    end.
+    loading: (cases read so far, total cases) while the run loads its cases; otherwise None. step, total_steps: the
+    latest iteration, and the number of the last. eta_s: estimated seconds to the end.
     """
 
     def __init__(self) -> None:
         self.losses: dict[str, Curve] = {}
         self.dice: dict[tuple[str, str], Curve] = {}
         self.step = 0
-        self.of = 0
+        self.total_steps = 0
         self.steps_per_s: float | None = None
         self.eta_s: float | None = None
         self.memory_bytes: int | None = None
@@ -62,12 +62,12 @@ class RunCurves:
             return False
         if isinstance(event, RunStarted):
             self.loading = None
-            self.step, self.of = event.step, event.of
+            self.step, self.total_steps = event.step, event.of
             for curve in (*self.losses.values(), *self.dice.values()):
                 curve.cut(event.step)
             return True
         if isinstance(event, TrainingProgress):
-            self.step, self.of = event.step, event.of
+            self.step, self.total_steps = event.step, event.of
             self.steps_per_s, self.eta_s = event.steps_per_s, event.eta_s
             self.memory_bytes = event.memory_bytes
             for name, value in event.losses.items():

@@ -1,4 +1,7 @@
-"""Define the annotations that `Annotated[type, …]` may hold: validators, defaults and settings of widgets."""
+"""Define the annotations of `Annotated[type, …]`, as in `slicer.parameterNodeWrapper`: validators, defaults, widgets.
+
+The messages of `IsInstance` and `Choice` are quoted from Slicer.
+"""
 
 from __future__ import annotations
 
