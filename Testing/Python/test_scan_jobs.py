@@ -115,6 +115,13 @@ def test_each_input_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.Mo
             check_result_paths([tmp_path / "out" / "a.nrrd", path], scans)
 
 
+def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    check_result_paths([tmp_path / "a.stl", tmp_path / "out" / "a.stl"], [])
+    with pytest.raises(InputError, match=r"a\.stl: is the file of two results"):
+        check_result_paths([tmp_path / "a.stl", tmp_path / "out" / ".." / "a.stl"], [])
+
+
 def fail_after_checks(*_: object) -> NoReturn:
     raise InputError("the checks passed")
 

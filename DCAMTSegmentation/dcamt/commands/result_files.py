@@ -36,17 +36,23 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
 
-    The file system is asked only once for each input, since there may be thousands of inputs and results.
+    InputError is also raised if two of `paths` are the same file, since one result would replace the other. The file
+    system is asked only once for each input, since there may be thousands of inputs and results.
     """
     known: dict[object, Path] = {}
     for other in inputs:
         for key in _file_keys(other):
             known.setdefault(key, other)
+    results: set[object] = set()  # Resolved paths only: a result replaces a name, not the hard links to its old file.
     for path in paths:
-        for key in _file_keys(path):
+        keys = _file_keys(path)
+        for key in keys:
             if key in known:
                 remedy = "Give another file or folder."
                 raise InputError("would be replaced by a result", path=known[key], remedy=remedy)
+        if keys[0] in results:
+            raise InputError("is the file of two results", path=path, remedy="Give each result a file of its own.")
+        results.add(keys[0])
         _check_place(path)
 
 

@@ -67,7 +67,7 @@ class SideResult:
 
 PROBABILITIES = SideResult("--probabilities", "_probabilities", VOLUME_OUTPUTS)
 SURFACE = SideResult("--surface", "", SURFACE_OUTPUTS)
-REPORT = SideResult("--report", "", (".html",))
+REPORT = SideResult("--report", "", (".html", ".htm"))
 DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (".dcm",))
 
 

@@ -30,7 +30,7 @@ from ..wall.files import (
 from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
 from .console import Console, StdoutLost
 from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existing_rule, refuse_existing
-from .scan_jobs import expand_scan_path
+from .scan_jobs import REPORT, expand_scan_path
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
 """Name of the segment in the report without identity, and its colour where the file has none."""
@@ -137,7 +137,8 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     """Return one job for each scan; wrong usage ends the process through `usage_error`.
 
     Raises:
-        InputError: a scan has no segmentation, or a result would replace an input or, without --overwrite, any file.
+        InputError: a scan has no segmentation, two results are the same file, or a result would replace an input or,
+            without --overwrite, any file.
         OutputError: a result's folder cannot be written.
     """
     scan, segmentation, output = options.scan, options.segmentation, options.output
@@ -145,6 +146,8 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
         usage_error(f"-o {output}: the command writes several files: give a folder")
     if options.surface is not None:
         surface_ending(options.surface)
+    if options.report is not None and ending(options.report) not in REPORT.endings:
+        usage_error(f"--report {options.report}: the file must end in {', '.join(REPORT.endings)}")
     scans = expand_scan_path(scan)
     single = (("--openings", options.openings), ("--surface", options.surface), ("--report", options.report))
     if scans == [scan]:
