@@ -390,6 +390,26 @@ def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, co
     assert "shot.dcm (Secondary Capture" in volume.notes[0]
 
 
+@pytest.mark.parametrize(("ends", "names"), [((0,), "0.dcm (Sec"), ((8, 9), "8.dcm (Secondary Capture Image), 9.dcm")])
+def test_end_slices_of_another_class_are_refused(tmp_path: Path, ends: tuple[int, ...], names: str) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k, **({"sop_class": SECONDARY_CAPTURE} if k in ends else {}))
+    refused(lambda: read_scan(tmp_path), tmp_path, f"another kind of image: {names}")
+
+
+@pytest.mark.parametrize("position", [[0, 0, 21], [5, 0, 20]])
+def test_image_of_another_class_off_the_stack_is_skipped_with_a_note(tmp_path: Path, position: list[int]) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
+    data = pydicom.dcmread(path)
+    data.ImagePositionPatient = position
+    data.save_as(path)
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 10)
+    assert "shot.dcm (Secondary Capture" in volume.notes[0]
+
+
 def test_slice_with_a_rescale_slope_of_0_is_refused(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k, **({"RescaleSlope": 0, "RescaleIntercept": 5} if k == 4 else {}))

@@ -148,7 +148,7 @@ def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> S
 
 def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImage:
     """Return the image made of the chosen frames among those found."""
-    _separate_other_classes(found)
+    separated = _separate_other_classes(found)
     stacks = _stacks(found.frames)
     notes: list[str] = []
     if not stacks:
@@ -162,6 +162,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
             "holds one DICOM slice only", path=path, remedy="Choose the folder that holds the whole series."
         )
     affine, frames = _lattice(path, frames)
+    _refuse_separated_slices(path, separated, affine, frames)
     passed = [(file, kind) for file, kind in found.foreign if file.parent in folders]
     if passed:
         kinds = sorted({kind for _, kind in passed})
@@ -219,8 +220,12 @@ def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Pat
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)
 
 
-def _separate_other_classes(found: FoundFiles) -> None:
-    """Move images of another class than most of their series, such as one or two screenshots, to `found.foreign`."""
+def _separate_other_classes(found: FoundFiles) -> list[Frame]:
+    """Move images of another class than most of their series, such as one or two screenshots, to `found.foreign`.
+
+    Returns their frames.
+    """
+    separated: list[Frame] = []
     of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
     for frame in found.frames:
         of_series[frame.series][frame.sop_class].append(frame)
@@ -230,6 +235,33 @@ def _separate_other_classes(found: FoundFiles) -> None:
         for frame in (frame for frames in others for frame in frames if len(classes[usual]) >= _FEW):
             found.frames.remove(frame)
             found.foreign.append((frame.file, class_name(frame.sop_class)))
+            separated.append(frame)
+    return separated
+
+
+def _refuse_separated_slices(
+    path: Path, separated: Sequence[Frame], affine: np.ndarray, frames: Sequence[Frame]
+) -> None:
+    """Raise InputError if a frame of another class would continue the scan, which without it would lack slices.
+
+    affine: of the scan's `frames` (LPS mm). A frame at the place of one of them is a screenshot.
+    """
+    continuing = []
+    for frame in separated:
+        place = np.linalg.solve(affine[:3, :3], frame.position - affine[:3, 3])
+        number = round(float(place[2]))
+        distance = np.linalg.norm(affine[:3, :3] @ (place - (0, 0, number)))
+        if (
+            frame.series == frames[0].series
+            and _have_one_geometry(frame, frames[0])
+            and not 0 <= number < len(frames)
+            and distance <= 0.05 * np.linalg.norm(affine[:3, 2])
+        ):
+            continuing.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
+    if continuing:
+        what = f"continues with slices of another kind of image: {list_names(sorted(continuing))}"
+        remedy = f"{_EXPORT_AGAIN} If they do not belong to the scan, move them to another folder."
+        raise InputError(what, path=path, remedy=remedy)
 
 
 def _refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
@@ -257,11 +289,7 @@ def _stacks(frames: Sequence[Frame]) -> list[_Stack]:
     for frame in frames:
         for stack in stacks:
             first = stack.first
-            if (
-                (first.series, first.stack, first.size) == (frame.series, frame.stack, frame.size)
-                and np.allclose(first.spacing, frame.spacing, rtol=1e-3)
-                and np.allclose(first.orientation, frame.orientation, atol=1e-3)
-            ):
+            if (first.series, first.stack) == (frame.series, frame.stack) and _have_one_geometry(first, frame):
                 stack.frames.append(frame)
                 break
         else:
@@ -274,6 +302,15 @@ def _stacks(frames: Sequence[Frame]) -> list[_Stack]:
         for number, part in enumerate(parts, start=1):
             part.part = f", stack {number} of {len(parts)}" if len(parts) > 1 else ""
     return stacks
+
+
+def _have_one_geometry(first: Frame, other: Frame) -> bool:
+    """Return whether two frames have the same size, pixel spacing and orientation."""
+    return (
+        first.size == other.size
+        and np.allclose(first.spacing, other.spacing, rtol=1e-3)
+        and np.allclose(first.orientation, other.orientation, atol=1e-3)
+    )
 
 
 def _choose_stack(path: Path, stacks: list[_Stack], choice: ScanChoice, notes: list[str]) -> _Stack:
