@@ -201,7 +201,7 @@ def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path
     for files, name in ((challenge, "P1"), (lascarqs, "train_1"), (emidec, "Case_N01")):
         found = find_cases(tmp_path / files[0].split("/")[0])
         assert pairs(found, tmp_path) == {name: (files[0], files[1])}
-        assert set(skip_reasons(found).values()) <= {"a label of another structure"}
+        assert set(skip_reasons(found).values()) <= {OTHER}
         assert len(found.skipped) == len(files) - 2
 
 
@@ -249,7 +249,8 @@ def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
-RESULT, OTHER = "an automatic result; rename it to train on it", "a label of another structure"
+RESULT = "an automatic result; rename it to train on it"
+OTHER = "a label of another structure; to train on it, enter it as the label in the case list"
 
 
 @pytest.mark.parametrize("word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto"])

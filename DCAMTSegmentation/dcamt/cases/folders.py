@@ -248,7 +248,7 @@ def _nnunet(folder: Path) -> FoundCases:
 _NO_SCAN = "a label without a scan"
 _SEVERAL_LABELS = "several labels for one scan"
 _SKIPPED_KINDS = {
-    FileKind.OTHER_LABEL: "a label of another structure",
+    FileKind.OTHER_LABEL: "a label of another structure; to train on it, enter it as the label in the case list",
     FileKind.RESULT: "an automatic result; rename it to train on it",
 }
 
