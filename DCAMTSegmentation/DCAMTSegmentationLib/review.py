@@ -16,6 +16,7 @@ import numpy as np
 import slicer
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
+from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.protocol import OutlineMethod
 from DCAMTSlicerLib.result_segments import fingerprint, own_segments, surface_name
 
@@ -68,10 +69,16 @@ def keep_model(segmentation_node: Any, title: str, method: OutlineMethod | None 
     segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
 
 
-def outline_method(segmentation_node: Any) -> OutlineMethod | None:
-    """Return the model and quality that made a result; None if they are not known."""
-    text = segmentation_node.GetAttribute(_METHOD) if segmentation_node is not None else None
-    return OutlineMethod(**json.loads(text)) if text else None
+def outline_method(segmentation_node: Any) -> OutlineMethod:
+    """Return the model and quality that made a result.
+
+    Results of older versions store the model's title only, as do results whose model was removed meanwhile.
+    """
+    text = segmentation_node.GetAttribute(_METHOD)
+    if text:
+        return OutlineMethod(**json.loads(text))
+    quality = FAST if trust(segmentation_node) is None else ACCURATE
+    return OutlineMethod("", model_title(segmentation_node), "", "", quality)
 
 
 def store_review_data(

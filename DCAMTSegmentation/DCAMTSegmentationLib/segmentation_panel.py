@@ -278,6 +278,10 @@ class SegmentationPanel(VTKObservationMixin):
         if not path:
             return
         page = Path(path if path.lower().endswith((".html", ".htm")) else f"{path}.html")
+        question = _("“{file}” exists. Replace it?").format(file=page)
+        # The file dialog does not ask about a file whose name it was not given.
+        if page != Path(path) and page.exists() and not slicer.util.confirmOkCancelDisplay(question, title):
+            return
         segment = self._wall.chosen_segment()
 
         def start() -> None:

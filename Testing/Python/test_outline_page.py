@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.report import outline_page
 from dcamt.report.scan_page import ScanPage
-from dcamt.worker.protocol import Outline, PageRequest, PageSegment, parse_request, request_line
+from dcamt.worker.protocol import Outline, OutlineMethod, PageRequest, PageSegment, parse_request, request_line
 
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
 
@@ -41,3 +42,18 @@ def test_map_of_disagreement_is_shown_only_on_the_scan_s_grid(
     request_ = parse_request(request_line(replace(request_, disagreement_affine=affine)))
     outline_page.write_requested_page(request_)
     assert (pages[0].disagreement is not None) == is_shown
+
+
+def test_page_of_an_unknown_version_of_a_model_keeps_its_caution_and_doubts(request_: PageRequest) -> None:
+    method = OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate")
+    doubts = (DoubtfulPlace((-5.0, -5.0, 6.0), (0, 0, 0), 0.25, 0.0),)
+    outline_page.write_requested_page(replace(request_, method=method, trust=0.87, doubts=doubts))
+    text = request_.page.read_text(encoding="utf-8")
+    for shown in (
+        "Outline: a model of DCAMT (Left atrium in LGE-MRI), version unknown.",
+        "The outline was made automatically",
+        '<div class="faint">voxels',
+        ">87<",
+        "1 doubtful place:",
+    ):
+        assert shown in text

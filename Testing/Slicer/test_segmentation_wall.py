@@ -17,12 +17,12 @@ from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, OPENING
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.files import write_wall, write_wall_csv
-from dcamt.worker.protocol import PageRequest, PageWritten, WallMeasured
+from dcamt.worker.protocol import OutlineMethod, PageRequest, PageWritten, WallMeasured
 from dcamt_testing import warm_python
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSegmentationLib.worker_process import WorkerProcess
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
-from fake_worker import FakePanel, FakeWorker
+from fake_worker import FakePanel, FakeWorker, ViewCase
 from segmentation_case import (
     PATIENCE_S,
     Person,
@@ -371,8 +371,24 @@ class PageAnswers(FakeWorker):
     first_mask: np.ndarray
 
     def _answer(self, request: Any, on_event: Any) -> None:
+        if not isinstance(request, PageRequest):
+            super()._answer(request, on_event)
+            return
         self.first_mask = np.load(request.segments[0].outline.mask)
         on_event(PageWritten(request.id, request.page))
+
+
+def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace: str = "") -> PageRequest | None:
+    """Click *Report…* and return the request; `replace`: the answer to the question whether to replace a file."""
+    earlier = len(module.worker.requests)
+    with Person() as person:
+        person.expects("Write the report", path)
+        if replace:
+            person.expects("Replace it?", replace)
+        click(module.ui.reportButton)
+        process_events_until(lambda: not module.logic.isRunning(), PATIENCE_S, "the report")
+    requests: list[PageRequest] = module.worker.requests[earlier:]
+    return requests[0] if requests else None
 
 
 class ReportRequestTest(unittest.TestCase):
@@ -405,13 +421,20 @@ class ReportRequestTest(unittest.TestCase):
         return label
 
     def report(self) -> PageRequest:
-        with Person() as person:
-            person.expects("Write the report", "/nowhere/page.html")
-            click(self.ui.reportButton)
-            process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the report")
+        request = request_report(self.module)
+        assert request is not None
         self.assertIn("The report was written", self.ui.statusLabel.text)
-        request: PageRequest = self.module.worker.requests[-1]
         return request
+
+    def test_file_to_whose_name_the_ending_was_added_is_replaced_only_if_the_person_agrees(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder, "page.html")
+            page.touch()
+            self.assertIsNone(request_report(self.module, str(page.with_suffix("")), "Cancel"))
+            for path, answer in ((page.with_suffix(""), "Ok"), (page, "")):
+                request = request_report(self.module, str(path), answer)
+                assert request is not None
+                self.assertEqual(request.page, page)
 
     def test_wall_of_the_chosen_scan_and_segment_is_in_the_report(self) -> None:
         request = self.report()
@@ -439,6 +462,17 @@ class ReportRequestTest(unittest.TestCase):
         request = self.report()
         self.assertIsNotNone(request.wall)
         self.assertEqual(request.notes, ())
+
+
+class OlderResultReportTest(ViewCase):
+    def test_result_without_stored_method_is_reported_as_a_model_s(self) -> None:
+        self.open(PageAnswers())
+        segmentation = self.segment(add_scan())
+        segmentation.SetAttribute("DCAMT.outlineMethod", None)
+        request = request_report(self.module)
+        assert request is not None
+        self.assertEqual(request.method, OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate"))
+        self.assertEqual((request.trust, len(request.doubts)), (0.93, 2))
 
 
 class InsertedWallCase(unittest.TestCase):

@@ -84,7 +84,8 @@ class ScanPage:
         labelmap: labels (I, J, K).
         segments: name and colour of each label; the page lists all measurements of the first one.
         measurements: one row for each segment.
-        model: the card of the model; None for outlines that no model of DCAMT made.
+        model: the card of the model, with an empty name if only its title is known; None for outlines that no model of
+            DCAMT made.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         disagreement: (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
@@ -155,7 +156,8 @@ def _caution(page: ScanPage) -> str:
 def _header(page: ScanPage, title: str) -> str:
     lines = " · ".join(f"{escape(name)}: {escape(_shorten(value))}" for name, value in page.identity.items())
     voxel = " × ".join(f"{mm:.3g}" for mm in page.volume.grid.spacing)
-    subtitle = f"{f'{escape(page.model.modality)}, ' if page.model is not None else ''}voxels {voxel} mm"
+    modality = page.model.modality if page.model is not None else ""
+    subtitle = f"{f'{escape(modality)}, ' if modality else ''}voxels {voxel} mm"
     return (
         f"<header><div><h1>{escape(title)}</h1>"
         f'<div class="faint">{subtitle}</div>{f"<div>{lines}</div>" if lines else ""}</div>'
@@ -256,6 +258,9 @@ def _outline_method(page: ScanPage) -> str:
         return "drawn by hand or by another program"
     branches = "two V-Nets that attend to one another" if page.quality == ACCURATE else "one V-Net"
     corrected = "; then corrected by hand" if page.is_corrected else ""
+    if not card.name:
+        title = f" ({escape(card.title)})" if card.title else ""
+        return f"a model of DCAMT{title}, version unknown{corrected}"
     return (
         f"model {escape(card.name)} ({escape(card.title)}, version {escape(card.version)}),"
         f" quality {escape(page.quality)}: {branches}{corrected}"

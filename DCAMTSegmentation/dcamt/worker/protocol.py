@@ -114,7 +114,7 @@ class PageSegment:
 
 @dataclass(frozen=True)
 class OutlineMethod:
-    """The model that made an outline, with the fields of its card, and the quality."""
+    """The model that made an outline, with the fields of its card, which are empty if unknown, and the quality."""
 
     name: str
     title: str
