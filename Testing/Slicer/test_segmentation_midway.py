@@ -137,7 +137,7 @@ class SceneMidwayTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_deleting_the_volume_is_reported(self) -> None:
-        volume = add_scan(shape=(40, 60, 60))
+        volume = add_scan(shape=(60, 80, 80))
         self.begin(volume)
         with Person() as person:
             person.expects("removed or changed meanwhile", "Ok")
@@ -148,7 +148,7 @@ class SceneMidwayTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_deleting_the_output_segmentation_creates_a_new_one(self) -> None:
-        volume = add_scan(shape=(40, 60, 60))
+        volume = add_scan(shape=(60, 80, 80))
         first = self.segment(volume)
         self.begin(volume)
         slicer.mrmlScene.RemoveNode(first)
@@ -158,7 +158,7 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
     def test_result_belongs_to_the_volume_chosen_at_the_start(self) -> None:
-        volume, other = add_scan("one", shape=(40, 60, 60)), add_scan("two", seed=4)
+        volume, other = add_scan("one", shape=(60, 80, 80)), add_scan("two", seed=4)
         self.begin(volume)
         choose(self.ui.inputSelector, other)
         self.wait()
@@ -170,7 +170,7 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
     def test_volume_moved_during_the_computation_is_reported(self) -> None:
-        volume = add_scan(shape=(40, 60, 60))
+        volume = add_scan(shape=(60, 80, 80))
         self.begin(volume)
         with Person() as person:
             person.expects("was moved meanwhile", "Ok")
@@ -179,7 +179,7 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
 
     def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
-        volume = add_scan(shape=(40, 60, 60))
+        volume = add_scan(shape=(60, 80, 80))
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
         transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.0, 1.0])))
         self.begin(volume)
@@ -200,7 +200,7 @@ class SceneMidwayTest(FaultCase):
         self.assertNotIn("meanwhile", self.ui.statusLabel.text)
 
     def test_volume_replaced_by_another_size_is_reported(self) -> None:
-        volume = add_scan(shape=(40, 60, 60))
+        volume = add_scan(shape=(60, 80, 80))
         self.begin(volume)
         with Person() as person:
             person.expects("removed or changed meanwhile", "Ok")

@@ -49,7 +49,7 @@ class ProcessTest(FaultCase):
             process_events_until(lambda: not self.logic.isRunning(), 20, "the job's end")
 
     def test_idle_process_ends_and_is_started_again(self) -> None:
-        volume = add_scan()
+        volume = add_scan(shape=(60, 80, 80))  # large enough for the panel to show the stage
         pid = self.begin(volume)
         idle = self.worker._idle
         with mock.patch.object(idle, "start", wraps=idle.start) as start:
