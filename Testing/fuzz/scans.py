@@ -1,6 +1,6 @@
 """Read 500 mutated scans of all formats; each must give the right voxels or an InputError with a one-line message.
 
-    python Testing/fuzz/scans.py [--count 500] [--seed 0] [--seconds 60] [--segment]
+    python Testing/fuzz/scans.py [--count 500] [--seed 0] [--seconds 60] [--segment] [--minutes M] [--keep FOLDER]
 
 A mutation truncates a file, overwrites, removes, duplicates or inserts bytes, zeroes the second half, renames the file,
 or removes one of several files.
@@ -16,12 +16,12 @@ lines and a file left in the folder are failures; after a failure, the exit stat
 from __future__ import annotations
 
 import argparse
-import contextlib
 import faulthandler
 import importlib.util
-import io
 import multiprocessing
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,12 +33,26 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "DCAMTSegmentation"), str(ROOT / "Testing"), str(ROOT / "Testing" / "Python")]
+
+from dcamt_testing.warm_python import interpreter  # noqa: E402
+
 SHAPE = (16, 16, 12)
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ITK_AFFINE = np.array([[1.2, 0, 0, 5], [0, 1.3, 0, -6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
 DICOM_AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 H5_AFFINE = np.diag([0.625, 0.625, 0.625, 1.0])
 """The affine (voxel index to LPS mm) of the files written by SimpleITK and of the DICOM files."""
+MARGIN_S = 60
+"""Seconds for the process that starts the command and reads its result, beside the command's own limit."""
+COMMAND = """
+import faulthandler, sys
+faulthandler.enable()
+faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
+sys.path.insert(0, sys.argv[1])
+from dcamt import cli
+sys.exit(cli.main(sys.argv[3:]))
+"""
+"""A program that runs the command `dcamt`; after a limit of seconds, it prints the stack of each thread and ends."""
 
 
 def voxels() -> np.ndarray:
@@ -162,31 +176,35 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
     answers.put(judge(path, volume.voxels, RAS_TO_LPS @ volume.grid.affine))
 
 
-def segment(path: Path, model: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
-    """Segment a scan by the command and put the outcome into the queue: "segmented", "refused" or "failed".
+def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
+    """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
     A segmented scan has a result on the grid that `read_scan` finds; a refused one has an exit status of 1, lines that
-    name `dcamt` alone, and no result.
+    name `dcamt` alone, and no result. The command may take `seconds`; then it is killed, and its stack is the reason.
     """
     faulthandler.enable()
-    from dcamt import cli
     from dcamt.io.readers import read_labelmap, read_scan
 
     with tempfile.TemporaryDirectory() as temporary:
-        out, said = Path(temporary, "out"), io.StringIO()
+        out = Path(temporary, "out")
+        words = ["segment", path, "-o", out / "x.seg.nrrd", "--model", model, "--device", "cpu"]
+        program = [interpreter(), "-c", COMMAND, str(ROOT / "DCAMTSegmentation"), str(seconds), *map(str, words)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": temporary}
+        ended = subprocess.run(program, capture_output=True, encoding="utf-8", env=environment, check=False)
         try:
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-                words = ["segment", path, "-o", out / "x.seg.nrrd", "--model", model, "--device", "cpu"]
-                status = cli.main([str(word) for word in words])
             results = sorted(out.rglob("*")) if out.exists() else []
-            lines = said.getvalue().splitlines()
-            if status == 0 and results == [out / "x.seg.nrrd"]:
+            lines = ended.stderr.splitlines()
+            left = sorted(file.name for file in Path(temporary).iterdir() if file != out)
+            if left:
+                answers.put(("failed", f"left {left} in the folder for temporary files"))
+            elif ended.returncode == 0 and results == [out / "x.seg.nrrd"]:
                 same = read_labelmap(results[0]).grid.matches(read_scan(path).grid)
                 answers.put(("segmented", "") if same else ("failed", "the result lies on a different grid"))
-            elif status == 1 and not results and lines and all(line.startswith("dcamt: ") for line in lines):
+            elif ended.returncode == 1 and not results and lines and all(x.startswith("dcamt: ") for x in lines):
                 answers.put(("refused", lines[-1]))
             else:
-                answers.put(("failed", f"exit status {status}, results {results}, {lines[-3:]}"))
+                last = "\n    ".join(lines[-40:])
+                answers.put(("failed", f"exit status {ended.returncode}, results {results}\n    {last}"))
         except BaseException as error:
             answers.put(("failed", f"{type(error).__name__}: {error}"))
 
@@ -286,12 +304,11 @@ def compare_with_itk(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple
 
 
 def write_tiny_model(path: Path) -> Path:
-    """Write a model of random weights; torch is imported once, before the processes are forked, in one thread."""
-    import torch
-    from dcamt_testing.model_files import save_tiny_model
-
-    torch.set_num_threads(1)
-    return save_tiny_model(path)
+    """Write a model of random weights in a process of its own: a process that has used torch must not be forked."""
+    code = "import pathlib, sys, dcamt_testing.model_files as files; files.save_tiny_model(pathlib.Path(sys.argv[1]))"
+    search = os.pathsep.join(str(ROOT / folder) for folder in ("DCAMTSegmentation", "Testing"))
+    subprocess.run([interpreter(), "-c", code, str(path)], env={**os.environ, "PYTHONPATH": search}, check=True)
+    return path
 
 
 def main() -> int:
@@ -301,6 +318,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60, help="limit of one read")
     parser.add_argument("--segment", action="store_true", help="segment the scans by the command, with a tiny model")
+    parser.add_argument("--minutes", type=float, default=np.inf, help="start no further scan after this time")
+    parser.add_argument("--keep", type=Path, help="folder to copy the files to whose read failed")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     counts: Counter[str] = Counter()
@@ -308,12 +327,16 @@ def main() -> int:
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     import SimpleITK  # noqa: F401 - imported once, before the processes are forked
 
+    interpreter()  # starts the server of Python processes, which the forked processes share
     with tempfile.TemporaryDirectory(prefix="dcamt-fuzz-") as temporary:
         seeds = Path(temporary, "seeds")
         seeds.mkdir()
         paths = write_seeds(seeds)
         model = write_tiny_model(Path(temporary, "tiny.dcamt")) if options.segment else None
+        end = time.monotonic() + 60 * options.minutes
         for number in range(options.count):
+            if time.monotonic() > end:
+                break
             seed = paths[number % len(paths)]
             home = Path(temporary, "work")
             shutil.copytree(seeds / seed.relative_to(seeds).parts[0], home)
@@ -321,12 +344,13 @@ def main() -> int:
             what = mutate(path, rng)
             before = sorted(home.rglob("*"))
             answers = context.Queue()
-            target, words = (segment, (path, model, answers)) if model else (read, (path, answers))
-            process = context.Process(target=target, args=words)
+            process = context.Process(target=read, args=(path, answers))
+            if model:
+                process = context.Process(target=segment, args=(path, model, options.seconds, answers))
             started = time.monotonic()
             process.start()
             try:
-                outcome, detail = answers.get(timeout=options.seconds)
+                outcome, detail = answers.get(timeout=options.seconds + (MARGIN_S if model else 0))
             except Exception:
                 outcome, detail = "failed", f"no answer in {time.monotonic() - started:.0f} s, exit {process.exitcode}"
                 process.kill()
@@ -336,10 +360,15 @@ def main() -> int:
             counts[outcome] += 1
             if outcome == "failed":
                 failures.append(f"{number} {seed.relative_to(seeds)} ({what}): {detail}")
+                print(failures[-1], file=sys.stderr, flush=True)
+                if options.keep:
+                    shutil.copytree(home, options.keep / f"{options.seed}-{number}", dirs_exist_ok=True)
             shutil.rmtree(home)
     for failure in failures:
         print(failure)
-    print(f"{options.count} scans: " + ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())))
+    print(
+        f"{sum(counts.values())} scans: " + ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    )
     return 1 if failures else 0
 
 
