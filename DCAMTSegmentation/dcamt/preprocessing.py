@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
 from .geometry import Box, NetworkGrid, axis_weights, network_grid, reverse_slice
 from .recipe import Intensity, Recipe
-from .volume import Labelmap, Volume
+from .volume import Labelmap, Volume, check_channels
 
 SLAB = 1 << 18
 """Number of voxels processed at a time; they fit into the processor's cache."""
@@ -30,12 +29,7 @@ def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = N
     Raises:
         InputError: the scan's number of channels differs from the recipe's.
     """
-    if volume.voxels.shape[0] != recipe.input_channels:
-        raise InputError(
-            f"has {volume.voxels.shape[0]} channel(s), but the model needs {recipe.input_channels}",
-            path=volume.path,
-            remedy="Choose another scan or model; dcamt segment reads scans of several channels.",
-        )
+    check_channels(len(volume.voxels), recipe.input_channels, volume.path)
     grid = grid or network_grid(volume.grid, recipe.spacing)
     return normalise(resample(volume, grid), recipe.intensity, recipe.spacing), grid
 

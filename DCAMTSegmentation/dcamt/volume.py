@@ -119,6 +119,16 @@ def check_scan(volume: Volume) -> None:
             raise InputError("holds intensities beyond 3e38", path=path, remedy="Rescale the intensities.")
 
 
+def check_channels(channels: int, needed: int, path: Path | None) -> None:
+    """Raise InputError, naming `path`, if a scan of `channels` channels cannot be used where `needed` are needed."""
+    if channels == 1 < needed:
+        remedy = "Choose another model, or name the files of the channels x_0000, x_0001, ... for dcamt segment."
+        raise InputError(f"holds one channel, but {needed} are needed", path=path, remedy=remedy)
+    if channels != needed:
+        remedy = "Save one as a file of its own." if needed == 1 else f"Give a scan of {needed} volumes."
+        raise InputError(f"holds {channels} volumes (4D)", path=path, remedy=remedy)
+
+
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan cannot have this grid.
 

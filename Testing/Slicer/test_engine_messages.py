@@ -38,8 +38,8 @@ class EngineMessagesTest(unittest.TestCase):
             )
             self.assertEqual(translated(METHODS_DISAGREE), METHODS_DISAGREE.upper())
             self.assertEqual(
-                translated("scan.nrrd: has 2 channel(s), but the model needs 1."),
-                "scan.nrrd: HAS 2 CHANNEL(S), BUT THE MODEL NEEDS 1.",
+                translated("scan.nrrd: holds one channel, but 2 are needed."),
+                "scan.nrrd: HOLDS ONE CHANNEL, BUT 2 ARE NEEDED.",
             )
             shortage = MemoryShortage("there is not enough memory", remedy="Close other programs, or crop it.")
             self.assertEqual(error_text(shortage), str(shortage).upper())

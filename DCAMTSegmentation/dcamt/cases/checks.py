@@ -77,7 +77,7 @@ def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Rec
 
 def count_few_values(volume: Volume) -> int | None:
     """Return the number of different intensities of a scan that has at most `FEW_VALUES`, else None."""
-    voxels = volume.voxels.reshape(-1)
+    voxels = volume.voxels.ravel(order="K")  # no copy, even of transposed voxels
     sample = voxels[:: max(1, voxels.size // _SAMPLE)]
     if len(np.unique(sample)) > FEW_VALUES:
         return None

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import Labelmap, Volume, as_labels, check_grid, check_scan, check_scan_grid
+from ..volume import Labelmap, Volume, as_labels, check_channels, check_grid, check_scan, check_scan_grid
 from .channels import channel_files, one_channel_note, read_channels
 from .dicom import ScanChoice, dicomdir_files, open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, files_below, list_names, quiet_pydicom
@@ -82,12 +82,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
         if image.labels_only:
             raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
         check_scan_grid(image.grid, path)
-        if image.channels == 1 != channels:
-            what, remedy = f"holds one channel of {channels}", "Name the files of the channels x_0000, x_0001, ..."
-            raise InputError(what, path=path, remedy=f"{remedy} for dcamt segment.")
-        if image.channels != channels:
-            remedy = "Save one as a file of its own." if channels == 1 else f"Give a scan of {channels} volumes."
-            raise InputError(f"holds {image.channels} volumes (4D)", path=path, remedy=remedy)
+        check_channels(image.channels, channels, path)
         volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
     check_scan(volume)
     return volume

@@ -57,8 +57,8 @@ class CaseRow:
 
     @property
     def has_label(self) -> bool:
-        source = self.source
         """Whether the case has a label file, or a segmentation with chosen segments."""
+        source = self.source
         return bool(source.label) if isinstance(source, FileScan) else bool(source.segmentation and source.segments)
 
     @property
