@@ -61,10 +61,10 @@ class PageJob(WorkerJob):
         scan = self.folder / "volume.npy"
         for _slab in write_npy(self._voxels, scan):
             yield None
-        own = list(own_segments(self._segmentation).values())
-        is_own = self._segment in own
+        own_results = list(own_segments(self._segmentation).values())
+        is_own = self._segment in own_results
         segments: list[PageSegment] = []
-        for identifier in [self._segment, *(one for one in own if is_own and one != self._segment)]:
+        for identifier in [self._segment, *(one for one in own_results if is_own and one != self._segment)]:
             mask, affine = segment_mask(self._segmentation, identifier)
             mask, affine = on_scan_grid(mask, affine, self._volume, self._to_volume)
             yield None

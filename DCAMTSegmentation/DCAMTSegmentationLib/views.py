@@ -104,8 +104,8 @@ class MapOverlay:
                 self._lay_over(view, volume)
             elif view.GetID() in self._before:
                 foreground, opacity = self._before[view.GetID()]
-                there = foreground is not None and slicer.mrmlScene.GetNodeByID(foreground) is not None
-                view.SetForegroundVolumeID(foreground if there else None)
+                exists = foreground is not None and slicer.mrmlScene.GetNodeByID(foreground) is not None
+                view.SetForegroundVolumeID(foreground if exists else None)
                 view.SetForegroundOpacity(opacity)
         if volume is None:
             self._before.clear()

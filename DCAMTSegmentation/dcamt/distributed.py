@@ -78,10 +78,10 @@ class Team:
                 f"{labelled} labelled and {unlabelled} unlabelled patches cannot be split among {self.size} processes",
                 remedy="Set batch and labelled_per_batch to multiples of the number of processes.",
             )
-        mine: list[int] = []
+        indices: list[int] = []
         for first, count in ((0, labelled // self.size), (labelled, unlabelled // self.size)):
-            mine += range(first + self.rank * count, first + (self.rank + 1) * count)
-        return mine
+            indices += range(first + self.rank * count, first + (self.rank + 1) * count)
+        return indices
 
     def broadcast(self, value: T | None) -> T:
         """Return the leader's `value` in every process; the other processes pass None.
@@ -222,9 +222,9 @@ def own_device(device: torch.device) -> torch.device:
             f"{socket.gethostname()} has {gpus} GPU(s) for {processes} processes",
             remedy=f"Start torchrun with --nproc-per-node {gpus}, or use --device cpu.",
         )
-    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(own)
-    return own
+    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(gpu)
+    return gpu
 
 
 @contextmanager

@@ -72,9 +72,10 @@ def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:
     """Return labels (I, J, K) of the scan on the network grid (X, Y, Z), by nearest-neighbour interpolation."""
     stored = grid.orientation.apply(labels)
     index = []
-    for cells, step, size, own in zip(grid.shape, grid.spacing, stored.shape, grid.canonical_spacing, strict=True):
+    axes = zip(grid.shape, grid.spacing, stored.shape, grid.canonical_spacing, strict=True)
+    for cells, spacing, size, scan_spacing in axes:
         # Both grids share their centre.
-        at = (np.arange(cells) - (cells - 1) / 2) * (step / own) + (size - 1) / 2
+        at = (np.arange(cells) - (cells - 1) / 2) * (spacing / scan_spacing) + (size - 1) / 2
         index.append(np.clip(np.rint(at), 0, size - 1).astype(np.intp))
     return np.asarray(stored[np.ix_(*index)])
 

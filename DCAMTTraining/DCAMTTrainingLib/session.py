@@ -89,7 +89,7 @@ class TrainingSession:
     # Task
 
     def recipe(self) -> Recipe:
-        """Return the recipe of the task, without effort and settings; raise InputError if the task is not usable."""
+        """Return the recipe of the task, without effort or settings; raise InputError if the task is not usable."""
         assert self.settings is not None
         settings = self.settings
         recipe = recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)

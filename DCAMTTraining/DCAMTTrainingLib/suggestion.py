@@ -77,7 +77,7 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the recipe with the task's own classes if all labels come from the scene, whose files lack names."""
+        """Return the recipe with the chosen task's classes if all labels come from the scene, which stores no names."""
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}
         if not all(isinstance(row.source, SceneScan) for row in labelled):

@@ -221,7 +221,7 @@ def test_run_killed_during_calibration_counts_as_finished(tmp_path: Path, monkey
     with pytest.raises(SystemExit):
         short_session(tmp_path, EventObserver()).run()
     run = RunFolder(tmp_path / "run")
-    assert run_state(run) == RunState(FINISHED, step=2, of=2)
+    assert run_state(run) == RunState(FINISHED, step=2, total_steps=2)
     # If the event "finished" was not yet written, the run has to be resumed once more.
     lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
     run.events.write_text("".join(lines[:-1]), encoding="utf-8")

@@ -24,7 +24,7 @@ def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[bool], temperature: float) -> float:
-    """Return eq. 4 of van den Oord et al. (2018): the own class's prototype is positive, the others are negative."""
+    """Return eq. 4 of van den Oord et al. (2018): the prototype of the vector's class is the positive."""
     losses = []
     for vector, label in zip(e.tolist(), labels.tolist(), strict=True):
         scores = [math.exp(math.fsum(map(float.__mul__, vector, c)) / temperature) for c in centres.tolist()]

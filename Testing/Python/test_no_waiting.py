@@ -84,7 +84,7 @@ def cases(recipe: Recipe, device: torch.device) -> tuple[list[ResidentCase], lis
 
 
 class TrainingLoop:
-    """The trainer's loop without its events and files."""
+    """The trainer's loop without its events or files."""
 
     def __init__(self, recipe: Recipe, device: torch.device, folder: Path, team: Team = ALONE) -> None:
         self.trainer = Trainer(recipe, RunFolder(folder), device, EventLog(None), team=team)

@@ -55,7 +55,7 @@ def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -
     process.wait(60)
     assert process.returncode == 1
     state = run_state(run)
-    assert (state.state, state.reason, state.of, state.resumable) == (PAUSED, "", 100000, True)
+    assert (state.state, state.reason, state.total_steps, state.resumable) == (PAUSED, "", 100000, True)
     assert not run.request.exists()
     assert not run.failure.exists()
     assert not run.model.exists()

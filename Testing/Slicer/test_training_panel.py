@@ -220,7 +220,7 @@ class SectionsTest(TrainingCase):
             mock.patch.object(watch_module, "run_state") as polled,
             mock.patch.object(runs_panel, "run_state") as listed,
         ):
-            polled.return_value = listed.return_value = RunState(RUNNING, step=1, of=2)
+            polled.return_value = listed.return_value = RunState(RUNNING, step=1, total_steps=2)
             self.module.widget.runs.refresh()
             self.assertEqual(self.open_sections(), set(sections.TRAIN))
             self.assertFalse(self.ui.pauseButton.isHidden())
@@ -228,7 +228,7 @@ class SectionsTest(TrainingCase):
             self.ui.casesButton.collapsed = False
             self.wait_for(lambda: self.module.widget.runs.watch.caught_up, "the first poll")
             self.assertIn("casesButton", self.open_sections())
-            polled.return_value = listed.return_value = RunState(FINISHED, step=2, of=2)
+            polled.return_value = listed.return_value = RunState(FINISHED, step=2, total_steps=2)
             self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
         self.assertEqual(self.open_sections(), set(sections.READ))
 

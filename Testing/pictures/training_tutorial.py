@@ -136,7 +136,7 @@ def _step(module: Any) -> int:
 
 def _of(module: Any) -> int:
     watch = module.widget.runs.watch
-    return watch.state.of if watch is not None else 0
+    return watch.state.total_steps if watch is not None else 0
 
 
 def _charts(module: Any) -> list[Any]:

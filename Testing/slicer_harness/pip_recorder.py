@@ -79,7 +79,7 @@ pip = PipRecorder()
 
 
 def load_requirements(path: str | Path) -> list[Requirement]:
-    """Return the requirements in a file, without comments and options."""
+    """Return the requirements in a file, without comments or options."""
     lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
 

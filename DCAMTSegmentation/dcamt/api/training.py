@@ -218,7 +218,7 @@ def choose_recipe(
         getattr(chosen, name) != getattr(package.recipe, name) for name in _NETWORK_FIELDS
     ):
         raise InputError(
-            f"has another network than the recipe '{chosen.name}'",
+            f"has a different network from the recipe '{chosen.name}'",
             path=start_from,
             remedy="Choose the model's own recipe, or start with random weights.",
         )

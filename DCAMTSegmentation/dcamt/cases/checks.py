@@ -163,11 +163,11 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
         for members in groups.values():
             validated = [i for i in members if cases[i].role == VALIDATION]
             trained = [i for i in members if cases[i].role != VALIDATION]
-            for own, others in ((validated, trained), (trained, validated)) if validated and trained else ():
-                for index in own:
+            for group, others in ((validated, trained), (trained, validated)) if validated and trained else ():
+                for index in group:
                     if index not in reported:
                         reported.add(index)
-                        role = "a validation case" if own is trained else "a training case"
+                        role = "a validation case" if group is trained else "a training case"
                         other = cases[others[0]].name
                         yield (
                             index,

@@ -287,9 +287,13 @@ def _bids(folder: Path) -> FoundCases:
             images.append((path, entities))
     of_image: defaultdict[Path, list[Path]] = defaultdict(list)
     for path, entities in labels:
-        own = {key: value for key, value in entities.items() if key not in _DERIVATIVE_ENTITIES}
-        fitting = [image for image, theirs in images if all(theirs.get(key) == value for key, value in own.items())]
-        exact = [image for image, theirs in images if theirs == own]
+        label_entities = {key: value for key, value in entities.items() if key not in _DERIVATIVE_ENTITIES}
+        fitting = [
+            image
+            for image, image_entities in images
+            if all(image_entities.get(key) == value for key, value in label_entities.items())
+        ]
+        exact = [image for image, image_entities in images if image_entities == label_entities]
         # Prefer equal entities and the same first suffix (T1w).
         same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
         chosen = same or exact or fitting
@@ -333,8 +337,8 @@ def _by_names(folder: Path) -> FoundCases:
     _pair_channels(scans, labels, skipped)
     _pair_lone_labels(scans, labels)
     cases: list[Case] = []
-    for key, own in scans.items():
-        images, label_paths = [one.path for one in own], [one.path for one in labels.pop(key, [])]
+    for key, files_of_scan in scans.items():
+        images, label_paths = [one.path for one in files_of_scan], [one.path for one in labels.pop(key, [])]
         if len(images) > 1 and label_paths:
             skipped += [SkippedFile(path, "several scans and labels have one name") for path in (*images, *label_paths)]
         elif len(label_paths) > 1:
@@ -377,11 +381,11 @@ def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
         for key, files in named.items():
             for one in files:
                 places[one.path if one.path.is_dir() else one.path.parent].append((key, one))
-    for place, found in labels_in.items():
+    for place, folder_labels in labels_in.items():
         images = scans_in.get(place, [])
-        if len(images) != 1 or len(found) != 1:
+        if len(images) != 1 or len(folder_labels) != 1:
             continue
-        (image_key, _), (label_key, label) = images[0], found[0]
+        (image_key, _), (label_key, label) = images[0], folder_labels[0]
         words = [word.lower() for word in re.split(r"[_\-. \d]+", scan_name(label.path)) if word]
         if (
             label_key != image_key

@@ -256,7 +256,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return the files with the ending of a scan or label, without hidden files and without our own maps."""
+    """Return the files with the ending of a scan or label, without hidden files or DCAMT's own maps."""
     shown = [path for path in files if not path.name.startswith(".")]
     return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
 

@@ -227,7 +227,7 @@ def median_spacing(facts: Sequence[CaseStatistics]) -> tuple[float, float, float
 def median_shape(facts: Sequence[CaseStatistics], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
     """Return the median size of the scans, in voxels of `spacing`."""
     sizes = [
-        [max(1, round(n * own / step)) for n, own, step in zip(one.shape, one.spacing, spacing, strict=True)]
+        [max(1, round(n * scan_mm / step)) for n, scan_mm, step in zip(one.shape, one.spacing, spacing, strict=True)]
         for one in facts
     ]
     x, y, z = (round(median(sides)) for sides in zip(*sizes, strict=True))

@@ -58,8 +58,8 @@ class WallJob:
     @property
     def results(self) -> tuple[Path, ...]:
         """All files that this job writes."""
-        own = (wall_surface_path(self.folder, self.name), wall_table_path(self.folder, self.name))
-        return (*own, *(path for path in (self.surface, self.report) if path is not None))
+        measured = (wall_surface_path(self.folder, self.name), wall_table_path(self.folder, self.name))
+        return (*measured, *(path for path in (self.surface, self.report) if path is not None))
 
 
 def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
@@ -120,15 +120,15 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
 def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
     """Return the rows of the table of all scans and of the skipped scans' own tables.
 
-    A command that was killed may have written only the scans' own tables. Raises InputError if `table` is another kind
-    of file.
+    A command that was killed may have written only the scans' own tables. Raises InputError if `table` is a different
+    kind of file.
     """
     rows: dict[str, list[list[str]]] = {}
     for row in filter(None, read_wall_rows(table)):
         rows.setdefault(row[0], []).append(row)
     for job in skipped:
-        own = wall_table_path(job.folder, job.name)
-        if is_wall_table(own) and (measured := [row for row in read_wall_rows(own) if row]):
+        scan_table = wall_table_path(job.folder, job.name)
+        if is_wall_table(scan_table) and (measured := [row for row in read_wall_rows(scan_table) if row]):
             rows[measured[0][0]] = measured
     return [row for group in rows.values() for row in group]
 

@@ -41,7 +41,7 @@ def watch_run(run: RunFolder, console: Console) -> int:
         console.clear_progress()
         return 0  # Only watching ends; the run continues.
     console.clear_progress()
-    where = f" at {state.step} of {state.of}" if state.of else ""
+    where = f" at {state.step} of {state.total_steps}" if state.total_steps else ""
     console.print_text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")
     return 1 if state.state == FAILED else 0
 

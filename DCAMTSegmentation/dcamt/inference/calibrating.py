@@ -101,18 +101,18 @@ def calibrate(
                 remedy="Add cases that show the organ.",
             )
         models[quality] = fit_overlap(seen.features, seen.overlaps, seen.cases, names)
-        found = assess_overlap(seen.features, seen.overlaps, seen.cases, names)
-        measured |= {f"{quality}, {figure}": round(value, 4) for figure, value in found.items()}
+        figures = assess_overlap(seen.features, seen.overlaps, seen.cases, names)
+        measured |= {f"{quality}, {figure}": round(value, 4) for figure, value in figures.items()}
     scans_made = len(cases) * (1 + DISTURBED)
     return Calibration(package.card.checksum, models, len(cases), scans_made, notes, measured)
 
 
-def mean_dice(found: np.ndarray, truth: np.ndarray, labels: Sequence[int]) -> float:
+def mean_dice(prediction: np.ndarray, truth: np.ndarray, labels: Sequence[int]) -> float:
     """Return the mean Dice coefficient (0 to 1) of the labels that occur in either labelmap; 0 if none occurs."""
     scores = []
     for label in labels:
-        ours, theirs = found == label, truth == label
-        total = np.count_nonzero(ours) + np.count_nonzero(theirs)
+        predicted, expected = prediction == label, truth == label
+        total = np.count_nonzero(predicted) + np.count_nonzero(expected)
         if total:
-            scores.append(2 * np.count_nonzero(ours & theirs) / total)
+            scores.append(2 * np.count_nonzero(predicted & expected) / total)
     return float(np.mean(scores)) if scores else 0.0

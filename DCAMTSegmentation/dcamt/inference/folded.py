@@ -28,8 +28,8 @@ class FoldedConvolution(nn.Conv3d):
     @classmethod
     def of(cls, plain: nn.Conv3d) -> FoldedConvolution:
         """Return a convolution with the weights of `plain`, without ReLU."""
-        own = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding)  # type: ignore[arg-type]
-        return cast(FoldedConvolution, _take_weights(own, plain))
+        folded = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding)  # type: ignore[arg-type]
+        return cast(FoldedConvolution, _take_weights(folded, plain))
 
     def forward(self, image: Tensor) -> Tensor:
         fused = _fused_convolution(image)
@@ -51,8 +51,8 @@ class FoldedTransposedConvolution(nn.ConvTranspose3d):
     @classmethod
     def of(cls, plain: nn.ConvTranspose3d) -> FoldedTransposedConvolution:
         """Return a transposed convolution with the weights of `plain`, without ReLU."""
-        own = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride)  # type: ignore[arg-type]
-        return cast(FoldedTransposedConvolution, _take_weights(own, plain))
+        folded = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride)  # type: ignore[arg-type]
+        return cast(FoldedTransposedConvolution, _take_weights(folded, plain))
 
     def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
         result = super().forward(image, output_size)
@@ -111,16 +111,16 @@ def _fold_layers(layers: nn.Sequential) -> None:
         layers.add_module(str(index), layer)
 
 
-def _take_weights(own: Any, plain: nn.Conv3d | nn.ConvTranspose3d) -> nn.Module:
-    """Copy weights, bias, device and precision of `plain` to `own`, and return `own` without gradients."""
-    own.to(plain.weight)
+def _take_weights(folded: Any, plain: nn.Conv3d | nn.ConvTranspose3d) -> nn.Module:
+    """Copy weights, bias, device and precision of `plain` to `folded`, and return `folded` without gradients."""
+    folded.to(plain.weight)
     with torch.no_grad():
-        own.weight.copy_(plain.weight)
+        folded.weight.copy_(plain.weight)
         if plain.bias is None:
-            own.bias.zero_()
+            folded.bias.zero_()
         else:
-            own.bias.copy_(plain.bias)
-    return cast(nn.Module, own.requires_grad_(False))
+            folded.bias.copy_(plain.bias)
+    return cast(nn.Module, folded.requires_grad_(False))
 
 
 def _fold_normalisation(convolution: Folded, norm: nn.BatchNorm3d) -> None:

@@ -312,10 +312,10 @@ def _tiff_values(file: Any, order: str, word: str, kind: int, entry: bytes) -> t
     if total <= size:
         return struct.unpack(f"{order}{count}{code}", entry[size : size + total])
     (place,) = struct.unpack(f"{order}{word}", entry[size : 2 * size])
-    here = file.tell()
+    position = file.tell()
     file.seek(place)
     values = struct.unpack(f"{order}{count}{code}", _read_exactly(file, total))
-    file.seek(here)
+    file.seek(position)
     return values
 
 

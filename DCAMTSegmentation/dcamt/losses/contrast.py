@@ -22,17 +22,23 @@ def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor,
     return F.normalize(sums, dim=1), one_hot.sum(dim=0) > 0
 
 
-def intra_class(embeddings: Tensor, classes: Tensor, own: Tensor, partner: Tensor) -> Tensor:
+def intra_class(embeddings: Tensor, classes: Tensor, own_prototypes: Tensor, partner_prototypes: Tensor) -> Tensor:
     """Return the mean of 1 - cos(embedding, prototype of its class), averaged over the prototypes of both branches.
 
-    embeddings: (N, D). classes: (N,). own, partner: prototypes (K, D) of this branch and of the other one.
+    embeddings: (N, D). classes: (N,). own_prototypes, partner_prototypes: (K, D), of this branch and of
+    the other one.
     """
-    target = 0.5 * (own + partner)[classes.clamp_min(0)]
+    target = 0.5 * (own_prototypes + partner_prototypes)[classes.clamp_min(0)]
     return _mean_over_classified(1 - (embeddings * target).sum(dim=1), classes)
 
 
 def inter_class(
-    embeddings: Tensor, classes: Tensor, own: Tensor, partner: Tensor, present: Tensor, temperature: float
+    embeddings: Tensor,
+    classes: Tensor,
+    own_prototypes: Tensor,
+    partner_prototypes: Tensor,
+    present: Tensor,
+    temperature: float,
 ) -> Tensor:
     """Return the InfoNCE loss (van den Oord et al., 2018), averaged over the prototypes of both branches.
 
@@ -40,7 +46,7 @@ def inter_class(
     classes that are `present`, booleans (K,).
     """
     losses = []
-    for centres in (own, partner):
+    for centres in (own_prototypes, partner_prototypes):
         scores = (embeddings @ centres.T / temperature).masked_fill(~present, float("-inf"))
         losses.append(_mean_over_classified(F.cross_entropy(scores, classes.clamp_min(0), reduction="none"), classes))
     return torch.stack(losses).mean()

@@ -144,8 +144,8 @@ def _sample_embeddings(
     for output, projection in zip(outputs, projections, strict=True):
         features = output.decoded.movedim(1, -1).flatten(0, -2)[index]
         embeddings.append(F.normalize(projection(features).float(), dim=1))
-        own, present = prototypes(embeddings[-1], sampled, count)
-        centres.append(own)
+        branch_prototypes, present = prototypes(embeddings[-1], sampled, count)
+        centres.append(branch_prototypes)
     return embeddings, sampled, centres, present
 
 

@@ -36,8 +36,12 @@ class StoredModel:
 
 def shipped_folders() -> list[Path]:
     """Return the possible folders of shipped models: in the source tree, in Slicer's extension, in a pip package."""
-    here = Path(__file__).parents[1]
-    return [here.parent.parent / "Resources" / "Models", here.parent / "Resources" / "Models", here / "shipped_models"]
+    package = Path(__file__).parents[1]
+    return [
+        package.parent.parent / "Resources" / "Models",
+        package.parent / "Resources" / "Models",
+        package / "shipped_models",
+    ]
 
 
 def user_folder() -> Path:
@@ -95,10 +99,10 @@ def import_model(
     calibration = _calibration_beside(path, data, card)
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
         raise InputError(f"its name '{name}' cannot be a file name", path=path)
-    there = next((model for model in stored_models() if model.name == name), None)
-    if there is not None and there.shipped:
+    existing = next((model for model in stored_models() if model.name == name), None)
+    if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Train it under another name.")
-    if there is not None and not replace:
+    if existing is not None and not replace:
         remedy = f"Import it with --overwrite, or first run: dcamt models remove {name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
     return _store(name, data, calibration)

@@ -30,10 +30,10 @@ class CrossAttention(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, own: Tensor, context: Tensor) -> Tensor:
-        """Return `own` plus its attention to `context`; all three are (B, C, x, y, z)."""
-        batch, channels, *size = own.shape
-        tokens = own.flatten(2).transpose(1, 2)  # (B, N, C)
+    def forward(self, features: Tensor, context: Tensor) -> Tensor:
+        """Return `features` plus their attention to `context`; all three are (B, C, x, y, z)."""
+        batch, channels, *size = features.shape
+        tokens = features.flatten(2).transpose(1, 2)  # (B, N, C)
         query = self.query(self.norm_query(tokens))
         key, value = self.key_value(self.norm_context(context.flatten(2).transpose(1, 2))).chunk(2, dim=-1)
 
@@ -42,7 +42,7 @@ class CrossAttention(nn.Module):
 
         attended = self._attend(per_head(query), per_head(key), per_head(value), (size[0], size[1], size[2]))
         mixed = self.output(attended.transpose(1, 2).reshape(batch, -1, channels))
-        enriched: Tensor = own + mixed.transpose(1, 2).reshape(batch, channels, *size)
+        enriched: Tensor = features + mixed.transpose(1, 2).reshape(batch, channels, *size)
         return enriched
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, size: tuple[int, int, int]) -> Tensor:

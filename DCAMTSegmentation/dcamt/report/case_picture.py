@@ -25,12 +25,12 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
     label must lie on one grid. The file contains only pixels: no text, and nothing from the scan's header.
     """
     orientation = canonical_orientation(volume.grid)
-    image, found, outlined = map(orientation.apply, (volume.voxels[0], prediction.voxels, label.voxels))
+    image, predicted, labels = map(orientation.apply, (volume.voxels[0], prediction.voxels, label.voxels))
     spacing = volume.grid.spacing[list(orientation.order)]
-    shown = outlined if outlined.any() else found
+    shown = labels if labels.any() else predicted
     centre = [round(float(axis.mean())) for axis in np.nonzero(shown)] if shown.any() else [n // 2 for n in image.shape]
     margin = np.ceil(MARGIN_MM / spacing).astype(int)
-    inner = bounding_box((found > 0) | (outlined > 0))
+    inner = bounding_box((predicted > 0) | (labels > 0))
     box = pad_box(inner, margin.tolist(), whole_box(image.shape)) if inner else whole_box(image.shape)
     image = image[box].astype(np.float32)
     low, high = np.percentile(image, WINDOW_PERCENTILES)
@@ -39,7 +39,7 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
     panels = []
     for across, up in ((0, 1), (0, 2), (1, 2)):
         through = 3 - across - up
-        planes = [array.take(at[through], axis=through) for array in (grey, found[box], outlined[box])]
+        planes = [array.take(at[through], axis=through) for array in (grey, predicted[box], labels[box])]
         panels.append(_panel(planes, spacing[[across, up]], recipe))
         panels.append(np.zeros((HEIGHT, 6, 3)))
     return encode_png(np.concatenate(panels[:-1], axis=1))
@@ -50,11 +50,11 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
     mm = np.array(planes[0].shape) * spacing
     size = max(1, round(HEIGHT * float(mm[0] / mm[1]))), HEIGHT
     # The axes run to the patient's right or front and upwards, opposite to those of the screen.
-    grey, found, outlined = (enlarge(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
+    grey, predicted, labels = (enlarge(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
     pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
-    pixels[_outline(outlined)] = LABEL_COLOR
+    pixels[_outline(labels)] = LABEL_COLOR
     for info in recipe.classes:
-        pixels[_outline(np.where(found == info.label, 1, 0))] = info.color
+        pixels[_outline(np.where(predicted == info.label, 1, 0))] = info.color
     return pixels
 
 

@@ -43,7 +43,7 @@ class DrawnSegment:
 def labels_on_scan(segments: Sequence[DrawnSegment], grid: Grid) -> tuple[Labelmap, list[SegmentInfo]]:
     """Return the segments as labels 1, 2, … on a scan's grid, and their names; where two overlap, the first one's.
 
-    A segment on another grid is looked up at the centre of each of the scan's voxels.
+    A segment on a different grid is looked up at the centre of each of the scan's voxels.
     """
     labels = np.zeros(grid.shape, np.uint8)
     for label, segment in enumerate(segments, 1):

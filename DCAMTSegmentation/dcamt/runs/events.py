@@ -130,8 +130,8 @@ def run_event_line(event: RunEvent) -> str:
 def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     """Return the event of a parsed line of JSON; None for an event of an unknown kind.
 
-    Keys that are missing or have another type, as in lines of earlier versions, get a neutral value: 0, NaN, None, or
-    an empty text or table. Losses and scores that are not finite are omitted.
+    Keys that are missing or have a different type, as in lines of earlier versions, get a neutral value: 0, NaN, None,
+    or an empty text or table. Losses and scores that are not finite are omitted.
 
     >>> parse_run_event({"event": "checkpoint", "step": 120})
     CheckpointSaved(time=None, step=120)
@@ -245,7 +245,7 @@ class EventTail:
 
 
 def read_events(path: Path) -> list[RunEvent]:
-    """Return all events of a run's file, without damaged lines and an unfinished last line."""
+    """Return all events of a run's file, without damaged lines or an unfinished last line."""
     lines = JsonLines()
     try:
         lines.feed(path.read_bytes())

@@ -23,14 +23,14 @@ class RunState:
     """The state of a run.
 
     state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`. reason: why the run failed, or paused without a
-    request; otherwise empty. step, of: iterations trained and planned; 0 if unknown. eta_s: estimated seconds to the
-    end. resumable: whether the run can resume from a checkpoint.
+    request; otherwise empty. step, total_steps: iterations trained and planned; 0 if unknown. eta_s: estimated
+    seconds to the end. resumable: whether the run can resume from a checkpoint.
     """
 
     state: str
     reason: str = ""
     step: int = 0
-    of: int = 0
+    total_steps: int = 0
     eta_s: float | None = None
     resumable: bool = False
 
@@ -38,22 +38,24 @@ class RunState:
 def run_state(run: RunFolder) -> RunState:
     """Return the state of a run; reads only the end of its events."""
     progress = _read_progress(run)
-    step, of = progress.step, progress.of
+    step, total_steps = progress.step, progress.total_steps
     resumable = run.recipe.exists() and run.checkpoint.exists()
     if is_held(run.lock):
-        return RunState(RUNNING, step=step, of=of, eta_s=progress.eta_s)
+        return RunState(RUNNING, step=step, total_steps=total_steps, eta_s=progress.eta_s)
     note = read_note(run.failure)
     if note is not None:
         state = PAUSED if note.unwritten and resumable else FAILED
-        return RunState(state, note.message, step, of, resumable=resumable)
+        return RunState(state, note.message, step, total_steps, resumable=resumable)
     if isinstance(progress.last, RunFinished):
-        done = step >= of
-        return RunState(FINISHED if done else STOPPED, step=step, of=of, resumable=resumable and not done)
+        done = step >= total_steps
+        return RunState(
+            FINISHED if done else STOPPED, step=step, total_steps=total_steps, resumable=resumable and not done
+        )
     if isinstance(progress.last, RunPaused):
-        return RunState(PAUSED, step=step, of=of, resumable=resumable)
+        return RunState(PAUSED, step=step, total_steps=total_steps, resumable=resumable)
     if not run.recipe.exists():
         return RunState(FAILED, _last_line(run.log) or KILLED)
-    return RunState(FAILED, KILLED, step, of, resumable=resumable)
+    return RunState(FAILED, KILLED, step, total_steps, resumable=resumable)
 
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:
@@ -83,25 +85,25 @@ class _Progress:
     """A run's progress according to its events; `last` is the event that ended the run, or None."""
 
     step: int = 0
-    of: int = 0
+    total_steps: int = 0
     eta_s: float | None = None
     last: RunPaused | RunFinished | None = None
 
 
 def _read_progress(run: RunFolder) -> _Progress:
-    tail, found = EventTail(run.events, from_end=TAIL), _Progress()
+    tail, progress = EventTail(run.events, from_end=TAIL), _Progress()
     while (event := tail.next()) is not None:
         if isinstance(event, CasesLoading):
             continue
-        found.step = event.step
+        progress.step = event.step
         if isinstance(event, RunStarted | TrainingProgress):
-            found.of = event.of
-            found.eta_s = event.eta_s if isinstance(event, TrainingProgress) else None
+            progress.total_steps = event.of
+            progress.eta_s = event.eta_s if isinstance(event, TrainingProgress) else None
         if isinstance(event, RunPaused | RunFinished):
-            found.last = event
+            progress.last = event
         elif isinstance(event, RunStarted):
-            found.last = None
-    return found
+            progress.last = None
+    return progress
 
 
 def _last_line(path: Path) -> str:

@@ -114,10 +114,10 @@ class Learner:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         # Whether the optimiser is fused depends on this device and PyTorch, not on those that wrote the checkpoint.
-        for saved, own in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
-            saved.update(fused=own["fused"], foreach=own["foreach"])
+        for saved, current in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
+            saved.update(fused=current["fused"], foreach=current["foreach"])
         self.optimiser.load_state_dict(state["optimiser"])
-        # Gradients may be scaled only before or only after a resume on another kind of device.
+        # Gradients may be scaled only before or only after a resume on a different kind of device.
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 

@@ -172,13 +172,13 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
     ends[candidates] = True
     ends = drop_small(surface, ends, VEIN_LEAST_CM2)
     number = patches(surface, ends)
-    found = ends.copy()
+    openings = ends.copy()
     for one in np.unique(number[ends]):
         end = ends & (number == one)
         axis = (surface.point_areas[end, None] * normals[end]).sum(axis=0)
         facing = normals @ (axis / np.linalg.norm(axis)) > np.cos(np.radians(VEIN_RIM_DEGREES))
-        found |= grow(surface, end, facing & (fraction_inside < VEIN_NEARBY_MOST), VEIN_RIM_MM)
-    return found
+        openings |= grow(surface, end, facing & (fraction_inside < VEIN_NEARBY_MOST), VEIN_RIM_MM)
+    return openings
 
 
 def painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
@@ -186,11 +186,11 @@ def painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
 
     The labelmap may lie on any grid.
     """
-    found = np.zeros(len(surface.points), bool)
+    painted = np.zeros(len(surface.points), bool)
     for distance in PAINTED_MM:
         points = surface.points + distance * surface.normals
-        found |= nearest_values(openings.voxels, openings.grid, points) != 0
-    return found
+        painted |= nearest_values(openings.voxels, openings.grid, points) != 0
+    return painted
 
 
 def neighbour_average(surface: Surface) -> Callable[[np.ndarray], np.ndarray]:

@@ -11,7 +11,7 @@ from ..geometry import Grid, bounding_box
 from .surface import Surface
 
 EROSION_MM = 3.0
-"""The blood pool is the segment eroded by this distance, without wall and partial volume."""
+"""The blood pool is the segment eroded by this distance, without wall or partial volume."""
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
 
@@ -71,7 +71,7 @@ def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[i
 def blood_pool(voxels: np.ndarray, grid: Grid, mask: np.ndarray, mask_grid: Grid) -> BloodPool:
     """Return the blood pool of a scan: `voxels` (I, J, K) on `grid`, inside `mask` eroded by `EROSION_MM`.
 
-    If `mask_grid` is another grid, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored.
+    If `mask_grid` differs, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored.
     If no voxel is left, mean and standard deviation are NaN.
     """
     eroded = erode(mask, mask_grid, EROSION_MM)

@@ -191,7 +191,7 @@ def default_role(has_label: bool) -> str:
 
 
 def rows_to_json(rows: Sequence[CaseRow]) -> str:
-    """Return the rows as JSON text to save with the scene, without remarks and notes."""
+    """Return the rows as JSON text to save with the scene, without remarks or notes."""
     listed = [
         # `dataclasses.asdict` would take ten times as long, which is noticeable for ten thousand rows.
         {"name": row.name, "source": vars(row.source), "role": row.role, "size": row.size, "spacing": row.spacing}

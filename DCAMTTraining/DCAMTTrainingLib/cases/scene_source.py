@@ -35,8 +35,10 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     for volume in scans:
         # A segmentation loaded from a file references no scan. If it lies on the grid of this scan only, it is its
         # label.
-        own = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
-        segmentation = sent.get(volume.GetID()) or outline_of(volume, recipe) or (own[-1] if own else None)
+        loaded_labels = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
+        segmentation = (
+            sent.get(volume.GetID()) or outline_of(volume, recipe) or (loaded_labels[-1] if loaded_labels else None)
+        )
         row = row_of(volume, segmentation, recipe)
         if row.has_label:
             rows.append(row)
@@ -67,8 +69,8 @@ def sent_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
 def is_scan(volume: Any) -> bool:
     """Return whether a volume node is a scan: it has voxels, and is no labelmap and no node of DCAMT's own."""
     labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode") or not volume.IsA("vtkMRMLScalarVolumeNode")
-    own = review.is_map(volume) or is_preview(volume)
-    return not (labelmap or own or volume.GetHideFromEditors() or volume.GetImageData() is None)
+    is_result = review.is_map(volume) or is_preview(volume)
+    return not (labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
 
 
 def outline_of(volume: Any, recipe: Recipe) -> Any | None:
@@ -92,16 +94,16 @@ def lies_on_grid(segmentation: Any, volume: Any) -> bool:
         image = first.GetRepresentation(labelmap_name()) if first is not None else None
         if image is None:
             return False
-    grid, own = grid_of(volume), _grid_of_image(image)
-    turn = reorientation_between(own, grid)
+    grid, label_grid = grid_of(volume), _grid_of_image(image)
+    turn = reorientation_between(label_grid, grid)
     if turn is None:
         return False
-    own = turn.apply_to_grid(own)
-    first = np.rint(np.linalg.solve(grid.affine[:3, :3], own.affine[:3, 3] - grid.affine[:3, 3])).astype(int)
-    if (first < 0).any() or (first + own.shape > grid.shape).any():
+    label_grid = turn.apply_to_grid(label_grid)
+    first = np.rint(np.linalg.solve(grid.affine[:3, :3], label_grid.affine[:3, 3] - grid.affine[:3, 3])).astype(int)
+    if (first < 0).any() or (first + label_grid.shape > grid.shape).any():
         return False
-    i, j, k = (slice(int(low), int(low) + size) for low, size in zip(first, own.shape, strict=True))
-    return same_grid(own, grid.crop((i, j, k)))
+    i, j, k = (slice(int(low), int(low) + size) for low, size in zip(first, label_grid.shape, strict=True))
+    return same_grid(label_grid, grid.crop((i, j, k)))
 
 
 def _grid_of_image(image: Any) -> Grid:

@@ -123,7 +123,7 @@ class RunsPanel:
             self._ui.progressBar.setValue(0)
             self._ui.runStatusLabel.text = _("No runs yet.")
             return
-        self._ui.progressBar.setValue(round(1000 * state.step / state.of) if state.of else 0)
+        self._ui.progressBar.setValue(round(1000 * state.step / state.total_steps) if state.total_steps else 0)
         if starting:
             self._ui.runStatusLabel.text = _("Starting…")
         elif running and request is not None:
@@ -218,7 +218,9 @@ def state_title(state: str) -> str:
 def status_text(watch: RunWatch, state: RunState) -> str:
     """Return a run's state, iterations, speed and remaining time, and the reason of a failure."""
     curves = watch.curves
-    parts = [_("{step} of {of} iterations").format(step=state.step, of=state.of)] if state.of else []
+    parts = []
+    if state.total_steps:
+        parts.append(_("{step} of {of} iterations").format(step=state.step, of=state.total_steps))
     if state.state == RUNNING:
         if curves.loading is not None:
             parts = [_("reading case {number} of {of}").format(number=curves.loading[0] + 1, of=curves.loading[1])]

@@ -1,4 +1,4 @@
-"""Run the section *Task* of the panel: recipe, own classes, suggested recipe, and the model to start from."""
+"""Run the section *Task* of the panel: recipe, user-defined classes, suggested recipe, and the model to start from."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ class TaskPanel:
     def _show_classes(self, classes: list[UserClass]) -> None:
         table = self._ui.classesTable
         table.setRowCount(len(classes))
-        for row, own in enumerate(classes):
-            colour = "#" + "".join(f"{round(255 * part):02x}" for part in own.color)
-            for column, text in ((NAME, own.name), (COLOUR, colour), (CODE, " ".join(own.code))):
+        for row, user_class in enumerate(classes):
+            colour = "#" + "".join(f"{round(255 * part):02x}" for part in user_class.color)
+            for column, text in ((NAME, user_class.name), (COLOUR, colour), (CODE, " ".join(user_class.code))):
                 item = qt.QTableWidgetItem(text)
                 if column == COLOUR:
                     item.setBackground(qt.QBrush(qt.QColor(colour)))

@@ -1,4 +1,4 @@
-"""Make up abdominal CT scans with outlined organs, to try out training on organs of one's own.
+"""Make up abdominal CT scans with outlined organs, to try out training on your own organs.
 
     python make_phantoms.py FOLDER [--labelled 4] [--unlabelled 0] [--validation 1] [--new 1] [--spacing 3 3 7.5]
 
