@@ -202,7 +202,7 @@ def test_branch_dice_equals_counts_of_voxels() -> None:
 
 def test_scan_with_too_many_channels_is_refused(predictor: Predictor, oblique_scan: Volume) -> None:
     doubled = Volume(np.repeat(oblique_scan.voxels, 2, axis=0), oblique_scan.grid, Path("pair.nrrd"))
-    with pytest.raises(InputError, match=r"pair\.nrrd: has 2 channel"):
+    with pytest.raises(InputError, match=r"pair\.nrrd: holds 2 volumes"):
         predictor.segment(doubled)
 
 
