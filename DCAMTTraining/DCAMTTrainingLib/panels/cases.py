@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ class CasesPanel:
         self._show_summary()
 
     def _show_summary(self) -> None:
-        counts = {role: self._table.count(role) for role in ALL_ROLES}
-        text = ", ".join(f"{count} {role_title(role)}" for role, count in counts.items() if count)
+        counts = Counter(row.role for row in self._table.rows)
+        text = ", ".join(f"{counts[role]} {role_title(role)}" for role in ALL_ROLES if counts[role])
         checking = _(" Checking them…") if self._session.checking else ""
         self._show_text((text + "." + checking) if text else _("No cases yet."))
         has_remarks = any(row.remark or row.note for row in self._table.rows)
