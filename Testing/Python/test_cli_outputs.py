@@ -18,7 +18,8 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
-from dcamt_testing.dicom_series import PATIENT, broken_rules, write_mr_series
+from dcamt_testing.dicom_rules import broken_rules
+from dcamt_testing.dicom_series import PATIENT, write_mr_series
 from dcamt_testing.scan_files import affine_from_sitk
 from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe

@@ -15,17 +15,17 @@ from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo, fit_labelmap
+from dcamt_testing.dicom_positions import time_point_groups, write_frames, write_slice
+from dcamt_testing.dicom_rules import broken_rules
 from dcamt_testing.dicom_series import (
     PATIENT,
     RAS_TO_LPS,
     STUDY,
-    broken_rules,
     write_dicomdir,
     write_enhanced_mr,
     write_mr_series,
 )
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk, corner_distance_mm
-from test_dicom_frames import time_point_groups, write_frames, write_slice
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")

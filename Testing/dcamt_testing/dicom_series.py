@@ -1,28 +1,14 @@
-"""Synthetic DICOM series, and a check of DICOM objects against the tables of the standard."""
+"""Synthetic DICOM series with a patient and a study."""
 
 from __future__ import annotations
 
-import functools
-import json
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-CONTENT_OF = {
-    "CONTAINER": "ContinuityOfContent",
-    "CODE": "ConceptCodeSequence",
-    "NUM": "MeasuredValueSequence",
-    "TEXT": "TextValue",
-    "UIDREF": "UID",
-    "IMAGE": "ReferencedSOPSequence",
-    "COMPOSITE": "ReferencedSOPSequence",
-}
-"""The attribute that an item of a structured report must have, by the item's value type (DICOM PS3.3 C.17.3)."""
 PATIENT = {"PatientID": "SYN-1", "PatientName": "Phantom^Synthetic", "PatientBirthDate": "19500101", "PatientSex": "O"}
 STUDY = {"StudyDate": "20200102", "StudyTime": "101112", "StudyID": "S7", "AccessionNumber": "A9"}
 
@@ -124,58 +110,3 @@ def _set_pixels(image: FileDataset, pixels: np.ndarray) -> None:
     image.BitsAllocated = image.BitsStored = 16
     image.HighBit, image.PixelRepresentation = 15, 0
     image.PixelData = np.ascontiguousarray(pixels.astype("<u2")).tobytes()
-
-
-def broken_rules(dataset: Dataset) -> list[str]:
-    """Return the required attributes (types 1 and 2 of DICOM PS3.3) that the data set lacks for its SOP class.
-
-    `highdicom` ships the standard's tables.
-    """
-    kinds, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
-    faults = _broken_content_items(dataset) if "ContentSequence" in dataset else []
-    for module in modules[kinds[str(dataset.SOPClassUID)]]:
-        if module["usage"] != "M" or module["key"] == "sr-document-content":
-            continue
-        for attribute in attributes[module["key"]]:
-            path, name = attribute["path"], attribute["keyword"]
-            if attribute["type"] not in ("1", "2") or name == "PlanePositionSlideSequence":  # for microscopy only
-                continue
-            groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-            if path in ([group] for group in groups):  # either group may hold it
-                holders = [holder for group in groups for holder in _holders(dataset, [group])]
-                holders = [] if any(name in holder for holder in holders) else holders[:1]
-            else:
-                holders = _holders(dataset, path)
-            for holder in holders:
-                where = ".".join([module["key"], *path, name])
-                if name not in holder:
-                    faults.append(f"{where} is missing")
-                elif attribute["type"] == "1" and holder[name].is_empty:
-                    faults.append(f"{where} is empty")
-    return sorted(set(faults))
-
-
-@functools.cache
-def _table(name: str) -> Any:
-    return json.loads((resources.files("highdicom") / "_standard" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def _broken_content_items(item: Dataset, depth: int = 0) -> list[str]:
-    """Return the required attributes that an item of a structured report, or an item below it, lacks."""
-    name = CONTENT_OF[item.ValueType]
-    faults = [] if name in item and not item[name].is_empty else [f"{item.ValueType} without {name}"]
-    if "ConceptNameCodeSequence" not in item and item.ValueType not in ("IMAGE", "COMPOSITE"):
-        faults.append(f"{item.ValueType} without a name")
-    if depth and "RelationshipType" not in item:
-        faults.append(f"{item.ValueType} without RelationshipType")
-    return [
-        *faults,
-        *(fault for child in item.get("ContentSequence", []) for fault in _broken_content_items(child, depth + 1)),
-    ]
-
-
-def _holders(dataset: Dataset, path: list[str]) -> list[Dataset]:
-    holders = [dataset]
-    for name in path:
-        holders = [item for holder in holders if name in holder for item in holder[name].value]
-    return holders

@@ -62,7 +62,7 @@ def voxels() -> np.ndarray:
 
 
 def dicom_voxels() -> np.ndarray:
-    """Return the voxels (I, J, K) of the DICOM files, which `test_dicom_frames` writes."""
+    """Return the voxels (I, J, K) of the DICOM files, which `dcamt_testing.dicom_positions` writes."""
     frames = np.broadcast_to(100 + 10 * np.arange(SHAPE[2]), SHAPE).copy()
     frames[0, 0] += 1
     return frames
@@ -71,8 +71,8 @@ def dicom_voxels() -> np.ndarray:
 def write_seeds(folder: Path) -> list[Path]:
     """Write a scan in every format, each in a separate folder; return the paths to read."""
     import SimpleITK as sitk  # noqa: N813
+    from dcamt_testing.dicom_positions import write_frames, write_slice
     from dcamt_testing.dicom_series import write_dicomdir
-    from test_dicom_frames import write_frames, write_slice
 
     image = sitk.GetImageFromArray(voxels().transpose(2, 1, 0))
     image.SetSpacing((1.2, 1.3, 2.0))

@@ -1,0 +1,152 @@
+"""DICOM series with damaged, foreign, contradictory or duplicate slices: skipped with a note, or refused by name."""
+
+import shutil
+from pathlib import Path
+
+import pydicom
+import pytest
+from dcamt.io.readers import read_scan
+from dcamt.volume import IdentifyingNote
+from dcamt_testing.dicom_positions import (
+    CT,
+    REPORT,
+    RT_DOSE,
+    SECONDARY_CAPTURE,
+    SIZE,
+    assert_slices_in_place,
+    new_data_set,
+    pixels,
+    write_slice,
+)
+from dcamt_testing.scan_files import refused
+
+
+def test_error_names_the_damaged_slice(tmp_path: Path) -> None:
+    for k in range(12):
+        write_slice(tmp_path / f"{k:02}.dcm", k)
+    for k in (10, 9):
+        path = tmp_path / f"{k:02}.dcm"
+        path.write_bytes(path.read_bytes()[:-200])
+    (tmp_path / "11.dcm").write_bytes(b"")
+    refused(lambda: read_scan(tmp_path), tmp_path, "3 damaged files", "09.dcm (cut)", "10.dcm (cut)", "11.dcm (empty)")
+    for k in (9, 10, 11):
+        (tmp_path / f"{k:02}.dcm").unlink()
+    (tmp_path / "08.dcm").write_bytes((tmp_path / "08.dcm").read_bytes()[:300])
+    refused(lambda: read_scan(tmp_path), tmp_path, "08.dcm")
+
+
+def test_other_files_among_the_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    for name, sop_class in (("dose.dcm", RT_DOSE), ("report.dcm", REPORT)):
+        new_data_set(sop_class).save_as(tmp_path / name, enforce_file_format=True)
+    new_data_set("1.2.840.10008.5.1.4.1.1.7", PixelData=pixels([3])).save_as(
+        tmp_path / "shot.dcm", enforce_file_format=True
+    )
+    (tmp_path / "README.txt").write_text("hello", encoding="utf-8")
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 10)
+    (note,) = volume.notes
+    for word in ("dose.dcm", "report.dcm", "shot.dcm", "RT Dose"):
+        assert word in note
+    assert "README" not in note
+    assert isinstance(note, IdentifyingNote)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "word"),
+    [
+        ("PatientID", "q-17", "patient ID"),
+        ("PatientName", "Other^Name", "patient name"),
+        ("StudyInstanceUID", "1.2.4", "study"),
+        ("FrameOfReferenceUID", "1.2.8", "frame of reference"),
+        ("Modality", "CT", "modality"),
+        ("PhotometricInterpretation", "MONOCHROME1", "meaning of bright and dark"),
+        ("SOPClassUID", CT, "kind of image"),
+    ],
+)
+def test_slices_with_contradictory_attributes_are_refused(
+    tmp_path: Path, attribute: str, value: str, word: str
+) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k, **({attribute: value} if k > 6 else {}))
+    message = refused(lambda: read_scan(tmp_path), tmp_path, f"differ in their {word}: 7.dcm, 8.dcm, 9.dcm from 0.dcm")
+    assert value not in message, "an identity is not printed"
+
+
+def test_points_in_time_of_different_units_are_refused(tmp_path: Path) -> None:
+    for n, unit in enumerate(("normalized", "mrad")):
+        for k in range(8):
+            write_slice(tmp_path / f"{n}{k}.dcm", k, number=10 * n + k, AcquisitionNumber=n, RescaleType=unit)
+    refused(lambda: read_scan(tmp_path), tmp_path, "differ in their unit of intensities")
+
+
+def test_spellings_of_a_name_and_missing_names_do_not_contradict(tmp_path: Path) -> None:
+    spellings = ["Doe^John", "DOE^JOHN^^^", "Doe^John ", ""]
+    for k in range(8):
+        write_slice(tmp_path / f"{k}.dcm", k, PatientName=spellings[k % 4], PatientID="p" if k else "")
+    assert_slices_in_place(read_scan(tmp_path), 8)
+
+
+@pytest.mark.parametrize(
+    ("differing", "word"),
+    [
+        ({"PixelSpacing": [3, 3]}, "pixel spacing"),
+        ({"ImageOrientationPatient": [0, 1, 0, -1, 0, 0]}, "orientation"),
+        ({"Rows": 8, "PixelData": pixels([1])[:256]}, "size"),
+    ],
+)
+def test_error_names_the_difference_between_stacks(tmp_path: Path, differing: dict[str, object], word: str) -> None:
+    for k in range(10):
+        path = write_slice(tmp_path / f"{k}.dcm", k)
+        if k > 5:
+            data = pydicom.dcmread(path)
+            for name, value in differing.items():
+                setattr(data, name, value)
+            data.save_as(path)
+    refused(lambda: read_scan(tmp_path), tmp_path, f"2 stacks of slices of different {word}: 1 ")
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, colour: bool) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
+    if colour:
+        data = pydicom.dcmread(path)
+        data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+        data.PixelData = bytes(2 * 3 * SIZE**2)
+        data.save_as(path)
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 10)
+    assert "shot.dcm (Secondary Capture" in volume.notes[0]
+
+
+@pytest.mark.parametrize(("ends", "names"), [((0,), "0.dcm (Sec"), ((8, 9), "8.dcm (Secondary Capture Image), 9.dcm")])
+def test_end_slices_of_another_class_are_refused(tmp_path: Path, ends: tuple[int, ...], names: str) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k, **({"sop_class": SECONDARY_CAPTURE} if k in ends else {}))
+    refused(lambda: read_scan(tmp_path), tmp_path, f"another kind of image: {names}")
+
+
+@pytest.mark.parametrize("position", [[0, 0, 21], [5, 0, 20]])
+def test_image_of_another_class_off_the_stack_is_skipped_with_a_note(tmp_path: Path, position: list[int]) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
+    data = pydicom.dcmread(path)
+    data.ImagePositionPatient = position
+    data.save_as(path)
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 10)
+    assert "shot.dcm (Secondary Capture" in volume.notes[0]
+
+
+def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    shutil.copy(tmp_path / "4.dcm", tmp_path / "4 (copy).dcm")
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 10)
+    assert "copies" in volume.notes[0]
+    assert isinstance(volume.notes[0], IdentifyingNote)

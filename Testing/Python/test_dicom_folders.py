@@ -1,0 +1,91 @@
+"""Folders, zip archives and DICOMDIR of several DICOM series: one is chosen, or the error names them."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pydicom
+import pytest
+from dcamt.commands.scan_jobs import expand_scan_path
+from dcamt.io.dicom import ScanChoice
+from dcamt.io.readers import read_scan
+from dcamt.volume import IdentifyingNote
+from dcamt_testing.dicom_positions import (
+    assert_slices_in_place,
+    write_slice,
+)
+from dcamt_testing.dicom_series import write_dicomdir
+from dcamt_testing.scan_files import refused
+
+
+def test_subfolders_of_a_study_are_read_as_its_series(tmp_path: Path) -> None:
+    for series in ("1.2.3.1", "1.2.3.2"):
+        for k in range(8):
+            write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
+    assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
+    refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series")
+    assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
+    for number, patient in enumerate("ab"):
+        for k in range(8):
+            file = write_slice(tmp_path / "all" / patient / f"{k}.dcm", k)
+            data = pydicom.dcmread(file)
+            data.StudyInstanceUID = f"1.2.4.{number}"
+            data.save_as(file)
+    assert expand_scan_path(tmp_path / "all") == [tmp_path / "all" / "a", tmp_path / "all" / "b"]
+
+
+def write_study(folder: Path, ending: str = ".dcm") -> Path:
+    """Write a patient's folder: two series of ten slices and a scout of one slice, each in a folder two levels down."""
+    for number, (name, slices) in enumerate((("scout", 1), ("LGE 3D", 10), ("Cine", 12)), start=1):
+        for k in range(slices):
+            path = folder / "study" / f"series{number}" / f"{k:03}{ending}"
+            write_slice(path, k, series=f"1.2.{number}", SeriesDescription=name, SeriesNumber=number, add=1000 * number)
+    return folder
+
+
+@pytest.mark.parametrize("ending", [".dcm", ""])
+def test_series_of_a_patient_s_folder_can_be_chosen(tmp_path: Path, ending: str) -> None:
+    folder = write_study(tmp_path / "patient", ending)
+    refused(lambda: read_scan(folder), folder, '2 "LGE 3D" (10 slices of 16 x 16)', '3 "Cine" (12 slices', "--series")
+    for wanted in ("2", "lge 3d", "LGE", "1.2.2"):
+        assert_slices_in_place(read_scan(folder, choice=ScanChoice(series=wanted)), 10, 2000)
+    refused(lambda: read_scan(folder, choice=ScanChoice(series="T2")), folder, 'no image "T2"', "LGE 3D")
+    shutil.rmtree(folder / "study" / "series3")
+    volume = read_scan(folder)
+    assert_slices_in_place(volume, 10, 2000)
+    assert "scout" in volume.notes[0]
+    assert isinstance(volume.notes[0], IdentifyingNote)
+
+
+def test_zip_of_a_dicom_folder_is_read(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "patient")
+    path = tmp_path / "patient.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.dcm")):
+            archive.write(file, file.relative_to(folder))
+    assert_slices_in_place(read_scan(path, choice=ScanChoice(series="3")), 12, 3000)
+    assert "/tmp" not in refused(lambda: read_scan(path), path, "LGE 3D").removeprefix(str(path))
+    path.write_bytes(path.read_bytes()[:-4000])
+    refused(lambda: read_scan(path), path, "zip")
+
+
+def test_zip_of_several_images_is_refused_with_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "two.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/a.nrrd", b"a")
+        archive.writestr("x/b.nii.gz", b"b")
+    refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract it")
+
+
+def test_dicomdir_is_read(tmp_path: Path) -> None:
+    write_study(tmp_path, "")
+    shutil.rmtree(tmp_path / "study" / "series3")
+    files = sorted(file for file in (tmp_path / "study").rglob("*") if file.is_file())
+    for number, file in enumerate(files):  # file names that DICOM allows on storage media
+        file.rename(tmp_path / f"IM{number:03}")
+    shutil.rmtree(tmp_path / "study")
+    write_dicomdir(tmp_path)
+    assert_slices_in_place(read_scan(tmp_path / "DICOMDIR"), 10, 2000)
+    assert_slices_in_place(read_scan(tmp_path), 10, 2000)
+    (tmp_path / "IM004").unlink()
+    refused(lambda: read_scan(tmp_path / "DICOMDIR"), tmp_path / "DICOMDIR", "1 files", "IM004")

@@ -1,0 +1,111 @@
+"""Stored DICOM pixels: compressed, inverted, rescaled, with foreign bits."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dcamt.io.readers import read_scan
+from dcamt_testing.dicom_positions import (
+    SIZE,
+    STEP,
+    assert_slices_in_place,
+    write_slice,
+)
+from dcamt_testing.scan_files import refused
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+
+@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG", "deflated"])
+@pytest.mark.parametrize("slope", [1, 2])
+def test_compressed_slices_are_read_or_refused_by_name(tmp_path: Path, compressor: str, slope: int) -> None:
+    """The transfer syntaxes are lossless. pydicom or GDCM compresses the slices; the result equals the original."""
+    syntax = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "JPEG": JPEGLosslessSV1}
+    for k in range(8):
+        path = write_slice(tmp_path / "series" / f"{k}.dcm", k, RescaleSlope=slope, RescaleIntercept=0)
+        data = pydicom.dcmread(path)
+        if compressor in ("RLE", "JPEG-LS"):
+            data.compress(syntax[compressor], generate_instance_uid=False)
+            data.save_as(path)
+        elif compressor == "deflated":
+            data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+            data.save_as(path)
+        else:
+            compress_with_gdcm(path, compressor)
+            data = pydicom.dcmread(path)
+            assert data.file_meta.TransferSyntaxUID == syntax[compressor]
+    scan = read_scan(tmp_path / "series")
+    z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
+    np.testing.assert_allclose(scan.voxels[0, 3, 3], slope * (100 + 10 * z / STEP))
+    assert scan.voxels.shape == (1, SIZE, SIZE, 8)
+
+
+def compress_with_gdcm(path: Path, compressor: str) -> None:
+    """Compress the pixels of a slice; copy back the position and the other tags, which GDCM changes."""
+    import SimpleITK as sitk  # noqa: N813
+
+    before = pydicom.dcmread(path)
+    image = sitk.GetImageFromArray(before.pixel_array[np.newaxis])
+    packed = path.with_suffix(".packed.dcm")
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(packed))
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor({"JPEG": "JPEG", "JPEG 2000": "JPEG2000"}[compressor])
+    writer.Execute(image)
+    after = pydicom.dcmread(packed)
+    packed.unlink()
+    before.PixelData = after.PixelData
+    before["PixelData"].is_undefined_length = True
+    before.BitsStored, before.HighBit, before.BitsAllocated = after.BitsStored, after.HighBit, after.BitsAllocated
+    before.file_meta.TransferSyntaxUID = after.file_meta.TransferSyntaxUID
+    before.save_as(path)
+
+
+def test_slice_with_a_rescale_slope_of_0_is_refused(tmp_path: Path) -> None:
+    for k in range(8):
+        write_slice(tmp_path / f"{k}.dcm", k, **({"RescaleSlope": 0, "RescaleIntercept": 5} if k == 4 else {}))
+    refused(lambda: read_scan(tmp_path), tmp_path, "4.dcm (damaged header)")
+
+
+@pytest.mark.parametrize(("stored", "signed"), [(16, 0), (12, 0), (16, 1)])
+def test_inverted_intensities_equal_those_of_gdcm(tmp_path: Path, stored: int, signed: int) -> None:
+    """MONOCHROME1 stores bright pixels as low values; ITK, and so 3D Slicer, inverts them."""
+    import SimpleITK as sitk  # noqa: N813
+
+    for k in range(8):
+        path = write_slice(tmp_path / f"{k}.dcm", k, PhotometricInterpretation="MONOCHROME1")
+        data = pydicom.dcmread(path)
+        data.BitsStored, data.HighBit, data.PixelRepresentation = stored, stored - 1, signed
+        data.RescaleSlope, data.RescaleIntercept = 2, -7
+        data.save_as(path)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
+    np.testing.assert_array_equal(
+        read_scan(tmp_path).voxels[0], sitk.GetArrayFromImage(reader.Execute()).transpose(2, 1, 0)
+    )
+
+
+def test_bits_above_the_stored_ones_are_ignored(tmp_path: Path) -> None:
+    for k in range(8):
+        path = write_slice(tmp_path / f"{k}.dcm", k)
+        data = pydicom.dcmread(path)
+        data.BitsStored, data.HighBit = 12, 11
+        data.PixelData = (np.frombuffer(data.PixelData, "<u2") | 0x8000).tobytes()  # the highest bit holds an overlay
+        data.save_as(path)
+    assert_slices_in_place(read_scan(tmp_path), 8)
+
+
+def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_path: Path) -> None:
+    for k in range(8):
+        path = write_slice(tmp_path / "bare" / f"{k}.dcm", k)
+        length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
+        path.write_bytes(path.read_bytes()[128 + 4 + 12 + length :])
+        assert path.read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOP class UID
+    assert_slices_in_place(read_scan(tmp_path / "bare"), 8)
