@@ -33,9 +33,11 @@ from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.panels import results as results_panel
+from DCAMTTrainingLib.runs.array_nodes import box_of
 from DCAMTTrainingLib.runs.model_store import current_model, store_model, stored_copy_of, use_model
-from DCAMTTrainingLib.runs.preview import box_of, remove_preview, show_preview
-from DCAMTTrainingLib.runs.proposal import open_proposal, scene_volume
+from DCAMTTrainingLib.runs.preview import remove_preview, show_preview
+from DCAMTTrainingLib.runs.proposal import scene_volume
+from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -45,6 +47,7 @@ from slicer_harness import (
     close_scene,
     longest_step,
     process_events,
+    process_events_until,
     start_afresh,
 )
 from training_case import TrainingCase, tiny_model
@@ -188,16 +191,7 @@ class OutlineFilesTest(TrainingCase):
         cells = self.ui.rankTable.model()
         texts = [str(cells.data(cells.index(0, column))) for column in range(cells.columnCount())]
         self.assertEqual(texts, ["plain", "40.0%", "1, 2, 0"])
-        waiting = []
-        load = slicer.util.loadVolume
-
-        def load_while_waiting(*words):
-            waiting.append(self.ui.rankStatusLabel.text)
-            return load(*words)
-
-        with mock.patch.object(slicer.util, "loadVolume", load_while_waiting):
-            self.open_case()
-        self.assertEqual([text[:15] for text in waiting], ["Loading “plain”"])
+        self.open_case()
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         loaded, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
         self.assertEqual((loaded.GetName(), proposal.GetName()), ("plain", "plain (proposed)"))
@@ -426,12 +420,13 @@ class PreviewTest(unittest.TestCase):
 
 def open_nodes(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:
     """Open a proposal; return its volume node and its segmentation node."""
-    steps = open_proposal(case, rows)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    ends: list[tuple[Any, ...]] = []
+    ProposalOpening(case, rows, tiny_recipe(), lambda *end: ends.append(end)).start()
+    process_events_until(lambda: bool(ends), 120, "the case")
+    message, volume, segmentation = ends[0]
+    if message:
+        raise AssertionError(message)
+    return volume, segmentation
 
 
 def _ijk_to_ras(volume):

@@ -1,15 +1,19 @@
-"""The ranking of unlabelled cases: enabled buttons, and feedback while a proposal is loaded."""
+"""The ranking of unlabelled cases: enabled buttons, and the opening of proposals."""
 
 from __future__ import annotations
 
+import unittest
+from pathlib import Path
 from unittest import mock
 
-import qt
+import numpy as np
 import slicer
+from dcamt.cases.case_arrays import CaseArrays
 from dcamt.runs.folder import RunFolder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTTrainingLib.panels import outline as outline_panel
-from slicer_harness import click, process_events
+from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
+from slicer_harness import Person, assert_stays_responsive, click, close_scene, longest_step, process_events
 from training_case import TrainingCase
 
 
@@ -60,26 +64,65 @@ class RankingButtonsTest(TrainingCase):
         self.assertFalse(self.ui.addCaseButton.enabled)
 
 
-class LoadingTest(TrainingCase):
-    def test_text_and_busy_cursor_are_shown_before_each_file_is_loaded(self) -> None:
-        self.save_proposal_of_earlier_run()
+class OpeningTest(TrainingCase):
+    """*Open*: another process reads the files, and the window keeps responding."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.saved = self.save_proposal_of_earlier_run()
         self.module.widget.runs.refresh()
-        shown = []
 
-        def note_what_is_shown(load):
-            def load_and_note(*words):
-                busy = qt.QApplication.overrideCursor() is not None
-                shown.append((self.ui.rankStatusLabel.text[:15], busy))
-                return load(*words)
+    def temporary_folders(self) -> list[Path]:
+        return list(Path(slicer.app.temporaryPath).glob("dcamt-case-*"))
 
-            return load_and_note
-
-        volumes = note_what_is_shown(slicer.util.loadVolume)
-        segmentations = note_what_is_shown(slicer.util.loadSegmentation)
-        with (
-            mock.patch.object(slicer.util, "loadVolume", volumes),
-            mock.patch.object(slicer.util, "loadSegmentation", segmentations),
-        ):
+    def test_files_are_read_by_another_process(self) -> None:
+        with mock.patch.multiple(slicer.util, loadVolume=mock.DEFAULT, loadSegmentation=mock.DEFAULT) as loaders:
+            click(self.ui.openCaseButton)
+            self.assertIn("Loading “plain”", self.ui.rankStatusLabel.text)
             self.open_case()
-        self.assertEqual(shown, [("Loading “plain”", True)] * 2)
-        self.assertIsNone(qt.QApplication.overrideCursor())
+        for loader in loaders.values():
+            loader.assert_not_called()
+        self.assertIn("Correct “plain”", self.ui.rankStatusLabel.text)
+        self.assertEqual(self.temporary_folders(), [])
+
+    def test_unreadable_file_is_reported_and_nothing_is_added(self) -> None:
+        self.saved.scan_path.write_bytes(b"not a scan")
+        before = slicer.mrmlScene.GetNumberOfNodes()
+        with Person() as person:
+            person.expects("plain.nrrd", "Ok")
+            click(self.ui.openCaseButton)
+            self.wait_for(lambda: bool(person.seen), "the message")
+        self.assertEqual(self.ui.rankStatusLabel.text, "")
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
+        self.assertEqual(self.temporary_folders(), [])
+
+    def test_closing_the_panel_cancels(self) -> None:
+        click(self.ui.openCaseButton)
+        self.assertEqual(len(self.temporary_folders()), 1)
+        self.close_module()
+        self.assertEqual(self.temporary_folders(), [])
+
+    def test_large_case_is_inserted_in_short_steps(self) -> None:
+        shape = (88, 384, 384)
+        labels = np.zeros(shape, np.uint8)
+        labels[20:60, 100:260, 100:260] = 1
+        scan, label_file = str(self.folder / "scan.npy"), str(self.folder / "labels.npy")
+        np.save(scan, np.random.default_rng(0).integers(0, 500, shape, dtype=np.int16))
+        np.save(label_file, labels)
+        arrays = CaseArrays(np.diag([0.6, 0.6, 1.0, 1.0]).tolist(), label_file, scan)
+        case = {"name": "large", "image": scan, "segmentation": "large.seg.nrrd", "place": [0, 0, 0]}
+
+        def insert():
+            close_scene()
+            return ProposalOpening(case, [], tiny_recipe(), mock.Mock()).insert(arrays)
+
+        assert_stays_responsive(longest_step(insert))
+        (volume,) = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+        np.testing.assert_array_equal(found, labels)
+
+
+if __name__ == "__main__":
+    unittest.main()

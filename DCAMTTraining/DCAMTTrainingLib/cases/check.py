@@ -19,6 +19,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine_command import EngineCommand
+from .derived_nodes import SCAN_FILE
 from .lists import write_lines
 from .rows import CaseTable, FileScan, SceneScan
 
@@ -166,4 +167,5 @@ def _is_drawn(segmentation: Any, identifier: str) -> bool:
 def _file_of(volume: Any) -> str:
     """Return the resolved path of the file that a volume node was loaded from; empty if there is none."""
     storage = volume.GetStorageNode()
-    return str(Path(storage.GetFullNameFromFileName()).resolve()) if storage and storage.GetFileName() else ""
+    loaded = storage.GetFullNameFromFileName() if storage and storage.GetFileName() else volume.GetAttribute(SCAN_FILE)
+    return str(Path(loaded).resolve()) if loaded else ""

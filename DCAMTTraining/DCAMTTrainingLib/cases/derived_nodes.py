@@ -9,7 +9,9 @@ import slicer
 PREVIEW_OF = "DCAMT.previewOf"
 """Attribute of a run's preview, its scan and its segmentation: the run's name."""
 PROPOSAL_FILE = "DCAMT.proposal"
-"""Attribute of a proposed segmentation: the file that it was loaded from."""
+"""Attribute of a proposed segmentation: the file that it was read from."""
+SCAN_FILE = "DCAMT.scanFile"
+"""Attribute of a proposal's volume that DCAMT Training read from a file: this file."""
 
 
 def is_preview(node: Any) -> bool:

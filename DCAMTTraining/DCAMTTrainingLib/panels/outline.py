@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,18 @@ import slicer
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
+from dcamt.recipe import load_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.segment_editor import correct
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import scan_of
 from ..cases.scene_source import row_of
 from ..engine_command import EngineCommand
-from ..runs.proposal import is_unchanged, open_proposal, proposal_of
+from ..runs.proposal import is_unchanged, proposal_of
+from ..runs.proposal_opening import ProposalOpening
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
 from .plain_table import ROW_PIXELS, PlainTableModel, fit_height, selected_rows
@@ -40,7 +41,7 @@ class OutlinePanel:
         self._ui, self._session = ui, session
         self._watch: RunWatch | None = None
         self._command: EngineCommand | None = None
-        self._opening: SteppedTask | None = None
+        self._opening: ProposalOpening | None = None
         self._ranked = PlainTableModel(
             (_("Case"), _("Disagreement"), _("Largest at (RAS mm)")),
             lambda case: (case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])),
@@ -139,17 +140,29 @@ class OutlinePanel:
 
     def _on_open(self, checked: bool = False) -> None:
         case = self._selected_case()
-        if case is None or (self._opening is not None and self._opening.running):
+        if case is None or self._watch is None or (self._opening is not None and self._opening.running):
             return
-        self._show_text(_("Loading “{name}”; Slicer does not respond while it reads a file…").format(name=case["name"]))
-        self._opening = SteppedTask(self._open(case), self._on_opened).start()
+        try:
+            recipe = load_recipe(self._watch.run.recipe)
+            opening = ProposalOpening(
+                case,
+                self._session.table.rows,
+                recipe,
+                lambda message, volume, segmentation: self._on_opened(case, message, volume, segmentation),
+            )
+            if opening.reads_files:
+                ensure_packages()
+        except DCAMTError as error:
+            show_error(error, _("What to outline next"))
+            return
+        self._show_text(_("Loading “{name}”…").format(name=case["name"]))
+        self._opening = opening.start()
 
-    def _open(self, case: dict[str, Any]) -> Generator[None, None, None]:
-        """Load and show a case; the message that it loads is painted before each file is read."""
-        self._ui.rankStatusLabel.repaint()
-        yield
-        volume, segmentation = yield from open_proposal(case, self._session.table.rows)
-        yield
+    def _on_opened(self, case: dict[str, Any], message: str, volume: Any, segmentation: Any) -> None:
+        if message:
+            self._show_text("")
+            slicer.util.errorDisplay(message, windowTitle=_("What to outline next"))
+            return
         correct(segmentation, volume, back_to="DCAMTTraining")
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         place = [0.0, 0.0, 0.0]
@@ -159,13 +172,6 @@ class OutlinePanel:
         self._show_text(
             _("Correct “{name}” in the Segment Editor, then come back and add it.").format(name=case["name"])
         )
-
-    def _on_opened(self, error: Exception | None) -> None:
-        if error is not None:
-            self._show_text("")
-            # Slicer's own errors in loading are sentences for the user.
-            text = str(error) if isinstance(error, RuntimeError) else error_text(error)
-            slicer.util.errorDisplay(text, windowTitle=_("What to outline next"))
 
     def _on_add(self, checked: bool = False) -> None:
         case = self._selected_case()

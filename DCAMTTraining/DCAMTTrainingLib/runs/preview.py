@@ -7,18 +7,15 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
-from dcamt.geometry import Grid, bounding_box
-from dcamt.io.slabs import slabs
+from dcamt.geometry import Grid
 from dcamt.recipe import Recipe
 from dcamt.runs.preview import Preview
-from dcamt.worker.protocol import SegmentResult
-from DCAMTSlicerLib.result_segments import build_segment, write_segments
+from DCAMTSlicerLib.result_segments import write_segments
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk
 
 from ..cases.derived_nodes import PREVIEW_OF
+from .array_nodes import build_segments, read_image, set_image
 
 
 def show_preview(
@@ -40,12 +37,7 @@ def show_preview(
         segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    built = []
-    for info in recipe.classes:
-        segment = SegmentResult(info, box_of(labels, info.label))
-        yield
-        built.append(build_segment(labels, ijk_to_ras(volume), segment))
-        yield
+    built = yield from build_segments(labels, recipe, ijk_to_ras(volume))
     write_segments(segmentation, built)
     segmentation.SetName(_("{run}: preview, iteration {step}").format(run=run, step=preview.step))
     if first:
@@ -63,12 +55,6 @@ def remove_preview(run: str) -> None:
                 slicer.mrmlScene.RemoveNode(display)
 
 
-def box_of(labels: np.ndarray, label: int) -> tuple[tuple[int, int], ...] | None:
-    """Return (start, stop) along i, j and k of the voxels of a label in an array (K, J, I); None if there are none."""
-    box = bounding_box(labels == label)
-    return None if box is None else tuple((side.start, side.stop) for side in reversed(box))
-
-
 def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
     """Return the scan as a volume node, which is created when the case is first shown."""
     volume = _find("vtkMRMLScalarVolumeNode", run)
@@ -78,37 +64,15 @@ def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
         and volume.GetImageData() is not None
     ):
         return volume
-    voxels = np.load(preview.scan, mmap_mode="r")
-    copied = np.empty(voxels.shape, voxels.dtype.newbyteorder("="))
-    for part in slabs(voxels):
-        copied[part] = voxels[part]
-        yield
-    image = vtk.vtkImageData()
-    image.SetDimensions(*voxels.shape[::-1])
-    # VTK uses the array's memory and keeps the array alive.
-    image.GetPointData().SetScalars(numpy_to_vtk(copied.reshape(-1), deep=False))
+    image = yield from read_image(preview.scan)
     if volume is None:
         volume = _add("vtkMRMLScalarVolumeNode", run, _("{run}: {case}").format(run=run, case=preview.case))
     volume.SetName(_("{run}: {case}").format(run=run, case=preview.case))
-    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(preview.affine)))
     yield
-    _set_window(volume, voxels)
-    volume.SetAndObserveImageData(image)
+    set_image(volume, image, preview.affine, preview.scan)
     volume.SetAttribute(f"{PREVIEW_OF}.scan", preview.scan)
     yield
     return volume
-
-
-def _set_window(volume: Any, voxels: np.ndarray) -> None:
-    """Set the window from a sample of the voxels; Slicer would read all of them and block the event loop."""
-    if volume.GetDisplayNode() is None:
-        display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
-        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
-        volume.SetAndObserveDisplayNodeID(display.GetID())
-    low, high = np.percentile(voxels[::4, ::8, ::8], (0.5, 99.5))
-    display = volume.GetDisplayNode()
-    display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(float(low), max(float(high), float(low) + 1e-6))
 
 
 def _find(kind: str, run: str) -> Any | None:

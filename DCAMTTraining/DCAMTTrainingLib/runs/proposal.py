@@ -1,4 +1,4 @@
-"""Open the segmentation that a model proposes for a case, so that a person can correct it.
+"""Add the segmentation that a model proposes for a case to the scene, so that a person can correct it.
 
 `case` is an entry of a run's ranking: name, image, segmentation and place.
 """
@@ -6,22 +6,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import slicer
+from dcamt.cases.case_arrays import CaseArrays
 from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
-from DCAMTSlicerLib.result_segments import fingerprint_of, labelmap_name, segment_mask
+from DCAMTSlicerLib.result_segments import BuiltSegment, fingerprint_of, labelmap_name, segment_mask, write_segments
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import PROPOSAL_FILE, scan_of
+from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE
 from ..cases.rows import CaseRow, SceneScan
+from .array_nodes import set_image
 
 _VOXELS = "DCAMT.proposalVoxels"
-"""Attribute of a proposal: the fingerprint of its voxels as they were loaded."""
+"""Attribute of a proposal: the fingerprint of its voxels as they were read."""
 
 
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
@@ -31,34 +33,11 @@ def proposal_of(case: Mapping[str, Any]) -> Any | None:
 
 
 def is_unchanged(segmentation: Any) -> bool:
-    """Return whether a proposal's voxels are unchanged since it was loaded.
+    """Return whether a proposal's voxels are unchanged since it was read.
 
     The voxels are compared, since undo and redo in Segment Editor send no event.
     """
     return segmentation.GetAttribute(_VOXELS) == _fingerprint(segmentation)
-
-
-def open_proposal(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Generator[None, None, tuple[Any, Any]]:
-    """Return the case's scan and proposed segmentation as nodes; nodes opened before are returned unchanged.
-
-    Yields before each file is read: Slicer reads on the window's own thread, up to seconds, under a busy cursor.
-
-    Raises:
-        RuntimeError: a file cannot be loaded.
-    """
-    segmentation = proposal_of(case)
-    volume = scan_of(segmentation) if segmentation is not None else None
-    if volume is None:
-        volume = scene_volume(case, rows)
-    if volume is None:
-        yield
-        volume = _load_scan(case)
-    if segmentation is None:
-        yield
-        segmentation = _load_segmentation(case)
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    return volume, segmentation
 
 
 def _fingerprint(segmentation: Any) -> str:
@@ -89,23 +68,22 @@ def _is_on_grid(volume: Any, image: Path) -> bool:
         return False
 
 
-def _load_scan(case: Mapping[str, Any]) -> Any:
-    if Path(case["image"]).is_dir():
-        what = _("{path} is a folder of DICOM slices. Load it with the DICOM module, then add it from the scene.")
-        raise RuntimeError(what.format(path=case["image"]))
-    with slicer.util.WaitCursor():
-        return slicer.util.loadVolume(case["image"], {"name": case["name"]})
+def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays) -> Any:
+    """Add the volume node of a case with the image that was read."""
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", case["name"])
+    volume.SetAttribute(SCAN_FILE, case["image"])
+    set_image(volume, image, arrays.affine, str(arrays.scan))
+    return volume
 
 
-def _load_segmentation(case: Mapping[str, Any]) -> Any:
-    with slicer.util.WaitCursor():
-        segmentation = slicer.util.loadSegmentation(case["segmentation"])
-    # Without a storage node, saving the scene cannot overwrite the run's file.
-    storage = segmentation.GetStorageNode()
-    segmentation.SetAndObserveStorageNodeID(None)
-    if storage is not None:
-        slicer.mrmlScene.RemoveNode(storage)
-    segmentation.SetName(_("{name} (proposed)").format(name=case["name"]))
+def add_proposal(case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: Any) -> Any:
+    """Add the segmentation node of a case's proposal, drawn on its volume node."""
+    name = _("{name} (proposed)").format(name=case["name"])
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    write_segments(segmentation, built)
     segmentation.SetAttribute(PROPOSAL_FILE, case["segmentation"])
     segmentation.SetAttribute(_VOXELS, _fingerprint(segmentation))
     return segmentation

@@ -1,0 +1,56 @@
+"""Write a scan and its segmentation as arrays that another process maps into memory, without decoding any format."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..io.readers import read_header, read_labelmap, read_scan
+from ..io.slabs import write_voxels
+from ..volume import fit_labelmap
+
+EVENT = "arrays"
+
+
+@dataclass(frozen=True)
+class CaseArrays:
+    """The arrays of a case, (K, J, I) on the scan's grid.
+
+    affine: voxel (i, j, k) -> RAS mm, four rows. labels: `.npy` file of the labels. scan: `.npy` file of the scan's
+    voxels, of the first channel if there are several; None if only the labels were requested.
+    """
+
+    affine: list[list[float]]
+    labels: str
+    scan: str | None = None
+
+    def to_line(self) -> str:
+        """Return the JSON event on one line."""
+        return json.dumps({"event": EVENT, **asdict(self)})
+
+    @classmethod
+    def from_event(cls, event: dict[str, Any]) -> CaseArrays:
+        """Return the arrays of a parsed JSON event."""
+        return cls(event["affine"], event["labels"], event["scan"])
+
+
+def write_case_arrays(image: Path, segmentation: Path, folder: Path, labels_only: bool = False) -> CaseArrays:
+    """Read a scan and its segmentation, and write their arrays into a folder.
+
+    labels_only: read only the scan's header.
+
+    Raises:
+        InputError: a file cannot be read, or the segmentation lies on a different grid.
+        OutputError: an array cannot be written.
+    """
+    header, scan = read_header(image), None
+    grid = header.grid
+    if not labels_only:
+        volume = read_scan(image, header.channels)
+        grid, scan = volume.grid, str(folder / "scan.npy")
+        write_voxels(volume.voxels[0], Path(scan))
+    labelmap = fit_labelmap(read_labelmap(segmentation), grid, image.name)
+    write_voxels(labelmap.voxels, folder / "labels.npy")
+    return CaseArrays(grid.affine.tolist(), str(folder / "labels.npy"), scan)

@@ -1,0 +1,64 @@
+"""Make volume nodes of arrays in files, in short steps."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from dcamt.geometry import bounding_box
+from dcamt.io.slabs import slabs
+from dcamt.recipe import Recipe
+from dcamt.worker.protocol import SegmentResult
+from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment
+from vtk.util.numpy_support import numpy_to_vtk
+
+
+def read_image(file: str) -> Generator[None, None, Any]:
+    """Return a `.npy` file of voxels (K, J, I) as vtkImageData, read slab by slab."""
+    voxels = np.load(file, mmap_mode="r")
+    copied = np.empty(voxels.shape, voxels.dtype.newbyteorder("="))
+    for part in slabs(voxels):
+        copied[part] = voxels[part]
+        yield
+    image = vtk.vtkImageData()
+    image.SetDimensions(*voxels.shape[::-1])
+    # VTK uses the array's memory and keeps the array alive.
+    image.GetPointData().SetScalars(numpy_to_vtk(copied.reshape(-1), deep=False))
+    return image
+
+
+def set_image(volume: Any, image: Any, affine: list[list[float]], file: str) -> None:
+    """Give a volume node the image of a file; affine: voxel (i, j, k) -> RAS mm, four rows.
+
+    The window is set from a sample of the voxels: Slicer would read all of them and block the event loop.
+    """
+    if volume.GetDisplayNode() is None:
+        display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+        volume.SetAndObserveDisplayNodeID(display.GetID())
+    low, high = np.percentile(np.load(file, mmap_mode="r")[::4, ::8, ::8], (0.5, 99.5))
+    display = volume.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(float(low), max(float(high), float(low) + 1e-6))
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(affine)))
+    volume.SetAndObserveImageData(image)
+
+
+def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Generator[None, None, list[BuiltSegment]]:
+    """Return a segment for each class of the recipe; labels: (K, J, I). affine: voxel (i, j, k) -> mm, (4, 4)."""
+    built = []
+    for info in recipe.classes:
+        segment = SegmentResult(info, box_of(labels, info.label))
+        yield
+        built.append(build_segment(labels, affine, segment))
+        yield
+    return built
+
+
+def box_of(labels: np.ndarray, label: int) -> tuple[tuple[int, int], ...] | None:
+    """Return (start, stop) along i, j and k of the voxels of a label in an array (K, J, I); None if there are none."""
+    box = bounding_box(labels == label)
+    return None if box is None else tuple((side.start, side.stop) for side in reversed(box))

@@ -1,0 +1,120 @@
+"""Open the scan and the proposed segmentation of a ranked case: read in a child process, inserted in short steps."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import slicer
+from dcamt.cases.case_arrays import EVENT, CaseArrays
+from dcamt.recipe import Recipe
+from DCAMTSlicerLib.engine_messages import translated
+from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd
+from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from slicer.i18n import tr as _
+
+from ..cases.derived_nodes import scan_of
+from ..cases.rows import CaseRow
+from .array_nodes import build_segments, read_image
+from .proposal import add_proposal, add_scan, proposal_of, scene_volume
+
+
+class ProposalOpening:
+    """Opens one case; nodes opened before are used again, unchanged.
+
+    case: an entry of a run's ranking. recipe: the run's. on_end(message, volume, segmentation): called once, unless the
+    opening is cancelled; without a failure the message is empty, after a failure the nodes are None.
+    """
+
+    def __init__(
+        self,
+        case: Mapping[str, Any],
+        rows: Sequence[CaseRow],
+        recipe: Recipe,
+        on_end: Callable[[str, Any | None, Any | None], None],
+    ) -> None:
+        self.running = False
+        self._case, self._recipe, self._on_end = case, recipe, on_end
+        self._segmentation = proposal_of(case)
+        self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
+        if self._volume is None:
+            self._volume = scene_volume(case, rows)
+        self._folder = ""
+        self._process: EngineProcess | None = None
+        self._insertion: SteppedTask | None = None
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether a file has to be read."""
+        return self._volume is None or self._segmentation is None
+
+    def start(self) -> ProposalOpening:
+        """Start to read the files; return the opening itself."""
+        self.running = True
+        if not self.reads_files:
+            self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()
+            return self
+        self._folder = tempfile.mkdtemp(prefix="dcamt-case-", dir=slicer.app.temporaryPath)
+        words = ["-m", "dcamt.commands.case_arrays", self._case["image"], self._case["segmentation"], self._folder]
+        if self._volume is not None:
+            words.append("--labels-only")
+        self._process = EngineProcess(words, self._on_event, self._on_process_end).start()
+        return self
+
+    def cancel(self) -> None:
+        """Stop; `on_end` is not called."""
+        self.running = False
+        if self._insertion is not None:
+            self._insertion.cancel()
+        self._remove_files()
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        if event["event"] == EVENT:
+            self._insertion = SteppedTask(self.insert(CaseArrays.from_event(event)), self._on_inserted).start()
+
+    def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
+        """Add the missing nodes to the scene; the last step adds all of them. `start` takes the steps."""
+        image, built = None, None
+        if arrays is not None:
+            if self._volume is None:
+                image = yield from read_image(str(arrays.scan))
+            if self._segmentation is None:
+                labels = np.load(arrays.labels, mmap_mode="r")
+                affine = np.array(arrays.affine) if self._volume is None else ijk_to_ras(self._volume)
+                built = yield from build_segments(labels, self._recipe, affine)
+        yield
+        if arrays is not None and image is not None:
+            self._volume = add_scan(self._case, image, arrays)
+        if built is not None:
+            self._segmentation = add_proposal(self._case, built, self._volume)
+        else:
+            self._segmentation.SetReferenceImageGeometryParameterFromVolumeNode(self._volume)
+            self._segmentation.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+
+    def _on_inserted(self, error: Exception | None) -> None:
+        self._remove_files()
+        self._end(error_text(error))
+
+    def _on_process_end(self, end: ProcessEnd) -> None:
+        self._remove_files()
+        if self._insertion is not None and self._insertion.running:
+            self._insertion.cancel()
+        line = self._process.log().rpartition("\n")[2] if self._process is not None and not end.crashed else ""
+        unknown = _("The files could not be read (code {code}).").format(code=end.code)
+        self._end(end.problem or translated(line) or unknown)
+
+    def _end(self, message: str) -> None:
+        if self.running:
+            self.running = False
+            failed = bool(message)
+            self._on_end(message, None if failed else self._volume, None if failed else self._segmentation)
+
+    def _remove_files(self) -> None:
+        """End the process and remove the arrays, which the process itself removes if Slicer crashes."""
+        if self._process is not None:
+            self._process.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
