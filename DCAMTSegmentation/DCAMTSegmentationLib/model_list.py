@@ -29,6 +29,12 @@ class ModelList:
         import_button.connect("clicked(bool)", self._on_import)
         remove_button.connect("clicked(bool)", self._on_remove)
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The names of the channels that the selected model takes."""
+        index = self._combo_box.currentIndex
+        return self._choices[index].channels if 0 <= index < len(self._choices) else ("",)
+
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing."""
         self._choices = model_choices()

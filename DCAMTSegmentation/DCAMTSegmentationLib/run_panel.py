@@ -24,17 +24,15 @@ class ProgressPanel:
         ui.logCollapsibleButton.collapsed = True
         ui.logCollapsibleButton.connect("contentsCollapsed(bool)", self._on_log_collapsed)
 
-    def show_running(self, running: bool, ready: bool) -> None:
-        """Show whether a segmentation runs; `ready`: all inputs are chosen."""
+    def show_running(self, running: bool, missing: str) -> None:
+        """Show whether a segmentation runs; `missing`: what the user has to choose before, "" for nothing."""
         self._ui.applyButton.text = _("Cancel") if running else _("Apply")
         self._ui.applyButton.toolTip = (
             _("Cancel the segmentation. The scene stays unchanged.")
             if running
-            else _("Segment the volume. Slicer stays usable meanwhile.")
-            if ready
-            else _("Choose a volume first.")
+            else missing or _("Segment the volume. Slicer stays usable meanwhile.")
         )
-        self._ui.applyButton.enabled = running or ready
+        self._ui.applyButton.enabled = running or not missing
         self._ui.progressBar.visible = running
 
     def show_progress(self, progress: SegmentationProgress) -> None:

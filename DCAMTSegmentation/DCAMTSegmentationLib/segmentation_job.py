@@ -11,12 +11,12 @@ from dcamt.models.store import DEFAULT_MODEL
 from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import ScanSegmented, SegmentRequest, WorkerProgress
 from DCAMTSlicerLib.model_choices import title_of
-from DCAMTSlicerLib.volume_bridge import transform_between
+from DCAMTSlicerLib.volume_bridge import check_channels, transform_between
 from slicer.i18n import tr as _
 
 from .region_of_interest import region_of
 from .result_insertion import SegmentationResult, insert_result
-from .volume_snapshot import VolumeSnapshot
+from .volume_snapshot import VolumeSnapshot, write_snapshots
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
@@ -28,12 +28,14 @@ READING = 0.01
 class SegmentationRequest:
     """The arguments of a segmentation.
 
-    volume: a scalar volume node. target: the segmentation node to write to, None for a new one. region: a Markups ROI
+    volume: a scalar volume node. channels: the volume nodes of the second and further channels, for a model that takes
+    several. target: the segmentation node to write to, None for a new one. region: a Markups ROI
     node, or None. show_3d: show the surface in the 3D views. model: a name in the store, or a file. quality:
     "accurate" or "fast". device: "auto", "cuda", "mps" or "cpu".
     """
 
     volume: Any
+    channels: tuple[Any, ...] = ()
     target: Any = None
     region: Any = None
     show_3d: bool = True
@@ -72,12 +74,14 @@ class SegmentationJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume or the region cannot be used, or the target is related to the volume by a
+            InputError: the volume, a channel or the region cannot be used, or the target is related to the volume by a
                 non-linear transform.
             OutputError: the voxels cannot be written to the disk.
         """
         request = self._request
-        self._snapshot = VolumeSnapshot(request.volume)
+        volumes = (request.volume, *request.channels)
+        check_channels(volumes)
+        self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
         if request.target is not None and request.target.GetSegmentation().GetNumberOfSegments() > 0:
             transform_between(request.volume, request.target)  # Checked before the worker computes for minutes.
         self._region = region_of(request.region, request.volume) if request.region is not None else None
@@ -85,13 +89,13 @@ class SegmentationJob(WorkerJob):
 
     def prepare(self) -> Iterator[SegmentRequest | None]:
         request, file = self._request, self.folder / "volume.npy"
-        for fraction in self._snapshot.write(file):
+        for fraction in write_snapshots(self._snapshots, file):
             self._progress(_("Reading the volume"), READING * fraction)
             yield None
         yield SegmentRequest(
             request.model,
             file,
-            self._snapshot.geometry,
+            self._snapshots[0].geometry,
             self.folder,
             name=request.volume.GetName(),
             quality=request.quality,
@@ -107,8 +111,9 @@ class SegmentationJob(WorkerJob):
         result = SegmentationResult.read(event)
         yield None
         volume = self._request.volume
-        for note in (yield from self._snapshot.compare()):
-            self.add_note(note)
+        for snapshot in self._snapshots:
+            for note in (yield from snapshot.compare()):
+                self.add_note(note)
         segmentation = yield from insert_result(result, self._request)
         yield JobOutcome(segmentation, result.summary(volume.GetName(), title_of(self._request.model)))
 

@@ -12,6 +12,7 @@ import qt
 import slicer
 import vtk
 from DCAMTSlicerLib import installation
+from DCAMTSlicerLib.model_choices import channels_of
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 from DCAMTSlicerLib.subject_hierarchy import forget_removed
 from slicer.i18n import tr as _
@@ -95,9 +96,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     ) -> None:
         """Start segmenting a volume node, and return at once.
 
-        `choices`: the other fields of `SegmentationRequest` (target, region, show_3d, model, quality, device).
-        `onProgress` is called during the work. `onFinished` is called once, with the segmentation node or, after a
-        failure or `cancel`, with the reason; then the scene is as it was.
+        `choices`: the other fields of `SegmentationRequest` (channels, target, region, show_3d, model, quality,
+        device). `onProgress` is called during the work. `onFinished` is called once, with the segmentation node or,
+        after a failure or `cancel`, with the reason; then the scene is as it was.
 
         Raises:
             RuntimeError: a segmentation is running.
@@ -121,6 +122,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Segment with the parameter node's settings. If its input is unchanged at the end, the result becomes its
         output."""
         volume = settings.inputVolume
+        number = len(channels_of(settings.model)) - 1
 
         def finish(outcome: JobOutcome) -> None:
             if outcome.segmentation is not None and settings.inputVolume is volume:
@@ -132,6 +134,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             volume,
             onProgress,
             finish,
+            channels=(*settings.channelVolumes, *[None] * number)[:number],
             target=settings.outputSegmentation,
             region=settings.region,
             show_3d=settings.show3D,

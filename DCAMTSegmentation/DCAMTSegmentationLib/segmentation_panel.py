@@ -18,6 +18,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from . import licence, review, views
+from .channel_selectors import ChannelSelectors
 from .model_list import ModelList
 from .region_of_interest import style_region
 from .review_panel import ReviewPanel
@@ -51,6 +52,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._run = ProgressPanel(ui, self._logic.log)
         self._review = ReviewPanel(ui)
         self._models = ModelList(ui.modelComboBox, ui.importModelButton, ui.removeModelButton, self._on_model_chosen)
+        self._channels = ChannelSelectors(ui, self._on_channel_chosen)
         self._wall = WallPanel(ui, self._on_measure_wall)
         self._overlay = views.MapOverlay()
         ui.applyButton.connect("clicked(bool)", self._on_apply)
@@ -168,6 +170,7 @@ class SegmentationPanel(VTKObservationMixin):
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         hidden = [node.GetID() for node in volumes if review.is_map(node)]
         self._ui.inputSelector.sortFilterProxyModel().hiddenNodeIDs = hidden
+        self._channels.hide_nodes(hidden)
 
     def _on_settings_modified(self, caller: Any = None, event: Any = None) -> None:
         settings = self._settings
@@ -210,7 +213,9 @@ class SegmentationPanel(VTKObservationMixin):
         segmentation = settings.outputSegmentation
         running = self._logic.isRunning()
         self._observe(segmentation)
-        self._run.show_running(running, settings.inputVolume is not None)
+        self._channels.show(self._models.channels, settings.channelVolumes)
+        missing = "" if self._channels.are_chosen else _("Choose a volume for each channel first.")
+        self._run.show_running(running, missing if settings.inputVolume is not None else _("Choose a volume first."))
         self._review.show(segmentation)
         self._wall.show(segmentation, settings.inputVolume is not None and not running)
         self._ui.measureButton.enabled = self._ui.exportButton.enabled and not running
@@ -223,6 +228,10 @@ class SegmentationPanel(VTKObservationMixin):
         self._settings.model = name
         if not self._logic.isRunning():
             self._run.clear()
+
+    def _on_channel_chosen(self, volumes: list[Any]) -> None:
+        if self._settings is not None:
+            self._settings.channelVolumes = volumes
 
     def _on_place_region(self, checked: bool = False) -> None:
         settings = self._settings

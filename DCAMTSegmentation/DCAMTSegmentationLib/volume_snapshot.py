@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import slabs
-from DCAMTSlicerLib.slabs import write_npy
+from DCAMTSlicerLib.slabs import write_channels
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of, world_positions
 from slicer.i18n import tr as _
 
 
 class VolumeSnapshot:
-    """A copy of a volume node's voxels, geometry and position in the world.
+    """The voxels, the geometry and the position in the world of a volume node, and a checksum of its voxels.
 
     Raises:
         InputError: the node holds no image, or an image of several channels.
@@ -29,11 +29,9 @@ class VolumeSnapshot:
         self._positions = world_positions(volume)
         self._checksum = 0
 
-    def write(self, path: Path) -> Iterator[float]:
-        """Write the voxels as .npy in short steps and store their checksum; yield the fraction written."""
-        for slab in write_npy(self.voxels, path):
-            self._checksum = _add_checksum(self.voxels[slab], self._checksum)
-            yield slab.stop / len(self.voxels)
+    def add(self, slab: slice) -> None:
+        """Add a slab of the voxels to the checksum; the slabs come in order."""
+        self._checksum = _add_checksum(self.voxels[slab], self._checksum)
 
     def compare(self) -> Generator[None, None, list[str]]:
         """Compare the volume node with this snapshot, in short steps.
@@ -61,6 +59,19 @@ class VolumeSnapshot:
         if not np.allclose(world_positions(volume), self._positions, rtol=0, atol=1e-6):
             notes.append(_("The transform of {volume} was changed meanwhile: the result moved with the volume."))
         return [note.format(volume=volume.GetName()) for note in notes]
+
+
+def write_snapshots(snapshots: Sequence[VolumeSnapshot], path: Path) -> Iterator[float]:
+    """Write the voxels of a scan's channels as .npy in short steps, with checksums; yield the fraction written.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    channels = [snapshot.voxels for snapshot in snapshots]
+    for slab in write_channels(channels, path):
+        for snapshot in snapshots:
+            snapshot.add(slab)
+        yield slab.stop / len(channels[0])
 
 
 def _add_checksum(voxels: np.ndarray, checksum: int) -> int:

@@ -14,7 +14,7 @@ from DCAMTSlicerLib.slabs import write_npy
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
-from .volume_snapshot import VolumeSnapshot
+from .volume_snapshot import VolumeSnapshot, write_snapshots
 from .wall_nodes import insert_wall, note_outline, notice_changed_outline
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
@@ -48,7 +48,7 @@ class WallJob(WorkerJob):
 
     def prepare(self) -> Iterator[WallRequest | None]:
         scan, segment = self.folder / "volume.npy", self.folder / "segment.npy"
-        for _fraction in self._snapshot.write(scan):
+        for _fraction in write_snapshots([self._snapshot], scan):
             yield None
         mask, affine = segment_mask(self._segmentation, self._segment)
         self._outline = fingerprint_of({self._segment: mask})

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dcamt.errors import InputError
-from dcamt.models.package import Card, read_card
+from dcamt.models.package import Card, read_card, read_recipe
 from dcamt.models.store import StoredModel, import_model, remove_model, stored_models
+from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
 from .engine_messages import translated
@@ -18,12 +19,14 @@ from .engine_messages import translated
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """`name` in the store, `title` in the list, and a tooltip with what it segments and how accurately."""
+    """`name` in the store, `title` in the list, a tooltip with what it segments and how accurately, and the names of
+    the channels that a scan needs."""
 
     name: str
     title: str
     tooltip: str
     removable: bool
+    channels: tuple[str, ...] = ("",)
 
 
 def model_choices() -> list[ModelChoice]:
@@ -42,6 +45,11 @@ def model_choices() -> list[ModelChoice]:
 def title_of(name: str) -> str:
     """Return a model's title in the list; the name itself if the model does not exist."""
     return next((choice.title for choice in model_choices() if choice.name == name), name)
+
+
+def channels_of(name: str) -> tuple[str, ...]:
+    """Return the names of the channels that a model takes; of a model that does not exist, one without a name."""
+    return next((choice.channels for choice in model_choices() if choice.name == name), ("",))
 
 
 def import_choice(path: Path) -> str:
@@ -63,12 +71,15 @@ def remove_choice(name: str) -> None:
     remove_model(name)
 
 
-def card_text(card: Card) -> str:
+def card_text(card: Card, channels: Sequence[str] = ()) -> str:
     """Return what a model segments, in which scans, and its accuracy on cases that it was not trained on."""
     lines = [
         _("Segments: {segments}").format(segments=", ".join(card.segments)),
         _("In: {modality}").format(modality=card.modality),
     ]
+    if len(channels) > 1:
+        text = _("Needs {count} volumes, one for each channel: {names}")
+        lines.append(text.format(count=len(channels), names=", ".join(channels)))
     lines += [_("Measured: {text}").format(text=_measured(entry)) for entry in card.measured]
     if not card.measured:
         lines.append(_("Its accuracy was not measured."))
@@ -78,13 +89,20 @@ def card_text(card: Card) -> str:
 def _choice(model: StoredModel) -> ModelChoice:
     try:
         card = read_card(model.path)
+        channels = _channels(read_recipe(model.path, for_training=False))
     except InputError as error:
         return ModelChoice(model.name, model.name, translated(str(error)), not model.shipped)
     title = card.title or model.name
     if not model.shipped and (details := _run_details(card)):
         # Several runs of one task have the same title; the name tells run and date.
         title = f"{title} ({', '.join([model.name, *details])})"
-    return ModelChoice(model.name, title, card_text(card), not model.shipped)
+    return ModelChoice(model.name, title, card_text(card, channels), not model.shipped, channels)
+
+
+def _channels(recipe: Recipe) -> tuple[str, ...]:
+    """Return the name of each input channel: its name in the recipe, otherwise its number."""
+    numbers = range(1, recipe.input_channels + 1)
+    return recipe.channel_names or tuple(str(_("Channel {number}").format(number=number)) for number in numbers)
 
 
 def _run_details(card: Card) -> list[str]:

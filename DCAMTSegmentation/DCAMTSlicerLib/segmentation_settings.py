@@ -43,9 +43,10 @@ class Device(Enum):
 
 @parameterNodeWrapper
 class SegmentationSettings:
-    """The parameters; `model` is a name in the store of models."""
+    """The parameters; `model` is a name in the store of models. `channelVolumes`: the second and further channels."""
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815
+    channelVolumes: list[vtkMRMLScalarVolumeNode]  # noqa: N815
     model: str = DEFAULT_MODEL
     region: vtkMRMLMarkupsROINode
     outputSegmentation: vtkMRMLSegmentationNode  # noqa: N815

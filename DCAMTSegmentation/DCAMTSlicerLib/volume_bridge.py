@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import slicer
 import vtk
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
+from dcamt.volume import check_channel_grid
 from slicer.i18n import tr as _
 
 
@@ -24,6 +27,32 @@ def voxels_of(volume: Any) -> np.ndarray:
     if image.GetNumberOfScalarComponents() != 1:
         raise InputError(_("holds several channels"), path=name, remedy=_("Choose a grey-scale volume."))
     return np.asarray(slicer.util.arrayFromVolume(volume))
+
+
+def check_channels(volumes: Sequence[Any]) -> None:
+    """Check that all channels of a scan are volume nodes on the grid of the first one, in the world.
+
+    Raises:
+        InputError: a volume is missing, holds no image, is used twice, or is on another grid.
+    """
+    first, *others = volumes
+    for number, volume in enumerate(others, 2):
+        if volume is None:
+            what = _("There is no volume for channel {number}").format(number=number)
+            raise InputError(what, remedy=_("Choose one for each channel."))
+        if volume in volumes[: number - 1]:
+            what, remedy = _("is chosen for two channels"), _("Choose a different volume for each channel.")
+            raise InputError(what, path=volume.GetName(), remedy=remedy)
+        voxels_of(volume)
+        name, matrix = Path(volume.GetName()), vtk.vtkMatrix4x4()
+        if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
+            volume.GetParentTransformNode(), first.GetParentTransformNode(), matrix
+        ):
+            what = _("is related to {volume} by a non-linear transform").format(volume=first.GetName())
+            raise InputError(what, path=name, remedy=_("Resample it to the first channel's grid."))
+        to_first = np.array(slicer.util.arrayFromVTKMatrix(matrix))
+        placed = Grid(volume.GetImageData().GetDimensions(), to_first @ ijk_to_ras(volume))
+        check_channel_grid(placed, name, grid_of(first), first.GetName())
 
 
 def ijk_to_ras(volume: Any) -> np.ndarray:

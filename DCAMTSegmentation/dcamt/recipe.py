@@ -172,6 +172,8 @@ class Recipe:
     """Spacing of the network grid in mm, along patient R-L, A-P, S-I."""
     classes: tuple[SegmentInfo, ...]
     input_channels: int = 1
+    channel_names: tuple[str, ...] = ()
+    """What each input channel shows, such as T1 and T2; empty if the channels have no names."""
     intensity: Intensity = field(default_factory=Intensity)
     network: Network = field(default_factory=Network)
     objective: Objective = field(default_factory=Objective)
@@ -347,6 +349,10 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     )
     require(all(0.05 <= mm <= 20 for mm in recipe.spacing), "each spacing must lie between 0.05 and 20 mm")
     require(recipe.input_channels >= 1, "input_channels must be at least 1")
+    require(
+        len(recipe.channel_names) in (0, recipe.input_channels) and all(recipe.channel_names),
+        "channel_names must name each of the input_channels, or none",
+    )
     require(recipe.intensity.rule in ("local", "clip"), "intensity.rule must be 'local' or 'clip'")
     require(recipe.intensity.low < recipe.intensity.high, "intensity.low must be less than intensity.high")
     require(recipe.intensity.radius_mm > 0, "intensity.radius_mm must be above 0")

@@ -122,7 +122,7 @@ def check_scan(volume: Volume) -> None:
 def check_channels(channels: int, needed: int, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan of `channels` channels cannot be used where `needed` are needed."""
     if channels == 1 < needed:
-        remedy = "Choose another model, or name the files of the channels x_0000, x_0001, ... for dcamt segment."
+        remedy = "Choose another model, or give each channel: files x_0000, x_0001, ..., or volumes in 3D Slicer."
         raise InputError(f"holds one channel, but {needed} are needed", path=path, remedy=remedy)
     if channels != needed:
         remedy = "Save one as a file of its own." if needed == 1 else f"Give a scan of {needed} volumes."
@@ -232,6 +232,15 @@ def grid_difference(grid: Grid, other: Grid) -> tuple[float, float]:
 def same_grid(grid: Grid, other: Grid) -> bool:
     """Return whether two grids have the same shape and differ by at most `GRID_TOLERANCE` of a voxel."""
     return grid.shape == other.shape and grid_difference(grid, other)[1] <= GRID_TOLERANCE
+
+
+def check_channel_grid(grid: Grid, path: Path, first: Grid, first_name: str) -> None:
+    """Raise InputError, naming `path`, if a further channel of a scan is not on the grid of its first channel."""
+    if same_grid(grid, first):
+        return
+    far = f", {grid_difference(grid, first)[0]:.3g} mm apart" if grid.shape == first.shape else ""
+    what = f"lies on a different grid from {first_name}, the first channel of its scan{far}"
+    raise InputError(what, path=path, remedy="Resample it to the first channel's grid.")
 
 
 def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import connected_components, network_grid
-from ..io.channels import channel_files, has_channel_files
+from ..io.channels import channel_files, channel_names, has_channel_files
 from ..io.formats import plain_name
 from ..io.readers import read_header, read_labelmap, read_scan, read_segments
 from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride, Training, recipe_from_dict
@@ -98,6 +98,8 @@ def suggest_recipe(
     network, patch = plan_network(spacing, shape, batch, memory_bytes or 4 << 30)
     held = {value for one in facts for value in one.fractions}
     smallest = min(median([one.fractions[value] for one in facts if value in one.fractions]) for value in held)
+    channels = facts[0].channels
+    names = channel_names(labelled[0].image)
     hounsfield = all(one.lowest < HOUNSFIELD_AIR for one in facts)
     single = all(set(one.fractions) <= one.single for one in facts)
     recipe = Recipe(
@@ -106,7 +108,8 @@ def suggest_recipe(
         modality="CT" if hounsfield else "MRI",
         spacing=spacing,
         classes=classes,
-        input_channels=facts[0].channels,
+        input_channels=channels,
+        channel_names=names if len(names) == channels > 1 else (),
         intensity=suggest_intensity(facts, spacing, hounsfield),
         network=network,
         augmentation=Augmentation(gamma=0.1, gain=0.1, offset=0.1) if hounsfield else Augmentation(),

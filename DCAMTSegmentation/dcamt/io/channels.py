@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..volume import IdentifyingNote, Volume, grid_difference, same_grid
+from ..volume import IdentifyingNote, Volume, check_channel_grid
 from .formats import scan_name
 
 FOLDERS_OF_CHANNELS = ("imagesTr", "imagesTs", "imagesVal")
@@ -86,10 +86,7 @@ def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callab
     volumes = [read(file) for file in files]
     grid = volumes[0].grid
     for file, volume in zip(files[1:], volumes[1:], strict=True):
-        if not same_grid(volume.grid, grid):
-            far = f", {grid_difference(volume.grid, grid)[0]:.3g} mm apart" if volume.grid.shape == grid.shape else ""
-            what = f"lies on a different grid from {files[0].name}, the first channel of its scan{far}"
-            raise InputError(what, path=file, remedy="Resample it to the first channel's grid.")
+        check_channel_grid(volume.grid, file, grid, files[0].name)
     voxels = np.concatenate([volume.voxels for volume in volumes])
     names = channel_names(path)
     listed = ", ".join(f"{file.name}{_named(names, number)}" for number, file in enumerate(files))

@@ -252,15 +252,16 @@ def read_calibration(path: Path) -> Calibration | None:
     return find_calibration(path, card)[0]
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Return a package's recipe for a training, without reading or checking the weights.
+def read_recipe(path: Path, for_training: bool = True) -> Recipe:
+    """Return a package's recipe without reading or checking the weights; `for_training` as in `recipe_from_dict`.
 
     Raises:
         InputError: the file does not exist or is not a package, or its recipe cannot be read or uses a removed key.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return recipe_from_dict(json.loads(_read(archive, archive.getinfo(RECIPE), path)), path)
+            data = json.loads(_read(archive, archive.getinfo(RECIPE), path))
+            return recipe_from_dict(data, path, for_training)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
 

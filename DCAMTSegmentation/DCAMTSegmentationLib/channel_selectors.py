@@ -1,0 +1,77 @@
+"""Show a volume selector for each further channel of a model that takes several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+FIRST_ROW = 3
+"""Row of the form for the second channel, below the model and its buttons."""
+
+
+class ChannelSelectors:
+    """Adds rows to the panel's form of inputs when a model needs them; `on_chosen` is called with all chosen volumes.
+
+    The panel's own selector is that of the first channel.
+    """
+
+    def __init__(self, ui: Any, on_chosen: Callable[[list[Any]], None]) -> None:
+        self._ui, self._on_chosen = ui, on_chosen
+        self._labels: list[Any] = []
+        self._selectors: list[Any] = []
+        self._hidden: list[str] = []
+        self._number = 0
+        self._filling = False
+
+    @property
+    def are_chosen(self) -> bool:
+        """Return whether each further channel of the model has a volume."""
+        return None not in self._chosen()
+
+    def show(self, names: Sequence[str], volumes: Sequence[Any]) -> None:
+        """Show a row for each channel after the first; `names`: of all channels, `volumes`: of the further ones."""
+        self._number = len(names) - 1
+        self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._number else _("Volume:")
+        while len(self._selectors) < self._number:
+            self._add_row()
+        self._filling = True
+        for index, (label, selector) in enumerate(zip(self._labels, self._selectors, strict=True)):
+            label.visible = selector.visible = index < self._number
+            if index < self._number:
+                label.text = _("{channel}:").format(channel=names[index + 1])
+            selector.setCurrentNode(volumes[index] if index < len(volumes) else None)
+        self._filling = False
+
+    def hide_nodes(self, identifiers: list[str]) -> None:
+        """Do not offer these volumes, which are no scans."""
+        self._hidden = identifiers
+        for selector in self._selectors:
+            selector.sortFilterProxyModel().hiddenNodeIDs = identifiers
+
+    def _chosen(self) -> list[Any]:
+        return [selector.currentNode() for selector in self._selectors[: self._number]]
+
+    def _add_row(self) -> None:
+        row = len(self._selectors)
+        label, selector = qt.QLabel(), slicer.qMRMLNodeComboBox()
+        selector.objectName = f"channelSelector{row + 2}"
+        selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+        selector.showChildNodeTypes = False
+        selector.noneEnabled = True
+        selector.noneDisplay = _("Choose a volume")
+        selector.addEnabled = selector.removeEnabled = selector.renameEnabled = False
+        selector.toolTip = _("A further volume of the same scan, on the same grid as the first.")
+        selector.sortFilterProxyModel().hiddenNodeIDs = self._hidden
+        selector.setMRMLScene(slicer.mrmlScene)
+        selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_changed)
+        self._ui.inputsCollapsibleButton.layout().insertRow(FIRST_ROW + row, label, selector)
+        self._labels.append(label)
+        self._selectors.append(selector)
+
+    def _on_changed(self, node: Any) -> None:
+        if not self._filling:
+            self._on_chosen(self._chosen())

@@ -1,0 +1,177 @@
+"""The panel with a model of several channels: a selector for each, what is sent to the worker, and refusals."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import unittest
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import slicer
+from dcamt.models.package import Card, ModelPackage, write_package
+from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTSegmentationLib.segmentation_job import SegmentationRequest
+from fake_worker import FakePanel, FakeWorker
+from segmentation_case import Person, add_scan, choose, click, process_events_until
+
+LGE, T2, T1 = "LGE MRI", "T2 map", "T1 map"
+
+
+def write_model(folder: Path, name: str, channels: tuple[str, ...], count: int) -> None:
+    """Write a model file whose recipe takes `count` channels; its weights are never loaded."""
+    recipe = replace(tiny_recipe(), input_channels=count, channel_names=channels)
+    card = Card(name, name, ("Left atrium",), "MRI", "0", "none", "2000-01-01")
+    package = ModelPackage(card, recipe, {"weights": np.zeros(1, np.float32)})
+    write_package(folder / f"{name}.dcamt", package)
+
+
+class ChannelsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        home = tempfile.TemporaryDirectory(prefix="dcamt-home-")
+        self.addCleanup(home.cleanup)
+        models = Path(home.name) / "models"
+        models.mkdir()
+        write_model(models, "One", (), 1)
+        write_model(models, "Three", (LGE, T2, T1), 3)
+        write_model(models, "Unnamed", (), 2)
+        patch = mock.patch.dict(os.environ, {"DCAMT_HOME": home.name})
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.worker = FakeWorker()
+        self.worker.labels_of = lambda voxels: (voxels[..., 0] > 175).astype(np.uint8)
+        self.module = FakePanel(self.worker)
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volumes = [add_scan(name, seed=seed) for seed, name in enumerate(("a", "b", "c"))]
+
+    def choose_model(self, title: str) -> None:
+        choose(self.ui.modelComboBox, next(text for text in self.titles() if text.startswith(title)))
+
+    def titles(self) -> list[str]:
+        return [self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count)]
+
+    def selector(self, channel: int) -> Any:
+        return slicer.util.findChild(self.module.widget, f"channelSelector{channel}")
+
+    def shown(self) -> list[str]:
+        """Return the labels of the visible rows of volumes."""
+        names = [self.ui.inputLabel.text]
+        layout = self.ui.inputsCollapsibleButton.layout()
+        for channel in (2, 3):
+            selectors = slicer.util.findChildren(self.module.widget, name=f"channelSelector{channel}")
+            names += [layout.labelForField(one).text for one in selectors if not one.isHidden()]
+        return names
+
+    def apply(self) -> None:
+        click(self.ui.applyButton)
+        process_events_until(lambda: self.ui.applyButton.text == "Apply", 20, "the result")
+
+    def test_model_of_one_channel_shows_one_selector(self) -> None:
+        self.choose_model("One")
+        self.assertEqual(self.shown(), ["Volume:"])
+
+    def test_each_channel_has_a_selector_with_its_name(self) -> None:
+        self.choose_model("Three")
+        self.assertEqual(self.shown(), [f"{LGE}:", f"{T2}:", f"{T1}:"])
+        self.assertIn(f"Needs 3 volumes, one for each channel: {LGE}, {T2}, {T1}", self.ui.modelComboBox.toolTip)
+        self.choose_model("Unnamed")
+        self.assertEqual(self.shown(), ["Channel 1:", "Channel 2:"])
+        self.choose_model("One")
+        self.assertEqual(self.shown(), ["Volume:"])
+
+    def test_apply_waits_for_every_channel_and_sends_them_in_order(self) -> None:
+        first, second, third = self.volumes
+        values = np.linspace(0.5, 7.25, slicer.util.arrayFromVolume(third).size, dtype=np.float32)
+        slicer.util.updateVolumeFromArray(third, values.reshape(slicer.util.arrayFromVolume(third).shape))
+        choose(self.ui.inputSelector, first)
+        self.choose_model("Three")
+        self.assertFalse(self.ui.applyButton.enabled)
+        choose(self.selector(2), second)
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertEqual(self.ui.applyButton.toolTip, "Choose a volume for each channel first.")
+        choose(self.selector(3), third)
+        self.assertTrue(self.ui.applyButton.enabled)
+        sent: list[np.ndarray] = []
+        self.worker.before_answer = lambda: sent.append(np.load(self.worker.requests[-1].volume))
+        self.apply()
+        self.assertEqual(self.ui.statusLabel.text.split(". ")[0], f"a was segmented with {self.title('Three')}.")
+        expected = np.stack([slicer.util.arrayFromVolume(volume) for volume in self.volumes], axis=-1)
+        np.testing.assert_array_equal(sent[0], expected)
+        self.assertEqual(self.module.settings.outputSegmentation.GetName(), "a segmentation")
+
+    def title(self, start: str) -> str:
+        return next(text for text in self.titles() if text.startswith(start))
+
+    def test_model_of_one_channel_gets_one_volume_after_another_model_had_several(self) -> None:
+        choose(self.ui.inputSelector, self.volumes[0])
+        self.choose_model("Unnamed")
+        choose(self.selector(2), self.volumes[1])
+        self.choose_model("One")
+        self.worker.labels_of = lambda voxels: (voxels > 175).astype(np.uint8)
+        sent: list[np.ndarray] = []
+        self.worker.before_answer = lambda: sent.append(np.load(self.worker.requests[-1].volume))
+        self.apply()
+        np.testing.assert_array_equal(sent[0], slicer.util.arrayFromVolume(self.volumes[0]))
+        self.choose_model("Unnamed")
+        self.assertEqual(self.selector(2).currentNode(), self.volumes[1])
+
+    def test_removed_channel_disables_apply(self) -> None:
+        choose(self.ui.inputSelector, self.volumes[0])
+        self.choose_model("Unnamed")
+        choose(self.selector(2), self.volumes[1])
+        slicer.mrmlScene.RemoveNode(self.volumes[1])
+        self.assertIsNone(self.selector(2).currentNode())
+        self.assertFalse(self.ui.applyButton.enabled)
+
+    def assert_refused(self, second: Any, message: str) -> None:
+        choose(self.ui.inputSelector, self.volumes[0])
+        self.choose_model("Unnamed")
+        choose(self.selector(2), second)
+        with Person() as person:
+            person.expects(message, "Ok")
+            click(self.ui.applyButton)
+        self.assertEqual(self.ui.statusLabel.text, message)
+        self.assertEqual(self.worker.requests, [])
+
+    def test_channel_on_another_grid_is_refused_with_the_words_of_the_command(self) -> None:
+        moved = add_scan("moved", affine=np.array([[-1.5, 0, 0, 2], [0, -1.5, 0, 0], [0, 0, 1.5, 0], [0, 0, 0, 1.0]]))
+        self.assert_refused(
+            moved,
+            "moved: lies on a different grid from a, the first channel of its scan, 2 mm apart."
+            " Resample it to the first channel's grid.",
+        )
+
+    def test_channel_of_another_size_is_refused(self) -> None:
+        self.assert_refused(
+            add_scan("larger", shape=(16, 20, 26)),
+            "larger: lies on a different grid from a, the first channel of its scan."
+            " Resample it to the first channel's grid.",
+        )
+
+    def test_channel_moved_by_a_transform_is_refused(self) -> None:
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        matrix = np.eye(4)
+        matrix[2, 3] = 4
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        self.volumes[1].SetAndObserveTransformNodeID(transform.GetID())
+        self.assert_refused(
+            self.volumes[1],
+            "b: lies on a different grid from a, the first channel of its scan, 4 mm apart."
+            " Resample it to the first channel's grid.",
+        )
+
+    def test_volume_chosen_twice_is_refused(self) -> None:
+        self.assert_refused(
+            self.volumes[0], "a: is chosen for two channels. Choose a different volume for each channel."
+        )
+
+    def test_script_is_told_which_channel_lacks_a_volume(self) -> None:
+        from dcamt.errors import InputError
+
+        with self.assertRaisesRegex(InputError, "There is no volume for channel 2. Choose one for each channel."):
+            self.module.logic.segment(self.volumes[0], channels=(None,))
+        self.assertEqual(SegmentationRequest(self.volumes[0]).channels, ())
