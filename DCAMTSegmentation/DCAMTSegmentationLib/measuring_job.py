@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dcamt.errors import InputError
+from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.worker.protocol import MeasureRequest, Outline, OutlinesMeasured
 from DCAMTSlicerLib.result_segments import fingerprint_of, own_segments, segment_mask
-from DCAMTSlicerLib.slabs import write_npy
 from slicer.i18n import tr as _
 
 from . import review
@@ -34,7 +34,7 @@ class MeasuringJob(WorkerJob):
             mask, affine = segment_mask(self._segmentation, identifier)
             masks[code] = mask
             file = self.folder / f"{index}.npy"
-            for _slab in write_npy(mask, file):
+            for _slab in write_npy_in_slabs(mask, file):
                 yield None
             name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
             outlines.append(Outline(name, file, affine))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import vtk
+from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.wall.files import write_wall
 from dcamt.worker.protocol import Outline, PageRequest, PageSegment, PageWritten
 from DCAMTSlicerLib.result_segments import own_segments, segment_mask
-from DCAMTSlicerLib.slabs import write_npy
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between, voxels_of
 from slicer.i18n import tr as _
 
@@ -59,7 +59,7 @@ class PageJob(WorkerJob):
 
     def prepare(self) -> Iterator[PageRequest | None]:
         scan = self.folder / "volume.npy"
-        for _slab in write_npy(self._voxels, scan):
+        for _slab in write_npy_in_slabs(self._voxels, scan):
             yield None
         own_results = list(own_segments(self._segmentation).values())
         is_own = self._segment in own_results
@@ -69,7 +69,7 @@ class PageJob(WorkerJob):
             mask, affine = on_scan_grid(mask, affine, self._volume, self._to_volume)
             yield None
             file = self.folder / f"segment-{len(segments)}.npy"
-            for _slab in write_npy(mask, file):
+            for _slab in write_npy_in_slabs(mask, file):
                 yield None
             segment = self._segmentation.GetSegmentation().GetSegment(identifier)
             name = _class_name(segment) if is_own else _("Outlined segment")
@@ -79,7 +79,7 @@ class PageJob(WorkerJob):
         if map_node is not None:
             disagreement = self.folder / "disagreement.npy"
             map_affine = transform_between(map_node, self._volume) @ ijk_to_ras(map_node)
-            for _slab in write_npy(voxels_of(map_node), disagreement):
+            for _slab in write_npy_in_slabs(voxels_of(map_node), disagreement):
                 yield None
         wall, notes = wall_in_scene(self._segmentation), []
         reason = self._reason_against_wall() if wall is not None else ""

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import slicer
 from dcamt.errors import InputError
-from dcamt.io.slabs import slabs
-from DCAMTSlicerLib.slabs import write_channels
+from dcamt.io.slabs import slabs, write_channels_in_slabs
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of, world_positions
 from slicer.i18n import tr as _
 
@@ -68,7 +67,7 @@ def write_snapshots(snapshots: Sequence[VolumeSnapshot], path: Path) -> Iterator
         OutputError: the file cannot be written.
     """
     channels = [snapshot.voxels for snapshot in snapshots]
-    for slab in write_channels(channels, path):
+    for slab in write_channels_in_slabs(channels, path):
         for snapshot in snapshots:
             snapshot.add(slab)
         yield slab.stop / len(channels[0])

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import slicer
 from dcamt.errors import InputError
+from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.worker.protocol import Outline, WallMeasured, WallRequest
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
-from DCAMTSlicerLib.slabs import write_npy
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
@@ -54,7 +54,7 @@ class WallJob(WorkerJob):
         self._outline = fingerprint_of({self._segment: mask})
         mask, affine = on_scan_grid(mask, affine, self._volume, self._to_volume)
         yield None
-        for _slab in write_npy(mask, segment):
+        for _slab in write_npy_in_slabs(mask, segment):
             yield None
         name = self._segmentation.GetSegmentation().GetSegment(self._segment).GetName()
         outline = Outline(name, segment, affine)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dcamt.errors import DCAMTError, InternalError, OutputError
+import slicer
+from dcamt.errors import DCAMTError, InternalError, OutputError, write_error
 from dcamt.worker.protocol import Request, RequestFailed, WorkerEvent, WorkerNote, WorkerProgress
 from DCAMTSlicerLib.engine_messages import translated
-from DCAMTSlicerLib.slabs import FREE_SPACE
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
@@ -60,8 +60,8 @@ class WorkerJob(ABC):
         try:
             self.folder = Path(self._worker.make_folder())
         except OSError as error:
-            what = _("No temporary folder could be made ({reason}).").format(reason=error.strerror)
-            raise OutputError(f"{what} {FREE_SPACE}") from error
+            folder = error.filename if error.filename is not None else slicer.app.temporaryPath
+            raise _with_hint(write_error(error, folder)) from error
         self.running = True
         self._task = SteppedTask(self._send(), self._on_steps_ended).start()
 
@@ -87,10 +87,13 @@ class WorkerJob(ABC):
         self._notes.append(note)
 
     def _send(self) -> Iterator[None]:
-        for request in self.prepare():
-            if request is not None:
-                self._worker.request(request, self._on_event)
-            yield
+        try:
+            for request in self.prepare():
+                if request is not None:
+                    self._worker.request(request, self._on_event)
+                yield
+        except OutputError as error:
+            raise _with_hint(error) from error
 
     def _on_event(self, event: WorkerEvent) -> None:
         if not self.running:
@@ -128,6 +131,11 @@ class WorkerJob(ABC):
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore
         on_finished(outcome)
+
+
+def _with_hint(error: OutputError) -> OutputError:
+    """Return the error of a temporary file, with the place where the user chooses the folder of such files."""
+    return OutputError(f"{error} {_('The temporary folder is set in the application settings.')}")
 
 
 def _ignore(outcome: JobOutcome) -> None:

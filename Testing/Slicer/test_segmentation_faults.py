@@ -118,7 +118,8 @@ class WorkerFaultTest(FaultCase):
         volume = add_scan()
         self.prepare(volume)
         self.fill_disk_at("volume.npy")
-        self.assert_one_error("the disk is full", self.apply)
+        self.assert_one_error("volume.npy: the disk is full", self.apply)
+        self.assertIn("The temporary folder is set in the application settings", self.ui.statusLabel.text)
         del self.worker.make_folder
         self.assert_the_next_apply_works(volume)
 
@@ -136,7 +137,7 @@ class WorkerFaultTest(FaultCase):
         volume = add_scan()
         self.prepare(volume)
         before, self.worker._temporary_folder = self.worker._temporary_folder, "/nowhere/at/all"
-        self.assert_one_error("No temporary folder", self.apply)
+        self.assert_one_error("/nowhere/at/all", self.apply)
         self.worker._temporary_folder = before
         self.assert_the_next_apply_works(volume)
 

@@ -38,9 +38,9 @@ class PaceTest(SegmentationCase):
         assert_stays_responsive(min(pauses))
 
     def test_sending_and_loading_a_large_scan_does_not_block_the_window(self) -> None:
+        from dcamt.io.slabs import write_npy_in_slabs
         from DCAMTSegmentationLib.result_insertion import insert_result
         from DCAMTSegmentationLib.segmentation_job import SegmentationRequest
-        from DCAMTSlicerLib.slabs import write_npy
         from DCAMTSlicerLib.volume_bridge import voxels_of
         from test_segmentation_result import result_of
 
@@ -51,7 +51,7 @@ class PaceTest(SegmentationCase):
         result = result_of(labels)
         path = self.home / "volume.npy"
         for name, steps in (
-            ("handing over", lambda: write_npy(voxels_of(volume), path)),
+            ("handing over", lambda: write_npy_in_slabs(voxels_of(volume), path)),
             ("bringing in", lambda: insert_result(result, SegmentationRequest(volume))),
         ):
             assert_stays_responsive(longest_step(steps, TRIES), name)

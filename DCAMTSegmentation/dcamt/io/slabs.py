@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -38,12 +40,61 @@ def write_voxels(voxels: np.ndarray, path: Path) -> None:
     try:
         # `np.save` raises no error if the disk is full.
         with path.open("wb") as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": stored.dtype.str, "fortran_order": False, "shape": stored.shape}
-            )
+            _write_npy_header(file, stored.shape, stored.dtype)
             file.write(stored.data)
     except OSError as error:
         raise write_error(error, path) from error
+
+
+def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
+    """Write an array to a `.npy` file slab by slab; yield the slice of each slab after it is written.
+
+    A file that is not complete is removed. The data are not flushed to the disk: the file is short-lived.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    yield from _write_npy(path, voxels.shape, voxels.dtype, ((slab, voxels[slab]) for slab in slabs(voxels)))
+
+
+def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Iterator[slice]:
+    """Write arrays (K, J, I) as `write_npy_in_slabs` does, to one file (K, J, I, C); a single array as (K, J, I).
+
+    The file has the smallest type that holds the types of all arrays.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if len(channels) == 1:
+        yield from write_npy_in_slabs(channels[0], path)
+        return
+    shape = (*channels[0].shape, len(channels))
+    dtype = np.result_type(*(voxels.dtype for voxels in channels))
+    parts = slabs(np.broadcast_to(np.empty((), dtype), shape))
+    yield from _write_npy(path, shape, dtype, ((slab, np.stack([one[slab] for one in channels], -1)) for slab in parts))
+
+
+def _write_npy(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[tuple[slice, np.ndarray]]
+) -> Iterator[slice]:
+    try:
+        with path.open("wb") as file:
+            _write_npy_header(file, shape, dtype)
+            for slab, part in parts:
+                # `tofile` would raise an error without a number, which does not say that the disk is full.
+                file.write(np.ascontiguousarray(part, dtype).data)
+                yield slab
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise write_error(error, path) from error
+        raise
+
+
+def _write_npy_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def write_nrrd_in_slabs(voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path) -> Iterator[None]:
@@ -57,7 +108,7 @@ def write_nrrd_in_slabs(voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path) 
     with atomic_path(path) as partial, open(partial, "wb") as file:
         file.write(_nrrd_header(voxels, ijk_to_ras).encode("ascii"))
         for part in slabs(voxels):
-            np.ascontiguousarray(voxels[part], voxels.dtype.newbyteorder("=")).tofile(file)
+            file.write(np.ascontiguousarray(voxels[part], voxels.dtype.newbyteorder("=")).data)
             yield
 
 

@@ -1,0 +1,60 @@
+"""Arrays are written slab by slab; a full disk is reported, and no half-written file remains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt.errors import OutputError
+from dcamt.io import slabs
+from dcamt.io.slabs import write_npy_in_slabs, write_nrrd_in_slabs
+
+VOXELS = np.arange(5 * 64 * 64, dtype=">i2").reshape(5, 64, 64)
+
+
+@pytest.fixture(autouse=True)
+def _one_slice_a_slab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slabs.slabs, "__defaults__", (VOXELS[0].nbytes,))
+
+
+def write_npy(path: Path) -> Iterator[object]:
+    return write_npy_in_slabs(VOXELS, path)
+
+
+def write_nrrd(path: Path) -> Iterator[object]:
+    return write_nrrd_in_slabs(VOXELS, np.eye(4), path)
+
+
+def test_npy_file_holds_the_array_and_each_slab_is_reported(tmp_path: Path) -> None:
+    steps = list(write_npy_in_slabs(VOXELS, tmp_path / "x.npy"))
+    assert [(step.start, step.stop) for step in steps] == [(k, k + 1) for k in range(5)]
+    stored = np.load(tmp_path / "x.npy")
+    assert stored.dtype == VOXELS.dtype
+    np.testing.assert_array_equal(stored, VOXELS)
+
+
+@pytest.mark.parametrize("write", [write_npy, write_nrrd])
+def test_full_disk_is_reported_and_no_file_remains(write: Callable[[Path], Iterator[object]], tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * VOXELS[0].nbytes, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"x\.dat: the disk is full\. Free"):
+            list(write(tmp_path / "x.dat"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_folder_is_not_called_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"x\.npy: could not be written \(No such file"):
+        list(write_npy(tmp_path / "missing" / "x.npy"))
+
+
+def test_file_of_an_abandoned_writer_is_removed(tmp_path: Path) -> None:
+    steps = write_npy_in_slabs(VOXELS, tmp_path / "x.npy")
+    next(steps)
+    steps.close()
+    assert list(tmp_path.iterdir()) == []
