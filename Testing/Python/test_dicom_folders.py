@@ -88,4 +88,4 @@ def test_dicomdir_is_read(tmp_path: Path) -> None:
     assert_slices_in_place(read_scan(tmp_path / "DICOMDIR"), 10, 2000)
     assert_slices_in_place(read_scan(tmp_path), 10, 2000)
     (tmp_path / "IM004").unlink()
-    refused(lambda: read_scan(tmp_path / "DICOMDIR"), tmp_path / "DICOMDIR", "1 files", "IM004")
+    refused(lambda: read_scan(tmp_path / "DICOMDIR"), tmp_path / "DICOMDIR", "a file that is missing", "IM004")

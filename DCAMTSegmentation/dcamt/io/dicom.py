@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, IdentifyingNote
+from .dicom_completeness import dicomdir_files, missing_slices_notes, refuse_missing_files
 from .dicom_frames import (
     CONSTANT_ATTRIBUTES,
     SHOWN,
@@ -28,9 +29,10 @@ from .dicom_frames import (
     quiet_pydicom,
     read_file,
 )
-from .stored_image import COPY_AGAIN, StoredImage, library_errors
+from .stored_image import COPY_AGAIN, StoredImage
 
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing; at least 0.01 mm, to which scanners round positions.
+_STATED_TIMES = 2  # The first values of `Frame.times` are numbers of points in time, the others are times.
 _FEW = 3  # Another series with fewer slices is a scout, not a scan.
 _EXPORT_AGAIN = "Export the whole series again."
 
@@ -106,25 +108,6 @@ def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
     return open_dicom_files(path, dicomdir_files(path), choice)
 
 
-def dicomdir_files(path: Path) -> list[Path]:
-    """Return the files that a DICOMDIR names; raise InputError if it is damaged or a file is missing."""
-    from pydicom import dcmread
-
-    with library_errors(path, "a DICOMDIR"), quiet_pydicom():
-        directory = dcmread(path)
-        names = [
-            [part] if isinstance(part := record.ReferencedFileID, str) else [str(word) for word in part]
-            for record in directory.DirectoryRecordSequence
-            if "ReferencedFileID" in record
-        ]
-    files = [path.parent.joinpath(*name) for name in names]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        what = f"names {len(missing)} files that are missing ({list_names([file.name for file in missing])})"
-        raise InputError(what, path=path, remedy="Copy the whole medium again.")
-    return files
-
-
 def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
     """Open a multi-frame DICOM file; errors as in `open_dicom_folder`, and InputError if the file is a single slice."""
     found = FoundFiles()
@@ -163,6 +146,9 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
         )
     affine, frames = _lattice(path, frames)
     _refuse_separated_slices(path, separated, affine, frames)
+    refuse_missing_files(path, found, stack.frames)
+    of_series = [frame for frame in found.frames if frame.series == series]
+    notes += missing_slices_notes(frames, of_series, _gap(affine))
     passed = [(file, kind) for file, kind in found.foreign if file.parent in folders]
     if passed:
         kinds = sorted({kind for _, kind in passed})
@@ -184,7 +170,7 @@ def _nothing(path: Path, found: FoundFiles) -> InputError:
     if found.damaged:
         return _damaged_error(path, found.damaged)
     if found.unplaced:
-        return _unplaced_error(found.unplaced[0][0])
+        return _unplaced_error(*found.unplaced[0][:2])
     if found.colour:
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
     kinds = sorted({kind for _, kind in found.foreign if kind != "no DICOM"})
@@ -200,9 +186,9 @@ def _damaged_error(path: Path, damaged: Sequence[tuple[Path, str, str]]) -> Inpu
     return InputError(what, path=path, remedy="Copy or export the whole series again.")
 
 
-def _unplaced_error(file: Path) -> InputError:
+def _unplaced_error(file: Path, what: str) -> InputError:
     return InputError(
-        "lacks the position of its slice in the patient",
+        what,
         path=file,
         remedy="Remove it, if it is a report or a screenshot, or export the series again.",
     )
@@ -213,9 +199,9 @@ def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Pat
     damaged = [item for item in found.damaged if item[2] == series or (not item[2] and item[0].parent in folders)]
     if damaged:
         raise _damaged_error(path, damaged)
-    for file, of_series in found.unplaced:
+    for file, what, of_series in found.unplaced:
         if of_series == series:
-            raise _unplaced_error(file)
+            raise _unplaced_error(file, what)
     if any(of_series == series for _, of_series in found.colour):
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)
 
@@ -390,7 +376,8 @@ def _choose_frames(path: Path, stack: _Stack, choice: ScanChoice, notes: list[st
         if len(matching) != 1:
             if wanted and number == 0 and not matching:
                 continue  # The word may be the value of another property.
-            what = f"holds {len(offered)} kinds of images at the same places: {', '.join(offered)}"
+            same = " at the same places" if _share_places(frames) else ""
+            what = f"holds {len(offered)} kinds of images{same}: {', '.join(offered)}"
             raise InputError(what, path=path, remedy="Choose one with --frame-type NAME.")
         frames = [frame for frame in frames if name_of(frame) == matching[0]]
         chosen_type = True
@@ -437,6 +424,9 @@ def _share_places(frames: Sequence[Frame]) -> bool:
 
 def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: list[str]) -> list[Frame]:
     """Return the frames of the chosen point in time, by default the first."""
+    stated = _stated_times(frames)
+    if stated:
+        return _choose_stated_time(path, stated, choice, notes)
     places = _places(frames)
     number = len(places[0])
     if all(len(place) == 1 for place in places):
@@ -450,12 +440,48 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
             path=path,
             remedy="Keep only one stack: the folder may contain several time points or a copy.",
         )
+    wanted = _time_number(path, number, choice, notes)
+    return [sorted(place, key=order)[wanted - 1] for place in places]
+
+
+def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) -> int:
+    """Return the number of the chosen point in time among `number`, by default the first, with a note."""
     wanted = 1 if choice.time is None else choice.time
     if not 1 <= wanted <= number:
         raise InputError(f"holds {number} points in time, not {wanted}", path=path, remedy=f"Choose 1 to {number}.")
     if choice.time is None:
         notes.append(f"Holds {number} points in time; the first was read (--time chooses another).")
-    return [sorted(place, key=order)[wanted - 1] for place in places]
+    return wanted
+
+
+def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Group frames by the number of their point in time; empty if the header does not number several of them.
+
+    Packages of slices of one image may be numbered as well; they lie one after another, not in the same region.
+    """
+    for number in range(_STATED_TIMES):
+        times = sorted({time for frame in frames if (time := frame.times[number]) is not None})
+        groups = [[frame for frame in frames if frame.times[number] == time] for time in times]
+        if len(groups) < 2 or sum(map(len, groups)) < len(frames) or min(map(len, groups)) < 2:
+            continue
+        if any(_share_places(group) for group in groups):
+            continue
+        normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
+        depths = [sorted(float(frame.position @ normal) for frame in group) for group in groups]
+        common = min(depth[-1] for depth in depths) - max(depth[0] for depth in depths)
+        if common > 0.5 * max(depth[-1] - depth[0] for depth in depths):
+            return groups
+    return []
+
+
+def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoice, notes: list[str]) -> list[Frame]:
+    """Return the group of the chosen point in time; raise InputError if none is chosen and their sizes differ."""
+    sizes = [len(group) for group in groups]
+    if choice.time is None and len(set(sizes)) > 1:
+        listed = list_names([str(size) for size in sizes])
+        what = f"holds {len(groups)} points in time with different numbers of slices ({listed})"
+        raise InputError(what, path=path, remedy="Choose one with --time NUMBER.")
+    return groups[_time_number(path, len(groups), choice, notes) - 1]
 
 
 def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], float] | None:
@@ -474,6 +500,12 @@ def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], float] | Non
             rank[id(frame)] = time
     passes = [rank[id(frame)] for frame in every]
     return (lambda frame: float(frame.number)) if passes == sorted(passes) else None
+
+
+def _gap(affine: np.ndarray) -> float:
+    """Return the distance between the planes of neighbouring slices, in mm."""
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    return float(abs(affine[:3, 2] @ normal) / np.linalg.norm(normal))
 
 
 def _lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
@@ -496,7 +528,8 @@ def _lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
         )
     if gaps.max() > usual + tolerance or gaps.min() < usual - tolerance:
         lost = int(np.sum(np.maximum(np.rint(gaps / usual) - 1, 0)))
-        what = f"lacks about {lost} of its slices" if lost else "has unevenly spaced slices"
+        even = bool((np.abs(gaps / usual - np.rint(gaps / usual)) < 0.1).all())
+        what = f"lacks about {lost} of its slices" if lost and even else "has unevenly spaced slices"
         raise InputError(f"{what} (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm)", path=path, remedy=_EXPORT_AGAIN)
     affine = np.eye(4)
     affine[:3, 0] = row * first.spacing[1]

@@ -45,6 +45,7 @@ _COMPONENTS = {
     "real": {"REAL", "R", "R_FFE", "R_IR"},
     "imaginary": {"IMAGINARY", "I", "I_FFE", "I_IR"},
 }
+_CLASS_TAG = 0x00080016
 SHOWN = 8  # A message names at most this many files or series.
 _MAXIMUM_FILES = 100_000
 
@@ -72,6 +73,9 @@ class Frame:
     number: int = 0
     sop_class: str = ""
     constants: tuple[str, ...] = ()  # values of CONSTANT_ATTRIBUTES
+    concatenation: tuple[str, int, int] = ("", 0, 0)  # UID, number of this file, number of files; 0 if not stated
+    stated_gap: float = 0.0  # mm between slices according to the header; 0 if not stated
+    stated_count: int = 0  # images in the acquisition according to the header; 0 if not stated
 
 
 CONSTANT_ATTRIBUTES = {
@@ -97,7 +101,7 @@ class FoundFiles:
 
     frames: list[Frame] = field(default_factory=list)
     damaged: list[tuple[Path, str, str]] = field(default_factory=list)  # file, what is wrong, series or ""
-    unplaced: list[tuple[Path, str]] = field(default_factory=list)  # image without a position, series
+    unplaced: list[tuple[Path, str, str]] = field(default_factory=list)  # image without a place, what is wrong, series
     foreign: list[tuple[Path, str]] = field(default_factory=list)  # file, kind
     colour: list[tuple[Path, str]] = field(default_factory=list)  # file, series
 
@@ -134,9 +138,11 @@ def read_file(path: Path, found: FoundFiles) -> None:
             data = dcmread(file, stop_before_pixels=True, force=bare)
             held = _pixel_bytes(file, data, size)
     except InvalidDicomError:
-        # With the ending of a slice, it may be a slice whose beginning is damaged.
+        # With the ending of a slice, it may be a slice whose beginning is damaged; zeros are an unfinished copy.
         if path.suffix.lower() in (".dcm", ".ima"):
             found.damaged.append((path, "no DICOM", ""))
+        elif not any(head):
+            found.damaged.append((path, "only zeros", ""))
         else:
             found.foreign.append((path, "no DICOM"))
         return
@@ -162,23 +168,30 @@ def _sort_file(path: Path, data: Any, held: int | None, found: FoundFiles) -> No
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
     if kind == DIRECTORY_CLASS:
         return
+    if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
+        found.damaged.append((path, "cut", series))  # The class itself may be cut.
+        return
     is_image = kind in _IMAGE_CLASSES or (not kind and "Rows" in data)
     if not is_image:
-        if not kind and held is None and "Rows" not in data and len(data) < 4:
-            found.damaged.append((path, "cut", series))
-            return
         found.foreign.append((path, class_name(kind)))
         return
-    frames = _frames_of(path, data)
-    if not frames:
+    if "MOSAIC" in [str(word).upper() for word in data.get("ImageType") or []]:
+        found.foreign.append((path, "mosaic of several slices"))
+        return
+    try:
+        frames = _frames_of(path, data)
+    except _UnplacedError as error:
         if kind in _CAPTURES:
             found.foreign.append((path, "Secondary Capture without a position"))
         elif held is None:
             found.damaged.append((path, "cut", series))
         else:
-            found.unplaced.append((path, series))
+            found.unplaced.append((path, str(error), series))
         return
     expected = _expected_bytes(data)
+    if expected and held is not None and len(frames) > 1 and held >= expected + expected // len(frames):
+        found.damaged.append((path, f"more pixels than {len(frames)} frames", series))
+        return
     if held is None or (expected is not None and held < expected):
         found.damaged.append((path, "cut", series))
         return
@@ -247,22 +260,26 @@ def _expected_bytes(data: Any) -> int | None:
     return pixels * int(data.BitsAllocated) // 8
 
 
+class _UnplacedError(Exception):
+    """A header does not place its frames; the text says what is wrong, such as "lacks the pixel spacing"."""
+
+
 def _frames_of(path: Path, data: Any) -> list[Frame]:
-    """Return the frames of a file; an empty list if the header lacks their positions."""
+    """Return the frames of a file; raise _UnplacedError if the header does not place them."""
     number = int(data.get("NumberOfFrames", 1) or 1)
     per_frame = data.get("PerFrameFunctionalGroupsSequence")
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
     if per_frame is None and number == 1:
-        frame = _frame(path, 0, data, [data])
-        return [frame] if frame else []
-    if per_frame is None or len(per_frame) != number:
-        return []
-    frames = [_frame(path, index, data, [group, shared]) for index, group in enumerate(per_frame)]
-    return [frame for frame in frames if frame] if all(frames) else []
+        return [_frame(path, 0, data, [data])]
+    if per_frame is None:
+        raise _UnplacedError(f"lacks the positions of its {number} frames")
+    if len(per_frame) != number:
+        raise _UnplacedError(f"has {number} frames, but places {len(per_frame)}")
+    return [_frame(path, index, data, [group, shared]) for index, group in enumerate(per_frame)]
 
 
-def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame | None:
-    """Return a frame, or None if it lacks its position. Attributes are taken from `groups` first, then from `data`."""
+def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame:
+    """Return a frame; raise _UnplacedError without its place. Attributes come from `groups` first, then from `data`."""
 
     def value(keyword: str, group: str = "") -> Any:
         for place in groups:
@@ -278,8 +295,13 @@ def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame | 
     position = _numbers(value("ImagePositionPatient", "PlanePositionSequence"), 3)
     orientation = _numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
     spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
-    if position is None or orientation is None or spacing is None:
-        return None
+    for found, name in ((position, "position"), (orientation, "orientation")):
+        if found is None:
+            raise _UnplacedError(f"lacks the {name} of its slice in the patient")
+    if spacing is None:
+        raise _UnplacedError("lacks the pixel spacing of its slice")
+    assert position is not None
+    assert orientation is not None
     slope = value("RescaleSlope", "PixelValueTransformationSequence")
     intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
     if slope not in (None, "") and not float(slope):
@@ -327,6 +349,13 @@ def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame | 
         number=_integer(data.get("InstanceNumber")) * 100_000 + index,
         sop_class=str(data.get("SOPClassUID", "")),
         constants=tuple(_plain_text(item) for item in constants.values()),
+        concatenation=(
+            str(data.get("ConcatenationUID", "")),
+            _integer(data.get("InConcatenationNumber")),
+            _integer(data.get("InConcatenationTotalNumber")),
+        ),
+        stated_gap=_time(value("SpacingBetweenSlices", "PixelMeasuresSequence")) or 0.0,
+        stated_count=_integer(data.get("ImagesInAcquisition")),
     )
 
 

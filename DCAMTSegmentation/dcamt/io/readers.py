@@ -17,7 +17,8 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..volume import Labelmap, Volume, as_labels, check_channels, check_grid, check_scan, check_scan_grid
 from .channels import channel_files, one_channel_note, read_channels
-from .dicom import ScanChoice, dicomdir_files, open_dicom_file, open_dicom_folder, open_dicomdir
+from .dicom import ScanChoice, open_dicom_file, open_dicom_folder, open_dicomdir
+from .dicom_completeness import dicomdir_files
 from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, files_below, list_names, quiet_pydicom
 from .dicom_segments import open_dicom_segments
 from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name

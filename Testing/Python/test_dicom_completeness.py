@@ -1,0 +1,129 @@
+"""Slices that are missing from a DICOM scan, damaged beyond recognition, or of several points in time."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+from dcamt.io.dicom import ScanChoice
+from dcamt.io.readers import read_scan
+from dcamt_testing.dicom_positions import assert_slices_in_place, time_point_groups, write_frames, write_slice
+from dcamt_testing.dicom_series import write_dicomdir
+from dcamt_testing.scan_files import refused
+
+
+def _write_series(folder: Path, **attributes: object) -> Path:
+    for k in range(8):
+        write_slice(folder / f"IM{k:03}", k, **attributes)
+    return folder
+
+
+@pytest.mark.parametrize("size", [100, 140, 330])
+def test_end_slice_cut_in_its_header_is_refused(tmp_path: Path, size: int) -> None:
+    """With 330 bytes, the class of the object is cut: the file is not that of another kind."""
+    os.truncate(_write_series(tmp_path) / "IM007", size)
+    refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
+
+
+@pytest.mark.parametrize("data", [bytes(3000), b"no slice" * 400])
+def test_damaged_file_without_ending_is_known_by_its_name(tmp_path: Path, data: bytes) -> None:
+    (_write_series(tmp_path) / "IM007").write_bytes(data)
+    refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
+
+
+def test_other_file_without_ending_is_skipped_with_a_note(tmp_path: Path) -> None:
+    (_write_series(tmp_path) / "VERSION").write_bytes(b"1.2" * 400)
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 8)
+    assert "VERSION" in volume.notes[0]
+
+
+def test_file_that_the_dicomdir_names_is_missing_beside_the_slices(tmp_path: Path) -> None:
+    write_dicomdir(_write_series(tmp_path))
+    (tmp_path / "IM007").unlink()
+    refused(lambda: read_scan(tmp_path), tmp_path / "DICOMDIR", "IM007")
+
+
+def test_files_of_a_medium_may_have_names_in_lower_case(tmp_path: Path) -> None:
+    write_dicomdir(_write_series(tmp_path))
+    for file in sorted(tmp_path.glob("IM*")):
+        file.rename(file.with_name(file.name.lower()))
+    assert_slices_in_place(read_scan(tmp_path / "DICOMDIR"), 8)
+
+
+def test_image_in_several_files_needs_all_of_them(tmp_path: Path) -> None:
+    for number in range(2):
+        file = write_frames(tmp_path / f"{number}.dcm", range(6 * number, 6 * number + 6))
+        data = pydicom.dcmread(file)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.7.{number}"
+        data.ConcatenationUID, data.InConcatenationNumber, data.InConcatenationTotalNumber = "1.2.9", number + 1, 2
+        data.save_as(file)
+    assert_slices_in_place(read_scan(tmp_path), 12)
+    refused(lambda: read_scan(tmp_path / "0.dcm"), tmp_path / "0.dcm", "number 2")
+    (tmp_path / "0.dcm").unlink()
+    refused(lambda: read_scan(tmp_path), tmp_path, "number 1")
+
+
+@pytest.mark.parametrize("removed", [["IM000", "IM001"], ["IM001", "IM003", "IM005"]])
+def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[str]) -> None:
+    _write_series(tmp_path)
+    for name in removed:
+        (tmp_path / name).unlink()
+    if "IM003" in removed:
+        (tmp_path / "IM007").unlink()  # every second slice is left
+    (note,) = read_scan(tmp_path).notes
+    assert "2" in note
+    assert "slices may be missing" in note
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [({"ImagesInAcquisition": 20}, "20 images, of which 8"), ({"SpacingBetweenSlices": 1.0}, "1 mm according")],
+)
+def test_counts_and_distances_of_the_headers_cause_a_note(
+    tmp_path: Path, attributes: dict[str, object], words: str
+) -> None:
+    (note,) = read_scan(_write_series(tmp_path, **attributes)).notes
+    assert words in note
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.5])
+def test_points_in_time_whose_slices_do_not_coincide_are_separate_scans(tmp_path: Path, shift: float) -> None:
+    places = [*range(12), *(k + shift for k in range(12))]
+    file = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(12), 2))
+    assert_slices_in_place(read_scan(file), 12)
+    assert "2 points in time" in read_scan(file).notes[0]
+    assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
+
+
+def test_point_in_time_with_fewer_slices_is_not_read_unasked(tmp_path: Path) -> None:
+    groups = time_point_groups(range(12), 2)[1:]
+    file = write_frames(tmp_path / "x.dcm", [*range(1, 12), *range(12)], groups)
+    refused(lambda: read_scan(file), file, "11, 12")
+    assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
+
+
+def _describe_one_frame_less(data: pydicom.Dataset) -> None:
+    data.NumberOfFrames = 11
+    data.PerFrameFunctionalGroupsSequence = data.PerFrameFunctionalGroupsSequence[:11]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_describe_one_frame_less, "more pixels than 11 frames"),
+        (lambda data: setattr(data, "NumberOfFrames", 11), "has 11 frames, but places 12"),
+        (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence"), "lacks the pixel spacing"),
+        (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PlaneOrientationSequence"), "lacks the orientation"),
+        (lambda data: setattr(data, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),
+    ],
+)
+def test_message_names_what_the_header_lacks(
+    tmp_path: Path, change: Callable[[pydicom.Dataset], object], words: str
+) -> None:
+    file = write_frames(tmp_path / "x.dcm", range(12))
+    data = pydicom.dcmread(file)
+    change(data)
+    data.save_as(file)
+    refused(lambda: read_scan(file), file, words)
