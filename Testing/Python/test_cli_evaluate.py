@@ -8,12 +8,16 @@ import os
 import subprocess
 from pathlib import Path
 
+import dcamt
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt import cli
+from dcamt.errors import InputError
 from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap
-from dcamt.volume import Labelmap
+from dcamt.volume import Code, Labelmap, SegmentInfo
 from dcamt_testing.warm_python import interpreter
 
 GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -146,3 +150,90 @@ def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]
         assert lost.returncode == 1
         assert lost.stderr.count("\n") == 1
         assert "stdout can no longer be written" in lost.stderr
+
+
+def save_values(path: Path, values: dict[int, tuple[int, int]]) -> Path:
+    """Write 16-bit voxels with slabs of values; SimpleITK, not DCAMT, writes them."""
+    voxels = np.zeros(GRID.shape, np.uint16)
+    for value, (first, last) in values.items():
+        voxels[first:last, 1:11, 1:11] = value
+    image = sitk.GetImageFromArray(voxels.T)
+    image.SetSpacing((2.0, 2.0, 2.0))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    path.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> tuple[Path, Path]:
+    """Write a prediction of planes 2 to 8, and a label of the values 420 and 421 in planes 4 to 10, and 500."""
+    save(tmp_path / "predictions" / "a.nrrd", 2, 8)
+    save_values(tmp_path / "labels" / "a_label.nrrd", {420: (4, 7), 421: (7, 10), 500: (0, 2)})
+    return tmp_path / "predictions", tmp_path / "labels"
+
+
+def scores_of(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, int], float]:
+    """Return Dice by case and label."""
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return {(one["case"], one["label"]): one["dice"] for one in events if one["event"] == "score"}
+
+
+def test_values_of_labels_are_mapped_to_the_predictions_classes(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(mapped) == 1
+    assert "Map the labels' values: --label-mapping 420=1" in capsys.readouterr().err
+    assert run(mapped, "--label-mapping", "420,421=1", "--json") == 0
+    assert scores_of(capsys) == {("a", 1): pytest.approx(2 * 4 / 12), ("mean", 1): pytest.approx(2 * 4 / 12)}
+
+
+def test_values_of_predictions_are_mapped_to_the_labels_classes(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(mapped[::-1], "--prediction-mapping", "420,421=1", "--json") == 0
+    assert scores_of(capsys)["a", 1] == pytest.approx(2 * 4 / 12)
+
+
+def test_mapping_names_a_segment_of_the_other_file(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = SegmentInfo(2, "Left atrium", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium"))
+    voxels = np.zeros(GRID.shape, np.uint8)
+    voxels[2:8, 1:11, 1:11] = 2
+    (mapped[0] / "a.nrrd").unlink()
+    write_labelmap(Labelmap(voxels, GRID), mapped[0] / "a.seg.nrrd", (info,))
+    assert run(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
+    assert scores_of(capsys)["a", 2] == pytest.approx(2 * 4 / 12)
+    # A segment of the prediction chosen by its name, and the label's values by their numbers.
+    words = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
+    assert run(mapped, *words) == 0
+    assert scores_of(capsys)["a", 7] == pytest.approx(2 * 4 / 12)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ("420=left-atrium", "'420=left-atrium' names no class. Write a label value from 1 to 255, such as 420=1."),
+        ("420", "'420' maps no label. Write VALUE=CLASS, such as 420=left-atrium."),
+        ("420=1;420=2", "the label mapping names 420 twice. Map each value to one class."),
+    ],
+)
+def test_wrong_mapping_is_refused_in_one_line(
+    mapping: str, message: str, mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(mapped, "--label-mapping", mapping) == 1
+    assert capsys.readouterr().err == f"dcamt: {message}\n"
+
+
+def test_python_api_maps_files_folders_and_arrays(mapped: tuple[Path, Path]) -> None:
+    predictions, labels = mapped
+    files = (predictions / "a.nrrd", labels / "a_label.nrrd")
+    arrays = tuple(sitk.GetArrayFromImage(sitk.ReadImage(str(file))).T for file in files)
+    for pair in (mapped, files, arrays, (files[0], read_labelmap(files[1]))):
+        (row,) = dcamt.evaluate(*pair, spacing=(2.0, 2.0, 2.0), label_mapping="420,421=1").rows
+        assert (row.label, row.score.dice) == (1, pytest.approx(2 * 4 / 12))
+    (row,) = dcamt.evaluate(*arrays[::-1], spacing=(2.0, 2.0, 2.0), prediction_mapping="420,421=1").rows
+    assert (row.label, row.score.dice) == (1, pytest.approx(2 * 4 / 12))
+    with pytest.raises(InputError, match='has no segment "atrium"'):
+        dcamt.evaluate(*arrays, spacing=(2.0, 2.0, 2.0), label_mapping="atrium=1")

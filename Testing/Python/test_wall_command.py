@@ -56,6 +56,22 @@ def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.C
     assert float(rows_of(out / "a_image.wall.csv")[0]["burden_percent"]) == pytest.approx(25, abs=2)
 
 
+def test_values_of_the_segmentation_are_mapped_to_the_left_atrium(
+    folder: Path, phantom: tuple[Volume, Labelmap]
+) -> None:
+    labels = phantom[1]
+    upper = np.arange(labels.voxels.shape[2]) > labels.voxels.shape[2] // 2
+    parts = np.where(labels.voxels != 0, np.where(upper, 421, 420), 0).astype(np.uint16)
+    parts[:2, :2, :2] = 500
+    write_labelmap(Labelmap(parts, labels.grid), folder / "labels" / "parts.nii.gz")
+    scan = folder / "scans" / "a_image.nrrd"
+    assert run(scan, folder / "labels" / "a_label.nii.gz", "-o", folder / "plain") == 0
+    words = ["--labels", "420,421=left-atrium", "--report", folder / "mapped" / "page.html"]
+    assert run(scan, folder / "labels" / "parts.nii.gz", "-o", folder / "mapped", *words) == 0
+    tables = [rows_of(folder / name / "a_image.wall.csv") for name in ("plain", "mapped")]
+    assert tables[0] == tables[1]
+
+
 @pytest.mark.parametrize("own_grid", [False, True])
 def test_report_shows_the_measured_wall_and_no_name_without_identity(
     own_grid: bool, folder: Path, phantom: tuple[Volume, Labelmap]
@@ -137,6 +153,8 @@ def test_painted_openings_are_excluded_from_the_wall(
         (["--surface", "scans/../out/a_image.wall.vtp"], 1, "a_image.wall.vtp: is the file of two results"),
         (["--openings", "missing.nrrd"], 1, "missing.nrrd: does not exist"),
         (["--sample", "median"], 2, "invalid choice"),
+        (["--labels", "1=aorta"], 1, "'1=aorta' names no class. Known are: Left atrium."),
+        (["--labels", "1=left-atrium", "--label", "1"], 2, "not allowed with argument"),
     ],
 )
 def test_invalid_input_is_refused_with_the_reason(

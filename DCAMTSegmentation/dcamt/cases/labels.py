@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +34,32 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
     {420: 1, 421: 1, 'LA endo': 1}
     """
-    known = {plain_name(info.name): info.label for info in classes} | {str(info.label): info.label for info in classes}
+    known = {info.name: info.label for info in classes} | {str(info.label): info.label for info in classes}
+    return _parse(text, known, f"Known are: {', '.join(info.name for info in classes)}.")
+
+
+def parse_value_mapping(text: str, names: Mapping[str, int]) -> dict[int | str, int]:
+    """Parse a label mapping as `parse_mapping` does, to any label value from 1 to 255 or to one of `names`.
+
+    Raises:
+        InputError: an entry has another form, no such name or value, or a value occurs twice.
+
+    >>> parse_value_mapping("420,421=left-atrium; 500=2", {"Left atrium": 1})
+    {420: 1, 421: 1, 500: 2}
+    """
+    known = {str(value): value for value in range(1, 256)} | dict(names)
+    listed = f" Known names are: {', '.join(names)}." if names else ""
+    return _parse(text, known, f"Write a label value from 1 to 255, such as 420=1.{listed}")
+
+
+def _parse(text: str, classes: Mapping[str, int], remedy: str) -> dict[int | str, int]:
+    """Return the label for each source of a label mapping to `classes`."""
+    known = {plain_name(name): label for name, label in classes.items()}
     mapping: dict[int | str, int] = {}
     for left, right in _entries(text):
         sources = [word.strip() for word in re.split(r"[,;|]", left) if word.strip()]
         if plain_name(right) not in known or not sources:
-            listed = ", ".join(info.name for info in classes)
-            raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no class", remedy=f"Known are: {listed}.")
+            raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no class", remedy=remedy)
         for word in sources:
             source = int(word) if word.isdecimal() else word
             if source in mapping:

@@ -24,7 +24,9 @@ def run_evaluate(options: argparse.Namespace) -> int:
         console.print_event("progress", step=done, of=of)
         console.show_progress("comparing", done / of)
 
-    evaluation = evaluate_folders(options.predictions, options.labels, progress)
+    evaluation = evaluate_folders(
+        options.predictions, options.labels, progress, options.label_mapping, options.prediction_mapping
+    )
     if options.csv:
         evaluation.write_csv(options.csv)
     rows = (*evaluation.rows, *evaluation.mean, *evaluation.std)

@@ -67,7 +67,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     if options.output is None and any(model.shipped and model.path == path for model in stored_models()):
         remedy = "Write the calibration to a file with --output."
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
-    cases = [case for case in read_cases(options.cases) if case.role == VALIDATION]
+    cases = [case for case in read_cases(options.cases, options.labels) if case.role == VALIDATION]
     if len(cases) < MIN_CASES:
         raise InputError(
             f"lists {len(cases)} validation cases; a calibration needs {MIN_CASES} or more",

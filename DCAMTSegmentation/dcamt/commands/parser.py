@@ -222,6 +222,13 @@ def _add_evaluate(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument("--predictions", required=True, type=_path, metavar="FOLDER")
     parser.add_argument("--labels", required=True, type=_path, metavar="FOLDER")
+    parser.add_argument(
+        "--label-mapping",
+        default="",
+        metavar="VALUE=CLASS",
+        help="classes of the values or segments of the labels: 420,421=1, or the name of a segment of the predictions",
+    )
+    parser.add_argument("--prediction-mapping", default="", metavar="VALUE=CLASS", help="the same for the predictions")
     parser.add_argument("--csv", type=_path, metavar="FILE")
     _add_existing(parser)
     _add_json(parser)
@@ -255,6 +262,7 @@ def _add_models(commands: _Commands[_Parser]) -> None:
             action.add_argument(
                 "cases", type=_path, metavar="CASES.csv", help="at least 8 cases of the role validation, with labels"
             )
+            _add_label_mapping(action)
             action.add_argument(
                 "-o", "--output", type=_path, metavar="FILE.json", help="default: into the model's own file"
             )
@@ -290,12 +298,17 @@ def _add_cases(commands: _Commands[_Parser]) -> None:
     _add_json(check)
 
 
-def _add_label_mapping(parser: _Parser) -> None:
+def _add_label_mapping(
+    parser: argparse._ActionsContainer, files: str = "label files", column: str = "; a column 'labels' counts first"
+) -> None:
+    """Add the option that maps other values of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
         "--labels",
+        "--label-mapping",  # as in `evaluate`, where --labels is the folder
+        dest="labels",
         default="",
         metavar="VALUE=CLASS",
-        help="classes of the values or segments of label files: 420,421=left-atrium; a column 'labels' counts first",
+        help=f"classes of the values or segments of {files}: 420,421=left-atrium{column}",
     )
 
 
@@ -396,7 +409,9 @@ def _add_wall(commands: _Commands[_Parser]) -> None:
         metavar="MM",
         help="end of the wall, from the surface outwards (default: %(default)s)",
     )
-    parser.add_argument("--label", type=_count, metavar="N", help="which label of the segmentation to measure")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--label", type=_count, metavar="N", help="which label of the segmentation to measure")
+    _add_label_mapping(group, "the segmentation", "")
     parser.add_argument(
         "--openings",
         type=_path,

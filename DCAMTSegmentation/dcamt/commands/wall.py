@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cases.labels import parse_mapping
 from ..cases.names import case_name, labelmaps_by_case, pair_with_labels
 from ..errors import InputError, user_error
 from ..io.atomic import atomic_paths
@@ -15,6 +16,7 @@ from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
+from ..recipe import load_recipe
 from ..volume import Labelmap, Volume
 from ..wall.analysis import WallResult, analyse_wall, segment_label
 from ..wall.burden import BORDER, OPENING, WHOLE
@@ -40,7 +42,10 @@ TABLE = "wall.csv"
 
 @dataclass(frozen=True)
 class WallJob:
-    """A scan, its segmentation, and the folder and optional files of its results."""
+    """A scan, its segmentation, and the folder and optional files of its results.
+
+    is_mapped: values or segments of the segmentation were chosen by a label mapping.
+    """
 
     scan: Path
     segmentation: Path
@@ -49,6 +54,7 @@ class WallJob:
     surface: Path | None = None
     report: Path | None = None
     shows_identity: bool = False
+    is_mapped: bool = False
 
     @property
     def name(self) -> str:
@@ -72,6 +78,7 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         usage_error("--identity is for the report: it needs --report")
     settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
     planned = plan_wall_jobs(options, usage_error)
+    mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     console = Console(options.json)
     skips, table = existing_rule(options) == SKIP, options.output / TABLE
     jobs = [job for job in planned if not (skips and any(path.exists() for path in job.results))]
@@ -87,7 +94,7 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
                 console.show_progress(f"{job.name}: wall", number / len(jobs))
                 try:
                     start = time.monotonic()
-                    volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation)
+                    volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, mapping)
                     openings = read_labelmap(job.openings) if job.openings is not None else None
                     result = measure_wall(volume, labelmap, job, settings, options.label, openings)
                     results.append(result)
@@ -152,7 +159,16 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     single = (("--openings", options.openings), ("--surface", options.surface), ("--report", options.report))
     if scans == [scan]:
         jobs = [
-            WallJob(scan, segmentation, output, options.openings, options.surface, options.report, options.identity)
+            WallJob(
+                scan,
+                segmentation,
+                output,
+                options.openings,
+                options.surface,
+                options.report,
+                options.identity,
+                bool(options.labels),
+            )
         ]
     else:
         for option, value in single:
@@ -211,7 +227,9 @@ def _write_report(
     from ..report.outline_page import DrawnSegment, write_drawn_page
 
     value = segment_label(labelmap, label)
-    stored = next((one for one in read_segments(job.segmentation) if one.label == value), None)
+    # A mapping may unite several segments.
+    segments = () if job.is_mapped else read_segments(job.segmentation)
+    stored = next((one for one in segments if one.label == value), None)
     # A name that a person typed may identify the patient.
     name = stored.name if stored is not None and job.shows_identity else None
     color = stored.color if stored is not None else None

@@ -117,6 +117,16 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     return Labelmap(as_labels(voxels[0], path), grid, path)
 
 
+def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelmap:
+    """Return the labelmap with its values mapped as in `read_labelmap`; it has no segments that a name could choose.
+
+    Raises:
+        InputError: `mapping` contains the name of a segment.
+    """
+    voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
+    return replace(labelmap, voxels=voxels)
+
+
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them.
 
@@ -259,7 +269,7 @@ def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -
 
 
 def _map_labels(
-    layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: Mapping[int | str, int], path: Path
+    layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: Mapping[int | str, int], path: Path | None
 ) -> np.ndarray:
     """Return the labels (I, J, K), uint8, after applying `mapping` to the file's values and segments."""
     labels = np.zeros(layers.shape[1:], np.uint8)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import nan
 from pathlib import Path
 
 import numpy as np
 
+from ..cases.labels import parse_value_mapping
 from ..cases.names import labelmaps_by_case, pair_with_labels
 from ..errors import InputError
 from ..geometry import bounding_box
-from ..io.readers import read_labelmap
+from ..io.readers import read_labelmap, read_segments
 from ..io.tables import write_table
 from ..volume import Labelmap, fit_labelmap, is_mask_of_255, relabel_255
 
@@ -139,7 +140,11 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
 
 
 def evaluate_folders(
-    predictions: str | Path, labels: str | Path, progress: Callable[[int, int], None] | None = None
+    predictions: str | Path,
+    labels: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    label_mapping: str = "",
+    prediction_mapping: str = "",
 ) -> Evaluation:
     """Score every prediction in a folder against the label of the same case in another.
 
@@ -152,9 +157,13 @@ def evaluate_folders(
     order or direction is reoriented, without interpolation. If all files are masks with the value 1 or 255, the two
     values count as the same class. `progress(done, total)` is called after each case.
 
+    label_mapping, prediction_mapping: which values or segments of the files are which class, such as "420,421=1"
+    (`read_pair`); all other voxels become background.
+
     Raises:
         InputError: a folder is missing or empty, a case has two files or a prediction but no label, a file cannot be
-            read, two grids differ, all labels are empty, or no value of the predictions occurs in a label.
+            read, a mapping does not fit, two grids differ, all labels are empty, or no value of the predictions occurs
+            in a label.
     """
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     labelled = pair_with_labels(predicted, labelled)
@@ -167,10 +176,14 @@ def evaluate_folders(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     cases = sorted(predicted)
-    one_structure = _hold_one_structure([*(predicted[case] for case in cases), *(labelled[case] for case in cases)])
+
+    def read(case: str) -> tuple[Labelmap, Labelmap]:
+        return read_pair(predicted[case], labelled[case], label_mapping, prediction_mapping)
+
+    one_structure = all(_holds_one_structure(labelmap) for case in cases for labelmap in read(case))
     for done, case in enumerate(cases, start=1):
-        label = read_labelmap(labelled[case])
-        prediction = fit_labelmap(read_labelmap(predicted[case]), label.grid, f"its label {label.path}")
+        prediction, label = read(case)
+        prediction = fit_labelmap(prediction, label.grid, f"its label {label.path}")
         if one_structure:
             label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
         values = [{int(v) for v in np.unique(map_.voxels)} - {0} for map_ in (label, prediction)]
@@ -186,7 +199,7 @@ def evaluate_folders(
         raise InputError(
             f"predicts label values {_listed(in_predictions)} where the labels hold {_listed(in_labels)}",
             path=predictions,
-            remedy="Give each class the same value in both.",
+            remedy=f"Map the labels' values: --label-mapping {min(in_labels)}={min(in_predictions)}, for instance.",
         )
     classes = sorted(in_labels)
     # The score of a class that occurs in neither file of a case.
@@ -197,6 +210,30 @@ def evaluate_folders(
         for value in classes
     )
     return summarised(every, tuple(sorted(in_predictions - in_labels)), left_out)
+
+
+def read_pair(
+    prediction: Path, label: Path, label_mapping: str = "", prediction_mapping: str = ""
+) -> tuple[Labelmap, Labelmap]:
+    """Return a prediction and its label after mapping their values, each on its own grid.
+
+    A mapping names its classes by label values or, if the other file has segments and no mapping, by their names.
+
+    Raises:
+        InputError: a file cannot be read, or a mapping does not fit it.
+    """
+    return (
+        _read_mapped(prediction, prediction_mapping, None if label_mapping else label),
+        _read_mapped(label, label_mapping, None if prediction_mapping else prediction),
+    )
+
+
+def _read_mapped(path: Path, mapping: str, other: Path | None) -> Labelmap:
+    """Read a labelmap, with a mapping to label values and to the names of the segments of another file."""
+    if not mapping:
+        return read_labelmap(path)
+    named = {one.name: one.label for one in read_segments(other) if one.name} if other is not None else {}
+    return read_labelmap(path, parse_value_mapping(mapping, named))
 
 
 def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequence[int]) -> list[EvaluationRow]:
@@ -219,13 +256,9 @@ def summarised(
     )
 
 
-def _hold_one_structure(paths: Iterable[Path]) -> bool:
-    """Return whether every file is empty or a mask with the value 1 or 255."""
-    for path in paths:
-        labelmap = read_labelmap(path)
-        if int(labelmap.voxels.max()) > 1 and not is_mask_of_255(labelmap):
-            return False
-    return True
+def _holds_one_structure(labelmap: Labelmap) -> bool:
+    """Return whether a labelmap is empty or a mask with the value 1 or 255."""
+    return int(labelmap.voxels.max()) <= 1 or is_mask_of_255(labelmap)
 
 
 def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -> np.ndarray:
