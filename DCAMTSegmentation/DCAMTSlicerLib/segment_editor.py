@@ -52,5 +52,7 @@ def hide_back_button() -> None:
     """Remove the button from the Segment Editor's panel."""
     panel = slicer.modules.segmenteditor.widgetRepresentation()
     for button in panel.findChildren(qt.QPushButton, BACK_BUTTON):
-        button.setParent(None)
+        # `setParent(None)` would make Python the owner, which deletes the button within its own signal.
+        button.hide()
+        button.setObjectName("")
         button.deleteLater()

@@ -50,6 +50,7 @@ class TrainingSession:
         self._node: Any = None
         self._check: CaseCheck | None = None
         self._checked = False
+        self._has_packages = False
         self._saving: SteppedTask | None = None
         self._settling = DelayedCall(self._on_settled)
         self.table.on_edited.append(self._on_edited)
@@ -215,15 +216,20 @@ class TrainingSession:
         if error is not None:
             slicer.util.errorDisplay(error_text(error), windowTitle=_("Save the cases with the scene"))
             return
-        # The question about missing packages is shown only when the user starts something.
+        if len(self.table) and self._are_packages_installed():
+            self.check_cases()
+
+    def _are_packages_installed(self) -> bool:
+        """Return whether the packages are installed, and look for them until they are.
+
+        The user is asked to install them only when a button is clicked.
+        """
         try:
-            ready = bool(len(self.table)) and not missing_packages()
+            self._has_packages = self._has_packages or not missing_packages()
         except NotInstalledError as missing:
             self.check_failure = str(missing)
             self._notify()
-            return
-        if ready:
-            self.check_cases()
+        return self._has_packages
 
     def _notify(self) -> None:
         for listener in self.on_news:

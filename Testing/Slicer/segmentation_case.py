@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import unittest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
-from dcamt_testing import warm_python
 from dcamt_testing.tiny_models import tiny_models
+from engine_case import ROOT, EngineCase
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -21,7 +20,6 @@ from slicer_harness import (
     choose,
     click,
     close_scene,
-    in_real_slicer,
     is_unresponsive,
     longest_step,
     open_module,
@@ -30,9 +28,7 @@ from slicer_harness import (
     work_seconds,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
 
 
 def model_folder() -> Path:
@@ -78,13 +74,8 @@ def scene_state() -> list[tuple[str, str, str | None]]:
     ]
 
 
-class SegmentationCase(unittest.TestCase):
+class SegmentationCase(EngineCase):
     """A test case with a new scene, the module's open panel, and a store with the tiny model."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        if not in_real_slicer():
-            warm_python.start()
 
     def setUp(self) -> None:
         start_afresh()

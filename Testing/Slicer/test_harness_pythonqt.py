@@ -252,6 +252,15 @@ class DeletionTest(unittest.TestCase):
         expect_no_hidden_errors()
         self.assertFalse(dialog)
 
+    def test_releasing_a_button_in_its_own_signal_is_refused(self) -> None:
+        window = qt.QWidget()
+        button = qt.QPushButton(window)
+        button.clicked.connect(lambda checked, held=window: held.findChildren(qt.QPushButton)[0].setParent(None))
+        button.click()
+        with self.assertRaisesRegex(AssertionError, "deleted within its own signal"):
+            expect_no_hidden_errors()
+        button.setParent(None)  # safe outside
+
     def test_connection_keeps_a_strong_reference_to_its_slot(self) -> None:
         class Listener:
             def receive(self) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
+from DCAMTSegmentationLib import review
 from fake_worker import ViewCase
 from segmentation_case import PATIENCE_S, add_scan, choose, click, close_scene, process_events_until
+from vtk.util.numpy_support import vtk_to_numpy
 
 RESULTS = 10
 
@@ -37,6 +42,31 @@ class SceneTest(ViewCase):
         self.assertEqual(names("vtkMRMLMarkupsFiducialNode"), [])
         slicer.app.processEvents()
         self.assertEqual(folders(), [])
+
+    def test_silent_edit_of_a_loaded_result_is_noticed_on_return(self) -> None:
+        self.segment(add_scan())
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "scene.mrb"))
+            self.assertTrue(slicer.util.saveScene(path))
+            close_scene()
+            slicer.util.loadScene(path)
+        process_events_until(lambda: self.settings.outputSegmentation is not None, PATIENCE_S, "the result")
+        segmentation = self.settings.outputSegmentation
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        self.module.panel.exit()
+        image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
+        voxels = vtk_to_numpy(image.GetPointData().GetScalars())
+        drawn = voxels.copy()
+        # Slicer sends no event for a segment that came with a scene; neither does this edit.
+        voxels[np.flatnonzero(voxels)[:4]] = 0
+        self.module.panel.enter()
+        self.assertIn("before the correction", self.ui.trustLabel.text)
+        self.assertTrue(review.is_corrected(segmentation))
+        voxels[:] = drawn
+        self.module.panel.exit()
+        self.module.panel.enter()
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        self.assertFalse(review.is_corrected(segmentation))
 
     def test_results_of_one_scan_share_a_folder(self) -> None:
         volume = add_scan()

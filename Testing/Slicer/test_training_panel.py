@@ -23,6 +23,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FINISHED, RUNNING, RunState
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib import engine_messages
+from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK
@@ -302,6 +303,19 @@ class PackagesTest(TrainingCase):
         self.assertFalse(self.session.measurement.running or self.session.checking)
         self.assertEqual(list(self.runs.iterdir()), [])
         self.assertTrue(self.ui.startButton.enabled)
+
+    def test_packages_are_looked_for_until_they_are_installed(self) -> None:
+        answers = [["nibabel"], []]
+        with mock.patch.object(session_module, "missing_packages", side_effect=answers) as looked_for:
+            for _edit in range(4):
+                self.session._on_saved(None)
+        self.assertEqual(looked_for.call_count, 0)  # there are no cases
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        with mock.patch.object(session_module, "missing_packages", side_effect=answers) as looked_for:
+            for expected in (1, 2, 2, 2):
+                self.session._on_saved(None)
+                self.assertEqual(looked_for.call_count, expected)
 
     def test_reason_and_output_of_a_failed_installation_are_shown(self) -> None:
         pip.returncode, pip.output = 1, ("Collecting nibabel", "ERROR: No space left on device")

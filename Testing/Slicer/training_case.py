@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-import unittest
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -17,15 +16,13 @@ from dcamt.models.store import user_folder
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, write_request
-from dcamt_testing import warm_python
 from dcamt_testing.tiny_models import tiny_models
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTTrainingLib.runs.folders import set_runs_folder
-from slicer_harness import click, close_scene, in_real_slicer, open_module, process_events_until, start_afresh
+from engine_case import ROOT, EngineCase
+from slicer_harness import click, close_scene, open_module, process_events_until, start_afresh
 from training_scenes import add_outline, add_volume, ellipsoid
 
-ROOT = Path(__file__).resolve().parents[2]
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
 SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
 """Settings for quick training; the network is that of `tiny_model`."""
 
@@ -45,13 +42,8 @@ class SavedProposal:
     proposed: np.ndarray
 
 
-class TrainingCase(unittest.TestCase):
+class TrainingCase(EngineCase):
     """A test case with an open panel (`self.module`) and a temporary folder of runs and models (`self.folder`)."""
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        if not in_real_slicer():
-            warm_python.start()
 
     def setUp(self) -> None:
         start_afresh()

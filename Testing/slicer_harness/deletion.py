@@ -8,6 +8,8 @@ the parent a second time: a segmentation fault.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import shiboken6
@@ -36,6 +38,32 @@ def refuse_slot_of_own_dialog(sender: QtCore.QObject, signature: str, receiver: 
         raise FatalConnection(
             f"{type(sender).__name__}.{signature} keeps a reference to {type(wrapper).__name__}.{slot}, and Slicer"
             f' would crash when the dialog is deleted; write sender.connect("{signature}", dialog, "{slot}()")'
+        )
+
+
+_emitting: list[QtCore.QObject] = []
+"""The objects whose signals call a Python function at this moment, the innermost last."""
+
+
+@contextmanager
+def emission(sender: QtCore.QObject | None) -> Iterator[None]:
+    """Remember, while a slot runs, whose signal called the slot."""
+    _emitting.append(sender)
+    try:
+        yield
+    finally:
+        _emitting.pop()
+
+
+def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
+    """Raise FatalConnection if an object that emits a signal would lose its parent, and so be owned by Python.
+
+    PythonQt deletes the object with its last Python reference, while Qt and PythonQt still use the sender.
+    """
+    if any(sender is target for sender in _emitting):
+        raise FatalConnection(
+            f"setParent(None) makes Python the owner of {type(target).__name__} {target.objectName()!r}, which would be"
+            " deleted within its own signal: Slicer could end here; call hide() and deleteLater()"
         )
 
 

@@ -77,6 +77,8 @@ class BoundMethod:
             raise ValueError(f"{self.method.name}: Qt converts no pathlib.Path; pass str(path)")
         if self.method.name == "deleteLater" and self.wrapper is not None:
             deletion.watch(self.wrapper)
+        if self.method.name == "setParent" and args[:1] == (None,) and self.wrapper is not None:
+            deletion.refuse_release_in_own_signal(self.wrapper._object)
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:

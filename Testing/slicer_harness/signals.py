@@ -74,7 +74,7 @@ class SignalConnections:
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
         target, signature = self._find_signal(signal)
         deletion.refuse_slot_of_own_dialog(target, signature, receiver)
-        slot = slot_of(receiver)
+        slot = slot_of(receiver, self._target)
         self._slots.append((signature, receiver, slot))
         QtCore.QObject.connect(target, QtCore.SIGNAL(signature), slot)
         return True

@@ -6,16 +6,19 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from . import slot_errors
+from . import deletion, slot_errors
 from .conversion import wrap
 
 
-def slot_of(receiver: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that Qt calls for a receiver; the receiver's errors are kept for the test."""
+def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: None) -> Callable[..., Any]:
+    """Return the function that Qt calls for a receiver; the receiver's errors are kept for the test.
+
+    sender: returns the object that emits the signal.
+    """
     most = _most_arguments(receiver)
 
     def slot(*args: Any) -> None:
-        with slot_errors.keep_errors():
+        with slot_errors.keep_errors(), deletion.emission(sender()):
             receiver(*(wrap(argument) for argument in (args if most is None else args[:most])))
 
     return slot

@@ -76,13 +76,18 @@ def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays) -> Any:
     return volume
 
 
+def draw_on(segmentation: Any, volume: Any) -> None:
+    """Give a segmentation node the grid and the transform of the volume node that it outlines."""
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+
+
 def add_proposal(case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: Any) -> Any:
     """Add the segmentation node of a case's proposal, drawn on its volume node."""
     name = _("{name} (proposed)").format(name=case["name"])
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     segmentation.CreateDefaultDisplayNodes()
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    draw_on(segmentation, volume)
     write_segments(segmentation, built)
     segmentation.SetAttribute(PROPOSAL_FILE, case["segmentation"])
     segmentation.SetAttribute(_VOXELS, _fingerprint(segmentation))

@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow
 from .array_nodes import build_segments, read_image
-from .proposal import add_proposal, add_scan, proposal_of, scene_volume
+from .proposal import add_proposal, add_scan, draw_on, proposal_of, scene_volume
 
 
 class ProposalOpening:
@@ -92,8 +92,7 @@ class ProposalOpening:
         if built is not None:
             self._segmentation = add_proposal(self._case, built, self._volume)
         else:
-            self._segmentation.SetReferenceImageGeometryParameterFromVolumeNode(self._volume)
-            self._segmentation.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+            draw_on(self._segmentation, self._volume)
 
     def _on_inserted(self, error: Exception | None) -> None:
         self._remove_files()
