@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
-from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt.wall.analysis import WallResult, analyse_wall, import_in_background
 from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, count_burden, decaaf_stage, regions_of
 from dcamt.wall.colors import BORDER_COLOR, COLOR_STOPS, OPENING_COLOR, ratio_colors, wall_colors
 from dcamt.wall.settings import IIR, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
@@ -338,6 +342,30 @@ def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
 def test_percentage_gives_the_decaaf_stage() -> None:
     percents = [0, 9.99, 10, 19.9, 20, 29.9, 30, 100, float("nan")]
     assert [decaaf_stage(p) for p in percents] == ["I", "I", "II", "II", "III", "III", "IV", "IV", ""]
+
+
+# Imports
+
+
+def test_modules_are_imported_in_the_background_and_missing_ones_are_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "from threading import Event\nbegun, continues = Event(), Event()\nbegun.set()\ncontinues.wait(60)\ndone = 1\n"
+    )
+    tmp_path.joinpath("slow_module_of_a_test.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    import_in_background(["no_such_module_of_a_test", "slow_module_of_a_test"])
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "imports of the wall"]
+    # It returned although the import waits.
+    while "slow_module_of_a_test" not in sys.modules or not hasattr(sys.modules["slow_module_of_a_test"], "continues"):
+        time.sleep(0.001)
+    module = sys.modules["slow_module_of_a_test"]
+    assert not hasattr(module, "done")
+    module.continues.set()
+    thread.join()
+    assert sys.modules.pop("slow_module_of_a_test").done
+    assert capfd.readouterr().err == ""
 
 
 # Refusals

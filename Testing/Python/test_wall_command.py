@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.commands import wall as wall_command
 from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap, write_volume
@@ -70,6 +71,19 @@ def test_values_of_the_segmentation_are_mapped_to_the_left_atrium(
     assert run(scan, folder / "labels" / "parts.nii.gz", "-o", folder / "mapped", *words) == 0
     tables = [rows_of(folder / name / "a_image.wall.csv") for name in ("plain", "mapped")]
     assert tables[0] == tables[1]
+
+
+def test_first_scan_is_read_while_scipy_and_vtk_are_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    importing: list[str] = []
+
+    def refuse(path: Path) -> Volume:
+        assert {name.split(".")[0] for name in importing} == {"scipy", "vtkmodules"}
+        raise write_error(OSError(errno.EIO, "stop here"), path)
+
+    monkeypatch.setattr(wall_command, "import_in_background", importing.extend)
+    monkeypatch.setattr(wall_command, "read_scan", refuse)
+    assert run(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 1
+    assert importing
 
 
 @pytest.mark.parametrize("own_grid", [False, True])

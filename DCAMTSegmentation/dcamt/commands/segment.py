@@ -124,6 +124,7 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
 def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
     from ..api.segmentation import Segmenter
     from ..geometry import Region
+    from ..wall.analysis import VTK_MODULES, import_in_background
 
     console = Console(options.json, draws_bar=team.leads)
     with team.fail_together():
@@ -131,6 +132,9 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
         segmenter = Segmenter.load(options.model, options.device)
     choice = ScanChoice(options.series, options.frame_type, options.time)
     session = SegmentSession(segmenter, options.quality, region, jobs, console, choice, options.wall, options.identity)
+    if options.wall:
+        # vtk loads slowly; meanwhile, the first scan is read and segmented.
+        import_in_background(VTK_MODULES)
     records: list[ScanRecord] = []
     lost: str | None = None
     start_time = time.time()

@@ -18,7 +18,14 @@ from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
 from ..recipe import load_recipe
 from ..volume import Labelmap, Volume
-from ..wall.analysis import WallResult, analyse_wall, segment_label
+from ..wall.analysis import (
+    SCIPY_MODULES,
+    VTK_MODULES,
+    WallResult,
+    analyse_wall,
+    import_in_background,
+    segment_label,
+)
 from ..wall.burden import BORDER, OPENING, WHOLE
 from ..wall.files import (
     is_wall_table,
@@ -87,6 +94,8 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         console.print_error(f"{len(planned) - len(jobs)} of {len(planned)} scans have results already and are skipped")
     results: list[WallResult] = []
     failures: list[str] = []
+    # SciPy and vtk load slowly; meanwhile, the first scan is read.
+    import_in_background((*SCIPY_MODULES, *VTK_MODULES) if jobs else ())
     with interrupt_on_sigterm():
         try:
             for number, job in enumerate(jobs):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
@@ -37,6 +41,25 @@ LEAST_DARKER = 0.33
 """In a late-enhancement scan, at least this fraction of the surroundings (lung, muscle, ...) is darker than blood."""
 LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, scan and segment do not belong together."""
+
+VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
+"""The parts of vtk that measuring a wall and writing its surface need."""
+SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
+"""The parts of SciPy that measuring a wall needs."""
+
+
+def import_in_background(names: Iterable[str]) -> None:
+    """Import modules in a thread, for example while a scan is read.
+
+    Whoever imports one of them meanwhile waits for it. A module that cannot be imported raises its error only there.
+    """
+
+    def import_all() -> None:
+        for name in names:
+            with suppress(ImportError, OSError):  # OSError: a shared library does not load
+                import_module(name)
+
+    Thread(target=import_all, name="imports of the wall").start()
 
 
 @dataclass(frozen=True, eq=False)
