@@ -23,7 +23,7 @@ _MODULE_OF = {
     "write_report": "api.outputs",
     "write_segmentation": "api.outputs",
     "write_surface": "api.outputs",
-    "evaluate": "api.scoring",
+    "evaluate": "api.evaluation",
     "SegmentedScan": "api.segmentation",
     "Segmenter": "api.segmentation",
     "segment": "api.segmentation",

@@ -1,9 +1,9 @@
 """Types of the names that `dcamt/__init__.py` imports when they are first used."""
 
+from .api.evaluation import evaluate as evaluate
 from .api.outputs import write_report as write_report
 from .api.outputs import write_segmentation as write_segmentation
 from .api.outputs import write_surface as write_surface
-from .api.scoring import evaluate as evaluate
 from .api.segmentation import SegmentedScan as SegmentedScan
 from .api.segmentation import Segmenter as Segmenter
 from .api.segmentation import segment as segment

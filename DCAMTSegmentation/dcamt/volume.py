@@ -192,7 +192,7 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
         )
 
 
-def as_labels(voxels: np.ndarray, path: Path | None) -> np.ndarray:
+def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     """Convert `voxels` to the smallest sufficient unsigned type. Raises InputError if they are not labels."""
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":

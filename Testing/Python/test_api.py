@@ -45,7 +45,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "module",
-    ["api.segmentation", "api.scoring", "api.training", "commands.console", "report.colors", "report.contours"],
+    ["api.segmentation", "api.evaluation", "api.training", "commands.console", "report.colors", "report.contours"],
 )
 def test_examples_in_docstrings_run(module: str, tmp_path: Path) -> None:
     cases = write_cases_folder(tmp_path / "cases", labelled=2, validation=1)
@@ -172,10 +172,41 @@ def test_folders_files_and_arrays_get_the_same_scores(tmp_path: Path) -> None:
     assert [row.score for row in by_array.rows] == [row.score for row in by_folder.rows]
     assert [row.score for row in by_file.rows] == [row.score for row in by_folder.rows]
     assert by_array.mean == by_folder.mean
-    with pytest.raises(ValueError, match="2 predictions for 1 labels"):
+    with pytest.raises(ValueError, match=r"predictions \(2\) differs from the number of labels \(1\)"):
         dcamt.evaluate(predictions, labels[:1], spacing=(1, 1, 1))
     with pytest.raises(ValueError, match="spacing"):
         dcamt.evaluate(predictions, labels)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "folders"])
+def test_evaluate_has_the_same_rules_for_arrays_and_folders(tmp_path: Path, kind: str) -> None:
+    label = np.zeros((8, 9, 10), np.uint8)
+    label[2:6, 2:7, 3:8] = 1
+
+    def evaluate(prediction: np.ndarray, label: np.ndarray) -> dcamt.Evaluation:
+        if kind == "arrays":
+            return dcamt.evaluate([prediction], [label], spacing=(1, 1, 1))
+        for name, voxels in (("predictions", prediction), ("labels", label)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            grid = dcamt.Grid((8, 9, 10), np.eye(4))
+            dcamt.write_labelmap(dcamt.Labelmap(voxels, grid), tmp_path / name / "c0.nii.gz")
+        return dcamt.evaluate(tmp_path / "predictions", tmp_path / "labels")
+
+    (row,) = evaluate(np.roll(label, 1, axis=0) * np.uint8(255), label).rows
+    # Shifted by one of four voxels; 255 counts as 1.
+    assert (row.label, row.score.dice) == (1, 0.75)
+    with pytest.raises(dcamt.InputError, match="all labels are empty"):
+        evaluate(label, label * 0)
+    with pytest.raises(dcamt.InputError, match=r"\(3\) do not occur in the labels \(2\)"):
+        evaluate(label * 3, label * 2)
+
+
+def test_evaluate_names_the_array_that_holds_no_labels() -> None:
+    label = np.ones((4, 4, 4), np.uint8)
+    with pytest.raises(dcamt.InputError, match="prediction 2: holds fractional values"):
+        dcamt.evaluate([label, label * 0.5], [label, label], spacing=(1, 1, 1))
+    with pytest.raises(ValueError, match="spacing"):
+        dcamt.evaluate(label, label, spacing=(1, 1))
 
 
 def test_train_makes_the_same_model_as_the_command(tmp_path: Path) -> None:

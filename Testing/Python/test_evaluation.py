@@ -266,7 +266,7 @@ def test_labels_without_a_common_class_or_empty_are_refused(folders: tuple[Path,
     assert_refused(folders, "1, 2", "255")
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", np.zeros((22, 25, 18)))
-    assert_refused(folders, "labels", "empty labels only")
+    assert_refused(folders, "all labels are empty")
 
 
 def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None:

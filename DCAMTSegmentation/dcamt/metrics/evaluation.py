@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from math import nan
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rows of all cases, sorted by case and label, and each class's `mean` and `std` over the cases.
+    """The rows of all cases, each sorted by label value, and each class's `mean` and `std` over the cases.
 
     The standard deviation is that of the population (divided by n). A class with a single case has no row in `std`, and
     a distance that is defined in a single case is NaN in `std`. Means and deviations of distances omit the cases with
@@ -139,6 +140,14 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     return SegmentationScore(2.0 * common / sum(sizes), common / (sum(sizes) - common), *mm.tolist(), *voxels.tolist())
 
 
+@dataclass(frozen=True)
+class EvaluationPair:
+    """A case whose prediction and label `read` returns, in this order, since all cases may not fit into memory."""
+
+    case: str
+    read: Callable[[], tuple[Labelmap, Labelmap]]
+
+
 def evaluate_folders(
     predictions: str | Path,
     labels: str | Path,
@@ -146,70 +155,87 @@ def evaluate_folders(
     label_mapping: str = "",
     prediction_mapping: str = "",
 ) -> Evaluation:
-    """Score every prediction in a folder against the label of the same case in another.
+    """Score every prediction in a folder against the label of the same case in another, as `evaluate_pairs` does.
 
     Files of one case are found by their names (`cases.names.case_name`): `la000_image.seg.nrrd` is compared with
     `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans among the labels are skipped, and so are maps
     of agreement `x_agreement` beside a segmentation `x`. Labels without a prediction are skipped, too, and named in the
     result, so that a part of a data set can be evaluated.
 
-    The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
-    order or direction is reoriented, without interpolation. If all files are masks with the value 1 or 255, the two
-    values count as the same class. `progress(done, total)` is called after each case.
-
     label_mapping, prediction_mapping: which values or segments of the files are which class, such as "420,421=1"
     (`read_pair`); all other voxels become background.
 
     Raises:
-        InputError: a folder is missing or empty, a case has two files or a prediction but no label, a file cannot be
-            read, a mapping does not fit, two grids differ, all labels are empty, or no value of the predictions occurs
-            in a label.
+        InputError: a folder is missing or empty, a case has two files or a prediction but no label, a mapping does not
+            fit, or one of the reasons of `evaluate_pairs`.
     """
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     labelled = pair_with_labels(predicted, labelled)
     for case in sorted(predicted.keys() - labelled.keys()):
         remedy = f"Add {case}_label.nii.gz, or remove the prediction."
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
-    left_out = tuple(sorted(labelled.keys() - predicted.keys()))
+    pairs = [
+        EvaluationPair(case, partial(read_pair, predicted[case], labelled[case], label_mapping, prediction_mapping))
+        for case in sorted(predicted)
+    ]
+    skipped = tuple(sorted(labelled.keys() - predicted.keys()))
+    evaluation = evaluate_pairs(pairs, progress, predictions=predictions, labels=labels)
+    return replace(evaluation, labels_without_prediction=skipped)
 
-    rows: dict[tuple[str, int], EvaluationRow] = {}
+
+def evaluate_pairs(
+    pairs: Sequence[EvaluationPair],
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    predictions: str | Path | None = None,
+    labels: str | Path | None = None,
+) -> Evaluation:
+    """Score predictions against their labels.
+
+    The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
+    order or direction is reoriented, without interpolation. If every labelmap is a mask with the value 1 or 255, the
+    two values count as the same class. `progress(done, total)` is called after each pair. `predictions` and `labels`
+    are the folders that messages name, if the files lie in folders.
+
+    Raises:
+        InputError: a file cannot be read, two grids differ, all labels are empty, or no label value of the predictions
+            occurs in a label.
+    """
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
-    cases = sorted(predicted)
-
-    def read(case: str) -> tuple[Labelmap, Labelmap]:
-        return read_pair(predicted[case], labelled[case], label_mapping, prediction_mapping)
-
-    one_structure = all(_holds_one_structure(labelmap) for case in cases for labelmap in read(case))
-    for done, case in enumerate(cases, start=1):
-        prediction, label = read(case)
-        prediction = fit_labelmap(prediction, label.grid, f"its label {label.path}")
+    rows_of_pairs: list[dict[int, EvaluationRow]] = []
+    one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
+    for done, pair in enumerate(pairs, start=1):
+        prediction, label = pair.read()
+        prediction = fit_labelmap(prediction, label.grid, f"its label {label.path or pair.case}")
         if one_structure:
             label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
-        values = [{int(v) for v in np.unique(map_.voxels)} - {0} for map_ in (label, prediction)]
-        in_labels |= values[0]
-        in_predictions |= values[1]
-        for value in sorted(values[0] | values[1]):
-            rows[case, value] = _row(case, value, prediction, label)
+        label_values, predicted_values = (
+            {int(value) for value in np.unique(labelmap.voxels)} - {0} for labelmap in (label, prediction)
+        )
+        in_labels |= label_values
+        in_predictions |= predicted_values
+        values = sorted(label_values | predicted_values)
+        rows_of_pairs.append({value: _row(pair.case, value, prediction, label) for value in values})
         if progress is not None:
-            progress(done, len(cases))
+            progress(done, len(pairs))
     if not in_labels:
-        raise InputError("holds empty labels only", path=labels, remedy="Choose the folder with the outlined cases.")
+        raise InputError("all labels are empty", path=labels, remedy="Choose the labels of outlined cases.")
     if in_predictions and not in_predictions & in_labels:
         raise InputError(
-            f"predicts label values {_listed(in_predictions)} where the labels hold {_listed(in_labels)}",
+            f"the label values of the predictions ({_listed(in_predictions)}) do not occur in the labels"
+            f" ({_listed(in_labels)})",
             path=predictions,
             remedy=f"Map the labels' values: --label-mapping {min(in_labels)}={min(in_predictions)}, for instance.",
         )
-    classes = sorted(in_labels)
-    # The score of a class that occurs in neither file of a case.
+    # The score of a class that occurs in neither labelmap of a pair.
     absent = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
-    every = tuple(
-        rows.get((case, value), EvaluationRow(case, value, absent, 0.0, 0.0, 0, empty=1))
-        for case in cases
-        for value in classes
-    )
-    return summarised(every, tuple(sorted(in_predictions - in_labels)), left_out)
+    rows = [
+        rows_of_pair.get(value, EvaluationRow(pair.case, value, absent, 0.0, 0.0, 0, empty=1))
+        for pair, rows_of_pair in zip(pairs, rows_of_pairs, strict=True)
+        for value in sorted(in_labels)
+    ]
+    return summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
 
 
 def read_pair(
@@ -242,17 +268,14 @@ def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequenc
     return [_row(case, value, prediction, label) for value in values]
 
 
-def summarised(
-    rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ...] = (), left_out: tuple[str, ...] = ()
-) -> Evaluation:
+def summarize_rows(rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ...] = ()) -> Evaluation:
     """Return the evaluation with these rows and each class's mean and standard deviation."""
     by_class = [[row for row in rows if row.label == value] for value in sorted({row.label for row in rows})]
     return Evaluation(
         rows=tuple(rows),
-        mean=tuple(_summary("mean", np.mean, group) for group in by_class),
-        std=tuple(_summary("std", _deviation, group) for group in by_class if len(group) > 1),
+        mean=tuple(_summarize_class("mean", np.mean, group) for group in by_class),
+        std=tuple(_summarize_class("std", _deviation, group) for group in by_class if len(group) > 1),
         unscored_labels=unscored_labels,
-        labels_without_prediction=left_out,
     )
 
 
@@ -283,15 +306,17 @@ def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> Evalua
     return EvaluationRow(case, value, result, predicted_ml, labelled_ml, int(undefined), 1, int(missed), int(empty))
 
 
-def _summary(name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]) -> EvaluationRow:
+def _summarize_class(
+    name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]
+) -> EvaluationRow:
     """Return a row with the `statistic` of every column over the rows of a class, without undefined distances."""
 
-    def over(values: Sequence[float]) -> float:
+    def combine(values: Sequence[float]) -> float:
         defined = np.array([value for value in values if not np.isnan(value)])
         return float(statistic(defined)) if len(defined) else nan
 
-    metrics = [over([getattr(row.score, metric) for row in rows]) for metric in _METRICS]
-    predicted_ml, labelled_ml = (over([getattr(row, volume) for row in rows]) for volume in _VOLUMES)
+    metrics = [combine([getattr(row.score, metric) for row in rows]) for metric in _METRICS]
+    predicted_ml, labelled_ml = (combine([getattr(row, volume) for row in rows]) for volume in _VOLUMES)
     counts = [sum(getattr(row, count) for row in rows) for count in ("undefined", "cases", "missed", "empty")]
     return EvaluationRow(name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, *counts)
 

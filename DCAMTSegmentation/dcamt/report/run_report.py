@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..cases.case_list import ROLES, VALIDATION, Case
 from ..io.atomic import write_text
-from ..metrics.evaluation import Evaluation, summarised
+from ..metrics.evaluation import Evaluation, summarize_rows
 from ..models.package import Card
 from ..runs.events import RunEvent, RunStarted, TrainingProgress, ValidationScored
 from ..runs.folder import RunFolder
@@ -45,7 +45,7 @@ def write_report(
     held_out = [case for case in cases if case.role == VALIDATION]
     scored = score_cases(held_out, Predictor(package, device), progress)
     if scored:
-        summarised([row for case in scored for row in case.rows]).write_csv(run.validation)
+        summarize_rows([row for case in scored for row in case.rows]).write_csv(run.validation)
     events = run.read_events()
     losses, dice = collect_curves(events)
     report = Report(
@@ -103,7 +103,9 @@ def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[st
 
 def anonymise_scores(scored: Sequence[ScoredCase]) -> Evaluation:
     """Return the scores with the cases renamed to "case 1", "case 2", ..."""
-    return summarised([replace(row, case=f"case {n}") for n, case in enumerate(scored, start=1) for row in case.rows])
+    return summarize_rows(
+        [replace(row, case=f"case {n}") for n, case in enumerate(scored, start=1) for row in case.rows]
+    )
 
 
 def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:

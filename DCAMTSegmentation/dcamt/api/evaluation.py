@@ -1,0 +1,135 @@
+"""Evaluate segmentations against labels: folders, files, labelmaps or arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..cases.labels import parse_value_mapping
+from ..geometry import Grid
+from ..io.formats import scan_name
+from ..io.readers import map_labelmap, read_labelmap
+from ..metrics.evaluation import Evaluation, EvaluationPair, evaluate_folders, evaluate_pairs, read_pair
+from ..volume import Labelmap, as_labels
+
+LabelmapLike = str | Path | Labelmap | np.ndarray
+"""A file, a `Labelmap`, or an array (I, J, K)."""
+
+
+def evaluate(
+    predictions: LabelmapLike | Sequence[LabelmapLike],
+    labels: LabelmapLike | Sequence[LabelmapLike],
+    *,
+    spacing: Sequence[float] | None = None,
+    label_mapping: str = "",
+    prediction_mapping: str = "",
+) -> Evaluation:
+    """Score predictions against labels: Dice, Jaccard, surface distances (95HD, ASD and ASSD in mm) and volumes.
+
+    Predictions and labels are both folders, or both one or several files, labelmaps or arrays. In folders, the files of
+    a case are found by their names. The classes are the label values that occur in any label; if all labelmaps are
+    masks with the value 1 or 255, the two values count as the same class.
+
+    Args:
+        predictions: a folder, or one or several files, labelmaps or arrays (I, J, K).
+        labels: a folder if `predictions` is a folder; otherwise one label for each prediction, in the same order.
+        spacing: (3,) mm between voxels along i, j and k of all arrays; files and labelmaps contain their spacing.
+        label_mapping: which values or segments of the labels are which class of the predictions, such as
+            "420,421=1"; all other voxels become background.
+        prediction_mapping: the same for the predictions.
+
+    Returns:
+        An `Evaluation`: one row for each case and class, and each class's mean and standard deviation over the cases.
+        Without folders, a case has the name of its label's file, or "case 1", "case 2" and so on. Values that occur
+        only in predictions are listed in `unscored_labels`.
+
+    Raises:
+        InputError: a file or an array cannot be used, a mapping does not fit, the grids of a prediction and its label
+            differ, all labels are empty, or no label value of the predictions occurs in a label.
+        ValueError: the numbers of predictions and labels differ, or an array comes without a `spacing` of 3 numbers.
+
+    >>> import dcamt, numpy as np
+    >>> label = np.zeros((20, 20, 20), np.uint8)
+    >>> label[5:15, 5:15, 5:15] = 1
+    >>> (row,) = dcamt.evaluate(np.roll(label, 1, axis=0), label, spacing=(2.0, 2.0, 2.0)).rows
+    >>> row.score.dice, row.score.hd95_mm, round(row.label_volume_ml, 6)
+    (0.9, 2.0, 8.0)
+    """
+    if isinstance(predictions, str | Path) and isinstance(labels, str | Path) and Path(labels).is_dir():
+        return evaluate_folders(predictions, labels, None, label_mapping, prediction_mapping)
+    prediction_list, label_list = _as_list(predictions), _as_list(labels)
+    if len(prediction_list) != len(label_list):
+        raise ValueError(
+            f"the number of predictions ({len(prediction_list)}) differs from the number of labels ({len(label_list)})"
+        )
+    pairs = []
+    for number, (prediction, label) in enumerate(zip(prediction_list, label_list, strict=True), start=1):
+        if isinstance(prediction, str | Path) and isinstance(label, str | Path):
+            read = partial(read_pair, Path(prediction), Path(label), label_mapping, prediction_mapping)
+        else:
+            sources = [
+                _Source(prediction, f"prediction {number}", spacing, prediction_mapping),
+                _Source(label, f"label {number}", spacing, label_mapping),
+            ]
+            read = partial(_read_sources, *sources)
+        pairs.append(EvaluationPair(_case_name(label, number), read))
+    return evaluate_pairs(pairs)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a labelmap is made from.
+
+    Attributes:
+        content: the file, labelmap or array.
+        name: the name of an array in messages.
+        spacing: (3,) mm; needed for an array.
+        mapping: the label mapping, or "".
+
+    Raises:
+        ValueError: an array is not (I, J, K), or its spacing is missing.
+    """
+
+    content: LabelmapLike
+    name: str
+    spacing: Sequence[float] | None
+    mapping: str
+
+    def __post_init__(self) -> None:
+        if isinstance(self.content, np.ndarray):
+            if self.spacing is None or len(self.spacing) != 3:
+                raise ValueError("arrays need their spacing (3,) in mm")
+            if self.content.ndim != 3:
+                raise ValueError(f"the array {self.content.shape} is not (I, J, K)")
+
+    def read(self) -> Labelmap:
+        labelmap = self._read_unmapped()
+        return map_labelmap(labelmap, parse_value_mapping(self.mapping, {})) if self.mapping else labelmap
+
+    def _read_unmapped(self) -> Labelmap:
+        if isinstance(self.content, Labelmap):
+            return self.content
+        if not isinstance(self.content, np.ndarray):
+            return read_labelmap(self.content)
+        assert self.spacing is not None
+        i, j, k = self.content.shape
+        return Labelmap(as_labels(self.content, self.name), Grid((i, j, k), np.diag([*map(float, self.spacing), 1.0])))
+
+
+def _read_sources(prediction: _Source, label: _Source) -> tuple[Labelmap, Labelmap]:
+    return prediction.read(), label.read()
+
+
+def _as_list(sources: LabelmapLike | Sequence[LabelmapLike]) -> list[LabelmapLike]:
+    if isinstance(sources, str | Path | Labelmap | np.ndarray):
+        return [sources]
+    return list(sources)
+
+
+def _case_name(label: LabelmapLike, number: int) -> str:
+    path = label.path if isinstance(label, Labelmap) else label
+    return scan_name(path) if isinstance(path, str | Path) else f"case {number}"
