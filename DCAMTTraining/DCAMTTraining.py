@@ -184,6 +184,9 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
     logic.add_scene_cases()
     logic.session.table.use_for_validation(2)
     logic.start(print, lambda run, message: print(run or message))
+
+    The logic does not ask for consent to the terms of use of the model to start from: whoever writes a script must read
+    them (`DCAMTSlicerLib.terms_of_use.read_terms`).
     """
 
     def __init__(self) -> None:

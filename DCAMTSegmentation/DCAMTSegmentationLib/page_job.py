@@ -49,9 +49,9 @@ class PageJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume cannot be used, or is related to the segmentation by a non-linear
+            InputError: the volume holds no image or several channels, or is related to the segmentation by a non-linear
                 transform.
-            OutputError: the voxels cannot be written to the disk.
+            OutputError: the folder for the request's files cannot be created.
         """
         self._voxels = voxels_of(self._volume)
         self._to_volume = transform_between(self._segmentation, self._volume)

@@ -82,6 +82,20 @@ class SegmentationResult:
         return " ".join([done, *missing])
 
 
+def transform_to_target(volume: Any, target: Any | None) -> np.ndarray:
+    """Return the affine (4, 4), mm in the volume's space -> mm in the space of the segmentation node to write into.
+
+    A new node (None) and a node without segments take over the volume's transform, so it is the identity for them.
+
+    Raises:
+        InputError: the nodes are related by a non-linear transform.
+    """
+    if target is None or target.GetSegmentation().GetNumberOfSegments() == 0:
+        return np.eye(4)
+    remedy = _("Harden the transform, or let Apply create a new segmentation.")
+    return transform_between(volume, target, remedy)
+
+
 def insert_result(result: SegmentationResult, request: SegmentationRequest) -> Generator[None, None, Any]:
     """Write a result into the request's target, or a new node, with map, table and doubtful places.
 
@@ -115,7 +129,7 @@ class _Insertion:
         if target is not None and not slicer.mrmlScene.IsNodePresent(target):
             target = None
         empty = target is None or target.GetSegmentation().GetNumberOfSegments() == 0
-        to_local = np.eye(4) if empty else transform_between(volume, target)
+        to_local = transform_to_target(volume, target)
         with_surface = self.request.show_3d or (
             not empty and target.GetSegmentation().ContainsRepresentation(surface_name())
         )

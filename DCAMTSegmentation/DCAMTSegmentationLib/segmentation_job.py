@@ -11,11 +11,11 @@ from dcamt.models.store import DEFAULT_MODEL
 from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import ScanSegmented, SegmentRequest, WorkerProgress
 from DCAMTSlicerLib.model_choices import title_of
-from DCAMTSlicerLib.volume_bridge import check_channels, transform_between
+from DCAMTSlicerLib.volume_bridge import check_channels
 from slicer.i18n import tr as _
 
 from .region_of_interest import region_of
-from .result_insertion import SegmentationResult, insert_result
+from .result_insertion import SegmentationResult, insert_result, transform_to_target
 from .volume_snapshot import VolumeSnapshot, write_snapshots
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
@@ -74,16 +74,16 @@ class SegmentationJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume, a channel or the region cannot be used, or the target is related to the volume by a
-                non-linear transform.
-            OutputError: the voxels cannot be written to the disk.
+            InputError: the volume, a channel or the region cannot be used, or a target with segments is related to the
+                volume by a non-linear transform.
+            OutputError: the folder for the request's files cannot be created.
         """
         request = self._request
         volumes = (request.volume, *request.channels)
         check_channels(volumes)
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
-        if request.target is not None and request.target.GetSegmentation().GetNumberOfSegments() > 0:
-            transform_between(request.volume, request.target)  # Checked before the worker computes for minutes.
+        # Raises its error now, and not after the worker has computed for minutes.
+        transform_to_target(request.volume, request.target)
         self._region = region_of(request.region, request.volume) if request.region is not None else None
         super().start()
 

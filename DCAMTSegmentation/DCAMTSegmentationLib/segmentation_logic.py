@@ -51,7 +51,11 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     >>> logic.shutdown()
 
     `segment` returns at once and calls a function at the end; `cancel` stops it. The argument `segmentation` of other
-    methods is the segmentation node of a result. worker: the worker; by default a process of Slicer's Python.
+    methods is the segmentation node of a result. The logic does not ask for consent to a model's terms of use: whoever
+    writes a script must read them (`DCAMTSlicerLib.terms_of_use.read_terms`).
+
+    Args:
+        worker: the worker; by default a process of Slicer's Python.
     """
 
     def __init__(self, worker: SegmentationWorker | None = None) -> None:
@@ -102,7 +106,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Raises:
             RuntimeError: a segmentation is running.
-            DCAMTError: the volume or the region cannot be used, or there is no room for the volume's voxels.
+            InputError: the volume or the region cannot be used.
+            OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
         request = SegmentationRequest(volume, **choices)
@@ -163,7 +168,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Raises:
             RuntimeError: a segmentation is running.
-            OutputError: there is no room for the segments' voxels.
+            OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
         self._start(MeasuringJob(self._worker, segmentation, self._finisher(onFinished)))
@@ -175,7 +180,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Raises:
             RuntimeError: a segmentation is running.
-            DCAMTError: the volume cannot be used, or there is no room for the voxels.
+            InputError: the volume cannot be used.
+            OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
         self._start(WallJob(self._worker, volume, segmentation, segment, self._finisher(onFinished)))
@@ -187,7 +193,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Raises:
             RuntimeError: a segmentation is running.
-            DCAMTError: the volume cannot be used, or there is no room for the voxels.
+            InputError: the volume cannot be used.
+            OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
         self._start(PageJob(self._worker, volume, segmentation, segment, page, self._finisher(onFinished)))

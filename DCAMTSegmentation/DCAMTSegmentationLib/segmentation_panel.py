@@ -14,10 +14,11 @@ from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import own_segments
 from DCAMTSlicerLib.stepped_task import error_text
+from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import licence, review, views
+from . import review, views
 from .channel_selectors import ChannelSelectors
 from .model_list import ModelList
 from .region_of_interest import style_region
@@ -249,12 +250,10 @@ class SegmentationPanel(VTKObservationMixin):
             name = settings.outputSegmentation.GetName()
             if not slicer.util.confirmOkCancelDisplay(question.format(name=name), _("Replace a corrected result")):
                 return
-        if not licence.ask_to_accept(settings.model):
-            self._run.show_message(_("The model's terms of use were not accepted, so nothing was segmented."))
-            return
         self._attempt(self._start_segmentation, _("Starting"))
 
     def _start_segmentation(self) -> None:
+        confirm_terms(self._settings.model)
         self._logic.ensurePackages()
         self._is_first = not review.results()
         self._logic.apply(self._settings, self._on_progress, self._on_finished)
@@ -325,7 +324,7 @@ class SegmentationPanel(VTKObservationMixin):
         """Start a job and show its first stage; if it cannot start, show the reason."""
         try:
             start()
-        except InstallationDeclined as error:
+        except (InstallationDeclined, TermsDeclinedError) as error:
             self._run.show_message(error_text(error))
         except DCAMTError as error:
             self._show_error(error_text(error), getattr(error, "detail", ""))

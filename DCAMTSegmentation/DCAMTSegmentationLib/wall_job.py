@@ -38,9 +38,9 @@ class WallJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume cannot be used, or is related to the segmentation by a non-linear
+            InputError: the volume holds no image or several channels, or is related to the segmentation by a non-linear
                 transform.
-            OutputError: there is no room for the voxels.
+            OutputError: the folder for the request's files cannot be created.
         """
         self._snapshot = VolumeSnapshot(self._volume)
         self._to_volume = transform_between(self._segmentation, self._volume)

@@ -67,10 +67,11 @@ def grid_of(volume: Any) -> Grid:
     return Grid(volume.GetImageData().GetDimensions(), ijk_to_ras(volume))
 
 
-def transform_between(source: Any, target: Any) -> np.ndarray:
+def transform_between(source: Any, target: Any, remedy: str = "") -> np.ndarray:
     """Return the affine (4, 4), mm in the space of `source` -> mm in the space of `target`.
 
-    It is the identity if both nodes have the same parent transform.
+    It is the identity if both nodes have the same parent transform. `remedy` is what the user can do if the transform
+    is non-linear; by default, harden it.
 
     Raises:
         InputError: the nodes are related by a non-linear transform.
@@ -82,9 +83,7 @@ def transform_between(source: Any, target: Any) -> np.ndarray:
         source.GetParentTransformNode(), target.GetParentTransformNode(), matrix
     ):
         what = _("is related to {volume} by a non-linear transform").format(volume=source.GetName())
-        raise InputError(
-            what, path=target.GetName(), remedy=_("Harden the transform, or let Apply create a new segmentation.")
-        )
+        raise InputError(what, path=target.GetName(), remedy=remedy or _("Harden the transform."))
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 

@@ -17,6 +17,7 @@ from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.protocol import ScanSegmented, SegmentRequest, SegmentResult, WorkerProgress
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
+from DCAMTSlicerLib.terms_of_use import record_acceptance
 from segmentation_case import ROOT
 from slicer_harness import choose, click, close_scene, process_events, process_events_until
 
@@ -130,7 +131,7 @@ class ViewCase(unittest.TestCase):
     def segment(self, volume: Any) -> Any:
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
-        accept()
+        record_acceptance("left-atrium")
         click(self.ui.applyButton)
         process_events_until(lambda: self.ui.applyButton.text == "Apply", 20, "the result")
         self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
@@ -139,9 +140,3 @@ class ViewCase(unittest.TestCase):
     def assert_shown(self, volume: Any) -> None:
         for composite in composites():
             self.assertEqual(composite.GetBackgroundVolumeID(), volume.GetID())
-
-
-def accept() -> None:
-    from DCAMTSegmentationLib import licence
-
-    licence.accept("left-atrium")

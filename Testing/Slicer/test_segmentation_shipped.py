@@ -10,9 +10,9 @@ import numpy as np
 import slicer
 import vtk
 from DCAMTSegmentationLib import review
-from DCAMTSegmentationLib.licence import accept
 from DCAMTSegmentationLib.sample_scan import sample_path
 from DCAMTSegmentationLib.training_cases import scene_cases
+from DCAMTSlicerLib.terms_of_use import record_acceptance
 from segmentation_case import (
     ROOT,
     LoopMonitor,
@@ -48,7 +48,7 @@ class TutorialTest(unittest.TestCase):
         self.module = open_module("DCAMTSegmentation")
         self.addCleanup(self.module.close)
         self.ui, self.logic = self.module.ui, self.module.logic
-        accept("left-atrium")
+        record_acceptance("left-atrium")
 
     def apply(self) -> float:
         """Click Apply and wait; return the window's longest pause, at most its processor time, in seconds."""

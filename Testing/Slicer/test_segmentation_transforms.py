@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from dcamt.errors import InputError
 from DCAMTSegmentationLib import review
+from DCAMTSlicerLib.terms_of_use import record_acceptance
 from DCAMTSlicerLib.volume_bridge import world_positions
-from fake_worker import ViewCase, accept
+from fake_worker import ViewCase
 from segmentation_case import Person, add_scan, choose, click, segment_mask
 
 
@@ -43,6 +45,14 @@ class NonLinearTransformTest(ViewCase):
         self.assertEqual((self.logic.isRunning(), len(self.module.worker.requests)), (False, requests))
         segmentation.SetAndObserveTransformNodeID(None)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), before)
+
+    def test_remedy_of_a_wall_s_non_linear_transform_does_not_name_apply(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        segmentation.SetAndObserveTransformNodeID(add_bend().GetID())
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        with self.assertRaisesRegex(InputError, r"by a non-linear transform\. Harden the transform\.$"):
+            self.logic.measureWall(volume, segmentation, identifier)
 
     def test_segmentation_transformed_during_the_computation_is_left_unchanged(self) -> None:
         volume = add_scan()
@@ -95,7 +105,7 @@ class NonLinearTransformTest(ViewCase):
         self.ui.regionSelector.currentNode().SetName("box")
         volume.SetAndObserveTransformNodeID(add_bend().GetID())
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
-        accept()
+        record_acceptance("left-atrium")
         with Person() as person:
             person.expects("box: lies under a transform that is not linear. Choose a region", "Ok")
             click(self.ui.applyButton)

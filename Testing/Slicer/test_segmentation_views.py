@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt.models import store
 from dcamt.models.calibration import ExpectedOverlap
+from dcamt.models.store import model_path
 from dcamt.worker.protocol import WorkerProgress
 from DCAMTSegmentationLib import review
+from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms
 from fake_worker import FakeWorker, ViewCase, composites
 from segmentation_case import Person, add_scan, choose, click, close_scene, process_events_until
 
@@ -394,13 +399,11 @@ class RegionDisplayTest(ViewCase):
 
 class TermsTest(ViewCase):
     def test_terms_of_a_shipped_model_are_shown_once_before_its_first_use(self) -> None:
-        from DCAMTSegmentationLib import licence
-
-        slicer.app.settings().remove(f"{licence.SETTING}/left-atrium")
+        slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")
         choose(self.ui.inputSelector, add_scan())
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         for text in ("research", "not a medical device", "2018 Left Atrial Segmentation Challenge"):
-            self.assertIn(text, licence.terms_of("left-atrium"))
+            self.assertIn(text, read_terms("left-atrium"))
         with Person() as person:
             person.expects("terms of use", "Cancel")
             click(self.ui.applyButton)
@@ -411,6 +414,36 @@ class TermsTest(ViewCase):
             person.expects("terms of use", "Ok")
             click(self.ui.applyButton)
             process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
-            click(self.ui.applyButton)  # no second question
+            click(self.ui.applyButton)  # not asked again
             process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
         self.assertEqual(len(self.module.worker.requests), 2)
+
+    def test_dialog_states_that_ok_accepts_the_terms(self) -> None:
+        slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")
+        choose(self.ui.inputSelector, add_scan())
+        choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
+        with Person() as person:
+            person.expects("OK means that you accept them", "Cancel")
+            click(self.ui.applyButton)
+
+    def test_shipped_model_given_by_its_file_has_the_same_terms(self) -> None:
+        file = str(model_path("left-atrium"))
+        self.assertEqual(read_terms(file), read_terms("left-atrium"))
+        slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")
+        choose(self.ui.inputSelector, add_scan())
+        self.settings.model = file
+        with Person() as person:
+            person.expects("terms of use", "Cancel")
+            click(self.ui.applyButton)
+        self.assertEqual(self.module.worker.requests, [])
+
+    def test_shipped_model_without_its_terms_is_not_used(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(model_path("left-atrium"), folder)
+            with mock.patch.object(store, "shipped_folders", return_value=[Path(folder)]):
+                choose(self.ui.inputSelector, add_scan())
+                choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
+                with Person() as person:
+                    person.expects("left-atrium-terms.txt: the model's terms of use cannot be read", "Ok")
+                    click(self.ui.applyButton)
+        self.assertEqual(self.module.worker.requests, [])

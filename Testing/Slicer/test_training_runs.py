@@ -20,6 +20,7 @@ from dcamt.runs.requests import PAUSE, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
 from dcamt_testing.processes import is_alive
 from DCAMTSlicerLib import engine_process
+from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
 from DCAMTTrainingLib import engine_command
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, started
@@ -217,6 +218,26 @@ class RunsTest(TrainingCase):
         for _ in range(3):
             next(steps)
         steps.close()
+        self.assertEqual(list(self.runs.iterdir()), [])
+
+    def test_terms_of_a_shipped_model_are_accepted_before_a_run_starts_from_it(self) -> None:
+        slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")
+        self.module.widget.task.refresh()
+        choose(self.ui.startFromSelector, "Left atrium in LGE-MRI (left-atrium)")
+        with Person() as person:
+            person.expects("terms of use", "Cancel")
+            click(self.ui.startButton)
+        self.assertIn("not accepted", self.ui.problemsLabel.text)
+        self.assertEqual(self.ui.startButton.text, "Start")
+        self.assertEqual(list(self.runs.iterdir()), [])
+        with Person() as person:
+            person.expects("terms of use", "Ok")
+            click(self.ui.startButton)
+            self.assertEqual(self.ui.startButton.text, "Cancel start")
+            click(self.ui.startButton)
+            click(self.ui.startButton)  # not asked again
+            self.assertEqual(self.ui.startButton.text, "Cancel start")
+            click(self.ui.startButton)
         self.assertEqual(list(self.runs.iterdir()), [])
 
     @unittest.skipUnless(Path("/proc/self/fd").is_dir(), "only Linux lists a process's open files")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import SampleData
-from DCAMTSegmentationLib.licence import accept
 from DCAMTSegmentationLib.sample_scan import NAME, register_sample_scan
+from DCAMTSlicerLib.terms_of_use import record_acceptance
 from slicer_harness import choose, click, close_scene, open_module, process_events_until
 
 from .views import show_volume, zoom_slices
@@ -35,7 +35,7 @@ def draw(folder: Path) -> Iterator[Path]:
 
 def _steps(module: Any) -> Iterator[tuple[str, Any]]:
     ui = module.ui
-    accept("left-atrium")
+    record_acceptance("left-atrium")
     volume = SampleData.downloadSample(NAME)
     show_volume(volume)
     choose(ui.inputSelector, volume)

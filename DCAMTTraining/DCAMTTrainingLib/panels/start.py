@@ -8,6 +8,8 @@ from typing import Any
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.stepped_task import error_text
+from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 
 from ..runs.folders import free_name
@@ -56,10 +58,15 @@ class StartPanel:
         if self.starting:
             self.cancel()
             return
+        settings = self._session.settings
         try:
+            if settings is not None and settings.startFrom:
+                confirm_terms(settings.startFrom)
             ensure_packages()
             self.job = StartJob(self._session, self._session.device(), self._show_progress, self._on_job_end)
             self.job.start()
+        except TermsDeclinedError as error:
+            self._show_progress(error_text(error))
         except DCAMTError as error:
             show_error(error, _("Start"))
         self.refresh()

@@ -206,7 +206,7 @@ def test_description_is_short_and_plain() -> None:
     assert not re.search(r"V-Net|DCA-MT|attentive|distillation|semi-supervised", description)
 
 
-def test_icon_and_screenshot_addresses_point_to_files() -> None:
+def test_icon_and_screenshot_urls_point_to_files() -> None:
     facts = extension_facts()
     assert facts["ICONURL"].startswith(RAW)
     assert png_size(ROOT / facts["ICONURL"].removeprefix(RAW)) == (128, 128)

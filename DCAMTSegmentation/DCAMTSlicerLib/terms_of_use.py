@@ -1,0 +1,86 @@
+"""Ask the user once, before the first use of a shipped model in Slicer, to accept its terms of use."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import slicer
+from dcamt.errors import DCAMTError, InputError
+from dcamt.models.store import stored_models
+from slicer.i18n import tr as _
+
+SETTINGS_GROUP = "DCAMT/AcceptedTerms"
+"""The application's settings with the checksum of each model's accepted terms."""
+
+
+class TermsDeclinedError(DCAMTError):
+    """Raised when the user did not accept the terms of use of a model."""
+
+
+def confirm_terms(model: str) -> None:
+    """Ask the user to accept the terms of use of a model, unless it has none or they were accepted before.
+
+    Changed terms are shown again. The panels call this function; scripts that call a module's logic are not asked, and
+    whoever writes a script must read the terms.
+
+    Args:
+        model: a model's name in the store, or its file.
+
+    Raises:
+        TermsDeclinedError: the user did not accept the terms.
+        InputError: the terms of a shipped model are missing.
+    """
+    terms = read_terms(model)
+    if not terms or slicer.app.settings().value(_setting_of(model), "") == _checksum(terms):
+        return
+    text = _("Before the first use of this model: do you accept its terms of use? OK means that you accept them.")
+    if not slicer.util.confirmOkCancelDisplay(f"{text}\n\n{terms.strip()}", _("DCAMT: terms of use")):
+        raise TermsDeclinedError(_("The model's terms of use were not accepted, so nothing was started."))
+    record_acceptance(model)
+
+
+def record_acceptance(model: str) -> None:
+    """Record that the user accepted the terms of use of a model, so that they are not shown again.
+
+    Raises:
+        InputError: the terms of a shipped model are missing.
+    """
+    terms = read_terms(model)
+    if terms:
+        slicer.app.settings().setValue(_setting_of(model), _checksum(terms))
+
+
+def read_terms(model: str) -> str:
+    """Return the terms of use of a shipped model, given by its name or its file; empty for any other model.
+
+    Raises:
+        InputError: the terms of a shipped model are missing.
+    """
+    file = _shipped_file(model)
+    if file is None:
+        return ""
+    path = file.with_name(f"{file.stem}-terms.txt")
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        remedy = _("Install DCAMT again.")
+        raise InputError(_("the model's terms of use cannot be read"), path=path, remedy=remedy) from error
+
+
+def _shipped_file(model: str) -> Path | None:
+    """Return the file of a shipped model, given by its name or its file; None for any other model."""
+    path = Path(model).resolve()
+    shipped = [stored for stored in stored_models() if stored.shipped]
+    return next((one.path for one in shipped if model == one.name or path == one.path.resolve()), None)
+
+
+def _setting_of(model: str) -> str:
+    """Return the name of the setting that stores the accepted terms of a shipped model."""
+    file = _shipped_file(model)
+    return f"{SETTINGS_GROUP}/{file.stem if file is not None else model}"
+
+
+def _checksum(terms: str) -> str:
+    # 64 bits of the checksum suffice to notice a change.
+    return hashlib.sha256(terms.encode()).hexdigest()[:16]
