@@ -16,6 +16,7 @@ from dcamt.errors import InputError, InternalError
 from dcamt.worker.protocol import (
     Answer,
     CancelRequest,
+    KeepFilesRequest,
     LoadRequest,
     Request,
     RequestFailed,
@@ -157,7 +158,7 @@ class WorkerProcess:
 
     def shutdown(self) -> None:
         """End the process and remove all folders, when Slicer ends or the module is closed."""
-        self._end_process()
+        self._end_process(keep_files=False)
         wait_for_killed(2000)
         self._idle.close()
         self._grace.close()
@@ -176,8 +177,11 @@ class WorkerProcess:
         self._last = self._process.start()
         self._idle.start(self._idle_ms)
 
-    def _end_process(self) -> None:
-        """Kill the process, and forget its requests."""
+    def _end_process(self, keep_files: bool = True) -> None:
+        """Kill the process, and forget its requests.
+
+        keep_files: the process must not remove the folders, since a later request may already have one.
+        """
         self._idle.stop()
         self._grace.stop()
         process, self._process = self._process, None
@@ -185,7 +189,7 @@ class WorkerProcess:
         self._unanswered.clear()
         self._computing = self._cancelled = None
         if process is not None:
-            process.kill()
+            process.kill(request_line(KeepFilesRequest()).encode() + b"\n" if keep_files else b"")
 
     def _restart(self) -> None:
         """Kill a process that did not stop a cancelled request, and send later requests to a new one."""

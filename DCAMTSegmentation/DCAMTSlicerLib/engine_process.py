@@ -19,6 +19,8 @@ ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__))
 """The folder that contains the package `dcamt`."""
 LOG_BYTES = 1 << 14
 """Number of bytes kept from the end of a process's stderr."""
+LAST_LINE_MS = 1000
+"""The longest time to write the last line to a process; it takes none unless the pipe is full."""
 TURN_S = 0.02
 """How long events are delivered before the event loop continues."""
 OnEvent = Callable[[dict[str, Any]], None]
@@ -42,7 +44,8 @@ class ProcessEnd:
 class EngineProcess:
     """Runs Slicer's Python with arguments; calls `on_event` with each event and then, once, `on_end`.
 
-    `start` starts it. After `kill` nothing is called. No method waits, except `wait_for_end`.
+    `start` starts it. After `kill` nothing is called. No method waits, except
+    `wait_for_end` and, for a last line, `kill`.
     """
 
     def __init__(
@@ -85,11 +88,14 @@ class EngineProcess:
         if self._runs:
             self._process.write(line)
 
-    def kill(self) -> None:
-        """End the process at once."""
+    def kill(self, last_line: bytes = b"") -> None:
+        """End the process at once; `last_line` is written to its stdin before."""
         self.listening = False
         if not self._runs:
             return
+        if last_line:
+            self._process.write(last_line)
+            self._process.waitForBytesWritten(LAST_LINE_MS)
         # PythonSlicer may be a launcher, whose child is not killed but ends when its stdin closes.
         self._process.closeWriteChannel()
         self._process.kill()

@@ -14,6 +14,7 @@ from dcamt.recipe import Recipe
 from dcamt.volume import Code, Volume
 from dcamt.worker.protocol import (
     CancelRequest,
+    KeepFilesRequest,
     LoadRequest,
     MeasureRequest,
     ModelLoaded,
@@ -194,14 +195,19 @@ def test_request_cancelled_before_it_starts_is_not_served(
     assert not any(isinstance(event, WorkerProgress) for event in events)
 
 
-def test_scans_of_a_killed_application_are_removed(tmp_path: Path) -> None:
-    scan_folder = tmp_path / "handed"
+@pytest.mark.parametrize("continues", [False, True])
+def test_scans_are_removed_if_the_application_was_killed_and_kept_if_it_continues(
+    tmp_path: Path, continues: bool
+) -> None:
+    scan_folder = tmp_path / "scans"
     scan_folder.mkdir()
     (scan_folder / "volume.npy").write_bytes(b"a patient")
     child = Child("", "--remove-at-end", str(scan_folder))
     # Closing the pipe has the same effect as killing the application; here the worker still imports its packages.
+    if continues:
+        child.send(KeepFilesRequest())
     assert child.process.stdin is not None
     child.process.stdin.close()
     assert child.exit_status() == 0
-    assert not scan_folder.exists()
+    assert scan_folder.exists() == continues
     assert tmp_path.exists()

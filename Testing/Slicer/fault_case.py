@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segmentation_case import (
+    PATIENCE_S,
     SegmentationCase,
     add_scan,
     click,
@@ -17,17 +18,35 @@ from segmentation_case import (
     segment_mask,
 )
 
-LARGE = (120, 150, 150)
-"""The shape (K, J, I) of a scan whose segmentation takes a few seconds."""
-
-
 WORKING = ("Preparing", "Segmenting", "Finding")
+GATE = """
+import os, time, torch
+from dcamt.inference import predictor
+predict = predictor.predict_bounded
+def predict_bounded(*arguments, **options):
+    layer, hooks = torch.nn.Identity(), torch.nn.modules.module._global_forward_pre_hooks
+    while hooks and os.path.exists({gate!r}):  # no hooks: the model is being timed
+        layer(None)  # raises an error if the request was cancelled, as a layer of the network does
+        time.sleep(0.01)
+    return predict(*arguments, **options)
+predictor.predict_bounded = predict_bounded
+"""
+"""A script after which the network computes only while the file `gate` does not exist."""
 
 
-RUN = "import runpy; runpy.run_module('dcamt.commands.worker', run_name='__main__')"
+RUN = "import runpy, sys; del sys.argv[1:3]; runpy.run_module('dcamt.commands.worker', run_name='__main__')"
+"""Runs the worker with the options that follow `-m dcamt.commands.worker`."""
 
 
 class FaultCase(SegmentationCase):
+    """A test case whose worker can be held in the middle of a segmentation, however small the scan is."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self._gate = self.home / "gate"
+        self._whole = self.worker._python
+        self.use_working_worker()
+
     @property
     def worker(self) -> Any:
         return self.logic._worker
@@ -37,12 +56,22 @@ class FaultCase(SegmentationCase):
         return int(self.worker._process._process.processId())
 
     def begin(self, volume: Any) -> int:
-        """Start a segmentation and wait until the network computes; return the worker's process id."""
+        """Start a segmentation and hold it before the network computes; return the worker's process id."""
+        self._gate.touch()
         self.prepare(volume)
         self.state = scene_state()
         click(self.ui.applyButton)
         self.wait_for_stage(*WORKING)
         return self.pid()
+
+    def proceed(self) -> None:
+        """Let the network compute."""
+        self._gate.unlink(missing_ok=True)
+
+    def wait(self, timeout: float = PATIENCE_S) -> None:
+        """Let the network compute and wait until the segmentation has ended."""
+        self.proceed()
+        super().wait(timeout)
 
     def assert_the_next_apply_works(self, volume: Any = None) -> None:
         volume = volume or add_scan("next")
@@ -50,17 +79,19 @@ class FaultCase(SegmentationCase):
         self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
 
     def use_broken_worker(self, program: str) -> None:
-        """Replace the worker by one whose process runs the script `program` first."""
+        """Let the worker's next process run the script `program` first."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         Path(folder.name, "broken.py").write_text(f"{program}\n{RUN}\n", encoding="utf-8")
         script = Path(folder.name, "python")
         python = shutil.which("PythonSlicer") or sys.executable
         code = f"import sys; sys.path.insert(0, ''); exec(open('{folder.name}/broken.py').read())"
-        script.write_text(f'#!/bin/sh\nexec "{python}" -c "{code}"\n', encoding="utf-8")
+        script.write_text(f'#!/bin/sh\nexec "{python}" -c "{code}" "$@"\n', encoding="utf-8")
         script.chmod(0o755)
-        self.whole = self.worker._python
         self.worker._python = str(script)
 
     def use_working_worker(self) -> None:
-        self.worker._python = self.whole
+        self.use_broken_worker(self.gate_script())
+
+    def gate_script(self) -> str:
+        return GATE.format(gate=str(self._gate))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import slicer
 from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
-from fault_case import LARGE, FaultCase
+from fault_case import FaultCase
 from segmentation_case import (
     Person,
     add_scan,
@@ -39,12 +39,12 @@ class WorkerFaultTest(FaultCase):
         click(self.ui.applyButton)
 
     def test_kill_by_the_operating_system_is_reported_as_lack_of_memory(self) -> None:
-        pid = self.begin(add_scan(shape=LARGE))
+        pid = self.begin(add_scan())
         self.assert_one_error("memory ran out", lambda: os.kill(pid, signal.SIGKILL))
         self.assert_the_next_apply_works()
 
     def test_crash_is_reported(self) -> None:
-        pid = self.begin(add_scan(shape=LARGE))
+        pid = self.begin(add_scan())
         self.assert_one_error("crashed", lambda: os.kill(pid, signal.SIGSEGV))
         self.assert_the_next_apply_works()
 
@@ -66,7 +66,6 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works(volume)
 
     def test_interpreter_that_cannot_be_started_is_reported(self) -> None:
-        self.whole = self.worker._python
         self.worker._python = "/nowhere/PythonSlicer"
         volume = add_scan()
         self.prepare(volume)
@@ -148,7 +147,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_failure_is_shown_after_the_module_was_left(self) -> None:
-        pid = self.begin(add_scan(shape=LARGE))
+        pid = self.begin(add_scan())
         self.module.leave()
         with Person() as person:
             person.expects("memory ran out", "Ok")

@@ -11,7 +11,7 @@ import numpy as np
 import slicer
 from dcamt_testing.processes import is_alive
 from DCAMTSegmentationLib import worker_process
-from fault_case import LARGE, FaultCase
+from fault_case import FaultCase
 from segmentation_case import (
     PATIENCE_S,
     Person,
@@ -27,16 +27,17 @@ from segmentation_case import (
 )
 
 IGNORES_CANCELLING = """
-from dcamt.worker import protocol
-from dcamt.inference import serving, worker
-worker.cancelled_by = lambda line: "nobody" if protocol.cancelled_by(line) else None
+from dcamt.inference import worker
+from dcamt.worker.protocol import CancelRequest
+parse = worker.parse_control
+worker.parse_control = lambda line: None if isinstance(parse(line), CancelRequest) else parse(line)
 """
 """A script after which the worker ignores requests to cancel."""
 
 
 class CancelTest(FaultCase):
     def test_cancelling_ends_at_once_and_leaves_the_scene_unchanged(self) -> None:
-        pid = self.begin(add_scan(shape=LARGE))
+        pid = self.begin(add_scan())
         self.assertEqual(self.ui.applyButton.text, "Cancel")
         folders = self.worker._root
         assert_stays_responsive(work_seconds(lambda: click(self.ui.applyButton), tries=1))
@@ -52,12 +53,16 @@ class CancelTest(FaultCase):
 
     def test_worker_that_does_not_stop_is_replaced_and_the_next_request_is_served(self) -> None:
         with mock.patch.object(worker_process, "CANCEL_GRACE_MS", 100):
-            self.use_broken_worker(IGNORES_CANCELLING)
-            pid = self.begin(add_scan(shape=LARGE))
+            self.use_broken_worker(IGNORES_CANCELLING + self.gate_script())
+            pid = self.begin(add_scan())
             click(self.ui.applyButton)
             self.use_working_worker()
-            self.assert_the_next_apply_works()
-        process_events_until(lambda: not is_alive(pid), PATIENCE_S, "the process's end")
+            volume = add_scan("next")
+            self.prepare(volume)
+            click(self.ui.applyButton)
+            process_events_until(lambda: not is_alive(pid), PATIENCE_S, "the process's end")
+        self.wait()
+        self.assertGreater(int(segment_mask(self.settings.outputSegmentation, volume).sum()), 0)
 
     def test_cancelling_before_the_worker_has_started(self) -> None:
         self.prepare(add_scan())
@@ -118,7 +123,7 @@ class CancelTest(FaultCase):
 
 class SceneMidwayTest(FaultCase):
     def test_closing_the_scene_cancels_the_segmentation(self) -> None:
-        pid = self.begin(add_scan(shape=LARGE))
+        pid = self.begin(add_scan())
         close_scene()
         self.assertFalse(self.logic.isRunning())
         self.assertFalse(self.worker.is_busy)
@@ -129,7 +134,7 @@ class SceneMidwayTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_closing_the_scene_while_the_volume_is_written_cancels(self) -> None:
-        self.prepare(add_scan(shape=LARGE))
+        self.prepare(add_scan())
         click(self.ui.applyButton)
         close_scene()
         self.assertFalse(self.logic.isRunning())
@@ -137,10 +142,11 @@ class SceneMidwayTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_deleting_the_volume_is_reported(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan()
         self.begin(volume)
         with Person() as person:
             person.expects("removed or changed meanwhile", "Ok")
+            self.proceed()
             slicer.mrmlScene.RemoveNode(volume)
             process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
@@ -148,7 +154,7 @@ class SceneMidwayTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_deleting_the_output_segmentation_creates_a_new_one(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan()
         first = self.segment(volume)
         self.begin(volume)
         slicer.mrmlScene.RemoveNode(first)
@@ -158,7 +164,7 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
     def test_result_belongs_to_the_volume_chosen_at_the_start(self) -> None:
-        volume, other = add_scan("one", shape=(60, 80, 80)), add_scan("two", seed=4)
+        volume, other = add_scan("one"), add_scan("two", seed=4)
         self.begin(volume)
         choose(self.ui.inputSelector, other)
         self.wait()
@@ -170,20 +176,21 @@ class SceneMidwayTest(FaultCase):
         self.assertEqual(self.settings.outputSegmentation, segmentation)
 
     def test_volume_moved_during_the_computation_is_reported(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan()
         self.begin(volume)
         with Person() as person:
             person.expects("was moved meanwhile", "Ok")
+            self.proceed()
             volume.SetOrigin(5.0, 6.0, 7.0)
             process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
 
     def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan()
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
         transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.0, 1.0])))
         self.begin(volume)
-        slicer.util.arrayFromVolume(volume)[30, 40, 40] += 1
+        slicer.util.arrayFromVolume(volume)[8, 10, 12] += 1
         slicer.util.arrayFromVolumeModified(volume)
         shift = np.eye(4)
         shift[0, 3] = 20
@@ -200,10 +207,11 @@ class SceneMidwayTest(FaultCase):
         self.assertNotIn("meanwhile", self.ui.statusLabel.text)
 
     def test_volume_replaced_by_another_size_is_reported(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))
+        volume = add_scan()
         self.begin(volume)
         with Person() as person:
             person.expects("removed or changed meanwhile", "Ok")
+            self.proceed()
             slicer.util.updateVolumeFromArray(volume, np.zeros((5, 6, 7), np.int16))
             process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])

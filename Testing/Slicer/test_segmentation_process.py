@@ -12,7 +12,7 @@ from unittest import mock
 import slicer
 from dcamt_testing.processes import is_alive
 from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
-from fault_case import LARGE, FaultCase
+from fault_case import FaultCase
 from segmentation_case import (
     PATIENCE_S,
     Person,
@@ -39,7 +39,7 @@ class ProcessTest(FaultCase):
         process_events_until(lambda: not is_alive(pid), PATIENCE_S, "the process's end")
 
     def test_voxel_files_are_removed_when_slicer_is_killed(self) -> None:
-        self.begin(add_scan(shape=LARGE))
+        self.begin(add_scan())
         root = self.worker._root
         self.assertTrue(list(Path(root).rglob("volume.npy")))
         with Person() as person:
@@ -49,7 +49,7 @@ class ProcessTest(FaultCase):
             process_events_until(lambda: not self.logic.isRunning(), 20, "the job's end")
 
     def test_idle_process_ends_and_is_started_again(self) -> None:
-        volume = add_scan(shape=(60, 80, 80))  # large enough for the panel to show the stage
+        volume = add_scan()
         pid = self.begin(volume)
         idle = self.worker._idle
         with mock.patch.object(idle, "start", wraps=idle.start) as start:

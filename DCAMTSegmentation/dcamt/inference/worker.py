@@ -2,7 +2,7 @@
 
 The worker keeps the model loaded between requests, even if one is cancelled. The process ends as soon as stdin closes,
 even while it segments, so that it never outlives an application that crashed. With `--remove-at-end FOLDER` it first
-removes this folder, into which the application writes scans for the worker.
+removes this folder, into which the application writes scans for the worker, unless a `KeepFilesRequest` was read.
 
 `worker.protocol` defines requests and events. After a failure with the reason `internal` the process exits with status
 1, since its state may be invalid; after `missing_package` at the start, with status 3.
@@ -26,12 +26,14 @@ from .. import __version__
 from ..errors import MissingPackage, missing_packages
 from ..io.interruption import detach_stdin
 from ..worker.protocol import (
+    CancelRequest,
+    KeepFilesRequest,
     PageRequest,
     PageWritten,
     RequestFailed,
     WorkerEvent,
     WorkerReady,
-    cancelled_id,
+    parse_control,
     worker_event_line,
 )
 
@@ -79,18 +81,21 @@ def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], Page
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     lock = threading.Lock()
     cancelled: set[str] = set()
+    keep_files = threading.Event()
 
     def end() -> NoReturn:
-        if folder:
+        if folder and not keep_files.is_set():
             shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)  # No other call ends the process while the network computes.
 
     def read() -> None:
         for line in stdin:
             text = line.decode("utf-8", "replace")
-            identifier = cancelled_id(text)
-            if identifier is not None:
-                cancelled.add(identifier)
+            control = parse_control(text)
+            if isinstance(control, CancelRequest):
+                cancelled.add(control.id)
+            elif isinstance(control, KeepFilesRequest):
+                keep_files.set()
             elif text.strip():
                 lines.put(text)
         end()

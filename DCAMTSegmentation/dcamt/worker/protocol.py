@@ -6,7 +6,7 @@ keys and types.
 
 The worker answers each request with events of the same `id`: any number of `WorkerProgress` and `WorkerNote`, then
 exactly one of `ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured`, `PageWritten` or `RequestFailed`. It
-does not answer a `CancelRequest` itself. `WorkerReady` is sent once, before all other events.
+does not answer a `CancelRequest` or a `KeepFilesRequest`. `WorkerReady` is sent once, before all other events.
 """
 
 from __future__ import annotations
@@ -161,7 +161,16 @@ class CancelRequest:
     id: str = ""
 
 
-Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | PageRequest | CancelRequest
+@dataclass(frozen=True)
+class KeepFilesRequest:
+    """Keep the folder of `--remove-at-end`, since the application continues with another worker."""
+
+    kind: ClassVar[str] = "keep_files"
+    id: str = ""
+
+
+ControlRequest = CancelRequest | KeepFilesRequest
+Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | PageRequest | ControlRequest
 
 
 @dataclass(frozen=True)
@@ -288,7 +297,11 @@ class RequestFailed:
 Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | WallMeasured | PageWritten | RequestFailed
 WorkerEvent = WorkerReady | WorkerProgress | WorkerNote | Answer
 _REQUESTS: dict[str, type] = {
-    one.kind: one for one in (LoadRequest, SegmentRequest, MeasureRequest, WallRequest, PageRequest, CancelRequest)
+    one.kind: one
+    for one in (
+        *(LoadRequest, SegmentRequest, MeasureRequest, WallRequest, PageRequest),
+        *(CancelRequest, KeepFilesRequest),
+    )
 }
 _EVENTS: dict[str, type] = {
     one.kind: one
@@ -348,7 +361,7 @@ def parse_request(line: str) -> Request:
             _check_affine(request.disagreement_affine)
         for segment in request.segments:
             _check_affine(segment.outline.affine)
-    elif not isinstance(request, CancelRequest):
+    elif not isinstance(request, ControlRequest):
         _check_choice("device", request.device, DEVICES)
     return request
 
@@ -371,15 +384,15 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
     return event
 
 
-def cancelled_id(line: str) -> str | None:
-    """Return the `id` of the request that a line cancels; None if the line is not a `CancelRequest`."""
-    if f'"{CancelRequest.kind}"' not in line:
+def parse_control(line: str) -> ControlRequest | None:
+    """Return the request of a line that takes effect at once; None if the line is another request or none."""
+    if not any(f'"{kind}"' in line for kind in (CancelRequest.kind, KeepFilesRequest.kind)):
         return None
     try:
         request = parse_request(line)
     except InputError:
         return None
-    return request.id if isinstance(request, CancelRequest) else None
+    return request if isinstance(request, ControlRequest) else None
 
 
 def request_id(line: str) -> str | None:
