@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from dcamt.io.dicom import ScanChoice
+from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
 from dcamt_testing.dicom_positions import assert_slices_in_place, time_point_groups, write_frames, write_slice
 from dcamt_testing.dicom_series import write_dicomdir

@@ -7,7 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from dcamt.commands.scan_jobs import expand_scan_path
-from dcamt.io.dicom import ScanChoice
+from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
 from dcamt.volume import IdentifyingNote
 from dcamt_testing.dicom_positions import (

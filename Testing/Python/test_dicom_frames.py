@@ -7,7 +7,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dcamt.io.dicom import ScanChoice
+from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_header, read_labelmap, read_scan
 from dcamt.volume import fit_labelmap
 from dcamt_testing.dicom_positions import (

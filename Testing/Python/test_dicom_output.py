@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.dicom import ScanChoice
 from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
+from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report

@@ -15,8 +15,8 @@ from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_lea
 from ..errors import DCAMTError, InputError, user_error
 from ..io.atomic import atomic_paths
 from ..io.channels import channel_files
-from ..io.dicom import ScanChoice
 from ..io.dicom_output import find_source_images
+from ..io.dicom_stacks import ScanChoice
 from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_scan

@@ -1,11 +1,10 @@
-"""Read the frames of DICOM files: their position and kind, whether their file is complete, and their pixels."""
+"""Read the frames of DICOM files: their position, their kind, and whether their file is complete."""
 
 from __future__ import annotations
 
 import os
 import re
 import struct
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .itk import quiet_sitk, quiet_terminal
 from .stored_image import library_errors
 
 SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -221,7 +219,7 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
         return -1 if "Rows" in data else None
     at = file.tell()
     head = file.read(12)
-    implicit, little = _encoding(data)
+    implicit, little = encoding_of(data)
     order = "<" if little else ">"
     if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != (0x7FE0, 0x0010):
         return None
@@ -244,7 +242,7 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
         start += 8 + length
 
 
-def _encoding(data: Any) -> tuple[bool, bool]:
+def encoding_of(data: Any) -> tuple[bool, bool]:
     """Return whether a file has implicit VR, and whether it is little-endian."""
     implicit, little = getattr(data, "original_encoding", None) or (data.read_implicit_vr, data.read_little_endian)
     return bool(implicit), little is not False
@@ -394,88 +392,6 @@ def _time(value: Any) -> float | None:
         return float(str(value).split("+")[0]) if value not in (None, "") else None
     except ValueError:
         return None
-
-
-def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
-    """Return the voxels (1, I, J, K) of the frames, each rescaled with its own slope and intercept.
-
-    Raises:
-        InputError: a file cannot be read or decompressed; `path` is named if the voxels do not fit together.
-    """
-    planes: list[np.ndarray] = [np.empty(0)] * len(frames)
-    of_file: defaultdict[Path, list[int]] = defaultdict(list)
-    for number, frame in enumerate(frames):
-        of_file[frame.file].append(number)
-    for file, numbers in of_file.items():
-        with library_errors(file, "a DICOM image"), quiet_pydicom():
-            pixels, rescaled = _pixels(file, [frames[number] for number in numbers])
-            for number in numbers:
-                frame = frames[number]
-                plane = pixels[frame.index]
-                if not rescaled and (frame.slope, frame.intercept) != (1.0, 0.0):
-                    plane = _rescale(plane, frame.slope, frame.intercept)
-                planes[number] = plane.T
-    voxels = np.stack(planes, axis=-1)
-    if voxels.dtype == np.float64:
-        voxels = voxels.astype(np.float32)
-    return np.ascontiguousarray(voxels[np.newaxis])
-
-
-def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    values = plane * slope + intercept
-    if slope == int(slope) and intercept == int(intercept) and plane.dtype.kind in "iu":
-        return values.astype(np.int32 if np.abs(values).max(initial=0) > 32767 else np.int16)
-    return values.astype(np.float32)
-
-
-def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
-    """Return all pixels of a file, (frames, rows, columns), and whether they are already rescaled."""
-    from pydicom import dcmread
-
-    data = dcmread(file, force=True)
-    if "ModalityLUTSequence" in data:
-        raise InputError("has a modality LUT, which is not supported", path=file, remedy="Export it without one.")
-    if not hasattr(getattr(data, "file_meta", None), "TransferSyntaxUID"):
-        from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-        data.ensure_file_meta()
-        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if _encoding(data)[0] else ExplicitVRLittleEndian
-    syntax = data.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated:
-        pixels = data.pixel_array
-        pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-        return _bright_is_high(_stored_bits(pixels, data), data), False
-    same = {(frame.slope, frame.intercept) for frame in frames} == {(1.0, 0.0)}
-    try:
-        pixels = data.pixel_array
-        return _bright_is_high(pixels[np.newaxis] if pixels.ndim == 2 else pixels, data), False
-    except Exception:
-        if len(frames) > 1 and not same:
-            remedy = "Export the series uncompressed, or install pylibjpeg."
-            raise InputError(f"is compressed ({syntax.name})", path=file, remedy=remedy) from None
-    with quiet_terminal():
-        pixels = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(file)))
-    return (pixels[np.newaxis] if pixels.ndim == 2 else pixels), True
-
-
-def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return stored pixels in which bright is high: those of MONOCHROME1 are inverted, as GDCM does in 3D Slicer."""
-    if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
-        return pixels
-    highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1
-    return np.asarray(pixels.dtype.type(highest) - pixels)
-
-
-def _stored_bits(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return the pixels without the unused bits, in which old files store overlays."""
-    allocated, stored = int(data.BitsAllocated), int(data.get("BitsStored", data.BitsAllocated))
-    high = int(data.get("HighBit", stored - 1))
-    if stored >= allocated or pixels.dtype.kind not in "iu":
-        return pixels
-    shift = allocated - 1 - high
-    # Shift up, so that the highest used bit becomes the sign, then down.
-    moved = np.left_shift(pixels, shift) if shift > 0 else pixels
-    return np.asarray(np.right_shift(moved, allocated - stored))
 
 
 def list_names(names: Sequence[str]) -> str:

@@ -17,10 +17,11 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..volume import Labelmap, Volume, as_labels, check_channels, check_grid, check_scan, check_scan_grid
 from .channels import channel_files, one_channel_note, read_channels
-from .dicom import ScanChoice, open_dicom_file, open_dicom_folder, open_dicomdir
+from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
 from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, files_below, list_names, quiet_pydicom
 from .dicom_segments import open_dicom_segments
+from .dicom_stacks import ScanChoice
 from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
 from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5

@@ -1,0 +1,76 @@
+"""Find slices of a DICOM series that do not belong to its scan: of another class, patient, study or unit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .dicom_frames import CONSTANT_ATTRIBUTES, FoundFiles, Frame, class_name, list_names
+from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry
+
+
+def separate_other_classes(found: FoundFiles) -> list[Frame]:
+    """Move images of another class than most of their series, such as one or two screenshots, to `found.foreign`.
+
+    Returns their frames.
+    """
+    separated: list[Frame] = []
+    of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
+    for frame in found.frames:
+        of_series[frame.series][frame.sop_class].append(frame)
+    for classes in of_series.values():
+        usual = max(classes, key=lambda name: len(classes[name]))
+        others = [frames for name, frames in classes.items() if name != usual and len(frames) < FEW]
+        for frame in (frame for frames in others for frame in frames if len(classes[usual]) >= FEW):
+            found.frames.remove(frame)
+            found.foreign.append((frame.file, class_name(frame.sop_class)))
+            separated.append(frame)
+    return separated
+
+
+def refuse_separated_slices(
+    path: Path, separated: Sequence[Frame], affine: np.ndarray, frames: Sequence[Frame]
+) -> None:
+    """Raise InputError if a frame of another class would continue the scan, which without it would lack slices.
+
+    affine: of the scan's `frames` (LPS mm). A frame at the place of one of them is a screenshot.
+    """
+    continuing = []
+    for frame in separated:
+        place = np.linalg.solve(affine[:3, :3], frame.position - affine[:3, 3])
+        number = round(float(place[2]))
+        distance = np.linalg.norm(affine[:3, :3] @ (place - (0, 0, number)))
+        if (
+            frame.series == frames[0].series
+            and have_one_geometry(frame, frames[0])
+            and not 0 <= number < len(frames)
+            and distance <= 0.05 * np.linalg.norm(affine[:3, 2])
+        ):
+            continuing.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
+    if continuing:
+        what = f"continues with slices of another kind of image: {list_names(sorted(continuing))}"
+        remedy = f"{EXPORT_AGAIN} If they do not belong to the scan, move them to another folder."
+        raise InputError(what, path=path, remedy=remedy)
+
+
+def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
+    """Raise InputError if frames of one series differ in an attribute that all slices share, such as the patient.
+
+    Frames without the attribute are ignored, since some programs remove it from some files. The message names the files
+    that differ from most others, but no values, which may identify a patient.
+    """
+    for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
+        of_value: defaultdict[str, list[str]] = defaultdict(list)
+        for frame in frames:
+            if frame.constants[number]:
+                of_value[frame.constants[number]].append(frame.file.name)
+        if len(of_value) > 1:
+            *_, (_, usual) = ordered = sorted(of_value.items(), key=lambda item: len(item[1]))
+            others = list_names(sorted({file for _, files in ordered[:-1] for file in files}))
+            which = f": {others} from {usual[0]} and others" if others != usual[0] else ""
+            what = f"holds slices of one series that differ in their {name}{which}"
+            raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")

@@ -1,0 +1,181 @@
+"""Group the frames of DICOM files into stacks of slices, choose a stack, and compute the lattice of its slices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..volume import IdentifyingNote
+from .dicom_frames import SHOWN, Frame
+
+FEW = 3
+"""Another series with fewer slices is a scout, not a scan."""
+EXPORT_AGAIN = "Export the whole series again."
+_SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing; at least 0.01 mm, to which scanners round positions.
+
+
+@dataclass(frozen=True)
+class ScanChoice:
+    """The image to read from a DICOM folder. Fields may be None unless the folder contains several possible images.
+
+    series: a number from the list in the error message, the UID or its end, or the description or a part of it.
+    frame_type: "magnitude", "phase", "real", "imaginary", or another kind from the list. time: 1 for the first point.
+    """
+
+    series: str | None = None
+    frame_type: str | None = None
+    time: int | None = None
+
+
+@dataclass(eq=False)
+class Stack:
+    """Frames of one series with the same size, spacing and orientation."""
+
+    frames: list[Frame]
+    part: str = ""  # text such as ", stack 1 of 2" if the series has several stacks
+
+    @property
+    def first(self) -> Frame:
+        """The first frame."""
+        return self.frames[0]
+
+    def describe(self) -> str:
+        """Return the stack's description, such as `"LGE 3D" (60 slices of 320 x 320)`."""
+        columns, rows = self.first.size
+        number = len(self.frames)
+        title = "".join(letter for letter in self.first.title[:60] if letter.isprintable())
+        name = title.encode("utf-8", "replace").decode() or "unnamed"
+        return f'"{name}"{self.part} ({number} slice{"s" if number > 1 else ""} of {columns} x {rows})'
+
+
+def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
+    """Group the frames into stacks of equal series, size, spacing and orientation, in the order of series numbers."""
+    stacks: list[Stack] = []
+    for frame in frames:
+        for stack in stacks:
+            first = stack.first
+            if (first.series, first.stack) == (frame.series, frame.stack) and have_one_geometry(first, frame):
+                stack.frames.append(frame)
+                break
+        else:
+            stacks.append(Stack([frame]))
+    stacks.sort(key=lambda stack: (stack.first.series_number, stack.first.title, stack.first.series))
+    of_series: defaultdict[str, list[Stack]] = defaultdict(list)
+    for stack in stacks:
+        of_series[stack.first.series].append(stack)
+    for parts in of_series.values():
+        for number, part in enumerate(parts, start=1):
+            part.part = f", stack {number} of {len(parts)}" if len(parts) > 1 else ""
+    return stacks
+
+
+def have_one_geometry(first: Frame, other: Frame) -> bool:
+    """Return whether two frames have the same size, pixel spacing and orientation."""
+    return (
+        first.size == other.size
+        and np.allclose(first.spacing, other.spacing, rtol=1e-3)
+        and np.allclose(first.orientation, other.orientation, atol=1e-3)
+    )
+
+
+def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: list[str]) -> Stack:
+    """Return the chosen stack, or the only one. Otherwise raise InputError with a list of the stacks."""
+    wanted = choice.series
+    if wanted is not None:
+        chosen = _matching(stacks, wanted)
+        if len(chosen) == 1:
+            return chosen[0]
+        what = f'has no image "{wanted}"' if not chosen else f'has {len(chosen)} images "{wanted}"'
+        raise InputError(f"{what}: {_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+    if len(stacks) == 1:
+        return stacks[0]
+    large = [stack for stack in stacks if len(stack.frames) >= FEW]
+    if len(large) == 1 and all(
+        stack.first.series != large[0].first.series for stack in stacks if stack is not large[0]
+    ):
+        others = [stack.describe() for stack in stacks if stack is not large[0]]
+        notes.append(IdentifyingNote(f"Skipped images of one or two slices: {', '.join(others)}."))
+        return large[0]
+    number = len({stack.first.series for stack in stacks})
+    of_one = f"holds {len(stacks)} stacks of slices{_difference(stacks)}"
+    what = f"holds {number} DICOM series" if number == len(stacks) else of_one
+    raise InputError(f"{what}: {_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+
+
+def _difference(stacks: Sequence[Stack]) -> str:
+    """Return in what the stacks of one series differ, as " of different pixel spacing"; empty for several series."""
+    first, *others = (stack.first for stack in stacks)
+    differing = {
+        "stack ID": any(other.stack != first.stack for other in others),
+        "size": any(other.size != first.size for other in others),
+        "pixel spacing": any(not np.allclose(other.spacing, first.spacing, rtol=1e-3) for other in others),
+        "orientation": any(not np.allclose(other.orientation, first.orientation, atol=1e-3) for other in others),
+    }
+    names = [name for name, differs in differing.items() if differs]
+    one_series = all(other.series == first.series for other in others)
+    return f" of different {' and '.join(names)}" if names and one_series else ""
+
+
+def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
+    """Return the stacks with the wanted number, UID (or its end) or description (or a part of it)."""
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(stacks):
+        return [stacks[int(wanted) - 1]]
+    text = wanted.casefold().strip()
+    tests: list[Callable[[Stack], bool]] = [
+        lambda stack: stack.first.series == wanted,
+        lambda stack: stack.first.title.casefold() == text,
+        lambda stack: stack.first.series.endswith(wanted),
+        lambda stack: text in stack.first.title.casefold(),
+    ]
+    return next((found for test in tests if (found := [stack for stack in stacks if test(stack)])), [])
+
+
+def _numbered(stacks: Sequence[Stack]) -> str:
+    shown = [f"{number} {stack.describe()}" for number, stack in enumerate(stacks[:SHOWN], start=1)]
+    more = f" and {len(stacks) - SHOWN} more" if len(stacks) > SHOWN else ""
+    return f"{', '.join(shown)}{more}"
+
+
+def slice_gap(affine: np.ndarray) -> float:
+    """Return the distance between the planes of neighbouring slices, in mm."""
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    return float(abs(affine[:3, 2] @ normal) / np.linalg.norm(normal))
+
+
+def lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
+    """Return the affine (LPS mm) and the frames in its order. Raises InputError if the frames lie irregularly."""
+    first = frames[0]
+    row, column = first.orientation[:3], first.orientation[3:]
+    normal = np.cross(row, column)
+    if abs(np.linalg.norm(normal) - 1) > 0.01 or (first.spacing <= 0).any():
+        raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=EXPORT_AGAIN)
+    frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
+    positions = np.stack([frame.position for frame in frames])
+    gaps = np.diff(positions @ normal)
+    usual = float(np.median(gaps))
+    tolerance = max(0.01, _SPACING_TOLERANCE * usual)
+    if gaps.min() <= tolerance:
+        raise InputError(
+            f"holds {len(frames)} slices, some of them at the same place",
+            path=path,
+            remedy="Keep only one stack: the folder may contain several time points or a copy.",
+        )
+    if gaps.max() > usual + tolerance or gaps.min() < usual - tolerance:
+        lost = int(np.sum(np.maximum(np.rint(gaps / usual) - 1, 0)))
+        even = bool((np.abs(gaps / usual - np.rint(gaps / usual)) < 0.1).all())
+        what = f"lacks about {lost} of its slices" if lost and even else "has unevenly spaced slices"
+        raise InputError(f"{what} (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm)", path=path, remedy=EXPORT_AGAIN)
+    affine = np.eye(4)
+    affine[:3, 0] = row * first.spacing[1]
+    affine[:3, 1] = column * first.spacing[0]
+    affine[:3, 2] = (positions[-1] - positions[0]) / (len(frames) - 1)
+    affine[:3, 3] = positions[0]
+    off = positions - (positions[0] + np.arange(len(frames))[:, np.newaxis] * affine[:3, 2])
+    if np.linalg.norm(off, axis=1).max() > max(0.05, 0.05 * usual):
+        raise InputError("has slices that are shifted sideways", path=path, remedy=EXPORT_AGAIN)
+    return affine, frames
