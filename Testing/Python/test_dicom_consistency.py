@@ -122,11 +122,36 @@ def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, co
     assert "shot.dcm (Secondary Capture" in volume.notes[0]
 
 
-@pytest.mark.parametrize(("ends", "names"), [((0,), "0.dcm (Sec"), ((8, 9), "8.dcm (Secondary Capture Image), 9.dcm")])
-def test_end_slices_of_another_class_are_refused(tmp_path: Path, ends: tuple[int, ...], names: str) -> None:
+@pytest.mark.parametrize(
+    ("ends", "names"),
+    [
+        ((0,), "0.dcm (Secondary Capture Image)"),
+        ((8, 9), "8.dcm (Secondary Capture Image), 9.dcm"),
+        ((5,), "5.dcm (Secondary Capture Image)"),
+        ((4, 5), "4.dcm (Secondary Capture Image), 5.dcm"),
+        ((1, 8), "1.dcm (Secondary Capture Image), 8.dcm"),
+    ],
+)
+def test_slices_of_another_class_are_refused_by_name(tmp_path: Path, ends: tuple[int, ...], names: str) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k, **({"sop_class": SECONDARY_CAPTURE} if k in ends else {}))
-    refused(lambda: read_scan(tmp_path), tmp_path, f"another kind of image: {names}")
+    refused(lambda: read_scan(tmp_path), tmp_path, f"lacks slices where images of another class lie: {names}")
+
+
+@pytest.mark.parametrize(("sop_class", "kind"), [(RT_DOSE, "RT Dose"), (REPORT, "Basic Text SR")])
+def test_message_about_a_missing_slice_names_the_file_of_another_kind(
+    tmp_path: Path, sop_class: str, kind: str
+) -> None:
+    for k in range(10):
+        if k != 6:
+            write_slice(tmp_path / f"{k}.dcm", k)
+    new_data_set(sop_class).save_as(tmp_path / "6.dcm", enforce_file_format=True)
+    refused(
+        lambda: read_scan(tmp_path),
+        tmp_path,
+        "lacks about 1 of its slices",
+        f"files that are not slices: 6.dcm ({kind})",
+    )
 
 
 @pytest.mark.parametrize("position", [[0, 0, 21], [5, 0, 20]])

@@ -100,12 +100,12 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
         raise InputError(
             "holds one DICOM slice only", path=path, remedy="Choose the folder that holds the whole series."
         )
-    affine, frames = lattice(path, frames)
-    refuse_separated_slices(path, separated, affine, frames)
+    passed = [(file, kind) for file, kind in found.foreign if file.parent in folders]
+    refuse_separated_slices(path, separated, frames)
+    affine, frames = lattice(path, frames, passed)
     refuse_missing_files(path, found, stack.frames)
     of_series = [frame for frame in found.frames if frame.series == series]
     notes += missing_slices_notes(frames, of_series, slice_gap(affine))
-    passed = [(file, kind) for file, kind in found.foreign if file.parent in folders]
     if passed:
         kinds = sorted({kind for _, kind in passed})
         many = f"{len(passed)} files that are not slices" if len(passed) > 1 else "a file that is not a slice"

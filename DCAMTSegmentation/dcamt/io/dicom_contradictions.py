@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .dicom_frames import CONSTANT_ATTRIBUTES, FoundFiles, Frame, class_name, list_names
-from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry
+from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
 def separate_other_classes(found: FoundFiles) -> list[Frame]:
@@ -32,27 +32,24 @@ def separate_other_classes(found: FoundFiles) -> list[Frame]:
     return separated
 
 
-def refuse_separated_slices(
-    path: Path, separated: Sequence[Frame], affine: np.ndarray, frames: Sequence[Frame]
-) -> None:
-    """Raise InputError if a frame of another class would continue the scan, which without it would lack slices.
+def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
+    """Raise InputError if frames of another class lie where the scan lacks slices, within it or beyond its ends.
 
-    affine: of the scan's `frames` (LPS mm). A frame at the place of one of them is a screenshot.
+    A frame at the place of one of the scan's `frames`, or between the places of slices, is a screenshot.
     """
-    continuing = []
+    ordered = np.stack([frame.position for frame in sort_frames(frames)])
+    step = np.median(np.diff(ordered, axis=0), axis=0)
+    length = max(float(np.linalg.norm(step)), 1e-6)
+    filling = []
     for frame in separated:
-        place = np.linalg.solve(affine[:3, :3], frame.position - affine[:3, 3])
-        number = round(float(place[2]))
-        distance = np.linalg.norm(affine[:3, :3] @ (place - (0, 0, number)))
-        if (
-            frame.series == frames[0].series
-            and have_one_geometry(frame, frames[0])
-            and not 0 <= number < len(frames)
-            and distance <= 0.05 * np.linalg.norm(affine[:3, 2])
-        ):
-            continuing.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
-    if continuing:
-        what = f"continues with slices of another kind of image: {list_names(sorted(continuing))}"
+        if frame.series != frames[0].series or not have_one_geometry(frame, frames[0]):
+            continue
+        away = frame.position - ordered[np.linalg.norm(ordered - frame.position, axis=1).argmin()]
+        number = round(float(away @ step) / length**2)
+        if number and np.linalg.norm(away - number * step) <= 0.05 * length:
+            filling.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
+    if filling:
+        what = f"lacks slices where images of another class lie: {list_names(sorted(filling))}"
         remedy = f"{EXPORT_AGAIN} If they do not belong to the scan, move them to another folder."
         raise InputError(what, path=path, remedy=remedy)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_frames import SHOWN, Frame
+from .dicom_frames import SHOWN, Frame, list_names
 
 FEW = 3
 """Another series with fewer slices is a scout, not a scan."""
@@ -147,14 +147,28 @@ def slice_gap(affine: np.ndarray) -> float:
     return float(abs(affine[:3, 2] @ normal) / np.linalg.norm(normal))
 
 
-def lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
-    """Return the affine (LPS mm) and the frames in its order. Raises InputError if the frames lie irregularly."""
+def sort_frames(frames: Sequence[Frame]) -> list[Frame]:
+    """Return the frames in the order of their positions along the slices' normal."""
+    normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
+    return sorted(frames, key=lambda frame: float(frame.position @ normal))
+
+
+def lattice(
+    path: Path, frames: Sequence[Frame], others: Sequence[tuple[Path, str]] = ()
+) -> tuple[np.ndarray, list[Frame]]:
+    """Return the affine (LPS mm) and the frames in its order.
+
+    others: files beside the frames that are no slices, and their kinds, which the message about a lack of slices names.
+
+    Raises:
+        InputError: the frames lie irregularly.
+    """
     first = frames[0]
     row, column = first.orientation[:3], first.orientation[3:]
     normal = np.cross(row, column)
     if abs(np.linalg.norm(normal) - 1) > 0.01 or (first.spacing <= 0).any():
         raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=EXPORT_AGAIN)
-    frames = sorted(frames, key=lambda frame: float(frame.position @ normal))
+    frames = sort_frames(frames)
     positions = np.stack([frame.position for frame in frames])
     gaps = np.diff(positions @ normal)
     usual = float(np.median(gaps))
@@ -169,7 +183,10 @@ def lattice(path: Path, frames: list[Frame]) -> tuple[np.ndarray, list[Frame]]:
         lost = int(np.sum(np.maximum(np.rint(gaps / usual) - 1, 0)))
         even = bool((np.abs(gaps / usual - np.rint(gaps / usual)) < 0.1).all())
         what = f"lacks about {lost} of its slices" if lost and even else "has unevenly spaced slices"
-        raise InputError(f"{what} (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm)", path=path, remedy=EXPORT_AGAIN)
+        what += f" (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm)"
+        if others:
+            what += f"; files that are not slices: {list_names([f'{file.name} ({kind})' for file, kind in others])}"
+        raise InputError(what, path=path, remedy=EXPORT_AGAIN)
     affine = np.eye(4)
     affine[:3, 0] = row * first.spacing[1]
     affine[:3, 1] = column * first.spacing[0]
