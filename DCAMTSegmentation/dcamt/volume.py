@@ -13,10 +13,12 @@ from .geometry import Grid, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32: more than any scan of a patient has
+MAXIMUM_DISTANCE_MM = 1e6  # from the origin of the scanner's space; scanners use less than a metre
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
+_FLOAT32_STEP = 2.0**-16  # A smaller range than this fraction of the intensities has fewer than 256 float32 values.
 GRID_TOLERANCE = 0.05
 """Two grids count as equal if they differ by at most this fraction of a voxel, since files round their geometry."""
 
@@ -94,7 +96,7 @@ def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
     It refuses grids that `check_scan_grid` refuses, complex or colour voxels, NaN or infinite voxels, a channel with
-    only one intensity, and intensities beyond float32.
+    only one intensity, and intensities that float32 cannot hold or tell apart.
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
@@ -117,6 +119,11 @@ def check_scan(volume: Volume) -> None:
             raise InputError(f"is blank: every voxel{which} is {low:g}", path=path, remedy="Choose another scan.")
         if max(abs(float(low)), abs(float(high))) > float(np.finfo(np.float32).max):
             raise InputError("holds intensities beyond 3e38", path=path, remedy="Rescale the intensities.")
+        if np.float32(low) == np.float32(high) or float(high) - float(low) < _FLOAT32_STEP * max(
+            abs(float(low)), abs(float(high))
+        ):
+            what = f"holds intensities from {low:.17g} to {high:.17g}, whose differences are lost in 32-bit numbers"
+            raise InputError(what, path=path, remedy="Subtract the smallest intensity from all voxels.")
 
 
 def check_channels(channels: int, needed: int, path: Path | None) -> None:
@@ -147,6 +154,9 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
             remedy=f"Every axis needs at least {MINIMUM_AXIS} voxels.",
         )
     check_grid(grid, path)
+    if (distance := float(np.abs(grid.affine[:3, 3]).max())) > MAXIMUM_DISTANCE_MM:
+        what = f"lies {distance / 1000:.3g} m from the origin of its space"
+        raise InputError(what, path=path, remedy="Correct its origin, or export it again.")
     sides = grid.spacing * grid.shape
     if sides.max() > MAXIMUM_MM or sides.max() < MINIMUM_MM:
         metres = sides.max() > MAXIMUM_MM
@@ -197,8 +207,11 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":
         raise InputError(f"holds {voxels.dtype} voxels, not labels", path=path, remedy=remedy)
-    if voxels.dtype.kind == "f" and not (np.isfinite(voxels).all() and (voxels == np.rint(voxels)).all()):
-        raise InputError("holds fractional values, not labels", path=path, remedy=remedy)
+    if voxels.dtype.kind == "f":
+        whole = np.rint(voxels)
+        if not (np.isfinite(voxels).all() and (np.abs(voxels - whole) <= _LABEL_ROUNDING).all()):
+            raise InputError("holds fractional values, not labels", path=path, remedy=remedy)
+        voxels = whole
     if voxels.min() < 0:
         raise InputError(f"holds the negative label {voxels.min():g}", path=path, remedy="Labels start at 0.")
     if voxels.max() > np.iinfo(np.uint32).max:
@@ -206,6 +219,7 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     return voxels.astype(np.min_scalar_type(int(voxels.max())), copy=False)
 
 
+_LABEL_ROUNDING = 1e-4  # Masks stored as 255 with a slope of 1/255 are read as 1.0000001.
 MASK_VALUE = 255
 """Value that many programs write into a mask of one structure."""
 
@@ -292,8 +306,22 @@ def _shifted(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Gri
     return Grid(shape, affine)
 
 
+def _position_difference(grid: Grid, other: Grid) -> str:
+    """Return text on how far the centres of two grids lie apart, and by which angle their axes differ at most."""
+    centres = [one.affine[:3, :3] @ (np.array(one.shape) - 1) / 2 + one.affine[:3, 3] for one in (grid, other)]
+    axes = [one.affine[:3, :3] / one.spacing for one in (grid, other)]
+    nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # the axis of one grid that is closest to each of the other
+    angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
+    turned = f", and its axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
+    return f": its centre lies {np.linalg.norm(centres[0] - centres[1]):.3g} mm off{turned}"
+
+
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str) -> InputError:
-    """Return the error for a labelmap that does not fit `grid`; `detail` is appended to the message."""
+    """Return the error for a labelmap that does not fit `grid`.
+
+    `detail` is appended to the message; without one, the distance of the centres and the angle between the axes are.
+    """
+    detail = detail or _position_difference(labelmap.grid, grid)
     sizes, spacings = zip(*((_sizes(g.shape), _millimetres(g)) for g in (labelmap.grid, grid)), strict=True)
     return InputError(
         f"lies on a different grid ({sizes[0]} voxels of {spacings[0]} mm) from {scan} "

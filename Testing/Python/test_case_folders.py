@@ -45,6 +45,11 @@ def pairs(found: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
         ("p01/image.nrrd", "p01/label.nrrd", "p01"),
         ("p01/lgemri.nrrd", "p01/laendo.nrrd", "p01"),
         ("LGE scan.nrrd", "LGE Label.nrrd", "LGE"),
+        ("x.nii.gz", "xMask.nii.gz", "x"),
+        ("x.nii.gz", "x_Maske.nii.gz", "x"),
+        ("Bilder/x.nii.gz", "Masken/x.nii.gz", "x"),
+        ("x.nii.gz", "x_ground_truth.nii.gz", "x"),
+        ("M\u00fcller.nii.gz", "Mu\u0308ller_seg.nii.gz", "M\u00fcller"),
     ],
 )
 def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: str, name: str) -> None:
@@ -300,3 +305,38 @@ def test_words_with_numbers(tmp_path: Path) -> None:
     assert pairs(find_cases(folder(tmp_path, "img0001.nii", "label0001.nii")), tmp_path) == {
         "0001": ("img0001.nii", "label0001.nii")
     }
+
+
+def _data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
+    description = {"labels": {"0": "background", "1": "LA"}, "training": training} | further
+    (folder(home, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    return find_cases(home)
+
+
+@pytest.mark.parametrize("start", ["./imagesTr/", ".\\imagesTr\\", "/moved/Task1/imagesTr/"])
+def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, start: str) -> None:
+    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    listed = {"image": f"{start}a.nii.gz", "label": f"{start.replace('images', 'labels')}a.nii.gz"}
+    assert pairs(_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
+
+
+def test_files_that_the_data_set_does_not_list_are_named(tmp_path: Path) -> None:
+    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz")
+    found = _data_set(tmp_path, [listed], *files)
+    assert pairs(found, tmp_path) == {"a": files[:2]}
+    assert skip_reasons(found) == dict.fromkeys(["b.nii.gz"], "dataset.json does not list it")
+    assert len(found.skipped) == 2
+
+
+def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
+    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/t.nii.gz", "labelsTs/t.nii.gz")
+    found = _data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
+    assert pairs(found, tmp_path) == {"a": files[:2]}
+    assert skip_reasons(found) == {"t.nii.gz": "a test case of the data set"}
+
+
+def test_data_set_with_an_empty_list_is_read_by_its_folders(tmp_path: Path) -> None:
+    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    assert pairs(_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}

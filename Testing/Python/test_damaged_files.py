@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -284,3 +285,62 @@ def test_error_states_the_impossible_size(
 ) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([*spacing, 1.0]))
     refused(lambda: read_scan(path), path, *words)
+
+
+@pytest.mark.parametrize("stated", [None, 0, -20, 50])
+def test_meta_image_with_a_wrong_size_of_its_compressed_data_is_refused(tmp_path: Path, stated: int | None) -> None:
+    """ITK returns random memory for the voxels beyond the stated size."""
+    path = write_scan(tmp_path / "x.mha", compressed=True)
+    data = path.read_bytes()
+    assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+    size = int(re.search(rb"CompressedDataSize = (\d+)", data)[1])  # type: ignore[index]
+    line = b"" if stated is None else b"CompressedDataSize = %d\n" % (stated if stated == 0 else size + stated)
+    path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", line, data))
+    refused(lambda: read_scan(path), path, "bytes of compressed data", str(size))
+
+
+def test_meta_image_without_spacing_is_refused(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    path.write_bytes(re.sub(rb"ElementSpacing = .*\n", b"", path.read_bytes()))
+    refused(lambda: read_scan(path), path, "lacks the spacing")
+
+
+def test_data_file_is_found_below_a_folder_written_with_a_backslash(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.nhdr")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "x.raw").rename(tmp_path / "data" / "x.raw")
+    path.write_bytes(path.read_bytes().replace(b"x.raw", b"data\\x.raw"))
+    assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) -> None:
+    (note,) = read_scan(write_scan(tmp_path / "x.tif")).notes
+    assert "1 mm was assumed" in note
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"PK\x05\x06", "empty zip"),
+        (b"7z\xbc\xaf\x27\x1c", "7z archive"),
+        (b"%PDF-1.4", "PDF document"),
+        (bytes(257) + b"ustar", "tar archive"),
+    ],
+)
+def test_archives_and_documents_are_named(tmp_path: Path, start: bytes, words: str) -> None:
+    path = tmp_path / "scan"
+    path.write_bytes(start + bytes(500))
+    refused(lambda: read_scan(path), path, words)
+    if "tar" in words:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+        refused(lambda: read_scan(path), path, words)
+
+
+def test_zip_file_in_a_zip_file_is_refused(tmp_path: Path) -> None:
+    inner, outer = tmp_path / "inner.zip", tmp_path / "outer.zip"
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.write(write_scan(tmp_path / "x.nrrd"), "x.nrrd")
+    assert np.array_equal(read_scan(inner).voxels[0], VOXELS)
+    with zipfile.ZipFile(outer, "w") as archive:
+        archive.write(inner, "inner.zip")
+    refused(lambda: read_scan(outer), outer, "another zip file (inner.zip)")

@@ -320,6 +320,10 @@ def test_prediction_of_an_absent_structure_does_not_count_as_missed() -> None:
         ("la_001_0000.nii.gz", "la_001.nii.gz"),
         ("1.3.6.1.4.1.14519.5.2.1.1.nii.gz", "1.3.6.1.4.1.14519.5.2.1.1.nii.gz"),
         ("site2.1_p01.seg.nrrd", "site2.1_p01_gt.nii.gz"),
+        ("seg_p1.nii.gz", "gt_p1.nii.gz"),
+        ("img0001.nii.gz", "label0001.nii.gz"),
+        ("p1_image_seg.nii.gz", "p1_label.nii.gz"),
+        ("M\u00fcller.nii.gz", "Mu\u0308ller_gt.nii.gz"),
     ],
 )
 def test_file_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
@@ -335,7 +339,13 @@ def test_file_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction
 
 @pytest.mark.parametrize(
     ("prediction", "label"),
-    [("site2.1_patient01.nii.gz", "site2.9_patient77.nii.gz"), ("patient_2019.nii.gz", "patient_2020.nii.gz")],
+    [
+        ("site2.1_patient01.nii.gz", "site2.9_patient77.nii.gz"),
+        ("patient_2019.nii.gz", "patient_2020.nii.gz"),
+        ("p1.nii.gz", "p10.nii.gz"),
+        ("p1_RV.nii.gz", "p1_LV.nii.gz"),
+        ("segmentation.nii.gz", "label.nii.gz"),
+    ],
 )
 def test_files_of_different_cases_are_not_paired(tmp_path: Path, prediction: str, label: str) -> None:
     save(tmp_path / "pred" / prediction, blob(1))

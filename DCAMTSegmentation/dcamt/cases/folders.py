@@ -94,9 +94,9 @@ def _below(path: Path, folder: Path) -> str:
 def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
     """Return the function that reads the data set in this folder; None if its layout is not that of a data set."""
     described = _description(folder)
-    if isinstance(described.get("dataset"), Mapping):
+    if isinstance(described.get("dataset"), Mapping) and described["dataset"]:
         return _nnunet_with_list
-    if "training" in described:
+    if described.get("training") or described.get("test"):
         return _listed_data_set
     if (folder / "imagesTr").is_dir():
         return _nnunet
@@ -171,7 +171,7 @@ class _ListedCases:
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
         """Add a case by the file of its first channel; `io.readers.read_scan` finds the others."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
-        label_path = self._folder / label if isinstance(label, str) and label else None
+        label_path = self._file(label) if isinstance(label, str) and label else None
         missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
         self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
         if missing or not files:
@@ -182,9 +182,26 @@ class _ListedCases:
         role = LABELLED if label_path else UNLABELLED
         self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
 
+    def skip(self, images: Sequence[object]) -> None:
+        """Skip the files of a test case that has a label."""
+        files = [self._file(text) for text in images if isinstance(text, str) and text]
+        self.skipped += [SkippedFile(file, _TEST_CASE) for file in files]
+
+    def skip_unlisted(self, folders: Sequence[str]) -> None:
+        """Skip the image files in subfolders of the data set that it does not list."""
+        named = {file for case in self.cases for file in (case.image, case.label)} | {one.path for one in self.skipped}
+        for name in folders:
+            files = _files(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
+            reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
+            self.skipped += [SkippedFile(file, reason) for file in files if file not in named]
+
     def _file(self, text: str) -> Path:
         """Return the named file; nnU-Net v1 lists images without the suffix `_0000` of the file names."""
         path = self._folder / text
+        if "\\" in text and not path.exists():
+            path = self._folder / text.replace("\\", "/")
+        if path.is_absolute() and not path.exists():  # The data set was moved; its folders keep their names.
+            path = self._folder.joinpath(*path.parts[-2:])
         kind = ending(path)
         channel = path.with_name(
             f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
@@ -192,6 +209,7 @@ class _ListedCases:
         return channel if not path.exists() and channel.exists() else path
 
 
+_TEST_CASE = "a test case of the data set"
 _OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
 _UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files x_0000, x_0001, ... in one folder"
 
@@ -199,11 +217,16 @@ _UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files 
 def _listed_data_set(folder: Path) -> FoundCases:
     """Read the list of a Decathlon or nnU-Net v1 data set: `training` has images and labels, `test` images alone."""
     described, listed = _description(folder), _ListedCases(folder)
+    has_test_labels = bool(_files(folder / "labelsTs", LABEL_ENDINGS))
     for key in ("training", "validation", "test"):
         entries = described.get(key)
         for entry in entries if isinstance(entries, list) else ():
             image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (entry, None)
-            listed.add(image if isinstance(image, list) else [image], label)
+            if key == "test" and has_test_labels:
+                listed.skip(image if isinstance(image, list) else [image])
+            else:
+                listed.add(image if isinstance(image, list) else [image], label)
+    listed.skip_unlisted(("imagesTr", "labelsTr", "imagesTs", "labelsTs"))
     has_channels = any(channel_of(case.image) is not None for case in listed.cases)
     layout = NNUNET if has_channels else DECATHLON
     return FoundCases(layout, tuple(listed.cases), tuple(listed.skipped), _classes(described))
@@ -227,8 +250,9 @@ def _nnunet(folder: Path) -> FoundCases:
         images, labels = folder / f"images{part}", folder / f"labels{part}"
         labels_by_name = {scan_name(file): file for file in _files(labels, LABEL_ENDINGS)}
         if part == "Ts" and labels_by_name:
-            reason = "a test case of the data set"
-            skipped += [SkippedFile(file, reason) for file in (*_files(images, SCAN_ENDINGS), *labels_by_name.values())]
+            skipped += [
+                SkippedFile(file, _TEST_CASE) for file in (*_files(images, SCAN_ENDINGS), *labels_by_name.values())
+            ]
             continue
         used = set()
         for file in _files(images, SCAN_ENDINGS):

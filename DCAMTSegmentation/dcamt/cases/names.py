@@ -9,6 +9,7 @@ and their like, a structure's name in a label's (`p1_LA_gt` of the scan `p1`), a
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without
 IMAGE_WORDS = frozenset(
     [
         *("image", "images", "img", "imgs", "imaging", "scan", "scans", "volume", "volumes", "imagestr", "imagests"),
-        *("lgemri", "enhanced"),
+        *("lgemri", "enhanced", "bild", "bilder", "imagen", "imagenes", "immagine", "immagini"),
     ]
 )
 ATRIUM_WORDS = frozenset(("la", "left", "atrium", "atrial", "leftatrium", "endo", "endocardium", "cavity", "lumen"))
@@ -35,7 +36,7 @@ OTHER_STRUCTURES = frozenset(
 )
 """Words for other structures that a label's name may have in addition to its scan's name."""
 _QUALIFIERS = frozenset(
-    ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary")
+    ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground")
 )
 """Words in a label's name that state how the label was made."""
 _SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
@@ -43,6 +44,9 @@ LABEL_WORDS = frozenset(
     [
         *("label", "labels", "labelmap", "lbl", "labelstr", "labelsts", "seg", "segs", "segmentation", "segmentations"),
         *("mask", "masks", "gt", "groundtruth", "outline", "outlines", "annotation", "annotations", "dseg", "laendo"),
+        *("truth", "goldstandard", "annot", "annotated", "segm", "segmented"),
+        *("maske", "masken", "segmentierung", "segmentierungen", "kontur", "konturen", "masque", "masques"),
+        *("mascara", "máscara", "mascaras", "segmentación", "segmentacion", "maschera", "maschere", "segmentazione"),
         *("contour", "contours", "manual", "atriumsegimgmo", "atriumsegimg", "atriumsegimgm"),
         *(f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium") for suffix in _SUFFIXES),
     ]
@@ -65,6 +69,21 @@ _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS | PREDICTION_WOR
 _SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
 """A word with its number, as in `img0001` and `label0001`."""
+
+
+_CAPITALISED = re.compile(
+    r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
+)
+"""The start of a capitalised word, as in `p1Mask`."""
+
+
+def _split_words(text: str) -> list[str]:
+    """Return the words of a name at even, and the separators between them at odd indices.
+
+    Accented letters are composed (NFC), since archives of macOS decompose them.
+    """
+    text = unicodedata.normalize("NFC", text)
+    return _SEPARATORS.split(_NUMBERED.sub(r"\1_\2", _CAPITALISED.sub("_", text)))
 
 
 class FileKind(Enum):
@@ -93,8 +112,8 @@ def case_name(path: str | Path) -> str:
     >>> case_name("1.3.6.1.4.1.14519.5.2.1.1.nii.gz")
     '1.3.6.1.4.1.14519.5.2.1.1'
     """
-    name = without_channel(scan_name(path))
-    words = _SEPARATORS.split(name)
+    name = unicodedata.normalize("NFC", without_channel(scan_name(path)))
+    words = _SEPARATORS.split(_CAPITALISED.sub("_", name))
     if len(words) > 2 and words[-1].lower() in (IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS):
         name = without_channel("".join(words[:-2]))
     return name
@@ -122,10 +141,13 @@ def short_names(name: str) -> list[str]:
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
     """Return the labels by the names of their cases.
 
-    A case gets the label of the same name, otherwise the only label whose longest short name (`short_names`) that is a
-    case is this one. Other labels keep their own names.
+    A case gets the label of the same name, otherwise the only label whose name is the same without words for the kind
+    of file (`seg_p1` and `gt_p1`, `img0001` and `label0001`), otherwise the only label whose longest short name
+    (`short_names`) that is a case is this one. Other labels keep their own names.
     """
-    found, known = dict(labels), set(cases)
+    known = set(cases)
+    found = _paired_without_kind_words(known, labels)
+    labels = dict(found)
     fitting: defaultdict[str, list[str]] = defaultdict(list)
     for name in (name for name in labels if name not in known):
         case = next((short for short in short_names(name) if short in known), None)
@@ -135,6 +157,32 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
         if len(names) == 1:
             found[case] = found.pop(names[0])
     return found
+
+
+def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the labels, those that one case equals without the words for the kind of file by this case's name."""
+    found = dict(labels)
+    cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
+    labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
+    for names, by_name in ((cases, cases_by_name), (labels, labels_by_name)):
+        for name in names:
+            by_name[_name_without_kind_words(name, _KIND_WORDS | RESULT_WORDS)].append(name)
+    for shorter, names in cases_by_name.items():
+        fitting = labels_by_name[shorter]
+        if shorter and len(names) == len(fitting) == 1 and names[0] not in labels and fitting[0] not in cases:
+            found[names[0]] = found.pop(fitting[0])
+    return found
+
+
+def _name_without_kind_words(name: str, kind_words: Collection[str]) -> str:
+    """Return a name without those of its words that are `kind_words`, and without separators at its ends."""
+    words = _split_words(name)
+    kept = [
+        "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
+        for n, word in enumerate(words[::2])
+        if word.lower() not in kind_words
+    ]
+    return "".join(kept).strip("_-. ")
 
 
 def classify(path: Path, folder: Path) -> NamedFile:
@@ -151,15 +199,9 @@ def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedF
     found: set[str] = set()
     key = []
     for part in parts:
-        words = _SEPARATORS.split(_NUMBERED.sub(r"\1_\2", part))
-        lower = [word.lower() for word in words[::2]]
-        found.update(lower)
-        kept = [
-            "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
-            for n, word in enumerate(lower)
-            if word not in _KIND_WORDS and word not in result_words
-        ]
-        if text := "".join(kept).strip("_-. "):
+        words = _split_words(part)
+        found.update(word.lower() for word in words[::2])
+        if text := _name_without_kind_words(part, _KIND_WORDS | frozenset(result_words)):
             key.append(text)
     kind = FileKind.SCAN
     if found & PREDICTION_WORDS or not found.isdisjoint(result_words):
@@ -206,7 +248,7 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
 
 
 def _words(text: str) -> set[str]:
-    return {word.lower() for word in _SEPARATORS.split(text)[::2]}
+    return {word.lower() for word in _split_words(text)[::2]}
 
 
 def _without_channel(key: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from .formats import ending
 from .stored_image import (
     DAMAGED,
     StoredImage,
+    compressed_size,
     cut_file,
     data_file_errors,
     is_gzip,
@@ -37,6 +38,9 @@ _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOA
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _HEADER_LIMIT = 1 << 20
+_TIFF_NOTE = (
+    "A TIFF file does not store the distance between slices, the position or the orientation: 1 mm was assumed."
+)
 
 
 def quiet_sitk() -> Any:
@@ -108,6 +112,7 @@ def open_itk(path: Path) -> StoredImage:
         channels=reader.GetNumberOfComponents() * math.prod(size[3:]),
         grid=Grid(size[:3], _affine(reader, len(size))),
         load=load,
+        notes=(_TIFF_NOTE,) if check is _check_tiff else (),
     )
 
 
@@ -162,9 +167,14 @@ def _check_meta(path: Path) -> None:
     size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
     value = fields["elementdatafile"]
     compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
+    if not {"elementspacing", "elementsize"} & fields.keys():
+        what = "lacks the spacing of its voxels (ElementSpacing)"
+        raise InputError(what, path=path, remedy="Add it to the header, or export the scan again.")
     text = not fields.get("binarydata", "false").lower().startswith(("t", "1"))  # ITK's default is text.
     if value.upper() == "LOCAL":
         _check_data(path, path, start, size, each, compressed, text)
+        if compressed:
+            _check_compressed_size(path, path, start, fields.get("compresseddatasize", "0"))
         return
     words = value.split()
     if words[0].upper() == "LIST":
@@ -180,6 +190,24 @@ def _check_meta(path: Path) -> None:
         if not data.is_file():
             raise missing_data_file(path, data)
         _check_data(path, data, max(0, skip), size // max(1, len(names)), each, compressed, text)
+        if compressed:
+            _check_compressed_size(path, data, max(0, skip), fields.get("compresseddatasize", "0"))
+
+
+def _check_compressed_size(path: Path, data: Path, start: int, stated: str) -> None:
+    """Raise InputError if `stated`, the size in the header, is not that of the file `data` after byte `start`.
+
+    ITK returns random memory for what lies beyond the stated size. For 0, ITK uses the size of a data file.
+    """
+    held = os.path.getsize(data) - start
+    size = int(stated)
+    if size > held or (size < held and not (size == 0 and data != path)):
+        with open(data, "rb") as file:
+            file.seek(start)
+            used = compressed_size(file)
+        if size < used or size > held:
+            what = f"states {size} bytes of compressed data, but has {used}"
+            raise InputError(what, path=path, remedy="Correct CompressedDataSize in its header, or export it again.")
 
 
 def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:

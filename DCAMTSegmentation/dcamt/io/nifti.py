@@ -62,7 +62,13 @@ def open_nifti(path: Path) -> StoredImage:
         if len(shape) < 3:
             raise InputError(f"is a {len(shape)}D image", path=path, remedy="A three-dimensional scan is needed.")
         check_size(shape, path)
-        dtype = header.get_data_dtype()
+        try:
+            dtype = header.get_data_dtype()
+        except KeyError:
+            dtype = np.dtype("V0")
+        if dtype.itemsize == 0:
+            what = f"holds voxels of an unknown type (number {int(header['datatype'])})"
+            raise InputError(what, path=path, remedy="Save it again with whole or real numbers.")
         if dtype.fields is not None:
             raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
         offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
@@ -79,7 +85,7 @@ def open_nifti(path: Path) -> StoredImage:
                 read_array(file, np.dtype(np.uint8), offset)  # Skip the header.
                 voxels = read_array(file, dtype, math.prod(shape)).reshape(shape, order="F")
                 read_to_end(file)
-            slope, intercept = header.get_slope_inter()
+            slope, intercept = _scaling(header)
             if slope is not None and (slope, intercept) != (1, 0):
                 voxels = apply_read_scaling(voxels, slope, intercept)
                 if (dtype.kind, dtype.itemsize) != ("f", 8):
@@ -93,6 +99,15 @@ def open_nifti(path: Path) -> StoredImage:
         load=load,
         verify=lambda: check_complete(path, size + offset, packed=packed),
     )
+
+
+def _scaling(header: Any) -> tuple[float | None, float | None]:
+    """Return slope and intercept of the voxels, None if there are none; a slope of 0 counts as 1, as in ITK."""
+    intercept = float(header["scl_inter"])
+    if float(header["scl_slope"]) == 0 and math.isfinite(intercept) and intercept:
+        return 1.0, intercept
+    slope, intercept = header.get_slope_inter()
+    return slope, intercept
 
 
 def itk_affine(path: Path, header: Any) -> np.ndarray:

@@ -293,6 +293,10 @@ def _data_files(path: Path, header: _Header, sizes: Sequence[int]) -> list[Path]
     else:
         names = [value]
     files = [path.parent / name for name in names]
+    files = [
+        file if file.is_file() else path.parent / name.replace("\\", "/")
+        for file, name in zip(files, names, strict=True)
+    ]
     if not files:
         raise InputError("names no data files", path=path, remedy=DAMAGED)
     for file in files:

@@ -35,6 +35,13 @@ _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
 _DICOM_ENDINGS = (".dcm", ".ima", "")
 _ZIP_MAGIC = b"PK\x03\x04"
+_EMPTY_ZIP_MAGIC = b"PK\x05\x06"
+_OTHER_KINDS = {
+    b"7z\xbc\xaf\x27\x1c": "7z archive",
+    b"Rar!\x1a\x07": "RAR archive",
+    b"%PDF": "PDF document",
+}
+"""First bytes of files that are no scans, and what they are."""
 _MAXIMUM_UNZIPPED = 16 << 30
 
 
@@ -174,6 +181,8 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
             raise InputError("is an empty file", path=path, remedy="Copy or export it again.")
         with open(path, "rb") as file:
             start = file.read(4)
+    if start == _EMPTY_ZIP_MAGIC:
+        raise InputError("is an empty zip file", path=path, remedy="Pack the scan again.")
     if start == _ZIP_MAGIC:
         with _unzipped(path) as inner, _open_image(inner, choice, label) as image:
             yield image
@@ -183,6 +192,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
 
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     kind, head = ending(path), read_head(path)
+    _refuse_other_kinds(path, head)
     if kind in _NRRD_ENDINGS:
         return open_nrrd(path)
     if kind in _NIFTI_ENDINGS:
@@ -196,6 +206,16 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     if head.startswith(HDF5_MAGIC) and kind in (".h5", ".hdf5"):
         return open_hdf5(path, label)
     return open_itk(path)
+
+
+def _refuse_other_kinds(path: Path, head: bytes) -> None:
+    """Raise InputError if a file's first bytes are those of an archive or a document."""
+    found = next((name for magic, name in _OTHER_KINDS.items() if head.startswith(magic)), "")
+    if head[257:262] == b"ustar":
+        found = "tar archive"
+    if found:
+        remedy = "Extract it, and choose the scan." if "archive" in found else "Choose the scan."
+        raise InputError(f"is a {found}, not a scan", path=path, remedy=remedy)
 
 
 def _is_bare_dicom(kind: str, head: bytes) -> bool:
@@ -249,6 +269,10 @@ def _unzipped(path: Path) -> Iterator[Path]:
             archive.extractall(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file() and not file.name.startswith(".")]
         images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+        packed = [file.name for file in files if zipfile.is_zipfile(file)]
+        if packed and not images and len(packed) == len(files):
+            what = f"holds {'another zip file' if len(packed) == 1 else 'zip files'} ({list_names(sorted(packed))})"
+            raise InputError(what, path=path, remedy="Extract it, and choose a zip file in it.")
         if len(images) > 1 and len(images) == len(files):
             names = ", ".join(sorted(file.name for file in images)[:5])
             what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"

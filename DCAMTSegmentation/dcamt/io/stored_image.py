@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import io
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -227,6 +228,15 @@ def unpacked_size(file: IO[bytes]) -> tuple[int, bool]:
     return size, True
 
 
+def compressed_size(file: IO[bytes]) -> int:
+    """Return the number of bytes of the first zlib or gzip stream in a file from its current position on."""
+    inflate, used = zlib.decompressobj(wbits=47), 0
+    while not inflate.eof and (chunk := file.read(_CHUNK)):
+        inflate.decompress(chunk)
+        used += len(chunk)
+    return used - len(inflate.unused_data)
+
+
 def cut_file(path: Path, held: int, size: int, header: Path | None = None) -> InputError:
     """Return the error for a file that holds `held` of `size` bytes; `header` as in `check_complete`."""
     lacks = f"holds {held} of {size} bytes" if held < size else "lacks its checksum"
@@ -266,5 +276,6 @@ def _shorten(message: str, path: Path) -> str:
     for mark in ("sitk::ERROR:", "ITK ERROR:"):
         message = message.rpartition(mark)[2]
     message = " ".join(message.split())
+    message = re.sub(r"\w+ ?\(0x[0-9a-f]+\): ", "", message)  # the reader's class and address
     message = message.replace(f"File {path}", "the file").replace(str(path), "the file").rstrip(". ")
     return message if len(message) <= 160 else message[:157] + "..."
