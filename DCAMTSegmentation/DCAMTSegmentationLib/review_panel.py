@@ -31,6 +31,11 @@ class ReviewPanel:
         ui.correctButton.connect("clicked(bool)", self.on_correct)
         ui.teachButton.connect("clicked(bool)", self.on_teach)
 
+    @property
+    def has_measurements(self) -> bool:
+        """Whether the shown node has a table of measurements."""
+        return review.referenced(self._node, review.MEASUREMENTS) is not None
+
     def show(self, segmentation: Any) -> None:
         """Show the result of a node, or nothing for None and for a node without a result."""
         ui, changed = self._ui, segmentation is not self._node
@@ -48,7 +53,7 @@ class ReviewPanel:
                     ui.measurementsTable.setRowHidden(row, row < hidden)
                 ui.measurementsTable.setFixedHeight((table.GetNumberOfColumns() - hidden) * ROW_PIXELS + 4)
         ui.measurementsTable.visible = table is not None
-        ui.copyButton.enabled = ui.exportButton.enabled = table is not None
+        ui.copyButton.enabled = ui.exportButton.enabled = self.has_measurements
         ui.resultLabel.text = self._result_text(table)
         ui.resultLabel.visible = bool(ui.resultLabel.text)
         model = review.model_title(segmentation)
@@ -58,7 +63,7 @@ class ReviewPanel:
         ui.nextPlaceButton.enabled = bool(review.doubtful_places(segmentation))
         volume = review.referenced(segmentation, review.VOLUME)
         ui.correctButton.enabled = segmentation is not None and volume is not None
-        ui.teachButton.enabled = ui.correctButton.enabled
+        ui.teachButton.enabled = segmentation is not None and volume is not None
         if changed:
             ui.placeLabel.text = ""
         ui.teachLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""

@@ -21,7 +21,7 @@ from slicer.util import VTKObservationMixin
 
 from . import measurements_table, region_of_interest, review, training_cases, views
 from .measuring_job import MeasuringJob
-from .page_job import PageJob
+from .report_job import ReportJob
 from .segmentation_job import SegmentationJob, SegmentationProgress, SegmentationRequest
 from .segmentation_log import SegmentationLog
 from .wall_job import WallJob
@@ -186,8 +186,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._refuse_second()
         self._start(WallJob(self._worker, volume, segmentation, segment, self._finisher(onFinished)))
 
-    def writePage(
-        self, volume: Any, segmentation: Any, segment: str, page: Path, onFinished: OnFinished | None = None
+    def writeReport(
+        self, volume: Any, segmentation: Any, segment: str, path: Path, onFinished: OnFinished | None = None
     ) -> None:
         """Start writing the one-page report of a segment to an `.html` file; `onFinished` is called once.
 
@@ -197,7 +197,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
-        self._start(PageJob(self._worker, volume, segmentation, segment, page, self._finisher(onFinished)))
+        self._start(ReportJob(self._worker, volume, segmentation, segment, path, self._finisher(onFinished)))
 
     def cancel(self) -> None:
         """Stop the segmentation, if there is one, at once; `onFinished` is called."""

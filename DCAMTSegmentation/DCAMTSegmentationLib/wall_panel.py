@@ -29,13 +29,15 @@ ROW_PIXELS = 22
 class WallPanel:
     """Shows the wall of a segmentation; a new threshold or opening takes effect at once, without the worker.
 
-    `on_measure(segment)` starts the measurement of a segment of the shown segmentation.
+    `on_measure(segment)` starts the measurement of a segment of the shown segmentation; `can_measure`: whether there is
+    a segment and the user may start.
     """
 
     def __init__(self, ui: Any, on_measure: Callable[[str], None]) -> None:
         self._ui, self._on_measure = ui, on_measure
         self._segmentation: Any = None
         self._wall: WallResult | None = None
+        self.can_measure = False
         self._filling = False
         self._segments: list[str] = []
         self._presets = [preset.threshold for preset in PRESETS]
@@ -57,7 +59,8 @@ class WallPanel:
         """Show the wall of a segmentation; `ready`: a volume is chosen and nothing runs."""
         ui = self._ui
         self._show_segments(segmentation)
-        ui.wallMeasureButton.enabled = ready and bool(self._segments)
+        self.can_measure = ready and bool(self._segments)
+        ui.wallMeasureButton.enabled = self.can_measure
         model = review.referenced(segmentation, review.WALL)
         changed = segmentation is not self._segmentation or (model is None) != (self._wall is None)
         self._segmentation = segmentation

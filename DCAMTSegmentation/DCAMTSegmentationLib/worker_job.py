@@ -38,6 +38,11 @@ class JobOutcome:
     detail: str = ""
     cancelled: bool = False
 
+    @property
+    def failed(self) -> bool:
+        """Whether the job ended without a result although the user did not cancel it."""
+        return self.segmentation is None and not self.cancelled
+
 
 class WorkerJob(ABC):
     """A request to a `SegmentationWorker`, with a folder for its files; `on_finished` is called once with the outcome.

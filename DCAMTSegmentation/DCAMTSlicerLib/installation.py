@@ -26,10 +26,8 @@ NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "
 class NotInstalledError(DCAMTError):
     """Raised when packages of the engine are missing; the message states what the user can do.
 
-    detail: the output of the installation that failed, if any.
+    `detail` is the output of the installation that failed, if any.
     """
-
-    detail = ""
 
 
 class InstallationDeclined(NotInstalledError):
@@ -93,7 +91,7 @@ def ensure_packages() -> None:
 def show_error(error: DCAMTError, title: str) -> None:
     """Show an error, with the output of a failed installation; show nothing if the user declined to install."""
     if not isinstance(error, InstallationDeclined):
-        slicer.util.errorDisplay(error_text(error), windowTitle=title, detailedText=getattr(error, "detail", ""))
+        slicer.util.errorDisplay(error_text(error), windowTitle=title, detailedText=error.detail)
 
 
 class _Printed:

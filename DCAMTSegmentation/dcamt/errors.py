@@ -17,9 +17,13 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class DCAMTError(Exception):
-    """Base class of the errors whose message is one line for the user; `reason` is a word for the kind of error."""
+    """Base class of the errors whose message is one line for the user.
+
+    reason: a word for the kind of error. detail: the output of a program that failed, for a report of the error.
+    """
 
     reason: ClassVar[str] = "internal"
+    detail: str = ""
 
 
 class InputError(DCAMTError):

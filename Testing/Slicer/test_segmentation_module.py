@@ -13,11 +13,12 @@ import unittest
 import weakref
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from xml.etree import ElementTree
 
 import numpy as np
 import slicer
-from segmentation_case import ROOT, SegmentationCase, add_scan
+from segmentation_case import ROOT, SegmentationCase, add_scan, click
 from slicer_harness import in_real_slicer, open_module, process_events, start_afresh
 
 # Opens the panel in a new interpreter and prints the imported packages.
@@ -70,6 +71,29 @@ class ClosedModuleTest(SegmentationCase):
         self.assertEqual([part() for part in left if part() is not None], [])
 
 
+class PanelConnectionTest(SegmentationCase):
+    def test_closed_panel_ignores_clicks(self) -> None:
+        self.prepare(add_scan())
+        self.module.widget.segmentationPanel.close()
+        self.assertTrue(self.ui.applyButton.enabled)
+        with mock.patch.object(self.logic, "apply") as apply:
+            click(self.ui.applyButton)
+        apply.assert_not_called()
+
+    def test_segmentation_starts_when_the_module_was_left_during_the_installation_of_packages(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        panel = self.module.widget.segmentationPanel
+        with (
+            mock.patch.object(self.logic, "ensurePackages", side_effect=panel.exit),
+            mock.patch.object(self.logic, "apply") as apply,
+        ):
+            click(self.ui.applyButton)
+        (settings, *_), _ = apply.call_args
+        self.assertIs(settings.inputVolume, volume)
+        self.assertTrue(self.ui.statusLabel.text.startswith("Starting"))
+
+
 class ModuleTest(SegmentationCase):
     def test_module_has_title_help_and_icon(self) -> None:
         module = slicer.modules.dcamtsegmentation
@@ -87,8 +111,8 @@ class ModuleTest(SegmentationCase):
             if hasattr(widget, "property") and widget.property("SlicerParameterName")
         }
         parameters = set(type(self.settings).allParameters)
-        # Slicer's connectors cannot handle the list of models, whose entries change.
-        self.assertEqual(set(named), parameters - {"model"})
+        # Slicer has no connectors for the list of models, whose entries change, and for the channels' selectors.
+        self.assertEqual(set(named), parameters - {"model", "channelVolumes"})
 
     def test_every_clickable_widget_has_a_tooltip(self) -> None:
         silent = [

@@ -87,12 +87,12 @@ class WholeWorkflowTest(SegmentationCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, segmentation, identifier, volume)
         self.module.enter()
         with Person() as person:
-            person.expects("may hold corrections", "Cancel")
+            person.expects("was edited", "Cancel")
             click(self.ui.applyButton)
         self.assertFalse(self.logic.isRunning())
         np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
         with Person() as person:
-            person.expects("may hold corrections", "Ok")
+            person.expects("was edited", "Ok")
             click(self.ui.applyButton)
             self.wait()
         self.assertTrue((segment_mask(segmentation, volume) != corrected).any())

@@ -26,11 +26,11 @@ WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
 WALL_OF_OTHER_SEGMENT = "The wall was measured of another segment and was left out."
 
 
-class PageJob(WorkerJob):
-    """Sends a volume, segments and their review data to the worker, which writes the page.
+class ReportJob(WorkerJob):
+    """Sends a volume, segments and their review data to the worker, which writes the report.
 
-    The page shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. Names in the scene, which may
-    identify the patient, are not used: segments that DCAMT wrote have the names of their classes, others none.
+    The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. Names in the scene, which
+    may identify the patient, are not used: segments that DCAMT wrote have the names of their classes, others none.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class PageJob(WorkerJob):
         volume: Any,
         segmentation: Any,
         segment: str,
-        page: Path,
+        report: Path,
         on_finished: Callable[[JobOutcome], None],
     ) -> None:
         super().__init__(worker, on_finished)
-        self._volume, self._segmentation, self._segment, self._page = volume, segmentation, segment, page
+        self._volume, self._segmentation, self._segment, self._report = volume, segmentation, segment, report
 
     def start(self) -> None:
         """Start the job in the next turn of the event loop.
@@ -93,7 +93,7 @@ class PageJob(WorkerJob):
             scan,
             ijk_to_ras(self._volume),
             tuple(segments),
-            self._page,
+            self._report,
             name=self._volume.GetName(),
             method=review.outline_method(self._segmentation) if is_own else None,
             is_corrected=review.is_corrected(self._segmentation),
@@ -107,10 +107,10 @@ class PageJob(WorkerJob):
         )
 
     def take_answer(self, event: PageWritten) -> Iterator[JobOutcome | None]:
-        yield JobOutcome(self._segmentation, _("The report was written to {file}.").format(file=self._page))
+        yield JobOutcome(self._segmentation, _("The report was written to {file}.").format(file=self._report))
 
     def _reason_against_wall(self) -> str:
-        """Return why the measured wall does not belong on the page; "" if it does."""
+        """Return why the measured wall does not belong in the report; "" if it does."""
         if measured_volume(self._segmentation) is not self._volume:
             return WALL_OF_OTHER_SCAN
         if measured_segment(self._segmentation) != self._segment:
