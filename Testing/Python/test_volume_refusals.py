@@ -14,7 +14,7 @@ from dcamt.errors import InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.volume import Labelmap, Volume, check_grid, fit_labelmap
+from dcamt.volume import Labelmap, Volume, check_grid, check_scan_grid, fit_labelmap
 from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
@@ -157,6 +157,22 @@ def test_shape_that_is_not_a_scan_is_refused(tmp_path: Path) -> None:
     sitk.WriteImage(image, str(four))
     refused(lambda: read_scan(four), four, "3 volumes")
     np.testing.assert_array_equal(read_scan(four, channels=3).voxels[2], scan(seed=2))
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_axis_of_fewer_than_three_voxels_is_refused_whichever_it_is(axis: int) -> None:
+    """A stack of three thick slices is a scan."""
+
+    def grid(length: int) -> Grid:
+        shape = [20, 20, 20]
+        shape[axis] = length
+        return Grid((shape[0], shape[1], shape[2]), np.diag([2.0, 2.0, 2.0, 1.0]))
+
+    with pytest.raises(InputError, match=r"x\.nrrd: holds one slice only .* A three-dimensional scan is needed\."):
+        check_scan_grid(grid(1), Path("x.nrrd"))
+    with pytest.raises(InputError, match=r"x\.nrrd: is too small: .* Every axis needs at least 3 voxels\."):
+        check_scan_grid(grid(2), Path("x.nrrd"))
+    check_scan_grid(grid(3), Path("x.nrrd"))
 
 
 def test_voxels_that_are_not_intensities_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The panel's worker and the command `segment` refuse a scan, or question it, with the same words."""
+"""The panel's worker and the command `segment` give the same labels, or refuse or question a scan in the same words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import torch
 from dcamt import cli
 from dcamt.inference.serving import Worker
 from dcamt.networks.dual_vnet import DualVNet
@@ -106,12 +107,49 @@ def test_worker_and_command_question_a_scan_of_few_values_with_the_same_sentence
     assert question in messages
 
 
+def command_labels(scan: Path, model: Path) -> np.ndarray:
+    """Return the labels (K, J, I) that the command `segment` writes, read by SimpleITK."""
+    result = scan.with_name("result.nrrd")
+    assert cli.main([*map(str, ("segment", scan, "-o", result, "--model", model, "--device", "cpu"))]) == 0
+    return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(result))))
+
+
+@pytest.mark.parametrize("name", ["x.nrrd", "x.nii.gz", "x.mha", "thin.nii.gz"])
+def test_worker_and_command_give_the_same_labels(name: str, saved_model: Path, tmp_path: Path) -> None:
+    voxels = intensities((3, 12, 10) if name.startswith("thin") else SHAPE)
+    scan = write_scan(tmp_path / name, voxels, SPACING)
+    result = ask_worker(scan, saved_model, tmp_path / "worker")[-1]
+    assert isinstance(result, ScanSegmented)
+    np.testing.assert_array_equal(np.load(result.labelmap), command_labels(scan, saved_model))
+
+
+def two_channel_model(folder: Path) -> Path:
+    recipe = replace(tiny_recipe(), input_channels=2)
+    torch.manual_seed(0)
+    save_model(folder / "two.dcamt", DualVNet(recipe).state_dict(), recipe, BLANK_CARD)
+    return folder / "two.dcamt"
+
+
+def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path) -> None:
+    """The worker gets both channels in one array, as the panel sends them; the command gets one file for each."""
+    model, channels = two_channel_model(tmp_path), [intensities(), intensities()[::-1] ** 2]
+    both = write_scan(tmp_path / "both.nrrd", np.stack(channels, axis=-1), SPACING)
+    result = ask_worker(both, model, tmp_path / "worker")[-1]
+    assert isinstance(result, ScanSegmented)
+    for number, voxels in enumerate(channels):
+        write_scan(tmp_path / f"x_{number:04d}.nrrd", voxels, SPACING)
+    labels = command_labels(tmp_path / "x_0000.nrrd", model)
+    np.testing.assert_array_equal(np.load(result.labelmap), labels)
+    for number, voxels in enumerate(channels[::-1]):
+        write_scan(tmp_path / f"y_{number:04d}.nrrd", voxels, SPACING)
+    (tmp_path / "result.nrrd").unlink()
+    assert not np.array_equal(command_labels(tmp_path / "y_0000.nrrd", model), labels)  # the order matters
+
+
 def test_worker_and_command_refuse_a_scan_of_one_channel_for_a_model_of_two(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = replace(tiny_recipe(), input_channels=2)
-    model = tmp_path / "two.dcamt"
-    save_model(model, DualVNet(recipe).state_dict(), recipe, BLANK_CARD)
+    model = two_channel_model(tmp_path)
     scan = write_scan(tmp_path / "x.nrrd", intensities(), SPACING)
     failed = ask_worker(scan, model, tmp_path / "worker")[-1]
     assert isinstance(failed, RequestFailed)

@@ -1,0 +1,94 @@
+"""A volume that Slicer loads and the same file read by the command have the same voxels at the same places."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import tempfile
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import slicer
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_scan
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
+from slicer_harness import close_scene
+
+SHAPE = (9, 8, 7)
+
+
+def image(dtype: type = np.int16, upright: bool = False) -> sitk.Image:
+    """Return an image of random voxels on an oblique grid or, if `upright`, along the patient's axes."""
+    made = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 900, SHAPE[::-1]).astype(dtype))
+    made.SetSpacing((1.25, 1.5, 3.0))
+    made.SetOrigin((-31.0, 40.5, 12.125))
+    if not upright:
+        turn = sitk.Euler3DTransform((0, 0, 0), 0.3, -0.2, 0.5)
+        made.SetDirection(turn.GetMatrix())
+    return made
+
+
+def save(path: Path, packed: bool = False, dtype: type = np.int16, upright: bool = False) -> Path:
+    sitk.WriteImage(image(dtype, upright), str(path), useCompression=packed)
+    return path
+
+
+def nifti(path: Path, *changes: tuple[int, str, tuple[float, ...]]) -> Path:
+    """Write a NIfTI file and change header fields, each given by its offset, type and values."""
+    data = bytearray(save(path.with_name("plain.nii")).read_bytes())
+    for offset, kind, values in changes:
+        struct.pack_into(f"<{len(values)}{kind}", data, offset, *values)
+    path.write_bytes(gzip.compress(bytes(data)) if path.suffix == ".gz" else bytes(data))
+    return path
+
+
+QFORM, SFORM, PIXDIM, SLOPE, UNITS = 252, 254, 76, 112, 123
+"""Offsets of fields in the NIfTI header."""
+INPUTS: dict[str, Callable[[Path], Path]] = {
+    "nrrd": lambda folder: save(folder / "x.nrrd"),
+    "nrrd, gzip": lambda folder: save(folder / "x.nrrd", packed=True),
+    "nrrd, float64": lambda folder: save(folder / "x.nrrd", dtype=np.float64),
+    "nrrd, uint8": lambda folder: save(folder / "x.nrrd", dtype=np.uint8),
+    "nhdr": lambda folder: save(folder / "x.nhdr"),
+    "mha": lambda folder: save(folder / "x.mha"),
+    "mha, compressed": lambda folder: save(folder / "x.mha", packed=True),
+    "mhd": lambda folder: save(folder / "x.mhd"),
+    "nii": lambda folder: save(folder / "x.nii"),
+    "nii.gz": lambda folder: save(folder / "x.nii.gz"),
+    "nii.gz, qform alone": lambda folder: nifti(folder / "x.nii.gz", (SFORM, "h", (0,))),
+    "nii.gz, sform alone": lambda folder: nifti(folder / "x.nii.gz", (QFORM, "h", (0,))),
+    "nii.gz, no form": lambda folder: nifti(folder / "x.nii.gz", (QFORM, "h", (0, 0))),
+    "nii.gz, sform of another scanner": lambda folder: nifti(folder / "x.nii.gz", (QFORM, "h", (1, 2))),
+    "nii.gz, forms that differ": lambda folder: nifti(folder / "x.nii.gz", (280, "f", (-1, 0, 0, 7, 0, -1, 0, 8))),
+    "nii.gz, other pixdim": lambda folder: nifti(folder / "x.nii.gz", (PIXDIM + 4, "f", (2.5, 2.5, 5.0))),
+    "nii.gz, scaled": lambda folder: nifti(folder / "x.nii.gz", (SLOPE, "f", (0.5, -10.0))),
+    "nii.gz, micrometres": lambda folder: nifti(
+        folder / "x.nii.gz", (UNITS, "B", (3,)), (PIXDIM + 4, "f", (1250.0, 1500.0, 3000.0))
+    ),
+    "hdr and img": lambda folder: save(folder / "x.hdr", upright=True),
+}
+
+
+class InputsTest(unittest.TestCase):
+    def setUp(self) -> None:
+        close_scene()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.addCleanup(close_scene)
+        self.folder = Path(folder.name)
+
+    def test_slicer_and_the_command_read_the_same_scan(self) -> None:
+        for number, (kind, write) in enumerate(INPUTS.items()):
+            with self.subTest(kind):
+                place = self.folder / str(number)
+                place.mkdir()
+                path = write(place)
+                volume = slicer.util.loadVolume(str(path), {"show": False})
+                scan = read_scan(path)
+                theirs = voxels_of(volume).transpose(2, 1, 0)
+                np.testing.assert_allclose(scan.voxels[0], theirs, rtol=1e-6)
+                grid = Grid(theirs.shape, ijk_to_ras(volume))
+                np.testing.assert_allclose(scan.grid.corners(), grid.corners(), atol=2e-3)
