@@ -1,48 +1,58 @@
-"""Mutual distillation against a loop over voxels; teachers have no gradient, students learn the teachers' output."""
+"""Mutual distillation against a loop over voxels; a teacher has no gradient, and a student follows its teacher."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from dcamt.losses.distillation import confidence, mutual_distillation
 from torch import Tensor
 
+SHARPENING = 0.5
+"""Temperature of the teacher's probabilities in the Dice loss."""
 
-def softmax(z: list[float], temperature: float = 1.0) -> list[float]:
-    exponentials = [math.exp(value / temperature) for value in z]
+
+def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
+    exponentials = [math.exp(value / temperature) for value in logits]
     return [value / sum(exponentials) for value in exponentials]
 
 
-def confidence_by_hand(z: list[float]) -> float:
-    return (max(softmax(z)) - 1 / len(z)) / (1 - 1 / len(z))
+def reference_confidence(logits: list[float]) -> float:
+    return (max(softmax(logits)) - 1 / len(logits)) / (1 - 1 / len(logits))
 
 
-def by_hand(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], temperature: float) -> float:
-    """Return the loss by a loop over samples and voxels, summed over both directions."""
+def reference_loss(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], temperature: float) -> float:
+    """Return the mean of the two directions' losses, computed voxel by voxel."""
     return 0.5 * (
-        one_direction_by_hand(teachers[1], students[0], temperature)
-        + one_direction_by_hand(teachers[0], students[1], temperature)
+        reference_direction(teachers[1], students[0], temperature)
+        + reference_direction(teachers[0], students[1], temperature)
     )
 
 
-def one_direction_by_hand(teacher: Tensor, student: Tensor, temperature: float) -> float:
-    """Return the loss of one teacher and one student: mean divergence plus Dice loss on foreground classes."""
-    divergence, voxels, missed = 0.0, 0, []
+def reference_direction(teacher: Tensor, student: Tensor, temperature: float) -> float:
+    """Return the loss of one teacher and one student.
+
+    T² × the mean confidence-weighted KL divergence, plus the mean Dice loss of the foreground classes. The Dice loss
+    has a smoothing of 1 and the weight n / (n + 1), n: the teacher's volume in voxels, as in `soft_dice_loss`.
+    """
+    divergence, voxels, dice_losses = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):
-        rows_t, rows_s = (z.flatten(1).T.tolist() for z in (sample_t, sample_s))
-        for z_t, z_s in zip(rows_t, rows_s, strict=True):
-            p, q = softmax(z_t, temperature), softmax(z_s, temperature)
-            divergence += confidence_by_hand(z_t) * sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
+        logits_t, logits_s = (sample.flatten(1).T.tolist() for sample in (sample_t, sample_s))
+        for t, s in zip(logits_t, logits_s, strict=True):
+            soft_t, soft_s = softmax(t, temperature), softmax(s, temperature)
+            kl = sum(p * math.log(p / q) for p, q in zip(soft_t, soft_s, strict=True))
+            divergence += reference_confidence(t) * kl
             voxels += 1
-        teacher_probabilities, student_probabilities = [softmax(z, 0.5) for z in rows_t], [softmax(z) for z in rows_s]
+        probabilities_t = [softmax(logits, SHARPENING) for logits in logits_t]
+        probabilities_s = [softmax(logits) for logits in logits_s]
         for k in range(1, len(sample_t)):
-            both = sum(s[k] * p[k] for s, p in zip(teacher_probabilities, student_probabilities, strict=True))
-            found = sum(s[k] for s in teacher_probabilities)
-            overlap = (2 * both + 1) / (found + sum(p[k] for p in student_probabilities) + 1)
-            missed.append((1 - overlap) * found / (found + 1))
-    return temperature**2 * divergence / voxels + sum(missed) / len(missed)
+            intersection = sum(t[k] * s[k] for t, s in zip(probabilities_t, probabilities_s, strict=True))
+            volume_t, volume_s = sum(t[k] for t in probabilities_t), sum(s[k] for s in probabilities_s)
+            dice = (2 * intersection + 1) / (volume_t + volume_s + 1)
+            dice_losses.append((1 - dice) * volume_t / (volume_t + 1))
+    return temperature**2 * divergence / voxels + sum(dice_losses) / len(dice_losses)
 
 
 def random_logits(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -56,64 +66,72 @@ def random_logits(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_loss_equals_a_loop_over_voxels(classes: int, temperature: float) -> None:
     for seed in range(3):
         students, teachers = random_logits(classes, seed), random_logits(classes, seed + 10)
-        found = mutual_distillation(students, teachers, temperature)
-        assert float(found) == pytest.approx(by_hand(students, teachers, temperature), rel=1e-10)
-        assert float(mutual_distillation(students[::-1], teachers[::-1], temperature)) == pytest.approx(float(found))
+        loss = float(mutual_distillation(students, teachers, temperature))
+        assert loss == pytest.approx(reference_loss(students, teachers, temperature), rel=1e-10)
+        assert float(mutual_distillation(students[::-1], teachers[::-1], temperature)) == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_confidence_equals_its_formula_and_has_no_gradient(classes: int) -> None:
+    logits, _ = random_logits(classes)
+    result = confidence(logits.requires_grad_())
+    assert result.shape == (2, 3, 2, 4)
+    assert not result.requires_grad
+    expected = [reference_confidence(voxel) for voxel in logits.movedim(1, -1).flatten(0, -2).tolist()]
+    assert result.flatten().tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_confidence_is_0_for_equal_logits_and_1_for_certainty(classes: int) -> None:
-    a, _ = random_logits(classes)
-    found = confidence(a)
-    assert found.shape == (2, 3, 2, 4)
-    expected = [confidence_by_hand(row) for row in a.movedim(1, -1).flatten(0, -2).tolist()]
-    assert found.flatten().tolist() == pytest.approx(expected)
     assert float(confidence(torch.zeros(1, classes, 1).double())) == pytest.approx(0, abs=1e-15)
     assert float(confidence(100 * torch.eye(classes)[:1, :, None].double())) == pytest.approx(1)
-    assert not confidence(a.clone().requires_grad_()).requires_grad
 
 
-def certain(*classes: int) -> Tensor:
-    """Return logits (1, K, N, 1, 1) of N voxels, each certain of the given class."""
-    return 20 * torch.eye(2, dtype=torch.float64)[list(classes)].T[None, :, :, None, None]
+def confident_logits(labels: Sequence[int], logit: float = 20.0) -> Tensor:
+    """Return logits (1, 2, N, 1, 1) of N voxels: `logit` for the class `labels[i]` of voxel i, else 0."""
+    return logit * torch.eye(2, dtype=torch.float64)[list(labels)].T[None, :, :, None, None]
 
 
-def test_loss_is_0_when_certain_branches_agree() -> None:
-    a = certain(0, 1, 1, 0)
-    assert float(mutual_distillation((a, a), (a, a), 2.0)) == pytest.approx(0, abs=1e-4)
-    shifted = a + 7.0  # the same probabilities
-    assert float(mutual_distillation((a, shifted), (a, shifted), 2.0)) == pytest.approx(0, abs=1e-4)
+def test_loss_is_0_when_confident_branches_agree() -> None:
+    logits = confident_logits([0, 1, 1, 0])
+    assert float(mutual_distillation((logits, logits), (logits, logits), 2.0)) == pytest.approx(0, abs=1e-4)
+    shifted = logits + 7.0  # The same probabilities.
+    assert float(mutual_distillation((logits, shifted), (logits, shifted), 2.0)) == pytest.approx(0, abs=1e-4)
 
 
 def test_teacher_has_no_gradient() -> None:
-    a, b = (z.requires_grad_() for z in random_logits(3))
-    c, d = (z.requires_grad_() for z in random_logits(3, seed=1))
-    mutual_distillation((a, b), (c, d), 2.0).backward()
-    assert c.grad is None
-    assert d.grad is None
-    assert a.grad is not None
-    assert b.grad is not None
+    student_a, student_b = (logits.requires_grad_() for logits in random_logits(3))
+    teacher_a, teacher_b = (logits.requires_grad_() for logits in random_logits(3, seed=1))
+    mutual_distillation((student_a, student_b), (teacher_a, teacher_b), 2.0).backward()
+    assert teacher_a.grad is None
+    assert teacher_b.grad is None
+    assert student_a.grad is not None
+    assert student_b.grad is not None
     # If one tensor is student and teacher, its gradient comes only from its role as the student.
-    (alone,) = torch.autograd.grad(mutual_distillation((a, b), (a.detach(), b.detach()), 2.0), a)
-    (same,) = torch.autograd.grad(mutual_distillation((a, b), (a, b), 2.0), a)
-    assert torch.equal(alone, same)
+    students, detached = (student_a, student_b), (student_a.detach(), student_b.detach())
+    (expected,) = torch.autograd.grad(mutual_distillation(students, detached, 2.0), student_a)
+    (gradient,) = torch.autograd.grad(mutual_distillation(students, students, 2.0), student_a)
+    assert torch.equal(gradient, expected)
 
 
 def test_structure_missed_by_one_branch_is_recovered() -> None:
-    """In a few voxels, one branch predicts organ and the other background, equally certain; both move to organ."""
-    miss = certain(*[1] * 10, *[0] * 4, *[0] * 200) / 10  # moderate logits (2), so that gradients do not vanish
-    find = certain(*[1] * 10, *[1] * 4, *[0] * 200) / 10
-    a, b = miss, find
+    """In a few voxels one branch predicts organ and the other background, equally confident; both move to organ."""
+    organ, small_structure, background = 10, 4, 200
+    # Logits of 2, so that gradients do not vanish.
+    branch_without = confident_logits([1] * organ + [0] * (small_structure + background), logit=2.0)
+    branch_with = confident_logits([1] * (organ + small_structure) + [0] * background, logit=2.0)
+    branches = (branch_without, branch_with)
     for _ in range(400):
-        a, b = (z.requires_grad_() for z in (a, b))
-        steps = torch.autograd.grad(mutual_distillation((a, b), (a, b), 2.0), (a, b))
-        a, b = ((z - 5 * step).detach() for z, step in zip((a, b), steps, strict=True))
-    disputed = slice(10, 14)
-    assert (a.argmax(dim=1)[0, disputed] == 1).all()
-    assert (b.argmax(dim=1)[0, disputed] == 1).all()
+        a, b = (logits.requires_grad_() for logits in branches)
+        gradients = torch.autograd.grad(mutual_distillation((a, b), (a, b), 2.0), (a, b))
+        a, b = ((logits - 5 * step).detach() for logits, step in zip((a, b), gradients, strict=True))
+        branches = (a, b)
+    disputed = slice(organ, organ + small_structure)
+    for logits in branches:
+        assert (logits.argmax(dim=1)[0, disputed] == 1).all()
 
 
-def test_student_learns_its_teacher_s_probabilities() -> None:
+def test_student_reaches_the_class_and_confidence_of_its_teacher() -> None:
     teacher = torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64).reshape(1, 3, 1, 1, 1).repeat(1, 1, 5, 1, 1)
     student = torch.tensor([0.1, 0.4, 0.2], dtype=torch.float64).reshape(1, 3, 1, 1, 1).repeat(1, 1, 5, 1, 1)
     for _ in range(300):

@@ -15,13 +15,13 @@ def squared_distance(u: list[float], v: list[float]) -> float:
     return sum((a - b) ** 2 for a, b in zip(u, v, strict=True))
 
 
-def median_by_hand(x: list[list[float]], y: list[list[float]]) -> float:
+def reference_median(x: list[list[float]], y: list[list[float]]) -> float:
     both = x + y
     pairs = [squared_distance(both[i], both[j]) for i in range(len(both)) for j in range(i)]
     return statistics.median_low(pairs)  # equals the median for an odd number of pairs
 
 
-def by_hand(x: list[list[float]], y: list[list[float]], median: float) -> float:
+def reference_mmd2(x: list[list[float]], y: list[list[float]], median: float) -> float:
     """Return the biased estimate of Gretton et al. (2012), eq. 5: mean k(x, x') + mean k(y, y') - 2 mean k(x, y)."""
 
     def kernel(u: list[float], v: list[float]) -> float:
@@ -44,7 +44,7 @@ def sets(n: int, m: int, dimensions: int = 4, shift: float = 0.0, seed: int = 0)
 def test_mmd_equals_a_loop_over_pairs(n: int, m: int) -> None:
     for seed, shift in ((0, 0.0), (1, 0.7), (2, 5.0)):
         x, y = sets(n, m, shift=shift, seed=seed)
-        expected = by_hand(x.tolist(), y.tolist(), median_by_hand(x.tolist(), y.tolist()))
+        expected = reference_mmd2(x.tolist(), y.tolist(), reference_median(x.tolist(), y.tolist()))
         assert float(mmd2(x, y)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
         assert float(mmd2(x.float(), y.float())) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
@@ -92,7 +92,7 @@ def test_gradient_treats_the_median_as_constant_and_moves_sets_together() -> Non
     x, y = sets(3, 3, dimensions=2, shift=1.0)
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(mmd2(x, y), x)
-    median, step = median_by_hand(x.tolist(), y.tolist()), 1e-5
+    median, step = reference_median(x.tolist(), y.tolist()), 1e-5
     moving_median_differs = False
     for i in range(3):
         for j in range(2):
@@ -100,8 +100,10 @@ def test_gradient_treats_the_median_as_constant_and_moves_sets_together() -> Non
             for sign in (-1, 1):
                 moved = x.detach().clone()
                 moved[i, j] += sign * step
-                values[sign] = by_hand(moved.tolist(), y.tolist(), median)
-                values[2 * sign] = by_hand(moved.tolist(), y.tolist(), median_by_hand(moved.tolist(), y.tolist()))
+                values[sign] = reference_mmd2(moved.tolist(), y.tolist(), median)
+                values[2 * sign] = reference_mmd2(
+                    moved.tolist(), y.tolist(), reference_median(moved.tolist(), y.tolist())
+                )
             assert float(gradient[i, j]) == pytest.approx((values[1] - values[-1]) / (2 * step), abs=1e-8)
             moving_median_differs |= abs((values[2] - values[-2]) / (2 * step) - float(gradient[i, j])) > 1e-4
     assert moving_median_differs

@@ -11,7 +11,7 @@ from dcamt.losses.supervised import class_weights, dice_cross_entropy, soft_dice
 from torch import Tensor
 
 
-def by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
+def reference_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return half the Dice loss plus half the cross-entropy by a loop over voxels, following the paper's formula."""
     samples, classes, *size = logits.shape
     surprise, dice_losses = [], []
@@ -40,8 +40,8 @@ def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return logits, torch.randint(classes, (3, 3, 4, 2), generator=generator)
 
 
-def certain(labels: Tensor, classes: int) -> Tensor:
-    """Return logits that predict `labels` with certainty."""
+def confident_logits(labels: Tensor, classes: int) -> Tensor:
+    """Return logits: 60 for the class in `labels`, 0 for the others."""
     return 60.0 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).double()
 
 
@@ -51,7 +51,7 @@ def test_loss_equals_a_loop_over_voxels(classes: int) -> None:
         logits, labels = random_case(classes, seed)
         if seed == 2:
             labels[labels == classes - 1] = 0  # the last class is absent
-        expected = by_hand(logits.numpy(), labels.numpy())
+        expected = reference_loss(logits.numpy(), labels.numpy())
         assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
 
 
@@ -93,11 +93,11 @@ def test_absent_class_affects_only_cross_entropy() -> None:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_perfect_prediction_has_loss_0_even_when_a_class_is_absent(classes: int) -> None:
     _, labels = random_case(classes)
-    assert float(dice_cross_entropy(certain(labels, classes), labels)) == pytest.approx(0, abs=1e-12)
+    assert float(dice_cross_entropy(confident_logits(labels, classes), labels)) == pytest.approx(0, abs=1e-12)
     empty = torch.zeros_like(labels)
-    assert float(dice_cross_entropy(certain(empty, classes), empty)) == pytest.approx(0, abs=1e-12)
+    assert float(dice_cross_entropy(confident_logits(empty, classes), empty)) == pytest.approx(0, abs=1e-12)
     wrong = (labels + 1) % classes
-    assert float(dice_cross_entropy(certain(wrong, classes), labels)) > 20
+    assert float(dice_cross_entropy(confident_logits(wrong, classes), labels)) > 20
 
 
 def test_loss_of_equal_logits() -> None:

@@ -1,11 +1,11 @@
-"""Measure the time and memory of segmentation on a CPU, against the usual protocol and the arithmetic minimum.
+"""Measure the time and memory of segmentation on a CPU, against sliding-window inference and a lower bound.
 
     python Testing/benchmarks/inference.py LA_FOLDER [--model NAME_OR_FILE] [--cases 4] [--protocol-cases 1]
         [--repeats 3] [--threads 1] [--parts pass segment protocol whole cold] [--json FILE]
 
 LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`, whose last 20 cases are measured. Parts:
 
-pass      Prediction on the network grid, in one pass and in tiles. `times floor` is the time divided by a lower
+pass      Prediction on the network grid, in one pass and in tiles. The ratio is the time divided by a lower
           bound: the pass's number of operations at the rate of one large float32 convolution. The convolution and the
           pass are measured alternately.
 segment   `Predictor.segment`: from a scan in memory to labels on the scan's grid; the model is already loaded.
@@ -60,7 +60,7 @@ FIELD = (576, 576, 88)
 PARTS = ("cold", "pass", "segment", "protocol", "whole")
 SURROUNDINGS = ("air", "noise", "blurred noise", "mirrored")
 PUBLISHED_PATCH, PUBLISHED_STRIDE = (112, 112, 80), (18, 18, 4)
-OURS = "ours, all of segment"
+COMPLETE = "DCAMT, complete segmentation"
 TABLE_COLUMNS = (
     "part", "what", "quality", "precision", "cases", "seconds", "ratio", "of", "dice", "points", "peak_gb",
 )  # fmt: skip
@@ -144,8 +144,8 @@ def measure_passes(options: Options, case: str, tiled: bool) -> list[dict[str, A
     plain = build_network(verify_model(options.model), torch.device("cpu"))
     rows = []
     for quality, seconds in best.items():
-        floor = pass_operations(plain, image, quality) / rate
-        ratio = {"ratio": round(seconds / floor, 2), "of": "float32 floor"}
+        lower_bound = pass_operations(plain, image, quality) / rate
+        ratio = {"ratio": round(seconds / lower_bound, 2), "of": "float32 lower bound"}
         what = f"tiles {'x'.join(map(str, tile))}" if tile else "one pass"
         rows.append(
             {"part": "pass", "what": what, "quality": quality, "cases": 1, "seconds": round(seconds, 3), **ratio}
@@ -178,7 +178,7 @@ def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
     peak = round(peak_gb(), 2)
     rows = [
         {
-            "part": "segment", "what": "ours", "quality": quality, "cases": len(cases),
+            "part": "segment", "what": COMPLETE, "quality": quality, "cases": len(cases),
             "seconds": round(float(np.mean(seconds[quality])), 3), "dice": round(float(np.mean(dices[quality])), 4),
             "peak_gb": peak,
         }
@@ -223,8 +223,8 @@ def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]
         max(1, round(w * s / p)) for w, s, p in zip(window, PUBLISHED_STRIDE, PUBLISHED_PATCH, strict=True)
     )
     strides = tuple(dict.fromkeys((tuple(in_proportion), PUBLISHED_STRIDE)))
-    seconds: dict[tuple[int, ...] | str, list[float]] = {way: [] for way in (*strides, OURS)}
-    dices: dict[tuple[int, ...] | str, list[float]] = {way: [] for way in (*strides, OURS)}
+    seconds: dict[tuple[int, ...] | str, list[float]] = {variant: [] for variant in (*strides, COMPLETE)}
+    dices: dict[tuple[int, ...] | str, list[float]] = {variant: [] for variant in (*strides, COMPLETE)}
     for case in cases:
         scan, truth = options.scan(case)
         image, grid = scan_to_network(scan, recipe)
@@ -234,20 +234,24 @@ def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]
             seconds[stride].append(time.process_time() - began)
             labels = to_source(probabilities, grid).argmax(axis=0).astype(np.uint8)
             dices[stride].append(dice(keep_largest_components(labels, [1]) > 0, truth))
-        dices[OURS].append(dice(predictor.segment(scan).labelmap.voxels > 0, truth))
-        seconds[OURS].append(min(seconds_of(partial(predictor.segment, scan)) for _ in range(options.repeats)))
+        dices[COMPLETE].append(dice(predictor.segment(scan).labelmap.voxels > 0, truth))
+        seconds[COMPLETE].append(min(seconds_of(partial(predictor.segment, scan)) for _ in range(options.repeats)))
     rows: list[dict[str, Any]] = []
-    for way in (*strides, OURS):
-        took, reached = float(np.mean(seconds[way])), float(np.mean(dices[way]))
+    for variant in (*strides, COMPLETE):
+        took, reached = float(np.mean(seconds[variant])), float(np.mean(dices[variant]))
         rows.append(
             {
                 "part": "protocol", "quality": ACCURATE, "cases": len(cases),
-                "what": way if way == OURS else f"windows {'x'.join(map(str, window))} at {'x'.join(map(str, way))}",
-                "seconds": round(took, 3), "ratio": round(took / float(np.mean(seconds[OURS])), 1), "of": "ours",
-                "dice": round(reached, 4), "points": round(100 * (reached - float(np.mean(dices[OURS]))), 2),
+                "what": COMPLETE if variant == COMPLETE else _windows_text(window, variant),
+                "seconds": round(took, 3), "ratio": round(took / float(np.mean(seconds[COMPLETE])), 1), "of": COMPLETE,
+                "dice": round(reached, 4), "points": round(100 * (reached - float(np.mean(dices[COMPLETE]))), 2),
             }
         )  # fmt: skip
     return rows
+
+
+def _windows_text(window: tuple[int, ...], stride: tuple[int, ...] | str) -> str:
+    return f"windows {'x'.join(map(str, window))} at {'x'.join(map(str, stride))}"
 
 
 # ---- scans inside a large field

@@ -5,7 +5,7 @@
 A first model is trained on the first `--labelled` cases of LA_FOLDER/cases.csv and the other training cases without
 labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches. Then further models are
 trained from scratch with the same number of iterations and the same seed: one with the labels of the first `--add`
-cases in that order, and one for each random draw of the same number of cases. All models are measure on the last 20
+cases in that order, and one for each random draw of the same number of cases. All models are measured on the last 20
 cases, which training never uses, at their own resolution. Finished trainings are not repeated, so the command can be
 run again after an interruption. The table and `outline_next.json` are written to WORK.
 """
@@ -18,7 +18,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from statistics import mean, pstdev
+from statistics import mean, stdev
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, write_cases
@@ -105,7 +105,7 @@ def main() -> None:
     print_table([{key: value for key, value in row.items() if key != "added"} for row in rows])
     for kind in ("start", "ranking", "random"):
         dice = [row["dice_mean"] for row in rows if row["row"].startswith(kind)]
-        spread = f" ± {pstdev(dice):.4f}" if len(dice) > 1 else ""
+        spread = f" ± {stdev(dice):.4f}" if len(dice) > 1 else ""
         print(f"{kind}: Dice {mean(dice):.4f}{spread} over {len(dice)} run(s)" if dice else f"{kind}: none")
     for row in rows:
         print(f"{row['row']} (seed {row['seed']}) added: {', '.join(row['added']) or 'nothing'}")

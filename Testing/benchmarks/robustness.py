@@ -6,7 +6,7 @@
 
 `segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: first undisturbed, then with one
 disturbance per case and round. Each result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the
-disturbed scan's grid, agreement of the branches, features of doubt. Existing lines are not computed again.
+disturbed scan's grid, trust (Dice of the two branches), features of doubt. Existing lines are not computed again.
 
 `table` prints the mean Dice for each disturbance beside that of the same cases without it, and the accuracy of the
 expected overlap for cases and disturbances that were left out of the calibration.
@@ -302,13 +302,13 @@ def calibration_table(rows: list[Row], quality: str) -> list[Row]:
             if len(part) < 3:
                 continue
             figures = overlap_figures([row["expected"] for row in part], [row["dice"] for row in part])
-            agreement = [ExpectedOverlap(row["trust"] or 0, 0, 0) for row in part]
-            before = overlap_figures(agreement, [row["dice"] for row in part])
+            trusts = [ExpectedOverlap(row["trust"] or 0, 0, 0) for row in part]
+            by_trust = overlap_figures(trusts, [row["dice"] for row in part])
             printed.append(
                 {"quality": quality, "unseen": split, "scans": group, "number": len(part)}
                 | {name: round(value, 3) for name, value in figures.items()}
                 | {"width": round(mean(row["expected"].high - row["expected"].low for row in part), 3)}
-                | {"rank correlation of agreement": round(before["rank correlation"], 3)}
+                | {"rank correlation of trust": round(by_trust["rank correlation"], 3)}
             )
     return printed
 

@@ -50,13 +50,13 @@ from torch.utils.data import DataLoader, Dataset
 Step = Callable[[], float]
 """A function that runs one iteration and returns the seconds that it waited for its batch."""
 
-WAYS = {
-    "usual": "the field's usual way",
+VARIANTS = {
+    "baseline": "PyTorch DataLoader baseline",
     "dcamt": "DCAMT",
     "float32": "DCAMT without mixed precision",
     "layout": "DCAMT in the default memory layout",
-    "memory": "DCAMT handing freed memory back",
-    "loader": "DCAMT fed by the loader",
+    "memory": "DCAMT, freed memory returned to the system",
+    "loader": "DCAMT with a DataLoader",
 }
 
 
@@ -191,20 +191,20 @@ def case_of(la: Path, name: str, role: str) -> Case:
     return Case(name, la / f"{name}_image.nii.gz", label, role)
 
 
-def serve(way: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
+def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
     """Run the requested numbers of iterations in a separate process, and send back their durations."""
     torch.set_num_threads(options.threads)
-    if way not in ("usual", "memory"):
+    if variant not in ("baseline", "memory"):
         keep_freed_memory()  # as `dcamt` does
-    recipe = recipe_of(options, mixed_precision=way != "float32")
+    recipe = recipe_of(options, mixed_precision=variant != "float32")
     # The trainer takes the memory format from this name.
-    layout = torch.contiguous_format if way == "layout" else torch.channels_last_3d
+    layout = torch.contiguous_format if variant == "layout" else torch.channels_last_3d
     trainer: Trainer | None = None
     with mock.patch.object(torch, "channels_last_3d", layout):
-        if way == "usual":
+        if variant == "baseline":
             step = conventional_step(options, recipe, names, files)
         else:
-            step, trainer = dcamt_step(options, recipe, names, files, loaded=way == "loader")
+            step, trainer = dcamt_step(options, recipe, names, files, loaded=variant == "loader")
         first = True
         for asked in iter(pipe.recv, None):
             if asked == "validate":
@@ -252,35 +252,37 @@ def measure(options: argparse.Namespace, names: list[str], files: Path) -> tuple
     """Return a row for each loop, and the seconds that DCAMT's validation takes for one case."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    for way in options.ways:
-        pipes[way], other = context.Pipe()
-        process = context.Process(target=serve, args=(way, options, names, files, other))
+    for variant in options.variants:
+        pipes[variant], other = context.Pipe()
+        process = context.Process(target=serve, args=(variant, options, names, files, other))
         process.start()
         other.close()  # if the child dies, reading its pipe fails instead of waiting
         processes.append(process)
-    rounds: dict[str, list[tuple[float, float, int]]] = {way: [] for way in options.ways}
+    rounds: dict[str, list[tuple[float, float, int]]] = {variant: [] for variant in options.variants}
     for index in range(options.rounds + 1):
-        for way, pipe in pipes.items():
+        for variant, pipe in pipes.items():
             pipe.send(options.iterations if index else options.warm_up)
             answer = pipe.recv()
             if index:
-                rounds[way].append(answer)
+                rounds[variant].append(answer)
     pipes["dcamt"].send("validate")
     validation: float = pipes["dcamt"].recv()
     for pipe in pipes.values():
         pipe.send(None)
     for process in processes:
         process.join()
-    speeds = {way: options.iterations / median(seconds for seconds, _, _ in took) for way, took in rounds.items()}
+    speeds = {
+        variant: options.iterations / median(seconds for seconds, _, _ in took) for variant, took in rounds.items()
+    }
     rows = [
         {
-            "way": WAYS[way],
-            "it_per_s": round(speeds[way], 3),
-            "times_usual": round(speeds[way] / speeds["usual"], 2),
+            "variant": VARIANTS[variant],
+            "it_per_s": round(speeds[variant], 3),
+            "speed_up": round(speeds[variant] / speeds["baseline"], 2),
             "waiting": round(sum(waited for _, waited, _ in took) / sum(seconds for seconds, _, _ in took), 3),
             "peak_gb": round(max(peak for _, _, peak in took) / 1e9, 2),
         }
-        for way, took in rounds.items()
+        for variant, took in rounds.items()
     ]
     return rows, validation
 
@@ -300,12 +302,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
     parser.add_argument(
-        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="usual and dcamt are always measured"
+        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="baseline and dcamt are always measured"
     )
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="change the recipe")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    options.ways = [way for way in WAYS if way in {"usual", "dcamt", *options.ways}]
+    options.variants = [variant for variant in VARIANTS if variant in {"baseline", "dcamt", *options.variants}]
     names = training_names(options.la)[: options.cases]
     recipe = recipe_of(options)
     with tempfile.TemporaryDirectory() as folder:
@@ -313,7 +315,7 @@ def main() -> None:
         rows, validation = measure(options, names, Path(folder))
     print_table(rows)
     every = recipe.training.validate_every
-    fraction = validation / (validation + every / rows[options.ways.index("dcamt")]["it_per_s"])
+    fraction = validation / (validation + every / rows[options.variants.index("dcamt")]["it_per_s"])
     print(f"validation: {validation:.2f} s a case; {fraction:.1%} of the time for each case, every {every} iterations")
     if options.json:
         machine = {"device": options.device, "threads": options.threads, "torch": torch.__version__}

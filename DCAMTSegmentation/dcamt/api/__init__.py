@@ -1,4 +1,4 @@
-"""The Python API: `dcamt.segment`, `dcamt.train`, `dcamt.evaluate` and `dcamt.read_scan`; see the package `dcamt`.
+"""Implement the Python API: segment and train, evaluate, and write results; the package `dcamt` exports the functions.
 
-The commands call these modules.
+`dcamt.commands` calls the same functions, so that command and API agree.
 """

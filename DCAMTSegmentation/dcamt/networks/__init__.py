@@ -1,1 +1,1 @@
-"""Define the networks: a V-Net, cross-attention, and the dual V-Net."""
+"""Define the V-Net, cross-attention and the dual V-Net, and convert networks from and to model packages."""
