@@ -246,6 +246,16 @@ def test_scan_with_few_different_values_causes_a_warning(tmp_path: Path) -> None
     assert facts[0].warnings == facts[2].warnings == ()
 
 
+def test_label_that_covers_most_of_its_scan_causes_a_warning(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
+    label = cases[0].label
+    assert label is not None
+    write_nifti(label, 1 - ellipsoid_scan()[1])
+    facts = facts_of(cases)
+    assert "% of the scan. Check that its background is 0." in facts[0].warnings[0]
+    assert facts[1].warnings == ()
+
+
 def test_label_that_is_an_uncorrected_result_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
     label = cases[0].label

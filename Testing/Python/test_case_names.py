@@ -35,6 +35,23 @@ def test_case_name_omits_ending_channel_and_label_suffix(file: str, name: str) -
     assert case_name(f"folder/{file}") == name
 
 
+@pytest.mark.parametrize(
+    ("scan", "label"),
+    [
+        ("LGE.nrrd", "Segmentation-label.nrrd"),
+        ("LGE.nrrd", "Segmentation-label_1.nrrd"),
+        ("P1.nii.gz", "p1_SEG.nii.gz"),
+        ("p1.nii.gz", "p1Mask.nii.gz"),
+        ("p1.nii.gz", "p1_Maske.nii.gz"),
+        ("scan1.nii.gz", "mask1.nii.gz"),
+    ],
+)
+def test_label_of_another_spelling_is_known_by_the_scan_beside_it(scan: str, label: str) -> None:
+    folder = Path("patients")
+    assert labels_beside_scans([folder / scan, folder / label], folder) == [folder / label]
+    assert labels_beside_scans([folder / label], folder) == []
+
+
 def test_channel_number_is_read_from_the_suffix() -> None:
     assert [channel_of(f"a_{n}.nii.gz") for n in ("0000", "0001", "2019", "x")] == [0, 1, None, None]
 

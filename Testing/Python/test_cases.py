@@ -181,6 +181,8 @@ TABLE = "name,image,label,role\nä,a.nii,l.nii,labelled\ntwo,b.nii,,unlabelled\n
         (TABLE.replace("two", "t\0wo\0").encode(), "NUL bytes"),
         ((TABLE + ",,,\n\n;;\n").replace(";;\n", "").encode(), "empty lines"),
         (TABLE.replace("\n", ",,\n").encode(), "empty columns"),
+        (TABLE.replace("labelled\n", "labeled\n").encode(), "American spelling"),
+        (TABLE.replace("a.nii", "\u201ca.nii\u201d").encode(), "typographic quotation marks"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -191,6 +193,18 @@ def test_encodings_and_separators_of_spreadsheets_are_read(folder: Path, data: b
         Case("ä", folder / "a.nii", folder / "l.nii", LABELLED),
         Case("two", folder / "b.nii", None, UNLABELLED),
     ], kind
+
+
+def test_composed_and_decomposed_letters_name_the_same_file(folder: Path) -> None:
+    (folder / "M\u00fcller.nii").touch()
+    rows = [["one", "Mu\u0308ller.nii", "l.nii", "labelled"]]
+    assert read_cases(write_table(folder / "cases.csv", rows))[0].image.is_file()
+
+
+def test_column_that_occurs_twice_is_refused(folder: Path) -> None:
+    path = folder / "cases.csv"
+    path.write_text("name,image,label,label,role\none,a.nii,l.nii,b.nii,labelled\n", encoding="utf-8")
+    assert error_of(path) == "has the column 'label' twice. Remove or rename one of them."
 
 
 def test_windows_paths_are_read_on_other_systems(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ LEFT_OUT = "left out"
 CASE_COLUMNS = ("name", "image", "label", "role")
 LABELS_COLUMN = "labels"
 """Optional column: which values of the label file mean which class, such as `420=left atrium, 421=left atrium`."""
+_OTHER_SPELLINGS = {"labeled": LABELLED, "unlabeled": UNLABELLED, "left-out": LEFT_OUT, "left_out": LEFT_OUT}
+_QUOTES = "\"'\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _DELIMITERS = ",;\t|"
 
 
@@ -224,6 +227,9 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
         if missing:
             remedy = f"Its first line must read {','.join(CASE_COLUMNS)}."
             raise InputError(f"lacks the column '{missing[0]}'", path=path, remedy=remedy)
+        for column in (*CASE_COLUMNS, LABELS_COLUMN):
+            if columns.count(column) > 1:
+                raise InputError(f"has the column '{column}' twice", path=path, remedy="Remove or rename one of them.")
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 values = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
@@ -253,6 +259,7 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
     name, image, label, role = (values.get(column, "") for column in CASE_COLUMNS)
     if not name or not image:
         raise InputError(f"line {line} has no name or no image", path=path, remedy="Fill in both, or remove the line.")
+    role = _OTHER_SPELLINGS.get(role.lower(), role)
     if role.lower() not in (*ROLES, LEFT_OUT):
         remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
         raise InputError(f"line {line} ('{name}') has the role '{role}'", path=path, remedy=remedy)
@@ -261,6 +268,14 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 
 
 def _file(path: Path, text: str) -> Path:
-    """Return a file that the list `path` names; backslashes separate folders unless a file of that very name exists."""
+    """Return a file that the list `path` names.
+
+    If no file of that very name exists, backslashes separate folders, quotation marks around the name are removed, and
+    accented letters may be composed or decomposed.
+    """
     file = path.parent / text
-    return file if "\\" not in text or file.exists() else path.parent / text.replace("\\", "/")
+    if os.path.exists(file):
+        return file
+    file = path.parent / text.replace("\\", "/").strip(_QUOTES)
+    forms = (Path(unicodedata.normalize(form, str(file))) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.exists(form)), file)

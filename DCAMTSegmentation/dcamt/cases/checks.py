@@ -25,6 +25,8 @@ from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_c
 
 FEW_VALUES = 3
 """A scan with at most this many different intensities is probably a label."""
+_MOST_OF_THE_SCAN = 0.5
+"""A label that covers a larger fraction of its scan is probably inverted."""
 _SAMPLE = 1 << 16
 
 
@@ -139,6 +141,9 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
         labelmap = read_case_label(case, recipe, grid)
         values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
         facts = replace(facts, labels=values)
+        if (covered := np.count_nonzero(labelmap.voxels) / labelmap.voxels.size) > _MOST_OF_THE_SCAN:
+            what = f"The label covers {covered:.0%} of the scan. Check that its background is 0."
+            facts = replace(facts, warnings=(*facts.warnings, what))
         if is_own_result(case.label):
             what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
             facts = replace(facts, warnings=(*facts.warnings, what))

@@ -283,18 +283,32 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
     A file named like a label but without a matching scan, such as a lone `heart_seg.nii.gz`, is not returned: it may be
     a scan. A label's name may have further words after its scan's name: `p01_reader2_seg.nii.gz` is a label of
-    `p01.nii.gz`.
+    `p01.nii.gz`. Beside a scan of any name, `Segmentation-label_1.nrrd` is a label, as 3D Slicer saves it. Capitals do
+    not matter.
     """
     named = classify_all(files, folder)
-    scans = {_without_channel(one.key) for one in named if one.kind is FileKind.SCAN}
+    scans = {_lower(_without_channel(one.key)) for one in named if one.kind is FileKind.SCAN}
+    folders_of_scans = {one.path.parent for one in named if one.kind is FileKind.SCAN}
 
-    def has_scan(key: tuple[str, ...]) -> bool:
-        *folders, name = key or ("",)
+    def has_scan(key: tuple[str, ...], path: Path) -> bool:
+        if path.parent in folders_of_scans and _has_only_label_words(path):
+            return True
+        *folders, name = _lower(key) or ("",)
         words = _SEPARATORS.split(name)
         keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
         return _without_channel(key) in scans or any(shorter in scans for shorter in keys if shorter)
 
-    return [one.path for one in named if one.kind is not FileKind.SCAN and has_scan(one.key)]
+    return [one.path for one in named if one.kind is not FileKind.SCAN and has_scan(one.key, one.path)]
+
+
+def _lower(key: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in key)
+
+
+def _has_only_label_words(path: Path) -> bool:
+    """Return whether a file's name consists of words for labels and of numbers."""
+    words = [word for word in _words(scan_name(path)) if word and not word.isdecimal()]
+    return bool(words) and all(word in LABEL_WORDS for word in words)
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:

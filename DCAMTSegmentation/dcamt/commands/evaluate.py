@@ -39,8 +39,14 @@ def run_evaluate(options: argparse.Namespace) -> int:
         console.print_text(_table_line(row, width))
         fields = asdict(row)
         console.print_event("score", **(fields | fields.pop("score")))
-    for value in evaluation.unscored_labels:
-        console.print_error(f"label value {value} occurs in predictions but in no label, and was not scored")
+    unscored = evaluation.unscored_labels
+    if len(unscored) == 1:
+        console.print_error(f"label value {unscored[0]} occurs in predictions but in no label, and was not scored")
+    elif unscored:
+        listed = _first_names([str(value) for value in unscored])
+        console.print_error(
+            f"{len(unscored)} label values occur in predictions but in no label, and were not scored: {listed}"
+        )
     for row in evaluation.mean:
         if row.empty:
             console.print_error(

@@ -175,7 +175,12 @@ def plan_scan_jobs(
         )
         for path in job.files:
             if path in scan_of_result:
-                what = f"and {scan_of_result[path]} would both be written to {path}"
+                other = scan_of_result[path]
+                if other is scan:
+                    raise InputError(f"would get two results in {path}", path=scan, remedy="Give each another name.")
+                if os.path.realpath(other) == os.path.realpath(scan):
+                    raise InputError("is given twice", path=scan, remedy="Give each scan once.")
+                what = f"and {other} would both be written to {path}"
                 raise InputError(what, path=scan, remedy="Rename one of them.")
             scan_of_result[path] = scan
         jobs.append(job)
