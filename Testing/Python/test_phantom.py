@@ -146,16 +146,19 @@ def test_engine_reads_the_script_s_files(tmp_path: Path, ending: str, monkeypatc
     assert back_label.grid.matches(made[1].grid)
 
 
-def test_shipped_scan_is_seed_0_and_small() -> None:
+def test_shipped_scan_and_label_have_seed_0_and_are_small() -> None:
     path = FOLDER / "LGEHeartPhantom.nrrd"
     assert path.stat().st_size < 2_000_000
-    shipped, made = read_scan(path), phantom.make_phantom(0)[0]
+    shipped, (made, made_label) = read_scan(path), phantom.make_phantom(0)
     assert shipped.voxels.shape == (1, 190, 144, 88)
     assert shipped.grid.matches(made.grid)
     # Another build of the mathematics library may round a few voxels to the next integer.
     difference = np.abs(shipped.voxels.astype(int) - made.voxels)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.001
+    label = read_labelmap(FOLDER / "LGEHeartPhantom_label.nrrd")
+    assert label.grid.matches(made.grid)
+    assert (label.voxels != made_label.voxels).mean() < 0.0001
 
 
 @pytest.mark.parametrize(("seed", "spacing"), [(-1, 0.625), (0, 0.0), (0, 10.0), (0, float("nan"))])

@@ -17,7 +17,6 @@ from dcamt.models.store import DEFAULT_MODEL, model_path, stored_models
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.volume import Labelmap, Volume
-from dcamt_testing.warm_python import interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
@@ -61,14 +60,13 @@ def whole(predictor: Predictor, scan: Volume) -> Prediction:
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Labelmap:
-    import subprocess
+def fast(predictor: Predictor, scan: Volume) -> Labelmap:
+    return predictor.segment(scan, FAST).labelmap
 
-    folder = tmp_path_factory.mktemp("phantom")
-    script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
-    command = [interpreter(), script, "-o", folder / "scan.nrrd", "--label", folder / "label.nrrd", "--seed", "0"]
-    subprocess.run(command, check=True, capture_output=True)
-    return read_labelmap(folder / "label.nrrd")
+
+@pytest.fixture(scope="module")
+def truth() -> Labelmap:
+    return read_labelmap(SAMPLE.with_name("LGEHeartPhantom_label.nrrd"))
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -94,38 +92,38 @@ def test_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> Non
 
 @pytest.mark.parametrize("quality", [ACCURATE, FAST])
 def test_atrium_of_the_sample_is_segmented(
-    predictor: Predictor, scan: Volume, whole: Prediction, truth: Labelmap, quality: str
+    scan: Volume, whole: Prediction, fast: Labelmap, truth: Labelmap, quality: str
 ) -> None:
-    found = (whole if quality == ACCURATE else predictor.segment(scan, quality)).labelmap
+    found = whole.labelmap if quality == ACCURATE else fast
     assert score(found.voxels == 1, truth.voxels == 1, scan.grid.spacing).dice > 0.9
 
 
 def test_tiles_change_less_than_one_voxel_in_two_hundred(
-    package: ModelPackage, scan: Volume, whole: Prediction, monkeypatch: pytest.MonkeyPatch
+    package: ModelPackage, scan: Volume, fast: Labelmap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiling, "free_memory", lambda device: pass_bytes(package.recipe, (96, 80, 64)))
-    bounded = Predictor(package).segment(scan)
-    atrium = whole.labelmap.voxels == 1
+    bounded = Predictor(package).segment(scan, FAST)
+    atrium = fast.voxels == 1
     assert (bounded.labelmap.voxels[atrium] == 1).mean() >= 0.995
     assert dice(bounded.labelmap.voxels == 1, atrium) >= 0.995
 
 
-def test_cropping_of_the_scan_changes_little(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
+def test_cropping_of_the_scan_changes_little(predictor: Predictor, scan: Volume, fast: Labelmap) -> None:
     """The scan is cropped by 10 mm on each side and 5 mm above and below; the rest of the atrium stays the same."""
     margin = (16, 16, 8)
     part = tuple(slice(m, n - m) for m, n in zip(margin, scan.grid.shape, strict=True))
     affine = scan.grid.affine.copy()
     affine[:3, 3] = (scan.grid.affine @ [*margin, 1])[:3]
     voxels = scan.voxels[(slice(None), *part)]
-    cropped = predictor.segment(Volume(voxels, Grid(voxels.shape[1:], affine), None))
-    inside = whole.labelmap.voxels[part] == 1
-    assert inside.sum() > 0.9 * (whole.labelmap.voxels == 1).sum()
+    cropped = predictor.segment(Volume(voxels, Grid(voxels.shape[1:], affine), None), FAST)
+    inside = fast.voxels[part] == 1
+    assert inside.sum() > 0.9 * (fast.voxels == 1).sum()
     assert dice(cropped.labelmap.voxels == 1, inside) > 0.95
 
 
-def test_brightness_changes_little(predictor: Predictor, scan: Volume, whole: Prediction) -> None:
+def test_brightness_changes_little(predictor: Predictor, scan: Volume, fast: Labelmap) -> None:
     brighter = Volume(scan.voxels.astype(np.float32) * 17.5, scan.grid)
-    assert dice(predictor.segment(brighter).labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.999
+    assert dice(predictor.segment(brighter, FAST).labelmap.voxels == 1, fast.voxels == 1) > 0.999
 
 
 @pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")

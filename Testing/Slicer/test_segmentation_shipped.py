@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import unittest
 from typing import Any
 
@@ -14,7 +13,6 @@ from DCAMTSegmentationLib.sample_scan import sample_path
 from DCAMTSegmentationLib.training_cases import scene_cases
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from segmentation_case import (
-    ROOT,
     LoopMonitor,
     assert_stays_responsive,
     click,
@@ -25,17 +23,6 @@ from segmentation_case import (
 )
 
 PATIENCE_S = 900
-
-
-def exact_label() -> np.ndarray:
-    """Return the label (K, J, I) from which the sample scan was generated."""
-    folder = str(ROOT / "Resources" / "SampleData")
-    sys.path.insert(0, folder)
-    try:
-        from make_phantom import make_phantom
-    finally:
-        sys.path.remove(folder)
-    return np.ascontiguousarray(make_phantom(0)[1].voxels.transpose(2, 1, 0))
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -66,7 +53,8 @@ class TutorialTest(unittest.TestCase):
         self.assertIsNotNone(segmentation, self.ui.statusLabel.text)
         assert_stays_responsive(pause)
 
-        label = exact_label()
+        file = str(sample_path()).replace(".nrrd", "_label.nrrd")
+        label = slicer.util.arrayFromVolume(slicer.util.loadLabelVolume(file))
         mask = segment_mask(segmentation, volume)
         self.assertGreater(dice(mask == 1, label == 1), 0.85)
         voxel_ml = 0.625**3 / 1000
