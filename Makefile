@@ -1,5 +1,5 @@
 # make segment [SCAN=path] [OUT=folder]   segment a scan: left atrium, measurements, picture
-# make test                               lint, types, spelling, tests
+# make test                               lint, types, spelling, and at the same time the tests
 # make pictures                           draw the tutorials' pictures again
 
 SCAN ?= Resources/SampleData/LGEHeartPhantom.nrrd
@@ -8,16 +8,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 NAME = $(shell $(BIN)/python -c 'import sys; from dcamt.io.formats import scan_name; print(scan_name(sys.argv[1]))' '$(SCAN)')
 
-.PHONY: segment test lint pictures
+.PHONY: segment test tests lint pictures
 
 segment: .venv/ready
 	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv' --skip-existing
 	$(BIN)/dcamt picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
 
+test: .venv/ready
+	$(MAKE) -j 2 lint tests
+
 # The tests start hundreds of processes, which else compile the modules anew where Python is told to write no bytecode.
-test: .venv/ready lint
+tests: .venv/ready
 	$(BIN)/python -m compileall -q DCAMTSegmentation DCAMTTraining Testing
-	$(BIN)/python -m pytest -n logical --dist loadfile
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 pictures: .venv/ready
 	PYTHONPATH=Testing $(BIN)/python -m pictures Resources/Screenshots
