@@ -146,6 +146,13 @@ class SignalTest(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, "does not exist on QPushButton"):
                 self.button.connect(signature, print)
 
+    def test_signal_without_its_arguments_is_refused(self) -> None:
+        for method in (self.button.connect, self.button.disconnect):
+            with self.assertRaisesRegex(ValueError, "write its arguments"):
+                method("clicked", print)
+            with self.assertRaises(TypeError):
+                method(signal="clicked()", receiver=print)
+
     def test_disconnected_receiver_is_not_called(self) -> None:
         self.button.clicked.connect(self.received.append)
         self.button.connect("toggled(bool)", self.received.append)

@@ -108,11 +108,12 @@ class WrappedQObject(Wrapped):
 
     _pyside_class = QtCore.QObject
 
-    def connect(self, signal: str, receiver: Any, slot: str | None = None) -> bool:
+    def connect(self, signal: str, receiver: Any, slot: str | None = None, /) -> bool:
         """Connect by signature, such as "clicked(bool)", to a callable, or to a Qt object's slot, such as "accept()".
 
-        Raises ValueError for a signature that its object lacks.
+        Raises ValueError for a signature that its object lacks, and for a name without a signature.
         """
+        _refuse_bare_name(signal)
         connections = SignalConnections.of(self)
         return (
             connections.connect(signal, receiver)
@@ -120,7 +121,8 @@ class WrappedQObject(Wrapped):
             else connections.connect_by_name(signal, receiver, slot)
         )
 
-    def disconnect(self, signal: str, receiver: Any, slot: str | None = None) -> bool:
+    def disconnect(self, signal: str, receiver: Any, slot: str | None = None, /) -> bool:
+        _refuse_bare_name(signal)
         connections = SignalConnections.of(self)
         if slot is None:
             return connections.disconnect(signal, receiver)
@@ -131,6 +133,12 @@ class WrappedQObject(Wrapped):
 
     def delete(self) -> None:
         shiboken6.delete(self._object)
+
+
+def _refuse_bare_name(signal: str) -> None:
+    """Raise ValueError for a signal's name without its arguments, which PythonQt does not find."""
+    if "(" not in signal:
+        raise ValueError(f"QObject::connect() signal '{signal}' does not exist; write its arguments: \"{signal}()\"")
 
 
 def wrapper_class(pyside_class: type) -> type:

@@ -143,7 +143,7 @@ class OutlinePanel:
         if case is None or self._watch is None or (self._opening is not None and self._opening.running):
             return
         try:
-            recipe = load_recipe(self._watch.run.recipe)
+            recipe = load_recipe(self._watch.run.recipe, for_training=False)
             opening = ProposalOpening(
                 case,
                 self._session.table.rows,
