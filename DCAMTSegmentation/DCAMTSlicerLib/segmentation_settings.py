@@ -19,7 +19,7 @@ class Quality(Enum):
 
     def label(self) -> str:
         return {
-            Quality.ACCURATE: _("Accurate: both branches, with their doubts"),
+            Quality.ACCURATE: _("Accurate: both branches"),
             Quality.FAST: _("Fast: one branch"),
         }[self]
 

@@ -337,7 +337,7 @@ class ExistingSegmentationTest(SegmentationCase):
         self.assertEqual(self.logic.doubtfulPlaces(segmentation), [])
         self.assertFalse(self.ui.disagreementCheckBox.enabled)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [volume])
-        choose(self.ui.qualityComboBox, "Accurate: both branches, with their doubts")
+        choose(self.ui.qualityComboBox, "Accurate: both branches")
         self.segment(volume)
         _volume, map_ = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         segmentation.SetNodeReferenceID(review.DISAGREEMENT, None)
@@ -379,7 +379,7 @@ class PersistenceTest(SegmentationCase):
             self.assertTrue(slicer.util.saveScene(path))
             close_scene()
             self.assertIsNone(self.ui.inputSelector.currentNode())
-            self.assertEqual(self.ui.qualityComboBox.currentText, "Accurate: both branches, with their doubts")
+            self.assertEqual(self.ui.qualityComboBox.currentText, "Accurate: both branches")
             slicer.util.loadScene(path)
         slicer.app.processEvents()
         self.assertEqual(self.ui.inputSelector.currentNode().GetName(), "LGE")
@@ -403,7 +403,7 @@ class PersistenceTest(SegmentationCase):
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertNotEqual(composite.GetForegroundVolumeID(), slicer.util.getNode("LGE disagreement").GetID())
         # The segments are still recognised as made by DCAMT.
-        choose(self.ui.qualityComboBox, "Accurate: both branches, with their doubts")
+        choose(self.ui.qualityComboBox, "Accurate: both branches")
         self.segment(volume)
         self.assertEqual(loaded.GetSegmentation().GetNumberOfSegments(), 1)
 

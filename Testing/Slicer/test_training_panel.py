@@ -233,6 +233,42 @@ class SectionsTest(TrainingCase):
             polled.return_value = listed.return_value = RunState(FINISHED, step=2, total_steps=2)
             self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
         self.assertEqual(self.open_sections(), set(sections.READ))
+        self.assertEqual(self.ui.runButton.text, "Run: earlier: finished")
+
+    def test_results_are_visible_on_a_laptop_after_a_run(self) -> None:
+        run = RunFolder(self.runs / "run-1")
+        run.path.mkdir()
+        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        scores = [f"heart {number},1,0.91,0.84,3.2,1.1" for number in range(9)]
+        table = "\n".join(["case,label,dice,jaccard,hd95_mm,asd_mm", *scores])
+        run.validation.write_text(table, encoding="utf-8")
+        run.model.touch()
+        self.session.table.add([CaseRow("faulty", FileScan("faulty.nrrd"), LABELLED)])
+        remark = "The scan does not exist. Check the name and the folder. The label does not exist."
+        with (
+            mock.patch.object(watch_module, "run_state") as polled,
+            mock.patch.object(runs_panel, "run_state") as listed,
+        ):
+            polled.return_value = listed.return_value = RunState(RUNNING, step=1, total_steps=2)
+            self.module.widget.runs.refresh()
+            self.session.table.set_facts(0, None, None, remark)
+            self.session.notify_settings_changed()
+            self.assertIn(remark, self.ui.problemsLabel.text)
+            polled.return_value = listed.return_value = RunState(FINISHED, step=2, total_steps=2)
+            self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
+        panel, width = self.module.widget.parent, 510
+        panel.setFixedWidth(width)
+        panel.show()
+        process_events()
+        panel.resize(width, max(panel.layout().totalHeightForWidth(width), 560))
+        process_events()
+        bottoms = [
+            widget.mapTo(panel, widget.rect.bottomLeft()).y()
+            for widget in (self.ui.useModelButton, self.ui.resultsTable)
+        ]
+        panel.hide()
+        self.assertEqual(self.ui.resultsTable.model().rowCount(), 9)
+        self.assertLessEqual(max(bottoms), 560)
 
     def test_titles_name_the_choices_of_closed_sections(self) -> None:
         self.assertEqual(self.ui.taskButton.text, "Task: Left atrium in LGE-MRI")

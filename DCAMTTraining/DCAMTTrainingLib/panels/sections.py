@@ -13,7 +13,7 @@ from ..session import TrainingSession
 SECTIONS = ("casesButton", "taskButton", "effortButton", "runButton", "watchButton", "resultsButton", "outlineButton")
 PREPARE = ("casesButton", "runButton")
 TRAIN = ("runButton", "watchButton")
-READ = ("runButton", "resultsButton")
+READ = ("resultsButton",)
 """Sections that are open while a user prepares a run, watches it, and reads its results."""
 RUN_WIDGETS = (
     "runSelector",
@@ -44,6 +44,7 @@ class Sections:
         first, self._arranged = not self._arranged, True
         self._watch = watch
         self._state = watch.state.state if watch is not None else ""
+        self.show_titles()
         for name in RUN_WIDGETS:
             getattr(self._ui, name).visible = watch is not None
         if self._state == RUNNING:
@@ -51,7 +52,8 @@ class Sections:
         elif first:
             self._open(PREPARE)
         elif self._state in (FINISHED, STOPPED):
-            self._open(READ)
+            # The user has just chosen this run in the section *Run*, which stays open.
+            self._open(("runButton", *READ))
 
     def update(self) -> None:
         """Arrange the sections if the run has begun or ended."""
@@ -59,16 +61,18 @@ class Sections:
         if state == self._state:
             return
         self._state = state
+        self.show_titles()
         if state == RUNNING:
             self._open(TRAIN)
         elif state in (FINISHED, STOPPED):
             self._open(READ)
 
     def show_titles(self) -> None:
-        """Show the chosen task and effort in the titles, since their sections may be closed."""
+        """Show the chosen task, effort and run in the titles, since their sections may be closed."""
         for section, title, selector in (
             (self._ui.taskButton, _("Task"), self._ui.taskSelector),
             (self._ui.effortButton, _("Effort"), self._ui.effortSelector),
+            (self._ui.runButton, _("Run"), self._ui.runSelector),
         ):
             chosen = selector.currentText
             short = chosen if len(chosen) <= TITLE_LENGTH else chosen[: TITLE_LENGTH - 1] + "…"
