@@ -1,0 +1,71 @@
+"""A scan and its segmentation as arrays for an application: contents, refusals, and removal with the application."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt.cases.case_arrays import CaseArrays, write_case_arrays
+from dcamt.errors import InputError
+from dcamt.io.slabs import write_nrrd_in_slabs
+from dcamt_testing.ellipsoids import ellipsoid_scan
+
+AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+SHAPE = (12, 11, 10)
+
+
+def write(path: Path, voxels: np.ndarray) -> Path:
+    """Write voxels (I, J, K) as a file on the grid of `AFFINE`."""
+    for _step in write_nrrd_in_slabs(voxels.transpose(2, 1, 0), AFFINE, path):
+        pass
+    return path
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Return the files of a scan and its label, and a folder for their arrays."""
+    image, label = ellipsoid_scan(SHAPE, 0)
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    return write(tmp_path / "scan.nrrd", image), write(tmp_path / "label.nrrd", label), folder
+
+
+def test_arrays_equal_the_files(case: tuple[Path, Path, Path]) -> None:
+    scan, label, folder = case
+    arrays = write_case_arrays(scan, label, folder)
+    image, labels = ellipsoid_scan(SHAPE, 0)
+    np.testing.assert_array_equal(np.load(str(arrays.scan)), image.transpose(2, 1, 0))
+    np.testing.assert_array_equal(np.load(arrays.labels), labels.transpose(2, 1, 0))
+    np.testing.assert_allclose(arrays.affine, AFFINE)
+    assert CaseArrays.from_event(json.loads(arrays.to_line())) == arrays
+
+
+def test_only_the_header_of_the_scan_is_read_for_its_labels(case: tuple[Path, Path, Path]) -> None:
+    scan, label, folder = case
+    assert write_case_arrays(scan, label, folder, labels_only=True).scan is None
+    assert [file.name for file in folder.iterdir()] == ["labels.npy"]
+
+
+def test_segmentation_on_a_different_grid_is_refused(case: tuple[Path, Path, Path]) -> None:
+    scan, label, folder = case
+    write(label, ellipsoid_scan((9, 11, 10), 0)[1])
+    with pytest.raises(InputError, match="label"):
+        write_case_arrays(scan, label, folder)
+
+
+def test_arrays_are_removed_when_the_application_ends(case: tuple[Path, Path, Path]) -> None:
+    scan, label, folder = case
+    words = [sys.executable, "-m", "dcamt.commands.case_arrays", str(scan), str(label), str(folder)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        arrays = CaseArrays.from_event(json.loads(process.stdout.readline()))
+        assert Path(arrays.labels).is_file()
+        assert Path(str(arrays.scan)).is_file()
+        process.stdin.close()
+        assert process.wait(120) == 0
+    assert not folder.exists()
