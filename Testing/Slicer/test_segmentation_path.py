@@ -291,6 +291,11 @@ class ModelListTest(SegmentationCase):
         self.assertFalse((self.home / "models" / "other.dcamt").exists())
         self.assertEqual(self.settings.model, "left-atrium")
 
+    def test_status_is_cleared_when_another_model_is_chosen(self) -> None:
+        self.ui.statusLabel.text = "LGE was segmented with Left atrium in LGE-MRI."
+        choose(self.ui.modelComboBox, "Tiny")
+        self.assertEqual(self.ui.statusLabel.text, "")
+
     def test_file_that_is_not_a_model_is_refused(self) -> None:
         bad = self.home / "bad.dcamt"
         bad.write_bytes(b"no model")

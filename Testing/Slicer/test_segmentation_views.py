@@ -94,6 +94,12 @@ class TwoScansTest(ViewCase):
         close_scene()
         self.assertEqual(self.ui.statusLabel.text, "")
 
+    def test_status_of_a_scan_without_a_result_is_cleared_with_the_scan(self) -> None:
+        choose(self.ui.inputSelector, self.one)
+        self.ui.statusLabel.text = "Cancelled."
+        choose(self.ui.inputSelector, self.two)
+        self.assertEqual(self.ui.statusLabel.text, "")
+
     def test_first_result_centres_the_3d_views(self) -> None:
         layout = slicer.app.layoutManager()
         if not hasattr(layout, "resets"):
