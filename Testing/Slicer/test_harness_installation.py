@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -72,6 +73,21 @@ class InstallationTest(unittest.TestCase):
         count, fewest, *errors = done.stdout.splitlines()[-1].split(" ", 2)
         self.assertEqual((int(count), errors), (len(tests), ["[]"]), done.stderr)
         self.assertGreater(int(fewest), 0)
+
+    def test_no_test_has_a_time_limit_below_a_second(self) -> None:
+        limits = []
+        for path in sorted(HERE.glob("*.py")):
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                name = ast.unparse(call.func).rpartition(".")[2] if isinstance(call, ast.Call) else ""
+                if not name.startswith(("process_events_until", "wait")):
+                    continue
+                given = [word.value for word in call.keywords if word.arg == "timeout"] + call.args[1:2]
+                numbers = [
+                    one.value for one in given if isinstance(one, ast.Constant) and not isinstance(one.value, str)
+                ]
+                limits += [(path.name, call.lineno, number) for number in numbers]
+        self.assertGreater(len(limits), 20)
+        self.assertEqual([found for found in limits if found[2] < 1], [])
 
     def test_modules_do_not_import_the_harness(self) -> None:
         root = HERE.parents[1]
