@@ -14,6 +14,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTTrainingLib.runs.folders import runs_folder
 from slicer_harness import (
     LoopMonitor,
+    announce_quitting,
     assert_stays_responsive,
     choose,
     click,
@@ -130,6 +131,19 @@ class ListOfRunsTest(TrainingCase):
         show_losses()
         self.close_module()
         assert_gone("closing the module")
+
+    def test_next_session_starts_with_the_layout_from_before_the_charts(self) -> None:
+        events = [{"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}}]
+        self.make("ended", [{"event": "started", "step": 0, "of": 10}, *events])
+        manager = slicer.app.layoutManager()
+        layout = manager.layout
+        self.module.widget.runs.refresh()
+        self.wait_for(lambda: self.ui.lossesButton.enabled, "the losses")
+        click(self.ui.lossesButton)
+        self.assertNotEqual(manager.layout, layout)
+        self.addCleanup(slicer.app.settings().remove, "MainWindow/layout")
+        announce_quitting()
+        self.assertEqual(int(slicer.app.settings().value("MainWindow/layout")), layout)
 
     def test_runs_are_stored_in_the_home_folder_unless_another_is_chosen(self) -> None:
         slicer.app.userSettings().remove("DCAMT/RunsFolder")
