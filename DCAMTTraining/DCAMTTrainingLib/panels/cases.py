@@ -28,7 +28,7 @@ from .dialogs import choose_label_values, choose_segments, confirm_pairs
 from .plain_table import ROW_PIXELS, fit_height, selected_rows
 
 LIST_PATTERN = "*.csv"
-WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 94, SPACING: 116, IMAGE: 160}
+WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of all columns except the last."""
 ROWS = (3, 5)
