@@ -33,7 +33,7 @@ def correct(segmentation_node: Any, volume: Any | None, back_to: str) -> None:
 def _show_back_button(panel: Any, module: str) -> None:
     hide_back_button()
     button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
-    button.setObjectName(BACK_BUTTON)
+    button.objectName = BACK_BUTTON
     button.toolTip = _("Go back to the result. The corrections stay in the segmentation.")
     # A function of no object: a slot that held the button would keep it alive after Qt deleted it.
     button.connect("clicked(bool)", _go_back_to(module))
@@ -54,5 +54,5 @@ def hide_back_button() -> None:
     for button in panel.findChildren(qt.QPushButton, BACK_BUTTON):
         # `setParent(None)` would make Python the owner, which deletes the button within its own signal.
         button.hide()
-        button.setObjectName("")
+        button.objectName = ""
         button.deleteLater()

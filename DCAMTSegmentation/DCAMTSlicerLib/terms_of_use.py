@@ -32,7 +32,7 @@ def confirm_terms(model: str) -> None:
         InputError: the terms of a shipped model are missing.
     """
     terms = read_terms(model)
-    if not terms or slicer.app.settings().value(_setting_of(model), "") == _checksum(terms):
+    if not terms or slicer.app.userSettings().value(_setting_of(model), "") == _checksum(terms):
         return
     text = _("Before the first use of this model: do you accept its terms of use? OK means that you accept them.")
     if not slicer.util.confirmOkCancelDisplay(f"{text}\n\n{terms.strip()}", _("DCAMT: terms of use")):
@@ -48,7 +48,7 @@ def record_acceptance(model: str) -> None:
     """
     terms = read_terms(model)
     if terms:
-        slicer.app.settings().setValue(_setting_of(model), _checksum(terms))
+        slicer.app.userSettings().setValue(_setting_of(model), _checksum(terms))
 
 
 def read_terms(model: str) -> str:

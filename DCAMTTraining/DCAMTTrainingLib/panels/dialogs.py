@@ -58,7 +58,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
     dialog.setWindowTitle(_("Segments of the case"))
     form = qt.QFormLayout(dialog)
     selector = qt.QComboBox()
-    selector.setObjectName("segmentationSelector")
+    selector.objectName = "segmentationSelector"
     for name in (_("none"), *(node.GetName() for node in nodes)):
         selector.addItem(name)
     selector.setCurrentIndex(identifiers.index(source.segmentation) + 1 if source.segmentation in identifiers else 0)
@@ -66,7 +66,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
     boxes = []
     for info in recipe.classes:
         box = qt.QComboBox()
-        box.setObjectName(f"classSelector{info.label}")
+        box.objectName = f"classSelector{info.label}"
         boxes.append(box)
         form.addRow(_("{name}:").format(name=info.name), box)
 
@@ -115,7 +115,7 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
     label.setWordWrap(True)
     layout.addWidget(label)
     edit = qt.QLineEdit()
-    edit.setObjectName("labelValuesEdit")
+    edit.objectName = "labelValuesEdit"
     edit.setText(text)
     layout.addWidget(edit)
     layout.addWidget(_ok_cancel(dialog))
@@ -145,7 +145,7 @@ def _run(dialog: Any) -> bool:
 
 def _add_table(layout: Any, model: Any, name: str, stretch: int) -> None:
     view = qt.QTableView()
-    view.setObjectName(name)
+    view.objectName = name
     view.setModel(model)
     view.setColumnWidth(0, 200)
     view.setColumnWidth(1, 260)
