@@ -106,7 +106,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty file": (lambda path: path.write_bytes(b""), "empty"),
     "truncated gzip": (truncated, "early"),
     "damaged gzip": (flipped_bits, "NIfTI"),
-    "unknown voxel type": (wrong_type, "NIfTI"),
+    "unknown voxel type": (wrong_type, "unknown type"),
     "2D": (lambda path: save(path, noise(SHAPE[:2])), "2D"),
     "4D": (lambda path: save(path, noise((*SHAPE, 3))), "3 volumes (4D)"),
     "RGB": (rgb, "colour"),
