@@ -299,6 +299,21 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     return Labelmap(target, grid, labelmap.path)
 
 
+def enclosing_grid(grid: Grid, other: Grid) -> Grid:
+    """Return the smallest grid on the lattice of `other` that contains both grids; `other` if they share no lattice."""
+    turn = reorientation_between(grid, other)
+    if turn is None:
+        return other
+    turned = turn.apply_to_grid(grid)
+    start = np.rint(np.linalg.solve(other.affine[:3, :3], turned.affine[:3, 3] - other.affine[:3, 3]))
+    first = np.minimum(0, start)
+    size = np.maximum(other.shape, start + turned.shape) - first
+    if float(size.prod()) > MAXIMUM_VOXELS:  # Far apart: fitting will refuse them.
+        return other
+    i, j, k = (int(voxels) for voxels in size)
+    return _shifted(other, first, (i, j, k))
+
+
 def _shifted(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Grid:
     """Return a grid of `shape` on the same lattice as `grid`, whose first voxel has the index `offset` in `grid`."""
     affine = grid.affine.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan, read_segments
 from dcamt.io.writers import write_labelmap
-from dcamt.volume import GRID_TOLERANCE, Labelmap, fit_labelmap, grid_difference, same_grid
+from dcamt.metrics.evaluation import score_case
+from dcamt.volume import GRID_TOLERANCE, Labelmap, enclosing_grid, fit_labelmap, grid_difference, same_grid
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_of, refused, rotation
 
 GRID = Grid((30, 24, 20), affine_of(rotation(2) * (0.68359375, 0.7, 1.25)))
@@ -115,3 +117,25 @@ def test_labelmap_of_few_slices_is_read(tmp_path: Path) -> None:
     write_labelmap(Labelmap(outline()[:, :, 6:7], GRID.crop((slice(0, 30), slice(0, 24), slice(6, 7)))), path)
     assert read_labelmap(path).voxels.shape == (30, 24, 1)
     refused(lambda: read_scan(path), path, "one slice only")
+
+
+def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid() -> None:
+    """Two readers' segmentations, as 3D Slicer saves them, score as on the scan's grid."""
+    voxels = outline()
+    other = np.roll(voxels, 2, axis=0)
+    boxes = [(slice(6, 19), slice(4, 12), slice(5, 13)), (slice(9, 21), slice(3, 14), slice(4, 12))]
+    cropped = [Labelmap(v[box], GRID.crop(box), partial=True) for v, box in zip((voxels, other), boxes, strict=True)]
+    whole = [Labelmap(v, GRID) for v in (voxels, other)]
+    expected = [row.score for row in score_case("x", whole[0], whole[1], [1, 5])]
+    for prediction, label in (cropped, (whole[0], cropped[1]), (cropped[0], whole[1])):
+        found = [row.score for row in score_case("x", prediction, label, [1, 5])]
+        for one, right in zip(found, expected, strict=True):
+            np.testing.assert_allclose(astuple(one), astuple(right))
+
+
+def test_grids_without_a_common_lattice_have_no_enclosing_grid() -> None:
+    turned = Grid(GRID.shape, affine_of(rotation(3) * (0.68359375, 0.7, 1.25)))
+    assert enclosing_grid(turned, GRID) is GRID
+    far = GRID.affine.copy()
+    far[:3, 3] += 1e6
+    assert enclosing_grid(Grid(GRID.shape, far), GRID) is GRID

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..geometry import bounding_box
 from ..io.readers import read_labelmap, read_segments
 from ..io.tables import write_table
-from ..volume import Labelmap, fit_labelmap, is_mask_of_255, relabel_255
+from ..volume import Labelmap, enclosing_grid, fit_labelmap, is_mask_of_255, relabel_255
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def evaluate_pairs(
     one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()
-        prediction = fit_labelmap(prediction, label.grid, f"its label {label.path or pair.case}")
+        prediction, label = _fit_pair(prediction, label, pair.case)
         if one_structure:
             label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
         label_values, predicted_values = (
@@ -262,9 +262,22 @@ def _read_mapped(path: Path, mapping: str, other: Path | None) -> Labelmap:
     return read_labelmap(path, parse_value_mapping(mapping, named))
 
 
+def _fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
+    """Return both on one grid: the label's, or if it covers only its segments, the prediction's or an enclosing one.
+
+    Raises:
+        InputError: the grids differ otherwise.
+    """
+    if label.partial and prediction.partial:
+        label = fit_labelmap(label, enclosing_grid(prediction.grid, label.grid), case)
+    elif label.partial:
+        label = fit_labelmap(label, prediction.grid, f"its prediction {prediction.path or case}")
+    return fit_labelmap(prediction, label.grid, f"its label {label.path or case}"), label
+
+
 def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequence[int]) -> list[EvaluationRow]:
     """Return a row for each of the label values `values`. Raises InputError if the two grids differ."""
-    prediction = fit_labelmap(prediction, label.grid, f"its label {label.path}")
+    prediction, label = _fit_pair(prediction, label, case)
     return [_row(case, value, prediction, label) for value in values]
 
 
