@@ -129,8 +129,9 @@ class ListOfRunsTest(TrainingCase):
         self.wait_for(lambda: manager.layout == layout, "the end of the run")
         assert_gone("the end of the run")
         show_losses()
-        self.close_module()
-        assert_gone("closing the module")
+        # *Reload* closes the panel without leaving the module.
+        self.module.widget.watching.close()
+        assert_gone("closing the panel")
 
     def test_next_session_starts_with_the_layout_from_before_the_charts(self) -> None:
         events = [{"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}}]
