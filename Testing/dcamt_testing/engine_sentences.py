@@ -1,31 +1,42 @@
-"""Collect the sentences of the engine's errors, remarks and notes from its source code.
+"""Collect the sentences of the engine's errors, warnings and notes from its source code.
 
 `PYTHONPATH=Testing python -m dcamt_testing.engine_sentences` rewrites the table of sentences that Slicer translates.
+
+A sentence is a text that reaches the constructor of an error or a note, or a field of a dataclass that holds messages.
+It is followed back from there through local variables, lists, parameters, module constants and the results of
+functions, so that no sentence depends on the name of a local variable.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ENGINE = Path(__file__).resolve().parents[2] / "DCAMTSegmentation" / "dcamt"
 COMMAND_LINE = ("api", "cli.py", "commands", "report")
 """Parts of the engine whose messages appear only in a terminal. They are not translated."""
-CALLS = (
-    *("InputError", "OutputError", "MemoryShortage", "MissingPackage", "InternalError"),
-    *("WorkerNote", "Violation", "_note", "_with_problem"),
-)
-"""Functions whose arguments are messages or parts of messages."""
-ARGUMENTS = ("remedy", "message", "what", "text")
-VARIABLES = ("what", "remedy", "text", "found", "note", "notes", "METHODS_DISAGREE")
-"""Variables that hold messages or parts of messages."""
-REMARKS = "checks.py"
-"""The name of a module whose functions return messages."""
+CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("InputError", "MemoryShortage", "MissingPackage", "InternalError"), ("what", "remedy")),
+    "OutputError": ("what",),
+    "IdentifyingNote": ("text",),
+}
+"""Errors and notes whose constructor is not that of a dataclass, with the parameters that hold messages."""
+FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")
+"""Fields of dataclasses that hold messages."""
+CLASSES = ("CaseFacts", "ModelPackage", "Prediction", "StoredImage", "Violation", "Volume", "WallResult", "WorkerNote")
+"""The dataclasses whose `FIELDS` are shown to the user in Slicer."""
+CONSTANTS = ("METHODS_DISAGREE",)
+"""Constants of the engine that Slicer shows."""
 FEWEST_LETTERS = 6
 """The fewest letters of a fixed text in the table: a shorter text would match parts of other messages."""
 TABLE = ENGINE.parent / "DCAMTSlicerLib" / "engine_sentences.py"
-HEAD = '''"""The engine's sentences, for translation; `python -m dcamt_testing.engine_sentences` writes this file."""
+HEAD = '''"""The engine's sentences, for translation.
+
+`PYTHONPATH=Testing python -m dcamt_testing.engine_sentences` writes this file. An entry may be a part of a longer
+message: an entry in lower case follows a file name, for example "scan.nii.gz: is empty".
+"""
 
 from __future__ import annotations
 
@@ -39,15 +50,235 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
 LINE_LENGTH = 96
 
 
-def engine_sentences() -> set[str]:
-    """Return all messages of errors and notes, or their parts; `{}` is a placeholder for a value."""
-    return {
-        sentence
+def engine_modules() -> list[ast.Module]:
+    """Return the syntax trees of the engine's modules whose messages Slicer shows."""
+    return [
+        ast.parse(path.read_text(encoding="utf-8"))
         for path in sorted(ENGINE.rglob("*.py"))
         if path.relative_to(ENGINE).parts[0] not in COMMAND_LINE
-        for sentence in _sentences_of(ast.parse(path.read_text(encoding="utf-8")), path.name == REMARKS)
-        if sum(letter.isalpha() for letter in sentence.replace("{}", "")) >= FEWEST_LETTERS
-    }
+    ]
+
+
+def engine_sentences(modules: list[ast.Module] | None = None) -> set[str]:
+    """Return all messages of errors and notes, or their parts; `{}` is a placeholder for a value.
+
+    modules: syntax trees in place of the engine's.
+    """
+    found = MessageSources(modules if modules is not None else engine_modules()).texts()
+    return {text for text in found if sum(letter.isalpha() for letter in text.replace("{}", "")) >= FEWEST_LETTERS}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where an expression stands: its module and the functions around it, the innermost last."""
+
+    module: ast.Module
+    functions: tuple[ast.FunctionDef, ...] = ()
+
+
+@dataclass
+class Names:
+    """What a module or function binds to names."""
+
+    values: dict[str, list[tuple[ast.expr, Scope]]] = field(default_factory=dict)
+
+    def bind(self, target: ast.expr, value: ast.expr, scope: Scope) -> None:
+        """Bind a target to a value; a tuple of targets is bound to the parts of a tuple."""
+        if isinstance(target, ast.Name):
+            self.values.setdefault(target.id, []).append((value, scope))
+        elif isinstance(target, ast.Tuple):
+            for index, part in enumerate(target.elts):
+                for element in _alternatives(value):
+                    same = isinstance(element, ast.Tuple) and len(element.elts) == len(target.elts)
+                    self.bind(part, element.elts[index] if same else element, scope)  # type: ignore[attr-defined]
+
+
+class MessageSources:
+    """Follows the messages of a set of modules back from the constructors that show them to the texts."""
+
+    def __init__(self, modules: list[ast.Module]) -> None:
+        self._fields = dict(CONSTRUCTORS)
+        self._functions: dict[str, list[tuple[ast.FunctionDef, Scope]]] = {}
+        self._calls: dict[str, list[tuple[ast.Call, Scope]]] = {}
+        self._calls_in: dict[ast.FunctionDef, list[ast.Call]] = {}
+        self._names_in: dict[ast.FunctionDef, list[Names]] = {}
+        self._names: dict[ast.AST, Names] = {}
+        self._globals: dict[str, list[tuple[ast.expr, Scope]]] = {}
+        self._visited: set[tuple[ast.AST, bool]] = set()
+        for module in modules:
+            self._index(module, Scope(module))
+
+    def texts(self) -> set[str]:
+        """Return the texts that reach a message."""
+        found: set[str] = set()
+        for name in (*self._fields, "replace"):
+            for call, scope in self._calls.get(name, ()):
+                for parameter in self._fields.get(name, FIELDS):
+                    for value in self._arguments(call, name, parameter):
+                        found |= self._follow(value, scope)
+        return found | self._follow_all((one for name in CONSTANTS for one in self._globals.get(name, ())), False)
+
+    def _index(self, node: ast.AST, scope: Scope) -> None:
+        """Record the functions, calls, bindings and dataclasses below a node."""
+        names = self._names.setdefault(scope.functions[-1] if scope.functions else scope.module, Names())
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef):
+                self._functions.setdefault(child.name, []).append((child, scope))
+                self._names[child] = Names()
+                for function in (*scope.functions, child):
+                    self._names_in.setdefault(function, []).append(self._names[child])
+                self._index(child, Scope(scope.module, (*scope.functions, child)))
+                continue
+            if isinstance(child, ast.ClassDef) and child.name in CLASSES:
+                targets = [item.target for item in child.body if isinstance(item, ast.AnnAssign)]
+                self._fields[child.name] = tuple(target.id for target in targets if isinstance(target, ast.Name))
+            for target, value in _bindings(child):
+                names.bind(target, value, scope)
+                if not scope.functions:
+                    self._globals.setdefault(getattr(target, "id", ""), []).append((value, scope))
+            if isinstance(child, ast.Call):
+                self._calls.setdefault(_called(child), []).append((child, scope))
+                for function in scope.functions:
+                    self._calls_in.setdefault(function, []).append(child)
+            self._index(child, scope)
+
+    def _arguments(self, call: ast.Call, name: str, parameter: str) -> Iterator[ast.expr]:
+        """Yield the values that a call gives to a parameter that holds messages."""
+        if name in CLASSES and parameter not in FIELDS:
+            return
+        order = self._fields.get(name, ())
+        yield from (word.value for word in call.keywords if word.arg == parameter)
+        if parameter in order and order.index(parameter) < len(call.args):
+            yield call.args[order.index(parameter)]
+
+    def _follow(self, node: ast.expr, scope: Scope, inserted: bool = False) -> set[str]:
+        """Return each text to which an expression can evaluate.
+
+        inserted: the expression is inserted into another text; then only texts of several words count.
+        """
+        if (node, inserted) in self._visited:
+            return set()
+        self._visited.add((node, inserted))
+        if isinstance(node, ast.Constant):
+            text = node.value.strip() if isinstance(node.value, str) else ""
+            return {text} if text and (" " in text or not inserted) else set()
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
+            found = {"".join(map(str, parts)).strip()}
+            for part in node.values:
+                if isinstance(part, ast.FormattedValue):
+                    found |= self._follow(part.value, scope, inserted=True)
+            return found
+        if isinstance(node, ast.Name):
+            return self._follow_all(self._values_of(node.id, scope), inserted)
+        if isinstance(node, ast.Call):
+            return self._follow_call(node, scope, inserted)
+        return self._follow_all(((part, scope) for part in _parts(node)), inserted)
+
+    def _follow_all(self, nodes: Iterator[tuple[ast.expr, Scope]], inserted: bool) -> set[str]:
+        return {text for node, scope in nodes for text in self._follow(node, scope, inserted)}
+
+    def _follow_call(self, call: ast.Call, scope: Scope, inserted: bool) -> set[str]:
+        name = _called(call)
+        given = [*call.args, *(word.value for word in call.keywords)]
+        if isinstance(call.func, ast.Attribute) and name in ("join", "get"):
+            return self._follow_all(((part, scope) for part in (call.func.value, *given)), inserted)
+        if isinstance(call.func, ast.Attribute) and name in ("format", "removesuffix", "strip", "capitalize"):
+            return self._follow(call.func.value, scope, inserted)
+        if name in ("str", "tuple", "list", "sorted", "IdentifyingNote", "next", "filter", "fromkeys"):
+            return self._follow_all(((part, scope) for part in given), inserted)
+        results = []
+        for function, outer in self._functions.get(name, ()):
+            inner = Scope(outer.module, (*outer.functions, function))
+            for node in ast.walk(function):
+                if isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) and node.value is not None:
+                    results.append((node.value, inner))
+        return self._follow_all(iter(results), inserted)
+
+    def _values_of(self, name: str, scope: Scope) -> Iterator[tuple[ast.expr, Scope]]:
+        """Yield what a name can hold: local values, arguments of calls, or a module's constant."""
+        for depth in range(len(scope.functions), 0, -1):
+            function = scope.functions[depth - 1]
+            local = [value for names in self._names_in[function] for value in names.values.get(name, ())]
+            parameters = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
+            if not local and name not in parameters:
+                continue
+            yield from local
+            yield from self._appended_by_calls(name, function)
+            if name in parameters:
+                yield from self._given_to(function, name, [one for one in parameters if one not in ("self", "cls")])
+            return
+        local = self._names[scope.module].values.get(name, [])
+        yield from local or self._globals.get(name, [])
+
+    def _given_to(
+        self, function: ast.FunctionDef, parameter: str, order: list[str]
+    ) -> Iterator[tuple[ast.expr, Scope]]:
+        """Yield the arguments of all calls of a function for one of its parameters."""
+        for call, scope in self._calls.get(function.name, ()):
+            yield from ((word.value, scope) for word in call.keywords if word.arg == parameter)
+            if parameter in order and order.index(parameter) < len(call.args):
+                yield call.args[order.index(parameter)], scope
+
+    def _appended_by_calls(self, name: str, function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Scope]]:
+        """Yield what other functions append to a list that a function gives them."""
+        for call in self._calls_in.get(function, ()):
+            for position, argument in enumerate(call.args):
+                if not (isinstance(argument, ast.Name) and argument.id == name):
+                    continue
+                for other, _scope in self._functions.get(_called(call), ()):
+                    order = [one.arg for one in other.args.args if one.arg not in ("self", "cls")]
+                    if position < len(order):
+                        yield from self._names[other].values.get(order[position], [])
+                        if other is not function:
+                            yield from self._appended_by_calls(order[position], other)
+
+
+def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Yield the pairs of target and value of a statement or expression; values that are appended to a list count."""
+    if isinstance(node, ast.Assign):
+        yield from ((target, node.value) for target in node.targets)
+    elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
+        yield node.target, node.value
+    elif isinstance(node, ast.For | ast.comprehension):
+        yield node.target, node.iter
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("append", "extend"):
+        yield from ((node.func.value, value) for value in node.args)
+
+
+def _alternatives(node: ast.expr) -> Iterator[ast.expr]:
+    """Yield the values of an expression with a condition, and the elements of a tuple or list of tuples."""
+    if isinstance(node, ast.IfExp):
+        yield from _alternatives(node.body)
+        yield from _alternatives(node.orelse)
+    elif isinstance(node, ast.Tuple | ast.List) and node.elts and all(isinstance(e, ast.Tuple) for e in node.elts):
+        yield from node.elts
+    elif isinstance(node, ast.Dict):
+        yield from (ast.Tuple([key or value, value]) for key, value in zip(node.keys, node.values, strict=True))
+    else:
+        yield node
+
+
+def _parts(node: ast.expr) -> Iterator[ast.expr]:
+    """Yield the expressions from which an expression takes its text."""
+    if isinstance(node, ast.IfExp):
+        yield from (node.body, node.orelse)
+    elif isinstance(node, ast.BoolOp):
+        yield from node.values
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
+        yield from (node.left, node.right)
+    elif isinstance(node, ast.Tuple | ast.List | ast.Set):
+        yield from node.elts
+    elif isinstance(node, ast.Dict):
+        yield from node.values
+    elif isinstance(node, ast.Starred | ast.Subscript | ast.NamedExpr):
+        yield node.value
+    elif isinstance(node, ast.GeneratorExp | ast.ListComp):
+        yield node.elt
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
 def table() -> str:
@@ -66,65 +297,17 @@ def table() -> str:
 
 def _lines(text: str) -> list[str]:
     """Split a text into parts of at most `LINE_LENGTH` letters; a part begins with the space before its first word."""
-    found = [""]
+    lines = [""]
     for number, word in enumerate(text.split(" ")):
         piece = word if number == 0 else f" {word}"
-        if len(found[-1]) + len(piece) > LINE_LENGTH:
-            found.append("")
-        found[-1] += piece
-    return found
+        if len(lines[-1]) + len(piece) > LINE_LENGTH:
+            lines.append("")
+        lines[-1] += piece
+    return lines
 
 
 def _quoted(text: str) -> str:
     return repr(text) if '"' in text and "'" not in text else '"' + text.replace('"', '\\"') + '"'
-
-
-def _sentences_of(tree: ast.Module, returned: bool) -> Iterator[str]:
-    """Yield the sentences of a module. returned: include the texts that its functions return."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                yield from _assigned(target, node.value)
-        elif isinstance(node, ast.AugAssign):
-            yield from _assigned(node.target, node.value)
-        elif isinstance(node, ast.Return | ast.Yield) and returned and node.value is not None:
-            yield from _texts(node.value)
-        elif isinstance(node, ast.Call):
-            owner = _name(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-            if _name(node.func) in CALLS or owner in VARIABLES:
-                for argument in (*node.args, *(word.value for word in node.keywords if word.arg in ARGUMENTS)):
-                    yield from _texts(argument)
-
-
-def _assigned(target: ast.expr, value: ast.expr) -> Iterator[str]:
-    """Yield the texts that are assigned to one of `VARIABLES`."""
-    if isinstance(target, ast.Name) and target.id in VARIABLES:
-        yield from _texts(value)
-    elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-        for place, part in zip(target.elts, value.elts, strict=True):
-            yield from _assigned(place, part)
-
-
-def _texts(node: ast.expr) -> Iterator[str]:
-    """Yield each text to which an expression can evaluate."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node.value.strip()
-    elif isinstance(node, ast.JoinedStr):
-        parts = [value.value if isinstance(value, ast.Constant) else "{}" for value in node.values]
-        yield "".join(map(str, parts)).strip()
-    elif isinstance(node, ast.IfExp):
-        yield from _texts(node.body)
-        yield from _texts(node.orelse)
-    elif isinstance(node, ast.Tuple | ast.List):
-        for element in node.elts:
-            yield from _texts(element)
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        yield from _texts(node.left)
-        yield from _texts(node.right)
-
-
-def _name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 if __name__ == "__main__":
