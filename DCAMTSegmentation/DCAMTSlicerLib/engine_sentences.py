@@ -428,6 +428,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("its name '{0}' cannot be a file name"),
         _("its part '{0}' is compressed in an unknown way"),
         _("its part '{0}' is larger than {1} MB"),
+        _("its prediction {0}"),
         _("labelled_per_batch must lie between 1 and batch"),
         _("lacks about {0} of its slices"),
         _("lacks its checksum"),
