@@ -9,6 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.cases.case_list import Case
+from dcamt.cases.suggestion import suggest_recipe
 from dcamt.commands.scan_jobs import expand_scan_path
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
@@ -16,6 +18,7 @@ from dcamt.io.channels import channel_files, channel_names, has_channel_files
 from dcamt.io.readers import read_header, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
+from dcamt.recipe import recipe_from_dict
 from dcamt.volume import IdentifyingNote, Labelmap, Volume
 from dcamt_testing.tiny_recipes import TINY
 
@@ -60,6 +63,20 @@ def test_single_channel_file_is_recognised_by_dataset_json(tmp_path: Path) -> No
     assert np.array_equal(scan.voxels[0], written[0])
     assert scan.notes == ("Read channel 0 (LGE) of 2; not used: a_0001.nii.gz.",)
     assert read_scan(first, channels=2).notes == ("Read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
+
+
+def test_suggested_recipe_names_the_channels(tmp_path: Path) -> None:
+    write_channels(tmp_path / "imagesTr", "a")
+    (tmp_path / "labelsTr").mkdir()
+    nibabel.save(nibabel.Nifti1Image(BALL.astype(np.uint8), GRID.affine), tmp_path / "labelsTr" / "a.nii.gz")
+    case = Case("a", tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz", "labelled")
+    describe(tmp_path, {"0": "LGE", "1": "cine"})
+    recipe = suggest_recipe([case], 4 << 30)
+    assert (recipe.input_channels, recipe.channel_names) == (2, ("LGE", "cine"))
+    with pytest.raises(InputError, match="channel_names must name each of the input_channels, or none"):
+        recipe_from_dict({**recipe.to_dict(), "channel_names": ["LGE"]}, "x.json")
+    old = {key: value for key, value in recipe.to_dict().items() if key != "channel_names"}
+    assert recipe_from_dict(old, "x.json").channel_names == ()
 
 
 def test_numbered_patients_are_not_read_as_channels(tmp_path: Path) -> None:
